@@ -1,0 +1,49 @@
+//! What a provider is asked, and what it says it used.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Who speaks a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The visitor, or the program that calls.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One message of a conversation as a model sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said; never empty.
+    pub text: Arc<str>,
+}
+
+/// What a provider is asked. Cheap to clone: attempts share one history.
+///
+/// The messages alternate, begin and end with the user (the strictest dialect's rule).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// The system prompt; empty for none.
+    pub system: Arc<str>,
+    /// The conversation, oldest first, the question last.
+    pub messages: Arc<[Message]>,
+    /// The most tokens to answer with.
+    pub max_tokens: u32,
+}
+
+/// Tokens that an attempt used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens read.
+    pub input_tokens: u64,
+    /// Tokens written, thinking included.
+    pub output_tokens: u64,
+    /// True where the provider reported none and these are estimated.
+    #[serde(default)]
+    pub estimated: bool,
+}

@@ -1,0 +1,295 @@
+//! The one fault table: every way an attempt can fail, what visitors are told of it, what follows, what breakers make of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How an attempt at a provider failed. Small, to branch on; the report text stands beside it in [`Failure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// No connection: refused, unreachable, no name, no TLS.
+    Unreachable,
+    /// The connection broke.
+    Reset,
+    /// Tokens stopped coming in mid-answer.
+    Stalled,
+    /// The stream ended without the dialect's proof that the answer is whole.
+    Truncated,
+    /// No first token, or no end, within the limit.
+    Timeout,
+    /// Too many requests (429).
+    RateLimited,
+    /// The provider's own error (500, 502, 504, 408, 409).
+    ServerError,
+    /// The provider has no room just now (503, 529).
+    Overloaded,
+    /// What came is not of the dialect: rubbish, a web page, an event beyond the limits.
+    Malformed,
+    /// The answer ended in good order with nothing, or too little, in it.
+    Empty,
+    /// The key is refused (401, 403).
+    Unauthorized,
+    /// The account's quota or credit is spent (402, some 429 and 400).
+    QuotaSpent,
+    /// No such model or path (404): the configuration is wrong.
+    Misconfigured,
+    /// The conversation is longer than the model's context.
+    TooLong,
+    /// The provider's filter refuses the question.
+    Policy,
+    /// The request itself is refused (400, 413, 422): the same everywhere.
+    BadRequest,
+    /// A continuation that does not fit the text it was to continue.
+    Diverged,
+}
+
+/// What follows a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Quick and passing: the same provider may be asked once more, before any text, within the retry budget.
+    RetryHere,
+    /// The next provider, at once.
+    NextNow,
+    /// The next provider; this one is unusable until an operator acts.
+    Block,
+    /// Only a provider with more, or unknown, room; then half the history.
+    MoreRoom,
+    /// A refusal: it is the answer, not an outage.
+    Policy,
+    /// The request's own fault: one more provider in a chat, passed on over the API.
+    Caller,
+}
+
+/// What a breaker makes of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Counts to the run of failures and to the rate.
+    Hard,
+    /// Counts to the rate, never to the run: a rate limit is the provider at work.
+    RateOnly,
+    /// Blocks at once.
+    Block,
+    /// Says nothing about the provider's health.
+    Nothing,
+}
+
+impl Fault {
+    /// Every fault, for tests and tables.
+    pub const ALL: [Fault; 17] = [
+        Fault::Unreachable,
+        Fault::Reset,
+        Fault::Stalled,
+        Fault::Truncated,
+        Fault::Timeout,
+        Fault::RateLimited,
+        Fault::ServerError,
+        Fault::Overloaded,
+        Fault::Malformed,
+        Fault::Empty,
+        Fault::Unauthorized,
+        Fault::QuotaSpent,
+        Fault::Misconfigured,
+        Fault::TooLong,
+        Fault::Policy,
+        Fault::BadRequest,
+        Fault::Diverged,
+    ];
+
+    /// The row of the table: the reason that visitors and programs are told, what follows, the breaker's weight.
+    const fn row(self) -> (&'static str, Class, Weight) {
+        match self {
+            Fault::Unreachable => ("refused", Class::NextNow, Weight::Hard),
+            Fault::Reset => ("reset", Class::RetryHere, Weight::Hard),
+            Fault::Stalled => ("stalled", Class::NextNow, Weight::Hard),
+            Fault::Truncated => ("truncated", Class::NextNow, Weight::Hard),
+            Fault::Timeout => ("timeout", Class::NextNow, Weight::Hard),
+            Fault::RateLimited => ("rate_limited", Class::RetryHere, Weight::RateOnly),
+            Fault::ServerError => ("server_error", Class::RetryHere, Weight::Hard),
+            Fault::Overloaded => ("overloaded", Class::NextNow, Weight::Hard),
+            Fault::Malformed => ("malformed", Class::NextNow, Weight::Hard),
+            Fault::Empty => ("malformed", Class::NextNow, Weight::Hard),
+            Fault::Unauthorized => ("refused", Class::Block, Weight::Block),
+            Fault::QuotaSpent => ("refused", Class::Block, Weight::Block),
+            Fault::Misconfigured => ("refused", Class::NextNow, Weight::Hard),
+            Fault::TooLong => ("refused", Class::MoreRoom, Weight::Nothing),
+            Fault::Policy => ("refused", Class::Policy, Weight::Nothing),
+            Fault::BadRequest => ("refused", Class::Caller, Weight::Nothing),
+            Fault::Diverged => ("diverged", Class::NextNow, Weight::Nothing),
+        }
+    }
+
+    /// The reason as the protocol says it (`attempt.after.reason`, `restart.reason`, `tried[].outcome`).
+    pub const fn reason(self) -> &'static str {
+        self.row().0
+    }
+
+    /// What follows.
+    pub const fn class(self) -> Class {
+        self.row().1
+    }
+
+    /// What a breaker makes of it.
+    pub const fn weight(self) -> Weight {
+        self.row().2
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fault::Unreachable => "no connection",
+            Fault::Reset => "connection reset",
+            Fault::Stalled => "stopped sending in mid-answer",
+            Fault::Truncated => "answer cut off",
+            Fault::Timeout => "no answer in time",
+            Fault::RateLimited => "rate limited",
+            Fault::ServerError => "server error",
+            Fault::Overloaded => "overloaded",
+            Fault::Malformed => "unreadable answer",
+            Fault::Empty => "empty answer",
+            Fault::Unauthorized => "key refused",
+            Fault::QuotaSpent => "quota spent",
+            Fault::Misconfigured => "model or address not found",
+            Fault::TooLong => "conversation too long for the model",
+            Fault::Policy => "refused by content filter",
+            Fault::BadRequest => "request refused",
+            Fault::Diverged => "continuation does not fit",
+        })
+    }
+}
+
+/// A fault with what is known of it. For operators and callers of the API; visitors are told [`Fault::reason`] alone.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{fault}{}{detail}", if .detail.is_empty() { "" } else { ": " })]
+pub struct Failure {
+    /// What to branch on.
+    pub fault: Fault,
+    /// The provider's own words: at most 300 characters, no control characters, no key.
+    pub detail: String,
+    /// The HTTP status, where one came.
+    pub status: Option<u16>,
+    /// How long the provider asks to be left alone; at most a day.
+    pub retry_after: Option<Duration>,
+}
+
+/// The longest report text kept of a failure, in characters.
+const DETAIL_CHARS: usize = 300;
+
+impl Failure {
+    /// A failure of which nothing more is known.
+    pub fn of(fault: Fault) -> Self {
+        Self {
+            fault,
+            detail: String::new(),
+            status: None,
+            retry_after: None,
+        }
+    }
+
+    /// A failure with the provider's words, cleaned and cut. Keys are the caller's to redact: only it knows them.
+    pub fn with(fault: Fault, detail: &str) -> Self {
+        let detail = detail
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(DETAIL_CHARS)
+            .collect::<String>();
+        Self {
+            fault,
+            detail: detail.trim().to_owned(),
+            status: None,
+            retry_after: None,
+        }
+    }
+}
+
+/// The outcome of an attempt as `done.tried` and the metrics say it: `ok`, `stopped`, or a fault's reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Outcome(&'static str);
+
+impl Outcome {
+    /// A whole answer.
+    pub const OK: Outcome = Outcome("ok");
+    /// Cancelled by the visitor, or by nobody following.
+    pub const STOPPED: Outcome = Outcome("stopped");
+}
+
+impl From<Fault> for Outcome {
+    fn from(fault: Fault) -> Self {
+        Self(fault.reason())
+    }
+}
+
+impl Outcome {
+    /// The word itself.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Outcome {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(from)?;
+        let known = Fault::ALL
+            .into_iter()
+            .map(Outcome::from)
+            .chain([Outcome::OK, Outcome::STOPPED]);
+        let found = known.into_iter().find(|outcome| outcome.0 == text);
+        found.ok_or_else(|| serde::de::Error::custom("not an outcome"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REASONS: [&str; 10] = [
+        "reset",
+        "stalled",
+        "truncated",
+        "timeout",
+        "rate_limited",
+        "server_error",
+        "malformed",
+        "overloaded",
+        "refused",
+        "diverged",
+    ];
+
+    #[test]
+    fn every_reason_is_one_of_the_protocol() {
+        for fault in Fault::ALL {
+            assert!(REASONS.contains(&fault.reason()), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_of_health_moves_no_breaker() {
+        for fault in Fault::ALL {
+            let ours = matches!(
+                fault.class(),
+                Class::MoreRoom | Class::Policy | Class::Caller
+            );
+            if ours {
+                assert_eq!(fault.weight(), Weight::Nothing, "{fault:?}");
+            }
+            assert_eq!(
+                fault.class() == Class::Block,
+                fault.weight() == Weight::Block,
+                "{fault:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_report_is_short_and_on_one_line() {
+        let failure = Failure::with(
+            Fault::ServerError,
+            &format!("a\nb\u{7}{}", "x".repeat(1000)),
+        );
+        assert_eq!(failure.detail.chars().count(), 300);
+        assert!(!failure.detail.contains(['\n', '\u{7}']));
+        assert_eq!(Failure::of(Fault::Reset).to_string(), "connection reset");
+    }
+}

@@ -1,0 +1,208 @@
+//! Identities: of a conversation, of a turn, of a message as its client named it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An id that is not of the form asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be {form}")]
+pub struct BadId {
+    what: &'static str,
+    form: &'static str,
+}
+
+/// The key to a conversation: 128 bits of the system's randomness, written as 22 characters of base64url.
+///
+/// Who knows it may read an anonymous conversation, so `Debug` shows only its first four characters and it is never
+/// logged whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConversationId([u8; 16]);
+
+impl ConversationId {
+    /// An id of these random bytes. The caller vouches for their randomness.
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for ConversationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for ConversationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = self.to_string();
+        write!(f, "{}…", whole.get(..4).unwrap_or_default())
+    }
+}
+
+impl FromStr for ConversationId {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let bad = BadId {
+            what: "conversation",
+            form: "22 characters of base64url",
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad)?;
+        bytes.try_into().map(Self).map_err(|_| bad)
+    }
+}
+
+/// A turn: one user message and its one answer. Later turns of a conversation have greater ids.
+///
+/// 48 bits of time and 64 of chance in 28 lower-case hexadecimal digits, so that the order of the text is the order
+/// of time (the idea of ULID, with a plainer alphabet).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TurnId {
+    ms: u64,
+    chance: u64,
+}
+
+impl TurnId {
+    /// An id later than `last`, also when the clock went back since.
+    pub fn after(last: Option<TurnId>, now_ms: u64, chance: u64) -> Self {
+        let ms = last.map_or(now_ms, |last| now_ms.max(last.ms + 1)) & 0xffff_ffff_ffff;
+        Self { ms, chance }
+    }
+}
+
+impl fmt::Display for TurnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012x}{:016x}", self.ms, self.chance)
+    }
+}
+
+impl fmt::Debug for TurnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for TurnId {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let bad = BadId {
+            what: "turn",
+            form: "28 hexadecimal digits",
+        };
+        if text.len() != 28 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(bad);
+        }
+        let (ms, chance) = text.split_at(12);
+        let number = |digits| u64::from_str_radix(digits, 16).map_err(|_| bad);
+        Ok(Self {
+            ms: number(ms)?,
+            chance: number(chance)?,
+        })
+    }
+}
+
+/// A message as its client named it: 1 to 64 characters. The same one again is the same turn.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientMsgId(String);
+
+impl ClientMsgId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientMsgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ClientMsgId {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        if (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadId {
+                what: "client_msg_id",
+                form: "1 to 64 printable characters",
+            })
+        }
+    }
+}
+
+macro_rules! as_text {
+    ($($id:ty),*) => {$(
+        impl Serialize for $id {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $id {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+as_text!(ConversationId, TurnId, ClientMsgId);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_their_text() {
+        let conversation = ConversationId::from_random([7; 16]);
+        assert_eq!(conversation.to_string().len(), 22);
+        assert_eq!(conversation.to_string().parse(), Ok(conversation));
+        let turn = TurnId::after(None, 1_700_000_000_000, u64::MAX);
+        assert_eq!(turn.to_string().parse(), Ok(turn));
+    }
+
+    #[test]
+    fn a_later_turn_is_greater_even_if_the_clock_went_back() {
+        let first = TurnId::after(None, 5_000, u64::MAX);
+        let second = TurnId::after(Some(first), 1_000, 0);
+        assert!(second > first && second.to_string() > first.to_string());
+    }
+
+    #[test]
+    fn bad_ids_are_refused() {
+        for bad in [
+            "",
+            "short",
+            "!!!!!!!!!!!!!!!!!!!!!!",
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
+            assert!(bad.parse::<ConversationId>().is_err(), "{bad}");
+        }
+        for bad in [
+            "",
+            "00",
+            "zz00000000000000000000000000",
+            "+000000000000000000000000000",
+        ] {
+            assert!(bad.parse::<TurnId>().is_err(), "{bad}");
+        }
+        assert!("x".repeat(65).parse::<ClientMsgId>().is_err());
+        assert!("".parse::<ClientMsgId>().is_err());
+        assert!("é".repeat(64).parse::<ClientMsgId>().is_ok());
+    }
+
+    #[test]
+    fn debug_does_not_give_a_conversation_away() {
+        let id = ConversationId::from_random([9; 16]);
+        assert!(!format!("{id:?}").contains(&id.to_string()));
+    }
+}

@@ -1,0 +1,78 @@
+//! A moment of the wall clock, as stored and shown.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Milliseconds since 1970 in UTC; written as RFC 3339 text with milliseconds.
+///
+/// For showing and storing alone: intervals and limits run on the monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At(pub u64);
+
+impl At {
+    /// The moment of `time`; before 1970 counts as 1970.
+    pub fn from_system(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// This moment and `later` more.
+    pub fn plus(self, later: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// How long `self` is past `earlier`; zero where it is not.
+    pub fn since(self, earlier: At) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The last moment that RFC 3339 can write (the year 9999).
+    const LAST: u64 = 253_402_300_799_999;
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = UNIX_EPOCH + Duration::from_millis(self.0.min(Self::LAST));
+        fmt::Display::fmt(&humantime::format_rfc3339_millis(time), f)
+    }
+}
+
+impl Serialize for At {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for At {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(from)?;
+        let time = humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(Self::from_system(time))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_written_as_rfc_3339() {
+        let at = At(1_795_000_000_123);
+        let text = serde_json::to_string(&at).unwrap();
+        assert_eq!(text, "\"2026-11-18T11:06:40.123Z\"");
+        assert_eq!(serde_json::from_str::<At>(&text).unwrap(), at);
+    }
+
+    #[test]
+    fn no_moment_panics() {
+        assert!(At(u64::MAX).to_string().starts_with("9999-12-31"));
+        assert_eq!(At(5).since(At(9)), Duration::ZERO);
+        assert_eq!(At(u64::MAX).plus(Duration::MAX), At(u64::MAX));
+    }
+}

@@ -1,0 +1,4 @@
+//! One backend: its wire format, its transport, its breaker and health, and the actor that owns them.
+
+pub mod dialect;
+pub mod upstream;
