@@ -244,3 +244,6 @@ fn refusal(error: &sled::Error) -> Refusal {
         _ => Refusal::Damaged,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,3 +196,6 @@ impl Store for SledStore {
         self.shared.health.problem()
     }
 }
+
+#[cfg(test)]
+mod tests;

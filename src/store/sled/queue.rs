@@ -32,7 +32,7 @@ pub(super) enum Op {
     Forget(ConversationId),
     /// Writes or removes a breaker's state.
     Breaker(String, Option<BreakerRecord>),
-    /// A fault of the database itself.
+    /// A panic of the database.
     #[cfg(test)]
     Panic,
 }
@@ -59,6 +59,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// Whether it is made up for later if it fails. A checkpoint is not: the turn's end will be.
+    pub(super) fn is_owed(&self) -> bool {
+        !matches!(self.op, Op::Checkpoint(..))
+    }
+
     /// Tells the waiter how it came out; the first word counts.
     pub(super) fn tell(&mut self, result: Result<(), StoreError>) {
         if let Some(waiter) = self.waiter.take() {
@@ -187,7 +192,7 @@ impl Queue {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::store::contract::{conversation, turn};
+    use crate::store::contract::{conversation, saying as with_text, turn};
 
     fn texts(taken: &[Pending]) -> Vec<(&'static str, String)> {
         let of = |pending: &Pending| match &pending.op {
@@ -199,9 +204,7 @@ mod tests {
     }
 
     fn saying(text: &str) -> TurnRecord {
-        let mut turn = turn(1, "m", "what?");
-        turn.text = text.into();
-        turn
+        with_text(turn(1, "m", "what?"), text)
     }
 
     #[test]
@@ -237,11 +240,7 @@ mod tests {
         let fill = |op: fn() -> Op| (0..=MOST).take_while(|_| queue.push(op()).is_ok()).count();
         assert_eq!(fill(|| Op::Forget(conversation(1))), MOST);
         assert_eq!(queue.take(None).unwrap().len(), MOST);
-        let heavy = || {
-            let mut turn = turn(1, "m", "what?");
-            turn.text = "x".repeat(MOST_BYTES / 8);
-            Op::Turn(conversation(1), turn)
-        };
+        let heavy = || Op::Turn(conversation(1), saying(&"x".repeat(MOST_BYTES / 8)));
         assert_eq!(fill(heavy), 7);
         queue.checkpoint(conversation(3), saying(&"x".repeat(MOST_BYTES / 8)));
         assert_eq!(queue.take(None).unwrap().len(), 7);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::store::StoreError;
 use crate::store::open::reopen;
 
 /// How long the thread leaves a store alone that failed, before it tries to open it again.
-const HEAL_EVERY: Duration = Duration::from_secs(2);
+const HEAL_EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 
 /// A flush that takes longer than this is said in the status: visitors are no longer told that their message is on disk.
 const SLOW: Duration = Duration::from_secs(1);
@@ -79,7 +79,8 @@ impl Health {
         self.damaged.store(true, Ordering::Relaxed);
     }
 
-    fn set_flushing(&self, since: Option<Instant>) {
+    /// A group of writes is under way since then; none: no longer.
+    pub(super) fn set_flushing(&self, since: Option<Instant>) {
         *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
@@ -136,10 +137,13 @@ struct Disk {
 
 impl Disk {
     /// Applies all, flushes once where anyone waits. Gives each change's own result, or why the whole tree failed.
+    ///
+    /// `at` is left at the change that was being applied, or behind the last.
     fn commit(
         &self,
         batch: &[Pending],
         shared: &Shared,
+        at: &AtomicUsize,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let mut results = Vec::with_capacity(batch.len());
         for pending in batch {
@@ -147,6 +151,7 @@ impl Disk {
                 Err(error @ StoreError::Broken(_)) => return Err(error),
                 result => results.push(result),
             }
+            at.fetch_add(1, Ordering::Relaxed);
         }
         if !batch
             .iter()
@@ -201,8 +206,9 @@ impl Writer {
     }
 
     fn write(&mut self, disk: Disk, mut batch: Vec<Pending>) {
+        let at = AtomicUsize::new(0);
         self.shared.health.set_flushing(Some(Instant::now()));
-        let done = catch_unwind(AssertUnwindSafe(|| disk.commit(&batch, &self.shared)));
+        let done = catch_unwind(AssertUnwindSafe(|| disk.commit(&batch, &self.shared, &at)));
         self.shared.health.set_flushing(None);
         match done {
             Ok(Ok(results)) => {
@@ -215,11 +221,15 @@ impl Writer {
                 self.disk = Some(disk);
             }
             Ok(Err(error)) => self.fail(disk, batch, &error),
-            Err(_) => self.fail(
-                disk,
-                batch,
-                &StoreError::Broken("a fault of the database".into()),
-            ),
+            Err(_) => {
+                let error = StoreError::Broken("a fault of the database".into());
+                let culprit = at.into_inner();
+                if culprit < batch.len() {
+                    // It would do it again, so it is not kept.
+                    batch.remove(culprit).tell(Err(error.clone()));
+                }
+                self.fail(disk, batch, &error);
+            }
         }
     }
 
@@ -235,11 +245,11 @@ impl Writer {
         self.retry_at = Instant::now() + HEAL_EVERY;
     }
 
-    /// Tells everyone that it failed, and keeps what has to be made up. A checkpoint has not: the turn's end will be.
+    /// Tells everyone that it failed, and keeps what is to be made up.
     fn owe(&mut self, batch: Vec<Pending>, error: &StoreError) {
         for mut pending in batch {
             pending.tell(Err(error.clone()));
-            if !matches!(pending.op, Op::Checkpoint(..)) {
+            if pending.is_owed() {
                 self.owed.push_back(pending);
             }
         }
