@@ -1,1 +1,3 @@
 //! The one test crate.
+
+mod store;

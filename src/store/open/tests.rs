@@ -13,6 +13,9 @@ use crate::chat::{Finish, TurnState};
 use crate::store::contract::{conversation, done, message, saying, turn, turn_id};
 use crate::store::{BreakerRecord, ConversationRecord};
 
+/// How many ways of damage are tried.
+const DAMAGES: u64 = 24;
+
 const NOW: At = At(1_795_000_000_123);
 
 fn open_in(folder: &TempDir) -> Opened {
@@ -208,6 +211,63 @@ async fn what_is_damaged_is_set_aside() {
         drop(opened);
         let again = open_in(&folder);
         assert!(again.reopened && again.problems.is_empty(), "{name}");
+    }
+}
+
+/// Damage that sled does not see at the start shows when the page is read: what is read is what was written, or an error.
+#[tokio::test]
+async fn damage_anywhere_neither_stops_the_service_nor_makes_things_up() {
+    let folder = with_turns(300).await;
+    drop(open_in(&folder));
+    drop(lock(folder.path()).unwrap());
+    let whole = fs::read(folder.path().join(FOLDER).join("db")).unwrap();
+    for seed in 1..=DAMAGES {
+        let copy = TempDir::new().unwrap();
+        let store = copy.path().join(FOLDER);
+        fs::create_dir(&store).unwrap();
+        for file in fs::read_dir(folder.path().join(FOLDER)).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, store.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        let mut noise = seed;
+        let mut next = || {
+            // xorshift64: enough to scatter.
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            noise
+        };
+        let mut spoilt = whole.clone();
+        for _ in 0..=seed % 40 {
+            let at = usize::try_from(next()).unwrap() % whole.len();
+            let length = usize::try_from(next()).unwrap() % 700;
+            for byte in spoilt.iter_mut().skip(at).take(length) {
+                *byte = next() as u8;
+            }
+        }
+        fs::write(store.join("db"), spoilt).unwrap();
+        let opened = open_in(&copy);
+        let _ = opened
+            .store
+            .write_turn(conversation(1), turn(301, "301", "?"))
+            .await;
+        let mut found = Vec::new();
+        for ms in 1..=300 {
+            let read = opened.store.turn(conversation(1), turn_id(ms)).await;
+            found.extend(read.ok().flatten());
+        }
+        assert!(opened.reopened || found.is_empty(), "{seed}");
+        assert!(
+            found.iter().all(|turn| turn.text == "that ".repeat(200)),
+            "{seed}"
+        );
+        assert!(
+            found.len() == 300 || !opened.problems.is_empty() || opened.store.problem().is_some(),
+            "{seed}: {} in silence",
+            found.len()
+        );
     }
 }
 
