@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use sled::Db;
 
 use super::memory::MemoryStore;
-use super::sled::{SledStore, breakers, interrupt_running, open_tree};
+use super::sled::{SledStore, interrupt_running, open_tree};
 use super::{Store, StoreError};
 use crate::chat::{At, ConversationId, TurnId};
 
@@ -140,9 +140,8 @@ pub(super) fn reopen(folder: &Path) -> Option<Db> {
     guarded(folder, OPEN_LIMIT, Ok).ok()
 }
 
-/// Reads what the start depends on, so that damage there shows now, and ends the turns that an earlier process left running.
+/// Ends the turns that an earlier process left running. Where their index cannot be read, the store counts as damaged.
 fn first(db: Db) -> Result<Found, StoreError> {
-    breakers(&db)?;
     let interrupted = interrupt_running(&db)?;
     Ok(Found {
         reopened: db.was_recovered(),

@@ -23,7 +23,7 @@ use self::writer::Shared;
 use super::{BreakerRecord, ConversationRecord, Store, StoreError};
 use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
 
-pub(super) use self::layout::{breakers, interrupt_running};
+pub(super) use self::layout::interrupt_running;
 
 /// The longest that any call waits.
 pub const LIMIT: Duration = Duration::from_secs(5);

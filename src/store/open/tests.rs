@@ -181,7 +181,8 @@ async fn what_is_damaged_is_set_aside() {
             drop(File::create(store.join("db")).unwrap())
         }),
         ("overwritten", |store| {
-            let noise = (0..400_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
+            let length = fs::metadata(store.join("db")).unwrap().len() as u32;
+            let noise = (0..length).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
             overwrite(store.join("db"), 0, &noise.collect::<Vec<_>>());
         }),
         ("index overwritten", |store| {

@@ -10,7 +10,7 @@
 //!
 //! Ids of conversations and turns have a fixed length, so whatever a client calls its message, no key can be taken for another.
 
-use sled::{Batch, Db, Error};
+use sled::{Db, Error};
 
 use super::queue::Op;
 use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
@@ -31,6 +31,10 @@ fn message_key(conversation: ConversationId, message: &ClientMsgId) -> String {
 
 fn running_key(conversation: ConversationId, turn: TurnId) -> String {
     format!("r/{conversation}/{turn}")
+}
+
+fn breaker_key(provider: &str) -> String {
+    format!("b/{provider}")
 }
 
 /// The turn that a key of the running index names.
@@ -131,7 +135,7 @@ pub(super) fn turns(
 }
 
 /// All breakers.
-pub(crate) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
+pub(super) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix("b/") {
         let (_, bytes) = entry.map_err(|error| meaning(&error))?;
@@ -140,67 +144,77 @@ pub(crate) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
     Ok(found)
 }
 
-/// Makes a change, each whole or not at all, also over a crash. It is visible at once and durable after the next flush.
+fn put(db: &Db, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+    db.insert(key, value)
+        .map(drop)
+        .map_err(|error| meaning(&error))
+}
+
+fn remove(db: &Db, key: impl AsRef<[u8]>) -> Result<(), StoreError> {
+    db.remove(key).map(drop).map_err(|error| meaning(&error))
+}
+
+/// Makes a change. It is visible at once and durable after the next flush.
+///
+/// What a crash leaves is a prefix of all single writes, so their order is chosen such that every prefix reads well: a turn comes after what
+/// leads to it, and leaves the running index after it has ended. sled's own batches would do too, at the price of two flushes each.
 pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
-    let mut batch = Batch::default();
     match op {
         Op::Begin(id, record) => {
             let key = conversation_key(*id);
-            if get(db, &key)?.is_none() {
-                batch.insert(key.as_str(), encode(record)?);
+            match get(db, &key)? {
+                Some(_) => Ok(()),
+                None => put(db, &key, encode(record)?),
             }
         }
-        Op::Turn(conversation, turn) => write_turn(db, &mut batch, *conversation, turn)?,
+        Op::Turn(conversation, turn) => write_turn(db, *conversation, turn),
         Op::Checkpoint(conversation, turn) => {
             // The index decides: a turn that ended or was forgotten meanwhile does not come back.
             let runs = get(db, &running_key(*conversation, turn.turn))?.is_some();
             if runs && turn.state == TurnState::Running {
-                batch.insert(turn_key(*conversation, turn.turn).as_str(), encode(turn)?);
+                put(db, &turn_key(*conversation, turn.turn), encode(turn)?)?;
             }
+            Ok(())
         }
-        Op::Forget(id) => forget(db, &mut batch, *id)?,
-        Op::Breaker(provider, record) => {
-            let key = format!("b/{provider}");
-            match record {
-                Some(record) => batch.insert(key.as_str(), encode(record)?),
-                None => batch.remove(key.as_str()),
-            }
-        }
+        Op::Forget(id) => forget(db, *id),
+        Op::Breaker(provider, Some(record)) => put(db, &breaker_key(provider), encode(record)?),
+        Op::Breaker(provider, None) => remove(db, breaker_key(provider)),
         #[cfg(test)]
         #[allow(clippy::panic)]
         Op::Panic => panic!("asked to"),
     }
-    db.apply_batch(batch).map_err(|error| meaning(&error))
 }
 
-fn write_turn(
-    db: &Db,
-    batch: &mut Batch,
-    conversation: ConversationId,
-    turn: &TurnRecord,
-) -> Result<(), StoreError> {
-    if opened(db, conversation, &turn.client_msg_id)?.is_none() {
-        let key = message_key(conversation, &turn.client_msg_id);
-        batch.insert(key.as_str(), encode(&turn.turn)?);
-    }
+fn write_turn(db: &Db, conversation: ConversationId, turn: &TurnRecord) -> Result<(), StoreError> {
     let running = running_key(conversation, turn.turn);
-    if turn.state == TurnState::Running {
-        batch.insert(running.as_str(), &[]);
-    } else {
-        batch.remove(running.as_str());
+    let runs = turn.state == TurnState::Running;
+    if runs {
+        put(db, &running, Vec::new())?;
     }
-    batch.insert(turn_key(conversation, turn.turn).as_str(), encode(turn)?);
+    // A message may lead to a turn that a crash kept from being written: then it is free again.
+    let message = message_key(conversation, &turn.client_msg_id);
+    let opened = match opened(db, conversation, &turn.client_msg_id)? {
+        Some(first) => first == turn.turn || get(db, &turn_key(conversation, first))?.is_some(),
+        None => false,
+    };
+    if !opened {
+        put(db, &message, encode(&turn.turn)?)?;
+    }
+    put(db, &turn_key(conversation, turn.turn), encode(turn)?)?;
+    if !runs {
+        remove(db, &running)?;
+    }
     Ok(())
 }
 
-fn forget(db: &Db, batch: &mut Batch, id: ConversationId) -> Result<(), StoreError> {
+fn forget(db: &Db, id: ConversationId) -> Result<(), StoreError> {
+    // The record goes last: as long as anything is left, its owner is known.
     for kind in ["t", "m", "r"] {
         for key in db.scan_prefix(format!("{kind}/{id}/")).keys() {
-            batch.remove(key.map_err(|error| meaning(&error))?);
+            remove(db, key.map_err(|error| meaning(&error))?)?;
         }
     }
-    batch.remove(conversation_key(id).as_str());
-    Ok(())
+    remove(db, conversation_key(id))
 }
 
 /// Turns that the index says are running belong to a process that is gone: they become interrupted, with their text as last saved.
@@ -210,17 +224,18 @@ pub(crate) fn interrupt_running(db: &Db) -> Result<Vec<(ConversationId, TurnId)>
     let mut interrupted = Vec::new();
     for key in db.scan_prefix("r/").keys() {
         let key = key.map_err(|error| meaning(&error))?;
-        let mut batch = Batch::default();
         if let Some((conversation, id)) = running(&key)
             && let Some(record) = turn(db, conversation, id)?
-            && record.state == TurnState::Running
+            && record.state != TurnState::Done
         {
-            let record = record.interrupted();
-            batch.insert(turn_key(conversation, id).as_str(), encode(&record)?);
+            put(
+                db,
+                &turn_key(conversation, id),
+                encode(&record.interrupted())?,
+            )?;
             interrupted.push((conversation, id));
         }
-        batch.remove(key);
-        db.apply_batch(batch).map_err(|error| meaning(&error))?;
+        remove(db, key)?;
     }
     db.flush().map_err(|error| meaning(&error))?;
     Ok(interrupted)

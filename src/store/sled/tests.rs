@@ -58,6 +58,48 @@ async fn unreadable_records_are_passed_over() {
 }
 
 #[tokio::test]
+async fn every_prefix_that_a_crash_leaves_reads_well() {
+    let (store, _folder) = fresh();
+    let id = conversation(1);
+    for ms in 1..=4 {
+        let running = turn(ms, &ms.to_string(), "?");
+        store.write_turn(id, running).await.unwrap();
+    }
+    let db = store.shared.tree().unwrap();
+    let put = |ms, turn: TurnRecord| {
+        let bytes = super::super::record::encode(&turn).unwrap();
+        db.insert(format!("t/{id}/{}", turn_id(ms)), bytes).unwrap();
+    };
+    // A question that got no further than the index, or the message; an end, and an end by an earlier start, that did not leave the index.
+    for key in [
+        format!("t/{id}/{}", turn_id(1)),
+        format!("m/{id}/1"),
+        format!("t/{id}/{}", turn_id(2)),
+    ] {
+        db.remove(key).unwrap();
+    }
+    put(3, done(turn(3, "3", "?"), "that"));
+    put(4, turn(4, "4", "?").interrupted());
+
+    let interrupted = interrupt_running(&db).unwrap();
+    assert_eq!(interrupted, [(id, turn_id(4))]);
+    assert_eq!(db.scan_prefix("r/").count(), 0);
+    let turns = store.turns(id, None, 100).await.unwrap();
+    assert_eq!(
+        turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(),
+        [3, 4].map(turn_id)
+    );
+    assert_eq!(turns[0].text, "that");
+    for name in ["1", "2"] {
+        assert_eq!(store.turn_of(id, message(name)).await, Ok(None));
+        // Asked again it is a new turn.
+        store.write_turn(id, turn(9, name, "again?")).await.unwrap();
+        let of = store.turn_of(id, message(name)).await.unwrap();
+        assert_eq!(of.map(|turn| turn.turn), Some(turn_id(9)));
+    }
+}
+
+#[tokio::test]
 async fn a_conversation_whose_owner_cannot_be_read_is_nobodys() {
     let (store, _folder) = fresh();
     let db = store.shared.tree().unwrap();
