@@ -37,7 +37,7 @@ const CACHE: u64 = 64 << 20;
 /// How often sled flushes what nobody waits for, in milliseconds: a checkpoint is on disk within half a second.
 const FLUSH_EVERY_MS: u64 = 200;
 
-/// Opens the tree in `folder`, blocking, without a limit of time, and panicking where sled does: see [`super::open`] for the guarded way.
+/// Opens the tree in `folder`, blocking, without a limit of time, and panicking where sled does: see [`super::open()`] for the guarded way.
 pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
     sled::Config::new()
         .path(folder)
