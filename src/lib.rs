@@ -4,4 +4,6 @@
 
 pub mod chat;
 pub mod provider;
+pub mod router;
 pub mod store;
+pub mod turn;
