@@ -1,1 +1,3 @@
 //! Failsoft.
+
+pub mod settings;
