@@ -1,3 +1,4 @@
 //! Failsoft.
 
+pub mod cli;
 pub mod settings;
