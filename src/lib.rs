@@ -3,7 +3,9 @@
 //! Actors decide, tasks stream, logs remember.
 
 pub mod chat;
+pub mod cli;
 pub mod provider;
 pub mod router;
+pub mod settings;
 pub mod store;
 pub mod turn;
