@@ -1,1 +1,2 @@
 //! Failsoft.
+pub mod simulator;
