@@ -155,3 +155,26 @@ pub(super) async fn changed(now: &mut watch::Receiver<Condition>) {
         std::future::pending().await
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[test]
+    fn what_was_told_is_flushed_before_the_break() {
+        let (to, pieces) = mpsc::channel(2);
+        to.try_send(Ok(Bytes::from("last words"))).unwrap();
+        to.try_send(Err(reset())).unwrap();
+        let mut told = Told {
+            pieces,
+            breaking: None,
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut poll = || Pin::new(&mut told).poll_frame(&mut cx);
+        assert!(matches!(poll(), Poll::Ready(Some(Ok(_)))));
+        assert!(poll().is_pending());
+        assert!(matches!(poll(), Poll::Ready(Some(Err(_)))));
+    }
+}

@@ -274,7 +274,7 @@ async fn a_dropped_simulator_cuts_its_answers_and_leaves_the_port() {
 
 #[tokio::test]
 async fn who_stops_listening_ends_the_answer() {
-    let simulator = start(Speaks::OpenAi, QUICK);
+    let simulator = start(Speaks::OpenAi, ONE_WORD);
     let tasks = || {
         tokio::runtime::Handle::current()
             .metrics()
