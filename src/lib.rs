@@ -7,5 +7,6 @@ pub mod cli;
 pub mod provider;
 pub mod router;
 pub mod settings;
+pub mod simulator;
 pub mod store;
 pub mod turn;
