@@ -4,4 +4,5 @@
 
 pub mod chat;
 pub mod provider;
+pub mod router;
 pub mod store;

@@ -1,0 +1,4 @@
+//! Who is asked next, how soon, and whether another try is affordable.
+
+pub mod backoff;
+pub mod budget;
