@@ -1,4 +1,5 @@
 //! One backend: its wire format, its transport, its breaker and health, and the actor that owns them.
 
 pub mod dialect;
+pub mod guard;
 pub mod upstream;
