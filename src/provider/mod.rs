@@ -2,4 +2,7 @@
 
 pub mod dialect;
 pub mod guard;
+pub mod guarded;
+pub mod http_upstream;
+pub mod transport;
 pub mod upstream;
