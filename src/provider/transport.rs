@@ -44,13 +44,16 @@ impl Transport {
     /// When TLS cannot be set up.
     pub fn new(connect: Duration) -> Result<Self, reqwest::Error> {
         install_tls();
-        let build = |settings: fn(ClientBuilder) -> ClientBuilder| {
-            let built = settings(builder(connect)).build();
-            built.or_else(|_| settings(builder(connect)).tls_certs_only([]).build())
+        let make = |builder: fn(Duration) -> ClientBuilder| {
+            let outside = builder(connect).build()?;
+            let loopback = builder(connect).no_proxy().build()?;
+            Ok(Self { outside, loopback })
         };
-        Ok(Self {
-            outside: build(|settings| settings)?,
-            loopback: build(ClientBuilder::no_proxy)?,
+        make(builder).or_else(|_: reqwest::Error| {
+            tracing::warn!(
+                "no CA certificates on this system: no provider can be reached over https"
+            );
+            make(|connect| builder(connect).tls_certs_only([]))
         })
     }
 

@@ -137,7 +137,7 @@ async fn serve(
                     tell.send(Seen::Closed).ok();
                 }
                 Act::Wait => {
-                    stream.read(&mut [0]).await.ok();
+                    stream.read_u8().await.ok();
                     tell.send(Seen::Closed).ok();
                 }
                 Act::Reset => {
