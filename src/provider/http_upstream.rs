@@ -212,7 +212,11 @@ impl Answer {
         self.heard = true;
         let read = self.reader.event(&event.event_type, &event.data, steps);
         // The end is the verdict's to tell, and told once.
-        steps.retain(|step| !matches!(step, Step::End(_)) && *step != Step::Text(String::new()));
+        steps.retain(|step| match step {
+            Step::End(_) => false,
+            Step::Text(text) => !text.is_empty(),
+            _ => true,
+        });
         for step in &*steps {
             if let Step::Text(text) = step {
                 self.text += text.len();
