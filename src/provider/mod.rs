@@ -3,5 +3,9 @@
 pub mod breaker;
 pub mod dialect;
 pub mod jitter;
+pub mod guard;
+pub mod guarded;
+pub mod http_upstream;
+pub mod transport;
 pub mod upstream;
 pub mod window;

@@ -53,6 +53,11 @@ pub trait Dialect: Send + Sync {
 
     /// What an HTTP error, or a whole JSON error body, means. The detail has the provider's words, keys already redacted.
     fn refused(&self, answer: &Refused<'_>) -> Failure;
+
+    /// true: the request was our own mapping's fault and is now mapped otherwise: it may be asked once more, at once.
+    fn adapt(&self, _answer: &Refused<'_>) -> bool {
+        false
+    }
 }
 
 /// Reads one streamed answer, event by event.
