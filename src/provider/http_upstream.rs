@@ -24,6 +24,9 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 /// came with the end mark.
 const REST: Duration = Duration::from_millis(10);
 
+/// How often one question is mapped anew: once for each parameter that servers are known to refuse.
+const MAPPINGS: u32 = 3;
+
 const JSON: &str = "application/json";
 
 /// One provider: where it is, how it speaks, over what.
@@ -52,7 +55,7 @@ impl HttpUpstream {
         let call = self.dialect.listing();
         let mut request = http::Request::get(self.url(&call)).header(ACCEPT, JSON);
         for (name, value) in &call.headers {
-            request = request.header(*name, value);
+            request = request.header(name.as_ref(), value);
         }
         let request = request.body(None).map_err(|_| bad_request())?;
         let answer = self.transport.request(request).await;
@@ -70,11 +73,12 @@ impl HttpUpstream {
         format!("{}{}", self.base_url, call.path)
     }
 
-    /// Sends a question, and once more where the dialect says that its own mapping was at fault.
+    /// Sends a question, and again where the dialect says that its own mapping was at fault.
     async fn open(&self, ask: &Ask) -> Result<Answer, Failure> {
-        let mut adapted = false;
+        let mut adapted = 0;
         loop {
-            let mut events = self.post(&self.dialect.request(ask))?;
+            let call = self.dialect.request(ask);
+            let mut events = self.post(&call)?;
             match events.next().await {
                 Some(Ok(_)) => {
                     return Ok(Answer {
@@ -88,12 +92,12 @@ impl HttpUpstream {
                     let text = error_text(body.into_stream()).await;
                     // The dialect learns from a second refusal too, for the next question.
                     let (failure, again) = judged(&head, &text, |answer| {
-                        (self.refused(answer), self.dialect.adapt(answer))
+                        (self.refused(answer), self.dialect.adapt(&call, answer))
                     });
-                    if adapted || !again {
+                    if adapted == MAPPINGS || !again {
                         return Err(failure);
                     }
-                    adapted = true;
+                    adapted += 1;
                 }
                 Some(Err(error)) => return Err(ended_by(&error)),
                 None => return Err(Failure::of(Fault::Empty)),

@@ -185,7 +185,7 @@ async fn a_whole_answer_gives_its_connection_back() {
 }
 
 #[tokio::test]
-async fn a_mapping_at_fault_is_asked_once_more_and_no_oftener() {
+async fn a_mapping_at_fault_is_asked_again_but_not_for_ever() {
     let refusal = [send("HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n")];
     let answer = [ok(SSE_KIND, "data: end\n\n")];
     let adapting = || Plain {
@@ -206,7 +206,7 @@ async fn a_mapping_at_fault_is_asked_once_more_and_no_oftener() {
         outcome(steps(&asked).await).1.unwrap_err().fault,
         Fault::BadRequest
     );
-    assert_eq!(server.requests().await.len(), 2);
+    assert_eq!(server.requests().await.len(), 4);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ impl Dialect for Plain {
         }
         Call {
             path: "/ask?x=1".into(),
-            headers: vec![("x-key", self.key.into())],
+            headers: vec![("x-key".into(), self.key.into())],
             body,
             framing: self.framing,
         }
@@ -43,7 +43,7 @@ impl Dialect for Plain {
     fn listing(&self) -> Call {
         Call {
             path: "/list".into(),
-            headers: vec![("x-key", self.key.into())],
+            headers: vec![("x-key".into(), self.key.into())],
             body: String::new(),
             framing: self.framing,
         }
@@ -67,7 +67,7 @@ impl Dialect for Plain {
         }
     }
 
-    fn adapt(&self, answer: &Refused<'_>) -> bool {
+    fn adapt(&self, _sent: &Call, answer: &Refused<'_>) -> bool {
         if answer.status != 400 || !self.adapts {
             return false;
         }
