@@ -20,22 +20,10 @@ const OLLAMA_VARIABLE: &str = "OLLAMA_HOST";
 /// Which configuration file to read: the one named on the command line, else in `$FAILSOFT_CONFIG`, else `failsoft.toml` in the
 /// working directory if there is one, else none. A named one is given back even if it does not exist.
 pub fn find(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let in_environment = || {
-        env(FILE_VARIABLE)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    };
+    let in_environment = || env(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     // A link that leads nowhere is there too, and reading it tells.
-    let usual = || {
-        Path::new(USUAL_FILE)
-            .symlink_metadata()
-            .is_ok()
-            .then(|| PathBuf::from(USUAL_FILE))
-    };
-    named
-        .map(Path::to_path_buf)
-        .or_else(in_environment)
-        .or_else(usual)
+    let usual = || Path::new(USUAL_FILE).symlink_metadata().is_ok().then(|| PathBuf::from(USUAL_FILE));
+    named.map(Path::to_path_buf).or_else(in_environment).or_else(usual)
 }
 
 impl Settings {
@@ -43,32 +31,17 @@ impl Settings {
     ///
     /// # Errors
     /// Every problem there is, in the order of the file.
-    pub fn load(
-        path: Option<&Path>,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Loaded, Problems> {
+    pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
         let Some(path) = path else {
             return Self::from_text("", "", env);
         };
         let file = path.display().to_string();
-        let fail = |line, what| {
-            Problems(vec![Problem {
-                file: file.clone(),
-                line,
-                key: String::new(),
-                what,
-            }])
-        };
-        let bytes =
-            std::fs::read(path).map_err(|error| fail(None, format!("cannot be read: {error}")))?;
+        let fail =
+            |line, what| Problems(vec![Problem { file: file.clone(), line, key: String::new(), what }]);
+        let bytes = std::fs::read(path).map_err(|error| fail(None, format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = error.utf8_error().valid_up_to();
-            let lines = error
-                .as_bytes()
-                .iter()
-                .take(good)
-                .filter(|byte| **byte == b'\n')
-                .count();
+            let lines = error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count();
             fail(Some(lines + 1), "not UTF-8 text".to_owned())
         })?;
         let mut loaded = Self::from_text(&file, &text, env)?;
@@ -90,9 +63,7 @@ impl Settings {
         let mut settings = Self::default();
         let (document, broken) = DeTable::parse_recoverable(text);
         let mut source = Source::File;
-        Table::root(&mut reader, document.get_ref(), |root| {
-            source = tables(root, &mut settings)
-        });
+        Table::root(&mut reader, document.get_ref(), |root| source = tables(root, &mut settings));
         check::across(&mut reader, &settings);
         tell_syntax(&mut reader, &broken);
         reader.problems.sort_by_key(|problem| problem.line);
@@ -102,12 +73,7 @@ impl Settings {
         let mut warnings = pending::not_built_yet(file, &reader.written);
         warnings.append(&mut reader.warnings);
         warnings.sort_by_key(|warning| warning.line);
-        Ok(Loaded {
-            settings,
-            warnings,
-            source,
-            file: None,
-        })
+        Ok(Loaded { settings, warnings, source, file: None })
     }
 }
 
@@ -127,39 +93,21 @@ fn tables(root: &mut Table, s: &mut Settings) -> Source {
     });
     root.table("health", |t| load_tables::health(t, &mut s.health));
     root.table("cache", |t| load_tables::cache(t, &mut s.cache));
-    root.table("degradation", |t| {
-        load_tables::degradation(t, &mut s.degradation)
-    });
+    root.table("degradation", |t| load_tables::degradation(t, &mut s.degradation));
     root.table("quality", |t| load_tables::quality(t, &mut s.quality));
     root.table("alerts", |t| load_tables::alerts(t, &mut s.alerts));
     root.table("telemetry", |t| {
-        t.read(
-            "otlp_endpoint",
-            &mut s.telemetry.otlp_endpoint,
-            load_tables::endpoint,
-        )
+        t.read("otlp_endpoint", &mut s.telemetry.otlp_endpoint, load_tables::endpoint)
     });
     root.table("store", |t| load_tables::store(t, &mut s.store));
     root.table("limits", |t| load_tables::limits(t, &mut s.limits));
-    root.table("widget", |t| {
-        t.secret("identity_secret", &mut s.widget.identity_secret)
-    });
+    root.table("widget", |t| t.secret("identity_secret", &mut s.widget.identity_secret));
     load_providers::providers(root, s);
-    let source = if s.providers.is_empty() {
-        from_environment(root.reader, s)
-    } else {
-        Source::File
-    };
+    let source = if s.providers.is_empty() { from_environment(root.reader, s) } else { Source::File };
     // A demo's providers come later, and their names with them.
-    let names: Option<Vec<String>> = (!s.demo).then(|| {
-        s.providers
-            .iter()
-            .map(|provider| provider.name.clone())
-            .collect()
-    });
-    root.tables("drills", |t| {
-        s.drills.extend(load_tables::drill(t, names.as_deref()))
-    });
+    let names: Option<Vec<String>> =
+        (!s.demo).then(|| s.providers.iter().map(|provider| provider.name.clone()).collect());
+    root.tables("drills", |t| s.drills.extend(load_tables::drill(t, names.as_deref())));
     source
 }
 
@@ -174,11 +122,7 @@ fn tell_syntax(reader: &mut Reader<'_>, broken: &[toml::de::Error]) {
         }
         lines.push(line);
         reader.problems.retain(|problem| problem.line != Some(line));
-        let what = format!(
-            "not TOML at column {}: {}",
-            at - reader.line_start(at) + 1,
-            error.message()
-        );
+        let what = format!("not TOML at column {}: {}", at - reader.line_start(at) + 1, error.message());
         reader.problem(Some(line), "", what);
     }
 }
@@ -187,22 +131,13 @@ fn tell_syntax(reader: &mut Reader<'_>, broken: &[toml::de::Error]) {
 fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source {
     let mut found = Vec::new();
     for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini] {
-        let key = dialect
-            .key_variable()
-            .and_then(|variable| Some((variable, held(reader.env, variable)?)));
+        let key = dialect.key_variable().and_then(|variable| Some((variable, held(reader.env, variable)?)));
         if let Some((variable, key)) = key {
             if key.is_ascii() && !key.contains(|c: char| c.is_control()) {
                 let api_key = Some(Secret::new(key));
-                found.push(ProviderSettings {
-                    api_key,
-                    ..settings.provider(dialect.name(), dialect)
-                });
+                found.push(ProviderSettings { api_key, ..settings.provider(dialect.name(), dialect) });
             } else {
-                tell_environment(
-                    reader,
-                    variable,
-                    "has characters in it that no key has".to_owned(),
-                );
+                tell_environment(reader, variable, "has characters in it that no key has".to_owned());
             }
         }
     }
@@ -210,10 +145,7 @@ fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source 
         match ollama_host(&host) {
             Ok(base_url) => {
                 let dialect = Dialect::Ollama;
-                found.push(ProviderSettings {
-                    base_url,
-                    ..settings.provider(dialect.name(), dialect)
-                });
+                found.push(ProviderSettings { base_url, ..settings.provider(dialect.name(), dialect) });
             }
             Err(what) => tell_environment(reader, OLLAMA_VARIABLE, what),
         }
@@ -232,9 +164,7 @@ fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source 
 
 /// What a variable holds, without the white space that shells and files add; nothing when that is all.
 fn held(env: Environment<'_>, variable: &str) -> Option<String> {
-    env(variable)
-        .map(|value| value.trim().to_owned())
-        .filter(|value| !value.is_empty())
+    env(variable).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
 fn tell_environment(reader: &mut Reader<'_>, variable: &str, what: String) {

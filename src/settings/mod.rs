@@ -35,24 +35,20 @@ mod value;
 mod tests;
 
 pub use address::listen_address;
-pub use choice::{
-    Choice, Dialect, Fault, MidStream, Prefill, ProbeKind, Share, StoreBackend, Strategy,
-};
+pub use choice::{Choice, Dialect, Fault, MidStream, Prefill, ProbeKind, Share, StoreBackend, Strategy};
 pub use cron::Cron;
 pub use duration::{parse_duration, show_duration};
 pub use load::find;
 pub use policy::{
-    BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RetrySettings, RoutingSettings,
-    TimeoutSettings,
+    BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RetrySettings, RoutingSettings, TimeoutSettings,
 };
 pub use problem::{Problem, Problems};
 pub use provider::{Prices, ProviderSettings};
 pub use report::report;
 pub use secret::Secret;
 pub use tables::{
-    AlertSettings, CacheSettings, ChatSettings, DegradationSettings, DrillSettings, Hours,
-    LimitSettings, QualitySettings, ServerSettings, StoreSettings, TelemetrySettings,
-    WidgetSettings,
+    AlertSettings, CacheSettings, ChatSettings, DegradationSettings, DrillSettings, Hours, LimitSettings,
+    QualitySettings, ServerSettings, StoreSettings, TelemetrySettings, WidgetSettings,
 };
 
 use std::path::PathBuf;

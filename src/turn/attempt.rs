@@ -151,11 +151,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             None => (self.begun + self.limits.first_token, Fault::Timeout),
             Some(last) => (last + self.limits.stall, Fault::Stalled),
         };
-        if all < token.0 {
-            (all, Fault::Timeout)
-        } else {
-            token
-        }
+        if all < token.0 { (all, Fault::Timeout) } else { token }
     }
 
     fn token(&mut self) {
@@ -182,11 +178,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 
     /// A step that is not text. `Some` is the end.
-    fn other(
-        &mut self,
-        step: Option<Result<Step, Failure>>,
-        writer: &mut LogWriter,
-    ) -> Option<Ended> {
+    fn other(&mut self, step: Option<Result<Step, Failure>>, writer: &mut LogWriter) -> Option<Ended> {
         match step {
             Some(Ok(Step::Text(_))) => None,
             Some(Ok(Step::Thinking)) => {
@@ -212,11 +204,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             if finish != Finish::ContentFilter {
                 return Ended::Failed(Failure::of(Fault::Empty));
             }
-            writer.text(if held.trim().is_empty() {
-                REFUSAL
-            } else {
-                &held
-            });
+            writer.text(if held.trim().is_empty() { REFUSAL } else { &held });
         }
         writer.whole();
         Ended::Whole(finish)
