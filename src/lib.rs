@@ -3,5 +3,6 @@
 //! Actors decide, tasks stream, logs remember.
 
 pub mod chat;
+pub mod degradation;
 pub mod provider;
 pub mod store;
