@@ -1,0 +1,51 @@
+//! The laws of the source tree, held by a test so that nobody has to hold them.
+//!
+//! A law takes the tree and returns its breaches, each as `file:line: what, and what would be right`. Beside each law over the
+//! tree as it is stands the same law over a few lines that break it: a law that cannot fail is none.
+
+mod carried;
+mod habits;
+mod layers;
+mod source;
+
+use std::sync::LazyLock;
+
+use source::Tree;
+
+type Law = fn(&Tree) -> Vec<String>;
+
+#[track_caller]
+fn holds(law: Law) {
+    static HERE: LazyLock<Tree> = LazyLock::new(Tree::here);
+    let breaches = law(&HERE);
+    assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
+}
+
+/// Asserts that a tree of these files breaks the law at these places, given as `file:line`, and nowhere else.
+#[track_caller]
+fn breaks(law: Law, files: &[(&str, &str)], places: &[&str]) {
+    let breaches = law(&Tree::of(
+        files
+            .iter()
+            .map(|(path, text)| (path.to_string(), text.to_string())),
+    ));
+    let found: Vec<_> = breaches
+        .iter()
+        .map(|breach| breach.split(": ").next().unwrap_or_default())
+        .collect();
+    assert_eq!(found, places, "\n{}\n", breaches.join("\n"));
+}
+
+#[test]
+fn the_tree_is_read() {
+    let tree = Tree::here();
+    for path in [
+        "src/lib.rs",
+        "src/chat/fault.rs",
+        "tests/it/tidy/source.rs",
+        "tests/run.sh",
+        "Cargo.lock",
+    ] {
+        assert!(tree.files.iter().any(|file| file.path == path), "{path}");
+    }
+}
