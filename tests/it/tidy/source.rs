@@ -91,7 +91,7 @@ fn collect(top: &Path, path: String, found: &mut Vec<(String, String)>) {
             let name = entry.unwrap().file_name().into_string().unwrap();
             collect(top, format!("{path}/{name}"), found);
         }
-    } else if let Ok(text) = String::from_utf8(fs::read(full).unwrap()) {
+    } else if let Ok(text) = fs::read_to_string(full) {
         found.push((path, text));
     }
 }
