@@ -3,6 +3,11 @@
 //! Actors decide, tasks stream, logs remember.
 
 pub mod chat;
+pub mod cli;
 pub mod degradation;
 pub mod provider;
+pub mod router;
+pub mod settings;
+pub mod simulator;
 pub mod store;
+pub mod turn;
