@@ -14,9 +14,10 @@ use source::Tree;
 
 type Law = fn(&Tree) -> Vec<String>;
 
+static HERE: LazyLock<Tree> = LazyLock::new(Tree::here);
+
 #[track_caller]
 fn holds(law: Law) {
-    static HERE: LazyLock<Tree> = LazyLock::new(Tree::here);
     let breaches = law(&HERE);
     assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
 }
@@ -24,11 +25,7 @@ fn holds(law: Law) {
 /// Asserts that a tree of these files breaks the law at these places, given as `file:line`, and nowhere else.
 #[track_caller]
 fn breaks(law: Law, files: &[(&str, &str)], places: &[&str]) {
-    let breaches = law(&Tree::of(
-        files
-            .iter()
-            .map(|(path, text)| (path.to_string(), text.to_string())),
-    ));
+    let breaches = law(&Tree::of(files.iter().copied()));
     let found: Vec<_> = breaches
         .iter()
         .map(|breach| breach.split(": ").next().unwrap_or_default())
@@ -38,7 +35,6 @@ fn breaks(law: Law, files: &[(&str, &str)], places: &[&str]) {
 
 #[test]
 fn the_tree_is_read() {
-    let tree = Tree::here();
     for path in [
         "src/lib.rs",
         "src/chat/fault.rs",
@@ -46,6 +42,6 @@ fn the_tree_is_read() {
         "tests/run.sh",
         "Cargo.lock",
     ] {
-        assert!(tree.files.iter().any(|file| file.path == path), "{path}");
+        assert!(HERE.files.iter().any(|file| file.path == path), "{path}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -16,6 +17,21 @@ const FOLDERS: [&str; 8] = [
     "templates",
     "tests",
 ];
+
+/// What ends or interrupts code.
+static LEXEME: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(concat!(
+        r#"(?s)//[^\n]*"#,
+        r#"|/\*|\*/"#,
+        r##"|\bb?r(?<hashes>#*)""##,
+        r#"|b?"(?:[^"\\]|\\.)*""#,
+        r#"|b?'(?:\\[^\n]+?|[^'\\\n])'"#,
+    ))
+    .unwrap()
+});
+static BRACE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bmod\s+\w+\s*\{|[{}]").unwrap());
+static MODULE_ELSEWHERE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^\s*(?:pub(?:\([^)]*\))?\s+)?mod (\w+);").unwrap());
 
 /// One line of a file.
 pub struct Line {
@@ -61,10 +77,10 @@ impl Tree {
     }
 
     /// A tree of these paths and texts.
-    pub fn of(files: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub fn of(files: impl IntoIterator<Item = (impl Into<String>, impl AsRef<str>)>) -> Self {
+        let files = files.into_iter();
         let mut files: Vec<_> = files
-            .into_iter()
-            .map(|(path, text)| File::of(path, &text))
+            .map(|(path, text)| File::of(path.into(), text.as_ref()))
             .collect();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let declared: Vec<_> = files.iter().flat_map(File::test_modules).collect();
@@ -144,7 +160,6 @@ impl File {
 
     /// The test modules that stand in files of their own (`#[cfg(test)] mod tests;`), as paths without an ending.
     fn test_modules(&self) -> Vec<String> {
-        let declared = Regex::new(r"^\s*(?:pub(?:\([^)]*\))?\s+)?mod (\w+);").unwrap();
         let stem = self.path.trim_end_matches(".rs");
         let folder = match stem.rsplit_once('/') {
             Some((folder, "mod" | "lib" | "main")) => folder,
@@ -154,7 +169,7 @@ impl File {
             .lines
             .iter()
             .filter(|line| line.test)
-            .filter_map(|line| declared.captures(&line.code));
+            .filter_map(|line| MODULE_ELSEWHERE.captures(&line.code));
         names.map(|name| format!("{folder}/{}", &name[1])).collect()
     }
 }
@@ -184,11 +199,10 @@ fn mark_tests(lines: &mut [Line]) {
 
 /// Counts the modules with a body that are open where a line begins.
 fn mark_depth(lines: &mut [Line]) {
-    let brace = Regex::new(r"\bmod\s+\w+\s*\{|[{}]").unwrap();
     let mut open = Vec::new();
     for line in lines {
         line.depth = open.iter().filter(|module| **module).count();
-        for brace in brace.find_iter(&line.code) {
+        for brace in BRACE.find_iter(&line.code) {
             match brace.as_str() {
                 "}" => drop(open.pop()),
                 "{" => open.push(false),
@@ -200,21 +214,13 @@ fn mark_depth(lines: &mut [Line]) {
 
 /// Rust text with its comments, and what stands in quotes, left out; its lines stay its lines.
 fn code_of(text: &str) -> String {
-    let lexemes = Regex::new(concat!(
-        r#"(?s)//[^\n]*"#,
-        r#"|/\*|\*/"#,
-        r##"|\bb?r(?<hashes>#*)""##,
-        r#"|b?"(?:[^"\\]|\\.)*""#,
-        r#"|b?'(?:\\[^\n]+?|[^'\\\n])'"#,
-    ))
-    .unwrap();
     let mut code = String::with_capacity(text.len());
     let leave_out = |from: usize, to: usize, code: &mut String| {
         code.extend(text[from..to].chars().filter(|c| *c == '\n'));
     };
     let mut at = 0;
     let mut comments = 0_usize;
-    while let Some(found) = lexemes.captures_at(text, at) {
+    while let Some(found) = LEXEME.captures_at(text, at) {
         let lexeme = found.get(0).unwrap();
         if comments == 0 {
             code.push_str(&text[at..lexeme.start()]);
@@ -280,11 +286,7 @@ let e = 1;
 #[test]
 fn tests_are_told_from_the_rest() {
     let marked = |path: &str, files: &[(&str, &str)]| {
-        let tree = Tree::of(
-            files
-                .iter()
-                .map(|(path, text)| (path.to_string(), text.to_string())),
-        );
+        let tree = Tree::of(files.iter().copied());
         let file = tree.files.iter().find(|file| file.path == path).unwrap();
         let lines = file.lines.iter().filter(|line| line.test);
         lines.map(|line| line.number).collect::<Vec<_>>()
