@@ -1,4 +1,11 @@
 //! One backend: its wire format, its transport, its breaker and health, and the actor that owns them.
 
+pub mod breaker;
 pub mod dialect;
+pub mod jitter;
+pub mod guard;
+pub mod guarded;
+pub mod http_upstream;
+pub mod transport;
 pub mod upstream;
+pub mod window;

@@ -1,4 +1,6 @@
-//! Who is asked next: the actor that picks, and the pure pieces that it decides with.
+//! Who is asked next, how soon, and whether another try is affordable.
 
+pub mod backoff;
+pub mod budget;
 pub mod plan;
 pub mod rank;
