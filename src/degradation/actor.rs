@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
-    WrapFuture as _,
+    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message, WrapFuture as _,
 };
 use tokio::sync::watch;
 
@@ -31,10 +30,7 @@ impl Published {
     /// The built-in replies over this fixed text, until an actor has read the operator's rules; so nobody ever waits.
     pub fn new(fallback: &str) -> Self {
         let ladder = Ladder::new(Replies::built_in(), fallback);
-        Self {
-            ladder: watch::Sender::new(Arc::new(ladder)),
-            problems: watch::Sender::new(Arc::default()),
-        }
+        Self { ladder: watch::Sender::new(Arc::new(ladder)), problems: watch::Sender::new(Arc::default()) }
     }
 
     /// The ladder as it now is. A turn clones the `Arc` out and walks it.
@@ -79,11 +75,7 @@ pub struct DegradationActor {
 impl DegradationActor {
     /// An actor that reads `rules` when it starts and publishes to `published`. `guard` is dropped when the actor is.
     pub fn new(rules: Rules, published: Published, guard: impl Send + 'static) -> Self {
-        Self {
-            first: Some(rules),
-            published,
-            _guard: Box::new(guard),
-        }
+        Self { first: Some(rules), published, _guard: Box::new(guard) }
     }
 }
 
@@ -117,9 +109,7 @@ impl Handler<Reload> for DegradationActor {
 
     fn handle(&mut self, Reload(rules): Reload, _: &mut Self::Context) -> Self::Result {
         let reading = read(rules).into_actor(self);
-        AtomicResponse::new(Box::pin(
-            reading.map(|read, actor, _| actor.published.take(read)),
-        ))
+        AtomicResponse::new(Box::pin(reading.map(|read, actor, _| actor.published.take(read))))
     }
 }
 
@@ -129,12 +119,8 @@ async fn read(rules: Rules) -> Result<Ladder, Vec<Problem>> {
     let reading = tokio::task::spawn_blocking(move || theirs.read());
     match tokio::time::timeout(READ_LIMIT, reading).await {
         Ok(Ok(read)) => read,
-        Ok(Err(_)) => Err(vec![
-            rules.problem("cannot be read: the reader failed".to_owned()),
-        ]),
-        Err(_) => Err(vec![
-            rules.problem(format!("was not read within {READ_LIMIT:?}")),
-        ]),
+        Ok(Err(_)) => Err(vec![rules.problem("cannot be read: the reader failed".to_owned())]),
+        Err(_) => Err(vec![rules.problem(format!("was not read within {READ_LIMIT:?}"))]),
     }
 }
 
@@ -159,18 +145,12 @@ mod tests {
     }
 
     fn of(path: &Path) -> Rules {
-        Rules {
-            replies: Some(path.to_owned()),
-            fallback: "Later.".to_owned(),
-        }
+        Rules { replies: Some(path.to_owned()), fallback: "Later.".to_owned() }
     }
 
     async fn changed<T>(view: &mut watch::Receiver<T>) {
         let limit = Duration::from_secs(10);
-        tokio::time::timeout(limit, view.changed())
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(limit, view.changed()).await.unwrap().unwrap();
     }
 
     fn said(published: &Published, question: &str) -> String {
@@ -202,10 +182,7 @@ mod tests {
         let what = problems.borrow_and_update().first().unwrap().to_string();
         assert!(what.starts_with("missing.toml: cannot be read"), "{what}");
         assert_eq!(said(&published, "thanks"), "You are welcome!");
-        assert_eq!(
-            actor.send(Reload(rules(&folder, GOOD))).await.unwrap(),
-            Ok(())
-        );
+        assert_eq!(actor.send(Reload(rules(&folder, GOOD))).await.unwrap(), Ok(()));
         assert!(problems.borrow().is_empty());
     }
 
@@ -215,10 +192,7 @@ mod tests {
         let published = Published::new("Later.");
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
         let other = "fallback = 'Soon.'\n[[reply]]\nmatch = ['price']\ntext = 'New.'";
-        assert_eq!(
-            actor.send(Reload(rules(&folder, other))).await.unwrap(),
-            Ok(())
-        );
+        assert_eq!(actor.send(Reload(rules(&folder, other))).await.unwrap(), Ok(()));
         assert_eq!(said(&published, "price"), "New.");
         assert_eq!(said(&published, "xyzzy"), "Soon.");
 

@@ -39,19 +39,12 @@ impl Rules {
 
     /// A problem of the file as a whole.
     pub(super) fn problem(&self, what: String) -> Problem {
-        Problem {
-            file: self.file_name().into(),
-            line: None,
-            what,
-        }
+        Problem { file: self.file_name().into(), line: None, what }
     }
 
     fn file_name(&self) -> String {
         let name = self.replies.as_deref().and_then(Path::file_name);
-        name.map_or_else(
-            || "replies".to_owned(),
-            |name| name.to_string_lossy().into_owned(),
-        )
+        name.map_or_else(|| "replies".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 }
 
@@ -64,9 +57,7 @@ fn text_of(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(FILE_BYTES).map_or(u64::MAX, |bytes| bytes + 1);
     let file = File::open(path).map_err(unreadable)?;
-    file.take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > FILE_BYTES {
         return Err(format!("is larger than {FILE_BYTES} bytes"));
     }
@@ -79,10 +70,7 @@ mod tests {
     use super::*;
 
     fn problem(path: &Path) -> String {
-        let rules = Rules {
-            replies: Some(path.to_owned()),
-            ..Rules::default()
-        };
+        let rules = Rules { replies: Some(path.to_owned()), ..Rules::default() };
         let problems = rules.read().unwrap_err();
         problems.first().unwrap().to_string()
     }
@@ -91,11 +79,7 @@ mod tests {
     fn a_file_that_will_not_do_is_named_without_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mine.toml");
-        assert!(
-            problem(&file).starts_with("mine.toml: cannot be read: "),
-            "{}",
-            problem(&file)
-        );
+        assert!(problem(&file).starts_with("mine.toml: cannot be read: "), "{}", problem(&file));
         fs::write(&file, "fallback = 1").unwrap();
         assert!(problem(&file).starts_with("mine.toml:1: `fallback`"));
         fs::write(&file, b"# \xff").unwrap();
@@ -103,20 +87,14 @@ mod tests {
         fs::write(&file, "#".repeat(FILE_BYTES + 1)).unwrap();
         assert_eq!(problem(&file), "mine.toml: is larger than 1048576 bytes");
         let name = folder.path().file_name().unwrap().to_string_lossy();
-        assert_eq!(
-            problem(folder.path()),
-            format!("{name}: is not a regular file")
-        );
+        assert_eq!(problem(folder.path()), format!("{name}: is not a regular file"));
     }
 
     #[test]
     fn a_file_as_large_as_allowed_is_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "#".repeat(FILE_BYTES)).unwrap();
-        let rules = Rules {
-            replies: Some(file.path().to_owned()),
-            fallback: "Later.".to_owned(),
-        };
+        let rules = Rules { replies: Some(file.path().to_owned()), fallback: "Later.".to_owned() };
         assert_eq!(&*rules.read().unwrap().answer("x").text, "Later.");
     }
 }

@@ -61,10 +61,8 @@ impl Reader {
     /// after it is the parser's guess.
     fn syntax(&mut self, faults: &[toml::de::Error]) -> usize {
         let mut last = None;
-        let mut faults: Vec<_> = faults
-            .iter()
-            .map(|fault| (fault.span().map_or(0, |span| span.start), fault.message()))
-            .collect();
+        let mut faults: Vec<_> =
+            faults.iter().map(|fault| (fault.span().map_or(0, |span| span.start), fault.message())).collect();
         faults.sort_by_key(|(at, _)| *at);
         for (at, message) in &faults {
             let line = self.line(*at);
@@ -85,10 +83,7 @@ impl Reader {
                 "reply" => self.list(key, value, sound),
                 other => self.problem(
                     key.span(),
-                    format!(
-                        "unknown key `{}`: known are `fallback` and `[[reply]]`",
-                        short(other)
-                    ),
+                    format!("unknown key `{}`: known are `fallback` and `[[reply]]`", short(other)),
                 ),
             }
         }
@@ -96,17 +91,11 @@ impl Reader {
 
     fn list(&mut self, key: &Spanned<impl Sized>, value: &Spanned<DeValue<'_>>, sound: usize) {
         let Some(list) = value.get_ref().as_array() else {
-            self.problem(
-                key.span(),
-                "`reply` must be a list: head each reply with `[[reply]]`",
-            );
+            self.problem(key.span(), "`reply` must be a list: head each reply with `[[reply]]`");
             return;
         };
         if let Some(first) = list.get(REPLIES) {
-            self.problem(
-                first.span(),
-                format!("too many replies: {}, at most {REPLIES}", list.len()),
-            );
+            self.problem(first.span(), format!("too many replies: {}, at most {REPLIES}", list.len()));
         }
         let ends = list.iter().skip(1).map(|next| next.span().start);
         let ends = ends.chain([self.size]);
@@ -136,10 +125,7 @@ impl Reader {
                 let text = self.text_of("text", text);
                 self.replies.texts.extend(text);
             }
-            None => self.problem(
-                head.clone(),
-                "`text` is missing: say what the visitor reads",
-            ),
+            None => self.problem(head.clone(), "`text` is missing: say what the visitor reads"),
         }
         if let Some(entries) = reply.get("match") {
             self.entries(entries, number);
@@ -161,10 +147,9 @@ impl Reader {
         let text = match value.get_ref().as_str().map(str::trim) {
             None => Err(format!("`{key}` must be a text in quotes")),
             Some("") => Err(format!("`{key}` is empty: say what the visitor reads")),
-            Some(text) if text.len() > TEXT_BYTES => Err(format!(
-                "`{key}` is too long: {} bytes, at most {TEXT_BYTES}",
-                text.len()
-            )),
+            Some(text) if text.len() > TEXT_BYTES => {
+                Err(format!("`{key}` is too long: {} bytes, at most {TEXT_BYTES}", text.len()))
+            }
             Some(text) => Ok(text.into()),
         };
         text.map_err(|what| self.problem(value.span(), what)).ok()
@@ -176,16 +161,10 @@ impl Reader {
             return self.problem(value.span(), what);
         };
         if entries.is_empty() {
-            self.problem(
-                value.span(),
-                "`match` is empty: list the words that call for this reply",
-            );
+            self.problem(value.span(), "`match` is empty: list the words that call for this reply");
         }
         if entries.len() > ENTRIES {
-            let what = format!(
-                "`match` is too long: {} entries, at most {ENTRIES}",
-                entries.len()
-            );
+            let what = format!("`match` is too long: {} entries, at most {ENTRIES}", entries.len());
             return self.problem(value.span(), what);
         }
         for entry in entries {
@@ -212,15 +191,13 @@ impl Reader {
         let pattern = match value.get_ref().as_str().map(compile) {
             None => Err("`pattern` must be a regular expression in quotes".to_owned()),
             Some(Err(what)) => Err(what),
-            Some(Ok(pattern)) if pattern.is_match("") => Err(
-                "`pattern` matches every question: make it ask for something, or use `fallback`"
-                    .to_owned(),
-            ),
+            Some(Ok(pattern)) if pattern.is_match("") => {
+                Err("`pattern` matches every question: make it ask for something, or use `fallback`"
+                    .to_owned())
+            }
             Some(Ok(pattern)) => Ok(pattern),
         };
-        pattern
-            .map_err(|what| self.problem(value.span(), what))
-            .ok()
+        pattern.map_err(|what| self.problem(value.span(), what)).ok()
     }
 
     fn end(mut self) -> Result<Replies, Vec<Problem>> {
@@ -238,10 +215,8 @@ impl Reader {
 }
 
 fn compile(pattern: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(pattern)
-        .size_limit(PATTERN_BYTES)
-        .dfa_size_limit(PATTERN_CACHE_BYTES)
-        .build();
+    let built =
+        RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_CACHE_BYTES).build();
     built.map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => format!(
             "`pattern` is too large: more than {PATTERN_BYTES} bytes when compiled; shorten its repetitions"

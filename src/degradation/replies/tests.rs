@@ -72,11 +72,7 @@ fn the_first_reply_in_the_file_wins_whatever_its_kind() {
          [[reply]]\nmatch = ['a', 'b', 'c']\ntext = '3'\n[[reply]]\npattern = 'c'\ntext = '4'\n",
     );
     for (question, text) in [("c b a", "1"), ("c b", "2"), ("c", "3"), ("xcx", "4")] {
-        assert_eq!(
-            replies.find(question).map(|text| &**text),
-            Some(text),
-            "{question}"
-        );
+        assert_eq!(replies.find(question).map(|text| &**text), Some(text), "{question}");
     }
     assert_eq!((replies.len(), replies.find("d")), (4, None));
 }
@@ -91,8 +87,7 @@ fn only_the_beginning_of_a_question_is_looked_at() {
 
 #[test]
 fn texts_lose_the_white_space_around_them() {
-    let replies =
-        parse("fallback = ' later '\n[[reply]]\nmatch = ['a']\ntext = \"\"\"\n two\nlines\n\"\"\"");
+    let replies = parse("fallback = ' later '\n[[reply]]\nmatch = ['a']\ntext = \"\"\"\n two\nlines\n\"\"\"");
     assert_eq!(replies.find("a").map(|text| &**text), Some("two\nlines"));
     assert_eq!(replies.fallback().map(|text| &**text), Some("later"));
     assert!(parse("").is_empty() && parse("").fallback().is_none());
@@ -112,10 +107,7 @@ fn all_problems_are_told_with_their_lines() {
         (3, "`match` is empty"),
         (5, "`pattern` is no regular expression: unclosed group"),
         (6, "`text` must be a text in quotes"),
-        (
-            7,
-            "unknown key `lang`: known are `match`, `pattern` and `text`",
-        ),
+        (7, "unknown key `lang`: known are `match`, `pattern` and `text`"),
         (8, "this reply matches nothing"),
         (9, "`text` is empty"),
         (11, "no letter and no digit"),
@@ -128,10 +120,7 @@ fn all_problems_are_told_with_their_lines() {
     let found = problems(file);
     for ((line, what), problem) in expected.iter().zip(&found) {
         let start = format!("r.toml:{line}: ");
-        assert!(
-            problem.starts_with(&start) && problem.contains(what),
-            "{line} {what}: {problem}"
-        );
+        assert!(problem.starts_with(&start) && problem.contains(what), "{line} {what}: {problem}");
         assert!(!problem.contains('\n'), "{problem}");
     }
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -140,38 +129,24 @@ fn all_problems_are_told_with_their_lines() {
 #[test]
 fn what_is_not_a_list_of_tables_is_told() {
     for (file, what) in [
-        (
-            "[reply]\nmatch = ['a']",
-            "r.toml:1: `reply` must be a list: head each reply with `[[reply]]`",
-        ),
+        ("[reply]\nmatch = ['a']", "r.toml:1: `reply` must be a list: head each reply with `[[reply]]`"),
         ("reply = [1]", "r.toml:1: a reply must be a table"),
         ("\nfallback = 1", "r.toml:2: `fallback` must be a text"),
-        (
-            "[[reply]]\nmatch = ['a']\ntext = 'b'\nfallback = 'c'",
-            "r.toml:4: `fallback` must stand above",
-        ),
+        ("[[reply]]\nmatch = ['a']\ntext = 'b'\nfallback = 'c'", "r.toml:4: `fallback` must stand above"),
     ] {
         let found = problems(file);
-        assert!(
-            matches!(&*found, [one] if one.starts_with(what)),
-            "{file}: {found:?}"
-        );
+        assert!(matches!(&*found, [one] if one.starts_with(what)), "{file}: {found:?}");
     }
 }
 
 #[test]
 fn behind_a_fault_of_syntax_nothing_is_guessed() {
     // The bracket of line 4 is never closed: what follows is the parser's guess, the bad pattern before it is not.
-    let file = "[[reply]]\npattern = '('\ntext = 'a'\n[[reply]]\nmatch = ['b'\ntext = 'b'\n[[reply]]\ntext = ''\n";
+    let file =
+        "[[reply]]\npattern = '('\ntext = 'a'\n[[reply]]\nmatch = ['b'\ntext = 'b'\n[[reply]]\ntext = ''\n";
     let found = problems(file);
-    assert!(
-        found.iter().any(|it| it.starts_with("r.toml:2: `pattern`")),
-        "{found:#?}"
-    );
-    assert!(
-        found.iter().any(|it| it.starts_with("r.toml:6: not TOML")),
-        "{found:#?}"
-    );
+    assert!(found.iter().any(|it| it.starts_with("r.toml:2: `pattern`")), "{found:#?}");
+    assert!(found.iter().any(|it| it.starts_with("r.toml:6: not TOML")), "{found:#?}");
     assert!(!found.iter().any(|it| it.contains("`text`")), "{found:#?}");
     let twice = problems("fallback = \nreply = [\n");
     assert_eq!(twice.len(), 2, "{twice:#?}");
@@ -182,21 +157,12 @@ fn behind_a_fault_of_syntax_nothing_is_guessed() {
 fn sizes_are_bounded() {
     let many = |n| "[[reply]]\nmatch = ['a']\ntext = 'b'\n".repeat(n);
     assert_eq!(parse(&many(1_000)).len(), 1_000);
-    assert_eq!(
-        problems(&many(1_001)),
-        ["r.toml:3001: too many replies: 1001, at most 1000"]
-    );
+    assert_eq!(problems(&many(1_001)), ["r.toml:3001: too many replies: 1001, at most 1000"]);
     let long = |n| format!("[[reply]]\nmatch = ['a']\ntext = '{}'", "x".repeat(n));
     assert_eq!(parse(&long(16 * 1024)).len(), 1);
-    assert_eq!(
-        problems(&long(16 * 1024 + 1)),
-        ["r.toml:3: `text` is too long: 16385 bytes, at most 16384"]
-    );
+    assert_eq!(problems(&long(16 * 1024 + 1)), ["r.toml:3: `text` is too long: 16385 bytes, at most 16384"]);
     let entries = format!("[[reply]]\nmatch = [{}]\ntext = 'b'", "'a',".repeat(101));
-    assert_eq!(
-        problems(&entries),
-        ["r.toml:2: `match` is too long: 101 entries, at most 100"]
-    );
+    assert_eq!(problems(&entries), ["r.toml:2: `match` is too long: 101 entries, at most 100"]);
 }
 
 #[test]
@@ -227,10 +193,7 @@ fn the_built_in_replies_read_and_answer_what_visitors_ask() {
     ] {
         let answer = replies.find(question);
         match said {
-            Some(said) => assert!(
-                answer.is_some_and(|text| text.contains(said)),
-                "{question}: {answer:?}"
-            ),
+            Some(said) => assert!(answer.is_some_and(|text| text.contains(said)), "{question}: {answer:?}"),
             None => assert_eq!(answer, None, "{question}"),
         }
     }

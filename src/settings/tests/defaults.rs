@@ -1,3 +1,5 @@
+//! What an empty file gives, and that the example file for operators shows exactly that.
+
 use super::super::{Cron, Dialect, DrillSettings, Fault, Prices, Settings, Source};
 use super::{CANARY, empty, load, settings};
 use std::time::Duration;

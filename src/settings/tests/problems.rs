@@ -1,3 +1,5 @@
+//! Each kind of problem, with its line, its key and what would be right.
+
 use super::one;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Each kind of problem of a provider and of a drill.
+
 use super::{PROVIDER, one};
 
 #[test]

@@ -1,3 +1,5 @@
+//! Where providers come from, and what they take over from the global tables.
+
 use super::super::{Dialect, Loaded, Prefill, Settings, Source};
 use super::{PROVIDER, load, settings};
 use std::time::Duration;

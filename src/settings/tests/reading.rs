@@ -1,3 +1,5 @@
+//! Whole files: every problem at once and in order, and no secret in any of them.
+
 use super::super::{Settings, find};
 use super::{CANARY, empty, load, problems};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The text of `failsoft check`.
+
 use super::super::{Settings, report};
 use super::{CANARY, empty, env, load};
 

@@ -1,3 +1,5 @@
+//! What is odd, or has no effect yet, and is no reason to refuse.
+
 use super::{PROVIDER, load};
 
 fn warnings(text: &str) -> Vec<String> {
