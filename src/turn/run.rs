@@ -246,15 +246,11 @@ async fn attempt(
         min_chars: desk.manners.min_chars,
     };
     let before = progress.begun.elapsed();
-    let mut first = None;
-    let heard = |after| {
-        lease.permit.first_token(after);
-        first = Some(after);
-    };
+    let heard = |after| lease.permit.first_token(after);
     let report =
         attempt::drive(&*backend.upstream, ask, limits, writer, log.cancelled(wishes.patience), heard).await;
     if progress.first_text.is_none() && report.started {
-        progress.first_text = first.map(|after| before + after);
+        progress.first_text = report.first_token.map(|after| before + after);
     }
     let (outcome, result) = match &report.ended {
         Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
@@ -285,7 +281,9 @@ fn settle(lease: Lease, report: &Report) {
         Ended::Whole(_) => lease.permit.settle(Verdict::Whole),
         Ended::Failed(failure) => {
             let (fault, retry_after) = (failure.fault, failure.retry_after);
-            lease.permit.settle(Verdict::Failed { fault, started: report.started, retry_after });
+            // To the breaker an answer began with its first token, of whatever kind.
+            let started = report.first_token.is_some();
+            lease.permit.settle(Verdict::Failed { fault, started, retry_after });
         }
         Ended::Cancelled(_) => drop(lease.permit),
     }

@@ -94,7 +94,7 @@ impl Trial {
         } else if places.taken(now) < self.room(needed) {
             Some(self.not_before.max(now))
         } else {
-            places.leases(now).min().map(|ends| ends.max(self.not_before))
+            places.leases(now).min()
         }
     }
 

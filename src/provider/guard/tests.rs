@@ -1,3 +1,5 @@
+//! The guard against every cut of the same bytes, and against bytes without end.
+
 use proptest::prelude::*;
 
 use super::*;

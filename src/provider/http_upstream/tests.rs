@@ -1,3 +1,5 @@
+//! One question over real sockets: every ending, and no second request in any of them.
+
 mod endings;
 mod plain;
 mod scripted;

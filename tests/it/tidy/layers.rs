@@ -8,7 +8,7 @@ use super::source::{File, Tree};
 use super::{breaks, holds};
 
 /// The order of the house: each with those right under it. One sees what is under oneself, however far.
-const UNDER: [(&str, &[&str]); 15] = [
+const UNDER: [(&str, &[&str]); 16] = [
     ("main", &["cli"]),
     ("cli", &["app"]),
     ("app", &["web", "ops", "simulator"]),
@@ -20,7 +20,8 @@ const UNDER: [(&str, &[&str]); 15] = [
     ("provider", &["store"]),
     ("degradation", &["store"]),
     ("simulator", &["telemetry"]),
-    ("store", &["telemetry"]),
+    ("store", &["supervised"]),
+    ("supervised", &["telemetry"]),
     ("telemetry", &["settings"]),
     ("settings", &["chat"]),
     ("chat", &[]),

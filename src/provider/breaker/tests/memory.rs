@@ -128,10 +128,27 @@ fn new_rules_hold_at_once_and_keep_the_state() {
 
     let mut bench = Bench::new(Rules::default());
     (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
-    bench.breaker.set_rules(Rules { open_for: s(3), ..Rules::default() });
-    bench.visit(failed_asking(Fault::RateLimited, Some(s(2))));
+    bench.breaker.set_rules(Rules { consecutive_failures: 3, ..Rules::default() });
+    let limit = failed_asking(Fault::RateLimited, Some(s(2)));
+    assert_eq!(bench.visit(limit), None, "four are too many, but a limit does not count to them");
     bench.breaker.set_rules(Rules { window: s(30), ..Rules::default() });
     assert_eq!(bench.waits(), Some(s(2)), "a hold stays");
     bench.pass(s(2));
+    bench.opens_by_five();
+}
+
+#[test]
+fn tickets_of_a_lost_breaker_mean_nothing_to_its_successor() {
+    // The old one has been through as many states as the new one will have been.
+    let mut bench = Bench::half_open(Rules::default());
+    let saved = bench.view().saved().unwrap();
+    bench.probe(Verdict::Whole).unwrap();
+    let old = [(); 5].map(|()| bench.ticket(Who::Visitor));
+    bench.pass(s(1));
+    bench.breaker = Breaker::restored(Rules::default(), bench.now, saved);
+    bench.probe(Verdict::Whole).unwrap();
+    for ticket in old {
+        assert_eq!(bench.settle(ticket, failed(Fault::Reset)), None);
+    }
     bench.opens_by_five();
 }

@@ -245,6 +245,17 @@ fn a_hold_lasts_when_the_breaker_opens_under_it() {
 }
 
 #[test]
+fn a_hold_lasts_when_slow_first_tokens_open_it() {
+    let mut bench = Bench::new(Rules::default());
+    assert_eq!(first_tokens(&mut bench, Duration::from_millis(300), s(60)), None);
+    let slow: Vec<_> = (0..40).map(|_| bench.ticket(Who::Visitor)).collect();
+    bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
+    let first_token = |ticket: &Ticket| bench.breaker.first_token(*ticket, s(3), bench.now, EVEN);
+    let opened = slow.iter().find_map(first_token).unwrap();
+    assert_eq!((opened.cause, bench.waits()), (Some(Cause::Slow), Some(s(40))));
+}
+
+#[test]
 fn limits_that_make_no_sense_do_no_harm() {
     let rules = Rules {
         consecutive_failures: 0,

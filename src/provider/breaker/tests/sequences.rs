@@ -211,7 +211,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn does_what_the_model_does(rules in any_rules(), steps in steps(), chances in prop::collection::vec(0.0..=1.0, 1..20)) {
