@@ -2,6 +2,7 @@
 //!
 //! Actors decide, tasks stream, logs remember.
 
+pub mod app;
 pub mod chat;
 pub mod cli;
 pub mod degradation;
@@ -13,4 +14,6 @@ pub mod settings;
 pub mod simulator;
 pub mod store;
 pub mod supervised;
+pub mod telemetry;
 pub mod turn;
+pub mod web;

@@ -28,6 +28,18 @@ pub enum Source {
 }
 
 impl Source {
+    /// Its name, as the protocol says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Source::Ai => "ai",
+            Source::Cache => "cache",
+            Source::StaleCache => "stale_cache",
+            Source::Template => "template",
+            Source::Extractive => "extractive",
+            Source::Fallback => "fallback",
+        }
+    }
+
     /// Whether this is less than an answer of today's AI.
     pub const fn degraded(self) -> bool {
         !matches!(self, Source::Ai | Source::Cache)

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::backend::{Clock, Vitals, Whereabouts};
 use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
+use super::latency::Latencies;
 use super::permit::Permit;
 use super::upstream::{Step, Upstream};
 use crate::chat::{Ask, Fault, Message as Said, ProviderState, Role};
@@ -50,6 +51,8 @@ pub struct ProviderActor {
     seed: Seed,
     breaker: Breaker,
     vitals: Vitals,
+    first_tokens: Latencies,
+    totals: Latencies,
     disabled: bool,
     timer: Option<SpawnHandle>,
     _guard: Guard,
@@ -83,6 +86,7 @@ pub struct Observe {
 pub struct Settle {
     pub(super) ticket: Ticket,
     pub(super) verdict: Verdict,
+    pub(super) took: Duration,
 }
 
 /// Closes the breaker and forgets what it counted: an operator's order, or a mended demo provider.
@@ -105,7 +109,16 @@ impl ProviderActor {
                 Breaker::restored(rules, now, saved)
             }
         };
-        Self { seed, breaker, vitals, disabled: false, timer: None, _guard: guard }
+        Self {
+            seed,
+            breaker,
+            vitals,
+            first_tokens: Latencies::default(),
+            totals: Latencies::default(),
+            disabled: false,
+            timer: None,
+            _guard: guard,
+        }
     }
 
     /// After any change: publish, keep what must survive, and see to it that recovery is found with nobody asking.
@@ -229,6 +242,7 @@ impl Handler<Observe> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, Observe { ticket, first_token }: Observe, ctx: &mut Self::Context) {
+        self.vitals.first_token = self.first_tokens.record(first_token);
         let transition =
             self.breaker.first_token(ticket, first_token, self.seed.clock.now(), (self.seed.chance)());
         if transition.is_some() {
@@ -240,9 +254,12 @@ impl Handler<Observe> for ProviderActor {
 impl Handler<Settle> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, Settle { ticket, verdict }: Settle, ctx: &mut Self::Context) {
+    fn handle(&mut self, Settle { ticket, verdict, took }: Settle, ctx: &mut Self::Context) {
         match verdict {
-            Verdict::Whole => self.vitals.successes += 1,
+            Verdict::Whole => {
+                self.vitals.successes += 1;
+                self.vitals.total = self.totals.record(took);
+            }
             Verdict::Failed { fault, started, .. } => {
                 self.vitals.failures += 1;
                 self.vitals.restarts += u64::from(started);

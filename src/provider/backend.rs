@@ -86,8 +86,23 @@ pub struct Vitals {
     pub failures: u64,
     /// Failed attempts that had shown text.
     pub restarts: u64,
+    /// How long first tokens took since the start.
+    pub first_token: Option<Latency>,
+    /// How long whole answers took since the start.
+    pub total: Option<Latency>,
     /// When the last attempt ended.
     pub checked_at: Option<At>,
+}
+
+/// Milliseconds that half, 95 % and 99 % of the calls stayed within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency {
+    /// Half of them.
+    pub p50: u64,
+    /// 95 %.
+    pub p95: u64,
+    /// 99 %.
+    pub p99: u64,
 }
 
 /// The clocks of the house: one monotonic for every limit, one of the wall to show and store.

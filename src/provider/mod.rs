@@ -8,6 +8,7 @@ pub mod guard;
 pub mod guarded;
 pub mod http_upstream;
 pub mod jitter;
+pub mod latency;
 pub mod permit;
 pub mod transport;
 pub mod upstream;

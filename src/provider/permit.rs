@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::actor::{Observe, ProviderActor, Settle};
 use super::backend::Whereabouts;
@@ -13,7 +14,8 @@ use super::breaker::{Ticket, Verdict};
 pub struct Permit {
     ticket: Option<Ticket>,
     actor: Whereabouts<ProviderActor>,
-    _place: OwnedSemaphorePermit,
+    begun: Instant,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
@@ -22,7 +24,7 @@ impl Permit {
         actor: Whereabouts<ProviderActor>,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self { ticket: Some(ticket), actor, _place: place }
+        Self { ticket: Some(ticket), actor, begun: Instant::now(), place: Some(place) }
     }
 
     /// Tells the breaker the first of an attempt's two verdicts: how long the first token took.
@@ -44,7 +46,7 @@ impl Permit {
         };
         // A rebuilt actor starts from the published state; a verdict lost in between costs one count, never a place.
         if let Some(actor) = &*self.actor.borrow() {
-            actor.do_send(Settle { ticket, verdict });
+            actor.do_send(Settle { ticket, verdict, took: self.begun.elapsed() });
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct SessionActor {
     lobby: Arc<Lobby>,
     peer: IpAddr,
     frame_bytes: usize,
+    /// What is to be freed when the session ends: its place among the connections.
+    _place: Box<dyn Send>,
     inbox: Option<mpsc::Sender<ByteString>>,
     /// The beginning of a message that comes in fragments.
     fragments: Option<Vec<u8>>,
@@ -35,8 +37,17 @@ type Context = WebsocketContext<SessionActor>;
 
 impl SessionActor {
     /// A session for the socket of `peer`. Whole messages, also those in fragments, have at most `frame_bytes`.
-    pub fn new(lobby: Arc<Lobby>, peer: IpAddr, frame_bytes: usize) -> Self {
-        Self { lobby, peer, frame_bytes, inbox: None, fragments: None, heard: Instant::now() }
+    /// `place` is dropped when it ends.
+    pub fn new(lobby: Arc<Lobby>, peer: IpAddr, frame_bytes: usize, place: impl Send + 'static) -> Self {
+        Self {
+            lobby,
+            peer,
+            frame_bytes,
+            _place: Box::new(place),
+            inbox: None,
+            fragments: None,
+            heard: Instant::now(),
+        }
     }
 
     fn hear(&mut self, text: ByteString, ctx: &mut Context) {

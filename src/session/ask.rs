@@ -104,7 +104,15 @@ pub async fn retry(
 /// # Errors
 /// `bad_request` where a provider is named that does not exist.
 pub fn wishes(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
-    let Some(options) = options.filter(|_| lobby.house.visitor_options) else {
+    named(lobby, options.filter(|_| lobby.house.visitor_options), id)
+}
+
+/// The wishes of a message, whoever may have them.
+///
+/// # Errors
+/// `bad_request` where a provider is named that does not exist.
+pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
+    let Some(options) = options else {
         return Ok(Wishes::default());
     };
     let first = match options.provider {

@@ -1,9 +1,23 @@
 //! What outlives the process: conversations, turns with their drafts, the breakers' state. One trait, one contract suite, several stores.
 
+mod memory;
+mod open;
+mod record;
+mod sled;
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+pub mod flaky;
+
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord};
+
+pub use self::memory::MemoryStore;
+pub use self::open::{Opened, open};
+pub use self::sled::SledStore;
 
 /// Why a store did not do what it was asked. Never fatal to a chat.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,8 +58,16 @@ pub struct BreakerRecord {
 }
 
 /// Where things are kept. Every call returns within the store's own limit (5 s at most); a failure costs durability, never an answer.
+///
+/// A change is on its way when the call returns, polled or not: dropping the future gives up waiting, nothing else. A change that fails may
+/// still be made up later, never partly. A read sees every change that was acknowledged before it.
+///
+/// A turn, a message or a breaker that does not read (of a later version, damaged) is passed over as if it were not there.
 pub trait Store: Send + Sync {
     /// The conversation's record, if it was ever written.
+    ///
+    /// # Errors
+    /// `Damaged` where it is there and does not read: whose conversation it is must not be guessed.
     fn conversation(
         &self,
         id: ConversationId,
@@ -64,6 +86,9 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The text of a running turn so far: queued, not waited for, lost at worst by a crash within half a second.
+    ///
+    /// Of several that wait only the newest is written. It takes its place among the calls of [`Store::write_turn`], and changes nothing where
+    /// the turn, as last written, does not run: an ended or forgotten turn does not come back.
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord);
 
     /// One turn.
@@ -73,7 +98,7 @@ pub trait Store: Send + Sync {
         turn: TurnId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>>;
 
-    /// The turn that a message opened, if any: the same message again is the same turn.
+    /// The turn that a message opened, if any: the same message again is the same turn. Of two turns with one message it is the first written.
     fn turn_of(
         &self,
         conversation: ConversationId,
@@ -88,7 +113,7 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>>;
 
-    /// Removes a conversation with all its turns.
+    /// Removes a conversation with all its turns. A turn of it that is written later begins it anew: stop what runs first.
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The breakers as last written.
@@ -100,4 +125,9 @@ pub trait Store: Send + Sync {
         provider: String,
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What is wrong with the store just now, in a sentence for the public status; none while it works. Cheap enough to ask every second.
+    fn problem(&self) -> Option<&'static str> {
+        None
+    }
 }

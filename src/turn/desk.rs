@@ -1,6 +1,7 @@
 //! Where turns are opened: what every turn needs, and the limits that hold over all of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
@@ -9,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use super::log::TurnLog;
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
+use crate::chat::{TurnRecord, TurnState};
 use crate::degradation::Ladder;
 use crate::provider::backend::{Backend, Clock, Whereabouts};
 use crate::router::actor::{ACTOR_LIMIT, Pick, Route, RouterActor};
@@ -61,10 +63,35 @@ pub struct Desk {
     pub phase: watch::Receiver<Phase>,
     /// Whether the store confirmed the last write in time; the status says so where it did not.
     pub durable: watch::Sender<bool>,
+    /// What was answered since the start.
+    pub counts: Counts,
     /// The clocks.
     pub clock: Clock,
     /// A random number.
     pub random: fn() -> u64,
+}
+
+/// Answers since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Turns that ended.
+    pub ended: AtomicU64,
+    /// Of those, answered by a provider, or by a fresh saved answer.
+    pub ai: AtomicU64,
+    /// Of those, answered with less.
+    pub degraded: AtomicU64,
+}
+
+impl Counts {
+    /// One more turn ended.
+    pub fn count(&self, record: &TurnRecord) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        if record.degraded {
+            self.degraded.fetch_add(1, Ordering::Relaxed);
+        } else if record.state == TurnState::Done {
+            self.ai.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// How a turn is to be answered.

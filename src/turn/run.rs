@@ -52,6 +52,7 @@ pub async fn run(desk: Arc<Desk>, room: Arc<Room>, mut writer: LogWriter, wishes
     }
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
+    desk.counts.count(&record);
     writer.done(record);
     actix::spawn(async move {
         tokio::time::sleep(LOG_STAYS).await;
@@ -315,8 +316,6 @@ async fn compose(desk: &Desk, room: &Room, log: &TurnLog) -> Ask {
 fn descend(desk: &Desk, log: &TurnLog, writer: &mut LogWriter) -> End {
     let ladder = Arc::clone(&desk.ladder.borrow());
     let answer = ladder.answer(&log.record().question);
-    let kind = serde_json::to_value(answer.source).ok();
-    let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("fallback");
-    writer.replace(kind, &answer.text);
+    writer.replace(answer.source.name(), &answer.text);
     End::Degraded { source: answer.source, age_s: answer.age_s }
 }

@@ -1,0 +1,142 @@
+//! A store that fails, or is slow, when a test tells it to.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::{BreakerRecord, ConversationRecord, MemoryStore, Store, StoreError};
+use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
+
+/// What is wrong with the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing.
+    #[default]
+    None,
+    /// Nothing is kept, every call fails at once, and [`Store::problem`] says so.
+    Fails,
+    /// Every call takes effect, and says so only after this long, on the runtime's clock.
+    Slow(Duration),
+}
+
+/// Another store with trouble that can be switched while it is in use.
+pub struct Flaky {
+    inner: Arc<dyn Store>,
+    trouble: Mutex<Trouble>,
+}
+
+impl Default for Flaky {
+    fn default() -> Self {
+        Self::over(Arc::new(MemoryStore::default()))
+    }
+}
+
+impl Flaky {
+    /// `inner`, without trouble for now.
+    pub fn over(inner: Arc<dyn Store>) -> Self {
+        Self { inner, trouble: Mutex::default() }
+    }
+
+    /// From now on this is wrong.
+    pub fn set(&self, trouble: Trouble) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    fn trouble(&self) -> Trouble {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call<'a, T: Send + 'a>(
+        &'a self,
+        call: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        let delay = match self.trouble() {
+            Trouble::None => return call(&*self.inner),
+            Trouble::Fails => {
+                return Box::pin(async { Err(StoreError::Broken("a test says so".into())) });
+            }
+            Trouble::Slow(delay) => delay,
+        };
+        let answer = call(&*self.inner);
+        Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            answer.await
+        })
+    }
+}
+
+impl Store for Flaky {
+    fn conversation(
+        &self,
+        id: ConversationId,
+    ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>> {
+        self.call(|inner| inner.conversation(id))
+    }
+
+    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.begin(id, record))
+    }
+
+    fn write_turn(
+        &self,
+        conversation: ConversationId,
+        turn: TurnRecord,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_turn(conversation, turn))
+    }
+
+    fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
+        if self.trouble() != Trouble::Fails {
+            self.inner.checkpoint(conversation, turn);
+        }
+    }
+
+    fn turn(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
+        self.call(|inner| inner.turn(conversation, turn))
+    }
+
+    fn turn_of(
+        &self,
+        conversation: ConversationId,
+        message: ClientMsgId,
+    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
+        self.call(|inner| inner.turn_of(conversation, message))
+    }
+
+    fn turns(
+        &self,
+        conversation: ConversationId,
+        before: Option<TurnId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
+        self.call(|inner| inner.turns(conversation, before, limit))
+    }
+
+    fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.forget(conversation))
+    }
+
+    fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
+        self.call(|inner| inner.breakers())
+    }
+
+    fn write_breaker(
+        &self,
+        provider: String,
+        record: Option<BreakerRecord>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_breaker(provider, record))
+    }
+
+    fn problem(&self) -> Option<&'static str> {
+        match self.trouble() {
+            Trouble::Fails => Some("The store fails."),
+            _ => self.inner.problem(),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Starts on every kind of disk.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::chat::{Finish, TurnState};
+use crate::store::contract::{conversation, done, message, saying, turn, turn_id};
+use crate::store::{BreakerRecord, ConversationRecord};
+
+/// How many ways of damage are tried.
+const DAMAGES: u64 = 24;
+
+const NOW: At = At(1_795_000_000_123);
+
+fn open_in(folder: &TempDir) -> Opened {
+    open(folder.path(), NOW).unwrap()
+}
+
+/// Whether the store takes a turn and gives it back.
+async fn works(opened: &Opened) -> bool {
+    let new = turn(1_000_000, "new", "works?");
+    opened.store.write_turn(conversation(200), new.clone()).await.unwrap();
+    opened.store.turn(conversation(200), new.turn).await == Ok(Some(new))
+}
+
+/// What every public sentence must keep to itself.
+fn is_public(problems: &[String], folder: &TempDir) -> bool {
+    let name = folder.path().file_name().unwrap().to_string_lossy().into_owned();
+    problems.iter().all(|said| !said.contains('/') && !said.contains(&name))
+}
+
+/// A data folder with `turns` turns of one conversation, closed.
+async fn with_turns(turns: u64) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let opened = open_in(&folder);
+    for ms in 1..=turns {
+        let turn = done(turn(ms, &ms.to_string(), "what?"), &"that ".repeat(200));
+        opened.store.write_turn(conversation(1), turn).await.unwrap();
+    }
+    folder
+}
+
+#[tokio::test]
+async fn a_new_folder_is_made_for_the_service_alone() {
+    let folder = TempDir::new().unwrap();
+    let data_dir = folder.path().join("some/data");
+    let opened = open(&data_dir, NOW).unwrap();
+    assert!(!opened.reopened && opened.problems.is_empty() && opened.interrupted.is_empty());
+    assert!(works(&opened).await);
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&data_dir).unwrap());
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart_and_what_ran_is_interrupted() {
+    let folder = TempDir::new().unwrap();
+    let opened = open_in(&folder);
+    let record = ConversationRecord { began: At(1), subject: Some("ann".into()) };
+    let breaker = BreakerRecord {
+        provider: "one".into(),
+        blocked: true,
+        strikes: 3,
+        until: At(9),
+        reason: "refused".into(),
+    };
+    let ended = done(turn(1, "a", "first?"), "that");
+    let running = turn(2, "b", "second?");
+    let store = &opened.store;
+    store.begin(conversation(1), record.clone()).await.unwrap();
+    store.write_turn(conversation(1), ended.clone()).await.unwrap();
+    store.write_turn(conversation(1), running.clone()).await.unwrap();
+    store.write_turn(conversation(2), running.clone()).await.unwrap();
+    store.write_turn(conversation(2), done(running.clone(), "whole")).await.unwrap();
+    store.checkpoint(conversation(1), saying(running.clone(), "so far"));
+    store.write_breaker("one".into(), Some(breaker.clone())).await.unwrap();
+    drop(opened);
+
+    let opened = open_in(&folder);
+    assert!(opened.reopened && opened.problems.is_empty());
+    assert_eq!(opened.interrupted, [(conversation(1), turn_id(2))]);
+    let cut = saying(running, "so far").interrupted();
+    assert_eq!(cut.finish, Some(Finish::Interrupted));
+    let turns = opened.store.turns(conversation(1), None, 100).await;
+    assert_eq!(turns, Ok(vec![ended, cut.clone()]));
+    assert_eq!(opened.store.turn_of(conversation(1), message("b")).await, Ok(Some(cut)));
+    let whole = opened.store.turn(conversation(2), turn_id(2)).await.unwrap().unwrap();
+    assert_eq!(whole.state, TurnState::Done);
+    assert_eq!(opened.store.conversation(conversation(1)).await, Ok(Some(record)));
+    assert_eq!(opened.store.breakers().await, Ok(vec![breaker]));
+    drop(opened);
+
+    assert_eq!(open_in(&folder).interrupted, []);
+}
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let first = open_in(&folder);
+    let second = open(folder.path(), NOW);
+    assert!(matches!(second, Err(StoreError::Locked)));
+    assert!(works(&first).await);
+    drop(first);
+    assert!(open_in(&folder).reopened);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_set_aside() {
+    type Damage = fn(PathBuf);
+    fn overwrite(file: PathBuf, at: u64, bytes: &[u8]) {
+        let mut file = File::options().write(true).open(file).unwrap();
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+    fn snapshot(store: PathBuf) -> PathBuf {
+        let mut files = fs::read_dir(store).unwrap().map(|file| file.unwrap().path());
+        files.find(|path| path.to_string_lossy().contains("snap.")).unwrap()
+    }
+    let damages: [(&str, Damage); 5] = [
+        ("cut", |store| {
+            let file = File::options().write(true).open(store.join("db")).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 3).unwrap();
+        }),
+        ("emptied", |store| drop(File::create(store.join("db")).unwrap())),
+        ("overwritten", |store| {
+            let noise = (0..400_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
+            overwrite(store.join("db"), 0, &noise.collect::<Vec<_>>());
+        }),
+        ("index overwritten", |store| overwrite(snapshot(store), 9, b"noise")),
+        ("settings overwritten", |store| overwrite(store.join("conf"), 0, b"\xffnoise")),
+    ];
+    for (name, damage) in damages {
+        let folder = with_turns(300).await;
+        // Opened and closed once more, so that there is a snapshot of all of it.
+        drop(open_in(&folder));
+        drop(lock(folder.path()).unwrap());
+        damage(folder.path().join(FOLDER));
+        let opened = open_in(&folder);
+        assert_eq!(opened.problems.len(), 1, "{name}");
+        assert!(is_public(&opened.problems, &folder), "{name}: {:?}", opened.problems);
+        assert!(!opened.reopened, "{name}");
+        assert!(works(&opened).await, "{name}");
+        let aside = folder.path().join(format!("{FOLDER}.damaged-{}", NOW.0));
+        assert!(aside.join("db").exists(), "{name}");
+        drop(opened);
+        let again = open_in(&folder);
+        assert!(again.reopened && again.problems.is_empty(), "{name}");
+    }
+}
+
+/// Damage that sled does not see at the start shows when the page is read: what is read is what was written, or an error.
+#[tokio::test]
+async fn damage_anywhere_neither_stops_the_service_nor_makes_things_up() {
+    let folder = with_turns(300).await;
+    drop(open_in(&folder));
+    drop(lock(folder.path()).unwrap());
+    let whole = fs::read(folder.path().join(FOLDER).join("db")).unwrap();
+    for seed in 1..=DAMAGES {
+        let copy = TempDir::new().unwrap();
+        let store = copy.path().join(FOLDER);
+        fs::create_dir(&store).unwrap();
+        for file in fs::read_dir(folder.path().join(FOLDER)).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, store.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        let mut noise = seed;
+        let mut next = || {
+            // xorshift64: enough to scatter.
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            noise
+        };
+        let mut spoilt = whole.clone();
+        for _ in 0..=seed % 40 {
+            let at = usize::try_from(next()).unwrap() % whole.len();
+            let length = usize::try_from(next()).unwrap() % 700;
+            for byte in spoilt.iter_mut().skip(at).take(length) {
+                *byte = next() as u8;
+            }
+        }
+        fs::write(store.join("db"), spoilt).unwrap();
+        let opened = open_in(&copy);
+        let _ = opened.store.write_turn(conversation(1), turn(301, "301", "?")).await;
+        let mut found = Vec::new();
+        for ms in 1..=300 {
+            let read = opened.store.turn(conversation(1), turn_id(ms)).await;
+            found.extend(read.ok().flatten());
+        }
+        assert!(opened.reopened || found.is_empty(), "{seed}");
+        assert!(found.iter().all(|turn| turn.text == "that ".repeat(200)), "{seed}");
+        assert!(
+            found.len() == 300 || !opened.problems.is_empty() || opened.store.problem().is_some(),
+            "{seed}: {} in silence",
+            found.len()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_being_written_does_no_harm() {
+    let folder = with_turns(3).await;
+    drop(lock(folder.path()).unwrap());
+    let unfinished = folder.path().join(FOLDER).join("snap.7FFFFFFFFFFFFFFF.generating");
+    fs::write(&unfinished, b"half").unwrap();
+    let opened = open_in(&folder);
+    assert_eq!(opened.problems, Vec::<String>::new());
+    assert_eq!(opened.store.turns(conversation(1), None, 100).await.unwrap().len(), 3);
+    assert!(!unfinished.exists());
+}
+
+#[tokio::test]
+async fn where_the_folder_cannot_be_used_memory_serves() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let taken = folder.path().join("taken");
+    fs::create_dir_all(taken.join(FOLDER).join("db")).unwrap();
+    for data_dir in [file.join("data"), taken] {
+        let opened = open(&data_dir, NOW).unwrap();
+        assert_eq!(opened.problems.len(), 1);
+        assert!(is_public(&opened.problems, &folder), "{:?}", opened.problems);
+        assert!(works(&opened).await && !opened.reopened);
+    }
+}
+
+#[test]
+fn neither_a_panic_nor_a_hang_goes_through() {
+    let folder = TempDir::new().unwrap();
+    let panics = guarded(folder.path(), OPEN_LIMIT, |_| -> Result<(), _> { panic!("asked to") });
+    assert_eq!(panics, Err(Refusal::Damaged));
+    let (release, held) = mpsc::channel::<()>();
+    let hangs = guarded(folder.path(), Duration::from_millis(50), move |_| {
+        let _ = held.recv();
+        Ok(())
+    });
+    assert_eq!(hangs, Err(Refusal::Late));
+    drop(release);
+    // It closes the tree behind it.
+    assert_eq!(patiently(|| guarded(folder.path(), OPEN_LIMIT, |_| Ok(()))), Ok(()));
+}
+
+#[tokio::test]
+#[ignore = "writes for a minute; prints how long a large store takes to open"]
+async fn a_large_store_opens_quickly() {
+    let folder = TempDir::new().unwrap();
+    let opened = open_in(&folder);
+    for n in 0..200_u64 {
+        let conversation = ConversationId::from_random((u128::from(n) << 64).to_be_bytes());
+        let writes = (0..500_u64).map(|ms| {
+            let asked = turn(ms, &ms.to_string(), "what?");
+            let text = "that ".repeat(160);
+            let runs = ms == 499;
+            let turn = if runs { asked } else { done(asked, &text) };
+            opened.store.write_turn(conversation, turn)
+        });
+        for written in futures_util::future::join_all(writes).await {
+            written.unwrap();
+        }
+    }
+    drop(opened);
+    drop(lock(folder.path()).unwrap());
+    for start in ["first", "second"] {
+        let began = Instant::now();
+        let opened = open_in(&folder);
+        let took = began.elapsed();
+        let interrupted = opened.interrupted.len();
+        println!("{start} start on 100,000 turns: {took:?}, {interrupted} interrupted");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+}

@@ -1,0 +1,188 @@
+//! The embedded store: one sled tree behind one writing thread.
+//!
+//! A write is queued at the call, applied and flushed by the writing thread together with all others that wait, and then acknowledged: that
+//! is what makes "on disk" affordable for many conversations at once. Reads run on the blocking pool. No call waits longer than [`LIMIT`];
+//! a disk that stops taking writes costs durability, and the writing thread opens the store again as soon as that works.
+
+mod layout;
+mod queue;
+mod writer;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sled::Db;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use self::queue::Op;
+use self::writer::Shared;
+use super::{BreakerRecord, ConversationRecord, Store, StoreError};
+use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
+
+pub(super) use self::layout::{breakers, interrupt_running};
+
+/// The longest that any call waits.
+pub const LIMIT: Duration = Duration::from_secs(5);
+
+/// Reads under way at once. A hung disk must not eat the blocking pool, which others need too.
+const READS: usize = 64;
+
+/// What sled keeps of the tree in memory, in bytes. Its own default is 1 GiB.
+const CACHE: u64 = 64 << 20;
+
+/// How often sled flushes what nobody waits for, in milliseconds: a checkpoint is on disk within half a second.
+const FLUSH_EVERY_MS: u64 = 200;
+
+/// Opens the tree in `folder`, blocking, without a limit of time, and panicking where sled does: see [`super::open`] for the guarded way.
+pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
+    sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_EVERY_MS)).open()
+}
+
+/// Conversations on disk. Dropping it lets the writing thread finish what waits and close the tree behind it.
+pub struct SledStore {
+    shared: Arc<Shared>,
+    reads: Arc<Semaphore>,
+}
+
+impl SledStore {
+    /// A store over an open tree.
+    ///
+    /// `folder` is where the tree lies, for opening it again; `lock` is held until the tree is closed.
+    ///
+    /// # Errors
+    /// `Broken` where no thread can be started or the tree's file cannot be opened beside it.
+    pub(super) fn start(db: Db, folder: PathBuf, lock: File) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared::default());
+        writer::start(Arc::clone(&shared), db, folder, lock)?;
+        Ok(Self::over(shared))
+    }
+
+    fn over(shared: Arc<Shared>) -> Self {
+        Self { shared, reads: Arc::new(Semaphore::new(READS)) }
+    }
+
+    /// Queues a write now, in the order of the calls, and waits for it when polled.
+    fn write(&self, op: Op) -> BoxFuture<'_, Result<(), StoreError>> {
+        let told = self.shared.queue.push(op);
+        Box::pin(async move {
+            match timeout(LIMIT, told?).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(StoreError::Broken("it is closed".into())),
+                Err(_) => Err(StoreError::Broken("no answer in time".into())),
+            }
+        })
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Db) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        Box::pin(async move {
+            let found = timeout(LIMIT, async {
+                let place = Arc::clone(&self.reads).acquire_owned().await;
+                let shared = Arc::clone(&self.shared);
+                tokio::task::spawn_blocking(move || {
+                    let _held_until_read = place;
+                    look(&shared.tree()?)
+                })
+                .await
+                .unwrap_or_else(|error| {
+                    Err(if error.is_panic() {
+                        // sled found its own pages in disorder.
+                        StoreError::Damaged("it cannot be read".into())
+                    } else {
+                        StoreError::Broken("it is closed".into())
+                    })
+                })
+            });
+            let result = found.await.unwrap_or_else(|_| Err(StoreError::Broken("no answer in time".into())));
+            if matches!(result, Err(StoreError::Damaged(_))) {
+                self.shared.health.damaged();
+            }
+            result
+        })
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+impl Store for SledStore {
+    fn conversation(
+        &self,
+        id: ConversationId,
+    ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>> {
+        self.read(move |db| layout::conversation(db, id))
+    }
+
+    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Begin(id, record))
+    }
+
+    fn write_turn(
+        &self,
+        conversation: ConversationId,
+        turn: TurnRecord,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Turn(conversation, turn))
+    }
+
+    fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
+        self.shared.queue.checkpoint(conversation, turn);
+    }
+
+    fn turn(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
+        self.read(move |db| layout::turn(db, conversation, turn))
+    }
+
+    fn turn_of(
+        &self,
+        conversation: ConversationId,
+        message: ClientMsgId,
+    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
+        self.read(move |db| layout::turn_of(db, conversation, &message))
+    }
+
+    fn turns(
+        &self,
+        conversation: ConversationId,
+        before: Option<TurnId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
+        self.read(move |db| layout::turns(db, conversation, before, limit))
+    }
+
+    fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Forget(conversation))
+    }
+
+    fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
+        self.read(layout::breakers)
+    }
+
+    fn write_breaker(
+        &self,
+        provider: String,
+        record: Option<BreakerRecord>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Breaker(provider, record))
+    }
+
+    fn problem(&self) -> Option<&'static str> {
+        self.shared.health.problem()
+    }
+}
+
+#[cfg(test)]
+mod tests;

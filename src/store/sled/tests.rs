@@ -1,0 +1,175 @@
+//! What is sled's own: unreadable records, limits of time, faults of the database, groups of writes.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::chat::At;
+use crate::store::contract::{conversation, done, message, turn, turn_id};
+
+fn fresh() -> (SledStore, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let lock = File::create(folder.path().join("lock")).unwrap();
+    let tree = folder.path().join("store");
+    let store = SledStore::start(open_tree(&tree).unwrap(), tree, lock).unwrap();
+    (store, folder)
+}
+
+/// A store whose writing thread never does anything, over no tree.
+fn standing_still() -> SledStore {
+    SledStore::over(Arc::default())
+}
+
+fn is_broken<T>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Broken(_)))
+}
+
+#[tokio::test]
+async fn unreadable_records_are_passed_over() {
+    let (store, _folder) = fresh();
+    for ms in [1, 2, 3] {
+        let turn = turn(ms, &ms.to_string(), "?");
+        store.write_turn(conversation(1), turn).await.unwrap();
+    }
+    let db = store.shared.tree().unwrap();
+    let spoil = |key: String, bytes: &[u8]| drop(db.insert(key, bytes).unwrap());
+    let id = conversation(1);
+    spoil(format!("t/{id}/{}", turn_id(2)), b"\x09{}");
+    spoil(format!("m/{id}/3"), b"");
+    spoil("b/one".into(), b"\x01{}");
+    let turns = store.turns(id, None, 100).await.unwrap();
+    assert_eq!(turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(), [1, 3].map(turn_id));
+    assert_eq!(store.turn(id, turn_id(2)).await, Ok(None));
+    assert_eq!(store.turn_of(id, message("2")).await, Ok(None));
+    assert_eq!(store.turn_of(id, message("3")).await, Ok(None));
+    assert_eq!(store.breakers().await, Ok(vec![]));
+    // Written again it is there again.
+    let again = done(turn(3, "3", "?"), "that");
+    store.write_turn(id, again.clone()).await.unwrap();
+    assert_eq!(store.turn_of(id, message("3")).await, Ok(Some(again)));
+    assert_eq!(store.problem(), None);
+}
+
+#[tokio::test]
+async fn a_conversation_whose_owner_cannot_be_read_is_nobodys() {
+    let (store, _folder) = fresh();
+    let db = store.shared.tree().unwrap();
+    db.insert(format!("c/{}", conversation(1)), b"\x02{}").unwrap();
+    let record = ConversationRecord { began: At(1), subject: None };
+    store.begin(conversation(1), record).await.unwrap();
+    let found = store.conversation(conversation(1)).await;
+    assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
+    assert!(store.problem().is_some());
+    store.forget(conversation(1)).await.unwrap();
+    assert_eq!(store.conversation(conversation(1)).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_waits_longer_than_the_limit() {
+    let store = standing_still();
+    let began = tokio::time::Instant::now();
+    assert!(is_broken(&store.write_turn(conversation(1), turn(1, "m", "?")).await));
+    assert_eq!(began.elapsed().as_secs(), LIMIT.as_secs());
+    let places = u32::try_from(READS).unwrap();
+    let _all_taken = Arc::clone(&store.reads).acquire_many_owned(places).await.unwrap();
+    assert!(is_broken(&store.turns(conversation(1), None, 1).await));
+    assert_eq!(began.elapsed().as_secs(), 2 * LIMIT.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_and_no_tree_are_said_at_once() {
+    let store = standing_still();
+    while store.shared.queue.push(Op::Forget(conversation(1))).is_ok() {}
+    let began = tokio::time::Instant::now();
+    assert!(is_broken(&store.write_turn(conversation(1), turn(1, "m", "?")).await));
+    assert!(is_broken(&store.breakers().await));
+    assert_eq!(began.elapsed().as_secs(), 0);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_database_costs_one_change() {
+    let folder = TempDir::new().unwrap();
+    let tree = folder.path().join("store");
+    let db = open_tree(&tree).unwrap();
+    let store = standing_still();
+    // All three wait before the thread starts, so they are one group.
+    let before = store.write(Op::Turn(conversation(1), turn(1, "m", "before")));
+    let culprit = store.write(Op::Panic);
+    let after = store.write(Op::Turn(conversation(2), turn(1, "m", "after")));
+    let lock = File::create(folder.path().join("lock")).unwrap();
+    writer::start(Arc::clone(&store.shared), db, tree, lock).unwrap();
+    for write in [before, culprit, after] {
+        assert!(is_broken(&write.await));
+    }
+    // What was not the culprit is made up for, and new changes are taken.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while store.write_turn(conversation(3), turn(1, "m", "new")).await.is_err() {
+        assert!(Instant::now() < deadline, "it does not open again");
+        tokio::task::yield_now().await;
+    }
+    for n in [1, 2, 3] {
+        let found = store.turn(conversation(n), turn_id(1)).await.unwrap();
+        assert!(found.is_some(), "{n}");
+    }
+    assert_eq!(store.problem(), None);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let shared = Shared::default();
+    assert_eq!(shared.health.problem(), None);
+    shared.health.damaged();
+    let damaged = shared.health.problem().unwrap();
+    shared.health.set_flushing(Some(Instant::now()));
+    assert_eq!(shared.health.problem(), Some(damaged));
+    shared.health.set_flushing(Instant::now().checked_sub(LIMIT));
+    let slow = shared.health.problem().unwrap();
+    assert_ne!(slow, damaged);
+}
+
+/// Writes `each` turns by each of `writers` at once; gives the time each write took, sorted, and the flushes it took in all.
+async fn written_by(writers: u8, each: u64) -> (Vec<Duration>, u64, Duration) {
+    let (store, _folder) = fresh();
+    let began = Instant::now();
+    let writer = async |n: u8| {
+        let mut took = Vec::new();
+        for ms in 0..each {
+            let turn = done(turn(ms, &ms.to_string(), "what?"), &"x".repeat(1000));
+            let began = Instant::now();
+            store.write_turn(conversation(n), turn).await.unwrap();
+            took.push(began.elapsed());
+        }
+        took
+    };
+    let took = futures_util::future::join_all((0..writers).map(writer)).await;
+    let all = began.elapsed();
+    let mut took = took.concat();
+    took.sort();
+    (took, store.shared.flushes.load(Ordering::Relaxed), all)
+}
+
+#[tokio::test]
+async fn writes_that_are_ready_together_share_a_flush() {
+    for (writers, each) in [(1, 400), (200, 20)] {
+        let (took, flushes, all) = written_by(writers, each).await;
+        let writes = u64::from(writers) * each;
+        let rate = |count: u64| count as f64 / all.as_secs_f64();
+        println!(
+            "{writers} writers: {:.0} writes/s, {:.0} flushes/s, p50 {:?}, p99 {:?}, max {:?}",
+            rate(writes),
+            rate(flushes),
+            took[took.len() / 2],
+            took[took.len() * 99 / 100],
+            took[took.len() - 1],
+        );
+        if writers == 1 {
+            assert_eq!(flushes, writes);
+        } else {
+            assert!(flushes * 10 < writes, "{flushes} flushes for {writes} writes");
+        }
+    }
+}
