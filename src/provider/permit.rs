@@ -41,9 +41,9 @@ impl Permit {
 
     /// At most one message a permit, so `do_send`, which knows no bound, is bounded by the permits.
     fn tell(&mut self, verdict: Verdict) {
-        let Some(ticket) = self.ticket.take() else {
-            return;
-        };
+        let Some(ticket) = self.ticket.take() else { return };
+        // First the place, so that the actor counts it as free when it hears of the end.
+        drop(self.place.take());
         // A rebuilt actor starts from the published state; a verdict lost in between costs one count, never a place.
         if let Some(actor) = &*self.actor.borrow() {
             actor.do_send(Settle { ticket, verdict, took: self.begun.elapsed() });
