@@ -2,10 +2,10 @@
 
 pub mod breaker;
 pub mod dialect;
-pub mod jitter;
 pub mod guard;
 pub mod guarded;
 pub mod http_upstream;
+pub mod jitter;
 pub mod transport;
 pub mod upstream;
 pub mod window;

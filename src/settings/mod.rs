@@ -41,12 +41,14 @@ pub use choice::{
 pub use cron::Cron;
 pub use duration::{parse_duration, show_duration};
 pub use load::find;
+pub(crate) use load::read_toml;
 pub use policy::{
     BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RetrySettings, RoutingSettings,
     TimeoutSettings,
 };
 pub use problem::{Problem, Problems};
 pub use provider::{Prices, ProviderSettings};
+pub(crate) use read::Table;
 pub use report::report;
 pub use secret::Secret;
 pub use tables::{
@@ -54,6 +56,7 @@ pub use tables::{
     LimitSettings, QualitySettings, ServerSettings, StoreSettings, TelemetrySettings,
     WidgetSettings,
 };
+pub(crate) use value::wrong;
 
 use std::path::PathBuf;
 use std::time::Duration;

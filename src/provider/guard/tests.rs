@@ -1,3 +1,5 @@
+//! What the guard lets through, replaces and refuses, however the body is cut.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The one POST against a scripted server: what is sent, what comes back, how it ends.
+
 mod endings;
 mod plain;
 mod scripted;
