@@ -5,9 +5,12 @@
 pub mod chat;
 pub mod cli;
 pub mod degradation;
+pub mod ops;
 pub mod provider;
 pub mod router;
+pub mod session;
 pub mod settings;
 pub mod simulator;
 pub mod store;
+pub mod supervised;
 pub mod turn;

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
-    WrapFuture as _,
+    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message, WrapFuture as _,
 };
 use tokio::sync::watch;
 
@@ -33,10 +32,7 @@ impl Published {
     /// The built-in replies over this fixed text, until an actor has read the operator's rules; so nobody ever waits.
     pub fn new(fallback: &str) -> Self {
         let ladder = Ladder::new(Replies::built_in(), fallback);
-        Self {
-            ladder: watch::Sender::new(Arc::new(ladder)),
-            problems: watch::Sender::new(Arc::default()),
-        }
+        Self { ladder: watch::Sender::new(Arc::new(ladder)), problems: watch::Sender::new(Arc::default()) }
     }
 
     /// The ladder as it now is. A turn clones the `Arc` out and walks it.
@@ -60,11 +56,7 @@ impl Published {
             }
             Err(problems) => {
                 let first = problems.0.first().map(tracing::field::display);
-                tracing::warn!(
-                    problems = problems.0.len(),
-                    first,
-                    "reply rules not taken over"
-                );
+                tracing::warn!(problems = problems.0.len(), first, "reply rules not taken over");
                 self.problems.send_replace(problems.0.as_slice().into());
                 Err(problems)
             }
@@ -83,16 +75,8 @@ pub struct DegradationActor {
 
 impl DegradationActor {
     /// An actor that reads what `settings` name when it starts and publishes to `published`. `guard` is dropped when the actor is.
-    pub fn new(
-        settings: DegradationSettings,
-        published: Published,
-        guard: impl Send + 'static,
-    ) -> Self {
-        Self {
-            first: Some(settings),
-            published,
-            _guard: Box::new(guard),
-        }
+    pub fn new(settings: DegradationSettings, published: Published, guard: impl Send + 'static) -> Self {
+        Self { first: Some(settings), published, _guard: Box::new(guard) }
     }
 }
 
@@ -126,9 +110,7 @@ impl Handler<Reload> for DegradationActor {
 
     fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) -> Self::Result {
         let reading = read(settings).into_actor(self);
-        AtomicResponse::new(Box::pin(
-            reading.map(|read, actor, _| actor.published.take(read)),
-        ))
+        AtomicResponse::new(Box::pin(reading.map(|read, actor, _| actor.published.take(read))))
     }
 }
 
@@ -174,10 +156,7 @@ mod tests {
 
     async fn changed<T>(view: &mut watch::Receiver<T>) {
         let limit = Duration::from_secs(10);
-        tokio::time::timeout(limit, view.changed())
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(limit, view.changed()).await.unwrap().unwrap();
     }
 
     fn said(published: &Published, question: &str) -> String {
@@ -209,10 +188,7 @@ mod tests {
         let what = problems.borrow_and_update().first().unwrap().to_string();
         assert!(what.starts_with("missing.toml: cannot be read"), "{what}");
         assert_eq!(said(&published, "thanks"), "You are welcome!");
-        assert_eq!(
-            actor.send(Reload(rules(&folder, GOOD))).await.unwrap(),
-            Ok(())
-        );
+        assert_eq!(actor.send(Reload(rules(&folder, GOOD))).await.unwrap(), Ok(()));
         assert!(problems.borrow().is_empty());
     }
 
@@ -222,10 +198,7 @@ mod tests {
         let published = Published::new("Later.");
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
         let other = "fallback = 'Soon.'\n[[reply]]\nmatch = ['price']\ntext = 'New.'";
-        assert_eq!(
-            actor.send(Reload(rules(&folder, other))).await.unwrap(),
-            Ok(())
-        );
+        assert_eq!(actor.send(Reload(rules(&folder, other))).await.unwrap(), Ok(()));
         assert_eq!(said(&published, "price"), "New.");
         assert_eq!(said(&published, "xyzzy"), "Soon.");
 
@@ -236,13 +209,7 @@ mod tests {
         assert_eq!(**published.problems().borrow(), *problems.0);
         assert_eq!(said(&published, "price"), "New.");
 
-        assert_eq!(
-            actor
-                .send(Reload(DegradationSettings::default()))
-                .await
-                .unwrap(),
-            Ok(())
-        );
+        assert_eq!(actor.send(Reload(DegradationSettings::default())).await.unwrap(), Ok(()));
         assert!(published.problems().borrow().is_empty());
         assert_eq!(said(&published, "thanks"), "You are welcome!");
     }
@@ -251,8 +218,7 @@ mod tests {
     async fn the_last_of_many_reloads_counts() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
-        let actor =
-            DegradationActor::new(DegradationSettings::default(), published.clone(), ()).start();
+        let actor = DegradationActor::new(DegradationSettings::default(), published.clone(), ()).start();
         let answers = (0..20).map(|n| {
             let path = folder.path().join(format!("{n}.toml"));
             fs::write(&path, format!("fallback = '{n}'")).unwrap();

@@ -22,11 +22,7 @@ pub struct Degraded {
 
 impl Degraded {
     fn of(source: Source, text: &Arc<str>) -> Self {
-        Self {
-            source,
-            text: Arc::clone(text),
-            age_s: None,
-        }
+        Self { source, text: Arc::clone(text), age_s: None }
     }
 }
 
@@ -84,15 +80,9 @@ mod tests {
 
     #[test]
     fn a_template_goes_before_the_fixed_text() {
-        let ladder = ladder(
-            "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'",
-            "Later.",
-        );
+        let ladder = ladder("[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'", "Later.");
         let answer = ladder.answer("What is the PRICE?");
-        assert_eq!(
-            (answer.source, &*answer.text),
-            (Source::Template, "See /pricing.")
-        );
+        assert_eq!((answer.source, &*answer.text), (Source::Template, "See /pricing."));
         let answer = ladder.answer("Who are you?");
         assert_eq!((answer.source, &*answer.text), (Source::Fallback, "Later."));
         assert_eq!(answer.age_s, None);
@@ -104,10 +94,7 @@ mod tests {
         assert_eq!(said("fallback = 'file'", "settings"), "file");
         assert_eq!(said("", "settings"), "settings");
         assert_eq!(said("", " \n"), DegradationSettings::FALLBACK);
-        assert_eq!(
-            &*Ladder::of_last_resort().answer("x").text,
-            DegradationSettings::FALLBACK
-        );
+        assert_eq!(&*Ladder::of_last_resort().answer("x").text, DegradationSettings::FALLBACK);
     }
 
     proptest! {
@@ -126,8 +113,7 @@ mod tests {
     fn ten_thousand_answers_from_two_hundred_rules() {
         let mut file = String::new();
         for n in 0..100 {
-            file +=
-                &format!("[[reply]]\nmatch = ['topic{n}', 'two words {n}']\ntext = 'word {n}'\n");
+            file += &format!("[[reply]]\nmatch = ['topic{n}', 'two words {n}']\ntext = 'word {n}'\n");
             file += &format!(
                 "[[reply]]\npattern = '(?i)order\\s+(no|number)\\.?\\s*{n}\\b'\ntext = 'pattern {n}'\n"
             );

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use eventsource_client::{
-    BoxStream, Client as _, ClientBuilder, Error, ReconnectOptions, Response, SSE,
-};
+use eventsource_client::{BoxStream, Client as _, ClientBuilder, Error, ReconnectOptions, Response, SSE};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use launchdarkly_sdk_transport::{HttpTransport as _, TransportError};
@@ -40,11 +38,7 @@ pub struct HttpUpstream {
 impl HttpUpstream {
     /// A provider at this address; a dialect's paths are added to it.
     pub fn new(base_url: &str, dialect: Arc<dyn Dialect>, transport: Transport) -> Self {
-        Self {
-            base_url: base_url.trim_end_matches('/').into(),
-            dialect,
-            transport,
-        }
+        Self { base_url: base_url.trim_end_matches('/').into(), dialect, transport }
     }
 
     /// Makes the free listing call. Good says that address and key are, not that the model answers.
@@ -81,12 +75,7 @@ impl HttpUpstream {
             let mut events = self.post(&call)?;
             match events.next().await {
                 Some(Ok(_)) => {
-                    return Ok(Answer {
-                        events,
-                        reader: self.dialect.reader(),
-                        heard: false,
-                        text: 0,
-                    });
+                    return Ok(Answer { events, reader: self.dialect.reader(), heard: false, text: 0 });
                 }
                 Some(Err(Error::UnexpectedResponse(head, body))) => {
                     let text = error_text(body.into_stream()).await;
@@ -112,9 +101,7 @@ impl HttpUpstream {
             Framing::Sse => "text/event-stream",
             Framing::Lines => "application/x-ndjson",
         };
-        let once = ReconnectOptions::reconnect(false)
-            .retry_initial(false)
-            .build();
+        let once = ReconnectOptions::reconnect(false).retry_initial(false).build();
         let build = || {
             let mut builder = ClientBuilder::for_url(&self.url(call))?
                 .method("POST".to_owned())
@@ -123,10 +110,7 @@ impl HttpUpstream {
             for (name, value) in &call.headers {
                 builder = builder.header(name, value)?;
             }
-            Ok(builder
-                .body(call.body.clone())
-                .redirect_limit(0)
-                .reconnect(once))
+            Ok(builder.body(call.body.clone()).redirect_limit(0).reconnect(once))
         };
         let builder = build().map_err(|_: Error| bad_request())?;
         let transport = Guarded::new(self.transport.clone(), call.framing);
@@ -135,27 +119,14 @@ impl HttpUpstream {
 
     /// What an error answer means.
     fn refused(&self, answer: &Refused<'_>) -> Failure {
-        Failure {
-            status: Some(answer.status),
-            ..self.dialect.refused(answer)
-        }
+        Failure { status: Some(answer.status), ..self.dialect.refused(answer) }
     }
 }
 
 /// Shows an error answer to a dialect.
 fn judged<T>(head: &Response, body: &[u8], judge: impl FnOnce(&Refused<'_>) -> T) -> T {
-    let header = |name: &str| {
-        head.get_header_value(name)
-            .ok()
-            .flatten()
-            .map(str::to_owned)
-    };
-    judge(&Refused {
-        status: head.status(),
-        header: &header,
-        body,
-        now: At::from_system(SystemTime::now()),
-    })
+    let header = |name: &str| head.get_header_value(name).ok().flatten().map(str::to_owned);
+    judge(&Refused { status: head.status(), header: &header, body, now: At::from_system(SystemTime::now()) })
 }
 
 impl Upstream for HttpUpstream {
@@ -259,17 +230,12 @@ fn ended_by(error: &Error) -> Failure {
 /// The failure that our transports put into their errors.
 fn broken(error: &TransportError) -> Failure {
     let failure = error.inner().downcast_ref::<Failure>();
-    failure
-        .cloned()
-        .unwrap_or_else(|| Failure::of(Fault::Reset))
+    failure.cloned().unwrap_or_else(|| Failure::of(Fault::Reset))
 }
 
 /// The call cannot even be written down. Its values are not told: the key is among them.
 fn bad_request() -> Failure {
-    Failure::with(
-        Fault::Misconfigured,
-        "the address or a header of the request is not valid",
-    )
+    Failure::with(Fault::Misconfigured, "the address or a header of the request is not valid")
 }
 
 #[cfg(test)]

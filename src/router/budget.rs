@@ -32,11 +32,7 @@ impl Budget {
     /// A budget of `share` extra calls per turn: 0.2 allows one for five turns. Counted in thousandths, at most 1,000 calls a
     /// turn; less than 0 or not a number is 0, which leaves the free ones.
     pub fn new(share: f64) -> Self {
-        Self {
-            share: thousandths(share),
-            turns: Window::new(MEMORY),
-            spent: Window::new(MEMORY),
-        }
+        Self { share: thousandths(share), turns: Window::new(MEMORY), spent: Window::new(MEMORY) }
     }
 
     /// Changes the share, for turns already counted too.

@@ -49,9 +49,7 @@ const QUICK: Duration = Duration::from_secs(2);
 /// What follows the attempts of a turn that failed so far; `untried` enabled providers were not asked yet.
 pub fn next(failed: &[Failed], untried: usize, rules: Rules) -> Next {
     let Some(last) = failed.last() else {
-        return Next::Other {
-            more_room_than: None,
-        };
+        return Next::Other { more_room_than: None };
     };
     let left = (rules.max_attempts as usize).saturating_sub(failed.len());
     if left == 0 {
@@ -60,33 +58,20 @@ pub fn next(failed: &[Failed], untried: usize, rules: Rules) -> Next {
     match last.failure.fault.class() {
         Class::Policy => Next::Nobody,
         Class::Caller
-            if failed
-                .iter()
-                .filter(|one| one.failure.fault.class() == Class::Caller)
-                .count()
-                > 1 =>
+            if failed.iter().filter(|one| one.failure.fault.class() == Class::Caller).count() > 1 =>
         {
             Next::Nobody
         }
-        Class::MoreRoom => Next::Other {
-            more_room_than: Some(Arc::clone(&last.provider)),
-        },
+        Class::MoreRoom => Next::Other { more_room_than: Some(Arc::clone(&last.provider)) },
         // A retry must leave an attempt for each provider not yet tried.
         Class::RetryHere if left > untried => again(failed, last, rules),
-        _ => Next::Other {
-            more_room_than: None,
-        },
+        _ => Next::Other { more_room_than: None },
     }
 }
 
 fn again(failed: &[Failed], last: &Failed, rules: Rules) -> Next {
-    let other = Next::Other {
-        more_room_than: None,
-    };
-    let here = failed
-        .iter()
-        .filter(|one| one.provider == last.provider)
-        .count();
+    let other = Next::Other { more_room_than: None };
+    let here = failed.iter().filter(|one| one.provider == last.provider).count();
     if last.started || last.took > QUICK || here > rules.same_provider as usize {
         return other;
     }
@@ -103,23 +88,12 @@ fn again(failed: &[Failed], last: &Failed, rules: Rules) -> Next {
 mod tests {
     use super::*;
 
-    const RULES: Rules = Rules {
-        max_attempts: 4,
-        same_provider: 1,
-        max_retry_after: Duration::from_secs(2),
-    };
-    const OTHER: Next = Next::Other {
-        more_room_than: None,
-    };
+    const RULES: Rules = Rules { max_attempts: 4, same_provider: 1, max_retry_after: Duration::from_secs(2) };
+    const OTHER: Next = Next::Other { more_room_than: None };
 
     fn failed(provider: &str, fault: Fault) -> Failed {
         let took = Duration::from_millis(5);
-        Failed {
-            provider: provider.into(),
-            failure: Failure::of(fault),
-            started: false,
-            took,
-        }
+        Failed { provider: provider.into(), failure: Failure::of(fault), started: false, took }
     }
 
     fn after(mut one: Failed, change: impl FnOnce(&mut Failed)) -> Next {
@@ -134,9 +108,7 @@ mod tests {
                 Class::RetryHere if fault == Fault::RateLimited => OTHER,
                 Class::RetryHere => Next::Again(None),
                 Class::NextNow | Class::Block | Class::Caller => OTHER,
-                Class::MoreRoom => Next::Other {
-                    more_room_than: Some("a".into()),
-                },
+                Class::MoreRoom => Next::Other { more_room_than: Some("a".into()) },
                 Class::Policy => Next::Nobody,
             };
             assert_eq!(after(failed("a", fault), |_| ()), expected, "{fault:?}");
@@ -154,11 +126,8 @@ mod tests {
     #[test]
     fn a_short_retry_after_is_waited_for_and_a_long_one_is_not() {
         let limited = || failed("a", Fault::RateLimited);
-        let wait = |seconds| {
-            after(limited(), |one| {
-                one.failure.retry_after = Some(Duration::from_secs(seconds))
-            })
-        };
+        let wait =
+            |seconds| after(limited(), |one| one.failure.retry_after = Some(Duration::from_secs(seconds)));
         assert_eq!(wait(1), Next::Again(Some(Duration::from_secs(1))));
         assert_eq!(wait(3), OTHER);
     }
@@ -166,10 +135,7 @@ mod tests {
     #[test]
     fn a_retry_leaves_an_attempt_for_each_provider_not_yet_tried() {
         assert_eq!(next(&[failed("a", Fault::Reset)], 3, RULES), OTHER);
-        assert_eq!(
-            next(&[failed("a", Fault::Reset)], 2, RULES),
-            Next::Again(None)
-        );
+        assert_eq!(next(&[failed("a", Fault::Reset)], 2, RULES), Next::Again(None));
     }
 
     #[test]

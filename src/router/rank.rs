@@ -24,10 +24,7 @@ pub struct Wish {
 
 /// The places, in `candidates`, of those to ask, best first: by priority, without those in `tried`.
 pub fn order(candidates: &[Candidate], wish: &Wish, tried: &[Arc<str>]) -> Vec<usize> {
-    let room = wish
-        .more_room_than
-        .as_ref()
-        .and_then(|name| candidates.iter().find(|one| one.name == *name));
+    let room = wish.more_room_than.as_ref().and_then(|name| candidates.iter().find(|one| one.name == *name));
     let fits = |one: &Candidate| match room.map_or(0, |room| room.context_tokens) {
         0 => true,
         known => one.context_tokens == 0 || one.context_tokens > known,
@@ -35,9 +32,9 @@ pub fn order(candidates: &[Candidate], wish: &Wish, tried: &[Arc<str>]) -> Vec<u
     let is_first = |one: &Candidate| wish.first.as_ref() == Some(&one.name);
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.retain(|place| {
-        candidates.get(*place).is_some_and(|one| {
-            fits(one) && !tried.contains(&one.name) && (!wish.only_first || is_first(one))
-        })
+        candidates
+            .get(*place)
+            .is_some_and(|one| fits(one) && !tried.contains(&one.name) && (!wish.only_first || is_first(one)))
     });
     order.sort_by_key(|place| !candidates.get(*place).is_some_and(is_first));
     order
@@ -49,15 +46,9 @@ mod tests {
 
     fn ordered(wish: &Wish, tried: &[&str]) -> String {
         let sizes = [("a", 100), ("b", 0), ("c", 50), ("d", 200)];
-        let candidates = sizes.map(|(name, context_tokens)| Candidate {
-            name: name.into(),
-            context_tokens,
-        });
+        let candidates = sizes.map(|(name, context_tokens)| Candidate { name: name.into(), context_tokens });
         let tried: Vec<Arc<str>> = tried.iter().map(|name| (*name).into()).collect();
-        order(&candidates, wish, &tried)
-            .iter()
-            .map(|place| &*candidates[*place].name)
-            .collect()
+        order(&candidates, wish, &tried).iter().map(|place| &*candidates[*place].name).collect()
     }
 
     #[test]
@@ -68,10 +59,7 @@ mod tests {
 
     #[test]
     fn a_wish_comes_first_or_alone() {
-        let mut wish = Wish {
-            first: Some("c".into()),
-            ..Wish::default()
-        };
+        let mut wish = Wish { first: Some("c".into()), ..Wish::default() };
         assert_eq!(ordered(&wish, &[]), "cabd");
         assert_eq!(ordered(&wish, &["c"]), "abd");
         wish.only_first = true;
@@ -83,15 +71,9 @@ mod tests {
 
     #[test]
     fn who_needs_more_room_gets_more_or_unknown_room() {
-        let wish = Wish {
-            more_room_than: Some("a".into()),
-            ..Wish::default()
-        };
+        let wish = Wish { more_room_than: Some("a".into()), ..Wish::default() };
         assert_eq!(ordered(&wish, &["a"]), "bd");
-        let unknown = Wish {
-            more_room_than: Some("b".into()),
-            ..Wish::default()
-        };
+        let unknown = Wish { more_room_than: Some("b".into()), ..Wish::default() };
         assert_eq!(ordered(&unknown, &["b"]), "acd");
     }
 }

@@ -11,25 +11,11 @@ pub(super) fn across(reader: &mut Reader<'_>, settings: &Settings) {
 }
 
 fn files(reader: &mut Reader<'_>, settings: &Settings) {
-    let replies = settings
-        .degradation
-        .replies
-        .as_deref()
-        .map(|path| (path, path.is_file(), "a file"));
-    let knowledge = settings
-        .degradation
-        .knowledge
-        .as_deref()
-        .map(|path| (path, path.is_dir(), "a folder"));
-    for (key, named) in [
-        ("degradation.replies", replies),
-        ("degradation.knowledge", knowledge),
-    ] {
+    let replies = settings.degradation.replies.as_deref().map(|path| (path, path.is_file(), "a file"));
+    let knowledge = settings.degradation.knowledge.as_deref().map(|path| (path, path.is_dir(), "a folder"));
+    for (key, named) in [("degradation.replies", replies), ("degradation.knowledge", knowledge)] {
         if let Some((path, false, kind)) = named {
-            let what = format!(
-                "{} is not {kind} that can be read",
-                quoted(&path.display().to_string())
-            );
+            let what = format!("{} is not {kind} that can be read", quoted(&path.display().to_string()));
             reader.problem(reader.line_of(key), key, what);
         }
     }

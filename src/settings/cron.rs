@@ -6,13 +6,8 @@
 use super::problem::quoted;
 
 /// The fields in order: name, lowest, highest.
-const FIELDS: [(&str, u32, u32); 5] = [
-    ("minute", 0, 59),
-    ("hour", 0, 23),
-    ("day of month", 1, 31),
-    ("month", 1, 12),
-    ("day of week", 0, 7),
-];
+const FIELDS: [(&str, u32, u32); 5] =
+    [("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31), ("month", 1, 12), ("day of week", 0, 7)];
 
 /// A schedule. Each field is a set of its numbers as bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +54,7 @@ impl Cron {
         has(self.minutes, minute)
             && has(self.hours, hour)
             && has(self.months, month)
-            && if self.either_day {
-                by_day || by_weekday
-            } else {
-                by_day && by_weekday
-            }
+            && if self.either_day { by_day || by_weekday } else { by_day && by_weekday }
     }
 }
 
@@ -76,37 +67,21 @@ fn field(text: &str, (name, lowest, highest): (&str, u32, u32)) -> Result<u64, S
     };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u32>()
-            .ok()
-            .filter(|n| digits && (lowest..=highest).contains(n))
-            .ok_or_else(wrong)
+        text.parse::<u32>().ok().filter(|n| digits && (lowest..=highest).contains(n)).ok_or_else(wrong)
     };
     let mut set = 0;
     for part in text.split(',') {
         let (range, step) = match part.split_once('/') {
-            Some((range, step)) => (
-                range,
-                Some(
-                    step.parse::<u8>()
-                        .ok()
-                        .filter(|n| *n > 0)
-                        .ok_or_else(wrong)?,
-                ),
-            ),
+            Some((range, step)) => {
+                (range, Some(step.parse::<u8>().ok().filter(|n| *n > 0).ok_or_else(wrong)?))
+            }
             None => (part, None),
         };
         let (from, to) = match range.split_once('-') {
             _ if range == "*" => (lowest, highest),
             Some((from, to)) => (number(from)?, number(to)?),
             // "5/10" means from 5 on, every 10.
-            None => (
-                number(range)?,
-                if step.is_some() {
-                    highest
-                } else {
-                    number(range)?
-                },
-            ),
+            None => (number(range)?, if step.is_some() { highest } else { number(range)? }),
         };
         if from > to {
             return Err(wrong());

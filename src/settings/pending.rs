@@ -29,9 +29,7 @@ const NOT_BUILT: &[&str] = &[
 
 /// A warning for each key of the file that asks for what is not built yet; one that only repeats its default asks for nothing.
 pub(super) fn not_built_yet(file: &str, written: &[Written]) -> Vec<Problem> {
-    let asked = written
-        .iter()
-        .filter(|written| written.asks && is_pending(&written.key));
+    let asked = written.iter().filter(|written| written.asks && is_pending(&written.key));
     asked
         .map(|written| Problem {
             file: file.to_owned(),
@@ -45,10 +43,8 @@ pub(super) fn not_built_yet(file: &str, written: &[Written]) -> Vec<Problem> {
 fn is_pending(key: &str) -> bool {
     // Indices stand at the digits between brackets; no key of ours has a digit or a bracket elsewhere.
     let any: String = key.chars().filter(|c| !c.is_ascii_digit()).collect();
-    NOT_BUILT
-        .iter()
-        .any(|pending| match pending.strip_suffix('*') {
-            Some(table) => any.starts_with(table),
-            None => any == **pending,
-        })
+    NOT_BUILT.iter().any(|pending| match pending.strip_suffix('*') {
+        Some(table) => any.starts_with(table),
+        None => any == **pending,
+    })
 }

@@ -32,10 +32,7 @@ impl fmt::Debug for Secret {
 ///
 /// # Errors
 /// Says what is missing; never what a literal, a variable or a file holds.
-pub(super) fn resolve(
-    written: &str,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Option<Secret>, String> {
+pub(super) fn resolve(written: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Secret>, String> {
     if written.is_empty() {
         return Ok(None);
     }
@@ -55,17 +52,12 @@ pub(super) fn resolve(
 fn from_environment(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(
-            "\"env:\" needs the name of a variable after it, such as \"env:OPENAI_API_KEY\""
-                .to_owned(),
+            "\"env:\" needs the name of a variable after it, such as \"env:OPENAI_API_KEY\"".to_owned()
         );
     }
     match env(name).map(|value| value.trim().to_owned()) {
-        None => Err(format!(
-            "the environment variable {name} is not set; set it, or write \"file:PATH\""
-        )),
-        Some(value) if value.is_empty() => {
-            Err(format!("the environment variable {name} is empty; set it"))
-        }
+        None => Err(format!("the environment variable {name} is not set; set it, or write \"file:PATH\"")),
+        Some(value) if value.is_empty() => Err(format!("the environment variable {name} is empty; set it")),
         Some(value) => Ok(value),
     }
 }

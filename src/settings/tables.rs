@@ -168,12 +168,7 @@ impl DegradationSettings {
 
 impl Default for DegradationSettings {
     fn default() -> Self {
-        Self {
-            replies: None,
-            knowledge: None,
-            fallback: Self::FALLBACK.to_owned(),
-            outbox: true,
-        }
+        Self { replies: None, knowledge: None, fallback: Self::FALLBACK.to_owned(), outbox: true }
     }
 }
 
@@ -188,10 +183,7 @@ pub struct QualitySettings {
 
 impl Default for QualitySettings {
     fn default() -> Self {
-        Self {
-            min_chars: 1,
-            keywords: Vec::new(),
-        }
+        Self { min_chars: 1, keywords: Vec::new() }
     }
 }
 
@@ -257,10 +249,7 @@ pub struct StoreSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self {
-            backend: StoreBackend::Sled,
-            redis_url: Secret::new("redis://127.0.0.1:6379"),
-        }
+        Self { backend: StoreBackend::Sled, redis_url: Secret::new("redis://127.0.0.1:6379") }
     }
 }
 
@@ -310,14 +299,8 @@ mod tests {
 
     #[test]
     fn hours_may_run_past_midnight() {
-        let night = Hours {
-            from: 22 * 60,
-            to: 5 * 60,
-        };
-        let day = Hours {
-            from: 9 * 60,
-            to: 17 * 60,
-        };
+        let night = Hours { from: 22 * 60, to: 5 * 60 };
+        let day = Hours { from: 9 * 60, to: 17 * 60 };
         for (hours, minute, expected) in [
             (night, 23 * 60, true),
             (night, 0, true),

@@ -42,6 +42,8 @@ pub struct Report {
     pub ended: Ended,
     /// Whether it had said any text.
     pub started: bool,
+    /// How long its first token took, thinking included; none where none came.
+    pub first_token: Option<Duration>,
     /// Tokens, where the provider told.
     pub usage: Option<Usage>,
     /// Characters of text that it said.
@@ -71,7 +73,8 @@ pub async fn drive(
         limits,
         begun: Instant::now(),
         last_token: None,
-        first_token: Some(first_token),
+        tell: Some(first_token),
+        first_token: None,
         held: Some(String::new()),
         chars: 0,
         usage: None,
@@ -79,6 +82,7 @@ pub async fn drive(
     let ended = attempt.run(upstream.ask(ask), writer, cancelled).await;
     Report {
         started: attempt.chars > 0,
+        first_token: attempt.first_token,
         usage: attempt.usage,
         chars: attempt.chars,
         took: attempt.begun.elapsed(),
@@ -90,7 +94,8 @@ struct Attempt<F> {
     limits: Limits,
     begun: Instant,
     last_token: Option<Instant>,
-    first_token: Option<F>,
+    tell: Option<F>,
+    first_token: Option<Duration>,
     /// The beginning of the text, until there is enough of it to be an answer.
     held: Option<String>,
     chars: usize,
@@ -151,17 +156,15 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             None => (self.begun + self.limits.first_token, Fault::Timeout),
             Some(last) => (last + self.limits.stall, Fault::Stalled),
         };
-        if all < token.0 {
-            (all, Fault::Timeout)
-        } else {
-            token
-        }
+        if all < token.0 { (all, Fault::Timeout) } else { token }
     }
 
     fn token(&mut self) {
         self.last_token = Some(Instant::now());
-        if let Some(first_token) = self.first_token.take() {
-            first_token(self.begun.elapsed());
+        if let Some(tell) = self.tell.take() {
+            let after = self.begun.elapsed();
+            self.first_token = Some(after);
+            tell(after);
         }
     }
 
@@ -182,11 +185,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 
     /// A step that is not text. `Some` is the end.
-    fn other(
-        &mut self,
-        step: Option<Result<Step, Failure>>,
-        writer: &mut LogWriter,
-    ) -> Option<Ended> {
+    fn other(&mut self, step: Option<Result<Step, Failure>>, writer: &mut LogWriter) -> Option<Ended> {
         match step {
             Some(Ok(Step::Text(_))) => None,
             Some(Ok(Step::Thinking)) => {
@@ -212,11 +211,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             if finish != Finish::ContentFilter {
                 return Ended::Failed(Failure::of(Fault::Empty));
             }
-            writer.text(if held.trim().is_empty() {
-                REFUSAL
-            } else {
-                &held
-            });
+            writer.text(if held.trim().is_empty() { REFUSAL } else { &held });
         }
         writer.whole();
         Ended::Whole(finish)

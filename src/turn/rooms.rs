@@ -29,6 +29,7 @@ struct Inner {
     logs: VecDeque<Arc<TurnLog>>,
     opened: u64,
     last: Option<TurnId>,
+    begun: bool,
 }
 
 /// A message that opens a turn.
@@ -93,10 +94,7 @@ impl Drop for Room {
     fn drop(&mut self) {
         if let Some(rooms) = self.rooms.upgrade() {
             let mut map = rooms.lock();
-            if map
-                .get(&self.id)
-                .is_some_and(|room| room.strong_count() == 0)
-            {
+            if map.get(&self.id).is_some_and(|room| room.strong_count() == 0) {
                 map.remove(&self.id);
             }
         }
@@ -115,27 +113,15 @@ impl Room {
     /// See [`NotOpened`].
     pub fn open(&self, question: Question, now: At, chance: u64) -> Result<LogWriter, NotOpened> {
         let mut inner = self.lock();
-        if let Some(log) = inner
-            .logs
-            .iter()
-            .find(|log| *log.client_msg_id() == question.client_msg_id)
-        {
+        if let Some(log) = inner.logs.iter().find(|log| *log.client_msg_id() == question.client_msg_id) {
             let same = log.asks(&question.text);
-            return Err(if same {
-                NotOpened::Duplicate(Arc::clone(log))
-            } else {
-                NotOpened::OtherText
-            });
+            return Err(if same { NotOpened::Duplicate(Arc::clone(log)) } else { NotOpened::OtherText });
         }
         if inner.logs.iter().any(|log| !log.ended()) {
             return Err(NotOpened::Busy);
         }
         let turn = TurnId::after(inner.last, now.0, chance);
-        let Question {
-            client_msg_id,
-            text,
-            retry_of,
-        } = question;
+        let Question { client_msg_id, text, retry_of } = question;
         let writer = LogWriter::open(TurnRecord::asked(turn, client_msg_id, now, text, retry_of));
         inner.last = Some(turn);
         inner.logs.push_back(Arc::clone(writer.log()));
@@ -157,29 +143,32 @@ impl Room {
         self.lock().logs.iter().find(|log| !log.ended()).cloned()
     }
 
+    /// All logs not yet dropped, oldest first.
+    pub fn logs(&self) -> Vec<Arc<TurnLog>> {
+        self.lock().logs.iter().cloned().collect()
+    }
+
+    /// True once in a room's life: for what is done at a conversation's first message.
+    pub fn first_message(&self) -> bool {
+        !std::mem::replace(&mut self.lock().begun, true)
+    }
+
     /// The log of this turn, where it is not dropped yet.
     pub fn log(&self, turn: TurnId) -> Option<Arc<TurnLog>> {
-        self.lock()
-            .logs
-            .iter()
-            .find(|log| log.turn() == turn)
-            .cloned()
+        self.lock().logs.iter().find(|log| log.turn() == turn).cloned()
     }
 
     /// Drops an ended turn's log; the store serves it from now on.
     pub fn drop_log(&self, turn: TurnId) {
-        self.lock()
-            .logs
-            .retain(|log| log.turn() != turn || !log.ended());
+        self.lock().logs.retain(|log| log.turn() != turn || !log.ended());
     }
 
-    /// Watches for turns that are opened from now on.
-    pub fn watch(&self) -> NewTurns {
+    /// The turn that runs now, and a watch for those that are opened from now on.
+    pub fn watch(&self) -> (NewTurns, Option<Arc<TurnLog>>) {
         let opened = self.opened.subscribe();
-        NewTurns {
-            next: self.lock().opened,
-            opened,
-        }
+        let inner = self.lock();
+        let running = inner.logs.iter().find(|log| !log.ended()).cloned();
+        (NewTurns { next: inner.opened, opened }, running)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -59,11 +59,7 @@ impl Seam {
             let more = more.to_owned();
             self.shown.push_str(&more);
             self.take_over();
-            return if more.is_empty() {
-                Show::Nothing
-            } else {
-                Show::More(more)
-            };
+            return if more.is_empty() { Show::Nothing } else { Show::More(more) };
         }
         let mut anew = self.shown.get(..repeated).unwrap_or_default().to_owned();
         anew.push_str(text);
@@ -116,11 +112,7 @@ impl Seam {
     fn void(&mut self, anew: String) -> Show {
         let text = std::mem::replace(&mut self.shown, anew.clone());
         if let Some(Owner { attempt, provider }) = self.owner.take() {
-            self.drafts.push(Draft {
-                attempt,
-                provider,
-                text,
-            });
+            self.drafts.push(Draft { attempt, provider, text });
         }
         self.take_over();
         Show::Anew(anew)
@@ -133,10 +125,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn owner(attempt: u32) -> Owner {
-        Owner {
-            attempt,
-            provider: Arc::from(format!("p{attempt}")),
-        }
+        Owner { attempt, provider: Arc::from(format!("p{attempt}")) }
     }
 
     fn after(first: &str) -> Seam {
@@ -166,10 +155,7 @@ mod tests {
         assert_eq!(seam.push("Hello"), Show::Nothing);
         assert_eq!(seam.push(" moon"), Show::Anew("Hello moon".into()));
         assert_eq!(seam.drafts()[0].text, "Hello world");
-        assert_eq!(
-            (seam.drafts()[0].attempt, &*seam.drafts()[0].provider),
-            (1, "p1")
-        );
+        assert_eq!((seam.drafts()[0].attempt, &*seam.drafts()[0].provider), (1, "p1"));
     }
 
     #[test]
@@ -193,26 +179,17 @@ mod tests {
         let mut seam = after("Hello world");
         assert_eq!(seam.push("Hello"), Show::Nothing);
         seam.begin(owner(3));
-        assert_eq!(
-            seam.push("Hello world, again"),
-            Show::More(", again".into())
-        );
+        assert_eq!(seam.push("Hello world, again"), Show::More(", again".into()));
         assert_eq!(seam.owner(), Some(&owner(3)));
     }
 
     #[test]
     fn a_replacement_keeps_the_torn_text_as_a_draft() {
         let mut seam = after("Hello wor");
-        assert_eq!(
-            seam.replace(owner(0), "Sorry."),
-            Show::Anew("Sorry.".into())
-        );
+        assert_eq!(seam.replace(owner(0), "Sorry."), Show::Anew("Sorry.".into()));
         assert_eq!((seam.shown(), seam.drafts().len()), ("Sorry.", 1));
         let mut empty = after("");
-        assert_eq!(
-            empty.replace(owner(0), "Sorry."),
-            Show::More("Sorry.".into())
-        );
+        assert_eq!(empty.replace(owner(0), "Sorry."), Show::More("Sorry.".into()));
         assert!(empty.drafts().is_empty());
     }
 

@@ -42,19 +42,11 @@ impl Closed {
     /// Counts afresh, by these rules; a hold stays.
     pub(super) fn recount(&mut self, rules: &Rules) {
         let held_until = self.held_until;
-        *self = Self {
-            held_until,
-            ..Self::new(rules)
-        };
+        *self = Self { held_until, ..Self::new(rules) };
     }
 
     /// A first token came after `latency`.
-    pub(super) fn first_token(
-        &mut self,
-        latency: Duration,
-        now: Duration,
-        rules: &Rules,
-    ) -> Option<Cause> {
+    pub(super) fn first_token(&mut self, latency: Duration, now: Duration, rules: &Rules) -> Option<Cause> {
         self.calls.went_well(now);
         self.slow.record(latency, now, rules).then_some(Cause::Slow)
     }
@@ -73,17 +65,9 @@ impl Closed {
         rules: &Rules,
     ) -> Option<Cause> {
         let (record, in_a_row, rate) = if started {
-            (
-                &mut self.streams,
-                BROKEN_IN_A_ROW,
-                rules.stream_failure_rate,
-            )
+            (&mut self.streams, BROKEN_IN_A_ROW, rules.stream_failure_rate)
         } else {
-            (
-                &mut self.calls,
-                rules.consecutive_failures,
-                rules.failure_rate,
-            )
+            (&mut self.calls, rules.consecutive_failures, rules.failure_rate)
         };
         record.went_badly(now, hard);
         let cause = if hard && record.run >= in_a_row {
@@ -106,10 +90,7 @@ struct Record {
 
 impl Record {
     fn new(rules: &Rules) -> Self {
-        Self {
-            run: 0,
-            window: Window::new(rules.window),
-        }
+        Self { run: 0, window: Window::new(rules.window) }
     }
 
     fn went_well(&mut self, now: Duration) {

@@ -32,10 +32,7 @@ pub struct Anthropic {
 impl Anthropic {
     /// The dialect for this model.
     pub fn new(model: Model) -> Self {
-        Self {
-            model: Arc::new(model),
-            learned: Learned::new(&[TEMPERATURE]),
-        }
+        Self { model: Arc::new(model), learned: Learned::new(&[TEMPERATURE]) }
     }
 
     fn newer(&self) -> bool {
@@ -43,10 +40,7 @@ impl Anthropic {
     }
 
     fn call(&self, path: &str, body: String) -> Call {
-        let version = (
-            "anthropic-version",
-            Some(self.model.version(VERSION).to_owned()),
-        );
+        let version = ("anthropic-version", Some(self.model.version(VERSION).to_owned()));
         let key = if self.newer() {
             ("authorization", self.model.bearer())
         } else {
@@ -217,9 +211,7 @@ impl Reader for Answer {
             let complaint = Complaint::of(data.as_bytes());
             return Err(judge::event(&complaint, &self.model, fault));
         }
-        objects(data)?
-            .iter()
-            .try_for_each(|event| self.read(name, event, out))
+        objects(data)?.iter().try_for_each(|event| self.read(name, event, out))
     }
 
     fn ended(&self) -> bool {
@@ -234,9 +226,7 @@ impl Reader for Answer {
 /// What an error means: `error.details.error_code` first, then its type, then the status; wording only where nothing else tells.
 fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
     match text(&complaint.error, "/details/error_code") {
-        "enforced_spend_limit_reached"
-        | "contract_spend_limit_reached"
-        | "organization_on_hold" => {
+        "enforced_spend_limit_reached" | "contract_spend_limit_reached" | "organization_on_hold" => {
             return Fault::QuotaSpent;
         }
         "ramp_limit_exceeded" => return Fault::RateLimited,

@@ -16,10 +16,7 @@ pub(super) struct Learned {
 impl Learned {
     /// Nothing refused yet of these parameters, which are top-level members of the request.
     pub(super) const fn new(names: &'static [&'static str]) -> Self {
-        Self {
-            names,
-            refused: AtomicU8::new(0),
-        }
+        Self { names, refused: AtomicU8::new(0) }
     }
 
     fn bit(&self, name: &str) -> u8 {
@@ -43,11 +40,7 @@ impl Learned {
         }
         // Another turn may have learned it meanwhile: what counts is that this request still had it.
         let body: Value = serde_json::from_str(&sent.body).ok()?;
-        let sent = self
-            .names
-            .iter()
-            .copied()
-            .filter(|name| body.get(name).is_some());
+        let sent = self.names.iter().copied().filter(|name| body.get(name).is_some());
         let name = named(&complaint, sent)?;
         self.refused.fetch_or(self.bit(name), Ordering::Relaxed);
         Some(name)
@@ -56,11 +49,7 @@ impl Learned {
 
 /// Which of `names` the complaint refuses as such, not merely its value's size.
 fn named(complaint: &Complaint, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    const CODES: [&str; 3] = [
-        "unsupported_parameter",
-        "unsupported_value",
-        "unknown_parameter",
-    ];
+    const CODES: [&str; 3] = ["unsupported_parameter", "unsupported_value", "unknown_parameter"];
     const PHRASES: [&str; 10] = [
         "unsupported",
         "not supported",
@@ -74,8 +63,8 @@ fn named(complaint: &Complaint, names: impl Iterator<Item = &'static str>) -> Op
         "removed",
     ];
     let lower = complaint.lower();
-    let refuses = CODES.contains(&complaint.code.as_str())
-        || PHRASES.iter().any(|phrase| lower.contains(phrase));
+    let refuses =
+        CODES.contains(&complaint.code.as_str()) || PHRASES.iter().any(|phrase| lower.contains(phrase));
     if !refuses {
         return None;
     }

@@ -53,11 +53,7 @@ impl Model {
 
     /// The API's version, or `default`.
     pub(super) fn version<'a>(&'a self, default: &'a str) -> &'a str {
-        if self.api_version.is_empty() {
-            default
-        } else {
-            &self.api_version
-        }
+        if self.api_version.is_empty() { default } else { &self.api_version }
     }
 
     /// The temperature as JSON can say it.

@@ -53,12 +53,7 @@ impl Openai {
     fn with_limits(model: Model, limits: [&'static str; 2]) -> Self {
         Self {
             model: Arc::new(model),
-            learned: Learned::new(&[
-                MAX_TOKENS,
-                MAX_COMPLETION_TOKENS,
-                STREAM_OPTIONS,
-                TEMPERATURE,
-            ]),
+            learned: Learned::new(&[MAX_TOKENS, MAX_COMPLETION_TOKENS, STREAM_OPTIONS, TEMPERATURE]),
             limits,
         }
     }
@@ -71,19 +66,13 @@ impl Openai {
     /// The name of the token limit as far as it is known.
     fn limit(&self) -> &'static str {
         let [first, second] = self.limits;
-        if self.learned.takes(first) || !self.learned.takes(second) {
-            first
-        } else {
-            second
-        }
+        if self.learned.takes(first) || !self.learned.takes(second) { first } else { second }
     }
 
     /// The request's body.
     pub(super) fn body(&self, ask: &Ask) -> String {
         let limit = self.limit();
-        let usage = StreamOptions {
-            include_usage: true,
-        };
+        let usage = StreamOptions { include_usage: true };
         json(&Body {
             model: &self.model.model,
             messages: with_system(ask),
@@ -91,10 +80,7 @@ impl Openai {
             stream_options: self.learned.takes(STREAM_OPTIONS).then_some(usage),
             max_tokens: (limit == MAX_TOKENS).then_some(ask.max_tokens),
             max_completion_tokens: (limit == MAX_COMPLETION_TOKENS).then_some(ask.max_tokens),
-            temperature: self
-                .model
-                .temperature()
-                .filter(|_| self.learned.takes(TEMPERATURE)),
+            temperature: self.model.temperature().filter(|_| self.learned.takes(TEMPERATURE)),
         })
     }
 
@@ -145,10 +131,7 @@ impl Dialect for Openai {
     }
 
     fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Answer {
-            model: Arc::clone(&self.model),
-            progress: Progress::default(),
-        })
+        Box::new(Answer { model: Arc::clone(&self.model), progress: Progress::default() })
     }
 
     fn refused(&self, answer: &Refused<'_>) -> Failure {
@@ -235,8 +218,8 @@ impl Answer {
             self.progress.text(text(part, "/text"), out);
         }
         self.progress.refusal(text(delta, "/refusal"), out);
-        let unshown = parts.is_some_and(|parts| !parts.is_empty())
-            || UNSHOWN.iter().any(|place| holds(delta, place));
+        let unshown =
+            parts.is_some_and(|parts| !parts.is_empty()) || UNSHOWN.iter().any(|place| holds(delta, place));
         if unshown && out.len() == before {
             out.push(Step::Thinking);
         }
@@ -246,9 +229,7 @@ impl Answer {
 /// The choice that we asked for; others, which a server may send unasked, are not mixed into it.
 fn first_choice(chunk: &Value) -> Option<&Value> {
     let choices = chunk.get("choices")?.as_array()?;
-    choices
-        .iter()
-        .find(|choice| count(choice, "/index").unwrap_or_default() == 0)
+    choices.iter().find(|choice| count(choice, "/index").unwrap_or_default() == 0)
 }
 
 impl Reader for Answer {
@@ -265,9 +246,7 @@ impl Reader for Answer {
             self.progress.end_alone();
             return Ok(());
         }
-        objects(data)?
-            .iter()
-            .try_for_each(|chunk| self.chunk(chunk, out))
+        objects(data)?.iter().try_for_each(|chunk| self.chunk(chunk, out))
     }
 
     fn ended(&self) -> bool {
@@ -333,6 +312,5 @@ fn filtered(complaint: &Complaint, lower: &str) -> bool {
 }
 
 fn names_the_model(complaint: &Complaint, model: &Model) -> bool {
-    complaint.param == "model"
-        || (!model.model.is_empty() && complaint.message.contains(&model.model))
+    complaint.param == "model" || (!model.model.is_empty() && complaint.message.contains(&model.model))
 }

@@ -101,10 +101,7 @@ pub(super) fn objects(data: &str) -> Result<Vec<Value>, Failure> {
 
 /// The text at `pointer`; empty where there is none.
 pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The count at `pointer`, where there is one.

@@ -67,19 +67,13 @@ mod tests {
             ..Model::default()
         };
         for (said, shown) in [
-            (
-                "Incorrect API key provided: canary/key=1.",
-                "Incorrect API key provided: ***.",
-            ),
+            ("Incorrect API key provided: canary/key=1.", "Incorrect API key provided: ***."),
             ("p4ssage-word is refused", "*** is refused"),
             ("key sk-proj-abc***xyz; see docs", "key ***; see docs"),
             ("url?key=AIzaSyA1234567&alt=sse", "url?key=***&alt=sse"),
             ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
             ("'bearer' \"tok_1\" refused", "'bearer' \"***\" refused"),
-            (
-                "task-force asks: risk-free? sk-",
-                "task-force asks: risk-free? sk-",
-            ),
+            ("task-force asks: risk-free? sk-", "task-force asks: risk-free? sk-"),
             ("ключ sk-äbc не годится", "ключ sk-äbc не годится"),
             ("", ""),
         ] {
@@ -89,10 +83,7 @@ mod tests {
 
     #[test]
     fn a_placeholder_key_garbles_nothing() {
-        let model = Model {
-            key: Some("x".into()),
-            ..Model::default()
-        };
+        let model = Model { key: Some("x".into()), ..Model::default() };
         assert_eq!(redact("max exceeded", &model), "max exceeded");
     }
 }

@@ -13,10 +13,7 @@ pub(super) struct Said<'a> {
 
 /// The conversation without the system prompt. Empty texts, which some providers refuse, are left out.
 pub(super) fn conversation(ask: &Ask) -> impl Iterator<Item = Said<'_>> {
-    let told = ask
-        .messages
-        .iter()
-        .filter(|message| !message.text.is_empty());
+    let told = ask.messages.iter().filter(|message| !message.text.is_empty());
     told.map(|message| Said {
         role: match message.role {
             Role::User => "user",
@@ -33,10 +30,7 @@ pub(super) fn system(ask: &Ask) -> Option<&str> {
 
 /// The system prompt as the first message, then the conversation.
 pub(super) fn with_system(ask: &Ask) -> Vec<Said<'_>> {
-    let first = system(ask).map(|content| Said {
-        role: "system",
-        content,
-    });
+    let first = system(ask).map(|content| Said { role: "system", content });
     first.into_iter().chain(conversation(ask)).collect()
 }
 

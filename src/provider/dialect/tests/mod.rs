@@ -20,13 +20,7 @@ use super::{Call, Dialect, Kind, Model, Refused, of};
 use crate::chat::{Ask, At, Failure, Fault, Finish, Message, Role, Usage};
 use crate::provider::upstream::Step;
 
-const KINDS: [Kind; 5] = [
-    Kind::Openai,
-    Kind::Anthropic,
-    Kind::Gemini,
-    Kind::Azure,
-    Kind::Ollama,
-];
+const KINDS: [Kind; 5] = [Kind::Openai, Kind::Anthropic, Kind::Gemini, Kind::Azure, Kind::Ollama];
 
 const KEY: &str = "canary-key-0123456789";
 
@@ -44,10 +38,7 @@ fn dialect(kind: Kind) -> Box<dyn Dialect> {
 }
 
 fn ask() -> Ask {
-    let said = |role, text: &str| Message {
-        role,
-        text: text.into(),
-    };
+    let said = |role, text: &str| Message { role, text: text.into() };
     Ask {
         system: "Be kind.".into(),
         messages: Arc::new([
@@ -78,11 +69,7 @@ fn events(file: &str, text: &str) -> Vec<(String, String)> {
         return text.lines().map(message).collect();
     }
     let event = |block: &str| {
-        let field = |name: &str| {
-            block
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        };
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         let name = field("event").unwrap_or("message").to_owned();
         match field("data") {
             Some(data) => Some((name, data.to_owned())),
@@ -90,16 +77,11 @@ fn events(file: &str, text: &str) -> Vec<(String, String)> {
         }
     };
     let text = text.replace("\r\n", "\n");
-    text.split("\n\n")
-        .filter(|block| !block.trim().is_empty())
-        .filter_map(event)
-        .collect()
+    text.split("\n\n").filter(|block| !block.trim().is_empty()).filter_map(event).collect()
 }
 
 fn fixtures(folder: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(folder)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder)
 }
 
 /// What a caller makes of one answer.
@@ -111,10 +93,7 @@ struct Heard {
     verdict: Result<Finish, Failure>,
 }
 
-fn read<'a>(
-    dialect: &dyn Dialect,
-    events: impl IntoIterator<Item = &'a (String, String)>,
-) -> Heard {
+fn read<'a>(dialect: &dyn Dialect, events: impl IntoIterator<Item = &'a (String, String)>) -> Heard {
     let mut reader = dialect.reader();
     let mut steps = Vec::new();
     let mut verdict = Ok(());
@@ -160,11 +139,7 @@ fn hold(kind: Kind, folder: &str, rows: &[Row]) {
     for (file, text, end) in rows {
         let outcome = read_fixture(kind, folder, file);
         let verdict = outcome.verdict.as_ref().map_err(|failure| failure.fault);
-        assert_eq!(
-            (outcome.text.as_str(), verdict.copied()),
-            (*text, *end),
-            "{folder}/{file}"
-        );
+        assert_eq!((outcome.text.as_str(), verdict.copied()), (*text, *end), "{folder}/{file}");
     }
 }
 
@@ -231,11 +206,7 @@ fn answers_of_strangers_are_judged_alike_by_all() {
                     r#"{"error":{"message":"No coffee","type":"invalid_request_error"}}"#,
                     Fault::BadRequest,
                 ),
-                (
-                    418,
-                    r#"{"error":{"message":"No coffee","param":"cup"}}"#,
-                    Fault::BadRequest,
-                ),
+                (418, r#"{"error":{"message":"No coffee","param":"cup"}}"#, Fault::BadRequest),
                 (422, "{", Fault::Misconfigured),
                 (429, "", Fault::RateLimited),
                 (500, "", Fault::ServerError),
@@ -270,24 +241,16 @@ fn a_provider_that_says_whether_to_retry_is_heeded() {
 #[test]
 fn no_key_is_repeated_and_no_answer_reported() {
     for kind in KINDS {
-        let said =
-            format!(r#"{{"error":{{"message":"Bad key {KEY}, or Bearer {KEY}","code":"x"}}}}"#);
+        let said = format!(r#"{{"error":{{"message":"Bad key {KEY}, or Bearer {KEY}","code":"x"}}}}"#);
         let failure = refused_with(kind, 401, &[], &said);
         assert_eq!(failure.detail, "Bad key ***, or Bearer ***");
         let mut reader = dialect(kind).reader();
         let failure = reader.event("message", &said, &mut Vec::new()).unwrap_err();
         assert!(!failure.to_string().contains("canary"), "{failure}");
         let raw = refused_with(kind, 500, &[], &format!("{}{KEY}", "x ".repeat(145)));
-        assert!(
-            !raw.detail.contains("canary"),
-            "masked before it is cut: {raw}"
-        );
+        assert!(!raw.detail.contains("canary"), "masked before it is cut: {raw}");
         let answer = r#"{"secret":"what the visitor said"}"#;
-        assert!(
-            !refused_with(kind, 200, &[], answer)
-                .to_string()
-                .contains("visitor")
-        );
+        assert!(!refused_with(kind, 200, &[], answer).to_string().contains("visitor"));
         let mut reader = dialect(kind).reader();
         let rubbish = reader.event("message", "what the visitor said", &mut Vec::new());
         assert_eq!(rubbish.unwrap_err().detail, "an event that is not JSON");
@@ -299,14 +262,8 @@ fn a_call_shows_neither_key_nor_text() {
     for kind in KINDS {
         let call = dialect(kind).request(&ask());
         let shown = format!("{call:?}");
-        assert!(
-            call.headers.iter().any(|(_, value)| value.contains(KEY)),
-            "{kind:?}"
-        );
-        assert!(
-            !shown.contains("canary") && !shown.contains("Hi"),
-            "{shown}"
-        );
+        assert!(call.headers.iter().any(|(_, value)| value.contains(KEY)), "{kind:?}");
+        assert!(!shown.contains("canary") && !shown.contains("Hi"), "{shown}");
         assert!(!call.path.contains("canary") && !call.body.contains("canary"));
     }
 }
@@ -316,20 +273,11 @@ fn configured_headers_are_added_and_go_before_our_own() {
     for kind in KINDS {
         let mut model = model();
         let own = dialect(kind).listing().headers.pop().unwrap().0;
-        model.headers = vec![
-            (own.to_uppercase(), "of the operator".into()),
-            ("x-team".into(), "chat".into()),
-        ];
+        model.headers =
+            vec![(own.to_uppercase(), "of the operator".into()), ("x-team".into(), "chat".into())];
         let call = of(kind, model).listing();
-        let values: Vec<&str> = call
-            .headers
-            .iter()
-            .map(|(_, value)| value.as_str())
-            .collect();
-        assert!(
-            values.ends_with(&["of the operator", "chat"]),
-            "{kind:?}: {values:?}"
-        );
+        let values: Vec<&str> = call.headers.iter().map(|(_, value)| value.as_str()).collect();
+        assert!(values.ends_with(&["of the operator", "chat"]), "{kind:?}: {values:?}");
         assert!(call.body.is_empty());
     }
 }
@@ -340,10 +288,7 @@ fn without_a_key_no_key_header_is_sent() {
         for key in [None, Some(" \n".into())] {
             let call = of(kind, Model { key, ..model() }).request(&ask());
             let keyed = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
-            assert!(
-                keyed.iter().all(|name| header(&call, name).is_none()),
-                "{kind:?}"
-            );
+            assert!(keyed.iter().all(|name| header(&call, name).is_none()), "{kind:?}");
         }
     }
 }

@@ -16,12 +16,7 @@ pub struct Plain {
 
 impl Default for Plain {
     fn default() -> Self {
-        Self {
-            framing: Framing::Sse,
-            key: "secret",
-            adapts: false,
-            adapted: AtomicBool::new(false),
-        }
+        Self { framing: Framing::Sse, key: "secret", adapts: false, adapted: AtomicBool::new(false) }
     }
 }
 
