@@ -11,9 +11,11 @@ use actix::{
 };
 use tokio::sync::watch;
 
+use crate::settings::{DegradationSettings, Problem, Problems};
+
 use super::ladder::Ladder;
-use super::replies::{Problem, Replies};
-use super::rules::Rules;
+use super::replies::Replies;
+use super::rules;
 
 /// How long the rules may take to read: a disk that hangs must not hang the actor.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -44,7 +46,7 @@ impl Published {
     }
 
     /// Publishes what came of reading the rules: a ladder in the old one's place, or the problems beside it.
-    fn take(&self, read: Result<Ladder, Vec<Problem>>) -> Result<(), Vec<Problem>> {
+    fn take(&self, read: Result<Ladder, Problems>) -> Result<(), Problems> {
         match read {
             Ok(ladder) => {
                 self.ladder.send_replace(Arc::new(ladder));
@@ -53,10 +55,9 @@ impl Published {
                 Ok(())
             }
             Err(problems) => {
-                for problem in &problems {
-                    tracing::warn!(%problem, "reply rules not taken over");
-                }
-                self.problems.send_replace(problems.as_slice().into());
+                let first = problems.0.first().map(tracing::field::display);
+                tracing::warn!(problems = problems.0.len(), first, "reply rules not taken over");
+                self.problems.send_replace(problems.0.as_slice().into());
                 Err(problems)
             }
         }
@@ -66,16 +67,16 @@ impl Published {
 /// Has the rules read: at its start, and whenever it is told to.
 pub struct DegradationActor {
     /// What to read at the start.
-    first: Option<Rules>,
+    first: Option<DegradationSettings>,
     published: Published,
     /// Dropped with the actor, however that ends: so its supervisor hears of it.
     _guard: Box<dyn Send>,
 }
 
 impl DegradationActor {
-    /// An actor that reads `rules` when it starts and publishes to `published`. `guard` is dropped when the actor is.
-    pub fn new(rules: Rules, published: Published, guard: impl Send + 'static) -> Self {
-        Self { first: Some(rules), published, _guard: Box::new(guard) }
+    /// An actor that reads what `settings` name when it starts and publishes to `published`. `guard` is dropped when the actor is.
+    pub fn new(settings: DegradationSettings, published: Published, guard: impl Send + 'static) -> Self {
+        Self { first: Some(settings), published, _guard: Box::new(guard) }
     }
 }
 
@@ -83,11 +84,11 @@ impl Actor for DegradationActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let Some(rules) = self.first.take() else {
+        let Some(settings) = self.first.take() else {
             return;
         };
         // Waited for before any message is: a `Reload` that is already in the mailbox is newer.
-        let first = read(rules).into_actor(self);
+        let first = read(settings).into_actor(self);
         ctx.wait(first.map(|read, actor, _| {
             // Not fatal, and said where problems are said.
             let _ = actor.published.take(read);
@@ -95,33 +96,34 @@ impl Actor for DegradationActor {
     }
 }
 
-/// Read these rules and publish them, one `Reload` after the other. The answer comes within 5 s for each.
+/// Read what these settings name and publish it, one `Reload` after the other. The answer comes within 5 s for each.
 ///
 /// # Errors
 ///
 /// Every problem of the rules; the ladder is then as it was.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), Vec<Problem>>")]
-pub struct Reload(pub Rules);
+#[rtype(result = "Result<(), Problems>")]
+pub struct Reload(pub DegradationSettings);
 
 impl Handler<Reload> for DegradationActor {
-    type Result = AtomicResponse<Self, Result<(), Vec<Problem>>>;
+    type Result = AtomicResponse<Self, Result<(), Problems>>;
 
-    fn handle(&mut self, Reload(rules): Reload, _: &mut Self::Context) -> Self::Result {
-        let reading = read(rules).into_actor(self);
+    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) -> Self::Result {
+        let reading = read(settings).into_actor(self);
         AtomicResponse::new(Box::pin(reading.map(|read, actor, _| actor.published.take(read))))
     }
 }
 
 /// Reads off the actor's thread, within the limit. A read that hangs keeps its blocking thread until the disk lets go.
-async fn read(rules: Rules) -> Result<Ladder, Vec<Problem>> {
-    let theirs = rules.clone();
-    let reading = tokio::task::spawn_blocking(move || theirs.read());
-    match tokio::time::timeout(READ_LIMIT, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(_)) => Err(vec![rules.problem("cannot be read: the reader failed".to_owned())]),
-        Err(_) => Err(vec![rules.problem(format!("was not read within {READ_LIMIT:?}"))]),
-    }
+async fn read(settings: DegradationSettings) -> Result<Ladder, Problems> {
+    let theirs = settings.clone();
+    let reading = tokio::task::spawn_blocking(move || rules::read(&theirs));
+    let what = match tokio::time::timeout(READ_LIMIT, reading).await {
+        Ok(Ok(read)) => return read,
+        Ok(Err(_)) => "cannot be read: the reader failed".to_owned(),
+        Err(_) => format!("not read within {READ_LIMIT:?}"),
+    };
+    Err(rules::problem(&settings, what))
 }
 
 #[cfg(test)]
@@ -138,14 +140,18 @@ mod tests {
 
     const GOOD: &str = "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'";
 
-    fn rules(folder: &TempDir, file: &str) -> Rules {
+    fn rules(folder: &TempDir, file: &str) -> DegradationSettings {
         let path = folder.path().join("replies.toml");
         fs::write(&path, file).unwrap();
         of(&path)
     }
 
-    fn of(path: &Path) -> Rules {
-        Rules { replies: Some(path.to_owned()), fallback: "Later.".to_owned() }
+    fn of(path: &Path) -> DegradationSettings {
+        DegradationSettings {
+            replies: Some(path.to_owned()),
+            fallback: "Later.".to_owned(),
+            ..DegradationSettings::default()
+        }
     }
 
     async fn changed<T>(view: &mut watch::Receiver<T>) {
@@ -198,12 +204,12 @@ mod tests {
 
         let bad = rules(&folder, "[[reply]]\nmatch = []\ntext = ''");
         let problems = actor.send(Reload(bad)).await.unwrap().unwrap_err();
-        let lines: Vec<_> = problems.iter().map(|problem| problem.line).collect();
+        let lines: Vec<_> = problems.0.iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [Some(2), Some(3)]);
-        assert_eq!(**published.problems().borrow(), *problems);
+        assert_eq!(**published.problems().borrow(), *problems.0);
         assert_eq!(said(&published, "price"), "New.");
 
-        assert_eq!(actor.send(Reload(Rules::default())).await.unwrap(), Ok(()));
+        assert_eq!(actor.send(Reload(DegradationSettings::default())).await.unwrap(), Ok(()));
         assert!(published.problems().borrow().is_empty());
         assert_eq!(said(&published, "thanks"), "You are welcome!");
     }
@@ -212,7 +218,7 @@ mod tests {
     async fn the_last_of_many_reloads_counts() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
-        let actor = DegradationActor::new(Rules::default(), published.clone(), ()).start();
+        let actor = DegradationActor::new(DegradationSettings::default(), published.clone(), ()).start();
         let answers = (0..20).map(|n| {
             let path = folder.path().join(format!("{n}.toml"));
             fs::write(&path, format!("fallback = '{n}'")).unwrap();

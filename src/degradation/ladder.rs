@@ -5,11 +5,9 @@
 use std::sync::Arc;
 
 use crate::chat::Source;
+use crate::settings::DegradationSettings;
 
 use super::replies::Replies;
-
-/// What is said when nothing else can be, and no operator wrote anything better.
-pub const FALLBACK: &str = "Thanks for your message. Our AI assistant is temporarily unavailable. Please try again in a few minutes.";
 
 /// An answer that no provider gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,16 +35,19 @@ pub struct Ladder {
 
 impl Ladder {
     /// A ladder of these replies. The replies' own fallback goes before `fallback`, and that, unless it is blank, before
-    /// [`FALLBACK`].
+    /// [`DegradationSettings::FALLBACK`].
     pub fn new(replies: Replies, fallback: &str) -> Self {
         let said = Some(fallback.trim()).filter(|text| !text.is_empty());
-        let fallback = replies.fallback().cloned().unwrap_or_else(|| said.unwrap_or(FALLBACK).into());
+        let fallback = replies
+            .fallback()
+            .cloned()
+            .unwrap_or_else(|| said.unwrap_or(DegradationSettings::FALLBACK).into());
         Self { replies, fallback }
     }
 
     /// The fixed text alone: needs no file and no settings.
     pub fn of_last_resort() -> Self {
-        Self::new(Replies::default(), FALLBACK)
+        Self::new(Replies::default(), "")
     }
 
     /// Answers, from the best rung that can. This chain is the one place where the order of the rungs stands.
@@ -92,8 +93,8 @@ mod tests {
         let said = |file, settings| ladder(file, settings).answer("x").text.to_string();
         assert_eq!(said("fallback = 'file'", "settings"), "file");
         assert_eq!(said("", "settings"), "settings");
-        assert_eq!(said("", " \n"), FALLBACK);
-        assert_eq!(&*Ladder::of_last_resort().answer("x").text, FALLBACK);
+        assert_eq!(said("", " \n"), DegradationSettings::FALLBACK);
+        assert_eq!(&*Ladder::of_last_resort().answer("x").text, DegradationSettings::FALLBACK);
     }
 
     proptest! {

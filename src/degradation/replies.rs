@@ -5,11 +5,12 @@
 mod file;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
+
+use crate::settings::Problems;
 
 /// How much of a question is looked at, in bytes; the rest is passed over.
 const EXAMINED_BYTES: usize = 16 * 1024;
@@ -20,26 +21,6 @@ const BUILT_IN: &str = include_str!("../../templates/replies.toml");
 /// A word: letters, digits, the marks on them. All else, the underscore too, parts words (the classes are those of UTS 18,
 /// annex C, less connecting punctuation).
 static WORD: LazyLock<Result<Regex, regex::Error>> = LazyLock::new(|| Regex::new(r"[\w--\p{Pc}]+"));
-
-/// Something wrong with a replies file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, as its reader was told to call it.
-    pub file: Arc<str>,
-    /// The line, from 1; none where the file as a whole is meant.
-    pub line: Option<usize>,
-    /// What is wrong and what would be right, on one line.
-    pub what: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}:{line}: {}", self.file, self.what),
-            None => write!(f, "{}: {}", self.file, self.what),
-        }
-    }
-}
 
 /// A replies file, read and checked.
 ///
@@ -69,7 +50,7 @@ impl Replies {
     /// ```toml
     /// fallback = "..."                  # optional: what is said when nothing matches
     /// [[reply]]
-    /// match = ["pricing", "price"]      # any of these words, whole, any case, or:
+    /// match = ["pricing", "price"]      # any of these words (or one alone), whole, any case, or:
     /// pattern = "(?i)opening hours"     # a regular expression
     /// text = "Our services start at $999. See /pricing."
     /// ```
@@ -78,8 +59,8 @@ impl Replies {
     ///
     /// # Errors
     ///
-    /// Every problem, in the order of lines; of what stands behind a fault of syntax, only further faults of syntax.
-    pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Problem>> {
+    /// Every problem, in the order of the file, which they call `file_name`.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Problems> {
         file::read(file_name, text)
     }
 

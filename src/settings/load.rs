@@ -7,6 +7,7 @@ use super::provider::ProviderSettings;
 use super::read::Table;
 use super::reader::{Environment, Reader};
 use super::{Loaded, Secret, Settings, Source, check, load_providers, load_tables, pending, value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
@@ -58,23 +59,45 @@ impl Settings {
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Loaded, Problems> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut reader = Reader::new(file, text, env);
         let mut settings = Self::default();
-        let (document, broken) = DeTable::parse_recoverable(text);
-        let mut source = Source::File;
-        Table::root(&mut reader, document.get_ref(), |root| source = tables(root, &mut settings));
-        check::across(&mut reader, &settings);
-        tell_syntax(&mut reader, &broken);
-        reader.problems.sort_by_key(|problem| problem.line);
-        if !reader.problems.is_empty() {
-            return Err(Problems(reader.problems));
-        }
+        let (source, reader) = document(file, text, env, |root| {
+            let source = tables(root, &mut settings);
+            check::across(root.reader, &settings);
+            source
+        })?;
         let mut warnings = pending::not_built_yet(file, &reader.written);
-        warnings.append(&mut reader.warnings);
+        warnings.extend(reader.warnings);
         warnings.sort_by_key(|warning| warning.line);
         Ok(Loaded { settings, warnings, source, file: None })
     }
+}
+
+/// Reads a text of TOML that is not the configuration, and names no secrets, in the way of the configuration: key by key, and
+/// what nobody asked for is unknown. `file` is what it is called in problems.
+///
+/// # Errors
+/// Every problem there is, in the order of the text.
+pub(crate) fn read_toml<T>(
+    file: &str,
+    text: &str,
+    read: impl FnOnce(&mut Table<'_, '_, '_>) -> T,
+) -> Result<T, Problems> {
+    document(file, text, &|_| None, read).map(|(read, _)| read)
+}
+
+fn document<'e, T>(
+    file: &str,
+    text: &str,
+    env: Environment<'e>,
+    read: impl FnOnce(&mut Table<'_, '_, 'e>) -> T,
+) -> Result<(T, Reader<'e>), Problems> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = Reader::new(file, text, env);
+    let (document, broken) = DeTable::parse_recoverable(text);
+    let read = Table::root(&mut reader, document.get_ref(), read);
+    tell_syntax(&mut reader, &broken);
+    reader.problems.sort_by_key(|problem| problem.line);
+    if reader.problems.is_empty() { Ok((read, reader)) } else { Err(Problems(reader.problems)) }
 }
 
 /// Reads all tables: first the global policies, which each provider takes over, then the providers, whose names drills need.
@@ -113,17 +136,15 @@ fn tables(root: &mut Table, s: &mut Settings) -> Source {
 
 /// What is not TOML. Where a line is not, whatever else was found in it is most likely a consequence.
 fn tell_syntax(reader: &mut Reader<'_>, broken: &[toml::de::Error]) {
-    let mut lines: Vec<usize> = Vec::new();
+    let mut lines = BTreeMap::new();
     for error in broken {
         let at = error.span().map_or(0, |span| span.start);
-        let line = reader.line_at(at);
-        if lines.contains(&line) {
-            continue;
-        }
-        lines.push(line);
-        reader.problems.retain(|problem| problem.line != Some(line));
-        let what = format!("not TOML at column {}: {}", at - reader.line_start(at) + 1, error.message());
-        reader.problem(Some(line), "", what);
+        lines.entry(reader.line_at(at)).or_insert((at, error.message()));
+    }
+    reader.problems.retain(|problem| problem.line.is_none_or(|line| !lines.contains_key(&line)));
+    for (line, (at, message)) in lines {
+        let column = at - reader.line_start(at) + 1;
+        reader.problem(Some(line), "", format!("not TOML at column {column}: {message}"));
     }
 }
 

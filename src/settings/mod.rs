@@ -39,17 +39,20 @@ pub use choice::{Choice, Dialect, Fault, MidStream, Prefill, ProbeKind, Share, S
 pub use cron::Cron;
 pub use duration::{parse_duration, show_duration};
 pub use load::find;
+pub(crate) use load::read_toml;
 pub use policy::{
     BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RetrySettings, RoutingSettings, TimeoutSettings,
 };
 pub use problem::{Problem, Problems};
 pub use provider::{Prices, ProviderSettings};
+pub(crate) use read::Table;
 pub use report::report;
 pub use secret::Secret;
 pub use tables::{
     AlertSettings, CacheSettings, ChatSettings, DegradationSettings, DrillSettings, Hours, LimitSettings,
     QualitySettings, ServerSettings, StoreSettings, TelemetrySettings, WidgetSettings,
 };
+pub(crate) use value::wrong;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 /// One table of the document.
-pub(super) struct Table<'r, 'd, 'e> {
+pub(crate) struct Table<'r, 'd, 'e> {
     pub(super) reader: &'r mut Reader<'e>,
     /// Its dotted key; empty for the document.
     pub(super) path: String,
@@ -22,18 +22,18 @@ pub(super) struct Table<'r, 'd, 'e> {
 
 impl<'d, 'e> Table<'_, 'd, 'e> {
     /// Reads a whole document.
-    pub(super) fn root<'r>(
+    pub(super) fn root<'r, T>(
         reader: &'r mut Reader<'e>,
         entries: &'d DeTable<'d>,
-        read: impl FnOnce(&mut Table<'r, 'd, 'e>),
-    ) {
+        read: impl FnOnce(&mut Table<'r, 'd, 'e>) -> T,
+    ) -> T {
         let table = Table { reader, path: String::new(), line: 1, entries, asked: Vec::new() };
-        table.whole(read);
+        table.whole(read)
     }
 
     /// Reads it and then complains of what was not asked for.
-    fn whole(mut self, read: impl FnOnce(&mut Self)) {
-        read(&mut self);
+    fn whole<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let read = read(&mut self);
         for (name, _) in self.entries.iter() {
             if self.asked.iter().any(|asked| asked == name.get_ref()) {
                 continue;
@@ -45,6 +45,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
             };
             self.reader.problem(Some(line), &join(&self.path, name.get_ref()), what);
         }
+        read
     }
 
     /// The dotted name of one of its keys.
@@ -53,12 +54,12 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     }
 
     /// Whether the file writes a key of this table.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 
     /// Something wrong with a key of this table; told with the table's own line when the key is not written.
-    pub(super) fn problem(&mut self, key: &str, what: impl Into<String>) {
+    pub(crate) fn problem(&mut self, key: &str, what: impl Into<String>) {
         let (line, path) = (self.line_of(key), self.path_of(key));
         self.reader.problem(Some(line), &path, what);
     }
@@ -76,7 +77,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     }
 
     /// Complains when a key that is needed is not written.
-    pub(super) fn needs(&mut self, key: &'static str, what: &str) {
+    pub(crate) fn needs(&mut self, key: &'static str, what: &str) {
         if !self.has(key) {
             self.problem(key, format!("missing; {what}"));
         }
@@ -90,7 +91,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         }
     }
 
-    pub(super) fn value(&mut self, key: &'static str) -> Option<&'d DeValue<'d>> {
+    pub(crate) fn value(&mut self, key: &'static str) -> Option<&'d DeValue<'d>> {
         self.asked.push(key);
         self.entries.get(key).map(|value| value.get_ref())
     }
@@ -115,7 +116,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     }
 
     /// Reads one value.
-    pub(super) fn read<T: PartialEq>(
+    pub(crate) fn read<T: PartialEq>(
         &mut self,
         key: &'static str,
         into: &mut T,
@@ -154,7 +155,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     }
 
     /// Reads a list of at least one item, or an item alone.
-    pub(super) fn one_or_more<T: PartialEq>(
+    pub(crate) fn one_or_more<T: PartialEq>(
         &mut self,
         key: &'static str,
         into: &mut Vec<T>,
@@ -202,7 +203,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     }
 
     /// Reads each of a list of tables, `[[key]]`.
-    pub(super) fn tables(&mut self, key: &'static str, mut read: impl FnMut(&mut Table<'_, 'd, 'e>)) {
+    pub(crate) fn tables(&mut self, key: &'static str, mut read: impl FnMut(&mut Table<'_, 'd, 'e>)) {
         let Some(value) = self.value(key) else { return };
         if value.is_table() {
             self.problem(

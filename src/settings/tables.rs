@@ -161,15 +161,14 @@ pub struct DegradationSettings {
     pub outbox: bool,
 }
 
+impl DegradationSettings {
+    /// The last resort of those who wrote none.
+    pub const FALLBACK: &str = "Thanks for your message. Our AI assistant is temporarily unavailable. Please try again in a few minutes.";
+}
+
 impl Default for DegradationSettings {
     fn default() -> Self {
-        Self {
-            replies: None,
-            knowledge: None,
-            fallback: "Thanks for your message. Our AI assistant is temporarily unavailable. Please try again in a few minutes."
-                .to_owned(),
-            outbox: true,
-        }
+        Self { replies: None, knowledge: None, fallback: Self::FALLBACK.to_owned(), outbox: true }
     }
 }
 

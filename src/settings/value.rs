@@ -15,7 +15,7 @@ use toml::de::DeValue;
 pub(super) type Parsed<T> = Result<T, String>;
 
 /// `an integer where a duration is needed`.
-pub(super) fn wrong(value: &DeValue<'_>, wanted: &str) -> String {
+pub(crate) fn wrong(value: &DeValue<'_>, wanted: &str) -> String {
     let (kind, article) = (value.type_str(), if value.is_integer() || value.is_array() { "an" } else { "a" });
     format!("{article} {kind} where {wanted} is needed")
 }
