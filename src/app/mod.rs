@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
-use crate::degradation::{DegradationActor, Published, Reload, Rules};
+use crate::degradation::{DegradationActor, Published, Reload};
 use crate::ops::status::StatusBoard;
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
@@ -25,7 +25,7 @@ use crate::router::actor::{RouterActor, Seed};
 use crate::router::backoff::Backoff;
 use crate::session::limits::Rates;
 use crate::session::lobby::{House, Lobby};
-use crate::settings::Settings;
+use crate::settings::{DegradationSettings, Settings};
 use crate::simulator::Simulator;
 use crate::store::Opened;
 use crate::store::{self, Store, StoreError};
@@ -50,7 +50,7 @@ pub struct App {
     handle: ServerHandle,
     lobby: Arc<Lobby>,
     degradation: Whereabouts<DegradationActor>,
-    rules: Rules,
+    rules: DegradationSettings,
     phase: watch::Sender<Phase>,
     turns: usize,
     drain: Duration,
@@ -76,10 +76,7 @@ impl App {
         let remembered = remembered(&*opened.store).await;
         let backends = backends::start(&providers, &opened.store, clock, &remembered, &mut supervisor)?;
         let router = start_router(&settings, Arc::clone(&backends), clock, &mut supervisor);
-        let rules = Rules {
-            replies: settings.degradation.replies.clone(),
-            fallback: settings.degradation.fallback.clone(),
-        };
+        let rules = settings.degradation.clone();
         let published = Published::new(&rules.fallback);
         let degradation = start_degradation(&rules, &published, &mut supervisor);
         let steady = supervisor.steady();
@@ -183,7 +180,7 @@ impl App {
 /// Reads the reply rules again, when the operator says so.
 pub struct Reloader {
     degradation: Whereabouts<DegradationActor>,
-    rules: Rules,
+    rules: DegradationSettings,
 }
 
 impl Reloader {
@@ -259,7 +256,7 @@ fn start_router(
 }
 
 fn start_degradation(
-    rules: &Rules,
+    rules: &DegradationSettings,
     published: &Published,
     supervisor: &mut Supervisor,
 ) -> Whereabouts<DegradationActor> {

@@ -18,8 +18,8 @@ use actix_web::middleware::Compress;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::watch;
 
-use crate::degradation::Problem;
 use crate::session::lobby::Lobby;
+use crate::settings::Problem;
 use crate::settings::Settings;
 use crate::simulator::Simulator;
 
