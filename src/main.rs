@@ -1,2 +1,94 @@
-//! Entry point.
-fn main() {}
+//! Arguments, commands and exit codes: 0 fine, 1 a failure while running, 2 usage or configuration.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use failsoft::app::App;
+use failsoft::cli::{Cli, Command};
+use failsoft::settings::{self, Loaded, Settings};
+use failsoft::telemetry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A failure while running.
+const FAILED: u8 = 1;
+
+/// Wrong usage or configuration.
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().into_command();
+    telemetry::init(env("RUST_LOG").as_deref(), env("FAILSOFT_LOG").as_deref());
+    match command {
+        Command::Serve(serve) => match load(serve.config.as_deref()) {
+            Ok(loaded) => run(loaded, serve.listen),
+            Err(code) => code,
+        },
+        Command::Check(check) => match load(check.config.as_deref()) {
+            Ok(loaded) => {
+                print!("{}", settings::report(&loaded));
+                ExitCode::SUCCESS
+            }
+            Err(code) => code,
+        },
+        Command::Status(_) | Command::Drill(_) => {
+            eprintln!("failsoft: this command is not built yet; see /status.json of the running service");
+            ExitCode::from(MISUSED)
+        }
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads the configuration; all of its problems go to stderr at once.
+fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
+    let file = settings::find(named, &env);
+    Settings::load(file.as_deref(), &env).map_err(|problems| {
+        eprintln!("{problems}");
+        ExitCode::from(MISUSED)
+    })
+}
+
+fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
+    let Loaded { mut settings, warnings, .. } = loaded;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    if let Some(listen) = listen {
+        settings.server.listen = listen;
+    }
+    match actix::System::new().block_on(serve(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failsoft: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let (hangup, terminate, interrupt) =
+        (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let app = App::build(settings).await?;
+    println!("{}", app.ready_line());
+    let reload = app.reloader();
+    actix::spawn(async move { each(hangup, || reload.reload()).await });
+    app.run_until_stopped(either(terminate, interrupt)).await
+}
+
+/// Does something at each signal.
+async fn each<F: Future<Output = ()>>(mut signal: Signal, act: impl Fn() -> F) {
+    while signal.recv().await.is_some() {
+        act().await;
+    }
+}
+
+/// Waits for the first of two signals.
+async fn either(mut one: Signal, mut other: Signal) {
+    let (one, other) = (pin!(one.recv()), pin!(other.recv()));
+    futures_util::future::select(one, other).await;
+}

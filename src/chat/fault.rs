@@ -179,12 +179,7 @@ const DETAIL_CHARS: usize = 300;
 impl Failure {
     /// A failure of which nothing more is known.
     pub fn of(fault: Fault) -> Self {
-        Self {
-            fault,
-            detail: String::new(),
-            status: None,
-            retry_after: None,
-        }
+        Self { fault, detail: String::new(), status: None, retry_after: None }
     }
 
     /// A failure with the provider's words, cleaned and cut. Keys are the caller's to redact: only it knows them.
@@ -194,12 +189,7 @@ impl Failure {
             .map(|c| if c.is_control() { ' ' } else { c })
             .take(DETAIL_CHARS)
             .collect::<String>();
-        Self {
-            fault,
-            detail: detail.trim().to_owned(),
-            status: None,
-            retry_after: None,
-        }
+        Self { fault, detail: detail.trim().to_owned(), status: None, retry_after: None }
     }
 }
 
@@ -231,10 +221,7 @@ impl Outcome {
 impl<'de> Deserialize<'de> for Outcome {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(from)?;
-        let known = Fault::ALL
-            .into_iter()
-            .map(Outcome::from)
-            .chain([Outcome::OK, Outcome::STOPPED]);
+        let known = Fault::ALL.into_iter().map(Outcome::from).chain([Outcome::OK, Outcome::STOPPED]);
         let found = known.into_iter().find(|outcome| outcome.0 == text);
         found.ok_or_else(|| serde::de::Error::custom("not an outcome"))
     }
@@ -267,27 +254,17 @@ mod tests {
     #[test]
     fn what_says_nothing_of_health_moves_no_breaker() {
         for fault in Fault::ALL {
-            let ours = matches!(
-                fault.class(),
-                Class::MoreRoom | Class::Policy | Class::Caller
-            );
+            let ours = matches!(fault.class(), Class::MoreRoom | Class::Policy | Class::Caller);
             if ours {
                 assert_eq!(fault.weight(), Weight::Nothing, "{fault:?}");
             }
-            assert_eq!(
-                fault.class() == Class::Block,
-                fault.weight() == Weight::Block,
-                "{fault:?}"
-            );
+            assert_eq!(fault.class() == Class::Block, fault.weight() == Weight::Block, "{fault:?}");
         }
     }
 
     #[test]
     fn a_report_is_short_and_on_one_line() {
-        let failure = Failure::with(
-            Fault::ServerError,
-            &format!("a\nb\u{7}{}", "x".repeat(1000)),
-        );
+        let failure = Failure::with(Fault::ServerError, &format!("a\nb\u{7}{}", "x".repeat(1000)));
         assert_eq!(failure.detail.chars().count(), 300);
         assert!(!failure.detail.contains(['\n', '\u{7}']));
         assert_eq!(Failure::of(Fault::Reset).to_string(), "connection reset");

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::Draft;
+use super::ask::Usage;
+use super::frame::{Done, Draft, Tried};
 use super::ids::{ClientMsgId, TurnId};
 use super::time::At;
 
@@ -27,6 +28,18 @@ pub enum Source {
 }
 
 impl Source {
+    /// Its name, as the protocol says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Source::Ai => "ai",
+            Source::Cache => "cache",
+            Source::StaleCache => "stale_cache",
+            Source::Template => "template",
+            Source::Extractive => "extractive",
+            Source::Fallback => "fallback",
+        }
+    }
+
     /// Whether this is less than an answer of today's AI.
     pub const fn degraded(self) -> bool {
         !matches!(self, Source::Ai | Source::Cache)
@@ -121,6 +134,21 @@ pub struct TurnRecord {
     pub followup: Option<Followup>,
     /// The turn that this one answers again.
     pub retry_of: Option<TurnId>,
+    /// Each attempt, as `done` reported it.
+    #[serde(default)]
+    pub tried: Vec<Tried>,
+    /// Tokens, over all attempts.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    /// What they cost, where prices are known.
+    #[serde(default)]
+    pub cost_usd: Option<f64>,
+    /// From the question to the first shown text.
+    #[serde(default)]
+    pub first_token_ms: Option<u64>,
+    /// From the question to the end.
+    #[serde(default)]
+    pub total_ms: u64,
 }
 
 impl TurnRecord {
@@ -150,6 +178,33 @@ impl TurnRecord {
             feedback: None,
             followup: None,
             retry_of,
+            tried: Vec::new(),
+            usage: None,
+            cost_usd: None,
+            first_token_ms: None,
+            total_ms: 0,
+        }
+    }
+
+    /// The `done` frame of this turn, numbered `seq`; a turn without an end counts as interrupted.
+    pub fn done(&self, seq: u64) -> Done {
+        Done {
+            turn: self.turn,
+            seq,
+            source: self.source.unwrap_or(Source::Ai),
+            degraded: self.degraded,
+            provider: self.provider.clone(),
+            model: self.model.clone(),
+            attempts: self.attempts,
+            tried: self.tried.clone(),
+            finish: self.finish.unwrap_or(Finish::Interrupted),
+            text: self.text.clone(),
+            age_s: self.age_s,
+            usage: self.usage,
+            cost_usd: self.cost_usd,
+            first_token_ms: self.first_token_ms,
+            total_ms: self.total_ms,
+            drafts: self.drafts.clone(),
         }
     }
 

@@ -1,4 +1,15 @@
 //! One backend: its wire format, its transport, its breaker and health, and the actor that owns them.
 
+pub mod actor;
+pub mod backend;
+pub mod breaker;
 pub mod dialect;
+pub mod guard;
+pub mod guarded;
+pub mod http_upstream;
+pub mod jitter;
+pub mod latency;
+pub mod permit;
+pub mod transport;
 pub mod upstream;
+pub mod window;

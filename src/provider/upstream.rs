@@ -23,8 +23,8 @@ pub type Steps = BoxStream<'static, Result<Step, Failure>>;
 
 /// A way to ask a provider. The real one speaks HTTP; the tests' one follows a script.
 ///
-/// It makes exactly one request per call and never retries: the router is the only one who does. It has no limit of time
-/// but for the connect; the caller keeps all others.
+/// It makes one request per call and never retries: the router is the only one who does. (One more follows only where the dialect
+/// has found its own mapping at fault and mended it.) It has no limit of time but for the connect; the caller keeps all others.
 pub trait Upstream: Send + Sync {
     /// Asks. The stream is lazy: nothing is sent before its first poll.
     fn ask(&self, ask: &Ask) -> Steps;

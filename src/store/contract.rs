@@ -105,14 +105,8 @@ async fn an_unknown_conversation_is_empty(store: &dyn Store) {
 }
 
 async fn begin_does_not_overwrite(store: &dyn Store) {
-    let first = ConversationRecord {
-        began: At(1),
-        subject: Some("ann".into()),
-    };
-    let second = ConversationRecord {
-        began: At(2),
-        subject: None,
-    };
+    let first = ConversationRecord { began: At(1), subject: Some("ann".into()) };
+    let second = ConversationRecord { began: At(2), subject: None };
     store.begin(conversation(1), first.clone()).await.unwrap();
     store.begin(conversation(1), second).await.unwrap();
     assert_eq!(store.conversation(conversation(1)).await, Ok(Some(first)));
@@ -120,14 +114,8 @@ async fn begin_does_not_overwrite(store: &dyn Store) {
 
 async fn a_turn_is_read_as_it_was_written(store: &dyn Store) {
     let known = saying(turn(5, "m", "what?\u{0}\n\u{1F980}"), "that").interrupted();
-    store
-        .write_turn(conversation(1), known.clone())
-        .await
-        .unwrap();
-    assert_eq!(
-        store.turn(conversation(1), turn_id(5)).await,
-        Ok(Some(known))
-    );
+    store.write_turn(conversation(1), known.clone()).await.unwrap();
+    assert_eq!(store.turn(conversation(1), turn_id(5)).await, Ok(Some(known)));
     // A turn needs no conversation's record, and makes none.
     assert_eq!(store.conversation(conversation(1)).await, Ok(None));
 }
@@ -139,43 +127,24 @@ async fn writes_of_a_turn_take_effect_in_the_order_of_the_calls(store: &dyn Stor
     for call in calls.into_iter().rev() {
         call.await.unwrap();
     }
-    let last = store
-        .turn(conversation(1), turn_id(5))
-        .await
-        .unwrap()
-        .unwrap();
+    let last = store.turn(conversation(1), turn_id(5)).await.unwrap().unwrap();
     assert_eq!(last.text, "99");
 }
 
 async fn a_write_nobody_waits_for_takes_effect(store: &dyn Store) {
     drop(store.write_turn(conversation(1), turn(5, "m", "what?")));
     // Acknowledged after it, so it is seen after it.
-    store
-        .write_turn(conversation(2), turn(5, "m", "what?"))
-        .await
-        .unwrap();
-    assert!(
-        store
-            .turn(conversation(1), turn_id(5))
-            .await
-            .unwrap()
-            .is_some()
-    );
+    store.write_turn(conversation(2), turn(5, "m", "what?")).await.unwrap();
+    assert!(store.turn(conversation(1), turn_id(5)).await.unwrap().is_some());
 }
 
 async fn turns_come_oldest_first_and_in_pages(store: &dyn Store) {
     for ms in [3, 1, 5, 2, 4] {
         let name = ms.to_string();
-        store
-            .write_turn(conversation(1), turn(ms, &name, &name))
-            .await
-            .unwrap();
+        store.write_turn(conversation(1), turn(ms, &name, &name)).await.unwrap();
     }
     let page = async |before: Option<u64>, limit| {
-        let turns = store
-            .turns(conversation(1), before.map(turn_id), limit)
-            .await
-            .unwrap();
+        let turns = store.turns(conversation(1), before.map(turn_id), limit).await.unwrap();
         texts(&turns).join(" ")
     };
     assert_eq!(page(None, 100).await, "1 2 3 4 5");
@@ -189,39 +158,21 @@ async fn turns_come_oldest_first_and_in_pages(store: &dyn Store) {
 
 async fn the_same_message_is_the_same_turn(store: &dyn Store) {
     let first = turn(5, "a/b", "what?");
-    store
-        .write_turn(conversation(1), first.clone())
-        .await
-        .unwrap();
-    store
-        .write_turn(conversation(1), turn(6, "a/b", "again?"))
-        .await
-        .unwrap();
-    store
-        .write_turn(conversation(1), turn(7, "a", "other"))
-        .await
-        .unwrap();
+    store.write_turn(conversation(1), first.clone()).await.unwrap();
+    store.write_turn(conversation(1), turn(6, "a/b", "again?")).await.unwrap();
+    store.write_turn(conversation(1), turn(7, "a", "other")).await.unwrap();
     let of = async |name| store.turn_of(conversation(1), message(name)).await.unwrap();
     assert_eq!(of("a/b").await, Some(first.clone()));
     assert_eq!(of("a").await.map(|turn| turn.turn), Some(turn_id(7)));
     assert_eq!(of("a/").await, None);
     // It is the turn as it stands, not as it was.
-    store
-        .write_turn(conversation(1), done(first, "that"))
-        .await
-        .unwrap();
+    store.write_turn(conversation(1), done(first, "that")).await.unwrap();
     assert_eq!(of("a/b").await.map(|turn| turn.text), Some("that".into()));
 }
 
 async fn conversations_do_not_mix(store: &dyn Store) {
-    store
-        .write_turn(conversation(1), turn(5, "m", "mine"))
-        .await
-        .unwrap();
-    store
-        .write_turn(conversation(2), turn(5, "m", "yours"))
-        .await
-        .unwrap();
+    store.write_turn(conversation(1), turn(5, "m", "mine")).await.unwrap();
+    store.write_turn(conversation(2), turn(5, "m", "yours")).await.unwrap();
     for (n, question) in [(1, "mine"), (2, "yours")] {
         let turns = store.turns(conversation(n), None, 100).await.unwrap();
         assert_eq!(texts(&turns), [question]);
@@ -242,18 +193,12 @@ async fn text_of(store: &dyn Store, ms: u64) -> Option<(String, TurnState)> {
 
 async fn a_checkpoint_is_the_text_so_far(store: &dyn Store) {
     let running = turn(5, "m", "what?");
-    store
-        .write_turn(conversation(1), running.clone())
-        .await
-        .unwrap();
+    store.write_turn(conversation(1), running.clone()).await.unwrap();
     for text in ["a", "ab", "abc"] {
         store.checkpoint(conversation(1), saying(running.clone(), text));
     }
     settled(store).await;
-    assert_eq!(
-        text_of(store, 5).await,
-        Some(("abc".into(), TurnState::Running))
-    );
+    assert_eq!(text_of(store, 5).await, Some(("abc".into(), TurnState::Running)));
 }
 
 async fn a_checkpoint_takes_its_place_among_the_writes(store: &dyn Store) {
@@ -263,26 +208,17 @@ async fn a_checkpoint_takes_its_place_among_the_writes(store: &dyn Store) {
     let second = store.write_turn(conversation(1), saying(running.clone(), "ab"));
     first.await.unwrap();
     second.await.unwrap();
-    assert_eq!(
-        text_of(store, 5).await,
-        Some(("ab".into(), TurnState::Running))
-    );
+    assert_eq!(text_of(store, 5).await, Some(("ab".into(), TurnState::Running)));
     drop(store.write_turn(conversation(1), saying(running.clone(), "abc")));
     store.checkpoint(conversation(1), saying(running.clone(), "abcd"));
     settled(store).await;
-    assert_eq!(
-        text_of(store, 5).await,
-        Some(("abcd".into(), TurnState::Running))
-    );
+    assert_eq!(text_of(store, 5).await, Some(("abcd".into(), TurnState::Running)));
     store.checkpoint(conversation(1), saying(running.clone(), "abcde"));
     let end = store.write_turn(conversation(1), done(running.clone(), "whole"));
     store.checkpoint(conversation(1), saying(running, "late"));
     end.await.unwrap();
     settled(store).await;
-    assert_eq!(
-        text_of(store, 5).await,
-        Some(("whole".into(), TurnState::Done))
-    );
+    assert_eq!(text_of(store, 5).await, Some(("whole".into(), TurnState::Done)));
 }
 
 async fn a_checkpoint_brings_nothing_back(store: &dyn Store) {
@@ -290,10 +226,7 @@ async fn a_checkpoint_brings_nothing_back(store: &dyn Store) {
     store.checkpoint(conversation(1), running.clone());
     settled(store).await;
     assert_eq!(text_of(store, 5).await, None);
-    store
-        .write_turn(conversation(1), running.clone())
-        .await
-        .unwrap();
+    store.write_turn(conversation(1), running.clone()).await.unwrap();
     store.forget(conversation(1)).await.unwrap();
     store.checkpoint(conversation(1), running);
     settled(store).await;
@@ -302,16 +235,10 @@ async fn a_checkpoint_brings_nothing_back(store: &dyn Store) {
 
 async fn forget_removes_everything(store: &dyn Store) {
     for n in [1, 2] {
-        let record = ConversationRecord {
-            began: At(1),
-            subject: None,
-        };
+        let record = ConversationRecord { began: At(1), subject: None };
         store.begin(conversation(n), record).await.unwrap();
         for ms in 1..=50 {
-            store
-                .write_turn(conversation(n), turn(ms, &ms.to_string(), "?"))
-                .await
-                .unwrap();
+            store.write_turn(conversation(n), turn(ms, &ms.to_string(), "?")).await.unwrap();
         }
     }
     store.checkpoint(conversation(1), saying(turn(1, "1", "?"), "so far"));
@@ -323,15 +250,9 @@ async fn forget_removes_everything(store: &dyn Store) {
     assert_eq!(store.turns(conversation(1), None, 100).await, Ok(vec![]));
     // Nothing of anyone else's.
     assert!(store.conversation(conversation(2)).await.unwrap().is_some());
-    assert_eq!(
-        store.turns(conversation(2), None, 100).await.unwrap().len(),
-        50
-    );
+    assert_eq!(store.turns(conversation(2), None, 100).await.unwrap().len(), 50);
     // Its messages may come again.
-    store
-        .write_turn(conversation(1), turn(99, "7", "new"))
-        .await
-        .unwrap();
+    store.write_turn(conversation(1), turn(99, "7", "new")).await.unwrap();
     let of = store.turn_of(conversation(1), message("7")).await.unwrap();
     assert_eq!(of.unwrap().turn, turn_id(99));
 }
@@ -346,10 +267,7 @@ async fn breakers_are_as_last_written(store: &dyn Store) {
     };
     for (provider, strikes) in [("b", 1), ("a", 1), ("b", 2)] {
         let record = open(provider, strikes);
-        store
-            .write_breaker(provider.into(), Some(record))
-            .await
-            .unwrap();
+        store.write_breaker(provider.into(), Some(record)).await.unwrap();
     }
     let mut found = store.breakers().await.unwrap();
     found.sort_by(|one, other| one.provider.cmp(&other.provider));
@@ -359,9 +277,6 @@ async fn breakers_are_as_last_written(store: &dyn Store) {
 }
 
 async fn a_store_that_works_has_no_problem(store: &dyn Store) {
-    store
-        .write_turn(conversation(1), turn(5, "m", "what?"))
-        .await
-        .unwrap();
+    store.write_turn(conversation(1), turn(5, "m", "what?")).await.unwrap();
     assert_eq!(store.problem(), None);
 }

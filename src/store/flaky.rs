@@ -35,10 +35,7 @@ impl Default for Flaky {
 impl Flaky {
     /// `inner`, without trouble for now.
     pub fn over(inner: Arc<dyn Store>) -> Self {
-        Self {
-            inner,
-            trouble: Mutex::default(),
-        }
+        Self { inner, trouble: Mutex::default() }
     }
 
     /// From now on this is wrong.
@@ -77,11 +74,7 @@ impl Store for Flaky {
         self.call(|inner| inner.conversation(id))
     }
 
-    fn begin(
-        &self,
-        id: ConversationId,
-        record: ConversationRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(|inner| inner.begin(id, record))
     }
 

@@ -144,11 +144,7 @@ impl Store for MemoryStore {
         done(self.of(id, |found| found.record.clone()).flatten())
     }
 
-    fn begin(
-        &self,
-        id: ConversationId,
-        record: ConversationRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         let mut kept = self.kept();
         kept.touch(id).record.get_or_insert(record);
         kept.make_room(id);
@@ -166,10 +162,7 @@ impl Store for MemoryStore {
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
         let mut kept = self.kept();
-        let known = kept
-            .conversations
-            .get(&conversation)
-            .and_then(|of| of.turns.get(&turn.turn));
+        let known = kept.conversations.get(&conversation).and_then(|of| of.turns.get(&turn.turn));
         let runs = known.is_some_and(|known| known.state == TurnState::Running);
         if runs && turn.state == TurnState::Running {
             kept.write(conversation, turn);
@@ -181,10 +174,7 @@ impl Store for MemoryStore {
         conversation: ConversationId,
         turn: TurnId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        done(
-            self.of(conversation, |found| found.turns.get(&turn).cloned())
-                .flatten(),
-        )
+        done(self.of(conversation, |found| found.turns.get(&turn).cloned()).flatten())
     }
 
     fn turn_of(
@@ -205,10 +195,7 @@ impl Store for MemoryStore {
         let look = |found: &Conversation| {
             let end = before.map_or(Bound::Unbounded, Bound::Excluded);
             let earlier = found.turns.range((Bound::Unbounded, end)).rev();
-            let mut last = earlier
-                .map(|(_, turn)| turn.clone())
-                .take(limit)
-                .collect::<Vec<_>>();
+            let mut last = earlier.map(|(_, turn)| turn.clone()).take(limit).collect::<Vec<_>>();
             last.reverse();
             last
         };
@@ -264,10 +251,7 @@ mod tests {
         write(&store, 1, 2, "");
         write(&store, 4, 1, "");
         assert_eq!(kept(&store), [1, 3, 4]);
-        let record = ConversationRecord {
-            began: At(1),
-            subject: None,
-        };
+        let record = ConversationRecord { began: At(1), subject: None };
         drop(store.begin(conversation(5), record));
         assert_eq!(kept(&store), [1, 4, 5]);
     }

@@ -74,11 +74,7 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>>;
 
     /// Writes the conversation's record where there is none yet.
-    fn begin(
-        &self,
-        id: ConversationId,
-        record: ConversationRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Writes a turn, new or known, and returns when it is on disk. Writes that are ready together share one flush.
     ///

@@ -44,15 +44,8 @@ pub struct Opened {
 impl Opened {
     fn in_memory(mut problems: Vec<String>, why: &str) -> Self {
         tracing::error!(why, "store not usable; conversations are kept in memory");
-        problems.push(format!(
-            "Conversations are kept in memory only and end with a restart: {why}."
-        ));
-        Self {
-            store: Arc::new(MemoryStore::default()),
-            problems,
-            reopened: false,
-            interrupted: Vec::new(),
-        }
+        problems.push(format!("Conversations are kept in memory only and end with a restart: {why}."));
+        Self { store: Arc::new(MemoryStore::default()), problems, reopened: false, interrupted: Vec::new() }
     }
 }
 
@@ -88,30 +81,19 @@ pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
         Ok(lock) => lock,
         Err(Refusal::Locked) => return Err(StoreError::Locked),
         Err(_) => {
-            return Ok(Opened::in_memory(
-                problems,
-                "the data folder cannot be written",
-            ));
+            return Ok(Opened::in_memory(problems, "the data folder cannot be written"));
         }
     };
     let folder = data_dir.join(FOLDER);
     let mut opened = patiently(|| guarded(&folder, OPEN_LIMIT, first));
-    if opened
-        .as_ref()
-        .is_err_and(|refusal| *refusal == Refusal::Damaged)
-    {
+    if opened.as_ref().is_err_and(|refusal| *refusal == Refusal::Damaged) {
         tracing::error!("store damaged; set aside, a new one is begun");
         let aside = data_dir.join(format!("{FOLDER}.damaged-{}", now.0));
         if std::fs::rename(&folder, aside).is_err() {
-            return Ok(Opened::in_memory(
-                problems,
-                "the saved ones are damaged and cannot be set aside",
-            ));
+            return Ok(Opened::in_memory(problems, "the saved ones are damaged and cannot be set aside"));
         }
-        problems.push(
-            "The saved conversations were damaged. They were set aside and new ones are begun."
-                .into(),
-        );
+        problems
+            .push("The saved conversations were damaged. They were set aside and new ones are begun.".into());
         opened = guarded(&folder, OPEN_LIMIT, first);
     }
     let why = match opened {
@@ -143,22 +125,14 @@ pub(super) fn reopen(folder: &Path) -> Option<Db> {
 /// Ends the turns that an earlier process left running. Where their index cannot be read, the store counts as damaged.
 fn first(db: Db) -> Result<Found, StoreError> {
     let interrupted = interrupt_running(&db)?;
-    Ok(Found {
-        reopened: db.was_recovered(),
-        interrupted,
-        db,
-    })
+    Ok(Found { reopened: db.was_recovered(), interrupted, db })
 }
 
 /// Makes the data folder and takes its lock. The lock is our own, so that it also covers setting a damaged tree aside.
 fn lock(data_dir: &Path) -> Result<File, Refusal> {
     let disk = |error: io::Error| Refusal::Disk(error.kind());
     make_private(data_dir).map_err(disk)?;
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(data_dir.join("lock"))
-        .map_err(disk)?;
+    let lock = File::options().create(true).append(true).open(data_dir.join("lock")).map_err(disk)?;
     patiently(|| {
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Refusal::Locked,
@@ -201,9 +175,7 @@ fn guarded<T: Send + 'static>(
         // Too late, nobody listens: the tree is closed again here.
         let _ = tell.send(result.unwrap_or(Err(Refusal::Damaged)));
     };
-    let thread = std::thread::Builder::new()
-        .name("store-open".into())
-        .spawn(opening);
+    let thread = std::thread::Builder::new().name("store-open".into()).spawn(opening);
     thread.map_err(|error| Refusal::Disk(error.kind()))?;
     told.recv_timeout(limit).unwrap_or(Err(Refusal::Late))
 }

@@ -39,11 +39,7 @@ const FLUSH_EVERY_MS: u64 = 200;
 
 /// Opens the tree in `folder`, blocking, without a limit of time, and panicking where sled does: see [`super::open()`] for the guarded way.
 pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
-    sled::Config::new()
-        .path(folder)
-        .cache_capacity(CACHE)
-        .flush_every_ms(Some(FLUSH_EVERY_MS))
-        .open()
+    sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_EVERY_MS)).open()
 }
 
 /// Conversations on disk. Dropping it lets the writing thread finish what waits and close the tree behind it.
@@ -66,10 +62,7 @@ impl SledStore {
     }
 
     fn over(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            reads: Arc::new(Semaphore::new(READS)),
-        }
+        Self { shared, reads: Arc::new(Semaphore::new(READS)) }
     }
 
     /// Queues a write now, in the order of the calls, and waits for it when polled.
@@ -106,9 +99,7 @@ impl SledStore {
                     })
                 })
             });
-            let result = found
-                .await
-                .unwrap_or_else(|_| Err(StoreError::Broken("no answer in time".into())));
+            let result = found.await.unwrap_or_else(|_| Err(StoreError::Broken("no answer in time".into())));
             if matches!(result, Err(StoreError::Damaged(_))) {
                 self.shared.health.damaged();
             }
@@ -131,11 +122,7 @@ impl Store for SledStore {
         self.read(move |db| layout::conversation(db, id))
     }
 
-    fn begin(
-        &self,
-        id: ConversationId,
-        record: ConversationRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Begin(id, record))
     }
 

@@ -1,3 +1,5 @@
 //! The one test crate.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod store;
+mod tidy;

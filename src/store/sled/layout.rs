@@ -39,10 +39,7 @@ fn breaker_key(provider: &str) -> String {
 
 /// The turn that a key of the running index names.
 fn running(key: &[u8]) -> Option<(ConversationId, TurnId)> {
-    let (conversation, turn) = std::str::from_utf8(key)
-        .ok()?
-        .strip_prefix("r/")?
-        .split_once('/')?;
+    let (conversation, turn) = std::str::from_utf8(key).ok()?.strip_prefix("r/")?.split_once('/')?;
     Some((conversation.parse().ok()?, turn.parse().ok()?))
 }
 
@@ -66,10 +63,7 @@ fn get(db: &Db, key: &str) -> Result<Option<sled::IVec>, StoreError> {
 ///
 /// # Errors
 /// `Damaged` where it is there but cannot be read: whose conversation it is must not be guessed.
-pub(super) fn conversation(
-    db: &Db,
-    id: ConversationId,
-) -> Result<Option<ConversationRecord>, StoreError> {
+pub(super) fn conversation(db: &Db, id: ConversationId) -> Result<Option<ConversationRecord>, StoreError> {
     let Some(bytes) = get(db, &conversation_key(id))? else {
         return Ok(None);
     };
@@ -118,10 +112,7 @@ pub(super) fn turns(
 ) -> Result<Vec<TurnRecord>, StoreError> {
     let first = format!("t/{conversation}/");
     // '0' follows '/': the first key behind all of the conversation's.
-    let end = before.map_or_else(
-        || format!("t/{conversation}0"),
-        |before| turn_key(conversation, before),
-    );
+    let end = before.map_or_else(|| format!("t/{conversation}0"), |before| turn_key(conversation, before));
     let mut found = Vec::new();
     for entry in db.range(first..end).rev() {
         if found.len() >= limit {

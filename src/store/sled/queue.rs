@@ -123,10 +123,7 @@ impl Queue {
         }
         let (waiter, told) = oneshot::channel();
         waiting.bytes = bytes;
-        waiting.ops.push_back(Pending {
-            op,
-            waiter: Some(waiter),
-        });
+        waiting.ops.push_back(Pending { op, waiter: Some(waiter) });
         drop(waiting);
         self.came.notify_one();
         Ok(told)
@@ -157,10 +154,7 @@ impl Queue {
                     .wait_while(waiting, |now| now.is_empty() && !now.closed)
                     .unwrap_or_else(PoisonError::into_inner),
                 Some(patience) => {
-                    self.came
-                        .wait_timeout(waiting, patience)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.came.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
@@ -170,14 +164,10 @@ impl Queue {
         waiting.bytes = 0;
         let checkpoints = std::mem::take(&mut waiting.checkpoints);
         let mut taken = Vec::from(std::mem::take(&mut waiting.ops));
-        taken.extend(
-            checkpoints
-                .into_iter()
-                .map(|((conversation, _), turn)| Pending {
-                    op: Op::Checkpoint(conversation, turn),
-                    waiter: None,
-                }),
-        );
+        taken.extend(checkpoints.into_iter().map(|((conversation, _), turn)| Pending {
+            op: Op::Checkpoint(conversation, turn),
+            waiter: None,
+        }));
         Some(taken)
     }
 
@@ -213,10 +203,7 @@ mod tests {
         for text in ["a", "ab", "abc"] {
             queue.checkpoint(conversation(1), saying(text));
         }
-        assert_eq!(
-            texts(&queue.take(None).unwrap()),
-            [("checkpoint", "abc".into())]
-        );
+        assert_eq!(texts(&queue.take(None).unwrap()), [("checkpoint", "abc".into())]);
         assert_eq!(queue.lock().bytes, 0);
     }
 
@@ -226,9 +213,7 @@ mod tests {
         queue.checkpoint(conversation(1), saying("a"));
         queue.push(Op::Turn(conversation(1), saying("ab"))).unwrap();
         queue.checkpoint(conversation(1), saying("abc"));
-        queue
-            .push(Op::Turn(conversation(2), saying("other")))
-            .unwrap();
+        queue.push(Op::Turn(conversation(2), saying("other"))).unwrap();
         let taken = texts(&queue.take(None).unwrap());
         let expected = [("turn", "ab"), ("turn", "other"), ("checkpoint", "abc")];
         assert_eq!(taken, expected.map(|(kind, text)| (kind, text.to_owned())));

@@ -42,10 +42,7 @@ async fn unreadable_records_are_passed_over() {
     spoil(format!("m/{id}/3"), b"");
     spoil("b/one".into(), b"\x01{}");
     let turns = store.turns(id, None, 100).await.unwrap();
-    assert_eq!(
-        turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(),
-        [1, 3].map(turn_id)
-    );
+    assert_eq!(turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(), [1, 3].map(turn_id));
     assert_eq!(store.turn(id, turn_id(2)).await, Ok(None));
     assert_eq!(store.turn_of(id, message("2")).await, Ok(None));
     assert_eq!(store.turn_of(id, message("3")).await, Ok(None));
@@ -103,12 +100,8 @@ async fn every_prefix_that_a_crash_leaves_reads_well() {
 async fn a_conversation_whose_owner_cannot_be_read_is_nobodys() {
     let (store, _folder) = fresh();
     let db = store.shared.tree().unwrap();
-    db.insert(format!("c/{}", conversation(1)), b"\x02{}")
-        .unwrap();
-    let record = ConversationRecord {
-        began: At(1),
-        subject: None,
-    };
+    db.insert(format!("c/{}", conversation(1)), b"\x02{}").unwrap();
+    let record = ConversationRecord { began: At(1), subject: None };
     store.begin(conversation(1), record).await.unwrap();
     let found = store.conversation(conversation(1)).await;
     assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
@@ -121,15 +114,10 @@ async fn a_conversation_whose_owner_cannot_be_read_is_nobodys() {
 async fn no_call_waits_longer_than_the_limit() {
     let store = standing_still();
     let began = tokio::time::Instant::now();
-    assert!(is_broken(
-        &store.write_turn(conversation(1), turn(1, "m", "?")).await
-    ));
+    assert!(is_broken(&store.write_turn(conversation(1), turn(1, "m", "?")).await));
     assert_eq!(began.elapsed().as_secs(), LIMIT.as_secs());
     let places = u32::try_from(READS).unwrap();
-    let _all_taken = Arc::clone(&store.reads)
-        .acquire_many_owned(places)
-        .await
-        .unwrap();
+    let _all_taken = Arc::clone(&store.reads).acquire_many_owned(places).await.unwrap();
     assert!(is_broken(&store.turns(conversation(1), None, 1).await));
     assert_eq!(began.elapsed().as_secs(), 2 * LIMIT.as_secs());
 }
@@ -139,9 +127,7 @@ async fn a_full_queue_and_no_tree_are_said_at_once() {
     let store = standing_still();
     while store.shared.queue.push(Op::Forget(conversation(1))).is_ok() {}
     let began = tokio::time::Instant::now();
-    assert!(is_broken(
-        &store.write_turn(conversation(1), turn(1, "m", "?")).await
-    ));
+    assert!(is_broken(&store.write_turn(conversation(1), turn(1, "m", "?")).await));
     assert!(is_broken(&store.breakers().await));
     assert_eq!(began.elapsed().as_secs(), 0);
 }
@@ -163,11 +149,7 @@ async fn a_panic_of_the_database_costs_one_change() {
     }
     // What was not the culprit is made up for, and new changes are taken.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while store
-        .write_turn(conversation(3), turn(1, "m", "new"))
-        .await
-        .is_err()
-    {
+    while store.write_turn(conversation(3), turn(1, "m", "new")).await.is_err() {
         assert!(Instant::now() < deadline, "it does not open again");
         tokio::task::yield_now().await;
     }
@@ -186,9 +168,7 @@ fn what_is_wrong_is_said() {
     let damaged = shared.health.problem().unwrap();
     shared.health.set_flushing(Some(Instant::now()));
     assert_eq!(shared.health.problem(), Some(damaged));
-    shared
-        .health
-        .set_flushing(Instant::now().checked_sub(LIMIT));
+    shared.health.set_flushing(Instant::now().checked_sub(LIMIT));
     let slow = shared.health.problem().unwrap();
     assert_ne!(slow, damaged);
 }
@@ -231,10 +211,7 @@ async fn writes_that_are_ready_together_share_a_flush() {
         if writers == 1 {
             assert_eq!(flushes, writes);
         } else {
-            assert!(
-                flushes * 10 < writes,
-                "{flushes} flushes for {writes} writes"
-            );
+            assert!(flushes * 10 < writes, "{flushes} flushes for {writes} writes");
         }
     }
 }

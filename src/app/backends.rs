@@ -1,0 +1,141 @@
+//! A backend and its actor from each configured provider.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Actor as _;
+use anyhow::Context as _;
+use tokio::sync::{Semaphore, watch};
+
+use super::chance;
+use crate::chat::{Fault, ProviderState};
+use crate::ops::supervisor::Supervisor;
+use crate::provider::actor::{ProviderActor, Seed};
+use crate::provider::backend::{Backend, Clock, Patience, Vitals};
+use crate::provider::breaker::Rules;
+use crate::provider::dialect::{self, Kind, Model};
+use crate::provider::http_upstream::HttpUpstream;
+use crate::provider::transport::Transports;
+use crate::settings::{BreakerSettings, Choice as _, Dialect, ProviderSettings};
+use crate::store::{BreakerRecord, Store};
+
+/// A probe's permit is believed lost this long after the longest that an attempt may take.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// Starts every provider's actor; breakers begin as the store remembers them.
+///
+/// # Errors
+/// A provider's HTTP client cannot be made.
+pub fn start(
+    providers: &[ProviderSettings],
+    store: &Arc<dyn Store>,
+    clock: Clock,
+    remembered: &[BreakerRecord],
+    supervisor: &mut Supervisor,
+) -> anyhow::Result<Arc<[Arc<Backend>]>> {
+    let mut transports = Transports::default();
+    let mut all = Vec::new();
+    for provider in providers {
+        let transport = transports
+            .with_connect(provider.timeouts.connect)
+            .with_context(|| format!("no HTTP client can be made for provider {}", provider.name))?;
+        let dialect = dialect::of(kind(provider.dialect), model(provider));
+        let upstream = Arc::new(HttpUpstream::new(&provider.base_url, dialect.into(), transport));
+        let record = remembered.iter().find(|record| record.provider == provider.name);
+        let vitals = record.map(recalled).unwrap_or_default();
+        let vitals = Arc::new(watch::Sender::new(vitals));
+        let (place, actor) = watch::channel(None);
+        let name: Arc<str> = provider.name.as_str().into();
+        let seed = Seed {
+            name: Arc::clone(&name),
+            rules: rules(&provider.breaker, provider.health.recovery_probe, provider.timeouts.attempt),
+            probe_limit: provider.timeouts.first_token_after(0),
+            upstream: upstream.clone(),
+            places: Arc::new(Semaphore::new(provider.max_concurrent)),
+            max_concurrent: provider.max_concurrent,
+            vitals: Arc::clone(&vitals),
+            actor: actor.clone(),
+            store: Arc::clone(store),
+            clock,
+            chance: chance::fraction,
+        };
+        supervisor.adopt(format!("provider {name}").into(), move |guard| {
+            place.send_replace(Some(ProviderActor::new(seed.clone(), guard).start()));
+        });
+        all.push(Arc::new(Backend {
+            name,
+            model: provider.model.as_str().into(),
+            dialect: provider.dialect.name(),
+            context_tokens: tokens(provider),
+            patience: patience(provider),
+            same_provider: provider.retry.same_provider,
+            prices: provider.prices.as_ref().map(|prices| (prices.input, prices.output)),
+            upstream,
+            actor,
+            vitals: vitals.subscribe(),
+        }));
+    }
+    Ok(all.into())
+}
+
+/// What the store remembers, as the vitals that an actor begins with.
+fn recalled(record: &BreakerRecord) -> Vitals {
+    let fault = Fault::ALL.into_iter().find(|fault| fault.reason() == record.reason);
+    Vitals {
+        state: if record.blocked { ProviderState::Blocked } else { ProviderState::Open },
+        retry_at: Some(record.until),
+        reason: fault,
+        strikes: record.strikes,
+        ..Vitals::default()
+    }
+}
+
+fn kind(dialect: Dialect) -> Kind {
+    match dialect {
+        Dialect::OpenAi => Kind::Openai,
+        Dialect::Anthropic => Kind::Anthropic,
+        Dialect::Gemini => Kind::Gemini,
+        Dialect::Azure => Kind::Azure,
+        Dialect::Ollama => Kind::Ollama,
+    }
+}
+
+fn tokens(provider: &ProviderSettings) -> u32 {
+    provider.context_tokens.map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
+}
+
+fn model(provider: &ProviderSettings) -> Model {
+    let headers = provider.headers.iter();
+    Model {
+        base_url: provider.base_url.clone(),
+        model: provider.model.clone(),
+        key: provider.api_key.as_ref().map(|key| key.expose().into()),
+        api_version: provider.api_version.clone().unwrap_or_default(),
+        temperature: provider.temperature,
+        headers: headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+        context_tokens: tokens(provider),
+    }
+}
+
+fn patience(provider: &ProviderSettings) -> Patience {
+    let timeouts = &provider.timeouts;
+    Patience { first_token: timeouts.first_token.clone(), stall: timeouts.stall, attempt: timeouts.attempt }
+}
+
+fn rules(breaker: &BreakerSettings, recovery_probe: bool, attempt: Duration) -> Rules {
+    Rules {
+        consecutive_failures: breaker.consecutive_failures,
+        failure_rate: breaker.failure_rate,
+        min_calls: breaker.min_calls,
+        window: breaker.window,
+        slow_factor: breaker.slow_factor,
+        slow_rate: breaker.slow_rate,
+        stream_failure_rate: breaker.stream_failure_rate,
+        open_for: breaker.open_for,
+        open_max: breaker.open_max,
+        blocked_for: breaker.blocked_for,
+        probes: breaker.probes,
+        recovery_probe,
+        probe_lease: attempt + LEASE_MARGIN,
+    }
+}

@@ -1,0 +1,31 @@
+//! Going down: readiness goes, new turns are refused, running ones finish, sessions are told, and only then the sockets close.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::session::lobby::Lobby;
+use crate::turn::desk::Phase;
+
+/// How long turns that are cut off at the end of the drain have to say so and be stored.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long sessions have to deliver what ended turns still say, and their Close.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Drains; returns when every turn has ended, or was interrupted because `limit` is over.
+pub async fn drain(lobby: &Lobby, phase: &watch::Sender<Phase>, turns: usize, limit: Duration) {
+    let places = &lobby.desk.places;
+    let all = u32::try_from(turns).unwrap_or(u32::MAX);
+    phase.send_replace(Phase::Draining);
+    if tokio::time::timeout(limit, places.acquire_many(all)).await.is_err() {
+        tracing::warn!(
+            running = lobby.desk.running(turns),
+            "the drain is over; running answers are interrupted"
+        );
+        lobby.desk.rooms.interrupt_all();
+        drop(tokio::time::timeout(LAST_WORDS, places.acquire_many(all)).await);
+    }
+    phase.send_replace(Phase::Closing);
+    tokio::time::sleep(FAREWELL).await;
+}

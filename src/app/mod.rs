@@ -1,0 +1,296 @@
+//! Puts the house together: `App::build(settings)`, then `port()`, then `run_until_stopped()`.
+
+mod backends;
+mod chance;
+mod drain;
+mod simulated;
+
+use std::net::TcpListener;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Actor as _;
+use actix_web::dev::ServerHandle;
+use anyhow::Context as _;
+use tokio::sync::{Semaphore, watch};
+
+use crate::chat::At;
+use crate::degradation::{DegradationActor, Published, Reload};
+use crate::ops::status::StatusBoard;
+use crate::ops::supervisor::Supervisor;
+use crate::provider::backend::{Clock, Whereabouts};
+use crate::provider::transport;
+use crate::router::actor::{RouterActor, Seed};
+use crate::router::backoff::Backoff;
+use crate::session::limits::Rates;
+use crate::session::lobby::{House, Lobby};
+use crate::settings::{DegradationSettings, Settings};
+use crate::simulator::Simulator;
+use crate::store::Opened;
+use crate::store::{self, Store, StoreError};
+use crate::turn::desk::{Counts, Desk, Manners, Phase};
+use crate::turn::rooms::Rooms;
+use crate::web::{self, Parts, State};
+
+/// How long reading what the store remembers of the breakers may hold the start up.
+const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the operator's reload is waited for.
+const RELOAD_LIMIT: Duration = Duration::from_secs(6);
+
+/// How often the rate limits forget who has not written for a while.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// The service, bound to its port and ready to run.
+pub struct App {
+    port: u16,
+    host: String,
+    server: actix_web::dev::Server,
+    handle: ServerHandle,
+    lobby: Arc<Lobby>,
+    degradation: Whereabouts<DegradationActor>,
+    rules: DegradationSettings,
+    phase: watch::Sender<Phase>,
+    turns: usize,
+    drain: Duration,
+    _simulators: Arc<[Arc<Simulator>]>,
+}
+
+impl App {
+    /// Binds the port, opens the store, starts the actors and the server. To be called on a thread with an actix system.
+    ///
+    /// # Errors
+    /// What keeps the service from starting, in words for its operator: the port, a second process, a provider's address.
+    pub async fn build(settings: Settings) -> anyhow::Result<Self> {
+        let settings = Arc::new(settings);
+        transport::install_tls();
+        let listener = bind(&settings.server.listen)?;
+        let address = listener.local_addr().context("the port's own address is not known")?;
+        let opened = open_store(&settings).await?;
+        let clock = Clock::start();
+        let mut supervisor = Supervisor::default();
+
+        let simulators = simulated::start(&settings)?;
+        let providers = simulated::providers(&settings, &simulators);
+        let remembered = remembered(&*opened.store).await;
+        let backends = backends::start(&providers, &opened.store, clock, &remembered, &mut supervisor)?;
+        let router = start_router(&settings, Arc::clone(&backends), clock, &mut supervisor);
+        let rules = settings.degradation.clone();
+        let published = Published::new(&rules.fallback);
+        let degradation = start_degradation(&rules, &published, &mut supervisor);
+        let steady = supervisor.steady();
+        actix::spawn(supervisor.run());
+
+        let board = StatusBoard::new(Arc::clone(&backends), clock, chance::random);
+        let status = board.watch();
+        actix::spawn(board.run());
+
+        let (phase, phases) = watch::channel(Phase::Open);
+        let desk = Desk {
+            rooms: Arc::new(Rooms::default()),
+            store: Arc::clone(&opened.store),
+            router,
+            backends,
+            ladder: published.ladder(),
+            manners: manners(&settings),
+            places: Arc::new(Semaphore::new(settings.limits.turns)),
+            phase: phases,
+            durable: watch::Sender::new(true),
+            counts: Counts::default(),
+            clock,
+            random: chance::random,
+        };
+        let lobby = Arc::new(Lobby {
+            desk: Arc::new(desk),
+            status,
+            rates: rates(&settings),
+            house: house(&settings),
+        });
+        let sweeper = Arc::clone(&lobby);
+        actix::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                sweeper.rates.sweep();
+            }
+        });
+        let parts = Parts {
+            settings: Arc::clone(&settings),
+            lobby: Arc::clone(&lobby),
+            simulators: Arc::clone(&simulators),
+            steady,
+            problems: opened.problems,
+            replies: published.problems(),
+        };
+        let server = web::serve(listener, State::new(parts))?;
+        Ok(Self {
+            port: address.port(),
+            host: shown_host(&settings.server.listen),
+            handle: server.handle(),
+            server,
+            lobby,
+            degradation,
+            rules,
+            phase,
+            turns: settings.limits.turns,
+            drain: settings.server.drain,
+            _simulators: simulators,
+        })
+    }
+
+    /// The port that it listens on: the real one where 0 was asked for.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The first line that the operator sees.
+    pub fn ready_line(&self) -> String {
+        format!("failsoft listening on http://{}:{}", self.host, self.port)
+    }
+
+    /// What sessions are served with: for tests, which look at rooms and actors.
+    pub fn lobby(&self) -> Arc<Lobby> {
+        Arc::clone(&self.lobby)
+    }
+
+    /// Where the DegradationActor is.
+    pub fn degradation(&self) -> Whereabouts<DegradationActor> {
+        self.degradation.clone()
+    }
+
+    /// Serves until `stop`, then drains: readiness goes, new turns are refused, running ones finish within the drain.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub async fn run_until_stopped(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let server = actix::spawn(self.server);
+        stop.await;
+        tracing::info!("stopping: no new turns, running ones finish");
+        drain::drain(&self.lobby, &self.phase, self.turns, self.drain).await;
+        self.handle.stop(true).await;
+        server.await.context("the server's task failed")?.context("the server failed")
+    }
+
+    /// What reads the reply rules again.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { degradation: self.degradation.clone(), rules: self.rules.clone() }
+    }
+}
+
+/// Reads the reply rules again, when the operator says so.
+pub struct Reloader {
+    degradation: Whereabouts<DegradationActor>,
+    rules: DegradationSettings,
+}
+
+impl Reloader {
+    /// Bad rules change nothing, and are said in the log and the status.
+    pub async fn reload(&self) {
+        let actor = self.degradation.borrow().clone();
+        if let Some(actor) = actor {
+            // The actor itself says what came of it.
+            drop(tokio::time::timeout(RELOAD_LIMIT, actor.send(Reload(self.rules.clone()))).await);
+        }
+    }
+}
+
+fn bind(listen: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(listen).with_context(|| {
+        format!("cannot listen on {listen}; is another process there? choose another with --listen")
+    })?;
+    listener.set_nonblocking(true).context("the port cannot be used without blocking")?;
+    Ok(listener)
+}
+
+fn shown_host(listen: &str) -> String {
+    listen.rsplit_once(':').map_or(listen, |(host, _)| host).to_owned()
+}
+
+async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
+    let folder = settings.server.data_dir.clone();
+    let now = At::from_system(std::time::SystemTime::now());
+    let opened = tokio::task::spawn_blocking(move || store::open(&folder, now)).await;
+    match opened.context("the store's opening failed")? {
+        Ok(opened) => Ok(opened),
+        Err(StoreError::Locked) => anyhow::bail!(
+            "the data folder {} is in use by another failsoft; stop that one, or set another server.data_dir",
+            settings.server.data_dir.display()
+        ),
+        Err(error) => Err(error).context("the store does not open"),
+    }
+}
+
+async fn remembered(store: &dyn Store) -> Vec<store::BreakerRecord> {
+    match tokio::time::timeout(REMEMBER_LIMIT, store.breakers()).await {
+        Ok(Ok(records)) => records,
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!("the breakers' last states were not read");
+            Vec::new()
+        }
+    }
+}
+
+fn start_router(
+    settings: &Settings,
+    backends: Arc<[Arc<crate::provider::backend::Backend>]>,
+    clock: Clock,
+    supervisor: &mut Supervisor,
+) -> Whereabouts<RouterActor> {
+    let retry = &settings.retry;
+    let seed = Seed {
+        backends,
+        rules: crate::router::actor::Rules {
+            max_attempts: settings.routing.max_attempts,
+            max_retry_after: retry.call.max_retry_after,
+            backoff: Backoff { base: retry.call.base, max: retry.call.max },
+            budget: retry.budget,
+        },
+        clock,
+        chance: chance::fraction,
+    };
+    let (place, router) = watch::channel(None);
+    supervisor.adopt("router".into(), move |guard| {
+        place.send_replace(Some(RouterActor::new(seed.clone(), guard).start()));
+    });
+    router
+}
+
+fn start_degradation(
+    rules: &DegradationSettings,
+    published: &Published,
+    supervisor: &mut Supervisor,
+) -> Whereabouts<DegradationActor> {
+    let (place, degradation) = watch::channel(None);
+    let (rules, published) = (rules.clone(), published.clone());
+    supervisor.adopt("degradation".into(), move |guard| {
+        place.send_replace(Some(DegradationActor::new(rules.clone(), published.clone(), guard).start()));
+    });
+    degradation
+}
+
+fn manners(settings: &Settings) -> Manners {
+    Manners {
+        system_prompt: settings.chat.system_prompt.as_str().into(),
+        history_turns: settings.chat.history_turns,
+        max_tokens: settings.chat.max_tokens,
+        turn_limit: settings.timeouts.turn,
+        min_chars: settings.quality.min_chars,
+    }
+}
+
+fn rates(settings: &Settings) -> Rates {
+    let limits = &settings.limits;
+    let per_minute = |messages: u32| NonZeroU32::new(messages).unwrap_or(NonZeroU32::MIN);
+    Rates::per_minute(per_minute(limits.messages_per_minute), per_minute(limits.messages_per_minute_per_ip))
+}
+
+fn house(settings: &Settings) -> House {
+    House {
+        title: settings.chat.title.clone(),
+        greeting: settings.chat.greeting.clone(),
+        demo: settings.demo,
+        max_message_chars: settings.chat.max_message_chars,
+        visitor_options: settings.chat.visitor_options,
+        idle: settings.limits.idle,
+    }
+}

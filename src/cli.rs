@@ -1,0 +1,194 @@
+//! The command line: which commands there are and what they take. Carrying them out is left to `main`.
+
+use crate::settings::{DrillSettings, Fault, listen_address, parse_duration, show_duration};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A self-hosted chat service that keeps answering while the AI providers behind it fail.
+///
+/// Without a command it serves. The configuration is --config, else $FAILSOFT_CONFIG, else ./failsoft.toml, else none.
+#[derive(Debug, Clone, PartialEq, Parser)]
+#[command(name = "failsoft", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+impl Cli {
+    /// What is to be done; to serve, when no command is named.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.serve))
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Command {
+    /// Run the service.
+    Serve(Serve),
+    /// Check the configuration, print the providers in order and what is missing; reaches no network.
+    Check(Check),
+    /// Print the live status of a running service as a table.
+    Status(Status),
+    /// Start an outage drill on a running service: one provider seems to fail for a while.
+    Drill(Drill),
+}
+
+/// What `failsoft serve` takes.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Serve {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where to listen, in place of server.listen; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    pub listen: Option<String>,
+}
+
+/// What `failsoft check` takes.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Check {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What `failsoft status` takes.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Status {
+    /// Where the service is; else as configured.
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+/// What `failsoft drill` takes.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Drill {
+    /// The provider's name.
+    pub provider: String,
+    /// What befalls it: down, rate_limit, unauthorized, timeout, stall, cut, garbage or slow.
+    pub fault: Fault,
+    /// For how long; at most 15m.
+    #[arg(long = "for", value_name = "DURATION", default_value_t = Lasting(DrillSettings::USUAL), value_parser = lasting)]
+    duration: Lasting,
+    /// The share of calls it befalls, above 0 and up to 1.
+    #[arg(long, default_value_t = 1.0, value_parser = share)]
+    pub share: f64,
+    /// Where the service is; else as configured.
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+impl Drill {
+    /// For how long; above zero, at most [`DrillSettings::LONGEST`].
+    pub fn duration(&self) -> Duration {
+        self.duration.0
+    }
+}
+
+/// A duration that is shown in the help as it is written on the command line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Lasting(Duration);
+
+impl std::fmt::Display for Lasting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&show_duration(self.0))
+    }
+}
+
+fn lasting(text: &str) -> Result<Lasting, String> {
+    let duration = parse_duration(text)?;
+    if duration.is_zero() || duration > DrillSettings::LONGEST {
+        return Err("a drill lasts longer than zero and at most 15m".to_owned());
+    }
+    Ok(Lasting(duration))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "a share is a number above 0 and up to 1".to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        let words = std::iter::once("failsoft").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(Cli::into_command)
+    }
+
+    fn serve(config: Option<&str>, listen: Option<&str>) -> Command {
+        let (config, listen) = (config.map(PathBuf::from), listen.map(str::to_owned));
+        Command::Serve(Serve { config, listen })
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_understood() {
+        let status = |url: Option<&str>| Command::Status(Status { url: url.map(str::to_owned) });
+        let check = |config: Option<&str>| Command::Check(Check { config: config.map(PathBuf::from) });
+        for (line, expected) in [
+            ("", serve(None, None)),
+            ("--config a.toml", serve(Some("a.toml"), None)),
+            ("--listen 127.0.0.1:0 --config a.toml", serve(Some("a.toml"), Some("127.0.0.1:0"))),
+            ("serve", serve(None, None)),
+            ("serve --config=a.toml --listen=[::]:80", serve(Some("a.toml"), Some("[::]:80"))),
+            ("check", check(None)),
+            ("check --config a.toml", check(Some("a.toml"))),
+            ("status", status(None)),
+            ("status --url http://localhost:1", status(Some("http://localhost:1"))),
+        ] {
+            match parse(line) {
+                Ok(command) => assert_eq!(command, expected, "{line}"),
+                Err(error) => panic!("{line}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_drill_has_defaults_and_bounds() {
+        let drill = |line: &str| match parse(line) {
+            Ok(Command::Drill(drill)) => drill,
+            other => panic!("{line}: {other:?}"),
+        };
+        let plain = drill("drill openai down");
+        assert_eq!((plain.provider.as_str(), plain.fault), ("openai", Fault::Down));
+        assert_eq!((plain.duration().as_secs(), plain.share, &plain.url), (30, 1.0, &None));
+        let full = drill("drill a rate_limit --for 2m --share 0.5 --url http://x");
+        assert_eq!((full.fault, full.duration().as_secs(), full.share), (Fault::RateLimit, 120, 0.5));
+        assert_eq!(full.url.as_deref(), Some("http://x"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_a_usage_error() {
+        for line in [
+            "banana",
+            "--listen 8080",
+            "serve --listen nowhere",
+            "--listen 127.0.0.1:0 check",
+            "check --listen 127.0.0.1:0",
+            "drill openai",
+            "drill openai fire",
+            "drill openai down --for 16m",
+            "drill openai down --for 0s",
+            "drill openai down --for soon",
+            "drill openai down --share 0",
+            "drill openai down --share 1.1",
+        ] {
+            match parse(line) {
+                Err(error) => assert_eq!(error.exit_code(), 2, "{line}"),
+                Ok(command) => panic!("{line}: {command:?}"),
+            }
+        }
+    }
+}

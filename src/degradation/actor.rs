@@ -1,0 +1,257 @@
+//! The DegradationActor: has the operator's rules read, and publishes the ladder made of them.
+//!
+//! It answers nobody itself: turns walk the published ladder, which is there before the actor starts and stays when the actor
+//! is gone. Rules that cannot be read change nothing; what is wrong with them is published beside the ladder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message, WrapFuture as _,
+};
+use tokio::sync::watch;
+
+use crate::settings::{DegradationSettings, Problem, Problems};
+
+use super::ladder::Ladder;
+use super::replies::Replies;
+use super::rules;
+
+/// How long the rules may take to read: a disk that hangs must not hang the actor.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the ladder is published, with what is wrong with the rules. Outlives the actor: a rebuilt one gets a clone, and
+/// receivers notice nothing.
+#[derive(Clone, Debug)]
+pub struct Published {
+    ladder: watch::Sender<Arc<Ladder>>,
+    problems: watch::Sender<Arc<[Problem]>>,
+}
+
+impl Published {
+    /// The built-in replies over this fixed text, until an actor has read the operator's rules; so nobody ever waits.
+    pub fn new(fallback: &str) -> Self {
+        let ladder = Ladder::new(Replies::built_in(), fallback);
+        Self { ladder: watch::Sender::new(Arc::new(ladder)), problems: watch::Sender::new(Arc::default()) }
+    }
+
+    /// The ladder as it now is. A turn clones the `Arc` out and walks it.
+    pub fn ladder(&self) -> watch::Receiver<Arc<Ladder>> {
+        self.ladder.subscribe()
+    }
+
+    /// What was wrong with the rules when they were last read; empty while all is well.
+    pub fn problems(&self) -> watch::Receiver<Arc<[Problem]>> {
+        self.problems.subscribe()
+    }
+
+    /// Publishes what came of reading the rules: a ladder in the old one's place, or the problems beside it.
+    fn take(&self, read: Result<Ladder, Problems>) -> Result<(), Problems> {
+        match read {
+            Ok(ladder) => {
+                self.ladder.send_replace(Arc::new(ladder));
+                self.problems.send_replace(Arc::default());
+                tracing::info!("reply rules read");
+                Ok(())
+            }
+            Err(problems) => {
+                let first = problems.0.first().map(tracing::field::display);
+                tracing::warn!(problems = problems.0.len(), first, "reply rules not taken over");
+                self.problems.send_replace(problems.0.as_slice().into());
+                Err(problems)
+            }
+        }
+    }
+}
+
+/// Has the rules read: at its start, and whenever it is told to.
+pub struct DegradationActor {
+    /// What to read at the start.
+    first: Option<DegradationSettings>,
+    published: Published,
+    /// Dropped with the actor, however that ends: so its supervisor hears of it.
+    _guard: Box<dyn Send>,
+}
+
+impl DegradationActor {
+    /// An actor that reads what `settings` name when it starts and publishes to `published`. `guard` is dropped when the actor is.
+    pub fn new(settings: DegradationSettings, published: Published, guard: impl Send + 'static) -> Self {
+        Self { first: Some(settings), published, _guard: Box::new(guard) }
+    }
+}
+
+impl Actor for DegradationActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let Some(settings) = self.first.take() else {
+            return;
+        };
+        // Waited for before any message is: a `Reload` that is already in the mailbox is newer.
+        let first = read(settings).into_actor(self);
+        ctx.wait(first.map(|read, actor, _| {
+            // Not fatal, and said where problems are said.
+            let _ = actor.published.take(read);
+        }));
+    }
+}
+
+/// Read what these settings name and publish it, one `Reload` after the other. The answer comes within 5 s for each.
+///
+/// # Errors
+///
+/// Every problem of the rules; the ladder is then as it was.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Problems>")]
+pub struct Reload(pub DegradationSettings);
+
+impl Handler<Reload> for DegradationActor {
+    type Result = AtomicResponse<Self, Result<(), Problems>>;
+
+    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) -> Self::Result {
+        let reading = read(settings).into_actor(self);
+        AtomicResponse::new(Box::pin(reading.map(|read, actor, _| actor.published.take(read))))
+    }
+}
+
+/// Reads off the actor's thread, within the limit. A read that hangs keeps its blocking thread until the disk lets go.
+async fn read(settings: DegradationSettings) -> Result<Ladder, Problems> {
+    let theirs = settings.clone();
+    let reading = tokio::task::spawn_blocking(move || rules::read(&theirs));
+    let what = match tokio::time::timeout(READ_LIMIT, reading).await {
+        Ok(Ok(read)) => return read,
+        Ok(Err(_)) => "cannot be read: the reader failed".to_owned(),
+        Err(_) => format!("not read within {READ_LIMIT:?}"),
+    };
+    Err(rules::problem(&settings, what))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use tempfile::TempDir;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::chat::Source;
+
+    const GOOD: &str = "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'";
+
+    fn rules(folder: &TempDir, file: &str) -> DegradationSettings {
+        let path = folder.path().join("replies.toml");
+        fs::write(&path, file).unwrap();
+        of(&path)
+    }
+
+    fn of(path: &Path) -> DegradationSettings {
+        DegradationSettings {
+            replies: Some(path.to_owned()),
+            fallback: "Later.".to_owned(),
+            ..DegradationSettings::default()
+        }
+    }
+
+    async fn changed<T>(view: &mut watch::Receiver<T>) {
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, view.changed()).await.unwrap().unwrap();
+    }
+
+    fn said(published: &Published, question: &str) -> String {
+        let ladder = Arc::clone(&published.ladder().borrow());
+        ladder.answer(question).text.to_string()
+    }
+
+    #[actix::test]
+    async fn there_is_an_answer_before_the_actor_and_a_better_one_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let published = Published::new("Later.");
+        let before = published.ladder().borrow().answer("what is the price?");
+        assert_eq!(before.source, Source::Template);
+        assert_eq!(said(&published, "xyzzy"), "Later.");
+        let mut view = published.ladder();
+        let _actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
+        changed(&mut view).await;
+        assert_eq!(said(&published, "what is the price?"), "See /pricing.");
+    }
+
+    #[actix::test]
+    async fn rules_that_are_bad_at_the_start_are_said_and_the_built_in_ones_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let published = Published::new("Later.");
+        let mut problems = published.problems();
+        let missing = of(&folder.path().join("missing.toml"));
+        let actor = DegradationActor::new(missing, published.clone(), ()).start();
+        changed(&mut problems).await;
+        let what = problems.borrow_and_update().first().unwrap().to_string();
+        assert!(what.starts_with("missing.toml: cannot be read"), "{what}");
+        assert_eq!(said(&published, "thanks"), "You are welcome!");
+        assert_eq!(actor.send(Reload(rules(&folder, GOOD))).await.unwrap(), Ok(()));
+        assert!(problems.borrow().is_empty());
+    }
+
+    #[actix::test]
+    async fn a_reload_takes_good_rules_over_and_leaves_all_as_it_was_for_bad_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let published = Published::new("Later.");
+        let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
+        let other = "fallback = 'Soon.'\n[[reply]]\nmatch = ['price']\ntext = 'New.'";
+        assert_eq!(actor.send(Reload(rules(&folder, other))).await.unwrap(), Ok(()));
+        assert_eq!(said(&published, "price"), "New.");
+        assert_eq!(said(&published, "xyzzy"), "Soon.");
+
+        let bad = rules(&folder, "[[reply]]\nmatch = []\ntext = ''");
+        let problems = actor.send(Reload(bad)).await.unwrap().unwrap_err();
+        let lines: Vec<_> = problems.0.iter().map(|problem| problem.line).collect();
+        assert_eq!(lines, [Some(2), Some(3)]);
+        assert_eq!(**published.problems().borrow(), *problems.0);
+        assert_eq!(said(&published, "price"), "New.");
+
+        assert_eq!(actor.send(Reload(DegradationSettings::default())).await.unwrap(), Ok(()));
+        assert!(published.problems().borrow().is_empty());
+        assert_eq!(said(&published, "thanks"), "You are welcome!");
+    }
+
+    #[actix::test]
+    async fn the_last_of_many_reloads_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let published = Published::new("Later.");
+        let actor = DegradationActor::new(DegradationSettings::default(), published.clone(), ()).start();
+        let answers = (0..20).map(|n| {
+            let path = folder.path().join(format!("{n}.toml"));
+            fs::write(&path, format!("fallback = '{n}'")).unwrap();
+            actor.send(Reload(of(&path)))
+        });
+        for answer in answers.collect::<Vec<_>>() {
+            assert_eq!(answer.await.unwrap(), Ok(()));
+        }
+        assert_eq!(said(&published, "xyzzy"), "19");
+    }
+
+    #[actix::test]
+    async fn the_guard_falls_with_the_actor_and_a_rebuilt_one_publishes_to_the_same_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let published = Published::new("Later.");
+        let mut view = published.ladder();
+        let (guard, fallen) = oneshot::channel::<()>();
+        let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), guard).start();
+        changed(&mut view).await;
+        drop(actor);
+        let limit = Duration::from_secs(10);
+        assert!(tokio::time::timeout(limit, fallen).await.unwrap().is_err());
+        assert_eq!(said(&published, "price"), "See /pricing.");
+
+        // The file went bad meanwhile: what the first actor read stays.
+        let mut problems = published.problems();
+        let bad = rules(&folder, "?");
+        let rebuilt = DegradationActor::new(bad, published.clone(), ()).start();
+        changed(&mut problems).await;
+        assert_eq!(said(&published, "price"), "See /pricing.");
+        let good = rules(&folder, "[[reply]]\nmatch = ['price']\ntext = 'New.'");
+        assert_eq!(rebuilt.send(Reload(good)).await.unwrap(), Ok(()));
+        changed(&mut view).await;
+        assert_eq!(view.borrow().answer("price").text.as_ref(), "New.");
+    }
+}

@@ -1,0 +1,114 @@
+//! Reading a replies file: every problem at once, each with its line, its key and what would be right.
+
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+use toml::de::DeValue;
+
+use crate::settings::{Problems, Table, read_toml, wrong};
+
+use super::{Replies, fold};
+
+/// The most replies of a file.
+const REPLIES: usize = 1_000;
+/// The longest text, in bytes: an answer, not a document.
+const TEXT_BYTES: usize = 16 * 1024;
+/// The most entries of one `match`.
+const ENTRIES: usize = 100;
+/// The most words of one entry of `match`.
+const ENTRY_WORDS: usize = 8;
+/// The largest compiled pattern, in bytes: room for several Unicode classes, none for `\w{1,1000}`.
+const PATTERN_BYTES: usize = 512 * 1024;
+/// The largest cache of one pattern in one thread, in bytes. Past it the regex crate goes on without, slower, still linear.
+const PATTERN_CACHE_BYTES: usize = 128 * 1024;
+
+/// Reads and checks; see [`Replies::parse`].
+pub(super) fn read(file_name: &str, text: &str) -> Result<Replies, Problems> {
+    read_toml(file_name, text, |root| {
+        let mut replies = Replies::default();
+        root.read("fallback", &mut replies.fallback, |value| said(value).map(Some));
+        let mut count = 0;
+        root.tables("reply", |table| {
+            reply(table, &mut replies);
+            count += 1;
+        });
+        if count > REPLIES {
+            root.problem("reply", format!("{count} of them; at most {REPLIES} may stand here"));
+        }
+        replies
+    })
+}
+
+/// Reads one reply and adds it.
+fn reply(table: &mut Table<'_, '_, '_>, replies: &mut Replies) {
+    let number = replies.texts.len();
+    let mut entries = Vec::new();
+    table.one_or_more("match", &mut entries, entry);
+    if let Some(value) = table.value("pattern") {
+        match pattern(value) {
+            Ok(pattern) => replies.patterns.push((number, pattern)),
+            Err(what) => table.problem("pattern", what),
+        }
+    }
+    if !table.has("pattern") {
+        table.needs("match", "list the words that call for this reply, or give a pattern");
+    }
+    if entries.len() > ENTRIES {
+        let what = format!("{} entries; at most {ENTRIES} may stand here", entries.len());
+        table.problem("match", what);
+    }
+    table.needs("text", "say what the visitor reads");
+    let mut text = Arc::default();
+    table.read("text", &mut text, said);
+    replies.texts.push(text);
+    for (folded, words) in entries {
+        replies.add_words(folded, words, number);
+    }
+}
+
+/// A text for visitors.
+fn said(value: &DeValue<'_>) -> Result<Arc<str>, String> {
+    match value.as_str().map(str::trim) {
+        None => Err(wrong(value, "text in quotes")),
+        Some("") => Err("empty; say what the visitor reads".to_owned()),
+        Some(text) if text.len() > TEXT_BYTES => {
+            Err(format!("{} bytes; a text may have at most {TEXT_BYTES}", text.len()))
+        }
+        Some(text) => Ok(text.into()),
+    }
+}
+
+/// An entry of `match`: its words folded, and how many they are.
+fn entry(value: &DeValue<'_>) -> Result<(String, usize), String> {
+    let text = value.as_str();
+    let text = text.ok_or_else(|| wrong(value, "text in quotes"))?;
+    let (folded, places) = fold(text);
+    match places.len() {
+        0 => Err("no letter and no digit in it; name a word, or use pattern".to_owned()),
+        words @ 1..=ENTRY_WORDS => Ok((folded, words)),
+        words => Err(format!("{words} words; it may have at most {ENTRY_WORDS}, or use pattern")),
+    }
+}
+
+fn pattern(value: &DeValue<'_>) -> Result<Regex, String> {
+    let Some(text) = value.as_str() else {
+        return Err(wrong(value, "a regular expression in quotes"));
+    };
+    let built = RegexBuilder::new(text).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_CACHE_BYTES).build();
+    match built {
+        Ok(pattern) if pattern.is_match("") => {
+            Err("matches every question; make it ask for something, or use fallback".to_owned())
+        }
+        Ok(pattern) => Ok(pattern),
+        Err(regex::Error::CompiledTooBig(_)) => {
+            Err(format!("more than {PATTERN_BYTES} bytes when compiled; shorten its repetitions"))
+        }
+        Err(error) => Err(format!("no regular expression: {}", reason(&error.to_string()))),
+    }
+}
+
+/// The last line of the regex crate's report; those above it draw the pattern.
+fn reason(report: &str) -> &str {
+    let last = report.lines().last().unwrap_or(report);
+    last.trim().trim_start_matches("error: ")
+}

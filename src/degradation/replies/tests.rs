@@ -1,0 +1,219 @@
+//! What matches and what does not; what is reported of a bad file.
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(file: &str) -> Replies {
+    Replies::parse("replies.toml", file).unwrap()
+}
+
+/// One reply with these lines, which says "yes".
+fn one(how: &str) -> Replies {
+    parse(&format!("[[reply]]\n{how}\ntext = 'yes'"))
+}
+
+fn problems(file: &str) -> Vec<String> {
+    let problems = Replies::parse("r.toml", file).unwrap_err();
+    problems.0.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn words_match_whole_and_in_any_case() {
+    for (words, question, found) in [
+        ("'price'", "What is the price?", true),
+        ("'price'", "PRICE", true),
+        ("'Price'", "the *price*, please", true),
+        ("'price'", "my _price_", true),
+        ("'price'", "it is priceless", false),
+        ("'price'", "a caprice", false),
+        ("'price'", "price2", false),
+        ("'price', 'cost'", "What does it cost", true),
+        ("'opening hours'", "Opening-hours?", true),
+        ("'opening hours'", "opening   \n hours", true),
+        ("'opening hours'", "hours of opening", false),
+        ("'opening hours'", "the opening", false),
+        ("'e-mail'", "your E mail", true),
+        ("'24/7'", "open 24 / 7?", true),
+        ("'24/7'", "24", false),
+        ("'straße'", "in der STRASSE", true),
+        ("'ΟΔΟΣ'", "η οδος μου", true),
+        ("'цена'", "Какая ЦЕНА?", true),
+        ("'हिन्दी'", "क्या हिन्दी में", true),
+        ("'cafe'", "cafe\u{301}", false),
+        ("'don'", "don\u{2019}t", true),
+        ("'price'", "", false),
+        ("'a b c d e f g h'", "x a b c d e f g h", true),
+    ] {
+        let answer = one(&format!("match = [{words}]")).find(question).is_some();
+        assert_eq!(answer, found, "{words} in {question:?}");
+    }
+}
+
+#[test]
+fn a_pattern_is_found_anywhere() {
+    let replies = one("pattern = '(?i)opening\\s+hours'");
+    assert!(replies.find("your OPENING  hours?").is_some());
+    assert!(replies.find("hours").is_none());
+}
+
+#[test]
+fn a_reply_with_both_matches_by_either() {
+    let replies = one("match = ['cost']\npattern = '\\d+ dollars'");
+    assert!(replies.find("the cost").is_some() && replies.find("5 dollars").is_some());
+    assert!(replies.find("dollars").is_none());
+}
+
+#[test]
+fn the_first_reply_in_the_file_wins_whatever_its_kind() {
+    let replies = parse(
+        "[[reply]]\nmatch = ['a']\ntext = '1'\n[[reply]]\npattern = 'b'\ntext = '2'\n\
+         [[reply]]\nmatch = ['a', 'b', 'c']\ntext = '3'\n[[reply]]\npattern = 'c'\ntext = '4'\n",
+    );
+    for (question, text) in [("c b a", "1"), ("c b", "2"), ("c", "3"), ("xcx", "4")] {
+        assert_eq!(replies.find(question).map(|text| &**text), Some(text), "{question}");
+    }
+    assert_eq!((replies.len(), replies.find("d")), (4, None));
+}
+
+#[test]
+fn only_the_beginning_of_a_question_is_looked_at() {
+    let replies = one("match = ['price']");
+    let far = |bytes: usize| format!("{} price", "é ".repeat(bytes / 3));
+    assert!(replies.find(&far(EXAMINED_BYTES - 100)).is_some());
+    assert!(replies.find(&far(EXAMINED_BYTES + 100)).is_none());
+}
+
+#[test]
+fn texts_lose_the_white_space_around_them() {
+    let replies = parse("fallback = ' later '\n[[reply]]\nmatch = ['a']\ntext = \"\"\"\n two\nlines\n\"\"\"");
+    assert_eq!(replies.find("a").map(|text| &**text), Some("two\nlines"));
+    assert_eq!(replies.fallback().map(|text| &**text), Some("later"));
+    assert!(parse("").is_empty() && parse("").fallback().is_none());
+}
+
+#[test]
+fn all_problems_are_told_with_their_lines() {
+    let file = "fallbak = 'x'\n\
+        [[reply]]\nmatch = []\n\
+        [[reply]]\npattern = '(a'\ntext = 5\nlang = 'de'\n\
+        [[reply]]\ntext = ' '\n\
+        [[reply]]\nmatch = ['c', '?!', 7, 'a b c d e f g h i']\npattern = 'x*'\ntext = 'fine'\n\
+        [[reply]]\nmatch = 5\npattern = '\\w{1,5000}'\ntext = 'fine'\n";
+    let expected = [
+        (1, "fallbak: no such key; did you mean fallback?"),
+        (2, "reply[0].text: missing"),
+        (3, "reply[0].match: an empty list"),
+        (5, "reply[1].pattern: no regular expression: unclosed group"),
+        (6, "reply[1].text: an integer where text in quotes is needed"),
+        (7, "reply[1].lang: no such key; here may stand match, pattern or text"),
+        (8, "reply[2].match: missing; list the words"),
+        (9, "reply[2].text: empty"),
+        (11, "reply[3].match[1]: no letter and no digit"),
+        (11, "reply[3].match[2]: an integer where text"),
+        (11, "reply[3].match[3]: 9 words; it may have at most 8"),
+        (12, "reply[3].pattern: matches every question"),
+        (15, "reply[4].match: an integer where text in quotes is needed"),
+        (16, "reply[4].pattern: more than 524288 bytes when compiled"),
+    ];
+    let found = problems(file);
+    for ((line, what), problem) in expected.iter().zip(&found) {
+        assert!(problem.starts_with(&format!("r.toml:{line}: {what}")), "{line} {what}: {problem}");
+        assert!(!problem.contains('\n'), "{problem}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn what_is_no_such_document_is_told() {
+    for (file, what) in [
+        ("[reply]\nmatch = ['a']", "r.toml:1: reply: a single table; write [[reply]]"),
+        ("reply = [1]", "r.toml:1: reply[0]: an integer where a table is needed"),
+        ("\nfallback = 1", "r.toml:2: fallback: an integer where text in quotes is needed"),
+        ("\nfallback = ''", "r.toml:2: fallback: empty"),
+        ("fallback = ", "r.toml:1: not TOML at column 12"),
+        ("[[reply]]\nmatch = ['a']\ntext = 'b'\nfallback = 'c'", "r.toml:4: reply[0].fallback: no such key"),
+    ] {
+        let found = problems(file);
+        assert!(matches!(&*found, [one] if one.starts_with(what)), "{file}: {found:?}");
+    }
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let many = |n| "[[reply]]\nmatch = ['a']\ntext = 'b'\n".repeat(n);
+    assert_eq!(parse(&many(1_000)).len(), 1_000);
+    assert_eq!(problems(&many(1_001)), ["r.toml:1: reply: 1001 of them; at most 1000 may stand here"]);
+    let long = |n| format!("[[reply]]\nmatch = ['a']\ntext = '{}'", "x".repeat(n));
+    assert_eq!(parse(&long(16 * 1024)).len(), 1);
+    assert_eq!(
+        problems(&long(16 * 1024 + 1)),
+        ["r.toml:3: reply[0].text: 16385 bytes; a text may have at most 16384"]
+    );
+    let entries = format!("[[reply]]\nmatch = [{}]\ntext = 'b'", "'a',".repeat(101));
+    assert_eq!(problems(&entries), ["r.toml:2: reply[0].match: 101 entries; at most 100 may stand here"]);
+}
+
+#[test]
+fn the_built_in_replies_read_and_answer_what_visitors_ask() {
+    let replies = Replies::parse("templates/replies.toml", BUILT_IN).unwrap();
+    assert_eq!(replies.len(), Replies::built_in().len());
+    assert_eq!(replies.fallback(), None);
+    for (question, said) in [
+        ("Hi!", Some("Hello!")),
+        ("Good morning, everyone", Some("Hello!")),
+        ("Hello, what does it cost?", Some("prices")),
+        ("What are your opening hours?", Some("opening hours")),
+        ("When do you open on Sundays?", Some("opening hours")),
+        ("How can I contact you?", Some("get in touch")),
+        ("I want to talk to a human", Some("hand this chat over")),
+        ("agent please", Some("hand this chat over")),
+        ("Where is my order?", Some("orders or deliveries")),
+        ("I want a refund", Some("careful answer")),
+        ("I forgot my password", Some("never send a password")),
+        ("Are you a robot?", Some("automatic answer")),
+        ("Are you still down?", Some("prepared answer")),
+        ("Thanks a lot!", Some("welcome!")),
+        ("bye", Some("Goodbye")),
+        ("Tell me of human history", None),
+        ("Hello world in Rust?", None),
+        ("Write a poem", None),
+        ("?", None),
+    ] {
+        let answer = replies.find(question);
+        match said {
+            Some(said) => assert!(answer.is_some_and(|text| text.contains(said)), "{question}: {answer:?}"),
+            None => assert_eq!(answer, None, "{question}"),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_file_and_no_question_panics(file in "(\\[\\[reply\\]\\]|match|pattern|text| = |'|\"|\\[|\\]|\n|,|é|.){0,40}", question in any::<String>()) {
+        match Replies::parse("r.toml", &file) {
+            Ok(replies) => if let Some(text) = replies.find(&question) {
+                prop_assert!(!text.trim().is_empty());
+            },
+            Err(problems) => {
+                prop_assert!(!problems.0.is_empty());
+                let lines = file.matches('\n').count() + 1;
+                for problem in problems.0 {
+                    prop_assert!(problem.line.is_some_and(|line| (1..=lines).contains(&line)), "{problem}");
+                    prop_assert!(!problem.to_string().contains('\n'));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_word_is_found_wherever_it_stands(before in any::<String>(), word in "\\w{1,20}", after in any::<String>()) {
+        let (_, places) = fold(&word);
+        prop_assume!(places.len() == 1);
+        let replies = parse(&format!("[[reply]]\nmatch = ['{word}']\ntext = 'yes'"));
+        let question = format!("{before} {word} {after}");
+        prop_assume!(question.len() <= EXAMINED_BYTES);
+        prop_assert!(replies.find(&question).is_some());
+    }
+}

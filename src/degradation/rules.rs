@@ -1,0 +1,97 @@
+//! Reading the operator's rules: the file that the settings name, within limits.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+
+use crate::settings::{DegradationSettings, Problem, Problems};
+
+use super::ladder::Ladder;
+use super::replies::Replies;
+
+/// The largest replies file, in bytes.
+const FILE_BYTES: usize = 1024 * 1024;
+
+/// Builds the ladder that the settings ask for. Blocks while it reads the replies file, if one is named.
+///
+/// # Errors
+///
+/// Every problem of the file, which must be a regular one of at most 1 MiB. They call it by its name, without its folder,
+/// since they are shown to more than the operator.
+pub fn read(settings: &DegradationSettings) -> Result<Ladder, Problems> {
+    let replies = match &settings.replies {
+        None => Replies::built_in(),
+        Some(path) => {
+            let text = text_of(path).map_err(|what| problem(settings, what))?;
+            Replies::parse(&name_of(path), &text)?
+        }
+    };
+    Ok(Ladder::new(replies, &settings.fallback))
+}
+
+/// A problem of the rules as a whole.
+pub(super) fn problem(settings: &DegradationSettings, what: String) -> Problems {
+    Problems(vec![Problem {
+        file: settings.replies.as_deref().map(name_of).unwrap_or_default(),
+        line: None,
+        key: String::new(),
+        what,
+    }])
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    let unreadable = |error| format!("cannot be read: {error}");
+    // Asked before it is opened: to open a pipe is to wait for its writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(FILE_BYTES).map_or(u64::MAX, |bytes| bytes + 1);
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > FILE_BYTES {
+        return Err(format!("larger than {FILE_BYTES} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn problem(path: &Path) -> String {
+        let settings =
+            DegradationSettings { replies: Some(path.to_owned()), ..DegradationSettings::default() };
+        read(&settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_file_that_will_not_do_is_named_without_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mine.toml");
+        assert!(problem(&file).starts_with("mine.toml: cannot be read: "), "{}", problem(&file));
+        fs::write(&file, "fallback = 1").unwrap();
+        assert!(problem(&file).starts_with("mine.toml:1: fallback: "), "{}", problem(&file));
+        fs::write(&file, b"# \xff").unwrap();
+        assert_eq!(problem(&file), "mine.toml: not UTF-8 text");
+        fs::write(&file, "#".repeat(FILE_BYTES + 1)).unwrap();
+        assert_eq!(problem(&file), "mine.toml: larger than 1048576 bytes");
+        let name = folder.path().file_name().unwrap().to_string_lossy();
+        assert_eq!(problem(folder.path()), format!("{name}: not a regular file"));
+    }
+
+    #[test]
+    fn a_file_as_large_as_allowed_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "#".repeat(FILE_BYTES)).unwrap();
+        let settings =
+            DegradationSettings { replies: Some(file.path().to_owned()), ..DegradationSettings::default() };
+        assert!(read(&settings).is_ok());
+    }
+}

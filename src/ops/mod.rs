@@ -1,0 +1,6 @@
+//! What watches over the rest: rebuilding of actors, the service's state and its history. It may see the actors; only the application and the
+//! web see it.
+
+pub mod mode;
+pub mod status;
+pub mod supervisor;

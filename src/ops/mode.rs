@@ -1,0 +1,116 @@
+//! The service's mode from its providers' vitals, and the holds that keep a flapping provider from flapping every page. Pure.
+
+use std::time::Duration;
+
+use crate::chat::{At, Mode, ProviderState};
+use crate::provider::backend::Vitals;
+
+/// How long a worse mode must last before it is shown.
+pub const HOLD_DOWN: Duration = Duration::from_secs(2);
+
+/// How long a better mode must last before it is shown.
+pub const HOLD_UP: Duration = Duration::from_secs(10);
+
+/// Whether a provider can be asked. A full one counts as one that can: it works.
+pub fn can_be_asked(vitals: &Vitals, now: At) -> bool {
+    vitals.state == ProviderState::Closed && vitals.retry_at.is_none_or(|at| at <= now)
+}
+
+/// The mode as it is at this moment: normal where the first enabled provider can be asked, an outage where none can.
+pub fn mode_of<'a>(vitals: impl IntoIterator<Item = &'a Vitals>, now: At) -> Mode {
+    let enabled = vitals.into_iter().filter(|one| one.state != ProviderState::Disabled);
+    match enabled.map(|one| can_be_asked(one, now)).enumerate().find(|(_, can)| *can) {
+        Some((0, _)) => Mode::Normal,
+        Some(_) => Mode::Degraded,
+        None => Mode::Outage,
+    }
+}
+
+/// The mode that is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held {
+    shown: Mode,
+    /// Since when another one than the shown is seen, and whether it is worse.
+    other: Option<(Duration, bool)>,
+}
+
+impl Held {
+    /// Takes note of the mode that is seen at `now`, and says which is to be shown.
+    pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {
+        let worse = seen > self.shown;
+        let since = match self.other {
+            _ if seen == self.shown => {
+                self.other = None;
+                return self.shown;
+            }
+            Some((since, before)) if before == worse => since,
+            _ => now,
+        };
+        self.other = Some((since, worse));
+        let hold = if worse { HOLD_DOWN } else { HOLD_UP };
+        if now.saturating_sub(since) >= hold {
+            self.shown = seen;
+            self.other = None;
+        }
+        self.shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: At = At(1_000);
+
+    fn vitals(state: ProviderState) -> Vitals {
+        Vitals { state, ..Vitals::default() }
+    }
+
+    #[test]
+    fn the_first_enabled_provider_makes_it_normal() {
+        use ProviderState::{Blocked, Closed, Disabled, HalfOpen, Open};
+        for (states, mode) in [
+            (&[Closed, Open][..], Mode::Normal),
+            (&[Disabled, Closed], Mode::Normal),
+            (&[Open, Closed], Mode::Degraded),
+            (&[HalfOpen, Blocked, Closed], Mode::Degraded),
+            (&[Open, HalfOpen, Blocked], Mode::Outage),
+            (&[Disabled], Mode::Outage),
+            (&[], Mode::Outage),
+        ] {
+            let all: Vec<_> = states.iter().copied().map(vitals).collect();
+            assert_eq!(mode_of(&all, NOW), mode, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_limit_being_waited_out_counts_as_not_to_be_asked() {
+        let mut limited = vitals(ProviderState::Closed);
+        limited.retry_at = Some(At(NOW.0 + 1));
+        assert_eq!(mode_of([&limited], NOW), Mode::Outage);
+        assert_eq!(mode_of([&limited], At(NOW.0 + 1)), Mode::Normal);
+    }
+
+    #[test]
+    fn changes_are_held_back() {
+        let at = Duration::from_millis;
+        let mut held = Held::default();
+        assert_eq!(held.see(Mode::Degraded, at(0)), Mode::Normal);
+        assert_eq!(held.see(Mode::Outage, at(1_999)), Mode::Normal);
+        assert_eq!(held.see(Mode::Outage, at(2_000)), Mode::Outage, "worse since 0");
+        assert_eq!(held.see(Mode::Degraded, at(3_000)), Mode::Outage);
+        assert_eq!(held.see(Mode::Outage, at(9_000)), Mode::Outage, "begins anew");
+        assert_eq!(held.see(Mode::Normal, at(10_000)), Mode::Outage);
+        assert_eq!(held.see(Mode::Degraded, at(19_999)), Mode::Outage);
+        assert_eq!(held.see(Mode::Normal, at(20_000)), Mode::Normal, "better since 10 s");
+    }
+
+    #[test]
+    fn a_flapping_provider_shows_nothing() {
+        let mut held = Held::default();
+        for second in 0..60 {
+            let seen = if second % 2 == 0 { Mode::Outage } else { Mode::Normal };
+            assert_eq!(held.see(seen, Duration::from_secs(second)), Mode::Normal);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a breaker remembers, what it forgets, and whom it believes.
+
+use super::*;
+
+#[test]
+fn verdicts_of_an_older_generation_change_nothing() {
+    let later: [fn(&mut Bench); 6] = [
+        |bench| bench.opens_by_five(),
+        |bench| {
+            bench.opens_by_five();
+            bench.pass(s(10));
+            bench.breaker.tick(bench.now);
+        },
+        |bench| {
+            bench.opens_by_five();
+            bench.pass(s(10));
+            bench.probe(Verdict::Whole);
+        },
+        |bench| assert!(bench.visit(failed(Fault::Unauthorized)).is_some()),
+        |bench| assert!(bench.breaker.reset(bench.now).is_none()),
+        |bench| {
+            // Rebuilt from what was kept, with the tickets of the one before still in flight.
+            bench.opens_by_five();
+            let saved = bench.view().saved().unwrap();
+            bench.breaker = Breaker::restored(Rules::default(), bench.now, saved);
+        },
+    ];
+    let verdicts = [
+        Verdict::Whole,
+        Verdict::Abandoned,
+        failed(Fault::Reset),
+        broke(Fault::Reset),
+        failed(Fault::Unauthorized),
+        failed_asking(Fault::RateLimited, Some(s(600))),
+    ];
+    for (number, later) in later.into_iter().enumerate() {
+        let mut bench = Bench::new(Rules::default());
+        let old: Vec<_> = (0..60).map(|_| bench.ticket(Who::Visitor)).collect();
+        later(&mut bench);
+        let before = bench.view();
+        for (ticket, verdict) in old.into_iter().zip(verdicts.into_iter().cycle()) {
+            assert_eq!(bench.breaker.first_token(ticket, s(90), bench.now, EVEN), None);
+            assert_eq!(bench.settle(ticket, verdict), None);
+        }
+        assert_eq!(bench.view(), before, "scene {number}");
+        if before.state == ProviderState::Closed {
+            bench.opens_by_five();
+        }
+    }
+}
+
+#[test]
+fn what_was_saved_comes_back_open_or_half_open_and_never_closed() {
+    let now = s(1_000);
+    for (strikes, until, blocked, state, waits) in [
+        (0, 1_005, false, ProviderState::Open, Some(5)),
+        (3, 1_005, false, ProviderState::Open, Some(5)),
+        (0, 900, false, ProviderState::HalfOpen, None),
+        (0, 1_000, false, ProviderState::HalfOpen, None),
+        (0, 1_000_000_000, false, ProviderState::Open, Some(86_400)),
+        (0, 1_030, true, ProviderState::Blocked, Some(30)),
+        (0, 900, true, ProviderState::Blocked, None),
+    ] {
+        let saved = Saved { strikes, until: s(until), blocked, fault: Some(Fault::QuotaSpent) };
+        let breaker = Breaker::restored(Rules::default(), now, saved);
+        let mut bench = Bench { breaker, now };
+        assert_eq!((bench.state(), bench.waits()), (state, waits.map(s)), "{saved:?}");
+        assert_eq!(bench.view().cause, Some(Cause::Told));
+        assert_eq!(bench.view().fault, Some(Fault::QuotaSpent));
+        assert!(bench.refused(Who::Visitor));
+        bench.pass(s(waits.unwrap_or(0)));
+        let kept = bench.view().saved().unwrap();
+        assert_eq!((kept.blocked, kept.fault), (blocked, saved.fault));
+        if !blocked {
+            assert_eq!(kept.strikes, strikes);
+            bench.probe(failed(Fault::Reset)).unwrap();
+            assert_eq!(bench.view().strikes, strikes + 1);
+        }
+    }
+    assert_eq!(Breaker::new(Rules::default()).view(now).saved(), None);
+}
+
+#[test]
+fn only_a_closed_breaker_believes_others() {
+    let saved = |now| Saved { strikes: 1, until: now + s(7), blocked: false, fault: None };
+    let mut bench = Bench::new(Rules::default());
+    let under_way = bench.ticket(Who::Visitor);
+    let told = bench.breaker.adopt(saved(bench.now), bench.now).unwrap();
+    assert_eq!((told.to, told.retry_at), (ProviderState::Open, Some(bench.now + s(7))));
+    assert_eq!(bench.settle(under_way, Verdict::Whole), None);
+    for mut bench in [bench, Bench::half_open(Rules::default()), Bench::blocked(Rules::default())] {
+        let before = bench.view();
+        assert_eq!(bench.breaker.adopt(saved(bench.now), bench.now), None);
+        assert_eq!(bench.view(), before);
+    }
+}
+
+#[test]
+fn a_reset_closes_it_and_forgets() {
+    for mut bench in [
+        Bench::opened(Rules::default()),
+        Bench::half_open(Rules::default()),
+        Bench::blocked(Rules::default()),
+    ] {
+        let to = bench.breaker.reset(bench.now).unwrap().to;
+        assert_eq!(to, ProviderState::Closed);
+        assert!(!bench.refused(Who::Visitor));
+        assert_eq!(bench.view(), View { since: bench.now, ..Breaker::new(Rules::default()).view(bench.now) });
+    }
+    let mut held = Bench::new(Rules::default());
+    held.visit(failed_asking(Fault::RateLimited, Some(s(30))));
+    (0..4).for_each(|_| assert!(held.refused(Who::Visitor)));
+    assert_eq!(held.breaker.reset(held.now), None, "it was closed");
+    held.opens_by_five();
+}
+
+#[test]
+fn new_rules_hold_at_once_and_keep_the_state() {
+    let mut bench = Bench::opened(Rules::default());
+    bench.breaker.set_rules(Rules { open_for: s(3), probes: 2, ..visitors_probe() });
+    assert_eq!(bench.waits(), Some(s(10)));
+    bench.pass(s(10));
+    assert_eq!(bench.visit(Verdict::Whole), None);
+    // One good probe of two, and now one is enough: the next decides.
+    bench.breaker.set_rules(Rules::default());
+    assert_eq!(bench.breaker.due(bench.now), Some(bench.now));
+    assert_eq!(bench.probe(Verdict::Whole).unwrap().to, ProviderState::Closed);
+
+    let mut bench = Bench::new(Rules::default());
+    (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
+    bench.breaker.set_rules(Rules { consecutive_failures: 3, ..Rules::default() });
+    let limit = failed_asking(Fault::RateLimited, Some(s(2)));
+    assert_eq!(bench.visit(limit), None, "four are too many, but a limit does not count to them");
+    bench.breaker.set_rules(Rules { window: s(30), ..Rules::default() });
+    assert_eq!(bench.waits(), Some(s(2)), "a hold stays");
+    bench.pass(s(2));
+    bench.opens_by_five();
+}
+
+#[test]
+fn tickets_of_a_lost_breaker_mean_nothing_to_its_successor() {
+    // The old one has been through as many states as the new one will have been.
+    let mut bench = Bench::half_open(Rules::default());
+    let saved = bench.view().saved().unwrap();
+    bench.probe(Verdict::Whole).unwrap();
+    let old = [(); 5].map(|()| bench.ticket(Who::Visitor));
+    bench.pass(s(1));
+    bench.breaker = Breaker::restored(Rules::default(), bench.now, saved);
+    bench.probe(Verdict::Whole).unwrap();
+    for ticket in old {
+        assert_eq!(bench.settle(ticket, failed(Fault::Reset)), None);
+    }
+    bench.opens_by_five();
+}

@@ -1,0 +1,280 @@
+//! What opens it, what blocks it, what holds it, and for how long.
+
+use super::*;
+
+#[test]
+fn five_hard_failures_in_a_row_open_it() {
+    for fault in faults(Weight::Hard) {
+        let mut bench = Bench::new(Rules::default());
+        (0..4).for_each(|_| assert_eq!(bench.visit(failed(fault)), None));
+        let expected = Transition {
+            from: ProviderState::Closed,
+            to: ProviderState::Open,
+            retry_at: Some(bench.now + s(10)),
+            fault: Some(fault),
+            cause: Some(Cause::Run),
+        };
+        assert_eq!(bench.visit(failed(fault)), Some(expected));
+    }
+}
+
+#[test]
+fn a_first_token_ends_the_run() {
+    let mut bench = Bench::new(Rules { min_calls: 1_000, ..Rules::default() });
+    for _ in 0..20 {
+        (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
+        let under_way = bench.ticket(Who::Visitor);
+        bench.breaker.first_token(under_way, s(0), bench.now, EVEN);
+    }
+}
+
+#[test]
+fn a_rate_limit_neither_lengthens_the_run_nor_ends_it() {
+    let mut bench = Bench::new(Rules { min_calls: 1_000, ..Rules::default() });
+    (0..100).for_each(|_| assert_eq!(bench.visit(failed(Fault::RateLimited)), None));
+    (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
+    assert_eq!(bench.visit(failed(Fault::RateLimited)), None);
+    assert_eq!(bench.visit(failed(Fault::Reset)).unwrap().cause, Some(Cause::Run));
+}
+
+#[test]
+fn half_of_ten_in_the_window_open_it() {
+    // (good ones, seconds, then failures one by one, the one that opens it)
+    for (good, pause, opens_at) in [
+        (5, 0, Some(5)),
+        (6, 0, Some(6)),
+        (20, 0, None),
+        (20, 54, None),
+        (20, 60, Some(10)),
+        (0, 0, Some(10)),
+    ] {
+        for fault in [Fault::RateLimited, Fault::ServerError] {
+            let rules = Rules { consecutive_failures: 1_000, ..Rules::default() };
+            let mut bench = Bench::new(rules);
+            (0..good).for_each(|_| assert_eq!(bench.visit(Verdict::Whole), None));
+            bench.pass(s(pause));
+            let opened = (1..=19).find(|_| {
+                let transition = bench.visit(failed(fault));
+                transition.is_some_and(|to| to.cause == Some(Cause::Rate))
+            });
+            assert_eq!(opened, opens_at, "{good} good ones, {pause} s, {fault}");
+        }
+    }
+}
+
+#[test]
+fn good_and_bad_in_turns_open_it() {
+    let mut bench = Bench::new(Rules::default());
+    let calls = [Verdict::Whole, failed(Fault::ServerError)].into_iter().cycle();
+    let opened = calls.take(20).position(|verdict| bench.visit(verdict).is_some());
+    assert_eq!(opened, Some(9));
+}
+
+#[test]
+fn what_says_nothing_of_health_counts_nothing() {
+    let nothing: Vec<_> = faults(Weight::Nothing).map(failed).chain([Verdict::Abandoned]).collect();
+    let mut bench = Bench::new(Rules::default());
+    let all = || nothing.iter().copied().cycle().take(100);
+    all().for_each(|verdict| assert_eq!(bench.visit(verdict), None));
+    // Neither do they end a run or thin a rate.
+    (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
+    all().for_each(|verdict| assert_eq!(bench.visit(verdict), None));
+    assert!(bench.visit(failed(Fault::Reset)).is_some());
+}
+
+#[test]
+fn answers_that_break_have_limits_of_their_own() {
+    let (whole, broken) = (Verdict::Whole, broke(Fault::Truncated));
+    let limited = broke(Fault::RateLimited);
+    for (ends, opens) in [
+        (vec![broken, broken, broken], true),
+        (vec![broken, broken, whole, broken, broken], false),
+        (vec![broken, limited, broken, limited], false),
+        (vec![broken, limited, broken, limited, broken], true),
+        (vec![broken, Verdict::Abandoned, broken, broke(Fault::Diverged), broken], true),
+        // Three of ten, and fewer than ten.
+        ([vec![whole; 6], vec![broken, broken, whole, broken]].concat(), true),
+        ([vec![whole; 5], vec![broken, broken, whole, broken]].concat(), false),
+        ([vec![whole; 7], vec![limited; 3]].concat(), true),
+        ([vec![whole; 8], vec![limited; 3]].concat(), false),
+    ] {
+        let mut bench = Bench::new(Rules::default());
+        let last = ends.iter().map(|end| bench.visit(*end)).collect::<Vec<_>>();
+        let (last, before) = last.split_last().unwrap();
+        assert!(before.iter().all(Option::is_none), "{ends:?}");
+        let cause = last.map(|to| to.cause);
+        assert_eq!(cause, opens.then_some(Some(Cause::Streams)), "{ends:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_broke_is_a_call_that_went_well() {
+    let rules = Rules { stream_failure_rate: 2.0, ..Rules::default() };
+    let mut bench = Bench::new(rules);
+    // Two in a row break, ever again: the streams' run ends with a whole one, and the calls have no failure at all.
+    for _ in 0..50 {
+        for end in [broke(Fault::Reset), broke(Fault::Reset), Verdict::Whole] {
+            assert_eq!(bench.visit(end), None);
+        }
+    }
+    (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
+    assert_eq!(bench.visit(broke(Fault::Reset)), None);
+    (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
+}
+
+#[test]
+fn a_refused_key_and_a_spent_quota_block_at_once() {
+    for fault in faults(Weight::Block) {
+        for verdict in [failed(fault), broke(fault)] {
+            let mut bench = Bench::new(Rules::default());
+            let transition = bench.visit(verdict).unwrap();
+            assert_eq!((transition.to, transition.fault), (ProviderState::Blocked, Some(fault)));
+            assert_eq!(transition.cause, Some(Cause::Key));
+            assert_eq!(bench.waits(), Some(s(60)));
+        }
+    }
+}
+
+/// Calls twice a second, each with a first token after so long, until one opens it; at most for so long.
+fn first_tokens(bench: &mut Bench, latency: Duration, time: Duration) -> Option<Transition> {
+    let end = bench.now + time;
+    while bench.now < end {
+        let ticket = bench.ticket(Who::Visitor);
+        if let Some(transition) = bench.breaker.first_token(ticket, latency, bench.now, EVEN) {
+            return Some(transition);
+        }
+        bench.settle(ticket, Verdict::Whole);
+        bench.pass(Duration::from_millis(500));
+    }
+    None
+}
+
+#[test]
+fn slow_first_tokens_open_it_and_once_closed_again_are_what_is_usual() {
+    let mut bench = Bench::new(Rules::default());
+    let (fast, slow) = (Duration::from_millis(300), s(3));
+    assert_eq!(first_tokens(&mut bench, fast, s(120)), None);
+    let transition = first_tokens(&mut bench, slow, s(60)).unwrap();
+    assert_eq!((transition.to, transition.fault), (ProviderState::Open, None));
+    assert_eq!(transition.cause, Some(Cause::Slow));
+    bench.pass(s(10));
+    assert_eq!(bench.probe(Verdict::Whole).unwrap().to, ProviderState::Closed);
+    assert_eq!(first_tokens(&mut bench, slow, s(600)), None);
+    assert!(first_tokens(&mut bench, 10 * slow, s(60)).is_some());
+}
+
+#[test]
+fn open_time_doubles_to_its_max_within_a_fifth() {
+    let rules = Rules::default();
+    let ms = Duration::from_millis;
+    for (strikes, least, even, most) in [
+        (0, 8_000, 10_000, 12_000),
+        (1, 16_000, 20_000, 24_000),
+        (2, 20_000, 22_500, 25_000),
+        (3, 20_000, 22_500, 25_000),
+        (u32::MAX, 20_000, 22_500, 25_000),
+    ] {
+        for (chance, expected) in [(0.0, least), (EVEN, even), (1.0, most)] {
+            let time = rules.open_time(strikes, chance);
+            assert_eq!(time, ms(expected), "{strikes} strikes, chance {chance}");
+        }
+    }
+}
+
+#[test]
+fn a_retry_after_is_a_floor_of_the_open_time() {
+    // (fault of the failed probe, Retry-After in seconds, open time in milliseconds, at an even chance: one strike, so 20 s
+    // by itself, and a second more on what was asked for)
+    for (fault, asked, time) in [
+        (Fault::ServerError, None, 20_000),
+        (Fault::ServerError, Some(0), 20_000),
+        (Fault::ServerError, Some(5), 20_000),
+        (Fault::ServerError, Some(60), 61_000),
+        (Fault::ServerError, Some(1_000_000_000), 301_000),
+        (Fault::RateLimited, Some(600), 601_000),
+        (Fault::RateLimited, Some(1_000_000_000), 86_401_000),
+        (Fault::Overloaded, Some(600), 601_000),
+    ] {
+        let mut bench = Bench::half_open(Rules::default());
+        bench.probe(failed_asking(fault, asked.map(s))).unwrap();
+        assert_eq!(bench.waits(), Some(Duration::from_millis(time)), "{fault}, {asked:?}");
+    }
+}
+
+#[test]
+fn a_rate_limit_is_waited_out_while_closed() {
+    for fault in [Fault::RateLimited, Fault::Overloaded] {
+        for (asked, held) in
+            [(None, None), (Some(0), None), (Some(30), Some(30)), (Some(1_000_000_000), Some(86_400))]
+        {
+            let mut bench = Bench::new(Rules::default());
+            assert_eq!(bench.visit(failed_asking(fault, asked.map(s))), None);
+            assert_eq!(bench.state(), ProviderState::Closed);
+            assert_eq!(bench.waits(), held.map(s), "{fault}, {asked:?}");
+            let refusal = bench.breaker.admit(bench.now, Who::Visitor).err();
+            assert_eq!(refusal.and_then(|no| no.retry_at), held.map(|held| bench.now + s(held)));
+            bench.pass(s(held.unwrap_or(0)));
+            assert!(!bench.refused(Who::Visitor));
+            assert_eq!(bench.waits(), None);
+        }
+    }
+    let mut bench = Bench::new(Rules::default());
+    bench.visit(failed_asking(Fault::ServerError, Some(s(30))));
+    assert!(!bench.refused(Who::Visitor), "only limits are waited out");
+}
+
+#[test]
+fn the_longest_wait_asked_for_counts_and_good_ends_do_not_shorten_it() {
+    let mut bench = Bench::new(Rules::default());
+    let tickets = [(); 4].map(|()| bench.ticket(Who::Visitor));
+    let limits = [30, 40, 10].map(|asked| failed_asking(Fault::RateLimited, Some(s(asked))));
+    for (ticket, verdict) in tickets.into_iter().zip(limits.into_iter().chain([Verdict::Whole])) {
+        assert_eq!(bench.settle(ticket, verdict), None);
+    }
+    assert_eq!(bench.waits(), Some(s(40)));
+}
+
+#[test]
+fn a_hold_lasts_when_the_breaker_opens_under_it() {
+    let mut bench = Bench::new(Rules::default());
+    let tickets = [(); 5].map(|()| bench.ticket(Who::Visitor));
+    bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
+    let last = tickets.map(|ticket| bench.settle(ticket, failed(Fault::Reset))).into_iter().last();
+    assert_eq!(last.flatten().unwrap().to, ProviderState::Open);
+    assert_eq!(bench.waits(), Some(s(40)));
+}
+
+#[test]
+fn a_hold_lasts_when_slow_first_tokens_open_it() {
+    let mut bench = Bench::new(Rules::default());
+    assert_eq!(first_tokens(&mut bench, Duration::from_millis(300), s(60)), None);
+    let slow: Vec<_> = (0..40).map(|_| bench.ticket(Who::Visitor)).collect();
+    bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
+    let first_token = |ticket: &Ticket| bench.breaker.first_token(*ticket, s(3), bench.now, EVEN);
+    let opened = slow.iter().find_map(first_token).unwrap();
+    assert_eq!((opened.cause, bench.waits()), (Some(Cause::Slow), Some(s(40))));
+}
+
+#[test]
+fn limits_that_make_no_sense_do_no_harm() {
+    let rules = Rules {
+        consecutive_failures: 0,
+        failure_rate: f64::NAN,
+        min_calls: 0,
+        window: Duration::ZERO,
+        slow_factor: f64::NAN,
+        slow_rate: -1.0,
+        stream_failure_rate: f64::INFINITY,
+        open_for: Duration::MAX,
+        open_max: Duration::MAX / 4,
+        blocked_for: Duration::MAX,
+        probes: 0,
+        recovery_probe: true,
+        probe_lease: Duration::MAX,
+    };
+    let mut bench = Bench::new(rules);
+    (0..100).for_each(|_| assert_eq!(bench.visit(Verdict::Whole), None));
+    assert_eq!(bench.visit(failed(Fault::Reset)).unwrap().to, ProviderState::Open);
+    bench.now = Duration::MAX / 2;
+    assert_eq!(bench.probe(Verdict::Whole).unwrap().to, ProviderState::Closed);
+}

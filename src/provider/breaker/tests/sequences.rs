@@ -1,0 +1,264 @@
+//! Random sequences of calls: the breaker against the model, and what must hold whatever the model says.
+
+use proptest::prelude::*;
+
+use super::model::{Call, Expected, Model};
+use super::steps::{Step, any_rules, ms, steps};
+use super::*;
+
+/// A breaker and its model, side by side.
+struct Pair {
+    rules: Rules,
+    breaker: Breaker,
+    model: Model,
+    now: Duration,
+    admitted: usize,
+    flying: Vec<Flight>,
+}
+
+#[derive(Clone, Copy)]
+struct Flight {
+    call: Call,
+    ticket: Ticket,
+    started: bool,
+    /// For a probe, until when it holds its place.
+    lease_ends: Option<Duration>,
+}
+
+impl Pair {
+    fn new(rules: Rules) -> Self {
+        Self {
+            breaker: Breaker::new(rules.clone()),
+            model: Model::new(rules.clone()),
+            rules,
+            now: Duration::ZERO,
+            admitted: 0,
+            flying: Vec::new(),
+        }
+    }
+
+    fn state(&self) -> ProviderState {
+        self.breaker.view(self.now).state
+    }
+
+    fn step(&mut self, step: Step, chance: f64) {
+        let before = self.breaker.view(self.now);
+        match step {
+            Step::Pass(time) => self.now += time,
+            Step::Tick => {
+                self.breaker.tick(self.now);
+                self.model.tick(self.now);
+            }
+            Step::Reset => {
+                self.breaker.reset(self.now);
+                self.model.enters(ProviderState::Closed, Duration::ZERO);
+                self.model.strikes = 0;
+            }
+            Step::Admit(who) => self.admit(who),
+            Step::FirstToken(which, latency) => {
+                let Some(flight) = which.checked_rem(self.flying.len()).map(|at| &mut self.flying[at]) else {
+                    return;
+                };
+                if std::mem::replace(&mut flight.started, true) {
+                    return;
+                }
+                let Flight { call, ticket, .. } = *flight;
+                let stale = call.phase != self.model.number;
+                let expected = self.model.first_token(call, latency, self.now);
+                let transition = self.breaker.first_token(ticket, latency, self.now, chance);
+                self.compare(expected, transition);
+                assert!(!stale || self.breaker.view(self.now) == before);
+            }
+            Step::Settle(which, verdict) => {
+                let Some(at) = which.checked_rem(self.flying.len()) else {
+                    return;
+                };
+                let flight = self.flying.swap_remove(at);
+                self.settle(flight, verdict, chance, before);
+            }
+        }
+        self.check();
+    }
+
+    fn admit(&mut self, who: Who) {
+        let id = self.admitted;
+        let expected = self.model.admits(who, self.now, id);
+        let ticket = self.breaker.admit(self.now, who);
+        assert_eq!(ticket.is_ok(), expected, "{who:?} at {:?}, {:?}", self.now, self.breaker);
+        let view = self.breaker.view(self.now);
+        match ticket {
+            Ok(ticket) => {
+                let probe = view.state != ProviderState::Closed;
+                self.admitted += 1;
+                self.flying.push(Flight {
+                    call: Call { id, phase: self.model.number },
+                    ticket,
+                    started: false,
+                    lease_ends: probe.then_some(self.now + self.rules.probe_lease),
+                });
+            }
+            Err(refusal) => assert_eq!((refusal.state, refusal.retry_at), (view.state, view.retry_at)),
+        }
+    }
+
+    fn settle(&mut self, flight: Flight, verdict: Verdict, chance: f64, before: View) {
+        let verdict = match verdict {
+            Verdict::Failed { fault, retry_after, .. } => {
+                Verdict::Failed { fault, retry_after, started: flight.started }
+            }
+            other => other,
+        };
+        let stale = flight.call.phase != self.model.number;
+        let expected = self.model.settle(flight.call, verdict, self.now);
+        let transition = self.breaker.settle(flight.ticket, verdict, self.now, chance);
+        self.compare(expected, transition);
+        assert!(!stale || self.breaker.view(self.now) == before, "a stale ticket changed something");
+        if transition.is_some_and(|to| to.to == ProviderState::Closed) {
+            assert!(flight.lease_ends.is_some() && verdict == Verdict::Whole, "closed without a good probe");
+        }
+    }
+
+    /// Does what happened fit what was expected? If so, the model takes over the moment that chance has drawn.
+    fn compare(&mut self, expected: Expected, transition: Option<Transition>) {
+        let view = self.breaker.view(self.now);
+        let at = view.retry_at.unwrap_or(self.now);
+        let hair = Duration::from_micros(1);
+        let within = |least: Duration, most: Duration| {
+            let wait = at - self.now;
+            assert!(wait + hair >= least && wait <= most + hair, "waits {wait:?}, not {least:?} to {most:?}");
+        };
+        let to = transition.map(|transition| transition.to);
+        if let Some(transition) = transition {
+            assert_eq!(transition.from, self.model.phase);
+            assert_eq!(
+                (transition.retry_at, transition.fault, transition.cause),
+                (view.retry_at, view.fault, view.cause)
+            );
+        }
+        match expected {
+            Expected::Nothing => assert_eq!(to, None),
+            Expected::Opens(cause, least, most) => {
+                assert_eq!((to, view.cause), (Some(ProviderState::Open), Some(cause)));
+                within(least, most);
+                self.model.enters(ProviderState::Open, at);
+            }
+            Expected::Blocks(least, most) => {
+                within(least, most);
+                if self.model.phase == ProviderState::Blocked {
+                    assert_eq!(to, None);
+                    self.model.retry_at = at;
+                } else {
+                    assert_eq!(to, Some(ProviderState::Blocked));
+                    self.model.enters(ProviderState::Blocked, at);
+                }
+            }
+            Expected::Closes => {
+                assert_eq!(to, Some(ProviderState::Closed));
+                self.model.enters(ProviderState::Closed, Duration::ZERO);
+                self.model.strikes = 0;
+            }
+        }
+    }
+
+    /// What holds at every moment.
+    fn check(&mut self) {
+        let now = self.now;
+        let view = self.breaker.view(now);
+        let phase = match self.model.phase {
+            ProviderState::Open if self.model.retry_at <= now => ProviderState::HalfOpen,
+            phase => phase,
+        };
+        let strikes = if phase == ProviderState::Blocked { 0 } else { self.model.strikes };
+        assert_eq!((view.state, view.strikes), (phase, strikes));
+        assert_eq!(view.retry_at, Some(self.model.retry_at).filter(|at| *at > now));
+
+        let probes = self.flying.iter().filter_map(|flight| flight.lease_ends).filter(|ends| *ends > now);
+        assert!(probes.count() <= self.rules.probes as usize, "too many probes in flight");
+
+        // The owner's timer does not spin: who has done all it can do is told of a later moment, or of none.
+        if view.state != ProviderState::Closed {
+            let mut breaker = self.breaker.clone();
+            while breaker.admit(now, Who::Probe).is_ok() {}
+            assert_ne!(breaker.due(now), Some(now));
+        }
+    }
+
+    /// From here on the provider is well, and its owner does what it is told. Admits a visitor in the end.
+    fn recovers(&mut self) {
+        for _ in 0..40 {
+            if self.state() == ProviderState::Closed {
+                assert!(self.breaker.admit(self.now, Who::Visitor).is_ok());
+                return;
+            }
+            let who = if let Some(due) = self.breaker.due(self.now) {
+                assert!(due >= self.now);
+                self.now = due;
+                Who::Probe
+            } else {
+                Who::Visitor
+            };
+            self.breaker.tick(self.now);
+            match self.breaker.admit(self.now, who) {
+                Ok(ticket) => {
+                    self.breaker.settle(ticket, Verdict::Whole, self.now, EVEN);
+                }
+                // Another visitor comes when it was said to be worth it, or some time later.
+                Err(refusal) => self.now = refusal.retry_at.unwrap_or(self.now + s(10)),
+            }
+        }
+        panic!("stuck: {:?}", self.breaker);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn does_what_the_model_does(rules in any_rules(), steps in steps(), chances in prop::collection::vec(0.0..=1.0, 1..20)) {
+        let mut pair = Pair::new(rules);
+        for (step, chance) in steps.into_iter().zip(chances.into_iter().cycle()) {
+            pair.step(step, chance);
+        }
+    }
+
+    /// Whatever happened, with calls still in flight: when all waits are over, time having jumped or not, it is tried and closes.
+    #[test]
+    fn is_never_stuck(rules in any_rules(), steps in steps(), jump in prop::sample::select(vec![0, 3_600, 90_000])) {
+        let mut pair = Pair::new(rules);
+        steps.into_iter().for_each(|step| pair.step(step, EVEN));
+        pair.now += s(jump);
+        let latest = pair.now + LONGEST_HOLD + s(3_600);
+        let view = pair.breaker.view(pair.now);
+        if view.state == ProviderState::Closed {
+            pair.now = view.retry_at.unwrap_or(pair.now);
+        }
+        pair.recovers();
+        prop_assert!(pair.now <= latest);
+    }
+
+    /// Calls that go well, or end through no fault of the provider, in any order and at any rate, never move it.
+    #[test]
+    fn without_failures_it_never_opens(
+        rules in any_rules(),
+        calls in prop::collection::vec((0u64..5_000, 0u64..1_000, 0usize..3), 0..300),
+    ) {
+        let mut breaker = Breaker::new(rules);
+        let mut now = Duration::ZERO;
+        for (time, latency, end) in calls {
+            now += ms(time);
+            let ticket = breaker.admit(now, Who::Visitor).unwrap();
+            prop_assert_eq!(breaker.first_token(ticket, ms(latency), now, EVEN), None);
+            let verdict = [Verdict::Whole, Verdict::Abandoned, broke(Fault::Diverged)][end];
+            prop_assert_eq!(breaker.settle(ticket, verdict, now, EVEN), None);
+        }
+    }
+
+    /// Open time without a word from the provider: within a fifth of what it should be, and never beyond its max.
+    #[test]
+    fn open_time_keeps_its_bounds(rules in any_rules(), strikes in 0u32..40, chance in 0.0..=1.0) {
+        let time = rules.open_time(strikes, chance).as_secs_f64();
+        let middle = (rules.open_for.as_secs_f64() * 2f64.powi(strikes as i32)).min(rules.open_max.as_secs_f64());
+        prop_assert!(time >= 0.8 * middle - 1e-6 && time <= 1.2 * middle + 1e-6);
+        prop_assert!(time <= rules.open_max.as_secs_f64());
+    }
+}

@@ -1,0 +1,91 @@
+//! What is done to breakers in random sequences.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What is done to a breaker next. Numbers choose among the calls in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Pass(Duration),
+    Admit(Who),
+    FirstToken(usize, Duration),
+    Settle(usize, Verdict),
+    Tick,
+    Reset,
+}
+
+pub(super) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let fault = prop_oneof![
+        10 => prop::sample::select(faults(Weight::Hard).collect::<Vec<_>>()),
+        4 => Just(Fault::RateLimited),
+        1 => prop::sample::select(faults(Weight::Block).collect::<Vec<_>>()),
+        2 => prop::sample::select(faults(Weight::Nothing).collect::<Vec<_>>()),
+    ];
+    let asked = prop_oneof![
+        12 => Just(None),
+        1 => prop::sample::select(vec![0, 5, 40, 1_000_000_000]).prop_map(|asked| Some(s(asked))),
+    ];
+    let verdict = prop_oneof![
+        6 => Just(Verdict::Whole),
+        2 => Just(Verdict::Abandoned),
+        6 => (fault, asked).prop_map(|(fault, asked)| failed_asking(fault, asked)),
+    ];
+    let who = prop_oneof![2 => Just(Who::Visitor), 1 => Just(Who::Probe)];
+    let step = prop_oneof![
+        10 => (0u64..1_500).prop_map(|time| Step::Pass(ms(time))),
+        2 => (0u64..30_000).prop_map(|time| Step::Pass(ms(time))),
+        1 => prop::sample::select(vec![0, 100, 3_600]).prop_map(|time| Step::Pass(s(time))),
+        30 => who.prop_map(Step::Admit),
+        12 => (any::<usize>(), prop::sample::select(vec![50, 300, 900, 1_000, 4_000]))
+            .prop_map(|(call, latency)| Step::FirstToken(call, ms(latency))),
+        24 => (any::<usize>(), verdict).prop_map(|(call, verdict)| Step::Settle(call, verdict)),
+        2 => Just(Step::Tick),
+    ];
+    // A reset is rare: it would hide all else.
+    let step = prop_oneof![400 => step, 1 => Just(Step::Reset)];
+    let steps = prop::collection::vec(step, 0..400);
+    (prop_oneof![Just(Vec::new()), slowing_down()], steps).prop_map(|(first, then)| [first, then].concat())
+}
+
+/// Calls that are fast at first and slow later on, with some of the other kind among them.
+fn slowing_down() -> impl Strategy<Value = Vec<Step>> {
+    let call = (100u64..2_000, 0u32..10);
+    let calls = || prop::collection::vec(call.clone(), 10..80);
+    let turn = |(time, one_in_ten): (u64, u32), usual, other| {
+        let latency = if one_in_ten == 0 { other } else { usual };
+        let first_token = Step::FirstToken(0, latency);
+        [Step::Pass(ms(time)), Step::Admit(Who::Visitor), first_token, Step::Settle(0, Verdict::Whole)]
+    };
+    (calls(), calls()).prop_map(move |(fast, slow)| {
+        let fast = fast.into_iter().flat_map(|call| turn(call, ms(300), s(4)));
+        let slow = slow.into_iter().flat_map(|call| turn(call, s(4), ms(300)));
+        fast.chain(slow).collect()
+    })
+}
+
+pub(super) fn any_rules() -> impl Strategy<Value = Rules> {
+    let rates = prop::sample::select(vec![0.3, 0.5, 0.8, 1.0]);
+    let counts = (1u32..=6, 1u32..=12, 1u32..=3, any::<bool>());
+    let times = (prop::sample::select(vec![10, 60]), 1u64..15, 5u64..40, 5u64..90);
+    (counts, times, rates.clone(), rates.clone(), rates).prop_map(|(counts, times, calls, streams, slow)| {
+        Rules {
+            consecutive_failures: counts.0,
+            min_calls: counts.1,
+            probes: counts.2,
+            recovery_probe: counts.3,
+            window: s(times.0),
+            open_for: s(times.1),
+            open_max: s(times.2),
+            blocked_for: s(times.3),
+            failure_rate: calls,
+            stream_failure_rate: streams,
+            slow_rate: slow,
+            ..Rules::default()
+        }
+    })
+}

@@ -1,0 +1,153 @@
+//! How long a provider asks to be left alone, in order of trust: `retry-after-ms`, `retry-after` in seconds or as a date, Google's
+//! `RetryInfo`, the words of the message, the reset of the limit that is spent.
+//!
+//! Whatever they say, the outcome lies between zero and a day: a date that is past and a negative number are zero, rubbish is
+//! passed over.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::chat::{At, Fault};
+
+use super::complaint::Complaint;
+
+/// The longest wait that is believed, in seconds: a day.
+const LONGEST_S: f64 = 86_400.0;
+
+/// Looks up a header by its lower-case name.
+pub(super) type Header<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The hint of an answer that means `fault`, which must be one that time can heal.
+pub(super) fn hint(header: Header<'_>, complaint: &Complaint, fault: Fault, now: At) -> Option<Duration> {
+    let limited = fault == Fault::RateLimited;
+    let busy = limited || matches!(fault, Fault::Overloaded | Fault::QuotaSpent);
+    if !busy && fault != Fault::ServerError {
+        return None;
+    }
+    retry_after(header, now)
+        .or_else(|| retry_info(&complaint.error))
+        .or_else(|| worded(&complaint.message).filter(|_| busy))
+        .or_else(|| spent_limit(header, now).filter(|_| limited))
+}
+
+fn retry_after(header: Header<'_>, now: At) -> Option<Duration> {
+    let number = |name| header(name).and_then(|value| value.trim().parse::<f64>().ok());
+    number("retry-after-ms")
+        .and_then(|ms| clamped(ms / 1000.0))
+        .or_else(|| number("retry-after").and_then(clamped))
+        .or_else(|| {
+            let value = header("retry-after")?;
+            match httpdate::parse_http_date(value.trim()) {
+                Ok(date) => until(At::from_system(date), now),
+                Err(_) => span(&value).and_then(clamped),
+            }
+        })
+}
+
+/// Gemini's `error.details[]` of type `google.rpc.RetryInfo`: a duration as text, or as seconds and nanoseconds.
+fn retry_info(error: &Value) -> Option<Duration> {
+    let details = error.get("details")?.as_array()?;
+    let info = details.iter().find(|detail| {
+        let kind = detail.get("@type").and_then(Value::as_str);
+        kind.is_some_and(|kind| kind.ends_with("google.rpc.RetryInfo"))
+    })?;
+    let delay = info.get("retryDelay")?;
+    if let Some(text) = delay.as_str() {
+        return span(text).and_then(clamped);
+    }
+    // Protobuf writes 64-bit numbers as text in JSON.
+    let number = |key| match delay.get(key) {
+        Some(Value::String(text)) => text.parse::<f64>().ok(),
+        Some(number) => number.as_f64(),
+        None => None,
+    };
+    let seconds = number("seconds");
+    let nanos = number("nanos");
+    seconds.or(nanos)?;
+    clamped(seconds.unwrap_or_default() + nanos.unwrap_or_default() / 1e9)
+}
+
+/// "Please retry in 58.2s", "Please retry after 45 seconds", "Please try again in 6m0s".
+fn worded(message: &str) -> Option<Duration> {
+    const OPENINGS: [&str; 3] = ["retry in ", "retry after ", "try again in "];
+    let lower = message.to_ascii_lowercase();
+    let told = OPENINGS.iter().find_map(|opening| {
+        let (_, after) = lower.split_once(opening)?;
+        span(after)
+    });
+    told.and_then(clamped)
+}
+
+/// When the limit that is spent fills up again. Where none is called spent, the soonest: the others may have room.
+fn spent_limit(header: Header<'_>, now: At) -> Option<Duration> {
+    let openai = ["requests", "tokens"].map(|limit| {
+        let reset = header(&format!("x-ratelimit-reset-{limit}"));
+        let left = header(&format!("x-ratelimit-remaining-{limit}"));
+        (reset.and_then(|reset| reset_in(&reset)), left)
+    });
+    let anthropic = ["requests", "tokens", "input-tokens", "output-tokens"].map(|limit| {
+        let reset = header(&format!("anthropic-ratelimit-{limit}-reset"));
+        let left = header(&format!("anthropic-ratelimit-{limit}-remaining"));
+        let date = reset.and_then(|reset| humantime::parse_rfc3339(reset.trim()).ok());
+        (date.and_then(|date| until(At::from_system(date), now)), left)
+    });
+    let limits: Vec<(Duration, bool)> = openai
+        .into_iter()
+        .chain(anthropic)
+        .filter_map(|(reset, left)| Some((reset?, left.is_some_and(|left| left.trim() == "0"))))
+        .collect();
+    let spent = limits.iter().filter(|(_, spent)| *spent);
+    let spent = spent.map(|(reset, _)| *reset).max();
+    spent.or_else(|| limits.iter().map(|(reset, _)| *reset).min())
+}
+
+/// A reset as a Go-style duration, or as plain seconds; a greater number is a moment in an unknown unit, not a wait.
+fn reset_in(text: &str) -> Option<Duration> {
+    let plain = text.trim().parse::<f64>().ok();
+    let plain = plain.filter(|seconds| (0.0..=LONGEST_S).contains(seconds));
+    plain.or_else(|| span(text)).and_then(clamped)
+}
+
+fn until(moment: At, now: At) -> Option<Duration> {
+    clamped(moment.since(now).as_secs_f64())
+}
+
+fn clamped(seconds: f64) -> Option<Duration> {
+    // A number too great for its type reads as infinite: as good as any other absurd one.
+    (!seconds.is_nan()).then(|| Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_S)))
+}
+
+/// The seconds of the duration that `text` begins with: "58.2s", "6m0s", "45 seconds", "850ms". A unit must be there.
+fn span(text: &str) -> Option<f64> {
+    let mut rest = text.trim_start();
+    let mut total = None;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, tail) = rest.split_at(digits.unwrap_or(rest.len()));
+        let Ok(number) = number.parse::<f64>() else {
+            return total;
+        };
+        let tail = tail.trim_start();
+        let letters = tail.find(|c: char| !c.is_alphabetic());
+        let (unit, tail) = tail.split_at(letters.unwrap_or(tail.len()));
+        let Some(seconds) = unit_s(unit) else {
+            return total;
+        };
+        total = Some(total.unwrap_or_default() + number * seconds);
+        rest = tail.trim_start();
+    }
+}
+
+fn unit_s(unit: &str) -> Option<f64> {
+    Some(match unit.to_lowercase().as_str() {
+        "ns" => 1e-9,
+        "us" | "µs" | "μs" => 1e-6,
+        "ms" | "millisecond" | "milliseconds" => 1e-3,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hour" | "hours" => 3_600.0,
+        "d" | "day" | "days" => LONGEST_S,
+        _ => return None,
+    })
+}

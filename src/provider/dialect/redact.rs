@@ -1,0 +1,89 @@
+//! Takes keys out of what a provider says: some repeat the key that they refuse.
+
+use secrecy::ExposeSecret;
+
+use super::model::Model;
+
+/// What stands in a key's place. Masking twice changes nothing.
+const MASK: &str = "***";
+
+/// How keys of the known vendors begin.
+const PREFIXES: [&str; 7] = ["sk-", "sk_", "pk-", "AIza", "gsk_", "xai-", "hf_"];
+
+/// The shortest text taken for a key: less is a placeholder such as "x", and masking it would garble every word.
+const SHORTEST: usize = 4;
+
+/// `text` without the provider's key, without the values of its configured headers, and without anything that looks like a key.
+pub(super) fn redact(text: &str, model: &Model) -> String {
+    let mut text = text.to_owned();
+    let key = model.key.as_ref().map(ExposeSecret::expose_secret);
+    let values = model.headers.iter().map(|(_, value)| value.as_str());
+    for secret in key.into_iter().chain(values).map(str::trim) {
+        if secret.len() >= SHORTEST {
+            text = text.replace(secret, MASK);
+        }
+    }
+    lookalikes(&text)
+}
+
+/// Masks words that begin like a vendor's key and words that follow "Bearer".
+fn lookalikes(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut bearer = false;
+    while !rest.is_empty() {
+        let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(length);
+        let masked = !word.is_empty() && (bearer || begins_like_a_key(word));
+        out.push_str(if masked { MASK } else { word });
+        let gap = after.find(is_word).unwrap_or(after.len());
+        let (between, after) = after.split_at(gap);
+        out.push_str(between);
+        bearer = word.eq_ignore_ascii_case("bearer");
+        rest = after;
+    }
+    out
+}
+
+fn begins_like_a_key(word: &str) -> bool {
+    let starts = |prefix: &str| word.len() > prefix.len() + 3 && word.starts_with(prefix);
+    PREFIXES.into_iter().any(starts)
+}
+
+/// Whether a key may contain `c`; the asterisk stands in half-masked ones.
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_masked_and_words_are_not() {
+        let model = Model {
+            key: Some("canary/key=1\n".into()),
+            headers: vec![("x-proxy-key".into(), "p4ssage-word".into())],
+            ..Model::default()
+        };
+        for (said, shown) in [
+            ("Incorrect API key provided: canary/key=1.", "Incorrect API key provided: ***."),
+            ("p4ssage-word is refused", "*** is refused"),
+            ("key sk-proj-abc***xyz; see docs", "key ***; see docs"),
+            ("url?key=AIzaSyA1234567&alt=sse", "url?key=***&alt=sse"),
+            ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+            ("'bearer' \"tok_1\" refused", "'bearer' \"***\" refused"),
+            ("task-force asks: risk-free? sk-", "task-force asks: risk-free? sk-"),
+            ("ключ sk-äbc не годится", "ключ sk-äbc не годится"),
+            ("", ""),
+        ] {
+            assert_eq!(redact(said, &model), shown);
+        }
+    }
+
+    #[test]
+    fn a_placeholder_key_garbles_nothing() {
+        let model = Model { key: Some("x".into()), ..Model::default() };
+        assert_eq!(redact("max exceeded", &model), "max exceeded");
+    }
+}

@@ -1,0 +1,204 @@
+//! Google's Gemini.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn streams_are_read() {
+    hold(
+        Kind::Gemini,
+        "gemini",
+        &[
+            ("whole.sse", "Hello, wörld!", Ok(Finish::Stop)),
+            ("thoughts.sse", "Hello", Ok(Finish::Stop)),
+            ("truncated.sse", "Hello", Err(Fault::Truncated)),
+            ("missing_parts.sse", "Hello", Ok(Finish::Stop)),
+            ("max_tokens.sse", "Hello, and", Ok(Finish::Length)),
+            ("max_tokens_without_text.sse", "", Err(Fault::Empty)),
+            ("safety.sse", "Take", Ok(Finish::ContentFilter)),
+            ("prompt_blocked.sse", "", Ok(Finish::ContentFilter)),
+            ("empty_stop.sse", "", Err(Fault::Empty)),
+            ("other.sse", "Hel", Err(Fault::ServerError)),
+            ("account_disabled.sse", "", Err(Fault::Unauthorized)),
+            ("unknown_finish.sse", "Hello", Ok(Finish::Stop)),
+            ("raw_error_after_stop.sse", "Hel", Err(Fault::Overloaded)),
+            ("raw_error_with_braces.sse", "Hel", Err(Fault::ServerError)),
+            ("error_event.sse", "Hel", Err(Fault::RateLimited)),
+            ("error_in_array.sse", "", Err(Fault::Overloaded)),
+            ("rubbish.sse", "Hel", Err(Fault::Malformed)),
+            ("whole.json", "Hello, world", Ok(Finish::Stop)),
+            ("whole_array.json", "Hello, world", Ok(Finish::Stop)),
+            ("error_200.json", "", Err(Fault::Unauthorized)),
+        ],
+    );
+    never_whole_before(Kind::Gemini, "gemini", "whole.sse", 2);
+}
+
+#[test]
+fn thoughts_are_progress_and_are_counted() {
+    let outcome = read_fixture(Kind::Gemini, "gemini", "thoughts.sse");
+    let usage = outcome.usage.unwrap();
+    assert!(outcome.thought);
+    assert_eq!((usage.input_tokens, usage.output_tokens), (4, 35));
+    assert!(!read_fixture(Kind::Gemini, "gemini", "whole.sse").thought);
+}
+
+#[test]
+fn a_missing_count_does_not_undo_an_earlier_one() {
+    let outcome = read_fixture(Kind::Gemini, "gemini", "missing_parts.sse");
+    assert_eq!(outcome.usage.unwrap().input_tokens, 4);
+}
+
+#[test]
+fn an_error_event_says_how_long_to_wait() {
+    let outcome = read_fixture(Kind::Gemini, "gemini", "error_event.sse");
+    let failure = outcome.verdict.unwrap_err();
+    assert_eq!(failure.retry_after, Some(Duration::from_millis(7_500)));
+}
+
+#[test]
+fn every_finish_reason_has_its_meaning() {
+    for (reason, end) in [
+        ("STOP", Ok(Finish::Stop)),
+        ("MAX_TOKENS", Ok(Finish::Length)),
+        ("CONTINUATION", Ok(Finish::Length)),
+        ("SAFETY", Ok(Finish::ContentFilter)),
+        ("RECITATION", Ok(Finish::ContentFilter)),
+        ("BLOCKLIST", Ok(Finish::ContentFilter)),
+        ("PROHIBITED_CONTENT", Ok(Finish::ContentFilter)),
+        ("SPII", Ok(Finish::ContentFilter)),
+        ("LANGUAGE", Ok(Finish::ContentFilter)),
+        ("IMAGE_SAFETY", Ok(Finish::ContentFilter)),
+        ("MODEL_ARMOR", Ok(Finish::ContentFilter)),
+        ("ESCALATION", Ok(Finish::ContentFilter)),
+        ("PUP_LIMITED_DISABLED", Err(Fault::Unauthorized)),
+        ("MALFORMED_FUNCTION_CALL", Err(Fault::ServerError)),
+        ("UNEXPECTED_TOOL_CALL", Err(Fault::ServerError)),
+        ("TOO_MANY_TOOL_CALLS", Err(Fault::ServerError)),
+        ("MALFORMED_RESPONSE", Err(Fault::ServerError)),
+        ("MISSING_THOUGHT_SIGNATURE", Err(Fault::ServerError)),
+        ("OTHER", Err(Fault::ServerError)),
+        ("FINISH_REASON_UNSPECIFIED", Err(Fault::Truncated)),
+        ("NEW_ONE", Ok(Finish::Stop)),
+    ] {
+        let data = json!({"candidates": [{"content": {"parts": [{"text": "a"}]}, "finishReason": reason}]});
+        let outcome = read(dialect(Kind::Gemini).as_ref(), &[("message".into(), data.to_string())]);
+        assert_eq!(outcome.verdict.map_err(|failure| failure.fault), end, "{reason}");
+    }
+}
+
+fn error(code: u16, status: &str, message: &str, details: Value) -> String {
+    json!({"error": {"code": code, "message": message, "status": status, "details": details}}).to_string()
+}
+
+#[test]
+fn errors_are_judged() {
+    let reason = |reason| json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com"}]);
+    let none = || json!([]);
+    for (code, status, message, details, fault) in [
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "API key not valid. Please pass a valid API key.",
+            reason("API_KEY_INVALID"),
+            Fault::Unauthorized,
+        ),
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "API key not valid. Please pass a valid API key.",
+            none(),
+            Fault::Unauthorized,
+        ),
+        (
+            400,
+            "FAILED_PRECONDITION",
+            "User location is not supported for the API use.",
+            none(),
+            Fault::Unauthorized,
+        ),
+        (400, "FAILED_PRECONDITION", "Please enable billing on your project.", none(), Fault::QuotaSpent),
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+            none(),
+            Fault::TooLong,
+        ),
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "Requests ending with a model turn are not supported",
+            none(),
+            Fault::BadRequest,
+        ),
+        (400, "INVALID_ARGUMENT", "Invalid value at 'contents'", none(), Fault::BadRequest),
+        (401, "UNAUTHENTICATED", "x", none(), Fault::Unauthorized),
+        (403, "PERMISSION_DENIED", "x", reason("SERVICE_DISABLED"), Fault::Unauthorized),
+        (404, "NOT_FOUND", "models/x is not found for API version v1beta", none(), Fault::Misconfigured),
+        (408, "x", "x", none(), Fault::ServerError),
+        (429, "RESOURCE_EXHAUSTED", "Resource has been exhausted", none(), Fault::RateLimited),
+        (429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted.", none(), Fault::QuotaSpent),
+        (499, "CANCELLED", "x", none(), Fault::ServerError),
+        (500, "INTERNAL", "x", none(), Fault::ServerError),
+        (502, "x", "x", none(), Fault::ServerError),
+        (503, "UNAVAILABLE", "The model is overloaded.", none(), Fault::Overloaded),
+        (504, "DEADLINE_EXCEEDED", "x", none(), Fault::ServerError),
+    ] {
+        let body = error(code, status, message, details);
+        judged(Kind::Gemini, &[(code, &body, fault), (code, &format!("[{body}]"), fault)]);
+        // Inside of a stream the code and the status word decide alike.
+        let mut reader = dialect(Kind::Gemini).reader();
+        let failure = reader.event("message", &body, &mut Vec::new()).unwrap_err();
+        assert_eq!(failure.fault, fault, "{body}");
+    }
+}
+
+#[test]
+fn the_quota_that_is_spent_decides_how_long_it_is() {
+    let wait = Some(Duration::from_secs(58));
+    for (id, value, fault) in [
+        ("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "15", Fault::RateLimited),
+        ("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "50", Fault::QuotaSpent),
+        ("GenerateContentInputTokensPerModelPerMinute-FreeTier", "0", Fault::QuotaSpent),
+    ] {
+        let details = json!([
+            {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaMetric": "m", "quotaId": id, "quotaValue": value}]},
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "58s"},
+        ]);
+        let body = error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota", details);
+        let failure = refused_with(Kind::Gemini, 429, &[], &body);
+        assert_eq!((failure.fault, failure.retry_after), (fault, wait), "{id}");
+    }
+}
+
+#[test]
+fn the_request_is_as_the_vendor_wants_it() {
+    let mut model = model();
+    model.temperature = Some(0.5);
+    let call = of(Kind::Gemini, model.clone()).request(&ask());
+    assert_eq!(call.path, "/v1beta/models/some-model:streamGenerateContent?alt=sse");
+    assert_eq!(header(&call, "x-goog-api-key"), Some(KEY));
+    let wanted = json!({
+        "systemInstruction": {"parts": [{"text": "Be kind."}]},
+        "contents": [
+            {"role": "user", "parts": [{"text": "Hi"}]},
+            {"role": "model", "parts": [{"text": "Hello"}]},
+            {"role": "user", "parts": [{"text": "How are you?"}]},
+        ],
+        "generationConfig": {"maxOutputTokens": 64, "temperature": 0.5},
+    });
+    assert_eq!(body(&call), wanted);
+    let plain = Ask { system: "".into(), ..ask() };
+    assert!(body(&dialect(Kind::Gemini).request(&plain)).get("systemInstruction").is_none());
+
+    model.api_version = "v1".into();
+    model.model = "tunedModels/my one?".into();
+    let dialect = of(Kind::Gemini, model);
+    let path = dialect.request(&ask()).path;
+    assert_eq!(path, "/v1/tunedModels/my%20one%3F:streamGenerateContent?alt=sse");
+    assert_eq!(dialect.listing().path, "/v1/models?pageSize=1");
+}

@@ -1,0 +1,88 @@
+//! Parameters that a server refuses are renamed or dropped, and remembered.
+
+use super::*;
+
+/// Sends, is refused with `body`, and says whether the dialect adapted and what it sends next.
+fn adapted(dialect: &dyn Dialect, sent: &Call, status: u16, said: &str) -> (bool, Value) {
+    let answer = Refused { status, header: &|_| None, body: said.as_bytes(), now: At(0) };
+    let adapted = dialect.adapt(sent, &answer);
+    (adapted, body(&dialect.request(&ask())))
+}
+
+#[test]
+fn a_refused_parameter_is_renamed_or_dropped_and_remembered() {
+    let dialect = of(Kind::Openai, Model { temperature: Some(0.2), ..model() });
+    let first = dialect.request(&ask());
+    let no_max = r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#;
+    let (again, next) = adapted(dialect.as_ref(), &first, 400, no_max);
+    assert!(again && next.get("max_tokens").is_none() && next["max_completion_tokens"] == 64);
+    // A turn that was under way meanwhile may ask again too; one that did not send it may not.
+    assert!(adapted(dialect.as_ref(), &first, 400, no_max).0);
+    let second = dialect.request(&ask());
+    assert!(!adapted(dialect.as_ref(), &second, 400, no_max).0);
+
+    let no_temperature = r#"{"error":{"message":"Unsupported value: 'temperature' does not support 0.2 with this model.","type":"invalid_request_error","param":"temperature","code":"unsupported_value"}}"#;
+    let (again, next) = adapted(dialect.as_ref(), &second, 400, no_temperature);
+    assert!(again && next.get("temperature").is_none());
+    let no_options = r#"{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}"#;
+    let (again, next) = adapted(dialect.as_ref(), &dialect.request(&ask()), 422, no_options);
+    assert!(again && next.get("stream_options").is_none());
+
+    // The limit is never left out: refused under both names, it stays.
+    let neither = r#"{"error":{"message":"Unrecognized request argument supplied: max_completion_tokens"}}"#;
+    let (again, next) = adapted(dialect.as_ref(), &dialect.request(&ask()), 400, neither);
+    assert!(!again && next["max_tokens"] == 64);
+}
+
+#[test]
+fn other_refusals_change_no_request() {
+    for (status, said) in [
+        (
+            400,
+            r#"{"error":{"message":"max_tokens is too large: 64","param":"max_tokens","code":"invalid_value"}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"Unsupported parameter: 'logprobs'","param":"logprobs","code":"unsupported_parameter"}}"#,
+        ),
+        (400, r#"{"error":{"message":"'max_tokens' is not supported: maximum context length is 10"}}"#),
+        (500, r#"{"error":{"message":"Unsupported parameter: 'max_tokens'","param":"max_tokens"}}"#),
+        (400, "Unsupported parameter: max_tokens"),
+        (400, ""),
+    ] {
+        let dialect = dialect(Kind::Openai);
+        let sent = dialect.request(&ask());
+        let before = body(&sent);
+        assert_eq!(adapted(dialect.as_ref(), &sent, status, said), (false, before), "{said}");
+    }
+}
+
+#[test]
+fn azure_learns_too() {
+    let dialect = dialect(Kind::Azure);
+    let sent = dialect.request(&ask());
+    let answer = Refused {
+        status: 400,
+        header: &|_| None,
+        body: br#"{"error":{"message":"Unrecognized request argument supplied: max_completion_tokens","type":"invalid_request_error","param":null,"code":null}}"#,
+        now: At(0),
+    };
+    assert!(dialect.adapt(&sent, &answer));
+    assert_eq!(body(&dialect.request(&ask()))["max_tokens"], 64);
+}
+
+#[test]
+fn a_model_without_temperature_is_asked_without() {
+    let dialect = of(Kind::Anthropic, Model { temperature: Some(0.5), ..model() });
+    let sent = dialect.request(&ask());
+    let answer = Refused {
+        status: 400,
+        header: &|_| None,
+        body: br#"{"type":"error","error":{"type":"invalid_request_error","message":"`temperature` is deprecated for this model."}}"#,
+        now: At(0),
+    };
+    assert!(dialect.adapt(&sent, &answer));
+    let next = dialect.request(&ask());
+    assert!(body(&next).get("temperature").is_none());
+    assert!(!dialect.adapt(&next, &answer));
+}

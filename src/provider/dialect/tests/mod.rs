@@ -1,0 +1,294 @@
+//! Every dialect against its fixtures and its table of errors. How bytes are cut into events is tested with the transport.
+
+mod anthropic;
+mod azure;
+mod gemini;
+mod hints;
+mod learning;
+mod ollama;
+mod openai;
+mod openai_errors;
+mod properties;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Call, Dialect, Kind, Model, Refused, of};
+use crate::chat::{Ask, At, Failure, Fault, Finish, Message, Role, Usage};
+use crate::provider::upstream::Step;
+
+const KINDS: [Kind; 5] = [Kind::Openai, Kind::Anthropic, Kind::Gemini, Kind::Azure, Kind::Ollama];
+
+const KEY: &str = "canary-key-0123456789";
+
+fn model() -> Model {
+    Model {
+        base_url: "https://models.example".into(),
+        model: "some-model".into(),
+        key: Some(KEY.into()),
+        ..Model::default()
+    }
+}
+
+fn dialect(kind: Kind) -> Box<dyn Dialect> {
+    of(kind, model())
+}
+
+fn ask() -> Ask {
+    let said = |role, text: &str| Message { role, text: text.into() };
+    Ask {
+        system: "Be kind.".into(),
+        messages: Arc::new([
+            said(Role::User, "Hi"),
+            said(Role::Assistant, "Hello"),
+            said(Role::User, "How are you?"),
+        ]),
+        max_tokens: 64,
+    }
+}
+
+fn body(call: &Call) -> Value {
+    serde_json::from_str(&call.body).unwrap()
+}
+
+fn header<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
+    let found = call.headers.iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// The events of a well-formed fixture. Lines that are no field are one more event, as the transport makes it of raw JSON.
+fn events(file: &str, text: &str) -> Vec<(String, String)> {
+    let message = |data: &str| ("message".to_owned(), data.to_owned());
+    if file.ends_with(".json") {
+        return vec![message(text)];
+    }
+    if file.ends_with(".ndjson") {
+        return text.lines().map(message).collect();
+    }
+    let event = |block: &str| {
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let name = field("event").unwrap_or("message").to_owned();
+        match field("data") {
+            Some(data) => Some((name, data.to_owned())),
+            None => (!block.starts_with(':')).then(|| (name, block.to_owned())),
+        }
+    };
+    let text = text.replace("\r\n", "\n");
+    text.split("\n\n").filter(|block| !block.trim().is_empty()).filter_map(event).collect()
+}
+
+fn fixtures(folder: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder)
+}
+
+/// What a caller makes of one answer.
+#[derive(Debug)]
+struct Heard {
+    text: String,
+    thought: bool,
+    usage: Option<Usage>,
+    verdict: Result<Finish, Failure>,
+}
+
+fn read<'a>(dialect: &dyn Dialect, events: impl IntoIterator<Item = &'a (String, String)>) -> Heard {
+    let mut reader = dialect.reader();
+    let mut steps = Vec::new();
+    let mut verdict = Ok(());
+    for (name, data) in events {
+        verdict = verdict.and_then(|()| reader.event(name, data, &mut steps));
+    }
+    let mut outcome = Heard {
+        text: String::new(),
+        thought: steps.contains(&Step::Thinking),
+        usage: None,
+        verdict: verdict.and_then(|()| reader.verdict()),
+    };
+    for step in steps {
+        match step {
+            Step::Text(text) => {
+                assert!(!text.is_empty());
+                outcome.text.push_str(&text);
+            }
+            Step::Usage(usage) => outcome.usage = Some(usage),
+            Step::Thinking => {}
+            Step::End(finish) => panic!("a reader pushed the end: {finish:?}"),
+        }
+    }
+    outcome
+}
+
+fn read_fixture(kind: Kind, folder: &str, file: &str) -> Heard {
+    let text = std::fs::read_to_string(fixtures(folder).join(file)).unwrap();
+    read(dialect(kind).as_ref(), &events(file, &text))
+}
+
+/// A fixture, the text that it shows, and how it ends.
+type Row = (&'static str, &'static str, Result<Finish, Fault>);
+
+/// Holds each fixture against its row.
+fn hold(kind: Kind, folder: &str, rows: &[Row]) {
+    let files: BTreeSet<String> = std::fs::read_dir(fixtures(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let listed: BTreeSet<String> = rows.iter().map(|(file, ..)| (*file).to_owned()).collect();
+    assert_eq!(files, listed, "every fixture has its row");
+    for (file, text, end) in rows {
+        let outcome = read_fixture(kind, folder, file);
+        let verdict = outcome.verdict.as_ref().map_err(|failure| failure.fault);
+        assert_eq!((outcome.text.as_str(), verdict.copied()), (*text, *end), "{folder}/{file}");
+    }
+}
+
+/// Cuts a good stream after each event: before its finish, which is event `finish` (from 0), it is never whole, and from then on it is.
+fn never_whole_before(kind: Kind, folder: &str, file: &str, finish: usize) {
+    let text = std::fs::read_to_string(fixtures(folder).join(file)).unwrap();
+    let events = events(file, &text);
+    for cut in 0..=events.len() {
+        let verdict = read(dialect(kind).as_ref(), &events[..cut]).verdict;
+        if cut <= finish {
+            let fault = verdict.map_err(|failure| failure.fault);
+            assert_eq!(fault, Err(Fault::Truncated), "{file} cut at {cut}");
+        } else {
+            assert_eq!(verdict, Ok(Finish::Stop), "{file} cut at {cut}");
+        }
+    }
+}
+
+/// An HTTP answer with these headers, judged at the beginning of the year 2026.
+fn refused_with(kind: Kind, status: u16, headers: &[(&str, &str)], body: &str) -> Failure {
+    let header = |name: &str| {
+        let found = headers.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    dialect(kind).refused(&Refused {
+        status,
+        header: &header,
+        body: body.as_bytes(),
+        now: At(1_767_225_600_000),
+    })
+}
+
+/// Holds each HTTP error against its row: status, body, fault.
+fn judged(kind: Kind, rows: &[(u16, &str, Fault)]) {
+    for (status, body, fault) in rows {
+        let failure = refused_with(kind, *status, &[], body);
+        assert_eq!(failure.fault, *fault, "{kind:?} {status} {body}");
+        assert_eq!(failure.status, Some(*status));
+    }
+}
+
+/// Errors of no dialect: of proxies, and of wrong addresses.
+#[test]
+fn answers_of_strangers_are_judged_alike_by_all() {
+    for kind in KINDS {
+        judged(
+            kind,
+            &[
+                (200, "<html>Sign in</html>", Fault::Malformed),
+                (204, "", Fault::Malformed),
+                (301, "", Fault::Misconfigured),
+                (400, "<html>Bad Request</html>", Fault::Misconfigured),
+                (401, "", Fault::Unauthorized),
+                (402, "", Fault::QuotaSpent),
+                (403, "<html>Forbidden</html>", Fault::Unauthorized),
+                (404, "404 page not found", Fault::Misconfigured),
+                (405, "", Fault::Misconfigured),
+                (408, "", Fault::ServerError),
+                (409, "", Fault::ServerError),
+                (413, "<html>Request Entity Too Large</html>", Fault::TooLong),
+                (418, "{}", Fault::Misconfigured),
+                (
+                    418,
+                    r#"{"error":{"message":"No coffee","type":"invalid_request_error"}}"#,
+                    Fault::BadRequest,
+                ),
+                (418, r#"{"error":{"message":"No coffee","param":"cup"}}"#, Fault::BadRequest),
+                (422, "{", Fault::Misconfigured),
+                (429, "", Fault::RateLimited),
+                (500, "", Fault::ServerError),
+                (502, "<html>Bad Gateway</html>", Fault::ServerError),
+                (503, "upstream connect error", Fault::Overloaded),
+                (504, "", Fault::ServerError),
+                (520, "", Fault::ServerError),
+                (529, "", Fault::Overloaded),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_provider_that_says_whether_to_retry_is_heeded() {
+    let retry = |says| [("x-should-retry", says)];
+    let odd = r#"{"error":{"message":"Odd","type":"invalid_request_error"}}"#;
+    for (status, says, body, fault) in [
+        (400, "true", odd, Fault::ServerError),
+        (400, "false", odd, Fault::BadRequest),
+        (500, "false", "", Fault::Overloaded),
+        (500, "true", "", Fault::ServerError),
+        (503, "true", "", Fault::Overloaded),
+        (401, "true", "", Fault::Unauthorized),
+        (429, "false", "", Fault::RateLimited),
+    ] {
+        let failure = refused_with(Kind::Openai, status, &retry(says), body);
+        assert_eq!(failure.fault, fault, "{status} {says}");
+    }
+}
+
+#[test]
+fn no_key_is_repeated_and_no_answer_reported() {
+    for kind in KINDS {
+        let said = format!(r#"{{"error":{{"message":"Bad key {KEY}, or Bearer {KEY}","code":"x"}}}}"#);
+        let failure = refused_with(kind, 401, &[], &said);
+        assert_eq!(failure.detail, "Bad key ***, or Bearer ***");
+        let mut reader = dialect(kind).reader();
+        let failure = reader.event("message", &said, &mut Vec::new()).unwrap_err();
+        assert!(!failure.to_string().contains("canary"), "{failure}");
+        let raw = refused_with(kind, 500, &[], &format!("{}{KEY}", "x ".repeat(145)));
+        assert!(!raw.detail.contains("canary"), "masked before it is cut: {raw}");
+        let answer = r#"{"secret":"what the visitor said"}"#;
+        assert!(!refused_with(kind, 200, &[], answer).to_string().contains("visitor"));
+        let mut reader = dialect(kind).reader();
+        let rubbish = reader.event("message", "what the visitor said", &mut Vec::new());
+        assert_eq!(rubbish.unwrap_err().detail, "an event that is not JSON");
+    }
+}
+
+#[test]
+fn a_call_shows_neither_key_nor_text() {
+    for kind in KINDS {
+        let call = dialect(kind).request(&ask());
+        let shown = format!("{call:?}");
+        assert!(call.headers.iter().any(|(_, value)| value.contains(KEY)), "{kind:?}");
+        assert!(!shown.contains("canary") && !shown.contains("Hi"), "{shown}");
+        assert!(!call.path.contains("canary") && !call.body.contains("canary"));
+    }
+}
+
+#[test]
+fn configured_headers_are_added_and_go_before_our_own() {
+    for kind in KINDS {
+        let mut model = model();
+        let own = dialect(kind).listing().headers.pop().unwrap().0;
+        model.headers =
+            vec![(own.to_uppercase(), "of the operator".into()), ("x-team".into(), "chat".into())];
+        let call = of(kind, model).listing();
+        let values: Vec<&str> = call.headers.iter().map(|(_, value)| value.as_str()).collect();
+        assert!(values.ends_with(&["of the operator", "chat"]), "{kind:?}: {values:?}");
+        assert!(call.body.is_empty());
+    }
+}
+
+#[test]
+fn without_a_key_no_key_header_is_sent() {
+    for kind in KINDS {
+        for key in [None, Some(" \n".into())] {
+            let call = of(kind, Model { key, ..model() }).request(&ask());
+            let keyed = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+            assert!(keyed.iter().all(|name| header(&call, name).is_none()), "{kind:?}");
+        }
+    }
+}

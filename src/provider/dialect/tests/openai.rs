@@ -1,0 +1,132 @@
+//! OpenAI and the servers that speak the same.
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn streams_are_read() {
+    hold(
+        Kind::Openai,
+        "openai",
+        &[
+            ("whole.sse", "Hello, wörld 🌍!", Ok(Finish::Stop)),
+            ("finish_without_done.sse", "Hello", Ok(Finish::Stop)),
+            ("done_without_finish.sse", "Hello", Ok(Finish::Stop)),
+            ("done_at_once.sse", "", Err(Fault::Empty)),
+            ("no_text.sse", "", Err(Fault::Empty)),
+            ("truncated.sse", "Hello, w", Err(Fault::Truncated)),
+            ("text_and_finish_in_one.sse", "Hello world", Ok(Finish::Stop)),
+            ("odd_chunks.sse", "Hello", Ok(Finish::Stop)),
+            ("keepalives_and_twice_done.sse", "Hello", Ok(Finish::Stop)),
+            ("thinking.sse", "Hello", Ok(Finish::Stop)),
+            ("tool_call.sse", "", Err(Fault::Empty)),
+            ("content_parts.sse", "Hello", Ok(Finish::Stop)),
+            ("length.sse", "Hello, and", Ok(Finish::Length)),
+            ("content_filter.sse", "Well", Ok(Finish::ContentFilter)),
+            ("refusal.sse", "I can't help with that.", Ok(Finish::ContentFilter)),
+            ("unknown_finish.sse", "Hello", Ok(Finish::Stop)),
+            ("error_object.sse", "Hello", Err(Fault::ServerError)),
+            ("error_text.sse", "Hello", Err(Fault::RateLimited)),
+            ("error_first.sse", "", Err(Fault::RateLimited)),
+            ("error_event.sse", "", Err(Fault::ServerError)),
+            ("error_after_finish.sse", "Hello", Err(Fault::ServerError)),
+            ("finish_error.sse", "Hello", Err(Fault::ServerError)),
+            ("finish_error_alone.sse", "Hello", Err(Fault::ServerError)),
+            ("rubbish.sse", "Hello", Err(Fault::Malformed)),
+            ("web_page.sse", "", Err(Fault::Malformed)),
+            ("whole.json", "Hello, world", Ok(Finish::Stop)),
+            ("error_200.json", "", Err(Fault::QuotaSpent)),
+        ],
+    );
+    never_whole_before(Kind::Openai, "openai", "whole.sse", 4);
+}
+
+#[test]
+fn usage_is_taken_from_any_chunk() {
+    let usage = |file| {
+        let usage = read_fixture(Kind::Openai, "openai", file).usage.unwrap();
+        (usage.input_tokens, usage.output_tokens, usage.estimated)
+    };
+    assert_eq!(usage("whole.sse"), (11, 7, false));
+    assert_eq!(usage("text_and_finish_in_one.sse"), (3, 2, false));
+    assert_eq!(usage("whole.json"), (11, 3, false));
+    assert_eq!(read_fixture(Kind::Openai, "openai", "length.sse").usage, None);
+}
+
+#[test]
+fn thinking_is_progress_and_roles_are_not() {
+    for (file, thought) in [
+        ("thinking.sse", true),
+        ("tool_call.sse", true),
+        ("content_parts.sse", true),
+        ("whole.sse", false),
+        ("odd_chunks.sse", false),
+    ] {
+        assert_eq!(read_fixture(Kind::Openai, "openai", file).thought, thought, "{file}");
+    }
+}
+
+#[test]
+fn the_end_mark_ends_and_a_finish_does_not() {
+    let dialect = dialect(Kind::Openai);
+    let mut reader = dialect.reader();
+    let mut out = Vec::new();
+    let finish = r#"{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#;
+    reader.event("message", finish, &mut out).unwrap();
+    assert!(!reader.ended(), "usage may follow");
+    reader.event("message", "[DONE]", &mut out).unwrap();
+    assert!(reader.ended());
+    let late = [finish, "rubbish", "[DONE]"].map(|data| reader.event("message", data, &mut out));
+    assert!(late.iter().all(Result::is_ok));
+    assert_eq!(out, [Step::Text("a".into())]);
+}
+
+#[test]
+fn a_whole_answer_proves_itself_and_a_chunk_does_not() {
+    for (choice, text, end) in [
+        (
+            r#"{"message":{"content":null,"refusal":"No."},"finish_reason":"stop"}"#,
+            "No.",
+            Ok(Finish::ContentFilter),
+        ),
+        (r#"{"message":{"content":"a"}}"#, "a", Ok(Finish::Stop)),
+        (r#"{"message":null,"delta":{"content":"a"}}"#, "a", Err(Fault::Truncated)),
+        (r#"{"message":{},"delta":{"content":"a"}}"#, "a", Err(Fault::Truncated)),
+    ] {
+        let data = format!(r#"{{"choices":[{choice}]}}"#);
+        let heard = read(dialect(Kind::Openai).as_ref(), &[("message".into(), data)]);
+        let verdict = heard.verdict.map_err(|failure| failure.fault);
+        assert_eq!((heard.text.as_str(), verdict), (text, end), "{choice}");
+    }
+}
+
+#[test]
+fn the_request_is_as_the_vendor_wants_it() {
+    let mut model = model();
+    model.base_url = "https://api.openai.com/v1".into();
+    model.temperature = Some(0.5);
+    let call = of(Kind::Openai, model).request(&ask());
+    assert_eq!(call.path, "/chat/completions");
+    assert_eq!(header(&call, "authorization"), Some(format!("Bearer {KEY}").as_str()));
+    let wanted = json!({
+        "model": "some-model",
+        "messages": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello"},
+            {"role": "user", "content": "How are you?"},
+        ],
+        "stream": true,
+        "stream_options": {"include_usage": true},
+        "max_completion_tokens": 64,
+        "temperature": 0.5,
+    });
+    assert_eq!(body(&call), wanted);
+    let plain = Ask { system: "".into(), ..ask() };
+    let sent = body(&dialect(Kind::Openai).request(&plain));
+    assert_eq!(sent["messages"][0]["role"], "user");
+    assert_eq!(sent["max_tokens"], 64, "another server than the vendor's own");
+    assert!(sent.get("temperature").is_none() && sent.get("max_completion_tokens").is_none());
+    assert_eq!(dialect(Kind::Openai).listing().path, "/models");
+}

@@ -1,0 +1,184 @@
+//! One question over real sockets: every ending, and no second request in any of them.
+
+mod endings;
+mod plain;
+mod scripted;
+
+use std::sync::atomic::AtomicBool;
+
+use crate::chat::{Message, Role};
+
+use super::*;
+use plain::Plain;
+use scripted::{Act, Scripted, Seen, ok, send};
+
+const SSE_KIND: &str = "text/event-stream";
+
+fn question() -> Ask {
+    Ask {
+        system: "".into(),
+        messages: [Message { role: Role::User, text: "why?".into() }].into(),
+        max_tokens: 10,
+    }
+}
+
+fn upstream(base_url: &str, dialect: Plain) -> HttpUpstream {
+    let transport = Transport::new(Duration::from_secs(5)).unwrap();
+    HttpUpstream::new(base_url, Arc::new(dialect), transport)
+}
+
+fn at(server: &Scripted) -> HttpUpstream {
+    upstream(&format!("http://{}", server.address), Plain::default())
+}
+
+/// All steps of an answer, within a time that no good run comes near.
+async fn steps(upstream: &HttpUpstream) -> Vec<Result<Step, Failure>> {
+    let all = upstream.ask(&question()).collect();
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("an answer without end")
+}
+
+/// The text of the steps, and how they ended: one end, and it is the last.
+fn outcome(mut steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Failure>) {
+    let end = match steps.pop() {
+        Some(Ok(Step::End(finish))) => Ok(finish),
+        Some(Err(failure)) => Err(failure),
+        other => panic!("no end but {other:?}"),
+    };
+    let text = steps.into_iter().map(|step| match step {
+        Ok(Step::Text(text)) => text,
+        Ok(Step::Thinking) => "~".into(),
+        other => panic!("{other:?} is not the last"),
+    });
+    (text.collect(), end)
+}
+
+#[tokio::test]
+async fn a_question_is_one_post_and_its_answer_comes_in_steps() {
+    let body = ": ping\n\ndata: text a\n\ndata: think\n\nid: 1\n\ndata: text b\n\ndata: end\n\n";
+    let mut server = Scripted::start(&[&[ok(SSE_KIND, body)]]).await;
+    let upstream = upstream(&format!("http://{}/base/", server.address), Plain::default());
+    let answer = upstream.ask(&question());
+    // Nothing is sent before it is polled.
+    assert_eq!(server.so_far().await, []);
+    assert_eq!(outcome(answer.collect().await), ("a~b".into(), Ok(Finish::Stop)));
+    let requests = server.requests().await;
+    let [request] = requests.as_slice() else {
+        panic!("{requests:?}");
+    };
+    assert!(request.starts_with("POST /base/ask?x=1 HTTP/1.1\r\n"), "{request}");
+    for header in [
+        "content-type: application/json",
+        "accept: text/event-stream",
+        "x-key: secret",
+        "user-agent: failsoft/",
+    ] {
+        assert!(request.contains(header), "{header} in {request}");
+    }
+    assert!(!request.contains("accept-encoding"), "{request}");
+    assert!(request.ends_with("\r\n\r\nwhy?"), "{request}");
+}
+
+#[tokio::test]
+async fn lines_are_events_too() {
+    let mut server = Scripted::start(&[&[ok("application/x-ndjson", "text a\ntext b\n\nend\n")]]).await;
+    let dialect = Plain { framing: Framing::Lines, ..Plain::default() };
+    let upstream = upstream(&format!("http://{}", server.address), dialect);
+    assert_eq!(outcome(steps(&upstream).await), ("ab".into(), Ok(Finish::Stop)));
+    assert!(server.requests().await.concat().contains("accept: application/x-ndjson"));
+}
+
+#[tokio::test]
+async fn what_has_no_end_is_left() {
+    let head = ok(SSE_KIND, "");
+    let word = format!("data: text {}\n\n", "x".repeat(50_000));
+    for (flood, fault) in [
+        (vec![b'x'; 64 * 1024], Some(Fault::Malformed)),
+        (word.into_bytes(), Some(Fault::Malformed)),
+        (b"data: rubbish\n\n".to_vec(), Some(Fault::Overloaded)),
+        (b"data: end\n\n".to_vec(), None),
+    ] {
+        let mut server = Scripted::start(&[&[head.clone(), Act::Flood(flood)]]).await;
+        let (text, end) = outcome(steps(&at(&server)).await);
+        assert_eq!(end.err().map(|failure| failure.fault), fault);
+        assert!(text.len() <= ANSWER_BYTES + 50_000);
+        server.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_ends_at_its_end_mark_though_the_server_stays() {
+    let mut server = Scripted::start(&[&[ok(SSE_KIND, "data: text a\n\ndata: end\n\n"), Act::Wait]]).await;
+    assert_eq!(outcome(steps(&at(&server)).await), ("a".into(), Ok(Finish::Stop)));
+    server.closed().await;
+}
+
+#[tokio::test]
+async fn dropping_the_steps_closes_the_connection() {
+    for script in [
+        vec![Act::Wait],
+        vec![ok(SSE_KIND, ""), Act::Wait],
+        vec![ok(SSE_KIND, "data: text a\n\n"), Act::Wait],
+        vec![send("HTTP/1.1 500 No\r\n\r\n"), Act::Wait],
+    ] {
+        let mut server = Scripted::start(&[&script]).await;
+        let upstream = at(&server);
+        let mut answer = upstream.ask(&question());
+        let asked = tokio::select! {
+            () = async { while answer.next().await.is_some_and(|step| step.is_ok()) {} } => panic!("an end"),
+            asked = async { (server.next().await, server.next().await) } => asked,
+        };
+        assert!(matches!(asked, (Seen::Opened, Seen::Asked(_))), "{asked:?}");
+        drop(answer);
+        assert_eq!(server.next().await, Seen::Closed);
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_gives_its_connection_back() {
+    let body = "d\r\ndata: text a\n\r\n1\r\n\n\r\nb\r\ndata: end\n\n\r\n0\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut server = Scripted::start(&[&[send(&format!("{head}{body}")), Act::Again]]).await;
+    let upstream = at(&server);
+    for _ in 0..3 {
+        assert_eq!(outcome(steps(&upstream).await), ("a".into(), Ok(Finish::Stop)));
+    }
+    let seen = server.so_far().await;
+    assert_eq!(seen.iter().filter(|seen| **seen == Seen::Opened).count(), 1, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_mapping_at_fault_is_asked_again_but_not_for_ever() {
+    let refusal = [send("HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n")];
+    let answer = [ok(SSE_KIND, "data: end\n\n")];
+    let adapting = || Plain { adapts: true, adapted: AtomicBool::new(false), ..Plain::default() };
+    let mut server = Scripted::start(&[&refusal, &answer]).await;
+    let asked = upstream(&format!("http://{}", server.address), adapting());
+    assert_eq!(outcome(steps(&asked).await).1, Ok(Finish::Stop));
+    let requests = server.requests().await;
+    assert!(
+        matches!(requests.as_slice(), [first, second] if first.ends_with("why?") && second.ends_with("why? adapted"))
+    );
+    let mut server = Scripted::start(&[&refusal]).await;
+    let asked = upstream(&format!("http://{}", server.address), adapting());
+    assert_eq!(outcome(steps(&asked).await).1.unwrap_err().fault, Fault::BadRequest);
+    assert_eq!(server.requests().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_listing_is_one_get() {
+    let mut server = Scripted::start(&[
+        &[ok("application/json", "{}")],
+        &[ok("text/html", "<p>")],
+        &[send("HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\n{}")],
+    ])
+    .await;
+    let upstream = at(&server);
+    assert_eq!(upstream.list().await, Ok(()));
+    assert_eq!(upstream.list().await.unwrap_err().fault, Fault::Malformed);
+    let failure = upstream.list().await.unwrap_err();
+    assert_eq!((failure.fault, failure.status), (Fault::Unauthorized, Some(401)));
+    let requests = server.requests().await;
+    assert_eq!(requests.len(), 3);
+    assert!(requests.concat().starts_with("GET /list HTTP/1.1\r\n"));
+    assert!(requests.iter().all(|request| request.contains("x-key: secret")));
+}

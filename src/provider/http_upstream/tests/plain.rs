@@ -1,0 +1,101 @@
+//! A dialect that says what it means, for these tests alone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::super::*;
+
+/// A dialect whose events are words: `text …`, `think`, `end`.
+pub struct Plain {
+    pub framing: Framing,
+    pub key: &'static str,
+    /// It asks once more after a 400 until it has adapted.
+    pub adapts: bool,
+    pub adapted: AtomicBool,
+}
+
+impl Default for Plain {
+    fn default() -> Self {
+        Self { framing: Framing::Sse, key: "secret", adapts: false, adapted: AtomicBool::new(false) }
+    }
+}
+
+impl Dialect for Plain {
+    fn request(&self, ask: &Ask) -> Call {
+        let question = ask.messages.last().map(|message| message.text.to_string());
+        let mut body = question.unwrap_or_default();
+        if self.adapted.load(Ordering::Relaxed) {
+            body.push_str(" adapted");
+        }
+        Call {
+            path: "/ask?x=1".into(),
+            headers: vec![("x-key".into(), self.key.into())],
+            body,
+            framing: self.framing,
+        }
+    }
+
+    fn listing(&self) -> Call {
+        Call {
+            path: "/list".into(),
+            headers: vec![("x-key".into(), self.key.into())],
+            body: String::new(),
+            framing: self.framing,
+        }
+    }
+
+    fn reader(&self) -> Box<dyn Reader + Send> {
+        Box::new(Words(None))
+    }
+
+    fn refused(&self, answer: &Refused<'_>) -> Failure {
+        let fault = match answer.status {
+            401 => Fault::Unauthorized,
+            429 => Fault::RateLimited,
+            400 => Fault::BadRequest,
+            _ => Fault::ServerError,
+        };
+        let seconds = (answer.header)("retry-after").and_then(|text| text.parse().ok());
+        Failure {
+            retry_after: seconds.map(Duration::from_secs),
+            ..Failure::with(fault, &format!("{} bytes", answer.body.len()))
+        }
+    }
+
+    fn adapt(&self, _sent: &Call, answer: &Refused<'_>) -> bool {
+        if answer.status != 400 || !self.adapts {
+            return false;
+        }
+        self.adapted.store(true, Ordering::Relaxed);
+        true
+    }
+}
+
+struct Words(Option<Finish>);
+
+impl Reader for Words {
+    fn event(&mut self, _: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
+        if let Some(text) = data.strip_prefix("text ") {
+            out.push(Step::Text(text.into()));
+        } else if data == "think" {
+            out.push(Step::Thinking);
+        } else if data == "{\"whole\":true}" {
+            out.push(Step::Text("whole".into()));
+            self.0 = Some(Finish::Stop);
+        } else if data == "end" {
+            out.extend([Step::Text(String::new()), Step::End(Finish::Length)]);
+            self.0 = Some(Finish::Stop);
+        } else {
+            return Err(Failure::with(Fault::Overloaded, data));
+        }
+        Ok(())
+    }
+
+    fn ended(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn verdict(&self) -> Result<Finish, Failure> {
+        self.0.ok_or_else(|| Failure::of(Fault::Truncated))
+    }
+}

@@ -1,0 +1,69 @@
+//! How long to wait before another try: exponential, with full jitter. Pure.
+//!
+//! Full jitter, anything from nothing to the doubled wait, spreads tries that failed together further than any narrower one
+//! (Marc Brooker, "Exponential Backoff And Jitter", and "Timeouts, retries and backoff with jitter" in the Amazon Builders'
+//! Library).
+
+use std::time::Duration;
+
+use crate::provider::jitter;
+
+/// The waits between tries at one provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The longest wait before the first retry; it doubles with each one after.
+    pub base: Duration,
+    /// What it does not grow beyond.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::from_millis(200), max: Duration::from_secs(2) }
+    }
+}
+
+impl Backoff {
+    /// The wait before retry number `retry`, counted from 0: `chance` (0 to 1) of `base` doubled `retry` times, at most of
+    /// `max`.
+    pub fn wait(&self, retry: u32, chance: f64) -> Duration {
+        let doubled = self.base.saturating_mul(2_u32.saturating_pow(retry));
+        jitter::between(Duration::ZERO, doubled.min(self.max), chance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn doubles_up_to_its_max() {
+        let backoff = Backoff::default();
+        for (retry, longest) in
+            [(0, 200), (1, 400), (2, 800), (3, 1_600), (4, 2_000), (5, 2_000), (u32::MAX, 2_000)]
+        {
+            assert_eq!(backoff.wait(retry, 1.0), Duration::from_millis(longest), "retry {retry}");
+            assert_eq!(backoff.wait(retry, 0.5), Duration::from_millis(longest / 2), "retry {retry}");
+            assert_eq!(backoff.wait(retry, 0.0), Duration::ZERO, "retry {retry}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn is_never_longer_than_max_and_grows_with_chance(
+            base: Duration,
+            max: Duration,
+            retry: u32,
+            low in 0.0..=1.0,
+            high in 0.0..=1.0,
+        ) {
+            let backoff = Backoff { base, max };
+            prop_assert!(backoff.wait(retry, high) <= max);
+            if low <= high {
+                prop_assert!(backoff.wait(retry, low) <= backoff.wait(retry, high));
+                prop_assert!(backoff.wait(retry, high) <= backoff.wait(retry.saturating_add(1), high));
+            }
+        }
+    }
+}

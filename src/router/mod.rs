@@ -1,0 +1,7 @@
+//! Who is asked next, how soon, and whether another try is affordable.
+
+pub mod actor;
+pub mod backoff;
+pub mod budget;
+pub mod plan;
+pub mod rank;

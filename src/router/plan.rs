@@ -1,0 +1,154 @@
+//! What follows a failed attempt: the same provider once more, another, or the ladder. Pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::chat::{Class, Failure, Fault};
+
+/// One attempt of a turn that failed.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// Who was asked.
+    pub provider: Arc<str>,
+    /// How it failed.
+    pub failure: Failure,
+    /// Whether it had said any text.
+    pub started: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The measures of the plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Attempts a turn, retries included.
+    pub max_attempts: u32,
+    /// Retries on the same provider a turn.
+    pub same_provider: u32,
+    /// The longest `Retry-After` that is waited for.
+    pub max_retry_after: Duration,
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// The same provider once more, if the retry budget agrees: after this long, or after a back-off where none is given.
+    Again(Option<Duration>),
+    /// A provider not yet tried; where a number is given, one with more context than so many tokens, or with unknown room.
+    Other {
+        /// The provider whose room was not enough.
+        more_room_than: Option<Arc<str>>,
+    },
+    /// No provider.
+    Nobody,
+}
+
+/// A retry is for what fails quickly: who took longer than this to fail is not asked again in the same turn.
+const QUICK: Duration = Duration::from_secs(2);
+
+/// What follows the attempts of a turn that failed so far; `untried` enabled providers were not asked yet.
+pub fn next(failed: &[Failed], untried: usize, rules: Rules) -> Next {
+    let Some(last) = failed.last() else {
+        return Next::Other { more_room_than: None };
+    };
+    let left = (rules.max_attempts as usize).saturating_sub(failed.len());
+    if left == 0 {
+        return Next::Nobody;
+    }
+    match last.failure.fault.class() {
+        Class::Policy => Next::Nobody,
+        Class::Caller
+            if failed.iter().filter(|one| one.failure.fault.class() == Class::Caller).count() > 1 =>
+        {
+            Next::Nobody
+        }
+        Class::MoreRoom => Next::Other { more_room_than: Some(Arc::clone(&last.provider)) },
+        // A retry must leave an attempt for each provider not yet tried.
+        Class::RetryHere if left > untried => again(failed, last, rules),
+        _ => Next::Other { more_room_than: None },
+    }
+}
+
+fn again(failed: &[Failed], last: &Failed, rules: Rules) -> Next {
+    let other = Next::Other { more_room_than: None };
+    let here = failed.iter().filter(|one| one.provider == last.provider).count();
+    if last.started || last.took > QUICK || here > rules.same_provider as usize {
+        return other;
+    }
+    match last.failure.retry_after {
+        Some(wait) if wait > rules.max_retry_after => other,
+        Some(wait) => Next::Again(Some(wait)),
+        // A rate limit that does not say for how long is not waited out.
+        None if last.failure.fault == Fault::RateLimited => other,
+        None => Next::Again(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules { max_attempts: 4, same_provider: 1, max_retry_after: Duration::from_secs(2) };
+    const OTHER: Next = Next::Other { more_room_than: None };
+
+    fn failed(provider: &str, fault: Fault) -> Failed {
+        let took = Duration::from_millis(5);
+        Failed { provider: provider.into(), failure: Failure::of(fault), started: false, took }
+    }
+
+    fn after(mut one: Failed, change: impl FnOnce(&mut Failed)) -> Next {
+        change(&mut one);
+        next(&[one], 2, RULES)
+    }
+
+    #[test]
+    fn every_fault_has_its_consequence() {
+        for fault in Fault::ALL {
+            let expected = match fault.class() {
+                Class::RetryHere if fault == Fault::RateLimited => OTHER,
+                Class::RetryHere => Next::Again(None),
+                Class::NextNow | Class::Block | Class::Caller => OTHER,
+                Class::MoreRoom => Next::Other { more_room_than: Some("a".into()) },
+                Class::Policy => Next::Nobody,
+            };
+            assert_eq!(after(failed("a", fault), |_| ()), expected, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn only_quick_faults_before_any_text_are_retried_and_only_once() {
+        let reset = || failed("a", Fault::Reset);
+        assert_eq!(after(reset(), |one| one.started = true), OTHER);
+        assert_eq!(after(reset(), |one| one.took = QUICK * 2), OTHER);
+        assert_eq!(next(&[reset(), reset()], 1, RULES), OTHER);
+    }
+
+    #[test]
+    fn a_short_retry_after_is_waited_for_and_a_long_one_is_not() {
+        let limited = || failed("a", Fault::RateLimited);
+        let wait =
+            |seconds| after(limited(), |one| one.failure.retry_after = Some(Duration::from_secs(seconds)));
+        assert_eq!(wait(1), Next::Again(Some(Duration::from_secs(1))));
+        assert_eq!(wait(3), OTHER);
+    }
+
+    #[test]
+    fn a_retry_leaves_an_attempt_for_each_provider_not_yet_tried() {
+        assert_eq!(next(&[failed("a", Fault::Reset)], 3, RULES), OTHER);
+        assert_eq!(next(&[failed("a", Fault::Reset)], 2, RULES), Next::Again(None));
+    }
+
+    #[test]
+    fn attempts_end() {
+        let many = ["a", "b", "c", "d"].map(|name| failed(name, Fault::Timeout));
+        assert_eq!(next(&many, 9, RULES), Next::Nobody);
+        assert_eq!(next(&many[..3], 9, RULES), OTHER);
+    }
+
+    #[test]
+    fn a_bad_request_goes_to_one_more_provider() {
+        let bad = |name| failed(name, Fault::BadRequest);
+        assert_eq!(next(&[bad("a")], 2, RULES), OTHER);
+        assert_eq!(next(&[bad("a"), bad("b")], 1, RULES), Next::Nobody);
+    }
+}

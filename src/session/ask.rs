@@ -1,0 +1,161 @@
+//! A message becomes a turn, or is refused with a reason.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::frames::{ErrorCode, Options, Refusal};
+use super::lobby::{Lobby, STORE_LIMIT};
+use crate::chat::{ClientMsgId, TurnId, TurnRecord, TurnState};
+use crate::store::ConversationRecord;
+use crate::turn::desk::{Refused, Wishes};
+use crate::turn::log::TurnLog;
+use crate::turn::rooms::{NotOpened, Question, Room};
+
+/// What became of an accepted message.
+pub enum Accepted {
+    /// A new turn.
+    Opened(Arc<TurnLog>),
+    /// It has a turn already, that runs or just ended.
+    Known(Arc<TurnLog>),
+    /// It has a turn already, that ended some time ago.
+    Stored(Box<TurnRecord>),
+}
+
+/// Opens the turn of a message, once.
+///
+/// # Errors
+/// What is wrong with it, or with the moment.
+pub async fn send(
+    lobby: &Arc<Lobby>,
+    room: &Arc<Room>,
+    peer: IpAddr,
+    question: Question,
+    wishes: Wishes,
+) -> Result<Accepted, Refusal> {
+    let id = question.client_msg_id.clone();
+    let refuse = |code, message: &str| Refusal::new(code, message).about(&id);
+    if question.text.trim().is_empty() {
+        return Err(refuse(ErrorCode::BadRequest, "the message is empty"));
+    }
+    let max = lobby.house.max_message_chars;
+    if question.text.chars().count() > max {
+        let message = format!("the message is longer than {max} characters; shorten it and send it again");
+        return Err(refuse(ErrorCode::MessageTooLong, &message));
+    }
+    let known = room.logs().into_iter().find(|log| *log.client_msg_id() == id);
+    if known.is_none() {
+        lobby.rates.take(room.id(), peer).map_err(|wait| {
+            let message = "too many messages; wait a little and send it again";
+            refuse(ErrorCode::RateLimited, message).retry_after(seconds(wait))
+        })?;
+        if let Some(record) = stored(lobby, room, &id).await {
+            if record.question != question.text {
+                return Err(other_text(&id));
+            }
+            return Ok(Accepted::Stored(Box::new(record)));
+        }
+    }
+    begin(lobby, room);
+    match lobby.desk.open(room, question, wishes) {
+        Ok(log) => Ok(Accepted::Opened(log)),
+        Err(Refused::Room(NotOpened::Duplicate(log))) => Ok(Accepted::Known(log)),
+        Err(Refused::Room(NotOpened::OtherText)) => Err(other_text(&id)),
+        Err(Refused::Room(NotOpened::Busy)) => {
+            let message = "another answer of this conversation is under way; send it when that has ended";
+            Err(refuse(ErrorCode::Busy, message).retry_after(1))
+        }
+        Err(Refused::Full) => {
+            let message = "the service is full at this moment; send it again in a few seconds";
+            Err(refuse(ErrorCode::Busy, message).retry_after(5))
+        }
+        Err(Refused::Draining) => {
+            let message = "the service is restarting; reconnect and send it again";
+            Err(refuse(ErrorCode::ShuttingDown, message).retry_after(2))
+        }
+    }
+}
+
+/// Opens a new turn for the message of an ended one.
+///
+/// # Errors
+/// No such turn, or it still runs; or what [`send`] says.
+pub async fn retry(
+    lobby: &Arc<Lobby>,
+    room: &Arc<Room>,
+    peer: IpAddr,
+    turn: TurnId,
+    client_msg_id: ClientMsgId,
+    patience: Duration,
+) -> Result<Accepted, Refusal> {
+    let Some(record) = lobby.turn(room, turn).await else {
+        return Err(no_such_turn().about(&client_msg_id));
+    };
+    if record.state == TurnState::Running && room.log(turn).is_some() {
+        let message = "that answer is still under way; stop it first";
+        return Err(Refusal::new(ErrorCode::Busy, message).about(&client_msg_id).retry_after(1));
+    }
+    let question = Question { client_msg_id, text: record.question, retry_of: Some(turn) };
+    send(lobby, room, peer, question, Wishes { patience, ..Wishes::default() }).await
+}
+
+/// The wishes of a message, as far as visitors may have any.
+///
+/// # Errors
+/// `bad_request` where a provider is named that does not exist.
+pub fn wishes(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
+    named(lobby, options.filter(|_| lobby.house.visitor_options), id)
+}
+
+/// The wishes of a message, whoever may have them.
+///
+/// # Errors
+/// `bad_request` where a provider is named that does not exist.
+pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
+    let Some(options) = options else {
+        return Ok(Wishes::default());
+    };
+    let first = match options.provider {
+        None => None,
+        Some(name) => match lobby.desk.backends.iter().find(|backend| *backend.name == *name) {
+            Some(backend) => Some(Arc::clone(&backend.name)),
+            None => {
+                return Err(Refusal::new(ErrorCode::BadRequest, "no provider has that name").about(id));
+            }
+        },
+    };
+    let only_first = first.is_some() && options.failover == Some(false);
+    Ok(Wishes { first, only_first, ..Wishes::default() })
+}
+
+/// The refusal of a turn that is not there.
+pub fn no_such_turn() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "this conversation has no such turn")
+}
+
+fn other_text(id: &ClientMsgId) -> Refusal {
+    let message = "this client_msg_id was used for another text; a new message needs a new one";
+    Refusal::new(ErrorCode::BadRequest, message).about(id)
+}
+
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+/// The turn that this message opened some time ago. A store that does not answer knows of none: better asked twice than never.
+async fn stored(lobby: &Lobby, room: &Room, id: &ClientMsgId) -> Option<TurnRecord> {
+    let read = lobby.desk.store.turn_of(room.id(), id.clone());
+    tokio::time::timeout(STORE_LIMIT, read).await.ok()?.ok()?
+}
+
+/// Writes the conversation's record beside its first turn. Its loss is one of a date.
+fn begin(lobby: &Lobby, room: &Room) {
+    let (store, id, began) = (Arc::clone(&lobby.desk.store), room.id(), lobby.desk.clock.wall());
+    if room.first_message() {
+        actix::spawn(async move {
+            if store.begin(id, ConversationRecord { began, subject: None }).await.is_err() {
+                tracing::warn!("a conversation's record was not written");
+            }
+        });
+    }
+}

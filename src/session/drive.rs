@@ -1,0 +1,228 @@
+//! What one session does, from its hello to its end. Knows frames and turns, not sockets.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::ask;
+use super::frames::{ClientLimits, HEARTBEAT_S, PROTOCOL, Resume, ServerFrame, Welcome};
+use super::hello::{Hello, hello};
+use super::lobby::Lobby;
+use crate::chat::{Frame, StatusView, TurnId, TurnRecord, TurnState};
+use crate::turn::desk::Phase;
+use crate::turn::log::{Follower, TurnLog, encode};
+use crate::turn::rooms::{NewTurn, NewTurns, Room};
+
+/// What goes to the socket.
+#[derive(Debug)]
+pub enum Out {
+    /// Frames, in order.
+    Frames(Vec<ByteString>),
+    /// The end, with a close code of RFC 6455.
+    Close(u16, &'static str),
+}
+
+/// The socket is gone, or cannot be served.
+pub struct Gone;
+
+/// How many ended turns a session remembers to have delivered.
+const DELIVERED: usize = 16;
+
+/// Serves one session until its socket is gone or told to close. `from` has the client's text frames.
+pub async fn drive(
+    lobby: Arc<Lobby>,
+    peer: IpAddr,
+    mut from: mpsc::Receiver<ByteString>,
+    to: mpsc::Sender<Out>,
+) {
+    match hello(&lobby, &mut from, &to).await {
+        Ok(Some(hello)) => {
+            let Ok(visit) = Visit::open(lobby, peer, from, to, hello).await else {
+                return;
+            };
+            // The socket is gone, or told to close: either way there is nobody left to tell.
+            let _ = visit.serve().await;
+        }
+        Ok(None) => {
+            let _ = to.send(Out::Close(1008, "hello expected")).await;
+        }
+        Err(Gone) => {}
+    }
+}
+
+/// A session that has opened its conversation.
+pub(super) struct Visit {
+    pub(super) lobby: Arc<Lobby>,
+    pub(super) peer: IpAddr,
+    from: mpsc::Receiver<ByteString>,
+    pub(super) to: mpsc::Sender<Out>,
+    pub(super) room: Arc<Room>,
+    turns: NewTurns,
+    pub(super) following: Option<Follower>,
+    /// Followed after the present one.
+    pub(super) queue: VecDeque<Follower>,
+    pub(super) delivered: VecDeque<TurnId>,
+    status: watch::Receiver<Arc<StatusView>>,
+    phase: watch::Receiver<Phase>,
+    heartbeat: Interval,
+}
+
+impl Visit {
+    async fn open(
+        lobby: Arc<Lobby>,
+        peer: IpAddr,
+        from: mpsc::Receiver<ByteString>,
+        to: mpsc::Sender<Out>,
+        hello: Hello,
+    ) -> Result<Self, Gone> {
+        let Hello { room, resume } = hello;
+        let (turns, running) = room.watch();
+        let history = lobby.history(&room, None).await;
+        let every = Duration::from_secs(HEARTBEAT_S);
+        let mut heartbeat = tokio::time::interval_at(Instant::now() + every, every);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut visit = Self {
+            status: lobby.status.clone(),
+            phase: lobby.desk.phase.clone(),
+            following: None,
+            queue: VecDeque::new(),
+            delivered: VecDeque::new(),
+            lobby,
+            peer,
+            from,
+            to,
+            room,
+            turns,
+            heartbeat,
+        };
+        visit.welcome(&history).await?;
+        visit.resume(resume, running).await?;
+        Ok(visit)
+    }
+
+    async fn serve(mut self) -> Result<(), Gone> {
+        loop {
+            if self.following.is_none() {
+                self.following = self.queue.pop_front();
+            }
+            tokio::select! {
+                text = self.from.recv() => {
+                    let text = text.ok_or(Gone)?;
+                    self.hear(&text).await?;
+                }
+                frames = next(&mut self.following) => match frames {
+                    Some(frames) => self.to.send(Out::Frames(frames)).await.map_err(|_| Gone)?,
+                    None => self.over(),
+                },
+                turn = self.turns.next(&self.room) => match turn {
+                    NewTurn::Log(log) => self.queue.push_back(log.follow()),
+                    NewTurn::Missed => {
+                        let turns = self.lobby.history(&self.room, None).await;
+                        self.say(&ServerFrame::History { turns: &turns }).await?;
+                    }
+                },
+                Ok(()) = self.status.changed() => {
+                    let status = Arc::clone(&self.status.borrow_and_update());
+                    self.say(&ServerFrame::Status(&status)).await?;
+                }
+                Ok(()) = self.phase.changed() => {
+                    if *self.phase.borrow_and_update() == Phase::Closing {
+                        self.flush().await?;
+                        return self.to.send(Out::Close(1001, "the service restarts")).await.map_err(|_| Gone);
+                    }
+                }
+                _ = self.heartbeat.tick() => self.say(&ServerFrame::Heartbeat).await?,
+            }
+        }
+    }
+
+    /// What ended turns still have to say.
+    async fn flush(&mut self) -> Result<(), Gone> {
+        while let Some(mut follower) = self.following.take().or_else(|| self.queue.pop_front()) {
+            while follower.log().ended() {
+                let Some(frames) = follower.next().await else {
+                    break;
+                };
+                self.to.send(Out::Frames(frames)).await.map_err(|_| Gone)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The followed turn's end was delivered.
+    fn over(&mut self) {
+        if let Some(follower) = self.following.take() {
+            self.delivered.push_back(follower.log().turn());
+            if self.delivered.len() > DELIVERED {
+                self.delivered.pop_front();
+            }
+        }
+    }
+
+    pub(super) async fn say(&self, frame: &ServerFrame<'_>) -> Result<(), Gone> {
+        self.to.send(Out::Frames(vec![frame.encode()])).await.map_err(|_| Gone)
+    }
+
+    async fn welcome(&mut self, history: &[TurnRecord]) -> Result<(), Gone> {
+        let status = Arc::clone(&self.status.borrow_and_update());
+        let house = &self.lobby.house;
+        let welcome = Welcome {
+            protocol: PROTOCOL,
+            conversation: self.room.id(),
+            history,
+            status: &status,
+            limits: ClientLimits { max_message_chars: house.max_message_chars },
+            heartbeat_s: HEARTBEAT_S,
+            title: &house.title,
+            greeting: &house.greeting,
+            demo: house.demo,
+        };
+        self.say(&ServerFrame::Welcome(Box::new(welcome))).await
+    }
+
+    /// Takes a turn up where the client stands; who joins in mid-turn gets a snapshot.
+    async fn resume(&mut self, resume: Option<Resume>, running: Option<Arc<TurnLog>>) -> Result<(), Gone> {
+        if let Some(Resume { turn, seq }) = resume {
+            match self.room.log(turn) {
+                Some(log) => self.queue.push_back(log.resume(seq)),
+                None => match self.lobby.turn(&self.room, turn).await {
+                    Some(record) => self.replay(record, seq).await?,
+                    None => self.refuse(&ask::no_such_turn()).await?,
+                },
+            }
+        }
+        let other = running.filter(|log| resume.is_none_or(|resume| resume.turn != log.turn()));
+        self.queue.extend(other.map(|log| log.resume(0)));
+        Ok(())
+    }
+
+    /// An ended turn whose log is dropped, as frames: its text and its end.
+    pub(super) async fn replay(&mut self, record: TurnRecord, after: u64) -> Result<(), Gone> {
+        let record = if record.state == TurnState::Running { record.interrupted() } else { record };
+        let snapshot = Frame::Snapshot {
+            turn: record.turn,
+            seq: after + 1,
+            attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
+            provider: record.provider.clone(),
+            model: record.model.clone(),
+            text: record.text.clone(),
+            drafts: record.drafts.clone(),
+            question: record.question.clone(),
+        };
+        let done = Frame::Done(Box::new(record.done(after + 2)));
+        self.to.send(Out::Frames(vec![encode(&snapshot), encode(&done)])).await.map_err(|_| Gone)
+    }
+}
+
+/// The next frames of a follower, where there is one.
+async fn next(follower: &mut Option<Follower>) -> Option<Vec<ByteString>> {
+    match follower {
+        Some(follower) => follower.next().await,
+        None => std::future::pending().await,
+    }
+}

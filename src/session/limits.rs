@@ -1,0 +1,80 @@
+//! How many messages a conversation and an address may send.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::chat::ConversationId;
+
+/// The rate limits of messages: a bucket for each conversation and each address (GCRA, by the governor library).
+///
+/// The maps are bounded by [`Rates::sweep`]: a key that has its whole bucket again is forgotten.
+pub struct Rates {
+    conversations: DefaultKeyedRateLimiter<ConversationId>,
+    addresses: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+impl Rates {
+    /// So many messages a minute; as many may come at once after a pause.
+    pub fn per_minute(conversation: NonZeroU32, address: NonZeroU32) -> Self {
+        Self {
+            conversations: RateLimiter::keyed(Quota::per_minute(conversation)),
+            addresses: RateLimiter::keyed(Quota::per_minute(address)),
+        }
+    }
+
+    /// Takes one message's place.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn take(&self, conversation: ConversationId, address: IpAddr) -> Result<(), Duration> {
+        let now = DefaultClock::default().now();
+        self.addresses.check_key(&subnet(address)).map_err(|not_until| not_until.wait_time_from(now))?;
+        self.conversations.check_key(&conversation).map_err(|not_until| not_until.wait_time_from(now))
+    }
+
+    /// Forgets the keys that have their whole bucket again. To be called now and then.
+    pub fn sweep(&self) {
+        self.conversations.retain_recent();
+        self.addresses.retain_recent();
+    }
+}
+
+/// An IPv6 site has at least a /64 to itself, so that is one address here.
+pub fn subnet(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.into(),
+            None => std::net::Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX)).into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversations_and_addresses_have_buckets_of_their_own() {
+        let two = NonZeroU32::new(2).unwrap();
+        let rates = Rates::per_minute(two, NonZeroU32::new(3).unwrap());
+        let [a, b] = [[1; 16], [2; 16]].map(ConversationId::from_random);
+        let here: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!((rates.take(a, here), rates.take(a, here)), (Ok(()), Ok(())));
+        assert!(rates.take(a, here).is_err_and(|wait| wait <= Duration::from_secs(30)));
+        assert!(rates.take(b, here).is_err(), "three from this address");
+        assert_eq!(rates.take(b, "192.0.2.2".parse().unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn a_v6_site_is_one_address() {
+        let of = |text: &str| subnet(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+}

@@ -1,0 +1,106 @@
+//! What every session needs: where turns are opened, what the service's state is, what visitors may do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::limits::Rates;
+use crate::chat::{ConversationId, StatusView, TurnId, TurnRecord, TurnState};
+use crate::turn::desk::Desk;
+use crate::turn::rooms::Room;
+
+/// Shared by all sessions.
+pub struct Lobby {
+    /// Where turns are opened.
+    pub desk: Arc<Desk>,
+    /// The service's state.
+    pub status: watch::Receiver<Arc<StatusView>>,
+    /// How many messages a conversation and an address may send.
+    pub rates: Rates,
+    /// What visitors are shown and may do.
+    pub house: House,
+}
+
+/// What visitors are shown and may do.
+#[derive(Clone, Debug)]
+pub struct House {
+    /// The chat's title.
+    pub title: String,
+    /// What to greet with.
+    pub greeting: String,
+    /// Whether the providers are simulated.
+    pub demo: bool,
+    /// The longest message, in characters.
+    pub max_message_chars: usize,
+    /// Whether a message's options count.
+    pub visitor_options: bool,
+    /// A socket without a frame or a pong for this long is closed.
+    pub idle: Duration,
+}
+
+/// How many turns a `history` frame has at most.
+pub const HISTORY_TURNS: usize = 100;
+
+/// How long a session waits for the store, before it does without.
+pub const STORE_LIMIT: Duration = Duration::from_secs(1);
+
+/// A conversation belongs to another visitor.
+#[derive(Debug)]
+pub struct NotYours;
+
+impl Lobby {
+    /// Enters a conversation, known or not; an anonymous visitor may enter anonymous ones.
+    ///
+    /// # Errors
+    /// The conversation belongs to a visitor with a token.
+    pub async fn enter(&self, id: ConversationId) -> Result<Arc<Room>, NotYours> {
+        let room = self.desk.rooms.enter(id);
+        let known = tokio::time::timeout(STORE_LIMIT, self.desk.store.conversation(id)).await;
+        match known {
+            Ok(Ok(Some(record))) if record.subject.is_some() => Err(NotYours),
+            Ok(Ok(_)) => Ok(room),
+            // Who cannot be told from the owner is not let in where a store holds owned conversations and fails; anonymous
+            // ones are the rule, and a broken store must not stop a chat.
+            Ok(Err(_)) | Err(_) => Ok(room),
+        }
+    }
+
+    /// The last turns of a conversation, those before `before` if given; what runs, or just ended, as it is now.
+    pub async fn history(&self, room: &Room, before: Option<TurnId>) -> Vec<TurnRecord> {
+        let read = self.desk.store.turns(room.id(), before, HISTORY_TURNS);
+        let mut turns = match tokio::time::timeout(STORE_LIMIT, read).await {
+            Ok(Ok(turns)) => turns,
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("history not read in time");
+                Vec::new()
+            }
+        };
+        for log in room.logs().into_iter().filter(|log| before.is_none_or(|before| log.turn() < before)) {
+            let record = log.record();
+            match turns.iter_mut().find(|turn| turn.turn == record.turn) {
+                Some(turn) => *turn = record,
+                None => turns.push(record),
+            }
+        }
+        for turn in &mut turns {
+            // No log, yet running: the store missed its end, or another process of old died under it.
+            if turn.state == TurnState::Running && room.log(turn.turn).is_none() {
+                *turn = turn.clone().interrupted();
+            }
+        }
+        if let Some(last) = turns.last() {
+            room.seen(last.turn);
+        }
+        turns
+    }
+
+    /// One ended or running turn of the conversation.
+    pub async fn turn(&self, room: &Room, turn: TurnId) -> Option<TurnRecord> {
+        if let Some(log) = room.log(turn) {
+            return Some(log.record());
+        }
+        let read = self.desk.store.turn(room.id(), turn);
+        tokio::time::timeout(STORE_LIMIT, read).await.ok()?.ok()?
+    }
+}

@@ -1,0 +1,10 @@
+//! One WebSocket: its wire types, what it does with them, and the actor that is its thin shell.
+
+pub mod actor;
+pub mod ask;
+pub mod drive;
+pub mod frames;
+pub mod hello;
+pub mod limits;
+pub mod lobby;
+mod obey;

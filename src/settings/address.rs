@@ -1,0 +1,265 @@
+//! Addresses: where to listen, a provider's base URL, a site's origin. Nothing here asks the network.
+//!
+//! URLs are never repeated in a message: somebody may have written a key into one.
+
+use super::problem::quoted;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Checks an address to listen on, `127.0.0.1:8080`, `[::]:8080` or `localhost:0`, and gives it back.
+///
+/// # Errors
+/// Says what would be right.
+pub fn listen_address(text: &str) -> Result<String, String> {
+    let named = || {
+        let (host, port) = text.rsplit_once(':')?;
+        port.parse::<u16>().ok()?;
+        is_host_name(host).then_some(())
+    };
+    if text.parse::<SocketAddr>().is_ok() || named().is_some() {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{} is not an address to listen on; write it with its port, such as \"127.0.0.1:8080\" or \"[::]:8080\"",
+        quoted(text)
+    ))
+}
+
+/// Checks a URL to which paths are added; a slash at its end is dropped.
+pub(super) fn base_url(text: &str) -> Result<String, String> {
+    let url = url(text)?;
+    if url.contains('?') {
+        return Err("a base URL has no query: end it before the \"?\"".to_owned());
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// Checks a whole http or https URL.
+pub(super) fn url(text: &str) -> Result<String, String> {
+    let parts = split(text)?;
+    if parts.rest.contains('#') {
+        return Err("the URL has a fragment: end it before the \"#\"".to_owned());
+    }
+    Ok(format!("{}://{}{}", parts.scheme, parts.authority, parts.rest))
+}
+
+/// Checks an origin, `https://chat.example.com`, and writes it as browsers do: lower case, without the scheme's own port.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    const RIGHT: &str = "is needed, such as \"https://www.example.com\" or \"http://localhost:3000\"";
+    if text.contains('*') {
+        return Err(format!("there are no wildcards: every site's scheme and host {RIGHT}"));
+    }
+    let parts = split(text).map_err(|_| format!("not an origin: a scheme and a host {RIGHT}"))?;
+    if !matches!(parts.rest, "" | "/") {
+        return Err(format!("an origin has no path: only a scheme and a host {RIGHT}"));
+    }
+    let own_port = if parts.scheme == "https" { ":443" } else { ":80" };
+    let host = parts.authority.strip_suffix(own_port).unwrap_or(&parts.authority);
+    Ok(format!("{}://{host}", parts.scheme))
+}
+
+/// Checks a Redis URL, which may carry a password.
+pub(super) fn redis_url(text: &str) -> Result<(), String> {
+    let known = ["redis://", "rediss://", "redis+unix://", "unix://"];
+    let rest = known.iter().find_map(|scheme| text.strip_prefix(scheme));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => Ok(()),
+        _ => Err("not a Redis URL; write it as \"redis://HOST:6379\", or \"rediss://…\" for TLS".to_owned()),
+    }
+}
+
+/// The address in `$OLLAMA_HOST` as a base URL: Ollama lets scheme and port be left out, and its server's own
+/// `0.0.0.0` means this machine to a client.
+pub(super) fn ollama_host(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = base_url(&url)?;
+    let parts = split(&url)?;
+    let (host, port) = host_and_port(&parts.authority)?;
+    let host = if host == "0.0.0.0" { "127.0.0.1" } else { host };
+    let port = match (port, text.contains("://")) {
+        (Some(port), _) => format!(":{port}"),
+        (None, true) => String::new(),
+        (None, false) => ":11434".to_owned(),
+    };
+    Ok(format!("{}://{host}{port}{}", parts.scheme, parts.rest))
+}
+
+/// Whether a URL that was checked here names this very machine.
+pub(super) fn is_loopback(url: &str) -> bool {
+    let Ok(parts) = split(url) else { return false };
+    let Ok((host, _)) = host_and_port(&parts.authority) else {
+        return false;
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+struct Parts<'t> {
+    scheme: &'static str,
+    /// Host and port, in lower case.
+    authority: String,
+    rest: &'t str,
+}
+
+fn split(text: &str) -> Result<Parts<'_>, String> {
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("the URL has white space in it".to_owned());
+    }
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", ""));
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "http" => "http",
+        "https" => "https",
+        _ => {
+            return Err(
+                "not a URL; write it with its scheme, such as \"https://HOST\" or \"http://HOST:PORT\""
+                    .to_owned(),
+            );
+        }
+    };
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err("the URL has a user name or a password in it; they do not belong there".to_owned());
+    }
+    let authority = authority.to_ascii_lowercase();
+    host_and_port(&authority)?;
+    Ok(Parts { scheme, authority, rest })
+}
+
+fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), String> {
+    // The colons of an IPv6 address stand within its brackets.
+    let end = authority.rfind(']').map_or(0, |at| at + 1);
+    let colon = authority.get(end..).and_then(|after| after.find(':'));
+    let (host, port) = match colon {
+        Some(at) => {
+            let (host, port) = authority.split_at(end + at);
+            (host, port.strip_prefix(':'))
+        }
+        None => (authority, None),
+    };
+    let port = match port.map(str::parse::<u16>) {
+        None => None,
+        Some(Ok(port)) if port > 0 => Some(port),
+        Some(_) => return Err("the URL's port is not a number from 1 to 65535".to_owned()),
+    };
+    let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let good = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<Ipv6Addr>().is_ok());
+    if good {
+        return Ok((host, port));
+    }
+    Err("the URL's host is not a host name or an IP address (a name in other letters is written in its \"xn--\" form)".to_owned())
+}
+
+fn is_host_name(host: &str) -> bool {
+    !host.is_empty()
+        && host.len() <= 253
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn listen_addresses() {
+        for good in ["127.0.0.1:8080", "0.0.0.0:0", "[::]:80", "localhost:8080"] {
+            assert_eq!(listen_address(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "8080", ":8080", "localhost", "1.2.3.4:99999", "http://localhost:80", "::1:x"] {
+            assert!(listen_address(bad).unwrap_err().contains("127.0.0.1:8080"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn base_urls() {
+        for (written, read) in [
+            ("https://api.openai.com/v1", "https://api.openai.com/v1"),
+            ("https://api.openai.com/v1/", "https://api.openai.com/v1"),
+            ("HTTP://LocalHost:8000", "http://localhost:8000"),
+            ("http://[::1]:11434/", "http://[::1]:11434"),
+            ("http://vllm_1:8000/V1", "http://vllm_1:8000/V1"),
+        ] {
+            assert_eq!(base_url(written).as_deref(), Ok(read), "{written}");
+        }
+        for (bad, part) in [
+            ("", "scheme"),
+            ("api.openai.com/v1", "scheme"),
+            ("ftp://host", "scheme"),
+            ("https://", "host"),
+            ("https://user:canary@host", "password"),
+            ("https://host:99999", "port"),
+            ("https://host:0", "port"),
+            ("https://[::g]:1", "host"),
+            ("https://[::1]x:1", "host"),
+            ("https://bücher.example", "xn--"),
+            ("https://host/v1?key=canary", "query"),
+            ("https://host/v1#x", "fragment"),
+            ("https://host /v1", "white space"),
+        ] {
+            let what = base_url(bad).unwrap_err();
+            assert!(what.contains(part), "{bad}: {what}");
+            assert!(!what.contains("canary"), "{what}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        for (written, read) in [
+            ("https://Chat.Example.com", "https://chat.example.com"),
+            ("https://chat.example.com:443/", "https://chat.example.com"),
+            ("http://localhost:3000", "http://localhost:3000"),
+        ] {
+            assert_eq!(origin(written).as_deref(), Ok(read), "{written}");
+        }
+        for bad in [
+            "*",
+            "https://*.example.com",
+            "example.com",
+            "null",
+            "https://example.com/chat",
+            "https://example.com?x",
+        ] {
+            assert!(origin(bad).unwrap_err().contains("https://www.example.com"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ollama_hosts() {
+        for (written, read) in [
+            ("127.0.0.1:11434", "http://127.0.0.1:11434"),
+            ("box", "http://box:11434"),
+            ("0.0.0.0", "http://127.0.0.1:11434"),
+            ("http://box:1234/", "http://box:1234"),
+            ("https://ollama.example.com", "https://ollama.example.com"),
+        ] {
+            assert_eq!(ollama_host(written).as_deref(), Ok(read), "{written}");
+        }
+        assert!(ollama_host("a b").is_err());
+    }
+
+    #[test]
+    fn loopback() {
+        for here in ["http://localhost:1", "http://127.0.0.9/v1", "http://[::1]:5"] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for there in ["http://localhost.example.com", "https://api.openai.com/v1", "http://10.0.0.1"] {
+            assert!(!is_loopback(there), "{there}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_what_passes_passes_again(text in "(https?://)?[a-z0-9.:@/?#\\[\\] %*é-]{0,30}") {
+            let _ = (listen_address(&text), ollama_host(&text), redis_url(&text), is_loopback(&text));
+            if let Ok(url) = base_url(&text) {
+                prop_assert_eq!(base_url(&url), Ok(url.clone()));
+            }
+            if let Ok(site) = origin(&text) {
+                prop_assert_eq!(origin(&site), Ok(site.clone()));
+            }
+        }
+    }
+}

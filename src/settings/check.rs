@@ -1,0 +1,43 @@
+//! What can only be judged by looking at several tables together, or at the files that a key names.
+
+use super::Settings;
+use super::problem::quoted;
+use super::reader::Reader;
+
+/// Looks across all tables, after every one was read.
+pub(super) fn across(reader: &mut Reader<'_>, settings: &Settings) {
+    files(reader, settings);
+    message_size(reader, settings);
+}
+
+fn files(reader: &mut Reader<'_>, settings: &Settings) {
+    let replies = settings.degradation.replies.as_deref().map(|path| (path, path.is_file(), "a file"));
+    let knowledge = settings.degradation.knowledge.as_deref().map(|path| (path, path.is_dir(), "a folder"));
+    for (key, named) in [("degradation.replies", replies), ("degradation.knowledge", knowledge)] {
+        if let Some((path, false, kind)) = named {
+            let what = format!("{} is not {kind} that can be read", quoted(&path.display().to_string()));
+            reader.problem(reader.line_of(key), key, what);
+        }
+    }
+}
+
+/// A message that is allowed by its characters may still be refused by its bytes.
+fn message_size(reader: &mut Reader<'_>, settings: &Settings) {
+    /// Most bytes of a character, and what stands around a message.
+    const PER_CHARACTER: usize = 4;
+    const AROUND: usize = 1024;
+    let longest = settings.chat.max_message_chars * PER_CHARACTER + AROUND;
+    if longest <= settings.limits.frame_bytes {
+        return;
+    }
+    for key in ["limits.frame_bytes", "chat.max_message_chars"] {
+        if let Some(line) = reader.line_of(key) {
+            let chars = settings.chat.max_message_chars;
+            let what = format!(
+                "messages of chat.max_message_chars = {chars} may need limits.frame_bytes = {longest}"
+            );
+            reader.warning(Some(line), key, what);
+            return;
+        }
+    }
+}

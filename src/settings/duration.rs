@@ -1,0 +1,110 @@
+//! Durations as the configuration and the command line write them: `"250ms"`, `"10s"`, `"5m"`, `"24h"`, `"30d"`.
+
+use super::problem::quoted;
+use std::time::Duration;
+
+/// Ten years; longer ones could overflow the clock when they are added to it.
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+/// Units from the smallest, in milliseconds.
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// Reads `"1500ms"`, `"10s"` or `"1h30m"`: whole numbers, each with its unit, added up; at most ten years.
+///
+/// # Errors
+/// Says in one sentence what would be right.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || {
+        format!(
+            "{} is not a duration; write a whole number and its unit, such as \"250ms\", \"10s\", \"5m\", \"24h\" or \"30d\"",
+            quoted(text)
+        )
+    };
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    let mut millis: u64 = 0;
+    while !rest.is_empty() {
+        let (number, after) = split_where(rest, |c| !c.is_ascii_digit());
+        let (unit, after) = split_where(after, |c| !c.is_ascii_alphabetic());
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        millis = number.checked_mul(*factor).and_then(|part| millis.checked_add(part)).ok_or_else(wrong)?;
+        rest = after;
+    }
+    let duration = Duration::from_millis(millis);
+    if duration > LONGEST {
+        return Err(format!("{} is longer than ten years (3650d)", quoted(text)));
+    }
+    Ok(duration)
+}
+
+/// Writes a duration the way [`parse_duration`] reads it, in the largest unit that gives a whole number.
+/// Anything below a millisecond is left off.
+pub fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    UNITS
+        .iter()
+        .rev()
+        .find(|(_, factor)| millis >= u128::from(*factor) && millis.is_multiple_of(u128::from(*factor)))
+        .map_or_else(|| "0s".to_owned(), |(name, factor)| format!("{}{name}", millis / u128::from(*factor)))
+}
+
+fn split_where(text: &str, end: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(end).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_what_the_configuration_writes() {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("24h", 86_400_000),
+            ("30d", 2_592_000_000),
+            ("1h30m", 5_400_000),
+            (" 2s ", 2_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_and_says_what_is_right() {
+        for text in [
+            "",
+            "10",
+            "s",
+            "ten s",
+            "1.5s",
+            "-1s",
+            "10 s",
+            "10sec",
+            "10S",
+            "99999999999999999999d",
+            "18446744073709551615d",
+            "1s 2",
+            "３s",
+        ] {
+            let what = parse_duration(text).unwrap_err();
+            assert!(what.contains("is not a duration; write"), "{text}: {what}");
+        }
+        assert!(parse_duration("4000d").unwrap_err().contains("ten years"));
+    }
+
+    proptest! {
+        #[test]
+        fn shown_durations_are_read_back(millis in 0u64..=315_360_000_000) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! From a file and an environment to settings: what is read in which order, and where providers come from.
+
+use super::address::ollama_host;
+use super::choice::{Choice, Dialect};
+use super::problem::{Problem, Problems};
+use super::provider::ProviderSettings;
+use super::read::Table;
+use super::reader::{Environment, Reader};
+use super::{Loaded, Secret, Settings, Source, check, load_providers, load_tables, pending, value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use toml::de::DeTable;
+
+/// The file that is read when none is named, if it is there.
+const USUAL_FILE: &str = "failsoft.toml";
+/// The environment variable that names a file.
+const FILE_VARIABLE: &str = "FAILSOFT_CONFIG";
+/// The environment variable that says where Ollama is.
+const OLLAMA_VARIABLE: &str = "OLLAMA_HOST";
+
+/// Which configuration file to read: the one named on the command line, else in `$FAILSOFT_CONFIG`, else `failsoft.toml` in the
+/// working directory if there is one, else none. A named one is given back even if it does not exist.
+pub fn find(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let in_environment = || env(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    // A link that leads nowhere is there too, and reading it tells.
+    let usual = || Path::new(USUAL_FILE).symlink_metadata().is_ok().then(|| PathBuf::from(USUAL_FILE));
+    named.map(Path::to_path_buf).or_else(in_environment).or_else(usual)
+}
+
+impl Settings {
+    /// Reads a configuration file, if one is given, and the environment.
+    ///
+    /// # Errors
+    /// Every problem there is, in the order of the file.
+    pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+        let Some(path) = path else {
+            return Self::from_text("", "", env);
+        };
+        let file = path.display().to_string();
+        let fail =
+            |line, what| Problems(vec![Problem { file: file.clone(), line, key: String::new(), what }]);
+        let bytes = std::fs::read(path).map_err(|error| fail(None, format!("cannot be read: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let lines = error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count();
+            fail(Some(lines + 1), "not UTF-8 text".to_owned())
+        })?;
+        let mut loaded = Self::from_text(&file, &text, env)?;
+        loaded.file = Some(path.to_path_buf());
+        Ok(loaded)
+    }
+
+    /// Reads the text of a configuration file; `file` is what it is called in problems.
+    ///
+    /// # Errors
+    /// Every problem there is, in the order of the text.
+    pub fn from_text(
+        file: &str,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Loaded, Problems> {
+        let mut settings = Self::default();
+        let (source, reader) = document(file, text, env, |root| {
+            let source = tables(root, &mut settings);
+            check::across(root.reader, &settings);
+            source
+        })?;
+        let mut warnings = pending::not_built_yet(file, &reader.written);
+        warnings.extend(reader.warnings);
+        warnings.sort_by_key(|warning| warning.line);
+        Ok(Loaded { settings, warnings, source, file: None })
+    }
+}
+
+/// Reads a text of TOML that is not the configuration, and names no secrets, in the way of the configuration: key by key, and
+/// what nobody asked for is unknown. `file` is what it is called in problems.
+///
+/// # Errors
+/// Every problem there is, in the order of the text.
+pub(crate) fn read_toml<T>(
+    file: &str,
+    text: &str,
+    read: impl FnOnce(&mut Table<'_, '_, '_>) -> T,
+) -> Result<T, Problems> {
+    document(file, text, &|_| None, read).map(|(read, _)| read)
+}
+
+fn document<'e, T>(
+    file: &str,
+    text: &str,
+    env: Environment<'e>,
+    read: impl FnOnce(&mut Table<'_, '_, 'e>) -> T,
+) -> Result<(T, Reader<'e>), Problems> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = Reader::new(file, text, env);
+    let (document, broken) = DeTable::parse_recoverable(text);
+    let read = Table::root(&mut reader, document.get_ref(), read);
+    tell_syntax(&mut reader, &broken);
+    reader.problems.sort_by_key(|problem| problem.line);
+    if reader.problems.is_empty() { Ok((read, reader)) } else { Err(Problems(reader.problems)) }
+}
+
+/// Reads all tables: first the global policies, which each provider takes over, then the providers, whose names drills need.
+fn tables(root: &mut Table, s: &mut Settings) -> Source {
+    root.table("server", |t| load_tables::server(t, &mut s.server));
+    root.table("chat", |t| load_tables::chat(t, &mut s.chat));
+    root.table("routing", |t| load_tables::routing(t, &mut s.routing));
+    root.table("timeouts", |t| {
+        load_tables::call_timeouts(t, &mut s.timeouts.call);
+        t.read("turn", &mut s.timeouts.turn, value::span);
+    });
+    root.table("breaker", |t| load_tables::breaker(t, &mut s.breaker));
+    root.table("retry", |t| {
+        load_tables::call_retry(t, &mut s.retry.call);
+        t.read("budget", &mut s.retry.budget, value::number(0.0..=1000.0));
+    });
+    root.table("health", |t| load_tables::health(t, &mut s.health));
+    root.table("cache", |t| load_tables::cache(t, &mut s.cache));
+    root.table("degradation", |t| load_tables::degradation(t, &mut s.degradation));
+    root.table("quality", |t| load_tables::quality(t, &mut s.quality));
+    root.table("alerts", |t| load_tables::alerts(t, &mut s.alerts));
+    root.table("telemetry", |t| {
+        t.read("otlp_endpoint", &mut s.telemetry.otlp_endpoint, load_tables::endpoint)
+    });
+    root.table("store", |t| load_tables::store(t, &mut s.store));
+    root.table("limits", |t| load_tables::limits(t, &mut s.limits));
+    root.table("widget", |t| t.secret("identity_secret", &mut s.widget.identity_secret));
+    load_providers::providers(root, s);
+    let source = if s.providers.is_empty() { from_environment(root.reader, s) } else { Source::File };
+    // A demo's providers come later, and their names with them.
+    let names: Option<Vec<String>> =
+        (!s.demo).then(|| s.providers.iter().map(|provider| provider.name.clone()).collect());
+    root.tables("drills", |t| s.drills.extend(load_tables::drill(t, names.as_deref())));
+    source
+}
+
+/// What is not TOML. Where a line is not, whatever else was found in it is most likely a consequence.
+fn tell_syntax(reader: &mut Reader<'_>, broken: &[toml::de::Error]) {
+    let mut lines = BTreeMap::new();
+    for error in broken {
+        let at = error.span().map_or(0, |span| span.start);
+        lines.entry(reader.line_at(at)).or_insert((at, error.message()));
+    }
+    reader.problems.retain(|problem| problem.line.is_none_or(|line| !lines.contains_key(&line)));
+    for (line, (at, message)) in lines {
+        let column = at - reader.line_start(at) + 1;
+        reader.problem(Some(line), "", format!("not TOML at column {column}: {message}"));
+    }
+}
+
+/// Providers by the keys that the environment holds, else none and a demo.
+fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source {
+    let mut found = Vec::new();
+    for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini] {
+        let key = dialect.key_variable().and_then(|variable| Some((variable, held(reader.env, variable)?)));
+        if let Some((variable, key)) = key {
+            if key.is_ascii() && !key.contains(|c: char| c.is_control()) {
+                let api_key = Some(Secret::new(key));
+                found.push(ProviderSettings { api_key, ..settings.provider(dialect.name(), dialect) });
+            } else {
+                tell_environment(reader, variable, "has characters in it that no key has".to_owned());
+            }
+        }
+    }
+    if let Some(host) = held(reader.env, OLLAMA_VARIABLE) {
+        match ollama_host(&host) {
+            Ok(base_url) => {
+                let dialect = Dialect::Ollama;
+                found.push(ProviderSettings { base_url, ..settings.provider(dialect.name(), dialect) });
+            }
+            Err(what) => tell_environment(reader, OLLAMA_VARIABLE, what),
+        }
+    }
+    settings.providers = found;
+    if !settings.providers.is_empty() {
+        return Source::Environment;
+    }
+    let stall = settings.timeouts.call.stall;
+    settings.enter_demo();
+    if reader.line_of("timeouts.stall").is_some() {
+        settings.timeouts.call.stall = stall;
+    }
+    Source::Demo
+}
+
+/// What a variable holds, without the white space that shells and files add; nothing when that is all.
+fn held(env: Environment<'_>, variable: &str) -> Option<String> {
+    env(variable).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn tell_environment(reader: &mut Reader<'_>, variable: &str, what: String) {
+    reader.problems.push(Problem {
+        file: "environment".to_owned(),
+        line: None,
+        key: variable.to_owned(),
+        what,
+    });
+}

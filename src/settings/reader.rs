@@ -1,0 +1,70 @@
+//! What is found while one document is read: problems, warnings, and which keys it writes in which line.
+
+use super::problem::Problem;
+
+/// What an operator's environment answers for the name of a variable.
+pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// What is found while one document is read.
+pub(super) struct Reader<'e> {
+    /// The file's name for the problems.
+    pub(super) file: String,
+    pub(super) env: Environment<'e>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+    /// Every known key that the file writes.
+    pub(super) written: Vec<Written>,
+    line_starts: Vec<usize>,
+}
+
+/// A key that the file writes.
+pub(super) struct Written {
+    /// Dotted, with indices.
+    pub(super) key: String,
+    pub(super) line: usize,
+    /// Whether the value asks for something: it is not the default, nor an "off", `false` or nothing.
+    pub(super) asks: bool,
+}
+
+impl<'e> Reader<'e> {
+    pub(super) fn new(file: &str, text: &str, env: Environment<'e>) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Self {
+            file: file.to_owned(),
+            env,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            written: Vec::new(),
+            line_starts: std::iter::once(0).chain(ends).collect(),
+        }
+    }
+
+    /// The line, from 1, of a byte of the text.
+    pub(super) fn line_at(&self, offset: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= offset)
+    }
+
+    /// The first byte of the line in which a byte stands.
+    pub(super) fn line_start(&self, offset: usize) -> usize {
+        self.line_starts.get(self.line_at(offset) - 1).copied().unwrap_or_default()
+    }
+
+    /// Where the file writes a key.
+    pub(super) fn line_of(&self, key: &str) -> Option<usize> {
+        self.written.iter().find(|written| written.key == key).map(|written| written.line)
+    }
+
+    pub(super) fn problem(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
+        let problem = self.told(line, key, what.into());
+        self.problems.push(problem);
+    }
+
+    pub(super) fn warning(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
+        let warning = self.told(line, key, what.into());
+        self.warnings.push(warning);
+    }
+
+    fn told(&self, line: Option<usize>, key: &str, what: String) -> Problem {
+        Problem { file: self.file.clone(), line, key: key.to_owned(), what }
+    }
+}

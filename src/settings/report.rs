@@ -1,0 +1,123 @@
+//! The text of `failsoft check`: what would be asked in which order, what is missing, what has no effect.
+
+use super::choice::{Choice, Dialect};
+use super::duration::show_duration;
+use super::provider::ProviderSettings;
+use super::{Loaded, Settings, Source};
+use std::fmt::Write;
+
+/// The report on a configuration that may be used, ending in a line break. It holds no secret.
+pub fn report(loaded: &Loaded) -> String {
+    let settings = &loaded.settings;
+    let file =
+        loaded.file.as_ref().map_or("no configuration file".to_owned(), |file| file.display().to_string());
+    let mut text = format!("{file}: fine\n\n{}\n", origin(loaded.source));
+    if !settings.providers.is_empty() {
+        text.push_str(&table(&settings.providers));
+    }
+    text.push('\n');
+    for line in facts(settings) {
+        let _ = writeln!(text, "{line}");
+    }
+    section(&mut text, "Missing", &missing(loaded));
+    section(&mut text, "Warnings", &loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>());
+    text
+}
+
+fn origin(source: Source) -> &'static str {
+    match source {
+        Source::File => "Providers, in order of preference:",
+        Source::Environment => "Providers, by the keys in the environment:",
+        Source::Demo => "Providers: none, so three simulated ones stand in (demo mode)",
+    }
+}
+
+fn table(providers: &[ProviderSettings]) -> String {
+    let head = ["", "name", "dialect", "model", "base_url", "key"].map(str::to_owned);
+    let rows = providers.iter().zip(1..).map(|(p, place)| {
+        [
+            place.to_string(),
+            p.name.clone(),
+            p.dialect.to_string(),
+            p.model.clone(),
+            p.base_url.clone(),
+            key(p).to_owned(),
+        ]
+    });
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            let width = cells.map(|cell| cell.chars().count()).max().unwrap_or_default();
+            let _ = write!(line, "  {cell:width$}");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn key(provider: &ProviderSettings) -> &'static str {
+    match (&provider.api_key, provider.dialect.key_variable()) {
+        (Some(_), _) => "key set",
+        (None, Some(_)) => "no key",
+        (None, None) => "no key needed",
+    }
+}
+
+fn facts(settings: &Settings) -> [String; 3] {
+    let ladder: Vec<String> =
+        settings.timeouts.call.first_token.iter().map(|step| show_duration(*step)).collect();
+    [
+        format!(
+            "Routing   {}, at most {} attempts a turn, {} in mid-answer",
+            settings.routing.strategy, settings.routing.max_attempts, settings.routing.mid_stream
+        ),
+        format!(
+            "Timeouts  first token {}; turn {}",
+            ladder.join(", "),
+            show_duration(settings.timeouts.turn)
+        ),
+        format!("Server    {}, data in {}", settings.server.listen, settings.server.data_dir.display()),
+    ]
+}
+
+/// What works without, but better with.
+fn missing(loaded: &Loaded) -> Vec<String> {
+    let settings = &loaded.settings;
+    let mut missing = Vec::new();
+    if loaded.source != Source::File {
+        let held = |dialect: &Dialect| settings.providers.iter().any(|provider| provider.dialect == *dialect);
+        for dialect in Dialect::ALL.iter().filter(|dialect| !held(dialect)) {
+            let variable = match dialect {
+                Dialect::Azure => continue,
+                Dialect::Ollama => "OLLAMA_HOST",
+                other => other.key_variable().unwrap_or_default(),
+            };
+            missing.push(format!("${variable}: not set, so no {dialect}"));
+        }
+    }
+    if let [only] = settings.providers.as_slice() {
+        missing.push(format!("a second provider: when {} fails there is no other", only.name));
+    }
+    for provider in &settings.providers {
+        if provider.prices.is_none() && provider.dialect != Dialect::Ollama {
+            missing.push(format!("prices of {}: what it costs stays unknown", provider.name));
+        }
+    }
+    if settings.server.admin_token.is_none() {
+        missing.push("server.admin_token: the admin API and drills are off".to_owned());
+    }
+    missing
+}
+
+fn section(text: &mut String, title: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{title}:");
+    for line in lines {
+        let _ = writeln!(text, "  {line}");
+    }
+}

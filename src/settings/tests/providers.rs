@@ -1,0 +1,146 @@
+//! Where providers come from, and what they take over from the global tables.
+
+use super::super::{Dialect, Loaded, Prefill, Settings, Source};
+use super::{PROVIDER, load, settings};
+use std::time::Duration;
+
+fn from_environment(held: &[(&str, &str)]) -> Loaded {
+    let env = |name: &str| held.iter().find(|(held, _)| *held == name).map(|(_, value)| (*value).to_owned());
+    Settings::load(None, &env).unwrap()
+}
+
+#[test]
+fn a_provider_takes_over_the_globals_and_overlays_its_own() {
+    let s = settings(&format!(
+        "[breaker]\nprobes = 3\nopen_for = \"5s\"\n[timeouts]\nstall = \"4s\"\n[retry]\nsame_provider = 2\n[health]\ntimeout = \"1s\"\n\
+         {PROVIDER}breaker = {{ open_for = \"60s\" }}\ntimeouts = {{ first_token = \"1s\" }}\nretry = {{ base = \"1s\" }}\n\
+         health = {{ recovery_probe = false }}\n[[providers]]\nname = \"b\"\ndialect = \"ollama\"\nmodel = \"m\"\n"
+    ));
+    let [a, b] = s.providers.as_slice() else { panic!("two providers") };
+    assert_eq!((a.breaker.probes, a.breaker.open_for.as_secs(), a.breaker.open_max.as_secs()), (3, 60, 60));
+    assert_eq!((b.breaker.probes, b.breaker.open_for.as_secs(), b.breaker.open_max.as_secs()), (3, 5, 25));
+    assert_eq!(
+        (a.timeouts.stall, &a.timeouts.first_token),
+        (Duration::from_secs(4), &vec![Duration::from_secs(1)])
+    );
+    assert_eq!((b.timeouts.stall, b.timeouts.first_token.len()), (Duration::from_secs(4), 3));
+    assert_eq!((a.retry.same_provider, a.retry.base.as_secs()), (2, 1));
+    assert_eq!(
+        (a.health.timeout.as_secs(), a.health.recovery_probe, b.health.recovery_probe),
+        (1, false, true)
+    );
+}
+
+#[test]
+fn own_keys_are_read() {
+    let s = settings(&format!(
+        "{PROVIDER}base_url = \"http://127.0.0.1:9/v1/\"\nprefill = true\ncontext_tokens = 4096\nweight = 3\nmax_concurrent = 2\n\
+         temperature = 0\napi_version = \"v1\"\nheaders = {{ X-Team = \"env:OPENAI_API_KEY\" }}\nprices = {{ input = 1, output = 2.5 }}\n\
+         daily_budget_usd = 5\n"
+    ));
+    let p = &s.providers[0];
+    assert_eq!(
+        (p.base_url.as_str(), p.prefill, p.context_tokens),
+        ("http://127.0.0.1:9/v1", Prefill::Assistant, Some(4096))
+    );
+    assert_eq!((p.weight, p.max_concurrent, p.temperature), (3, 2, Some(0.0)));
+    assert_eq!((p.api_version.as_deref(), p.daily_budget_usd), (Some("v1"), Some(5.0)));
+    assert_eq!((p.headers[0].0.as_str(), p.headers[0].1.expose()), ("x-team", "sk-canary"));
+    assert_eq!(p.prices.map(|prices| (prices.input, prices.output)), Some((1.0, 2.5)));
+    assert_eq!(settings(&format!("{PROVIDER}prefill = false")).providers[0].prefill, Prefill::Off);
+}
+
+#[test]
+fn the_key_is_the_written_one_else_that_of_the_environment() {
+    for (more, key) in [
+        ("", Some("sk-canary")),
+        ("api_key = \"own\"", Some("own")),
+        ("api_key = \"\"", None),
+        ("base_url = \"http://127.0.0.1:9/v1\"", Some("sk-canary")),
+    ] {
+        let s = settings(&format!("{PROVIDER}{more}"));
+        assert_eq!(s.providers[0].api_key.as_ref().map(|key| key.expose()), key, "{more}");
+    }
+    // At an address of one's own a key may not be needed.
+    let s = settings(
+        "[[providers]]\nname = \"a\"\ndialect = \"anthropic\"\nmodel = \"m\"\nbase_url = \"http://localhost:1\"",
+    );
+    assert!(s.providers[0].api_key.is_none());
+}
+
+#[test]
+fn providers_are_found_in_the_environment_in_a_fixed_order() {
+    let loaded = from_environment(&[
+        ("OLLAMA_HOST", "box:1234"),
+        ("GEMINI_API_KEY", "g"),
+        ("ANTHROPIC_API_KEY", " a\n"),
+        ("OPENAI_API_KEY", "o"),
+    ]);
+    assert_eq!(loaded.source, Source::Environment);
+    let found: Vec<[&str; 4]> = loaded
+        .settings
+        .providers
+        .iter()
+        .map(|p| {
+            let key = p.api_key.as_ref().map_or("", |key| key.expose());
+            [p.name.as_str(), p.base_url.as_str(), p.model.as_str(), key]
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ["openai", "https://api.openai.com/v1", "gpt-4o-mini", "o"],
+            ["anthropic", "https://api.anthropic.com", "claude-haiku-4-5", "a"],
+            ["gemini", "https://generativelanguage.googleapis.com", "gemini-2.5-flash", "g"],
+            ["ollama", "http://box:1234", "llama3.2", ""],
+        ]
+    );
+    assert!(!loaded.settings.demo && !loaded.settings.chat.visitor_options);
+}
+
+#[test]
+fn empty_variables_are_none_and_none_is_a_demo() {
+    let loaded = from_environment(&[("OPENAI_API_KEY", " "), ("OLLAMA_HOST", "")]);
+    assert_eq!(loaded.source, Source::Demo);
+    assert!(
+        loaded.settings.demo && loaded.settings.chat.visitor_options && loaded.settings.providers.is_empty()
+    );
+    let simulated = loaded.settings.provider("alpha", Dialect::Gemini);
+    assert_eq!(simulated.timeouts.stall, Duration::from_secs(3));
+}
+
+#[test]
+fn a_demo_keeps_a_stall_that_is_written() {
+    let demo =
+        Settings::from_text("failsoft.toml", "[timeouts]\nstall = \"1s\"", &|_| None).unwrap().settings;
+    assert!(demo.demo);
+    assert_eq!(demo.timeouts.call.stall, Duration::from_secs(1));
+}
+
+#[test]
+fn a_demo_may_drill_providers_that_come_later() {
+    let text = "[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"alpha\"\nfault = \"cut\"";
+    let demo = Settings::from_text("failsoft.toml", text, &|_| None).unwrap().settings;
+    assert_eq!((demo.drills[0].provider.as_str(), demo.drills[0].duration.as_secs()), ("alpha", 30));
+}
+
+#[test]
+fn a_bad_variable_is_a_problem_of_the_environment() {
+    let env = |name: &str| match name {
+        "OLLAMA_HOST" => Some("http://user:canary@box".to_owned()),
+        "GEMINI_API_KEY" => Some("canary\u{e9}".to_owned()),
+        _ => None,
+    };
+    let told = Settings::load(None, &env).unwrap_err().to_string();
+    assert!(
+        told.contains("environment: OLLAMA_HOST: ") && told.contains("environment: GEMINI_API_KEY: "),
+        "{told}"
+    );
+    assert!(!told.contains("canary"));
+}
+
+#[test]
+fn the_environment_is_not_asked_where_providers_are_written() {
+    let loaded = load("[[providers]]\nname = \"b\"\ndialect = \"ollama\"\nmodel = \"m\"").unwrap();
+    assert_eq!((loaded.source, loaded.settings.providers.len()), (Source::File, 1));
+}

@@ -1,0 +1,79 @@
+//! What is odd, or has no effect yet, and is no reason to refuse.
+
+use super::{PROVIDER, load};
+
+fn warnings(text: &str) -> Vec<String> {
+    let loaded = load(text).unwrap_or_else(|problems| panic!("{problems}\nin\n{text}"));
+    loaded
+        .warnings
+        .iter()
+        .map(|warning| format!("{}: {}", warning.line.unwrap_or_default(), warning.key))
+        .collect()
+}
+
+#[test]
+fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
+    let folder = std::env::temp_dir();
+    let knowledge = format!("[degradation]\nknowledge = {folder:?}");
+    for (text, expected) in [
+        ("[routing]\nstrategy = \"weighted\"", "2: routing.strategy"),
+        ("[routing]\nmid_stream = \"continue\"", "2: routing.mid_stream"),
+        ("[routing]\nhedge_after = \"1s\"", "2: routing.hedge_after"),
+        ("[health]\ninterval = \"30s\"", "2: health.interval"),
+        ("[health]\nprobe = \"completion\"", "2: health.probe"),
+        ("[cache]\n\nttl = \"2h\"", "3: cache.ttl"),
+        ("[cache]\nwarm = [\"hi\"]", "2: cache.warm"),
+        (knowledge.as_str(), "2: degradation.knowledge"),
+        ("[quality]\nkeywords = [\"please\"]", "2: quality.keywords"),
+        ("[alerts]\nslack_webhook = \"https://hooks.example/canary\"", "2: alerts.slack_webhook"),
+        ("[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"", "1: drills[0]"),
+        ("[telemetry]\notlp_endpoint = \"http://localhost:4317\"", "2: telemetry.otlp_endpoint"),
+        ("[store]\nbackend = \"redis\"", "2: store.backend"),
+        ("[widget]\nidentity_secret = \"canary\"", "2: widget.identity_secret"),
+        ("[server]\nadmin_token = \"canary\"", "2: server.admin_token"),
+        ("[chat]\nretention = \"1d\"", "2: chat.retention"),
+    ] {
+        assert_eq!(warnings(text), [expected], "{text}");
+    }
+    for (more, expected) in [
+        ("prefill = \"vllm\"", "5: providers[0].prefill"),
+        ("prices = { input = 1, output = 1 }\ndaily_budget_usd = 5.0", "6: providers[0].daily_budget_usd"),
+        ("health = { interval = \"30s\" }", "5: providers[0].health.interval"),
+    ] {
+        assert_eq!(warnings(&format!("{PROVIDER}{more}")), [expected], "{more}");
+    }
+}
+
+#[test]
+fn defaults_and_what_is_switched_off_need_no_warning() {
+    for text in [
+        "[routing]\nstrategy = \"priority\"\nhedge_after = \"0s\"",
+        "[cache]\nenabled = false\nttl = \"60m\"",
+        "[degradation]\noutbox = false",
+        "[degradation]\noutbox = true",
+        "[health]\nprobe = \"off\"",
+        "[alerts]\nwebhook = \"\"\nmin_interval = \"300s\"",
+        "[server]\nadmin_token = \"\"\napi_keys = [\"canary\"]",
+        "[widget]\nidentity_secret = \"\"",
+    ] {
+        assert_eq!(warnings(text), [""; 0], "{text}");
+    }
+    assert_eq!(warnings(&format!("{PROVIDER}prefill = false\ndaily_budget_usd = 0")), [""; 0]);
+}
+
+#[test]
+fn what_is_odd_is_told() {
+    for (text, expected) in [
+        ("base_url = \"https://llm.example.com/v1\"", &["5: providers[0].base_url"][..]),
+        ("base_url = \"https://llm.example.com/v1\"\napi_key = \"\"", &[]),
+        ("base_url = \"http://localhost:1/v1/chat/completions\"", &["5: providers[0].base_url"]),
+        ("daily_budget_usd = 5.0", &["5: providers[0].daily_budget_usd", "5: providers[0].daily_budget_usd"]),
+    ] {
+        assert_eq!(warnings(&format!("{PROVIDER}{text}")), expected, "{text}");
+    }
+    let elsewhere =
+        "[[providers]]\nname = \"a\"\ndialect = \"gemini\"\nmodel = \"m\"\nbase_url = \"http://gateway:1\"";
+    assert_eq!(warnings(elsewhere), ["1: providers[0].api_key"]);
+    assert_eq!(warnings("[limits]\nframe_bytes = 4096"), ["2: limits.frame_bytes"]);
+    assert_eq!(warnings("[chat]\nmax_message_chars = 100000"), ["2: chat.max_message_chars"]);
+}

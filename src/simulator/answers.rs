@@ -1,0 +1,212 @@
+//! What a simulator answers: a few themes by the words of the question, each in the voice of its provider. Pure, and
+//! the same for the same question.
+//!
+//! Every answer says at once that it is simulated, and does so in words that no other manner shares, so that a reader
+//! sees where another provider began anew.
+
+use super::heard::{Begun, Heard};
+use super::themes::{MANNERS, all, theme};
+
+/// How many characters of a broken answer are repeated before it is carried on, as such requests ask for.
+const REPEATED: usize = 40;
+
+/// The most words of a question that an answer takes up.
+const TOPIC_WORDS: usize = 4;
+
+/// The most characters of one of them.
+const TOPIC_CHARS: usize = 24;
+
+/// Words that say nothing about a question's subject.
+const EMPTY_WORDS: &str = " a about am an and are as at be but by can could did do does explain for from give have how i in is \
+    it its list long me my of on or please say should show so some story tell than that the their them then there these \
+    they this to us was we were what when where which who whom why will with would write you your ";
+
+/// The answer to what was heard, in the voice of provider `voice`.
+pub(super) fn reply(heard: &Heard, voice: &str) -> String {
+    match &heard.begun {
+        Some(begun) => carry_on(begun, &heard.question, voice),
+        None => answer(&heard.question, heard.earlier.as_deref(), voice),
+    }
+}
+
+/// A whole answer to `question`, in Markdown; about 600 words if it asks for something long, else about 100.
+/// `earlier`, the question before it, is mentioned.
+pub(super) fn answer(question: &str, earlier: Option<&str>, voice: &str) -> String {
+    let manner = manner(voice);
+    let mut text = opener(manner).replace("{voice}", voice);
+    if let Some(earlier) = earlier {
+        text.push(' ');
+        text.push_str(&memory(manner).replace("{topic}", &topic(earlier)));
+    }
+    text.push_str("\n\n");
+    text.push_str(&body(question, manner));
+    text
+}
+
+/// The rest of an answer that broke off elsewhere. Its sentence cannot be finished without thought, so the text says
+/// who takes over, and then answers.
+fn carry_on(begun: &Begun, question: &str, voice: &str) -> String {
+    let mut text = String::new();
+    if begun.repeat {
+        let skipped = begun.text.chars().count().saturating_sub(REPEATED);
+        text.extend(begun.text.chars().skip(skipped));
+    }
+    if begun.text.matches("```").count() % 2 == 1 {
+        text.push_str("\n```\n");
+    }
+    text.push_str(" …\n\n");
+    text.push_str(&format!(
+        "*(It broke off there; this is a simulated answer from {voice}, which goes on.)*\n\n"
+    ));
+    text.push_str(&body(question, manner(voice)));
+    text
+}
+
+fn body(question: &str, manner: usize) -> String {
+    let words: Vec<String> = plain_words(question).map(str::to_lowercase).collect();
+    let topic = topic(question);
+    let own = theme(&words);
+    let own_text = own.text(manner).replace("{topic}", &topic);
+    if !words.iter().any(|word| matches!(word.as_str(), "long" | "longer" | "essay" | "detailed" | "600")) {
+        return own_text;
+    }
+    // Length is wanted, not thought: everything this voice has to say, its own theme first.
+    let rest = all()
+        .filter(|theme| !std::ptr::eq(*theme, own))
+        .map(|theme| theme.text(manner).replace("{topic}", &topic));
+    std::iter::once(own_text)
+        .chain(rest)
+        .enumerate()
+        .map(|(at, text)| format!("## Part {}\n\n{text}", at + 1))
+        .collect::<Vec<_>>()
+        .join("\n\n")
+}
+
+/// Which manner a provider speaks in: by its first letter, so that names that follow each other in the alphabet differ.
+fn manner(voice: &str) -> usize {
+    voice.bytes().next().map_or(0, |first| usize::from(first.wrapping_sub(b'a'))) % MANNERS
+}
+
+fn opener(manner: usize) -> &'static str {
+    match manner {
+        0 => {
+            "Hello from {voice}! This is a simulated answer from {voice}, put together by a few rules and not by a model."
+        }
+        1 => {
+            "**{voice} replies.** Please note: this is a simulated answer from {voice}, and no AI was asked for it."
+        }
+        _ => {
+            "Right, {voice} speaking. Fair warning: this is a simulated answer from {voice}, made up on this very machine."
+        }
+    }
+}
+
+fn memory(manner: usize) -> &'static str {
+    match manner {
+        0 => "Before this you asked about {topic}, which I have kept in mind.",
+        1 => "Your previous question concerned {topic}; this one is taken to follow from it.",
+        _ => "A moment ago we were on {topic}, I have not forgotten.",
+    }
+}
+
+/// What a question is about, as an answer can name it: its first words that mean something. Without punctuation, so that nothing
+/// in it is Markdown.
+fn topic(question: &str) -> String {
+    let words: Vec<String> = plain_words(question)
+        .filter(|word| !EMPTY_WORDS.contains(&format!(" {} ", word.to_lowercase())))
+        .take(TOPIC_WORDS)
+        .map(|word| word.chars().take(TOPIC_CHARS).collect())
+        .collect();
+    match words.split_last() {
+        None => "your question".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+    }
+}
+
+fn plain_words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// Parts a text into its words, each with the white space before it; together they are the text again.
+pub(super) fn words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let start = rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len());
+        let (space, tail) = rest.split_at(start);
+        let end = space.len() + tail.find(char::is_whitespace).unwrap_or(tail.len());
+        let (word, after) = rest.split_at(end);
+        words.push(word);
+        rest = after;
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOICES: [&str; 3] = ["aurora", "borealis", "cascade"];
+
+    #[test]
+    fn words_together_are_the_text() {
+        for text in ["", " ", "one", " one  two\n\n```rust\n    let é = 1;\n```\n", "ends \n"] {
+            assert_eq!(words(text).concat(), text);
+        }
+        assert_eq!(words("one  two\n"), ["one", "  two", "\n"]);
+    }
+
+    #[test]
+    fn each_voice_is_honest_and_its_own_from_the_first_word() {
+        for question in ["Hello!", "Tell me a story about 1000 ships", "???", "wie geht's dir heute"] {
+            let answers = VOICES.map(|voice| answer(question, Some("What does it cost?"), voice));
+            for (voice, text) in VOICES.iter().zip(&answers) {
+                let first = text.split("\n\n").next().unwrap_or_default();
+                assert!(first.contains(&format!("simulated answer from {voice}")), "{first}");
+                assert!(first.contains("cost"), "{first}");
+                assert!((75..170).contains(&words(text).len()), "{text}");
+                assert!(!text.contains('{') || text.contains("```"), "{text}");
+            }
+            let firsts = answers.each_ref().map(|text| text.split(' ').next());
+            assert!(firsts[0] != firsts[1] && firsts[1] != firsts[2] && firsts[0] != firsts[2]);
+        }
+    }
+
+    #[test]
+    fn the_question_decides_the_theme() {
+        let table = [
+            ("Hi there", "loopback"),
+            ("hello, what does it cost?", "Starter"),
+            ("What are your opening hours?", "Saturdays"),
+            ("Show me some Rust code", "```rust"),
+            ("Give me a list of things to pack", "1. **"),
+            ("Tell me a story", "lighthouses"),
+            ("How does a circuit breaker work?", "*half-open*"),
+            ("Where do penguins sleep in winter?", "penguins, sleep and winter"),
+            ("*_[x](http://evil)_*", "x, http and evil"),
+        ];
+        for (question, mark) in table {
+            assert!(answer(question, None, "aurora").contains(mark), "{question}");
+        }
+    }
+
+    #[test]
+    fn a_long_answer_is_long() {
+        for voice in VOICES {
+            let length = words(&answer("Write a long text about the sea", None, voice)).len();
+            assert!((550..1000).contains(&length), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_broken_answer_is_carried_on_from_its_end() {
+        let text = "Ä first sentence that is longer than what gets repeated ```rust fn";
+        let begun = Begun { text: text.to_owned(), repeat: true };
+        let rest = carry_on(&begun, "What does it cost?", "borealis");
+        let end: String = text.chars().skip(text.chars().count() - REPEATED).collect();
+        assert!(rest.starts_with(&format!("{end}\n```\n")), "{rest}");
+        let prefilled = carry_on(&Begun { text: "Half an".to_owned(), repeat: false }, "cost", "cascade");
+        assert!(prefilled.starts_with(" …\n\n*(It broke off there"), "{prefilled}");
+    }
+}

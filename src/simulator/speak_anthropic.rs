@@ -1,0 +1,146 @@
+//! Anthropic messages: named events from `message_start` to `message_stop`. Pure.
+
+use serde_json::{Value, json};
+
+use super::heard::{Heard, limit};
+use super::speak::{Refusal, Saying, Script, request_id};
+
+pub(super) fn hear(body: &Value) -> Result<Heard, String> {
+    let limit = limit(body.get("max_tokens")).ok_or("max_tokens: Field required")?;
+    Ok(Heard {
+        stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
+        limit: Some(limit),
+        ..Heard::read(body)?
+    })
+}
+
+pub(super) fn stream(saying: &Saying<'_>) -> Script {
+    let start = message(saying, &json!([]), &Value::Null, 1);
+    let opening = [
+        event("message_start", json!({"message": start})),
+        event("content_block_start", json!({"index": 0, "content_block": {"type": "text", "text": ""}})),
+        event("ping", json!({})),
+    ];
+    let word = |word: &&str| {
+        event("content_block_delta", json!({"index": 0, "delta": {"type": "text_delta", "text": word}}))
+    };
+    let closing = [
+        event("content_block_stop", json!({"index": 0})),
+        event(
+            "message_delta",
+            json!({
+                "delta": {"stop_reason": stop_reason(saying), "stop_sequence": null},
+                "usage": {"output_tokens": saying.words.len()},
+            }),
+        ),
+        event("message_stop", json!({})),
+    ];
+    Script {
+        content_type: "text/event-stream",
+        opening: opening.concat(),
+        words: saying.words.iter().map(word).collect(),
+        closing: closing.concat(),
+        garbage:
+            "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"\n\n"
+                .to_owned(),
+    }
+}
+
+pub(super) fn whole(saying: &Saying<'_>) -> Value {
+    let content = json!([{"type": "text", "text": saying.words.concat()}]);
+    message(saying, &content, &json!(stop_reason(saying)), saying.words.len())
+}
+
+pub(super) fn list(model: &str) -> Value {
+    let one =
+        json!({"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"});
+    json!({"data": [one], "has_more": false, "first_id": model, "last_id": model})
+}
+
+pub(super) fn error(refusal: &Refusal, call: u64) -> Value {
+    let kind = match refusal {
+        Refusal::Invalid(_) => "invalid_request_error",
+        Refusal::Unauthorized => "authentication_error",
+        Refusal::NotFound => "not_found_error",
+        Refusal::TooLarge => "request_too_large",
+        Refusal::RateLimited => "rate_limit_error",
+    };
+    json!({
+        "type": "error",
+        "error": {"type": kind, "message": refusal.message()},
+        "request_id": request_id(call),
+    })
+}
+
+fn message(saying: &Saying<'_>, content: &Value, stop_reason: &Value, output: usize) -> Value {
+    json!({
+        "id": format!("msg_sim_{}", saying.call),
+        "type": "message",
+        "role": "assistant",
+        "content": content,
+        "model": saying.model,
+        "stop_reason": stop_reason,
+        "stop_sequence": null,
+        "usage": {"input_tokens": saying.prompt_words, "output_tokens": output},
+    })
+}
+
+fn stop_reason(saying: &Saying<'_>) -> &'static str {
+    if saying.shortened { "max_tokens" } else { "end_turn" }
+}
+
+/// A frame whose `type` is its event's name.
+fn event(name: &str, mut data: Value) -> String {
+    if let Some(object) = data.as_object_mut() {
+        object.insert("type".to_owned(), json!(name));
+    }
+    format!("event: {name}\ndata: {data}\n\n")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn events(bytes: &str) -> Vec<Value> {
+        let read = |frame: &str| {
+            let (name, data) = frame.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(data["type"], name);
+            data
+        };
+        bytes.split_terminator("\n\n").map(read).collect()
+    }
+
+    #[test]
+    fn a_stream_goes_from_message_start_to_message_stop() {
+        let saying =
+            Saying { call: 7, model: "m", words: &["One", " \"two\""], shortened: false, prompt_words: 4 };
+        let script = stream(&saying);
+        let all = events(&[script.opening, script.words.concat(), script.closing].concat());
+        let names: Vec<_> = all.iter().map(|event| event["type"].as_str().unwrap()).collect();
+        let delta = "content_block_delta";
+        let wanted = [
+            "message_start",
+            "content_block_start",
+            "ping",
+            delta,
+            delta,
+            "content_block_stop",
+            "message_delta",
+        ];
+        assert_eq!(names, [wanted.as_slice(), &["message_stop"]].concat());
+        assert_eq!(all[0]["message"]["usage"]["input_tokens"], 4);
+        assert_eq!(all[4]["delta"]["text"], " \"two\"");
+        assert_eq!(all[6]["delta"]["stop_reason"], "end_turn");
+        assert_eq!(all[6]["usage"]["output_tokens"], 2);
+        assert_eq!(whole(&saying)["content"][0]["text"], "One \"two\"");
+    }
+
+    #[test]
+    fn a_limit_is_demanded() {
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        assert!(hear(&json!({"messages": messages})).unwrap_err().contains("max_tokens"));
+        assert_eq!(hear(&json!({"messages": messages, "max_tokens": 1})).unwrap().limit, Some(1));
+    }
+}

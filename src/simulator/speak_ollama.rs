@@ -1,0 +1,94 @@
+//! Ollama chat: a JSON object a line, the last with `"done": true`. Pure.
+//!
+//! Every stamp is one fixed moment, so that the same question gives the same bytes.
+
+use serde_json::{Value, json};
+
+use super::heard::{Heard, limit};
+use super::speak::{Refusal, Saying, Script};
+
+const CREATED_AT: &str = "2026-01-01T00:00:00Z";
+
+pub(super) fn hear(body: &Value) -> Result<Heard, String> {
+    Ok(Heard {
+        // Alone among the dialects, this one streams unless told not to.
+        stream: body.get("stream").and_then(Value::as_bool).unwrap_or(true),
+        limit: limit(body.pointer("/options/num_predict")),
+        ..Heard::read(body)?
+    })
+}
+
+pub(super) fn stream(saying: &Saying<'_>) -> Script {
+    let word = |word: &&str| {
+        line(&json!({
+            "model": saying.model,
+            "created_at": CREATED_AT,
+            "message": {"role": "assistant", "content": word},
+            "done": false,
+        }))
+    };
+    Script {
+        content_type: "application/x-ndjson",
+        opening: String::new(),
+        words: saying.words.iter().map(word).collect(),
+        closing: line(&done(saying, "")),
+        garbage: "{\"model\":\"sim\",\"message\":{\"role\":\"assistant\",\"content\":\n".to_owned(),
+    }
+}
+
+pub(super) fn whole(saying: &Saying<'_>) -> Value {
+    done(saying, &saying.words.concat())
+}
+
+pub(super) fn list(model: &str) -> Value {
+    json!({"models": [{"name": model, "model": model, "modified_at": CREATED_AT, "size": 0}]})
+}
+
+pub(super) fn error(refusal: &Refusal) -> Value {
+    json!({"error": refusal.message()})
+}
+
+fn done(saying: &Saying<'_>, text: &str) -> Value {
+    json!({
+        "model": saying.model,
+        "created_at": CREATED_AT,
+        "message": {"role": "assistant", "content": text},
+        "done": true,
+        "done_reason": if saying.shortened { "length" } else { "stop" },
+        "prompt_eval_count": saying.prompt_words,
+        "eval_count": saying.words.len(),
+    })
+}
+
+fn line(data: &Value) -> String {
+    format!("{data}\n")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_lines_and_the_last_is_done() {
+        let saying =
+            Saying { call: 7, model: "m", words: &["One", "\n\"two\""], shortened: true, prompt_words: 4 };
+        let script = stream(&saying);
+        let bytes = [script.opening, script.words.concat(), script.closing].concat();
+        let lines: Vec<Value> = bytes.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[1]["message"]["content"], "\n\"two\"");
+        assert_eq!(lines[1]["done"], false);
+        assert_eq!((&lines[2]["done"], &lines[2]["done_reason"]), (&json!(true), &json!("length")));
+        assert_eq!((&lines[2]["prompt_eval_count"], &lines[2]["eval_count"]), (&json!(4), &json!(2)));
+        assert_eq!(whole(&saying)["message"]["content"], "One\n\"two\"");
+    }
+
+    #[test]
+    fn it_streams_unless_told_not_to() {
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        let heard = hear(&json!({"messages": messages, "options": {"num_predict": 1}})).unwrap();
+        assert_eq!((heard.stream, heard.limit), (true, Some(1)));
+        assert!(!hear(&json!({"messages": messages, "stream": false})).unwrap().stream);
+    }
+}

@@ -1,0 +1,144 @@
+//! A client that sees what is on the wire, and what the tests share.
+
+use std::io;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::super::{Pace, Simulator, Speaks};
+
+pub(super) const ALL: [Speaks; 3] = [Speaks::OpenAi, Speaks::Anthropic, Speaks::Ollama];
+/// Longer than anything that happens, shorter than patience.
+pub(super) const SOON: Duration = Duration::from_secs(10);
+/// Much longer than the pace, so that nothing within it is silence.
+pub(super) const SILENCE: Duration = Duration::from_millis(150);
+/// One word, then nothing more before the test is over: what happens then is the fault's doing.
+pub(super) const ONE_WORD: Pace =
+    Pace { first_token: Duration::ZERO, between_words: Duration::from_secs(3600) };
+pub(super) const QUICK: Pace = Pace { first_token: Duration::ZERO, between_words: Duration::from_millis(5) };
+pub(super) const QUESTION: &str = "Tell me a story";
+
+/// A client that sees what is on the wire.
+pub(super) struct Wire {
+    stream: TcpStream,
+    pub(super) seen: Vec<u8>,
+}
+
+impl Wire {
+    pub(super) async fn connect(simulator: &Simulator) -> io::Result<Self> {
+        Ok(Self { stream: TcpStream::connect(simulator.address).await?, seen: Vec::new() })
+    }
+
+    pub(super) async fn request(simulator: &Simulator, method: &str, path: &str, body: &str) -> Self {
+        let mut wire = Self::connect(simulator).await.unwrap();
+        wire.send(method, path, body, "close").await;
+        wire
+    }
+
+    pub(super) async fn ask(simulator: &Simulator) -> Self {
+        let body = chat(simulator.dialect(), true, 1000).to_string();
+        Self::request(simulator, "POST", simulator.dialect().chat_path(), &body).await
+    }
+
+    pub(super) async fn send(&mut self, method: &str, path: &str, body: &str, connection: &str) {
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: sim\r\nconnection: {connection}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        self.stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    }
+
+    /// One read: how many bytes, 0 at a clean end.
+    pub(super) async fn more(&mut self) -> io::Result<usize> {
+        timeout(SOON, self.stream.read_buf(&mut self.seen)).await.expect("the wire is silent")
+    }
+
+    pub(super) async fn until(&mut self, mark: &str) {
+        while !self.text().contains(mark) {
+            assert_ne!(self.more().await.unwrap(), 0, "ended before {mark}: {}", self.text());
+        }
+    }
+
+    /// Reads to the end: fine when it is clean.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        while self.more().await? > 0 {}
+        Ok(())
+    }
+
+    pub(super) async fn is_reset(&mut self) {
+        assert_eq!(self.end().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{}", self.text());
+    }
+
+    /// Reads what is still to come, until nothing comes.
+    pub(super) async fn falls_silent(&mut self) {
+        while let Ok(read) = timeout(SILENCE, self.stream.read_buf(&mut self.seen)).await {
+            assert_ne!(read.unwrap(), 0, "ended: {}", self.text());
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.seen).into_owned()
+    }
+
+    pub(super) fn body(&self) -> String {
+        let text = self.text();
+        let (head, mut rest) = text.split_once("\r\n\r\n").unwrap();
+        if !head.contains("transfer-encoding: chunked") {
+            return rest.to_owned();
+        }
+        let mut body = Vec::new();
+        while let Some((size, tail)) = rest.split_once("\r\n") {
+            let size = usize::from_str_radix(size, 16).unwrap();
+            // The last chunk may still be on its way.
+            body.extend(tail.bytes().take(size));
+            rest = tail.get(size + 2..).unwrap_or_default();
+        }
+        String::from_utf8(body).unwrap()
+    }
+
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body()).unwrap()
+    }
+
+    /// The words of a stream so far. What is not JSON is left out, and so told apart.
+    pub(super) fn told(&self, dialect: Speaks) -> Vec<String> {
+        let pointer = match dialect {
+            Speaks::OpenAi => "/choices/0/delta/content",
+            Speaks::Anthropic => "/delta/text",
+            Speaks::Ollama => "/message/content",
+        };
+        self.body()
+            .lines()
+            .filter_map(|line| {
+                serde_json::from_str::<Value>(line.strip_prefix("data: ").unwrap_or(line)).ok()
+            })
+            .filter_map(|event| event.pointer(pointer)?.as_str().map(str::to_owned))
+            .filter(|word| !word.is_empty())
+            .collect()
+    }
+}
+
+pub(super) fn chat(dialect: Speaks, stream: bool, limit: usize) -> Value {
+    let messages = json!([{"role": "user", "content": QUESTION}]);
+    match dialect {
+        Speaks::Ollama => {
+            json!({"model": "m", "messages": messages, "stream": stream, "options": {"num_predict": limit}})
+        }
+        _ => json!({"model": "m", "messages": messages, "stream": stream, "max_tokens": limit}),
+    }
+}
+
+pub(super) fn end_mark(dialect: Speaks) -> &'static str {
+    match dialect {
+        Speaks::OpenAi => "data: [DONE]\n\n",
+        Speaks::Anthropic => "\"type\":\"message_stop\"}\n\n",
+        Speaks::Ollama => "\"done\":true",
+    }
+}
+
+pub(super) fn start(dialect: Speaks, pace: Pace) -> Simulator {
+    Simulator::start("aurora", dialect, pace).unwrap()
+}

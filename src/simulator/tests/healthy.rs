@@ -1,0 +1,76 @@
+//! A simulator that is well.
+
+use super::super::{Pace, Speaks, answers};
+use super::client::*;
+
+#[tokio::test]
+async fn a_healthy_answer_is_told_whole() {
+    for dialect in ALL {
+        let simulator = start(dialect, Pace::INSTANT);
+        let mut wire = Wire::ask(&simulator).await;
+        wire.end().await.unwrap();
+        assert!(wire.text().starts_with("HTTP/1.1 200 OK\r\n"));
+        assert_eq!(wire.told(dialect).concat(), answers::answer(QUESTION, None, "aurora"));
+        assert!(wire.body().contains(end_mark(dialect)), "{dialect:?}");
+    }
+}
+
+#[tokio::test]
+async fn words_come_one_by_one_and_the_connection_serves_again() {
+    let simulator = start(Speaks::Ollama, Pace::INSTANT);
+    let mut wire = Wire::connect(&simulator).await.unwrap();
+    for _ in 0..3 {
+        wire.seen.clear();
+        wire.send("POST", "/api/chat", &chat(Speaks::Ollama, true, 5).to_string(), "keep-alive").await;
+        wire.until("\r\n0\r\n\r\n").await;
+        assert_eq!(wire.told(Speaks::Ollama).len(), 5);
+        assert!(wire.body().contains("\"done_reason\":\"length\""));
+    }
+    let simulator = start(Speaks::Ollama, ONE_WORD);
+    let mut wire = Wire::ask(&simulator).await;
+    wire.until("}\n\r\n").await;
+    assert_eq!(wire.told(Speaks::Ollama), ["Hello"]);
+}
+
+#[tokio::test]
+async fn a_probe_gets_one_word_and_length() {
+    for (dialect, length) in [
+        (Speaks::OpenAi, "\"finish_reason\":\"length\""),
+        (Speaks::Anthropic, "\"stop_reason\":\"max_tokens\""),
+        (Speaks::Ollama, "\"done_reason\":\"length\""),
+    ] {
+        for stream in [true, false] {
+            let simulator = start(dialect, Pace::INSTANT);
+            let body = chat(dialect, stream, 1).to_string();
+            let mut wire = Wire::request(&simulator, "POST", dialect.chat_path(), &body).await;
+            wire.end().await.unwrap();
+            assert!(wire.body().contains(length) && wire.body().contains("Hello"), "{}", wire.body());
+            assert!(!wire.body().contains(" from"), "{}", wire.body());
+        }
+    }
+}
+
+#[tokio::test]
+async fn models_are_listed_and_other_requests_refused() {
+    for dialect in ALL {
+        let simulator = start(dialect, Pace::INSTANT);
+        let mut list = Wire::request(&simulator, "GET", dialect.list_path(), "").await;
+        list.end().await.unwrap();
+        assert!(list.json().to_string().contains(simulator.model()));
+        let large = "x".repeat((1 << 20) + 1);
+        let refused = [
+            ("GET", "/nowhere", "", "404"),
+            ("GET", dialect.chat_path(), "", "404"),
+            ("POST", dialect.chat_path(), "{", "400"),
+            ("POST", dialect.chat_path(), "{\"max_tokens\": 1}", "400"),
+            ("POST", dialect.chat_path(), &large, "413"),
+        ];
+        for (method, path, body, status) in refused {
+            let mut wire = Wire::request(&simulator, method, path, body).await;
+            wire.until("\r\n\r\n").await;
+            wire.until("}").await;
+            assert!(wire.text().starts_with(&format!("HTTP/1.1 {status} ")), "{}", wire.text());
+            assert!(wire.text().contains("\"error\""), "{}", wire.text());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Simulators over real sockets.
+
+mod client;
+mod faults;
+mod healthy;

@@ -1,0 +1,33 @@
+//! Logs: to stderr, as lines for people or as JSON. Never a message text, a key or a path.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// What is logged where `RUST_LOG` says nothing.
+const USUAL: &str = "info,sled=warn,hyper=warn,actix_server=warn";
+
+/// These write what passes over the wire at their lower levels, so they are silent whatever `RUST_LOG` says.
+const SILENT: [&str; 5] =
+    ["eventsource_client=off", "reqwest=off", "hyper_util=off", "h2=off", "launchdarkly_sdk_transport=off"];
+
+/// Starts logging. `format` is `$FAILSOFT_LOG`: `json` for JSON lines. A second call does nothing.
+pub fn init(filter: Option<&str>, format: Option<&str>) {
+    let mut filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(USUAL));
+    for silent in SILENT {
+        if let Ok(directive) = silent.parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let started = if format == Some("json") {
+        registry.with(lines.json().flatten_event(true)).try_init()
+    } else {
+        registry.with(lines.with_ansi(std::io::stderr().is_terminal()).with_target(false)).try_init()
+    };
+    // Another subscriber is in place: a test's. It stays.
+    drop(started);
+}

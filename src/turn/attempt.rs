@@ -1,0 +1,219 @@
+//! One attempt: a provider's steps against the limits of time, into the log, until it is known how it ended.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::Instant;
+
+use super::log::{Cancel, LogWriter};
+use crate::chat::{Ask, Failure, Fault, Finish, Usage};
+use crate::provider::upstream::{Step, Steps, Upstream};
+
+/// How long an attempt may take, and what counts as an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// To the first token; thinking counts, keep-alives do not.
+    pub first_token: Duration,
+    /// From one token to the next.
+    pub stall: Duration,
+    /// In all.
+    pub attempt: Duration,
+    /// Fewer characters than this (white space at the ends apart) are no answer. At least 1.
+    pub min_chars: usize,
+}
+
+/// How an attempt ended.
+#[derive(Debug, PartialEq)]
+pub enum Ended {
+    /// With the dialect's proof that the answer is whole.
+    Whole(Finish),
+    /// Otherwise.
+    Failed(Failure),
+    /// By us. The provider is not to blame.
+    Cancelled(Cancel),
+}
+
+/// What is known of an attempt after its end.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub ended: Ended,
+    /// Whether it had said any text.
+    pub started: bool,
+    /// How long its first token took, thinking included; none where none came.
+    pub first_token: Option<Duration>,
+    /// Tokens, where the provider told.
+    pub usage: Option<Usage>,
+    /// Characters of text that it said.
+    pub chars: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Steps that are ready together are joined into one frame, up to this many bytes.
+const JOINED_BYTES: usize = 16 * 1024;
+
+/// What is shown where a provider's filter refuses without a word.
+const REFUSAL: &str = "The provider's content filter refused to answer this message.";
+
+/// Makes one attempt and writes its text to the log. `first_token` hears, once, how long the first token took.
+///
+/// Returning, or being dropped, closes the provider's connection.
+pub async fn drive(
+    upstream: &dyn Upstream,
+    ask: &Ask,
+    limits: Limits,
+    writer: &mut LogWriter,
+    cancelled: impl Future<Output = Cancel>,
+    first_token: impl FnOnce(Duration),
+) -> Report {
+    let mut attempt = Attempt {
+        limits,
+        begun: Instant::now(),
+        last_token: None,
+        tell: Some(first_token),
+        first_token: None,
+        held: Some(String::new()),
+        chars: 0,
+        usage: None,
+    };
+    let ended = attempt.run(upstream.ask(ask), writer, cancelled).await;
+    Report {
+        started: attempt.chars > 0,
+        first_token: attempt.first_token,
+        usage: attempt.usage,
+        chars: attempt.chars,
+        took: attempt.begun.elapsed(),
+        ended,
+    }
+}
+
+struct Attempt<F> {
+    limits: Limits,
+    begun: Instant,
+    last_token: Option<Instant>,
+    tell: Option<F>,
+    first_token: Option<Duration>,
+    /// The beginning of the text, until there is enough of it to be an answer.
+    held: Option<String>,
+    chars: usize,
+    usage: Option<Usage>,
+}
+
+impl<F: FnOnce(Duration)> Attempt<F> {
+    async fn run(
+        &mut self,
+        mut steps: Steps,
+        writer: &mut LogWriter,
+        cancelled: impl Future<Output = Cancel>,
+    ) -> Ended {
+        let mut cancelled = pin!(cancelled);
+        // Set to the next limit and looked at when it fires, not reset at each token.
+        let mut timer = pin!(tokio::time::sleep_until(self.limit().0));
+        loop {
+            let step = tokio::select! {
+                biased;
+                why = &mut cancelled => return Ended::Cancelled(why),
+                step = steps.next() => step,
+                () = &mut timer => {
+                    let (limit, fault) = self.limit();
+                    if Instant::now() >= limit {
+                        return Ended::Failed(Failure::of(fault));
+                    }
+                    timer.as_mut().reset(limit);
+                    continue;
+                }
+            };
+            let mut next = Some(step);
+            let mut joined = String::new();
+            while let Some(step) = next.take() {
+                match step {
+                    Some(Ok(Step::Text(text))) => {
+                        joined.push_str(&text);
+                        if joined.len() < JOINED_BYTES {
+                            next = steps.next().now_or_never();
+                        }
+                    }
+                    other => {
+                        self.say(&joined, writer);
+                        joined.clear();
+                        if let Some(ended) = self.other(other, writer) {
+                            return ended;
+                        }
+                    }
+                }
+            }
+            self.say(&joined, writer);
+        }
+    }
+
+    /// The nearest limit, and what it means to pass it.
+    fn limit(&self) -> (Instant, Fault) {
+        let all = self.begun + self.limits.attempt;
+        let token = match self.last_token {
+            None => (self.begun + self.limits.first_token, Fault::Timeout),
+            Some(last) => (last + self.limits.stall, Fault::Stalled),
+        };
+        if all < token.0 { (all, Fault::Timeout) } else { token }
+    }
+
+    fn token(&mut self) {
+        self.last_token = Some(Instant::now());
+        if let Some(tell) = self.tell.take() {
+            let after = self.begun.elapsed();
+            self.first_token = Some(after);
+            tell(after);
+        }
+    }
+
+    fn say(&mut self, text: &str, writer: &mut LogWriter) {
+        if text.is_empty() {
+            return;
+        }
+        self.token();
+        self.chars += text.chars().count();
+        let Some(held) = &mut self.held else {
+            return writer.text(text);
+        };
+        held.push_str(text);
+        if held.trim().chars().count() >= self.limits.min_chars.max(1) {
+            let held = self.held.take().unwrap_or_default();
+            writer.text(&held);
+        }
+    }
+
+    /// A step that is not text. `Some` is the end.
+    fn other(&mut self, step: Option<Result<Step, Failure>>, writer: &mut LogWriter) -> Option<Ended> {
+        match step {
+            Some(Ok(Step::Text(_))) => None,
+            Some(Ok(Step::Thinking)) => {
+                self.token();
+                None
+            }
+            Some(Ok(Step::Usage(usage))) => {
+                self.usage = Some(usage);
+                None
+            }
+            Some(Ok(Step::End(finish))) => Some(self.end(finish, writer)),
+            Some(Err(failure)) if failure.fault == Fault::Policy => {
+                Some(self.end(Finish::ContentFilter, writer))
+            }
+            Some(Err(failure)) => Some(Ended::Failed(failure)),
+            // An upstream that ends without a verdict breaks its promise; the answer is not known to be whole.
+            None => Some(Ended::Failed(Failure::of(Fault::Truncated))),
+        }
+    }
+
+    fn end(&mut self, finish: Finish, writer: &mut LogWriter) -> Ended {
+        if let Some(held) = self.held.take() {
+            if finish != Finish::ContentFilter {
+                return Ended::Failed(Failure::of(Fault::Empty));
+            }
+            writer.text(if held.trim().is_empty() { REFUSAL } else { &held });
+        }
+        writer.whole();
+        Ended::Whole(finish)
+    }
+}

@@ -1,0 +1,182 @@
+//! Where turns are opened: what every turn needs, and the limits that hold over all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::Addr;
+use tokio::sync::{Semaphore, watch};
+
+use super::log::TurnLog;
+use super::rooms::{NotOpened, Question, Room, Rooms};
+use super::run;
+use crate::chat::{TurnRecord, TurnState};
+use crate::degradation::Ladder;
+use crate::provider::backend::{Backend, Clock, Whereabouts};
+use crate::router::actor::{ACTOR_LIMIT, Pick, Route, RouterActor};
+use crate::store::Store;
+
+/// Whether the service takes new turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It does.
+    #[default]
+    Open,
+    /// It goes down: running turns end, new ones are refused.
+    Draining,
+    /// It is about to be gone: sessions close.
+    Closing,
+}
+
+/// What turns are shaped by.
+#[derive(Clone, Debug)]
+pub struct Manners {
+    /// What the model is told before all else.
+    pub system_prompt: Arc<str>,
+    /// How much of the conversation goes to the model.
+    pub history_turns: usize,
+    /// The most tokens of an answer.
+    pub max_tokens: u32,
+    /// The longest a turn may take.
+    pub turn_limit: Duration,
+    /// Fewer characters are no answer.
+    pub min_chars: usize,
+}
+
+/// Opens turns, and holds what they need.
+pub struct Desk {
+    /// Who is in which conversation.
+    pub rooms: Arc<Rooms>,
+    /// Where turns are kept.
+    pub store: Arc<dyn Store>,
+    /// Where the router is.
+    pub router: Whereabouts<RouterActor>,
+    /// All backends, in order of preference.
+    pub backends: Arc<[Arc<Backend>]>,
+    /// What answers when no provider can.
+    pub ladder: watch::Receiver<Arc<Ladder>>,
+    /// What turns are shaped by.
+    pub manners: Manners,
+    /// Places for running turns.
+    pub places: Arc<Semaphore>,
+    /// Whether new turns are taken.
+    pub phase: watch::Receiver<Phase>,
+    /// Whether the store confirmed the last write in time; the status says so where it did not.
+    pub durable: watch::Sender<bool>,
+    /// What was answered since the start.
+    pub counts: Counts,
+    /// The clocks.
+    pub clock: Clock,
+    /// A random number.
+    pub random: fn() -> u64,
+}
+
+/// Answers since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Turns that ended.
+    pub ended: AtomicU64,
+    /// Of those, answered by a provider, or by a fresh saved answer.
+    pub ai: AtomicU64,
+    /// Of those, answered with less.
+    pub degraded: AtomicU64,
+}
+
+impl Counts {
+    /// One more turn ended.
+    pub fn count(&self, record: &TurnRecord) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        if record.degraded {
+            self.degraded.fetch_add(1, Ordering::Relaxed);
+        } else if record.state == TurnState::Done {
+            self.ai.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How a turn is to be answered.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// Ask this provider first.
+    pub first: Option<Arc<str>>,
+    /// And nobody else.
+    pub only_first: bool,
+    /// How long the turn goes on with nobody following.
+    pub patience: Duration,
+}
+
+/// How long a chat's turn goes on with nobody following it.
+pub const CHAT_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self { first: None, only_first: false, patience: CHAT_PATIENCE }
+    }
+}
+
+/// Why no turn was opened.
+pub enum Refused {
+    /// See [`NotOpened`].
+    Room(NotOpened),
+    /// As many turns run as may.
+    Full,
+    /// The service goes down.
+    Draining,
+}
+
+impl Desk {
+    /// Opens a turn in `room` and starts to answer it, on a task of the calling thread.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing was opened then.
+    pub fn open(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        question: Question,
+        wishes: Wishes,
+    ) -> Result<Arc<TurnLog>, Refused> {
+        if *self.phase.borrow() != Phase::Open {
+            return Err(Refused::Draining);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::Full)?;
+        let writer = room.open(question, self.clock.wall(), (self.random)()).map_err(Refused::Room)?;
+        let log = Arc::clone(writer.log());
+        let (desk, room) = (Arc::clone(self), Arc::clone(room));
+        actix::spawn(async move {
+            run::run(desk, room, writer, wishes).await;
+            drop(place);
+        });
+        Ok(log)
+    }
+
+    /// How many turns run.
+    pub fn running(&self, places: usize) -> usize {
+        places.saturating_sub(self.places.available_permits())
+    }
+
+    /// Asks the router; where it is being rebuilt, waits a moment for the new one. Without an answer: nobody.
+    pub async fn pick(&self, pick: impl Fn() -> Pick) -> Route {
+        let mut router = self.router.clone();
+        for _ in 0..2 {
+            let here = tokio::time::timeout(REBUILD_LIMIT, router.wait_for(Option::is_some)).await;
+            let Some(actor): Option<Addr<RouterActor>> =
+                here.ok().and_then(Result::ok).and_then(|one| one.clone())
+            else {
+                break;
+            };
+            // The router asks the providers one by one within their own limits.
+            let limit = ACTOR_LIMIT * (u32::try_from(self.backends.len()).unwrap_or(1) + 1);
+            match tokio::time::timeout(limit, actor.send(pick())).await {
+                Ok(Ok(route)) => return route,
+                // Its actor ended: the next one's address is on its way.
+                Ok(Err(_)) => drop(tokio::time::timeout(REBUILD_LIMIT, router.changed()).await),
+                Err(_) => break,
+            }
+        }
+        tracing::warn!("the router did not answer");
+        Route::Nobody { retry_after: None }
+    }
+}
+
+/// How long a turn waits for an actor that is being rebuilt.
+const REBUILD_LIMIT: Duration = Duration::from_millis(200);

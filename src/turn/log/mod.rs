@@ -1,0 +1,253 @@
+//! The log of one turn: its text so far, its last frames, and any number of followers that read it by cursor.
+//!
+//! A follower that does not read costs nothing: it holds a number, and finds a snapshot where the frames it missed are gone.
+//! Frames are encoded once, and are not shown before the question is on disk ([`LogWriter::confirm`]).
+
+mod follower;
+mod writer;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::sync::watch;
+
+pub use follower::Follower;
+pub use writer::LogWriter;
+
+use super::seam::{Owner, Seam, Show};
+use crate::chat::{After, ClientMsgId, Feedback, Frame, Outcome, TurnId, TurnRecord, TurnState};
+
+/// How many encoded frames a log keeps for followers that are a little behind.
+const KEPT_FRAMES: usize = 256;
+
+/// Why a turn is cancelled before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// The visitor said stop.
+    Stopped,
+    /// Nobody followed for too long, or the service goes down.
+    Interrupted,
+}
+
+/// What followers do to a turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Control {
+    followers: usize,
+    cancel: Option<Cancel>,
+}
+
+/// One turn's log. Shared by its writer and its followers.
+pub struct TurnLog {
+    turn: TurnId,
+    client_msg_id: ClientMsgId,
+    inner: Mutex<Inner>,
+    /// The last frame that may be read; followers wait for it to change.
+    published: watch::Sender<u64>,
+    /// Whether the question is on disk; none while that is not known.
+    durable: watch::Sender<Option<bool>>,
+    control: watch::Sender<Control>,
+}
+
+struct Inner {
+    /// The turn as it would be stored now, but for its text and drafts, which the seam has.
+    record: TurnRecord,
+    seam: Seam,
+    seq: u64,
+    frames: VecDeque<ByteString>,
+    held: bool,
+    /// Why the text that stands was torn.
+    torn: Option<Outcome>,
+    last_failure: Option<After>,
+}
+
+impl TurnLog {
+    /// The turn.
+    pub fn turn(&self) -> TurnId {
+        self.turn
+    }
+
+    /// What its client called the message.
+    pub fn client_msg_id(&self) -> &ClientMsgId {
+        &self.client_msg_id
+    }
+
+    /// Whether this is the turn's question: the same message id must come with the same text.
+    pub fn asks(&self, question: &str) -> bool {
+        self.lock().record.question == question
+    }
+
+    /// Whether its `done` was written.
+    pub fn ended(&self) -> bool {
+        self.lock().record.state != TurnState::Running
+    }
+
+    /// The turn as it stands, for the store and the history.
+    pub fn record(&self) -> TurnRecord {
+        self.lock().record()
+    }
+
+    /// How long the text that stands is, in bytes: changes whenever there is something to save.
+    pub fn progress(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.seam.shown().len(), inner.seam.drafts().len())
+    }
+
+    /// Keeps the visitor's thumb with an ended turn's record.
+    pub fn feedback(&self, value: Feedback) {
+        self.lock().record.feedback = Some(value);
+    }
+
+    /// Waits until it is known whether the question is on disk, and says so.
+    pub async fn durable(&self) -> bool {
+        let mut durable = self.durable.subscribe();
+        match durable.wait_for(Option::is_some).await {
+            Ok(known) => known.unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+
+    /// Follows from the first frame on.
+    pub fn follow(self: &Arc<Self>) -> Follower {
+        self.follow_from(Some(0))
+    }
+
+    /// Follows after frame `seq`; from a snapshot where that is 0 or not known here.
+    pub fn resume(self: &Arc<Self>, seq: u64) -> Follower {
+        let known = seq > 0 && seq <= self.lock().seq;
+        self.follow_from(known.then_some(seq))
+    }
+
+    fn follow_from(self: &Arc<Self>, cursor: Option<u64>) -> Follower {
+        self.control.send_modify(|control| control.followers += 1);
+        Follower::new(Arc::clone(self), self.published.subscribe(), cursor)
+    }
+
+    /// Ends the turn now: its writer drops the attempt, which closes the provider's connection. Only the first call counts.
+    pub fn cancel(&self, why: Cancel) {
+        self.control.send_if_modified(|control| {
+            let first = control.cancel.is_none();
+            control.cancel.get_or_insert(why);
+            first
+        });
+    }
+
+    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`.
+    pub async fn cancelled(&self, patience: Duration) -> Cancel {
+        let mut control = self.control.subscribe();
+        loop {
+            let now = *control.borrow_and_update();
+            if let Some(why) = now.cancel {
+                return why;
+            }
+            let alone = async {
+                if now.followers > 0 {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(patience).await;
+            };
+            tokio::select! {
+                () = alone => return Cancel::Interrupted,
+                _ = control.changed() => {}
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the log under its lock, then wakes the followers.
+    fn write<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.lock();
+        let out = change(&mut inner);
+        let (seq, held) = (inner.seq, inner.held);
+        drop(inner);
+        if !held {
+            self.published.send_replace(seq);
+        }
+        out
+    }
+}
+
+impl Inner {
+    fn record(&self) -> TurnRecord {
+        let mut record = self.record.clone();
+        self.seam.shown().clone_into(&mut record.text);
+        record.drafts = self.seam.drafts().to_vec();
+        record
+    }
+
+    fn append(&mut self, frame: impl FnOnce(TurnId, u64) -> Frame) {
+        if self.record.state != TurnState::Running {
+            return;
+        }
+        self.seq += 1;
+        let frame = frame(self.record.turn, self.seq);
+        if self.frames.len() == KEPT_FRAMES {
+            self.frames.pop_front();
+        }
+        self.frames.push_back(encode(&frame));
+    }
+
+    fn show(&mut self, show: Show, before: Option<Owner>) {
+        let owner = self.seam.owner().cloned();
+        let attempt = owner.as_ref().map_or(0, |owner| owner.attempt);
+        let text = match show {
+            Show::Nothing => return,
+            Show::More(text) => text,
+            Show::Anew(text) => {
+                let reason = self.torn.or(self.last_failure.as_ref().map(|after| after.reason));
+                let from = before.map_or_else(|| "".into(), |before| before.provider);
+                let to = owner.filter(|owner| owner.attempt > 0).map(|owner| owner.provider);
+                let reason = reason.unwrap_or(Outcome::from(crate::chat::Fault::Diverged));
+                self.append(|turn, seq| Frame::Restart { turn, seq, attempt, from, to, reason });
+                text
+            }
+        };
+        if !text.is_empty() {
+            self.append(|turn, seq| Frame::Token { turn, seq, attempt, text });
+        }
+    }
+
+    /// The last frame; nothing is appended after it.
+    fn end(&mut self, record: TurnRecord) {
+        self.append(|_, seq| Frame::Done(Box::new(record.done(seq))));
+        self.record = record;
+    }
+
+    /// What a follower at `cursor` is to be sent, and where it stands then.
+    fn read(&self, cursor: Option<u64>) -> (Vec<ByteString>, u64) {
+        let first_kept = self.seq + 1 - self.frames.len() as u64;
+        if let Some(cursor) = cursor.filter(|cursor| cursor + 1 >= first_kept) {
+            let skip = usize::try_from(cursor + 1 - first_kept).unwrap_or(usize::MAX);
+            return (self.frames.iter().skip(skip).cloned().collect(), self.seq);
+        }
+        let ended = self.record.state != TurnState::Running;
+        let seq = if ended { self.seq - 1 } else { self.seq };
+        let mut frames = vec![encode(&self.snapshot(seq))];
+        frames.extend(self.frames.back().filter(|_| ended).cloned());
+        (frames, self.seq)
+    }
+
+    fn snapshot(&self, seq: u64) -> Frame {
+        let record = &self.record;
+        let owner = self.seam.owner().filter(|_| !self.seam.shown().is_empty());
+        Frame::Snapshot {
+            turn: record.turn,
+            seq,
+            attempt: owner.map_or(record.attempts, |owner| owner.attempt),
+            provider: owner.map_or(record.provider.clone(), |owner| Some(owner.provider.clone())),
+            model: record.model.clone(),
+            text: self.seam.shown().to_owned(),
+            drafts: self.seam.drafts().to_vec(),
+            question: record.question.clone(),
+        }
+    }
+}
+
+/// A frame as its bytes on the wire. Encoding these types cannot fail; if it did, followers would see an empty frame, not a panic.
+pub fn encode<T: serde::Serialize>(frame: &T) -> ByteString {
+    serde_json::to_string(frame).unwrap_or_default().into()
+}

@@ -1,0 +1,138 @@
+//! The one writer of a turn's log.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+use super::{Control, Inner, TurnLog, encode};
+use crate::chat::{After, Finish, Frame, Outcome, TurnRecord, TurnState};
+use crate::turn::seam::{Owner, Seam};
+
+/// The one writer of a log. Dropped without an end, it ends the turn as interrupted.
+pub struct LogWriter(Arc<TurnLog>);
+
+impl LogWriter {
+    /// Opens a log with its `start` frame; nothing is shown before [`LogWriter::confirm`].
+    pub fn open(record: TurnRecord) -> Self {
+        let (turn, client_msg_id) = (record.turn, record.client_msg_id.clone());
+        let start = Frame::Start {
+            turn,
+            seq: 1,
+            client_msg_id: client_msg_id.clone(),
+            text: record.question.clone(),
+            at: record.at,
+            retry_of: record.retry_of,
+        };
+        let inner = Inner {
+            record,
+            seam: Seam::default(),
+            seq: 1,
+            frames: VecDeque::from([encode(&start)]),
+            held: true,
+            torn: None,
+            last_failure: None,
+        };
+        Self(Arc::new(TurnLog {
+            turn,
+            client_msg_id,
+            inner: Mutex::new(inner),
+            published: watch::Sender::new(0),
+            durable: watch::Sender::new(None),
+            control: watch::Sender::new(Control::default()),
+        }))
+    }
+
+    /// The log that it writes.
+    pub fn log(&self) -> &Arc<TurnLog> {
+        &self.0
+    }
+
+    /// Shows the log: whether the question is on disk is known.
+    pub fn confirm(log: &TurnLog, durable: bool) {
+        log.write(|inner| inner.held = false);
+        log.durable.send_replace(Some(durable));
+    }
+
+    /// An attempt begins.
+    pub fn attempt(&mut self, attempt: u32, provider: Arc<str>, model: Arc<str>) {
+        self.0.write(|inner| {
+            inner.seam.begin(Owner { attempt, provider: Arc::clone(&provider) });
+            inner.record.attempts = attempt;
+            inner.record.provider = Some(Arc::clone(&provider));
+            inner.record.model = Some(Arc::clone(&model));
+            let after = inner.last_failure.clone();
+            inner.append(|turn, seq| Frame::Attempt { turn, seq, attempt, provider, model, after });
+        });
+    }
+
+    /// The present attempt says more.
+    pub fn text(&mut self, text: &str) {
+        self.0.write(|inner| {
+            let before = inner.seam.owner().cloned();
+            let show = inner.seam.push(text);
+            inner.show(show, before);
+        });
+    }
+
+    /// The present attempt ended whole.
+    pub fn whole(&mut self) {
+        self.0.write(|inner| {
+            let before = inner.seam.owner().cloned();
+            let show = inner.seam.whole();
+            inner.show(show, before);
+        });
+    }
+
+    /// The present attempt failed.
+    pub fn failed(&mut self, provider: Arc<str>, reason: Outcome) {
+        self.0.write(|inner| {
+            if inner.seam.owner().is_some_and(|owner| owner.attempt == inner.record.attempts) {
+                inner.torn = Some(reason);
+            }
+            inner.last_failure = Some(After { provider, reason });
+        });
+    }
+
+    /// Puts an answer that no provider gave in the place of whatever stands.
+    pub fn replace(&mut self, kind: &str, text: &str) {
+        self.0.write(|inner| {
+            let before = inner.seam.owner().cloned();
+            let show = inner.seam.replace(Owner { attempt: 0, provider: kind.into() }, text);
+            inner.record.provider = None;
+            inner.record.model = None;
+            inner.show(show, before);
+        });
+    }
+
+    /// Whether any text stands.
+    pub fn has_text(&self) -> bool {
+        !self.0.lock().seam.shown().is_empty()
+    }
+
+    /// The turn as it will end: `close` fills in the end's fields. Written to the store before [`LogWriter::done`] shows it.
+    pub fn ending(&self, close: impl FnOnce(&mut TurnRecord)) -> TurnRecord {
+        let mut record = self.0.record();
+        close(&mut record);
+        record
+    }
+
+    /// Appends `done`, the last frame.
+    pub fn done(self, record: TurnRecord) {
+        self.0.write(|inner| inner.end(record));
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.0.write(|inner| {
+            if inner.record.state == TurnState::Running {
+                inner.held = false;
+                let mut record = inner.record().interrupted();
+                record.finish = Some(Finish::Interrupted);
+                inner.end(record);
+            }
+        });
+        self.0.durable.send_if_modified(|durable| durable.is_none() && durable.replace(false).is_none());
+    }
+}

@@ -1,0 +1,9 @@
+//! One turn: the task that drives it from attempt to attempt, and the log that its followers read.
+
+pub mod attempt;
+pub mod desk;
+pub mod log;
+pub mod prompt;
+pub mod rooms;
+pub mod run;
+pub mod seam;

@@ -1,0 +1,216 @@
+//! Who is in which conversation: one room a conversation that has a session or a running turn, so that several tabs see the same.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::watch;
+
+use super::log::{Cancel, LogWriter, TurnLog};
+use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord};
+
+/// All rooms. A room is gone when its last session and its last log are.
+#[derive(Default)]
+pub struct Rooms {
+    map: Mutex<HashMap<ConversationId, Weak<Room>>>,
+}
+
+/// One conversation's running and just ended turns.
+pub struct Room {
+    id: ConversationId,
+    rooms: Weak<Rooms>,
+    inner: Mutex<Inner>,
+    /// How many turns were opened here; sessions wait for it to change.
+    opened: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Logs not yet dropped, oldest first; at most one of them runs.
+    logs: VecDeque<Arc<TurnLog>>,
+    opened: u64,
+    last: Option<TurnId>,
+    begun: bool,
+}
+
+/// A message that opens a turn.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// What its client calls it.
+    pub client_msg_id: ClientMsgId,
+    /// The text.
+    pub text: String,
+    /// The turn that is answered again.
+    pub retry_of: Option<TurnId>,
+}
+
+/// Why a message opened no turn.
+pub enum NotOpened {
+    /// Another turn of the conversation runs.
+    Busy,
+    /// The message has a turn already.
+    Duplicate(Arc<TurnLog>),
+    /// The message id has a turn already, with another text.
+    OtherText,
+}
+
+impl Rooms {
+    /// The room of this conversation, made if need be.
+    pub fn enter(self: &Arc<Self>, id: ConversationId) -> Arc<Room> {
+        let mut map = self.lock();
+        if let Some(room) = map.get(&id).and_then(Weak::upgrade) {
+            return room;
+        }
+        let room = Arc::new(Room {
+            id,
+            rooms: Arc::downgrade(self),
+            inner: Mutex::default(),
+            opened: watch::Sender::new(0),
+        });
+        map.insert(id, Arc::downgrade(&room));
+        room
+    }
+
+    /// How many rooms are open.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Ends every running turn as interrupted: the service goes down.
+    pub fn interrupt_all(&self) {
+        let rooms: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
+        for room in rooms {
+            if let Some(log) = room.running() {
+                log.cancel(Cancel::Interrupted);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Weak<Room>>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(rooms) = self.rooms.upgrade() {
+            let mut map = rooms.lock();
+            if map.get(&self.id).is_some_and(|room| room.strong_count() == 0) {
+                map.remove(&self.id);
+            }
+        }
+    }
+}
+
+impl Room {
+    /// The conversation.
+    pub fn id(&self) -> ConversationId {
+        self.id
+    }
+
+    /// Opens the turn of `question`, unless another runs. `chance` is a random number for the turn's id.
+    ///
+    /// # Errors
+    /// See [`NotOpened`].
+    pub fn open(&self, question: Question, now: At, chance: u64) -> Result<LogWriter, NotOpened> {
+        let mut inner = self.lock();
+        if let Some(log) = inner.logs.iter().find(|log| *log.client_msg_id() == question.client_msg_id) {
+            let same = log.asks(&question.text);
+            return Err(if same { NotOpened::Duplicate(Arc::clone(log)) } else { NotOpened::OtherText });
+        }
+        if inner.logs.iter().any(|log| !log.ended()) {
+            return Err(NotOpened::Busy);
+        }
+        let turn = TurnId::after(inner.last, now.0, chance);
+        let Question { client_msg_id, text, retry_of } = question;
+        let writer = LogWriter::open(TurnRecord::asked(turn, client_msg_id, now, text, retry_of));
+        inner.last = Some(turn);
+        inner.logs.push_back(Arc::clone(writer.log()));
+        inner.opened += 1;
+        let opened = inner.opened;
+        drop(inner);
+        self.opened.send_replace(opened);
+        Ok(writer)
+    }
+
+    /// Tells the room of a turn that the store has: later ones get greater ids.
+    pub fn seen(&self, turn: TurnId) {
+        let mut inner = self.lock();
+        inner.last = inner.last.max(Some(turn));
+    }
+
+    /// The turn that runs.
+    pub fn running(&self) -> Option<Arc<TurnLog>> {
+        self.lock().logs.iter().find(|log| !log.ended()).cloned()
+    }
+
+    /// All logs not yet dropped, oldest first.
+    pub fn logs(&self) -> Vec<Arc<TurnLog>> {
+        self.lock().logs.iter().cloned().collect()
+    }
+
+    /// True once in a room's life: for what is done at a conversation's first message.
+    pub fn first_message(&self) -> bool {
+        !std::mem::replace(&mut self.lock().begun, true)
+    }
+
+    /// The log of this turn, where it is not dropped yet.
+    pub fn log(&self, turn: TurnId) -> Option<Arc<TurnLog>> {
+        self.lock().logs.iter().find(|log| log.turn() == turn).cloned()
+    }
+
+    /// Drops an ended turn's log; the store serves it from now on.
+    pub fn drop_log(&self, turn: TurnId) {
+        self.lock().logs.retain(|log| log.turn() != turn || !log.ended());
+    }
+
+    /// The turn that runs now, and a watch for those that are opened from now on.
+    pub fn watch(&self) -> (NewTurns, Option<Arc<TurnLog>>) {
+        let opened = self.opened.subscribe();
+        let inner = self.lock();
+        let running = inner.logs.iter().find(|log| !log.ended()).cloned();
+        (NewTurns { next: inner.opened, opened }, running)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a session finds when a turn was opened.
+pub enum NewTurn {
+    /// Its log.
+    Log(Arc<TurnLog>),
+    /// Turns were opened whose logs are dropped already: the history has them.
+    Missed,
+}
+
+/// One session's place in the sequence of a room's turns.
+pub struct NewTurns {
+    next: u64,
+    opened: watch::Receiver<u64>,
+}
+
+impl NewTurns {
+    /// The next turn that was opened in `room`. Cancel-safe.
+    pub async fn next(&mut self, room: &Room) -> NewTurn {
+        loop {
+            self.opened.borrow_and_update();
+            {
+                let inner = room.lock();
+                let first = inner.opened - inner.logs.len() as u64;
+                if self.next < first {
+                    self.next = first;
+                    return NewTurn::Missed;
+                }
+                let index = usize::try_from(self.next - first).unwrap_or(usize::MAX);
+                if let Some(log) = inner.logs.get(index) {
+                    self.next += 1;
+                    return NewTurn::Log(Arc::clone(log));
+                }
+            }
+            if self.opened.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `POST /api/chat`: one message, one answer, over plain HTTP; the same turn as over the WebSocket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::State;
+use super::gate::{self, Shut};
+use super::refusal::{refuse, refuse_until};
+use crate::chat::{ClientMsgId, ConversationId, TurnRecord};
+use crate::session::ask::{self, Accepted};
+use crate::session::frames::{ErrorCode, Options, Refusal};
+use crate::session::hello::new_conversation;
+use crate::turn::desk::Wishes;
+use crate::turn::rooms::Question;
+
+/// A program that left costs nothing after this long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A message over HTTP.
+#[derive(Deserialize)]
+pub struct Message {
+    message: String,
+    conversation: Option<ConversationId>,
+    options: Option<Options>,
+}
+
+/// Answers a message whole.
+pub async fn chat(request: HttpRequest, body: web::Json<Message>, state: web::Data<State>) -> HttpResponse {
+    let server = &state.settings.server;
+    match gate::api(&request, server) {
+        Ok(()) => {}
+        Err(Shut::ForeignOrigin) => {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "forbidden_origin",
+                "this API is not for other sites' pages",
+            );
+        }
+        Err(Shut::NoKey) => {
+            let message = "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from \
+                           this machine are let in";
+            return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        }
+    }
+    let Message { message, conversation, options } = body.into_inner();
+    let Some(conversation) = conversation.or_else(|| new_conversation().ok()) else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "no conversation can be begun now");
+    };
+    let Ok(room) = state.lobby.enter(conversation).await else {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "unauthorized",
+            "this conversation belongs to a signed-in visitor",
+        );
+    };
+    let client_msg_id: ClientMsgId = match format!("api-{:016x}", (state.lobby.desk.random)()).parse() {
+        Ok(id) => id,
+        Err(_) => {
+            return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the message cannot be named");
+        }
+    };
+    let wishes = match ask::named(&state.lobby, options, &client_msg_id) {
+        Ok(wishes) => Wishes { patience: PATIENCE, ..wishes },
+        Err(refusal) => return refused(&refusal),
+    };
+    // The history also tells the room of the newest turn, so that this one's id is later.
+    state.lobby.history(&room, None).await;
+    let address = gate::address(&request, &server.trusted_proxies);
+    let question = Question { client_msg_id, text: message, retry_of: None };
+    let log = match ask::send(&state.lobby, &room, address, question, wishes).await {
+        Ok(Accepted::Opened(log) | Accepted::Known(log)) => log,
+        Ok(Accepted::Stored(record)) => return answered(conversation, &record),
+        Err(refusal) => return refused(&refusal),
+    };
+    let mut follower = log.follow();
+    while follower.next().await.is_some() {}
+    let record = Arc::clone(follower.log()).record();
+    answered(conversation, &record)
+}
+
+fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(("x-provider", record.provider.as_deref().unwrap_or("none")))
+        .insert_header(("x-source", source(record)))
+        .insert_header(("x-degraded", if record.degraded { "true" } else { "false" }))
+        .insert_header(("x-attempts", record.attempts.to_string()))
+        .insert_header(("x-request-id", record.turn.to_string()))
+        .json(json!({
+            "message": record.text,
+            "source": record.source,
+            "degraded": record.degraded,
+            "provider": record.provider,
+            "model": record.model,
+            "conversation": conversation,
+            "turn": record.turn,
+            "attempts": record.attempts,
+            "finish": record.finish,
+        }))
+}
+
+fn source(record: &TurnRecord) -> &'static str {
+    record.source.map_or("ai", crate::chat::Source::name)
+}
+
+fn refused(refusal: &Refusal) -> HttpResponse {
+    let (status, code) = match refusal.code {
+        ErrorCode::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),
+        ErrorCode::MessageTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "message_too_long"),
+        ErrorCode::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        ErrorCode::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+        ErrorCode::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        ErrorCode::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+        ErrorCode::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+        ErrorCode::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    };
+    match refusal.retry_after_s {
+        Some(seconds) => refuse_until(status, code, &refusal.message, seconds),
+        None => refuse(status, code, &refusal.message),
+    }
+}

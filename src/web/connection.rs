@@ -1,0 +1,104 @@
+//! One TCP connection: its options, and how many of them an address may hold.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
+use socket2::SockRef;
+
+use crate::session::limits::subnet;
+
+/// A client that does not take in what it was sent for this long is dropped: nothing else frees its socket.
+const UNREAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// Sets an accepted connection's options. What cannot be set costs speed or patience, not the connection.
+pub fn tune(connection: &dyn Any, _: &mut Extensions) {
+    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+    let socket = SockRef::from(stream);
+    // A stream of small frames goes out twice as fast.
+    let _ = socket.set_tcp_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(UNREAD_LIMIT));
+}
+
+/// How many WebSockets there are, in all and by address.
+pub struct Connections {
+    most: usize,
+    most_each: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    all: usize,
+    /// Has an entry only for addresses with an open socket.
+    each: HashMap<IpAddr, usize>,
+}
+
+/// One open WebSocket's place; free again when it is dropped.
+pub struct Place {
+    connections: Arc<Connections>,
+    address: IpAddr,
+}
+
+impl Connections {
+    /// No connection yet, of so many in all and so many for an address.
+    pub fn new(most: usize, most_each: usize) -> Self {
+        Self { most, most_each, open: Mutex::default() }
+    }
+
+    /// A place for one more of this address; none where there are too many.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let address = subnet(address);
+        let mut open = self.lock();
+        let each = open.each.get(&address).copied().unwrap_or(0);
+        if open.all >= self.most || each >= self.most_each {
+            return None;
+        }
+        open.all += 1;
+        open.each.insert(address, each + 1);
+        drop(open);
+        Some(Place { connections: Arc::clone(self), address })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.connections.lock();
+        open.all = open.all.saturating_sub(1);
+        if let Some(each) = open.each.get_mut(&self.address) {
+            *each -= 1;
+            if *each == 0 {
+                open.each.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let connections = Arc::new(Connections::new(3, 2));
+        let [a, b]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
+        let first = connections.enter(a).unwrap();
+        let second = connections.enter(a).unwrap();
+        assert!(connections.enter(a).is_none(), "two for an address");
+        let third = connections.enter(b).unwrap();
+        assert!(connections.enter(b).is_none(), "three in all");
+        drop(first);
+        assert!(connections.enter(a).is_some());
+        drop((second, third));
+        assert!(connections.lock().each.is_empty());
+    }
+}

@@ -1,0 +1,127 @@
+//! What is served over HTTP, one file a surface.
+
+mod chat_api;
+mod connection;
+mod demo;
+mod gate;
+mod pages;
+mod refusal;
+mod socket;
+mod status;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::Server;
+use actix_web::middleware::Compress;
+use actix_web::{App, HttpServer, web};
+use tokio::sync::watch;
+
+use crate::session::lobby::Lobby;
+use crate::settings::Problem;
+use crate::settings::Settings;
+use crate::simulator::Simulator;
+
+use connection::Connections;
+
+/// The biggest body that is read.
+const BODY: usize = 1024 * 1024;
+
+/// How long a request's head may take.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long connections have to end at the stop, after the drain.
+const STOP_S: u64 = 2;
+
+/// What every surface needs.
+#[derive(Clone)]
+pub struct State {
+    settings: Arc<Settings>,
+    lobby: Arc<Lobby>,
+    simulators: Arc<[Arc<Simulator>]>,
+    steady: watch::Receiver<bool>,
+    problems: Arc<[String]>,
+    replies: watch::Receiver<Arc<[Problem]>>,
+    connections: Arc<Connections>,
+    instance: Arc<str>,
+    started: Instant,
+}
+
+/// What a service is made of, as far as its web side needs it.
+pub struct Parts {
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// What sessions are served with.
+    pub lobby: Arc<Lobby>,
+    /// The demo's providers; none where this is no demo.
+    pub simulators: Arc<[Arc<Simulator>]>,
+    /// False while an actor ends again and again.
+    pub steady: watch::Receiver<bool>,
+    /// What went wrong at the start, in sentences for everyone.
+    pub problems: Vec<String>,
+    /// What is wrong with the reply rules.
+    pub replies: watch::Receiver<Arc<[Problem]>>,
+}
+
+impl State {
+    /// The state of a service that starts now.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { settings, lobby, simulators, steady, problems, replies } = parts;
+        let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
+        let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
+        Self {
+            settings,
+            lobby,
+            simulators,
+            steady,
+            problems: problems.into(),
+            replies,
+            connections: Arc::new(connections),
+            instance: instance.into(),
+            started: Instant::now(),
+        }
+    }
+}
+
+/// A server on this port; it runs when it is awaited.
+///
+/// # Errors
+/// The port cannot be used.
+pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
+    let workers = match state.settings.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers => workers,
+    };
+    let connections = state.settings.limits.connections.div_ceil(workers).max(1);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(state.clone()))
+            .app_data(web::JsonConfig::default().limit(BODY).error_handler(refusal::bad_json))
+            .app_data(web::PayloadConfig::new(BODY))
+            .service(
+                web::scope("/static")
+                    .wrap(Compress::default())
+                    .route("/{file:.*}", web::get().to(pages::file)),
+            )
+            .route("/", web::get().to(pages::chat))
+            .route("/ws", web::get().to(socket::open))
+            .route("/api/chat", web::post().to(chat_api::chat))
+            .route("/status.json", web::get().to(status::json))
+            .route("/healthz", web::get().to(status::alive))
+            .route("/readyz", web::get().to(status::ready))
+            .route("/demo/providers/{name}", web::post().to(demo::command))
+            .default_service(web::to(refusal::not_found))
+    })
+    .workers(workers)
+    .max_connections(connections)
+    .client_request_timeout(HEAD_LIMIT)
+    .client_disconnect_timeout(Duration::from_secs(1))
+    .shutdown_timeout(STOP_S)
+    // Or an answer goes on, and is paid for, after its client has left.
+    .h1_allow_half_closed(false)
+    .on_connect(connection::tune)
+    .disable_signals()
+    .listen(listener)?;
+    Ok(server.run())
+}

@@ -1,0 +1,107 @@
+//! The service's state for programs: alive, ready, and all of it as JSON.
+
+use std::sync::atomic::Ordering;
+
+use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
+use actix_web::{HttpResponse, web};
+use serde_json::{Value, json};
+
+use super::State;
+use super::refusal::refuse_until;
+use crate::chat::{Fault, ProviderState};
+use crate::provider::backend::{Backend, Latency};
+use crate::turn::desk::Phase;
+
+/// `GET /healthz`: the process lives.
+pub async fn alive() -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "status": "ok" }))
+}
+
+/// `GET /readyz`: it takes new work.
+pub async fn ready(state: web::Data<State>) -> HttpResponse {
+    let status = actix_web::http::StatusCode::SERVICE_UNAVAILABLE;
+    if *state.lobby.desk.phase.borrow() != Phase::Open {
+        return refuse_until(status, "shutting_down", "the service is going down", 5);
+    }
+    if !*state.steady.borrow() {
+        return refuse_until(status, "unsteady", "a part of the service fails again and again", 5);
+    }
+    HttpResponse::Ok().json(json!({ "status": "ready" }))
+}
+
+/// `GET /status.json`.
+pub async fn json(state: web::Data<State>) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .json(whole(&state))
+}
+
+fn whole(state: &State) -> Value {
+    let view = state.lobby.status.borrow().clone();
+    let desk = &state.lobby.desk;
+    let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+    let (ended, ai) = (count(&desk.counts.ended), count(&desk.counts.ai));
+    #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
+    let availability = (ended > 0).then(|| ai as f64 / ended as f64);
+    json!({
+        "mode": view.mode,
+        "since": view.since,
+        "incident": view.incident,
+        "message": view.message,
+        "active": view.active,
+        "version": env!("CARGO_PKG_VERSION"),
+        "instance": &*state.instance,
+        "uptime_s": state.started.elapsed().as_secs(),
+        "drill": null,
+        "answers": {
+            "total": ended,
+            "ai": ai,
+            "degraded": count(&desk.counts.degraded),
+            "availability": availability,
+        },
+        "providers": desk.backends.iter().map(|backend| provider(backend)).collect::<Vec<_>>(),
+        "incidents": [],
+        "problems": problems(state),
+    })
+}
+
+fn provider(backend: &Backend) -> Value {
+    let vitals = backend.vitals.borrow().clone();
+    let latency = |latency: Option<Latency>| {
+        json!({
+            "p50": latency.map(|one| one.p50),
+            "p95": latency.map(|one| one.p95),
+            "p99": latency.map(|one| one.p99),
+        })
+    };
+    json!({
+        "name": backend.name,
+        "model": backend.model,
+        "dialect": backend.dialect,
+        "state": vitals.state,
+        "healthy": vitals.state == ProviderState::Closed,
+        "reason": vitals.reason.map(Fault::reason),
+        "retry_at": vitals.retry_at,
+        "in_flight": vitals.in_flight,
+        "latency_ms": { "first_token": latency(vitals.first_token), "total": latency(vitals.total) },
+        "counts": {
+            "success": vitals.successes,
+            "failure": vitals.failures,
+            "restarts": vitals.restarts,
+        },
+        "checked_at": vitals.checked_at,
+    })
+}
+
+/// What an operator should look at, in sentences without paths.
+fn problems(state: &State) -> Vec<String> {
+    let mut problems = state.problems.to_vec();
+    if !*state.lobby.desk.durable.borrow() {
+        problems.push("The store does not confirm writes in time; messages may not survive a crash.".into());
+    }
+    if !state.replies.borrow().is_empty() {
+        problems.push("The reply rules have problems and were not taken over; the log names them.".into());
+    }
+    problems
+}

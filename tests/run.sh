@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Runs every check and every test, from a clean checkout on a fresh Debian machine with Rust.
+#
+# What the tests need and the machine lacks is installed with apt-get, as root or through sudo; nothing is asked. The last
+# thing printed is the summary of `cargo test`; the exit code is 0 only if all went well.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'tests/run.sh: %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+fresh_lists=false
+# install PACKAGE...: with whatever rights there are, or says what to do by hand.
+install() {
+  say "installing $*"
+  has apt-get || fail "needs $*, and there is no apt-get here: install them by hand, then run this again"
+  local sudo=()
+  if [ "$(id -u)" -ne 0 ]; then
+    has sudo && sudo -n true 2>/dev/null \
+      || fail "needs $*, and this is neither root nor may it use sudo without a password: run  sudo apt-get install $*"
+    sudo=(sudo -n)
+  fi
+  if ! $fresh_lists; then
+    "${sudo[@]}" apt-get update -qq
+    fresh_lists=true
+  fi
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+node_version() { node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0; }
+
+has cargo || fail 'needs Rust, and finds no cargo: see https://rustup.rs'
+
+missing=()
+has cc || missing+=(gcc libc6-dev)
+has chromium || has google-chrome || missing+=(chromium)
+has chromedriver || missing+=(chromium-driver)
+if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
+
+unchecked=()
+if cargo fmt --version >/dev/null 2>&1; then
+  say 'cargo fmt --check'
+  cargo fmt --check
+else
+  unchecked+=('the formatting, for want of rustfmt: rustup component add rustfmt')
+fi
+
+if cargo clippy --version >/dev/null 2>&1; then
+  say 'cargo clippy --all-targets -- -D warnings'
+  cargo clippy --locked --all-targets -- -D warnings
+else
+  unchecked+=('the lints, for want of clippy: rustup component add clippy')
+fi
+
+say 'cargo doc --no-deps, no warnings'
+RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+if [ -d tests/js ]; then
+  if [ "$(node_version)" -lt 18 ]; then install nodejs; fi
+  [ "$(node_version)" -ge 18 ] || fail "needs node 18 or later for tests/js, finds $(node_version)"
+  # The files by name: newer versions of node take no folder.
+  mapfile -t scripts < <(find tests/js -type f -name '*.test.*js' | sort)
+  [ "${#scripts[@]}" -gt 0 ] || fail 'tests/js holds no *.test.js, *.test.mjs or *.test.cjs'
+  say "node --test ${scripts[*]}"
+  node --test "${scripts[@]}"
+fi
+
+for what in "${unchecked[@]}"; do say "NOT CHECKED: $what"; done
+say 'cargo test'
+exec cargo test --locked --no-fail-fast
