@@ -136,9 +136,7 @@ pub(super) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
 }
 
 fn put(db: &Db, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
-    db.insert(key, value)
-        .map(drop)
-        .map_err(|error| meaning(&error))
+    db.insert(key, value).map(drop).map_err(|error| meaning(&error))
 }
 
 fn remove(db: &Db, key: impl AsRef<[u8]>) -> Result<(), StoreError> {
@@ -219,11 +217,7 @@ pub(crate) fn interrupt_running(db: &Db) -> Result<Vec<(ConversationId, TurnId)>
             && let Some(record) = turn(db, conversation, id)?
             && record.state != TurnState::Done
         {
-            put(
-                db,
-                &turn_key(conversation, id),
-                encode(&record.interrupted())?,
-            )?;
+            put(db, &turn_key(conversation, id), encode(&record.interrupted())?)?;
             interrupted.push((conversation, id));
         }
         remove(db, key)?;

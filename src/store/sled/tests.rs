@@ -68,11 +68,7 @@ async fn every_prefix_that_a_crash_leaves_reads_well() {
         db.insert(format!("t/{id}/{}", turn_id(ms)), bytes).unwrap();
     };
     // A question that got no further than the index, or the message; an end, and an end by an earlier start, that did not leave the index.
-    for key in [
-        format!("t/{id}/{}", turn_id(1)),
-        format!("m/{id}/1"),
-        format!("t/{id}/{}", turn_id(2)),
-    ] {
+    for key in [format!("t/{id}/{}", turn_id(1)), format!("m/{id}/1"), format!("t/{id}/{}", turn_id(2))] {
         db.remove(key).unwrap();
     }
     put(3, done(turn(3, "3", "?"), "that"));
@@ -82,10 +78,7 @@ async fn every_prefix_that_a_crash_leaves_reads_well() {
     assert_eq!(interrupted, [(id, turn_id(4))]);
     assert_eq!(db.scan_prefix("r/").count(), 0);
     let turns = store.turns(id, None, 100).await.unwrap();
-    assert_eq!(
-        turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(),
-        [3, 4].map(turn_id)
-    );
+    assert_eq!(turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(), [3, 4].map(turn_id));
     assert_eq!(turns[0].text, "that");
     for name in ["1", "2"] {
         assert_eq!(store.turn_of(id, message(name)).await, Ok(None));
