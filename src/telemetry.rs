@@ -39,10 +39,31 @@ pub fn init(filter: Option<&str>, format: Option<&str>) {
     drop(started);
 }
 
+/// A source file from its crate's name on: what lies before is the machine that it was built on.
+fn within(file: &str) -> &str {
+    let source = file.rfind("/src/").unwrap_or(0);
+    let above = file.get(..source).and_then(|folders| folders.rfind('/')).map_or(0, |at| at + 1);
+    file.get(above..).unwrap_or(file)
+}
+
 /// From now on a panic is logged by its place in the code alone: its text may hold anything that the code had in hand.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
+        let place = panic.location().map(|place| format!("{}:{}", within(place.file()), place.line()));
         tracing::error!(place, "panic");
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_does_not_tell_of_the_machine() {
+        assert_eq!(
+            within("/home/x/registry/src/host-1/sled-0.34.7/src/pagecache/mod.rs"),
+            "sled-0.34.7/src/pagecache/mod.rs"
+        );
+        assert_eq!(within("src/turn/run.rs"), "src/turn/run.rs");
+    }
 }
