@@ -1,0 +1,3 @@
+//! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
+
+mod turns;
