@@ -1,3 +1,4 @@
 //! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
 
+mod resume;
 mod turns;
