@@ -1,4 +1,5 @@
 //! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
 
+mod faults_before;
 mod resume;
 mod turns;
