@@ -1,5 +1,6 @@
 //! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
 
+mod faults_after;
 mod faults_before;
 mod resume;
 mod turns;
