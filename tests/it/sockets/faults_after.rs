@@ -1,6 +1,6 @@
 //! A provider fails after twenty tokens: what was shown is voided with a marker and kept as a draft, and the next one answers whole.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -33,8 +33,11 @@ async fn next_answers(fault: Vec<Act>, reason: &str) {
     let torn = words.concat();
     client.shows(&turn, |shown| shown.text == torn).await;
     gate.open();
+    let broken = Instant::now();
     let shown = client.done(&turn).await;
 
+    // A stall is noticed after its own limit, not after the longer one for first tokens.
+    assert!(broken.elapsed() < Duration::from_secs(3), "the next one came after {:?}", broken.elapsed());
     assert_eq!(shown.text, WHOLE);
     assert_eq!(shown.path(), [("alpha".into(), "".into()), ("beta".into(), reason.into())]);
     assert_eq!(shown.drafts, [("alpha".to_owned(), torn.clone())]);
