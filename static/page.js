@@ -1,0 +1,6 @@
+// The full page: the chat in its element, at the whole window's size.
+
+import { mount } from './chat.js';
+
+const root = document.getElementById('chat');
+mount(root, { title: root.dataset.title, demo: root.dataset.demo === 'true', focus: matchMedia('(hover: hover)').matches });
