@@ -1,5 +1,5 @@
-// Where one writes: grows to six lines, Enter sends, Shift-Enter breaks. While an answer runs, Stop takes Send's place;
-// what is sent meanwhile waits in the outbox.
+// Where one writes: it grows to six lines, Enter sends, Shift-Enter breaks. While an answer runs, Stop takes Send's
+// place; what is sent meanwhile waits in the outbox.
 
 import { h, icon, setText } from './dom.js';
 import { texts } from './texts.js';
@@ -7,43 +7,34 @@ import { texts } from './texts.js';
 export class Composer {
   constructor({ text, onSend, onStop, onInput }) {
     Object.assign(this, { onSend, onInput });
-    this.most = Infinity;
-    this.area = h('textarea', { rows: '1', dir: 'auto', placeholder: texts.placeholder, enterkeyhint: 'send', aria: { label: texts.placeholder } });
-    this.sendButton = h('button', { type: 'submit', class: 'fs-go', disabled: true, title: texts.send, aria: { label: texts.send }, data: { role: 'send' } }, icon('send'));
-    this.stopButton = h(
-      'button', { type: 'button', class: 'fs-go fs-stop', hidden: true, title: texts.stop, aria: { label: texts.stop }, data: { role: 'stop' }, on: { click: onStop } },
-      icon('stop'),
+    const go = (role, type, click) => h(
+      'button',
+      { type, class: `fs-go fs-${role}`, title: texts[role], aria: { label: texts[role] }, data: { role }, on: { click } },
+      icon(role),
     );
-    this.hint = h('p', { class: 'fs-hint', hidden: true });
-    this.count = h('p', { class: 'fs-hint fs-over', hidden: true });
+    this.area = h('textarea', { rows: '1', dir: 'auto', placeholder: texts.placeholder, aria: { label: texts.placeholder } }, text);
+    this.send = go('send', 'submit');
+    this.stop = go('stop', 'button', onStop);
+    this.hint = h('p', { class: 'fs-hint' });
     this.el = h(
-      'form', { class: 'fs-foot', on: { submit: (event) => this.#submit(event) } },
-      h('div', { class: 'fs-composer', data: { role: 'composer' }, on: { click: (event) => event.target === event.currentTarget && this.focus() } },
-        this.area, this.sendButton, this.stopButton),
-      this.count, this.hint,
+      'form', { class: 'fs-foot' },
+      h('div', { class: 'fs-composer', data: { role: 'composer' } }, this.area, this.send, this.stop), this.hint,
     );
-    this.area.value = text;
+    this.el.addEventListener('submit', (event) => this.#submit(event));
     this.area.addEventListener('input', () => this.#changed());
     this.area.addEventListener('keydown', (event) => {
       // An input method's Enter chooses a word; it does not send.
-      if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      this.#submit(event);
+      if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) this.#submit(event);
     });
   }
 
-  /** `hint` is the honest word on what happens to a message now. */
+  /** `hint`: an honest word on what happens to a message now. `most`: the longest allowed. */
   update({ running, hint, most }) {
-    this.most = most || Infinity;
-    const focused = this.el.contains(this.el.getRootNode().activeElement);
-    if (this.stopButton.hidden === running) {
-      this.stopButton.hidden = !running;
-      this.sendButton.hidden = running;
-      // The focused button has gone: keep the keyboard where it was.
-      if (focused && this.el.getRootNode().activeElement !== this.area) this.area.focus();
-    }
-    this.hint.hidden = !hint;
-    setText(this.hint, hint ?? '');
+    Object.assign(this, { words: hint, most: most ?? Infinity });
+    const had = [this.send, this.stop].includes(this.el.getRootNode().activeElement);
+    this.stop.hidden = !running;
+    this.send.hidden = running;
+    if (had) this.focus(); // the button has gone, the keyboard stays here
     this.#fit();
   }
 
@@ -60,37 +51,31 @@ export class Composer {
     this.area.focus();
   }
 
-  #changed() {
-    this.#fit();
-    this.onInput(this.area.value);
-  }
-
   #submit(event) {
     event.preventDefault();
-    const text = this.area.value.trim();
-    if (text === '' || this.#length() > this.most) return;
+    if (this.send.disabled) return;
+    const text = this.value.trim();
     this.value = '';
     this.onSend(text);
   }
 
-  #length() {
-    const { value } = this.area;
-    // The server counts characters, not UTF-16 units; counted only where it can matter.
-    return value.length > this.most ? [...value].length : value.length;
+  #changed() {
+    this.#fit();
+    this.onInput(this.value);
   }
 
   #fit() {
-    const { area } = this;
-    if (this.fitted !== area.value || this.width !== area.clientWidth) {
+    const { area, value, most } = this;
+    if (this.fitted !== value) {
+      this.fitted = value;
       area.style.height = 'auto';
       area.style.height = `${area.scrollHeight}px`;
-      this.fitted = area.value;
-      this.width = area.clientWidth;
     }
-    const length = this.#length();
-    const over = length > this.most;
-    this.sendButton.disabled = over || area.value.trim() === '';
-    this.count.hidden = !over;
-    if (over) setText(this.count, texts.tooLong(length, this.most));
+    // The server counts characters, not UTF-16 units.
+    const length = value.length > most ? [...value.trim()].length : 0;
+    const over = length > most;
+    this.send.disabled = over || value.trim() === '';
+    this.hint.classList.toggle('is-down', over);
+    setText(this.hint, over ? texts.tooLong(length, most) : this.words ?? '');
   }
 }

@@ -1,9 +1,28 @@
-// The panel of the demo: three simulated providers, each to be broken and mended by hand.
+// The panel of the demo: the simulated providers, each to be broken and mended by hand. Loaded only there.
 
 import { h, setText, shape } from './dom.js';
 import { texts } from './texts.js';
 
-const SHAPES = { closed: 'dot', half_open: 'ring', open: 'square', blocked: 'square', disabled: 'square' };
+const SHAPES = { closed: 'dot', half_open: 'ring', open: 'square', blocked: 'square', disabled: 'off' };
+const words = {
+  lead: 'Three real servers on this machine. Break one while it answers and watch.',
+  fault: (name) => `Fault for ${name}`,
+  break: 'Break',
+  mend: 'Mend',
+  broken: (fault) => `Fault: ${fault}`,
+  failed: 'That did not work. Try again.',
+  faults: {
+    down: 'Down',
+    rate_limit: 'Rate limited',
+    unauthorized: 'Key refused',
+    timeout: 'Silent',
+    stall: 'Stalls in mid-answer',
+    cut: 'Cut in mid-answer',
+    garbage: 'Garbage in mid-answer',
+    slow: 'Slow',
+  },
+  states: { closed: 'Working', half_open: 'Being tried', open: 'Down', blocked: 'Key refused', disabled: 'Switched off' },
+};
 
 export class DemoPanel {
   /** `base` is the service's address, ending in a slash; `onError(words)` tells who cannot see the panel. */
@@ -13,9 +32,7 @@ export class DemoPanel {
     this.list = h('div', { class: 'fs-demo-rows' });
     this.el = h(
       'details', { class: 'fs-demo', data: { role: 'demo-panel' } },
-      h('summary', {}, texts.demo),
-      h('p', { class: 'fs-demo-lead' }, texts.panel.lead),
-      this.list,
+      h('summary', {}, texts.demo), h('p', { class: 'fs-demo-lead' }, words.lead), this.list,
     );
     // A phone's first screen belongs to the conversation.
     this.el.open = matchMedia('(min-width: 640px)').matches;
@@ -26,29 +43,28 @@ export class DemoPanel {
       const row = this.rows.get(name) ?? this.#open(name);
       row.el.dataset.state = state;
       row.el.dataset.active = String(status.active === name);
-      row.state.replaceChildren(shape(SHAPES[state] ?? 'ring'), texts.panel.states[state] ?? state);
+      row.state.replaceChildren(shape(SHAPES[state] ?? 'ring'), words.states[state] ?? state);
     }
   }
 
   #open(name) {
     const choice = h(
-      'select', { aria: { label: texts.panel.fault(name) } },
-      ...Object.entries(texts.panel.faults).map(([value, words]) => h('option', { value }, words)),
+      'select', { aria: { label: words.fault(name) } },
+      ...Object.entries(words.faults).map(([value, label]) => h('option', { value }, label)),
     );
-    const state = h('span', { class: 'fs-demo-state' });
-    const fault = h('span', { class: 'fs-demo-fault' });
-    const error = h('p', { class: 'fs-demo-error', hidden: true });
-    const button = (action, words, value) => h(
-      'button', { type: 'button', class: 'fs-small', data: { action }, on: { click: () => this.#set(row, value()) } }, words,
-      h('span', { class: 'fs-hidden' }, ` ${name}`),
+    const button = (action, fault) => h(
+      'button', { type: 'button', class: 'fs-small', data: { action }, on: { click: () => this.#set(row, fault()) } },
+      words[action], h('span', { class: 'fs-hidden' }, ` ${name}`),
     );
-    const row = { name, state, fault, error };
+    const row = {
+      name,
+      state: h('span', { class: 'fs-demo-state' }),
+      note: h('span', { class: 'fs-demo-note' }),
+    };
     row.el = h(
       'div', { class: 'fs-demo-row', data: { role: 'demo', provider: name } },
-      h('div', { class: 'fs-demo-name' }, h('strong', {}, name), state, fault),
-      h('div', { class: 'fs-demo-acts' },
-        choice, button('break', texts.panel.break, () => choice.value), button('mend', texts.panel.mend, () => 'none')),
-      error,
+      h('div', { class: 'fs-demo-name' }, h('strong', {}, name), row.state, row.note),
+      h('div', { class: 'fs-demo-acts' }, choice, button('break', () => choice.value), button('mend', () => 'none')),
     );
     this.rows.set(name, row);
     this.list.append(row.el);
@@ -56,7 +72,6 @@ export class DemoPanel {
   }
 
   async #set(row, fault) {
-    row.el.setAttribute('aria-busy', 'true');
     let fine = false;
     try {
       const answer = await fetch(new URL(`demo/providers/${encodeURIComponent(row.name)}`, this.base), {
@@ -68,10 +83,8 @@ export class DemoPanel {
     } catch {
       fine = false;
     }
-    row.el.removeAttribute('aria-busy');
-    row.error.hidden = fine;
-    setText(row.error, fine ? '' : texts.panel.failed);
-    if (!fine) this.onError(texts.panel.failed);
-    else setText(row.fault, fault === 'none' ? '' : texts.panel.broken(texts.panel.faults[fault]));
+    if (!fine) this.onError(words.failed);
+    setText(row.note, fine ? (fault === 'none' ? '' : words.broken(words.faults[fault])) : words.failed);
+    row.note.classList.toggle('is-down', !fine);
   }
 }

@@ -1,42 +1,34 @@
-// A conversation as a Markdown file.
+// A conversation as a Markdown file. Loaded when it is asked for.
 
-import { texts } from './texts.js';
+import { h } from './dom.js';
+import { age, texts } from './texts.js';
 import { unavailable } from './transcript.js';
 
 /** Pure. `turns` oldest first. */
 export function toMarkdown(title, turns) {
   const parts = [`# ${title}`];
   for (const turn of turns) {
-    const when = turn.at ? ` · ${turn.at}` : '';
-    parts.push(`## ${texts.you}${when}`, turn.question);
-    if (turn.state === 'running' && turn.text === '') continue;
-    parts.push(`## ${texts.answer}`, turn.text);
-    const said = notes(turn);
-    if (said.length) parts.push(`_${said.join(' · ')}_`);
-    if (turn.followup) {
-      parts.push(`## ${texts.later(turn.followup.provider, turn.followup.at)}`, turn.followup.text);
-    }
+    parts.push(`## ${[texts.you, turn.at].filter(Boolean).join(' · ')}`, turn.question, `## ${texts.answer}`, turn.text);
+    const said = notes(turn).join(' · ');
+    if (said) parts.push(`_${said}_`);
+    const { followup } = turn;
+    if (followup) parts.push(`## ${texts.later(followup.provider, followup.at)}`, followup.text);
   }
   return `${parts.filter(Boolean).join('\n\n')}\n`;
 }
 
 function notes(turn) {
-  const said = [];
-  if (texts.sources[turn.source]) said.push(texts.sources[turn.source](texts.age(turn.ageS)));
-  else if (turn.provider) said.push(texts.answeredBy(turn.provider, unavailable(turn)));
-  if (turn.state === 'stopped' || turn.state === 'interrupted') said.push(texts[turn.state]);
-  else if (texts.finishes[turn.finish]) said.push(texts.finishes[turn.finish]);
-  return said;
+  const source = texts.sources[turn.source]?.(age(turn.ageS));
+  const chip = turn.source === 'ai' && turn.provider && texts.answeredBy(turn.provider, unavailable(turn));
+  return [source ?? chip, texts.endings[turn.state] ?? texts.endings[turn.finish]].filter(Boolean);
 }
 
-/** Hands the file to the browser's downloads. */
-export function download(name, text, near) {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], { type: 'text/markdown' }));
-  link.download = name;
-  link.hidden = true;
+/** Hands the file to the browser's downloads. `near`: where the link may stand meanwhile. */
+export function download(text, near) {
+  const href = URL.createObjectURL(new Blob([text], { type: 'text/markdown' }));
+  const link = h('a', { href, hidden: true, download: `conversation-${new Date().toISOString().slice(0, 10)}.md` });
   near.append(link);
   link.click();
   link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  setTimeout(() => URL.revokeObjectURL(href), 10_000);
 }

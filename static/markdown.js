@@ -1,26 +1,24 @@
-// Model output to elements. It is text of strangers: nothing in it is taken for HTML, every render passes DOMPurify with
-// a short list of tags, links lead to http, https and mailto alone, and nothing is ever loaded for it.
+// Model output to elements. It is strangers' text: nothing in it is taken for HTML, every render passes DOMPurify with a
+// short list of tags, links lead to http, https and mailto alone, and nothing is ever loaded for it.
 //
-// A growing answer is parsed from its last block on: blocks before it are settled and their elements are not touched
+// A growing answer is parsed from its last block on. The blocks before it are settled: their elements are not touched
 // again, so the cost of a frame does not grow with the answer.
 
-import { Marked } from './vendor/marked.esm.js';
-import createPurifier from './vendor/purify.esm.js';
 import { h, iconButton } from './dom.js';
 import { texts } from './texts.js';
+import { Marked } from './vendor/marked.esm.js';
+import createPurifier from './vendor/purify.esm.js';
 
-const escape = (text) =>
-  text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const escape = (text) => text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
 
 const marked = new Marked({
-  gfm: true,
   breaks: true,
   tokenizer: {
     // "Use a <div> here" shall show the words; a line break is the one tag that models write on purpose.
     html() {},
     tag(src) {
-      const found = /^<br\s*\/?>/i.exec(src);
-      return found ? { type: 'br', raw: found[0] } : undefined;
+      const raw = /^<br\s*\/?>/i.exec(src)?.[0];
+      return raw && { type: 'br', raw };
     },
   },
   renderer: {
@@ -28,24 +26,16 @@ const marked = new Marked({
     heading({ tokens, depth }) {
       return `<h3 class="fs-h${depth}">${this.parser.parseInline(tokens)}</h3>`;
     },
-    image({ href, text, title }) {
-      return `<a href="${escape(href)}">${escape(text || title || href)}</a>`;
-    },
-    checkbox({ checked }) {
-      return checked ? '☑ ' : '☐ ';
-    },
-    html({ text }) {
-      return escape(text);
-    },
+    image: ({ href, text }) => `<a href="${escape(href)}">${escape(text || href)}</a>`,
+    checkbox: ({ checked }) => (checked ? '☑ ' : '☐ '),
+    html: ({ text }) => escape(text),
   },
 });
 
 const RULES = {
-  ALLOWED_TAGS: [
-    'p', 'br', 'h3', 'strong', 'em', 'del', 'code', 'pre', 'blockquote', 'ul', 'ol', 'li', 'hr', 'a',
-    'table', 'thead', 'tbody', 'tr', 'th', 'td',
-  ],
+  ALLOWED_TAGS: 'p br h3 strong em del code pre blockquote ul ol li hr a table thead tbody tr th td'.split(' '),
   ALLOWED_ATTR: ['href', 'title', 'class', 'start', 'align'],
+  ADD_URI_SAFE_ATTR: ['start', 'align'], // they hold no address, so the rule for addresses is not theirs
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
@@ -53,13 +43,12 @@ const RULES = {
 };
 const CLASS = /^(?:fs-h[1-6]|language-[\w+#.-]{1,30})$/;
 
-// A purifier of our own, so that hooks of the page that embeds us and ours do not meet.
 const purify = createPurifier(window);
 purify.addHook('uponSanitizeAttribute', (_, attribute) => {
   if (attribute.attrName === 'class' && !CLASS.test(attribute.attrValue)) attribute.keepAttr = false;
 });
 purify.addHook('afterSanitizeAttributes', (node) => {
-  if (node.nodeName !== 'A' || !node.hasAttribute('href')) return;
+  if (node.nodeName !== 'A') return;
   node.setAttribute('rel', 'noopener nofollow');
   node.setAttribute('target', '_blank');
 });
@@ -67,20 +56,22 @@ purify.addHook('afterSanitizeAttributes', (node) => {
 function build(tokens) {
   const fragment = purify.sanitize(marked.parser(tokens), RULES);
   for (const block of fragment.querySelectorAll('p, ul, ol, h3, blockquote, th, td')) block.dir = 'auto';
+  // What may be wider than the page scrolls by itself, by keyboard too.
   for (const table of fragment.querySelectorAll('table')) {
     const frame = h('div', { class: 'fs-scroll', tabindex: '0' });
     table.replaceWith(frame);
     frame.append(table);
   }
   for (const pre of fragment.querySelectorAll('pre')) {
-    const language = /language-(\S+)/.exec(pre.firstElementChild?.className ?? '')?.[1] ?? '';
-    const frame = h('div', { class: 'fs-code', dir: 'ltr' });
+    const frame = h(
+      'div', { class: 'fs-code', dir: 'ltr' },
+      h('div', { class: 'fs-code-head' },
+        h('span', {}, pre.firstChild.className.replace('language-', '')),
+        iconButton('copy', texts.copyCode, null, { data: { copy: 'code' } })),
+    );
     pre.replaceWith(frame);
     pre.tabIndex = 0;
-    frame.append(
-      h('div', { class: 'fs-code-head' }, h('span', {}, language), iconButton('copy', texts.copyCode, { data: { copy: 'code' } })),
-      pre,
-    );
+    frame.append(pre);
   }
   return fragment;
 }
@@ -89,40 +80,31 @@ function build(tokens) {
 export class MarkdownView {
   constructor(el) {
     this.el = el;
-    this.tail = h('div', { class: 'fs-tail' });
-    this.reset();
+    this.#reset();
   }
 
-  reset() {
-    this.text = '';
-    this.settled = 0;
-    this.whole = false;
-    this.tail.replaceChildren();
-    this.el.replaceChildren(this.tail);
-  }
-
-  /** Shows `text`. Where it is what was shown and more, only the last block is made anew. */
+  /** Shows `text`; `whole`: it grows no more. Where it continues what was shown, only the last block is made anew. */
   update(text, whole) {
     if (text === this.text && whole === this.whole) return;
-    // A definition at the end may give links to blocks long settled.
-    const defines = whole && !this.whole && this.settled > 0 && /^ {0,3}\[[^\]\n]+\]:/m.test(text);
-    if (!text.startsWith(this.text) || defines) this.reset();
-    this.text = text;
-    this.whole = whole;
+    // A link's definition at the end may be meant for blocks long settled.
+    const defines = whole && this.settled > 0 && /^ {0,3}\[[^\]\n]+\]:/m.test(text);
+    if (!text.startsWith(this.text) || defines) this.#reset();
+    Object.assign(this, { text, whole });
     const source = text.replace(/\r\n?/g, '\n');
     const tokens = marked.lexer(source.slice(this.settled));
     const last = tokens.findLastIndex((token) => token.type !== 'space');
-    const before = tokens.slice(0, Math.max(last, 0));
-    const length = before.reduce((sum, token) => sum + token.raw.length, 0);
-    const { links } = tokens;
-    const render = (some) => build(Object.assign(some, { links }));
+    const raw = tokens.slice(0, Math.max(last, 0)).map((token) => token.raw).join('');
     // Settled is only what the lexer gives back to the letter; otherwise the tail just stays longer.
-    if (length > 0 && source.startsWith(before.map((token) => token.raw).join(''), this.settled)) {
-      this.tail.before(render(before));
-      this.settled += length;
-      this.tail.replaceChildren(render(tokens.slice(last)));
-    } else {
-      this.tail.replaceChildren(render(tokens));
+    if (raw !== '' && source.startsWith(raw, this.settled)) {
+      this.tail.before(build(tokens.splice(0, last)));
+      this.settled += raw.length;
     }
+    this.tail.replaceChildren(build(tokens));
+  }
+
+  #reset() {
+    Object.assign(this, { text: '', whole: false, settled: 0 });
+    this.tail = h('div', { class: 'fs-tail' });
+    this.el.replaceChildren(this.tail);
   }
 }

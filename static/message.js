@@ -1,14 +1,15 @@
-// One turn on the page: the visitor's words, the answer, what is to be said about it, and what can be done with it.
-// `update` brings the elements in line with the turn; it touches only what differs.
+// One turn on the page: the visitor's words, the answer, what is to be said about it and what can be done with it.
+// `update` brings the elements in line with the turn and touches only what differs.
 
-import { h, icon, iconButton, setText, shape } from './dom.js';
+import { h, iconButton, setText, shape, wordButton } from './dom.js';
 import { MarkdownView } from './markdown.js';
-import { clock, texts } from './texts.js';
+import { age, clock, texts } from './texts.js';
 import { unavailable, words } from './transcript.js';
 
 /** The visitor's message, and a note below it. `el.rawText` is its text to the letter. */
 export class QuestionView {
-  constructor({ onAct }) {
+  /** `onAct(act)`: what the visitor chose to do with a message that was refused. */
+  constructor(onAct) {
     this.onAct = onAct;
     this.text = h('div', { class: 'fs-bubble', dir: 'auto', data: { role: 'text' } });
     this.note = h('div', { class: 'fs-note', hidden: true });
@@ -18,136 +19,122 @@ export class QuestionView {
     );
   }
 
-  update({ text, turn = null, state = 'done', note = '', acts = [] }) {
-    const { el } = this;
-    el.rawText = text;
+  update({ text, turn = '', state = 'done', note, acts = [] }) {
+    this.el.rawText = text;
     setText(this.text, text);
-    if (turn) el.dataset.turn = turn;
-    el.dataset.state = state;
-    const said = `${note}|${acts}`;
-    if (said === this.said) return;
-    this.said = said;
+    Object.assign(this.el.dataset, { turn, state });
+    if (note === this.said) return;
+    this.said = note;
     this.note.hidden = note === '';
-    this.note.replaceChildren(
-      h('span', {}, note),
-      ...acts.map((act) => h('button', { type: 'button', class: 'fs-link', data: { act }, on: { click: () => this.onAct(act) } }, texts[act])),
-    );
+    this.note.replaceChildren(h('span', {}, note), ...acts.map((act) => wordButton(texts[act], () => this.onAct(act))));
   }
 }
 
 /** The answer of a turn. `el.rawText` is the text that is shown, to the letter and without Markdown's rendering. */
 export class AnswerView {
-  constructor(turn, { onRetry, onFeedback, onCopy }) {
-    const { id } = turn;
+  constructor({ id }, { onRetry, onFeedback, onCopy }) {
+    const mark = (role) => h('span', { class: `fs-${role}`, hidden: true, data: { role } });
     this.text = h('div', { class: 'fs-md', data: { role: 'text' } });
     this.markdown = new MarkdownView(this.text);
     this.dots = h('div', { class: 'fs-dots', role: 'img', aria: { label: texts.waiting } }, h('i'), h('i'), h('i'));
     this.pause = h('p', { class: 'fs-pause', hidden: true });
-    this.label = h('span', { class: 'fs-label', hidden: true, data: { role: 'label' } });
-    this.ending = h('span', { class: 'fs-ending', hidden: true, data: { role: 'ending' } });
-    this.chip = h('span', { class: 'fs-chip', hidden: true, data: { role: 'chip' } });
-    this.retry = h(
-      'button', { type: 'button', class: 'fs-tool', data: { role: 'retry' }, title: texts.retry, on: { click: () => onRetry(id) } },
-      icon('retry'), h('span', {}, texts.retry),
-    );
-    const thumb = (value) => iconButton(value, texts[value], {
-      data: { role: value }, aria: { pressed: 'false' }, on: { click: () => onFeedback(id, value) },
-    });
-    this.thumbs = [thumb('up'), thumb('down')];
+    this.label = mark('label');
+    this.ending = mark('ending');
+    this.chip = mark('chip');
+    this.retry = iconButton('retry', texts.retry, () => onRetry(id), { data: { role: 'retry' } });
+    this.retry.append(h('span', {}, texts.retry));
+    this.thumbs = ['up', 'down'].map((value) =>
+      iconButton(value, texts[value], () => onFeedback(id, value), { data: { role: value }, aria: { pressed: 'false' } }));
     this.tools = h(
       'span', { class: 'fs-tools' },
-      iconButton('copy', texts.copy, { data: { role: 'copy' }, on: { click: (event) => onCopy(id, event.currentTarget) } }),
+      iconButton('copy', texts.copy, (event) => onCopy(this.el.rawText, event.currentTarget), { data: { role: 'copy' } }),
       this.retry, ...this.thumbs,
     );
     this.foot = h('div', { class: 'fs-foot-line', hidden: true }, this.label, this.ending, this.chip, this.tools);
     this.drafts = h('div', { class: 'fs-drafts', hidden: true });
     this.el = h(
       'article', { class: 'fs-answer', data: { role: 'message', from: 'assistant', turn: id } },
-      h('h2', { class: 'fs-hidden' }, texts.answer),
-      this.text, this.dots, this.pause, this.foot, this.drafts,
+      h('h2', { class: 'fs-hidden' }, texts.answer), this.text, this.dots, this.pause, this.foot, this.drafts,
     );
   }
 
-  /** `frozen`: the text at the moment Stop was pressed, shown until the server confirms. `retried`: asked again. */
-  update(turn, { frozen = null, retried = false } = {}) {
+  /** `frozen`: the text at which Stop was pressed, shown until the server confirms. `retried`: it was asked again. */
+  update(turn, { frozen = null, retried = false }) {
     const { el } = this;
     const running = turn.state === 'running';
-    const shown = running && frozen !== null ? frozen : turn.text;
+    const shown = (running ? frozen : null) ?? turn.text;
     el.rawText = shown;
-    el.dataset.state = running ? 'streaming' : turn.state;
-    el.dataset.source = turn.source ?? '';
+    Object.assign(el.dataset, { state: running ? 'streaming' : turn.state, source: turn.source ?? '' });
     el.classList.toggle('is-paused', turn.paused);
     el.classList.toggle('is-retried', retried);
     this.text.hidden = shown === '';
     this.markdown.update(shown, !running);
-    this.dots.hidden = !(running && shown === '' && frozen === null);
+    this.dots.hidden = !running || shown !== '' || frozen !== null;
     this.pause.hidden = !turn.paused;
-    if (turn.paused) setText(this.pause, texts.switching(turn.pausedFrom, turn.provider));
-    this.#marks(turn, running);
-    this.#drafts(turn.drafts);
+    setText(this.pause, turn.paused ? texts.switching(turn.pausedFrom, turn.provider) : '');
     this.foot.hidden = running;
-    this.tools.hidden = retried;
-    for (const button of this.thumbs) {
-      button.hidden = turn.state === 'interrupted';
-      button.setAttribute('aria-pressed', String(turn.feedback === button.dataset.role));
-    }
+    if (!running) this.#foot(turn, retried);
+    this.#drafts(turn.drafts);
     this.#followup(turn.followup);
   }
 
-  #marks(turn, running) {
-    const source = texts.sources[turn.source];
-    say(this.label, !running && source ? source(texts.age(turn.ageS)) : '', turn.degraded ? 'triangle' : 'dot');
+  #foot(turn, retried) {
+    const interrupted = turn.state === 'interrupted';
+    say(this.label, texts.sources[turn.source]?.(age(turn.ageS)), turn.degraded ? 'triangle' : 'dot');
     this.label.classList.toggle('is-degraded', turn.degraded);
-    const ending = turn.state === 'stopped' || turn.state === 'interrupted' ? texts[turn.state] : texts.finishes[turn.finish];
-    say(this.ending, running ? '' : ending ?? '', turn.state === 'interrupted' ? 'square' : null);
-    this.ending.classList.toggle('is-down', turn.state === 'interrupted');
-    const answered = turn.source === 'ai' && turn.provider && turn.state !== 'interrupted' && turn.text !== '';
-    say(this.chip, !running && answered ? texts.answeredBy(turn.provider, unavailable(turn)) : '', null);
-    if (turn.model) this.chip.title = turn.model;
+    say(this.ending, texts.endings[turn.state] ?? texts.endings[turn.finish], interrupted && 'square');
+    this.ending.classList.toggle('is-down', interrupted);
+    const answered = turn.source === 'ai' && turn.provider && turn.text !== '' && !interrupted;
+    say(this.chip, answered && texts.answeredBy(turn.provider, unavailable(turn)));
+    this.chip.title = turn.model ?? '';
+    this.tools.hidden = retried;
     // What broke off asks for it; elsewhere it is one tool among others.
-    this.retry.classList.toggle('is-wanted', turn.state === 'interrupted');
+    this.retry.classList.toggle('is-wanted', interrupted);
+    for (const thumb of this.thumbs) {
+      thumb.hidden = interrupted;
+      thumb.setAttribute('aria-pressed', turn.feedback === thumb.dataset.role);
+    }
   }
 
   #drafts(drafts) {
-    // Text of a draft never changes, so their number tells all; a restart before any text leaves none to show.
+    // A draft never changes, so their number tells all; a restart before any text left none to show.
     const some = drafts.filter((draft) => draft.text.trim() !== '');
     if (some.length === this.drafts.childElementCount) return;
     this.drafts.hidden = some.length === 0;
-    this.drafts.replaceChildren(...some.map(draftView));
+    this.drafts.replaceChildren(...some.map(({ provider, text }) => h(
+      'details', { class: 'fs-draft', data: { role: 'draft' } },
+      h('summary', {}, texts.draft(provider, words(text))), whole(text),
+    )));
   }
 
   #followup(followup) {
     if (!followup || this.later) return;
-    const text = h('div', { class: 'fs-md', data: { role: 'text' } });
-    new MarkdownView(text).update(followup.text, true);
-    const label = h('span', { class: 'fs-label', data: { role: 'label' }, title: followup.model ?? '' });
-    say(label, texts.later(followup.provider, clock(followup.at)), 'dot');
+    const { text, provider, model, at } = followup;
+    const label = h('span', { class: 'fs-label', data: { role: 'label' }, title: model });
+    say(label, texts.later(provider, clock(at)), 'dot');
+    const { turn } = this.el.dataset;
     this.later = h(
-      'article', { class: 'fs-answer fs-later', data: {
-        role: 'message', from: 'assistant', turn: this.el.dataset.turn, source: 'ai', state: 'done', followup: '',
-      } },
-      h('h2', { class: 'fs-hidden' }, texts.laterAnswer), text, h('div', { class: 'fs-foot-line' }, label),
+      'article', {
+        class: 'fs-answer fs-later',
+        data: { role: 'message', from: 'assistant', turn, source: 'ai', state: 'done', followup: '' },
+      },
+      h('h2', { class: 'fs-hidden' }, texts.laterAnswer), whole(text, { role: 'text' }),
+      h('div', { class: 'fs-foot-line' }, label),
     );
-    this.later.rawText = followup.text;
+    this.later.rawText = text;
     this.el.after(this.later);
   }
 }
 
-function say(el, words, form) {
-  if (el.dataset.said === words) return;
-  el.dataset.said = words;
-  el.hidden = words === '';
-  el.replaceChildren(...(form && words ? [shape(form)] : []), words);
+/** Words with their shape, or nothing. */
+function say(el, said, form) {
+  el.hidden = !said;
+  if (el.textContent !== (said || '')) el.replaceChildren(...[form && shape(form), said].filter(Boolean));
 }
 
-/** One line until it is opened. */
-function draftView(draft) {
-  const text = h('div', { class: 'fs-md' });
-  new MarkdownView(text).update(draft.text, true);
-  const details = h(
-    'details', { class: 'fs-draft', data: { role: 'draft' } },
-    h('summary', {}, texts.draft(draft.provider, words(draft.text))), text,
-  );
-  details.rawText = draft.text;
-  return details;
+/** Markdown that does not grow. */
+function whole(text, data) {
+  const el = h('div', { class: 'fs-md', data });
+  new MarkdownView(el).update(text, true);
+  return el;
 }

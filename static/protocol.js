@@ -1,53 +1,57 @@
-// The socket: opening, hello, noticing a dead line, coming back. It knows no turn and draws nothing; what it hears it
-// hands on. It never resends anything by itself: that is for the outbox, which knows what was accepted.
-
-import { delay } from './backoff.js';
+// The socket: hello, noticing a dead line, coming back. It knows no turn and resends nothing: what was accepted and what
+// was not is the outbox's to know.
 
 const OPENING_MS = 10_000; // no welcome by then: the try has failed
 const PROBE_MS = 2_000; // a line in doubt has this long to answer a ping
 const STEADY_MS = 2_000; // a line that lived this long starts the backoff anew
 
+const BASE_MS = 500;
+const CAP_MS = 30_000;
+const FLOOR_MS = 200; // jitter may draw zero: no tight loop against a server that refuses at once
+
+/**
+ * Milliseconds before try number `attempt` (from 0), `chance` being in [0, 1). Exponential with full jitter, so that many
+ * pages that lost one server do not come back in one wave.
+ */
+export function delay(attempt, chance) {
+  return Math.max(FLOOR_MS, Math.round(Math.min(CAP_MS, BASE_MS * 2 ** attempt) * chance));
+}
+
 export class Connection {
   /**
-   * `hello()` gives the fields of the hello frame; `onFrame(frame)` hears every frame; `onState()` is called when
-   * `state` changes and once a second while waiting, so that a countdown can be shown.
+   * `hello()` gives the hello frame's fields. `onState()` is called when `state` changes, and once a second while
+   * waiting, for a countdown.
    */
-  constructor({ url, hello, onFrame, onState, random = Math.random, Socket = WebSocket }) {
-    Object.assign(this, { url, hello, onFrame, onState, random, Socket });
+  constructor({ url, hello, onFrame, onState }) {
+    Object.assign(this, { url, hello, onFrame, onState });
     /** `connecting`, `open` (after the welcome), `waiting` (until `retryAt`) or `closed`. */
     this.state = 'connecting';
-    this.retryAt = 0;
     this.failures = 0;
     this.heartbeat = 15_000;
-    this.heard = 0;
-    this.opened = 0;
-    this.nudge = this.nudge.bind(this);
-    this.doubt = this.doubt.bind(this);
   }
 
   start() {
-    this.ticker = setInterval(() => this.tick(), 1_000);
-    document.addEventListener('visibilitychange', this.nudge);
-    addEventListener('pageshow', this.nudge);
-    addEventListener('online', this.nudge);
-    addEventListener('offline', this.doubt);
+    this.listening = new AbortController();
+    const { signal } = this.listening;
+    const nudge = () => this.#nudge();
+    document.addEventListener('visibilitychange', nudge, { signal });
+    addEventListener('pageshow', nudge, { signal });
+    addEventListener('online', nudge, { signal });
+    addEventListener('offline', () => this.#doubt(), { signal });
+    this.ticker = setInterval(() => this.#tick(), 1_000);
     this.connect();
   }
 
-  /** No further try until `connect()` is called. */
+  /** No further try until `connect()`. */
   hold() {
-    clearTimeout(this.timer);
-    this.forget();
-    this.become('closed');
+    this.#forget();
+    this.#become('closed');
   }
 
   /** Ends it for good. */
   close() {
     clearInterval(this.ticker);
-    document.removeEventListener('visibilitychange', this.nudge);
-    removeEventListener('pageshow', this.nudge);
-    removeEventListener('online', this.nudge);
-    removeEventListener('offline', this.doubt);
+    this.listening?.abort();
     this.hold();
   }
 
@@ -58,110 +62,84 @@ export class Connection {
     return true;
   }
 
-  /** Drops the line and says hello again: after a gap in the frames, or for another conversation. */
-  again() {
-    this.lost(true);
-  }
-
-  retryNow() {
-    if (this.state === 'waiting') this.connect();
-  }
-
+  /** Says hello, on a new line. */
   connect() {
-    clearTimeout(this.timer);
-    this.forget();
+    this.#forget();
     this.heard = Date.now();
-    this.become('connecting');
-    let socket;
+    this.#become('connecting');
     try {
-      socket = new this.Socket(this.url);
+      this.socket = new WebSocket(this.url);
     } catch {
-      // A policy of the page that embeds us may forbid the address.
-      this.lost();
+      this.lost(); // a policy of the page that embeds us may forbid the address
       return;
     }
-    this.socket = socket;
-    socket.onopen = () => socket.send(JSON.stringify({ type: 'hello', ...this.hello() }));
-    socket.onmessage = ({ data }) => this.hear(data);
-    socket.onclose = () => this.lost();
+    this.socket.onopen = () => this.socket.send(JSON.stringify({ type: 'hello', ...this.hello() }));
+    this.socket.onmessage = ({ data }) => this.#hear(data);
+    this.socket.onclose = () => this.lost();
   }
 
-  hear(data) {
-    this.heard = Date.now();
-    let frame;
-    try {
-      frame = JSON.parse(data);
-    } catch {
+  /** The line is gone, or of no use: try again. `atOnce` skips the wait, but only for a line that had been steady. */
+  lost(atOnce = false) {
+    const steady = this.state === 'open' && Date.now() - this.opened >= STEADY_MS;
+    if (steady) this.failures = 0;
+    if (steady && atOnce) {
+      this.connect();
       return;
     }
+    this.#forget();
+    const wait = delay(this.failures++, Math.random());
+    this.retryAt = Date.now() + wait;
+    this.timer = setTimeout(() => this.connect(), wait);
+    this.#become('waiting');
+  }
+
+  #hear(data) {
+    this.heard = Date.now();
+    const frame = JSON.parse(data);
     if (frame.type === 'welcome') {
       this.heartbeat = (frame.heartbeat_s || 15) * 1_000;
       this.opened = this.heard;
-      this.become('open');
+      this.#become('open');
     }
     this.onFrame(frame);
   }
 
-  /** The line is gone. `atOnce` skips the wait, but only for a line that had been steady. */
-  lost(atOnce = false) {
-    if (this.state === 'closed') return;
-    const steady = this.state === 'open' && Date.now() - this.opened >= STEADY_MS;
-    if (steady) this.failures = 0;
-    this.forget();
-    if (atOnce && steady) {
-      this.connect();
-      return;
-    }
-    const wait = delay(this.failures++, this.random());
-    this.retryAt = Date.now() + wait;
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.connect(), wait);
-    this.become('waiting');
-  }
-
   /** The page woke, or the network came back: now is the time. */
-  nudge() {
+  #nudge() {
     if (document.hidden) return;
-    if (this.state === 'waiting') this.connect();
-    else if (this.state === 'open') {
-      if (this.silent()) this.renew();
-      else this.doubt();
-    }
+    if (this.state === 'waiting' || this.#silent()) this.connect();
+    else this.#doubt();
   }
 
   /** Asks the line for a sign of life. */
-  doubt() {
+  #doubt() {
+    const { socket } = this;
     const asked = Date.now();
     if (!this.send({ type: 'ping' })) return;
-    const socket = this.socket;
     setTimeout(() => {
-      if (this.socket === socket && this.heard < asked) this.renew();
+      if (this.socket === socket && this.heard < asked) this.connect();
     }, PROBE_MS);
   }
 
-  silent() {
-    return Date.now() - this.heard > 2 * this.heartbeat;
+  #silent() {
+    return this.state === 'open' && Date.now() - this.heard > 2 * this.heartbeat;
   }
 
-  renew() {
-    if (this.state !== 'closed') this.connect();
-  }
-
-  tick() {
+  #tick() {
     if (this.state === 'waiting') this.onState();
-    else if (this.state === 'open' && this.silent()) this.renew();
+    else if (this.#silent()) this.connect();
     else if (this.state === 'connecting' && Date.now() - this.heard > OPENING_MS) this.lost();
   }
 
-  forget() {
-    const socket = this.socket;
-    if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
+  #forget() {
+    clearTimeout(this.timer);
+    if (!this.socket) return;
+    this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
     this.socket = null;
   }
 
-  become(state) {
+  #become(state) {
     if (this.state === state) return;
     this.state = state;
     this.onState();
