@@ -49,11 +49,6 @@ export class Banner {
     return wanted?.mode ?? null;
   }
 
-  /** The words of the strip, for who cannot see it. */
-  get spoken() {
-    return this.words.textContent;
-  }
-
   #show({ mode, incident = '', message = '' }) {
     const key = [mode, incident, message].join();
     if (key === this.shown) return;
@@ -63,9 +58,11 @@ export class Banner {
     if (!mode) return;
     this.el.dataset.mode = mode;
     const [word, sentence] = texts.banner[mode];
-    this.words = h('span', { class: 'fs-banner-words' }, h('strong', {}, word), ' ', message || sentence);
+    const words = h('span', { class: 'fs-banner-words' }, h('strong', {}, word), ' ', message || sentence);
+    /** The strip in words, for who cannot see it. */
+    this.spoken = `${word}. ${message || sentence}`;
     this.banner = h(
-      'div', { class: 'fs-banner', data: { role: 'banner', mode, incident } }, shape(SHAPES[mode] ?? 'square'), this.words,
+      'div', { class: 'fs-banner', data: { role: 'banner', mode, incident } }, shape(SHAPES[mode] ?? 'square'), words,
     );
     if (incident) {
       this.banner.append(

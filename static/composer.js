@@ -18,7 +18,11 @@ export class Composer {
     this.hint = h('p', { class: 'fs-hint' });
     this.el = h(
       'form', { class: 'fs-foot' },
-      h('div', { class: 'fs-composer', data: { role: 'composer' } }, this.area, this.send, this.stop), this.hint,
+      h(
+        'div', { class: 'fs-composer', tabindex: '-1', data: { role: 'composer' }, on: { focus: () => this.focus() } },
+        this.area, this.send, this.stop,
+      ),
+      this.hint,
     );
     this.el.addEventListener('submit', (event) => this.#submit(event));
     this.area.addEventListener('input', () => this.#changed());

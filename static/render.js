@@ -6,7 +6,7 @@ import { AnswerView, QuestionView } from './message.js';
 import { texts } from './texts.js';
 
 const HIDDEN_MS = 400; // a hidden page gets no frames, but what it shows shall be true
-const SLICE_MS = 12; // a long history is drawn in slices, newest first, so that no task is long
+const SLICE_MS = 8; // a long history is drawn in slices, newest first, so that no task is long
 const SHARE = 4; // a draw that was slow is followed by this many times its own length without one
 const NEAR_PX = 48;
 
@@ -107,6 +107,7 @@ export class Log {
     const ids = new Set(turns.map((turn) => turn.id));
     drop(this.views, (id) => !ids.has(id));
     const sections = turns.map((turn) => (this.views.get(turn.id) ?? this.#open(turn)).section);
+    for (const id of this.dirty) if (!ids.has(id)) this.dirty.delete(id);
     const waits = new Set(entries.map((entry) => entry.id));
     drop(this.waiting, (id) => !waits.has(id));
     for (const entry of entries) {
@@ -129,7 +130,7 @@ export class Log {
     view.answer = new AnswerView(turn, this.acts);
     view.section.append(view.answer.el);
     this.views.set(turn.id, view);
-    this.dirty.add(turn.id);
+    this.dirty.add(turn.id).add(turn.retryOf); // the one asked again says so
     return view;
   }
 
