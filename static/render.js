@@ -1,7 +1,7 @@
 // The transcript on the page: turns in order, then what waits to be sent. Changes are gathered and drawn at most once a
 // frame; the text's end is followed only while the reader is at it.
 
-import { h } from './dom.js';
+import { button, h } from './dom.js';
 import { AnswerView, QuestionView } from './message.js';
 import { texts } from './texts.js';
 
@@ -23,13 +23,13 @@ export class Log {
     this.dirty = new Set();
     this.following = true;
     this.quietUntil = 0;
-    this.earlier = h('button', { type: 'button', class: 'fs-earlier', hidden: true, on: { click: onEarlier } }, texts.earlier);
+    this.earlier = button('fs-earlier', onEarlier, { hidden: true }, texts.earlier);
     this.column = h('div', { class: 'fs-column' }, this.earlier, empty);
     this.el = h(
       'div', { class: 'fs-log', data: { role: 'log' }, role: 'log', tabindex: '0', aria: { live: 'off', label: texts.transcript } },
       this.column,
     );
-    this.jump = h('button', { type: 'button', class: 'fs-jump', hidden: true, on: { click: () => this.follow() } }, texts.jump);
+    this.jump = button('fs-jump', () => this.follow(), { hidden: true }, texts.jump);
     this.el.addEventListener('scroll', () => this.#scrolled(), { passive: true });
     // The room changes under the reader: a banner comes, the composer grows, a phone's keyboard opens.
     this.resizing = new ResizeObserver(() => this.#settle());
