@@ -167,3 +167,20 @@ async fn logs_are_lines_for_people_or_json_lines_and_nothing_else() {
     assert!(!ended.err.contains("INFO") && ended.err.contains("admin_token"), "{}", ended.err);
     assert!(!ended.err.contains('\u{1b}'), "no colours where no terminal is");
 }
+
+#[tokio::test]
+async fn where_nobody_reads_the_logs_any_more_the_chat_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let provider = Provider::start(Manner::Answer).await;
+    std::fs::write(folder.path().join("failsoft.toml"), provider.config()).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = failsoft(folder.path(), &["--listen", "127.0.0.1:0"]);
+    command.stderr(writer).env("RUST_LOG", "debug");
+    let service = Service::of(command).await;
+    drop(reader);
+    let mut visitor = Visitor::new(service.port).await;
+    for _ in 0..3 {
+        assert_eq!(*visitor.ask("hello").await.end("source"), "ai");
+    }
+    assert_eq!(service.stop().await.code, Some(0));
+}

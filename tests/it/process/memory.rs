@@ -1,9 +1,11 @@
-//! What an idle visitor costs.
+//! Many visitors: what an idle one costs, and what happens where there is no room for more.
 
 use futures_util::{StreamExt as _, stream};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::Command;
 
-use super::provider::UNLIMITED;
+use super::provider::{Manner, Provider, UNLIMITED, whole};
 use super::service::Service;
 use super::visitor::Visitor;
 use super::{alone, within};
@@ -54,5 +56,44 @@ async fn an_idle_visitor_costs_little_memory() {
     println!("{count} idle visitors cost {each} bytes each, over {before} with {FIRST}");
     assert!(each < MOST, "{each} bytes");
     drop((first, idle));
+    assert_eq!(service.stop().await.code, Some(0));
+}
+
+/// The system's limit of open files is met long before the service's own limits: it neither ends nor stays deaf.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn without_files_to_open_it_waits_and_goes_on_when_there_are_some_again() {
+    let folder = TempDir::new().unwrap();
+    let provider = Provider::start(Manner::Answer).await;
+    let mut service = Service::start(folder.path(), &provider.config()).await;
+    let mut visitor = Visitor::new(service.port).await;
+    visitor.ask("first").await;
+    let limit = |files: &str| {
+        Command::new("prlimit")
+            .args([&format!("--nofile={files}"), "--pid", &service.pid().to_string()])
+            .status()
+    };
+    let open = std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap().count();
+    assert!(limit(&format!("{}:", open + 8)).await.unwrap().success());
+    // Accepted or waiting in the kernel's queue: nobody is told.
+    let mut crowd = Vec::new();
+    for _ in 0..40 {
+        crowd.push(TcpStream::connect(("127.0.0.1", service.port)).await.unwrap());
+    }
+    // No connection to the provider can be had either: a labelled answer, over the socket that is open.
+    let shown = visitor.ask("second").await;
+    assert_eq!(*shown.end("finish"), "stop");
+    drop(crowd);
+    let mut other = Visitor::new(service.port).await;
+    let shown = within("an answer by the provider", async {
+        loop {
+            let shown = other.ask("third").await;
+            if *shown.end("source") == "ai" {
+                return shown;
+            }
+        }
+    });
+    assert_eq!(shown.await.text, whole("third"));
+    assert!(!service.is_over());
     assert_eq!(service.stop().await.code, Some(0));
 }

@@ -55,6 +55,10 @@ impl Said {
         Self(heard)
     }
 
+    fn nothing() -> Self {
+        Self(watch::channel(Vec::new()).1)
+    }
+
     fn text(&self) -> String {
         String::from_utf8(self.0.borrow().clone()).unwrap()
     }
@@ -98,7 +102,7 @@ impl Service {
     pub async fn of(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut out = Said::follow(child.stdout.take().unwrap());
-        let err = Said::follow(child.stderr.take().unwrap());
+        let err = child.stderr.take().map_or_else(Said::nothing, Said::follow);
         let line = within("the ready line", out.first_line()).await;
         let Some(line) = line else { panic!("it ended instead of starting:\n{}", err.end().await) };
         let address = line.strip_prefix(READY).unwrap_or_else(|| panic!("not the ready line: {line}"));

@@ -42,6 +42,16 @@ async fn the_address_may_come_from_the_file_and_the_port_may_be_asked_for() {
 }
 
 #[tokio::test]
+async fn the_ready_line_names_the_host_as_it_was_asked_for() {
+    for host in ["localhost", "0.0.0.0"] {
+        let folder = TempDir::new().unwrap();
+        let service = Service::of(failsoft(folder.path(), &["--listen", &format!("{host}:0")])).await;
+        let port = service.port;
+        assert_eq!(service.stop().await.out, format!("failsoft listening on http://{host}:{port}\n"));
+    }
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_a_failure_that_says_what_to_do() {
     let folder = TempDir::new().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

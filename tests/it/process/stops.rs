@@ -5,6 +5,8 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::provider::{Manner, Provider, first, whole};
 use super::service::{Service, ms};
@@ -76,6 +78,8 @@ async fn told_to_stop_it_lets_every_answer_end_and_takes_no_new_one() {
         let reading = under_way(service.port, ANSWERS).await;
 
         let told = Instant::now();
+        // Told twice, as impatient operators do: the answers are not cut for it.
+        service.signal(signal).await;
         service.signal(signal).await;
         assert_eq!(unready(&service).await["error"]["code"], "shutting_down");
         refused(&mut idle).await;
@@ -143,10 +147,20 @@ async fn a_drain_that_is_too_short_interrupts_answers_and_calls_none_of_them_who
 }
 
 #[tokio::test]
-async fn with_nothing_under_way_it_goes_at_once() {
+async fn with_nothing_under_way_it_goes_at_once_whatever_clients_do() {
     let folder = TempDir::new().unwrap();
     let service = Service::start(folder.path(), "").await;
     let mut visitors = join_all((0..10).map(|_| Visitor::new(service.port))).await;
+    // Clients that read nothing, say nothing, or never come to an end.
+    let _deaf = join_all((0..10).map(|_| Visitor::new(service.port))).await;
+    let mut mute = Vec::new();
+    for begun in
+        ["", "GET / HTTP/1.1\r\n", "POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"]
+    {
+        let mut stream = TcpStream::connect(("127.0.0.1", service.port)).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        mute.push(stream);
+    }
     let told = Instant::now();
     service.signal("TERM").await;
     for visitor in &mut visitors {
