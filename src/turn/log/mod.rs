@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use follower::Follower;
 pub use writer::LogWriter;
@@ -32,9 +33,11 @@ pub enum Cancel {
 }
 
 /// What followers do to a turn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Control {
     followers: usize,
+    /// Since when there are none; while there are some it means nothing.
+    alone_since: Instant,
     cancel: Option<Cancel>,
 }
 
@@ -133,7 +136,8 @@ impl TurnLog {
         });
     }
 
-    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`.
+    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`, however much of that
+    /// had passed before the call.
     pub async fn cancelled(&self, patience: Duration) -> Cancel {
         let mut control = self.control.subscribe();
         loop {
@@ -145,7 +149,7 @@ impl TurnLog {
                 if now.followers > 0 {
                     std::future::pending::<()>().await;
                 }
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(patience.saturating_sub(now.alone_since.elapsed())).await;
             };
             tokio::select! {
                 () = alone => return Cancel::Interrupted,
