@@ -237,12 +237,11 @@ impl Inner {
 
     fn snapshot(&self, seq: u64) -> Frame {
         let record = &self.record;
-        let owner = self.seam.owner().filter(|_| !self.seam.shown().is_empty());
         Frame::Snapshot {
             turn: record.turn,
             seq,
-            attempt: owner.map_or(record.attempts, |owner| owner.attempt),
-            provider: owner.map_or(record.provider.clone(), |owner| Some(owner.provider.clone())),
+            attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
+            provider: record.provider.clone(),
             model: record.model.clone(),
             text: self.seam.shown().to_owned(),
             drafts: self.seam.drafts().to_vec(),
