@@ -250,9 +250,7 @@ async fn attempt(
     let heard = |after| lease.permit.first_token(after);
     let report =
         attempt::drive(&*backend.upstream, ask, limits, writer, log.cancelled(wishes.patience), heard).await;
-    if progress.first_text.is_none() && report.started {
-        progress.first_text = report.first_token.map(|after| before + after);
-    }
+    progress.first_text = progress.first_text.or(report.first_shown.map(|after| before + after));
     let (outcome, result) = match &report.ended {
         Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
         Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
@@ -279,6 +277,8 @@ async fn attempt(
 
 fn settle(lease: Lease, report: &Report) {
     match &report.ended {
+        // A refusal is no failure, and no proof of health either.
+        Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => drop(lease.permit),
         Ended::Whole(_) => lease.permit.settle(Verdict::Whole),
         Ended::Failed(failure) => {
             let (fault, retry_after) = (failure.fault, failure.retry_after);
@@ -286,7 +286,6 @@ fn settle(lease: Lease, report: &Report) {
             let started = report.first_token.is_some();
             lease.permit.settle(Verdict::Failed { fault, started, retry_after });
         }
-        Ended::Cancelled(_) => drop(lease.permit),
     }
 }
 
