@@ -174,7 +174,7 @@ async fn answer(
     let deadline = progress.begun + desk.manners.turn_limit;
     let mut ask = compose(desk, room, &log).await;
     let mut failed: Vec<Failed> = Vec::new();
-    let (mut waited, mut shortened) = (false, false);
+    let (mut waited, mut halved) = (false, None);
     loop {
         if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
             return descend(desk, &log, writer);
@@ -185,7 +185,7 @@ async fn answer(
             first: wishes.first.clone(),
             only_first: wishes.only_first,
             waited,
-            shortened,
+            before_halving: halved.unwrap_or_default(),
         };
         let route = tokio::select! {
             biased;
@@ -203,10 +203,10 @@ async fn answer(
                 continue;
             }
             Route::Nobody { .. } => {
-                let too_long = failed.last().is_some_and(|one| one.failure.fault == Fault::TooLong);
-                match prompt::halved(&ask).filter(|_| too_long && !shortened) {
+                let too_long = failed.iter().any(|one| one.failure.fault == Fault::TooLong);
+                match prompt::halved(&ask).filter(|_| too_long && halved.is_none()) {
                     Some(half) => {
-                        (ask, shortened) = (half, true);
+                        (ask, halved) = (half, Some(failed.len()));
                         continue;
                     }
                     None => return descend(desk, &log, writer),
