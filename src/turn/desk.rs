@@ -1,10 +1,12 @@
 //! Where turns are opened: what every turn needs, and the limits that hold over all of them.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
+use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, watch};
 
 use super::log::TurnLog;
@@ -142,9 +144,16 @@ impl Desk {
         let writer = room.open(question, self.clock.wall(), (self.random)()).map_err(Refused::Room)?;
         let log = Arc::clone(writer.log());
         let (desk, room) = (Arc::clone(self), Arc::clone(room));
+        let turn = log.turn();
         actix::spawn(async move {
-            run::run(desk, room, writer, wishes).await;
+            // Its log ends whatever becomes of it, and is dropped all the same.
+            let ended = AssertUnwindSafe(run::run(&desk, &room, writer, wishes)).catch_unwind().await;
             drop(place);
+            if ended.is_err() {
+                tracing::error!(%turn, "a turn's task panicked; it is interrupted");
+            }
+            tokio::time::sleep(LOG_STAYS).await;
+            room.drop_log(turn);
         });
         Ok(log)
     }
@@ -177,6 +186,9 @@ impl Desk {
         Route::Nobody { retry_after: None }
     }
 }
+
+/// How long an ended turn's log stays for those who come back.
+const LOG_STAYS: Duration = Duration::from_secs(5);
 
 /// How long a turn waits for an actor that is being rebuilt.
 const REBUILD_LIMIT: Duration = Duration::from_millis(200);

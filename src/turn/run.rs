@@ -1,5 +1,6 @@
 //! Drives one turn: from attempt to attempt, down the ladder where nobody is left, to its one `done`.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,24 +27,21 @@ const STORE_LIMIT: Duration = Duration::from_millis(250);
 /// How often the text so far is saved.
 const CHECKPOINT: Duration = Duration::from_millis(500);
 
-/// How long an ended turn's log stays for those who come back.
-const LOG_STAYS: Duration = Duration::from_secs(5);
-
 /// No attempt is begun with less time left than this.
 const TOO_LATE: Duration = Duration::from_millis(500);
 
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
-pub async fn run(desk: Arc<Desk>, room: Arc<Room>, mut writer: LogWriter, wishes: Wishes) {
+pub async fn run(desk: &Desk, room: &Room, mut writer: LogWriter, wishes: Wishes) {
     let log = Arc::clone(writer.log());
     let mut progress = Progress::new();
-    let answered = AssertUnwindSafe(answer(&desk, &room, &mut writer, &wishes, &mut progress)).catch_unwind();
+    let answered = AssertUnwindSafe(answer(desk, room, &mut writer, &wishes, &mut progress)).catch_unwind();
     let ((), answered) = tokio::select! {
-        both = async { tokio::join!(confirm(&desk, &room, &log), answered) } => both,
-        () = checkpoints(&desk, &room, &log) => unreachable_end(),
+        both = async { tokio::join!(confirm(desk, room, &log), answered) } => both,
+        never = checkpoints(desk, room, &log) => match never {},
     };
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");
-        descend(&desk, &log, &mut writer)
+        descend(desk, &log, &mut writer)
     });
     let record = writer.ending(|record| progress.close(record, end));
     let written = desk.store.write_turn(room.id(), record.clone());
@@ -54,15 +52,6 @@ pub async fn run(desk: Arc<Desk>, room: Arc<Room>, mut writer: LogWriter, wishes
         attempts = record.attempts, ms = record.total_ms, "turn ended");
     desk.counts.count(&record);
     writer.done(record);
-    actix::spawn(async move {
-        tokio::time::sleep(LOG_STAYS).await;
-        room.drop_log(log.turn());
-    });
-}
-
-/// The checkpoints never end by themselves.
-fn unreachable_end() -> ((), std::thread::Result<End>) {
-    ((), Ok(End::Cancelled(Cancel::Interrupted)))
 }
 
 /// How a turn ends.
@@ -151,7 +140,8 @@ async fn confirm(desk: &Desk, room: &Room, log: &TurnLog) {
     LogWriter::confirm(log, durable);
 }
 
-async fn checkpoints(desk: &Desk, room: &Room, log: &TurnLog) {
+/// Saves the text so far, now and then, until it is dropped.
+async fn checkpoints(desk: &Desk, room: &Room, log: &TurnLog) -> Infallible {
     let mut saved = log.progress();
     loop {
         tokio::time::sleep(CHECKPOINT).await;
