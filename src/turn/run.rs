@@ -15,7 +15,7 @@ use super::log::LogWriter;
 use super::progress::{End, Progress};
 use super::prompt;
 use super::seam::Start;
-use crate::chat::{Ask, Failure, Fault, Outcome};
+use crate::chat::{Ask, Class, Failure, Fault, Outcome};
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
@@ -110,6 +110,9 @@ impl Turn<'_> {
                 }
                 Route::Nobody { .. } => {
                     let too_long = failed.last().is_some_and(|one| one.failure.fault == Fault::TooLong);
+                    if too_long && wishes.pass_on {
+                        return End::Torn;
+                    }
                     match prompt::halved(&ask).filter(|_| too_long && !shortened) {
                         Some(half) => {
                             (ask, shortened) = (half, true);
@@ -125,6 +128,7 @@ impl Turn<'_> {
             settle(lease, &report);
             match result {
                 Ok(end) => return end,
+                Err(one) if wishes.pass_on && one.failure.fault.class() == Class::Caller => return End::Torn,
                 Err(one) => failed.push(one),
             }
         }
@@ -197,7 +201,7 @@ impl Turn<'_> {
             // Where text can be voided, who did not fit may answer anew.
             started = self.wishes.rigid;
         }
-        self.writer.failed(Arc::clone(&backend.name), Outcome::from(failure.fault));
+        self.writer.failed(Arc::clone(&backend.name), failure.clone());
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
     }
 
