@@ -1,14 +1,16 @@
 //! Where turns are opened: what every turn needs, and the limits that hold over all of them.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
+use futures_util::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::keep::Keeping;
-use super::log::{LogWriter, TurnLog};
+use super::log::{Cancel, LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run::{self, Job};
 use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord, TurnState};
@@ -19,13 +21,15 @@ use crate::settings::MidStream;
 use crate::store::Store;
 
 /// Whether the service takes new turns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// It does.
     #[default]
     Open,
     /// It goes down: running turns end, new ones are refused.
     Draining,
+    /// They had their time: running turns are interrupted.
+    Cutting,
     /// It is about to be gone: sessions close.
     Closing,
 }
@@ -170,8 +174,13 @@ impl Desk {
 
     fn begin(self: &Arc<Self>, job: Job, place: OwnedSemaphorePermit) -> Arc<TurnLog> {
         let (desk, log) = (Arc::clone(self), Arc::clone(job.writer.log()));
+        let cut = cut(self.phase.clone(), Arc::clone(&log));
         actix::spawn(async move {
-            run::run(desk, job).await;
+            let run = pin!(run::run(desk, job));
+            // The turn says by itself that it was cut, so it goes on to its end either way.
+            if let Either::Right((_, run)) = select(run, pin!(cut)).await {
+                run.await;
+            }
             drop(place);
         });
         log
@@ -217,6 +226,15 @@ impl Desk {
         tracing::warn!("the router did not answer");
         Route::Nobody { retry_after: None }
     }
+}
+
+/// Interrupts a turn when the time of the running ones is over.
+async fn cut(mut phase: watch::Receiver<Phase>, log: Arc<TurnLog>) {
+    if phase.wait_for(|phase| *phase >= Phase::Cutting).await.is_err() {
+        // Nobody is left to say so: the service was not stopped, it is gone.
+        std::future::pending::<()>().await;
+    }
+    log.cancel(Cancel::Interrupted);
 }
 
 /// How long a turn waits for an actor that is being rebuilt.
