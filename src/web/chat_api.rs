@@ -11,7 +11,7 @@ use serde_json::json;
 use super::State;
 use super::gate::{self, Shut};
 use super::refusal::{refuse, refuse_until};
-use crate::chat::{ClientMsgId, ConversationId, TurnRecord};
+use crate::chat::{ClientMsgId, ConversationId, Finish, TurnRecord};
 use crate::session::ask::{self, Accepted};
 use crate::session::frames::{ErrorCode, Options, Refusal};
 use crate::session::hello::new_conversation;
@@ -84,6 +84,11 @@ pub async fn chat(request: HttpRequest, body: web::Json<Message>, state: web::Da
 }
 
 fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
+    // A program looks at the status before it looks at `finish`: a cut answer must not pass for a whole one.
+    if record.finish == Some(Finish::Interrupted) {
+        let message = "the answer was cut off because the service restarts; send the message again";
+        return refused(&Refusal::new(ErrorCode::ShuttingDown, message).retry_after(2));
+    }
     HttpResponse::Ok()
         .insert_header(("x-provider", record.provider.as_deref().unwrap_or("none")))
         .insert_header(("x-source", source(record)))
