@@ -190,3 +190,29 @@ async fn an_answer_over_http_ends_too_before_the_service_does() {
     assert_eq!(visitor.leave(shown).await, Some(1001));
     assert_eq!(service.ended().await.code, Some(0));
 }
+
+#[tokio::test]
+async fn an_answer_over_http_that_is_cut_is_an_error_and_no_answer() {
+    let folder = TempDir::new().unwrap();
+    let provider = Provider::start(Manner::Pause).await;
+    let config = format!("server.drain = \"100ms\"\n{}", provider.config());
+    let service = Service::start(folder.path(), &config).await;
+    let message = json!({ "message": "cut" });
+    let asked = |stream: bool| json!({ "model": "auto", "stream": stream, "messages": [{ "role": "user", "content": "cut" }] });
+    let (plain, streamed) = (asked(false), asked(true));
+    let (chat, plain, streamed, ()) = tokio::join!(
+        service.post("/api/chat", &message),
+        service.post("/v1/chat/completions", &plain),
+        service.post("/v1/chat/completions", &streamed),
+        async {
+            within("the questions", provider.asked(3)).await;
+            service.signal("TERM").await;
+        }
+    );
+    assert_eq!((chat.status, &chat.json()["error"]["code"]), (503, &json!("shutting_down")));
+    assert_eq!(plain.status, 503, "{}", plain.body);
+    assert_eq!(streamed.status, 200, "{}", streamed.body);
+    assert!(streamed.body.contains("stream_interrupted"), "{}", streamed.body);
+    assert!(!streamed.body.contains("[DONE]"), "{}", streamed.body);
+    assert_eq!(service.ended().await.code, Some(0));
+}
