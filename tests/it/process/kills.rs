@@ -228,7 +228,7 @@ async fn a_breaker_that_was_open_comes_back_open() {
         let folder = TempDir::new().unwrap();
         let service = Service::start(folder.path(), UNLIMITED).await;
         let mut visitor = Visitor::new(service.port).await;
-        let broken = service.post("/demo/providers/aurora", &json!({ "fault": fault })).await;
+        let broken = service.post("/demo/providers/aurora", json!({ "fault": fault })).await;
         assert_eq!(broken.status, 200, "{}", broken.body);
         let trip = async {
             loop {
