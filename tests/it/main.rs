@@ -1,5 +1,6 @@
 //! The one test crate.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod browser;
 mod store;
 mod tidy;

@@ -1,0 +1,71 @@
+// Runs in every page before the page's own scripts, and notes what crosses the line, what the page shows of it at each
+// change, and what should never happen.
+
+window.witness = (() => {
+  const seen = {
+    frames: [], // {at, frame}: from the service
+    sent: [], // to the service
+    shown: [], // {at, turn, state, source, text, paused, drafts}: an answer, after each change of it
+    banners: [], // {at, mode}: after each change; mode is '' for none
+    clicks: [], // {at, role}
+    trouble: [], // errors, and breaches of the page's own policy
+  };
+  const at = () => performance.now();
+
+  window.WebSocket = class extends WebSocket {
+    constructor(...args) {
+      super(...args);
+      this.addEventListener('message', ({ data }) => seen.frames.push({ at: at(), frame: JSON.parse(data) }));
+    }
+
+    send(data) {
+      seen.sent.push(JSON.parse(data));
+      super.send(data);
+    }
+  };
+
+  addEventListener('securitypolicyviolation', (event) =>
+    seen.trouble.push(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+  addEventListener('error', ({ message, target }) => seen.trouble.push(`error: ${message ?? target.outerHTML}`), true);
+  addEventListener('unhandledrejection', ({ reason }) => seen.trouble.push(`rejection: ${reason}`));
+  addEventListener('click', ({ target }) => {
+    const part = target.closest('[data-role]');
+    if (part) seen.clicks.push({ at: at(), role: part.dataset.role });
+  }, true);
+
+  const answers = () =>
+    [...document.querySelectorAll('[data-role="message"][data-from="assistant"]:not([data-followup])')];
+  const visible = (el) => Boolean(el?.checkVisibility());
+
+  const last = new Map();
+  new MutationObserver(() => {
+    for (const el of answers()) {
+      const { turn, state, source } = el.dataset;
+      const paused = visible(el.querySelector('.fs-pause'));
+      const drafts = el.querySelectorAll('[data-role="draft"]').length;
+      const now = { turn, state, source, text: el.rawText, paused, drafts };
+      const same = Object.entries(last.get(turn) ?? { turn: null }).every(([key, value]) => now[key] === value);
+      if (same) continue;
+      last.set(turn, now);
+      seen.shown.push({ at: at(), ...now });
+    }
+    const mode = document.querySelector('[data-role="banner"]')?.dataset.mode ?? '';
+    if (mode !== (seen.banners.at(-1)?.mode ?? '')) seen.banners.push({ at: at(), mode });
+  }).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+
+  return {
+    ...seen,
+    visible,
+    /** The elements of all answers, oldest first. */
+    answers,
+    /** The element of the last answer. */
+    answer: () => answers().at(-1),
+    /** The text that it shows. */
+    text: () => answers().at(-1)?.rawText ?? '',
+    /** The part of this name on the page, if it can be seen. */
+    part: (role, within = document) =>
+      [...within.querySelectorAll(`[data-role="${role}"]`)].find(visible),
+    /** The last frame of this type. */
+    frame: (type) => seen.frames.findLast(({ frame }) => frame.type === type)?.frame,
+  };
+})();
