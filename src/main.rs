@@ -21,6 +21,7 @@ const MISUSED: u8 = 2;
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
     telemetry::init(env("RUST_LOG").as_deref(), env("FAILSOFT_LOG").as_deref());
+    telemetry::quiet_panics();
     match command {
         Command::Serve(serve) => match load(serve.config.as_deref()) {
             Ok(loaded) => run(loaded, serve.listen),

@@ -7,11 +7,18 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is logged where `RUST_LOG` says nothing.
-const USUAL: &str = "info,sled=warn,hyper=warn,actix_server=warn";
+const USUAL: &str = "info,hyper=warn,actix_server=warn";
 
-/// These write what passes over the wire at their lower levels, so they are silent whatever `RUST_LOG` says.
-const SILENT: [&str; 5] =
-    ["eventsource_client=off", "reqwest=off", "hyper_util=off", "h2=off", "launchdarkly_sdk_transport=off"];
+/// These write what passes over the wire, keys or paths, so they are silent whatever `RUST_LOG` says.
+const SILENT: [&str; 7] = [
+    "sled=off",
+    "actix_http=off",
+    "eventsource_client=off",
+    "reqwest=off",
+    "hyper_util=off",
+    "h2=off",
+    "launchdarkly_sdk_transport=off",
+];
 
 /// Starts logging. `format` is `$FAILSOFT_LOG`: `json` for JSON lines. A second call does nothing.
 pub fn init(filter: Option<&str>, format: Option<&str>) {
@@ -30,4 +37,33 @@ pub fn init(filter: Option<&str>, format: Option<&str>) {
     };
     // Another subscriber is in place: a test's. It stays.
     drop(started);
+}
+
+/// A source file from its crate's name on: what lies before is the machine that it was built on.
+fn within(file: &str) -> &str {
+    let source = file.rfind("/src/").unwrap_or(0);
+    let above = file.get(..source).and_then(|folders| folders.rfind('/')).map_or(0, |at| at + 1);
+    file.get(above..).unwrap_or(file)
+}
+
+/// From now on a panic is logged by its place in the code alone: its text may hold anything that the code had in hand.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!("{}:{}", within(place.file()), place.line()));
+        tracing::error!(place, "panic");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_does_not_tell_of_the_machine() {
+        assert_eq!(
+            within("/x/registry/src/host-1/sled-0.34.7/src/pagecache/mod.rs"),
+            "sled-0.34.7/src/pagecache/mod.rs"
+        );
+        assert_eq!(within("src/turn/run.rs"), "src/turn/run.rs");
+    }
 }

@@ -275,6 +275,7 @@ fn manners(settings: &Settings) -> Manners {
         max_tokens: settings.chat.max_tokens,
         turn_limit: settings.timeouts.turn,
         min_chars: settings.quality.min_chars,
+        mid_stream: settings.routing.mid_stream,
     }
 }
 

@@ -115,7 +115,7 @@ impl Fault {
             Fault::TooLong => ("refused", Class::MoreRoom, Weight::Nothing),
             Fault::Policy => ("refused", Class::Policy, Weight::Nothing),
             Fault::BadRequest => ("refused", Class::Caller, Weight::Nothing),
-            Fault::Diverged => ("diverged", Class::NextNow, Weight::Nothing),
+            Fault::Diverged => ("diverged", Class::RetryHere, Weight::Nothing),
         }
     }
 

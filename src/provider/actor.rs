@@ -191,7 +191,7 @@ impl ProviderActor {
 /// A one-token completion: the only thing but a visitor's turn that proves a provider answers.
 async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict {
     let question = Said { role: Role::User, text: "ping".into() };
-    let ask = Ask { system: "".into(), messages: Arc::new([question]), max_tokens: 1 };
+    let ask = Ask { system: "".into(), messages: Arc::new([question]), max_tokens: 1, goes_on: false };
     let failed = |fault, retry_after| Verdict::Failed { fault, started: false, retry_after };
     let answered = async {
         let mut steps = upstream.ask(&ask);

@@ -96,7 +96,7 @@ pub async fn retry(
         return Err(Refusal::new(ErrorCode::Busy, message).about(&client_msg_id).retry_after(1));
     }
     let question = Question { client_msg_id, text: record.question, retry_of: Some(turn) };
-    send(lobby, room, peer, question, Wishes { patience, ..Wishes::default() }).await
+    send(lobby, room, peer, question, Wishes { patience, ..lobby.desk.usual() }).await
 }
 
 /// The wishes of a message, as far as visitors may have any.
@@ -113,7 +113,7 @@ pub fn wishes(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resu
 /// `bad_request` where a provider is named that does not exist.
 pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
     let Some(options) = options else {
-        return Ok(Wishes::default());
+        return Ok(lobby.desk.usual());
     };
     let first = match options.provider {
         None => None,
@@ -125,7 +125,9 @@ pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resul
         },
     };
     let only_first = first.is_some() && options.failover == Some(false);
-    Ok(Wishes { first, only_first, ..Wishes::default() })
+    let usual = lobby.desk.usual();
+    let mid_stream = options.mid_stream.unwrap_or(usual.mid_stream);
+    Ok(Wishes { first, only_first, mid_stream, ..usual })
 }
 
 /// The refusal of a turn that is not there.

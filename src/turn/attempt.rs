@@ -137,7 +137,9 @@ impl<F: FnOnce(Duration)> Attempt<F> {
                         }
                     }
                     other => {
-                        self.say(&joined, writer);
+                        if !self.say(&joined, writer) {
+                            return misfit();
+                        }
                         joined.clear();
                         if let Some(ended) = self.other(other, writer) {
                             return ended;
@@ -145,7 +147,9 @@ impl<F: FnOnce(Duration)> Attempt<F> {
                     }
                 }
             }
-            self.say(&joined, writer);
+            if !self.say(&joined, writer) {
+                return misfit();
+            }
         }
     }
 
@@ -168,9 +172,10 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         }
     }
 
-    fn say(&mut self, text: &str, writer: &mut LogWriter) {
+    /// False where it does not fit to what stands.
+    fn say(&mut self, text: &str, writer: &mut LogWriter) -> bool {
         if text.is_empty() {
-            return;
+            return true;
         }
         self.token();
         self.chars += text.chars().count();
@@ -180,8 +185,9 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         held.push_str(text);
         if held.trim().chars().count() >= self.limits.min_chars.max(1) {
             let held = self.held.take().unwrap_or_default();
-            writer.text(&held);
+            return writer.text(&held);
         }
+        true
     }
 
     /// A step that is not text. `Some` is the end.
@@ -207,13 +213,18 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 
     fn end(&mut self, finish: Finish, writer: &mut LogWriter) -> Ended {
+        let mut fits = true;
         if let Some(held) = self.held.take() {
             if finish != Finish::ContentFilter {
                 return Ended::Failed(Failure::of(Fault::Empty));
             }
-            writer.text(if held.trim().is_empty() { REFUSAL } else { &held });
+            fits = writer.text(if held.trim().is_empty() { REFUSAL } else { &held });
         }
-        writer.whole();
-        Ended::Whole(finish)
+        if fits && writer.whole() { Ended::Whole(finish) } else { misfit() }
     }
+}
+
+/// What was said does not go on from what stands.
+fn misfit() -> Ended {
+    Ended::Failed(Failure::of(Fault::Diverged))
 }

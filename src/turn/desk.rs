@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::log::TurnLog;
+use super::keep::Keeping;
+use super::log::{LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
-use super::run;
-use crate::chat::{TurnRecord, TurnState};
+use super::run::{self, Job};
+use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord, TurnState};
 use crate::degradation::Ladder;
 use crate::provider::backend::{Backend, Clock, Whereabouts};
 use crate::router::actor::{ACTOR_LIMIT, Pick, Route, RouterActor};
+use crate::settings::MidStream;
 use crate::store::Store;
 
 /// Whether the service takes new turns.
@@ -41,6 +43,8 @@ pub struct Manners {
     pub turn_limit: Duration,
     /// Fewer characters are no answer.
     pub min_chars: usize,
+    /// What to do when a provider fails in mid-answer.
+    pub mid_stream: MidStream,
 }
 
 /// Opens turns, and holds what they need.
@@ -103,16 +107,16 @@ pub struct Wishes {
     pub only_first: bool,
     /// How long the turn goes on with nobody following.
     pub patience: Duration,
+    /// What to do when a provider fails in mid-answer.
+    pub mid_stream: MidStream,
+    /// Whether shown text cannot be taken back: then it goes on, or ends torn.
+    pub rigid: bool,
+    /// Whether an answer that no provider gave will do.
+    pub degraded: bool,
 }
 
 /// How long a chat's turn goes on with nobody following it.
 pub const CHAT_PATIENCE: Duration = Duration::from_secs(60);
-
-impl Default for Wishes {
-    fn default() -> Self {
-        Self { first: None, only_first: false, patience: CHAT_PATIENCE }
-    }
-}
 
 /// Why no turn was opened.
 pub enum Refused {
@@ -135,18 +139,52 @@ impl Desk {
         question: Question,
         wishes: Wishes,
     ) -> Result<Arc<TurnLog>, Refused> {
+        let place = self.place()?;
+        let writer = room.open(question, self.clock.wall(), (self.random)()).map_err(Refused::Room)?;
+        let keeping = Keeping::In(Arc::clone(room));
+        Ok(self.begin(Job { writer, keeping, wishes }, place))
+    }
+
+    /// Opens a turn that is kept nowhere: the caller says what the model sees, and reads the text.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn open_unkept(self: &Arc<Self>, ask: Ask, wishes: Wishes) -> Result<Arc<TurnLog>, Refused> {
+        let place = self.place()?;
+        let (now, chance) = (self.clock.wall(), (self.random)());
+        let question = ask.messages.last().map(|message| message.text.to_string()).unwrap_or_default();
+        let turn = TurnId::after(None, now.0, chance);
+        let record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), now, question, None);
+        let writer = LogWriter::open_unframed(record, wishes.rigid);
+        Ok(self.begin(Job { writer, keeping: Keeping::Nowhere(ask), wishes }, place))
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
         if *self.phase.borrow() != Phase::Open {
             return Err(Refused::Draining);
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::Full)?;
-        let writer = room.open(question, self.clock.wall(), (self.random)()).map_err(Refused::Room)?;
-        let log = Arc::clone(writer.log());
-        let (desk, room) = (Arc::clone(self), Arc::clone(room));
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::Full)
+    }
+
+    fn begin(self: &Arc<Self>, job: Job, place: OwnedSemaphorePermit) -> Arc<TurnLog> {
+        let (desk, log) = (Arc::clone(self), Arc::clone(job.writer.log()));
         actix::spawn(async move {
-            run::run(desk, room, writer, wishes).await;
+            run::run(desk, job).await;
             drop(place);
         });
-        Ok(log)
+        log
+    }
+
+    /// The wishes of who has none.
+    pub fn usual(&self) -> Wishes {
+        Wishes {
+            first: None,
+            only_first: false,
+            patience: CHAT_PATIENCE,
+            mid_stream: self.manners.mid_stream,
+            rigid: false,
+            degraded: true,
+        }
     }
 
     /// How many turns run.

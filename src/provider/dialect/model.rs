@@ -21,6 +21,20 @@ pub struct Model {
     pub headers: Vec<(String, String)>,
     /// The most tokens that the model can hold; 0 for unknown.
     pub context_tokens: u32,
+    /// How a started answer is given to it, where the dialect has several ways.
+    pub prefill: Prefill,
+}
+
+/// How a provider is given the beginning of an answer that it is to go on with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefill {
+    /// As the last message, the assistant's.
+    #[default]
+    Plain,
+    /// Likewise, with vLLM's two parameters.
+    Vllm,
+    /// Likewise, marked as a prefix (DeepSeek, Mistral).
+    Prefix,
 }
 
 impl Model {

@@ -31,6 +31,21 @@ pub enum Cancel {
     Interrupted,
 }
 
+/// A part of a turn's text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextPart {
+    /// The text.
+    pub text: String,
+    /// The attempt that speaks.
+    pub attempt: u32,
+    /// Its provider; none for what no provider says.
+    pub provider: Option<Arc<str>>,
+    /// Its model.
+    pub model: Option<Arc<str>>,
+    /// Whether nothing follows.
+    pub ended: bool,
+}
+
 /// What followers do to a turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Control {
@@ -57,6 +72,8 @@ struct Inner {
     seq: u64,
     frames: VecDeque<ByteString>,
     held: bool,
+    /// Whether anybody reads frames.
+    framed: bool,
     /// Why the text that stands was torn.
     torn: Option<Outcome>,
     last_failure: Option<After>,
@@ -86,6 +103,25 @@ impl TurnLog {
     /// The turn as it stands, for the store and the history.
     pub fn record(&self) -> TurnRecord {
         self.lock().record()
+    }
+
+    /// The text that stands, from byte `at` on, whose it is, and whether the turn has ended: for who reads text instead of frames. Nothing before the
+    /// log is confirmed.
+    pub fn text_after(&self, at: usize) -> TextPart {
+        let inner = self.lock();
+        let shown = if inner.held { "" } else { inner.seam.shown() };
+        TextPart {
+            text: shown.get(at..).unwrap_or_default().to_owned(),
+            attempt: inner.record.attempts,
+            provider: inner.record.provider.clone(),
+            model: inner.record.model.clone(),
+            ended: !inner.held && inner.record.state != TurnState::Running,
+        }
+    }
+
+    /// Changes whenever there is more to read.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
     }
 
     /// How long the text that stands is, in bytes: changes whenever there is something to save.
@@ -184,6 +220,9 @@ impl Inner {
             return;
         }
         self.seq += 1;
+        if !self.framed {
+            return;
+        }
         let frame = frame(self.record.turn, self.seq);
         if self.frames.len() == KEPT_FRAMES {
             self.frames.pop_front();
@@ -195,7 +234,7 @@ impl Inner {
         let owner = self.seam.owner().cloned();
         let attempt = owner.as_ref().map_or(0, |owner| owner.attempt);
         let text = match show {
-            Show::Nothing => return,
+            Show::Nothing | Show::Misfit => return,
             Show::More(text) => text,
             Show::Anew(text) => {
                 let reason = self.torn.or(self.last_failure.as_ref().map(|after| after.reason));

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{Control, Inner, TurnLog, encode};
 use crate::chat::{After, Finish, Frame, Outcome, TurnRecord, TurnState};
-use crate::turn::seam::{Owner, Seam};
+use crate::turn::seam::{Owner, Seam, Show, Start};
 
 /// The one writer of a log. Dropped without an end, it ends the turn as interrupted.
 pub struct LogWriter(Arc<TurnLog>);
@@ -15,6 +15,15 @@ pub struct LogWriter(Arc<TurnLog>);
 impl LogWriter {
     /// Opens a log with its `start` frame; nothing is shown before [`LogWriter::confirm`].
     pub fn open(record: TurnRecord) -> Self {
+        Self::over(record, Seam::default(), true)
+    }
+
+    /// Opens a log for who reads text, not frames ([`TurnLog::text_after`]). Where that is `rigid`, text that stands is never voided.
+    pub fn open_unframed(record: TurnRecord, rigid: bool) -> Self {
+        Self::over(record, if rigid { Seam::rigid() } else { Seam::default() }, false)
+    }
+
+    fn over(record: TurnRecord, seam: Seam, framed: bool) -> Self {
         let (turn, client_msg_id) = (record.turn, record.client_msg_id.clone());
         let start = Frame::Start {
             turn,
@@ -26,7 +35,8 @@ impl LogWriter {
         };
         let inner = Inner {
             record,
-            seam: Seam::default(),
+            seam,
+            framed,
             seq: 1,
             frames: VecDeque::from([encode(&start)]),
             held: true,
@@ -54,10 +64,10 @@ impl LogWriter {
         log.durable.send_replace(Some(durable));
     }
 
-    /// An attempt begins.
-    pub fn attempt(&mut self, attempt: u32, provider: Arc<str>, model: Arc<str>) {
+    /// An attempt begins; `start` says how, where text stands.
+    pub fn attempt(&mut self, attempt: u32, provider: Arc<str>, model: Arc<str>, start: Start) {
         self.0.write(|inner| {
-            inner.seam.begin(Owner { attempt, provider: Arc::clone(&provider) });
+            inner.seam.begin(Owner { attempt, provider: Arc::clone(&provider) }, start);
             inner.record.attempts = attempt;
             inner.record.provider = Some(Arc::clone(&provider));
             inner.record.model = Some(Arc::clone(&model));
@@ -66,22 +76,26 @@ impl LogWriter {
         });
     }
 
-    /// The present attempt says more.
-    pub fn text(&mut self, text: &str) {
-        self.0.write(|inner| {
-            let before = inner.seam.owner().cloned();
-            let show = inner.seam.push(text);
-            inner.show(show, before);
-        });
+    /// The present attempt says more. False where that does not fit to what stands: then the attempt is of no use.
+    #[must_use]
+    pub fn text(&mut self, text: &str) -> bool {
+        self.apply(|seam| seam.push(text))
     }
 
-    /// The present attempt ended whole.
-    pub fn whole(&mut self) {
+    /// The present attempt ended whole. False where it does not fit to what stands.
+    #[must_use]
+    pub fn whole(&mut self) -> bool {
+        self.apply(Seam::whole)
+    }
+
+    fn apply(&mut self, say: impl FnOnce(&mut Seam) -> Show) -> bool {
         self.0.write(|inner| {
             let before = inner.seam.owner().cloned();
-            let show = inner.seam.whole();
+            let show = say(&mut inner.seam);
+            let fits = show != Show::Misfit;
             inner.show(show, before);
-        });
+            fits
+        })
     }
 
     /// The present attempt failed.
@@ -105,9 +119,9 @@ impl LogWriter {
         });
     }
 
-    /// Whether any text stands.
-    pub fn has_text(&self) -> bool {
-        !self.0.lock().seam.shown().is_empty()
+    /// The text that stands.
+    pub fn shown(&self) -> String {
+        self.0.lock().seam.shown().to_owned()
     }
 
     /// The turn as it will end: `close` fills in the end's fields. Written to the store before [`LogWriter::done`] shows it.

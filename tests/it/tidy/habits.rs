@@ -11,7 +11,14 @@ use super::{breaks, holds};
 const LINES: usize = 400;
 
 /// Tests that may sleep: the file, what the line holds, and why no event can be waited for instead.
-const SLEEPS: [(&str, &str, &str); 0] = [];
+const SLEEPS: [(&str, &str, &str); 2] = [
+    ("src/store/flaky.rs", "sleep(delay)", "it is the slow store itself, on a clock that tests pause"),
+    (
+        "tests/it/store.rs",
+        "sleep(PACE)",
+        "what a kill may cost is a promise of time, so text must come in time; a disk does not tell that it has room",
+    ),
+];
 
 /// Whether the project wrote this file, and wrote it by hand.
 fn ours(file: &File) -> bool {

@@ -47,6 +47,7 @@ fn ask() -> Ask {
             said(Role::User, "How are you?"),
         ]),
         max_tokens: 64,
+        goes_on: false,
     }
 }
 
