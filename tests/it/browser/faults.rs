@@ -19,7 +19,7 @@ async fn what_cuts_an_answer_ends_in_another_ones() {
     let tab = chrome.open(&service.address()).await;
     for fault in ["down", "rate_limit", "unauthorized", "garbage"] {
         tab.ask(QUESTION).await;
-        tab.until_it_says(SHOWN, QUESTION).await;
+        tab.until_it_says(SHOWN).await;
         service.fault("aurora", fault).await;
         fails_over(&tab, fault).await;
         service.fault("aurora", "none").await;
@@ -34,7 +34,7 @@ async fn what_silences_an_answer_ends_in_another_ones() {
     let tab = chrome.open(&service.address()).await;
     for fault in ["timeout", "stall"] {
         tab.ask(QUESTION).await;
-        tab.until_it_says(SHOWN, QUESTION).await;
+        tab.until_it_says(SHOWN).await;
         service.fault("aurora", fault).await;
         fails_over(&tab, fault).await;
         service.fault("aurora", "none").await;
@@ -48,7 +48,7 @@ async fn the_panel_breaks_and_mends_a_provider() {
     let tab = chrome.open(&service.address()).await;
     let row = r#"[data-role="demo"][data-provider="aurora"]"#;
     tab.ask(QUESTION).await;
-    tab.until_it_says(SHOWN, QUESTION).await;
+    tab.until_it_says(SHOWN).await;
     tab.click(&format!(r#"{row} option[value="cut"]"#)).await;
     tab.click(&format!(r#"{row} [data-action="break"]"#)).await;
     fails_over(&tab, "cut").await;
@@ -67,7 +67,7 @@ async fn a_slow_answer_just_goes_on() {
     let chrome = Chrome::start().await;
     let tab = chrome.open(&service.address()).await;
     tab.ask(QUESTION).await;
-    tab.until_it_says(SHOWN, QUESTION).await;
+    tab.until_it_says(SHOWN).await;
     service.fault("aurora", "slow").await;
     let before = tab.text().await.chars().count();
     tab.until(&format!("witness.text().length > {}", before + 10)).await;

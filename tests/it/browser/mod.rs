@@ -7,5 +7,7 @@ mod answer;
 mod chrome;
 mod faults;
 mod line;
+mod lines;
+mod outage;
 mod service;
 mod tab;

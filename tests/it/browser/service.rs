@@ -55,11 +55,20 @@ impl Service {
 
     /// Breaks a provider of the demo, or mends it with `none`, as the page's panel does.
     pub async fn fault(&self, provider: &str, fault: &str) {
+        self.command(provider, json!({ "fault": fault })).await;
+    }
+
+    /// Breaks a provider of the demo for some time.
+    pub async fn fault_for(&self, provider: &str, fault: &str, time: &str) {
+        self.command(provider, json!({ "fault": fault, "for": time })).await;
+    }
+
+    async fn command(&self, provider: &str, command: Value) {
         failsoft::provider::transport::install_tls();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let command = http.post(format!("{}demo/providers/{provider}", self.address()));
-        let answer = command.json(&json!({ "fault": fault })).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{provider}: {fault}");
+        let post = http.post(format!("{}demo/providers/{provider}", self.address()));
+        let answer = post.json(&command).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{provider}: {command}");
     }
 
     /// The turns of a conversation, as another of its pages is told them.

@@ -106,19 +106,13 @@ impl Tab {
 
     /// What there is to see, for who has to find out why a test failed.
     async fn sight(&self) -> String {
-        let sight = self
-            .eval(
-                "JSON.stringify({
-                    words: document.body.innerText,
-                    shown: witness.shown.slice(-5),
-                    frames: witness.frames.slice(-8),
-                    sent: witness.sent.slice(-5),
-                    banners: witness.banners,
-                    trouble: witness.trouble,
-                }, null, 1)",
-            )
-            .await;
-        sight.as_str().unwrap().to_owned()
+        let told = "(() => {
+            const { shown, frames, sent, banners, trouble } = witness;
+            const last = { shown, frames, sent, banners, trouble };
+            const lines = ([name, all]) => all.slice(-8).map((one) => `${name} ${JSON.stringify(one)}`);
+            return [document.body.innerText, ...Object.entries(last).flatMap(lines)].join('\\n');
+        })()";
+        self.string(told).await
     }
 
     /// Clicks where this selector leads first.
@@ -133,23 +127,19 @@ impl Tab {
         self.here().await.find(Locator::Css("textarea")).await.unwrap().send_keys(&keys).await.unwrap();
     }
 
-    /// Waits until the last answer is this question's and shows at least so many characters, and still grows.
-    pub async fn until_it_says(&self, length: usize, question: &str) {
-        let question = json!(question);
-        self.until(&format!(
-            "witness.frame('start')?.text === {question} && witness.frame('start').turn === witness.answer()?.dataset.turn
-                && witness.text().length >= {length}"
-        ))
-        .await;
+    /// Waits until the answer to what this page asked last shows at least so many characters, and is not done.
+    pub async fn until_it_says(&self, length: usize) {
+        self.until(&format!("witness.current() && witness.text().length >= {length}")).await;
         let state = self.string("witness.answer().dataset.state").await;
         assert_eq!(state, "streaming", "it was meant to be caught in the middle");
     }
 
-    /// Waits until the last answer has ended, and gives its `done` frame. What the page shows is what that says.
+    /// Waits until the answer to what this page asked last has ended, and gives its `done` frame. What the page shows is what
+    /// that says.
     pub async fn until_done(&self) -> Value {
         self.within(
             Duration::from_secs(60),
-            "witness.answer() && witness.answer().dataset.state !== 'streaming'
+            "witness.current() && witness.answer().dataset.state !== 'streaming'
                 && witness.frame('done')?.turn === witness.answer().dataset.turn",
         )
         .await;

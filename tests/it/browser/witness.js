@@ -37,6 +37,9 @@ window.witness = (() => {
     [...document.querySelectorAll('[data-role="message"][data-from="assistant"]:not([data-followup])')];
   const visible = (el) => Boolean(el?.checkVisibility());
 
+  /** The last frame of this type. */
+  const frame = (type) => seen.frames.findLast((one) => one.frame.type === type)?.frame;
+
   const last = new Map();
   new MutationObserver(() => {
     for (const el of answers()) {
@@ -65,7 +68,12 @@ window.witness = (() => {
     /** The part of this name on the page, if it can be seen. */
     part: (role, within = document) =>
       [...within.querySelectorAll(`[data-role="${role}"]`)].find(visible),
-    /** The last frame of this type. */
-    frame: (type) => seen.frames.findLast(({ frame }) => frame.type === type)?.frame,
+    frame,
+    /** Whether the last answer is the one to what this page asked last. */
+    current: () => {
+      const { client_msg_id: id } = seen.sent.findLast(({ type }) => type === 'send' || type === 'retry') ?? {};
+      const start = seen.frames.find(({ frame }) => frame.type === 'start' && frame.client_msg_id === id)?.frame;
+      return Boolean(start) && answers().at(-1)?.dataset.turn === start.turn;
+    },
   };
 })();

@@ -1,0 +1,83 @@
+//! Providers are gone for longer than one answer, and then they are back: what the page says, with nobody asking.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::chrome::Chrome;
+use super::service::Service;
+
+const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
+
+/// So many failures in a row tell a provider that is down from one that had bad luck.
+const FAILURES: usize = 5;
+
+/// From the end of a fault until the page has stopped to say that all is well: the breaker's rest, the service making sure, the
+/// notice itself, and some more.
+const RECOVERED: Duration = Duration::from_secs(60);
+
+const OUTAGE: &str = "witness.part('banner')?.dataset.mode === 'outage'";
+
+#[tokio::test]
+async fn an_outage_is_told_and_so_is_its_end() {
+    let service = Service::demo();
+    let chrome = Chrome::start().await;
+    let (tab, idle) = (chrome.open(&service.address()).await, chrome.open(&service.address()).await);
+    for provider in PROVIDERS {
+        service.fault_for(provider, "down", "8s").await;
+    }
+    for _ in 0..FAILURES {
+        tab.ask("What does it cost?").await;
+        let done = tab.until_done().await;
+        assert_eq!((&done["degraded"], &done["provider"]), (&json!(true), &json!(null)));
+        let label = tab.string("witness.part('label', witness.answer()).innerText").await;
+        assert!(label.ends_with("AI unavailable"), "{label}");
+    }
+    tab.within(Duration::from_secs(4), OUTAGE).await;
+    idle.within(Duration::from_secs(1), OUTAGE).await;
+    let hint = tab.string("document.querySelector('form').innerText").await;
+    assert!(hint.contains("No AI can be reached"), "the composer is honest about it: {hint}");
+
+    // Nobody asks anything: the providers are tried by the service itself.
+    for tab in [&tab, &idle] {
+        tab.within(RECOVERED, "witness.banners.at(-1)?.mode === ''").await;
+        let told = tab.banners().await;
+        // They need not come back at once.
+        let known = [&["outage", "normal", ""][..], &["outage", "degraded", "normal", ""]];
+        assert!(known.iter().any(|one| *one == told), "{told:?}");
+        assert_eq!(tab.eval("document.querySelectorAll('[data-role=\"banner\"]').length").await, 0);
+    }
+    tab.ask("What does it cost?").await;
+    assert_eq!(tab.until_done().await["provider"], "aurora");
+    tab.is_untroubled().await;
+    idle.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn a_backup_is_told_and_so_is_the_return() {
+    let service = Service::demo();
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&service.address()).await;
+    service.fault("aurora", "unauthorized").await;
+    tab.ask("What does it cost?").await;
+    let done = tab.until_done().await;
+    assert_eq!((&done["provider"], &done["drafts"]), (&json!("borealis"), &json!([])));
+    assert_eq!(tab.eval("witness.shown.some(({ paused }) => paused)").await, false, "nobody noticed");
+    let chip = tab.string("witness.part('chip', witness.answer()).textContent").await;
+    assert_eq!(chip, "Answered by borealis · aurora unavailable");
+
+    tab.until("witness.part('banner')?.dataset.mode === 'degraded'").await;
+    let banner = tab.string("witness.part('banner').innerText").await;
+    assert!(banner.contains("Answers come from a backup model"), "{banner}");
+    service.fault("aurora", "none").await;
+    tab.within(RECOVERED, "witness.banners.at(-1).mode === ''").await;
+    assert_eq!(tab.banners().await, ["degraded", "normal", ""]);
+
+    // Who comes later saw no trouble, and is told of none.
+    tab.reload().await;
+    tab.until("witness.answer() && witness.frame('welcome')").await;
+    tab.ask("What does it cost?").await;
+    assert_eq!(tab.until_done().await["provider"], "aurora");
+    assert_eq!(tab.banners().await, Vec::<String>::new());
+    tab.is_untroubled().await;
+}
