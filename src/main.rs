@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use failsoft::app::App;
 use failsoft::cli::{Cli, Command};
+use failsoft::degradation::rules;
 use failsoft::settings::{self, Loaded, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,10 +29,7 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Check(check) => match load(check.config.as_deref()) {
-            Ok(loaded) => {
-                print!("{}", settings::report(&loaded));
-                ExitCode::SUCCESS
-            }
+            Ok(loaded) => report(&loaded),
             Err(code) => code,
         },
         Command::Status(_) | Command::Drill(_) => {
@@ -54,10 +52,22 @@ fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
     })
 }
 
+/// Prints what the configuration amounts to. The reply rules are read too: bad ones would change nothing at the start but be said there late.
+fn report(loaded: &Loaded) -> ExitCode {
+    print!("{}", settings::report(loaded));
+    match rules::read(&loaded.settings.degradation) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(MISUSED)
+        }
+    }
+}
+
 fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
     let Loaded { mut settings, warnings, .. } = loaded;
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        tracing::warn!(line = warning.line, key = warning.key, "{}", warning.what);
     }
     if let Some(listen) = listen {
         settings.server.listen = listen;

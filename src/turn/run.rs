@@ -15,7 +15,7 @@ use super::log::LogWriter;
 use super::progress::{End, Progress};
 use super::prompt;
 use super::seam::Start;
-use crate::chat::{Ask, Failure, Fault, Outcome};
+use crate::chat::{Ask, Class, Failure, Fault, Finish, Outcome};
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
@@ -80,7 +80,7 @@ impl Turn<'_> {
         let deadline = self.progress.begun + desk.manners.turn_limit;
         let mut ask = keeping.ask(desk, &log).await;
         let mut failed: Vec<Failed> = Vec::new();
-        let (mut waited, mut shortened) = (false, false);
+        let (mut waited, mut halved) = (false, None);
         loop {
             if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
                 return self.descend();
@@ -91,7 +91,7 @@ impl Turn<'_> {
                 first: wishes.first.clone(),
                 only_first: wishes.only_first,
                 waited,
-                shortened,
+                before_halving: halved.unwrap_or_default(),
             };
             let route = tokio::select! {
                 biased;
@@ -109,10 +109,13 @@ impl Turn<'_> {
                     continue;
                 }
                 Route::Nobody { .. } => {
-                    let too_long = failed.last().is_some_and(|one| one.failure.fault == Fault::TooLong);
-                    match prompt::halved(&ask).filter(|_| too_long && !shortened) {
+                    let too_long = failed.iter().any(|one| one.failure.fault == Fault::TooLong);
+                    if too_long && wishes.pass_on {
+                        return End::Torn;
+                    }
+                    match prompt::halved(&ask).filter(|_| too_long && halved.is_none()) {
                         Some(half) => {
-                            (ask, shortened) = (half, true);
+                            (ask, halved) = (half, Some(failed.len()));
                             continue;
                         }
                         None => return self.descend(),
@@ -125,6 +128,7 @@ impl Turn<'_> {
             settle(lease, &report);
             match result {
                 Ok(end) => return end,
+                Err(one) if wishes.pass_on && one.failure.fault.class() == Class::Caller => return End::Torn,
                 Err(one) => failed.push(one),
             }
         }
@@ -168,9 +172,8 @@ impl Turn<'_> {
         let heard = |after| lease.permit.first_token(after);
         let cancelled = log.cancelled(self.wishes.patience);
         let report = attempt::drive(&*backend.upstream, &asked, limits, self.writer, cancelled, heard).await;
-        if self.progress.first_text.is_none() && report.started {
-            self.progress.first_text = report.first_token.map(|after| before + after);
-        }
+        let first_shown = report.first_shown.map(|after| before + after);
+        self.progress.first_text = self.progress.first_text.or(first_shown);
         let (outcome, result) = match &report.ended {
             Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
             Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
@@ -197,7 +200,7 @@ impl Turn<'_> {
             // Where text can be voided, who did not fit may answer anew.
             started = self.wishes.rigid;
         }
-        self.writer.failed(Arc::clone(&backend.name), Outcome::from(failure.fault));
+        self.writer.failed(Arc::clone(&backend.name), failure.clone());
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
     }
 
@@ -216,6 +219,8 @@ impl Turn<'_> {
 
 fn settle(lease: Lease, report: &Report) {
     match &report.ended {
+        // A refusal is no failure, and no proof of health either.
+        Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => drop(lease.permit),
         Ended::Whole(_) => lease.permit.settle(Verdict::Whole),
         Ended::Failed(failure) => {
             let (fault, retry_after) = (failure.fault, failure.retry_after);
@@ -223,6 +228,5 @@ fn settle(lease: Lease, report: &Report) {
             let started = report.first_token.is_some();
             lease.permit.settle(Verdict::Failed { fault, started, retry_after });
         }
-        Ended::Cancelled(_) => drop(lease.permit),
     }
 }

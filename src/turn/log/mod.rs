@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use follower::Follower;
 pub use writer::LogWriter;
 
 use super::seam::{Owner, Seam, Show};
-use crate::chat::{After, ClientMsgId, Feedback, Frame, Outcome, TurnId, TurnRecord, TurnState};
+use crate::chat::{After, ClientMsgId, Failure, Feedback, Frame, Outcome, TurnId, TurnRecord, TurnState};
 
 /// How many encoded frames a log keeps for followers that are a little behind.
 const KEPT_FRAMES: usize = 256;
@@ -47,9 +48,11 @@ pub struct TextPart {
 }
 
 /// What followers do to a turn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Control {
     followers: usize,
+    /// Since when there are none; while there are some it means nothing.
+    alone_since: Instant,
     cancel: Option<Cancel>,
 }
 
@@ -77,6 +80,7 @@ struct Inner {
     /// Why the text that stands was torn.
     torn: Option<Outcome>,
     last_failure: Option<After>,
+    failure: Option<Failure>,
 }
 
 impl TurnLog {
@@ -103,6 +107,11 @@ impl TurnLog {
     /// The turn as it stands, for the store and the history.
     pub fn record(&self) -> TurnRecord {
         self.lock().record()
+    }
+
+    /// How the last attempt that failed did, in the provider's words: for callers of the API, not for visitors.
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.lock().failure.clone()
     }
 
     /// The text that stands, from byte `at` on, whose it is, and whether the turn has ended: for who reads text instead of frames. Nothing before the
@@ -169,7 +178,8 @@ impl TurnLog {
         });
     }
 
-    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`.
+    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`, however much of that
+    /// had passed before the call.
     pub async fn cancelled(&self, patience: Duration) -> Cancel {
         let mut control = self.control.subscribe();
         loop {
@@ -181,7 +191,7 @@ impl TurnLog {
                 if now.followers > 0 {
                     std::future::pending::<()>().await;
                 }
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(patience.saturating_sub(now.alone_since.elapsed())).await;
             };
             tokio::select! {
                 () = alone => return Cancel::Interrupted,
@@ -272,12 +282,11 @@ impl Inner {
 
     fn snapshot(&self, seq: u64) -> Frame {
         let record = &self.record;
-        let owner = self.seam.owner().filter(|_| !self.seam.shown().is_empty());
         Frame::Snapshot {
             turn: record.turn,
             seq,
-            attempt: owner.map_or(record.attempts, |owner| owner.attempt),
-            provider: owner.map_or(record.provider.clone(), |owner| Some(owner.provider.clone())),
+            attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
+            provider: record.provider.clone(),
             model: record.model.clone(),
             text: self.seam.shown().to_owned(),
             drafts: self.seam.drafts().to_vec(),
