@@ -1,14 +1,14 @@
 //! A question, and its answer as it comes.
 
 use super::chrome::Chrome;
-use super::service::Service;
+use super::site::Site;
 use super::tab::restarts;
 
 #[tokio::test]
 async fn a_question_streams_an_answer() {
-    let service = Service::demo();
+    let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&service.address()).await;
+    let tab = chrome.open(&site.address()).await;
     tab.ask("Show me some Rust code").await;
     let done = tab.until_done().await;
     assert_eq!(done["provider"], "aurora");

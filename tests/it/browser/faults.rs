@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::chrome::Chrome;
-use super::service::Service;
+use super::site::Site;
 use super::tab::{Tab, restarts};
 
 /// Its answer is plain text, about a hundred words of it.
@@ -14,38 +14,38 @@ const SHOWN: usize = 120;
 
 #[tokio::test]
 async fn what_cuts_an_answer_ends_in_another_ones() {
-    let service = Service::demo();
+    let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&service.address()).await;
+    let tab = chrome.open(&site.address()).await;
     for fault in ["down", "rate_limit", "unauthorized", "garbage"] {
         tab.ask(QUESTION).await;
         tab.until_it_says(SHOWN).await;
-        service.fault("aurora", fault).await;
+        site.fault("aurora", fault).await;
         fails_over(&tab, fault).await;
-        service.fault("aurora", "none").await;
+        site.fault("aurora", "none").await;
     }
     tab.is_untroubled().await;
 }
 
 #[tokio::test]
 async fn what_silences_an_answer_ends_in_another_ones() {
-    let service = Service::demo();
+    let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&service.address()).await;
+    let tab = chrome.open(&site.address()).await;
     for fault in ["timeout", "stall"] {
         tab.ask(QUESTION).await;
         tab.until_it_says(SHOWN).await;
-        service.fault("aurora", fault).await;
+        site.fault("aurora", fault).await;
         fails_over(&tab, fault).await;
-        service.fault("aurora", "none").await;
+        site.fault("aurora", "none").await;
     }
 }
 
 #[tokio::test]
 async fn the_panel_breaks_and_mends_a_provider() {
-    let service = Service::demo();
+    let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&service.address()).await;
+    let tab = chrome.open(&site.address()).await;
     let row = r#"[data-role="demo"][data-provider="aurora"]"#;
     tab.ask(QUESTION).await;
     tab.until_it_says(SHOWN).await;
@@ -63,16 +63,16 @@ async fn the_panel_breaks_and_mends_a_provider() {
 
 #[tokio::test]
 async fn a_slow_answer_just_goes_on() {
-    let service = Service::demo();
+    let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&service.address()).await;
+    let tab = chrome.open(&site.address()).await;
     tab.ask(QUESTION).await;
     tab.until_it_says(SHOWN).await;
-    service.fault("aurora", "slow").await;
+    site.fault("aurora", "slow").await;
     let before = tab.text().await.chars().count();
     tab.until(&format!("witness.text().length > {}", before + 10)).await;
     assert_eq!(tab.string("witness.answer().dataset.state").await, "streaming");
-    service.fault("aurora", "none").await;
+    site.fault("aurora", "none").await;
     let done = tab.until_done().await;
     assert_eq!((&done["provider"], &done["attempts"]), (&json!("aurora"), &json!(1)));
     assert_eq!(restarts(&tab.shown().await), 0);

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::chrome::Chrome;
 use super::line::Line;
-use super::service::Service;
+use super::site::Site;
 use super::tab::restarts;
 
 /// Its answer is about six hundred words and takes twenty seconds.
@@ -12,8 +12,8 @@ const LONG: &str = "Write a long text about the sea";
 
 #[tokio::test]
 async fn five_cuts_of_the_line_leave_the_answer_whole_in_every_window() {
-    let service = Service::demo();
-    let line = Line::to(service.port()).await;
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&line.address()).await;
     tab.ask(LONG).await;
@@ -46,8 +46,8 @@ const HELLOS: &str = "witness.sent.filter(({ type }) => type === 'hello').length
 
 #[tokio::test]
 async fn a_line_that_died_without_a_word_is_noticed_on_waking() {
-    let service = Service::demo();
-    let line = Line::to(service.port()).await;
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&line.address()).await;
     tab.ask(LONG).await;

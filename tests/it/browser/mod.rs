@@ -5,9 +5,11 @@
 
 mod answer;
 mod chrome;
+mod comeback;
 mod faults;
 mod line;
 mod lines;
 mod outage;
-mod service;
+mod site;
 mod tab;
+mod writing;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::chrome::Chrome;
-use super::service::Service;
+use super::site::Site;
 
 const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
 
@@ -20,11 +20,11 @@ const OUTAGE: &str = "witness.part('banner')?.dataset.mode === 'outage'";
 
 #[tokio::test]
 async fn an_outage_is_told_and_so_is_its_end() {
-    let service = Service::demo();
+    let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let (tab, idle) = (chrome.open(&service.address()).await, chrome.open(&service.address()).await);
+    let (tab, idle) = (chrome.open(&site.address()).await, chrome.open(&site.address()).await);
     for provider in PROVIDERS {
-        service.fault_for(provider, "down", "8s").await;
+        site.fault_for(provider, "down", "8s").await;
     }
     for _ in 0..FAILURES {
         tab.ask("What does it cost?").await;
@@ -55,10 +55,10 @@ async fn an_outage_is_told_and_so_is_its_end() {
 
 #[tokio::test]
 async fn a_backup_is_told_and_so_is_the_return() {
-    let service = Service::demo();
+    let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&service.address()).await;
-    service.fault("aurora", "unauthorized").await;
+    let tab = chrome.open(&site.address()).await;
+    site.fault("aurora", "unauthorized").await;
     tab.ask("What does it cost?").await;
     let done = tab.until_done().await;
     assert_eq!((&done["provider"], &done["drafts"]), (&json!("borealis"), &json!([])));
@@ -69,7 +69,7 @@ async fn a_backup_is_told_and_so_is_the_return() {
     tab.until("witness.part('banner')?.dataset.mode === 'degraded'").await;
     let banner = tab.string("witness.part('banner').innerText").await;
     assert!(banner.contains("Answers come from a backup model"), "{banner}");
-    service.fault("aurora", "none").await;
+    site.fault("aurora", "none").await;
     tab.within(RECOVERED, "witness.banners.at(-1).mode === ''").await;
     assert_eq!(tab.banners().await, ["degraded", "normal", ""]);
 
