@@ -7,6 +7,7 @@ mod answer;
 mod chrome;
 mod comeback;
 mod faults;
+mod hostile;
 mod line;
 mod lines;
 mod outage;

@@ -23,7 +23,7 @@ impl Site {
     /// A service with these tables in its configuration.
     pub async fn configured(tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let site = Service::start(folder.path(), tables).await;
+        let service = Service::start(folder.path(), tables).await;
         Self { folder, tables: tables.to_owned(), running: Some(service) }
     }
 
