@@ -10,6 +10,7 @@ mod faults;
 mod hostile;
 mod line;
 mod lines;
+mod looks;
 mod outage;
 mod site;
 mod tab;

@@ -109,7 +109,7 @@ impl Tab {
         let told = "(() => {
             const { shown, frames, sent, banners, trouble } = witness;
             const last = { shown, frames, sent, banners, trouble };
-            const lines = ([name, all]) => all.slice(-8).map((one) => `${name} ${JSON.stringify(one)}`);
+            const lines = ([name, all]) => all.slice(-8).map((one) => `${name} ${JSON.stringify(one).slice(0, 300)}`);
             return [document.body.innerText, ...Object.entries(last).flatMap(lines)].join('\\n');
         })()";
         self.string(told).await
