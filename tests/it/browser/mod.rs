@@ -12,6 +12,7 @@ mod line;
 mod lines;
 mod looks;
 mod outage;
+mod pictures;
 mod site;
 mod tab;
 mod writing;
