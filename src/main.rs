@@ -88,8 +88,17 @@ async fn each<F: Future<Output = ()>>(mut signal: Signal, act: impl Fn() -> F) {
     }
 }
 
-/// Waits for the first of two signals.
+/// Waits for the first of two signals. A second one then ends the process at once: whoever asks twice does not want to wait for the drain.
 async fn either(mut one: Signal, mut other: Signal) {
+    first(&mut one, &mut other).await;
+    actix::spawn(async move {
+        first(&mut one, &mut other).await;
+        eprintln!("failsoft: stopped at once; answers under way are interrupted");
+        std::process::exit(i32::from(FAILED));
+    });
+}
+
+async fn first(one: &mut Signal, other: &mut Signal) {
     let (one, other) = (pin!(one.recv()), pin!(other.recv()));
     futures_util::future::select(one, other).await;
 }
