@@ -18,6 +18,7 @@ async fn a_question_streams_an_answer() {
     assert!(lengths.len() > 20, "the text comes as it is written: {lengths:?}");
     assert_eq!(restarts(&shown), 0);
 
+    tab.reads_whole().await;
     let rendered = "witness.answer().querySelector('[data-role=\"text\"] pre code').textContent";
     assert!(tab.string(rendered).await.contains("fn backoff"), "Markdown is shown as what it means");
     let below = "witness.part('chip', witness.answer()).getBoundingClientRect().top

@@ -54,7 +54,7 @@ impl Chrome {
     /// Starts a browser with an empty profile.
     pub async fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let (driver, port) = start_driver().await;
+        let (driver, port) = start_driver(profile.path()).await;
         let mut flags = FLAGS.map(str::to_owned).to_vec();
         flags.push(format!("--user-data-dir={}", profile.path().display()));
         let wanted = json!({
@@ -99,8 +99,7 @@ impl Drop for Chrome {
     fn drop(&mut self) {
         if let Ok(mut driver) = TcpStream::connect(("127.0.0.1", self.port)) {
             let session = &self.session;
-            let end =
-                format!("DELETE /session/{session} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+            let end = format!("DELETE /session/{session} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
             let _ = driver.set_read_timeout(Some(Duration::from_secs(10)));
             let _ = driver.write_all(end.as_bytes());
             // It answers when that is done, and keeps the connection.
@@ -129,9 +128,10 @@ impl WebDriverCompatibleCommand for Drive {
     }
 }
 
-/// Starts the driver on a free port, which it tells.
-async fn start_driver() -> (Child, u16) {
+/// Starts the driver on a free port, which it tells. All that it and the browser leave behind goes into this folder.
+async fn start_driver(folder: &Path) -> (Child, u16) {
     let mut command = Command::new(binary(&["chromedriver"]));
+    command.env("HOME", folder).env("TMPDIR", folder);
     command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut driver = command.kill_on_drop(true).spawn().unwrap();
     let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
@@ -151,5 +151,7 @@ fn binary(names: &[&str]) -> PathBuf {
     let folders: Vec<_> = std::env::split_paths(&path).collect();
     let mut places = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
     let found = places.find(|place| Path::is_file(place));
-    found.unwrap_or_else(|| panic!("the browser's tests need {}: tests/run.sh installs it", names.join(" or ")))
+    found.unwrap_or_else(|| {
+        panic!("the browser's tests need {}: tests/run.sh installs it", names.join(" or "))
+    })
 }

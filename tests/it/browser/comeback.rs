@@ -49,7 +49,8 @@ async fn drafts_and_answers_are_there_after_a_reload() {
     tab.until_it_says(150).await;
     site.fault("aurora", "cut").await;
     tab.until_done().await;
-    let whole = "witness.answers().map((el) => [el.rawText, el.dataset.source, el.dataset.state, el.textContent])";
+    let whole =
+        "witness.answers().map((el) => [el.rawText, el.dataset.source, el.dataset.state, el.textContent])";
     let before = tab.eval(whole).await;
     tab.reload().await;
     tab.until("witness.answers().length === 2 && witness.frame('welcome')").await;
@@ -76,7 +77,10 @@ async fn a_killed_service_leaves_what_was_read_and_answers_anew() {
     let read = tab.text().await;
     tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
     assert_eq!(tab.text().await, read);
-    assert_eq!(tab.eval("witness.part('connection').innerText").await.as_str().unwrap().trim().is_empty(), false);
+    assert_eq!(
+        tab.eval("witness.part('connection').innerText").await.as_str().unwrap().trim().is_empty(),
+        false
+    );
 
     site.start_again().await;
     line.lead_to(site.port());
@@ -91,7 +95,8 @@ async fn a_killed_service_leaves_what_was_read_and_answers_anew() {
     let done = tab.until_done().await;
     assert_eq!((&done["source"], &done["finish"]), (&json!("ai"), &json!("stop")));
     let history = site.history(&tab.conversation().await).await;
-    let states: Vec<_> = history.iter().map(|turn| (turn["state"].as_str().unwrap(), &turn["retry_of"])).collect();
+    let states: Vec<_> =
+        history.iter().map(|turn| (turn["state"].as_str().unwrap(), &turn["retry_of"])).collect();
     assert_eq!(states, [("interrupted", &Value::Null), ("done", &history[0]["turn"])]);
     tab.is_untroubled().await;
 }

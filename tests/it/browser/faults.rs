@@ -78,6 +78,35 @@ async fn a_slow_answer_just_goes_on() {
     assert_eq!(restarts(&tab.shown().await), 0);
 }
 
+#[tokio::test]
+async fn an_answer_that_nobody_can_finish_ends_in_a_labelled_one() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask(QUESTION).await;
+    tab.until_it_says(SHOWN).await;
+    for provider in ["cascade", "borealis", "aurora"] {
+        site.fault(provider, "down").await;
+    }
+    let done = tab.until_done().await;
+    assert_eq!((&done["degraded"], &done["provider"]), (&json!(true), &json!(null)));
+    assert_eq!(restarts(&tab.shown().await), 1);
+    let label = tab.string("witness.part('label', witness.answer()).innerText").await;
+    assert!(label.ends_with("AI unavailable"), "{label}");
+    let draft = tab.string("witness.part('draft', witness.answer()).innerText").await;
+    assert!(draft.starts_with("Interrupted draft from aurora"), "{draft}");
+    tab.reads_whole().await;
+
+    // With the others back, the same question is answered.
+    for provider in ["cascade", "borealis"] {
+        site.fault(provider, "none").await;
+    }
+    tab.click(r#"[data-role="retry"]"#).await;
+    assert_eq!(tab.until_done().await["provider"], "borealis");
+    assert_eq!(tab.eval("document.querySelectorAll('[data-from=\"user\"]').length").await, 1);
+    tab.is_untroubled().await;
+}
+
 /// Sees an answer of aurora's through to its end, which is not aurora's.
 async fn fails_over(tab: &Tab, fault: &str) {
     let done = tab.until_done().await;
@@ -87,6 +116,7 @@ async fn fails_over(tab: &Tab, fault: &str) {
     let whole = format!("simulated answer from {who}");
     assert!(done["text"].as_str().unwrap().contains(&whole), "{fault}: {done:#}");
     assert_eq!(done["tried"][0]["provider"], "aurora", "{fault}");
+    tab.reads_whole().await;
 
     let shown = tab.shown().await;
     assert_eq!(restarts(&shown), 1, "{fault}");

@@ -74,7 +74,8 @@ fn pieces(text: &str, length: usize) -> Vec<String> {
 }
 
 async fn site(providers: &[&ScriptedProvider], title: &str) -> Site {
-    let mut tables = format!("[chat]\ntitle = {title:?}\ngreeting = {title:?}\n[timeouts]\nstall = \"60s\"\n");
+    let mut tables =
+        format!("[chat]\ntitle = {title:?}\ngreeting = {title:?}\n[timeouts]\nstall = \"60s\"\n");
     for (at, provider) in providers.iter().enumerate() {
         let address = provider.base_url();
         let _ = write!(
@@ -115,7 +116,10 @@ async fn what_strangers_write_runs_nothing_and_loads_nothing() {
     gate.open();
     tab.until_done().await;
     is_harmless(&tab).await;
-    assert_eq!(tab.string("document.querySelector('[data-from=\"user\"] [data-role=\"text\"]').textContent").await, question);
+    assert_eq!(
+        tab.string("document.querySelector('[data-from=\"user\"] [data-role=\"text\"]').textContent").await,
+        question
+    );
 
     tab.reload().await;
     tab.until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')").await;
@@ -131,7 +135,8 @@ async fn a_draft_of_hostile_text_runs_nothing() {
     let (address, came) = elsewhere().await;
     let attack = ATTACKS.join("\n\n").replace("ELSEWHERE", &address);
     let gate = Gate::default();
-    let broken = ScriptedProvider::start(vec![say(&(head() + &word(&attack))), gate.hold(), Act::Reset]).await;
+    let broken =
+        ScriptedProvider::start(vec![say(&(head() + &word(&attack))), gate.hold(), Act::Reset]).await;
     let whole = ScriptedProvider::answering("Something else altogether.").await;
     let site = site(&[&broken, &whole], "Chat").await;
     let chrome = Chrome::start().await;
@@ -156,7 +161,8 @@ async fn is_harmless(tab: &Tab) {
     let log = "document.querySelector('[data-role=\"log\"]').querySelectorAll('.fs-turn *')";
     let names = tab.eval(&format!("[...new Set([...{log}].map((el) => el.localName))]")).await;
     let names: BTreeSet<String> = serde_json::from_value(names).unwrap();
-    let strange: Vec<_> = names.iter().filter(|name| !HARMLESS.split(' ').any(|known| known == *name)).collect();
+    let strange: Vec<_> =
+        names.iter().filter(|name| !HARMLESS.split(' ').any(|known| known == *name)).collect();
     assert!(strange.is_empty(), "{strange:?}");
     let attributes = format!(
         "[...{log}].flatMap((el) => [...el.attributes].map(({{ name, value }}) => `${{name}}=${{value}}`))

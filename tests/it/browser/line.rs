@@ -47,15 +47,8 @@ impl Line {
     pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state = State {
-            to: port,
-            refusing: false,
-            opened: 0,
-            cut: 0,
-            frozen: 0,
-            deaf: false,
-            bytes_left: None,
-        };
+        let state =
+            State { to: port, refusing: false, opened: 0, cut: 0, frozen: 0, deaf: false, bytes_left: None };
         let (state, _) = watch::channel(state);
         tokio::spawn(accept(listener, state.clone()));
         Self { port: own, state }
@@ -71,12 +64,8 @@ impl Line {
         self.state.send_modify(|state| state.to = port);
     }
 
-    /// Cuts every connection, as a reset; new ones pass.
-    pub fn cut(&self) {
-        self.state.send_modify(State::cut);
-    }
-
-    /// Cuts every connection when the service has said so many bytes more, wherever that is in what it says.
+    /// Cuts every connection, as a reset, when the service has said so many bytes more, wherever that is in what it says. New ones
+    /// pass.
     pub fn cut_after(&self, bytes: usize) {
         self.state.send_modify(|state| state.bytes_left = Some(bytes));
     }
@@ -128,7 +117,8 @@ async fn carry(browser: TcpStream, to: u16, number: u64, state: watch::Sender<St
     let Ok(service) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else {
         return reset(&browser);
     };
-    let ((from_browser, to_browser), (from_service, to_service)) = (browser.into_split(), service.into_split());
+    let ((from_browser, to_browser), (from_service, to_service)) =
+        (browser.into_split(), service.into_split());
     let mut cut = state.subscribe();
     let up = pump(from_browser, to_service, number, Way::ToService, state.clone());
     let down = pump(from_service, to_browser, number, Way::ToBrowser, state);

@@ -31,6 +31,7 @@ async fn five_cuts_of_the_line_leave_the_answer_whole_in_every_window() {
     let text = done["text"].as_str().unwrap();
     assert!(text.split_whitespace().count() > 500 && text.matches("## Part 3").count() == 1);
     assert_eq!(restarts(&tab.shown().await), 0);
+    tab.reads_whole().await;
 
     second.until("witness.answer().dataset.state === 'done'").await;
     assert_eq!(second.text().await, text);

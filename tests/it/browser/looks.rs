@@ -84,7 +84,10 @@ async fn what_is_wide_stays_in_its_place() {
     let site = Site::configured(&tables).await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
-    tab.ask("Isthereanythingthatislongerthanthisquestionwhichhasnospacesinitandgoesonandonandonandonandonandon?").await;
+    tab.ask(
+        "Isthereanythingthatislongerthanthisquestionwhichhasnospacesinitandgoesonandonandonandonandonandon?",
+    )
+    .await;
     tab.until_done().await;
     looks_well(&tab, "a wide answer").await;
     tab.is_untroubled().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::chrome::Chrome;
+use super::line::Line;
 use super::site::Site;
 
 const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
@@ -78,6 +79,36 @@ async fn a_backup_is_told_and_so_is_the_return() {
     tab.until("witness.answer() && witness.frame('welcome')").await;
     tab.ask("What does it cost?").await;
     assert_eq!(tab.until_done().await["provider"], "aurora");
+    assert_eq!(tab.banners().await, Vec::<String>::new());
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn the_worst_is_told_and_only_that() {
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&line.address()).await;
+    for provider in PROVIDERS {
+        site.fault(provider, "unauthorized").await;
+    }
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    tab.until(OUTAGE).await;
+    line.sever();
+    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
+    line.restore();
+    tab.until(OUTAGE).await;
+    assert_eq!(tab.banners().await, ["outage", "unreachable", "outage"]);
+    assert_eq!(tab.eval("witness.crowded").await, false, "never two");
+
+    // Who has read it puts it away, for this incident.
+    tab.click("[data-role=\"banner\"] button").await;
+    tab.until("!witness.part('banner')").await;
+    tab.reload().await;
+    tab.until("witness.frame('welcome')?.status.mode === 'outage'").await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
     assert_eq!(tab.banners().await, Vec::<String>::new());
     tab.is_untroubled().await;
 }

@@ -24,10 +24,10 @@ pub struct Tab {
 pub struct Shown {
     /// Milliseconds since the page was opened.
     pub at: f64,
-    /// `streaming`, `done`, `stopped` or `interrupted`.
-    pub state: String,
     /// The text, to the letter.
     pub text: String,
+    /// Whether nothing of the text could be seen.
+    pub blank: bool,
     /// Whether it said that another provider is being asked.
     pub paused: bool,
     /// How many folded drafts stood below it.
@@ -155,10 +155,17 @@ impl Tab {
 
     /// How the last answer came to be what it is.
     pub async fn shown(&self) -> Vec<Shown> {
-        let shown = self
-            .eval("witness.shown.filter(({ turn }) => turn === witness.answer().dataset.turn)")
-            .await;
+        let shown =
+            self.eval("witness.shown.filter(({ turn }) => turn === witness.answer().dataset.turn)").await;
         serde_json::from_value(shown).unwrap()
+    }
+
+    /// Asserts that the words of the last answer can be read, all of them and in their order, as far as they are letters: what
+    /// else there is may be Markdown's.
+    pub async fn reads_whole(&self) {
+        let letters = |text: &str| text.chars().filter(|c| c.is_alphabetic()).collect::<String>();
+        let read = self.string("witness.answer().querySelector('[data-role=\"text\"]').textContent").await;
+        assert_eq!(letters(&read), letters(&self.text().await));
     }
 
     /// Which banners there were, one after the other; an empty one is none.
@@ -191,8 +198,9 @@ impl Tab {
     }
 }
 
-/// How often text was taken away. Each time it went into a draft, else the reader has lost it.
+/// How often text was taken away. Each time it went into a draft, else the reader has lost it; and it is never hidden meanwhile.
 pub fn restarts(shown: &[Shown]) -> usize {
+    assert!(!shown.iter().any(|one| one.blank), "text was there and not to be seen: {shown:#?}");
     let shrinks = shown.windows(2).filter(|pair| !pair[1].text.starts_with(&pair[0].text));
     shrinks
         .inspect(|pair| {

@@ -5,9 +5,10 @@ window.witness = (() => {
   const seen = {
     frames: [], // {at, frame}: from the service
     sent: [], // to the service
-    shown: [], // {at, turn, state, source, text, paused, drafts}: an answer, after each change of it
+    shown: [], // {at, turn, state, source, text, blank, paused, drafts}: an answer, after each change of it
     banners: [], // {at, mode}: after each change; mode is '' for none
     clicks: [], // {at, role}
+    crowded: false, // whether there ever were two banners
     trouble: [], // errors, and breaches of the page's own policy
   };
   const at = () => performance.now();
@@ -46,18 +47,21 @@ window.witness = (() => {
       const { turn, state, source } = el.dataset;
       const paused = visible(el.querySelector('.fs-pause'));
       const drafts = el.querySelectorAll('[data-role="draft"]').length;
-      const now = { turn, state, source, text: el.rawText, paused, drafts };
+      const words = el.querySelector('[data-role="text"]');
+      const blank = el.rawText.trim() !== '' && !(visible(words) && words.textContent.trim());
+      const now = { turn, state, source, text: el.rawText, blank, paused, drafts };
       const same = Object.entries(last.get(turn) ?? { turn: null }).every(([key, value]) => now[key] === value);
       if (same) continue;
       last.set(turn, now);
       seen.shown.push({ at: at(), ...now });
     }
-    const mode = document.querySelector('[data-role="banner"]')?.dataset.mode ?? '';
+    const banners = document.querySelectorAll('[data-role="banner"]');
+    seen.crowded ||= banners.length > 1;
+    const mode = banners[0]?.dataset.mode ?? '';
     if (mode !== (seen.banners.at(-1)?.mode ?? '')) seen.banners.push({ at: at(), mode });
   }).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
 
-  return {
-    ...seen,
+  return Object.assign(seen, {
     visible,
     /** The elements of all answers, oldest first. */
     answers,
@@ -75,5 +79,5 @@ window.witness = (() => {
       const start = seen.frames.find(({ frame }) => frame.type === 'start' && frame.client_msg_id === id)?.frame;
       return Boolean(start) && answers().at(-1)?.dataset.turn === start.turn;
     },
-  };
+  });
 })();

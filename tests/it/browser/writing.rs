@@ -24,19 +24,46 @@ async fn what_is_written_without_a_line_is_sent_once() {
     let tab = chrome.open(&line.address()).await;
     tab.until("witness.frame('welcome')").await;
     let conversation = tab.conversation().await;
+    let second = chrome.open(&line.address()).await;
+    second.until("witness.frame('welcome')").await;
     line.sever();
     tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
-    tab.ask("First, a story").await;
-    tab.ask("Then a list").await;
+    let asked = ["First, a story", "Then a list"];
+    for question in asked {
+        tab.ask(question).await;
+    }
     tab.until(WAITING).await;
     line.restore();
-    tab.until("witness.frames.filter(({ frame }) => frame.type === 'done').length === 2").await;
-    tab.until(&format!("!{WAITING}")).await;
-    let asked = "[...document.querySelectorAll('[data-from=\"user\"]')].map((el) => el.rawText)";
-    assert_eq!(tab.eval(asked).await, json!(["First, a story", "Then a list"]));
-    for question in ["First, a story", "Then a list"] {
+    for tab in [&tab, &second] {
+        tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2").await;
+        tab.until(&format!("!{WAITING}")).await;
+        let questions = "[...document.querySelectorAll('[data-from=\"user\"]')].map((el) => el.rawText)";
+        assert_eq!(tab.eval(questions).await, json!(asked));
+        tab.is_untroubled().await;
+    }
+    for question in asked {
         assert_eq!(turns_of(question, &site, &conversation).await, 1, "{question}");
     }
+}
+
+#[tokio::test]
+async fn what_is_written_during_an_answer_waits_for_its_end() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("First, a story").await;
+    tab.until_it_says(50).await;
+    tab.ask("Then a list").await;
+    tab.until(
+        "document.querySelector('[data-role=\"log\"]').innerText.includes('Waiting for the current answer')",
+    )
+    .await;
+    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2").await;
+    let refused = "witness.frames.filter(({ frame }) => frame.type === 'error').length";
+    assert_eq!(tab.eval(refused).await, 0, "it was held back, not refused");
+    let history = site.history(&tab.conversation().await).await;
+    let questions: Vec<_> = history.iter().map(|turn| &turn["question"]).collect();
+    assert_eq!(questions, ["First, a story", "Then a list"]);
     tab.is_untroubled().await;
 }
 
@@ -77,7 +104,10 @@ async fn what_waits_survives_a_reload() {
     line.restore();
     tab.reload().await;
     tab.until("witness.frame('done')").await;
-    assert_eq!(tab.string("document.querySelector('[data-from=\"user\"]').rawText").await, "What does it cost?");
+    assert_eq!(
+        tab.string("document.querySelector('[data-from=\"user\"]').rawText").await,
+        "What does it cost?"
+    );
     assert_eq!(turns_of("What does it cost?", &site, &conversation).await, 1);
     tab.is_untroubled().await;
 }
@@ -123,5 +153,32 @@ async fn leaving_does_not_stop_an_answer() {
     tab.go(&site.address()).await;
     tab.until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')").await;
     let history = site.history(&tab.conversation().await).await;
-    assert_eq!((&history[0]["text"], &history[0]["finish"]), (&Value::from(tab.text().await), &json!("stop")));
+    assert_eq!(
+        (&history[0]["text"], &history[0]["finish"]),
+        (&Value::from(tab.text().await), &json!("stop"))
+    );
+}
+
+#[tokio::test]
+async fn stop_without_a_line_reaches_the_service_when_there_is_one() {
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&line.address()).await;
+    tab.ask("Write a long text about the sea").await;
+    tab.until_it_says(200).await;
+    line.sever();
+    tab.click(r#"[data-role="stop"]"#).await;
+    let text = tab.text().await;
+    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
+    assert_eq!(tab.text().await, text, "it is frozen meanwhile");
+    line.restore();
+    tab.until("witness.answer().dataset.state === 'stopped'").await;
+    assert_eq!(restarts(&tab.shown().await), 0);
+    let history = site.history(&tab.conversation().await).await;
+    assert_eq!(
+        (&history[0]["text"], &history[0]["finish"]),
+        (&Value::from(tab.text().await), &json!("stopped"))
+    );
+    tab.is_untroubled().await;
 }
