@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use failsoft::app::App;
 use failsoft::cli::{Cli, Command};
-use failsoft::degradation::rules;
 use failsoft::settings::{self, Loaded, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,7 +28,10 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Check(check) => match load(check.config.as_deref()) {
-            Ok(loaded) => report(&loaded),
+            Ok(loaded) => {
+                print!("{}", settings::report(&loaded));
+                ExitCode::SUCCESS
+            }
             Err(code) => code,
         },
         Command::Status(_) | Command::Drill(_) => {
@@ -50,18 +52,6 @@ fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
         eprintln!("{problems}");
         ExitCode::from(MISUSED)
     })
-}
-
-/// Prints what the configuration amounts to. The reply rules are read too: bad ones would change nothing at the start but be said there late.
-fn report(loaded: &Loaded) -> ExitCode {
-    print!("{}", settings::report(loaded));
-    match rules::read(&loaded.settings.degradation) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(problems) => {
-            eprintln!("{problems}");
-            ExitCode::from(MISUSED)
-        }
-    }
 }
 
 fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
