@@ -2,10 +2,13 @@
 
 mod bad_input;
 mod breakers;
+mod doors;
 mod faults_after;
 mod faults_before;
+mod history;
 mod outage;
 mod panics;
 mod resume;
 mod stop;
+mod surfaces;
 mod turns;
