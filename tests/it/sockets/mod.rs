@@ -9,6 +9,7 @@ mod history;
 mod outage;
 mod panics;
 mod resume;
+mod slow_reader;
 mod stop;
 mod surfaces;
 mod turns;
