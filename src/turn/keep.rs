@@ -37,7 +37,7 @@ impl Keeping {
         let written = desk.store.write_turn(room.id(), log.record());
         let durable = matches!(tokio::time::timeout(DURABLE_LIMIT, written).await, Ok(Ok(())));
         desk.durable.send_if_modified(|known| std::mem::replace(known, durable) != durable);
-        LogWriter::confirm(log, durable);
+        LogWriter::confirm(log, durable && desk.store.lasting());
     }
 
     /// Saves the text so far now and then, for ever.
