@@ -66,12 +66,14 @@ async fn a_program_at_home_needs_no_key_and_one_from_elsewhere_does() {
         assert_eq!(upgrade(&app, &[elsewhere]).await, Err(401), "{elsewhere:?}");
     }
     let (_alpha, app) =
-        service(|settings| settings.server.api_keys = vec![Secret::new("key-one"), Secret::new("key-two")]).await;
+        service(|settings| settings.server.api_keys = vec![Secret::new("key-one"), Secret::new("key-two")])
+            .await;
     for key in ["Bearer key-one", "bearer key-two"] {
         assert_eq!(upgrade(&app, &[("authorization", key)]).await, Ok(()), "{key}");
     }
     let long = format!("Bearer {}", "k".repeat(8000));
-    for key in ["Bearer key-on", "Bearer key-one2", "Bearer ", "key-one", "Basic key-one", "Bearer \"", &long] {
+    for key in ["Bearer key-on", "Bearer key-one2", "Bearer ", "key-one", "Basic key-one", "Bearer \"", &long]
+    {
         assert_eq!(upgrade(&app, &[("authorization", key)]).await, Err(401), "{key}");
     }
     assert_eq!(upgrade(&app, &[]).await, Err(401));
@@ -103,7 +105,8 @@ async fn the_api_is_for_programs_and_the_own_page() {
 async fn no_handshake_is_no_socket() {
     let (_alpha, app) = service(|_| ()).await;
     for (name, value) in [("connection", "keep-alive"), ("sec-websocket-version", "7")] {
-        let request = app.request("GET", "/ws").header("upgrade", "websocket").header(name, value).send().await;
+        let request =
+            app.request("GET", "/ws").header("upgrade", "websocket").header(name, value).send().await;
         assert_eq!(request.status, 400, "{name}");
     }
     assert_eq!(app.request("GET", "/ws").send().await.status, 400);

@@ -106,7 +106,10 @@ async fn what_was_not_answered_well_is_kept_and_not_shown_to_the_model() {
     client.answered("Four?").await;
     let (_, asked) = alpha.requests().pop().unwrap();
     let said = texts(&asked["messages"].as_array().unwrap()[1..], "content");
-    assert!(said.starts_with(&["One?".into(), "Well.".into()]) && said.ends_with(&["Four?".into()]), "{said:?}");
+    assert!(
+        said.starts_with(&["One?".into(), "Well.".into()]) && said.ends_with(&["Four?".into()]),
+        "{said:?}"
+    );
     assert!(!said.contains(&"Xyzzy?".into()) && !said.contains(&"Later, please.".into()), "{said:?}");
     let client = WsClient::join(&app, &client.conversation).await;
     let history = client.welcome["history"].as_array().unwrap();

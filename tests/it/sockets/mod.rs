@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod breakers;
+mod broken_store;
 mod doors;
 mod faults_after;
 mod faults_before;

@@ -53,7 +53,10 @@ async fn api_chat_degrades_with_status_200_and_says_so() {
     alpha.refuse().await;
     let answer = app.request("POST", "/api/chat").json(&json!({ "message": "Xyzzy?" })).send().await;
     let body = answer.json();
-    assert_eq!((answer.status, answer.header("x-degraded"), answer.header("x-source")), (200, "true", "fallback"));
+    assert_eq!(
+        (answer.status, answer.header("x-degraded"), answer.header("x-source")),
+        (200, "true", "fallback")
+    );
     assert_eq!((&body["message"], &body["source"]), (&json!("Later, please."), &json!("fallback")));
     assert_eq!((&body["degraded"], &body["provider"]), (&json!(true), &Value::Null));
 }
@@ -192,7 +195,9 @@ async fn pages_and_files_come_with_their_guards() {
     let tag = script.header("etag").to_owned();
     let again = app.request("GET", "/static/chat.js").header("if-none-match", &tag).send().await;
     assert_eq!((again.status, again.body.as_str()), (304, ""));
-    for path in ["/static/none.js", "/static/../Cargo.toml", "/static/%2e%2e/Cargo.toml", "/static/", "/static"] {
+    for path in
+        ["/static/none.js", "/static/../Cargo.toml", "/static/%2e%2e/Cargo.toml", "/static/", "/static"]
+    {
         assert_eq!(app.request("GET", path).send().await.status, 404, "{path}");
     }
 }
@@ -228,7 +233,11 @@ async fn what_is_not_there_is_not_found() {
 #[tokio::test]
 async fn a_refusal_of_the_request_itself_is_no_outage() {
     let bad = || {
-        vec![refusal(400, "content-type: application/json\r\n", r#"{"error":{"message":"no","type":"invalid_request_error"}}"#)]
+        vec![refusal(
+            400,
+            "content-type: application/json\r\n",
+            r#"{"error":{"message":"no","type":"invalid_request_error"}}"#,
+        )]
     };
     let [alpha, beta, gamma] = [bad(), bad(), bad()].map(ScriptedProvider::start);
     let (alpha, beta, gamma) = (alpha.await, beta.await, gamma.await);
