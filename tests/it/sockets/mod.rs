@@ -3,7 +3,9 @@
 mod bad_input;
 mod breakers;
 mod broken_store;
+mod demo;
 mod doors;
+mod drain;
 mod faults_after;
 mod faults_before;
 mod history;
