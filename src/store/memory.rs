@@ -227,6 +227,10 @@ impl Store for MemoryStore {
         }
         done(())
     }
+
+    fn lasting(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -131,6 +131,11 @@ pub trait Store: Send + Sync {
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Whether what it acknowledges outlives the process.
+    fn lasting(&self) -> bool {
+        true
+    }
+
     /// What is wrong with the store just now, in a sentence for the public status; none while it works. Cheap enough to ask every second.
     fn problem(&self) -> Option<&'static str> {
         None
