@@ -40,11 +40,7 @@ impl LogWriter {
             inner: Mutex::new(inner),
             published: watch::Sender::new(0),
             durable: watch::Sender::new(None),
-            control: watch::Sender::new(Control {
-                followers: 0,
-                alone_since: Instant::now(),
-                cancel: None,
-            }),
+            control: watch::Sender::new(Control { followers: 0, alone_since: Instant::now(), cancel: None }),
         }))
     }
 
