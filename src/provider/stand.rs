@@ -143,6 +143,16 @@ impl Stand {
         self.place.borrow().clone().unwrap()
     }
 
+    /// The clocks that it goes by.
+    pub fn clock(&self) -> Clock {
+        self.seed.clock
+    }
+
+    /// Whether its actor has ended.
+    pub fn is_down(&self) -> bool {
+        !self.actor().connected()
+    }
+
     /// Asks for leave to call.
     pub async fn admit(&self) -> Result<Permit, Refusal> {
         self.actor().send(Admit).await.unwrap()

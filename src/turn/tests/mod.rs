@@ -7,6 +7,7 @@ mod leaving;
 mod limits;
 mod panics;
 mod reading;
+mod restarts;
 
 use std::sync::Arc;
 use std::time::Duration;
