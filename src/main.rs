@@ -57,7 +57,7 @@ fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
 fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
     let Loaded { mut settings, warnings, .. } = loaded;
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        tracing::warn!(line = warning.line, key = warning.key, "{}", warning.what);
     }
     if let Some(listen) = listen {
         settings.server.listen = listen;
@@ -88,7 +88,7 @@ async fn each<F: Future<Output = ()>>(mut signal: Signal, act: impl Fn() -> F) {
     }
 }
 
-/// Waits for the first of two signals.
+/// Waits for the first of two signals. More of them change nothing: the answers under way are not cut for an impatient operator.
 async fn either(mut one: Signal, mut other: Signal) {
     let (one, other) = (pin!(one.recv()), pin!(other.recv()));
     futures_util::future::select(one, other).await;

@@ -18,7 +18,7 @@
 import { Announcer } from './announce.js';
 import { Banner } from './banner.js';
 import { Composer } from './composer.js';
-import { copyText, h, icon, iconButton, setText, shape, wordButton } from './dom.js';
+import { button, copyText, h, iconButton, setText, shape, wordButton } from './dom.js';
 import { describe } from './outbox.js';
 import { Log } from './render.js';
 import { Session } from './session.js';
@@ -105,10 +105,8 @@ class Chat {
       model: () => this.#model(),
       empty: h(
         'section', { class: 'fs-empty', hidden: true, data: { role: 'empty' } }, this.greeting,
-        ...(options.suggestions ?? texts.suggestions).map((text) => h(
-          'button', { type: 'button', class: 'fs-suggestion', dir: 'auto', data: { role: 'suggestion' }, on: { click: () => this.#ask(text) } },
-          text,
-        )),
+        ...(options.suggestions ?? texts.suggestions).map((text) =>
+          button('fs-suggestion', () => this.#ask(text), { dir: 'auto', data: { role: 'suggestion' } }, text)),
       ),
       onEarlier: () => session.loadEarlier() && setText(this.log.earlier, texts.loading),
       onDrawn: () => session.keep(),
@@ -118,12 +116,12 @@ class Chat {
         this.focus();
       },
       onFeedback: (id, value) => session.feedback(id, value),
-      onCopy: (text, button) => this.#copy(text, button),
+      onCopy: (text, near) => this.#copy(text, near),
       onAct: (id, act) => this.#act(id, act),
     });
     this.log.el.addEventListener('click', ({ target }) => {
-      const button = target.closest('[data-copy]');
-      if (button) this.#copy(button.closest('.fs-code').querySelector('pre').textContent, button);
+      const near = target.closest('[data-copy]');
+      if (near) this.#copy(near.closest('.fs-code').lastChild.textContent, near);
     });
     const desk = openStorage(() => sessionStorage); // what is being written belongs to this tab alone
     this.composer = new Composer({
@@ -133,13 +131,13 @@ class Chat {
       onStop: () => session.stop(),
     });
     this.title = h('h1', {}, options.title);
-    this.tag = h('span', { class: 'fs-tag', hidden: true }, texts.demo);
+    this.label = h('p', { class: 'fs-demo-still', hidden: true }, texts.demo);
     this.health = h('a', { class: 'fs-status', href: statusUrl, target: '_blank', rel: 'noopener', title: texts.status });
     this.notice = h('div', { class: 'fs-notice', hidden: true, data: { role: 'notice' } });
     this.el = h(
       'div', { class: 'fs' },
       h(
-        'header', { class: 'fs-head' }, this.title, this.tag,
+        'header', { class: 'fs-head' }, this.title,
         h(
           'div', { class: 'fs-head-tools' }, this.health,
           iconButton('save', texts.save, () => this.#export(), { data: { role: 'export' } }),
@@ -147,7 +145,7 @@ class Chat {
           ...(options.tools ?? []),
         ),
       ),
-      this.banner.el,
+      this.label, this.banner.el,
       h('div', { class: 'fs-body' }, this.log.el, this.log.jump),
       this.notice, this.composer.el, this.announcer.el,
     );
@@ -198,7 +196,7 @@ class Chat {
     setText(this.title, options.title || title);
     setText(this.greeting, options.greeting || greeting);
     this.notice.hidden = true;
-    this.tag.hidden = !demo || options.demo !== false;
+    this.label.hidden = !demo || options.demo !== false;
     if (demo && options.demo !== false) this.#openDemo();
     if (!this.welcomed) this.#emit('ready', { conversation });
     this.welcomed = true;
@@ -242,11 +240,12 @@ class Chat {
       this.log.earlier.hidden = !session.more;
       this.log.earlier.disabled = state !== 'open';
     });
-    const mode = lost ? (online ? 'unreachable' : 'offline') : status?.mode ?? 'normal';
+    const mode = lost ? (online ? 'unreachable' : 'offline') : status?.mode ?? '';
     if (mode !== this.el.dataset.mode) {
       this.el.dataset.mode = mode;
-      this.health.replaceChildren(shape(SHAPES[mode] ?? 'square'), texts.health[mode]);
-      this.#emit('status', { mode, ...status });
+      this.health.replaceChildren(shape(SHAPES[mode] ?? 'square'), texts.health[mode] ?? '');
+      this.health.hidden = !mode;
+      if (mode) this.#emit('status', { ...status, mode });
     }
     this.composer.update({
       running: Boolean(session.running) && !session.stopping,
@@ -293,17 +292,11 @@ class Chat {
     download(toMarkdown(this.title.textContent, session.transcript.turns), this.el);
   }
 
-  async #copy(text, button) {
-    if (button.disabled || !(await copyText(text, this.el))) return;
-    const was = button.firstChild;
-    const check = icon('check');
-    was.replaceWith(check);
-    button.disabled = true;
+  async #copy(text, near) {
+    if (!(await copyText(text, this.el))) return;
+    near.classList.add('is-done');
+    setTimeout(() => near.classList.remove('is-done'), COPIED_MS);
     this.announcer.tell(texts.copied);
-    setTimeout(() => {
-      check.replaceWith(was);
-      button.disabled = false;
-    }, COPIED_MS);
   }
 
   #emit(event, detail) {

@@ -1,24 +1,25 @@
 // Where one writes: it grows to six lines, Enter sends, Shift-Enter breaks. While an answer runs, Stop takes Send's
 // place; what is sent meanwhile waits in the outbox.
 
-import { h, icon, setText } from './dom.js';
+import { button, h, icon, setText } from './dom.js';
 import { texts } from './texts.js';
 
 export class Composer {
   constructor({ text, onSend, onStop, onInput }) {
     Object.assign(this, { onSend, onInput });
-    const go = (role, type, click) => h(
-      'button',
-      { type, class: `fs-go fs-${role}`, title: texts[role], aria: { label: texts[role] }, data: { role }, on: { click } },
-      icon(role),
-    );
+    const go = (role, type, click) =>
+      button(`fs-go fs-${role}`, click, { type, words: texts[role], data: { role } }, icon(role));
     this.area = h('textarea', { rows: '1', dir: 'auto', placeholder: texts.placeholder, aria: { label: texts.placeholder } }, text);
-    this.send = go('send', 'submit');
+    this.send = go('send', 'submit', () => {});
     this.stop = go('stop', 'button', onStop);
     this.hint = h('p', { class: 'fs-hint' });
     this.el = h(
       'form', { class: 'fs-foot' },
-      h('div', { class: 'fs-composer', tabindex: '-1', data: { role: 'composer' }, on: { focus: () => this.focus() } }, this.area, this.send, this.stop), this.hint,
+      h(
+        'div', { class: 'fs-composer', tabindex: '-1', data: { role: 'composer' }, on: { focus: () => this.focus() } },
+        this.area, this.send, this.stop,
+      ),
+      this.hint,
     );
     this.el.addEventListener('submit', (event) => this.#submit(event));
     this.area.addEventListener('input', () => this.#changed());

@@ -1,6 +1,6 @@
 // The panel of the demo: the simulated providers, each to be broken and mended by hand. Loaded only there.
 
-import { h, setText, shape } from './dom.js';
+import { button, h, setText, shape } from './dom.js';
 import { texts } from './texts.js';
 
 const SHAPES = { closed: 'dot', half_open: 'ring', open: 'square', blocked: 'square', disabled: 'off' };
@@ -52,9 +52,8 @@ export class DemoPanel {
       'select', { aria: { label: words.fault(name) } },
       ...Object.entries(words.faults).map(([value, label]) => h('option', { value }, label)),
     );
-    const button = (action, fault) => h(
-      'button', { type: 'button', class: 'fs-small', data: { action }, on: { click: () => this.#set(row, fault()) } },
-      words[action], h('span', { class: 'fs-hidden' }, ` ${name}`),
+    const act = (action, fault) => button(
+      'fs-small', () => this.#set(row, fault()), { data: { action } }, words[action], h('span', { class: 'fs-hidden' }, ` ${name}`),
     );
     const row = {
       name,
@@ -64,7 +63,7 @@ export class DemoPanel {
     row.el = h(
       'div', { class: 'fs-demo-row', data: { role: 'demo', provider: name } },
       h('div', { class: 'fs-demo-name' }, h('strong', {}, name), row.state, row.note),
-      h('div', { class: 'fs-demo-acts' }, choice, button('break', () => choice.value), button('mend', () => 'none')),
+      h('div', { class: 'fs-demo-acts' }, choice, act('break', () => choice.value), act('mend', () => 'none')),
     );
     this.rows.set(name, row);
     this.list.append(row.el);

@@ -25,7 +25,6 @@ const PATHS = {
   send: 'M10 16V4M5 9l5-5 5 5',
   stop: 'M6 6h8v8H6z',
   copy: 'M8 8h8v8H8zM12 8V4H4v8h4',
-  check: 'M4 10l4 4 8-8',
   retry: 'M16 10a6 6 0 1 1-2-4.5l2 2M16 3v4.5h-4.5',
   up: THUMB,
   down: THUMB,
@@ -46,17 +45,20 @@ export function icon(name) {
   return svg;
 }
 
-/** A small button with an icon alone: the words are its name and its tooltip. */
-export function iconButton(name, words, click, { aria = {}, ...props } = {}) {
-  return h(
-    'button', { type: 'button', class: 'fs-tool', title: words, aria: { label: words, ...aria }, on: { click }, ...props },
-    icon(name),
-  );
+/** A button; `words` are its name where `children` have none, and its tooltip. */
+export function button(kind, click, { words, aria = {}, ...props }, ...children) {
+  const named = words ? { title: words, aria: { label: words, ...aria } } : { aria };
+  return h('button', { type: 'button', class: kind, on: { click }, ...named, ...props }, ...children);
 }
 
-/** A button of words. */
+/** A small button with an icon alone. */
+export function iconButton(name, words, click, props) {
+  return button('fs-tool', click, { words, ...props }, icon(name));
+}
+
+/** A button that looks like a link. */
 export function wordButton(words, click, props = {}) {
-  return h('button', { type: 'button', class: 'fs-link', on: { click }, ...props }, words);
+  return button('fs-link', click, props, words);
 }
 
 /** The shape of a state, beside its word: `dot`, `ring`, `triangle`, `square`, `off`. Colour is never alone. */

@@ -48,7 +48,7 @@ purify.addHook('uponSanitizeAttribute', (_, attribute) => {
   if (attribute.attrName === 'class' && !CLASS.test(attribute.attrValue)) attribute.keepAttr = false;
 });
 purify.addHook('afterSanitizeAttributes', (node) => {
-  if (node.nodeName !== 'A') return;
+  if (!node.hasAttribute('href')) return;
   node.setAttribute('rel', 'noopener nofollow');
   node.setAttribute('target', '_blank');
 });

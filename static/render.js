@@ -1,12 +1,12 @@
 // The transcript on the page: turns in order, then what waits to be sent. Changes are gathered and drawn at most once a
 // frame; the text's end is followed only while the reader is at it.
 
-import { h } from './dom.js';
+import { button, h } from './dom.js';
 import { AnswerView, QuestionView } from './message.js';
 import { texts } from './texts.js';
 
 const HIDDEN_MS = 400; // a hidden page gets no frames, but what it shows shall be true
-const SLICE_MS = 12; // a long history is drawn in slices, newest first, so that no task is long
+const SLICE_MS = 8; // a long history is drawn in slices, newest first, so that no task is long
 const SHARE = 4; // a draw that was slow is followed by this many times its own length without one
 const NEAR_PX = 48;
 
@@ -23,13 +23,13 @@ export class Log {
     this.dirty = new Set();
     this.following = true;
     this.quietUntil = 0;
-    this.earlier = h('button', { type: 'button', class: 'fs-earlier', hidden: true, on: { click: onEarlier } }, texts.earlier);
+    this.earlier = button('fs-earlier', onEarlier, { hidden: true }, texts.earlier);
     this.column = h('div', { class: 'fs-column' }, this.earlier, empty);
     this.el = h(
       'div', { class: 'fs-log', data: { role: 'log' }, role: 'log', tabindex: '0', aria: { live: 'off', label: texts.transcript } },
       this.column,
     );
-    this.jump = h('button', { type: 'button', class: 'fs-jump', hidden: true, on: { click: () => this.follow() } }, texts.jump);
+    this.jump = button('fs-jump', () => this.follow(), { hidden: true }, texts.jump);
     this.el.addEventListener('scroll', () => this.#scrolled(), { passive: true });
     // The room changes under the reader: a banner comes, the composer grows, a phone's keyboard opens.
     this.resizing = new ResizeObserver(() => this.#settle());
@@ -107,6 +107,7 @@ export class Log {
     const ids = new Set(turns.map((turn) => turn.id));
     drop(this.views, (id) => !ids.has(id));
     const sections = turns.map((turn) => (this.views.get(turn.id) ?? this.#open(turn)).section);
+    for (const id of this.dirty) if (!ids.has(id)) this.dirty.delete(id);
     const waits = new Set(entries.map((entry) => entry.id));
     drop(this.waiting, (id) => !waits.has(id));
     for (const entry of entries) {
@@ -129,7 +130,7 @@ export class Log {
     view.answer = new AnswerView(turn, this.acts);
     view.section.append(view.answer.el);
     this.views.set(turn.id, view);
-    this.dirty.add(turn.id);
+    this.dirty.add(turn.id).add(turn.retryOf); // the one asked again says so
     return view;
   }
 

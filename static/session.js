@@ -18,7 +18,6 @@ export class Session {
     Object.assign(this, { storage, prefix, token, tell });
     this.transcript = new Transcript();
     this.outbox = new Outbox({ storage, prefix: `${prefix}out:`, newId: randomId });
-    this.opinions = new Map(); // thumbs not yet told, by turn
     this.stopping = null; // {id, text}: Stop was pressed on that turn, at that text
     this.arriving = null; // an accepted entry whose turn has not come yet
     this.refused = false; // the server does not let us into this conversation
@@ -79,9 +78,9 @@ export class Session {
   }
 
   feedback(id, value) {
+    if (!this.line.send({ type: 'feedback', turn: id, value })) return;
     const turn = this.transcript.get(id);
     turn.feedback = value;
-    if (!this.line.send({ type: 'feedback', turn: id, value })) this.opinions.set(id, value);
     this.tell('turn', turn);
   }
 
@@ -177,8 +176,6 @@ const ON = {
     if (history[0]?.turn === transcript.turns[0]?.id) session.more = history.length >= FULL_PAGE;
     // Among it is what had arrived when the line was lost before `accepted` came back.
     for (const turn of changed) session.changed(turn);
-    for (const [turn, value] of session.opinions) line.send({ type: 'feedback', turn, value });
-    session.opinions.clear();
     if (session.stopping) line.send({ type: 'stop', turn: session.stopping.id });
     session.pump();
     session.tell('list');

@@ -1,6 +1,7 @@
 //! A backend and its actor from each configured provider.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use actix::Actor as _;
@@ -16,7 +17,7 @@ use crate::provider::breaker::Rules;
 use crate::provider::dialect::{self, Kind, Model};
 use crate::provider::http_upstream::HttpUpstream;
 use crate::provider::transport::Transports;
-use crate::settings::{BreakerSettings, Choice as _, Dialect, ProviderSettings};
+use crate::settings::{BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings};
 use crate::store::{BreakerRecord, Store};
 
 /// A probe's permit is believed lost this long after the longest that an attempt may take.
@@ -69,6 +70,7 @@ pub fn start(
             context_tokens: tokens(provider),
             patience: patience(provider),
             same_provider: provider.retry.same_provider,
+            prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             prices: provider.prices.as_ref().map(|prices| (prices.input, prices.output)),
             upstream,
             actor,
@@ -114,6 +116,11 @@ fn model(provider: &ProviderSettings) -> Model {
         temperature: provider.temperature,
         headers: headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
         context_tokens: tokens(provider),
+        prefill: match provider.prefill {
+            Prefill::Off | Prefill::Assistant => dialect::Prefill::Plain,
+            Prefill::Vllm => dialect::Prefill::Vllm,
+            Prefill::Prefix => dialect::Prefill::Prefix,
+        },
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Message {
 
 /// What a provider is asked. Cheap to clone: attempts share one history.
 ///
-/// The messages alternate, begin and end with the user (the strictest dialect's rule).
+/// The messages alternate, begin with the user and end with it (the strictest dialect's rule), but for an answer that is to be gone on with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
     /// The system prompt; empty for none.
@@ -34,6 +34,12 @@ pub struct Ask {
     pub messages: Arc<[Message]>,
     /// The most tokens to answer with.
     pub max_tokens: u32,
+    /// Whether the last message is the beginning of the answer, to be gone on with in the provider's own way (prefill).
+    pub goes_on: bool,
+    /// The temperature that the caller wants; none for the provider's configured one.
+    pub temperature: Option<f64>,
+    /// Texts that end the answer.
+    pub stop: Arc<[String]>,
 }
 
 /// Tokens that an attempt used.

@@ -101,6 +101,11 @@ impl FromStr for TurnId {
 pub struct ClientMsgId(String);
 
 impl ClientMsgId {
+    /// A name for a message that its client did not name.
+    pub fn of_turn(turn: TurnId) -> Self {
+        Self(turn.to_string())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

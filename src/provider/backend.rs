@@ -1,6 +1,7 @@
 //! One backend as the rest of the house holds it: how to ask it, and where its actor is.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use actix::Addr;
@@ -28,6 +29,8 @@ pub struct Backend {
     pub patience: Patience,
     /// Retries on it in a turn.
     pub same_provider: u32,
+    /// Whether it goes on from a started answer that it is given (prefill). Cleared when it refuses to.
+    pub prefill: AtomicBool,
     /// USD per million tokens, in and out.
     pub prices: Option<(f64, f64)>,
     /// How to ask it.

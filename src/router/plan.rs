@@ -73,7 +73,10 @@ pub fn outgrown(failed: &[Failed]) -> Vec<Arc<str>> {
 
 fn again(failed: &[Failed], last: &Failed, rules: Rules) -> Next {
     let here = failed.iter().filter(|one| one.provider == last.provider).count();
-    if last.started || last.took > QUICK || here > rules.same_provider as usize {
+    // A continuation that did not fit is our own doing: the same provider may answer anew, however long it took.
+    let ours = last.failure.fault == Fault::Diverged;
+    let quick = ours || last.took <= QUICK;
+    if last.started || !quick || here > rules.same_provider.max(u32::from(ours)) as usize {
         return Next::Other;
     }
     match last.failure.retry_after {
@@ -81,6 +84,7 @@ fn again(failed: &[Failed], last: &Failed, rules: Rules) -> Next {
         Some(wait) => Next::Again(Some(wait)),
         // A rate limit that does not say for how long is not waited out.
         None if last.failure.fault == Fault::RateLimited => Next::Other,
+        None if ours => Next::Again(Some(Duration::ZERO)),
         None => Next::Again(None),
     }
 }
@@ -106,6 +110,7 @@ mod tests {
         for fault in Fault::ALL {
             let expected = match fault.class() {
                 Class::RetryHere if fault == Fault::RateLimited => Next::Other,
+                Class::RetryHere if fault == Fault::Diverged => Next::Again(Some(Duration::ZERO)),
                 Class::RetryHere => Next::Again(None),
                 Class::NextNow | Class::Block | Class::Caller | Class::MoreRoom => Next::Other,
                 Class::Policy => Next::Nobody,

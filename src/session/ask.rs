@@ -43,8 +43,10 @@ pub async fn send(
         let message = format!("the message is longer than {max} characters; shorten it and send it again");
         return Err(refuse(ErrorCode::MessageTooLong, &message));
     }
-    let known = room.logs().into_iter().find(|log| *log.client_msg_id() == id);
-    if known.is_none() {
+    if let Some(log) = room.logs().into_iter().find(|log| *log.client_msg_id() == id) {
+        return if log.asks(&question.text) { Ok(Accepted::Known(log)) } else { Err(other_text(&id)) };
+    }
+    {
         lobby.rates.take(room.id(), peer).map_err(|wait| {
             let message = "too many messages; wait a little and send it again";
             refuse(ErrorCode::RateLimited, message).retry_after(seconds(wait))
@@ -88,15 +90,23 @@ pub async fn retry(
     client_msg_id: ClientMsgId,
     patience: Duration,
 ) -> Result<Accepted, Refusal> {
-    let Some(record) = lobby.turn(room, turn).await else {
-        return Err(no_such_turn().about(&client_msg_id));
-    };
+    let record = lobby.turn(room, turn).await.map_err(|refusal| refusal.about(&client_msg_id))?;
     if record.state == TurnState::Running && room.log(turn).is_some() {
         let message = "that answer is still under way; stop it first";
         return Err(Refusal::new(ErrorCode::Busy, message).about(&client_msg_id).retry_after(1));
     }
+    let id = client_msg_id.clone();
     let question = Question { client_msg_id, text: record.question, retry_of: Some(turn) };
-    send(lobby, room, peer, question, Wishes { patience, ..Wishes::default() }).await
+    let accepted = send(lobby, room, peer, question, Wishes { patience, ..lobby.desk.usual() }).await?;
+    let retry_of = match &accepted {
+        Accepted::Opened(log) | Accepted::Known(log) => log.record().retry_of,
+        Accepted::Stored(record) => record.retry_of,
+    };
+    if retry_of != Some(turn) {
+        let message = "this client_msg_id was used for another message; a retry needs a new one";
+        return Err(Refusal::new(ErrorCode::BadRequest, message).about(&id));
+    }
+    Ok(accepted)
 }
 
 /// The wishes of a message, as far as visitors may have any.
@@ -113,7 +123,7 @@ pub fn wishes(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resu
 /// `bad_request` where a provider is named that does not exist.
 pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
     let Some(options) = options else {
-        return Ok(Wishes::default());
+        return Ok(lobby.desk.usual());
     };
     let first = match options.provider {
         None => None,
@@ -125,12 +135,9 @@ pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resul
         },
     };
     let only_first = first.is_some() && options.failover == Some(false);
-    Ok(Wishes { first, only_first, ..Wishes::default() })
-}
-
-/// The refusal of a turn that is not there.
-pub fn no_such_turn() -> Refusal {
-    Refusal::new(ErrorCode::NotFound, "this conversation has no such turn")
+    let usual = lobby.desk.usual();
+    let mid_stream = options.mid_stream.unwrap_or(usual.mid_stream);
+    Ok(Wishes { first, only_first, mid_stream, ..usual })
 }
 
 fn other_text(id: &ClientMsgId) -> Refusal {
@@ -138,7 +145,8 @@ fn other_text(id: &ClientMsgId) -> Refusal {
     Refusal::new(ErrorCode::BadRequest, message).about(id)
 }
 
-fn seconds(wait: Duration) -> u64 {
+/// A wait in whole seconds, rounded up.
+pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 

@@ -4,6 +4,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::{ClientMsgId, ConversationId, Feedback, StatusView, TurnId, TurnRecord};
+use crate::settings::MidStream;
 use crate::turn::log::encode;
 
 /// The protocol's version.
@@ -81,7 +82,14 @@ pub struct Options {
     /// How saved answers are used.
     pub cache: Option<CacheUse>,
     /// What to do when a provider fails in mid-answer.
+    #[serde(default, deserialize_with = "mid_stream")]
     pub mid_stream: Option<MidStream>,
+}
+
+/// The mode by its name in the configuration.
+fn mid_stream<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<MidStream>, D::Error> {
+    let name = Option::<String>::deserialize(from)?;
+    name.map(|name| name.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
 /// How saved answers are used for a message.
@@ -94,16 +102,6 @@ pub enum CacheUse {
     Refresh,
     /// Neither read nor write.
     Off,
-}
-
-/// What to do when a provider fails in mid-answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MidStream {
-    /// The next provider starts anew.
-    Restart,
-    /// The next provider goes on.
-    Continue,
 }
 
 /// Why a frame was not carried out.

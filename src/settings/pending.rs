@@ -7,12 +7,10 @@ use super::reader::Written;
 const NOT_BUILT: &[&str] = &[
     "server.admin_token",
     "chat.retention",
-    "providers[].prefill",
     "providers[].daily_budget_usd",
     "providers[].health.interval",
     "providers[].health.probe",
     "routing.strategy",
-    "routing.mid_stream",
     "routing.hedge_after",
     "health.interval",
     "health.probe",

@@ -120,9 +120,13 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         cancelled: impl Future<Output = Cancel>,
     ) -> Ended {
         let mut cancelled = pin!(cancelled);
-        // Set to the next limit and looked at when it fires, not reset at each token.
+        // Set to the next limit and looked at when it fires, not reset at each token; only a nearer limit moves it.
         let mut timer = pin!(tokio::time::sleep_until(self.limit().0));
         loop {
+            let (limit, _) = self.limit();
+            if limit < timer.deadline() {
+                timer.as_mut().reset(limit);
+            }
             let step = tokio::select! {
                 biased;
                 why = &mut cancelled => return Ended::Cancelled(why),
@@ -147,7 +151,9 @@ impl<F: FnOnce(Duration)> Attempt<F> {
                         }
                     }
                     other => {
-                        self.say(&joined, writer);
+                        if !self.say(&joined, writer) {
+                            return misfit();
+                        }
                         joined.clear();
                         if let Some(ended) = self.other(other, writer) {
                             return ended;
@@ -155,7 +161,9 @@ impl<F: FnOnce(Duration)> Attempt<F> {
                     }
                 }
             }
-            self.say(&joined, writer);
+            if !self.say(&joined, writer) {
+                return misfit();
+            }
         }
     }
 
@@ -178,9 +186,10 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         }
     }
 
-    fn say(&mut self, text: &str, writer: &mut LogWriter) {
+    /// False where it does not fit to what stands.
+    fn say(&mut self, text: &str, writer: &mut LogWriter) -> bool {
         if text.is_empty() {
-            return;
+            return true;
         }
         self.token();
         self.chars += text.chars().count();
@@ -190,13 +199,15 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         held.push_str(text);
         if held.trim().chars().count() >= self.limits.min_chars.max(1) {
             let held = self.held.take().unwrap_or_default();
-            self.show_first(&held, writer);
+            return self.show_first(&held, writer);
         }
+        true
     }
 
-    fn show_first(&mut self, text: &str, writer: &mut LogWriter) {
+    /// False where it does not fit to what stands.
+    fn show_first(&mut self, text: &str, writer: &mut LogWriter) -> bool {
         self.first_shown = Some(self.begun.elapsed());
-        writer.text(text);
+        writer.text(text)
     }
 
     /// A step that is not text. `Some` is the end.
@@ -222,13 +233,18 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 
     fn end(&mut self, finish: Finish, writer: &mut LogWriter) -> Ended {
+        let mut fits = true;
         if let Some(held) = self.held.take() {
             if finish != Finish::ContentFilter {
                 return Ended::Failed(Failure::of(Fault::Empty));
             }
-            self.show_first(if held.trim().is_empty() { REFUSAL } else { &held }, writer);
+            fits = self.show_first(if held.trim().is_empty() { REFUSAL } else { &held }, writer);
         }
-        writer.whole();
-        Ended::Whole(finish)
+        if fits && writer.whole() { Ended::Whole(finish) } else { misfit() }
     }
+}
+
+/// What was said does not go on from what stands.
+fn misfit() -> Ended {
+    Ended::Failed(Failure::of(Fault::Diverged))
 }

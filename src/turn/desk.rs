@@ -1,31 +1,37 @@
 //! Where turns are opened: what every turn needs, and the limits that hold over all of them.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
 use futures_util::FutureExt as _;
-use tokio::sync::{Semaphore, watch};
+use futures_util::future::{Either, select};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::log::TurnLog;
+use super::keep::Keeping;
+use super::log::{Cancel, LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
-use crate::chat::{TurnRecord, TurnState};
+use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord, TurnState};
 use crate::degradation::Ladder;
 use crate::provider::backend::{Backend, Clock, Whereabouts};
 use crate::router::actor::{ACTOR_LIMIT, Pick, Route, RouterActor};
+use crate::settings::MidStream;
 use crate::store::Store;
 
 /// Whether the service takes new turns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// It does.
     #[default]
     Open,
     /// It goes down: running turns end, new ones are refused.
     Draining,
+    /// They had their time: running turns are interrupted.
+    Cutting,
     /// It is about to be gone: sessions close.
     Closing,
 }
@@ -43,6 +49,8 @@ pub struct Manners {
     pub turn_limit: Duration,
     /// Fewer characters are no answer.
     pub min_chars: usize,
+    /// What to do when a provider fails in mid-answer.
+    pub mid_stream: MidStream,
 }
 
 /// Opens turns, and holds what they need.
@@ -105,16 +113,18 @@ pub struct Wishes {
     pub only_first: bool,
     /// How long the turn goes on with nobody following.
     pub patience: Duration,
+    /// What to do when a provider fails in mid-answer.
+    pub mid_stream: MidStream,
+    /// Whether shown text cannot be taken back: then it goes on, or ends torn.
+    pub rigid: bool,
+    /// Whether an answer that no provider gave will do.
+    pub degraded: bool,
+    /// Whether the caller wants to hear of its own faults: then a refused request ends the turn, and its history is not cut.
+    pub pass_on: bool,
 }
 
 /// How long a chat's turn goes on with nobody following it.
 pub const CHAT_PATIENCE: Duration = Duration::from_secs(60);
-
-impl Default for Wishes {
-    fn default() -> Self {
-        Self { first: None, only_first: false, patience: CHAT_PATIENCE }
-    }
-}
 
 /// Why no turn was opened.
 pub enum Refused {
@@ -137,25 +147,74 @@ impl Desk {
         question: Question,
         wishes: Wishes,
     ) -> Result<Arc<TurnLog>, Refused> {
+        let place = self.place()?;
+        let writer = room.open(question, self.clock.wall(), (self.random)()).map_err(Refused::Room)?;
+        let keeping = Keeping::In(Arc::clone(room));
+        Ok(self.begin(writer, keeping, wishes, place))
+    }
+
+    /// Opens a turn that is kept nowhere: the caller says what the model sees, and reads the text.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn open_unkept(self: &Arc<Self>, ask: Ask, wishes: Wishes) -> Result<Arc<TurnLog>, Refused> {
+        let place = self.place()?;
+        let (now, chance) = (self.clock.wall(), (self.random)());
+        let question = ask.messages.last().map(|message| message.text.to_string()).unwrap_or_default();
+        let turn = TurnId::after(None, now.0, chance);
+        let record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), now, question, None);
+        let writer = LogWriter::open_unframed(record, wishes.rigid);
+        Ok(self.begin(writer, Keeping::Nowhere(ask), wishes, place))
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
         if *self.phase.borrow() != Phase::Open {
             return Err(Refused::Draining);
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::Full)?;
-        let writer = room.open(question, self.clock.wall(), (self.random)()).map_err(Refused::Room)?;
-        let log = Arc::clone(writer.log());
-        let (desk, room) = (Arc::clone(self), Arc::clone(room));
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::Full)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        writer: LogWriter,
+        keeping: Keeping,
+        wishes: Wishes,
+        place: OwnedSemaphorePermit,
+    ) -> Arc<TurnLog> {
+        let (desk, log) = (Arc::clone(self), Arc::clone(writer.log()));
         let turn = log.turn();
+        let cut = cut(self.phase.clone(), Arc::clone(&log));
         actix::spawn(async move {
             // Its log ends whatever becomes of it, and is dropped all the same.
-            let ended = AssertUnwindSafe(run::run(&desk, &room, writer, wishes)).catch_unwind().await;
+            let run = pin!(AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind());
+            let ended = match select(run, pin!(cut)).await {
+                Either::Left((ended, _)) => ended,
+                // The turn says by itself that it was cut, so it goes on to its end either way.
+                Either::Right(((), run)) => run.await,
+            };
             drop(place);
             if ended.is_err() {
                 tracing::error!(%turn, "a turn's task panicked; it is interrupted");
             }
-            tokio::time::sleep(LOG_STAYS).await;
-            room.drop_log(turn);
+            if let Keeping::In(room) = &keeping {
+                tokio::time::sleep(LOG_STAYS).await;
+                room.drop_log(turn);
+            }
         });
-        Ok(log)
+        log
+    }
+
+    /// The wishes of who has none.
+    pub fn usual(&self) -> Wishes {
+        Wishes {
+            first: None,
+            only_first: false,
+            patience: CHAT_PATIENCE,
+            mid_stream: self.manners.mid_stream,
+            rigid: false,
+            degraded: true,
+            pass_on: false,
+        }
     }
 
     /// How many turns run.
@@ -189,6 +248,15 @@ impl Desk {
 
 /// How long an ended turn's log stays for those who come back.
 const LOG_STAYS: Duration = Duration::from_secs(5);
+
+/// Interrupts a turn when the time of the running ones is over.
+async fn cut(mut phase: watch::Receiver<Phase>, log: Arc<TurnLog>) {
+    if phase.wait_for(|phase| *phase >= Phase::Cutting).await.is_err() {
+        // Nobody is left to say so: the service was not stopped, it is gone.
+        std::future::pending::<()>().await;
+    }
+    log.cancel(Cancel::Interrupted);
+}
 
 /// How long a turn waits for an actor that is being rebuilt.
 const REBUILD_LIMIT: Duration = Duration::from_millis(200);

@@ -1,8 +1,11 @@
 //! One turn: the task that drives it from attempt to attempt, and the log that its followers read.
 
+pub mod anchor;
 pub mod attempt;
 pub mod desk;
+pub mod keep;
 pub mod log;
+pub mod progress;
 pub mod prompt;
 pub mod rooms;
 pub mod run;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::anchor::{ANCHOR_CHARS, anchor};
 use crate::chat::{Ask, Finish, Message, Role, Source, TurnRecord, TurnState};
 
 /// The history and the question as an [`Ask`]: the turns that an AI answered (a late answer stands for the degraded one), oldest first, at
@@ -17,7 +18,14 @@ pub fn ask(system: Arc<str>, history: &[TurnRecord], question: &str, shape: Shap
         messages.push(Message { role: Role::Assistant, text: answer.into() });
     }
     messages.push(Message { role: Role::User, text: question.into() });
-    Ask { system, messages: messages.into(), max_tokens: shape.max_tokens }
+    Ask {
+        system,
+        messages: messages.into(),
+        max_tokens: shape.max_tokens,
+        goes_on: false,
+        temperature: None,
+        stop: Arc::default(),
+    }
 }
 
 /// The measures of an [`ask`].
@@ -29,6 +37,45 @@ pub struct Shape {
     pub max_tokens: u32,
     /// The turn that is answered again: it is no history.
     pub retry_of: Option<crate::chat::TurnId>,
+}
+
+/// A continuation gets at least this many tokens: the anchor alone takes some.
+const LEAST_TOKENS: u32 = 64;
+
+/// The same question with `shown` as the beginning of the answer, for a provider that goes on from it (prefill).
+pub fn gone_on(ask: &Ask, shown: &str) -> Ask {
+    // No provider takes a beginning that ends in white space.
+    let begun = Message { role: Role::Assistant, text: shown.trim_end().into() };
+    let messages = ask.messages.iter().cloned().chain([begun]).collect();
+    Ask { messages, goes_on: true, max_tokens: left(ask, shown), ..ask.clone() }
+}
+
+/// The same question with `shown` as a cut-off answer, and the instruction to repeat its end and to go on: for a provider without prefill. The
+/// system prompt stays as it is.
+pub fn repeated(ask: &Ask, shown: &str) -> Ask {
+    let begun = Message { role: Role::Assistant, text: shown.trim_end().into() };
+    let instruction = format!(
+        "Your previous answer was cut off. Repeat its last {ANCHOR_CHARS} characters exactly as they are, then go on from there \
+         to its end. No greeting, no apology, no comment, and do not begin again. Its last {ANCHOR_CHARS} characters are:\n{}",
+        anchor(shown)
+    );
+    let told = Message { role: Role::User, text: instruction.into() };
+    let messages = ask.messages.iter().cloned().chain([begun, told]).collect();
+    Ask { messages, max_tokens: left(ask, shown), ..ask.clone() }
+}
+
+/// Whether a provider's complaint is about a started answer rather than about anything else in the request.
+pub fn refuses_prefill(complaint: &str) -> bool {
+    let complaint = complaint.to_lowercase();
+    let about =
+        ["prefill", "assistant", "model turn", "prefix", "continue_final_message", "add_generation_prompt"];
+    about.iter().any(|word| complaint.contains(word))
+}
+
+/// The tokens that are left of an answer's limit, at about four characters each.
+fn left(ask: &Ask, shown: &str) -> u32 {
+    let used = u32::try_from(shown.chars().count() / 4).unwrap_or(u32::MAX);
+    ask.max_tokens.saturating_sub(used).max(LEAST_TOKENS)
 }
 
 /// The same question with the older half of its history left out; `None` where there is no history to halve.

@@ -1,9 +1,11 @@
 //! What is served over HTTP, one file a surface.
 
+mod body;
 mod chat_api;
 mod connection;
 mod demo;
 mod gate;
+mod openai;
 mod pages;
 mod refusal;
 mod socket;
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
 use actix_web::middleware::Compress;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, HttpServer, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::session::lobby::Lobby;
@@ -25,8 +27,8 @@ use crate::simulator::Simulator;
 
 use connection::Connections;
 
-/// The biggest body that is read.
-const BODY: usize = 1024 * 1024;
+/// Connections beyond the WebSockets' limit: for other requests, and for who is told that there are too many.
+const SPARE_CONNECTIONS: usize = 1024;
 
 /// How long a request's head may take.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
@@ -46,6 +48,8 @@ pub struct State {
     connections: Arc<Connections>,
     instance: Arc<str>,
     started: Instant,
+    /// The wall clock at the start, in seconds.
+    created: u64,
 }
 
 /// What a service is made of, as far as its web side needs it.
@@ -69,6 +73,7 @@ impl State {
     pub fn new(parts: Parts) -> Self {
         let Parts { settings, lobby, simulators, steady, problems, replies } = parts;
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
+        let created = lobby.desk.clock.wall().0 / 1000;
         let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
         Self {
             settings,
@@ -80,8 +85,14 @@ impl State {
             connections: Arc::new(connections),
             instance: instance.into(),
             started: Instant::now(),
+            created,
         }
     }
+}
+
+/// GET, and HEAD, which is a GET whose body the server leaves out.
+fn read() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// A server on this port; it runs when it is awaited.
@@ -93,23 +104,28 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
     };
-    let connections = state.settings.limits.connections.div_ceil(workers).max(1);
+    let connections = (state.settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
-            .app_data(web::JsonConfig::default().limit(BODY).error_handler(refusal::bad_json))
-            .app_data(web::PayloadConfig::new(BODY))
             .service(
                 web::scope("/static")
                     .wrap(Compress::default())
                     .route("/{file:.*}", web::get().to(pages::file)),
             )
-            .route("/", web::get().to(pages::chat))
+            .route("/", read().to(pages::chat))
             .route("/ws", web::get().to(socket::open))
             .route("/api/chat", web::post().to(chat_api::chat))
-            .route("/status.json", web::get().to(status::json))
-            .route("/healthz", web::get().to(status::alive))
-            .route("/readyz", web::get().to(status::ready))
+            .service(
+                web::scope("/v1")
+                    .route("/chat/completions", web::post().to(openai::complete))
+                    .route("/models", web::get().to(openai::models))
+                    .route("/models/{id:.*}", web::get().to(openai::one_model))
+                    .default_service(web::to(openai::nothing)),
+            )
+            .route("/status.json", read().to(status::json))
+            .route("/healthz", read().to(status::alive))
+            .route("/readyz", read().to(status::ready))
             .route("/demo/providers/{name}", web::post().to(demo::command))
             .default_service(web::to(refusal::not_found))
     })

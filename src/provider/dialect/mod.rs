@@ -33,7 +33,7 @@ use super::upstream::Step;
 pub use anthropic::Anthropic;
 pub use azure::Azure;
 pub use gemini::Gemini;
-pub use model::Model;
+pub use model::{Model, Prefill};
 pub use ollama::Ollama;
 pub use openai::Openai;
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::chat::Ask;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A model at a provider. It has no `Debug`: the key and the headers are secrets.
@@ -21,6 +22,20 @@ pub struct Model {
     pub headers: Vec<(String, String)>,
     /// The most tokens that the model can hold; 0 for unknown.
     pub context_tokens: u32,
+    /// How a started answer is given to it, where the dialect has several ways.
+    pub prefill: Prefill,
+}
+
+/// How a provider is given the beginning of an answer that it is to go on with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefill {
+    /// As the last message, the assistant's.
+    #[default]
+    Plain,
+    /// Likewise, with vLLM's two parameters.
+    Vllm,
+    /// Likewise, marked as a prefix (DeepSeek, Mistral).
+    Prefix,
 }
 
 impl Model {
@@ -56,9 +71,9 @@ impl Model {
         if self.api_version.is_empty() { default } else { &self.api_version }
     }
 
-    /// The temperature as JSON can say it.
-    pub(super) fn temperature(&self) -> Option<f64> {
-        self.temperature.filter(|value| value.is_finite())
+    /// The temperature of an ask, or the configured one, as JSON can say it.
+    pub(super) fn temperature(&self, ask: &Ask) -> Option<f64> {
+        ask.temperature.or(self.temperature).filter(|value| value.is_finite())
     }
 
     /// The base URL without slashes at its end.

@@ -11,9 +11,9 @@ use crate::provider::upstream::Step;
 
 use super::complaint::Complaint;
 use super::learned::Learned;
-use super::model::Model;
+use super::model::{Model, Prefill};
 use super::progress::{Progress, count, holds, objects, text, unknown};
-use super::said::{Said, json, with_system};
+use super::said::{Said, json, mark_prefix, with_system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
 /// The two names of the token limit: what other servers know, and what OpenAI's newer models alone take.
@@ -73,14 +73,24 @@ impl Openai {
     pub(super) fn body(&self, ask: &Ask) -> String {
         let limit = self.limit();
         let usage = StreamOptions { include_usage: true };
+        let form = Some(self.model.prefill).filter(|_| ask.goes_on);
+        let mut messages = with_system(ask);
+        if form == Some(Prefill::Prefix) {
+            mark_prefix(&mut messages);
+        }
+        let vllm = form == Some(Prefill::Vllm);
         json(&Body {
             model: &self.model.model,
-            messages: with_system(ask),
+            messages,
             stream: true,
             stream_options: self.learned.takes(STREAM_OPTIONS).then_some(usage),
             max_tokens: (limit == MAX_TOKENS).then_some(ask.max_tokens),
             max_completion_tokens: (limit == MAX_COMPLETION_TOKENS).then_some(ask.max_tokens),
-            temperature: self.model.temperature().filter(|_| self.learned.takes(TEMPERATURE)),
+            temperature: self.model.temperature(ask).filter(|_| self.learned.takes(TEMPERATURE)),
+            stop: &ask.stop,
+            continue_final_message: vllm.then_some(true),
+            // Both true is refused.
+            add_generation_prompt: vllm.then_some(false),
         })
     }
 
@@ -107,6 +117,12 @@ struct Body<'a> {
     max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    continue_final_message: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    add_generation_prompt: Option<bool>,
 }
 
 #[derive(Serialize)]

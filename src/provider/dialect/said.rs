@@ -9,6 +9,15 @@ use crate::chat::{Ask, Role};
 pub(super) struct Said<'a> {
     role: &'static str,
     content: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    prefix: bool,
+}
+
+/// Marks the last message, the beginning of an answer, as a prefix to be gone on with.
+pub(super) fn mark_prefix(messages: &mut [Said<'_>]) {
+    if let Some(last) = messages.last_mut() {
+        last.prefix = true;
+    }
 }
 
 /// The conversation without the system prompt. Empty texts, which some providers refuse, are left out.
@@ -20,6 +29,7 @@ pub(super) fn conversation(ask: &Ask) -> impl Iterator<Item = Said<'_>> {
             Role::Assistant => "assistant",
         },
         content: &message.text,
+        prefix: false,
     })
 }
 
@@ -30,7 +40,7 @@ pub(super) fn system(ask: &Ask) -> Option<&str> {
 
 /// The system prompt as the first message, then the conversation.
 pub(super) fn with_system(ask: &Ask) -> Vec<Said<'_>> {
-    let first = system(ask).map(|content| Said { role: "system", content });
+    let first = system(ask).map(|content| Said { role: "system", content, prefix: false });
     first.into_iter().chain(conversation(ask)).collect()
 }
 

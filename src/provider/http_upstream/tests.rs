@@ -19,6 +19,9 @@ fn question() -> Ask {
         system: "".into(),
         messages: [Message { role: Role::User, text: "why?".into() }].into(),
         max_tokens: 10,
+        goes_on: false,
+        temperature: None,
+        stop: Arc::default(),
     }
 }
 

@@ -17,7 +17,6 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
     let knowledge = format!("[degradation]\nknowledge = {folder:?}");
     for (text, expected) in [
         ("[routing]\nstrategy = \"weighted\"", "2: routing.strategy"),
-        ("[routing]\nmid_stream = \"continue\"", "2: routing.mid_stream"),
         ("[routing]\nhedge_after = \"1s\"", "2: routing.hedge_after"),
         ("[health]\ninterval = \"30s\"", "2: health.interval"),
         ("[health]\nprobe = \"completion\"", "2: health.probe"),
@@ -36,7 +35,6 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
         assert_eq!(warnings(text), [expected], "{text}");
     }
     for (more, expected) in [
-        ("prefill = \"vllm\"", "5: providers[0].prefill"),
         ("prices = { input = 1, output = 1 }\ndaily_budget_usd = 5.0", "6: providers[0].daily_budget_usd"),
         ("health = { interval = \"30s\" }", "5: providers[0].health.interval"),
     ] {

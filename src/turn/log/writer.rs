@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Control, Inner, TurnLog, encode};
-use crate::chat::{After, Finish, Frame, Outcome, TurnRecord, TurnState};
-use crate::turn::seam::{Owner, Seam};
+use crate::chat::{After, Failure, Finish, Frame, Outcome, Source, TurnRecord, TurnState};
+use crate::turn::seam::{Owner, Seam, Show, Start};
 
 /// The one writer of a log. Dropped without an end, it ends the turn as interrupted.
 pub struct LogWriter(Arc<TurnLog>);
@@ -16,6 +16,15 @@ pub struct LogWriter(Arc<TurnLog>);
 impl LogWriter {
     /// Opens a log with its `start` frame; nothing is shown before [`LogWriter::confirm`].
     pub fn open(record: TurnRecord) -> Self {
+        Self::over(record, Seam::default(), true)
+    }
+
+    /// Opens a log for who reads text, not frames ([`TurnLog::text_after`]). Where that is `rigid`, text that stands is never voided.
+    pub fn open_unframed(record: TurnRecord, rigid: bool) -> Self {
+        Self::over(record, if rigid { Seam::rigid() } else { Seam::default() }, false)
+    }
+
+    fn over(record: TurnRecord, seam: Seam, framed: bool) -> Self {
         let (turn, client_msg_id) = (record.turn, record.client_msg_id.clone());
         let start = Frame::Start {
             turn,
@@ -27,12 +36,15 @@ impl LogWriter {
         };
         let inner = Inner {
             record,
-            seam: Seam::default(),
+            seam,
+            framed,
             seq: 1,
             frames: VecDeque::from([encode(&start)]),
             held: true,
             torn: None,
             last_failure: None,
+            failure: None,
+            speakers: Vec::new(),
         };
         Self(Arc::new(TurnLog {
             turn,
@@ -55,10 +67,10 @@ impl LogWriter {
         log.durable.send_replace(Some(durable));
     }
 
-    /// An attempt begins.
-    pub fn attempt(&mut self, attempt: u32, provider: Arc<str>, model: Arc<str>) {
+    /// An attempt begins; `start` says how, where text stands.
+    pub fn attempt(&mut self, attempt: u32, provider: Arc<str>, model: Arc<str>, start: Start) {
         self.0.write(|inner| {
-            inner.seam.begin(Owner { attempt, provider: Arc::clone(&provider) });
+            inner.seam.begin(Owner { attempt, provider: Arc::clone(&provider) }, start);
             inner.record.attempts = attempt;
             inner.record.provider = Some(Arc::clone(&provider));
             inner.record.model = Some(Arc::clone(&model));
@@ -67,48 +79,56 @@ impl LogWriter {
         });
     }
 
-    /// The present attempt says more.
-    pub fn text(&mut self, text: &str) {
-        self.0.write(|inner| {
-            let before = inner.seam.owner().cloned();
-            let show = inner.seam.push(text);
-            inner.show(show, before);
-        });
+    /// The present attempt says more. False where that does not fit to what stands: then the attempt is of no use.
+    #[must_use]
+    pub fn text(&mut self, text: &str) -> bool {
+        self.apply(|seam| seam.push(text))
     }
 
-    /// The present attempt ended whole.
-    pub fn whole(&mut self) {
+    /// The present attempt ended whole. False where it does not fit to what stands.
+    #[must_use]
+    pub fn whole(&mut self) -> bool {
+        self.apply(Seam::whole)
+    }
+
+    fn apply(&mut self, say: impl FnOnce(&mut Seam) -> Show) -> bool {
         self.0.write(|inner| {
             let before = inner.seam.owner().cloned();
-            let show = inner.seam.whole();
+            let show = say(&mut inner.seam);
+            let fits = show != Show::Misfit;
             inner.show(show, before);
-        });
+            fits
+        })
     }
 
     /// The present attempt failed.
-    pub fn failed(&mut self, provider: Arc<str>, reason: Outcome) {
+    pub fn failed(&mut self, provider: Arc<str>, failure: Failure) {
+        let reason = Outcome::from(failure.fault);
         self.0.write(|inner| {
             if inner.seam.owner().is_some_and(|owner| owner.attempt == inner.record.attempts) {
                 inner.torn = Some(reason);
             }
             inner.last_failure = Some(After { provider, reason });
+            inner.failure = Some(failure);
         });
     }
 
     /// Puts an answer that no provider gave in the place of whatever stands.
-    pub fn replace(&mut self, kind: &str, text: &str) {
+    pub fn replace(&mut self, source: Source, text: &str) {
         self.0.write(|inner| {
             let before = inner.seam.owner().cloned();
-            let show = inner.seam.replace(Owner { attempt: 0, provider: kind.into() }, text);
+            let show = inner.seam.replace(Owner { attempt: 0, provider: source.name().into() }, text);
+            inner.record.source = Some(source);
+            inner.record.degraded = source.degraded();
             inner.record.provider = None;
             inner.record.model = None;
             inner.show(show, before);
         });
     }
 
-    /// Whether any text stands.
-    pub fn has_text(&self) -> bool {
-        !self.0.lock().seam.shown().is_empty()
+    /// The text that stands.
+    pub fn shown(&self) -> String {
+        self.0.lock().seam.shown().to_owned()
     }
 
     /// The turn as it will end: `close` fills in the end's fields. Written to the store before [`LogWriter::done`] shows it.

@@ -47,6 +47,9 @@ fn ask() -> Ask {
             said(Role::User, "How are you?"),
         ]),
         max_tokens: 64,
+        goes_on: false,
+        temperature: None,
+        stop: Arc::default(),
     }
 }
 

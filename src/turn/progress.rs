@@ -1,0 +1,105 @@
+//! What a turn's end will report: its attempts, tokens, cost and times.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::attempt::Report;
+use super::log::Cancel;
+use crate::chat::{Ask, Finish, Outcome, Source, Tried, TurnRecord, TurnState, Usage};
+use crate::router::actor::Lease;
+
+/// How a turn ends.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// By a provider's whole answer.
+    Ai(Finish),
+    /// By an answer that no provider gave.
+    Degraded {
+        /// Which kind.
+        source: Source,
+        /// How old it is, where it was saved.
+        age_s: Option<u64>,
+    },
+    /// By us.
+    Cancelled(Cancel),
+    /// Nobody is left, and nothing less than a provider's whole answer may be given.
+    Torn,
+}
+
+/// What a turn's end will report.
+pub struct Progress {
+    /// When the question came.
+    pub begun: Instant,
+    /// From then to the first shown text.
+    pub first_text: Option<Duration>,
+    tried: Vec<Tried>,
+    usage: Option<Usage>,
+    cost: Option<f64>,
+}
+
+impl Progress {
+    /// Of a turn that begins now.
+    pub fn begin() -> Self {
+        Self { begun: Instant::now(), tried: Vec::new(), usage: None, cost: None, first_text: None }
+    }
+
+    /// One more attempt ended.
+    pub fn attempted(&mut self, lease: &Lease, report: &Report, outcome: Outcome, ask: &Ask) {
+        self.tried.push(Tried {
+            attempt: lease.attempt,
+            provider: Arc::clone(&lease.backend.name),
+            model: Arc::clone(&lease.backend.model),
+            outcome,
+            ms: millis(report.took),
+        });
+        let Some(used) = report.usage.or_else(|| report.started.then(|| estimate(ask, report.chars))) else {
+            return;
+        };
+        let sum = self.usage.get_or_insert_default();
+        sum.input_tokens += used.input_tokens;
+        sum.output_tokens += used.output_tokens;
+        sum.estimated |= used.estimated;
+        if let Some(cost) = lease.backend.cost(used) {
+            *self.cost.get_or_insert_default() += cost;
+        }
+    }
+
+    /// Fills in a record's end.
+    pub fn close(self, record: &mut TurnRecord, end: End) {
+        record.state = TurnState::Done;
+        let (source, finish) = match end {
+            End::Ai(finish) => (Source::Ai, finish),
+            End::Degraded { source, age_s } => {
+                record.age_s = age_s;
+                (source, Finish::Stop)
+            }
+            End::Cancelled(Cancel::Stopped) => (Source::Ai, Finish::Stopped),
+            End::Torn | End::Cancelled(Cancel::Interrupted) => {
+                record.state = TurnState::Interrupted;
+                (Source::Ai, Finish::Interrupted)
+            }
+        };
+        record.source = Some(source);
+        record.degraded = source.degraded();
+        record.finish = Some(finish);
+        record.tried = self.tried;
+        record.usage = self.usage;
+        record.cost_usd = self.cost;
+        record.first_token_ms = self.first_text.map(millis);
+        record.total_ms = millis(self.begun.elapsed());
+    }
+}
+
+/// About four characters a token: the rule of thumb that the providers' own documentation gives for English.
+fn estimate(ask: &Ask, chars: usize) -> Usage {
+    let asked: usize = ask.messages.iter().map(|message| message.text.chars().count()).sum();
+    let tokens = |chars: usize| (chars as u64).div_ceil(4);
+    let input_tokens = tokens(asked + ask.system.chars().count());
+    Usage { input_tokens, output_tokens: tokens(chars), estimated: true }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
