@@ -59,7 +59,7 @@ pub struct Report {
 const JOINED_BYTES: usize = 16 * 1024;
 
 /// What is shown where a provider's filter refuses without a word.
-const REFUSAL: &str = "The provider's content filter refused to answer this message.";
+pub(super) const REFUSAL: &str = "The provider's content filter refused to answer this message.";
 
 /// Makes one attempt and writes its text to the log. `first_token` hears, once, how long the first token took.
 ///
