@@ -15,7 +15,7 @@ use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
 use super::latency::Latencies;
 use super::permit::Permit;
 use super::upstream::{Step, Upstream};
-use crate::chat::{Ask, Fault, Message as Said, ProviderState, Role};
+use crate::chat::{Ask, Fault, Message as Said, ProviderState, Role, Weight};
 use crate::store::{BreakerRecord, Store};
 use crate::supervised::{Crash, Guard};
 
@@ -54,6 +54,8 @@ pub struct ProviderActor {
     first_tokens: Latencies,
     totals: Latencies,
     disabled: bool,
+    /// Whether the last probe told nothing, its request being refused as wrong.
+    vague: bool,
     timer: Option<SpawnHandle>,
     _guard: Guard,
 }
@@ -99,11 +101,15 @@ impl ProviderActor {
     pub fn new(seed: Seed, guard: Guard) -> Self {
         let vitals = seed.vitals.borrow().clone();
         let now = seed.clock.now();
+        let until = vitals.retry_at.map_or(now, |at| now + at.since(seed.clock.wall()));
         let rules = seed.rules.clone();
         let breaker = match vitals.state {
-            ProviderState::Closed | ProviderState::Disabled => Breaker::new(rules),
+            ProviderState::Closed | ProviderState::Disabled => {
+                let mut breaker = Breaker::new(rules);
+                breaker.hold(until);
+                breaker
+            }
             state => {
-                let until = vitals.retry_at.map_or(now, |at| now + at.since(seed.clock.wall()));
                 let blocked = state == ProviderState::Blocked;
                 let saved = Saved { strikes: vitals.strikes, until, blocked, fault: vitals.reason };
                 Breaker::restored(rules, now, saved)
@@ -116,6 +122,7 @@ impl ProviderActor {
             first_tokens: Latencies::default(),
             totals: Latencies::default(),
             disabled: false,
+            vague: false,
             timer: None,
             _guard: guard,
         }
@@ -168,7 +175,9 @@ impl ProviderActor {
         }
         let now = self.seed.clock.now();
         if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled) {
-            self.timer = Some(ctx.run_later(due.saturating_sub(now), Self::probe));
+            // After a probe that told nothing, visitors get their turn before the next of ours takes the place.
+            let first = if self.vague { self.seed.rules.open_for } else { Duration::ZERO };
+            self.timer = Some(ctx.run_later(due.saturating_sub(now) + first, Self::probe));
         }
     }
 
@@ -182,6 +191,8 @@ impl ProviderActor {
         let Ok(ticket) = admitted else { return };
         let trial = completion(Arc::clone(&self.seed.upstream), self.seed.probe_limit);
         let settled = trial.into_actor(self).map(move |verdict, this: &mut Self, ctx| {
+            this.vague =
+                matches!(verdict, Verdict::Failed { fault, .. } if fault.weight() == Weight::Nothing);
             let transition =
                 this.breaker.settle(ticket, verdict, this.seed.clock.now(), (this.seed.chance)());
             this.after(transition, ctx);

@@ -100,6 +100,13 @@ impl Breaker {
         (!was_closed).then_some(transition)
     }
 
+    /// Admits nobody before `until`, as if a rate limit had said so; for one that is rebuilt while it waits a limit out. Only a closed breaker does.
+    pub fn hold(&mut self, until: Duration) {
+        if let State::Closed(closed) = &mut self.state {
+            closed.held_until = closed.held_until.max(until);
+        }
+    }
+
     /// Half-open, if its open time has ended. Whoever wants to hear of that calls it at [`Breaker::due`]; the others need not.
     pub fn tick(&mut self, now: Duration) -> Option<Transition> {
         match self.state {
