@@ -30,6 +30,8 @@ pub struct Plan {
     pub same_provider: u32,
     /// The room of its context.
     pub context_tokens: u32,
+    /// Whether it goes on from a started answer.
+    pub prefill: bool,
     /// How many calls it takes at once.
     pub max_concurrent: usize,
     /// How it begins.
@@ -53,6 +55,7 @@ impl Plan {
             probe_limit: seconds(5),
             same_provider: 1,
             context_tokens: 0,
+            prefill: false,
             max_concurrent: 64,
             vitals: Vitals::default(),
             scripts: Vec::new(),
@@ -94,6 +97,7 @@ impl Stand {
             patience: plan.patience,
             same_provider: plan.same_provider,
             prices: Some((1.0, 2.0)),
+            prefill: plan.prefill.into(),
             upstream: upstream.clone(),
             actor: actor.clone(),
             vitals: vitals.subscribe(),
