@@ -15,7 +15,7 @@ use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
 use super::latency::Latencies;
 use super::permit::Permit;
 use super::upstream::{Step, Upstream};
-use crate::chat::{Ask, Fault, Message as Said, ProviderState, Role, Weight};
+use crate::chat::{Ask, Fault, Message as Said, ProviderState, Role};
 use crate::store::{BreakerRecord, Store};
 use crate::supervised::{Crash, Guard};
 
@@ -54,8 +54,6 @@ pub struct ProviderActor {
     first_tokens: Latencies,
     totals: Latencies,
     disabled: bool,
-    /// Whether the last probe told nothing, its request being refused as wrong.
-    vague: bool,
     timer: Option<SpawnHandle>,
     _guard: Guard,
 }
@@ -97,18 +95,15 @@ pub struct Settle {
 pub struct Reset;
 
 impl ProviderActor {
-    /// A new actor. Its breaker begins as last published: open or half-open where it was not closed, never fresh.
+    /// A new actor. Its breaker begins as last published: open or half-open where it was not closed, never fresh; and what it was asked to
+    /// wait for is waited for.
     pub fn new(seed: Seed, guard: Guard) -> Self {
         let vitals = seed.vitals.borrow().clone();
         let now = seed.clock.now();
-        let until = vitals.retry_at.map_or(now, |at| now + at.since(seed.clock.wall()));
         let rules = seed.rules.clone();
+        let until = vitals.retry_at.map_or(now, |at| now + at.since(seed.clock.wall()));
         let breaker = match vitals.state {
-            ProviderState::Closed | ProviderState::Disabled => {
-                let mut breaker = Breaker::new(rules);
-                breaker.hold(until);
-                breaker
-            }
+            ProviderState::Closed | ProviderState::Disabled => Breaker::held(rules, now, until),
             state => {
                 let blocked = state == ProviderState::Blocked;
                 let saved = Saved { strikes: vitals.strikes, until, blocked, fault: vitals.reason };
@@ -122,7 +117,6 @@ impl ProviderActor {
             first_tokens: Latencies::default(),
             totals: Latencies::default(),
             disabled: false,
-            vague: false,
             timer: None,
             _guard: guard,
         }
@@ -175,9 +169,7 @@ impl ProviderActor {
         }
         let now = self.seed.clock.now();
         if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled) {
-            // After a probe that told nothing, visitors get their turn before the next of ours takes the place.
-            let first = if self.vague { self.seed.rules.open_for } else { Duration::ZERO };
-            self.timer = Some(ctx.run_later(due.saturating_sub(now) + first, Self::probe));
+            self.timer = Some(ctx.run_later(due.saturating_sub(now), Self::probe));
         }
     }
 
@@ -191,8 +183,6 @@ impl ProviderActor {
         let Ok(ticket) = admitted else { return };
         let trial = completion(Arc::clone(&self.seed.upstream), self.seed.probe_limit);
         let settled = trial.into_actor(self).map(move |verdict, this: &mut Self, ctx| {
-            this.vague =
-                matches!(verdict, Verdict::Failed { fault, .. } if fault.weight() == Weight::Nothing);
             let transition =
                 this.breaker.settle(ticket, verdict, this.seed.clock.now(), (this.seed.chance)());
             this.after(transition, ctx);

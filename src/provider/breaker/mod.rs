@@ -64,6 +64,16 @@ impl Breaker {
         breaker
     }
 
+    /// A closed breaker that admits nobody before `until`: a rate limit was being waited out when it was last seen. Waits for no longer
+    /// than [`LONGEST_HOLD`].
+    pub fn held(rules: Rules, now: Duration, until: Duration) -> Self {
+        let mut breaker = Self::new(rules);
+        if let State::Closed(closed) = &mut breaker.state {
+            closed.held_until = until.min(now.saturating_add(LONGEST_HOLD));
+        }
+        breaker
+    }
+
     /// Believes another that the provider is unwell. Only a closed breaker does; any other knows better. Waits for no
     /// longer than [`LONGEST_HOLD`].
     pub fn adopt(&mut self, saved: Saved, now: Duration) -> Option<Transition> {
@@ -98,13 +108,6 @@ impl Breaker {
         let was_closed = matches!(self.state, State::Closed(_));
         let transition = self.close(now);
         (!was_closed).then_some(transition)
-    }
-
-    /// Admits nobody before `until`, as if a rate limit had said so; for one that is rebuilt while it waits a limit out. Only a closed breaker does.
-    pub fn hold(&mut self, until: Duration) {
-        if let State::Closed(closed) = &mut self.state {
-            closed.held_until = closed.held_until.max(until);
-        }
     }
 
     /// Half-open, if its open time has ended. Whoever wants to hear of that calls it at [`Breaker::due`]; the others need not.
