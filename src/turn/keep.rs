@@ -103,5 +103,7 @@ fn with_ended(mut history: Vec<TurnRecord>, room: &Room, before: TurnId) -> Vec<
             None => history.push(record),
         }
     }
+    // The store may have missed one and have a later one.
+    history.sort_by_key(|known| known.turn);
     history
 }
