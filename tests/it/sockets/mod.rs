@@ -1,0 +1,9 @@
+//! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
+
+mod breakers;
+mod faults_after;
+mod faults_before;
+mod outage;
+mod resume;
+mod stop;
+mod turns;
