@@ -39,12 +39,7 @@ pub fn fresh_id() -> String {
     format!("m{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A field of each.
-pub fn field<'a>(of: impl IntoIterator<Item = &'a Value>, name: &str) -> Vec<Value> {
-    of.into_iter().map(|one| one[name].clone()).collect()
-}
-
-/// The same, as text.
+/// A field of each, as text.
 pub fn texts<'a>(of: impl IntoIterator<Item = &'a Value>, name: &str) -> Vec<String> {
     of.into_iter().map(|one| one[name].as_str().unwrap_or_default().to_owned()).collect()
 }
@@ -249,5 +244,20 @@ impl WsClient {
     /// Leaves without a word.
     pub fn leave(self) -> Page {
         self.page
+    }
+}
+
+/// Tries to open a WebSocket with these headers; the error is the status that it was refused with.
+///
+/// # Errors
+/// The handshake was refused.
+pub async fn upgrade(app: &TestApp, headers: &[(&str, &str)]) -> Result<(), u16> {
+    let stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
+    match handshake(stream, headers).await {
+        Ok(_) => Ok(()),
+        Err(error) => match *error {
+            Error::Http(answer) => Err(answer.status().as_u16()),
+            other => panic!("{other}"),
+        },
     }
 }

@@ -63,7 +63,8 @@ impl Request {
     pub async fn begin(self) -> TcpStream {
         let Self { port, head, host, body } = self;
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let length =
+            if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let request = format!("{head}host: {host}\r\n{length}\r\n{body}");
         stream.write_all(request.as_bytes()).await.unwrap();
         stream

@@ -15,12 +15,14 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use app::{TestApp, settings};
-pub use client::{Heard, WsClient, field, fresh_id, texts};
+pub use client::{Heard, WsClient, fresh_id, texts, upgrade};
 pub use cut::CutProxy;
 pub use http::{Answer, Request};
 pub use page::{Page, Shown};
 pub use provider::{Counts, ScriptedProvider};
-pub use script::{Act, Gate, answer, chunk, event, finish, head, last_chunk, refusal, say, spoken, word, words};
+pub use script::{
+    Act, Gate, answer, chunk, event, finish, head, last_chunk, refusal, say, spoken, word, words,
+};
 
 /// The longest that any one event is waited for: far more than it takes, also on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);

@@ -246,7 +246,12 @@ mod tests {
             vec![start(), attempt(1), token(1, "x"), attempt(2), restart(1)],
             vec![start(), attempt(1), token(1, "x"), done("y", 1, &none)],
             vec![start(), attempt(1), token(1, "x"), done("x", 2, &none)],
-            vec![start(), attempt(1), token(1, "x"), done("x", 1, &json!([{ "provider": "a", "text": "z" }]))],
+            vec![
+                start(),
+                attempt(1),
+                token(1, "x"),
+                done("x", 1, &json!([{ "provider": "a", "text": "z" }])),
+            ],
             vec![start(), attempt(1), token(1, "x"), done("x", 1, &none), token(1, "more")],
         ] {
             let applied = std::panic::catch_unwind(|| frames(&wrong));

@@ -147,7 +147,10 @@ async fn a_second_text_that_differs_or_is_shorter_starts_anew() {
         let (client, turn) = seam("One, two, three", second).await;
         let shown = client.page.turn(&turn);
         assert_eq!(shown.drafts, [("alpha".into(), "One, two, three".into())], "{second}");
-        assert_eq!((&shown.restarts[0]["to"], &shown.restarts[0]["reason"]), (&json!("beta"), &json!("reset")));
+        assert_eq!(
+            (&shown.restarts[0]["to"], &shown.restarts[0]["reason"]),
+            (&json!("beta"), &json!("reset"))
+        );
     }
 }
 
@@ -193,7 +196,8 @@ async fn nobody_left_after_text_gives_a_labelled_answer_and_keeps_the_draft() {
 async fn two_torn_texts_are_two_drafts() {
     let (one, two) = (Gate::default(), Gate::default());
     let alpha = ScriptedProvider::start(vec![spoken(["First ", "try"]), one.hold(), Act::Reset]).await;
-    let beta = ScriptedProvider::start(vec![spoken(["Second ", "try"]), two.hold(), say(&last_chunk())]).await;
+    let beta =
+        ScriptedProvider::start(vec![spoken(["Second ", "try"]), two.hold(), say(&last_chunk())]).await;
     let gamma = ScriptedProvider::start(answer("Third time lucky.")).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
     let mut client = WsClient::open(&app).await;
@@ -222,7 +226,10 @@ async fn what_is_only_odd_is_whole() {
         said.clone() + &event(end) + &event("[DONE]") + &event("[DONE]") + &last_chunk(),
         said.clone() + &event(end) + &event("[DONE]") + &word("No more!") + &last_chunk(),
         // What says nothing.
-        said.clone() + &event(r#"{"choices":[],"x":null}"#) + &event(r#"{"choices":[{"delta":null}]}"#) + &finish(),
+        said.clone()
+            + &event(r#"{"choices":[],"x":null}"#)
+            + &event(r#"{"choices":[{"delta":null}]}"#)
+            + &finish(),
         // The connection breaks after the end.
         said.clone() + &event(end) + &event("[DONE]"),
     ] {

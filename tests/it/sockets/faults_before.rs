@@ -64,7 +64,10 @@ async fn next_answers(case: Case) {
     outcomes.push("ok");
     assert_eq!(shown.outcomes(), outcomes);
     let done = shown.done.as_ref().unwrap();
-    assert_eq!((&done["source"], &done["provider"], &done["finish"]), (&json!("ai"), &json!("beta"), &json!("stop")));
+    assert_eq!(
+        (&done["source"], &done["provider"], &done["finish"]),
+        (&json!("ai"), &json!("beta"), &json!("stop"))
+    );
     client.quiet().await;
 
     assert_eq!((alpha.asked(), beta.asked()), (case.asked, 1));
@@ -225,7 +228,8 @@ async fn a_long_retry_after_means_the_next_one_until_it_is_over() {
 
 #[tokio::test]
 async fn a_refused_key_is_not_tried_again() {
-    let alpha = ScriptedProvider::start(json_error(401, "", &json!({ "message": "bad key sk-canary-key" }))).await;
+    let alpha =
+        ScriptedProvider::start(json_error(401, "", &json!({ "message": "bad key sk-canary-key" }))).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;

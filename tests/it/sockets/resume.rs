@@ -63,8 +63,7 @@ async fn five_cuts_in_one_answer_leave_no_trace() {
 #[tokio::test]
 async fn a_cut_in_a_failing_answer_keeps_restart_and_draft() {
     let gate = Gate::default();
-    let alpha =
-        ScriptedProvider::start(vec![spoken(["A ", "torn ", "text"]), gate.hold(), Act::Reset]).await;
+    let alpha = ScriptedProvider::start(vec![spoken(["A ", "torn ", "text"]), gate.hold(), Act::Reset]).await;
     let beta = ScriptedProvider::answering("The whole answer.").await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
