@@ -1,5 +1,6 @@
 //! Where turns are opened: what every turn needs, and the limits that hold over all of them.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use actix::Addr;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::keep::Keeping;
-use super::log::{LogWriter, TurnLog};
+use super::log::{Cancel, LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run::{self, Job};
 use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord, TurnState};
@@ -170,8 +171,16 @@ impl Desk {
 
     fn begin(self: &Arc<Self>, job: Job, place: OwnedSemaphorePermit) -> Arc<TurnLog> {
         let (desk, log) = (Arc::clone(self), Arc::clone(job.writer.log()));
+        let running = Arc::clone(&log);
         actix::spawn(async move {
-            run::run(desk, job).await;
+            let mut run = pin!(run::run(Arc::clone(&desk), job));
+            tokio::select! {
+                () = &mut run => {}
+                () = desk.rooms.interrupted() => {
+                    running.cancel(Cancel::Interrupted);
+                    run.await;
+                }
+            }
             drop(place);
         });
         log

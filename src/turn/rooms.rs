@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use super::log::{Cancel, LogWriter, TurnLog};
+use super::log::{LogWriter, TurnLog};
 use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord};
 
 /// All rooms. A room is gone when its last session and its last log are.
 #[derive(Default)]
 pub struct Rooms {
     map: Mutex<HashMap<ConversationId, Weak<Room>>>,
+    /// True once running turns are to end as interrupted.
+    down: watch::Sender<bool>,
 }
 
 /// One conversation's running and just ended turns.
@@ -75,14 +77,15 @@ impl Rooms {
         self.lock().len()
     }
 
-    /// Ends every running turn as interrupted: the service goes down.
+    /// Ends every running turn as interrupted, also those that are in no room: the service goes down.
     pub fn interrupt_all(&self) {
-        let rooms: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
-        for room in rooms {
-            if let Some(log) = room.running() {
-                log.cancel(Cancel::Interrupted);
-            }
-        }
+        self.down.send_replace(true);
+    }
+
+    /// Waits for [`Rooms::interrupt_all`].
+    pub async fn interrupted(&self) {
+        // The sender is part of self, so it cannot be gone.
+        drop(self.down.subscribe().wait_for(|down| *down).await);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Weak<Room>>> {
@@ -136,11 +139,6 @@ impl Room {
     pub fn seen(&self, turn: TurnId) {
         let mut inner = self.lock();
         inner.last = inner.last.max(Some(turn));
-    }
-
-    /// The turn that runs.
-    pub fn running(&self) -> Option<Arc<TurnLog>> {
-        self.lock().logs.iter().find(|log| !log.ended()).cloned()
     }
 
     /// All logs not yet dropped, oldest first.
