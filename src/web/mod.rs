@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
 use actix_web::middleware::Compress;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, HttpServer, Resource, web};
 use tokio::sync::watch;
 
 use crate::session::lobby::Lobby;
@@ -89,6 +89,11 @@ impl State {
     }
 }
 
+/// A route of `/v1`: what it says of a wrong method has the API's own shape.
+fn v1(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(openai::wrong_method))
+}
+
 /// A server on this port; it runs when it is awaited.
 ///
 /// # Errors
@@ -114,9 +119,9 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/api/chat", web::post().to(chat_api::chat))
             .service(
                 web::scope("/v1")
-                    .route("/chat/completions", web::post().to(openai::complete))
-                    .route("/models", web::get().to(openai::models))
-                    .route("/models/{id:.*}", web::get().to(openai::one_model))
+                    .service(v1("/chat/completions").route(web::post().to(openai::complete)))
+                    .service(v1("/models").route(web::get().to(openai::models)))
+                    .service(v1("/models/{id:.*}").route(web::get().to(openai::one_model)))
                     .default_service(web::to(openai::nothing)),
             )
             .route("/status.json", web::get().to(status::json))

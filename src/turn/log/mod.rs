@@ -4,6 +4,7 @@
 //! Frames are encoded once, and are not shown before the question is on disk ([`LogWriter::confirm`]).
 
 mod follower;
+mod speakers;
 mod writer;
 
 use std::collections::VecDeque;
@@ -14,10 +15,14 @@ use bytestring::ByteString;
 use tokio::sync::watch;
 
 pub use follower::Follower;
+pub use speakers::Speaker;
 pub use writer::LogWriter;
 
 use super::seam::{Owner, Seam, Show};
-use crate::chat::{After, ClientMsgId, Failure, Feedback, Frame, Outcome, TurnId, TurnRecord, TurnState};
+use crate::chat::{
+    After, ClientMsgId, Failure, Feedback, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
+};
+use speakers::Speakers;
 
 /// How many encoded frames a log keeps for followers that are a little behind.
 const KEPT_FRAMES: usize = 256;
@@ -31,17 +36,13 @@ pub enum Cancel {
     Interrupted,
 }
 
-/// A part of a turn's text.
+/// A part of a turn's text, by one speaker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextPart {
     /// The text.
     pub text: String,
-    /// The attempt that speaks.
-    pub attempt: u32,
-    /// Its provider; none for what no provider says.
-    pub provider: Option<Arc<str>>,
-    /// Its model.
-    pub model: Option<Arc<str>>,
+    /// Who says it; without text, who is asked.
+    pub speaker: Speaker,
     /// Whether nothing follows.
     pub ended: bool,
 }
@@ -69,6 +70,7 @@ struct Inner {
     /// The turn as it would be stored now, but for its text and drafts, which the seam has.
     record: TurnRecord,
     seam: Seam,
+    speakers: Speakers,
     seq: u64,
     frames: VecDeque<ByteString>,
     held: bool,
@@ -111,17 +113,17 @@ impl TurnLog {
         self.lock().failure.clone()
     }
 
-    /// The text that stands, from byte `at` on, whose it is, and whether the turn has ended: for who reads text instead of frames. Nothing before the
-    /// log is confirmed.
+    /// The text that stands, from byte `at` on as far as one speaker goes, and whether nothing follows it: for who reads text instead of frames.
+    /// Nothing before the log is confirmed.
     pub fn text_after(&self, at: usize) -> TextPart {
         let inner = self.lock();
         let shown = if inner.held { "" } else { inner.seam.shown() };
+        let said = inner.speakers.at(at).filter(|_| at < shown.len());
+        let end = said.and_then(|(_, end)| end).unwrap_or(shown.len());
         TextPart {
-            text: shown.get(at..).unwrap_or_default().to_owned(),
-            attempt: inner.record.attempts,
-            provider: inner.record.provider.clone(),
-            model: inner.record.model.clone(),
-            ended: !inner.held && inner.record.state != TurnState::Running,
+            text: shown.get(at..end).unwrap_or_default().to_owned(),
+            speaker: said.map_or_else(|| inner.asked(), |(speaker, _)| speaker.clone()),
+            ended: !inner.held && inner.record.state != TurnState::Running && end == shown.len(),
         }
     }
 
@@ -241,8 +243,12 @@ impl Inner {
         let attempt = owner.as_ref().map_or(0, |owner| owner.attempt);
         let text = match show {
             Show::Nothing | Show::Misfit => return,
-            Show::More(text) => text,
+            Show::More(text) => {
+                self.speakers.take_over(self.seam.shown().len() - text.len(), self.speaker());
+                text
+            }
             Show::Anew(text) => {
+                self.speakers.take_over(0, self.speaker());
                 let reason = self.torn.or(self.last_failure.as_ref().map(|after| after.reason));
                 let from = before.map_or_else(|| "".into(), |before| before.provider);
                 let to = owner.filter(|owner| owner.attempt > 0).map(|owner| owner.provider);
@@ -254,6 +260,24 @@ impl Inner {
         if !text.is_empty() {
             self.append(|turn, seq| Frame::Token { turn, seq, attempt, text });
         }
+    }
+
+    /// Whose text stands last.
+    fn speaker(&self) -> Speaker {
+        match self.seam.owner() {
+            Some(Owner { attempt: 0, provider: kind }) => {
+                let source = Source::of(kind).unwrap_or(Source::Fallback);
+                Speaker { attempt: 0, provider: None, model: None, source }
+            }
+            _ => self.asked(),
+        }
+    }
+
+    /// Who is asked now.
+    fn asked(&self) -> Speaker {
+        let TurnRecord { attempts, provider, model, .. } = &self.record;
+        let (provider, model) = (provider.clone(), model.clone());
+        Speaker { attempt: *attempts, provider, model, source: Source::Ai }
     }
 
     /// The last frame; nothing is appended after it.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use super::speakers::Speakers;
 use super::{Control, Inner, TurnLog, encode};
 use crate::chat::{After, Failure, Finish, Frame, Outcome, TurnRecord, TurnState};
 use crate::turn::seam::{Owner, Seam, Show, Start};
@@ -36,6 +37,7 @@ impl LogWriter {
         let inner = Inner {
             record,
             seam,
+            speakers: Speakers::default(),
             framed,
             seq: 1,
             frames: VecDeque::from([encode(&start)]),

@@ -41,15 +41,13 @@ impl Shape {
 
     /// A chunk with more text; the first one also names the speaker's role.
     pub fn text(&self, part: &TextPart, first: bool) -> Value {
-        let source = if part.provider.is_some() { "ai" } else { "fallback" };
-        let about = json!({ "provider": part.provider, "attempt": part.attempt, "source": source });
-        let delta = if first {
-            json!({ "role": "assistant", "content": part.text })
-        } else {
-            json!({ "content": part.text })
-        };
+        let TextPart { text, speaker, .. } = part;
+        let about =
+            json!({ "provider": speaker.provider, "attempt": speaker.attempt, "source": speaker.source });
+        let delta =
+            if first { json!({ "role": "assistant", "content": text }) } else { json!({ "content": text }) };
         self.chunk(
-            part.model.as_deref(),
+            speaker.model.as_deref(),
             json!([{ "index": 0, "delta": delta, "finish_reason": null }]),
             &about,
         )
