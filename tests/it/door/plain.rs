@@ -252,6 +252,7 @@ async fn nothing_of_it_is_stored() {
     left.shows("The canary-answer ").await;
     drop(left);
     // What is kept is found by the same search.
+    alpha.usually(crate::harness::answer("Nothing sings."));
     WsClient::open(&app).await.answered("Is the visitor's question kept?").await;
     app.at_rest().await;
     let folder = app.stopped().await;
