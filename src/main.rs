@@ -88,7 +88,7 @@ async fn each<F: Future<Output = ()>>(mut signal: Signal, act: impl Fn() -> F) {
     }
 }
 
-/// Waits for the first of two signals.
+/// Waits for the first of two signals. More of them change nothing: the answers under way are not cut for an impatient operator.
 async fn either(mut one: Signal, mut other: Signal) {
     let (one, other) = (pin!(one.recv()), pin!(other.recv()));
     futures_util::future::select(one, other).await;

@@ -40,12 +40,6 @@ impl Source {
         }
     }
 
-    /// The source of this name.
-    pub fn of(name: &str) -> Option<Self> {
-        use Source::{Ai, Cache, Extractive, Fallback, StaleCache, Template};
-        [Ai, Cache, StaleCache, Template, Extractive, Fallback].into_iter().find(|one| one.name() == name)
-    }
-
     /// Whether this is less than an answer of today's AI.
     pub const fn degraded(self) -> bool {
         !matches!(self, Source::Ai | Source::Cache)

@@ -9,6 +9,7 @@ use super::backoff::Backoff;
 use super::budget::Budget;
 use super::plan::{self, Failed, Next};
 use super::rank::{self, Candidate, Wish};
+use crate::chat::Class;
 use crate::provider::actor::{Admit, Refusal};
 use crate::provider::backend::{Backend, Clock};
 use crate::provider::permit::Permit;
@@ -29,8 +30,9 @@ pub struct Pick {
     pub only_first: bool,
     /// The wait that the last answer asked for is over.
     pub waited: bool,
-    /// What a longer context failed for was cut since: those providers may be asked again.
-    pub shortened: bool,
+    /// How many of the attempts were made before the history was halved: whom it was too long for then may be asked again. 0 where
+    /// it was not.
+    pub before_halving: usize,
 }
 
 /// Where a turn goes.
@@ -113,34 +115,36 @@ impl RouterActor {
 
     /// Those to ask, best first, or the wait before the same one is asked again.
     fn decide(&mut self, pick: &Pick) -> Result<Vec<Arc<Backend>>, Route> {
-        let nobody = Route::Nobody { retry_after: None };
-        let tried: Vec<_> = pick.failed.iter().map(|one| Arc::clone(&one.provider)).collect();
-        let last = pick.failed.last().map(|one| &one.provider);
         let backend = |name: &Arc<str>| self.seed.backends.iter().find(|one| one.name == *name).cloned();
-        let mut wish = Wish { first: pick.first.clone(), only_first: pick.only_first, more_room_than: None };
+        let last = pick.failed.last().and_then(|one| backend(&one.provider));
+        let (before, since) =
+            pick.failed.split_at_checked(pick.before_halving).unwrap_or((&pick.failed, &[]));
+        let forgiven = |one: &&Failed| one.failure.fault.class() == Class::MoreRoom;
+        let tried = before.iter().filter(|one| !forgiven(one)).chain(since);
+        let tried: Vec<_> = tried.map(|one| Arc::clone(&one.provider)).collect();
+        let wish = Wish {
+            first: pick.first.clone(),
+            only_first: pick.only_first,
+            more_room_than: plan::outgrown(since),
+        };
+        let others = self.ordered(&wish, &tried);
         if pick.waited {
             // The others stand behind it: its breaker may have opened during the wait.
-            let others = self.ordered(&wish, &tried);
-            return Ok(last.and_then(backend).into_iter().chain(others).collect());
+            return Ok(last.into_iter().chain(others).collect());
         }
-        let untried = rank::order(&self.candidates, &wish, &tried).len();
         let rules = plan::Rules {
             max_attempts: self.seed.rules.max_attempts,
-            same_provider: last.and_then(backend).map_or(0, |backend| backend.same_provider),
+            same_provider: last.map_or(0, |backend| backend.same_provider),
             max_retry_after: self.seed.rules.max_retry_after,
         };
-        match plan::next(&pick.failed, untried, rules) {
-            Next::Nobody => return Err(nobody),
-            Next::Again(wait) => {
-                if let Some(wait) = self.again(wait, &pick.failed) {
-                    return Err(Route::Wait(wait));
-                }
-            }
-            Next::Other { .. } if pick.shortened => {}
-            Next::Other { more_room_than } => wish.more_room_than = more_room_than,
+        match plan::next(&pick.failed, others.len(), rules) {
+            Next::Nobody => Err(Route::Nobody { retry_after: None }),
+            Next::Other => Ok(others),
+            Next::Again(wait) => match self.again(wait, &pick.failed) {
+                Some(wait) => Err(Route::Wait(wait)),
+                None => Ok(others),
+            },
         }
-        let tried = if pick.shortened { &[][..] } else { &tried };
-        Ok(self.ordered(&wish, tried))
     }
 
     fn ordered(&self, wish: &Wish, tried: &[Arc<str>]) -> Vec<Arc<Backend>> {

@@ -18,17 +18,15 @@ pub struct Wish {
     pub first: Option<Arc<str>>,
     /// And nobody else.
     pub only_first: bool,
-    /// Only who has more room than this one, or unknown room.
-    pub more_room_than: Option<Arc<str>>,
+    /// Only who has more room than each of these, as far as theirs is known, or unknown room.
+    pub more_room_than: Vec<Arc<str>>,
 }
 
 /// The places, in `candidates`, of those to ask, best first: by priority, without those in `tried`.
 pub fn order(candidates: &[Candidate], wish: &Wish, tried: &[Arc<str>]) -> Vec<usize> {
-    let room = wish.more_room_than.as_ref().and_then(|name| candidates.iter().find(|one| one.name == *name));
-    let fits = |one: &Candidate| match room.map_or(0, |room| room.context_tokens) {
-        0 => true,
-        known => one.context_tokens == 0 || one.context_tokens > known,
-    };
+    let outgrown = candidates.iter().filter(|one| wish.more_room_than.contains(&one.name));
+    let room = outgrown.map(|one| one.context_tokens).max().unwrap_or_default();
+    let fits = |one: &Candidate| one.context_tokens == 0 || one.context_tokens > room;
     let is_first = |one: &Candidate| wish.first.as_ref() == Some(&one.name);
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.retain(|place| {
@@ -71,9 +69,13 @@ mod tests {
 
     #[test]
     fn who_needs_more_room_gets_more_or_unknown_room() {
-        let wish = Wish { more_room_than: Some("a".into()), ..Wish::default() };
-        assert_eq!(ordered(&wish, &["a"]), "bd");
-        let unknown = Wish { more_room_than: Some("b".into()), ..Wish::default() };
-        assert_eq!(ordered(&unknown, &["b"]), "acd");
+        let outgrown = |names: &[&str]| Wish {
+            more_room_than: names.iter().map(|name| (*name).into()).collect(),
+            ..Wish::default()
+        };
+        assert_eq!(ordered(&outgrown(&["a"]), &["a"]), "bd");
+        assert_eq!(ordered(&outgrown(&["b"]), &["b"]), "acd");
+        assert_eq!(ordered(&outgrown(&["a", "b"]), &["a", "b"]), "d");
+        assert_eq!(ordered(&outgrown(&["d", "c"]), &["d", "c"]), "b");
     }
 }

@@ -1,6 +1,7 @@
 //! One attempt: a provider's steps against the limits of time, into the log, until it is known how it ended.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Report {
     pub started: bool,
     /// How long its first token took, thinking included; none where none came.
     pub first_token: Option<Duration>,
+    /// How long after its beginning its first text was shown; none where none was, as there was too little of it.
+    pub first_shown: Option<Duration>,
     /// Tokens, where the provider told.
     pub usage: Option<Usage>,
     /// Characters of text that it said.
@@ -60,7 +63,7 @@ const REFUSAL: &str = "The provider's content filter refused to answer this mess
 
 /// Makes one attempt and writes its text to the log. `first_token` hears, once, how long the first token took.
 ///
-/// Returning, or being dropped, closes the provider's connection.
+/// Returning, or being dropped, closes the provider's connection. A panic of what reads the provider is a failure of the attempt.
 pub async fn drive(
     upstream: &dyn Upstream,
     ask: &Ask,
@@ -75,14 +78,20 @@ pub async fn drive(
         last_token: None,
         tell: Some(first_token),
         first_token: None,
+        first_shown: None,
         held: Some(String::new()),
         chars: 0,
         usage: None,
     };
-    let ended = attempt.run(upstream.ask(ask), writer, cancelled).await;
+    let run = async { attempt.run(upstream.ask(ask), writer, cancelled).await };
+    let ended = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("reading a provider panicked");
+        Ended::Failed(Failure::of(Fault::Malformed))
+    });
     Report {
         started: attempt.chars > 0,
         first_token: attempt.first_token,
+        first_shown: attempt.first_shown,
         usage: attempt.usage,
         chars: attempt.chars,
         took: attempt.begun.elapsed(),
@@ -96,6 +105,7 @@ struct Attempt<F> {
     last_token: Option<Instant>,
     tell: Option<F>,
     first_token: Option<Duration>,
+    first_shown: Option<Duration>,
     /// The beginning of the text, until there is enough of it to be an answer.
     held: Option<String>,
     chars: usize,
@@ -189,9 +199,15 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         held.push_str(text);
         if held.trim().chars().count() >= self.limits.min_chars.max(1) {
             let held = self.held.take().unwrap_or_default();
-            return writer.text(&held);
+            return self.show_first(&held, writer);
         }
         true
+    }
+
+    /// False where it does not fit to what stands.
+    fn show_first(&mut self, text: &str, writer: &mut LogWriter) -> bool {
+        self.first_shown = Some(self.begun.elapsed());
+        writer.text(text)
     }
 
     /// A step that is not text. `Some` is the end.
@@ -222,7 +238,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             if finish != Finish::ContentFilter {
                 return Ended::Failed(Failure::of(Fault::Empty));
             }
-            fits = writer.text(if held.trim().is_empty() { REFUSAL } else { &held });
+            fits = self.show_first(if held.trim().is_empty() { REFUSAL } else { &held }, writer);
         }
         if fits && writer.whole() { Ended::Whole(finish) } else { misfit() }
     }

@@ -12,8 +12,6 @@ use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord};
 #[derive(Default)]
 pub struct Rooms {
     map: Mutex<HashMap<ConversationId, Weak<Room>>>,
-    /// True once running turns are to end as interrupted.
-    down: watch::Sender<bool>,
 }
 
 /// One conversation's running and just ended turns.
@@ -77,17 +75,6 @@ impl Rooms {
         self.lock().len()
     }
 
-    /// Ends every running turn as interrupted, also those that are in no room: the service goes down.
-    pub fn interrupt_all(&self) {
-        self.down.send_replace(true);
-    }
-
-    /// Waits for [`Rooms::interrupt_all`].
-    pub async fn interrupted(&self) {
-        // The sender is part of self, so it cannot be gone.
-        drop(self.down.subscribe().wait_for(|down| *down).await);
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Weak<Room>>> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,6 +126,11 @@ impl Room {
     pub fn seen(&self, turn: TurnId) {
         let mut inner = self.lock();
         inner.last = inner.last.max(Some(turn));
+    }
+
+    /// The turn that runs.
+    pub fn running(&self) -> Option<Arc<TurnLog>> {
+        self.lock().logs.iter().find(|log| !log.ended()).cloned()
     }
 
     /// All logs not yet dropped, oldest first.

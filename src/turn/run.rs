@@ -15,55 +15,35 @@ use super::log::LogWriter;
 use super::progress::{End, Progress};
 use super::prompt;
 use super::seam::Start;
-use crate::chat::{Ask, Class, Failure, Fault, Outcome};
+use crate::chat::{Ask, Class, Failure, Fault, Finish, Outcome};
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
 use crate::settings::MidStream;
 
-/// How long an ended turn's log stays for those who come back.
-const LOG_STAYS: Duration = Duration::from_secs(5);
-
 /// No attempt is begun with less time left than this.
 const TOO_LATE: Duration = Duration::from_millis(500);
 
-/// A turn to be answered.
-pub struct Job {
-    /// Its log's writer.
-    pub writer: LogWriter,
-    /// Where it is kept.
-    pub keeping: Keeping,
-    /// How it is to be answered.
-    pub wishes: Wishes,
-}
-
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
-pub async fn run(desk: Arc<Desk>, job: Job) {
-    let Job { mut writer, keeping, wishes } = job;
+pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
     let log = Arc::clone(writer.log());
     let mut progress = Progress::begin();
-    let mut turn = Turn { desk: &desk, writer: &mut writer, wishes: &wishes, progress: &mut progress };
-    let answered = AssertUnwindSafe(turn.answer(&keeping)).catch_unwind();
+    let mut turn = Turn { desk, writer: &mut writer, wishes: &wishes, progress: &mut progress };
+    let answered = AssertUnwindSafe(turn.answer(keeping)).catch_unwind();
     let ((), answered) = tokio::select! {
-        both = async { tokio::join!(keeping.confirm(&desk, &log), answered) } => both,
-        () = keeping.checkpoints(&desk, &log) => ((), Ok(End::Torn)),
+        both = async { tokio::join!(keeping.confirm(desk, &log), answered) } => both,
+        never = keeping.checkpoints(desk, &log) => match never {},
     };
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");
-        Turn { desk: &desk, writer: &mut writer, wishes: &wishes, progress: &mut progress }.descend()
+        Turn { desk, writer: &mut writer, wishes: &wishes, progress: &mut progress }.descend()
     });
     let record = writer.ending(|record| progress.close(record, end));
-    keeping.end(&desk, &record).await;
+    keeping.end(desk, &record).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
     desk.counts.count(&record);
     writer.done(record);
-    if let Keeping::In(room) = keeping {
-        actix::spawn(async move {
-            tokio::time::sleep(LOG_STAYS).await;
-            room.drop_log(log.turn());
-        });
-    }
 }
 
 /// A turn under way.
@@ -80,7 +60,7 @@ impl Turn<'_> {
         let deadline = self.progress.begun + desk.manners.turn_limit;
         let mut ask = keeping.ask(desk, &log).await;
         let mut failed: Vec<Failed> = Vec::new();
-        let (mut waited, mut shortened) = (false, false);
+        let (mut waited, mut halved) = (false, None);
         loop {
             if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
                 return self.descend();
@@ -91,7 +71,7 @@ impl Turn<'_> {
                 first: wishes.first.clone(),
                 only_first: wishes.only_first,
                 waited,
-                shortened,
+                before_halving: halved.unwrap_or_default(),
             };
             let route = tokio::select! {
                 biased;
@@ -109,13 +89,14 @@ impl Turn<'_> {
                     continue;
                 }
                 Route::Nobody { .. } => {
-                    let too_long = failed.last().is_some_and(|one| one.failure.fault == Fault::TooLong);
-                    if too_long && wishes.pass_on {
-                        return End::Torn;
+                    let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
+                    if wishes.pass_on {
+                        // The caller's messages are used as they are.
+                        return if failed.last().is_some_and(too_long) { End::Torn } else { self.descend() };
                     }
-                    match prompt::halved(&ask).filter(|_| too_long && !shortened) {
+                    match prompt::halved(&ask).filter(|_| halved.is_none() && failed.iter().any(too_long)) {
                         Some(half) => {
-                            (ask, shortened) = (half, true);
+                            (ask, halved) = (half, Some(failed.len()));
                             continue;
                         }
                         None => return self.descend(),
@@ -139,13 +120,14 @@ impl Turn<'_> {
         }
     }
 
-    /// How an attempt begins where text stands: as the mode says, but anew once a continuation did not fit and text can be voided.
+    /// How an attempt begins where text stands: as the mode says, but anew once a continuation did not fit.
     fn start(&self, lease: &Lease, failed: &[Failed]) -> Start {
         let misfit = failed.iter().any(|one| one.failure.fault == Fault::Diverged && !one.started);
         let prefill = lease.backend.prefill.load(Ordering::Relaxed);
         match self.wishes.mid_stream {
             MidStream::Continue if prefill => Start::GoesOn,
-            MidStream::Continue if !misfit || self.wishes.rigid => Start::Repeats,
+            // What cannot be taken back can only be gone on with.
+            MidStream::Continue if self.wishes.rigid || !misfit => Start::Repeats,
             MidStream::Continue | MidStream::Restart => Start::Anew,
         }
     }
@@ -177,9 +159,8 @@ impl Turn<'_> {
         let heard = |after| lease.permit.first_token(after);
         let cancelled = log.cancelled(self.wishes.patience);
         let report = attempt::drive(&*backend.upstream, &asked, limits, self.writer, cancelled, heard).await;
-        if self.progress.first_text.is_none() && report.started {
-            self.progress.first_text = report.first_token.map(|after| before + after);
-        }
+        let first_shown = report.first_shown.map(|after| before + after);
+        self.progress.first_text = self.progress.first_text.or(first_shown);
         let (outcome, result) = match &report.ended {
             Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
             Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
@@ -195,12 +176,14 @@ impl Turn<'_> {
     fn failed(&mut self, lease: &Lease, report: &Report, failure: &Failure, gone_on: bool) -> Failed {
         let (backend, log) = (&lease.backend, self.writer.log());
         tracing::warn!(turn = %log.turn(), attempt = lease.attempt, provider = %backend.name,
-            status = failure.status, failure = %failure, started = report.started, "attempt failed");
+            status = failure.status, failure = failure.for_logs(), started = report.started, "attempt failed");
         let mut failure = failure.clone();
         let mut started = report.started;
         if gone_on && failure.fault == Fault::BadRequest {
-            // It does not go on from a started answer: it is asked again without, and not so again.
-            backend.prefill.store(false, Ordering::Relaxed);
+            // It may not go on from a started answer: it is asked again without, and where it says so, not so again.
+            if prompt::refuses_prefill(&failure.detail) {
+                backend.prefill.store(false, Ordering::Relaxed);
+            }
             failure.fault = Fault::Diverged;
         } else if failure.fault == Fault::Diverged {
             // Where text can be voided, who did not fit may answer anew.
@@ -222,13 +205,15 @@ impl Turn<'_> {
         }
         let ladder = Arc::clone(&self.desk.ladder.borrow());
         let answer = ladder.answer(&self.writer.log().record().question);
-        self.writer.replace(answer.source.name(), &answer.text);
+        self.writer.replace(answer.source, &answer.text);
         End::Degraded { source: answer.source, age_s: answer.age_s }
     }
 }
 
 fn settle(lease: Lease, report: &Report) {
     match &report.ended {
+        // A refusal is no failure, and no proof of health either.
+        Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => drop(lease.permit),
         Ended::Whole(_) => lease.permit.settle(Verdict::Whole),
         Ended::Failed(failure) => {
             let (fault, retry_after) = (failure.fault, failure.retry_after);
@@ -236,6 +221,5 @@ fn settle(lease: Lease, report: &Report) {
             let started = report.first_token.is_some();
             lease.permit.settle(Verdict::Failed { fault, started, retry_after });
         }
-        Ended::Cancelled(_) => drop(lease.permit),
     }
 }

@@ -66,8 +66,8 @@ enum Place {
     Anchoring(String),
     /// It was given what stands, to go on from there, and has said this up to now, with which what stands begins: perhaps an echo.
     Echoing(String),
-    /// It goes on from what stands, and has said nothing yet but white space that stands already.
-    Joining,
+    /// It goes on from what stands, and has said this white space so far.
+    Joining(String),
 }
 
 impl Seam {
@@ -90,7 +90,11 @@ impl Seam {
     pub fn push(&mut self, text: &str) -> Show {
         match &mut self.place {
             Place::AtEnd => self.append(text),
-            Place::Joining => self.join(text),
+            Place::Joining(said) => {
+                said.push_str(text);
+                let said = std::mem::take(said);
+                self.join(said)
+            }
             Place::Echoing(said) => {
                 said.push_str(text);
                 let said = std::mem::take(said);
@@ -164,7 +168,7 @@ impl Seam {
 
     fn anchor(&mut self, said: String, whole: bool) -> Show {
         match anchor::cut(&self.shown, &said) {
-            Cut::At(at) => self.join(said.get(at..).unwrap_or_default()),
+            Cut::At(at) => self.join(said.get(at..).unwrap_or_default().to_owned()),
             Cut::TooShort if !whole => {
                 self.place = Place::Anchoring(said);
                 Show::Nothing
@@ -185,18 +189,18 @@ impl Seam {
             self.place = Place::Echoing(said);
             return Show::Nothing;
         }
-        let more = said.strip_prefix(given).filter(|_| certain).unwrap_or(&said);
-        self.join(more)
+        let more = said.strip_prefix(given).filter(|_| certain).map(str::to_owned);
+        self.join(more.unwrap_or(said))
     }
 
-    /// It goes on with this, without the white space that stands already.
-    fn join(&mut self, text: &str) -> Show {
-        let more = anchor::joined(&self.shown, text);
-        let show = self.append(more);
-        if more.is_empty() {
-            self.place = Place::Joining;
+    /// Goes on from what stands, once it is known how much white space the continuation begins with.
+    fn join(&mut self, said: String) -> Show {
+        if said.trim_start().is_empty() {
+            self.place = Place::Joining(said);
+            return Show::Nothing;
         }
-        show
+        let more = anchor::joined(&self.shown, &said).to_owned();
+        self.append(&more)
     }
 
     /// Appends what fits; from now on the present attempt's text is what stands.

@@ -4,7 +4,6 @@
 //! Frames are encoded once, and are not shown before the question is on disk ([`LogWriter::confirm`]).
 
 mod follower;
-mod speakers;
 mod writer;
 
 use std::collections::VecDeque;
@@ -13,16 +12,15 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use follower::Follower;
-pub use speakers::Speaker;
 pub use writer::LogWriter;
 
 use super::seam::{Owner, Seam, Show};
 use crate::chat::{
     After, ClientMsgId, Failure, Feedback, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
 };
-use speakers::Speakers;
 
 /// How many encoded frames a log keeps for followers that are a little behind.
 const KEPT_FRAMES: usize = 256;
@@ -36,21 +34,29 @@ pub enum Cancel {
     Interrupted,
 }
 
-/// A part of a turn's text, by one speaker.
+/// A part of a turn's text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextPart {
     /// The text.
     pub text: String,
-    /// Who says it; without text, who is asked.
-    pub speaker: Speaker,
+    /// The attempt that speaks.
+    pub attempt: u32,
+    /// Its provider; none for what no provider says.
+    pub provider: Option<Arc<str>>,
+    /// Its model.
+    pub model: Option<Arc<str>>,
+    /// What kind of answer it is.
+    pub source: Source,
     /// Whether nothing follows.
     pub ended: bool,
 }
 
 /// What followers do to a turn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Control {
     followers: usize,
+    /// Since when there are none; while there are some it means nothing.
+    alone_since: Instant,
     cancel: Option<Cancel>,
 }
 
@@ -70,7 +76,6 @@ struct Inner {
     /// The turn as it would be stored now, but for its text and drafts, which the seam has.
     record: TurnRecord,
     seam: Seam,
-    speakers: Speakers,
     seq: u64,
     frames: VecDeque<ByteString>,
     held: bool,
@@ -80,6 +85,17 @@ struct Inner {
     torn: Option<Outcome>,
     last_failure: Option<After>,
     failure: Option<Failure>,
+    /// Who said what of an unframed log's text, in order.
+    speakers: Vec<Speaker>,
+}
+
+/// Who says the text from a byte on.
+struct Speaker {
+    from: usize,
+    attempt: u32,
+    provider: Option<Arc<str>>,
+    model: Option<Arc<str>>,
+    source: Source,
 }
 
 impl TurnLog {
@@ -113,17 +129,22 @@ impl TurnLog {
         self.lock().failure.clone()
     }
 
-    /// The text that stands, from byte `at` on as far as one speaker goes, and whether nothing follows it: for who reads text instead of frames.
-    /// Nothing before the log is confirmed.
+    /// The text that stands, from byte `at` on and as far as one attempt said it, whose it is, and whether the turn has ended: for who reads text instead of frames. Nothing before the
+    /// log is confirmed.
     pub fn text_after(&self, at: usize) -> TextPart {
         let inner = self.lock();
         let shown = if inner.held { "" } else { inner.seam.shown() };
-        let said = inner.speakers.at(at).filter(|_| at < shown.len());
-        let end = said.and_then(|(_, end)| end).unwrap_or(shown.len());
+        let next =
+            inner.speakers.iter().position(|speaker| speaker.from > at).unwrap_or(inner.speakers.len());
+        let end = inner.speakers.get(next).map_or(shown.len(), |speaker| speaker.from);
+        let speaker = next.checked_sub(1).and_then(|place| inner.speakers.get(place));
         TextPart {
             text: shown.get(at..end).unwrap_or_default().to_owned(),
-            speaker: said.map_or_else(|| inner.asked(), |(speaker, _)| speaker.clone()),
-            ended: !inner.held && inner.record.state != TurnState::Running && end == shown.len(),
+            attempt: speaker.map_or(0, |speaker| speaker.attempt),
+            provider: speaker.and_then(|speaker| speaker.provider.clone()),
+            model: speaker.and_then(|speaker| speaker.model.clone()),
+            source: speaker.map_or(Source::Ai, |speaker| speaker.source),
+            ended: !inner.held && inner.record.state != TurnState::Running,
         }
     }
 
@@ -177,7 +198,8 @@ impl TurnLog {
         });
     }
 
-    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`.
+    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`, however much of that
+    /// had passed before the call.
     pub async fn cancelled(&self, patience: Duration) -> Cancel {
         let mut control = self.control.subscribe();
         loop {
@@ -189,7 +211,7 @@ impl TurnLog {
                 if now.followers > 0 {
                     std::future::pending::<()>().await;
                 }
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(patience.saturating_sub(now.alone_since.elapsed())).await;
             };
             tokio::select! {
                 () = alone => return Cancel::Interrupted,
@@ -238,17 +260,28 @@ impl Inner {
         self.frames.push_back(encode(&frame));
     }
 
+    /// Notes who says the text from a byte on; of interest to readers of text alone.
+    fn spoken(&mut self, attempt: u32, from: usize) {
+        if self.framed || self.speakers.last().is_some_and(|last| last.attempt == attempt) {
+            return;
+        }
+        let (provider, model) = (self.record.provider.clone(), self.record.model.clone());
+        let source = self.record.source.unwrap_or(Source::Ai);
+        self.speakers.push(Speaker { from, attempt, provider, model, source });
+    }
+
     fn show(&mut self, show: Show, before: Option<Owner>) {
         let owner = self.seam.owner().cloned();
         let attempt = owner.as_ref().map_or(0, |owner| owner.attempt);
         let text = match show {
             Show::Nothing | Show::Misfit => return,
             Show::More(text) => {
-                self.speakers.take_over(self.seam.shown().len() - text.len(), self.speaker());
+                self.spoken(attempt, self.seam.shown().len() - text.len());
                 text
             }
             Show::Anew(text) => {
-                self.speakers.take_over(0, self.speaker());
+                self.speakers.clear();
+                self.spoken(attempt, 0);
                 let reason = self.torn.or(self.last_failure.as_ref().map(|after| after.reason));
                 let from = before.map_or_else(|| "".into(), |before| before.provider);
                 let to = owner.filter(|owner| owner.attempt > 0).map(|owner| owner.provider);
@@ -260,24 +293,6 @@ impl Inner {
         if !text.is_empty() {
             self.append(|turn, seq| Frame::Token { turn, seq, attempt, text });
         }
-    }
-
-    /// Whose text stands last.
-    fn speaker(&self) -> Speaker {
-        match self.seam.owner() {
-            Some(Owner { attempt: 0, provider: kind }) => {
-                let source = Source::of(kind).unwrap_or(Source::Fallback);
-                Speaker { attempt: 0, provider: None, model: None, source }
-            }
-            _ => self.asked(),
-        }
-    }
-
-    /// Who is asked now.
-    fn asked(&self) -> Speaker {
-        let TurnRecord { attempts, provider, model, .. } = &self.record;
-        let (provider, model) = (provider.clone(), model.clone());
-        Speaker { attempt: *attempts, provider, model, source: Source::Ai }
     }
 
     /// The last frame; nothing is appended after it.
@@ -302,12 +317,11 @@ impl Inner {
 
     fn snapshot(&self, seq: u64) -> Frame {
         let record = &self.record;
-        let owner = self.seam.owner().filter(|_| !self.seam.shown().is_empty());
         Frame::Snapshot {
             turn: record.turn,
             seq,
-            attempt: owner.map_or(record.attempts, |owner| owner.attempt),
-            provider: owner.map_or(record.provider.clone(), |owner| Some(owner.provider.clone())),
+            attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
+            provider: record.provider.clone(),
             model: record.model.clone(),
             text: self.seam.shown().to_owned(),
             drafts: self.seam.drafts().to_vec(),

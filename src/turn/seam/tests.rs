@@ -118,19 +118,24 @@ fn a_prefilled_attempt_just_goes_on() {
 }
 
 #[test]
-fn white_space_at_the_seam_is_neither_lost_nor_doubled() {
-    for (start, pieces) in [
-        (Start::Repeats, &["The sky", " is blue"][..]),
-        (Start::Repeats, &["The sky", " ", "is blue"]),
-        (Start::Repeats, &["The sky ", "is blue"]),
-        (Start::GoesOn, &["is blue"]),
-        (Start::GoesOn, &[" ", "", "is blue"]),
+fn a_continuation_is_the_same_however_it_is_cut() {
+    for (shown, said, whole) in [
+        ("def f():\n", "\n    return 1", "def f():\n    return 1"),
+        ("one ", " two", "one two"),
+        ("one", " two", "one two"),
     ] {
-        let mut seam = continued("The sky ", start);
-        for piece in pieces {
-            let _ = seam.push(piece);
+        for start in [Start::GoesOn, Start::Repeats] {
+            let said =
+                if start == Start::Repeats { format!("{}{said}", shown.trim_end()) } else { said.to_owned() };
+            for size in 1..=said.len() {
+                let mut seam = continued(shown, start);
+                for piece in said.as_bytes().chunks(size) {
+                    assert_ne!(seam.push(std::str::from_utf8(piece).unwrap()), Show::Misfit);
+                }
+                assert_eq!(seam.whole(), Show::Nothing);
+                assert_eq!(seam.shown(), whole, "{start:?} in pieces of {size}");
+            }
         }
-        assert_eq!((seam.whole(), seam.shown()), (Show::Nothing, "The sky is blue"), "{pieces:?}");
     }
 }
 

@@ -41,13 +41,15 @@ impl Shape {
 
     /// A chunk with more text; the first one also names the speaker's role.
     pub fn text(&self, part: &TextPart, first: bool) -> Value {
-        let TextPart { text, speaker, .. } = part;
         let about =
-            json!({ "provider": speaker.provider, "attempt": speaker.attempt, "source": speaker.source });
-        let delta =
-            if first { json!({ "role": "assistant", "content": text }) } else { json!({ "content": text }) };
+            json!({ "provider": part.provider, "attempt": part.attempt, "source": part.source.name() });
+        let delta = if first {
+            json!({ "role": "assistant", "content": part.text })
+        } else {
+            json!({ "content": part.text })
+        };
         self.chunk(
-            speaker.model.as_deref(),
+            part.model.as_deref(),
             json!([{ "index": 0, "delta": delta, "finish_reason": null }]),
             &about,
         )

@@ -42,16 +42,6 @@ impl Problem {
         Self::new(400, None, message)
     }
 
-    /// A body of more bytes than are read.
-    pub fn too_big(most: usize) -> Self {
-        Self::new(413, Some("request_too_large"), format!("the body is larger than {most} bytes"))
-    }
-
-    /// A body that takes longer than it may.
-    pub fn too_slow(seconds: u64) -> Self {
-        Self::new(408, None, format!("the body did not come within {seconds} s"))
-    }
-
     /// A model that is none of ours.
     pub fn unknown_model() -> Self {
         let message =

@@ -1,7 +1,6 @@
 //! `/v1`: the service as an OpenAI-compatible API, on the same turns as the chat. Nothing of it is stored.
 
 mod answer;
-mod body;
 mod errors;
 mod request;
 mod stream;
@@ -14,6 +13,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::State;
+use super::body;
 use super::gate::{self, Shut};
 use crate::chat::{Finish, Source, TurnRecord};
 use crate::settings::MidStream;
@@ -57,7 +57,11 @@ async fn asked(
     state: &State,
 ) -> Result<(Arc<TurnLog>, Request), Problem> {
     let_in(http, state)?;
-    let request = request::read(&body::read(body).await?)?;
+    let body = body::read(body).await.map_err(|unread| {
+        let (status, message) = unread.told();
+        Problem::new(status, None, message)
+    })?;
+    let request = request::read(&body)?;
     let wishes = wishes(http, state, &request)?;
     match state.lobby.desk.open_unkept(request.ask.clone(), wishes) {
         Ok(log) => Ok((log, request)),
@@ -180,16 +184,16 @@ async fn streamed(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> HttpRe
     // After the limit the head goes out without knowing; the chunks are the authority.
     drop(tokio::time::timeout(HEAD_LIMIT, first).await);
     let (part, record) = (log.text_after(0), log.record());
-    let provider = part.speaker.provider.as_deref();
     if let Some(problem) = failed(&log, &record).filter(|_| part.text.is_empty()) {
-        return told(problem.answer(), &record, provider, None);
+        return told(problem.answer(), &record, record.provider.as_deref(), None);
     }
     let answer = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream; charset=utf-8"))
         .insert_header((CACHE_CONTROL, "no-cache"))
         .insert_header((ACCEL.clone(), "no"))
         .streaming(Chunks::new(log, follower, shape).stream());
-    told(answer, &record, provider, Some(part.speaker.source))
+    let provider = if part.text.is_empty() { &record.provider } else { &part.provider };
+    told(answer, &record, provider.as_deref(), Some(part.source))
 }
 
 /// The problem of a turn that ended without an answer.
