@@ -4,6 +4,9 @@ mod answer;
 mod errors;
 mod request;
 mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::float_cmp)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

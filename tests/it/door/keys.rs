@@ -76,6 +76,16 @@ async fn only_a_whole_key_opens() {
     // Not UTF-8; Latin 1; longer than any key.
     wrong.extend([b"Bearer \xff\xfe\x80".to_vec(), b"Bearer oth\xe9r".to_vec(), b"\xc3\x28".to_vec()]);
     wrong.push([b"Bearer ".as_slice(), &[b'k'; 10_000]].concat());
+    // And whatever a header may hold.
+    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
+    wrong.extend((1..=200).map(|length| {
+        let byte = |_| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Printable, or beyond ASCII.
+            [b' ' + (chance >> 58) as u8, 0x80 | (chance >> 57) as u8][(chance >> 40) as usize % 2]
+        };
+        [b"Bearer ".to_vec(), (0..length).map(byte).collect()].concat()
+    }));
     for value in wrong {
         assert_eq!(status(&app, &value).await, 401, "{}", String::from_utf8_lossy(&value));
     }
