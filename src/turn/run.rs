@@ -109,7 +109,12 @@ impl Turn<'_> {
             settle(lease, &report);
             match result {
                 Ok(end) => return end,
-                Err(one) if wishes.pass_on && one.failure.fault.class() == Class::Caller => return End::Torn,
+                // In mid-answer it is our own doing: the caller's request was taken before.
+                Err(one)
+                    if wishes.pass_on && one.failure.fault.class() == Class::Caller && !self.binding() =>
+                {
+                    return End::Torn;
+                }
                 Err(one) => failed.push(one),
             }
         }
@@ -192,10 +197,14 @@ impl Turn<'_> {
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
     }
 
+    /// Whether text stands that cannot be taken back.
+    fn binding(&self) -> bool {
+        self.wishes.rigid && !self.writer.shown().is_empty()
+    }
+
     /// Nobody is left: the best of what needs no provider.
     fn descend(&mut self) -> End {
-        let torn = self.wishes.rigid && !self.writer.shown().is_empty();
-        if torn || !self.wishes.degraded {
+        if self.binding() || !self.wishes.degraded {
             return End::Torn;
         }
         let ladder = Arc::clone(&self.desk.ladder.borrow());
