@@ -75,9 +75,7 @@ impl Visit {
         };
         let (client_msg_id, turn, durable) = (log.client_msg_id(), log.turn(), log.durable().await);
         self.say(&ServerFrame::Accepted { client_msg_id, turn, duplicate, durable }).await?;
-        let mut followed = self.following.iter().chain(&self.queue);
-        let known = self.delivered.contains(&turn) || followed.any(|follower| follower.log().turn() == turn);
-        if duplicate && log.ended() && !known {
+        if duplicate && log.ended() && !self.knows(turn) {
             self.queue.push_back(log.resume(0));
         }
         Ok(Ok(()))
