@@ -201,14 +201,14 @@ async fn one_window_stops_what_another_one_asked() {
 
 #[tokio::test]
 async fn too_many_messages_are_held_back_and_each_is_sent_once() {
-    let site = Site::configured("[limits]\nmessages_per_minute = 30\n").await;
+    let site = Site::configured("[limits]\nmessages_per_minute = 6\n").await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     for provider in ["aurora", "borealis", "cascade"] {
         // Answers come at once then.
         site.fault(provider, "unauthorized").await;
     }
-    let asked: Vec<_> = (1..=33).map(|number| format!("What costs number {number}?")).collect();
+    let asked: Vec<_> = (1..=7).map(|number| format!("What costs number {number}?")).collect();
     for question in &asked {
         tab.ask(question).await;
     }
@@ -216,7 +216,7 @@ async fn too_many_messages_are_held_back_and_each_is_sent_once() {
         "document.querySelector('[data-role=\"log\"]').innerText.includes('Too many messages at once')",
     )
     .await;
-    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 33").await;
+    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 7").await;
     let history = site.history(&tab.conversation().await).await;
     let questions: Vec<_> = history.iter().map(|turn| turn["question"].as_str().unwrap()).collect();
     assert_eq!(questions, asked);
