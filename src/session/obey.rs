@@ -64,8 +64,8 @@ impl Visit {
             Ok(Accepted::Known(log)) => (log, true),
             Ok(Accepted::Stored(record)) => {
                 let (client_msg_id, turn) = (&record.client_msg_id, record.turn);
-                self.say(&ServerFrame::Accepted { client_msg_id, turn, duplicate: true, durable: true })
-                    .await?;
+                let durable = self.lobby.desk.store.lasting();
+                self.say(&ServerFrame::Accepted { client_msg_id, turn, duplicate: true, durable }).await?;
                 if !self.delivered.contains(&turn) {
                     self.replay(*record, 0).await?;
                 }

@@ -109,7 +109,12 @@ impl Turn<'_> {
             settle(lease, &report);
             match result {
                 Ok(end) => return end,
-                Err(one) if wishes.pass_on && one.failure.fault.class() == Class::Caller => return End::Torn,
+                // In mid-answer it is our own doing: the caller's request was taken before.
+                Err(one)
+                    if wishes.pass_on && one.failure.fault.class() == Class::Caller && !self.binding() =>
+                {
+                    return End::Torn;
+                }
                 Err(one) => failed.push(one),
             }
         }
@@ -137,18 +142,22 @@ impl Turn<'_> {
     ) -> (Report, Result<End, Failed>) {
         let backend = &lease.backend;
         let log = Arc::clone(self.writer.log());
-        let shown = if start == Start::Anew { String::new() } else { self.writer.shown() };
+        let shown = self.writer.shown();
+        let start = if shown.is_empty() { Start::Anew } else { start };
         let asked = match start {
-            Start::GoesOn if !shown.is_empty() => prompt::gone_on(ask, &shown),
-            Start::Repeats if !shown.is_empty() => prompt::repeated(ask, &shown),
-            _ => ask.clone(),
+            Start::GoesOn => prompt::gone_on(ask, &shown),
+            Start::Repeats => prompt::repeated(ask, &shown),
+            Start::Anew => ask.clone(),
         };
+        let goes_on = start != Start::Anew;
         self.writer.attempt(lease.attempt, Arc::clone(&backend.name), Arc::clone(&backend.model), start);
         let limits = Limits {
             first_token: backend.patience.first_token(lease.attempt),
             stall: backend.patience.stall,
             attempt: backend.patience.attempt.min(deadline.saturating_duration_since(Instant::now())),
-            min_chars: self.desk.manners.min_chars,
+            // Of what stands there is enough.
+            min_chars: if goes_on { 1 } else { self.desk.manners.min_chars },
+            goes_on,
         };
         let before = self.progress.begun.elapsed();
         let heard = |after| lease.permit.first_token(after);
@@ -188,10 +197,14 @@ impl Turn<'_> {
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
     }
 
+    /// Whether text stands that cannot be taken back.
+    fn binding(&self) -> bool {
+        self.wishes.rigid && !self.writer.shown().is_empty()
+    }
+
     /// Nobody is left: the best of what needs no provider.
     fn descend(&mut self) -> End {
-        let torn = self.wishes.rigid && !self.writer.shown().is_empty();
-        if torn || !self.wishes.degraded {
+        if self.binding() || !self.wishes.degraded {
             return End::Torn;
         }
         let ladder = Arc::clone(&self.desk.ladder.borrow());
