@@ -204,3 +204,6 @@ impl Handler<Crash> for RouterActor {
         panic!("crashed on command");
     }
 }
+
+#[cfg(test)]
+mod tests;

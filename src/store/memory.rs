@@ -137,10 +137,6 @@ fn done<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, StoreError>
 }
 
 impl Store for MemoryStore {
-    fn durable(&self) -> bool {
-        false
-    }
-
     fn conversation(
         &self,
         id: ConversationId,
@@ -226,6 +222,10 @@ impl Store for MemoryStore {
             None => drop(kept.breakers.remove(&provider)),
         }
         done(())
+    }
+
+    fn lasting(&self) -> bool {
+        false
     }
 }
 

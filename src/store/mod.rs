@@ -64,11 +64,6 @@ pub struct BreakerRecord {
 ///
 /// A turn, a message or a breaker that does not read (of a later version, damaged) is passed over as if it were not there.
 pub trait Store: Send + Sync {
-    /// Whether what it takes outlives the process.
-    fn durable(&self) -> bool {
-        true
-    }
-
     /// The conversation's record, if it was ever written.
     ///
     /// # Errors
@@ -130,6 +125,11 @@ pub trait Store: Send + Sync {
         provider: String,
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Whether what it acknowledges outlives the process.
+    fn lasting(&self) -> bool {
+        true
+    }
 
     /// What is wrong with the store just now, in a sentence for the public status; none while it works. Cheap enough to ask every second.
     fn problem(&self) -> Option<&'static str> {

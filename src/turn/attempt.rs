@@ -23,6 +23,8 @@ pub struct Limits {
     pub attempt: Duration,
     /// Fewer characters than this (white space at the ends apart) are no answer. At least 1.
     pub min_chars: usize,
+    /// Whether it goes on from text that stands.
+    pub goes_on: bool,
 }
 
 /// How an attempt ended.
@@ -59,7 +61,7 @@ pub struct Report {
 const JOINED_BYTES: usize = 16 * 1024;
 
 /// What is shown where a provider's filter refuses without a word.
-const REFUSAL: &str = "The provider's content filter refused to answer this message.";
+pub(super) const REFUSAL: &str = "The provider's content filter refused to answer this message.";
 
 /// Makes one attempt and writes its text to the log. `first_token` hears, once, how long the first token took.
 ///
@@ -237,6 +239,10 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         if let Some(held) = self.held.take() {
             if finish != Finish::ContentFilter {
                 return Ended::Failed(Failure::of(Fault::Empty));
+            }
+            if self.limits.goes_on && held.trim().is_empty() {
+                // The answer ends where it was refused; words of ours are no part of it.
+                return Ended::Whole(finish);
             }
             fits = self.show_first(if held.trim().is_empty() { REFUSAL } else { &held }, writer);
         }

@@ -10,3 +10,10 @@ pub mod prompt;
 pub mod rooms;
 pub mod run;
 pub mod seam;
+
+#[cfg(test)]
+pub mod reader;
+#[cfg(test)]
+pub mod stage;
+#[cfg(test)]
+mod tests;

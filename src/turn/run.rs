@@ -142,18 +142,22 @@ impl Turn<'_> {
     ) -> (Report, Result<End, Failed>) {
         let backend = &lease.backend;
         let log = Arc::clone(self.writer.log());
-        let shown = if start == Start::Anew { String::new() } else { self.writer.shown() };
+        let shown = self.writer.shown();
+        let start = if shown.is_empty() { Start::Anew } else { start };
         let asked = match start {
-            Start::GoesOn if !shown.is_empty() => prompt::gone_on(ask, &shown),
-            Start::Repeats if !shown.is_empty() => prompt::repeated(ask, &shown),
-            _ => ask.clone(),
+            Start::GoesOn => prompt::gone_on(ask, &shown),
+            Start::Repeats => prompt::repeated(ask, &shown),
+            Start::Anew => ask.clone(),
         };
+        let goes_on = start != Start::Anew;
         self.writer.attempt(lease.attempt, Arc::clone(&backend.name), Arc::clone(&backend.model), start);
         let limits = Limits {
             first_token: backend.patience.first_token(lease.attempt),
             stall: backend.patience.stall,
             attempt: backend.patience.attempt.min(deadline.saturating_duration_since(Instant::now())),
-            min_chars: self.desk.manners.min_chars,
+            // Of what stands there is enough.
+            min_chars: if goes_on { 1 } else { self.desk.manners.min_chars },
+            goes_on,
         };
         let before = self.progress.begun.elapsed();
         let heard = |after| lease.permit.first_token(after);
