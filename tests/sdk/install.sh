@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Installs the official OpenAI clients for Python and JavaScript, each at one version, below the build folder, and prints where.
-# Does nothing where they are there already. Needs python3 with venv, node 18 or later, npm, and the machine's own package indexes.
+# install.sh FOLDER: installs the official OpenAI clients for Python and JavaScript, each at one version, and prints the folder.
+# Does nothing where they are there already. Needs python3 with venv, node, npm, and the package indexes that the machine is set up with.
 set -euo pipefail
-cd "$(dirname "$0")"
 
 javascript='openai@6.49.0'
 
 fail() { printf 'tests/sdk/install.sh: %s\n' "$*" >&2; exit 1; }
 
-to="${1:-../../target/sdk}"
-mkdir -p "$to"
-to="$(cd "$to" && pwd)"
+[ $# -eq 1 ] || fail 'say into which folder'
+mkdir -p "$1"
+to="$(cd "$1" && pwd)"
+cd "$(dirname "$0")"
 
 # Two test runs at once install once.
 exec 9>"$to/lock"
