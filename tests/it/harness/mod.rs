@@ -21,7 +21,7 @@ pub use completion::{Completion, question, streaming};
 pub use cut::CutProxy;
 pub use http::{Answer, Request};
 pub use page::{Page, Shown};
-pub use provider::{Counts, ScriptedProvider};
+pub use provider::ScriptedProvider;
 pub use script::{
     Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, refusal, say, spoken, word, words,
 };
