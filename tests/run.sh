@@ -36,6 +36,9 @@ missing=()
 has cc || missing+=(gcc libc6-dev)
 has chromium || has google-chrome || missing+=(chromium)
 has chromedriver || missing+=(chromium-driver)
+# For the official OpenAI clients, which the tests of the API call.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+has npm || missing+=(npm)
 if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
 
 unchecked=()
@@ -65,6 +68,9 @@ if [ -d tests/js ]; then
   say "node --test ${scripts[*]}"
   node --test "${scripts[@]}"
 fi
+
+say 'tests/sdk/install.sh'
+tests/sdk/install.sh "${CARGO_TARGET_DIR:-$PWD/target}/sdk"
 
 for what in "${unchecked[@]}"; do say "NOT CHECKED: $what"; done
 say 'cargo test'
