@@ -73,5 +73,7 @@ say 'tests/sdk/install.sh'
 tests/sdk/install.sh "${CARGO_TARGET_DIR:-$PWD/target}/sdk"
 
 for what in "${unchecked[@]}"; do say "NOT CHECKED: $what"; done
+# Each wait in the tests has its limit; the one here is for what nobody thought of, so that a run ends and says which test it was in.
 say 'cargo test'
-exec cargo test --locked --no-fail-fast
+cargo test --locked --no-run
+exec timeout --verbose --kill-after=20 2400 cargo test --locked --no-fail-fast
