@@ -11,7 +11,7 @@ pub mod time;
 pub mod turn;
 
 pub use ask::{Ask, Message, Role, Usage};
-pub use fault::{Class, Failure, Fault, Outcome, Weight};
+pub use fault::{Class, Failure, Fault, Outcome, Weight, is_code};
 pub use frame::{After, Done, Draft, Frame, Tried};
 pub use ids::{ClientMsgId, ConversationId, TurnId};
 pub use status::{Mode, ProviderState, ProviderView, StatusView};

@@ -131,10 +131,10 @@ impl Answer {
                 self.progress.text(text(part, "/text"), out);
             }
         }
-        self.finish(text(event, "/candidates/0/finishReason"))?;
+        self.finish(text(event, "/candidates/0/finishReason"), out)?;
         // The question itself was blocked.
         if !matches!(text(event, "/promptFeedback/blockReason"), "" | "BLOCK_REASON_UNSPECIFIED") {
-            self.progress.finish(Finish::ContentFilter);
+            self.progress.finish(Finish::ContentFilter, out);
         }
         if let Some(usage) = event.get("usageMetadata").filter(|usage| usage.is_object()) {
             let counted = |place| count(usage, place).unwrap_or_default();
@@ -148,9 +148,9 @@ impl Answer {
         Ok(())
     }
 
-    fn finish(&mut self, reason: &str) -> Result<(), Failure> {
+    fn finish(&mut self, reason: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
         let failed = |fault| Err(Failure::with(fault, &format!("finish reason {reason}")));
-        self.progress.finish(match reason {
+        let finish = match reason {
             "" | "FINISH_REASON_UNSPECIFIED" => return Ok(()),
             "STOP" => Finish::Stop,
             "MAX_TOKENS" | "CONTINUATION" => Finish::Length,
@@ -165,7 +165,8 @@ impl Answer {
             | "MISSING_THOUGHT_SIGNATURE"
             | "OTHER" => return failed(Fault::ServerError),
             other => unknown(other),
-        });
+        };
+        self.progress.finish(finish, out);
         Ok(())
     }
 }

@@ -109,11 +109,12 @@ impl Answer {
         }
         if line.get("done").and_then(Value::as_bool) == Some(true) {
             // "load" and "unload" generate nothing: such an answer is empty.
-            self.progress.finish(match text(line, "/done_reason") {
+            let finish = match text(line, "/done_reason") {
                 "" | "stop" | "load" | "unload" => Finish::Stop,
                 "length" => Finish::Length,
                 other => unknown(other),
-            });
+            };
+            self.progress.finish(finish, out);
             self.progress.end();
             let input = count(line, "/prompt_eval_count");
             let output = count(line, "/eval_count");

@@ -203,16 +203,16 @@ impl Answer {
         }
         match text(choice, "/finish_reason") {
             // A whole JSON answer needs no proof but that it could be parsed.
-            "" if whole.is_some() => self.progress.finish(Finish::Stop),
+            "" if whole.is_some() => self.progress.finish(Finish::Stop, out),
             "" => {}
-            "stop" | "tool_calls" | "function_call" => self.progress.finish(Finish::Stop),
-            "length" => self.progress.finish(Finish::Length),
-            "content_filter" => self.progress.finish(Finish::ContentFilter),
+            "stop" | "tool_calls" | "function_call" => self.progress.finish(Finish::Stop, out),
+            "length" => self.progress.finish(Finish::Length, out),
+            "content_filter" => self.progress.finish(Finish::ContentFilter, out),
             "error" => {
                 let detail = "the answer finished with an error";
                 return Err(Failure::with(Fault::ServerError, detail));
             }
-            other => self.progress.finish(unknown(other)),
+            other => self.progress.finish(unknown(other), out),
         }
         Ok(())
     }
