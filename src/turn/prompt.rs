@@ -150,6 +150,24 @@ mod tests {
     }
 
     #[test]
+    fn refusals_of_a_started_answer_are_known_by_their_words() {
+        for words in [
+            "This model does not support assistant message prefill. The conversation must end with a user message.",
+            "Requests ending with a model turn are not supported",
+            "Cannot set `add_generation_prompt` to True when the last message is from the assistant",
+            "Unrecognized request argument supplied: continue_final_message",
+            "messages.3.prefix: Extra inputs are not permitted",
+            "Assistant response prefill is incompatible with enable_thinking.",
+        ] {
+            assert!(refuses_prefill(words), "{words}");
+        }
+        for words in ["max_tokens is too large: 64", "prompt is too long", "Invalid value at 'contents'", ""]
+        {
+            assert!(!refuses_prefill(words), "{words}");
+        }
+    }
+
+    #[test]
     fn the_oldest_go_first() {
         let history: Vec<_> = (1..=5).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
         let few = Shape { history_turns: 3, ..SHAPE };

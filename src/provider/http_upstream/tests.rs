@@ -3,6 +3,7 @@
 mod endings;
 mod plain;
 mod scripted;
+mod spoken;
 
 use std::sync::atomic::AtomicBool;
 
