@@ -69,7 +69,7 @@ pub fn start(
             dialect: provider.dialect.name(),
             context_tokens: tokens(provider),
             patience: patience(provider),
-            same_provider: provider.retry.same_provider,
+            retry: provider.retry.clone(),
             prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             prices: provider.prices.as_ref().map(|prices| (prices.input, prices.output)),
             upstream,

@@ -23,7 +23,6 @@ use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
-use crate::router::backoff::Backoff;
 use crate::session::limits::Rates;
 use crate::session::lobby::{House, Lobby};
 use crate::settings::{DegradationSettings, Settings};
@@ -266,14 +265,11 @@ fn start_router(
     clock: Clock,
     supervisor: &mut Supervisor,
 ) -> Whereabouts<RouterActor> {
-    let retry = &settings.retry;
     let seed = Seed {
         backends,
         rules: crate::router::actor::Rules {
             max_attempts: settings.routing.max_attempts,
-            max_retry_after: retry.call.max_retry_after,
-            backoff: Backoff { base: retry.call.base, max: retry.call.max },
-            budget: retry.budget,
+            budget: settings.retry.budget,
         },
         clock,
         chance: chance::fraction,

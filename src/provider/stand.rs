@@ -12,6 +12,7 @@ use super::breaker::Rules;
 use super::paused::settled;
 use super::permit::Permit;
 use super::scripted::{Script, Scripted};
+use crate::settings::CallRetry;
 use crate::store::{MemoryStore, Store};
 use crate::supervised::{ChildDown, Crash, Guard};
 
@@ -26,8 +27,8 @@ pub struct Plan {
     pub patience: Patience,
     /// How long its recovery probe may take.
     pub probe_limit: Duration,
-    /// Retries on it in a turn.
-    pub same_provider: u32,
+    /// How it is tried again in a turn.
+    pub retry: CallRetry,
     /// The room of its context.
     pub context_tokens: u32,
     /// Whether it goes on from a started answer.
@@ -53,7 +54,7 @@ impl Plan {
                 attempt: seconds(90),
             },
             probe_limit: seconds(5),
-            same_provider: 1,
+            retry: CallRetry::default(),
             context_tokens: 0,
             prefill: false,
             max_concurrent: 64,
@@ -95,7 +96,7 @@ impl Stand {
             dialect: "openai",
             context_tokens: plan.context_tokens,
             patience: plan.patience,
-            same_provider: plan.same_provider,
+            retry: plan.retry,
             prices: Some((1.0, 2.0)),
             prefill: plan.prefill.into(),
             upstream: upstream.clone(),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::chat::Load;
+
 /// What the order depends on, one a provider, in order of preference.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -20,13 +22,16 @@ pub struct Wish {
     pub only_first: bool,
     /// Only who has more room than each of these, as far as theirs is known, or unknown room.
     pub more_room_than: Vec<Arc<str>>,
+    /// Only who has room for this, or unknown room.
+    pub load: Load,
 }
 
 /// The places, in `candidates`, of those to ask, best first: by priority, without those in `tried`.
 pub fn order(candidates: &[Candidate], wish: &Wish, tried: &[Arc<str>]) -> Vec<usize> {
     let outgrown = candidates.iter().filter(|one| wish.more_room_than.contains(&one.name));
     let room = outgrown.map(|one| one.context_tokens).max().unwrap_or_default();
-    let fits = |one: &Candidate| one.context_tokens == 0 || one.context_tokens > room;
+    let roomier = |one: &Candidate| one.context_tokens == 0 || one.context_tokens > room;
+    let fits = |one: &Candidate| roomier(one) && wish.load.fits(one.context_tokens);
     let is_first = |one: &Candidate| wish.first.as_ref() == Some(&one.name);
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.retain(|place| {
@@ -64,6 +69,16 @@ mod tests {
         assert_eq!(ordered(&wish, &[]), "c");
         assert_eq!(ordered(&wish, &["c"]), "");
         wish.first = Some("unknown".into());
+        assert_eq!(ordered(&wish, &[]), "");
+    }
+
+    #[test]
+    fn who_has_too_little_room_is_passed_over() {
+        let loaded = |prompt| Wish { load: Load { prompt, answer: 20 }, ..Wish::default() };
+        for (prompt, order) in [(30, "abcd"), (31, "abd"), (80, "abd"), (81, "bd"), (180, "bd"), (181, "b")] {
+            assert_eq!(ordered(&loaded(prompt), &[]), order, "{prompt}");
+        }
+        let wish = Wish { first: Some("c".into()), only_first: true, ..loaded(31) };
         assert_eq!(ordered(&wish, &[]), "");
     }
 

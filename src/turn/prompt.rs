@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::anchor::{ANCHOR_CHARS, anchor};
-use crate::chat::{Ask, Finish, Message, Role, Source, TurnRecord, TurnState};
+use crate::chat::{Ask, Finish, Load, Message, Role, Source, TurnRecord, TurnState};
 
 /// The history and the question as an [`Ask`]: the turns that an AI answered (a late answer stands for the degraded one), oldest first, at
 /// most `history_turns` of them. Turns that were retried, refused, interrupted or stayed degraded are left out.
@@ -78,14 +78,41 @@ fn left(ask: &Ask, shown: &str) -> u32 {
     ask.max_tokens.saturating_sub(used).max(LEAST_TOKENS)
 }
 
-/// The same question with the older half of its history left out; `None` where there is no history to halve.
-pub fn halved(ask: &Ask) -> Option<Ask> {
-    let pairs = ask.messages.len().checked_sub(1)? / 2;
-    if pairs == 0 {
-        return None;
+/// Whether there is history that could be left out.
+pub fn has_history(ask: &Ask) -> bool {
+    ask.messages.len() > 2
+}
+
+/// What of an [`Ask`] goes to one provider.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// The last messages that always stay: the question, and what was begun of its answer.
+    pub kept: usize,
+    /// The room of the provider's context in tokens; 0: unknown.
+    pub room: u32,
+    /// Of the turns that fit only the newer half: it counts otherwise than we do, and found them too long.
+    pub half: bool,
+}
+
+/// The same question as far as it can be made to fit: without the oldest turns, and with an answer no longer than the rest of the room. The
+/// system prompt always stays.
+pub fn fitted(ask: Ask, cut: Cut) -> Ask {
+    let all = ask.messages.len();
+    let kept = cut.kept.min(all);
+    let mut turns = (all - kept) / 2;
+    while turns > 0 && !Load::of_last(&ask, kept + 2 * turns).fits(cut.room) {
+        turns -= 1;
     }
-    let messages = ask.messages.get(pairs.div_ceil(2) * 2..)?.into();
-    Some(Ask { messages, ..ask.clone() })
+    if cut.half {
+        turns /= 2;
+    }
+    let left = kept + 2 * turns;
+    let max_tokens = Load::of_last(&ask, left).answer_in(cut.room);
+    let messages = match ask.messages.get(all - left..) {
+        Some(last) if left < all => last.into(),
+        _ => Arc::clone(&ask.messages),
+    };
+    Ask { messages, max_tokens, ..ask }
 }
 
 fn answer_of(record: &TurnRecord) -> Option<&str> {
@@ -115,6 +142,10 @@ mod tests {
         record.source = Some(source);
         record.finish = Some(finish);
         record
+    }
+
+    fn to(kept: usize, room: u32) -> Cut {
+        Cut { kept, room, half: false }
     }
 
     fn said(ask: &Ask) -> String {
@@ -168,14 +199,50 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_goes_turn_by_turn() {
+        let history: Vec<_> = (1..=4).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
+        // 6 tokens of system prompt, 5 of each message, 9 of the answer.
+        let whole = ask("system p".into(), &history, "now", SHAPE);
+        for (room, left) in [
+            (0, "q1 a1 q2 a2 q3 a3 q4 a4 now"),
+            (60, "q1 a1 q2 a2 q3 a3 q4 a4 now"),
+            (59, "q2 a2 q3 a3 q4 a4 now"),
+            (50, "q2 a2 q3 a3 q4 a4 now"),
+            (49, "q3 a3 q4 a4 now"),
+            (30, "q4 a4 now"),
+            (29, "now"),
+            (1, "now"),
+        ] {
+            let fitted = fitted(whole.clone(), to(1, room));
+            assert_eq!((said(&fitted).as_str(), &*fitted.system), (left, "system p"), "{room}");
+            assert_eq!(fitted.messages.first().unwrap().role, Role::User);
+        }
+        // Half of what fits goes to who found that too long.
+        let half = |room| said(&fitted(whole.clone(), Cut { half: true, ..to(1, room) }));
+        assert_eq!([half(0), half(49), half(30)], ["q3 a3 q4 a4 now", "q4 a4 now", "now"]);
+        // What was begun stays with its question, and what the caller sent stays whole.
+        assert_eq!(said(&fitted(gone_on(&whole, "Well,"), to(2, 1))), "now Well,");
+        assert!(said(&fitted(repeated(&whole, "Well,"), to(3, 1))).starts_with("now Well, Your previous"));
+        assert_eq!(said(&fitted(whole.clone(), to(9, 1))), said(&whole));
+    }
+
+    #[test]
+    fn the_answer_gets_what_room_is_left() {
+        let long = ask("".into(), &[], "now", Shape { max_tokens: 1000, ..SHAPE });
+        for (room, tokens) in [(0, 1000), (1005, 1000), (1004, 999), (100, 95), (8, 4)] {
+            assert_eq!(fitted(long.clone(), to(1, room)).max_tokens, tokens, "{room}");
+        }
+    }
+
+    #[test]
     fn the_oldest_go_first() {
         let history: Vec<_> = (1..=5).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
         let few = Shape { history_turns: 3, ..SHAPE };
         let ask = ask("".into(), &history, "now", few);
         assert_eq!(said(&ask), "q3 a3 q4 a4 q5 a5 now");
-        let half = halved(&ask).unwrap();
-        assert_eq!(said(&half), "q5 a5 now");
-        assert_eq!(said(&halved(&half).unwrap()), "now");
-        assert!(halved(&halved(&half).unwrap()).is_none());
+        let half = |ask: Ask| fitted(ask, Cut { kept: 1, room: 0, half: true });
+        assert_eq!(said(&half(ask.clone())), "q5 a5 now");
+        assert_eq!(said(&half(half(ask.clone()))), "now");
+        assert!(has_history(&ask) && !has_history(&half(half(ask))));
     }
 }

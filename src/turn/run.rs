@@ -13,9 +13,10 @@ use super::desk::{Desk, Wishes};
 use super::keep::Keeping;
 use super::log::LogWriter;
 use super::progress::{End, Progress};
-use super::prompt;
+use super::prompt::{self, Cut};
 use super::seam::Start;
-use crate::chat::{Ask, Class, Failure, Fault, Finish, Outcome};
+use crate::chat::{Ask, Class, Failure, Fault, Finish, Load, Outcome};
+use crate::provider::backend::Backend;
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
@@ -58,7 +59,9 @@ impl Turn<'_> {
     async fn answer(&mut self, keeping: &Keeping) -> End {
         let (desk, wishes, log) = (self.desk, self.wishes, Arc::clone(self.writer.log()));
         let deadline = self.progress.begun + desk.manners.turn_limit;
-        let mut ask = keeping.ask(desk, &log).await;
+        let ask = keeping.ask(desk, &log).await;
+        // Of a conversation the question is enough; a caller's messages are used as they are.
+        let load = if wishes.pass_on { Load::of(&ask) } else { Load::of_last(&ask, 1) };
         let mut failed: Vec<Failed> = Vec::new();
         let (mut waited, mut halved) = (false, None);
         loop {
@@ -72,6 +75,7 @@ impl Turn<'_> {
                 only_first: wishes.only_first,
                 waited,
                 before_halving: halved.unwrap_or_default(),
+                load,
             };
             let route = tokio::select! {
                 biased;
@@ -91,21 +95,19 @@ impl Turn<'_> {
                 Route::Nobody { .. } => {
                     let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
                     if wishes.pass_on {
-                        // The caller's messages are used as they are.
-                        return if failed.last().is_some_and(too_long) { End::Torn } else { self.descend() };
+                        let refused = failed.last().map_or_else(|| self.outgrown(load), too_long);
+                        return if refused { End::Torn } else { self.descend() };
                     }
-                    match prompt::halved(&ask).filter(|_| halved.is_none() && failed.iter().any(too_long)) {
-                        Some(half) => {
-                            (ask, halved) = (half, Some(failed.len()));
-                            continue;
-                        }
-                        None => return self.descend(),
+                    if halved.is_some() || !prompt::has_history(&ask) || !failed.iter().any(too_long) {
+                        return self.descend();
                     }
+                    halved = Some(failed.len());
+                    continue;
                 }
             };
             waited = false;
             let start = self.start(&lease, &failed);
-            let (report, result) = self.attempt(&lease, &ask, start, deadline).await;
+            let (report, result) = self.attempt(&lease, &ask, halved.is_some(), start, deadline).await;
             settle(lease, &report);
             match result {
                 Ok(end) => return end,
@@ -137,6 +139,7 @@ impl Turn<'_> {
         &mut self,
         lease: &Lease,
         ask: &Ask,
+        half: bool,
         start: Start,
         deadline: Instant,
     ) -> (Report, Result<End, Failed>) {
@@ -149,6 +152,7 @@ impl Turn<'_> {
             Start::Repeats => prompt::repeated(ask, &shown),
             Start::Anew => ask.clone(),
         };
+        let asked = self.fitted(asked, ask, backend, half);
         let goes_on = start != Start::Anew;
         self.writer.attempt(lease.attempt, Arc::clone(&backend.name), Arc::clone(&backend.model), start);
         let limits = Limits {
@@ -195,6 +199,27 @@ impl Turn<'_> {
         }
         self.writer.failed(Arc::clone(&backend.name), failure.clone());
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
+    }
+
+    /// What is asked of this provider: the question and what was begun always, of the history what fits; a caller's messages all.
+    fn fitted(&self, asked: Ask, ask: &Ask, backend: &Backend, half: bool) -> Ask {
+        let begun = asked.messages.len().saturating_sub(ask.messages.len());
+        let kept = if self.wishes.pass_on { asked.messages.len() } else { begun + 1 };
+        prompt::fitted(asked, Cut { kept, room: backend.context_tokens, half })
+    }
+
+    /// Whether nobody who may be asked has room for this. Then that is how the turn failed.
+    fn outgrown(&mut self, load: Load) -> bool {
+        let (wishes, desk) = (self.wishes, self.desk);
+        let may = |one: &&Arc<Backend>| !wishes.only_first || wishes.first.as_ref() == Some(&one.name);
+        let mut asked = desk.backends.iter().filter(may).peekable();
+        let Some(first) = asked.peek().map(|one| Arc::clone(&one.name)) else { return false };
+        let too_long = asked.all(|one| !load.fits(one.context_tokens));
+        if too_long {
+            let detail = "the messages are longer than any provider has room for";
+            self.writer.failed(first, Failure::with(Fault::TooLong, detail));
+        }
+        too_long
     }
 
     /// Whether text stands that cannot be taken back.

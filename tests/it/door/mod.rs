@@ -8,6 +8,7 @@ mod keys;
 mod leaving;
 mod plain;
 mod prefill;
+mod room;
 mod routing;
 mod sdk;
 mod torn;
