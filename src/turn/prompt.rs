@@ -44,24 +44,40 @@ const LEAST_TOKENS: u32 = 64;
 
 /// The same question with `shown` as the beginning of the answer, for a provider that goes on from it (prefill).
 pub fn gone_on(ask: &Ask, shown: &str) -> Ask {
-    // No provider takes a beginning that ends in white space.
-    let begun = Message { role: Role::Assistant, text: shown.trim_end().into() };
-    let messages = ask.messages.iter().cloned().chain([begun]).collect();
+    let messages = begun(ask, shown).collect();
     Ask { messages, goes_on: true, max_tokens: left(ask, shown), ..ask.clone() }
 }
 
 /// The same question with `shown` as a cut-off answer, and the instruction to repeat its end and to go on: for a provider without prefill. The
 /// system prompt stays as it is.
 pub fn repeated(ask: &Ask, shown: &str) -> Ask {
-    let begun = Message { role: Role::Assistant, text: shown.trim_end().into() };
     let instruction = format!(
         "Your previous answer was cut off. Repeat its last {ANCHOR_CHARS} characters exactly as they are, then go on from there \
          to its end. No greeting, no apology, no comment, and do not begin again. Its last {ANCHOR_CHARS} characters are:\n{}",
         anchor(shown)
     );
     let told = Message { role: Role::User, text: instruction.into() };
-    let messages = ask.messages.iter().cloned().chain([begun, told]).collect();
+    let messages = begun(ask, shown).chain([told]).collect();
     Ask { messages, max_tokens: left(ask, shown), ..ask.clone() }
+}
+
+/// The messages with `shown` as the last, the model's own. Where a caller's end with a started answer, it is one with what goes on from it.
+fn begun(ask: &Ask, shown: &str) -> impl Iterator<Item = Message> {
+    let (last, before) =
+        ask.messages.split_last().map_or((None, &[][..]), |(last, before)| (Some(last), before));
+    let (started, last) = match last {
+        Some(last) if last.role == Role::Assistant => (&*last.text, None),
+        other => ("", other),
+    };
+    // No provider takes a beginning that ends in white space.
+    let text = format!("{started}{}", shown.trim_end()).into();
+    before.iter().chain(last).cloned().chain([Message { role: Role::Assistant, text }])
+}
+
+/// The same question for a provider that goes on from a started answer, where a caller's messages end with one.
+pub fn taken_up(ask: &Ask) -> Ask {
+    let begun = ask.messages.last().is_some_and(|last| last.role == Role::Assistant);
+    Ask { goes_on: begun, ..ask.clone() }
 }
 
 /// Whether a provider's complaint is about a started answer rather than about anything else in the request.
@@ -232,6 +248,19 @@ mod tests {
         for (room, tokens) in [(0, 1000), (1005, 1000), (1004, 999), (100, 95), (8, 4)] {
             assert_eq!(fitted(long.clone(), to(1, room)).max_tokens, tokens, "{room}");
         }
+    }
+
+    #[test]
+    fn a_callers_started_answer_is_taken_up_and_is_one_with_what_follows() {
+        let plain = ask("".into(), &[], "now", SHAPE);
+        let begun = Message { role: Role::Assistant, text: "Well, ".into() };
+        let started = Ask { messages: [plain.messages[0].clone(), begun].into(), ..plain.clone() };
+        assert!(taken_up(&started).goes_on && !taken_up(&plain).goes_on);
+        assert_eq!(said(&gone_on(&started, "yes ")), "now Well, yes");
+        assert_eq!(gone_on(&started, "yes ").messages.len(), 2);
+        assert!(said(&repeated(&started, "yes")).starts_with("now Well, yes Your previous answer"));
+        assert_eq!(repeated(&started, "yes").messages.len(), 3);
+        assert_eq!(gone_on(&plain, "yes").messages.len(), 2);
     }
 
     #[test]

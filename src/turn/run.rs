@@ -150,6 +150,7 @@ impl Turn<'_> {
         let asked = match start {
             Start::GoesOn => prompt::gone_on(ask, &shown),
             Start::Repeats => prompt::repeated(ask, &shown),
+            Start::Anew if backend.prefill.load(Ordering::Relaxed) => prompt::taken_up(ask),
             Start::Anew => ask.clone(),
         };
         let asked = self.fitted(asked, ask, backend, half);
@@ -173,7 +174,9 @@ impl Turn<'_> {
             Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
             Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
             Ended::Failed(failure) => {
-                let failed = self.failed(lease, &report, failure, asked.goes_on);
+                // A caller's own started answer may be refused, and so may the rest of the request, which is the caller's too.
+                let prefilled = asked.goes_on && (goes_on || prompt::refuses_prefill(&failure.detail));
+                let failed = self.failed(lease, &report, failure, prefilled);
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
         };

@@ -12,7 +12,7 @@ use super::complaint::Complaint;
 use super::learned::Learned;
 use super::model::Model;
 use super::progress::{Progress, count, objects, text, unknown};
-use super::said::{Said, conversation, json, system};
+use super::said::{Order, Said, conversation, json, system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
 /// The version that gateways and old servers know too.
@@ -76,7 +76,7 @@ impl Dialect for Anthropic {
             model: &self.model.model,
             max_tokens: ask.max_tokens,
             system: system(ask),
-            messages: conversation(ask).collect(),
+            messages: conversation(ask, Order::Strict),
             stream: true,
             stop_sequences: &ask.stop,
             temperature: self.model.temperature(ask).filter(|_| takes_temperature),

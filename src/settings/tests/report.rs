@@ -8,7 +8,7 @@ fn a_file_is_reported_with_its_providers_in_order() {
     let loaded = load(
         "[server]\nadmin_token = \"canary\"\n[[providers]]\nname = \"main\"\ndialect = \"openai\"\nmodel = \"gpt-4o-mini\"\n\
          prices = { input = 1, output = 1 }\nheaders = { x-key = \"canary\" }\n\
-         [[providers]]\nname = \"local-one\"\ndialect = \"ollama\"\nmodel = \"llama3.2\"\n",
+         [[providers]]\nname = \"local-one\"\ndialect = \"ollama\"\nmodel = \"llama3.2\"\ncontext_tokens = 8192\n",
     )
     .unwrap();
     assert_eq!(

@@ -69,6 +69,9 @@ fn what_is_odd_is_told() {
     ] {
         assert_eq!(warnings(&format!("{PROVIDER}{text}")), expected, "{text}");
     }
+    let ollama = "[[providers]]\nname = \"a\"\ndialect = \"ollama\"\nmodel = \"m\"\n";
+    assert_eq!(warnings(ollama), ["1: providers[0].context_tokens"], "the server cuts in silence");
+    assert_eq!(warnings(&format!("{ollama}context_tokens = 8192")), [""; 0]);
     let elsewhere =
         "[[providers]]\nname = \"a\"\ndialect = \"gemini\"\nmodel = \"m\"\nbase_url = \"http://gateway:1\"";
     assert_eq!(warnings(elsewhere), ["1: providers[0].api_key"]);

@@ -6,6 +6,7 @@ mod continuing;
 mod degraded;
 mod keys;
 mod leaving;
+mod orders;
 mod plain;
 mod prefill;
 mod room;

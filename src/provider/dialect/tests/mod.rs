@@ -10,6 +10,7 @@ mod learning;
 mod ollama;
 mod openai;
 mod openai_errors;
+mod orders;
 mod properties;
 
 use std::collections::BTreeSet;
