@@ -25,7 +25,7 @@ use crate::settings::Problem;
 use crate::settings::Settings;
 use crate::simulator::Simulator;
 
-use connection::Connections;
+pub use connection::Connections;
 
 /// Connections beyond the WebSockets' limit: for other requests, and for who is told that there are too many.
 const SPARE_CONNECTIONS: usize = 1024;
@@ -87,6 +87,11 @@ impl State {
             started: Instant::now(),
             created,
         }
+    }
+
+    /// The WebSockets that are open.
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
     }
 }
 
