@@ -8,17 +8,19 @@ use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use super::backoff::Backoff;
 use super::budget::Budget;
 use super::plan::{self, Failed, Next};
-use super::rank::{self, Candidate, Wish};
+use super::rank::{self, Candidate, Order, Wish};
+use crate::chat::Class;
 use crate::provider::actor::{Admit, Refusal};
 use crate::provider::backend::{Backend, Clock};
 use crate::provider::permit::Permit;
+use crate::settings::Strategy;
 use crate::supervised::{Crash, Guard};
 
 /// How long an answer of another actor is waited for; then its provider counts as busy.
 pub const ACTOR_LIMIT: Duration = Duration::from_millis(50);
 
 /// Picks who is asked next, knowing how the turn's attempts so far failed.
-#[derive(Debug, Message)]
+#[derive(Clone, Debug, Message)]
 #[rtype(result = "Route")]
 pub struct Pick {
     /// The attempts so far, in order; none for a new turn.
@@ -31,6 +33,12 @@ pub struct Pick {
     pub waited: bool,
     /// What a longer context failed for was cut since: those providers may be asked again.
     pub shortened: bool,
+    /// Who served the conversation last.
+    pub served_by: Option<Arc<str>>,
+    /// Attempts that were given up because another was faster: they failed nobody, and were made all the same.
+    pub given_up: u32,
+    /// This provider is being asked and says nothing yet: another one beside it, where the retry budget agrees.
+    pub hedge: Option<Arc<str>>,
 }
 
 /// Where a turn goes.
@@ -59,13 +67,15 @@ pub struct Lease {
 /// The measures of the router.
 #[derive(Clone, Debug)]
 pub struct Rules {
+    /// Who is asked first.
+    pub strategy: Strategy,
     /// Of the plan; the retries on one provider are the provider's own.
     pub max_attempts: u32,
     /// The longest `Retry-After` that is waited for.
     pub max_retry_after: Duration,
     /// The waits before retries.
     pub backoff: Backoff,
-    /// Retries a turn, over all turns.
+    /// Retries and hedges a turn, over all turns.
     pub budget: f64,
 }
 
@@ -85,21 +95,30 @@ pub struct Seed {
 /// Owns the order of providers and the retry budget.
 pub struct RouterActor {
     seed: Seed,
-    candidates: Vec<Candidate>,
     budget: Budget,
+    /// Whose turn it is under `round_robin`, as a place in the backends.
+    turn_of: usize,
     _guard: Guard,
+}
+
+/// A backend as the order sees it, by its last published vitals.
+pub fn candidate(backend: &Backend) -> Candidate {
+    let vitals = backend.vitals.borrow();
+    Candidate {
+        name: Arc::clone(&backend.name),
+        context_tokens: backend.context_tokens,
+        weight: backend.weight,
+        prices: backend.prices,
+        first_token_ms: vitals.first_token.map(|latency| latency.p50),
+        asked: vitals.in_flight > 0,
+    }
 }
 
 impl RouterActor {
     /// A new actor, with a fresh retry budget.
     pub fn new(seed: Seed, guard: Guard) -> Self {
-        let candidate = |backend: &Arc<Backend>| Candidate {
-            name: Arc::clone(&backend.name),
-            context_tokens: backend.context_tokens,
-        };
-        let candidates = seed.backends.iter().map(candidate).collect();
         let budget = Budget::new(seed.rules.budget);
-        Self { seed, candidates, budget, _guard: guard }
+        Self { seed, budget, turn_of: 0, _guard: guard }
     }
 
     /// Whether the same provider is asked once more, and after what wait.
@@ -117,18 +136,23 @@ impl RouterActor {
         let tried: Vec<_> = pick.failed.iter().map(|one| Arc::clone(&one.provider)).collect();
         let last = pick.failed.last().map(|one| &one.provider);
         let backend = |name: &Arc<str>| self.seed.backends.iter().find(|one| one.name == *name).cloned();
-        let mut wish = Wish { first: pick.first.clone(), only_first: pick.only_first, more_room_than: None };
+        let mut wish = Wish {
+            first: pick.first.clone(),
+            only_first: pick.only_first,
+            more_room_than: None,
+            served_by: pick.served_by.clone(),
+        };
         if pick.waited {
             // The others stand behind it: its breaker may have opened during the wait.
-            let others = self.ordered(&wish, &tried);
+            let others = self.ordered(&wish, &tried, last);
             return Ok(last.and_then(backend).into_iter().chain(others).collect());
         }
-        let untried = rank::order(&self.candidates, &wish, &tried).len();
         let rules = plan::Rules {
-            max_attempts: self.seed.rules.max_attempts,
+            max_attempts: self.seed.rules.max_attempts.saturating_sub(pick.given_up),
             same_provider: last.and_then(backend).map_or(0, |backend| backend.same_provider),
             max_retry_after: self.seed.rules.max_retry_after,
         };
+        let untried = self.ordered(&wish, &tried, last).len();
         match plan::next(&pick.failed, untried, rules) {
             Next::Nobody => return Err(nobody),
             Next::Again(wait) => {
@@ -140,12 +164,50 @@ impl RouterActor {
             Next::Other { more_room_than } => wish.more_room_than = more_room_than,
         }
         let tried = if pick.shortened { &[][..] } else { &tried };
-        Ok(self.ordered(&wish, tried))
+        let order = self.ordered(&wish, tried, last);
+        if pick.failed.is_empty() && pick.first.is_none() {
+            self.pass_on(&order);
+        }
+        Ok(order)
     }
 
-    fn ordered(&self, wish: &Wish, tried: &[Arc<str>]) -> Vec<Arc<Backend>> {
-        let order = rank::order(&self.candidates, wish, tried);
+    /// Those to ask beside the one that is silent; nobody where no attempt is left, or the retry budget is spent.
+    fn beside(&mut self, silent: &Arc<str>, pick: &Pick) -> Vec<Arc<Backend>> {
+        let made = pick.failed.len() + pick.given_up as usize + 1;
+        if pick.only_first || made >= self.seed.rules.max_attempts as usize {
+            return Vec::new();
+        }
+        let mut tried: Vec<_> = pick.failed.iter().map(|one| Arc::clone(&one.provider)).collect();
+        tried.push(Arc::clone(silent));
+        let last = pick.failed.last().filter(|last| last.failure.fault.class() == Class::MoreRoom);
+        let more_room_than = last.filter(|_| !pick.shortened).map(|last| Arc::clone(&last.provider));
+        let wish = Wish { more_room_than, ..Wish::default() };
+        let order = self.ordered(&wish, &tried, Some(silent));
+        if order.is_empty() || !self.budget.withdraw(self.seed.clock.now()) {
+            return Vec::new();
+        }
+        order
+    }
+
+    /// The backends in the strategy's order. `after` is whom the turn asked last.
+    fn ordered(&self, wish: &Wish, tried: &[Arc<str>], after: Option<&Arc<str>>) -> Vec<Arc<Backend>> {
+        let candidates: Vec<_> = self.seed.backends.iter().map(|one| candidate(one)).collect();
+        let after = after.and_then(|name| candidates.iter().position(|one| one.name == *name));
+        let by = Order {
+            strategy: self.seed.rules.strategy,
+            chance: (self.seed.chance)(),
+            turn_of: after.map_or(self.turn_of, |place| place + 1),
+        };
+        let order = rank::order(&candidates, by, wish, tried);
         order.into_iter().filter_map(|place| self.seed.backends.get(place).cloned()).collect()
+    }
+
+    /// The next turn is the next one's: after the first that can be asked, so that who comes behind one that is down gets no double share.
+    fn pass_on(&mut self, order: &[Arc<Backend>]) {
+        let now = self.seed.clock.wall();
+        let asked = order.iter().find(|one| one.vitals.borrow().can_be_asked(now)).or(order.first());
+        let place = asked.and_then(|asked| self.seed.backends.iter().position(|one| Arc::ptr_eq(one, asked)));
+        self.turn_of = place.map_or(self.turn_of, |place| place + 1);
     }
 }
 
@@ -181,10 +243,15 @@ impl Handler<Pick> for RouterActor {
     type Result = ResponseFuture<Route>;
 
     fn handle(&mut self, pick: Pick, _: &mut Self::Context) -> Self::Result {
-        if pick.failed.is_empty() {
+        let failed = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX);
+        let attempt = failed.saturating_add(pick.given_up).saturating_add(1);
+        if let Some(silent) = &pick.hedge {
+            let beside = self.beside(silent, &pick);
+            return Box::pin(admit(beside, attempt.saturating_add(1), self.seed.clock));
+        }
+        if attempt == 1 {
             self.budget.deposit(self.seed.clock.now());
         }
-        let attempt = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX).saturating_add(1);
         match self.decide(&pick) {
             Ok(backends) => Box::pin(admit(backends, attempt, self.seed.clock)),
             Err(route) => Box::pin(std::future::ready(route)),

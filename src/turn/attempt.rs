@@ -7,9 +7,11 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
+use super::call::Call;
 use super::log::{Cancel, LogWriter};
-use crate::chat::{Ask, Failure, Fault, Finish, Usage};
-use crate::provider::upstream::{Step, Steps, Upstream};
+use super::quality;
+use crate::chat::{Failure, Fault, Finish, Usage};
+use crate::provider::upstream::{Step, Steps};
 
 /// How long an attempt may take, and what counts as an answer.
 #[derive(Clone, Copy, Debug)]
@@ -40,16 +42,21 @@ pub enum Ended {
 pub struct Report {
     /// How it ended.
     pub ended: Ended,
-    /// Whether it had said any text.
-    pub started: bool,
+    /// All text that it said.
+    pub said: String,
     /// How long its first token took, thinking included; none where none came.
     pub first_token: Option<Duration>,
     /// Tokens, where the provider told.
     pub usage: Option<Usage>,
-    /// Characters of text that it said.
-    pub chars: usize,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Report {
+    /// Whether it had said any text.
+    pub fn started(&self) -> bool {
+        !self.said.is_empty()
+    }
 }
 
 /// Steps that are ready together are joined into one frame, up to this many bytes.
@@ -58,12 +65,11 @@ const JOINED_BYTES: usize = 16 * 1024;
 /// What is shown where a provider's filter refuses without a word.
 const REFUSAL: &str = "The provider's content filter refused to answer this message.";
 
-/// Makes one attempt and writes its text to the log. `first_token` hears, once, how long the first token took.
+/// Reads a call to its end and writes its text to the log. `first_token` hears, once, how long the first token took.
 ///
 /// Returning, or being dropped, closes the provider's connection.
 pub async fn drive(
-    upstream: &dyn Upstream,
-    ask: &Ask,
+    call: Call,
     limits: Limits,
     writer: &mut LogWriter,
     cancelled: impl Future<Output = Cancel>,
@@ -71,21 +77,20 @@ pub async fn drive(
 ) -> Report {
     let mut attempt = Attempt {
         limits,
-        begun: Instant::now(),
+        begun: call.begun,
         last_token: None,
         tell: Some(first_token),
         first_token: None,
         held: Some(String::new()),
-        chars: 0,
+        said: String::new(),
         usage: None,
     };
-    let ended = attempt.run(upstream.ask(ask), writer, cancelled).await;
+    let ended = attempt.run(call.steps(), writer, cancelled).await;
     Report {
-        started: attempt.chars > 0,
         first_token: attempt.first_token,
         usage: attempt.usage,
-        chars: attempt.chars,
         took: attempt.begun.elapsed(),
+        said: attempt.said,
         ended,
     }
 }
@@ -98,7 +103,7 @@ struct Attempt<F> {
     first_token: Option<Duration>,
     /// The beginning of the text, until there is enough of it to be an answer.
     held: Option<String>,
-    chars: usize,
+    said: String,
     usage: Option<Usage>,
 }
 
@@ -178,7 +183,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             return true;
         }
         self.token();
-        self.chars += text.chars().count();
+        self.said.push_str(text);
         let Some(held) = &mut self.held else {
             return writer.text(text);
         };
@@ -213,11 +218,14 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 
     fn end(&mut self, finish: Finish, writer: &mut LogWriter) -> Ended {
+        let held = self.held.take();
+        let refusal = finish == Finish::ContentFilter;
+        if !refusal && (held.is_some() || quality::is_one_token_to_the_limit(&self.said, finish)) {
+            let nothing = self.said.trim().is_empty();
+            return Ended::Failed(Failure::of(if nothing { Fault::Empty } else { Fault::Poor }));
+        }
         let mut fits = true;
-        if let Some(held) = self.held.take() {
-            if finish != Finish::ContentFilter {
-                return Ended::Failed(Failure::of(Fault::Empty));
-            }
+        if let Some(held) = held {
             fits = writer.text(if held.trim().is_empty() { REFUSAL } else { &held });
         }
         if fits && writer.whole() { Ended::Whole(finish) } else { misfit() }

@@ -9,13 +9,14 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::attempt::{self, Ended, Limits, Report};
+use super::call::Call;
 use super::desk::{Desk, Wishes};
 use super::keep::Keeping;
 use super::log::LogWriter;
 use super::progress::{End, Progress};
-use super::prompt;
 use super::seam::Start;
-use crate::chat::{Ask, Failure, Fault, Outcome};
+use super::{prompt, quality};
+use crate::chat::{Ask, Failure, Fault, Finish, Outcome};
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
@@ -67,36 +68,69 @@ pub async fn run(desk: Arc<Desk>, job: Job) {
 }
 
 /// A turn under way.
-struct Turn<'t> {
-    desk: &'t Desk,
-    writer: &'t mut LogWriter,
-    wishes: &'t Wishes,
-    progress: &'t mut Progress,
+pub(super) struct Turn<'t> {
+    pub(super) desk: &'t Desk,
+    pub(super) writer: &'t mut LogWriter,
+    pub(super) wishes: &'t Wishes,
+    pub(super) progress: &'t mut Progress,
+}
+
+/// What a turn's attempts came to so far, as the router is told it.
+#[derive(Default)]
+pub(super) struct Made {
+    /// Those that failed, in order.
+    pub(super) failed: Vec<Failed>,
+    /// How many were given up for a faster one.
+    pub(super) given_up: u32,
+    waited: bool,
+    shortened: bool,
+    served_by: Option<Arc<str>>,
+}
+
+impl Made {
+    /// The question to the router: who is next?
+    pub(super) fn pick(&self, wishes: &Wishes) -> Pick {
+        Pick {
+            failed: self.failed.as_slice().into(),
+            first: wishes.first.clone(),
+            only_first: wishes.only_first,
+            waited: self.waited,
+            shortened: self.shortened,
+            served_by: self.served_by.clone(),
+            given_up: self.given_up,
+            hedge: None,
+        }
+    }
+}
+
+/// An attempt under way.
+pub(super) struct Runner {
+    pub(super) lease: Lease,
+    pub(super) call: Call,
+    pub(super) ask: Ask,
+    pub(super) limits: Limits,
+    start: Start,
+    /// Whether it goes on from another's text, so that what it says is no answer of its own.
+    goes_on: bool,
+    /// From the question to its beginning.
+    before: Duration,
 }
 
 impl Turn<'_> {
     async fn answer(&mut self, keeping: &Keeping) -> End {
         let (desk, wishes, log) = (self.desk, self.wishes, Arc::clone(self.writer.log()));
         let deadline = self.progress.begun + desk.manners.turn_limit;
-        let mut ask = keeping.ask(desk, &log).await;
-        let mut failed: Vec<Failed> = Vec::new();
-        let (mut waited, mut shortened) = (false, false);
+        let (mut ask, served_by) = keeping.ask(desk, &log).await;
+        let mut made = Made { served_by, ..Made::default() };
         loop {
             if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
                 return self.descend();
             }
-            let tried: Arc<[Failed]> = failed.as_slice().into();
-            let pick = || Pick {
-                failed: Arc::clone(&tried),
-                first: wishes.first.clone(),
-                only_first: wishes.only_first,
-                waited,
-                shortened,
-            };
+            let pick = made.pick(wishes);
             let route = tokio::select! {
                 biased;
                 why = log.cancelled(wishes.patience) => return End::Cancelled(why),
-                route = desk.pick(pick) => route,
+                route = desk.pick(|| pick.clone()) => route,
             };
             let lease = match route {
                 Route::Go(lease) => lease,
@@ -104,30 +138,54 @@ impl Turn<'_> {
                     let until = deadline.min(Instant::now() + wait);
                     tokio::select! {
                         why = log.cancelled(wishes.patience) => return End::Cancelled(why),
-                        () = tokio::time::sleep_until(until) => waited = true,
+                        () = tokio::time::sleep_until(until) => made.waited = true,
                     }
                     continue;
                 }
                 Route::Nobody { .. } => {
-                    let too_long = failed.last().is_some_and(|one| one.failure.fault == Fault::TooLong);
-                    match prompt::halved(&ask).filter(|_| too_long && !shortened) {
+                    let too_long = made.failed.last().is_some_and(|one| one.failure.fault == Fault::TooLong);
+                    match prompt::halved(&ask).filter(|_| too_long && !made.shortened) {
                         Some(half) => {
-                            (ask, shortened) = (half, true);
+                            (ask, made.shortened) = (half, true);
                             continue;
                         }
                         None => return self.descend(),
                     }
                 }
             };
-            waited = false;
-            let start = self.start(&lease, &failed);
-            let (report, result) = self.attempt(&lease, &ask, start, deadline).await;
-            settle(lease, &report);
-            match result {
+            made.waited = false;
+            let first = self.runner(lease, &ask, &made, deadline);
+            self.open(&first);
+            let runner = match self.race(first, &ask, &mut made, deadline).await {
+                Ok(runner) => runner,
+                Err(why) => return End::Cancelled(why),
+            };
+            match self.finish(runner).await {
                 Ok(end) => return end,
-                Err(one) => failed.push(one),
+                Err(one) => made.failed.push(one),
             }
         }
+    }
+
+    /// Begins the leased attempt; nobody is shown it before it is opened.
+    pub(super) fn runner(&self, lease: Lease, ask: &Ask, made: &Made, deadline: Instant) -> Runner {
+        let start = self.start(&lease, &made.failed);
+        let shown = if start == Start::Anew { String::new() } else { self.writer.shown() };
+        let ask = match start {
+            Start::GoesOn if !shown.is_empty() => prompt::gone_on(ask, &shown),
+            Start::Repeats if !shown.is_empty() => prompt::repeated(ask, &shown),
+            _ => ask.clone(),
+        };
+        let patience = &lease.backend.patience;
+        let limits = Limits {
+            first_token: patience.first_token(lease.attempt),
+            stall: patience.stall,
+            attempt: patience.attempt.min(deadline.saturating_duration_since(Instant::now())),
+            min_chars: self.desk.manners.min_chars,
+        };
+        let (before, goes_on) = (self.progress.begun.elapsed(), !shown.is_empty());
+        let call = Call::begin(&*lease.backend.upstream, &ask);
+        Runner { lease, call, ask, limits, start, goes_on, before }
     }
 
     /// How an attempt begins where text stands: as the mode says, but anew once a continuation did not fit.
@@ -141,54 +199,53 @@ impl Turn<'_> {
         }
     }
 
-    /// Makes the leased attempt. The error is how it failed.
-    async fn attempt(
-        &mut self,
-        lease: &Lease,
-        ask: &Ask,
-        start: Start,
-        deadline: Instant,
-    ) -> (Report, Result<End, Failed>) {
-        let backend = &lease.backend;
+    /// Shows that the attempt begins; what is said from now on is its.
+    pub(super) fn open(&mut self, runner: &Runner) {
+        let Lease { backend, attempt, .. } = &runner.lease;
+        self.writer.attempt(*attempt, Arc::clone(&backend.name), Arc::clone(&backend.model), runner.start);
+    }
+
+    /// Reads the attempt to its end. The error is how it failed.
+    pub(super) async fn finish(&mut self, runner: Runner) -> Result<End, Failed> {
+        let Runner { mut lease, call, ask, limits, goes_on, before, .. } = runner;
         let log = Arc::clone(self.writer.log());
-        let shown = if start == Start::Anew { String::new() } else { self.writer.shown() };
-        let asked = match start {
-            Start::GoesOn if !shown.is_empty() => prompt::gone_on(ask, &shown),
-            Start::Repeats if !shown.is_empty() => prompt::repeated(ask, &shown),
-            _ => ask.clone(),
-        };
-        self.writer.attempt(lease.attempt, Arc::clone(&backend.name), Arc::clone(&backend.model), start);
-        let limits = Limits {
-            first_token: backend.patience.first_token(lease.attempt),
-            stall: backend.patience.stall,
-            attempt: backend.patience.attempt.min(deadline.saturating_duration_since(Instant::now())),
-            min_chars: self.desk.manners.min_chars,
-        };
-        let before = self.progress.begun.elapsed();
         let heard = |after| lease.permit.first_token(after);
         let cancelled = log.cancelled(self.wishes.patience);
-        let report = attempt::drive(&*backend.upstream, &asked, limits, self.writer, cancelled, heard).await;
-        if self.progress.first_text.is_none() && report.started {
+        let report = attempt::drive(call, limits, self.writer, cancelled, heard).await;
+        if self.progress.first_text.is_none() && report.started() {
             self.progress.first_text = report.first_token.map(|after| before + after);
         }
         let (outcome, result) = match &report.ended {
             Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
             Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
             Ended::Failed(failure) => {
-                let failed = self.failed(lease, &report, failure, asked.goes_on);
+                let failed = self.failed(&lease, &report, failure, ask.goes_on);
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
         };
-        self.progress.attempted(lease, &report, outcome, &asked);
-        (report, result)
+        self.progress.attempted(&mut lease, &report, outcome, &ask);
+        if let Some(score) = self.score(&report).filter(|_| !goes_on) {
+            lease.permit.scored(score);
+        }
+        settle(lease, &report);
+        result
+    }
+
+    /// How good the answer looks; none where there is none to look at.
+    fn score(&self, report: &Report) -> Option<f64> {
+        match &report.ended {
+            Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => None,
+            Ended::Whole(_) => Some(quality::score(&report.said, &self.desk.manners.keywords)),
+            Ended::Failed(failure) => matches!(failure.fault, Fault::Empty | Fault::Poor).then_some(0.0),
+        }
     }
 
     fn failed(&mut self, lease: &Lease, report: &Report, failure: &Failure, gone_on: bool) -> Failed {
         let (backend, log) = (&lease.backend, self.writer.log());
         tracing::warn!(turn = %log.turn(), attempt = lease.attempt, provider = %backend.name,
-            status = failure.status, failure = %failure, started = report.started, "attempt failed");
+            status = failure.status, failure = %failure, started = report.started(), "attempt failed");
         let mut failure = failure.clone();
-        let mut started = report.started;
+        let mut started = report.started();
         if gone_on && failure.fault == Fault::BadRequest {
             // It does not go on from a started answer: it is asked again without, and not so again.
             backend.prefill.store(false, Ordering::Relaxed);

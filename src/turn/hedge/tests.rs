@@ -1,0 +1,1 @@
+//! Two providers in a race.
