@@ -57,7 +57,7 @@ fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
 fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
     let Loaded { mut settings, warnings, .. } = loaded;
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        tracing::warn!(line = warning.line, key = warning.key, "{}", warning.what);
     }
     if let Some(listen) = listen {
         settings.server.listen = listen;

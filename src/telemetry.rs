@@ -3,32 +3,22 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is logged where `RUST_LOG` says nothing.
 const USUAL: &str = "info,hyper=warn,actix_server=warn";
 
-/// These write what passes over the wire, keys or paths, so they are silent whatever `RUST_LOG` says.
-const SILENT: [&str; 7] = [
-    "sled=off",
-    "actix_http=off",
-    "eventsource_client=off",
-    "reqwest=off",
-    "hyper_util=off",
-    "h2=off",
-    "launchdarkly_sdk_transport=off",
-];
+/// These write what passes over the wire, keys or paths, so they are silent whatever `RUST_LOG` says, also of a module of theirs.
+const SILENT: [&str; 7] =
+    ["sled", "actix_http", "eventsource_client", "reqwest", "hyper_util", "h2", "launchdarkly_sdk_transport"];
 
 /// Starts logging. `format` is `$FAILSOFT_LOG`: `json` for JSON lines. A second call does nothing.
 pub fn init(filter: Option<&str>, format: Option<&str>) {
-    let mut filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(USUAL));
-    for silent in SILENT {
-        if let Ok(directive) = silent.parse() {
-            filter = filter.add_directive(directive);
-        }
-    }
-    let registry = tracing_subscriber::registry().with(filter);
+    let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(USUAL));
+    let discreet = filter_fn(|line| !is_silent(line.target()));
+    let registry = tracing_subscriber::registry().with(filter).with(discreet);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = if format == Some("json") {
         registry.with(lines.json().flatten_event(true)).try_init()
@@ -37,6 +27,12 @@ pub fn init(filter: Option<&str>, format: Option<&str>) {
     };
     // Another subscriber is in place: a test's. It stays.
     drop(started);
+}
+
+/// Whether a line comes from one of the silent libraries.
+fn is_silent(target: &str) -> bool {
+    let library = target.split("::").next().unwrap_or_default();
+    SILENT.contains(&library)
 }
 
 /// A source file from its crate's name on: what lies before is the machine that it was built on.
@@ -57,6 +53,16 @@ pub fn quiet_panics() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_is_silent_with_all_its_modules() {
+        for target in ["sled", "sled::pagecache::iobuf", "reqwest::connect", "h2"] {
+            assert!(is_silent(target), "{target}");
+        }
+        for target in ["failsoft::store::sled", "hyper::proto", "h2o", ""] {
+            assert!(!is_silent(target), "{target}");
+        }
+    }
 
     #[test]
     fn a_place_does_not_tell_of_the_machine() {

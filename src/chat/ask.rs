@@ -36,6 +36,10 @@ pub struct Ask {
     pub max_tokens: u32,
     /// Whether the last message is the beginning of the answer, to be gone on with in the provider's own way (prefill).
     pub goes_on: bool,
+    /// The temperature that the caller wants; none for the provider's configured one.
+    pub temperature: Option<f64>,
+    /// Texts that end the answer.
+    pub stop: Arc<[String]>,
 }
 
 /// Tokens that an attempt used.

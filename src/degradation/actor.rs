@@ -12,6 +12,7 @@ use actix::{
 use tokio::sync::watch;
 
 use crate::settings::{DegradationSettings, Problem, Problems};
+use crate::supervised::Crash;
 
 use super::ladder::Ladder;
 use super::replies::Replies;
@@ -111,6 +112,15 @@ impl Handler<Reload> for DegradationActor {
     fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) -> Self::Result {
         let reading = read(settings).into_actor(self);
         AtomicResponse::new(Box::pin(reading.map(|read, actor, _| actor.published.take(read))))
+    }
+}
+
+impl Handler<Crash> for DegradationActor {
+    type Result = ();
+
+    #[allow(clippy::panic, reason = "what it is for")]
+    fn handle(&mut self, _: Crash, _: &mut Self::Context) {
+        panic!("crashed on command");
     }
 }
 

@@ -65,7 +65,14 @@ pub async fn listing(upstream: Arc<dyn Upstream>, limit: Duration) -> Option<Fau
 /// A one-token completion: the only thing but a visitor's turn that proves a provider answers.
 pub async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict {
     let question = Message { role: Role::User, text: "ping".into() };
-    let ask = Ask { system: "".into(), messages: Arc::new([question]), max_tokens: 1, goes_on: false };
+    let ask = Ask {
+        system: "".into(),
+        messages: Arc::new([question]),
+        max_tokens: 1,
+        goes_on: false,
+        temperature: None,
+        stop: Arc::default(),
+    };
     let failed = |fault, retry_after| Verdict::Failed { fault, started: false, retry_after };
     let answered = async {
         let mut steps = upstream.ask(&ask);

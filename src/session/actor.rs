@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::drive::{Out, drive};
 use super::frames::{ErrorCode, HEARTBEAT_S, Refusal};
+use super::intake::is_too_big;
 use super::lobby::Lobby;
 
 /// Frames of the client that wait to be read; more at once are refused, not kept.
@@ -149,6 +150,9 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
                 ctx.stop();
             }
             Err(ProtocolError::Overflow) => close(ctx, CloseCode::Size, "the message is too big"),
+            Err(ProtocolError::Io(error)) if is_too_big(&error) => {
+                close(ctx, CloseCode::Size, "the message is too big");
+            }
             // The decoder reports text that is not UTF-8 as an I/O error of its own making.
             Err(ProtocolError::Io(error)) if error.to_string().contains("utf-8") => {
                 close(ctx, CloseCode::Invalid, "the message is not UTF-8");

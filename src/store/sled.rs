@@ -34,8 +34,9 @@ const READS: usize = 64;
 /// What sled keeps of the tree in memory, in bytes. Its own default is 1 GiB.
 const CACHE: u64 = 64 << 20;
 
-/// How often sled flushes what nobody waits for, in milliseconds: a checkpoint is on disk within half a second.
-const FLUSH_EVERY_MS: u64 = 200;
+/// How often sled flushes what nobody waits for, in milliseconds. Together with the time from one checkpoint of a turn to the next it stays
+/// under the half second that a crash may cost.
+const FLUSH_EVERY_MS: u64 = 100;
 
 /// Opens the tree in `folder`, blocking, without a limit of time, and panicking where sled does: see [`super::open()`] for the guarded way.
 pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {

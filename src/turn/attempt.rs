@@ -115,9 +115,13 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         cancelled: impl Future<Output = Cancel>,
     ) -> Ended {
         let mut cancelled = pin!(cancelled);
-        // Set to the next limit and looked at when it fires, not reset at each token.
+        // Set to the next limit and looked at when it fires, not reset at each token; only a nearer limit moves it.
         let mut timer = pin!(tokio::time::sleep_until(self.limit().0));
         loop {
+            let (limit, _) = self.limit();
+            if limit < timer.deadline() {
+                timer.as_mut().reset(limit);
+            }
             let step = tokio::select! {
                 biased;
                 why = &mut cancelled => return Ended::Cancelled(why),

@@ -117,6 +117,8 @@ pub struct Wishes {
     pub rigid: bool,
     /// Whether an answer that no provider gave will do.
     pub degraded: bool,
+    /// Whether the caller wants to hear of its own faults: then a refused request ends the turn, and its history is not cut.
+    pub pass_on: bool,
 }
 
 /// How long a chat's turn goes on with nobody following it.
@@ -188,6 +190,7 @@ impl Desk {
             mid_stream: self.manners.mid_stream,
             rigid: false,
             degraded: true,
+            pass_on: false,
         }
     }
 

@@ -18,7 +18,14 @@ pub fn ask(system: Arc<str>, history: &[TurnRecord], question: &str, shape: Shap
         messages.push(Message { role: Role::Assistant, text: answer.into() });
     }
     messages.push(Message { role: Role::User, text: question.into() });
-    Ask { system, messages: messages.into(), max_tokens: shape.max_tokens, goes_on: false }
+    Ask {
+        system,
+        messages: messages.into(),
+        max_tokens: shape.max_tokens,
+        goes_on: false,
+        temperature: None,
+        stop: Arc::default(),
+    }
 }
 
 /// The measures of an [`ask`].

@@ -16,7 +16,7 @@ use super::log::LogWriter;
 use super::progress::{End, Progress};
 use super::seam::Start;
 use super::{prompt, quality};
-use crate::chat::{Ask, Failure, Fault, Finish, Outcome};
+use crate::chat::{Ask, Class, Failure, Fault, Finish, Outcome};
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
@@ -144,6 +144,9 @@ impl Turn<'_> {
                 }
                 Route::Nobody { .. } => {
                     let too_long = made.failed.last().is_some_and(|one| one.failure.fault == Fault::TooLong);
+                    if too_long && wishes.pass_on {
+                        return End::Torn;
+                    }
                     match prompt::halved(&ask).filter(|_| too_long && !made.shortened) {
                         Some(half) => {
                             (ask, made.shortened) = (half, true);
@@ -162,6 +165,7 @@ impl Turn<'_> {
             };
             match self.finish(runner).await {
                 Ok(end) => return end,
+                Err(one) if wishes.pass_on && one.failure.fault.class() == Class::Caller => return End::Torn,
                 Err(one) => made.failed.push(one),
             }
         }
@@ -254,7 +258,7 @@ impl Turn<'_> {
             // Where text can be voided, who did not fit may answer anew.
             started = self.wishes.rigid;
         }
-        self.writer.failed(Arc::clone(&backend.name), Outcome::from(failure.fault));
+        self.writer.failed(Arc::clone(&backend.name), failure.clone());
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
     }
 

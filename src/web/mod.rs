@@ -4,6 +4,7 @@ mod chat_api;
 mod connection;
 mod demo;
 mod gate;
+mod openai;
 mod pages;
 mod refusal;
 mod socket;
@@ -46,6 +47,8 @@ pub struct State {
     connections: Arc<Connections>,
     instance: Arc<str>,
     started: Instant,
+    /// The wall clock at the start, in seconds.
+    created: u64,
 }
 
 /// What a service is made of, as far as its web side needs it.
@@ -69,6 +72,7 @@ impl State {
     pub fn new(parts: Parts) -> Self {
         let Parts { settings, lobby, simulators, steady, problems, replies } = parts;
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
+        let created = lobby.desk.clock.wall().0 / 1000;
         let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
         Self {
             settings,
@@ -80,6 +84,7 @@ impl State {
             connections: Arc::new(connections),
             instance: instance.into(),
             started: Instant::now(),
+            created,
         }
     }
 }
@@ -107,6 +112,13 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/", web::get().to(pages::chat))
             .route("/ws", web::get().to(socket::open))
             .route("/api/chat", web::post().to(chat_api::chat))
+            .service(
+                web::scope("/v1")
+                    .route("/chat/completions", web::post().to(openai::complete))
+                    .route("/models", web::get().to(openai::models))
+                    .route("/models/{id:.*}", web::get().to(openai::one_model))
+                    .default_service(web::to(openai::nothing)),
+            )
             .route("/status.json", web::get().to(status::json))
             .route("/healthz", web::get().to(status::alive))
             .route("/readyz", web::get().to(status::ready))

@@ -8,6 +8,7 @@ use super::State;
 use super::gate::{self, Shut};
 use super::refusal::{refuse, refuse_until};
 use crate::session::actor::SessionActor;
+use crate::session::intake;
 
 /// Opens a session.
 pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
@@ -34,6 +35,7 @@ pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<Sta
     };
     let frame_bytes = state.settings.limits.frame_bytes;
     let session = SessionActor::new(state.lobby.clone(), address, frame_bytes, place);
+    let body = intake::bounded(body, frame_bytes);
     match WsResponseBuilder::new(session, &request, body).frame_size(frame_bytes).start() {
         Ok(answer) => answer,
         Err(error) => {

@@ -1,5 +1,8 @@
 //! The one test crate.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod harness;
+mod process;
+mod sockets;
 mod store;
 mod tidy;

@@ -26,10 +26,12 @@ impl ProviderActor {
 
     fn probe(&mut self, ctx: &mut Context<Self>) {
         self.timer = None;
-        let Ok(ticket) = self.breaker.admit(self.seed.clock.now(), Who::Probe) else {
-            return self.arm(ctx);
-        };
-        self.after(None, ctx);
+        let now = self.seed.clock.now();
+        let half_open = self.breaker.tick(now);
+        let admitted = self.breaker.admit(now, Who::Probe);
+        // Published either way: where a visitor is to be the probe, the breaker is half-open until one comes.
+        self.after(half_open, ctx);
+        let Ok(ticket) = admitted else { return };
         let trial = health::completion(Arc::clone(&self.seed.upstream), self.seed.probe_limit);
         let settled = trial.into_actor(self).map(move |verdict, this: &mut Self, ctx| {
             this.probed(verdict);

@@ -63,6 +63,8 @@ struct Body<'a> {
     system: Option<&'a str>,
     messages: Vec<Said<'a>>,
     stream: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop_sequences: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
 }
@@ -76,7 +78,8 @@ impl Dialect for Anthropic {
             system: system(ask),
             messages: conversation(ask).collect(),
             stream: true,
-            temperature: self.model.temperature().filter(|_| takes_temperature),
+            stop_sequences: &ask.stop,
+            temperature: self.model.temperature(ask).filter(|_| takes_temperature),
         });
         self.call("/v1/messages", body)
     }

@@ -47,7 +47,7 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_instruction: Option<Content<'a>>,
     contents: Vec<Content<'a>>,
-    generation_config: Config,
+    generation_config: Config<'a>,
 }
 
 #[derive(Serialize)]
@@ -64,10 +64,12 @@ struct Part<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Config {
+struct Config<'a> {
     max_output_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop_sequences: &'a [String],
 }
 
 fn content<'a>(role: Option<&'static str>, text: &'a str) -> Content<'a> {
@@ -90,7 +92,8 @@ impl Dialect for Gemini {
                 .collect(),
             generation_config: Config {
                 max_output_tokens: ask.max_tokens,
-                temperature: self.model.temperature(),
+                temperature: self.model.temperature(ask),
+                stop_sequences: &ask.stop,
             },
         });
         self.call(&format!("{folder}{name}:streamGenerateContent?alt=sse"), body)

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::chat::Ask;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A model at a provider. It has no `Debug`: the key and the headers are secrets.
@@ -70,9 +71,9 @@ impl Model {
         if self.api_version.is_empty() { default } else { &self.api_version }
     }
 
-    /// The temperature as JSON can say it.
-    pub(super) fn temperature(&self) -> Option<f64> {
-        self.temperature.filter(|value| value.is_finite())
+    /// The temperature of an ask, or the configured one, as JSON can say it.
+    pub(super) fn temperature(&self, ask: &Ask) -> Option<f64> {
+        ask.temperature.or(self.temperature).filter(|value| value.is_finite())
     }
 
     /// The base URL without slashes at its end.

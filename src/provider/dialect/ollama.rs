@@ -42,17 +42,19 @@ struct Body<'a> {
     model: &'a str,
     messages: Vec<Said<'a>>,
     stream: bool,
-    options: Options,
+    options: Options<'a>,
 }
 
 #[derive(Serialize)]
-struct Options {
+struct Options<'a> {
     num_predict: u32,
     /// What is longer than this is cut without a word, and the default is small.
     #[serde(skip_serializing_if = "Option::is_none")]
     num_ctx: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'a [String],
 }
 
 impl Dialect for Ollama {
@@ -64,7 +66,8 @@ impl Dialect for Ollama {
             options: Options {
                 num_predict: ask.max_tokens,
                 num_ctx: Some(self.model.context_tokens).filter(|tokens| *tokens > 0),
-                temperature: self.model.temperature(),
+                temperature: self.model.temperature(ask),
+                stop: &ask.stop,
             },
         });
         self.call("/api/chat", body)

@@ -86,7 +86,8 @@ impl Openai {
             stream_options: self.learned.takes(STREAM_OPTIONS).then_some(usage),
             max_tokens: (limit == MAX_TOKENS).then_some(ask.max_tokens),
             max_completion_tokens: (limit == MAX_COMPLETION_TOKENS).then_some(ask.max_tokens),
-            temperature: self.model.temperature().filter(|_| self.learned.takes(TEMPERATURE)),
+            temperature: self.model.temperature(ask).filter(|_| self.learned.takes(TEMPERATURE)),
+            stop: &ask.stop,
             continue_final_message: vllm.then_some(true),
             // Both true is refused.
             add_generation_prompt: vllm.then_some(false),
@@ -116,6 +117,8 @@ struct Body<'a> {
     max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     continue_final_message: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]

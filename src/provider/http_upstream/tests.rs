@@ -20,6 +20,8 @@ fn question() -> Ask {
         messages: [Message { role: Role::User, text: "why?".into() }].into(),
         max_tokens: 10,
         goes_on: false,
+        temperature: None,
+        stop: Arc::default(),
     }
 }
 

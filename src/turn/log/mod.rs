@@ -17,7 +17,7 @@ pub use follower::Follower;
 pub use writer::LogWriter;
 
 use super::seam::{Owner, Seam, Show};
-use crate::chat::{After, ClientMsgId, Feedback, Frame, Outcome, TurnId, TurnRecord, TurnState};
+use crate::chat::{After, ClientMsgId, Failure, Feedback, Frame, Outcome, TurnId, TurnRecord, TurnState};
 
 /// How many encoded frames a log keeps for followers that are a little behind.
 const KEPT_FRAMES: usize = 256;
@@ -77,6 +77,7 @@ struct Inner {
     /// Why the text that stands was torn.
     torn: Option<Outcome>,
     last_failure: Option<After>,
+    failure: Option<Failure>,
 }
 
 impl TurnLog {
@@ -103,6 +104,11 @@ impl TurnLog {
     /// The turn as it stands, for the store and the history.
     pub fn record(&self) -> TurnRecord {
         self.lock().record()
+    }
+
+    /// How the last attempt that failed did, in the provider's words: for callers of the API, not for visitors.
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.lock().failure.clone()
     }
 
     /// The text that stands, from byte `at` on, whose it is, and whether the turn has ended: for who reads text instead of frames. Nothing before the

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use super::{Control, Inner, TurnLog, encode};
-use crate::chat::{After, Finish, Frame, Outcome, TurnRecord, TurnState};
+use crate::chat::{After, Failure, Finish, Frame, Outcome, TurnRecord, TurnState};
 use crate::turn::seam::{Owner, Seam, Show, Start};
 
 /// The one writer of a log. Dropped without an end, it ends the turn as interrupted.
@@ -42,6 +42,7 @@ impl LogWriter {
             held: true,
             torn: None,
             last_failure: None,
+            failure: None,
         };
         Self(Arc::new(TurnLog {
             turn,
@@ -99,12 +100,14 @@ impl LogWriter {
     }
 
     /// The present attempt failed.
-    pub fn failed(&mut self, provider: Arc<str>, reason: Outcome) {
+    pub fn failed(&mut self, provider: Arc<str>, failure: Failure) {
+        let reason = Outcome::from(failure.fault);
         self.0.write(|inner| {
             if inner.seam.owner().is_some_and(|owner| owner.attempt == inner.record.attempts) {
                 inner.torn = Some(reason);
             }
             inner.last_failure = Some(After { provider, reason });
+            inner.failure = Some(failure);
         });
     }
 

@@ -48,6 +48,8 @@ fn ask() -> Ask {
         ]),
         max_tokens: 64,
         goes_on: false,
+        temperature: None,
+        stop: Arc::default(),
     }
 }
 

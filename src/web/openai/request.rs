@@ -1,0 +1,279 @@
+//! Reading a completion request: what is taken, what is refused by name, what is ignored.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::errors::Problem;
+use crate::chat::{Ask, Message, Role};
+
+/// A request that can be answered.
+#[derive(Debug)]
+pub struct Request {
+    /// `auto`, a provider's name or a model.
+    pub model: String,
+    /// What the providers are asked.
+    pub ask: Ask,
+    /// Whether the answer is streamed.
+    pub stream: bool,
+    /// Whether a streamed answer tells its usage.
+    pub include_usage: bool,
+}
+
+/// Tokens of an answer where the caller sets no limit.
+const USUAL_TOKENS: u32 = 4096;
+
+/// The most messages of a request.
+const MESSAGES: usize = 2048;
+
+/// The most stop sequences, as at OpenAI.
+const STOPS: usize = 4;
+
+/// Reads a body. Fields that are not known are ignored, as clients expect.
+///
+/// # Errors
+/// The first field that is wrong or not offered, by name.
+pub fn read(body: &[u8]) -> Result<Request, Problem> {
+    let whole: Value = serde_json::from_slice(body)
+        .map_err(|error| Problem::body(format!("the body is not JSON: {error}")))?;
+    let Value::Object(fields) = whole else {
+        return Err(Problem::body("the body is not a JSON object"));
+    };
+    refuse_unoffered(&fields)?;
+    let model = match known(&fields, "model") {
+        Some(Value::String(model)) => model.clone(),
+        _ => {
+            return Err(Problem::field(
+                "model",
+                "model must be a string: auto, a provider's name or a model",
+            ));
+        }
+    };
+    let stream = flag(&fields, "stream")?;
+    let include_usage = match known(&fields, "stream_options") {
+        Some(Value::Object(options)) => flag(options, "include_usage")?,
+        _ => false,
+    };
+    let (system, messages) = conversation(&fields)?;
+    let max_tokens = tokens(&fields, "max_completion_tokens")?.or(tokens(&fields, "max_tokens")?);
+    let ask = Ask {
+        system,
+        messages,
+        max_tokens: max_tokens.unwrap_or(USUAL_TOKENS),
+        goes_on: false,
+        temperature: temperature(&fields)?,
+        stop: stops(&fields)?,
+    };
+    Ok(Request { model, ask, stream, include_usage })
+}
+
+/// A field that is there and not null.
+fn known<'f>(fields: &'f Map<String, Value>, name: &str) -> Option<&'f Value> {
+    fields.get(name).filter(|value| !value.is_null())
+}
+
+fn refuse_unoffered(fields: &Map<String, Value>) -> Result<(), Problem> {
+    for name in ["tools", "functions"] {
+        if known(fields, name).is_some_and(|list| list.as_array().is_none_or(|list| !list.is_empty())) {
+            return Err(Problem::unsupported(
+                name,
+                &format!("{name} are not offered here; leave the field out"),
+            ));
+        }
+    }
+    if known(fields, "n").is_some_and(|n| n.as_u64() != Some(1)) {
+        return Err(Problem::unsupported("n", "n must be 1: one answer a request"));
+    }
+    let text = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
+    if known(fields, "response_format").is_some_and(|format| !text(format)) {
+        return Err(Problem::unsupported(
+            "response_format",
+            "only text is offered as response_format; leave the field out",
+        ));
+    }
+    Ok(())
+}
+
+fn flag(fields: &Map<String, Value>, name: &str) -> Result<bool, Problem> {
+    match known(fields, name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(_) => Err(Problem::field(name, format!("{name} must be true or false"))),
+    }
+}
+
+fn tokens(fields: &Map<String, Value>, name: &str) -> Result<Option<u32>, Problem> {
+    match known(fields, name) {
+        None => Ok(None),
+        Some(value) => match value.as_u64().and_then(|tokens| u32::try_from(tokens).ok()) {
+            Some(tokens) if tokens > 0 => Ok(Some(tokens)),
+            _ => Err(Problem::field(name, format!("{name} must be a whole number above 0"))),
+        },
+    }
+}
+
+fn temperature(fields: &Map<String, Value>) -> Result<Option<f64>, Problem> {
+    match known(fields, "temperature").map(|value| value.as_f64().filter(|one| (0.0..=2.0).contains(one))) {
+        None => Ok(None),
+        Some(Some(temperature)) => Ok(Some(temperature)),
+        Some(None) => Err(Problem::field("temperature", "temperature must be a number from 0 to 2")),
+    }
+}
+
+fn stops(fields: &Map<String, Value>) -> Result<Arc<[String]>, Problem> {
+    let bad =
+        || Problem::field("stop", format!("stop must be a string, or an array of at most {STOPS} strings"));
+    match known(fields, "stop") {
+        None => Ok(Arc::default()),
+        Some(Value::String(stop)) => Ok(Arc::new([stop.clone()])),
+        Some(Value::Array(list)) if list.len() <= STOPS => {
+            list.iter().map(|stop| stop.as_str().map(str::to_owned).ok_or_else(bad)).collect()
+        }
+        Some(_) => Err(bad()),
+    }
+}
+
+/// The system texts as one, and the rest as messages of alternating speakers.
+fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>), Problem> {
+    let list = match known(fields, "messages") {
+        Some(Value::Array(list)) if !list.is_empty() && list.len() <= MESSAGES => list,
+        Some(Value::Array(list)) if list.is_empty() => {
+            return Err(Problem::field("messages", "messages must have at least one message"));
+        }
+        _ => {
+            return Err(Problem::field(
+                "messages",
+                format!("messages must be an array of 1 to {MESSAGES} messages"),
+            ));
+        }
+    };
+    let (mut system, mut said): (Vec<String>, Vec<(Role, String)>) = (Vec::new(), Vec::new());
+    for (place, message) in list.iter().enumerate() {
+        let at = format!("messages[{place}]");
+        let text = content(message.get("content"), &at)?;
+        let role = match message.get("role").and_then(Value::as_str) {
+            Some("system" | "developer") => {
+                system.push(text);
+                continue;
+            }
+            Some("user" | "tool" | "function") => Role::User,
+            Some("assistant") => Role::Assistant,
+            _ => {
+                let right = "must be system, developer, user, assistant or tool";
+                return Err(Problem::field(format!("{at}.role"), format!("{at}.role {right}")));
+            }
+        };
+        match said.last_mut() {
+            _ if text.is_empty() => {}
+            Some((last, before)) if *last == role => {
+                before.push_str("\n\n");
+                before.push_str(&text);
+            }
+            _ => said.push((role, text)),
+        }
+    }
+    if said.is_empty() {
+        // Some providers take no conversation of system texts alone.
+        said.push((Role::User, system.join("\n\n")));
+        system.clear();
+    }
+    if said.iter().all(|(_, text)| text.trim().is_empty()) {
+        return Err(Problem::field("messages", "messages must have a message with text"));
+    }
+    let messages = said.into_iter().map(|(role, text)| Message { role, text: text.into() }).collect();
+    Ok((system.join("\n\n").into(), messages))
+}
+
+fn content(value: Option<&Value>, at: &str) -> Result<String, Problem> {
+    let name = format!("{at}.content");
+    match value {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Array(parts)) => {
+            let text = |part: &Value| match (part.get("type").and_then(Value::as_str), part.get("text")) {
+                (Some("text"), Some(Value::String(text))) => Ok(text.clone()),
+                _ => Err(Problem::unsupported(&name, &format!("{name} may have parts of type text only"))),
+            };
+            parts.iter().map(text).collect()
+        }
+        Some(_) => Err(Problem::field(&name, format!("{name} must be a string or an array of text parts"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn said(ask: &Ask) -> Vec<(Role, &str)> {
+        ask.messages.iter().map(|message| (message.role, &*message.text)).collect()
+    }
+
+    #[test]
+    fn takes_what_clients_send() {
+        let request = read(
+            br#"{"model":"auto","messages":[{"role":"system","content":"S"},{"role":"developer","content":"D"},
+                {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"name":"x"},
+                {"role":"user","content":"c"},{"role":"assistant","content":null},{"role":"assistant","content":"d"},
+                {"role":"user","content":"e"}],"stream":true,"stream_options":{"include_usage":true},"max_tokens":7,
+                "tools":null,"n":1,"response_format":{"type":"text"},"stop":"X","temperature":0.5,"seed":4,"later":{}}"#,
+        );
+        let request = request.unwrap();
+        assert_eq!(&*request.ask.system, "S\n\nD");
+        let expected = [(Role::User, "ab\n\nc"), (Role::Assistant, "d"), (Role::User, "e")];
+        assert_eq!(said(&request.ask), expected);
+        assert_eq!((request.ask.max_tokens, request.stream, request.include_usage), (7, true, true));
+        assert_eq!((request.ask.temperature, request.ask.stop.as_ref()), (Some(0.5), &["X".to_owned()][..]));
+    }
+
+    #[test]
+    fn system_texts_alone_are_asked_as_the_user() {
+        let request = read(br#"{"model":"auto","messages":[{"role":"system","content":"S"}]}"#).unwrap();
+        assert_eq!((&*request.ask.system, said(&request.ask)), ("", vec![(Role::User, "S")]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let user = r#"[{"role":"user","content":"x"}]"#;
+        for (body, field) in [
+            ("{".to_owned(), None),
+            ("[]".to_owned(), None),
+            (format!(r#"{{"messages":{user}}}"#), Some("model")),
+            (r#"{"model":"a"}"#.to_owned(), Some("messages")),
+            (r#"{"model":"a","messages":[]}"#.to_owned(), Some("messages")),
+            (r#"{"model":"a","messages":[{"role":"user","content":" "}]}"#.to_owned(), Some("messages")),
+            (
+                r#"{"model":"a","messages":[{"role":"robot","content":"x"}]}"#.to_owned(),
+                Some("messages[0].role"),
+            ),
+            (
+                r#"{"model":"a","messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#.to_owned(),
+                Some("messages[0].content"),
+            ),
+            (format!(r#"{{"model":"a","messages":{user},"tools":[{{}}]}}"#), Some("tools")),
+            (format!(r#"{{"model":"a","messages":{user},"n":2}}"#), Some("n")),
+            (
+                format!(r#"{{"model":"a","messages":{user},"response_format":{{"type":"json_object"}}}}"#),
+                Some("response_format"),
+            ),
+            (format!(r#"{{"model":"a","messages":{user},"max_tokens":0}}"#), Some("max_tokens")),
+            (format!(r#"{{"model":"a","messages":{user},"temperature":9}}"#), Some("temperature")),
+            (format!(r#"{{"model":"a","messages":{user},"stream":"yes"}}"#), Some("stream")),
+        ] {
+            let problem = read(body.as_bytes()).unwrap_err();
+            let expected = match field {
+                Some(field) => format!("param: Some(\"{field}\")"),
+                None => "param: None".to_owned(),
+            };
+            assert!(format!("{problem:?}").contains(&expected), "{body}: {problem:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(body in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
+            let _ = read(&body);
+            let _ = read(format!(r#"{{"model":"a","messages":[{text}]}}"#).as_bytes());
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The service as it is built, on an actix system of its own thread, with what tests look at.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use failsoft::app::App;
+use failsoft::degradation::DegradationActor;
+use failsoft::provider::backend::{Backend, Vitals, Whereabouts};
+use failsoft::session::lobby::Lobby;
+use failsoft::settings::{Dialect, Secret, Settings};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::http::Request;
+use super::provider::ScriptedProvider;
+use super::soon;
+
+/// A running service. Dropping it stops it in the background.
+pub struct TestApp {
+    /// The port of loopback that it listens on.
+    pub port: u16,
+    /// What sessions are served with.
+    pub lobby: Arc<Lobby>,
+    /// Where the DegradationActor is.
+    pub degradation: Whereabouts<DegradationActor>,
+    data: Arc<TempDir>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+/// Settings with these providers, in order of preference: small waits before retries and after trips, but time enough for answers on a
+/// busy machine. A test that wants a provider given up quickly says so of that provider.
+pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
+    let mut settings = Settings::default();
+    settings.server.drain = Duration::from_millis(200);
+    settings.server.workers = 2;
+    settings.retry.call.base = Duration::from_millis(5);
+    settings.retry.call.max = Duration::from_millis(20);
+    settings.breaker.open_for = Duration::from_millis(200);
+    settings.breaker.open_max = Duration::from_millis(400);
+    settings.limits.messages_per_minute = 10_000;
+    settings.limits.messages_per_minute_per_ip = 10_000;
+    for (name, scripted) in providers {
+        let mut provider = settings.provider(name, Dialect::OpenAi);
+        provider.base_url = scripted.base_url();
+        provider.model = format!("{name}-model");
+        provider.api_key = Some(Secret::new("sk-canary-key"));
+        settings.providers.push(provider);
+    }
+    settings
+}
+
+impl TestApp {
+    /// A service with these providers.
+    pub async fn of(providers: &[(&str, &ScriptedProvider)]) -> Self {
+        Self::start(settings(providers)).await
+    }
+
+    /// A service with these settings, in a data folder of its own.
+    pub async fn start(settings: Settings) -> Self {
+        Self::in_folder(settings, Arc::new(TempDir::new().unwrap())).await
+    }
+
+    /// A service whose data folder is `data` within this one.
+    pub async fn in_folder(mut settings: Settings, data: Arc<TempDir>) -> Self {
+        settings.server.listen = "127.0.0.1:0".into();
+        settings.server.data_dir = data.path().join("data");
+        let (stop, stopped) = oneshot::channel();
+        let (built, building) = oneshot::channel();
+        let folder = Arc::clone(&data);
+        let thread = std::thread::spawn(move || {
+            let ran = actix::System::new().block_on(async {
+                let app = App::build(settings).await?;
+                let parts = (app.port(), app.lobby(), app.degradation());
+                assert!(built.send(parts).is_ok(), "the test is gone");
+                app.run_until_stopped(async { drop(stopped.await) }).await
+            });
+            drop(folder);
+            ran
+        });
+        let Ok((port, lobby, degradation)) = soon("the service to start", building).await else {
+            panic!("the service did not start: {:?}", thread.join());
+        };
+        Self { port, lobby, degradation, data, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Asks it to stop, as a signal would.
+    pub fn stop(&mut self) {
+        self.stop.take();
+    }
+
+    /// Stops it and waits until it has stopped. Gives its folder, for the next one.
+    pub async fn stopped(mut self) -> Arc<TempDir> {
+        self.stop();
+        let thread = self.thread.take().unwrap();
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        soon("the service to stop", joined).await.unwrap().unwrap().unwrap();
+        Arc::clone(&self.data)
+    }
+
+    /// A request to it.
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        Request::new(self.port, method, path)
+    }
+
+    /// `GET /status.json`.
+    pub async fn status(&self) -> Value {
+        self.request("GET", "/status.json").send().await.json()
+    }
+
+    /// One provider's part of `/status.json`.
+    pub async fn provider(&self, name: &str) -> Value {
+        let status = self.status().await;
+        let providers = status["providers"].as_array().unwrap().clone();
+        providers.into_iter().find(|one| one["name"] == name).unwrap()
+    }
+
+    /// A backend.
+    pub fn backend(&self, name: &str) -> Arc<Backend> {
+        let mut backends = self.lobby.desk.backends.iter();
+        Arc::clone(backends.find(|backend| &*backend.name == name).unwrap())
+    }
+
+    /// Waits until a provider's vitals are so.
+    #[track_caller]
+    pub fn vitals(&self, name: &str, so: impl FnMut(&Vitals) -> bool) -> impl Future<Output = Vitals> {
+        let mut vitals = self.backend(name).vitals.clone();
+        soon("a provider's vitals", async move { vitals.wait_for(so).await.unwrap().clone() })
+    }
+
+    /// Waits until no turn runs and every permit is back; within 5 s, as after every fault.
+    #[track_caller]
+    pub fn at_rest(&self) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        let lobby = Arc::clone(&self.lobby);
+        let turns = u32::try_from(Settings::default().limits.turns).unwrap();
+        let rest = async move {
+            drop(lobby.desk.places.acquire_many(turns).await.unwrap());
+            for backend in lobby.desk.backends.iter() {
+                let mut vitals = backend.vitals.clone();
+                drop(vitals.wait_for(|vitals| vitals.in_flight == 0).await.unwrap());
+            }
+        };
+        async move {
+            let rested = tokio::time::timeout(Duration::from_secs(5), rest).await;
+            assert!(rested.is_ok(), "{place}: something is still under way");
+        }
+    }
+}

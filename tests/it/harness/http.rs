@@ -1,0 +1,123 @@
+//! Plain HTTP, one request a connection.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::soon;
+
+/// A request to be sent.
+pub struct Request {
+    port: u16,
+    head: String,
+    host: String,
+    body: String,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers, names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: String,
+}
+
+impl Request {
+    /// A request to a port of loopback.
+    pub fn new(port: u16, method: &str, path: &str) -> Self {
+        Self {
+            port,
+            head: format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n"),
+            host: format!("127.0.0.1:{port}"),
+            body: String::new(),
+        }
+    }
+
+    /// With one more header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.head += &format!("{name}: {value}\r\n");
+        self
+    }
+
+    /// With another Host.
+    pub fn host(self, host: &str) -> Self {
+        Self { host: host.into(), ..self }
+    }
+
+    /// With a body of JSON.
+    pub fn json(self, body: &Value) -> Self {
+        self.header("content-type", "application/json").body(&body.to_string())
+    }
+
+    /// With a body.
+    pub fn body(self, body: &str) -> Self {
+        Self { body: body.into(), ..self }
+    }
+
+    /// Sends it and leaves the connection to the caller, who need not stay.
+    pub async fn begin(self) -> TcpStream {
+        let Self { port, head, host, body } = self;
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let length =
+            if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let request = format!("{head}host: {host}\r\n{length}\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Sends it and reads the answer.
+    pub async fn send(self) -> Answer {
+        let mut stream = self.begin().await;
+        let mut bytes = Vec::new();
+        soon("an HTTP answer", stream.read_to_end(&mut bytes)).await.unwrap();
+        Answer::read(&bytes)
+    }
+}
+
+impl Answer {
+    fn read(bytes: &[u8]) -> Self {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let (head, rest) = text.split_once("\r\n\r\n").expect("no whole head");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: BTreeMap<_, _> = lines
+            .map(|line| line.split_once(':').unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
+        let body = if chunked { unchunked(rest) } else { rest.to_owned() };
+        if let Some(length) = headers.get("content-length") {
+            assert_eq!(length.parse(), Ok(body.len()), "the body was cut");
+        }
+        Self { status, headers, body }
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// A header; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+fn unchunked(mut rest: &str) -> String {
+    let mut body = String::new();
+    loop {
+        let (length, after) = rest.split_once("\r\n").unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            return body;
+        }
+        body += &after[..length];
+        rest = &after[length + 2..];
+    }
+}

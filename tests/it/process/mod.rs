@@ -1,0 +1,34 @@
+//! The service as its operator runs it: the binary as a process, signals, files and real sockets. Nothing of the inside is seen here.
+
+mod configuration;
+mod disk;
+mod http;
+mod kills;
+mod logs;
+mod memory;
+mod provider;
+mod reload;
+mod service;
+mod starts;
+mod stops;
+mod visitor;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// How long anything may take that is waited for: only a hang takes longer, however busy the machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits for something that must happen.
+async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    let happened = tokio::time::timeout(LIMIT, happens).await;
+    happened.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
+}
+
+/// Held by tests that fill the machine or look at a clock, so that they do not disturb each other.
+async fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}

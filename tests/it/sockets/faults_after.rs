@@ -1,0 +1,244 @@
+//! A provider fails after twenty tokens: what was shown is voided with a marker and kept as a draft, and the next one answers whole.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::{
+    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, event, finish, head, last_chunk, say, settings,
+    spoken, word,
+};
+
+const WHOLE: &str = "The whole answer of the second provider.";
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+fn twenty() -> Vec<String> {
+    (1..=20).map(|n| format!("{n}, ")).collect()
+}
+
+/// Says twenty words, and what then happens once they are shown; gives the second provider's answer to it.
+async fn next_answers(fault: Vec<Act>, reason: &str) {
+    let gate = Gate::default();
+    let words = twenty();
+    let mut script = vec![spoken(words.iter().map(String::as_str)), gate.hold()];
+    script.extend(fault);
+    let alpha = ScriptedProvider::start(script).await;
+    let beta = ScriptedProvider::answering(WHOLE).await;
+    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    settings.providers[0].timeouts.stall = Duration::from_millis(300);
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    let turn = client.ask("Count!").await;
+    let torn = words.concat();
+    client.shows(&turn, |shown| shown.text == torn).await;
+    gate.open();
+    let broken = Instant::now();
+    let shown = client.done(&turn).await;
+
+    // A stall is noticed after its own limit, not after the longer one for first tokens.
+    assert!(broken.elapsed() < Duration::from_secs(3), "the next one came after {:?}", broken.elapsed());
+    assert_eq!(shown.text, WHOLE);
+    assert_eq!(shown.path(), [("alpha".into(), "".into()), ("beta".into(), reason.into())]);
+    assert_eq!(shown.drafts, [("alpha".to_owned(), torn.clone())]);
+    let [restart] = &shown.restarts[..] else { panic!("{} restarts", shown.restarts.len()) };
+    for (key, value) in
+        [("attempt", json!(2)), ("from", json!("alpha")), ("to", json!("beta")), ("reason", json!(reason))]
+    {
+        assert_eq!(restart[key], value, "{key}");
+    }
+    assert_eq!(shown.outcomes(), [reason, "ok"]);
+    let done = shown.done.as_ref().unwrap();
+    assert_eq!(done["drafts"], json!([{ "attempt": 1, "provider": "alpha", "text": torn }]));
+    assert_eq!((&done["source"], &done["provider"]), (&json!("ai"), &json!("beta")));
+    client.quiet().await;
+
+    // Never the same one again after text.
+    assert_eq!((alpha.asked(), beta.asked()), (1, 1));
+    app.at_rest().await;
+    let vitals = app.provider("alpha").await;
+    assert_eq!(vitals["counts"], json!({ "success": 0, "failure": 1, "restarts": 1 }));
+    alpha.until(|counts| counts.open == 0).await;
+    // The draft is kept with the turn.
+    let client = WsClient::join(&app, &client.conversation).await;
+    let kept = &client.welcome["history"][0];
+    assert_eq!((&kept["text"], &kept["drafts"]), (&json!(WHOLE), &done_drafts(&torn)));
+}
+
+fn done_drafts(torn: &str) -> serde_json::Value {
+    json!([{ "attempt": 1, "provider": "alpha", "text": torn }])
+}
+
+macro_rules! cases {
+    ($($name:ident: $reason:literal, $fault:expr;)+) => {$(
+        #[tokio::test]
+        async fn $name() {
+            next_answers($fault, $reason).await;
+        }
+    )+};
+}
+
+cases! {
+    reset: "reset", vec![Act::Reset];
+    connection_closed_without_the_last_chunk: "reset", vec![Act::Close];
+    a_chunk_cut_short: "reset", vec![say("40\r\ndata: {\"choices\""), Act::Close];
+    clean_end_without_end_mark: "truncated", vec![say(&last_chunk())];
+    end_in_the_middle_of_an_event: "malformed", vec![say(&(chunked("data: {\"cho") + &last_chunk()))];
+    error_event: "server_error",
+        vec![say(&event(r#"{"error":{"message":"The server had an error","type":"server_error"}}"#))];
+    overloaded_event: "overloaded",
+        vec![say(&event(r#"{"error":{"message":"Overloaded","type":"overloaded_error"}}"#))];
+    rate_limit_event: "rate_limited",
+        vec![say(&event(r#"{"error":{"message":"Slow down","code":"rate_limit_exceeded"}}"#))];
+    garbage: "malformed", vec![say(&event(r#"{"choices": [{"del"#))];
+    rubbish_chunks: "malformed", vec![say("this is no chunk\r\n")];
+    finish_error: "server_error",
+        vec![say(&event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}"#))];
+    silence: "stalled", vec![Act::Silence];
+    keep_alives_for_ever: "stalled", vec![Act::Every(PAUSE, chunked(": keep-alive\n\n").into_bytes())];
+    empty_deltas_for_ever: "stalled", vec![Act::Every(
+        PAUSE,
+        event(r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#).into_bytes(),
+    )];
+    drip_of_an_event_without_end: "stalled",
+        vec![say(&chunked("data:")), Act::Every(PAUSE, chunked("x").into_bytes())];
+}
+
+fn chunked(text: &str) -> String {
+    crate::harness::chunk(text)
+}
+
+/// The first provider says this and breaks; the second answers so. Gives what the page saw.
+async fn seam(first: &str, second: &str) -> (WsClient, String) {
+    let gate = Gate::default();
+    let alpha = ScriptedProvider::start(vec![spoken(first.split_inclusive(' ')), gate.hold(), Act::Reset]);
+    let (alpha, beta) = (alpha.await, ScriptedProvider::answering(second).await);
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let mut client = WsClient::open(&app).await;
+    let turn = client.ask("What?").await;
+    client.shows(&turn, |shown| shown.text == first).await;
+    gate.open();
+    assert_eq!(client.done(&turn).await.text, second);
+    client.quiet().await;
+    app.at_rest().await;
+    (client, turn)
+}
+
+#[tokio::test]
+async fn a_second_text_that_begins_the_same_just_goes_on() {
+    for second in ["One, two, three and four.", "One, two, three", "One, two, thr\u{e9}e and a half"] {
+        let (client, turn) = seam("One, two, thr", second).await;
+        let shown = client.page.turn(&turn);
+        assert_eq!((shown.restarts.len(), shown.drafts.len()), (0, 0), "{second}");
+        assert_eq!(shown.done.as_ref().unwrap()["provider"], "beta");
+    }
+}
+
+#[tokio::test]
+async fn a_second_text_equal_to_what_is_shown_needs_no_frame() {
+    let (client, turn) = seam("One, two, three.", "One, two, three.").await;
+    let shown = client.page.turn(&turn);
+    assert_eq!((shown.restarts.len(), shown.drafts.len(), shown.attempts.len()), (0, 0, 2));
+}
+
+#[tokio::test]
+async fn a_second_text_that_differs_or_is_shorter_starts_anew() {
+    for second in ["One, two, free!", "One, two.", "One"] {
+        let (client, turn) = seam("One, two, three", second).await;
+        let shown = client.page.turn(&turn);
+        assert_eq!(shown.drafts, [("alpha".into(), "One, two, three".into())], "{second}");
+        assert_eq!(
+            (&shown.restarts[0]["to"], &shown.restarts[0]["reason"]),
+            (&json!("beta"), &json!("reset"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn nobody_left_after_text_gives_a_labelled_answer_and_keeps_the_draft() {
+    let gate = Gate::default();
+    let alpha = ScriptedProvider::start(vec![spoken(["A ", "torn ", "text"]), gate.hold(), Act::Reset]).await;
+    let beta = ScriptedProvider::start(vec![spoken([]), Act::Silence]).await;
+    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    settings.providers[1].timeouts.first_token = vec![Duration::from_millis(300)];
+    settings.degradation.fallback = "Later, please.".into();
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    let turn = client.ask("Xyzzy?").await;
+    client.shows(&turn, |shown| shown.text == "A torn text").await;
+    gate.open();
+    let shown = client.done(&turn).await;
+    assert_eq!(shown.text, "Later, please.");
+    assert_eq!(shown.drafts, [("alpha".into(), "A torn text".into())]);
+    let [restart] = &shown.restarts[..] else { panic!("{} restarts", shown.restarts.len()) };
+    for (key, value) in
+        [("attempt", json!(0)), ("from", json!("alpha")), ("to", json!(null)), ("reason", json!("reset"))]
+    {
+        assert_eq!(restart[key], value, "{key}");
+    }
+    let done = shown.done.as_ref().unwrap();
+    for (key, value) in [
+        ("source", json!("fallback")),
+        ("degraded", json!(true)),
+        ("provider", json!(null)),
+        ("model", json!(null)),
+        ("attempts", json!(2)),
+        ("finish", json!("stop")),
+    ] {
+        assert_eq!(done[key], value, "{key}");
+    }
+    assert_eq!(shown.outcomes(), ["reset", "timeout"]);
+    assert_eq!((alpha.asked(), beta.asked()), (1, 1));
+    app.at_rest().await;
+}
+
+#[tokio::test]
+async fn two_torn_texts_are_two_drafts() {
+    let (one, two) = (Gate::default(), Gate::default());
+    let alpha = ScriptedProvider::start(vec![spoken(["First ", "try"]), one.hold(), Act::Reset]).await;
+    let beta =
+        ScriptedProvider::start(vec![spoken(["Second ", "try"]), two.hold(), say(&last_chunk())]).await;
+    let gamma = ScriptedProvider::start(answer("Third time lucky.")).await;
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
+    let mut client = WsClient::open(&app).await;
+    let turn = client.ask("What?").await;
+    client.shows(&turn, |shown| shown.text == "First try").await;
+    one.open();
+    client.shows(&turn, |shown| shown.text == "Second try").await;
+    two.open();
+    let shown = client.done(&turn).await;
+    assert_eq!(shown.text, "Third time lucky.");
+    let drafts = [("alpha".into(), "First try".into()), ("beta".into(), "Second try".into())];
+    assert_eq!(shown.drafts, drafts);
+    let reasons: Vec<_> = shown.restarts.iter().map(|frame| frame["reason"].clone()).collect();
+    assert_eq!(reasons, ["reset", "truncated"]);
+}
+
+#[tokio::test]
+async fn what_is_only_odd_is_whole() {
+    let end = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+    let said = head() + &word("All ") + &word("is well.");
+    for odd in [
+        // Only one of finish and end mark.
+        said.clone() + &event(end) + &last_chunk(),
+        said.clone() + &event("[DONE]") + &last_chunk(),
+        // Twice the end mark, and text after it.
+        said.clone() + &event(end) + &event("[DONE]") + &event("[DONE]") + &last_chunk(),
+        said.clone() + &event(end) + &event("[DONE]") + &word("No more!") + &last_chunk(),
+        // What says nothing.
+        said.clone()
+            + &event(r#"{"choices":[],"x":null}"#)
+            + &event(r#"{"choices":[{"delta":null}]}"#)
+            + &finish(),
+        // The connection breaks after the end.
+        said.clone() + &event(end) + &event("[DONE]"),
+    ] {
+        let alpha = ScriptedProvider::start(vec![say(&odd), Act::Close]).await;
+        let app = TestApp::of(&[("alpha", &alpha)]).await;
+        let mut client = WsClient::open(&app).await;
+        let shown = client.answered("What?").await;
+        assert_eq!((shown.text.as_str(), shown.attempts.len()), ("All is well.", 1), "{odd}");
+        assert_eq!(shown.done.as_ref().unwrap()["source"], "ai");
+        client.quiet().await;
+    }
+}

@@ -1,0 +1,287 @@
+//! A provider fails before its first token: the next one answers, and nobody sees more of it than an `attempt` frame.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Act, ScriptedProvider, TestApp, WsClient, answer, event, head, last_chunk, refusal, say, settings, spoken,
+};
+
+const WHOLE: &str = "The whole answer of the second provider.";
+
+/// What a faulty provider did, and what is to come of it.
+struct Case {
+    script: Vec<Act>,
+    reason: &'static str,
+    /// How often it is asked in that turn.
+    asked: usize,
+    /// The state of its breaker after one turn.
+    state: &'static str,
+}
+
+/// A fault that is not tried again.
+fn once(script: Vec<Act>, reason: &'static str) -> Case {
+    Case { script, reason, asked: 1, state: "closed" }
+}
+
+/// A quick, passing fault: one more try.
+fn twice(script: Vec<Act>, reason: &'static str) -> Case {
+    Case { asked: 2, ..once(script, reason) }
+}
+
+fn json_error(status: u16, headers: &str, body: &Value) -> Vec<Act> {
+    let headers = format!("content-type: application/json\r\n{headers}");
+    vec![refusal(status, &headers, &json!({ "error": body }).to_string())]
+}
+
+/// Events, then the end of the body in good order.
+fn streamed(events: &[&str]) -> Vec<Act> {
+    let events: String = events.iter().map(|data| event(data)).collect();
+    vec![say(&(head() + &events + &last_chunk()))]
+}
+
+async fn next_answers(case: Case) {
+    let alpha = ScriptedProvider::start(case.script).await;
+    let beta = ScriptedProvider::answering(WHOLE).await;
+    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let timeouts = &mut settings.providers[0].timeouts;
+    (timeouts.first_token, timeouts.stall) = (vec![Duration::from_millis(300)], Duration::from_millis(300));
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    let shown = client.answered("What?").await;
+
+    assert_eq!(shown.text, WHOLE);
+    assert_eq!((shown.restarts.len(), shown.drafts.len()), (0, 0));
+    let mut path = vec![("alpha".to_owned(), String::new())];
+    path.extend((1..case.asked).map(|_| ("alpha".to_owned(), case.reason.to_owned())));
+    path.push(("beta".to_owned(), case.reason.to_owned()));
+    assert_eq!(shown.path(), path);
+    for attempt in &shown.attempts[1..] {
+        assert_eq!(attempt["after"]["provider"], "alpha");
+    }
+    let mut outcomes = vec![case.reason; case.asked];
+    outcomes.push("ok");
+    assert_eq!(shown.outcomes(), outcomes);
+    let done = shown.done.as_ref().unwrap();
+    assert_eq!(
+        (&done["source"], &done["provider"], &done["finish"]),
+        (&json!("ai"), &json!("beta"), &json!("stop"))
+    );
+    client.quiet().await;
+
+    assert_eq!((alpha.asked(), beta.asked()), (case.asked, 1));
+    app.at_rest().await;
+    let vitals = app.provider("alpha").await;
+    assert_eq!((&vitals["state"], &vitals["reason"]), (&json!(case.state), &json!(case.reason)));
+    let counts = json!({ "success": 0, "failure": case.asked, "restarts": 0 });
+    assert_eq!((&vitals["counts"], &vitals["in_flight"]), (&counts, &json!(0)));
+    assert_eq!(app.provider("beta").await["counts"]["success"], 1);
+    alpha.until(|counts| counts.open == 0).await;
+}
+
+macro_rules! cases {
+    ($($name:ident: $case:expr,)+) => {$(
+        #[tokio::test]
+        async fn $name() {
+            next_answers($case).await;
+        }
+    )+};
+}
+
+cases! {
+    reset: twice(vec![Act::Reset], "reset"),
+    closed_without_a_word: twice(vec![Act::Close], "reset"),
+    head_then_reset: twice(vec![say(&head()), Act::Reset], "reset"),
+    empty_stream: once(streamed(&[]), "malformed"),
+    end_without_end_mark: once(
+        streamed(&[r#"{"choices":[{"index":0,"delta":{"role":"assistant"}}]}"#]),
+        "truncated"
+    ),
+    error_event: twice(
+        streamed(&[r#"{"error":{"message":"The server had an error","type":"server_error"}}"#]),
+        "server_error"
+    ),
+    overloaded_event: once(
+        streamed(&[r#"{"error":{"message":"Overloaded","type":"overloaded_error"}}"#]),
+        "overloaded"
+    ),
+    garbage: once(streamed(&[r#"{"choices": [{"del"#]), "malformed"),
+    not_http: once(vec![say("220 mail.example.com ESMTP\r\n"), Act::Close], "malformed"),
+    silence: once(vec![Act::Silence], "timeout"),
+    head_then_silence: once(vec![say(&head()), Act::Silence], "timeout"),
+    keep_alives_for_ever: once(
+        vec![say(&head()), Act::Every(Duration::from_millis(20), b"e\r\n: keep-alive\n\n\r\n".to_vec())],
+        "timeout"
+    ),
+    empty_deltas_for_ever: once(
+        vec![
+            say(&head()),
+            Act::Every(
+                Duration::from_millis(20),
+                event(r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#).into_bytes(),
+            ),
+        ],
+        "timeout"
+    ),
+    drip_of_an_event_without_end: once(
+        vec![say(&(head() + "5\r\ndata:\r\n")), Act::Every(Duration::from_millis(20), b"1\r\nx\r\n".to_vec())],
+        "timeout"
+    ),
+    status_500: twice(json_error(500, "", &json!({ "message": "oops", "type": "server_error" })), "server_error"),
+    status_502_with_a_page: twice(
+        vec![refusal(502, "content-type: text/html\r\n", "<html>Bad Gateway</html>")],
+        "server_error"
+    ),
+    status_503: once(json_error(503, "", &json!({ "message": "busy" })), "overloaded"),
+    status_404: once(
+        json_error(404, "", &json!({ "message": "no such model", "code": "model_not_found" })),
+        "refused"
+    ),
+    status_429_without_a_wait: once(
+        json_error(429, "", &json!({ "message": "slow down", "type": "rate_limit" })),
+        "rate_limited"
+    ),
+    status_401: Case {
+        state: "blocked",
+        ..once(json_error(401, "", &json!({ "message": "bad key", "code": "invalid_api_key" })), "refused")
+    },
+    quota_spent: Case {
+        state: "blocked",
+        ..once(json_error(429, "", &json!({ "message": "pay", "code": "insufficient_quota" })), "refused")
+    },
+    redirect: once(vec![refusal(307, "location: http://127.0.0.1:9/\r\n", "")], "refused"),
+    web_page: once(
+        vec![refusal(200, "content-type: text/html\r\n", "<!doctype html><p>Please log in")],
+        "malformed"
+    ),
+    error_body_with_status_200: twice(
+        json_error(200, "", &json!({ "message": "oops", "type": "server_error" })),
+        "server_error"
+    ),
+    done_at_once: once(streamed(&["[DONE]"]), "malformed"),
+    finish_without_text: once(
+        streamed(&[r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#, "[DONE]"]),
+        "malformed"
+    ),
+}
+
+#[tokio::test]
+async fn refused() {
+    let alpha = ScriptedProvider::start(vec![]).await;
+    let beta = ScriptedProvider::answering(WHOLE).await;
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    alpha.refuse().await;
+    let mut client = WsClient::open(&app).await;
+    let shown = client.answered("What?").await;
+    assert_eq!(shown.text, WHOLE);
+    assert_eq!(shown.path(), [("alpha".into(), "".into()), ("beta".into(), "refused".into())]);
+    assert_eq!(app.provider("alpha").await["counts"]["failure"], 1);
+    app.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_passing_fault_is_tried_once_more_and_may_pass() {
+    for fault in [vec![Act::Reset], json_error(500, "", &json!({ "message": "oops" }))] {
+        let alpha = ScriptedProvider::answering("It passed.").await;
+        alpha.once(fault);
+        let beta = ScriptedProvider::answering(WHOLE).await;
+        let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+        let mut client = WsClient::open(&app).await;
+        assert_eq!(client.answered("What?").await.text, "It passed.");
+        assert_eq!((alpha.asked(), beta.asked()), (2, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_short_retry_after_is_waited_for() {
+    let alpha = ScriptedProvider::answering("I have time now.").await;
+    alpha.once(json_error(429, "retry-after-ms: 400\r\n", &json!({ "message": "slow down" })));
+    let beta = ScriptedProvider::answering(WHOLE).await;
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let mut client = WsClient::open(&app).await;
+    let shown = client.answered("What?").await;
+    assert_eq!(shown.text, "I have time now.");
+    assert_eq!(shown.path()[1], ("alpha".into(), "rate_limited".into()));
+    let [(first, _), (second, _)] = &alpha.requests()[..] else { panic!("not asked twice") };
+    assert!(*second - *first >= Duration::from_millis(400), "asked again after {:?}", *second - *first);
+    assert_eq!(beta.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_long_retry_after_means_the_next_one_until_it_is_over() {
+    let limited = json_error(429, "retry-after: 30\r\n", &json!({ "message": "slow down" }));
+    let alpha = ScriptedProvider::start(limited).await;
+    let beta = ScriptedProvider::answering(WHOLE).await;
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let mut client = WsClient::open(&app).await;
+    for attempts in [2, 1] {
+        let shown = client.answered("What?").await;
+        assert_eq!((shown.text.as_str(), shown.attempts.len()), (WHOLE, attempts));
+    }
+    assert_eq!(alpha.asked(), 1);
+    // It stays closed; when it may be asked again is said.
+    let vitals = app.provider("alpha").await;
+    assert_eq!((&vitals["state"], &vitals["reason"]), (&json!("closed"), &json!("rate_limited")));
+    assert!(vitals["retry_at"].is_string(), "{vitals}");
+}
+
+#[tokio::test]
+async fn a_refused_key_is_not_tried_again() {
+    let alpha =
+        ScriptedProvider::start(json_error(401, "", &json!({ "message": "bad key sk-canary-key" }))).await;
+    let beta = ScriptedProvider::answering(WHOLE).await;
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let mut client = WsClient::open(&app).await;
+    for attempts in [2, 1, 1] {
+        assert_eq!(client.answered("What?").await.attempts.len(), attempts);
+    }
+    assert_eq!((alpha.asked(), alpha.counts().probes), (1, 0));
+    let status = app.status().await.to_string();
+    assert!(!status.contains("sk-canary") && !status.contains("bad key"), "{status}");
+}
+
+#[tokio::test]
+async fn slow_words_are_no_fault() {
+    let alpha = ScriptedProvider::start(vec![]).await;
+    let mut script = vec![say(&head())];
+    // A hundred milliseconds between words, with a stall of three hundred.
+    let gate = crate::harness::Gate::default();
+    for word in ["Slow ", "but ", "steady ", "words."] {
+        script.extend([gate.hold(), say(&crate::harness::word(word))]);
+    }
+    script.push(say(&crate::harness::finish()));
+    alpha.usually(script);
+    let mut settings = settings(&[("alpha", &alpha)]);
+    settings.providers[0].timeouts.stall = Duration::from_millis(300);
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    let turn = client.ask("What?").await;
+    let mut beat = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..4 {
+        beat.tick().await;
+        gate.open();
+    }
+    let shown = client.done(&turn).await;
+    assert_eq!((shown.text.as_str(), shown.attempts.len()), ("Slow but steady words.", 1));
+}
+
+#[tokio::test]
+async fn at_most_four_attempts_and_each_provider_first() {
+    let broken = || json_error(500, "", &json!({ "message": "oops" }));
+    let [a, b, c] = [broken(), broken(), broken()].map(ScriptedProvider::start);
+    let (a, b, c) = (a.await, b.await, c.await);
+    let d = ScriptedProvider::start(answer(WHOLE)).await;
+    let app = TestApp::of(&[("a", &a), ("b", &b), ("c", &c), ("d", &d)]).await;
+    let mut client = WsClient::open(&app).await;
+    let shown = client.answered("What?").await;
+    assert_eq!((shown.text.as_str(), shown.attempts.len()), (WHOLE, 4));
+    assert_eq!([a.asked(), b.asked(), c.asked(), d.asked()], [1, 1, 1, 1]);
+    // One who has nobody beside it is asked twice, and no more.
+    let alone = ScriptedProvider::start(vec![spoken([]), Act::Reset]).await;
+    let app = TestApp::of(&[("alone", &alone)]).await;
+    let mut client = WsClient::open(&app).await;
+    let shown = client.answered("What?").await;
+    assert_eq!((alone.asked(), shown.attempts.len()), (2, 2));
+    assert_eq!(shown.done.as_ref().unwrap()["degraded"], true);
+}

@@ -1,0 +1,177 @@
+//! A panic in each actor: the turn under way ends well, the next one is served, and nothing is lost.
+
+use std::time::Instant;
+
+use failsoft::supervised::Crash;
+use serde_json::json;
+
+use crate::harness::{
+    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, finish, refusal, say, settings, soon, spoken,
+    word,
+};
+
+const WHOLE: &str = "The whole answer.";
+
+async fn service() -> (ScriptedProvider, TestApp, WsClient) {
+    let alpha = ScriptedProvider::answering(WHOLE).await;
+    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let mut client = WsClient::open(&app).await;
+    assert_eq!(client.answered("One?").await.text, WHOLE);
+    (alpha, app, client)
+}
+
+/// Makes the router panic, and waits until it has.
+async fn crash_router(app: &TestApp) {
+    let router = app.lobby.desk.router.borrow().clone().unwrap();
+    assert!(soon("the crash", router.send(Crash)).await.is_err());
+}
+
+async fn crash_provider(app: &TestApp, name: &str) {
+    let actor = app.backend(name).actor.borrow().clone().unwrap();
+    assert!(soon("the crash", actor.send(Crash)).await.is_err());
+}
+
+#[tokio::test]
+async fn the_router_panics() {
+    let (alpha, app, mut client) = service().await;
+    for _ in 0..3 {
+        crash_router(&app).await;
+        let shown = client.answered("Two?").await;
+        assert_eq!((shown.text.as_str(), &shown.done.as_ref().unwrap()["source"]), (WHOLE, &json!("ai")));
+    }
+    assert_eq!(alpha.asked(), 4);
+    app.at_rest().await;
+}
+
+#[tokio::test]
+async fn the_router_panics_in_mid_answer() {
+    let gate = Gate::default();
+    let alpha = ScriptedProvider::start(vec![spoken(["Torn"]), gate.hold(), Act::Reset]).await;
+    let beta = ScriptedProvider::answering(WHOLE).await;
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let mut client = WsClient::open(&app).await;
+    let turn = client.ask("What?").await;
+    client.shows(&turn, |shown| shown.text == "Torn").await;
+    crash_router(&app).await;
+    gate.open();
+    let shown = client.done(&turn).await;
+    assert_eq!((shown.text.as_str(), shown.drafts.len()), (WHOLE, 1));
+    app.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_providers_actor_panics() {
+    let (alpha, app, mut client) = service().await;
+    let mut actor = app.backend("alpha").actor.clone();
+    for _ in 0..3 {
+        actor.borrow_and_update();
+        let crashed = Instant::now();
+        crash_provider(&app, "alpha").await;
+        // Where it is being rebuilt, its provider counts as busy: with nobody beside it that would be a degraded answer.
+        soon("the actor to be rebuilt", actor.changed()).await.unwrap();
+        println!("rebuilt after {:?}", crashed.elapsed());
+        assert_eq!(client.answered("Two?").await.text, WHOLE);
+    }
+    assert_eq!(alpha.asked(), 4);
+    app.at_rest().await;
+}
+
+#[tokio::test]
+async fn with_another_provider_at_hand_a_panic_is_not_noticed() {
+    let (alpha, beta) = (ScriptedProvider::answering(WHOLE).await, ScriptedProvider::answering(WHOLE).await);
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let mut client = WsClient::open(&app).await;
+    for _ in 0..5 {
+        crash_provider(&app, "alpha").await;
+        let shown = client.answered("What?").await;
+        assert_eq!((shown.text.as_str(), &shown.done.as_ref().unwrap()["degraded"]), (WHOLE, &json!(false)));
+    }
+    app.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_providers_actor_panics_in_mid_answer_and_no_place_is_lost() {
+    let gate = Gate::default();
+    let alpha = ScriptedProvider::start(vec![
+        spoken(["The ", "whole "]),
+        gate.hold(),
+        say(&word("answer.")),
+        say(&finish()),
+    ])
+    .await;
+    let mut settings = settings(&[("alpha", &alpha)]);
+    settings.providers[0].max_concurrent = 1;
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    let mut actor = app.backend("alpha").actor.clone();
+    for _ in 0..3 {
+        let turn = client.ask("What?").await;
+        client.shows(&turn, |shown| shown.text == "The whole ").await;
+        actor.borrow_and_update();
+        crash_provider(&app, "alpha").await;
+        soon("the actor to be rebuilt", actor.changed()).await.unwrap();
+        // The place that is taken is known to the new one.
+        assert_eq!(app.provider("alpha").await["in_flight"], 1);
+        gate.open();
+        assert_eq!(client.done(&turn).await.text, WHOLE);
+        app.at_rest().await;
+    }
+    assert_eq!(alpha.asked(), 3);
+}
+
+#[tokio::test]
+async fn a_rebuilt_breaker_is_open_still() {
+    let busy = refusal(503, "content-type: application/json\r\n", r#"{"error":{"message":"busy"}}"#);
+    let (alpha, beta) = (ScriptedProvider::start(vec![busy]).await, ScriptedProvider::answering(WHOLE).await);
+    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let breaker = &mut settings.providers[0].breaker;
+    breaker.consecutive_failures = 1;
+    (breaker.open_for, breaker.open_max) =
+        (std::time::Duration::from_secs(60), std::time::Duration::from_secs(60));
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    assert_eq!(client.answered("What?").await.attempts.len(), 2);
+    let mut actor = app.backend("alpha").actor.clone();
+    actor.borrow_and_update();
+    crash_provider(&app, "alpha").await;
+    soon("the actor to be rebuilt", actor.changed()).await.unwrap();
+    assert_eq!(client.answered("What?").await.attempts.len(), 1);
+    let vitals = app.provider("alpha").await;
+    assert_eq!((&vitals["state"], &vitals["reason"]), (&json!("open"), &json!("overloaded")));
+    assert_eq!((alpha.asked(), alpha.counts().probes), (1, 0));
+}
+
+#[tokio::test]
+async fn the_degradation_actor_panics() {
+    let alpha = ScriptedProvider::start(answer(WHOLE)).await;
+    let mut settings = settings(&[("alpha", &alpha)]);
+    settings.degradation.fallback = "Later, please.".into();
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    alpha.refuse().await;
+    for _ in 0..2 {
+        let actor = app.degradation.borrow().clone().unwrap();
+        assert!(soon("the crash", actor.send(Crash)).await.is_err());
+        let shown = client.answered("Xyzzy?").await;
+        assert_eq!(shown.text, "Later, please.");
+    }
+    alpha.listen();
+    assert_eq!(client.answered("What?").await.text, WHOLE);
+}
+
+#[tokio::test]
+async fn an_actor_that_panics_again_and_again_takes_readiness_away() {
+    let (_alpha, app, mut client) = service().await;
+    let mut router = app.lobby.desk.router.clone();
+    assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
+    for _ in 0..12 {
+        router.borrow_and_update();
+        crash_router(&app).await;
+        soon("the actor to be rebuilt", router.changed()).await.unwrap();
+    }
+    let ready = app.request("GET", "/readyz").send().await;
+    assert_eq!((ready.status, ready.header("retry-after").is_empty()), (503, false));
+    assert_eq!(app.request("GET", "/healthz").send().await.status, 200);
+    // It serves all the same.
+    assert_eq!(client.answered("Two?").await.text, WHOLE);
+}
