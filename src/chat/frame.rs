@@ -152,9 +152,9 @@ pub enum Frame {
         turn: TurnId,
         /// The last frame that is contained.
         seq: u64,
-        /// Whose text it is; 0 for none yet or no provider's.
+        /// The attempt under way, whose text may be still to come; 0 for none yet, and for what no provider says.
         attempt: u32,
-        /// Who is answering.
+        /// Who is asked by it.
         provider: Option<Arc<str>>,
         /// With which model.
         model: Option<Arc<str>>,

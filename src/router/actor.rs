@@ -31,8 +31,9 @@ pub struct Pick {
     pub only_first: bool,
     /// The wait that the last answer asked for is over.
     pub waited: bool,
-    /// What a longer context failed for was cut since: those providers may be asked again.
-    pub shortened: bool,
+    /// How many of the attempts were made before the history was halved: whom it was too long for then may be asked again. 0 where
+    /// it was not.
+    pub before_halving: usize,
     /// Who served the conversation last.
     pub served_by: Option<Arc<str>>,
     /// Attempts that were given up because another was faster: they failed nobody, and were made all the same.
@@ -132,43 +133,36 @@ impl RouterActor {
 
     /// Those to ask, best first, or the wait before the same one is asked again.
     fn decide(&mut self, pick: &Pick) -> Result<Vec<Arc<Backend>>, Route> {
-        let nobody = Route::Nobody { retry_after: None };
-        let tried: Vec<_> = pick.failed.iter().map(|one| Arc::clone(&one.provider)).collect();
-        let last = pick.failed.last().map(|one| &one.provider);
         let backend = |name: &Arc<str>| self.seed.backends.iter().find(|one| one.name == *name).cloned();
-        let mut wish = Wish {
+        let last = pick.failed.last().and_then(|one| backend(&one.provider));
+        let (tried, more_room_than) = ruled_out(pick);
+        let wish = Wish {
             first: pick.first.clone(),
             only_first: pick.only_first,
-            more_room_than: None,
+            more_room_than,
             served_by: pick.served_by.clone(),
         };
+        let others = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
         if pick.waited {
             // The others stand behind it: its breaker may have opened during the wait.
-            let others = self.ordered(&wish, &tried, last);
-            return Ok(last.and_then(backend).into_iter().chain(others).collect());
+            return Ok(last.into_iter().chain(others).collect());
+        }
+        if pick.failed.is_empty() && pick.first.is_none() {
+            self.pass_on(&others);
         }
         let rules = plan::Rules {
             max_attempts: self.seed.rules.max_attempts.saturating_sub(pick.given_up),
-            same_provider: last.and_then(backend).map_or(0, |backend| backend.same_provider),
+            same_provider: last.map_or(0, |backend| backend.same_provider),
             max_retry_after: self.seed.rules.max_retry_after,
         };
-        let untried = self.ordered(&wish, &tried, last).len();
-        match plan::next(&pick.failed, untried, rules) {
-            Next::Nobody => return Err(nobody),
-            Next::Again(wait) => {
-                if let Some(wait) = self.again(wait, &pick.failed) {
-                    return Err(Route::Wait(wait));
-                }
-            }
-            Next::Other { .. } if pick.shortened => {}
-            Next::Other { more_room_than } => wish.more_room_than = more_room_than,
+        match plan::next(&pick.failed, others.len(), rules) {
+            Next::Nobody => Err(Route::Nobody { retry_after: None }),
+            Next::Other => Ok(others),
+            Next::Again(wait) => match self.again(wait, &pick.failed) {
+                Some(wait) => Err(Route::Wait(wait)),
+                None => Ok(others),
+            },
         }
-        let tried = if pick.shortened { &[][..] } else { &tried };
-        let order = self.ordered(&wish, tried, last);
-        if pick.failed.is_empty() && pick.first.is_none() {
-            self.pass_on(&order);
-        }
-        Ok(order)
     }
 
     /// Those to ask beside the one that is silent; nobody where no attempt is left, or the retry budget is spent.
@@ -177,10 +171,8 @@ impl RouterActor {
         if pick.only_first || made >= self.seed.rules.max_attempts as usize {
             return Vec::new();
         }
-        let mut tried: Vec<_> = pick.failed.iter().map(|one| Arc::clone(&one.provider)).collect();
+        let (mut tried, more_room_than) = ruled_out(pick);
         tried.push(Arc::clone(silent));
-        let last = pick.failed.last().filter(|last| last.failure.fault.class() == Class::MoreRoom);
-        let more_room_than = last.filter(|_| !pick.shortened).map(|last| Arc::clone(&last.provider));
         let wish = Wish { more_room_than, ..Wish::default() };
         let order = self.ordered(&wish, &tried, Some(silent));
         if order.is_empty() || !self.budget.withdraw(self.seed.clock.now()) {
@@ -209,6 +201,14 @@ impl RouterActor {
         let place = asked.and_then(|asked| self.seed.backends.iter().position(|one| Arc::ptr_eq(one, asked)));
         self.turn_of = place.map_or(self.turn_of, |place| place + 1);
     }
+}
+
+/// Whom the turn has asked already and may not ask again, and whose room was not enough.
+fn ruled_out(pick: &Pick) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+    let (before, since) = pick.failed.split_at_checked(pick.before_halving).unwrap_or((&pick.failed, &[]));
+    let forgiven = |one: &&Failed| one.failure.fault.class() == Class::MoreRoom;
+    let tried = before.iter().filter(|one| !forgiven(one)).chain(since);
+    (tried.map(|one| Arc::clone(&one.provider)).collect(), plan::outgrown(since))
 }
 
 /// Asks for leave, one provider after the other.

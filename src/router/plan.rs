@@ -34,11 +34,8 @@ pub struct Rules {
 pub enum Next {
     /// The same provider once more, if the retry budget agrees: after this long, or after a back-off where none is given.
     Again(Option<Duration>),
-    /// A provider not yet tried; where a number is given, one with more context than so many tokens, or with unknown room.
-    Other {
-        /// The provider whose room was not enough.
-        more_room_than: Option<Arc<str>>,
-    },
+    /// A provider not yet tried.
+    Other,
     /// No provider.
     Nobody,
 }
@@ -49,7 +46,7 @@ const QUICK: Duration = Duration::from_secs(2);
 /// What follows the attempts of a turn that failed so far; `untried` enabled providers were not asked yet.
 pub fn next(failed: &[Failed], untried: usize, rules: Rules) -> Next {
     let Some(last) = failed.last() else {
-        return Next::Other { more_room_than: None };
+        return Next::Other;
     };
     let left = (rules.max_attempts as usize).saturating_sub(failed.len());
     if left == 0 {
@@ -62,27 +59,31 @@ pub fn next(failed: &[Failed], untried: usize, rules: Rules) -> Next {
         {
             Next::Nobody
         }
-        Class::MoreRoom => Next::Other { more_room_than: Some(Arc::clone(&last.provider)) },
         // A retry must leave an attempt for each provider not yet tried.
         Class::RetryHere if left > untried => again(failed, last, rules),
-        _ => Next::Other { more_room_than: None },
+        _ => Next::Other,
     }
 }
 
+/// Those of a turn's providers that have not room enough for what they were asked.
+pub fn outgrown(failed: &[Failed]) -> Vec<Arc<str>> {
+    let too_long = failed.iter().filter(|one| one.failure.fault.class() == Class::MoreRoom);
+    too_long.map(|one| Arc::clone(&one.provider)).collect()
+}
+
 fn again(failed: &[Failed], last: &Failed, rules: Rules) -> Next {
-    let other = Next::Other { more_room_than: None };
     let here = failed.iter().filter(|one| one.provider == last.provider).count();
     // A continuation that did not fit is our own doing: the same provider may answer anew, however long it took.
     let ours = last.failure.fault == Fault::Diverged;
     let quick = ours || last.took <= QUICK;
     if last.started || !quick || here > rules.same_provider.max(u32::from(ours)) as usize {
-        return other;
+        return Next::Other;
     }
     match last.failure.retry_after {
-        Some(wait) if wait > rules.max_retry_after => other,
+        Some(wait) if wait > rules.max_retry_after => Next::Other,
         Some(wait) => Next::Again(Some(wait)),
         // A rate limit that does not say for how long is not waited out.
-        None if last.failure.fault == Fault::RateLimited => other,
+        None if last.failure.fault == Fault::RateLimited => Next::Other,
         None if ours => Next::Again(Some(Duration::ZERO)),
         None => Next::Again(None),
     }
@@ -93,7 +94,6 @@ mod tests {
     use super::*;
 
     const RULES: Rules = Rules { max_attempts: 4, same_provider: 1, max_retry_after: Duration::from_secs(2) };
-    const OTHER: Next = Next::Other { more_room_than: None };
 
     fn failed(provider: &str, fault: Fault) -> Failed {
         let took = Duration::from_millis(5);
@@ -109,11 +109,10 @@ mod tests {
     fn every_fault_has_its_consequence() {
         for fault in Fault::ALL {
             let expected = match fault.class() {
-                Class::RetryHere if fault == Fault::RateLimited => OTHER,
+                Class::RetryHere if fault == Fault::RateLimited => Next::Other,
                 Class::RetryHere if fault == Fault::Diverged => Next::Again(Some(Duration::ZERO)),
                 Class::RetryHere => Next::Again(None),
-                Class::NextNow | Class::Block | Class::Caller => OTHER,
-                Class::MoreRoom => Next::Other { more_room_than: Some("a".into()) },
+                Class::NextNow | Class::Block | Class::Caller | Class::MoreRoom => Next::Other,
                 Class::Policy => Next::Nobody,
             };
             assert_eq!(after(failed("a", fault), |_| ()), expected, "{fault:?}");
@@ -123,9 +122,9 @@ mod tests {
     #[test]
     fn only_quick_faults_before_any_text_are_retried_and_only_once() {
         let reset = || failed("a", Fault::Reset);
-        assert_eq!(after(reset(), |one| one.started = true), OTHER);
-        assert_eq!(after(reset(), |one| one.took = QUICK * 2), OTHER);
-        assert_eq!(next(&[reset(), reset()], 1, RULES), OTHER);
+        assert_eq!(after(reset(), |one| one.started = true), Next::Other);
+        assert_eq!(after(reset(), |one| one.took = QUICK * 2), Next::Other);
+        assert_eq!(next(&[reset(), reset()], 1, RULES), Next::Other);
     }
 
     #[test]
@@ -134,26 +133,32 @@ mod tests {
         let wait =
             |seconds| after(limited(), |one| one.failure.retry_after = Some(Duration::from_secs(seconds)));
         assert_eq!(wait(1), Next::Again(Some(Duration::from_secs(1))));
-        assert_eq!(wait(3), OTHER);
+        assert_eq!(wait(3), Next::Other);
     }
 
     #[test]
     fn a_retry_leaves_an_attempt_for_each_provider_not_yet_tried() {
-        assert_eq!(next(&[failed("a", Fault::Reset)], 3, RULES), OTHER);
+        assert_eq!(next(&[failed("a", Fault::Reset)], 3, RULES), Next::Other);
         assert_eq!(next(&[failed("a", Fault::Reset)], 2, RULES), Next::Again(None));
+    }
+
+    #[test]
+    fn who_was_asked_too_much_is_known() {
+        let turn = [failed("a", Fault::TooLong), failed("b", Fault::Reset), failed("c", Fault::TooLong)];
+        assert_eq!(outgrown(&turn), ["a".into(), "c".into()]);
     }
 
     #[test]
     fn attempts_end() {
         let many = ["a", "b", "c", "d"].map(|name| failed(name, Fault::Timeout));
         assert_eq!(next(&many, 9, RULES), Next::Nobody);
-        assert_eq!(next(&many[..3], 9, RULES), OTHER);
+        assert_eq!(next(&many[..3], 9, RULES), Next::Other);
     }
 
     #[test]
     fn a_bad_request_goes_to_one_more_provider() {
         let bad = |name| failed(name, Fault::BadRequest);
-        assert_eq!(next(&[bad("a")], 2, RULES), OTHER);
+        assert_eq!(next(&[bad("a")], 2, RULES), Next::Other);
         assert_eq!(next(&[bad("a"), bad("b")], 1, RULES), Next::Nobody);
     }
 }

@@ -33,8 +33,8 @@ pub struct Wish {
     pub first: Option<Arc<str>>,
     /// And nobody else.
     pub only_first: bool,
-    /// Only who has more room than this one, or unknown room.
-    pub more_room_than: Option<Arc<str>>,
+    /// Only who has more room than each of these, as far as theirs is known, or unknown room.
+    pub more_room_than: Vec<Arc<str>>,
     /// Who served the conversation last.
     pub served_by: Option<Arc<str>>,
 }
@@ -55,11 +55,9 @@ const IN_FOR_ONE_OUT: f64 = 3.0;
 
 /// The places, in `candidates`, of those to ask, best first, without those in `tried`.
 pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>]) -> Vec<usize> {
-    let room = wish.more_room_than.as_ref().and_then(|name| candidates.iter().find(|one| one.name == *name));
-    let fits = |one: &Candidate| match room.map_or(0, |room| room.context_tokens) {
-        0 => true,
-        known => one.context_tokens == 0 || one.context_tokens > known,
-    };
+    let outgrown = candidates.iter().filter(|one| wish.more_room_than.contains(&one.name));
+    let room = outgrown.map(|one| one.context_tokens).max().unwrap_or_default();
+    let fits = |one: &Candidate| one.context_tokens == 0 || one.context_tokens > room;
     let is = |name: &Option<Arc<str>>, one: &Candidate| name.as_ref() == Some(&one.name);
     let may = |one: &Candidate| {
         fits(one) && !tried.contains(&one.name) && (!wish.only_first || is(&wish.first, one))

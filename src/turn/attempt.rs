@@ -46,6 +46,8 @@ pub struct Report {
     pub said: String,
     /// How long its first token took, thinking included; none where none came.
     pub first_token: Option<Duration>,
+    /// How long after its beginning its first text was shown; none where none was, as there was too little of it.
+    pub first_shown: Option<Duration>,
     /// Tokens, where the provider told.
     pub usage: Option<Usage>,
     /// How long it took.
@@ -81,6 +83,7 @@ pub async fn drive(
         last_token: None,
         tell: Some(first_token),
         first_token: None,
+        first_shown: None,
         held: Some(String::new()),
         said: String::new(),
         usage: None,
@@ -88,6 +91,7 @@ pub async fn drive(
     let ended = attempt.run(call.steps(), writer, cancelled).await;
     Report {
         first_token: attempt.first_token,
+        first_shown: attempt.first_shown,
         usage: attempt.usage,
         took: attempt.begun.elapsed(),
         said: attempt.said,
@@ -101,6 +105,7 @@ struct Attempt<F> {
     last_token: Option<Instant>,
     tell: Option<F>,
     first_token: Option<Duration>,
+    first_shown: Option<Duration>,
     /// The beginning of the text, until there is enough of it to be an answer.
     held: Option<String>,
     said: String,
@@ -194,9 +199,15 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         held.push_str(text);
         if held.trim().chars().count() >= self.limits.min_chars.max(1) {
             let held = self.held.take().unwrap_or_default();
-            return writer.text(&held);
+            return self.show_first(&held, writer);
         }
         true
+    }
+
+    /// False where it does not fit to what stands.
+    fn show_first(&mut self, text: &str, writer: &mut LogWriter) -> bool {
+        self.first_shown = Some(self.begun.elapsed());
+        writer.text(text)
     }
 
     /// A step that is not text. `Some` is the end.
@@ -230,7 +241,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         }
         let mut fits = true;
         if let Some(held) = held {
-            fits = writer.text(if held.trim().is_empty() { REFUSAL } else { &held });
+            fits = self.show_first(if held.trim().is_empty() { REFUSAL } else { &held }, writer);
         }
         if fits && writer.whole() { Ended::Whole(finish) } else { misfit() }
     }

@@ -1,9 +1,11 @@
 //! A call to a provider under way, whose first word can be waited for before its steps are read.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::Instant;
 
 use crate::chat::{Ask, Failure, Fault, Finish, Usage};
@@ -28,9 +30,17 @@ pub enum Word {
 }
 
 impl Call {
-    /// Asks.
-    pub fn begin(upstream: &dyn Upstream, ask: &Ask) -> Self {
-        Self { begun: Instant::now(), steps: upstream.ask(ask), ahead: VecDeque::new() }
+    /// Asks. A panic of what reads the provider is a failure of the call.
+    pub fn begin(upstream: &Arc<dyn Upstream>, ask: &Ask) -> Self {
+        let (upstream, ask) = (Arc::clone(upstream), ask.clone());
+        let asked = async move { upstream.ask(&ask) }.flatten_stream();
+        let steps = AssertUnwindSafe(asked).catch_unwind().map(|step| {
+            step.unwrap_or_else(|_| {
+                tracing::error!("reading a provider panicked");
+                Err(Failure::of(Fault::Malformed))
+            })
+        });
+        Self { begun: Instant::now(), steps: steps.boxed(), ahead: VecDeque::new() }
     }
 
     /// Waits for the first word, `limit` from the beginning at most: later it is a failure. Cancel-safe; not to be called after it was told.

@@ -112,6 +112,7 @@ impl Turn<'_> {
             ended: Ended::Cancelled(Cancel::Stopped),
             said: String::new(),
             first_token: None,
+            first_shown: None,
             usage: runner.call.usage(),
             took: runner.call.begun.elapsed(),
         };

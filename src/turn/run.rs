@@ -83,7 +83,8 @@ pub(super) struct Made {
     /// How many were given up for a faster one.
     pub(super) given_up: u32,
     waited: bool,
-    shortened: bool,
+    /// How many had failed when the history was halved, where it was.
+    halved: Option<usize>,
     served_by: Option<Arc<str>>,
 }
 
@@ -95,7 +96,7 @@ impl Made {
             first: wishes.first.clone(),
             only_first: wishes.only_first,
             waited: self.waited,
-            shortened: self.shortened,
+            before_halving: self.halved.unwrap_or_default(),
             served_by: self.served_by.clone(),
             given_up: self.given_up,
             hedge: None,
@@ -143,13 +144,13 @@ impl Turn<'_> {
                     continue;
                 }
                 Route::Nobody { .. } => {
-                    let too_long = made.failed.last().is_some_and(|one| one.failure.fault == Fault::TooLong);
+                    let too_long = made.failed.iter().any(|one| one.failure.fault == Fault::TooLong);
                     if too_long && wishes.pass_on {
                         return End::Torn;
                     }
-                    match prompt::halved(&ask).filter(|_| too_long && !made.shortened) {
+                    match prompt::halved(&ask).filter(|_| too_long && made.halved.is_none()) {
                         Some(half) => {
-                            (ask, made.shortened) = (half, true);
+                            (ask, made.halved) = (half, Some(made.failed.len()));
                             continue;
                         }
                         None => return self.descend(),
@@ -188,7 +189,7 @@ impl Turn<'_> {
             min_chars: self.desk.manners.min_chars,
         };
         let (before, goes_on) = (self.progress.begun.elapsed(), !shown.is_empty());
-        let call = Call::begin(&*lease.backend.upstream, &ask);
+        let call = Call::begin(&lease.backend.upstream, &ask);
         Runner { lease, call, ask, limits, start, goes_on, before }
     }
 
@@ -216,9 +217,8 @@ impl Turn<'_> {
         let heard = |after| lease.permit.first_token(after);
         let cancelled = log.cancelled(self.wishes.patience);
         let report = attempt::drive(call, limits, self.writer, cancelled, heard).await;
-        if self.progress.first_text.is_none() && report.started() {
-            self.progress.first_text = report.first_token.map(|after| before + after);
-        }
+        let first_shown = report.first_shown.map(|after| before + after);
+        self.progress.first_text = self.progress.first_text.or(first_shown);
         let (outcome, result) = match &report.ended {
             Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
             Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
@@ -277,6 +277,8 @@ impl Turn<'_> {
 
 fn settle(lease: Lease, report: &Report) {
     match &report.ended {
+        // A refusal is no failure, and no proof of health either.
+        Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => drop(lease.permit),
         Ended::Whole(_) => lease.permit.settle(Verdict::Whole),
         Ended::Failed(failure) => {
             let (fault, retry_after) = (failure.fault, failure.retry_after);
@@ -284,6 +286,5 @@ fn settle(lease: Lease, report: &Report) {
             let started = report.first_token.is_some();
             lease.permit.settle(Verdict::Failed { fault, started, retry_after });
         }
-        Ended::Cancelled(_) => drop(lease.permit),
     }
 }

@@ -52,10 +52,11 @@ fn a_wish_comes_first_or_alone() {
 
 #[test]
 fn who_needs_more_room_gets_more_or_unknown_room() {
-    let wish = Wish { more_room_than: Some("a".into()), ..Wish::default() };
-    assert_eq!(by_room(&wish, &["a"]), "bd");
-    let unknown = Wish { more_room_than: Some("b".into()), ..Wish::default() };
-    assert_eq!(by_room(&unknown, &["b"]), "acd");
+    let outgrown = |names: &[&str]| Wish { more_room_than: named(names), ..Wish::default() };
+    assert_eq!(by_room(&outgrown(&["a"]), &["a"]), "bd");
+    assert_eq!(by_room(&outgrown(&["b"]), &["b"]), "acd");
+    assert_eq!(by_room(&outgrown(&["a", "b"]), &["a", "b"]), "d");
+    assert_eq!(by_room(&outgrown(&["d", "c"]), &["d", "c"]), "b");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::TurnLog;
 use crate::chat::TurnState;
@@ -55,6 +56,9 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.log.control.send_modify(|control| control.followers = control.followers.saturating_sub(1));
+        self.log.control.send_modify(|control| {
+            control.followers = control.followers.saturating_sub(1);
+            control.alone_since = Instant::now();
+        });
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use follower::Follower;
 pub use writer::LogWriter;
@@ -47,9 +48,11 @@ pub struct TextPart {
 }
 
 /// What followers do to a turn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Control {
     followers: usize,
+    /// Since when there are none; while there are some it means nothing.
+    alone_since: Instant,
     cancel: Option<Cancel>,
 }
 
@@ -175,7 +178,8 @@ impl TurnLog {
         });
     }
 
-    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`.
+    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`, however much of that
+    /// had passed before the call.
     pub async fn cancelled(&self, patience: Duration) -> Cancel {
         let mut control = self.control.subscribe();
         loop {
@@ -187,7 +191,7 @@ impl TurnLog {
                 if now.followers > 0 {
                     std::future::pending::<()>().await;
                 }
-                tokio::time::sleep(patience).await;
+                tokio::time::sleep(patience.saturating_sub(now.alone_since.elapsed())).await;
             };
             tokio::select! {
                 () = alone => return Cancel::Interrupted,
@@ -278,12 +282,11 @@ impl Inner {
 
     fn snapshot(&self, seq: u64) -> Frame {
         let record = &self.record;
-        let owner = self.seam.owner().filter(|_| !self.seam.shown().is_empty());
         Frame::Snapshot {
             turn: record.turn,
             seq,
-            attempt: owner.map_or(record.attempts, |owner| owner.attempt),
-            provider: owner.map_or(record.provider.clone(), |owner| Some(owner.provider.clone())),
+            attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
+            provider: record.provider.clone(),
             model: record.model.clone(),
             text: self.seam.shown().to_owned(),
             drafts: self.seam.drafts().to_vec(),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Control, Inner, TurnLog, encode};
 use crate::chat::{After, Failure, Finish, Frame, Outcome, TurnRecord, TurnState};
@@ -50,7 +51,7 @@ impl LogWriter {
             inner: Mutex::new(inner),
             published: watch::Sender::new(0),
             durable: watch::Sender::new(None),
-            control: watch::Sender::new(Control::default()),
+            control: watch::Sender::new(Control { followers: 0, alone_since: Instant::now(), cancel: None }),
         }))
     }
 
