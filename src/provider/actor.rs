@@ -274,6 +274,7 @@ impl Handler<Reset> for ProviderActor {
     fn handle(&mut self, _: Reset, ctx: &mut Self::Context) {
         let transition = self.breaker.reset(self.seed.clock.now());
         self.vitals.reason = None;
+        self.vitals.check = None;
         self.after(transition, ctx);
     }
 }

@@ -1,5 +1,6 @@
 //! The RouterActor: who is asked next, and whether anyone is, also in mid-answer.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +94,16 @@ pub struct Seed {
     pub chance: fn() -> f64,
 }
 
+/// What is to be done with a [`Pick`].
+enum Decision {
+    /// Ask these for leave, in this order.
+    Ask(Vec<Arc<Backend>>),
+    /// Wait, then ask the same one.
+    Wait(Duration),
+    /// There is nobody.
+    Nobody,
+}
+
 /// Owns the order of providers and the retry budget.
 pub struct RouterActor {
     seed: Seed,
@@ -132,7 +143,7 @@ impl RouterActor {
     }
 
     /// Those to ask, best first, or the wait before the same one is asked again.
-    fn decide(&mut self, pick: &Pick) -> Result<Vec<Arc<Backend>>, Route> {
+    fn decide(&mut self, pick: &Pick) -> Decision {
         let backend = |name: &Arc<str>| self.seed.backends.iter().find(|one| one.name == *name).cloned();
         let last = pick.failed.last().and_then(|one| backend(&one.provider));
         let (tried, more_room_than) = ruled_out(pick);
@@ -145,7 +156,7 @@ impl RouterActor {
         let others = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
         if pick.waited {
             // The others stand behind it: its breaker may have opened during the wait.
-            return Ok(last.into_iter().chain(others).collect());
+            return Decision::Ask(last.into_iter().chain(others).collect());
         }
         if pick.failed.is_empty() && pick.first.is_none() {
             self.pass_on(&others);
@@ -156,11 +167,11 @@ impl RouterActor {
             max_retry_after: self.seed.rules.max_retry_after,
         };
         match plan::next(&pick.failed, others.len(), rules) {
-            Next::Nobody => Err(Route::Nobody { retry_after: None }),
-            Next::Other => Ok(others),
+            Next::Nobody => Decision::Nobody,
+            Next::Other => Decision::Ask(others),
             Next::Again(wait) => match self.again(wait, &pick.failed) {
-                Some(wait) => Err(Route::Wait(wait)),
-                None => Ok(others),
+                Some(wait) => Decision::Wait(wait),
+                None => Decision::Ask(others),
             },
         }
     }
@@ -253,8 +264,9 @@ impl Handler<Pick> for RouterActor {
             self.budget.deposit(self.seed.clock.now());
         }
         match self.decide(&pick) {
-            Ok(backends) => Box::pin(admit(backends, attempt, self.seed.clock)),
-            Err(route) => Box::pin(std::future::ready(route)),
+            Decision::Ask(backends) => Box::pin(admit(backends, attempt, self.seed.clock)),
+            Decision::Wait(wait) => Box::pin(ready(Route::Wait(wait))),
+            Decision::Nobody => Box::pin(ready(Route::Nobody { retry_after: None })),
         }
     }
 }
