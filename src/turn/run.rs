@@ -288,3 +288,6 @@ fn settle(lease: Lease, report: &Report) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
