@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use failsoft::app::App;
 use failsoft::cli::{Cli, Command};
+use failsoft::degradation::rules;
 use failsoft::settings::{self, Loaded, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,10 +29,7 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Check(check) => match load(check.config.as_deref()) {
-            Ok(loaded) => {
-                print!("{}", settings::report(&loaded));
-                ExitCode::SUCCESS
-            }
+            Ok(loaded) => report(&loaded),
             Err(code) => code,
         },
         Command::Status(_) | Command::Drill(_) => {
@@ -52,6 +50,18 @@ fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
         eprintln!("{problems}");
         ExitCode::from(MISUSED)
     })
+}
+
+/// Prints what the configuration amounts to. The reply rules are read too: bad ones would change nothing at the start but be said there late.
+fn report(loaded: &Loaded) -> ExitCode {
+    print!("{}", settings::report(loaded));
+    match rules::read(&loaded.settings.degradation) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(MISUSED)
+        }
+    }
 }
 
 fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
@@ -88,8 +98,17 @@ async fn each<F: Future<Output = ()>>(mut signal: Signal, act: impl Fn() -> F) {
     }
 }
 
-/// Waits for the first of two signals.
+/// Waits for the first of two signals. A second one then ends the process at once: whoever asks twice does not want to wait for the drain.
 async fn either(mut one: Signal, mut other: Signal) {
+    first(&mut one, &mut other).await;
+    actix::spawn(async move {
+        first(&mut one, &mut other).await;
+        eprintln!("failsoft: stopped at once; answers under way are interrupted");
+        std::process::exit(i32::from(FAILED));
+    });
+}
+
+async fn first(one: &mut Signal, other: &mut Signal) {
     let (one, other) = (pin!(one.recv()), pin!(other.recv()));
     futures_util::future::select(one, other).await;
 }

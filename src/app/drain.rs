@@ -13,12 +13,17 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long sessions have to deliver what ended turns still say, and their Close.
 const FAREWELL: Duration = Duration::from_millis(300);
 
+/// How long the server's connections may take to end after that.
+const CLOSING: Duration = Duration::from_secs(2);
+
 /// Drains; returns when every turn has ended, or was interrupted because `limit` is over.
 pub async fn drain(lobby: &Lobby, phase: &watch::Sender<Phase>, turns: usize, limit: Duration) {
     let places = &lobby.desk.places;
     let all = u32::try_from(turns).unwrap_or(u32::MAX);
     phase.send_replace(Phase::Draining);
-    if tokio::time::timeout(limit, places.acquire_many(all)).await.is_err() {
+    // What comes after is part of the drain too.
+    let reserve = (LAST_WORDS + FAREWELL + CLOSING).min(limit / 3);
+    if tokio::time::timeout(limit - reserve, places.acquire_many(all)).await.is_err() {
         tracing::warn!(
             running = lobby.desk.running(turns),
             "the drain is over; running answers are interrupted"

@@ -5,7 +5,7 @@ mod chance;
 mod drain;
 mod simulated;
 
-use std::net::TcpListener;
+use std::net::{TcpListener, ToSocketAddrs as _};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix::Actor as _;
 use actix_web::dev::ServerHandle;
 use anyhow::Context as _;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
@@ -37,6 +38,9 @@ use backends::Remembered;
 
 /// How long reading what the store remembers of the providers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Connections that wait to be accepted: many come at once when a service is back. The kernel has a bound of its own.
+const BACKLOG: i32 = 4096;
 
 /// How long the operator's reload is waited for.
 const RELOAD_LIMIT: Duration = Duration::from_secs(6);
@@ -166,8 +170,14 @@ impl App {
     /// # Errors
     /// The server failed.
     pub async fn run_until_stopped(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let server = actix::spawn(self.server);
-        stop.await;
+        let mut server = actix::spawn(self.server);
+        tokio::select! {
+            ended = &mut server => {
+                ended.context("the server's task failed")?.context("the server failed")?;
+                anyhow::bail!("the server ended by itself");
+            }
+            () = stop => {}
+        }
         tracing::info!("stopping: no new turns, running ones finish");
         drain::drain(&self.lobby, &self.phase, self.turns, self.drain).await;
         self.handle.stop(true).await;
@@ -198,11 +208,31 @@ impl Reloader {
 }
 
 fn bind(listen: &str) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(listen).with_context(|| {
+    let listener = listening(listen).with_context(|| {
         format!("cannot listen on {listen}; is another process there? choose another with --listen")
     })?;
     listener.set_nonblocking(true).context("the port cannot be used without blocking")?;
     Ok(listener)
+}
+
+/// The listener at the first of the name's addresses that can be used.
+fn listening(listen: &str) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in listen.to_socket_addrs()? {
+        let bound =
+            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).and_then(|socket| {
+                // A restarted service takes its port again at once.
+                socket.set_reuse_address(true)?;
+                socket.bind(&address.into())?;
+                socket.listen(BACKLOG)?;
+                Ok(socket.into())
+            });
+        match bound {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn shown_host(listen: &str) -> String {

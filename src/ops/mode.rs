@@ -34,27 +34,38 @@ pub fn mode_of<'a>(strategy: Strategy, vitals: impl IntoIterator<Item = &'a Vita
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Held {
     shown: Mode,
-    /// Since when another one than the shown is seen, and whether it is worse.
-    other: Option<(Duration, bool)>,
+    other: Option<Other>,
+}
+
+/// Another mode than the shown is seen.
+#[derive(Clone, Copy, Debug)]
+struct Other {
+    since: Duration,
+    worse: bool,
+    /// What held for the whole time: the mildest that was seen of worse ones, the worst of better ones.
+    held: Mode,
 }
 
 impl Held {
     /// Takes note of the mode that is seen at `now`, and says which is to be shown.
     pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {
-        let worse = seen > self.shown;
-        let since = match self.other {
-            _ if seen == self.shown => {
-                self.other = None;
-                return self.shown;
-            }
-            Some((since, before)) if before == worse => since,
-            _ => now,
-        };
-        self.other = Some((since, worse));
-        let hold = if worse { HOLD_DOWN } else { HOLD_UP };
-        if now.saturating_sub(since) >= hold {
-            self.shown = seen;
+        if seen == self.shown {
             self.other = None;
+            return self.shown;
+        }
+        let worse = seen > self.shown;
+        let other = match self.other.filter(|other| other.worse == worse) {
+            Some(other) if worse => Other { held: other.held.min(seen), ..other },
+            Some(other) => Other { held: other.held.max(seen), ..other },
+            None => Other { since: now, worse, held: seen },
+        };
+        self.other = Some(other);
+        let hold = if worse { HOLD_DOWN } else { HOLD_UP };
+        if now.saturating_sub(other.since) >= hold {
+            self.shown = other.held;
+            // What is seen beyond that begins its own hold.
+            self.other =
+                (seen != self.shown).then_some(Other { since: now, worse: seen > self.shown, held: seen });
         }
         self.shown
     }
@@ -109,12 +120,15 @@ mod tests {
         let mut held = Held::default();
         assert_eq!(held.see(Mode::Degraded, at(0)), Mode::Normal);
         assert_eq!(held.see(Mode::Outage, at(1_999)), Mode::Normal);
-        assert_eq!(held.see(Mode::Outage, at(2_000)), Mode::Outage, "worse since 0");
-        assert_eq!(held.see(Mode::Degraded, at(3_000)), Mode::Outage);
+        assert_eq!(held.see(Mode::Outage, at(2_000)), Mode::Degraded, "at least that since 0");
+        assert_eq!(held.see(Mode::Outage, at(3_999)), Mode::Degraded);
+        assert_eq!(held.see(Mode::Outage, at(4_000)), Mode::Outage, "since 2,000");
+        assert_eq!(held.see(Mode::Degraded, at(5_000)), Mode::Outage);
         assert_eq!(held.see(Mode::Outage, at(9_000)), Mode::Outage, "begins anew");
         assert_eq!(held.see(Mode::Normal, at(10_000)), Mode::Outage);
         assert_eq!(held.see(Mode::Degraded, at(19_999)), Mode::Outage);
-        assert_eq!(held.see(Mode::Normal, at(20_000)), Mode::Normal, "better since 10 s");
+        assert_eq!(held.see(Mode::Normal, at(20_000)), Mode::Degraded, "at least so good since 10,000");
+        assert_eq!(held.see(Mode::Normal, at(30_000)), Mode::Normal);
     }
 
     #[test]

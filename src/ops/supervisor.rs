@@ -24,12 +24,18 @@ const SPELL: Duration = Duration::from_secs(30);
 /// The pause before the next try to rebuild an actor that ends too often, or does not start.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether calm has returned.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How to make an actor and tell everyone where it is.
 type Rebuild = Box<dyn Fn(Guard) + Send>;
 
 struct Child {
     rebuild: Rebuild,
+    /// Within the last [`SPELL`].
     ends: VecDeque<Instant>,
+    /// Whether its next try waits for the end of a pause.
+    paused: bool,
 }
 
 /// Knows how to rebuild each actor, and when each ended.
@@ -51,7 +57,8 @@ impl Supervisor {
     /// Starts an actor and sees to it from now on.
     pub fn adopt(&mut self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
         rebuild(Guard::new(Arc::clone(&name), self.tell.clone()));
-        self.children.insert(name, Child { rebuild: Box::new(rebuild), ends: VecDeque::new() });
+        self.children
+            .insert(name, Child { rebuild: Box::new(rebuild), ends: VecDeque::new(), paused: false });
     }
 
     /// False while an actor ends again and again.
@@ -61,25 +68,52 @@ impl Supervisor {
 
     /// Rebuilds what ends, for ever. Must run where the actors are to live.
     pub async fn run(mut self) {
-        while let Some(down) = self.hear.recv().await {
-            let name = down.name;
-            let Some(child) = self.children.get_mut(&name) else { continue };
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                down = self.hear.recv() => match down {
+                    Some(down) => self.rebuild(down.name),
+                    None => return,
+                },
+                _ = look.tick() => {}
+            }
             let now = Instant::now();
-            child.ends.push_back(now);
-            child.ends.retain(|end| now.duration_since(*end) < SPELL);
-            let often = child.ends.len() > TOO_MANY;
-            tracing::error!(actor = %name, ends = child.ends.len(), "an actor panicked; it is rebuilt");
-            self.steady.send_replace(!often);
-            if often {
-                tokio::time::sleep(PAUSE).await;
+            for child in self.children.values_mut() {
+                child.ends.retain(|end| now.duration_since(*end) < SPELL);
             }
-            let guard = Guard::new(Arc::clone(&name), self.tell.clone());
-            // A panic here drops the guard, which asks for the next try.
-            if catch_unwind(AssertUnwindSafe(|| (child.rebuild)(guard))).is_err() {
-                tracing::error!(actor = %name, "an actor could not be rebuilt; it is tried again");
-                tokio::time::sleep(PAUSE).await;
-            }
+            let steady = self.children.values().all(|child| child.ends.len() <= TOO_MANY);
+            self.steady.send_if_modified(|known| std::mem::replace(known, steady) != steady);
         }
+    }
+
+    /// Rebuilds one that ended; one that ends too often, or does not start, after a pause that holds nobody else up.
+    fn rebuild(&mut self, name: Arc<str>) {
+        let Some(child) = self.children.get_mut(&name) else { return };
+        let often = child.ends.len() >= TOO_MANY && !child.paused;
+        if !child.paused {
+            child.ends.push_back(Instant::now());
+            tracing::error!(actor = %name, ends = child.ends.len(), "an actor panicked; it is rebuilt");
+        }
+        child.paused = false;
+        if often {
+            child.paused = true;
+            return self.later(name);
+        }
+        let guard = Guard::new(Arc::clone(&name), self.tell.clone());
+        // A panic here drops the guard, which asks for the next try.
+        if catch_unwind(AssertUnwindSafe(|| (child.rebuild)(guard))).is_err() {
+            tracing::error!(actor = %name, "an actor could not be rebuilt; it is tried again");
+        }
+    }
+
+    /// Asks for the next try after a pause.
+    fn later(&self, name: Arc<str>) {
+        let tell = self.tell.clone();
+        actix::spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            // The channel is closed when the service stops.
+            drop(tell.send(ChildDown { name }).await);
+        });
     }
 }
 

@@ -43,8 +43,10 @@ pub async fn send(
         let message = format!("the message is longer than {max} characters; shorten it and send it again");
         return Err(refuse(ErrorCode::MessageTooLong, &message));
     }
-    let known = room.logs().into_iter().find(|log| *log.client_msg_id() == id);
-    if known.is_none() {
+    if let Some(log) = room.logs().into_iter().find(|log| *log.client_msg_id() == id) {
+        return if log.asks(&question.text) { Ok(Accepted::Known(log)) } else { Err(other_text(&id)) };
+    }
+    {
         lobby.rates.take(room.id(), peer).map_err(|wait| {
             let message = "too many messages; wait a little and send it again";
             refuse(ErrorCode::RateLimited, message).retry_after(seconds(wait))
@@ -88,15 +90,23 @@ pub async fn retry(
     client_msg_id: ClientMsgId,
     patience: Duration,
 ) -> Result<Accepted, Refusal> {
-    let Some(record) = lobby.turn(room, turn).await else {
-        return Err(no_such_turn().about(&client_msg_id));
-    };
+    let record = lobby.turn(room, turn).await.map_err(|refusal| refusal.about(&client_msg_id))?;
     if record.state == TurnState::Running && room.log(turn).is_some() {
         let message = "that answer is still under way; stop it first";
         return Err(Refusal::new(ErrorCode::Busy, message).about(&client_msg_id).retry_after(1));
     }
+    let id = client_msg_id.clone();
     let question = Question { client_msg_id, text: record.question, retry_of: Some(turn) };
-    send(lobby, room, peer, question, Wishes { patience, ..lobby.desk.usual() }).await
+    let accepted = send(lobby, room, peer, question, Wishes { patience, ..lobby.desk.usual() }).await?;
+    let retry_of = match &accepted {
+        Accepted::Opened(log) | Accepted::Known(log) => log.record().retry_of,
+        Accepted::Stored(record) => record.retry_of,
+    };
+    if retry_of != Some(turn) {
+        let message = "this client_msg_id was used for another message; a retry needs a new one";
+        return Err(Refusal::new(ErrorCode::BadRequest, message).about(&id));
+    }
+    Ok(accepted)
 }
 
 /// The wishes of a message, as far as visitors may have any.
@@ -130,17 +140,13 @@ pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resul
     Ok(Wishes { first, only_first, mid_stream, ..usual })
 }
 
-/// The refusal of a turn that is not there.
-pub fn no_such_turn() -> Refusal {
-    Refusal::new(ErrorCode::NotFound, "this conversation has no such turn")
-}
-
 fn other_text(id: &ClientMsgId) -> Refusal {
     let message = "this client_msg_id was used for another text; a new message needs a new one";
     Refusal::new(ErrorCode::BadRequest, message).about(id)
 }
 
-fn seconds(wait: Duration) -> u64 {
+/// A wait in whole seconds, rounded up.
+pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 

@@ -9,7 +9,6 @@ use bytestring::ByteString;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::ask;
 use super::frames::{ClientLimits, HEARTBEAT_S, PROTOCOL, Resume, ServerFrame, Welcome};
 use super::hello::{Hello, hello};
 use super::lobby::Lobby;
@@ -191,8 +190,8 @@ impl Visit {
             match self.room.log(turn) {
                 Some(log) => self.queue.push_back(log.resume(seq)),
                 None => match self.lobby.turn(&self.room, turn).await {
-                    Some(record) => self.replay(record, seq).await?,
-                    None => self.refuse(&ask::no_such_turn()).await?,
+                    Ok(record) => self.replay(record, seq).await?,
+                    Err(refusal) => self.refuse(&refusal).await?,
                 },
             }
         }
@@ -206,7 +205,7 @@ impl Visit {
         let record = if record.state == TurnState::Running { record.interrupted() } else { record };
         let snapshot = Frame::Snapshot {
             turn: record.turn,
-            seq: after + 1,
+            seq: after.saturating_add(1),
             attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
             provider: record.provider.clone(),
             model: record.model.clone(),
@@ -214,7 +213,7 @@ impl Visit {
             drafts: record.drafts.clone(),
             question: record.question.clone(),
         };
-        let done = Frame::Done(Box::new(record.done(after + 2)));
+        let done = Frame::Done(Box::new(record.done(after.saturating_add(2))));
         self.to.send(Out::Frames(vec![encode(&snapshot), encode(&done)])).await.map_err(|_| Gone)
     }
 }

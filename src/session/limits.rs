@@ -9,12 +9,16 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::chat::ConversationId;
 
+/// Frames of a conversation a minute that read or write the store without opening a turn: `history` and `feedback`.
+const OTHERS: NonZeroU32 = NonZeroU32::new(120).unwrap();
+
 /// The rate limits of messages: a bucket for each conversation and each address (GCRA, by the governor library).
 ///
 /// The maps are bounded by [`Rates::sweep`]: a key that has its whole bucket again is forgotten.
 pub struct Rates {
     conversations: DefaultKeyedRateLimiter<ConversationId>,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
+    others: DefaultKeyedRateLimiter<ConversationId>,
 }
 
 impl Rates {
@@ -23,6 +27,7 @@ impl Rates {
         Self {
             conversations: RateLimiter::keyed(Quota::per_minute(conversation)),
             addresses: RateLimiter::keyed(Quota::per_minute(address)),
+            others: RateLimiter::keyed(Quota::per_minute(OTHERS)),
         }
     }
 
@@ -32,14 +37,25 @@ impl Rates {
     /// How long to wait.
     pub fn take(&self, conversation: ConversationId, address: IpAddr) -> Result<(), Duration> {
         let now = DefaultClock::default().now();
-        self.addresses.check_key(&subnet(address)).map_err(|not_until| not_until.wait_time_from(now))?;
-        self.conversations.check_key(&conversation).map_err(|not_until| not_until.wait_time_from(now))
+        // The conversation first, so that one that floods does not use up what its neighbours behind the same address have.
+        self.conversations.check_key(&conversation).map_err(|not_until| not_until.wait_time_from(now))?;
+        self.addresses.check_key(&subnet(address)).map_err(|not_until| not_until.wait_time_from(now))
+    }
+
+    /// Takes the place of a frame that reads or writes the store without opening a turn.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn spare(&self, conversation: ConversationId) -> Result<(), Duration> {
+        let now = DefaultClock::default().now();
+        self.others.check_key(&conversation).map_err(|not_until| not_until.wait_time_from(now))
     }
 
     /// Forgets the keys that have their whole bucket again. To be called now and then.
     pub fn sweep(&self) {
         self.conversations.retain_recent();
         self.addresses.retain_recent();
+        self.others.retain_recent();
     }
 }
 
@@ -66,8 +82,10 @@ mod tests {
         let here: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!((rates.take(a, here), rates.take(a, here)), (Ok(()), Ok(())));
         assert!(rates.take(a, here).is_err_and(|wait| wait <= Duration::from_secs(30)));
+        assert_eq!(rates.take(b, here), Ok(()), "the flood took nothing more from the address");
         assert!(rates.take(b, here).is_err(), "three from this address");
-        assert_eq!(rates.take(b, "192.0.2.2".parse().unwrap()), Ok(()));
+        let c = ConversationId::from_random([3; 16]);
+        assert_eq!(rates.take(c, "192.0.2.2".parse().unwrap()), Ok(()));
     }
 
     #[test]

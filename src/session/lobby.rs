@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::frames::{ErrorCode, Refusal};
 use super::limits::Rates;
 use crate::chat::{ConversationId, StatusView, TurnId, TurnRecord, TurnState};
+use crate::store::StoreError;
 use crate::turn::desk::Desk;
 use crate::turn::rooms::Room;
 
@@ -59,10 +61,10 @@ impl Lobby {
         let known = tokio::time::timeout(STORE_LIMIT, self.desk.store.conversation(id)).await;
         match known {
             Ok(Ok(Some(record))) if record.subject.is_some() => Err(NotYours),
-            Ok(Ok(_)) => Ok(room),
-            // Who cannot be told from the owner is not let in where a store holds owned conversations and fails; anonymous
-            // ones are the rule, and a broken store must not stop a chat.
-            Ok(Err(_)) | Err(_) => Ok(room),
+            // Its owner is written down, and cannot be read: nobody is let in on a guess.
+            Ok(Err(StoreError::Damaged(_))) => Err(NotYours),
+            // A store that does not answer must not stop a chat.
+            Ok(Ok(_) | Err(_)) | Err(_) => Ok(room),
         }
     }
 
@@ -95,12 +97,30 @@ impl Lobby {
         turns
     }
 
+    /// Tells the room of the conversation's newest turn, so that the next one's id is later.
+    pub async fn catch_up(&self, room: &Room) {
+        let read = self.desk.store.turns(room.id(), None, 1);
+        if let Ok(Ok(turns)) = tokio::time::timeout(STORE_LIMIT, read).await {
+            turns.iter().for_each(|turn| room.seen(turn.turn));
+        }
+    }
+
     /// One ended or running turn of the conversation.
-    pub async fn turn(&self, room: &Room, turn: TurnId) -> Option<TurnRecord> {
+    ///
+    /// # Errors
+    /// There is no such turn, or the store does not say.
+    pub async fn turn(&self, room: &Room, turn: TurnId) -> Result<TurnRecord, Refusal> {
         if let Some(log) = room.log(turn) {
-            return Some(log.record());
+            return Ok(log.record());
         }
         let read = self.desk.store.turn(room.id(), turn);
-        tokio::time::timeout(STORE_LIMIT, read).await.ok()?.ok()?
+        match tokio::time::timeout(STORE_LIMIT, read).await {
+            Ok(Ok(Some(record))) => Ok(record),
+            Ok(Ok(None)) => Err(Refusal::new(ErrorCode::NotFound, "this conversation has no such turn")),
+            Ok(Err(_)) | Err(_) => {
+                let message = "the store does not answer at the moment; try again";
+                Err(Refusal::new(ErrorCode::Internal, message).retry_after(5))
+            }
+        }
     }
 }

@@ -34,6 +34,9 @@ impl Visit {
             ClientFrame::Stop { turn } => Ok(self.stop(turn).await),
             ClientFrame::Feedback { turn, value } => Ok(self.feedback(turn, value).await),
             ClientFrame::History { before } => {
+                if let Err(refusal) = self.spare() {
+                    return Ok(Err(refusal));
+                }
                 let turns = self.lobby.history(&self.room, Some(before)).await;
                 self.say(&ServerFrame::History { turns: &turns }).await.map(Ok)
             }
@@ -84,13 +87,22 @@ impl Visit {
         match self.room.log(turn) {
             Some(log) => log.cancel(Cancel::Stopped),
             // One that ended is stopped already.
-            None => drop(self.lobby.turn(&self.room, turn).await.ok_or_else(ask::no_such_turn)?),
+            None => drop(self.lobby.turn(&self.room, turn).await?),
         }
         Ok(())
     }
 
+    /// What costs the store something has a rate of its own.
+    fn spare(&self) -> Result<(), Refusal> {
+        self.lobby.rates.spare(self.room.id()).map_err(|wait| {
+            let message = "too many frames of this kind; wait a little";
+            Refusal::new(ErrorCode::RateLimited, message).retry_after(ask::seconds(wait))
+        })
+    }
+
     async fn feedback(&self, turn: TurnId, value: Feedback) -> Result<(), Refusal> {
-        let mut record = self.lobby.turn(&self.room, turn).await.ok_or_else(ask::no_such_turn)?;
+        self.spare()?;
+        let mut record = self.lobby.turn(&self.room, turn).await?;
         if record.state == TurnState::Running && self.room.log(turn).is_some() {
             return Err(Refusal::new(ErrorCode::Busy, "the answer is still under way").retry_after(1));
         }

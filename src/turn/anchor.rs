@@ -38,9 +38,12 @@ pub fn cut(shown: &str, said: &str) -> Cut {
     if wanted.peek().is_none() { Cut::At(said.len()) } else { Cut::TooShort }
 }
 
-/// A continuation without the white space that `shown` ends with already.
+/// A continuation without the white space that `shown` ends with already: as much of it as both have, and no more, as what follows may be
+/// indented.
 pub fn joined<'a>(shown: &str, more: &'a str) -> &'a str {
-    if shown.ends_with(char::is_whitespace) { more.trim_start() } else { more }
+    let end = shown.get(shown.trim_end().len()..).unwrap_or_default();
+    let common = end.chars().zip(more.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+    more.get(common..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -72,5 +75,7 @@ mod tests {
     fn white_space_is_not_doubled() {
         assert_eq!(joined("one ", " two"), "two");
         assert_eq!(joined("one", " two"), " two");
+        assert_eq!(joined("def f():\n", "\n    return 1"), "    return 1");
+        assert_eq!(joined("def f():\n", "    return 1"), "    return 1");
     }
 }

@@ -1,16 +1,18 @@
 //! Where turns are opened: what every turn needs, and the limits that hold over all of them.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
+use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::keep::Keeping;
 use super::log::{LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
-use super::run::{self, Job};
+use super::run;
 use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord, TurnState};
 use crate::degradation::Ladder;
 use crate::provider::backend::{Backend, Clock, Whereabouts};
@@ -148,7 +150,7 @@ impl Desk {
         let place = self.place()?;
         let writer = room.open(question, self.clock.wall(), (self.random)()).map_err(Refused::Room)?;
         let keeping = Keeping::In(Arc::clone(room));
-        Ok(self.begin(Job { writer, keeping, wishes }, place))
+        Ok(self.begin(writer, keeping, wishes, place))
     }
 
     /// Opens a turn that is kept nowhere: the caller says what the model sees, and reads the text.
@@ -162,7 +164,7 @@ impl Desk {
         let turn = TurnId::after(None, now.0, chance);
         let record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), now, question, None);
         let writer = LogWriter::open_unframed(record, wishes.rigid);
-        Ok(self.begin(Job { writer, keeping: Keeping::Nowhere(ask), wishes }, place))
+        Ok(self.begin(writer, Keeping::Nowhere(ask), wishes, place))
     }
 
     fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
@@ -172,11 +174,26 @@ impl Desk {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::Full)
     }
 
-    fn begin(self: &Arc<Self>, job: Job, place: OwnedSemaphorePermit) -> Arc<TurnLog> {
-        let (desk, log) = (Arc::clone(self), Arc::clone(job.writer.log()));
+    fn begin(
+        self: &Arc<Self>,
+        writer: LogWriter,
+        keeping: Keeping,
+        wishes: Wishes,
+        place: OwnedSemaphorePermit,
+    ) -> Arc<TurnLog> {
+        let (desk, log) = (Arc::clone(self), Arc::clone(writer.log()));
+        let turn = log.turn();
         actix::spawn(async move {
-            run::run(desk, job).await;
+            // Its log ends whatever becomes of it, and is dropped all the same.
+            let ended = AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind().await;
             drop(place);
+            if ended.is_err() {
+                tracing::error!(%turn, "a turn's task panicked; it is interrupted");
+            }
+            if let Keeping::In(room) = keeping {
+                tokio::time::sleep(LOG_STAYS).await;
+                room.drop_log(turn);
+            }
         });
         log
     }
@@ -222,6 +239,9 @@ impl Desk {
         Route::Nobody { retry_after: None }
     }
 }
+
+/// How long an ended turn's log stays for those who come back.
+const LOG_STAYS: Duration = Duration::from_secs(5);
 
 /// How long a turn waits for an actor that is being rebuilt.
 const REBUILD_LIMIT: Duration = Duration::from_millis(200);

@@ -2,6 +2,7 @@
 //!
 //! A store that fails or is slow costs durability and history, never an answer.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::desk::Desk;
 use super::log::{LogWriter, TurnLog};
 use super::prompt::{self, Shape};
 use super::rooms::Room;
-use crate::chat::{Ask, TurnRecord};
+use crate::chat::{Ask, TurnId, TurnRecord};
 
 /// How long frames wait for the disk to confirm the question.
 const DURABLE_LIMIT: Duration = Duration::from_millis(250);
@@ -35,13 +36,14 @@ impl Keeping {
             return LogWriter::confirm(log, false);
         };
         let written = desk.store.write_turn(room.id(), log.record());
-        let durable = matches!(tokio::time::timeout(DURABLE_LIMIT, written).await, Ok(Ok(())));
+        let written = matches!(tokio::time::timeout(DURABLE_LIMIT, written).await, Ok(Ok(())));
+        let durable = written && desk.store.durable();
         desk.durable.send_if_modified(|known| std::mem::replace(known, durable) != durable);
         LogWriter::confirm(log, durable);
     }
 
     /// Saves the text so far now and then, for ever.
-    pub async fn checkpoints(&self, desk: &Desk, log: &TurnLog) {
+    pub async fn checkpoints(&self, desk: &Desk, log: &TurnLog) -> Infallible {
         let Keeping::In(room) = self else {
             return std::future::pending().await;
         };
@@ -84,6 +86,7 @@ impl Keeping {
                 Vec::new()
             }
         };
+        let history = with_ended(history, room, record.turn);
         let shape = Shape {
             history_turns: manners.history_turns,
             max_tokens: manners.max_tokens,
@@ -92,4 +95,16 @@ impl Keeping {
         let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
         (ask, prompt::served_by(&history))
     }
+}
+
+/// The history with turns that ended just now, as they ended: the store may not have that yet.
+fn with_ended(mut history: Vec<TurnRecord>, room: &Room, before: TurnId) -> Vec<TurnRecord> {
+    for log in room.logs().into_iter().filter(|log| log.ended() && log.turn() < before) {
+        let record = log.record();
+        match history.iter_mut().find(|known| known.turn == record.turn) {
+            Some(known) => *known = record,
+            None => history.push(record),
+        }
+    }
+    history
 }

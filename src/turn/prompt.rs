@@ -64,6 +64,14 @@ pub fn repeated(ask: &Ask, shown: &str) -> Ask {
     Ask { messages, max_tokens: left(ask, shown), ..ask.clone() }
 }
 
+/// Whether a provider's complaint is about a started answer rather than about anything else in the request.
+pub fn refuses_prefill(complaint: &str) -> bool {
+    let complaint = complaint.to_lowercase();
+    let about =
+        ["prefill", "assistant", "model turn", "prefix", "continue_final_message", "add_generation_prompt"];
+    about.iter().any(|word| complaint.contains(word))
+}
+
 /// The tokens that are left of an answer's limit, at about four characters each.
 fn left(ask: &Ask, shown: &str) -> u32 {
     let used = u32::try_from(shown.chars().count() / 4).unwrap_or(u32::MAX);

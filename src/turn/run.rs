@@ -22,49 +22,29 @@ use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
 use crate::settings::MidStream;
 
-/// How long an ended turn's log stays for those who come back.
-const LOG_STAYS: Duration = Duration::from_secs(5);
-
 /// No attempt is begun with less time left than this.
 const TOO_LATE: Duration = Duration::from_millis(500);
 
-/// A turn to be answered.
-pub struct Job {
-    /// Its log's writer.
-    pub writer: LogWriter,
-    /// Where it is kept.
-    pub keeping: Keeping,
-    /// How it is to be answered.
-    pub wishes: Wishes,
-}
-
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
-pub async fn run(desk: Arc<Desk>, job: Job) {
-    let Job { mut writer, keeping, wishes } = job;
+pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
     let log = Arc::clone(writer.log());
     let mut progress = Progress::begin();
-    let mut turn = Turn { desk: &desk, writer: &mut writer, wishes: &wishes, progress: &mut progress };
-    let answered = AssertUnwindSafe(turn.answer(&keeping)).catch_unwind();
+    let mut turn = Turn { desk, writer: &mut writer, wishes: &wishes, progress: &mut progress };
+    let answered = AssertUnwindSafe(turn.answer(keeping)).catch_unwind();
     let ((), answered) = tokio::select! {
-        both = async { tokio::join!(keeping.confirm(&desk, &log), answered) } => both,
-        () = keeping.checkpoints(&desk, &log) => ((), Ok(End::Torn)),
+        both = async { tokio::join!(keeping.confirm(desk, &log), answered) } => both,
+        never = keeping.checkpoints(desk, &log) => match never {},
     };
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");
-        Turn { desk: &desk, writer: &mut writer, wishes: &wishes, progress: &mut progress }.descend()
+        Turn { desk, writer: &mut writer, wishes: &wishes, progress: &mut progress }.descend()
     });
     let record = writer.ending(|record| progress.close(record, end));
-    keeping.end(&desk, &record).await;
+    keeping.end(desk, &record).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
     desk.counts.count(&record);
     writer.done(record);
-    if let Keeping::In(room) = keeping {
-        actix::spawn(async move {
-            tokio::time::sleep(LOG_STAYS).await;
-            room.drop_log(log.turn());
-        });
-    }
 }
 
 /// A turn under way.
@@ -144,11 +124,12 @@ impl Turn<'_> {
                     continue;
                 }
                 Route::Nobody { .. } => {
-                    let too_long = made.failed.iter().any(|one| one.failure.fault == Fault::TooLong);
-                    if too_long && wishes.pass_on {
-                        return End::Torn;
+                    let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
+                    if wishes.pass_on {
+                        // The caller's messages are used as they are.
+                        return if made.failed.last().is_some_and(too_long) { End::Torn } else { self.descend() };
                     }
-                    match prompt::halved(&ask).filter(|_| too_long && made.halved.is_none()) {
+                    match prompt::halved(&ask).filter(|_| made.halved.is_none() && made.failed.iter().any(too_long)) {
                         Some(half) => {
                             (ask, made.halved) = (half, Some(made.failed.len()));
                             continue;
@@ -199,7 +180,8 @@ impl Turn<'_> {
         let prefill = lease.backend.prefill.load(Ordering::Relaxed);
         match self.wishes.mid_stream {
             MidStream::Continue if prefill => Start::GoesOn,
-            MidStream::Continue if !misfit => Start::Repeats,
+            // What cannot be taken back can only be gone on with.
+            MidStream::Continue if self.wishes.rigid || !misfit => Start::Repeats,
             MidStream::Continue | MidStream::Restart => Start::Anew,
         }
     }
@@ -251,8 +233,10 @@ impl Turn<'_> {
         let mut failure = failure.clone();
         let mut started = report.started();
         if gone_on && failure.fault == Fault::BadRequest {
-            // It does not go on from a started answer: it is asked again without, and not so again.
-            backend.prefill.store(false, Ordering::Relaxed);
+            // It may not go on from a started answer: it is asked again without, and where it says so, not so again.
+            if prompt::refuses_prefill(&failure.detail) {
+                backend.prefill.store(false, Ordering::Relaxed);
+            }
             failure.fault = Fault::Diverged;
         } else if failure.fault == Fault::Diverged {
             // Where text can be voided, who did not fit may answer anew.
@@ -270,7 +254,7 @@ impl Turn<'_> {
         }
         let ladder = Arc::clone(&self.desk.ladder.borrow());
         let answer = ladder.answer(&self.writer.log().record().question);
-        self.writer.replace(answer.source.name(), &answer.text);
+        self.writer.replace(answer.source, &answer.text);
         End::Degraded { source: answer.source, age_s: answer.age_s }
     }
 }

@@ -64,8 +64,8 @@ enum Place {
     Repeating(usize),
     /// It is to repeat the end of what stands, and has said this up to now.
     Anchoring(String),
-    /// It goes on from what stands, and has said nothing yet.
-    Joining,
+    /// It goes on from what stands, and has said this white space so far.
+    Joining(String),
 }
 
 impl Seam {
@@ -78,7 +78,7 @@ impl Seam {
     pub fn begin(&mut self, writer: Owner, start: Start) {
         self.writer = Some(writer);
         self.place = match start {
-            Start::GoesOn if !self.shown.is_empty() => Place::Joining,
+            Start::GoesOn if !self.shown.is_empty() => Place::Joining(String::new()),
             Start::Repeats if !self.shown.is_empty() => Place::Anchoring(String::new()),
             _ => Place::Repeating(0),
         };
@@ -88,9 +88,10 @@ impl Seam {
     pub fn push(&mut self, text: &str) -> Show {
         match &mut self.place {
             Place::AtEnd => self.append(text),
-            Place::Joining => {
-                let text = anchor::joined(&self.shown, text);
-                self.append(text)
+            Place::Joining(said) => {
+                said.push_str(text);
+                let said = std::mem::take(said);
+                self.join(said)
             }
             Place::Anchoring(said) => {
                 said.push_str(text);
@@ -154,18 +155,27 @@ impl Seam {
         self.void(anew)
     }
 
+    /// Goes on from what stands, once it is known how much white space the continuation begins with.
+    fn join(&mut self, said: String) -> Show {
+        if said.trim_start().is_empty() {
+            self.place = Place::Joining(said);
+            return Show::Nothing;
+        }
+        let more = anchor::joined(&self.shown, &said).to_owned();
+        self.append(&more)
+    }
+
     fn anchor(&mut self, said: String, whole: bool) -> Show {
         match anchor::cut(&self.shown, &said) {
-            Cut::At(at) => {
-                let more = anchor::joined(&self.shown, said.get(at..).unwrap_or_default());
-                self.append(more)
-            }
+            Cut::At(at) => self.join(said.get(at..).unwrap_or_default().to_owned()),
             Cut::TooShort if !whole => {
                 self.place = Place::Anchoring(said);
                 Show::Nothing
             }
             // It may have begun the whole answer again.
-            Cut::Misfit if self.shown.starts_with(said.as_str()) => self.repeat(0, &said),
+            Cut::Misfit if self.shown.starts_with(&said) || said.starts_with(&self.shown) => {
+                self.repeat(0, &said)
+            }
             Cut::TooShort | Cut::Misfit => Show::Misfit,
         }
     }
@@ -309,6 +319,31 @@ mod tests {
         let mut seam = continued("The sky ", Start::GoesOn);
         assert_eq!(seam.push(" is"), Show::More("is".into()));
         assert_eq!(seam.shown(), "The sky is");
+    }
+
+    #[test]
+    fn a_continuation_is_the_same_however_it_is_cut() {
+        for (shown, said, whole) in [
+            ("def f():\n", "\n    return 1", "def f():\n    return 1"),
+            ("one ", " two", "one two"),
+            ("one", " two", "one two"),
+        ] {
+            for start in [Start::GoesOn, Start::Repeats] {
+                let said = if start == Start::Repeats {
+                    format!("{}{said}", shown.trim_end())
+                } else {
+                    said.to_owned()
+                };
+                for size in 1..=said.len() {
+                    let mut seam = continued(shown, start);
+                    for piece in said.as_bytes().chunks(size) {
+                        assert_ne!(seam.push(std::str::from_utf8(piece).unwrap()), Show::Misfit);
+                    }
+                    assert_eq!(seam.whole(), Show::Nothing);
+                    assert_eq!(seam.shown(), whole, "{start:?} in pieces of {size}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::State;
+use super::body;
 use super::gate::{self, Shut};
 use super::refusal::{refuse, refuse_until};
-use crate::chat::{ClientMsgId, ConversationId, TurnRecord};
+use crate::chat::{ClientMsgId, ConversationId, TurnRecord, TurnState};
 use crate::session::ask::{self, Accepted};
 use crate::session::frames::{ErrorCode, Options, Refusal};
 use crate::session::hello::new_conversation;
@@ -30,7 +31,7 @@ pub struct Message {
 }
 
 /// Answers a message whole.
-pub async fn chat(request: HttpRequest, body: web::Json<Message>, state: web::Data<State>) -> HttpResponse {
+pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
     let server = &state.settings.server;
     match gate::api(&request, server) {
         Ok(()) => {}
@@ -47,7 +48,10 @@ pub async fn chat(request: HttpRequest, body: web::Json<Message>, state: web::Da
             return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
         }
     }
-    let Message { message, conversation, options } = body.into_inner();
+    let Message { message, conversation, options } = match body::json(body).await {
+        Ok(message) => message,
+        Err(refusal) => return refusal,
+    };
     let Some(conversation) = conversation.or_else(|| new_conversation().ok()) else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "no conversation can be begun now");
     };
@@ -68,8 +72,7 @@ pub async fn chat(request: HttpRequest, body: web::Json<Message>, state: web::Da
         Ok(wishes) => Wishes { patience: PATIENCE, ..wishes },
         Err(refusal) => return refused(&refusal),
     };
-    // The history also tells the room of the newest turn, so that this one's id is later.
-    state.lobby.history(&room, None).await;
+    state.lobby.catch_up(&room).await;
     let address = gate::address(&request, &server.trusted_proxies);
     let question = Question { client_msg_id, text: message, retry_of: None };
     let log = match ask::send(&state.lobby, &room, address, question, wishes).await {
@@ -84,6 +87,10 @@ pub async fn chat(request: HttpRequest, body: web::Json<Message>, state: web::Da
 }
 
 fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
+    if record.state != TurnState::Done {
+        let message = "the service went down under the answer; send the message again";
+        return refuse_until(StatusCode::SERVICE_UNAVAILABLE, "interrupted", message, 2);
+    }
     HttpResponse::Ok()
         .insert_header(("x-provider", record.provider.as_deref().unwrap_or("none")))
         .insert_header(("x-source", source(record)))

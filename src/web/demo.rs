@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::State;
+use super::body;
 use super::gate;
 use super::refusal::{not_found, refuse};
 use crate::provider::actor::Reset;
@@ -26,7 +27,7 @@ pub struct Command {
 pub async fn command(
     request: HttpRequest,
     name: web::Path<String>,
-    command: web::Json<Command>,
+    body: web::Payload,
     state: web::Data<State>,
 ) -> HttpResponse {
     if !state.settings.demo {
@@ -35,6 +36,10 @@ pub async fn command(
     if gate::own_page(&request, &state.settings.server).is_err() {
         return refuse(StatusCode::FORBIDDEN, "forbidden_origin", "the demo is commanded from its own page");
     }
+    let command: Command = match body::json(body).await {
+        Ok(command) => command,
+        Err(refusal) => return refusal,
+    };
     let Some(simulator) = state.simulators.iter().find(|one| one.name() == name.as_str()) else {
         return refuse(StatusCode::NOT_FOUND, "not_found", "no simulated provider has that name");
     };

@@ -120,11 +120,41 @@ pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
         return peer;
     }
     // Each proxy appends who it heard from; the last that is no proxy of ours is the client.
-    let told = request.headers().get_all(&X_FORWARDED_FOR).filter_map(|value| value.to_str().ok());
-    let hops = told.flat_map(|list| list.split(',')).filter_map(|hop| hop.trim().parse::<IpAddr>().ok());
-    let hops: Vec<IpAddr> = hops.map(|hop| hop.to_canonical()).collect();
-    let client = hops.iter().rev().find(|hop| !proxies.iter().any(|net| net.contains(*hop)));
-    client.or(hops.first()).copied().unwrap_or(peer)
+    let told = |name: &HeaderName| -> Vec<String> {
+        let lists = request.headers().get_all(name).filter_map(|value| value.to_str().ok());
+        lists.flat_map(|list| list.split(',')).map(|hop| hop.trim().to_owned()).collect()
+    };
+    let mut hops = told(&X_FORWARDED_FOR);
+    if hops.is_empty() {
+        hops = told(&FORWARDED).iter().map(|hop| forwarded_for(hop).to_owned()).collect();
+    }
+    let mut client = peer;
+    for hop in hops.iter().rev() {
+        // What stands left of a hop that cannot be read may be anyone's invention.
+        let Some(hop) = hop_address(hop) else { break };
+        client = hop;
+        if !proxies.iter().any(|net| net.contains(&hop)) {
+            break;
+        }
+    }
+    client
+}
+
+/// The `for` of one hop of RFC 7239.
+fn forwarded_for(hop: &str) -> &str {
+    let pairs = hop.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let mut named = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
+    named.next().map_or("", |(_, value)| value.trim_matches('"'))
+}
+
+/// An address as proxies write it: alone, with a port, in brackets.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let bare =
+        hop.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(hop, |(address, _)| address);
+    let alone = bare.parse::<IpAddr>();
+    let address =
+        alone.or_else(|_| bare.rsplit_once(':').map_or(bare, |(address, _)| address).parse::<IpAddr>());
+    address.ok().map(|address| address.to_canonical())
 }
 
 fn trusted(request: &HttpRequest, proxies: &[IpNet]) -> bool {
@@ -223,5 +253,11 @@ mod tests {
         assert_eq!(of("192.0.2.1:5", "198.51.100.7"), "192.0.2.1");
         assert_eq!(of("10.0.0.1:5", "203.0.113.9, 198.51.100.7, 10.0.0.2"), "198.51.100.7");
         assert_eq!(of("10.0.0.1:5", "rubbish"), "10.0.0.1");
+        assert_eq!(of("10.0.0.1:5", "9.9.9.9, 198.51.100.7:4711"), "198.51.100.7");
+        assert_eq!(of("10.0.0.1:5", "9.9.9.9, [2001:db8::7]:4711"), "2001:db8::7");
+        assert_eq!(of("10.0.0.1:5", "9.9.9.9, unknown"), "10.0.0.1", "nothing left of what cannot be read");
+        let forwarded =
+            asked("10.0.0.1:5", &[("forwarded", "for=9.9.9.9, for=\"[2001:db8::8]:80\";proto=https")]);
+        assert_eq!(address(&forwarded, &proxies).to_string(), "2001:db8::8");
     }
 }

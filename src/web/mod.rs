@@ -1,5 +1,6 @@
 //! What is served over HTTP, one file a surface.
 
+mod body;
 mod chat_api;
 mod connection;
 mod demo;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
 use actix_web::middleware::Compress;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, HttpServer, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::session::lobby::Lobby;
@@ -26,8 +27,8 @@ use crate::simulator::Simulator;
 
 use connection::Connections;
 
-/// The biggest body that is read.
-const BODY: usize = 1024 * 1024;
+/// Connections beyond the WebSockets' limit: for other requests, and for who is told that there are too many.
+const SPARE_CONNECTIONS: usize = 1024;
 
 /// How long a request's head may take.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
@@ -89,6 +90,11 @@ impl State {
     }
 }
 
+/// GET, and HEAD, which is a GET whose body the server leaves out.
+fn read() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
 /// A server on this port; it runs when it is awaited.
 ///
 /// # Errors
@@ -98,18 +104,16 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
     };
-    let connections = state.settings.limits.connections.div_ceil(workers).max(1);
+    let connections = (state.settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
-            .app_data(web::JsonConfig::default().limit(BODY).error_handler(refusal::bad_json))
-            .app_data(web::PayloadConfig::new(BODY))
             .service(
                 web::scope("/static")
                     .wrap(Compress::default())
                     .route("/{file:.*}", web::get().to(pages::file)),
             )
-            .route("/", web::get().to(pages::chat))
+            .route("/", read().to(pages::chat))
             .route("/ws", web::get().to(socket::open))
             .route("/api/chat", web::post().to(chat_api::chat))
             .service(
@@ -119,9 +123,9 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
                     .route("/models/{id:.*}", web::get().to(openai::one_model))
                     .default_service(web::to(openai::nothing)),
             )
-            .route("/status.json", web::get().to(status::json))
-            .route("/healthz", web::get().to(status::alive))
-            .route("/readyz", web::get().to(status::ready))
+            .route("/status.json", read().to(status::json))
+            .route("/healthz", read().to(status::alive))
+            .route("/readyz", read().to(status::ready))
             .route("/demo/providers/{name}", web::post().to(demo::command))
             .default_service(web::to(refusal::not_found))
     })

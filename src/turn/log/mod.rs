@@ -18,7 +18,9 @@ pub use follower::Follower;
 pub use writer::LogWriter;
 
 use super::seam::{Owner, Seam, Show};
-use crate::chat::{After, ClientMsgId, Failure, Feedback, Frame, Outcome, TurnId, TurnRecord, TurnState};
+use crate::chat::{
+    After, ClientMsgId, Failure, Feedback, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
+};
 
 /// How many encoded frames a log keeps for followers that are a little behind.
 const KEPT_FRAMES: usize = 256;
@@ -43,6 +45,8 @@ pub struct TextPart {
     pub provider: Option<Arc<str>>,
     /// Its model.
     pub model: Option<Arc<str>>,
+    /// What kind of answer it is.
+    pub source: Source,
     /// Whether nothing follows.
     pub ended: bool,
 }
@@ -81,6 +85,17 @@ struct Inner {
     torn: Option<Outcome>,
     last_failure: Option<After>,
     failure: Option<Failure>,
+    /// Who said what of an unframed log's text, in order.
+    speakers: Vec<Speaker>,
+}
+
+/// Who says the text from a byte on.
+struct Speaker {
+    from: usize,
+    attempt: u32,
+    provider: Option<Arc<str>>,
+    model: Option<Arc<str>>,
+    source: Source,
 }
 
 impl TurnLog {
@@ -114,16 +129,21 @@ impl TurnLog {
         self.lock().failure.clone()
     }
 
-    /// The text that stands, from byte `at` on, whose it is, and whether the turn has ended: for who reads text instead of frames. Nothing before the
+    /// The text that stands, from byte `at` on and as far as one attempt said it, whose it is, and whether the turn has ended: for who reads text instead of frames. Nothing before the
     /// log is confirmed.
     pub fn text_after(&self, at: usize) -> TextPart {
         let inner = self.lock();
         let shown = if inner.held { "" } else { inner.seam.shown() };
+        let next =
+            inner.speakers.iter().position(|speaker| speaker.from > at).unwrap_or(inner.speakers.len());
+        let end = inner.speakers.get(next).map_or(shown.len(), |speaker| speaker.from);
+        let speaker = next.checked_sub(1).and_then(|place| inner.speakers.get(place));
         TextPart {
-            text: shown.get(at..).unwrap_or_default().to_owned(),
-            attempt: inner.record.attempts,
-            provider: inner.record.provider.clone(),
-            model: inner.record.model.clone(),
+            text: shown.get(at..end).unwrap_or_default().to_owned(),
+            attempt: speaker.map_or(0, |speaker| speaker.attempt),
+            provider: speaker.and_then(|speaker| speaker.provider.clone()),
+            model: speaker.and_then(|speaker| speaker.model.clone()),
+            source: speaker.map_or(Source::Ai, |speaker| speaker.source),
             ended: !inner.held && inner.record.state != TurnState::Running,
         }
     }
@@ -240,13 +260,28 @@ impl Inner {
         self.frames.push_back(encode(&frame));
     }
 
+    /// Notes who says the text from a byte on; of interest to readers of text alone.
+    fn spoken(&mut self, attempt: u32, from: usize) {
+        if self.framed || self.speakers.last().is_some_and(|last| last.attempt == attempt) {
+            return;
+        }
+        let (provider, model) = (self.record.provider.clone(), self.record.model.clone());
+        let source = self.record.source.unwrap_or(Source::Ai);
+        self.speakers.push(Speaker { from, attempt, provider, model, source });
+    }
+
     fn show(&mut self, show: Show, before: Option<Owner>) {
         let owner = self.seam.owner().cloned();
         let attempt = owner.as_ref().map_or(0, |owner| owner.attempt);
         let text = match show {
             Show::Nothing | Show::Misfit => return,
-            Show::More(text) => text,
+            Show::More(text) => {
+                self.spoken(attempt, self.seam.shown().len() - text.len());
+                text
+            }
             Show::Anew(text) => {
+                self.speakers.clear();
+                self.spoken(attempt, 0);
                 let reason = self.torn.or(self.last_failure.as_ref().map(|after| after.reason));
                 let from = before.map_or_else(|| "".into(), |before| before.provider);
                 let to = owner.filter(|owner| owner.attempt > 0).map(|owner| owner.provider);

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Control, Inner, TurnLog, encode};
-use crate::chat::{After, Failure, Finish, Frame, Outcome, TurnRecord, TurnState};
+use crate::chat::{After, Failure, Finish, Frame, Outcome, Source, TurnRecord, TurnState};
 use crate::turn::seam::{Owner, Seam, Show, Start};
 
 /// The one writer of a log. Dropped without an end, it ends the turn as interrupted.
@@ -44,6 +44,7 @@ impl LogWriter {
             torn: None,
             last_failure: None,
             failure: None,
+            speakers: Vec::new(),
         };
         Self(Arc::new(TurnLog {
             turn,
@@ -113,10 +114,12 @@ impl LogWriter {
     }
 
     /// Puts an answer that no provider gave in the place of whatever stands.
-    pub fn replace(&mut self, kind: &str, text: &str) {
+    pub fn replace(&mut self, source: Source, text: &str) {
         self.0.write(|inner| {
             let before = inner.seam.owner().cloned();
-            let show = inner.seam.replace(Owner { attempt: 0, provider: kind.into() }, text);
+            let show = inner.seam.replace(Owner { attempt: 0, provider: source.name().into() }, text);
+            inner.record.source = Some(source);
+            inner.record.degraded = source.degraded();
             inner.record.provider = None;
             inner.record.model = None;
             inner.show(show, before);

@@ -41,8 +41,8 @@ impl Shape {
 
     /// A chunk with more text; the first one also names the speaker's role.
     pub fn text(&self, part: &TextPart, first: bool) -> Value {
-        let source = if part.provider.is_some() { "ai" } else { "fallback" };
-        let about = json!({ "provider": part.provider, "attempt": part.attempt, "source": source });
+        let about =
+            json!({ "provider": part.provider, "attempt": part.attempt, "source": part.source.name() });
         let delta = if first {
             json!({ "role": "assistant", "content": part.text })
         } else {

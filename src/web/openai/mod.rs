@@ -13,6 +13,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use serde_json::json;
 
 use super::State;
+use super::body;
 use super::gate::{self, Shut};
 use crate::chat::{Class, Fault, Finish, TurnRecord};
 use crate::settings::MidStream;
@@ -33,10 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 static ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// `POST /v1/chat/completions`.
-pub async fn complete(http: HttpRequest, body: web::Bytes, state: web::Data<State>) -> HttpResponse {
+pub async fn complete(http: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
     if let Some(shut) = closed(&http, &state) {
         return shut;
     }
+    let body = match body::read(body).await {
+        Ok(body) => body,
+        Err(unread) => {
+            let (status, message) = unread.told();
+            return api_error(status, "invalid_request_error", None, None, message);
+        }
+    };
     let request = match request::read(&body) {
         Ok(request) => request,
         Err(problem) => return problem.answer(),
@@ -190,13 +198,11 @@ fn failed(log: &TurnLog, record: &TurnRecord) -> Option<HttpResponse> {
 
 /// The headers that say who answered.
 fn headed(mut answer: HttpResponseBuilder, record: &TurnRecord) -> HttpResponseBuilder {
-    let nobody = record.provider.is_none() && !record.text.is_empty();
-    let source = record.source.map_or(if nobody { "fallback" } else { "ai" }, crate::chat::Source::name);
-    let degraded = record.degraded || (record.source.is_none() && nobody);
+    let source = record.source.map_or("ai", crate::chat::Source::name);
     answer
         .insert_header(("x-provider", record.provider.as_deref().unwrap_or("none")))
         .insert_header(("x-source", source))
-        .insert_header(("x-degraded", if degraded { "true" } else { "false" }))
+        .insert_header(("x-degraded", if record.degraded { "true" } else { "false" }))
         .insert_header(("x-attempts", record.attempts.to_string()))
         .insert_header(("x-request-id", record.turn.to_string()));
     answer

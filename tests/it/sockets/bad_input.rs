@@ -146,8 +146,8 @@ async fn a_frame_that_is_too_big_closes() {
     assert_eq!(client.closed().await, Some(1009));
     // In fragments that are each small enough.
     let mut client = WsClient::open(&app).await;
-    client.send(part(Data::Text, big[..3000].as_bytes(), false)).await;
-    client.send(part(Data::Continue, big[3000..].as_bytes(), true)).await;
+    client.send(part(Data::Text, &big.as_bytes()[..3000], false)).await;
+    client.send(part(Data::Continue, &big.as_bytes()[3000..], true)).await;
     assert_eq!(client.closed().await, Some(1009));
     lives(&mut witness).await;
 }
