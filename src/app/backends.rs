@@ -164,3 +164,37 @@ fn rules(breaker: &BreakerSettings, recovery_probe: bool, attempt: Duration) -> 
         probe_lease: attempt + LEASE_MARGIN,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::At;
+
+    #[test]
+    fn each_provider_begins_as_it_is_remembered() {
+        let breaker = |provider: &str, blocked| BreakerRecord {
+            provider: provider.into(),
+            blocked,
+            strikes: 2,
+            until: At(9),
+            reason: "timeout".into(),
+        };
+        let spent =
+            |provider: &str| SpentRecord { provider: provider.into(), day: 7, usd: 1.5, estimated: true };
+        let remembered = Remembered {
+            breakers: vec![breaker("a", false), breaker("b", true)],
+            spent: vec![spent("b"), spent("c")],
+        };
+        let cost = Spent { day: 7, usd: 1.5, estimated: true };
+        for (name, state, spent) in [
+            ("a", ProviderState::Open, Spent::default()),
+            ("b", ProviderState::Blocked, cost),
+            ("c", ProviderState::Closed, cost),
+            ("d", ProviderState::Closed, Spent::default()),
+        ] {
+            let vitals = recalled(name, &remembered);
+            assert_eq!((vitals.state, vitals.spent), (state, spent), "{name}");
+        }
+        assert_eq!(recalled("a", &remembered).reason, Some(Fault::Timeout));
+    }
+}

@@ -118,3 +118,49 @@ impl StatusBoard {
         candidates.get(place).map(|one| Arc::clone(&one.name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::ProviderState;
+    use crate::provider::paused::Paused;
+    use crate::provider::spending::Terms;
+    use crate::provider::stand::{Plan, Stand};
+    use crate::settings::Choice as _;
+
+    /// Who would be asked next under each strategy, in the order that they are listed to the operator.
+    fn active(stands: &[Stand]) -> Vec<String> {
+        let backends: Arc<[_]> = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
+        let next = |strategy: &Strategy| {
+            let board = StatusBoard::new(Arc::clone(&backends), *strategy, Clock::start(), || 7);
+            let active = board.watch().borrow().active.clone();
+            active.map(|name| name.to_string()).unwrap_or_default()
+        };
+        Strategy::ALL.iter().map(next).collect()
+    }
+
+    #[actix_rt::test(system = "Paused")]
+    async fn who_is_next_is_said_by_the_strategy() {
+        let plans = [("a", 1, 3.0, 900), ("b", 5, 2.0, 300), ("c", 5, 1.0, 600)];
+        let mut stands = Vec::new();
+        for (name, weight, price, ms) in plans {
+            let terms = Terms { prices: Some((price, price)), daily_budget_usd: None };
+            let stand = Stand::alone(Plan { weight, terms, ..Plan::new(name) });
+            stand.admit().await.unwrap().first_token(Duration::from_millis(ms));
+            stand.vitals().await;
+            stands.push(stand);
+        }
+        // priority, weighted, round_robin, fastest, cheapest
+        assert_eq!(active(&stands), ["a", "b", "a", "b", "c"]);
+        let later = Some(Clock::start().wall().plus(Duration::from_secs(3_600)));
+        let open = Vitals { state: ProviderState::Open, retry_at: later, ..Vitals::default() };
+        stands[0] = Stand::alone(Plan { vitals: open.clone(), ..Plan::new("a") });
+        stands[0].vitals().await;
+        assert_eq!(active(&stands), ["b", "b", "b", "b", "c"]);
+        for place in [1, 2] {
+            stands[place] = Stand::alone(Plan { vitals: open.clone(), ..Plan::new("b") });
+            stands[place].vitals().await;
+        }
+        assert_eq!(active(&stands), [""; 5]);
+    }
+}

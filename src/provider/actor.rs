@@ -287,6 +287,3 @@ impl Handler<Crash> for ProviderActor {
         panic!("crashed on command");
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -127,9 +127,15 @@ impl Turn<'_> {
                     let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
                     if wishes.pass_on {
                         // The caller's messages are used as they are.
-                        return if made.failed.last().is_some_and(too_long) { End::Torn } else { self.descend() };
+                        return if made.failed.last().is_some_and(too_long) {
+                            End::Torn
+                        } else {
+                            self.descend()
+                        };
                     }
-                    match prompt::halved(&ask).filter(|_| made.halved.is_none() && made.failed.iter().any(too_long)) {
+                    match prompt::halved(&ask)
+                        .filter(|_| made.halved.is_none() && made.failed.iter().any(too_long))
+                    {
                         Some(half) => {
                             (ask, made.halved) = (half, Some(made.failed.len()));
                             continue;

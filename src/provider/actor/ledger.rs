@@ -75,3 +75,6 @@ impl ProviderActor {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,3 +106,6 @@ impl ProviderActor {
         self.vitals.budget_until.map(|at| clock.now().saturating_add(at.since(clock.wall())))
     }
 }
+
+#[cfg(test)]
+mod tests;

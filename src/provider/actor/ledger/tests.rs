@@ -1,9 +1,20 @@
 //! What answers cost, and the day's budget.
 
-use super::*;
-use crate::provider::breaker::Rules;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::chat::{Fault, ProviderState, Usage};
+use crate::provider::actor::Refusal;
+use crate::provider::backend::{Clock, Vitals};
+use crate::provider::breaker::{Rules, Verdict};
+use crate::provider::paused::{Paused, pass};
 use crate::provider::spending::{Spent, Terms};
+use crate::provider::stand::{Plan, Stand};
 use crate::store::{MemoryStore, SpentRecord, Store};
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
 
 /// A dollar for a million tokens in, two for a million out; a thousandth of a dollar a day.
 fn plan() -> Plan {

@@ -1,8 +1,19 @@
 //! Looking into a provider that nobody asks.
 
-use super::*;
-use crate::provider::breaker::Rules;
+use std::time::Duration;
+
+use crate::chat::{At, Fault, ProviderState};
+use crate::provider::actor::Reset;
+use crate::provider::backend::Clock;
+use crate::provider::breaker::{Rules, Verdict};
+use crate::provider::paused::{Paused, pass};
+use crate::provider::scripted::{Act, fails, says, silent};
+use crate::provider::stand::{Plan, Stand};
 use crate::settings::{HealthSettings, ProbeKind};
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
 
 fn checked_by(probe: ProbeKind) -> Plan {
     Plan { health: HealthSettings { probe, ..HealthSettings::default() }, ..Plan::new("a") }
