@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use failsoft::app::App;
 use failsoft::cli::{Cli, Command};
-use failsoft::degradation::rules;
 use failsoft::settings::{self, Loaded, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,7 +28,10 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Check(check) => match load(check.config.as_deref()) {
-            Ok(loaded) => report(&loaded),
+            Ok(loaded) => {
+                print!("{}", settings::report(&loaded));
+                ExitCode::SUCCESS
+            }
             Err(code) => code,
         },
         Command::Status(_) | Command::Drill(_) => {
@@ -50,18 +52,6 @@ fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
         eprintln!("{problems}");
         ExitCode::from(MISUSED)
     })
-}
-
-/// Prints what the configuration amounts to. The reply rules are read too: bad ones would change nothing at the start but be said there late.
-fn report(loaded: &Loaded) -> ExitCode {
-    print!("{}", settings::report(loaded));
-    match rules::read(&loaded.settings.degradation) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(problems) => {
-            eprintln!("{problems}");
-            ExitCode::from(MISUSED)
-        }
-    }
 }
 
 fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
@@ -98,17 +88,8 @@ async fn each<F: Future<Output = ()>>(mut signal: Signal, act: impl Fn() -> F) {
     }
 }
 
-/// Waits for the first of two signals. A second one then ends the process at once: whoever asks twice does not want to wait for the drain.
+/// Waits for the first of two signals. More of them change nothing: the answers under way are not cut for an impatient operator.
 async fn either(mut one: Signal, mut other: Signal) {
-    first(&mut one, &mut other).await;
-    actix::spawn(async move {
-        first(&mut one, &mut other).await;
-        eprintln!("failsoft: stopped at once; answers under way are interrupted");
-        std::process::exit(i32::from(FAILED));
-    });
-}
-
-async fn first(one: &mut Signal, other: &mut Signal) {
     let (one, other) = (pin!(one.recv()), pin!(other.recv()));
     futures_util::future::select(one, other).await;
 }

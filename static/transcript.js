@@ -34,6 +34,7 @@ export class Transcript {
     const step = FRAMES[frame.type];
     if (!step) return null;
     const turn = this.#open(frame.turn);
+    if (frame.type === 'snapshot' && turn.ahead) return null; // the server has less of it, and no more will come
     if (frame.type !== 'snapshot') {
       if (turn.state !== 'running') {
         // The history told the end already; only what each attempt came to may be news.

@@ -28,7 +28,7 @@ pub async fn drain(lobby: &Lobby, phase: &watch::Sender<Phase>, turns: usize, li
             running = lobby.desk.running(turns),
             "the drain is over; running answers are interrupted"
         );
-        lobby.desk.rooms.interrupt_all();
+        phase.send_replace(Phase::Cutting);
         drop(tokio::time::timeout(LAST_WORDS, places.acquire_many(all)).await);
     }
     phase.send_replace(Phase::Closing);

@@ -197,6 +197,15 @@ impl Failure {
             .collect::<String>();
         Self { fault, detail: detail.trim().to_owned(), status: None, retry_after: None }
     }
+
+    /// What may be logged of it. A provider that refuses the request itself may repeat it, and so the visitor's text: then its words are left
+    /// out.
+    pub fn for_logs(&self) -> String {
+        match self.fault.class() {
+            Class::MoreRoom | Class::Policy | Class::Caller => self.fault.to_string(),
+            Class::RetryHere | Class::NextNow | Class::Block => self.to_string(),
+        }
+    }
 }
 
 /// The outcome of an attempt as `done.tried` and the metrics say it: `ok`, `stopped`, or a fault's reason.
@@ -265,6 +274,19 @@ mod tests {
                 assert_eq!(fault.weight(), Weight::Nothing, "{fault:?}");
             }
             assert_eq!(fault.class() == Class::Block, fault.weight() == Weight::Block, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_the_request_itself_is_not_for_logs() {
+        for (fault, logged) in [
+            (Fault::BadRequest, "request refused"),
+            (Fault::Policy, "refused by content filter"),
+            (Fault::TooLong, "conversation too long for the model"),
+            (Fault::Unauthorized, "key refused: it said this"),
+            (Fault::Misconfigured, "model or address not found: it said this"),
+        ] {
+            assert_eq!(Failure::with(fault, "it said this").for_logs(), logged);
         }
     }
 

@@ -34,41 +34,46 @@ pub fn mode_of<'a>(strategy: Strategy, vitals: impl IntoIterator<Item = &'a Vita
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Held {
     shown: Mode,
-    other: Option<Other>,
+    /// Since when each of [`BAD`] has been seen, or worse.
+    bad: [Option<Duration>; 2],
+    /// Since when each of [`GOOD`] has been seen, or better.
+    good: [Option<Duration>; 2],
 }
 
-/// Another mode than the shown is seen.
-#[derive(Clone, Copy, Debug)]
-struct Other {
-    since: Duration,
-    worse: bool,
-    /// What held for the whole time: the mildest that was seen of worse ones, the worst of better ones.
-    held: Mode,
-}
+/// Modes to fall to, the worst first.
+const BAD: [Mode; 2] = [Mode::Outage, Mode::Degraded];
+
+/// Modes to rise to, the best first.
+const GOOD: [Mode; 2] = [Mode::Normal, Mode::Degraded];
 
 impl Held {
-    /// Takes note of the mode that is seen at `now`, and says which is to be shown.
+    /// Takes note of the mode that is seen at `now`, and says which is to be shown: the worst that has lasted for [`HOLD_DOWN`] where that is
+    /// worse than the shown, else the best that has lasted for [`HOLD_UP`].
     pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {
-        if seen == self.shown {
-            self.other = None;
-            return self.shown;
-        }
-        let worse = seen > self.shown;
-        let other = match self.other.filter(|other| other.worse == worse) {
-            Some(other) if worse => Other { held: other.held.min(seen), ..other },
-            Some(other) => Other { held: other.held.max(seen), ..other },
-            None => Other { since: now, worse, held: seen },
-        };
-        self.other = Some(other);
-        let hold = if worse { HOLD_DOWN } else { HOLD_UP };
-        if now.saturating_sub(other.since) >= hold {
-            self.shown = other.held;
-            // What is seen beyond that begins its own hold.
-            self.other =
-                (seen != self.shown).then_some(Other { since: now, worse: seen > self.shown, held: seen });
-        }
+        note(&mut self.bad, BAD.map(|mode| seen >= mode), now);
+        note(&mut self.good, GOOD.map(|mode| seen <= mode), now);
+        let shown = self.shown;
+        let worse = lasted(BAD, self.bad, now, HOLD_DOWN).find(|mode| *mode > shown);
+        let better = lasted(GOOD, self.good, now, HOLD_UP).find(|mode| *mode < shown);
+        self.shown = worse.or(better).unwrap_or(shown);
         self.shown
     }
+}
+
+fn note(since: &mut [Option<Duration>; 2], seen: [bool; 2], now: Duration) {
+    for (since, seen) in since.iter_mut().zip(seen) {
+        *since = seen.then(|| since.unwrap_or(now));
+    }
+}
+
+fn lasted(
+    modes: [Mode; 2],
+    since: [Option<Duration>; 2],
+    now: Duration,
+    hold: Duration,
+) -> impl Iterator<Item = Mode> {
+    let held = move |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= hold);
+    modes.into_iter().zip(since).filter(move |(_, since)| held(*since)).map(|(mode, _)| mode)
 }
 
 #[cfg(test)]
@@ -121,8 +126,8 @@ mod tests {
         assert_eq!(held.see(Mode::Degraded, at(0)), Mode::Normal);
         assert_eq!(held.see(Mode::Outage, at(1_999)), Mode::Normal);
         assert_eq!(held.see(Mode::Outage, at(2_000)), Mode::Degraded, "at least that since 0");
-        assert_eq!(held.see(Mode::Outage, at(3_999)), Mode::Degraded);
-        assert_eq!(held.see(Mode::Outage, at(4_000)), Mode::Outage, "since 2,000");
+        assert_eq!(held.see(Mode::Outage, at(3_998)), Mode::Degraded);
+        assert_eq!(held.see(Mode::Outage, at(3_999)), Mode::Outage, "since 1,999");
         assert_eq!(held.see(Mode::Degraded, at(5_000)), Mode::Outage);
         assert_eq!(held.see(Mode::Outage, at(9_000)), Mode::Outage, "begins anew");
         assert_eq!(held.see(Mode::Normal, at(10_000)), Mode::Outage);

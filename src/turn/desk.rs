@@ -1,16 +1,18 @@
 //! Where turns are opened: what every turn needs, and the limits that hold over all of them.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
 use futures_util::FutureExt as _;
+use futures_util::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::keep::Keeping;
-use super::log::{LogWriter, TurnLog};
+use super::log::{Cancel, LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
 use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord, TurnState};
@@ -21,13 +23,15 @@ use crate::settings::MidStream;
 use crate::store::Store;
 
 /// Whether the service takes new turns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// It does.
     #[default]
     Open,
     /// It goes down: running turns end, new ones are refused.
     Draining,
+    /// They had their time: running turns are interrupted.
+    Cutting,
     /// It is about to be gone: sessions close.
     Closing,
 }
@@ -183,14 +187,20 @@ impl Desk {
     ) -> Arc<TurnLog> {
         let (desk, log) = (Arc::clone(self), Arc::clone(writer.log()));
         let turn = log.turn();
+        let cut = cut(self.phase.clone(), Arc::clone(&log));
         actix::spawn(async move {
             // Its log ends whatever becomes of it, and is dropped all the same.
-            let ended = AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind().await;
+            let run = pin!(AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind());
+            let ended = match select(run, pin!(cut)).await {
+                Either::Left((ended, _)) => ended,
+                // The turn says by itself that it was cut, so it goes on to its end either way.
+                Either::Right(((), run)) => run.await,
+            };
             drop(place);
             if ended.is_err() {
                 tracing::error!(%turn, "a turn's task panicked; it is interrupted");
             }
-            if let Keeping::In(room) = keeping {
+            if let Keeping::In(room) = &keeping {
                 tokio::time::sleep(LOG_STAYS).await;
                 room.drop_log(turn);
             }
@@ -242,6 +252,15 @@ impl Desk {
 
 /// How long an ended turn's log stays for those who come back.
 const LOG_STAYS: Duration = Duration::from_secs(5);
+
+/// Interrupts a turn when the time of the running ones is over.
+async fn cut(mut phase: watch::Receiver<Phase>, log: Arc<TurnLog>) {
+    if phase.wait_for(|phase| *phase >= Phase::Cutting).await.is_err() {
+        // Nobody is left to say so: the service was not stopped, it is gone.
+        std::future::pending::<()>().await;
+    }
+    log.cancel(Cancel::Interrupted);
+}
 
 /// How long a turn waits for an actor that is being rebuilt.
 const REBUILD_LIMIT: Duration = Duration::from_millis(200);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use super::log::{Cancel, LogWriter, TurnLog};
+use super::log::{LogWriter, TurnLog};
 use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord};
 
 /// All rooms. A room is gone when its last session and its last log are.
@@ -73,16 +73,6 @@ impl Rooms {
     /// How many rooms are open.
     pub fn count(&self) -> usize {
         self.lock().len()
-    }
-
-    /// Ends every running turn as interrupted: the service goes down.
-    pub fn interrupt_all(&self) {
-        let rooms: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
-        for room in rooms {
-            if let Some(log) = room.running() {
-                log.cancel(Cancel::Interrupted);
-            }
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Weak<Room>>> {

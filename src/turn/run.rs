@@ -235,7 +235,7 @@ impl Turn<'_> {
     fn failed(&mut self, lease: &Lease, report: &Report, failure: &Failure, gone_on: bool) -> Failed {
         let (backend, log) = (&lease.backend, self.writer.log());
         tracing::warn!(turn = %log.turn(), attempt = lease.attempt, provider = %backend.name,
-            status = failure.status, failure = %failure, started = report.started(), "attempt failed");
+            status = failure.status, failure = failure.for_logs(), started = report.started(), "attempt failed");
         let mut failure = failure.clone();
         let mut started = report.started();
         if gone_on && failure.fault == Fault::BadRequest {

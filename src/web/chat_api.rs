@@ -12,7 +12,7 @@ use super::State;
 use super::body;
 use super::gate::{self, Shut};
 use super::refusal::{refuse, refuse_until};
-use crate::chat::{ClientMsgId, ConversationId, TurnRecord, TurnState};
+use crate::chat::{ClientMsgId, ConversationId, Finish, TurnRecord};
 use crate::session::ask::{self, Accepted};
 use crate::session::frames::{ErrorCode, Options, Refusal};
 use crate::session::hello::new_conversation;
@@ -87,9 +87,10 @@ pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<Sta
 }
 
 fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
-    if record.state != TurnState::Done {
-        let message = "the service went down under the answer; send the message again";
-        return refuse_until(StatusCode::SERVICE_UNAVAILABLE, "interrupted", message, 2);
+    // A program looks at the status before it looks at `finish`: a cut answer must not pass for a whole one.
+    if record.finish == Some(Finish::Interrupted) {
+        let message = "the answer was cut off because the service restarts; send the message again";
+        return refused(&Refusal::new(ErrorCode::ShuttingDown, message).retry_after(2));
     }
     HttpResponse::Ok()
         .insert_header(("x-provider", record.provider.as_deref().unwrap_or("none")))

@@ -1,6 +1,7 @@
 //! The one test crate.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod browser;
 mod harness;
 mod process;
 mod sockets;

@@ -121,6 +121,12 @@ test('an interrupted answer keeps what the page saw beyond the server', () => {
   assert.equal(turn.text, 'abcdef');
   assert.equal(turn.state, 'interrupted');
   assert.equal(turn.ahead, true);
+  // What follows, to who resumes, is no more than the history said.
+  const { drafts, provider, question } = record();
+  transcript.apply({ type: 'snapshot', turn: 't1', seq: 9, attempt: 1, provider, model: 'm-a', text: 'abc', drafts, question });
+  transcript.apply(done(10, { finish: 'interrupted', text: 'abc' }));
+  assert.equal(turn.text, 'abcdef');
+  assert.equal(turn.state, 'interrupted');
 });
 
 test('an interrupted answer of other words is the server\'s', () => {

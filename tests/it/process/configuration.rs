@@ -108,6 +108,6 @@ async fn with_a_provider_in_the_environment_it_is_no_demo() {
     assert_eq!(visitor.welcome["demo"], false);
     let shown = visitor.ask("Is anybody there?").await;
     assert_eq!(*shown.end("degraded"), true);
-    let broken = service.post("/demo/providers/ollama", &serde_json::json!({ "fault": "down" })).await;
+    let broken = service.post("/demo/providers/ollama", serde_json::json!({ "fault": "down" })).await;
     assert_eq!(broken.status, 404);
 }

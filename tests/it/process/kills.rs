@@ -37,13 +37,13 @@ async fn cut(folder: &Path) -> (Service, Vec<(Visitor, Shown)>, Duration) {
     let provider = Provider::start(Manner::Drip).await;
     let service = Service::start(folder, &provider.config()).await;
     let port = service.port;
-    // Each begins when the one before has some text, so that their checkpoints fall at other moments.
+    // Each begins when the one before has some text, of ever other length, so that their checkpoints fall at other moments.
     let mut visitors: Vec<(Visitor, Shown, Read)> = Vec::new();
     for n in 0..CUT {
         let mut visitor = Visitor::new(port).await;
         let mut shown = Shown::default();
         visitor.send(&format!("question {n}")).await;
-        visitor.read(&mut shown, 40).await;
+        visitor.read(&mut shown, 25 + 5 * (n % 7)).await;
         visitors.push((visitor, shown, Vec::new()));
     }
     // The last one reads this much, which takes several checkpoints; the others read on for as long.
@@ -228,7 +228,7 @@ async fn a_breaker_that_was_open_comes_back_open() {
         let folder = TempDir::new().unwrap();
         let service = Service::start(folder.path(), UNLIMITED).await;
         let mut visitor = Visitor::new(service.port).await;
-        let broken = service.post("/demo/providers/aurora", &json!({ "fault": fault })).await;
+        let broken = service.post("/demo/providers/aurora", json!({ "fault": fault })).await;
         assert_eq!(broken.status, 200, "{}", broken.body);
         let trip = async {
             loop {

@@ -35,6 +35,12 @@ fn files() -> usize {
     line.split_whitespace().next().unwrap().parse().unwrap_or(usize::MAX)
 }
 
+/// How many files a process has open.
+#[cfg(target_os = "linux")]
+fn open(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
 async fn come(port: u16, count: usize) -> Vec<Visitor> {
     let coming = stream::iter(0..count).map(|_| Visitor::new(port)).buffer_unordered(32);
     within("all visitors", coming.collect()).await
@@ -55,7 +61,16 @@ async fn an_idle_visitor_costs_little_memory() {
     let each = resident(service.pid()).saturating_sub(before) / count;
     println!("{count} idle visitors cost {each} bytes each, over {before} with {FIRST}");
     assert!(each < MOST, "{each} bytes");
+    let all = open(service.pid());
+    assert!(all >= FIRST + count);
     drop((first, idle));
+    // Each answer is one more look, and takes one file itself.
+    let freed = async {
+        while open(service.pid()) > all - FIRST - count + 8 {
+            service.get("/healthz").await;
+        }
+    };
+    within("the sockets of visitors who left to be closed", freed).await;
     assert_eq!(service.stop().await.code, Some(0));
 }
 
@@ -73,8 +88,7 @@ async fn without_files_to_open_it_waits_and_goes_on_when_there_are_some_again() 
             .args([&format!("--nofile={files}"), "--pid", &service.pid().to_string()])
             .status()
     };
-    let open = std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap().count();
-    assert!(limit(&format!("{}:", open + 8)).await.unwrap().success());
+    assert!(limit(&format!("{}:", open(service.pid()) + 8)).await.unwrap().success());
     // Accepted or waiting in the kernel's queue: nobody is told.
     let mut crowd = Vec::new();
     for _ in 0..40 {

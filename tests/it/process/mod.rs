@@ -8,10 +8,10 @@ mod logs;
 mod memory;
 mod provider;
 mod reload;
-mod service;
+pub mod service;
 mod starts;
 mod stops;
-mod visitor;
+pub mod visitor;
 
 use std::future::Future;
 use std::time::Duration;

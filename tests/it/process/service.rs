@@ -156,7 +156,7 @@ impl Service {
     }
 
     /// Sends JSON.
-    pub async fn post(&self, path: &str, body: &serde_json::Value) -> Answer {
+    pub async fn post(&self, path: &str, body: serde_json::Value) -> Answer {
         let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
         request(self.port, &head, &body.to_string()).await.unwrap()
     }

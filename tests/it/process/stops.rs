@@ -83,7 +83,7 @@ async fn told_to_stop_it_lets_every_answer_end_and_takes_no_new_one() {
         service.signal(signal).await;
         assert_eq!(unready(&service).await["error"]["code"], "shutting_down");
         refused(&mut idle).await;
-        let over_http = service.post("/api/chat", &json!({ "message": "one more" })).await;
+        let over_http = service.post("/api/chat", json!({ "message": "one more" })).await;
         assert_eq!((over_http.status, &over_http.json()["error"]["code"]), (503, &json!("shutting_down")));
         assert_eq!(service.get("/healthz").await.status, 200);
         // A tab that is opened now still gets the answer that is under way.
@@ -171,22 +171,63 @@ async fn with_nothing_under_way_it_goes_at_once_whatever_clients_do() {
     assert!(told.elapsed().as_secs() < 20, "{:?}", told.elapsed());
 }
 
+/// A request to the API that OpenAI's clients know.
+fn completion(question: &str, stream: bool) -> Value {
+    json!({ "model": "auto", "stream": stream, "messages": [{ "role": "user", "content": question }] })
+}
+
 #[tokio::test]
-async fn an_answer_over_http_ends_too_before_the_service_does() {
+async fn answers_over_http_end_too_before_the_service_does() {
     let folder = TempDir::new().unwrap();
     let provider = Provider::start(Manner::Pause).await;
     let service = Service::start(folder.path(), &provider.config()).await;
-    // The other visitor's answer shows that the questions have reached the provider.
     let mut reading = under_way(service.port, 1).await;
-    let message = json!({ "message": "over HTTP" });
-    let (answer, ()) = tokio::join!(service.post("/api/chat", &message), async {
-        within("the question", provider.asked(2)).await;
-        service.signal("TERM").await;
-        unready(&service).await;
-        provider.now(Manner::Answer);
-    });
-    assert_eq!((answer.status, &answer.json()["message"]), (200, &json!(whole("over HTTP"))));
+    let (chat, plain, streamed, ()) = tokio::join!(
+        service.post("/api/chat", json!({ "message": "over HTTP" })),
+        service.post("/v1/chat/completions", completion("plain", false)),
+        service.post("/v1/chat/completions", completion("streamed", true)),
+        async {
+            within("the questions", provider.asked(4)).await;
+            service.signal("TERM").await;
+            unready(&service).await;
+            let late = service.post("/v1/chat/completions", completion("late", true)).await;
+            assert_eq!(late.status, 503, "{}", late.body);
+            provider.now(Manner::Answer);
+        }
+    );
+    assert_eq!((chat.status, &chat.json()["message"]), (200, &json!(whole("over HTTP"))));
+    let message = &plain.json()["choices"][0]["message"]["content"];
+    assert_eq!((plain.status, message), (200, &json!(whole("plain"))));
+    assert_eq!(streamed.status, 200);
+    assert!(
+        streamed.body.contains("the end of the answer.") && streamed.body.contains("[DONE]"),
+        "{}",
+        streamed.body
+    );
     let (visitor, shown) = &mut reading[0];
     assert_eq!(visitor.leave(shown).await, Some(1001));
+    assert_eq!(service.ended().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn an_answer_over_http_that_is_cut_is_an_error_and_no_answer() {
+    let folder = TempDir::new().unwrap();
+    let provider = Provider::start(Manner::Pause).await;
+    let config = format!("server.drain = \"100ms\"\n{}", provider.config());
+    let service = Service::start(folder.path(), &config).await;
+    let (chat, plain, streamed, ()) = tokio::join!(
+        service.post("/api/chat", json!({ "message": "cut" })),
+        service.post("/v1/chat/completions", completion("plain", false)),
+        service.post("/v1/chat/completions", completion("streamed", true)),
+        async {
+            within("the questions", provider.asked(3)).await;
+            service.signal("TERM").await;
+        }
+    );
+    assert_eq!((chat.status, &chat.json()["error"]["code"]), (503, &json!("shutting_down")));
+    assert_eq!(plain.status, 503, "{}", plain.body);
+    assert_eq!(streamed.status, 200, "{}", streamed.body);
+    assert!(streamed.body.contains("stream_interrupted"), "{}", streamed.body);
+    assert!(!streamed.body.contains("[DONE]"), "{}", streamed.body);
     assert_eq!(service.ended().await.code, Some(0));
 }

@@ -1,0 +1,114 @@
+//! Providers are gone for longer than one answer, and then they are back: what the page says, with nobody asking.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::chrome::Chrome;
+use super::line::Line;
+use super::site::Site;
+
+const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
+
+/// So many failures in a row tell a provider that is down from one that had bad luck.
+const FAILURES: usize = 5;
+
+/// From the end of a fault until the page has stopped to say that all is well: the breaker's rest, the service making sure, the
+/// notice itself, and some more.
+const RECOVERED: Duration = Duration::from_secs(60);
+
+const OUTAGE: &str = "witness.part('banner')?.dataset.mode === 'outage'";
+
+#[tokio::test]
+async fn an_outage_is_told_and_so_is_its_end() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let (tab, idle) = (chrome.open(&site.address()).await, chrome.open(&site.address()).await);
+    for provider in PROVIDERS {
+        site.fault_for(provider, "down", "8s").await;
+    }
+    for _ in 0..FAILURES {
+        tab.ask("What does it cost?").await;
+        let done = tab.until_done().await;
+        assert_eq!((&done["degraded"], &done["provider"]), (&json!(true), &json!(null)));
+        let label = tab.string("witness.part('label', witness.answer()).innerText").await;
+        assert!(label.ends_with("AI unavailable"), "{label}");
+    }
+    tab.within(Duration::from_secs(4), OUTAGE).await;
+    idle.within(Duration::from_secs(1), OUTAGE).await;
+    let hint = tab.string("document.querySelector('form').innerText").await;
+    assert!(hint.contains("No AI can be reached"), "the composer is honest about it: {hint}");
+
+    // Nobody asks anything: the providers are tried by the service itself.
+    for tab in [&tab, &idle] {
+        tab.within(RECOVERED, "witness.banners.at(-1)?.mode === ''").await;
+        let told = tab.banners().await;
+        // They need not come back at once.
+        let known = [&["outage", "normal", ""][..], &["outage", "degraded", "normal", ""]];
+        assert!(known.iter().any(|one| *one == told), "{told:?}");
+        assert_eq!(tab.eval("document.querySelectorAll('[data-role=\"banner\"]').length").await, 0);
+    }
+    tab.ask("What does it cost?").await;
+    assert_eq!(tab.until_done().await["provider"], "aurora");
+    tab.is_untroubled().await;
+    idle.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn a_backup_is_told_and_so_is_the_return() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    site.fault("aurora", "unauthorized").await;
+    tab.ask("What does it cost?").await;
+    let done = tab.until_done().await;
+    assert_eq!((&done["provider"], &done["drafts"]), (&json!("borealis"), &json!([])));
+    assert_eq!(tab.eval("witness.shown.some(({ paused }) => paused)").await, false, "nobody noticed");
+    let chip = tab.string("witness.part('chip', witness.answer()).textContent").await;
+    assert_eq!(chip, "Answered by borealis · aurora unavailable");
+
+    tab.until("witness.part('banner')?.dataset.mode === 'degraded'").await;
+    let banner = tab.string("witness.part('banner').innerText").await;
+    assert!(banner.contains("Answers come from a backup model"), "{banner}");
+    site.fault("aurora", "none").await;
+    tab.within(RECOVERED, "witness.banners.at(-1).mode === ''").await;
+    assert_eq!(tab.banners().await, ["degraded", "normal", ""]);
+
+    // Who comes later saw no trouble, and is told of none.
+    tab.reload().await;
+    tab.until("witness.answer() && witness.frame('welcome')").await;
+    tab.ask("What does it cost?").await;
+    assert_eq!(tab.until_done().await["provider"], "aurora");
+    assert_eq!(tab.banners().await, Vec::<String>::new());
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn the_worst_is_told_and_only_that() {
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&line.address()).await;
+    for provider in PROVIDERS {
+        site.fault(provider, "unauthorized").await;
+    }
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    tab.until(OUTAGE).await;
+    line.sever();
+    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
+    line.restore();
+    tab.until(OUTAGE).await;
+    assert_eq!(tab.banners().await, ["outage", "unreachable", "outage"]);
+    assert_eq!(tab.eval("witness.crowded").await, false, "never two");
+
+    // Who has read it puts it away, for this incident.
+    tab.click("[data-role=\"banner\"] button").await;
+    tab.until("!witness.part('banner')").await;
+    tab.reload().await;
+    tab.until("witness.frame('welcome')?.status.mode === 'outage'").await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    assert_eq!(tab.banners().await, Vec::<String>::new());
+    tab.is_untroubled().await;
+}

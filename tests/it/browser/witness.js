@@ -1,0 +1,83 @@
+// Runs in every page before the page's own scripts, and notes what crosses the line, what the page shows of it at each
+// change, and what should never happen.
+
+window.witness = (() => {
+  const seen = {
+    frames: [], // {at, frame}: from the service
+    sent: [], // to the service
+    shown: [], // {at, turn, state, source, text, blank, paused, drafts}: an answer, after each change of it
+    banners: [], // {at, mode}: after each change; mode is '' for none
+    clicks: [], // {at, role}
+    crowded: false, // whether there ever were two banners
+    trouble: [], // errors, and breaches of the page's own policy
+  };
+  const at = () => performance.now();
+
+  window.WebSocket = class extends WebSocket {
+    constructor(...args) {
+      super(...args);
+      this.addEventListener('message', ({ data }) => seen.frames.push({ at: at(), frame: JSON.parse(data) }));
+    }
+
+    send(data) {
+      seen.sent.push(JSON.parse(data));
+      super.send(data);
+    }
+  };
+
+  addEventListener('securitypolicyviolation', (event) =>
+    seen.trouble.push(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+  addEventListener('error', ({ message, target }) => seen.trouble.push(`error: ${message ?? target.outerHTML}`), true);
+  addEventListener('unhandledrejection', ({ reason }) => seen.trouble.push(`rejection: ${reason}`));
+  addEventListener('click', ({ target }) => {
+    const part = target.closest('[data-role]');
+    if (part) seen.clicks.push({ at: at(), role: part.dataset.role });
+  }, true);
+
+  const answers = () =>
+    [...document.querySelectorAll('[data-role="message"][data-from="assistant"]:not([data-followup])')];
+  const visible = (el) => Boolean(el?.checkVisibility());
+
+  /** The last frame of this type. */
+  const frame = (type) => seen.frames.findLast((one) => one.frame.type === type)?.frame;
+
+  const last = new Map();
+  new MutationObserver(() => {
+    for (const el of answers()) {
+      const { turn, state, source } = el.dataset;
+      const paused = visible(el.querySelector('.fs-pause'));
+      const drafts = el.querySelectorAll('[data-role="draft"]').length;
+      const words = el.querySelector('[data-role="text"]');
+      const blank = el.rawText.trim() !== '' && !(visible(words) && words.textContent.trim());
+      const now = { turn, state, source, text: el.rawText, blank, paused, drafts };
+      const same = Object.entries(last.get(turn) ?? { turn: null }).every(([key, value]) => now[key] === value);
+      if (same) continue;
+      last.set(turn, now);
+      seen.shown.push({ at: at(), ...now });
+    }
+    const banners = document.querySelectorAll('[data-role="banner"]');
+    seen.crowded ||= banners.length > 1;
+    const mode = banners[0]?.dataset.mode ?? '';
+    if (mode !== (seen.banners.at(-1)?.mode ?? '')) seen.banners.push({ at: at(), mode });
+  }).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+
+  return Object.assign(seen, {
+    visible,
+    /** The elements of all answers, oldest first. */
+    answers,
+    /** The element of the last answer. */
+    answer: () => answers().at(-1),
+    /** The text that it shows. */
+    text: () => answers().at(-1)?.rawText ?? '',
+    /** The part of this name on the page, if it can be seen. */
+    part: (role, within = document) =>
+      [...within.querySelectorAll(`[data-role="${role}"]`)].find(visible),
+    frame,
+    /** Whether the last answer is the one to what this page asked last. */
+    current: () => {
+      const { client_msg_id: id } = seen.sent.findLast(({ type }) => type === 'send' || type === 'retry') ?? {};
+      const start = seen.frames.find(({ frame }) => frame.type === 'start' && frame.client_msg_id === id)?.frame;
+      return Boolean(start) && answers().at(-1)?.dataset.turn === start.turn;
+    },
+  });
+})();
