@@ -287,3 +287,6 @@ impl Handler<Crash> for ProviderActor {
         panic!("crashed on command");
     }
 }
+
+#[cfg(test)]
+mod tests;

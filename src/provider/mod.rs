@@ -15,3 +15,10 @@ pub mod spending;
 pub mod transport;
 pub mod upstream;
 pub mod window;
+
+#[cfg(test)]
+pub mod paused;
+#[cfg(test)]
+pub mod scripted;
+#[cfg(test)]
+pub mod stand;

@@ -55,7 +55,11 @@ pub async fn send(
             if record.question != question.text {
                 return Err(other_text(&id));
             }
-            return Ok(Accepted::Stored(Box::new(record)));
+            // Another session may have opened it while the store was read: what runs is not yet on disk.
+            return Ok(match room.log(record.turn) {
+                Some(log) => Accepted::Known(log),
+                None => Accepted::Stored(Box::new(record)),
+            });
         }
     }
     begin(lobby, room);

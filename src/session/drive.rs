@@ -119,6 +119,8 @@ impl Visit {
                     None => self.over(),
                 },
                 turn = self.turns.next(&self.room) => match turn {
+                    // The same message again may have led here first.
+                    NewTurn::Log(log) if self.knows(log.turn()) => {}
                     NewTurn::Log(log) => self.queue.push_back(log.follow()),
                     NewTurn::Missed => {
                         let turns = self.lobby.history(&self.room, None).await;
@@ -161,6 +163,12 @@ impl Visit {
                 self.delivered.pop_front();
             }
         }
+    }
+
+    /// Whether this turn's frames are, or were, delivered here.
+    pub(super) fn knows(&self, turn: TurnId) -> bool {
+        let mut followed = self.following.iter().chain(&self.queue);
+        self.delivered.contains(&turn) || followed.any(|follower| follower.log().turn() == turn)
     }
 
     pub(super) async fn say(&self, frame: &ServerFrame<'_>) -> Result<(), Gone> {

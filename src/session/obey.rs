@@ -64,8 +64,8 @@ impl Visit {
             Ok(Accepted::Known(log)) => (log, true),
             Ok(Accepted::Stored(record)) => {
                 let (client_msg_id, turn) = (&record.client_msg_id, record.turn);
-                self.say(&ServerFrame::Accepted { client_msg_id, turn, duplicate: true, durable: true })
-                    .await?;
+                let durable = self.lobby.desk.store.lasting();
+                self.say(&ServerFrame::Accepted { client_msg_id, turn, duplicate: true, durable }).await?;
                 if !self.delivered.contains(&turn) {
                     self.replay(*record, 0).await?;
                 }
@@ -75,9 +75,7 @@ impl Visit {
         };
         let (client_msg_id, turn, durable) = (log.client_msg_id(), log.turn(), log.durable().await);
         self.say(&ServerFrame::Accepted { client_msg_id, turn, duplicate, durable }).await?;
-        let mut followed = self.following.iter().chain(&self.queue);
-        let known = self.delivered.contains(&turn) || followed.any(|follower| follower.log().turn() == turn);
-        if duplicate && log.ended() && !known {
+        if duplicate && log.ended() && !self.knows(turn) {
             self.queue.push_back(log.resume(0));
         }
         Ok(Ok(()))

@@ -1,5 +1,6 @@
 //! A store that fails, or is slow, when a test tells it to.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub enum Trouble {
     None,
     /// Nothing is kept, every call fails at once, and [`Store::problem`] says so.
     Fails,
+    /// Every call panics: what no store should do.
+    Panics,
     /// Every call takes effect, and says so only after this long, on the runtime's clock.
     Slow(Duration),
 }
@@ -24,6 +27,7 @@ pub enum Trouble {
 pub struct Flaky {
     inner: Arc<dyn Store>,
     trouble: Mutex<Trouble>,
+    checkpoints: AtomicUsize,
 }
 
 impl Default for Flaky {
@@ -35,12 +39,17 @@ impl Default for Flaky {
 impl Flaky {
     /// `inner`, without trouble for now.
     pub fn over(inner: Arc<dyn Store>) -> Self {
-        Self { inner, trouble: Mutex::default() }
+        Self { inner, trouble: Mutex::default(), checkpoints: AtomicUsize::new(0) }
     }
 
     /// From now on this is wrong.
     pub fn set(&self, trouble: Trouble) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// How many checkpoints it was given.
+    pub fn checkpoints(&self) -> usize {
+        self.checkpoints.load(Ordering::Relaxed)
     }
 
     fn trouble(&self) -> Trouble {
@@ -56,6 +65,7 @@ impl Flaky {
             Trouble::Fails => {
                 return Box::pin(async { Err(StoreError::Broken("a test says so".into())) });
             }
+            Trouble::Panics => panic!("a test says so"),
             Trouble::Slow(delay) => delay,
         };
         let answer = call(&*self.inner);
@@ -87,7 +97,8 @@ impl Store for Flaky {
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        if self.trouble() != Trouble::Fails {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        if !matches!(self.trouble(), Trouble::Fails | Trouble::Panics) {
             self.inner.checkpoint(conversation, turn);
         }
     }

@@ -238,6 +238,10 @@ impl Store for MemoryStore {
         self.kept().spent.insert(record.provider.clone(), record);
         done(())
     }
+
+    fn lasting(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -150,6 +150,11 @@ pub trait Store: Send + Sync {
     /// Writes what a provider's day cost so far, in the place of what was written before, of whatever day.
     fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Whether what it acknowledges outlives the process.
+    fn lasting(&self) -> bool {
+        true
+    }
+
     /// What is wrong with the store just now, in a sentence for the public status; none while it works. Cheap enough to ask every second.
     fn problem(&self) -> Option<&'static str> {
         None

@@ -65,7 +65,7 @@ impl Report {
 const JOINED_BYTES: usize = 16 * 1024;
 
 /// What is shown where a provider's filter refuses without a word.
-const REFUSAL: &str = "The provider's content filter refused to answer this message.";
+pub(super) const REFUSAL: &str = "The provider's content filter refused to answer this message.";
 
 /// Reads a call to its end and writes its text to the log. `first_token` hears, once, how long the first token took.
 ///

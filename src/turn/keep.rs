@@ -39,7 +39,7 @@ impl Keeping {
         let written = matches!(tokio::time::timeout(DURABLE_LIMIT, written).await, Ok(Ok(())));
         let durable = written && desk.store.durable();
         desk.durable.send_if_modified(|known| std::mem::replace(known, durable) != durable);
-        LogWriter::confirm(log, durable);
+        LogWriter::confirm(log, durable && desk.store.lasting());
     }
 
     /// Saves the text so far now and then, for ever.

@@ -13,3 +13,10 @@ pub mod quality;
 pub mod rooms;
 pub mod run;
 pub mod seam;
+
+#[cfg(test)]
+pub mod reader;
+#[cfg(test)]
+pub mod stage;
+#[cfg(test)]
+mod tests;

@@ -114,6 +114,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
                     .route("/{file:.*}", web::get().to(pages::file)),
             )
             .route("/", read().to(pages::chat))
+            .route("/status", read().to(pages::status))
             .route("/ws", web::get().to(socket::open))
             .route("/api/chat", web::post().to(chat_api::chat))
             .service(

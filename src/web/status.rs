@@ -95,7 +95,7 @@ fn provider(backend: &Backend, now: At) -> Value {
 }
 
 /// What an operator should look at, in sentences without paths.
-fn problems(state: &State) -> Vec<String> {
+pub(super) fn problems(state: &State) -> Vec<String> {
     let mut problems = state.problems.to_vec();
     problems.extend(state.lobby.desk.store.problem().map(str::to_owned));
     if !*state.lobby.desk.durable.borrow() {

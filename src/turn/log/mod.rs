@@ -159,6 +159,12 @@ impl TurnLog {
         (inner.seam.shown().len(), inner.seam.drafts().len())
     }
 
+    /// The last frame written.
+    #[cfg(test)]
+    pub fn last_seq(&self) -> u64 {
+        self.lock().seq
+    }
+
     /// Keeps the visitor's thumb with an ended turn's record.
     pub fn feedback(&self, value: Feedback) {
         self.lock().record.feedback = Some(value);

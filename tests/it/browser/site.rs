@@ -62,7 +62,7 @@ impl Site {
     }
 
     async fn command(&self, provider: &str, command: Value) {
-        let answer = self.service().post(&format!("/demo/providers/{provider}"), &command).await;
+        let answer = self.service().post(&format!("/demo/providers/{provider}"), command.clone()).await;
         assert_eq!(answer.status, 200, "{provider}: {command}");
     }
 

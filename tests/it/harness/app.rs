@@ -1,5 +1,6 @@
 //! The service as it is built, on an actix system of its own thread, with what tests look at.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -103,7 +104,13 @@ impl TestApp {
         let thread = self.thread.take().unwrap();
         let joined = tokio::task::spawn_blocking(move || thread.join());
         soon("the service to stop", joined).await.unwrap().unwrap().unwrap();
-        Arc::clone(&self.data)
+        let data = Arc::clone(&self.data);
+        drop(self);
+        // Its store is closed on a thread of its own, which lets go of the lock at last.
+        let lock = File::open(data.path().join("data").join("lock")).unwrap();
+        let locked = tokio::task::spawn_blocking(move || lock.lock());
+        soon("the folder to be let go", locked).await.unwrap().unwrap();
+        data
     }
 
     /// A request to it.

@@ -2,10 +2,17 @@
 
 mod bad_input;
 mod breakers;
+mod broken_store;
+mod demo;
+mod doors;
+mod drain;
 mod faults_after;
 mod faults_before;
+mod history;
 mod outage;
 mod panics;
 mod resume;
+mod slow_reader;
 mod stop;
+mod surfaces;
 mod turns;

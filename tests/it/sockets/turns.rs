@@ -239,3 +239,22 @@ async fn a_retry_is_a_new_turn_for_the_same_message() {
     let history = client.welcome["history"].as_array().unwrap();
     assert_eq!(texts(history, "retry_of"), ["", &first]);
 }
+
+/// Two pages with one outbox send what waited there at the same moment.
+#[tokio::test]
+async fn one_message_from_two_sessions_at_once_is_one_turn_that_both_see_whole() {
+    let alpha = ScriptedProvider::answering(TEXT).await;
+    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let mut one = WsClient::open(&app).await;
+    let mut two = WsClient::join(&app, &one.conversation).await;
+    for _ in 0..50 {
+        let id = fresh_id();
+        let send = json!({ "type": "send", "client_msg_id": id, "text": "What jumps?" });
+        tokio::join!(one.say(&send), two.say(&send));
+        for client in [&mut one, &mut two] {
+            let ended = client.until(|frame| frame["type"] == "done").await;
+            assert_eq!((&ended["finish"], &ended["text"]), (&json!("stop"), &json!(TEXT)));
+        }
+    }
+    assert_eq!(alpha.asked(), 50);
+}

@@ -1,0 +1,176 @@
+//! One scripted backend with its actor, for the tests of those who ask it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor as _, Addr};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::actor::{Admit, ProviderActor, Refusal, Seed};
+use super::backend::{Backend, Clock, Patience, Vitals};
+use super::breaker::Rules;
+use super::paused::settled;
+use super::permit::Permit;
+use super::scripted::{Script, Scripted};
+use crate::store::{MemoryStore, Store};
+use crate::supervised::{ChildDown, Crash, Guard};
+
+/// What is to be known of a backend before it stands.
+#[derive(Clone)]
+pub struct Plan {
+    /// Its name.
+    pub name: &'static str,
+    /// The breaker's rules.
+    pub rules: Rules,
+    /// How long its calls may take.
+    pub patience: Patience,
+    /// How long its recovery probe may take.
+    pub probe_limit: Duration,
+    /// Retries on it in a turn.
+    pub same_provider: u32,
+    /// The room of its context.
+    pub context_tokens: u32,
+    /// How many calls it takes at once.
+    pub max_concurrent: usize,
+    /// How it begins.
+    pub vitals: Vitals,
+    /// What it does, call for call.
+    pub scripts: Vec<Script>,
+}
+
+impl Plan {
+    /// The defaults of the configuration, and a friendly answer to everything.
+    pub fn new(name: &'static str) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            name,
+            rules: Rules::default(),
+            patience: Patience {
+                first_token: vec![seconds(5), seconds(10), seconds(15)],
+                stall: seconds(15),
+                attempt: seconds(90),
+            },
+            probe_limit: seconds(5),
+            same_provider: 1,
+            context_tokens: 0,
+            max_concurrent: 64,
+            vitals: Vitals::default(),
+            scripts: Vec::new(),
+        }
+    }
+
+    /// The same with these scripts.
+    pub fn with(self, scripts: impl IntoIterator<Item = Script>) -> Self {
+        Self { scripts: scripts.into_iter().collect(), ..self }
+    }
+}
+
+/// A backend that stands.
+pub struct Stand {
+    /// As the house holds it.
+    pub backend: Arc<Backend>,
+    /// What it says, and what it heard.
+    pub upstream: Arc<Scripted>,
+    seed: Seed,
+    place: watch::Sender<Option<Addr<ProviderActor>>>,
+    tell: mpsc::Sender<ChildDown>,
+    ends: mpsc::Receiver<ChildDown>,
+}
+
+impl Stand {
+    /// Starts the actor of `plan`.
+    pub fn start(plan: Plan, clock: Clock, store: Arc<dyn Store>) -> Self {
+        let upstream = Arc::new(Scripted::default());
+        upstream.follow(plan.scripts);
+        let name: Arc<str> = plan.name.into();
+        let vitals = Arc::new(watch::Sender::new(plan.vitals));
+        let (place, actor) = watch::channel(None);
+        let (tell, ends) = mpsc::channel(16);
+        let backend = Arc::new(Backend {
+            name: Arc::clone(&name),
+            model: format!("{name}-1").into(),
+            dialect: "openai",
+            context_tokens: plan.context_tokens,
+            patience: plan.patience,
+            same_provider: plan.same_provider,
+            prices: Some((1.0, 2.0)),
+            upstream: upstream.clone(),
+            actor: actor.clone(),
+            vitals: vitals.subscribe(),
+        });
+        let seed = Seed {
+            name,
+            rules: plan.rules,
+            probe_limit: plan.probe_limit,
+            upstream: upstream.clone(),
+            places: Arc::new(Semaphore::new(plan.max_concurrent)),
+            max_concurrent: plan.max_concurrent,
+            vitals,
+            actor,
+            store,
+            clock,
+            chance: || 0.5,
+        };
+        let stand = Self { backend, upstream, seed, place, tell, ends };
+        stand.rebuild();
+        stand
+    }
+
+    /// One that stands alone.
+    pub fn alone(plan: Plan) -> Self {
+        Self::start(plan, Clock::start(), Arc::new(MemoryStore::default()))
+    }
+
+    /// Starts a new actor from the same seed, as the supervisor does after a panic.
+    pub fn rebuild(&self) {
+        let guard = Guard::new(Arc::clone(&self.seed.name), self.tell.clone());
+        self.place.send_replace(Some(ProviderActor::new(self.seed.clone(), guard).start()));
+    }
+
+    /// Has the actor panic, and waits until it is gone. Nobody rebuilds it.
+    pub async fn crash(&mut self) {
+        self.actor().do_send(Crash);
+        self.ends.recv().await.unwrap();
+    }
+
+    /// The actor ends, and nothing holds it any more.
+    pub fn leave(&self) {
+        self.place.send_replace(None);
+    }
+
+    /// The actor.
+    pub fn actor(&self) -> Addr<ProviderActor> {
+        self.place.borrow().clone().unwrap()
+    }
+
+    /// The clocks that it goes by.
+    pub fn clock(&self) -> Clock {
+        self.seed.clock
+    }
+
+    /// Whether its actor has ended.
+    pub fn is_down(&self) -> bool {
+        !self.actor().connected()
+    }
+
+    /// Asks for leave to call.
+    pub async fn admit(&self) -> Result<Permit, Refusal> {
+        self.actor().send(Admit).await.unwrap()
+    }
+
+    /// How it is, once all that was sent to the actor is done.
+    pub async fn vitals(&self) -> Vitals {
+        settled().await;
+        self.backend.vitals.borrow().clone()
+    }
+
+    /// Free places.
+    pub fn free(&self) -> usize {
+        self.seed.places.available_permits()
+    }
+
+    /// All places.
+    pub fn places(&self) -> usize {
+        self.seed.max_concurrent
+    }
+}

@@ -1,0 +1,148 @@
+//! Houses, scripts, visitors: any of them.
+
+use proptest::collection::vec;
+use proptest::option::weighted;
+use proptest::prelude::*;
+
+use super::super::*;
+use crate::store::flaky::Trouble;
+
+/// Everything that chance decides.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub providers: Vec<ProviderCase>,
+    pub max_attempts: u32,
+    pub turn_limit: Duration,
+    pub min_chars: usize,
+    pub history: u64,
+    pub store: Trouble,
+    pub turns: Vec<TurnCase>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ProviderCase {
+    pub scripts: Vec<Script>,
+    pub probe: Script,
+    pub room: u32,
+    pub same_provider: u32,
+    pub max_concurrent: usize,
+    pub first_token: Vec<Duration>,
+    pub stall: Duration,
+    pub attempt: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct TurnCase {
+    /// The visitor follows from the beginning: for so long.
+    pub follows: Option<Duration>,
+    pub stop: Option<Duration>,
+    pub joiners: Vec<Joiner>,
+    pub first: Option<usize>,
+    pub only_first: bool,
+}
+
+/// Comes, later, from another tab.
+#[derive(Clone, Debug)]
+pub struct Joiner {
+    pub comes: Duration,
+    pub stays: Duration,
+    /// How far it had read before, as a share of what there is.
+    pub known: f64,
+    /// How long it takes over every read.
+    pub pace: Duration,
+}
+
+/// Two that begin alike, and one that does not.
+const TEXTS: [&str; 4] =
+    ["The quick brown fox.", "The quick brown dog is lazy.", "The", "Ein schneller Füchs: 狐."];
+
+pub fn case() -> impl Strategy<Value = Case> {
+    let store = prop_oneof![
+        8 => Just(Trouble::None),
+        1 => Just(Trouble::Fails),
+        1 => (0..600_u64).prop_map(|time| Trouble::Slow(ms(time))),
+    ];
+    let turn_limit = prop_oneof![2 => Just(s(120)), 1 => between(300, 60_000)];
+    let routing = (1..=6_u32, turn_limit, 0..=6_usize, 0..=3_u64, store);
+    (vec(provider(), 1..=4), routing, vec(turn(), 1..=2)).prop_map(|(providers, routing, turns)| {
+        let (max_attempts, turn_limit, min_chars, history, store) = routing;
+        Case { providers, max_attempts, turn_limit, min_chars, history, store, turns }
+    })
+}
+
+fn between(least: u64, most: u64) -> impl Strategy<Value = Duration> {
+    (least..=most).prop_map(ms)
+}
+
+/// Mostly short; sometimes longer than limits are.
+fn pause() -> impl Strategy<Value = Duration> {
+    prop_oneof![4 => between(0, 400), 1 => between(400, 8_000), 1 => between(8_000, 40_000)]
+}
+
+fn provider() -> impl Strategy<Value = ProviderCase> {
+    let probe = prop_oneof![Just(says("pong")), Just(fails(Fault::ServerError)), Just(silent())];
+    let room = prop::sample::select(vec![0, 100, 200]);
+    let places = prop_oneof![1 => Just(0_usize), 15 => Just(3)];
+    let limits = (vec(between(1_000, 15_000), 1..=3), between(1_000, 15_000), between(2_000, 90_000));
+    let counts = (room, 0..=2_u32, places);
+    (vec(script(), 1..=4), probe, counts, limits).prop_map(|(scripts, probe, counts, limits)| {
+        let (room, same_provider, max_concurrent) = counts;
+        let (first_token, stall, attempt) = limits;
+        ProviderCase { scripts, probe, room, same_provider, max_concurrent, first_token, stall, attempt }
+    })
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let beginning = prop_oneof![
+        6 => Just(Vec::new()),
+        1 => pause().prop_map(|pause| vec![Act::Wait(pause)]),
+        1 => Just(vec![Act::Think, Act::Wait(ms(900)), Act::Think]),
+        1 => Just(vec![say(" \n")]),
+    ];
+    let pieces = vec((1..=9_usize, weighted(0.4, pause()), 0..8_u8), 0..8);
+    (beginning, prop::sample::select(TEXTS.to_vec()), pieces, last()).prop_map(
+        |(beginning, text, pieces, last)| {
+            let mut script = beginning;
+            let mut rest = text.chars();
+            for (length, pause, extra) in pieces {
+                let piece: String = rest.by_ref().take(length).collect();
+                script.extend((!piece.is_empty()).then_some(Act::Say(piece)));
+                script.extend(pause.map(Act::Wait));
+                script.extend(match extra {
+                    0 => Some(Act::Think),
+                    1 => Some(Act::Used(5, 1)),
+                    _ => None,
+                });
+            }
+            script.extend(last);
+            script
+        },
+    )
+}
+
+fn last() -> impl Strategy<Value = Option<Act>> {
+    let fault = prop::sample::select(Fault::ALL.to_vec());
+    let wait = weighted(0.4, between(0, 4_000));
+    let fails = (fault, wait)
+        .prop_map(|(fault, retry_after)| Act::Fail(Failure { retry_after, ..Failure::of(fault) }));
+    prop_oneof![
+        6 => Just(Some(end())),
+        8 => fails.prop_map(Some),
+        1 => Just(Some(Act::End(Finish::Length))),
+        1 => Just(Some(Act::End(Finish::ContentFilter))),
+        1 => Just(Some(Act::Hang)),
+        1 => Just(Some(Act::Panic)),
+        1 => Just(Some(Act::Forever("again ".to_owned(), ms(350)))),
+        1 => Just(None),
+    ]
+}
+
+fn turn() -> impl Strategy<Value = TurnCase> {
+    let follows = prop_oneof![6 => Just(Some(s(999))), 1 => pause().prop_map(Some), 1 => Just(None)];
+    let joiner = (pause(), pause(), 0.0..1.0, prop_oneof![Just(ms(0)), pause()])
+        .prop_map(|(comes, stays, known, pace)| Joiner { comes, stays, known, pace });
+    let wish = (weighted(0.2, 0..5_usize), any::<bool>());
+    (follows, weighted(0.2, pause()), vec(joiner, 0..=2), wish).prop_map(|(follows, stop, joiners, wish)| {
+        TurnCase { follows, stop, joiners, first: wish.0, only_first: wish.1 }
+    })
+}

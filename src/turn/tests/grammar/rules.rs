@@ -1,0 +1,236 @@
+//! What must be true of a turn that was played.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::super::*;
+use super::cases::{Case, ProviderCase, TurnCase};
+use super::play::Joined;
+use crate::chat::{Class, Done, Frame};
+use crate::provider::backend::Vitals;
+use crate::provider::scripted::Call;
+use crate::store::flaky::Trouble;
+use crate::turn::attempt::REFUSAL;
+use crate::turn::desk::CHAT_PATIENCE;
+use crate::turn::log::encode;
+
+/// A turn that was played.
+pub struct Played {
+    pub log: Arc<TurnLog>,
+    pub reader: Reader,
+    pub joined: Vec<Joined>,
+    pub took: Duration,
+    pub begun: Instant,
+    pub stopped: Option<Instant>,
+    pub calls_before: Vec<usize>,
+    pub vitals_before: Vec<Vitals>,
+}
+
+/// What the limits of stores and actors may add to any other.
+const SLACK: Duration = Duration::from_millis(800);
+
+pub async fn check_turn(case: &Case, turn: &TurnCase, stage: &Stage, played: &Played) {
+    let done = played.reader.done();
+    let record = played.log.record();
+    // By way of JSON, which rounds what an answer cost.
+    let kept: Done = serde_json::from_str(&encode(&record.done(done.seq))).unwrap();
+    assert_eq!(kept, *done, "the log keeps what it showed");
+    if case.store == Trouble::None {
+        assert_eq!(stage.stored(&played.log).await, Some(record), "and so does the store");
+    }
+    let calls = calls(stage, played, done);
+    check_text(&played.reader, done, &calls);
+    check_attempts(case, done, &calls);
+    check_time(case, turn, played, done, &calls);
+    check_joiners(played);
+    stage.assert_idle().await;
+    check_breakers(stage, played, done).await;
+    if done.degraded {
+        check_need(case, turn, stage, played, done, &calls);
+    }
+}
+
+/// The calls of the attempts, in order. Every attempt is one call, and every call one attempt.
+fn calls(stage: &Stage, played: &Played, done: &Done) -> Vec<Call> {
+    let mut queues: BTreeMap<_, _> = BTreeMap::new();
+    for (stand, before) in stage.stands.iter().zip(&played.calls_before) {
+        let calls: Vec<_> = stand.upstream.calls().split_off(*before);
+        queues.insert(Arc::clone(&stand.backend.name), calls.into_iter());
+    }
+    let calls: Vec<_> =
+        done.tried.iter().map(|one| queues.get_mut(&one.provider).unwrap().next().unwrap()).collect();
+    assert!(queues.values_mut().all(|queue| queue.next().is_none()), "a call that is no attempt");
+    assert!(calls.is_sorted_by_key(|call| call.at));
+    calls
+}
+
+/// What is shown is, at every moment, the beginning of what one attempt said, and in the end the whole of it.
+fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
+    let mut client = Reader::default();
+    let said = |attempt: u32| match attempt {
+        0 => FALLBACK,
+        number => &*calls[number as usize - 1].said,
+    };
+    for frame in &reader.frames {
+        client.apply(frame.clone());
+        match frame {
+            Frame::Token { attempt, .. } => {
+                let refused = done.finish == Finish::ContentFilter && client.text == REFUSAL;
+                assert!(refused || said(*attempt).starts_with(&client.text), "mixed: {:?}", client.text);
+            }
+            Frame::Snapshot { text, .. } => {
+                let mut all = (0..=calls.len()).map(|attempt| said(u32::try_from(attempt).unwrap()));
+                assert!(text == REFUSAL || all.any(|said| said.starts_with(text)), "mixed: {text:?}");
+            }
+            _ => {}
+        }
+    }
+    let last = done.tried.last().map(|one| one.outcome.as_str());
+    match (done.source, done.finish) {
+        (Source::Ai, Finish::Stop | Finish::Length) => {
+            assert_eq!(done.text, said(done.attempts), "whole");
+            assert_eq!(last, Some("ok"));
+            assert_eq!(done.provider, done.tried.last().map(|one| Arc::clone(&one.provider)));
+            assert!(!done.text.trim().is_empty());
+        }
+        (Source::Ai, Finish::ContentFilter) => assert_eq!(last, Some("ok")),
+        (Source::Ai, Finish::Stopped | Finish::Interrupted) => assert_ne!(last, Some("ok")),
+        _ => {
+            assert_fallback(reader);
+            assert_ne!(last, Some("ok"));
+        }
+    }
+    assert!(done.drafts.iter().all(|draft| calls.iter().any(|call| call.said.starts_with(&draft.text))));
+    let shown = !done.text.is_empty() && !done.degraded || !done.drafts.is_empty();
+    assert_eq!(done.first_token_ms.is_some(), shown);
+}
+
+/// Nobody is asked more often than the rules allow, nor sooner.
+fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
+    assert!(done.attempts <= case.max_attempts);
+    for (number, one) in (1..).zip(&done.tried) {
+        assert_eq!(one.attempt, number);
+    }
+    // The history is halved once; before and after, the same is asked each time.
+    let rounds: Vec<_> = calls.chunk_by(|one, next| one.ask == next.ask).map(<[Call]>::len).collect();
+    assert!(rounds.len() <= 2, "{rounds:?}");
+    let made: Vec<_> = done.tried.iter().zip(calls).collect();
+    let (first, second) = made.split_at(rounds.first().copied().unwrap_or_default());
+    assert!(second.is_empty() || first.iter().any(|(_, call)| failed_by(call, Class::MoreRoom)));
+    for (one, call) in second {
+        let before = first.iter().filter(|(before, _)| before.provider == one.provider);
+        assert!(before.into_iter().all(|(_, before)| failed_by(before, Class::MoreRoom)), "{call:?}");
+    }
+    for round in [first, second] {
+        let mut tries: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for (one, call) in round {
+            tries.entry(&one.provider).or_default().push((one, call));
+        }
+        for (name, tries) in tries {
+            assert!(
+                tries.len() <= 1 + limits(case, name).same_provider as usize,
+                "{name} was asked too often"
+            );
+            for pair in tries.windows(2) {
+                let ((one, call), (next, again)) = (pair[0], pair[1]);
+                assert_eq!(one.attempt + 1, next.attempt, "{name} was asked after another");
+                assert!(failed_by(call, Class::RetryHere) && call.said.is_empty() && one.ms <= 2_000);
+                let asked = call.failure.as_ref().unwrap().retry_after;
+                assert!(asked.is_none_or(|asked| asked <= s(2)));
+                assert!(
+                    again.at >= call.at + ms(one.ms) + asked.unwrap_or_default(),
+                    "{name} was asked too soon"
+                );
+            }
+        }
+    }
+}
+
+fn failed_by(call: &Call, class: Class) -> bool {
+    call.failure.as_ref().is_some_and(|failure| failure.fault.class() == class)
+}
+
+fn limits<'a>(case: &'a Case, name: &str) -> &'a ProviderCase {
+    &case.providers["abcd".find(name).unwrap()]
+}
+
+fn check_time(case: &Case, turn: &TurnCase, played: &Played, done: &Done, calls: &[Call]) {
+    let total = ms(done.total_ms);
+    assert!(total <= case.turn_limit + SLACK, "{total:?}");
+    assert!(played.took <= total + SLACK, "{:?}", played.took);
+    for (one, call) in done.tried.iter().zip(calls) {
+        assert!(ms(one.ms) <= limits(case, &one.provider).attempt, "{one:?}");
+        let left = case.turn_limit.saturating_sub(call.at - played.begun);
+        assert!(left >= ms(500), "begun too late: {one:?}");
+    }
+    if let Some(stopped) = played.stopped {
+        assert!(calls.iter().all(|call| call.at <= stopped), "an attempt after the stop");
+        let slack = if case.store == Trouble::None { Duration::ZERO } else { SLACK };
+        assert!(played.begun + played.took <= stopped + slack, "stop takes time");
+        assert!(case.store != Trouble::None || done.finish == Finish::Stopped);
+    }
+    assert!(done.finish != Finish::Stopped || played.stopped.is_some());
+    if turn.follows.is_none() && turn.joiners.is_empty() {
+        assert!(total <= CHAT_PATIENCE + SLACK, "nobody followed");
+    }
+    if done.finish == Finish::Interrupted {
+        assert!(total >= CHAT_PATIENCE);
+    }
+}
+
+/// Who comes later sees the same end.
+fn check_joiners(played: &Played) {
+    if played.reader.kinds().contains("snapshot") {
+        return;
+    }
+    for joined in &played.joined {
+        let mut reader = played.reader.as_of(joined.after);
+        reader.take(&joined.frames);
+        assert_eq!(
+            reader.done.as_ref(),
+            played.reader.done.as_ref().filter(|_| joined.to_the_end || reader.done.is_some())
+        );
+    }
+}
+
+/// Each permit was settled once, with what the attempt came to.
+async fn check_breakers(stage: &Stage, played: &Played, done: &Done) {
+    for (stand, before) in stage.stands.iter().zip(&played.vitals_before) {
+        let vitals = stand.vitals().await;
+        let mine = || done.tried.iter().filter(|one| one.provider == stand.backend.name);
+        let whole = mine().filter(|one| one.outcome.as_str() == "ok" && done.finish != Finish::ContentFilter);
+        let failed = mine().filter(|one| !["ok", "stopped"].contains(&one.outcome.as_str()));
+        assert_eq!(vitals.successes - before.successes, whole.count() as u64);
+        assert_eq!(vitals.failures - before.failures, failed.count() as u64);
+    }
+}
+
+/// A degraded answer is given only where nobody was left who could have been asked.
+fn check_need(case: &Case, turn: &TurnCase, stage: &Stage, played: &Played, done: &Done, calls: &[Call]) {
+    let late = case.turn_limit.saturating_sub(ms(done.total_ms)) < ms(500) + SLACK;
+    let refused = calls.iter().filter(|call| failed_by(call, Class::Caller)).count() > 1;
+    if late || refused || done.attempts == case.max_attempts {
+        return;
+    }
+    let outgrown = done.tried.iter().zip(calls).filter(|(_, call)| failed_by(call, Class::MoreRoom));
+    let room = outgrown.clone().map(|(one, _)| limits(case, &one.provider).room).max().unwrap_or_default();
+    // What was too long for someone was sent again with half the history, if there is any.
+    let halved = calls.first().is_some_and(|first| calls.iter().any(|call| call.ask != first.ask));
+    let same_room = |provider: &ProviderCase| provider.room == 0 || provider.room > room;
+    for (place, stand) in stage.stands.iter().enumerate() {
+        let name = &stand.backend.name;
+        let wanted = !turn.only_first || turn.first.is_none_or(|first| first == place);
+        let tried = done.tried.iter().any(|one| one.provider == *name);
+        let before = &played.vitals_before[place];
+        let shut = before.state != ProviderState::Closed || before.retry_at.is_some() || stand.places() == 0;
+        let fits = same_room(&case.providers[place]);
+        assert!(!wanted || tried || shut || !fits, "{name} was left and not asked");
+    }
+    let history = calls.first().is_some_and(|call| call.ask.messages.len() > 1);
+    let shut = outgrown.clone().all(|(one, _)| {
+        let stand = stage.stands.iter().find(|stand| stand.backend.name == one.provider).unwrap();
+        stand.backend.vitals.borrow().state != ProviderState::Closed
+    });
+    assert!(halved || !history || shut, "half the history was not tried");
+}

@@ -1,0 +1,95 @@
+//! A store that fails never stops a chat; it is said in `accepted` and in the status.
+
+use std::fs;
+use std::sync::Arc;
+
+use failsoft::settings::Settings;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::harness::{ScriptedProvider, TestApp, WsClient, fresh_id, settings};
+
+const TEXT: &str = "All is well.";
+
+async fn provider() -> (ScriptedProvider, Settings) {
+    let alpha = ScriptedProvider::answering(TEXT).await;
+    let settings = settings(&[("alpha", &alpha)]);
+    (alpha, settings)
+}
+
+/// The problems that the status tells, which name no path.
+async fn problems(app: &TestApp) -> String {
+    let status = app.status().await;
+    let problems = status["problems"].to_string();
+    assert!(!problems.contains(&app.data().display().to_string()), "{problems}");
+    problems
+}
+
+#[tokio::test]
+async fn without_a_folder_the_chat_goes_on_in_memory() {
+    let (_alpha, settings) = provider().await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    fs::write(folder.path().join("data"), "a file where the folder should be").unwrap();
+    let app = TestApp::in_folder(settings, folder).await;
+    assert!(problems(&app).await.contains("memory only"));
+    let mut client = WsClient::open(&app).await;
+    let id = fresh_id();
+    let accepted = client.ask_as(&id, "What?").await;
+    assert_eq!((&accepted["type"], &accepted["durable"]), (&json!("accepted"), &json!(false)));
+    let turn = accepted["turn"].as_str().unwrap().to_owned();
+    assert_eq!(client.done(&turn).await.text, TEXT);
+    // As long as it runs, it remembers.
+    let client = WsClient::join(&app, &client.conversation).await;
+    assert_eq!(client.welcome["history"][0]["text"], TEXT);
+    assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_set_aside_and_a_new_one_begun() {
+    let (alpha, first) = provider().await;
+    let app = TestApp::start(first).await;
+    let mut client = WsClient::open(&app).await;
+    client.answered("What?").await;
+    assert_eq!(problems(&app).await, "[]");
+    let conversation = client.conversation.clone();
+    let folder = app.stopped().await;
+    let data = folder.path().join("data");
+    fs::write(data.join("store").join("conf"), [0xa5; 64]).unwrap();
+
+    let app = TestApp::in_folder(settings(&[("alpha", &alpha)]), folder).await;
+    assert!(problems(&app).await.contains("set aside"));
+    let aside = fs::read_dir(&data)
+        .unwrap()
+        .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("store.damaged-"));
+    assert!(aside, "the damaged one is gone");
+    let mut client = WsClient::join(&app, &conversation).await;
+    assert_eq!(client.welcome["history"], json!([]));
+    let accepted = client.ask_as(&fresh_id(), "Again?").await;
+    assert_eq!(accepted["durable"], true);
+    assert_eq!(client.done(accepted["turn"].as_str().unwrap()).await.text, TEXT);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_underneath_costs_durability_and_no_answer() {
+    let (_alpha, mut settings) = provider().await;
+    settings.chat.max_message_chars = 3_000_000;
+    settings.limits.frame_bytes = 4_000_000;
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    let accepted = client.ask_as(&fresh_id(), "Well?").await;
+    assert_eq!(accepted["durable"], true);
+    client.done(accepted["turn"].as_str().unwrap()).await;
+
+    // The folder goes; a record so long that the database keeps it in a file of its own finds no place.
+    fs::remove_dir_all(app.data().join("data").join("store")).unwrap();
+    for text in ["x".repeat(2_000_000), "And now?".into(), "And now?".into()] {
+        let accepted = client.ask_as(&fresh_id(), &text).await;
+        assert_eq!((&accepted["type"], &accepted["durable"]), (&json!("accepted"), &json!(false)));
+        assert_eq!(client.done(accepted["turn"].as_str().unwrap()).await.text, TEXT);
+        assert_ne!(problems(&app).await, "[]");
+    }
+    assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
+    // Others come in and are answered too.
+    let mut other = WsClient::open(&app).await;
+    assert_eq!(other.answered("And me?").await.text, TEXT);
+}

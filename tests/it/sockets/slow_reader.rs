@@ -1,0 +1,66 @@
+//! A page that does not read: it costs a cursor, and finds a snapshot where it was too far behind.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, finish, say, spoken, word};
+
+/// How many frames a turn's log keeps.
+const KEPT: u64 = 256;
+
+/// Answers that together are more than the buffers between two sockets hold, even on a machine that grows them.
+const FILLING: usize = 8;
+
+/// A long answer, in a hundred pieces.
+fn filling() -> Vec<Act> {
+    let piece = word(&"lorem ipsum ".repeat(700));
+    vec![spoken([]), say(&piece.repeat(100)), say(&finish())]
+}
+
+#[tokio::test]
+async fn a_page_that_never_reads_holds_nothing_up_and_nothing_back() {
+    let gate = Gate::default();
+    let alpha = ScriptedProvider::start(filling()).await;
+    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let mut asleep = WsClient::narrow(app.port).await;
+    asleep.say_hello(&json!({})).await;
+    let mut awake = WsClient::join(&app, &asleep.conversation).await;
+    let begun = Instant::now();
+    for _ in 0..FILLING {
+        let shown = awake.answered("Fill it!").await;
+        assert_eq!(shown.text.len(), 100 * 12 * 700);
+    }
+    println!("{FILLING} long answers in {:?}", begun.elapsed());
+
+    // Now an answer of more frames than are kept: one word a frame, because each waits for the one before.
+    let count = 2 * usize::try_from(KEPT).unwrap();
+    let mut script = vec![spoken([])];
+    for number in 0..count {
+        script.extend([gate.hold(), say(&word(&format!("{number} ")))]);
+    }
+    script.push(say(&finish()));
+    alpha.usually(script);
+    let turn = awake.ask("Count!").await;
+    let mut told = 0;
+    for number in 0..count {
+        gate.open();
+        told += format!("{number} ").len();
+        awake.shows(&turn, |shown| shown.text.len() == told).await;
+    }
+    let shown = awake.done(&turn).await;
+    assert!(shown.snapshots == 0 && shown.tokens == count && shown.seq > 2 * KEPT);
+    let (text, last) = (shown.text.clone(), shown.seq);
+
+    // The sleeper wakes: what it missed was not kept for it, what stands is shown, and the end.
+    let mut frames = 0;
+    while asleep.page.find(&turn).is_none_or(|shown| shown.done.is_none()) {
+        let frame = asleep.next().await;
+        frames += u64::from(frame["turn"] == turn);
+    }
+    let shown = asleep.page.turn(&turn);
+    assert_eq!((shown.text.as_str(), shown.seq, shown.snapshots), (text.as_str(), last, 1));
+    assert!(frames <= 2, "{frames} frames of that turn were held back for it");
+    asleep.quiet().await;
+    app.at_rest().await;
+}
