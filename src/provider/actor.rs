@@ -112,15 +112,16 @@ pub struct Settle {
 pub struct Reset;
 
 impl ProviderActor {
-    /// A new actor. Its breaker begins as last published: open or half-open where it was not closed, never fresh.
+    /// A new actor. Its breaker begins as last published: open or half-open where it was not closed, never fresh; and what it was asked to
+    /// wait for is waited for.
     pub fn new(seed: Seed, guard: Guard) -> Self {
         let vitals = seed.vitals.borrow().clone();
         let now = seed.clock.now();
         let rules = seed.rules.clone();
+        let until = vitals.retry_at.map_or(now, |at| now + at.since(seed.clock.wall()));
         let breaker = match vitals.state {
-            ProviderState::Closed | ProviderState::Disabled => Breaker::new(rules),
+            ProviderState::Closed | ProviderState::Disabled => Breaker::held(rules, now, until),
             state => {
-                let until = vitals.retry_at.map_or(now, |at| now + at.since(seed.clock.wall()));
                 let blocked = state == ProviderState::Blocked;
                 let saved = Saved { strikes: vitals.strikes, until, blocked, fault: vitals.reason };
                 Breaker::restored(rules, now, saved)

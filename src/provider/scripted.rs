@@ -1,15 +1,16 @@
 //! A provider without sockets: it follows a script, on a clock that tests pause, and notes who asked and who has not left yet.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use tokio::time::Instant;
 
 use super::upstream::{Step, Steps, Upstream};
-use crate::chat::{Ask, Failure, Fault, Finish, Usage};
+use crate::chat::{Ask, Failure, Fault, Finish, Role, Usage};
 
 /// One thing that a scripted provider does.
 #[derive(Clone, Debug)]
@@ -88,14 +89,44 @@ struct Scripts {
 
 impl Scripts {
     /// The next script; the last one is followed again and again.
-    fn next(&mut self, ask: &Ask) -> (usize, Script) {
+    fn next(&mut self, ask: &Ask, obliging: bool) -> (usize, Script) {
         self.calls.push(Call { at: Instant::now(), ask: ask.clone(), said: String::new(), failure: None });
         let script = match self.scripts.len() {
             0 => says("Hello."),
             1 => self.scripts.front().cloned().unwrap_or_default(),
             _ => self.scripts.pop_front().unwrap_or_default(),
         };
+        let script = if obliging { go_on(ask, script) } else { script };
         (self.calls.len() - 1, script)
+    }
+}
+
+/// What a model would say that means to say `script`, where it is asked to go on with what it would have said: the rest, after a repeat of
+/// what stands where it was told to repeat.
+fn go_on(ask: &Ask, script: Script) -> Script {
+    let own: String = script.iter().filter_map(said).collect();
+    let begun = ask.messages.iter().rev().take(2).find(|message| message.role == Role::Assistant);
+    let begun = match begun.map(|message| &*message.text) {
+        Some(begun) if !begun.is_empty() && own.starts_with(begun) => begun,
+        _ => return script,
+    };
+    let repeat = ask.messages.last().map_or("", |told| told.text.lines().last().unwrap_or_default());
+    let repeat = if ask.goes_on || !begun.ends_with(repeat) { "" } else { repeat };
+    let mut skip = begun.len() - repeat.len();
+    let rest = script.into_iter().filter_map(|act| {
+        let Act::Say(text) = act else { return Some(act) };
+        let skipped = skip.min(text.len());
+        skip -= skipped;
+        let rest = text.get(skipped..).unwrap_or_default();
+        (!rest.is_empty()).then(|| Act::Say(rest.to_owned()))
+    });
+    rest.collect()
+}
+
+fn said(act: &Act) -> Option<&str> {
+    match act {
+        Act::Say(text) => Some(text),
+        _ => None,
     }
 }
 
@@ -112,6 +143,8 @@ struct Line {
 pub struct Scripted {
     turns: Arc<Line>,
     probes: Arc<Line>,
+    listings: Mutex<(VecDeque<Script>, usize)>,
+    obliging: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -127,6 +160,21 @@ impl Scripted {
     /// The same for probes.
     pub fn follow_when_probed(&self, scripts: impl IntoIterator<Item = Script>) {
         lock(&self.probes.scripts).scripts = scripts.into_iter().collect();
+    }
+
+    /// Whether it goes on with what another began, where its script begins alike.
+    pub fn oblige(&self, obliging: bool) {
+        self.obliging.store(obliging, Ordering::SeqCst);
+    }
+
+    /// The same for listings: one goes well unless its script fails or hangs.
+    pub fn follow_when_listed(&self, scripts: impl IntoIterator<Item = Script>) {
+        lock(&self.listings).0 = scripts.into_iter().collect();
+    }
+
+    /// How many listings were made so far.
+    pub fn listings(&self) -> usize {
+        lock(&self.listings).1
     }
 
     /// The calls of turns so far.
@@ -171,7 +219,7 @@ impl Upstream for Scripted {
     fn ask(&self, ask: &Ask) -> Steps {
         let probe = ask.max_tokens == 1;
         let line = Arc::clone(if probe { &self.probes } else { &self.turns });
-        let (number, script) = lock(&line.scripts).next(ask);
+        let (number, script) = lock(&line.scripts).next(ask, self.obliging.load(Ordering::SeqCst));
         let connection = Connection::open(&line);
         let note = move |step: &Result<Step, Failure>| {
             if let Some(call) = lock(&line.scripts).calls.get_mut(number) {
@@ -210,5 +258,22 @@ impl Upstream for Scripted {
                 return Some((step, (script, note, connection)));
             }
         }))
+    }
+
+    fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
+        let mut listings = lock(&self.listings);
+        listings.1 += 1;
+        let script = if listings.0.len() > 1 { listings.0.pop_front() } else { listings.0.front().cloned() };
+        Box::pin(async move {
+            for act in script.unwrap_or_default() {
+                match act {
+                    Act::Fail(failure) => return Err(failure),
+                    Act::Wait(pause) => tokio::time::sleep(pause).await,
+                    Act::Hang => std::future::pending().await,
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
     }
 }

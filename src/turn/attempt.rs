@@ -24,6 +24,8 @@ pub struct Limits {
     pub attempt: Duration,
     /// Fewer characters than this (white space at the ends apart) are no answer. At least 1.
     pub min_chars: usize,
+    /// Whether it goes on from text that stands.
+    pub goes_on: bool,
 }
 
 /// How an attempt ended.
@@ -241,6 +243,10 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         }
         let mut fits = true;
         if let Some(held) = held {
+            if self.limits.goes_on && held.trim().is_empty() {
+                // The answer ends where it was refused; words of ours are no part of it.
+                return Ended::Whole(finish);
+            }
             fits = self.show_first(if held.trim().is_empty() { REFUSAL } else { &held }, writer);
         }
         if fits && writer.whole() { Ended::Whole(finish) } else { misfit() }

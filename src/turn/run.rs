@@ -91,8 +91,6 @@ pub(super) struct Runner {
     pub(super) ask: Ask,
     pub(super) limits: Limits,
     start: Start,
-    /// Whether it goes on from another's text, so that what it says is no answer of its own.
-    goes_on: bool,
     /// From the question to its beginning.
     before: Duration,
 }
@@ -161,23 +159,26 @@ impl Turn<'_> {
 
     /// Begins the leased attempt; nobody is shown it before it is opened.
     pub(super) fn runner(&self, lease: Lease, ask: &Ask, made: &Made, deadline: Instant) -> Runner {
-        let start = self.start(&lease, &made.failed);
-        let shown = if start == Start::Anew { String::new() } else { self.writer.shown() };
+        let shown = self.writer.shown();
+        let start = if shown.is_empty() { Start::Anew } else { self.start(&lease, &made.failed) };
         let ask = match start {
-            Start::GoesOn if !shown.is_empty() => prompt::gone_on(ask, &shown),
-            Start::Repeats if !shown.is_empty() => prompt::repeated(ask, &shown),
-            _ => ask.clone(),
+            Start::GoesOn => prompt::gone_on(ask, &shown),
+            Start::Repeats => prompt::repeated(ask, &shown),
+            Start::Anew => ask.clone(),
         };
+        let goes_on = start != Start::Anew;
         let patience = &lease.backend.patience;
         let limits = Limits {
             first_token: patience.first_token(lease.attempt),
             stall: patience.stall,
             attempt: patience.attempt.min(deadline.saturating_duration_since(Instant::now())),
-            min_chars: self.desk.manners.min_chars,
+            // Of what stands there is enough.
+            min_chars: if goes_on { 1 } else { self.desk.manners.min_chars },
+            goes_on,
         };
-        let (before, goes_on) = (self.progress.begun.elapsed(), !shown.is_empty());
+        let before = self.progress.begun.elapsed();
         let call = Call::begin(&lease.backend.upstream, &ask);
-        Runner { lease, call, ask, limits, start, goes_on, before }
+        Runner { lease, call, ask, limits, start, before }
     }
 
     /// How an attempt begins where text stands: as the mode says, but anew once a continuation did not fit.
@@ -200,7 +201,7 @@ impl Turn<'_> {
 
     /// Reads the attempt to its end. The error is how it failed.
     pub(super) async fn finish(&mut self, runner: Runner) -> Result<End, Failed> {
-        let Runner { mut lease, call, ask, limits, goes_on, before, .. } = runner;
+        let Runner { mut lease, call, ask, limits, before, .. } = runner;
         let log = Arc::clone(self.writer.log());
         let heard = |after| lease.permit.first_token(after);
         let cancelled = log.cancelled(self.wishes.patience);
@@ -216,7 +217,8 @@ impl Turn<'_> {
             }
         };
         self.progress.attempted(&mut lease, &report, outcome, &ask);
-        if let Some(score) = self.score(&report).filter(|_| !goes_on) {
+        // What goes on from another's text is no answer of its own.
+        if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {
             lease.permit.scored(score);
         }
         settle(lease, &report);

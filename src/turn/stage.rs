@@ -20,6 +20,7 @@ use crate::provider::scripted::{Call, Script};
 use crate::provider::stand::{Plan, Stand};
 use crate::router::actor::{RouterActor, Rules, Seed};
 use crate::router::backoff::Backoff;
+use crate::settings::{MidStream, Strategy};
 use crate::store::Store as _;
 use crate::store::flaky::Flaky;
 use crate::supervised::{ChildDown, Crash, Guard};
@@ -47,6 +48,7 @@ impl House {
         Self {
             plans: plans.into_iter().collect(),
             rules: Rules {
+                strategy: Strategy::Priority,
                 max_attempts: 4,
                 max_retry_after: Duration::from_secs(2),
                 backoff: Backoff::default(),
@@ -58,6 +60,9 @@ impl House {
                 max_tokens: 1024,
                 turn_limit: Duration::from_secs(120),
                 min_chars: 1,
+                keywords: Arc::default(),
+                hedge_after: Duration::ZERO,
+                mid_stream: MidStream::Restart,
             },
         }
     }
@@ -174,7 +179,7 @@ impl Stage {
 
     /// Opens a turn in conversation 1.
     pub fn ask(&self, name: &str) -> Arc<TurnLog> {
-        self.ask_with(name, Wishes::default())
+        self.ask_with(name, self.desk.usual())
     }
 
     /// The same, with wishes.

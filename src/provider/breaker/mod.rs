@@ -64,6 +64,16 @@ impl Breaker {
         breaker
     }
 
+    /// A closed breaker that admits nobody before `until`: a rate limit was being waited out when it was last seen. Waits for no longer
+    /// than [`LONGEST_HOLD`].
+    pub fn held(rules: Rules, now: Duration, until: Duration) -> Self {
+        let mut breaker = Self::new(rules);
+        if let State::Closed(closed) = &mut breaker.state {
+            closed.held_until = until.min(now.saturating_add(LONGEST_HOLD));
+        }
+        breaker
+    }
+
     /// Believes another that the provider is unwell. Only a closed breaker does; any other knows better. Waits for no
     /// longer than [`LONGEST_HOLD`].
     pub fn adopt(&mut self, saved: Saved, now: Duration) -> Option<Transition> {

@@ -53,7 +53,7 @@ pub(super) struct Trial {
     /// Probes that went well so far.
     successes: u32,
     /// Whether the owner's own probe ended without telling anything, its request being refused as wrong. Then visitors
-    /// are let in as probes too, or the breaker could stay half-open for ever.
+    /// are the probes in its place: it would only take theirs, and the breaker could stay half-open for ever.
     unsure: bool,
 }
 
@@ -82,14 +82,14 @@ impl Trial {
     ) -> bool {
         let may = match who {
             Who::Visitor => self.unsure || !rules.recovery_probe,
-            Who::Probe => rules.recovery_probe,
+            Who::Probe => rules.recovery_probe && !self.unsure,
         };
         may && now >= self.not_before && places.taken(now) < self.room(needed)
     }
 
     /// When the owner should next try a probe; never in the past.
     pub(super) fn due(&self, needed: u32, places: &Places, now: Duration, rules: &Rules) -> Option<Duration> {
-        if !rules.recovery_probe {
+        if !rules.recovery_probe || self.unsure {
             None
         } else if places.taken(now) < self.room(needed) {
             Some(self.not_before.max(now))

@@ -69,11 +69,11 @@ async fn the_end_is_on_disk_before_it_is_shown() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_text_so_far_is_saved_twice_a_second_where_it_changed() {
+async fn the_text_so_far_is_saved_every_350_ms_where_it_changed() {
     let script = vec![
-        Act::Wait(ms(700)),
-        say("one"),
         Act::Wait(ms(500)),
+        say("one"),
+        Act::Wait(ms(350)),
         say(" two"),
         Act::Wait(s(3)),
         say(" three"),
@@ -89,11 +89,11 @@ async fn the_text_so_far_is_saved_twice_a_second_where_it_changed() {
         assert_eq!(stored.state, TurnState::Running);
         (stored.text, stage.store.checkpoints())
     };
-    assert_eq!(saved(ms(999)).await, (String::new(), 0));
+    assert_eq!(saved(ms(699)).await, (String::new(), 0));
     assert_eq!(saved(ms(2)).await, ("one".to_owned(), 1));
-    assert_eq!(saved(ms(500)).await, ("one two".to_owned(), 2));
-    assert_eq!(saved(ms(2_500)).await, ("one two".to_owned(), 2), "nothing new, nothing saved");
-    assert_eq!(saved(ms(500)).await, ("one two three".to_owned(), 3));
+    assert_eq!(saved(ms(350)).await, ("one two".to_owned(), 2));
+    assert_eq!(saved(ms(2_799)).await, ("one two".to_owned(), 2), "nothing new, nothing saved");
+    assert_eq!(saved(ms(350)).await, ("one two three".to_owned(), 3));
     log.cancel(Cancel::Stopped);
     stage.ended(&log).await;
     pass(s(2)).await;

@@ -144,7 +144,7 @@ async fn a_bad_request_goes_to_one_more_provider_and_moves_no_breaker() {
 #[actix_rt::test(system = "Paused")]
 async fn a_wish_is_asked_first_or_alone() {
     let stage = House::following([vec![says("A.")], vec![fails(Fault::Timeout)], vec![says("C.")]]).open();
-    let mut wishes = Wishes { first: Some("b".into()), ..Wishes::default() };
+    let mut wishes = Wishes { first: Some("b".into()), ..stage.desk.usual() };
     let reader = Reader::follow(&stage.ask_with("1", wishes.clone())).await;
     assert_eq!(tried(&reader), ["1 b timeout 0", "2 a ok 0"]);
     wishes.only_first = true;

@@ -156,7 +156,7 @@ async fn each_absence_has_its_own_minute() {
 #[actix_rt::test(system = "Paused")]
 async fn impatient_wishes_are_cut_off_sooner() {
     let stage = endless().open();
-    let log = stage.ask_with("m", Wishes { patience: s(1), ..Wishes::default() });
+    let log = stage.ask_with("m", Wishes { patience: s(1), ..stage.desk.usual() });
     pass(s(1)).await;
     assert!(log.ended());
 }
@@ -167,7 +167,7 @@ async fn one_turn_a_conversation_and_one_turn_a_message() {
     let log = stage.ask("m");
     pass(ms(1)).await;
     let refused = |name, text| {
-        let refused = stage.desk.open(&stage.room(), question(name, text), Wishes::default());
+        let refused = stage.desk.open(&stage.room(), question(name, text), stage.desk.usual());
         refused.map(|_| "opened").unwrap_or_else(|refused| match refused {
             Refused::Room(NotOpened::Busy) => "busy",
             Refused::Room(NotOpened::Duplicate(same)) if Arc::ptr_eq(&same, &log) => "the same",
@@ -191,7 +191,7 @@ async fn no_more_turns_than_places() {
     let stage = endless().open();
     let open = |number: usize| {
         let room = stage.desk.rooms.enter(conversation(u8::try_from(number).unwrap()));
-        stage.desk.open(&room, question("m", "?"), Wishes::default())
+        stage.desk.open(&room, question("m", "?"), stage.desk.usual())
     };
     let logs: Vec<_> = (0..TURNS).map(|number| open(number).ok().unwrap()).collect();
     assert_eq!(stage.desk.running(TURNS), TURNS);
@@ -207,7 +207,7 @@ async fn a_drain_refuses_new_turns_and_lets_running_ones_end() {
     let stage = House::following([vec![says_slowly("Hel", s(3), "lo.")]]).open();
     let log = stage.ask("m");
     stage.phase.send_replace(Phase::Draining);
-    assert!(matches!(stage.try_ask("n", Wishes::default()), Err(Refused::Draining)));
+    assert!(matches!(stage.try_ask("n", stage.desk.usual()), Err(Refused::Draining)));
     let reader = Reader::follow(&log).await;
     assert_answered(&reader, "a", "Hello.");
 }
@@ -218,10 +218,10 @@ async fn the_end_of_a_drain_interrupts_every_turn() {
     let stage = endless().open();
     let mut logs = vec![stage.ask("m")];
     let room = stage.desk.rooms.enter(conversation(2));
-    logs.extend(stage.desk.open(&room, question("m", "?"), Wishes::default()).ok());
+    logs.extend(stage.desk.open(&room, question("m", "?"), stage.desk.usual()).ok());
     let followers: Vec<_> = logs.iter().map(TurnLog::follow).collect();
     pass(s(1)).await;
-    stage.desk.rooms.interrupt_all();
+    stage.phase.send_replace(Phase::Cutting);
     for mut follower in followers {
         let mut reader = Reader::default();
         reader.read(&mut follower).await;

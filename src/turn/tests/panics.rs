@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::store::flaky::Trouble;
-use crate::turn::desk::Wishes;
 use crate::turn::stage::conversation;
 
 fn panics() -> Script {
@@ -32,7 +31,7 @@ async fn others_go_on_while_one_panics() {
     let first = stage.ask("m");
     settled().await;
     let room = stage.desk.rooms.enter(conversation(2));
-    let second = stage.desk.open(&room, question("m", "?"), Wishes::default()).ok().unwrap();
+    let second = stage.desk.open(&room, question("m", "?"), stage.desk.usual()).ok().unwrap();
     assert_answered(&Reader::follow(&second).await, "a", "Hello.");
     assert_fallback(&Reader::follow(&first).await);
     stage.assert_idle().await;

@@ -86,7 +86,7 @@ impl Model {
             _ => return false,
         };
         let own = self.rules.recovery_probe;
-        let may = if who == Who::Probe { own } else { !own || self.unsure };
+        let may = (who == Who::Probe) == (own && !self.unsure);
         let admitted = may && now >= self.retry_at && self.probes.len() < needed as usize;
         if admitted {
             self.probes.push((id, who, now + self.rules.probe_lease));

@@ -164,9 +164,11 @@ fn where_our_probe_cannot_tell_visitors_do() {
             assert_eq!(bench.probe(failed(fault)), None);
             assert_eq!(bench.state(), state, "says nothing of its health");
             let pause = if state == ProviderState::Blocked { s(60) } else { s(10) };
-            assert_eq!(bench.breaker.due(bench.now), Some(bench.now + pause));
+            assert_eq!(bench.waits(), Some(pause));
+            assert_eq!(bench.breaker.due(bench.now), None, "ours would only be in their way");
             assert!(bench.refused(Who::Visitor));
             bench.pass(pause);
+            assert!(bench.refused(Who::Probe));
             assert_eq!(bench.visit(failed(fault)), None);
             assert_eq!(bench.visit(Verdict::Whole).unwrap().to, ProviderState::Closed);
         }

@@ -5,6 +5,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 
 use super::super::*;
+use crate::settings::MidStream;
 use crate::store::flaky::Trouble;
 
 /// Everything that chance decides.
@@ -16,6 +17,7 @@ pub struct Case {
     pub min_chars: usize,
     pub history: u64,
     pub store: Trouble,
+    pub mid_stream: MidStream,
     pub turns: Vec<TurnCase>,
 }
 
@@ -24,6 +26,9 @@ pub struct ProviderCase {
     pub scripts: Vec<Script>,
     pub probe: Script,
     pub room: u32,
+    pub prefill: bool,
+    /// Whether it goes on as it is asked to, as far as it would have said the same.
+    pub obliging: bool,
     pub same_provider: u32,
     pub max_concurrent: usize,
     pub first_token: Vec<Duration>,
@@ -63,10 +68,11 @@ pub fn case() -> impl Strategy<Value = Case> {
         1 => (0..600_u64).prop_map(|time| Trouble::Slow(ms(time))),
     ];
     let turn_limit = prop_oneof![2 => Just(s(120)), 1 => between(300, 60_000)];
-    let routing = (1..=6_u32, turn_limit, 0..=6_usize, 0..=3_u64, store);
+    let mid_stream = prop_oneof![3 => Just(MidStream::Restart), 2 => Just(MidStream::Continue)];
+    let routing = (1..=6_u32, turn_limit, 0..=6_usize, 0..=3_u64, store, mid_stream);
     (vec(provider(), 1..=4), routing, vec(turn(), 1..=2)).prop_map(|(providers, routing, turns)| {
-        let (max_attempts, turn_limit, min_chars, history, store) = routing;
-        Case { providers, max_attempts, turn_limit, min_chars, history, store, turns }
+        let (max_attempts, turn_limit, min_chars, history, store, mid_stream) = routing;
+        Case { providers, max_attempts, turn_limit, min_chars, history, store, mid_stream, turns }
     })
 }
 
@@ -84,11 +90,22 @@ fn provider() -> impl Strategy<Value = ProviderCase> {
     let room = prop::sample::select(vec![0, 100, 200]);
     let places = prop_oneof![1 => Just(0_usize), 15 => Just(3)];
     let limits = (vec(between(1_000, 15_000), 1..=3), between(1_000, 15_000), between(2_000, 90_000));
-    let counts = (room, 0..=2_u32, places);
+    let counts = (room, 0..=2_u32, places, any::<bool>(), any::<bool>());
     (vec(script(), 1..=4), probe, counts, limits).prop_map(|(scripts, probe, counts, limits)| {
-        let (room, same_provider, max_concurrent) = counts;
+        let (room, same_provider, max_concurrent, prefill, obliging) = counts;
         let (first_token, stall, attempt) = limits;
-        ProviderCase { scripts, probe, room, same_provider, max_concurrent, first_token, stall, attempt }
+        ProviderCase {
+            scripts,
+            probe,
+            room,
+            prefill,
+            obliging,
+            same_provider,
+            max_concurrent,
+            first_token,
+            stall,
+            attempt,
+        }
     })
 }
 
@@ -121,7 +138,9 @@ fn script() -> impl Strategy<Value = Script> {
 }
 
 fn last() -> impl Strategy<Value = Option<Act>> {
-    let fault = prop::sample::select(Fault::ALL.to_vec());
+    // All that a provider can do by itself.
+    let faults: Vec<_> = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Diverged).collect();
+    let fault = prop::sample::select(faults);
     let wait = weighted(0.4, between(0, 4_000));
     let fails = (fault, wait)
         .prop_map(|(fault, retry_after)| Act::Fail(Failure { retry_after, ..Failure::of(fault) }));

@@ -26,6 +26,7 @@ fn house(case: &Case) -> House {
     let mut house = House::of(names.into_iter().zip(&case.providers).map(|(name, provider)| {
         let mut plan = Plan::new(name).with(provider.scripts.iter().cloned());
         plan.context_tokens = provider.room;
+        plan.prefill = provider.prefill;
         plan.same_provider = provider.same_provider;
         plan.max_concurrent = provider.max_concurrent;
         plan.patience.first_token.clone_from(&provider.first_token);
@@ -35,6 +36,7 @@ fn house(case: &Case) -> House {
     house.rules.max_attempts = case.max_attempts;
     house.manners.turn_limit = case.turn_limit;
     house.manners.min_chars = case.min_chars;
+    house.manners.mid_stream = case.mid_stream;
     house
 }
 
@@ -45,6 +47,7 @@ pub async fn play(case: &Case) {
     let stage = house(case).open();
     for (stand, provider) in stage.stands.iter().zip(&case.providers) {
         stand.upstream.follow_when_probed([provider.probe.clone()]);
+        stand.upstream.oblige(provider.obliging);
     }
     stage.remember(case.history).await;
     stage.store.set(case.store);
@@ -63,7 +66,7 @@ async fn play_turn(stage: &Stage, turn: &TurnCase, number: usize) -> Played {
     let wishes = Wishes {
         first: turn.first.map(|first| names[first].into()),
         only_first: turn.only_first && turn.first.is_some(),
-        ..Wishes::default()
+        ..stage.desk.usual()
     };
     let log = stage.ask_with(&format!("m{number}"), wishes);
     let begun = Instant::now();

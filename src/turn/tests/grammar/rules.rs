@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::super::*;
 use super::cases::{Case, ProviderCase, TurnCase};
 use super::play::Joined;
-use crate::chat::{Class, Done, Frame};
+use crate::chat::{Class, Done, Frame, Message, Tried};
 use crate::provider::backend::Vitals;
 use crate::provider::scripted::Call;
 use crate::store::flaky::Trouble;
@@ -65,31 +65,35 @@ fn calls(stage: &Stage, played: &Played, done: &Done) -> Vec<Call> {
     calls
 }
 
-/// What is shown is, at every moment, the beginning of what one attempt said, and in the end the whole of it.
+/// What is shown is, at every moment, the beginning of what one attempt said, or what stood before and more that the present one said; in the
+/// end, all that it said.
 fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
     let mut client = Reader::default();
-    let said = |attempt: u32| match attempt {
-        0 => FALLBACK,
-        number => &*calls[number as usize - 1].said,
+    // What stood when the present attempt began.
+    let mut before = String::new();
+    let said = |attempt: u32| attempt.checked_sub(1).map_or(FALLBACK, |place| &*calls[place as usize].said);
+    let fits = |text: &str, attempt: u32, before: &str| {
+        let more =
+            text.strip_prefix(before).filter(|more| goes_on(calls, attempt) && said(attempt).contains(more));
+        said(attempt).starts_with(text) || more.is_some() || text == REFUSAL
     };
     for frame in &reader.frames {
         client.apply(frame.clone());
         match frame {
+            Frame::Attempt { .. } => before.clone_from(&client.text),
             Frame::Token { attempt, .. } => {
-                let refused = done.finish == Finish::ContentFilter && client.text == REFUSAL;
-                assert!(refused || said(*attempt).starts_with(&client.text), "mixed: {:?}", client.text);
+                assert!(fits(&client.text, *attempt, &before), "mixed: {:?}", client.text);
             }
-            Frame::Snapshot { text, .. } => {
-                let mut all = (0..=calls.len()).map(|attempt| said(u32::try_from(attempt).unwrap()));
-                assert!(text == REFUSAL || all.any(|said| said.starts_with(text)), "mixed: {text:?}");
-            }
+            Frame::Snapshot { .. } => before.clone_from(&client.text),
             _ => {}
         }
     }
     let last = done.tried.last().map(|one| one.outcome.as_str());
     match (done.source, done.finish) {
         (Source::Ai, Finish::Stop | Finish::Length) => {
-            assert_eq!(done.text, said(done.attempts), "whole");
+            let (whole, more) = (said(done.attempts), done.text.strip_prefix(&*before));
+            let gone_on = goes_on(calls, done.attempts) && more.is_some_and(|more| whole.ends_with(more));
+            assert!(done.text == whole || gone_on, "whole: {:?} of {whole:?}", done.text);
             assert_eq!(last, Some("ok"));
             assert_eq!(done.provider, done.tried.last().map(|one| Arc::clone(&one.provider)));
             assert!(!done.text.trim().is_empty());
@@ -101,9 +105,30 @@ fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
             assert_ne!(last, Some("ok"));
         }
     }
-    assert!(done.drafts.iter().all(|draft| calls.iter().any(|call| call.said.starts_with(&draft.text))));
     let shown = !done.text.is_empty() && !done.degraded || !done.drafts.is_empty();
     assert_eq!(done.first_token_ms.is_some(), shown);
+}
+
+/// Whether this attempt was asked to go on from what stood.
+fn goes_on(calls: &[Call], attempt: u32) -> bool {
+    attempt.checked_sub(1).is_some_and(|place| {
+        question(&calls[place as usize]).len() < calls[place as usize].ask.messages.len()
+    })
+}
+
+/// What a call asked but for what it was to go on from.
+fn question(call: &Call) -> &[Message] {
+    let messages = &call.ask.messages;
+    let told = messages.last().is_some_and(|last| last.text.starts_with("Your previous answer was cut off."));
+    let asked = messages.len()
+        - if call.ask.goes_on {
+            1
+        } else if told {
+            2
+        } else {
+            0
+        };
+    &messages[..asked]
 }
 
 /// Nobody is asked more often than the rules allow, nor sooner.
@@ -113,7 +138,8 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
         assert_eq!(one.attempt, number);
     }
     // The history is halved once; before and after, the same is asked each time.
-    let rounds: Vec<_> = calls.chunk_by(|one, next| one.ask == next.ask).map(<[Call]>::len).collect();
+    let rounds: Vec<_> =
+        calls.chunk_by(|one, next| question(one) == question(next)).map(<[Call]>::len).collect();
     assert!(rounds.len() <= 2, "{rounds:?}");
     let made: Vec<_> = done.tried.iter().zip(calls).collect();
     let (first, second) = made.split_at(rounds.first().copied().unwrap_or_default());
@@ -128,15 +154,17 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
             tries.entry(&one.provider).or_default().push((one, call));
         }
         for (name, tries) in tries {
-            assert!(
-                tries.len() <= 1 + limits(case, name).same_provider as usize,
-                "{name} was asked too often"
-            );
+            // A continuation that does not fit is not its provider's fault: it may answer anew.
+            let misfits = u32::from(tries.iter().any(|(one, _)| misfit(one)));
+            let allowed = limits(case, name).same_provider.max(misfits);
+            assert!(tries.len() <= 1 + allowed as usize, "{name} was asked too often");
             for pair in tries.windows(2) {
                 let ((one, call), (next, again)) = (pair[0], pair[1]);
                 assert_eq!(one.attempt + 1, next.attempt, "{name} was asked after another");
-                assert!(failed_by(call, Class::RetryHere) && call.said.is_empty() && one.ms <= 2_000);
-                let asked = call.failure.as_ref().unwrap().retry_after;
+                let quick = failed_by(call, Class::RetryHere) && call.said.is_empty() && one.ms <= 2_000;
+                assert!(quick || misfit(one), "{one:?}");
+                let failure = call.failure.as_ref().filter(|_| !misfit(one));
+                let asked = failure.and_then(|failure| failure.retry_after);
                 assert!(asked.is_none_or(|asked| asked <= s(2)));
                 assert!(
                     again.at >= call.at + ms(one.ms) + asked.unwrap_or_default(),
@@ -145,6 +173,10 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
             }
         }
     }
+}
+
+fn misfit(one: &Tried) -> bool {
+    one.outcome == Fault::Diverged.into()
 }
 
 fn failed_by(call: &Call, class: Class) -> bool {
@@ -209,14 +241,15 @@ async fn check_breakers(stage: &Stage, played: &Played, done: &Done) {
 /// A degraded answer is given only where nobody was left who could have been asked.
 fn check_need(case: &Case, turn: &TurnCase, stage: &Stage, played: &Played, done: &Done, calls: &[Call]) {
     let late = case.turn_limit.saturating_sub(ms(done.total_ms)) < ms(500) + SLACK;
-    let refused = calls.iter().filter(|call| failed_by(call, Class::Caller)).count() > 1;
+    let refused = calls.iter().filter(|call| failed_by(call, Class::Caller) && !call.ask.goes_on).count() > 1;
     if late || refused || done.attempts == case.max_attempts {
         return;
     }
     let outgrown = done.tried.iter().zip(calls).filter(|(_, call)| failed_by(call, Class::MoreRoom));
     let room = outgrown.clone().map(|(one, _)| limits(case, &one.provider).room).max().unwrap_or_default();
     // What was too long for someone was sent again with half the history, if there is any.
-    let halved = calls.first().is_some_and(|first| calls.iter().any(|call| call.ask != first.ask));
+    let halved =
+        calls.first().is_some_and(|first| calls.iter().any(|call| question(call) != question(first)));
     let same_room = |provider: &ProviderCase| provider.room == 0 || provider.room > room;
     for (place, stand) in stage.stands.iter().enumerate() {
         let name = &stand.backend.name;
@@ -227,7 +260,7 @@ fn check_need(case: &Case, turn: &TurnCase, stage: &Stage, played: &Played, done
         let fits = same_room(&case.providers[place]);
         assert!(!wanted || tried || shut || !fits, "{name} was left and not asked");
     }
-    let history = calls.first().is_some_and(|call| call.ask.messages.len() > 1);
+    let history = calls.first().is_some_and(|call| question(call).len() > 1);
     let shut = outgrown.clone().all(|(one, _)| {
         let stand = stage.stands.iter().find(|stand| stand.backend.name == one.provider).unwrap();
         stand.backend.vitals.borrow().state != ProviderState::Closed
