@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor as _, Addr};
+use actix::{Actor as _, Addr, AsyncContext as _, WrapFuture as _};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::actor::{Admit, ProviderActor, Refusal, Seed};
@@ -143,6 +143,18 @@ impl Stand {
     pub fn rebuild(&self) {
         let guard = Guard::new(Arc::clone(&self.seed.name), self.tell.clone());
         self.place.send_replace(Some(ProviderActor::new(self.seed.clone(), guard).start()));
+    }
+
+    /// Starts one that looks at no message before `after` has passed.
+    pub fn rebuild_behind(&self, after: Duration) {
+        let guard = Guard::new(Arc::clone(&self.seed.name), self.tell.clone());
+        let seed = self.seed.clone();
+        let actor = ProviderActor::create(move |ctx| {
+            let actor = ProviderActor::new(seed, guard);
+            ctx.wait(tokio::time::sleep(after).into_actor(&actor));
+            actor
+        });
+        self.place.send_replace(Some(actor));
     }
 
     /// Has the actor panic, and waits until it is gone. Nobody rebuilds it.

@@ -279,3 +279,6 @@ impl Handler<Crash> for RouterActor {
         panic!("crashed on command");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,8 @@ impl Lobby {
                 None => turns.push(record),
             }
         }
+        // The store may have missed one and have a later one.
+        turns.sort_by_key(|turn| turn.turn);
         for turn in &mut turns {
             // No log, yet running: the store missed its end, or another process of old died under it.
             if turn.state == TurnState::Running && room.log(turn.turn).is_none() {

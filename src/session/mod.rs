@@ -9,3 +9,6 @@ pub mod intake;
 pub mod limits;
 pub mod lobby;
 mod obey;
+
+#[cfg(test)]
+mod tests;

@@ -139,10 +139,6 @@ fn done<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, StoreError>
 }
 
 impl Store for MemoryStore {
-    fn durable(&self) -> bool {
-        false
-    }
-
     fn conversation(
         &self,
         id: ConversationId,

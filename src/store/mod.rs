@@ -77,11 +77,6 @@ pub struct SpentRecord {
 ///
 /// A turn, a message, a breaker or a day's cost that does not read (of a later version, damaged) is passed over as if it were not there.
 pub trait Store: Send + Sync {
-    /// Whether what it takes outlives the process.
-    fn durable(&self) -> bool {
-        true
-    }
-
     /// The conversation's record, if it was ever written.
     ///
     /// # Errors

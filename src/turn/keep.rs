@@ -36,8 +36,7 @@ impl Keeping {
             return LogWriter::confirm(log, false);
         };
         let written = desk.store.write_turn(room.id(), log.record());
-        let written = matches!(tokio::time::timeout(DURABLE_LIMIT, written).await, Ok(Ok(())));
-        let durable = written && desk.store.durable();
+        let durable = matches!(tokio::time::timeout(DURABLE_LIMIT, written).await, Ok(Ok(())));
         desk.durable.send_if_modified(|known| std::mem::replace(known, durable) != durable);
         LogWriter::confirm(log, durable && desk.store.lasting());
     }
@@ -106,5 +105,7 @@ fn with_ended(mut history: Vec<TurnRecord>, room: &Room, before: TurnId) -> Vec<
             None => history.push(record),
         }
     }
+    // The store may have missed one and have a later one.
+    history.sort_by_key(|known| known.turn);
     history
 }

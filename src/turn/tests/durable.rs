@@ -75,7 +75,7 @@ async fn the_text_so_far_is_saved_every_350_ms_where_it_changed() {
         say("one"),
         Act::Wait(ms(350)),
         say(" two"),
-        Act::Wait(s(3)),
+        Act::Wait(ms(3_100)),
         say(" three"),
         Act::Wait(s(1)),
         end(),
@@ -93,7 +93,7 @@ async fn the_text_so_far_is_saved_every_350_ms_where_it_changed() {
     assert_eq!(saved(ms(2)).await, ("one".to_owned(), 1));
     assert_eq!(saved(ms(350)).await, ("one two".to_owned(), 2));
     assert_eq!(saved(ms(2_799)).await, ("one two".to_owned(), 2), "nothing new, nothing saved");
-    assert_eq!(saved(ms(350)).await, ("one two three".to_owned(), 3));
+    assert_eq!(saved(ms(352)).await, ("one two three".to_owned(), 3));
     log.cancel(Cancel::Stopped);
     stage.ended(&log).await;
     pass(s(2)).await;

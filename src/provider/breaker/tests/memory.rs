@@ -138,6 +138,19 @@ fn new_rules_hold_at_once_and_keep_the_state() {
 }
 
 #[test]
+fn a_rate_limit_is_waited_out_after_its_breaker_was_lost() {
+    let now = s(1_000);
+    let mut breaker = Breaker::held(Rules::default(), now, now + s(20));
+    assert_eq!(breaker.view(now).state, ProviderState::Closed);
+    assert_eq!(breaker.admit(now, Who::Visitor).unwrap_err().retry_at, Some(now + s(20)));
+    assert_eq!(breaker.due(now), None);
+    assert!(breaker.admit(now + s(20), Who::Visitor).is_ok());
+    let mut endless = Breaker::held(Rules::default(), now, Duration::MAX);
+    assert!(endless.admit(now + LONGEST_HOLD, Who::Visitor).is_ok());
+    assert!(Breaker::held(Rules::default(), now, s(1)).admit(now, Who::Visitor).is_ok());
+}
+
+#[test]
 fn tickets_of_a_lost_breaker_mean_nothing_to_its_successor() {
     // The old one has been through as many states as the new one will have been.
     let mut bench = Bench::half_open(Rules::default());

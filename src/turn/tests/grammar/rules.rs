@@ -265,5 +265,7 @@ fn check_need(case: &Case, turn: &TurnCase, stage: &Stage, played: &Played, done
         let stand = stage.stands.iter().find(|stand| stand.backend.name == one.provider).unwrap();
         stand.backend.vitals.borrow().state != ProviderState::Closed
     });
-    assert!(halved || !history || shut, "half the history was not tried");
+    // Whom a continuation of did not fit was asked twice already, and for other reasons than its room.
+    let misfit = done.tried.iter().any(|one| one.outcome.as_str() == "diverged");
+    assert!(halved || !history || shut || misfit, "half the history was not tried");
 }
