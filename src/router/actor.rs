@@ -21,7 +21,7 @@ use crate::supervised::{Crash, Guard};
 pub const ACTOR_LIMIT: Duration = Duration::from_millis(50);
 
 /// Picks who is asked next, knowing how the turn's attempts so far failed.
-#[derive(Clone, Debug, Message)]
+#[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "Route")]
 pub struct Pick {
     /// The attempts so far, in order; none for a new turn.

@@ -27,6 +27,7 @@ impl Bench {
         let stands: Vec<_> = plans.into_iter().map(start).collect();
         let backends = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
         let rules = Rules {
+            strategy: Strategy::Priority,
             max_attempts: 4,
             max_retry_after: Duration::from_secs(2),
             backoff: Backoff::default(),
@@ -70,7 +71,7 @@ fn told(route: Route) -> String {
 }
 
 fn pick(failed: &[Failed]) -> Pick {
-    Pick { failed: failed.into(), first: None, only_first: false, waited: false, before_halving: 0 }
+    Pick { failed: failed.into(), ..Pick::default() }
 }
 
 fn failed(provider: &str, fault: Fault) -> Failed {
