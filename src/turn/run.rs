@@ -151,7 +151,12 @@ impl Turn<'_> {
             };
             match self.finish(runner).await {
                 Ok(end) => return end,
-                Err(one) if wishes.pass_on && one.failure.fault.class() == Class::Caller => return End::Torn,
+                // In mid-answer it is our own doing: the caller's request was taken before.
+                Err(one)
+                    if wishes.pass_on && one.failure.fault.class() == Class::Caller && !self.binding() =>
+                {
+                    return End::Torn;
+                }
                 Err(one) => made.failed.push(one),
             }
         }
@@ -254,10 +259,14 @@ impl Turn<'_> {
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
     }
 
+    /// Whether text stands that cannot be taken back.
+    fn binding(&self) -> bool {
+        self.wishes.rigid && !self.writer.shown().is_empty()
+    }
+
     /// Nobody is left: the best of what needs no provider.
     fn descend(&mut self) -> End {
-        let torn = self.wishes.rigid && !self.writer.shown().is_empty();
-        if torn || !self.wishes.degraded {
+        if self.binding() || !self.wishes.degraded {
             return End::Torn;
         }
         let ladder = Arc::clone(&self.desk.ladder.borrow());

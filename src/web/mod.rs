@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
 use actix_web::middleware::Compress;
-use actix_web::{App, HttpServer, Route, guard, web};
+use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::session::lobby::Lobby;
@@ -95,6 +95,11 @@ fn read() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
+/// A route of `/v1`: what it says of a wrong method has the API's own shape.
+fn v1(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(openai::wrong_method))
+}
+
 /// A server on this port; it runs when it is awaited.
 ///
 /// # Errors
@@ -119,9 +124,9 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/api/chat", web::post().to(chat_api::chat))
             .service(
                 web::scope("/v1")
-                    .route("/chat/completions", web::post().to(openai::complete))
-                    .route("/models", web::get().to(openai::models))
-                    .route("/models/{id:.*}", web::get().to(openai::one_model))
+                    .service(v1("/chat/completions").route(web::post().to(openai::complete)))
+                    .service(v1("/models").route(web::get().to(openai::models)))
+                    .service(v1("/models/{id:.*}").route(web::get().to(openai::one_model)))
                     .default_service(web::to(openai::nothing)),
             )
             .route("/status.json", read().to(status::json))

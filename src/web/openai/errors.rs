@@ -5,22 +5,31 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
-/// When to come back where no provider can answer.
-pub const NOBODY_S: u64 = 10;
+use crate::chat::{Class, Failure, Fault};
 
-/// What is wrong with a request.
+/// When to come back where no provider can answer.
+const NOBODY_S: u64 = 10;
+
+/// What the caller did wrong, or why there is no answer.
 #[derive(Debug, PartialEq)]
 pub struct Problem {
     status: u16,
     param: Option<String>,
     code: Option<&'static str>,
     message: String,
+    /// When to come back, in seconds, where that may help.
+    later: Option<u64>,
 }
 
 impl Problem {
+    /// What is wrong with a request as a whole.
+    pub fn new(status: u16, code: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { status, param: None, code, message: message.into(), later: None }
+    }
+
     /// A field that is wrong, and what would be right.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { status: 400, param: Some(param.into()), code: None, message: message.into() }
+        Self { param: Some(param.into()), ..Self::new(400, None, message) }
     }
 
     /// A field that is right, for what is not offered.
@@ -30,7 +39,7 @@ impl Problem {
 
     /// A body that cannot be read at all.
     pub fn body(message: impl Into<String>) -> Self {
-        Self { status: 400, param: None, code: None, message: message.into() }
+        Self::new(400, None, message)
     }
 
     /// A model that is none of ours.
@@ -40,33 +49,47 @@ impl Problem {
         Self { status: 404, code: Some("model_not_found"), ..Self::field("model", message) }
     }
 
+    /// Nobody can answer now. Told not to retry at once: a client's own retries would only multiply the load.
+    pub fn unavailable(message: &str, seconds: u64) -> Self {
+        Self { later: Some(seconds), ..Self::new(503, Some("unavailable"), message) }
+    }
+
+    /// A turn that ended without an answer, by how its last attempt failed: a refused request is passed on with the provider's reason.
+    pub fn of(failure: Option<&Failure>) -> Self {
+        let refused = failure.filter(|one| matches!(one.fault.class(), Class::Caller | Class::MoreRoom));
+        let Some(Failure { fault, detail, status, .. }) = refused else {
+            return Self::unavailable("no provider can answer now", NOBODY_S);
+        };
+        let message = if detail.is_empty() { "the provider refused the request" } else { detail };
+        match (fault, status) {
+            (Fault::TooLong, _) => Self::new(400, Some("context_length_exceeded"), message),
+            (_, Some(422)) => Self::new(422, None, message),
+            _ => Self::new(400, None, message),
+        }
+    }
+
+    /// The text of an answer broke off. What was sent stands, and is not whole.
+    pub fn interrupted() -> Self {
+        let message =
+            "the answer broke off, and no provider could go on from there; what was sent is not whole";
+        Self::new(502, Some("stream_interrupted"), message)
+    }
+
+    /// The error object.
+    pub fn object(&self) -> Value {
+        let kind = if self.status < 500 { "invalid_request_error" } else { "server_error" };
+        json!({ "error": { "message": self.message, "type": kind, "param": self.param, "code": self.code } })
+    }
+
     /// The answer that says so.
     pub fn answer(&self) -> HttpResponse {
-        api_error(self.status, "invalid_request_error", self.param.as_deref(), self.code, &self.message)
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut answer = HttpResponse::build(status);
+        if let Some(seconds) = self.later {
+            answer
+                .insert_header((RETRY_AFTER, seconds.to_string()))
+                .insert_header(("x-should-retry", "false"));
+        }
+        answer.json(self.object())
     }
-}
-
-/// The error object.
-pub fn object(kind: &str, param: Option<&str>, code: Option<&str>, message: &str) -> Value {
-    json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
-}
-
-/// An error answer.
-pub fn api_error(
-    status: u16,
-    kind: &str,
-    param: Option<&str>,
-    code: Option<&str>,
-    message: &str,
-) -> HttpResponse {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status).json(object(kind, param, code, message))
-}
-
-/// Nobody can answer now. Told not to retry at once: a client's own retries would only multiply the load.
-pub fn unavailable(message: &str, seconds: u64) -> HttpResponse {
-    HttpResponse::ServiceUnavailable()
-        .insert_header((RETRY_AFTER, seconds.to_string()))
-        .insert_header(("x-should-retry", "false"))
-        .json(object("server_error", None, Some("unavailable"), message))
 }

@@ -4,24 +4,27 @@ mod answer;
 mod errors;
 mod request;
 mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::float_cmp)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::State;
 use super::body;
 use super::gate::{self, Shut};
-use crate::chat::{Class, Fault, Finish, TurnRecord};
+use crate::chat::{Finish, Source, TurnRecord};
 use crate::settings::MidStream;
 use crate::turn::desk::{Refused, Wishes};
 use crate::turn::log::{Follower, TurnLog};
 
 use answer::Shape;
-use errors::{Problem, api_error};
+use errors::Problem;
 use request::Request;
 use stream::Chunks;
 
@@ -33,61 +36,78 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 static ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// `POST /v1/chat/completions`.
+/// `POST /v1/chat/completions`. Who may not come in has nothing of its body read.
 pub async fn complete(http: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
-    if let Some(shut) = closed(&http, &state) {
-        return shut;
+    match asked(&http, body, &state).await {
+        Ok((log, request)) => {
+            let shape = Shape::new(&log, state.created, request.include_usage);
+            // Dropped with the answer: then nobody follows, and the turn is given up.
+            let follower = log.follow();
+            if request.stream {
+                streamed(log, follower, shape).await
+            } else {
+                whole(&log, follower, &shape).await
+            }
+        }
+        Err(problem) => problem.answer(),
     }
-    let body = match body::read(body).await {
-        Ok(body) => body,
-        Err(unread) => {
-            let (status, message) = unread.told();
-            return api_error(status, "invalid_request_error", None, None, message);
-        }
-    };
-    let request = match request::read(&body) {
-        Ok(request) => request,
-        Err(problem) => return problem.answer(),
-    };
-    let wishes = match wishes(&http, &state, &request) {
-        Ok(wishes) => wishes,
-        Err(problem) => return problem.answer(),
-    };
-    let desk = &state.lobby.desk;
-    let log = match desk.open_unkept(request.ask.clone(), wishes) {
-        Ok(log) => log,
-        Err(Refused::Draining) => return errors::unavailable("the service is restarting; try again", 2),
+}
+
+/// Opens the turn of a request.
+async fn asked(
+    http: &HttpRequest,
+    body: web::Payload,
+    state: &State,
+) -> Result<(Arc<TurnLog>, Request), Problem> {
+    let_in(http, state)?;
+    let body = body::read(body).await.map_err(|unread| {
+        let (status, message) = unread.told();
+        Problem::new(status, None, message)
+    })?;
+    let request = request::read(&body)?;
+    let wishes = wishes(http, state, &request)?;
+    match state.lobby.desk.open_unkept(request.ask.clone(), wishes) {
+        Ok(log) => Ok((log, request)),
+        Err(Refused::Draining) => Err(Problem::unavailable("the service is restarting; try again", 2)),
         Err(Refused::Full | Refused::Room(_)) => {
-            return errors::unavailable("the service is full; try again soon", 5);
+            Err(Problem::unavailable("the service is full; try again soon", 5))
         }
-    };
-    let shape = Shape::new(&log, state.created, request.include_usage);
-    // Dropped with the answer: then nobody follows, and the turn is given up.
-    let follower = log.follow();
-    if request.stream { streamed(log, follower, shape).await } else { whole(&log, follower, &shape).await }
+    }
 }
 
 /// `GET /v1/models`.
 pub async fn models(http: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    closed(&http, &state).unwrap_or_else(|| {
-        let data: Vec<_> = names(&state).iter().map(|name| model(name, &state)).collect();
-        HttpResponse::Ok().json(json!({ "object": "list", "data": data }))
-    })
+    if let Err(problem) = let_in(&http, &state) {
+        return problem.answer();
+    }
+    let data: Vec<_> = names(&state).iter().map(|name| model(name, &state)).collect();
+    HttpResponse::Ok().json(json!({ "object": "list", "data": data }))
 }
 
 /// `GET /v1/models/{id}`.
 pub async fn one_model(http: HttpRequest, name: web::Path<String>, state: web::Data<State>) -> HttpResponse {
-    closed(&http, &state).unwrap_or_else(|| {
-        match names(&state).iter().find(|known| known.as_ref() == name.as_str()) {
-            Some(name) => HttpResponse::Ok().json(model(name, &state)),
-            None => Problem::unknown_model().answer(),
-        }
-    })
+    if let Err(problem) = let_in(&http, &state) {
+        return problem.answer();
+    }
+    match names(&state).iter().find(|known| known.as_ref() == name.as_str()) {
+        Some(name) => HttpResponse::Ok().json(model(name, &state)),
+        None => Problem::unknown_model().answer(),
+    }
 }
 
 /// No such route below `/v1`, in the API's own shape.
 pub async fn nothing() -> HttpResponse {
-    api_error(404, "invalid_request_error", None, Some("unknown_url"), "there is nothing here")
+    Problem::new(404, Some("unknown_url"), "there is nothing here").answer()
+}
+
+/// A route that takes another method.
+pub async fn wrong_method(http: HttpRequest) -> HttpResponse {
+    let allowed = if http.path().ends_with("/completions") { "POST" } else { "GET" };
+    let problem =
+        Problem::new(405, Some("method_not_allowed"), format!("this address takes {allowed} alone"));
+    let mut answer = problem.answer();
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
 }
 
 fn model(name: &str, state: &State) -> serde_json::Value {
@@ -106,18 +126,17 @@ fn names(state: &State) -> Vec<Arc<str>> {
     names
 }
 
-fn closed(http: &HttpRequest, state: &State) -> Option<HttpResponse> {
-    let (status, code, message) = match gate::api(http, &state.settings.server) {
-        Ok(()) => return None,
-        Err(Shut::ForeignOrigin) => (403, "forbidden_origin", "this API is not for other sites' pages"),
-        Err(Shut::NoKey) => (
+fn let_in(http: &HttpRequest, state: &State) -> Result<(), Problem> {
+    gate::api(http, &state.settings.server).map_err(|shut| match shut {
+        Shut::ForeignOrigin => {
+            Problem::new(403, Some("forbidden_origin"), "this API is not for other sites' pages")
+        }
+        Shut::NoKey => Problem::new(
             401,
-            "invalid_api_key",
-            "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from this machine are \
-             let in",
+            Some("invalid_api_key"),
+            "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from this machine are let in",
         ),
-    };
-    Some(api_error(status, "invalid_request_error", None, Some(code), message))
+    })
 }
 
 fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes, Problem> {
@@ -151,8 +170,11 @@ async fn whole(log: &TurnLog, _follower: Follower, shape: &Shape) -> HttpRespons
     while !log.ended() && changes.changed().await.is_ok() {}
     let record = log.record();
     match failed(log, &record) {
-        Some(error) => error,
-        None => headed(HttpResponse::Ok(), &record).json(shape.whole(&record)),
+        Some(problem) => told(problem.answer(), &record, record.provider.as_deref(), None),
+        None => {
+            let answer = HttpResponse::Ok().json(shape.whole(&record));
+            told(answer, &record, record.provider.as_deref(), record.source)
+        }
     }
 }
 
@@ -164,46 +186,43 @@ async fn streamed(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> HttpRe
     };
     // After the limit the head goes out without knowing; the chunks are the authority.
     drop(tokio::time::timeout(HEAD_LIMIT, first).await);
-    let record = log.record();
-    let nothing = log.ended() && record.text.is_empty();
-    if let Some(error) = failed(&log, &record).filter(|_| nothing) {
-        return error;
+    let (part, record) = (log.text_after(0), log.record());
+    if let Some(problem) = failed(&log, &record).filter(|_| part.text.is_empty()) {
+        return told(problem.answer(), &record, record.provider.as_deref(), None);
     }
-    let mut answer = headed(HttpResponse::Ok(), &record);
-    answer.insert_header((CONTENT_TYPE, "text/event-stream; charset=utf-8"));
-    answer.insert_header((CACHE_CONTROL, "no-cache"));
-    answer.insert_header((ACCEL.clone(), "no"));
-    answer.streaming(Chunks::new(log, follower, shape).stream())
+    let answer = HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/event-stream; charset=utf-8"))
+        .insert_header((CACHE_CONTROL, "no-cache"))
+        .insert_header((ACCEL.clone(), "no"))
+        .streaming(Chunks::new(log, follower, shape).stream());
+    let provider = if part.text.is_empty() { &record.provider } else { &part.provider };
+    told(answer, &record, provider.as_deref(), Some(part.source))
 }
 
-/// The error of a turn that ended without an answer.
-fn failed(log: &TurnLog, record: &TurnRecord) -> Option<HttpResponse> {
-    if record.finish != Some(Finish::Interrupted) {
-        return None;
-    }
-    let failure = log.last_failure();
-    let class = failure.as_ref().map(|failure| failure.fault.class());
-    let detail = failure.as_ref().map(|failure| failure.detail.as_str()).filter(|detail| !detail.is_empty());
-    let code = failure
-        .as_ref()
-        .and_then(|failure| (failure.fault == Fault::TooLong).then_some("context_length_exceeded"));
-    Some(match class {
-        Some(Class::Caller | Class::MoreRoom) => {
-            let message = detail.unwrap_or("the provider refused the request");
-            api_error(400, "invalid_request_error", None, code, message)
+/// The problem of a turn that ended without an answer.
+fn failed(log: &TurnLog, record: &TurnRecord) -> Option<Problem> {
+    let failed = record.finish == Some(Finish::Interrupted);
+    failed.then(|| Problem::of(log.last_failure().as_ref()))
+}
+
+/// The answer with the headers that say who answered, and how; an error has no source.
+fn told(
+    mut answer: HttpResponse,
+    record: &TurnRecord,
+    provider: Option<&str>,
+    source: Option<Source>,
+) -> HttpResponse {
+    let degraded = source.is_some_and(Source::degraded);
+    for (name, value) in [
+        ("x-provider", provider.unwrap_or("none")),
+        ("x-source", source.map_or("none", Source::name)),
+        ("x-degraded", if degraded { "true" } else { "false" }),
+        ("x-attempts", &record.attempts.to_string()),
+        ("x-request-id", &record.turn.to_string()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            answer.headers_mut().insert(HeaderName::from_static(name), value);
         }
-        _ => errors::unavailable("no provider can answer now", errors::NOBODY_S),
-    })
-}
-
-/// The headers that say who answered.
-fn headed(mut answer: HttpResponseBuilder, record: &TurnRecord) -> HttpResponseBuilder {
-    let source = record.source.map_or("ai", crate::chat::Source::name);
-    answer
-        .insert_header(("x-provider", record.provider.as_deref().unwrap_or("none")))
-        .insert_header(("x-source", source))
-        .insert_header(("x-degraded", if record.degraded { "true" } else { "false" }))
-        .insert_header(("x-attempts", record.attempts.to_string()))
-        .insert_header(("x-request-id", record.turn.to_string()));
+    }
     answer
 }

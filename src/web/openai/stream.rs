@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::answer::Shape;
-use super::errors::object;
+use super::errors::Problem;
 use crate::chat::Finish;
 use crate::turn::log::{Follower, TurnLog};
 
@@ -81,9 +81,9 @@ impl Chunks {
         self.over = true;
         let record = self.log.record();
         if matches!(record.finish, Some(Finish::Interrupted) | None) {
-            let message =
-                "the answer broke off, and no provider could go on from there; what was sent is not whole";
-            self.last.push_back(event(&object("server_error", None, Some("stream_interrupted"), message)));
+            let failed = self.log.last_failure();
+            let problem = if self.begun { Problem::interrupted() } else { Problem::of(failed.as_ref()) };
+            self.last.push_back(event(&problem.object()));
             return;
         }
         self.last.push_back(event(&self.shape.finish(&record)));

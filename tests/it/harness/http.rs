@@ -80,7 +80,8 @@ impl Request {
 }
 
 impl Answer {
-    fn read(bytes: &[u8]) -> Self {
+    /// Reads the bytes of a whole answer.
+    pub fn read(bytes: &[u8]) -> Self {
         let text = std::str::from_utf8(bytes).unwrap();
         let (head, rest) = text.split_once("\r\n\r\n").expect("no whole head");
         let mut lines = head.split("\r\n");

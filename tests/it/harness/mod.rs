@@ -5,6 +5,7 @@
 
 mod app;
 mod client;
+mod completion;
 mod cut;
 mod http;
 mod page;
@@ -16,12 +17,13 @@ use std::time::Duration;
 
 pub use app::{TestApp, settings};
 pub use client::{Heard, WsClient, fresh_id, texts, upgrade};
+pub use completion::{Completion, question, streaming};
 pub use cut::CutProxy;
 pub use http::{Answer, Request};
 pub use page::{Page, Shown};
-pub use provider::{Counts, ScriptedProvider};
+pub use provider::ScriptedProvider;
 pub use script::{
-    Act, Gate, answer, chunk, event, finish, head, last_chunk, refusal, say, spoken, word, words,
+    Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, refusal, say, spoken, word, words,
 };
 
 /// The longest that any one event is waited for: far more than it takes, also on a busy machine.

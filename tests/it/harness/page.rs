@@ -51,11 +51,6 @@ impl Page {
         self.turns.iter().find(|turn| turn.turn == id)
     }
 
-    /// The newest turn.
-    pub fn last(&self) -> Option<&Shown> {
-        self.turns.last()
-    }
-
     /// Where the page stands in the turn that runs, for its next hello.
     pub fn resume(&self) -> Option<(String, u64)> {
         let running = self.turns.iter().find(|turn| turn.done.is_none())?;

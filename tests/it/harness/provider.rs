@@ -25,6 +25,8 @@ pub struct Counts {
     pub left: usize,
     /// Calls under way.
     pub open: usize,
+    /// Bytes that it sent again and again, and that the client's side took.
+    pub poured: usize,
 }
 
 /// One provider. It ends with the test's runtime.
@@ -152,7 +154,7 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
             counts.probes += usize::from(probe);
             counts.open += 1;
         });
-        let end = play(&mut stream, script).await;
+        let end = play(&mut stream, script, &shared.counts).await;
         shared.counts.send_modify(|counts| {
             counts.open -= 1;
             counts.left += usize::from(end == End::Left);
@@ -170,7 +172,7 @@ enum End {
     Closed,
 }
 
-async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>) -> End {
+async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>, counts: &watch::Sender<Counts>) -> End {
     for act in script {
         match act {
             Act::Send(bytes) => {
@@ -188,6 +190,7 @@ async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>) -> End {
                     if stream.write_all(&bytes).await.is_err() {
                         return End::Left;
                     }
+                    counts.send_modify(|counts| counts.poured += bytes.len());
                 }
             }
             Act::Hold(gate) => tokio::select! {

@@ -109,3 +109,10 @@ pub fn refusal(status: u16, headers: &str, body: &str) -> Act {
     let length = body.len();
     say(&format!("HTTP/1.1 {status} No\r\n{headers}content-length: {length}\r\n\r\n{body}"))
 }
+
+/// A whole answer in just these pieces: what stands between them keeps them from being taken in as one.
+pub fn apart<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<Act> {
+    let between = event(r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
+    let pieces = pieces.into_iter().map(|piece| word(piece) + &between);
+    vec![say(&(head() + &pieces.collect::<String>())), say(&finish())]
+}

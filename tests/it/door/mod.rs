@@ -1,0 +1,13 @@
+//! `/v1`, the OpenAI-compatible API, over real sockets: providers that break by a script behind it, a strict client before it.
+
+mod callers_fault;
+mod catalogue;
+mod continuing;
+mod degraded;
+mod keys;
+mod leaving;
+mod plain;
+mod prefill;
+mod routing;
+mod torn;
+mod wrong_requests;

@@ -1,0 +1,205 @@
+//! A client of `/v1/chat/completions` that reads a streamed answer and holds the service to OpenAI's protocol.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::TcpStream;
+
+use super::{Request, TestApp, soon};
+
+/// A streamed answer as far as it was read.
+pub struct Completion {
+    /// The status.
+    pub status: u16,
+    /// The headers, names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The chunks, but for an error.
+    pub chunks: Vec<Value>,
+    /// Comments that kept the connection alive.
+    pub comments: usize,
+    /// The error that ended it.
+    pub error: Option<Value>,
+    /// Whether its end mark came.
+    pub done: bool,
+    stream: BufReader<TcpStream>,
+    /// What came of the body and is no whole event yet.
+    rest: String,
+}
+
+/// The body of a plain question.
+pub fn question(text: &str) -> Value {
+    json!({ "model": "auto", "messages": [{ "role": "user", "content": text }] })
+}
+
+/// The body of a question whose answer is to be streamed.
+pub fn streaming(text: &str) -> Value {
+    let mut body = question(text);
+    body["stream"] = true.into();
+    body
+}
+
+impl TestApp {
+    /// A request for a completion.
+    pub fn completion(&self, body: &Value) -> Request {
+        self.request("POST", "/v1/chat/completions").json(body)
+    }
+
+    /// Asks for a streamed answer and waits for its head.
+    pub async fn stream(&self, text: &str) -> Completion {
+        Completion::open(self.completion(&streaming(text))).await
+    }
+}
+
+impl Completion {
+    /// Sends the request and reads the head of its answer.
+    pub async fn open(request: Request) -> Self {
+        let mut stream = BufReader::new(request.begin().await);
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            soon("the head of an answer", stream.read_line(&mut line)).await.unwrap();
+            match line.trim_end() {
+                "" => break,
+                line => lines.push(line.to_owned()),
+            }
+        }
+        let (first, headers) = lines.split_first().unwrap();
+        let headers = headers.iter().map(|line| line.split_once(':').unwrap());
+        Self {
+            status: first.split(' ').nth(1).unwrap().parse().unwrap(),
+            headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().into())).collect(),
+            chunks: Vec::new(),
+            comments: 0,
+            error: None,
+            done: false,
+            stream,
+            rest: String::new(),
+        }
+    }
+
+    /// A header; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// The text so far.
+    pub fn text(&self) -> String {
+        let texts = self.chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+        texts.collect()
+    }
+
+    /// Who spoke: provider, attempt and source of each chunk with text, without repeats.
+    pub fn speakers(&self) -> Vec<String> {
+        let spoken = self.chunks.iter().filter(|chunk| chunk["choices"][0]["delta"]["content"].is_string());
+        let mut speakers: Vec<_> = spoken
+            .map(|chunk| {
+                let about = &chunk["failsoft"];
+                let provider = about["provider"].as_str().unwrap_or("none");
+                format!("{provider} {} {}", about["attempt"], about["source"].as_str().unwrap())
+            })
+            .collect();
+        speakers.dedup();
+        speakers
+    }
+
+    /// Reads until this is the text.
+    #[track_caller]
+    pub fn shows(&mut self, text: &str) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        async move {
+            while self.text() != text {
+                assert!(self.read().await, "{place}: it ended with {:?}", self.text());
+            }
+        }
+    }
+
+    /// Reads to the end.
+    #[track_caller]
+    pub fn ended(mut self) -> impl Future<Output = Self> {
+        let place = std::panic::Location::caller();
+        async move {
+            while self.read().await {}
+            assert_eq!(self.rest, "", "{place}: half an event at the end");
+            let finishes = self.finishes();
+            assert_eq!(self.done, self.error.is_none(), "{place}: an end mark or an error, not both");
+            assert_eq!(finishes.len(), usize::from(self.done), "{place}: {finishes:?}");
+            self
+        }
+    }
+
+    /// Its one `finish_reason`.
+    #[track_caller]
+    pub fn finish(&self) -> String {
+        let finishes = self.finishes();
+        assert_eq!(finishes.len(), 1, "{finishes:?}");
+        finishes[0].clone()
+    }
+
+    fn finishes(&self) -> Vec<String> {
+        let reasons = self.chunks.iter().map(|chunk| &chunk["choices"][0]["finish_reason"]);
+        reasons.filter_map(|reason| reason.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Reads one chunk of the body; false at its end.
+    async fn read(&mut self) -> bool {
+        let mut length = String::new();
+        soon("more of a stream", self.stream.read_line(&mut length)).await.unwrap();
+        let length = usize::from_str_radix(length.trim_end(), 16).expect("the body was cut");
+        let mut chunk = vec![0; length + 2];
+        soon("the rest of a chunk", self.stream.read_exact(&mut chunk)).await.unwrap();
+        self.rest += std::str::from_utf8(&chunk[..length]).unwrap();
+        while let Some((event, rest)) = self.rest.split_once("\n\n") {
+            let (event, rest) = (event.to_owned(), rest.to_owned());
+            self.rest = rest;
+            self.event(&event);
+        }
+        length > 0
+    }
+
+    fn event(&mut self, event: &str) {
+        if event.starts_with(':') {
+            self.comments += 1;
+            return;
+        }
+        assert!(!self.done && self.error.is_none(), "after the end came {event}");
+        match event.strip_prefix("data: ").expect("not an event") {
+            "[DONE]" => self.done = true,
+            data => self.chunk(serde_json::from_str(data).unwrap()),
+        }
+    }
+
+    /// The laws that clients rely on.
+    fn chunk(&mut self, chunk: Value) {
+        if chunk["error"].is_object() {
+            assert!(chunk["error"]["message"].is_string() && chunk["error"]["type"].is_string(), "{chunk}");
+            self.error = Some(chunk["error"].clone());
+            return;
+        }
+        assert_eq!(chunk["object"], "chat.completion.chunk", "{chunk}");
+        let first = self.chunks.first().unwrap_or(&chunk);
+        assert_eq!((&chunk["id"], &chunk["created"]), (&first["id"], &first["created"]), "{chunk}");
+        assert!(
+            chunk["id"].as_str().unwrap().starts_with("chatcmpl-") && chunk["created"].is_u64(),
+            "{chunk}"
+        );
+        assert!(chunk["model"].is_string(), "{chunk}");
+        for key in ["provider", "attempt", "source"] {
+            assert!(chunk["failsoft"].get(key).is_some(), "{key} in {chunk}");
+        }
+        let choices = chunk["choices"].as_array().unwrap();
+        let role = &chunk["choices"][0]["delta"]["role"];
+        let expected = if self.chunks.is_empty() { json!("assistant") } else { Value::Null };
+        assert_eq!(*role, expected, "the first chunk alone names the role: {chunk}");
+        match &choices[..] {
+            [choice] => {
+                assert!(self.finishes().is_empty(), "after the finish came {chunk}");
+                assert_eq!(choice["index"], 0, "{chunk}");
+                assert!(choice.get("finish_reason").is_some(), "{chunk}");
+            }
+            [] => assert!(chunk["usage"].is_object() && self.finishes().len() == 1, "{chunk}"),
+            _ => panic!("more than one choice in {chunk}"),
+        }
+        self.chunks.push(chunk);
+    }
+}
