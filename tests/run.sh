@@ -36,6 +36,9 @@ missing=()
 has cc || missing+=(gcc libc6-dev)
 has chromium || has google-chrome || missing+=(chromium)
 has chromedriver || missing+=(chromium-driver)
+# For the official OpenAI clients, which the tests of the API call.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+has npm || missing+=(npm)
 if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
 
 unchecked=()
@@ -66,6 +69,11 @@ if [ -d tests/js ]; then
   node --test "${scripts[@]}"
 fi
 
+say 'tests/sdk/install.sh'
+tests/sdk/install.sh "${CARGO_TARGET_DIR:-$PWD/target}/sdk"
+
 for what in "${unchecked[@]}"; do say "NOT CHECKED: $what"; done
+# Each wait in the tests has its limit; the one here is for what nobody thought of, so that a run ends and says which test it was in.
 say 'cargo test'
-exec cargo test --locked --no-fail-fast
+cargo test --locked --no-run
+exec timeout --verbose --kill-after=20 2400 cargo test --locked --no-fail-fast

@@ -20,6 +20,10 @@ use crate::supervised::{Crash, Guard};
 /// How long an answer of another actor is waited for; then its provider counts as busy.
 pub const ACTOR_LIMIT: Duration = Duration::from_millis(50);
 
+/// How long those who did not answer in time are waited for, all together, where nobody else can be asked: a visitor would rather wait for a
+/// busy machine, or an actor that is being rebuilt, than get a lesser answer while a provider is well.
+pub const LAST_LIMIT: Duration = Duration::from_millis(500);
+
 /// Picks who is asked next, knowing how the turn's attempts so far failed.
 #[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "Route")]
@@ -222,24 +226,49 @@ fn ruled_out(pick: &Pick) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
     (tried.map(|one| Arc::clone(&one.provider)).collect(), plan::outgrown(since))
 }
 
-/// Asks for leave, one provider after the other.
+/// Asks for leave, one provider after the other; those who did not answer in time once more, where nobody else gave it.
 async fn admit(backends: Vec<Arc<Backend>>, attempt: u32, clock: Clock) -> Route {
     let mut earliest: Option<Duration> = None;
+    let mut unheard = Vec::new();
     for backend in backends {
         let Some(actor) = backend.actor.borrow().clone() else {
+            unheard.push(backend);
             continue;
         };
-        let asked = tokio::time::timeout(ACTOR_LIMIT, actor.send(Admit)).await;
-        match asked {
+        match tokio::time::timeout(ACTOR_LIMIT, actor.send(Admit)).await {
             Ok(Ok(Ok(permit))) => {
                 return Route::Go(Lease { permit, backend, attempt });
             }
             Ok(Ok(Err(Refusal { retry_at, .. }))) => earliest = earliest.into_iter().chain(retry_at).min(),
             // Its actor is gone for a moment, or behind: the provider counts as busy.
-            Ok(Err(_)) | Err(_) => {}
+            Ok(Err(_)) | Err(_) => unheard.push(backend),
+        }
+    }
+    let share = LAST_LIMIT / u32::try_from(unheard.len()).unwrap_or(u32::MAX).max(1);
+    for backend in unheard {
+        match tokio::time::timeout(share, heard(&backend)).await {
+            Ok(Ok(permit)) => return Route::Go(Lease { permit, backend, attempt }),
+            Ok(Err(Refusal { retry_at, .. })) => earliest = earliest.into_iter().chain(retry_at).min(),
+            Err(_) => {}
         }
     }
     Route::Nobody { retry_after: earliest.map(|at| at.saturating_sub(clock.now())) }
+}
+
+/// What a provider's actor says, be it this one or, where it is being rebuilt, the next.
+async fn heard(backend: &Backend) -> Result<Permit, Refusal> {
+    let mut place = backend.actor.clone();
+    loop {
+        let actor = place.borrow_and_update().clone();
+        if let Some(actor) = actor
+            && let Ok(answer) = actor.send(Admit).await
+        {
+            return answer;
+        }
+        if place.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Actor for RouterActor {

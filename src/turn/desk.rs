@@ -18,7 +18,7 @@ use super::run;
 use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord, TurnState};
 use crate::degradation::Ladder;
 use crate::provider::backend::{Backend, Clock, Whereabouts};
-use crate::router::actor::{ACTOR_LIMIT, Pick, Route, RouterActor};
+use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, Pick, Route, RouterActor};
 use crate::settings::MidStream;
 use crate::store::Store;
 
@@ -237,7 +237,7 @@ impl Desk {
                 break;
             };
             // The router asks the providers one by one within their own limits.
-            let limit = ACTOR_LIMIT * (u32::try_from(self.backends.len()).unwrap_or(1) + 1);
+            let limit = LAST_LIMIT + ACTOR_LIMIT * (u32::try_from(self.backends.len()).unwrap_or(1) + 1);
             match tokio::time::timeout(limit, actor.send(pick())).await {
                 Ok(Ok(route)) => return route,
                 // Its actor ended: the next one's address is on its way.

@@ -39,7 +39,6 @@ async fn a_reload_in_mid_answer_shows_at_once_what_was_read() {
 }
 
 #[tokio::test]
-#[ignore = "failed once in a whole run under load and passes alone; its cause is not found yet"]
 async fn drafts_and_answers_are_there_after_a_reload() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
@@ -78,8 +77,8 @@ async fn a_killed_service_leaves_what_was_read_and_answers_anew() {
     let read = tab.text().await;
     tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
     assert_eq!(tab.text().await, read);
-    let told = tab.eval("witness.part('connection').innerText").await;
-    assert!(!told.as_str().unwrap().trim().is_empty());
+    let connection = tab.string("witness.part('connection').innerText").await;
+    assert!(connection.contains("Next try in") || connection.contains("Connecting"), "{connection}");
 
     site.start_again().await;
     line.lead_to(site.port());

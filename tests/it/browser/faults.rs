@@ -79,6 +79,18 @@ async fn a_slow_answer_just_goes_on() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_slow_ends_in_another_ones() {
+    let site = Site::configured("[timeouts]\nattempt = \"8s\"\n").await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask(QUESTION).await;
+    tab.until_it_says(SHOWN).await;
+    site.fault("aurora", "slow").await;
+    fails_over(&tab, "slow").await;
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_nobody_can_finish_ends_in_a_labelled_one() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;

@@ -6,6 +6,7 @@ use super::chrome::Chrome;
 use super::line::Line;
 use super::site::Site;
 use super::tab::restarts;
+use crate::process::visitor::Visitor;
 
 /// Its answer is about six hundred words and takes twenty seconds.
 const LONG: &str = "Write a long text about the sea";
@@ -60,4 +61,30 @@ async fn a_line_that_died_without_a_word_is_noticed_on_waking() {
     tab.click(r#"[data-role="stop"]"#).await;
     tab.until_done().await;
     assert_eq!(restarts(&tab.shown().await), 0);
+}
+
+#[tokio::test]
+async fn who_was_away_for_a_switch_and_long_after_it_sees_all_of_it() {
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&line.address()).await;
+    tab.ask(LONG).await;
+    tab.until_it_says(200).await;
+    let conversation = tab.conversation().await;
+    line.sever();
+    let read = tab.text().await;
+    site.fault("aurora", "cut").await;
+    // Someone else sees the answer through to its end meanwhile: hundreds of frames that the page has missed.
+    let end = Visitor::back(site.port(), &conversation).await.next("done").await;
+    line.restore();
+    tab.until("witness.answer().dataset.state === 'done'").await;
+    assert_eq!(tab.text().await, end["text"]);
+    assert_eq!(end["provider"], "borealis");
+    let draft = end["drafts"][0]["text"].as_str().unwrap();
+    assert!(draft.starts_with(&read), "{draft:?} after {read:?}");
+    let shown = tab.shown().await;
+    assert_eq!((restarts(&shown), shown.last().unwrap().drafts), (1, 1));
+    tab.reads_whole().await;
+    tab.is_untroubled().await;
 }

@@ -16,6 +16,10 @@
     if (el.scrollWidth > el.clientWidth) wrong.push(`it scrolls sideways: ${name(el)}`);
   }
 
+  const left = (selector) => document.querySelector(selector)?.getBoundingClientRect().left;
+  const [answer, composer] = ['.fs-answer', '.fs-composer'].map(left);
+  if (Math.abs(answer - composer) > 1) wrong.push(`the answer begins at ${answer}, the composer at ${composer}`);
+
   // Contrast, after WCAG 2: at least 4.5 to 1; 3 to 1 where the text is large.
   const brush = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const rgba = (colour) => {

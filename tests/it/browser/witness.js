@@ -44,6 +44,7 @@ window.witness = (() => {
   const last = new Map();
   new MutationObserver(() => {
     for (const el of answers()) {
+      if (el.rawText === undefined) continue; // made, and not yet filled
       const { turn, state, source } = el.dataset;
       const paused = visible(el.querySelector('.fs-pause'));
       const drafts = el.querySelectorAll('[data-role="draft"]').length;

@@ -182,3 +182,66 @@ async fn stop_without_a_line_reaches_the_service_when_there_is_one() {
     );
     tab.is_untroubled().await;
 }
+
+#[tokio::test]
+async fn one_window_stops_what_another_one_asked() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Write a long text about the sea").await;
+    tab.until_it_says(50).await;
+    let second = chrome.open(&site.address()).await;
+    second.until("witness.text().length > 50").await;
+    second.click(r#"[data-role="stop"]"#).await;
+    let done = tab.until_done().await;
+    assert_eq!(done["finish"], "stopped");
+    second.until("witness.answer().dataset.state === 'stopped'").await;
+    assert_eq!(done["text"], second.text().await);
+}
+
+#[tokio::test]
+async fn too_many_messages_are_held_back_and_each_is_sent_once() {
+    let site = Site::configured("[limits]\nmessages_per_minute = 6\n").await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    for provider in ["aurora", "borealis", "cascade"] {
+        // Answers come at once then.
+        site.fault(provider, "unauthorized").await;
+    }
+    let asked: Vec<_> = (1..=7).map(|number| format!("What costs number {number}?")).collect();
+    for question in &asked {
+        tab.ask(question).await;
+    }
+    tab.until(
+        "document.querySelector('[data-role=\"log\"]').innerText.includes('Too many messages at once')",
+    )
+    .await;
+    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 7").await;
+    let history = site.history(&tab.conversation().await).await;
+    let questions: Vec<_> = history.iter().map(|turn| turn["question"].as_str().unwrap()).collect();
+    assert_eq!(questions, asked);
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn a_thumb_is_kept_and_a_new_conversation_is_empty() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    let conversation = tab.conversation().await;
+    tab.click(r#"[data-role="up"]"#).await;
+    tab.reload().await;
+    tab.until("witness.part('up')?.ariaPressed === 'true' && witness.frame('welcome')").await;
+    assert_eq!(site.history(&conversation).await[0]["feedback"], "up");
+
+    tab.click(r#"[data-role="new"]"#).await;
+    tab.until("witness.part('empty') && witness.answers().length === 0").await;
+    tab.until(&format!("witness.frame('welcome').conversation !== '{conversation}'")).await;
+    tab.click(r#"[data-role="suggestion"]"#).await;
+    tab.until_done().await;
+    assert_eq!(tab.eval("witness.answers().length").await, 1);
+    assert_eq!(site.history(&conversation).await.len(), 1);
+    tab.is_untroubled().await;
+}

@@ -9,5 +9,6 @@ mod leaving;
 mod plain;
 mod prefill;
 mod routing;
+mod sdk;
 mod torn;
 mod wrong_requests;

@@ -157,10 +157,15 @@ impl WsClient {
         self.done(&turn).await
     }
 
-    /// What comes next; frames are applied to the page.
-    pub async fn hear(&mut self) -> Heard {
+    /// What comes next; frames are applied to the page. Heartbeats are no event: they do not prolong the wait.
+    #[track_caller]
+    pub fn hear(&mut self) -> impl Future<Output = Heard> {
+        soon("a frame", self.receive())
+    }
+
+    async fn receive(&mut self) -> Heard {
         loop {
-            return match soon("a frame", self.socket.next()).await {
+            return match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
                     let frame: Value = serde_json::from_str(&text).unwrap();
                     if frame["type"] == "heartbeat" {
@@ -193,28 +198,28 @@ impl WsClient {
     #[track_caller]
     pub fn until(&mut self, so: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
         let place = std::panic::Location::caller();
-        async move {
+        soon("such a frame", async move {
             loop {
-                match self.hear().await {
+                match self.receive().await {
                     Heard::Frame(frame) if so(&frame) => return frame,
                     Heard::Frame(_) => {}
                     other => panic!("{place}: {other:?} instead of a frame"),
                 }
             }
-        }
+        })
     }
 
     /// Reads until a turn shows so.
     #[track_caller]
     pub fn shows(&mut self, turn: &str, so: impl Fn(&Shown) -> bool) -> impl Future<Output = &Shown> {
         let place = std::panic::Location::caller();
-        async move {
+        soon("a turn to show so", async move {
             while !self.page.find(turn).is_some_and(&so) {
-                let heard = self.hear().await;
+                let heard = self.receive().await;
                 assert!(matches!(heard, Heard::Frame(_)), "{place}: {heard:?} instead of a frame");
             }
             self.page.turn(turn)
-        }
+        })
     }
 
     /// Reads until a turn has ended.

@@ -51,7 +51,7 @@ async fn next_answers(case: Case) {
     let mut client = WsClient::open(&app).await;
     let shown = client.answered("What?").await;
 
-    assert_eq!(shown.text, WHOLE);
+    assert_eq!(shown.text, WHOLE, "{:?}", shown.done);
     assert_eq!((shown.restarts.len(), shown.drafts.len()), (0, 0));
     let mut path = vec![("alpha".to_owned(), String::new())];
     path.extend((1..case.asked).map(|_| ("alpha".to_owned(), case.reason.to_owned())));

@@ -72,8 +72,9 @@ async fn a_cut_in_a_failing_answer_keeps_restart_and_draft() {
     let conversation = client.conversation.clone();
     let mut client = {
         let page = client.leave();
-        gate.open();
+        // Another tab is there before the answer goes on, or it would wait for an end that came before it.
         let mut other = WsClient::join(&app, &conversation).await;
+        gate.open();
         other.done(&turn).await;
         let (_, seq) = page.resume().unwrap();
         let resume = json!({ "turn": turn, "seq": seq });

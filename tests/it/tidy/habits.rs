@@ -11,7 +11,14 @@ use super::{breaks, holds};
 const LINES: usize = 400;
 
 /// Tests that may sleep: the file, what the line holds, and why no event can be waited for instead.
-const SLEEPS: [(&str, &str, &str); 2] = [
+const SLEEPS: [(&str, &str, &str); 5] = [
+    ("src/provider/paused.rs", "sleep(time)", "it moves the paused clock: no time passes outside"),
+    (
+        "src/provider/scripted.rs",
+        "sleep(pause)",
+        "it is the provider's own pause, on a clock that tests pause",
+    ),
+    ("src/provider/stand.rs", "sleep(after)", "it is the actor that is behind, on a clock that tests pause"),
     ("src/store/flaky.rs", "sleep(delay)", "it is the slow store itself, on a clock that tests pause"),
     (
         "tests/it/store.rs",
