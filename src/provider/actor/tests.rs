@@ -48,5 +48,3 @@ fn probed(stand: &Stand) -> usize {
 fn refusal(admitted: Result<Permit, Refusal>) -> Refusal {
     admitted.unwrap_err()
 }
-
-mod coming_back;
