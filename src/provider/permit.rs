@@ -47,10 +47,10 @@ impl Permit {
         }
     }
 
-    /// Nothing had come after `waited`, when the call was given up for a faster one; to be told instead of the first verdict.
+    /// Nothing had come after `waited`, when the call was given up for a faster one: its latency is known to be no less. No verdict.
     pub fn overtaken(&self, waited: Duration) {
-        if let (Some(ticket), Some(actor)) = (self.ticket, &*self.actor.borrow()) {
-            actor.do_send(Overtaken { ticket, waited });
+        if let Some(actor) = &*self.actor.borrow() {
+            actor.do_send(Overtaken { waited });
         }
     }
 

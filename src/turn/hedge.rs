@@ -1,7 +1,7 @@
 //! A second provider, started when the first is silent for too long: whoever speaks first goes on, the other is given up.
 //!
-//! The loser is `stopped` in the turn's report and counts in no breaker, but for one thing: a first that was overtaken waited at least so long
-//! for its first token, and where that is slow it counts as slow. Without that, one that hangs for ever would never be known to.
+//! The loser is `stopped` in the turn's report, and no breaker hears of it. One that hangs for ever is known by the turns that the retry budget
+//! lets nobody race in; and since a first that was overtaken waited at least so long, its latency is known to be no less.
 //!
 //! The second's `attempt` frame is sent when it has won, or when the first has failed, and not before: until then the first may still speak, and
 //! nothing of an earlier attempt comes after the frame of a later one. So the numbers of attempts in the frames may have gaps; those in the

@@ -5,7 +5,7 @@
 //! **The score**, from 0 to 1, is for comparing providers that get the same questions, and for seeing one of them get worse. It is the product
 //! of its parts, so that one that is nil spoils the whole:
 //!
-//! - length: the share of [`ENOUGH`] characters that it has, at most 1. Shorter answers are not wrong, but a provider that gives short ones
+//! - length: the share of two hundred characters that it has, at most 1. Shorter answers are not wrong, but a provider that gives short ones
 //!   more often than the others, or than it used to, shows it here;
 //! - repetition: the share of different ones among its runs of four words (one minus `seq-rep-4` of Welleck and others, "Neural Text
 //!   Generation with Unlikelihood Training"); 1 where it is shorter than that;

@@ -51,11 +51,6 @@ impl Closed {
         self.slow.record(latency, now, rules).then_some(Cause::Slow)
     }
 
-    /// No first token had come after `waited`, and none will: it counts where that is slow, and nowhere else.
-    pub(super) fn overtaken(&mut self, waited: Duration, now: Duration, rules: &Rules) -> Option<Cause> {
-        self.slow.at_least(waited, now, rules).then_some(Cause::Slow)
-    }
-
     /// An answer ended, whole.
     pub(super) fn whole(&mut self, now: Duration) {
         self.streams.went_well(now);

@@ -157,30 +157,9 @@ impl Breaker {
         now: Duration,
         chance: f64,
     ) -> Option<Transition> {
-        self.heard(ticket, now, chance, |closed, rules| closed.first_token(latency, now, rules))
-    }
-
-    /// Nothing had come after `waited`, when the call was given up for a faster one. To be told once, instead of a first token.
-    pub fn overtaken(
-        &mut self,
-        ticket: Ticket,
-        waited: Duration,
-        now: Duration,
-        chance: f64,
-    ) -> Option<Transition> {
-        self.heard(ticket, now, chance, |closed, rules| closed.overtaken(waited, now, rules))
-    }
-
-    fn heard(
-        &mut self,
-        ticket: Ticket,
-        now: Duration,
-        chance: f64,
-        count: impl FnOnce(&mut Closed, &Rules) -> Option<Cause>,
-    ) -> Option<Transition> {
         match &mut self.state {
             State::Closed(closed) if ticket.generation == self.generation => {
-                let cause = count(closed, &self.rules)?;
+                let cause = closed.first_token(latency, now, &self.rules)?;
                 let held_until = closed.held_until;
                 let why = Why { fault: None, cause };
                 Some(self.open(0, why, held_until, now, chance))

@@ -41,7 +41,7 @@ impl Slow {
     /// A first token came after `latency`. Is that one too many slow ones?
     pub(super) fn record(&mut self, latency: Duration, now: Duration, rules: &Rules) -> bool {
         self.take_over(now, rules);
-        let slow = self.is_slow(latency, rules);
+        let slow = self.usual.is_some_and(|usual| latency >= limit(usual, rules.slow_factor));
         if self.usual.is_some() {
             self.compared.record(now, slow);
         }
@@ -49,20 +49,6 @@ impl Slow {
             self.learn(latency, now);
         }
         slow && self.compared.tally(now).reaches(rules.slow_rate, rules.min_calls)
-    }
-
-    /// A first token would have come after more than `waited`. Is that one too many slow ones? Where it is not slow so far, it tells nothing.
-    pub(super) fn at_least(&mut self, waited: Duration, now: Duration, rules: &Rules) -> bool {
-        self.take_over(now, rules);
-        let slow = self.is_slow(waited, rules);
-        if slow {
-            self.compared.record(now, true);
-        }
-        slow && self.compared.tally(now).reaches(rules.slow_rate, rules.min_calls)
-    }
-
-    fn is_slow(&self, latency: Duration, rules: &Rules) -> bool {
-        self.usual.is_some_and(|usual| latency >= limit(usual, rules.slow_factor))
     }
 
     fn learn(&mut self, latency: Duration, now: Duration) {
@@ -162,19 +148,6 @@ mod tests {
             let last = (0..8).map(|_| slow.record(ms(5_000), now, &rules)).last();
             assert_eq!(last, Some(tripped), "{good} good ones");
         }
-    }
-
-    #[test]
-    fn who_is_overtaken_is_slow_where_it_waited_long_enough_and_nothing_else() {
-        let rules = Rules::default();
-        let (mut slow, now) = taught(300, &rules);
-        for _ in 0..100 {
-            assert!(!slow.at_least(ms(1_499), now, &rules));
-        }
-        assert_eq!((slow.compared.tally(now).all, slow.learning.len()), (0, 0));
-        let last = (0..10).map(|_| slow.at_least(ms(1_500), now, &rules)).collect::<Vec<_>>();
-        assert_eq!(last.iter().position(|tripped| *tripped), Some(9), "at the tenth");
-        assert!(!Slow::new(&rules).at_least(Duration::MAX, now, &rules), "nothing is usual yet");
     }
 
     #[test]
