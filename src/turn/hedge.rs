@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::attempt::{Ended, Report};
 use super::call::Word;
 use super::log::Cancel;
-use super::run::{Made, Runner, Turn};
+use super::run::{Made, Runner, TOO_LATE, Turn};
 use crate::chat::{Ask, Outcome};
 use crate::router::actor::{Pick, Route};
 
@@ -32,7 +32,9 @@ impl Turn<'_> {
         deadline: Instant,
     ) -> Result<Runner, Cancel> {
         let after = self.desk.manners.hedge_after;
-        if after.is_zero() || after >= limit(&first) || self.wishes.only_first {
+        let due = first.call.begun + after;
+        let late = after >= limit(&first) || due + TOO_LATE > deadline;
+        if after.is_zero() || late || self.wishes.only_first {
             return Ok(first);
         }
         let log = Arc::clone(self.writer.log());
@@ -40,7 +42,7 @@ impl Turn<'_> {
         let silent = Arc::clone(&first.lease.backend.name);
         let pick = made.pick(self.wishes);
         let pick = || Pick { hedge: Some(Arc::clone(&silent)), ..pick.clone() };
-        let (desk, due) = (self.desk, first.call.begun + after);
+        let desk = self.desk;
         let picked = async {
             tokio::time::sleep_until(due).await;
             desk.pick(pick).await

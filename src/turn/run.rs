@@ -23,7 +23,7 @@ use crate::router::plan::Failed;
 use crate::settings::MidStream;
 
 /// No attempt is begun with less time left than this.
-const TOO_LATE: Duration = Duration::from_millis(500);
+pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
 
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
 pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {

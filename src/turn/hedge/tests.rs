@@ -212,6 +212,15 @@ async fn later_than_the_first_token_may_come_there_is_no_race() {
 }
 
 #[actix_rt::test(system = "Paused")]
+async fn with_too_little_time_left_there_is_no_race() {
+    for (turn_limit, raced) in [(1_499, false), (1_501, true)] {
+        let mut house = house([vec![silent()], vec![says("Hello.")]]);
+        house.manners.turn_limit = ms(turn_limit);
+        assert_eq!(answered(&house.open()).await.done().source == Source::Ai, raced, "{turn_limit}");
+    }
+}
+
+#[actix_rt::test(system = "Paused")]
 async fn both_keep_their_own_limits() {
     let stage = house([vec![silent()], vec![silent()], vec![says("Hello.")]]).open();
     let reader = answered(&stage).await;
