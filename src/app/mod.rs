@@ -33,7 +33,9 @@ use crate::turn::desk::{Counts, Desk, Manners, Phase};
 use crate::turn::rooms::Rooms;
 use crate::web::{self, Connections, Parts, State};
 
-/// How long reading what the store remembers of the breakers may hold the start up.
+use backends::Remembered;
+
+/// How long reading what the store remembers of the providers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Connections that wait to be accepted: many come at once when a service is back. The kernel has a bound of its own.
@@ -86,7 +88,8 @@ impl App {
         let steady = supervisor.steady();
         actix::spawn(supervisor.run());
 
-        let board = StatusBoard::new(Arc::clone(&backends), clock, chance::random);
+        let strategy = settings.routing.strategy;
+        let board = StatusBoard::new(Arc::clone(&backends), strategy, clock, chance::random);
         let status = board.watch();
         actix::spawn(board.run());
 
@@ -253,12 +256,13 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
     }
 }
 
-async fn remembered(store: &dyn Store) -> Vec<store::BreakerRecord> {
-    match tokio::time::timeout(REMEMBER_LIMIT, store.breakers()).await {
-        Ok(Ok(records)) => records,
+async fn remembered(store: &dyn Store) -> Remembered {
+    let read = async { futures_util::try_join!(store.breakers(), store.spent()) };
+    match tokio::time::timeout(REMEMBER_LIMIT, read).await {
+        Ok(Ok((breakers, spent))) => Remembered { breakers, spent },
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("the breakers' last states were not read");
-            Vec::new()
+            tracing::warn!("the breakers' last states and the day's costs were not read");
+            Remembered::default()
         }
     }
 }
@@ -272,6 +276,7 @@ fn start_router(
     let seed = Seed {
         backends,
         rules: crate::router::actor::Rules {
+            strategy: settings.routing.strategy,
             max_attempts: settings.routing.max_attempts,
             budget: settings.retry.budget,
         },
@@ -305,6 +310,8 @@ fn manners(settings: &Settings) -> Manners {
         max_tokens: settings.chat.max_tokens,
         turn_limit: settings.timeouts.turn,
         min_chars: settings.quality.min_chars,
+        keywords: settings.quality.keywords.as_slice().into(),
+        hedge_after: settings.routing.hedge_after,
         mid_stream: settings.routing.mid_stream,
     }
 }

@@ -26,8 +26,11 @@ pub enum Fault {
     Overloaded,
     /// What came is not of the dialect: rubbish, a web page, an event beyond the limits.
     Malformed,
-    /// The answer ended in good order with nothing, or too little, in it.
+    /// The answer ended in good order with nothing in it.
     Empty,
+    /// The answer ended in good order and is none: too short for what the operator expects, or one token over and over. Its visitor may have
+    /// asked for just that, so it says nothing of the provider's health.
+    Poor,
     /// The key is refused (401, 403).
     Unauthorized,
     /// The account's quota or credit is spent (402, some 429 and 400).
@@ -76,7 +79,7 @@ pub enum Weight {
 
 impl Fault {
     /// Every fault, for tests and tables.
-    pub const ALL: [Fault; 17] = [
+    pub const ALL: [Fault; 18] = [
         Fault::Unreachable,
         Fault::Reset,
         Fault::Stalled,
@@ -87,6 +90,7 @@ impl Fault {
         Fault::Overloaded,
         Fault::Malformed,
         Fault::Empty,
+        Fault::Poor,
         Fault::Unauthorized,
         Fault::QuotaSpent,
         Fault::Misconfigured,
@@ -109,6 +113,7 @@ impl Fault {
             Fault::Overloaded => ("overloaded", Class::NextNow, Weight::Hard),
             Fault::Malformed => ("malformed", Class::NextNow, Weight::Hard),
             Fault::Empty => ("malformed", Class::NextNow, Weight::Hard),
+            Fault::Poor => ("malformed", Class::NextNow, Weight::Nothing),
             Fault::Unauthorized => ("refused", Class::Block, Weight::Block),
             Fault::QuotaSpent => ("refused", Class::Block, Weight::Block),
             Fault::Misconfigured => ("refused", Class::NextNow, Weight::Hard),
@@ -148,6 +153,7 @@ impl fmt::Display for Fault {
             Fault::Overloaded => "overloaded",
             Fault::Malformed => "unreadable answer",
             Fault::Empty => "empty answer",
+            Fault::Poor => "no proper answer",
             Fault::Unauthorized => "key refused",
             Fault::QuotaSpent => "quota spent",
             Fault::Misconfigured => "model or address not found",

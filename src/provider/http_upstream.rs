@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eventsource_client::{BoxStream, Client as _, ClientBuilder, Error, ReconnectOptions, Response, SSE};
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use launchdarkly_sdk_transport::{HttpTransport as _, TransportError};
@@ -41,11 +42,7 @@ impl HttpUpstream {
         Self { base_url: base_url.trim_end_matches('/').into(), dialect, transport }
     }
 
-    /// Makes the free listing call. Good says that address and key are, not that the model answers.
-    ///
-    /// # Errors
-    /// As for a question.
-    pub async fn list(&self) -> Result<(), Failure> {
+    async fn listed(&self) -> Result<(), Failure> {
         let call = self.dialect.listing();
         let mut request = http::Request::get(self.url(&call)).header(ACCEPT, JSON);
         for (name, value) in &call.headers {
@@ -140,6 +137,11 @@ impl Upstream for HttpUpstream {
             Err(failure) => stream::once(async { Err(failure) }).boxed(),
         });
         steps.flatten_stream().fuse().boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
+        let upstream = self.clone();
+        async move { upstream.listed().await }.boxed()
     }
 }
 

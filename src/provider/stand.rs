@@ -12,7 +12,8 @@ use super::breaker::Rules;
 use super::paused::settled;
 use super::permit::Permit;
 use super::scripted::{Script, Scripted};
-use crate::settings::CallRetry;
+use super::spending::Terms;
+use crate::settings::{CallRetry, HealthSettings, ProbeKind};
 use crate::store::{MemoryStore, Store};
 use crate::supervised::{ChildDown, Crash, Guard};
 
@@ -35,6 +36,12 @@ pub struct Plan {
     pub prefill: bool,
     /// How many calls it takes at once.
     pub max_concurrent: usize,
+    /// Its share of turns.
+    pub weight: u32,
+    /// How its health is looked into.
+    pub health: HealthSettings,
+    /// What it costs, and may cost.
+    pub terms: Terms,
     /// How it begins.
     pub vitals: Vitals,
     /// What it does, call for call.
@@ -58,6 +65,9 @@ impl Plan {
             context_tokens: 0,
             prefill: false,
             max_concurrent: 64,
+            weight: 1,
+            health: HealthSettings { probe: ProbeKind::Off, ..HealthSettings::default() },
+            terms: Terms { prices: Some((1.0, 2.0)), daily_budget_usd: None },
             vitals: Vitals::default(),
             scripts: Vec::new(),
         }
@@ -97,7 +107,8 @@ impl Stand {
             context_tokens: plan.context_tokens,
             patience: plan.patience,
             retry: plan.retry,
-            prices: Some((1.0, 2.0)),
+            weight: plan.weight,
+            prices: plan.terms.prices,
             prefill: plan.prefill.into(),
             upstream: upstream.clone(),
             actor: actor.clone(),
@@ -107,6 +118,8 @@ impl Stand {
             name,
             rules: plan.rules,
             probe_limit: plan.probe_limit,
+            health: plan.health,
+            terms: plan.terms,
             upstream: upstream.clone(),
             places: Arc::new(Semaphore::new(plan.max_concurrent)),
             max_concurrent: plan.max_concurrent,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::flaky::{Flaky, Trouble};
-use super::{BreakerRecord, ConversationRecord, MemoryStore, Store, open};
+use super::{BreakerRecord, ConversationRecord, MemoryStore, SpentRecord, Store, open};
 use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
 
 pub(super) fn conversation(n: u8) -> ConversationId {
@@ -91,6 +91,7 @@ every_store!(
     a_checkpoint_brings_nothing_back,
     forget_removes_everything,
     breakers_are_as_last_written,
+    days_cost_what_was_last_written,
     a_store_that_works_has_no_problem,
 );
 
@@ -274,6 +275,20 @@ async fn breakers_are_as_last_written(store: &dyn Store) {
     assert_eq!(found, [open("a", 1), open("b", 2)]);
     store.write_breaker("a".into(), None).await.unwrap();
     assert_eq!(store.breakers().await, Ok(vec![open("b", 2)]));
+}
+
+async fn days_cost_what_was_last_written(store: &dyn Store) {
+    let spent =
+        |provider: &str, day, usd| SpentRecord { provider: provider.into(), day, usd, estimated: false };
+    assert_eq!(store.spent().await, Ok(vec![]));
+    for (provider, day, usd) in [("b", 1, 0.5), ("a", 1, 0.25), ("b", 2, 0.125)] {
+        store.write_spent(spent(provider, day, usd)).await.unwrap();
+    }
+    let mut found = store.spent().await.unwrap();
+    found.sort_by(|one, other| one.provider.cmp(&other.provider));
+    assert_eq!(found, [spent("a", 1, 0.25), spent("b", 2, 0.125)]);
+    // Nothing of a breaker's, and the other way round.
+    assert_eq!(store.breakers().await, Ok(vec![]));
 }
 
 async fn a_store_that_works_has_no_problem(store: &dyn Store) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{BreakerRecord, ConversationRecord, MemoryStore, Store, StoreError};
+use super::{BreakerRecord, ConversationRecord, MemoryStore, SpentRecord, Store, StoreError};
 use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
 
 /// What is wrong with the store.
@@ -142,6 +142,14 @@ impl Store for Flaky {
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(|inner| inner.write_breaker(provider, record))
+    }
+
+    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>> {
+        self.call(|inner| inner.spent())
+    }
+
+    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_spent(record))
     }
 
     fn problem(&self) -> Option<&'static str> {

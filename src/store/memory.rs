@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
 use super::record::weight;
-use super::{BreakerRecord, ConversationRecord, Store, StoreError};
+use super::{BreakerRecord, ConversationRecord, SpentRecord, Store, StoreError};
 use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
 
 /// The most conversations kept.
@@ -45,6 +45,7 @@ struct Kept {
     /// The conversations by when they were last written to.
     order: BTreeMap<u64, ConversationId>,
     breakers: BTreeMap<String, BreakerRecord>,
+    spent: BTreeMap<String, SpentRecord>,
     writes: u64,
     bytes: usize,
     most: usize,
@@ -115,6 +116,7 @@ impl MemoryStore {
                 conversations: HashMap::new(),
                 order: BTreeMap::new(),
                 breakers: BTreeMap::new(),
+                spent: BTreeMap::new(),
                 writes: 0,
                 bytes: 0,
                 most: conversations,
@@ -221,6 +223,15 @@ impl Store for MemoryStore {
             Some(record) => drop(kept.breakers.insert(provider, record)),
             None => drop(kept.breakers.remove(&provider)),
         }
+        done(())
+    }
+
+    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>> {
+        done(self.kept().spent.values().cloned().collect())
+    }
+
+    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.kept().spent.insert(record.provider.clone(), record);
         done(())
     }
 

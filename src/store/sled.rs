@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use self::queue::Op;
 use self::writer::Shared;
-use super::{BreakerRecord, ConversationRecord, Store, StoreError};
+use super::{BreakerRecord, ConversationRecord, SpentRecord, Store, StoreError};
 use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
 
 pub(super) use self::layout::interrupt_running;
@@ -178,6 +178,14 @@ impl Store for SledStore {
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Breaker(provider, record))
+    }
+
+    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>> {
+        self.read(layout::spent)
+    }
+
+    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Spent(record))
     }
 
     fn problem(&self) -> Option<&'static str> {

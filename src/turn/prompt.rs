@@ -131,6 +131,15 @@ pub fn fitted(ask: Ask, cut: Cut) -> Ask {
     Ask { messages, max_tokens, ..ask }
 }
 
+/// Who gave the last whole AI answer of this history.
+pub fn served_by(history: &[TurnRecord]) -> Option<Arc<str>> {
+    let whole = |record: &&TurnRecord| {
+        let served = matches!(record.finish, Some(Finish::Stop | Finish::Length));
+        record.state == TurnState::Done && record.source == Some(Source::Ai) && served
+    };
+    history.iter().rev().find(whole)?.provider.clone()
+}
+
 fn answer_of(record: &TurnRecord) -> Option<&str> {
     if let Some(late) = &record.followup {
         return Some(&late.text);
@@ -261,6 +270,23 @@ mod tests {
         assert!(said(&repeated(&started, "yes")).starts_with("now Well, yes Your previous answer"));
         assert_eq!(repeated(&started, "yes").messages.len(), 3);
         assert_eq!(gone_on(&plain, "yes").messages.len(), 2);
+    }
+
+    #[test]
+    fn a_conversation_was_served_by_who_gave_its_last_whole_answer() {
+        let by = |name: &str, turn: TurnRecord| TurnRecord { provider: Some(name.into()), ..turn };
+        let mut history = vec![
+            by("a", turn(1, Source::Ai, Finish::Stop)),
+            by("b", turn(2, Source::Ai, Finish::Length)),
+            by("c", turn(3, Source::Ai, Finish::Stopped)),
+            by("d", turn(4, Source::Ai, Finish::Stop).interrupted()),
+            by("e", turn(5, Source::Ai, Finish::ContentFilter)),
+            turn(6, Source::Fallback, Finish::Stop),
+        ];
+        assert_eq!(served_by(&history).as_deref(), Some("b"));
+        history.remove(1);
+        assert_eq!(served_by(&history).as_deref(), Some("a"));
+        assert_eq!(served_by(&history[1..]), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::refusal::refuse_until;
-use crate::chat::{Fault, ProviderState};
+use crate::chat::At;
 use crate::provider::backend::{Backend, Latency};
 use crate::turn::desk::Phase;
 
@@ -60,13 +60,13 @@ fn whole(state: &State) -> Value {
             "degraded": count(&desk.counts.degraded),
             "availability": availability,
         },
-        "providers": desk.backends.iter().map(|backend| provider(backend)).collect::<Vec<_>>(),
+        "providers": desk.backends.iter().map(|backend| provider(backend, desk.clock.wall())).collect::<Vec<_>>(),
         "incidents": [],
         "problems": problems(state),
     })
 }
 
-fn provider(backend: &Backend) -> Value {
+fn provider(backend: &Backend, now: At) -> Value {
     let vitals = backend.vitals.borrow().clone();
     let latency = |latency: Option<Latency>| {
         json!({
@@ -80,9 +80,9 @@ fn provider(backend: &Backend) -> Value {
         "model": backend.model,
         "dialect": backend.dialect,
         "state": vitals.state,
-        "healthy": vitals.state == ProviderState::Closed,
-        "reason": vitals.reason.map(Fault::reason),
-        "retry_at": vitals.retry_at,
+        "healthy": vitals.healthy(now),
+        "reason": vitals.why(now),
+        "retry_at": vitals.waits_until(),
         "in_flight": vitals.in_flight,
         "latency_ms": { "first_token": latency(vitals.first_token), "total": latency(vitals.total) },
         "counts": {
@@ -101,6 +101,12 @@ pub(super) fn problems(state: &State) -> Vec<String> {
     if !*state.lobby.desk.durable.borrow() {
         problems.push("The store does not confirm writes in time; messages may not survive a crash.".into());
     }
+    let now = state.lobby.desk.clock.wall();
+    let spent =
+        |one: &&std::sync::Arc<Backend>| one.vitals.borrow().budget_until.is_some_and(|until| until > now);
+    problems.extend(state.lobby.desk.backends.iter().filter(spent).map(|one| {
+        format!("Provider {} has spent its budget for today; it is passed over until midnight UTC.", one.name)
+    }));
     if !state.replies.borrow().is_empty() {
         problems.push("The reply rules have problems and were not taken over; the log names them.".into());
     }

@@ -27,7 +27,7 @@ impl Bench {
         let start = |plan| Stand::start(plan, clock, Arc::new(MemoryStore::default()));
         let stands: Vec<_> = plans.into_iter().map(start).collect();
         let backends = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
-        let rules = Rules { max_attempts: 4, budget };
+        let rules = Rules { strategy: Strategy::Priority, max_attempts: 4, budget };
         let seed = Seed { backends, rules, clock, chance: || 0.5 };
         let (tell, _) = mpsc::channel(1);
         let router = RouterActor::new(seed, Guard::new("router".into(), tell)).start();
@@ -66,14 +66,7 @@ fn told(route: Route) -> String {
 }
 
 fn pick(failed: &[Failed]) -> Pick {
-    Pick {
-        failed: failed.into(),
-        first: None,
-        only_first: false,
-        waited: false,
-        before_halving: 0,
-        load: Load::default(),
-    }
+    Pick { failed: failed.into(), ..Pick::default() }
 }
 
 fn failed(provider: &str, fault: Fault) -> Failed {

@@ -7,15 +7,17 @@
 //! | `m/CONVERSATION/MESSAGE` | the id of the turn that the message opened |
 //! | `r/CONVERSATION/TURN` | nothing: that the turn runs |
 //! | `b/PROVIDER` | a breaker's state |
+//! | `s/PROVIDER` | what its day cost so far |
 //!
 //! Ids of conversations and turns have a fixed length, so whatever a client calls its message, no key can be taken for another.
 
+use serde::de::DeserializeOwned;
 use sled::{Db, Error};
 
 use super::queue::Op;
 use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
 use crate::store::record::{decode, encode};
-use crate::store::{BreakerRecord, ConversationRecord, StoreError};
+use crate::store::{BreakerRecord, ConversationRecord, SpentRecord, StoreError};
 
 fn conversation_key(id: ConversationId) -> String {
     format!("c/{id}")
@@ -35,6 +37,10 @@ fn running_key(conversation: ConversationId, turn: TurnId) -> String {
 
 fn breaker_key(provider: &str) -> String {
     format!("b/{provider}")
+}
+
+fn spent_key(provider: &str) -> String {
+    format!("s/{provider}")
 }
 
 /// The turn that a key of the running index names.
@@ -127,10 +133,19 @@ pub(super) fn turns(
 
 /// All breakers.
 pub(super) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
+    all(db, "b/", "breaker")
+}
+
+/// What each provider's day cost.
+pub(super) fn spent(db: &Db) -> Result<Vec<SpentRecord>, StoreError> {
+    all(db, "s/", "spent")
+}
+
+fn all<T: DeserializeOwned>(db: &Db, prefix: &str, what: &'static str) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
-    for entry in db.scan_prefix("b/") {
+    for entry in db.scan_prefix(prefix) {
         let (_, bytes) = entry.map_err(|error| meaning(&error))?;
-        found.extend(decode::<BreakerRecord>("breaker", &bytes));
+        found.extend(decode::<T>(what, &bytes));
     }
     Ok(found)
 }
@@ -168,6 +183,7 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
         Op::Forget(id) => forget(db, *id),
         Op::Breaker(provider, Some(record)) => put(db, &breaker_key(provider), encode(record)?),
         Op::Breaker(provider, None) => remove(db, breaker_key(provider)),
+        Op::Spent(record) => put(db, &spent_key(&record.provider), encode(record)?),
         #[cfg(test)]
         #[allow(clippy::panic)]
         Op::Panic => panic!("asked to"),

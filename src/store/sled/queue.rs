@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::chat::{ConversationId, TurnId, TurnRecord};
 use crate::store::record::weight;
-use crate::store::{BreakerRecord, ConversationRecord, StoreError};
+use crate::store::{BreakerRecord, ConversationRecord, SpentRecord, StoreError};
 
 /// The most writes that wait: twice the turns that run at once by default, so only a disk that stands still fills it.
 const MOST: usize = 4096;
@@ -32,6 +32,8 @@ pub(super) enum Op {
     Forget(ConversationId),
     /// Writes or removes a breaker's state.
     Breaker(String, Option<BreakerRecord>),
+    /// Writes what a provider's day cost.
+    Spent(SpentRecord),
     /// A panic of the database.
     #[cfg(test)]
     Panic,

@@ -21,6 +21,8 @@ pub struct Counts {
     pub asked: usize,
     /// The service's own one-token questions.
     pub probes: usize,
+    /// Listings: requests without a body.
+    pub listings: usize,
     /// Connections that the client closed in mid-script.
     pub left: usize,
     /// Calls under way.
@@ -42,6 +44,7 @@ struct Shared {
     /// What is done once each, one question of a visitor after the other; then the usual.
     once: Mutex<VecDeque<Vec<Act>>>,
     usual: Mutex<Vec<Act>>,
+    listing: Mutex<Vec<Act>>,
     requests: Mutex<Vec<(Instant, Value)>>,
     counts: watch::Sender<Counts>,
 }
@@ -62,6 +65,7 @@ impl ScriptedProvider {
             shared: Arc::new(Shared {
                 once: Mutex::default(),
                 usual: Mutex::new(usual),
+                listing: Mutex::new(vec![super::listing()]),
                 requests: Mutex::default(),
                 counts: watch::Sender::default(),
             }),
@@ -90,6 +94,11 @@ impl ScriptedProvider {
     /// Does this with every question from now on.
     pub fn usually(&self, script: Vec<Act>) {
         *self.shared.usual.lock().unwrap() = script;
+    }
+
+    /// Does this with every listing from now on.
+    pub fn lists(&self, script: Vec<Act>) {
+        *self.shared.listing.lock().unwrap() = script;
     }
 
     /// Accepts connections.
@@ -143,15 +152,19 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
     while let Some(request) = read(&mut stream).await {
+        let listing = request.is_null();
         let probe = request["max_tokens"] == 1;
-        let once = if probe { None } else { shared.once.lock().unwrap().pop_front() };
-        let script = once.unwrap_or_else(|| shared.usual.lock().unwrap().clone());
-        if !probe {
+        let asked = !listing && !probe;
+        let once = if asked { shared.once.lock().unwrap().pop_front() } else { None };
+        let usual = if listing { &shared.listing } else { &shared.usual };
+        let script = once.unwrap_or_else(|| usual.lock().unwrap().clone());
+        if asked {
             shared.requests.lock().unwrap().push((Instant::now(), request));
         }
         shared.counts.send_modify(|counts| {
-            counts.asked += usize::from(!probe);
+            counts.asked += usize::from(asked);
             counts.probes += usize::from(probe);
+            counts.listings += usize::from(listing);
             counts.open += 1;
         });
         let end = play(&mut stream, script, &shared.counts).await;
@@ -220,7 +233,7 @@ async fn gone(stream: &mut BufReader<TcpStream>) {
     assert!(matches!(read, Err(_) | Ok(0)), "the client spoke before it was answered");
 }
 
-/// The JSON body of the next request; none where the client closes instead.
+/// The JSON body of the next request, null where it has none; none where the client closes instead.
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<Value> {
     let mut length = 0;
     loop {
@@ -234,6 +247,9 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Value> {
         if line == "\r\n" {
             break;
         }
+    }
+    if length == 0 {
+        return Some(Value::Null);
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;

@@ -110,6 +110,15 @@ pub fn refusal(status: u16, headers: &str, body: &str) -> Act {
     say(&format!("HTTP/1.1 {status} No\r\n{headers}content-length: {length}\r\n\r\n{body}"))
 }
 
+/// A list of models.
+pub fn listing() -> Act {
+    let body = json!({ "object": "list", "data": [{ "id": "a-model", "object": "model" }] }).to_string();
+    let length = body.len();
+    say(&format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    ))
+}
+
 /// A whole answer in just these pieces: what stands between them keeps them from being taken in as one.
 pub fn apart<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<Act> {
     let between = event(r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);

@@ -3,6 +3,8 @@
 mod bad_input;
 mod breakers;
 mod broken_store;
+mod checks;
+mod choosing;
 mod demo;
 mod doors;
 mod drain;

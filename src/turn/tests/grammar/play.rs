@@ -37,6 +37,7 @@ fn house(case: &Case) -> House {
     house.manners.turn_limit = case.turn_limit;
     house.manners.min_chars = case.min_chars;
     house.manners.mid_stream = case.mid_stream;
+    house.manners.hedge_after = case.hedge_after;
     house
 }
 
