@@ -43,6 +43,7 @@ struct Shared {
     once: Mutex<VecDeque<Vec<Act>>>,
     usual: Mutex<Vec<Act>>,
     requests: Mutex<Vec<(Instant, Value)>>,
+    calls: Mutex<Vec<Instant>>,
     counts: watch::Sender<Counts>,
 }
 
@@ -63,6 +64,7 @@ impl ScriptedProvider {
                 once: Mutex::default(),
                 usual: Mutex::new(usual),
                 requests: Mutex::default(),
+                calls: Mutex::default(),
                 counts: watch::Sender::default(),
             }),
             _port: port,
@@ -129,6 +131,11 @@ impl ScriptedProvider {
     pub fn requests(&self) -> Vec<(Instant, Value)> {
         self.shared.requests.lock().unwrap().clone()
     }
+
+    /// When each call came so far, the service's own among them.
+    pub fn calls(&self) -> Vec<Instant> {
+        self.shared.calls.lock().unwrap().clone()
+    }
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -146,6 +153,7 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
         let probe = request["max_tokens"] == 1;
         let once = if probe { None } else { shared.once.lock().unwrap().pop_front() };
         let script = once.unwrap_or_else(|| shared.usual.lock().unwrap().clone());
+        shared.calls.lock().unwrap().push(Instant::now());
         if !probe {
             shared.requests.lock().unwrap().push((Instant::now(), request));
         }

@@ -5,6 +5,7 @@ mod breakers;
 mod broken_store;
 mod demo;
 mod doors;
+mod down_a_minute;
 mod drain;
 mod faults_after;
 mod faults_before;
