@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::refusal::refuse_until;
-use crate::chat::{Fault, ProviderState};
+use crate::chat::{At, Fault, ProviderState};
 use crate::provider::backend::{Backend, Latency};
 use crate::turn::desk::Phase;
 
@@ -40,6 +40,7 @@ pub async fn json(state: web::Data<State>) -> HttpResponse {
 fn whole(state: &State) -> Value {
     let view = state.lobby.status.borrow().clone();
     let desk = &state.lobby.desk;
+    let now = desk.clock.wall();
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     let (ended, ai) = (count(&desk.counts.ended), count(&desk.counts.ai));
     #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
@@ -60,13 +61,13 @@ fn whole(state: &State) -> Value {
             "degraded": count(&desk.counts.degraded),
             "availability": availability,
         },
-        "providers": desk.backends.iter().map(|backend| provider(backend)).collect::<Vec<_>>(),
+        "providers": desk.backends.iter().map(|backend| provider(backend, now)).collect::<Vec<_>>(),
         "incidents": [],
         "problems": problems(state),
     })
 }
 
-fn provider(backend: &Backend) -> Value {
+fn provider(backend: &Backend, now: At) -> Value {
     let vitals = backend.vitals.borrow().clone();
     let latency = |latency: Option<Latency>| {
         json!({
@@ -82,7 +83,8 @@ fn provider(backend: &Backend) -> Value {
         "state": vitals.state,
         "healthy": vitals.state == ProviderState::Closed,
         "reason": vitals.reason.map(Fault::reason),
-        "retry_at": vitals.retry_at,
+        // Vitals are published on a change, and that a rate limit is over is none.
+        "retry_at": vitals.retry_at.filter(|at| *at > now),
         "in_flight": vitals.in_flight,
         "latency_ms": { "first_token": latency(vitals.first_token), "total": latency(vitals.total) },
         "counts": {
