@@ -4,6 +4,7 @@ mod asked_to_wait;
 mod bad_input;
 mod breakers;
 mod broken_store;
+mod connects;
 mod demo;
 mod doors;
 mod down_a_minute;
