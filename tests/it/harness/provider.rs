@@ -25,6 +25,8 @@ pub struct Counts {
     pub left: usize,
     /// Calls under way.
     pub open: usize,
+    /// The most calls that ever were under way at once.
+    pub most: usize,
     /// Bytes that it sent again and again, and that the client's side took.
     pub poured: usize,
 }
@@ -161,6 +163,7 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
             counts.asked += usize::from(!probe);
             counts.probes += usize::from(probe);
             counts.open += 1;
+            counts.most = counts.most.max(counts.open);
         });
         let end = play(&mut stream, script, &shared.counts).await;
         shared.counts.send_modify(|counts| {
@@ -205,6 +208,11 @@ async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>, counts: &watc
                 () = gate.pass() => {}
                 () = gone(stream) => return End::Left,
             },
+            Act::Wait(pause) => {
+                if tokio::time::timeout(pause, gone(stream)).await.is_ok() {
+                    return End::Left;
+                }
+            }
             Act::Silence => {
                 gone(stream).await;
                 return End::Left;

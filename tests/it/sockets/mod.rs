@@ -18,4 +18,5 @@ mod resume;
 mod slow_reader;
 mod stop;
 mod surfaces;
+mod trips;
 mod turns;
