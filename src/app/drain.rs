@@ -6,18 +6,25 @@ use tokio::sync::watch;
 
 use crate::session::lobby::Lobby;
 use crate::turn::desk::Phase;
+use crate::web::Connections;
 
 /// How long turns that are cut off at the end of the drain have to say so and be stored.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How long sessions have to deliver what ended turns still say, and their Close.
-const FAREWELL: Duration = Duration::from_millis(300);
+/// How long sessions have to deliver what ended turns still say, and their Close; no longer than until the last has.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How long the server's connections may take to end after that.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Drains; returns when every turn has ended, or was interrupted because `limit` is over.
-pub async fn drain(lobby: &Lobby, phase: &watch::Sender<Phase>, turns: usize, limit: Duration) {
+/// Drains; returns when every turn has ended, or was interrupted because `limit` is over, and sessions have had their time to say so.
+pub async fn drain(
+    lobby: &Lobby,
+    connections: &Connections,
+    phase: &watch::Sender<Phase>,
+    turns: usize,
+    limit: Duration,
+) {
     let places = &lobby.desk.places;
     let all = u32::try_from(turns).unwrap_or(u32::MAX);
     phase.send_replace(Phase::Draining);
@@ -32,5 +39,6 @@ pub async fn drain(lobby: &Lobby, phase: &watch::Sender<Phase>, turns: usize, li
         drop(tokio::time::timeout(LAST_WORDS, places.acquire_many(all)).await);
     }
     phase.send_replace(Phase::Closing);
-    tokio::time::sleep(FAREWELL).await;
+    // Who does not take in what it is sent is not waited for any longer.
+    drop(tokio::time::timeout(FAREWELL, connections.none_left()).await);
 }

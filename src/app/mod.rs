@@ -32,7 +32,7 @@ use crate::store::Opened;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Manners, Phase};
 use crate::turn::rooms::Rooms;
-use crate::web::{self, Parts, State};
+use crate::web::{self, Connections, Parts, State};
 
 /// How long reading what the store remembers of the breakers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
@@ -53,6 +53,7 @@ pub struct App {
     server: actix_web::dev::Server,
     handle: ServerHandle,
     lobby: Arc<Lobby>,
+    connections: Arc<Connections>,
     degradation: Whereabouts<DegradationActor>,
     rules: DegradationSettings,
     phase: watch::Sender<Phase>,
@@ -126,13 +127,16 @@ impl App {
             problems: opened.problems,
             replies: published.problems(),
         };
-        let server = web::serve(listener, State::new(parts))?;
+        let state = State::new(parts);
+        let connections = state.connections();
+        let server = web::serve(listener, state)?;
         Ok(Self {
             port: address.port(),
             host: shown_host(&settings.server.listen),
             handle: server.handle(),
             server,
             lobby,
+            connections,
             degradation,
             rules,
             phase,
@@ -176,7 +180,7 @@ impl App {
             () = stop => {}
         }
         tracing::info!("stopping: no new turns, running ones finish");
-        drain::drain(&self.lobby, &self.phase, self.turns, self.drain).await;
+        drain::drain(&self.lobby, &self.connections, &self.phase, self.turns, self.drain).await;
         self.handle.stop(true).await;
         server.await.context("the server's task failed")?.context("the server failed")
     }

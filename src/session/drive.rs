@@ -118,7 +118,8 @@ impl Visit {
                     Some(frames) => self.to.send(Out::Frames(frames)).await.map_err(|_| Gone)?,
                     None => self.over(),
                 },
-                turn = self.turns.next(&self.room) => match turn {
+                // In their order: the next turn is looked for when all of the one before was told.
+                turn = self.turns.next(&self.room), if self.following.is_none() => match turn {
                     // The same message again may have led here first.
                     NewTurn::Log(log) if self.knows(log.turn()) => {}
                     NewTurn::Log(log) => self.queue.push_back(log.follow()),

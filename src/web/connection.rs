@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use socket2::SockRef;
+use tokio::sync::watch;
 
 use crate::session::limits::subnet;
 
@@ -30,6 +31,7 @@ pub struct Connections {
     most: usize,
     most_each: usize,
     open: Mutex<Open>,
+    count: watch::Sender<usize>,
 }
 
 #[derive(Default)]
@@ -48,7 +50,7 @@ pub struct Place {
 impl Connections {
     /// No connection yet, of so many in all and so many for an address.
     pub fn new(most: usize, most_each: usize) -> Self {
-        Self { most, most_each, open: Mutex::default() }
+        Self { most, most_each, open: Mutex::default(), count: watch::Sender::new(0) }
     }
 
     /// A place for one more of this address; none where there are too many.
@@ -61,8 +63,15 @@ impl Connections {
         }
         open.all += 1;
         open.each.insert(address, each + 1);
+        self.count.send_replace(open.all);
         drop(open);
         Some(Place { connections: Arc::clone(self), address })
+    }
+
+    /// Until none is open.
+    pub async fn none_left(&self) {
+        // The sender is `self`: the watch does not end.
+        let _ = self.count.subscribe().wait_for(|open| *open == 0).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -74,6 +83,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.connections.lock();
         open.all = open.all.saturating_sub(1);
+        self.connections.count.send_replace(open.all);
         if let Some(each) = open.each.get_mut(&self.address) {
             *each -= 1;
             if *each == 0 {
@@ -85,7 +95,23 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_the_last_one_is_told() {
+        let connections = Arc::new(Connections::new(3, 3));
+        connections.none_left().await;
+        let address = "192.0.2.1".parse().unwrap();
+        let places = (connections.enter(address).unwrap(), connections.enter(address).unwrap());
+        let mut waiting = std::pin::pin!(connections.none_left());
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(places.0);
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(places.1);
+        assert!(waiting.now_or_never().is_some());
+    }
 
     #[test]
     fn places_are_counted_and_given_back() {

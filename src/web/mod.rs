@@ -5,6 +5,7 @@ mod chat_api;
 mod connection;
 mod demo;
 mod gate;
+mod head;
 mod openai;
 mod pages;
 mod refusal;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
-use actix_web::middleware::Compress;
+use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
@@ -25,7 +26,7 @@ use crate::settings::Problem;
 use crate::settings::Settings;
 use crate::simulator::Simulator;
 
-use connection::Connections;
+pub use connection::Connections;
 
 /// Connections beyond the WebSockets' limit: for other requests, and for who is told that there are too many.
 const SPARE_CONNECTIONS: usize = 1024;
@@ -88,6 +89,11 @@ impl State {
             created,
         }
     }
+
+    /// The WebSockets that are open.
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
+    }
 }
 
 /// GET, and HEAD, which is a GET whose body the server leaves out.
@@ -113,6 +119,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
+            .wrap(from_fn(head::bounded))
             .service(
                 web::scope("/static")
                     .wrap(Compress::default())

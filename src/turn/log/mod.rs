@@ -233,6 +233,11 @@ impl TurnLog {
         });
     }
 
+    /// Why it was told to end before its time, if it was.
+    pub fn told_to_end(&self) -> Option<Cancel> {
+        self.control.borrow().cancel
+    }
+
     /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`, however much of that
     /// had passed before the call.
     pub async fn cancelled(&self, patience: Duration) -> Cancel {

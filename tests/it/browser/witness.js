@@ -34,8 +34,10 @@ window.witness = (() => {
     if (part) seen.clicks.push({ at: at(), role: part.dataset.role });
   }, true);
 
+  // A long history is drawn in slices: an answer that is made and not yet filled counts as not there.
   const answers = () =>
-    [...document.querySelectorAll('[data-role="message"][data-from="assistant"]:not([data-followup])')];
+    [...document.querySelectorAll('[data-role="message"][data-from="assistant"]:not([data-followup])')]
+      .filter((el) => el.rawText !== undefined);
   const visible = (el) => Boolean(el?.checkVisibility());
 
   /** The last frame of this type. */
@@ -44,7 +46,6 @@ window.witness = (() => {
   const last = new Map();
   new MutationObserver(() => {
     for (const el of answers()) {
-      if (el.rawText === undefined) continue; // made, and not yet filled
       const { turn, state, source } = el.dataset;
       const paused = visible(el.querySelector('.fs-pause'));
       const drafts = el.querySelectorAll('[data-role="draft"]').length;
@@ -64,7 +65,7 @@ window.witness = (() => {
 
   return Object.assign(seen, {
     visible,
-    /** The elements of all answers, oldest first. */
+    /** The elements of all answers that are drawn, oldest first. */
     answers,
     /** The element of the last answer. */
     answer: () => answers().at(-1),
