@@ -31,8 +31,9 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 /// Reads under way at once. A hung disk must not eat the blocking pool, which others need too.
 const READS: usize = 64;
 
-/// What sled keeps of the tree in memory, in bytes. Its own default is 1 GiB.
-const CACHE: u64 = 64 << 20;
+/// What sled keeps of the tree in memory, in bytes. Its own default is 1 GiB; the system's page cache has the file anyway, and the whole
+/// process is to stay small.
+const CACHE: u64 = 8 << 20;
 
 /// How often sled flushes what nobody waits for, in milliseconds. Together with the time from one checkpoint of a turn to the next it stays
 /// under the half second that a crash may cost.

@@ -40,6 +40,7 @@ pub async fn json(state: web::Data<State>) -> HttpResponse {
 fn whole(state: &State) -> Value {
     let view = state.lobby.status.borrow().clone();
     let desk = &state.lobby.desk;
+    let now = desk.clock.wall();
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     let (ended, ai) = (count(&desk.counts.ended), count(&desk.counts.ai));
     #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
@@ -60,7 +61,7 @@ fn whole(state: &State) -> Value {
             "degraded": count(&desk.counts.degraded),
             "availability": availability,
         },
-        "providers": desk.backends.iter().map(|backend| provider(backend, desk.clock.wall())).collect::<Vec<_>>(),
+        "providers": desk.backends.iter().map(|backend| provider(backend, now)).collect::<Vec<_>>(),
         "incidents": [],
         "problems": problems(state),
     })
@@ -82,7 +83,8 @@ fn provider(backend: &Backend, now: At) -> Value {
         "state": vitals.state,
         "healthy": vitals.healthy(now),
         "reason": vitals.why(now),
-        "retry_at": vitals.waits_until(),
+        // Vitals are published on a change, and that a wait is over is none.
+        "retry_at": vitals.waits_until().filter(|at| *at > now),
         "in_flight": vitals.in_flight,
         "latency_ms": { "first_token": latency(vitals.first_token), "total": latency(vitals.total) },
         "counts": {

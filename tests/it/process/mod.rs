@@ -12,6 +12,7 @@ pub mod service;
 mod starts;
 mod stops;
 pub mod visitor;
+mod weight;
 
 use std::future::Future;
 use std::time::Duration;

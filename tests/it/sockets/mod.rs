@@ -1,12 +1,15 @@
 //! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
 
+mod asked_to_wait;
 mod bad_input;
 mod breakers;
 mod broken_store;
 mod checks;
 mod choosing;
+mod connects;
 mod demo;
 mod doors;
+mod down_a_minute;
 mod drain;
 mod faults_after;
 mod faults_before;
@@ -17,4 +20,5 @@ mod resume;
 mod slow_reader;
 mod stop;
 mod surfaces;
+mod trips;
 mod turns;
