@@ -42,8 +42,7 @@ function tick() {
   const old = silent > OLD_MS;
   document.body.classList.toggle('is-old', old);
   const said = old ? `Data is ${Math.round(silent / 1000)} s old: the service cannot be reached.` : 'Live.';
-  if (age.firstChild.textContent !== `${said} `) age.firstChild.replaceWith(`${said} `);
-  age.querySelector('time')?.remove();
+  if (age.textContent !== said) age.textContent = said;
 }
 
 /** Where the keyboard is, so that it stays there when the page is drawn anew. */

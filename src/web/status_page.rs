@@ -90,6 +90,8 @@ struct Spark {
 struct Line {
     name: &'static str,
     up: String,
+    /// The same in words, for who does not see it.
+    said: String,
     bars: Vec<Part>,
 }
 
@@ -163,9 +165,9 @@ fn switched(report: &Report) -> Option<Switched> {
     let switch = report.switched.as_ref()?;
     let name = |one: &Option<std::sync::Arc<str>>| one.as_deref().unwrap_or("nobody").to_owned();
     let why = match (switch.reason, &switch.from) {
-        (Some(reason), _) => format!("{}: {}", name(&switch.from), reason_words(reason)),
+        (Some(reason), _) => reason_words(reason).to_owned(),
         (None, None) => "it can be asked again".to_owned(),
-        (None, Some(_)) => "it is preferred and can be asked again".to_owned(),
+        (None, Some(_)) => "it is preferred".to_owned(),
     };
     Some(Switched { from: name(&switch.from), to: name(&switch.to), at: Moment::of(switch.at), why })
 }
@@ -184,12 +186,14 @@ fn card(backend: &Backend, active: Option<&str>, trend: Option<&Trend>, now: At,
     };
     let state = if state == "waiting" { "closed" } else { state };
     let troubled = !vitals.can_be_asked(now) && vitals.state != ProviderState::Disabled;
+    // That state says its reason itself.
+    let blocked = vitals.state == ProviderState::Blocked;
     Card {
         name: backend.name.to_string(),
         model: backend.model.to_string(),
         state,
         words,
-        reason: vitals.why(now).filter(|_| troubled).map(reason_words),
+        reason: vitals.why(now).filter(|_| troubled && !blocked).map(reason_words),
         retry_at: vitals.waits_until().filter(|at| troubled && *at > now).map(Moment::of),
         active: active == Some(&*backend.name),
         first_token: vitals.first_token.map(|latency| (latency.p50, latency.p95)),
@@ -242,7 +246,14 @@ fn spark(trend: &Trend) -> Option<Spark> {
 fn line(name: &'static str, report: &Report, now: At, (count, each): (u64, Duration)) -> Line {
     let timeline = uptime::timeline(report.incidents.iter(), report.life, now, each, count);
     let up = timeline.up.map_or_else(|| "not known yet".to_owned(), |up| format!("{:.2} %", floor(up)));
-    Line { name, up, bars: timeline.bars.iter().map(part).collect() }
+    let with = |mode| timeline.bars.iter().filter(|bar| bar.mode == Some(mode)).count();
+    let said = format!(
+        "The last {name} in {count} parts of {}: {} with an outage, {} with a backup model alone.",
+        length_words(each),
+        with(Mode::Outage),
+        with(Mode::Degraded)
+    );
+    Line { name, up, said, bars: timeline.bars.iter().map(part).collect() }
 }
 
 /// In percent, rounded down: what was not whole is not shown as whole.
@@ -284,8 +295,11 @@ fn length_words(length: Duration) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes, seconds % 60) {
         (0, 0, 0, seconds) => format!("{seconds} s"),
+        (0, 0, minutes, 0) => format!("{minutes} min"),
         (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (0, hours, 0, _) => format!("{hours} h"),
         (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, 0, ..) => format!("{days} d"),
         (days, hours, ..) => format!("{days} d {hours} h"),
     }
 }
@@ -296,9 +310,14 @@ mod tests {
 
     #[test]
     fn lengths_are_told_in_their_two_greatest_units() {
-        for (seconds, words) in
-            [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3_725, "1 h 2 min"), (90_000, "1 d 1 h")]
-        {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (61, "1 min 1 s"),
+            (3_725, "1 h 2 min"),
+            (90_000, "1 d 1 h"),
+        ] {
             assert_eq!(length_words(Duration::from_secs(seconds)), words);
         }
     }
