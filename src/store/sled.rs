@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use self::queue::Op;
 use self::writer::Shared;
 use super::{BreakerRecord, ConversationRecord, SpentRecord, Store, StoreError};
-use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
+use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub(super) use self::layout::interrupt_running;
 
@@ -187,6 +187,22 @@ impl Store for SledStore {
 
     fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Spent(record))
+    }
+
+    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
+        self.read(layout::incidents)
+    }
+
+    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Incident(incident))
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
+        self.read(layout::life)
+    }
+
+    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Life(life))
     }
 
     fn problem(&self) -> Option<&'static str> {

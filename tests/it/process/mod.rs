@@ -2,7 +2,7 @@
 
 mod configuration;
 mod disk;
-mod http;
+pub mod http;
 mod kills;
 mod logs;
 mod memory;
