@@ -5,6 +5,7 @@
 //! no mailbox stands between a visitor and an answer, and no reload can take the answer away.
 
 pub mod actor;
+pub mod cache;
 pub mod ladder;
 pub mod replies;
 pub mod rules;
