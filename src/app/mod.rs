@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
-use crate::degradation::{DegradationActor, Published, Reload};
+use crate::degradation::{DegradationActor, Published, Reload, Shelf};
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
@@ -106,6 +106,8 @@ impl App {
             router,
             backends,
             ladder: published.ladder(),
+            shelf: shelf(&settings, &opened.store).await,
+            flights: Arc::default(),
             manners: manners(&settings),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             phase: phases,
@@ -311,6 +313,16 @@ fn start_degradation(
         place.send_replace(Some(DegradationActor::new(rules.clone(), published.clone(), guard).start()));
     });
     degradation
+}
+
+async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Option<Shelf> {
+    let prompt = settings.chat.system_prompt.as_str().into();
+    let shelf = Shelf::new(Arc::clone(store), settings.cache.clone(), prompt);
+    if !settings.cache.enabled {
+        return None;
+    }
+    shelf.open().await;
+    Some(shelf)
 }
 
 fn manners(settings: &Settings) -> Manners {

@@ -141,7 +141,8 @@ pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resul
     let only_first = first.is_some() && options.failover == Some(false);
     let usual = lobby.desk.usual();
     let mid_stream = options.mid_stream.unwrap_or(usual.mid_stream);
-    Ok(Wishes { first, only_first, mid_stream, ..usual })
+    let cache = options.cache.unwrap_or(usual.cache);
+    Ok(Wishes { first, only_first, mid_stream, cache, ..usual })
 }
 
 fn other_text(id: &ClientMsgId) -> Refusal {

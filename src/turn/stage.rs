@@ -13,13 +13,13 @@ use super::desk::{Counts, Desk, Manners, Phase, Refused, Wishes};
 use super::log::TurnLog;
 use super::rooms::{Question, Room, Rooms};
 use crate::chat::{ConversationId, TurnRecord};
-use crate::degradation::{Ladder, Replies};
+use crate::degradation::{Ladder, Replies, Shelf};
 use crate::provider::backend::Clock;
 use crate::provider::paused::settled;
 use crate::provider::scripted::{Call, Script};
 use crate::provider::stand::{Plan, Stand};
 use crate::router::actor::{RouterActor, Rules, Seed};
-use crate::settings::{MidStream, Strategy};
+use crate::settings::{CacheSettings, MidStream, Strategy};
 use crate::store::Store as _;
 use crate::store::flaky::Flaky;
 use crate::supervised::{ChildDown, Crash, Guard};
@@ -39,6 +39,8 @@ pub struct House {
     pub rules: Rules,
     /// What turns are shaped by.
     pub manners: Manners,
+    /// How answers are saved; none: not at all.
+    pub cache: Option<CacheSettings>,
 }
 
 impl House {
@@ -57,6 +59,7 @@ impl House {
                 hedge_after: Duration::ZERO,
                 mid_stream: MidStream::Restart,
             },
+            cache: None,
         }
     }
 
@@ -78,12 +81,16 @@ impl House {
         let (tell, ends) = mpsc::channel(16);
         let (phase, phases) = watch::channel(Phase::Open);
         let ladder = watch::Sender::new(Arc::new(Ladder::new(Replies::default(), FALLBACK)));
+        let prompt = &self.manners.system_prompt;
+        let shelf = self.cache.map(|cache| Shelf::new(Arc::clone(&store) as _, cache, Arc::clone(prompt)));
         let desk = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&store) as _,
             router,
             backends,
             ladder: ladder.subscribe(),
+            shelf,
+            flights: Arc::default(),
             manners: self.manners,
             places: Arc::new(Semaphore::new(TURNS)),
             phase: phases,

@@ -153,6 +153,11 @@ impl TurnLog {
         self.lock().record()
     }
 
+    /// How many attempts were begun so far.
+    pub fn attempts(&self) -> u32 {
+        self.lock().record.attempts
+    }
+
     /// How the last attempt that failed did, in the provider's words: for callers of the API, not for visitors.
     pub fn last_failure(&self) -> Option<Failure> {
         self.lock().failure.clone()
