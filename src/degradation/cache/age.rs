@@ -17,13 +17,13 @@ pub enum Age {
     Gone,
 }
 
-/// What an answer that is `old` is good for. All bounds are counted from when it was given; at a bound it is still good.
+/// What an answer that is `old` is good for. All bounds are counted from when it was given; at a bound it is past it, so that zero is never.
 pub fn age(old: Duration, settings: &CacheSettings) -> Age {
-    if old <= settings.ttl {
+    if old < settings.ttl {
         Age::Fresh
-    } else if old <= settings.ttl.saturating_add(settings.revalidate) {
+    } else if old < settings.ttl.saturating_add(settings.revalidate) {
         Age::Renewable
-    } else if old <= settings.stale_for {
+    } else if old < settings.stale_for {
         Age::Stale
     } else {
         Age::Gone
@@ -44,12 +44,12 @@ mod tests {
         let settings = settings(10, 5, 100);
         for (old, expected) in [
             (0, Age::Fresh),
-            (10, Age::Fresh),
-            (11, Age::Renewable),
-            (15, Age::Renewable),
-            (16, Age::Stale),
-            (100, Age::Stale),
-            (101, Age::Gone),
+            (9, Age::Fresh),
+            (10, Age::Renewable),
+            (14, Age::Renewable),
+            (15, Age::Stale),
+            (99, Age::Stale),
+            (100, Age::Gone),
         ] {
             assert_eq!(age(Duration::from_secs(old), &settings), expected, "{old}");
         }
@@ -57,8 +57,8 @@ mod tests {
 
     #[test]
     fn what_is_not_wanted_is_left_out() {
-        assert_eq!(age(Duration::from_secs(11), &settings(10, 0, 0)), Age::Gone);
-        assert_eq!(age(Duration::from_millis(1), &settings(0, 0, 9)), Age::Stale);
+        assert_eq!(age(Duration::from_secs(10), &settings(10, 0, 0)), Age::Gone);
+        assert_eq!(age(Duration::ZERO, &settings(0, 0, 9)), Age::Stale);
         assert_eq!(age(Duration::MAX, &settings(10, 0, 100)), Age::Gone);
     }
 }
