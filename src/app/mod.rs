@@ -24,6 +24,7 @@ use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
 use crate::router::backoff::Backoff;
+use crate::session::identity::Identity;
 use crate::session::limits::Rates;
 use crate::session::lobby::{House, Lobby};
 use crate::settings::{DegradationSettings, Settings};
@@ -110,6 +111,7 @@ impl App {
             desk: Arc::new(desk),
             status,
             rates: rates(&settings),
+            identity: settings.widget.identity_secret.clone().map(Identity::new),
             house: house(&settings),
         });
         let sweeper = Arc::clone(&lobby);
