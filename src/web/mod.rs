@@ -1,9 +1,11 @@
 //! What is served over HTTP, one file a surface.
 
+mod assets;
 mod body;
 mod chat_api;
 mod connection;
 mod demo;
+mod embed;
 mod gate;
 mod openai;
 mod pages;
@@ -16,7 +18,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
-use actix_web::middleware::Compress;
 use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
@@ -118,11 +119,10 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
-            .service(
-                web::scope("/static")
-                    .wrap(Compress::default())
-                    .route("/{file:.*}", web::get().to(pages::file)),
-            )
+            .route("/static/{file:.*}", read().to(assets::file))
+            .route("/widget.js", read().to(assets::widget))
+            .route("/embed", read().to(pages::embed))
+            .route("/embed/origin", read().to(embed::origin))
             .route("/", read().to(pages::chat))
             .route("/status", read().to(pages::status))
             .route("/ws", web::get().to(socket::open))
