@@ -160,9 +160,13 @@ mod tests {
 
     #[test]
     fn gzip_is_for_who_takes_it() {
-        for (accepted, takes) in
-            [("gzip, deflate, br", true), ("br;q=1.0, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("", false)]
-        {
+        for (accepted, takes) in [
+            ("gzip, deflate, br", true),
+            ("br;q=1.0, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("br", false),
+            ("", false),
+        ] {
             assert_eq!(takes_gzip(accepted), takes, "{accepted}");
         }
     }

@@ -73,7 +73,8 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<HashMap<String, Page>>>)
     let page = pages.lock().unwrap().get(path).cloned();
     let told = match page {
         Some(Page { policy, html }) => {
-            let policy = if policy.is_empty() { policy } else { format!("Content-Security-Policy: {policy}\r\n") };
+            let policy =
+                if policy.is_empty() { policy } else { format!("Content-Security-Policy: {policy}\r\n") };
             format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n{policy}Content-Length: {}\r\nConnection: close\r\n\r\n{html}",
                 html.len()

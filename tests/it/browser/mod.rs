@@ -3,6 +3,7 @@
 //! Nothing is mocked in between: a test writes into the page, breaks a provider, the line or the process, and looks at what
 //! stands there. What happened on the way is told by a witness that runs beside the page.
 
+mod access;
 mod answer;
 mod chrome;
 mod comeback;
@@ -14,8 +15,11 @@ mod lines;
 mod looks;
 mod outage;
 mod pictures;
+mod reading;
 mod site;
+mod sizes;
 mod tab;
+mod visitors;
 mod widget;
 mod widget_calls;
 mod writing;

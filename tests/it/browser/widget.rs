@@ -60,7 +60,8 @@ async fn a_strict_policy_of_the_site_forbids_nothing_it_needs() {
     tab.ask_widget("Show me some Rust code").await;
     tab.until_done().await;
     tab.until("witness.answer().querySelector('.hljs-keyword')").await;
-    let styled = "(({ width, borderRadius }) => [width, borderRadius])(getComputedStyle(witness.part('panel')))";
+    let styled =
+        "(({ width, borderRadius }) => [width, borderRadius])(getComputedStyle(witness.part('panel')))";
     assert_eq!(tab.eval(styled).await, json!(["384px", "12px"]));
     let accent = "getComputedStyle(witness.part('launcher')).backgroundColor";
     assert_eq!(tab.eval(accent).await, "rgb(10, 125, 90)");
@@ -90,11 +91,13 @@ async fn the_sites_own_styles_change_nothing() {
     let chrome = Chrome::start().await;
     let mut measured = Vec::new();
     for (path, style) in [("/kind", "<style>:root { overflow: hidden }</style>"), ("/hostile", hostile)] {
-        let tab = chrome.open(&host.plain(path, "", &format!("{style}{}", tag(&site, "data-theme=\"light\"")))).await;
+        let tab = chrome
+            .open(&host.plain(path, "", &format!("{style}{}", tag(&site, "data-theme=\"light\""))))
+            .await;
         tab.until("witness.shadow && document.readyState === 'complete'").await;
         tab.eval("Failsoft.open()").await;
         tab.until("witness.part('panel') && witness.part('empty') && witness.frame('welcome')").await;
-        tab.until("!document.getAnimations().length").await;
+        tab.until("!witness.shadow.getAnimations().length").await;
         tab.eval("(document.activeElement.blur(), witness.shadow.activeElement?.blur())").await;
         measured.push(tab.eval(MEASURE).await);
         tab.is_untroubled().await;
@@ -106,7 +109,8 @@ async fn the_sites_own_styles_change_nothing() {
     assert_eq!(kind.len(), hostile.len());
     for (kind, hostile) in kind.iter().zip(&hostile) {
         assert_eq!((&kind["name"], &kind["look"]), (&hostile["name"], &hostile["look"]));
-        let boxes = [kind, hostile].map(|one| serde_json::from_value::<[f64; 4]>(one["box"].clone()).unwrap());
+        let boxes =
+            [kind, hostile].map(|one| serde_json::from_value::<[f64; 4]>(one["box"].clone()).unwrap());
         let moved = boxes[0].iter().zip(&boxes[1]).any(|(one, other)| (one - other).abs() > 1.0);
         assert!(!moved, "{}: {boxes:?}", kind["name"]);
     }
@@ -134,7 +138,8 @@ async fn it_is_fetched_when_it_is_wanted_and_the_launcher_is_light() {
     );
     assert_eq!(tab.eval(&fetched).await, json!(["/widget.js"]));
     tab.hover(LAUNCHER).await;
-    tab.until(&format!("{fetched}.includes('/static/chat.js') && {fetched}.includes('/static/style.css')")).await;
+    tab.until(&format!("{fetched}.includes('/static/chat.js') && {fetched}.includes('/static/style.css')"))
+        .await;
     assert_eq!(tab.eval("witness.frames.length").await, 0, "no session before it is opened");
     // It opens at the click, not when something has arrived.
     assert_eq!(tab.eval("(Failsoft.open(), Boolean(witness.part('panel')))").await, true);

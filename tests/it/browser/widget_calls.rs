@@ -18,8 +18,7 @@ const LISTEN: &str = "<script>window.heard = [];
 async fn a_sites_scripts_are_heard_before_it_is_there_and_told_what_happens() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
-    let attributes =
-        "data-title=\"Ask us\" data-greeting=\"Well met.\" data-position=\"left\" data-theme=\"dark\" data-locale=\"de\" data-accent=\"rgb(200, 20, 60)\"";
+    let attributes = "data-title=\"Ask us\" data-greeting=\"Well met.\" data-position=\"left\" data-theme=\"dark\" data-locale=\"de\" data-accent=\"rgb(200, 20, 60)\"";
     let tab = chrome.open(&host.plain("/", "", &format!("{LISTEN}{}", tag(&site, attributes)))).await;
     tab.until("witness.part('panel') && witness.frame('done')").await;
     tab.until("witness.answer()?.dataset.state === 'done'").await;
@@ -35,20 +34,29 @@ async fn a_sites_scripts_are_heard_before_it_is_there_and_told_what_happens() {
     assert_eq!(tab.eval("witness.shadow.querySelector('.fs-greeting').textContent").await, "Well met.");
     assert_eq!(tab.eval("witness.shadow.querySelector('textarea').placeholder").await, "Nachricht schreiben");
     assert_eq!(tab.eval("witness.part('launcher').getBoundingClientRect().left").await, 20);
-    assert_eq!(tab.eval("getComputedStyle(witness.part('launcher')).backgroundColor").await, "rgb(200, 20, 60)");
+    assert_eq!(
+        tab.eval("getComputedStyle(witness.part('launcher')).backgroundColor").await,
+        "rgb(200, 20, 60)"
+    );
     assert_eq!(tab.eval("getComputedStyle(witness.part('panel')).backgroundColor").await, "rgb(21, 22, 24)");
 
     // The calls.
     assert_eq!(tab.eval("(Failsoft.close(), Boolean(witness.part('panel')))").await, false);
     assert_eq!(tab.eval("(Failsoft.toggle(), Boolean(witness.part('panel')))").await, true);
-    assert_eq!(tab.eval("heard.filter(([name]) => name === 'open' || name === 'close').map(([name]) => name)").await, json!(["open", "close", "open"]));
+    assert_eq!(
+        tab.eval("heard.filter(([name]) => name === 'open' || name === 'close').map(([name]) => name)").await,
+        json!(["open", "close", "open"])
+    );
     tab.eval("window.off = Failsoft.on('close', () => heard.push(['mine']))").await;
     tab.eval("(off(), Failsoft.close())").await;
     assert_eq!(tab.eval("heard.some(([name]) => name === 'mine')").await, false);
     tab.eval("Failsoft.on('ready', () => (window.late = true))").await;
     tab.until("window.late").await;
     tab.eval("Failsoft.destroy()").await;
-    assert_eq!(tab.eval("[document.querySelector('failsoft-chat'), typeof Failsoft]").await, json!([null, "undefined"]));
+    assert_eq!(
+        tab.eval("[document.querySelector('failsoft-chat'), typeof Failsoft]").await,
+        json!([null, "undefined"])
+    );
     tab.is_untroubled().await;
     assert_eq!(chrome.complaints().await, Vec::<String>::new());
 }
@@ -82,7 +90,11 @@ async fn escape_closes_it_and_the_focus_goes_back_to_where_it_was() {
     tab.press("Enter").await;
     tab.until("witness.shadow.activeElement?.localName === 'textarea'").await;
     tab.press("Escape").await;
-    assert_eq!(tab.eval(&format!("[witness.part('panel') ?? null, witness.shadow.activeElement === {LAUNCHER}]")).await, json!([null, true]));
+    assert_eq!(
+        tab.eval(&format!("[witness.part('panel') ?? null, witness.shadow.activeElement === {LAUNCHER}]"))
+            .await,
+        json!([null, true])
+    );
     // From the site's own button back to it.
     tab.eval("(document.getElementById('own').onclick = () => Failsoft.open(), document.getElementById('own').focus())").await;
     tab.press("Enter").await;
@@ -97,7 +109,8 @@ async fn a_site_that_is_not_allowed_opens_no_session_and_is_told_why() {
     let host = Host::start().await;
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&host.plain("/", "", &format!("{LISTEN}{}", tag(&site, "data-locale=\"en\"")))).await;
+    let tab =
+        chrome.open(&host.plain("/", "", &format!("{LISTEN}{}", tag(&site, "data-locale=\"en\"")))).await;
     tab.until("witness.part('notice')").await;
     let said = tab.string("witness.part('notice').textContent").await;
     assert_eq!(said, "The chat is not open to this site.");
@@ -120,8 +133,10 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
     let mut site = Site::configured(&host.allowed()).await;
     let line = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let script = format!("{LISTEN}<script src=\"{}widget.js\" async data-locale=\"en\"></script>", line.address());
-    let address = host.plain("/", "", &script.replace("Failsoft.push(['send', 'Asked before all'], ['open']);", ""));
+    let script =
+        format!("{LISTEN}<script src=\"{}widget.js\" async data-locale=\"en\"></script>", line.address());
+    let address =
+        host.plain("/", "", &script.replace("Failsoft.push(['send', 'Asked before all'], ['open']);", ""));
     let tab = chrome.open(&address).await;
     tab.until("witness.shadow && witness.part('launcher')").await;
     // Gone after the launcher came, before the chat did.
@@ -135,7 +150,8 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
 
     site.start_again().await;
     line.lead_to(site.port());
-    let again = "[...witness.shadow.querySelectorAll('button')].find((one) => one.textContent === 'Try again')";
+    let again =
+        "[...witness.shadow.querySelectorAll('button')].find((one) => one.textContent === 'Try again')";
     tab.click_on(again).await;
     tab.until("witness.frame('welcome') && witness.part('composer')").await;
 
@@ -143,7 +159,10 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
     site.kill().await;
     let tab = chrome.open(&host.plain("/none", "", &script)).await;
     tab.until("document.readyState === 'complete'").await;
-    assert_eq!(tab.eval("[document.querySelector('failsoft-chat'), Array.isArray(Failsoft)]").await, json!([null, true]));
+    assert_eq!(
+        tab.eval("[document.querySelector('failsoft-chat'), Array.isArray(Failsoft)]").await,
+        json!([null, true])
+    );
     tab.click("#own").await;
 }
 
@@ -159,8 +178,12 @@ async fn a_phone_is_filled_and_a_second_open_is_the_same() {
     let size = "(({ width, height }) => [width, height])(witness.part('launcher').getBoundingClientRect())";
     assert_eq!(tab.eval(size).await, json!([56, 56]));
     tab.eval("Failsoft.open()").await;
-    tab.until("witness.part('composer') && witness.frame('welcome') && !document.getAnimations().length").await;
-    let whole = "(({ x, y, width, height }) => [x, y, width, height])(witness.part('panel').getBoundingClientRect())";
+    tab.until(
+        "witness.part('composer') && witness.frame('welcome') && !witness.shadow.getAnimations().length",
+    )
+    .await;
+    let whole =
+        "(({ x, y, width, height }) => [x, y, width, height])(witness.part('panel').getBoundingClientRect())";
     assert_eq!(tab.eval(whole).await, json!([0, 0, 360, 740]));
     assert_eq!(tab.eval("witness.part('launcher') ?? null").await, Value::Null);
     tab.resize(1280, 800, false).await;
