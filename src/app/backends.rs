@@ -10,20 +10,22 @@ use tokio::sync::{Semaphore, watch};
 
 use super::chance;
 use crate::chat::{Fault, ProviderState};
+use crate::ops::status::Past;
 use crate::ops::supervisor::Supervisor;
 use crate::provider::actor::{ProviderActor, Seed};
 use crate::provider::backend::{Backend, Clock, Patience, Vitals};
 use crate::provider::breaker::Rules;
 use crate::provider::dialect::{self, Kind, Model};
 use crate::provider::http_upstream::HttpUpstream;
+use crate::provider::spending::{Spent, Terms};
 use crate::provider::transport::Transports;
 use crate::settings::{BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings};
-use crate::store::{BreakerRecord, Store};
+use crate::store::{BreakerRecord, SpentRecord, Store};
 
 /// A probe's permit is believed lost this long after the longest that an attempt may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// Starts every provider's actor; breakers begin as the store remembers them.
+/// Starts every provider's actor; breakers and the day's cost begin as the store remembers them.
 ///
 /// # Errors
 /// A provider's HTTP client cannot be made.
@@ -31,7 +33,7 @@ pub fn start(
     providers: &[ProviderSettings],
     store: &Arc<dyn Store>,
     clock: Clock,
-    remembered: &[BreakerRecord],
+    remembered: &Remembered,
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<Arc<[Arc<Backend>]>> {
     let mut transports = Transports::default();
@@ -42,15 +44,16 @@ pub fn start(
             .with_context(|| format!("no HTTP client can be made for provider {}", provider.name))?;
         let dialect = dialect::of(kind(provider.dialect), model(provider));
         let upstream = Arc::new(HttpUpstream::new(&provider.base_url, dialect.into(), transport));
-        let record = remembered.iter().find(|record| record.provider == provider.name);
-        let vitals = record.map(recalled).unwrap_or_default();
-        let vitals = Arc::new(watch::Sender::new(vitals));
+        let vitals = Arc::new(watch::Sender::new(recalled(&provider.name, remembered)));
+        let prices = provider.prices.as_ref().map(|prices| (prices.input, prices.output));
         let (place, actor) = watch::channel(None);
         let name: Arc<str> = provider.name.as_str().into();
         let seed = Seed {
             name: Arc::clone(&name),
             rules: rules(&provider.breaker, provider.health.recovery_probe, provider.timeouts.attempt),
             probe_limit: provider.timeouts.first_token_after(0),
+            health: provider.health.clone(),
+            terms: Terms { prices, daily_budget_usd: provider.daily_budget_usd },
             upstream: upstream.clone(),
             places: Arc::new(Semaphore::new(provider.max_concurrent)),
             max_concurrent: provider.max_concurrent,
@@ -69,9 +72,10 @@ pub fn start(
             dialect: provider.dialect.name(),
             context_tokens: tokens(provider),
             patience: patience(provider),
-            same_provider: provider.retry.same_provider,
+            retry: provider.retry.clone(),
             prefill: AtomicBool::new(provider.prefill != Prefill::Off),
-            prices: provider.prices.as_ref().map(|prices| (prices.input, prices.output)),
+            weight: provider.weight,
+            prices,
             upstream,
             actor,
             vitals: vitals.subscribe(),
@@ -80,15 +84,32 @@ pub fn start(
     Ok(all.into())
 }
 
+/// What the store remembers of the providers.
+#[derive(Default)]
+pub struct Remembered {
+    /// The breakers that were not closed.
+    pub breakers: Vec<BreakerRecord>,
+    /// What their days cost.
+    pub spent: Vec<SpentRecord>,
+    /// When the service was not well.
+    pub past: Past,
+}
+
 /// What the store remembers, as the vitals that an actor begins with.
-fn recalled(record: &BreakerRecord) -> Vitals {
+fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
+    let spent = remembered.spent.iter().find(|record| record.provider == provider);
+    let spent = spent.map(|record| Spent { day: record.day, usd: record.usd, estimated: record.estimated });
+    let vitals = Vitals { spent: spent.unwrap_or_default(), ..Vitals::default() };
+    let Some(record) = remembered.breakers.iter().find(|record| record.provider == provider) else {
+        return vitals;
+    };
     let fault = Fault::ALL.into_iter().find(|fault| fault.reason() == record.reason);
     Vitals {
         state: if record.blocked { ProviderState::Blocked } else { ProviderState::Open },
         retry_at: Some(record.until),
         reason: fault,
         strikes: record.strikes,
-        ..Vitals::default()
+        ..vitals
     }
 }
 
@@ -144,5 +165,40 @@ fn rules(breaker: &BreakerSettings, recovery_probe: bool, attempt: Duration) -> 
         probes: breaker.probes,
         recovery_probe,
         probe_lease: attempt + LEASE_MARGIN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::At;
+
+    #[test]
+    fn each_provider_begins_as_it_is_remembered() {
+        let breaker = |provider: &str, blocked| BreakerRecord {
+            provider: provider.into(),
+            blocked,
+            strikes: 2,
+            until: At(9),
+            reason: "timeout".into(),
+        };
+        let spent =
+            |provider: &str| SpentRecord { provider: provider.into(), day: 7, usd: 1.5, estimated: true };
+        let remembered = Remembered {
+            breakers: vec![breaker("a", false), breaker("b", true)],
+            spent: vec![spent("b"), spent("c")],
+            past: Past::default(),
+        };
+        let cost = Spent { day: 7, usd: 1.5, estimated: true };
+        for (name, state, spent) in [
+            ("a", ProviderState::Open, Spent::default()),
+            ("b", ProviderState::Blocked, cost),
+            ("c", ProviderState::Closed, cost),
+            ("d", ProviderState::Closed, Spent::default()),
+        ] {
+            let vitals = recalled(name, &remembered);
+            assert_eq!((vitals.state, vitals.spent), (state, spent), "{name}");
+        }
+        assert_eq!(recalled("a", &remembered).reason, Some(Fault::Timeout));
     }
 }

@@ -18,12 +18,11 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload};
-use crate::ops::status::StatusBoard;
+use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
-use crate::router::backoff::Backoff;
 use crate::session::identity::Identity;
 use crate::session::limits::Rates;
 use crate::session::lobby::{House, Lobby};
@@ -35,7 +34,9 @@ use crate::turn::desk::{Counts, Desk, Manners, Phase};
 use crate::turn::rooms::Rooms;
 use crate::web::{self, Connections, Parts, State};
 
-/// How long reading what the store remembers of the breakers may hold the start up.
+use backends::Remembered;
+
+/// How long reading what the store remembers of the providers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Connections that wait to be accepted: many come at once when a service is back. The kernel has a bound of its own.
@@ -88,8 +89,15 @@ impl App {
         let steady = supervisor.steady();
         actix::spawn(supervisor.run());
 
-        let board = StatusBoard::new(Arc::clone(&backends), clock, chance::random);
-        let status = board.watch();
+        let means = Means {
+            backends: Arc::clone(&backends),
+            strategy: settings.routing.strategy,
+            store: Arc::clone(&opened.store),
+            clock,
+            random: chance::random,
+        };
+        let board = StatusBoard::new(means, remembered.past);
+        let (status, reports) = (board.watch(), board.reports());
         actix::spawn(board.run());
 
         let (phase, phases) = watch::channel(Phase::Open);
@@ -128,6 +136,7 @@ impl App {
             steady,
             problems: opened.problems,
             replies: published.problems(),
+            reports,
         };
         let state = State::new(parts);
         let connections = state.connections();
@@ -256,12 +265,16 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
     }
 }
 
-async fn remembered(store: &dyn Store) -> Vec<store::BreakerRecord> {
-    match tokio::time::timeout(REMEMBER_LIMIT, store.breakers()).await {
-        Ok(Ok(records)) => records,
+async fn remembered(store: &dyn Store) -> Remembered {
+    let read =
+        async { futures_util::try_join!(store.breakers(), store.spent(), store.incidents(), store.life()) };
+    match tokio::time::timeout(REMEMBER_LIMIT, read).await {
+        Ok(Ok((breakers, spent, incidents, life))) => {
+            Remembered { breakers, spent, past: Past { incidents, life } }
+        }
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("the breakers' last states were not read");
-            Vec::new()
+            tracing::warn!("the breakers' last states, the day's costs and the incidents were not read");
+            Remembered::default()
         }
     }
 }
@@ -272,14 +285,12 @@ fn start_router(
     clock: Clock,
     supervisor: &mut Supervisor,
 ) -> Whereabouts<RouterActor> {
-    let retry = &settings.retry;
     let seed = Seed {
         backends,
         rules: crate::router::actor::Rules {
+            strategy: settings.routing.strategy,
             max_attempts: settings.routing.max_attempts,
-            max_retry_after: retry.call.max_retry_after,
-            backoff: Backoff { base: retry.call.base, max: retry.call.max },
-            budget: retry.budget,
+            budget: settings.retry.budget,
         },
         clock,
         chance: chance::fraction,
@@ -311,6 +322,8 @@ fn manners(settings: &Settings) -> Manners {
         max_tokens: settings.chat.max_tokens,
         turn_limit: settings.timeouts.turn,
         min_chars: settings.quality.min_chars,
+        keywords: settings.quality.keywords.as_slice().into(),
+        hedge_after: settings.routing.hedge_after,
         mid_stream: settings.routing.mid_stream,
     }
 }

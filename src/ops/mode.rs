@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::chat::{At, Mode, ProviderState};
 use crate::provider::backend::Vitals;
+use crate::settings::Strategy;
 
 /// How long a worse mode must last before it is shown.
 pub const HOLD_DOWN: Duration = Duration::from_secs(2);
@@ -11,18 +12,21 @@ pub const HOLD_DOWN: Duration = Duration::from_secs(2);
 /// How long a better mode must last before it is shown.
 pub const HOLD_UP: Duration = Duration::from_secs(10);
 
-/// Whether a provider can be asked. A full one counts as one that can: it works.
-pub fn can_be_asked(vitals: &Vitals, now: At) -> bool {
-    vitals.state == ProviderState::Closed && vitals.retry_at.is_none_or(|at| at <= now)
-}
-
-/// The mode as it is at this moment: normal where the first enabled provider can be asked, an outage where none can.
-pub fn mode_of<'a>(vitals: impl IntoIterator<Item = &'a Vitals>, now: At) -> Mode {
+/// The mode as it is at this moment: an outage where no enabled provider can be asked, normal where the first one can; under another strategy
+/// than priority, which has use for all, where all can.
+pub fn mode_of<'a>(strategy: Strategy, vitals: impl IntoIterator<Item = &'a Vitals>, now: At) -> Mode {
     let enabled = vitals.into_iter().filter(|one| one.state != ProviderState::Disabled);
-    match enabled.map(|one| can_be_asked(one, now)).enumerate().find(|(_, can)| *can) {
-        Some((0, _)) => Mode::Normal,
-        Some(_) => Mode::Degraded,
-        None => Mode::Outage,
+    let can: Vec<bool> = enabled.map(|one| one.can_be_asked(now)).collect();
+    let normal = match strategy {
+        Strategy::Priority => can.first() == Some(&true),
+        Strategy::Weighted | Strategy::RoundRobin | Strategy::Fastest | Strategy::Cheapest => {
+            !can.contains(&false)
+        }
+    };
+    match can.contains(&true) {
+        false => Mode::Outage,
+        true if normal => Mode::Normal,
+        true => Mode::Degraded,
     }
 }
 
@@ -43,6 +47,11 @@ const BAD: [Mode; 2] = [Mode::Outage, Mode::Degraded];
 const GOOD: [Mode; 2] = [Mode::Normal, Mode::Degraded];
 
 impl Held {
+    /// Shows this mode to begin with: what was shown before a restart.
+    pub fn showing(shown: Mode) -> Self {
+        Self { shown, ..Self::default() }
+    }
+
     /// Takes note of the mode that is seen at `now`, and says which is to be shown: the worst that has lasted for [`HOLD_DOWN`] where that is
     /// worse than the shown, else the best that has lasted for [`HOLD_UP`].
     pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {
@@ -75,6 +84,7 @@ fn lasted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Choice as _;
 
     const NOW: At = At(1_000);
 
@@ -83,28 +93,35 @@ mod tests {
     }
 
     #[test]
-    fn the_first_enabled_provider_makes_it_normal() {
+    fn the_first_enabled_provider_makes_it_normal_or_all_of_them() {
         use ProviderState::{Blocked, Closed, Disabled, HalfOpen, Open};
-        for (states, mode) in [
-            (&[Closed, Open][..], Mode::Normal),
-            (&[Disabled, Closed], Mode::Normal),
-            (&[Open, Closed], Mode::Degraded),
-            (&[HalfOpen, Blocked, Closed], Mode::Degraded),
-            (&[Open, HalfOpen, Blocked], Mode::Outage),
-            (&[Disabled], Mode::Outage),
-            (&[], Mode::Outage),
+        for (states, by_priority, by_another) in [
+            (&[Closed, Closed][..], Mode::Normal, Mode::Normal),
+            (&[Closed, Open], Mode::Normal, Mode::Degraded),
+            (&[Disabled, Closed], Mode::Normal, Mode::Normal),
+            (&[Open, Closed], Mode::Degraded, Mode::Degraded),
+            (&[HalfOpen, Blocked, Closed], Mode::Degraded, Mode::Degraded),
+            (&[Open, HalfOpen, Blocked], Mode::Outage, Mode::Outage),
+            (&[Disabled], Mode::Outage, Mode::Outage),
+            (&[], Mode::Outage, Mode::Outage),
         ] {
             let all: Vec<_> = states.iter().copied().map(vitals).collect();
-            assert_eq!(mode_of(&all, NOW), mode, "{states:?}");
+            for strategy in Strategy::ALL {
+                let mode = if *strategy == Strategy::Priority { by_priority } else { by_another };
+                assert_eq!(mode_of(*strategy, &all, NOW), mode, "{states:?} by {strategy}");
+            }
         }
     }
 
     #[test]
-    fn a_rate_limit_being_waited_out_counts_as_not_to_be_asked() {
-        let mut limited = vitals(ProviderState::Closed);
-        limited.retry_at = Some(At(NOW.0 + 1));
-        assert_eq!(mode_of([&limited], NOW), Mode::Outage);
-        assert_eq!(mode_of([&limited], At(NOW.0 + 1)), Mode::Normal);
+    fn a_rate_limit_being_waited_out_and_a_spent_budget_count_as_not_to_be_asked() {
+        let later = Some(At(NOW.0 + 1));
+        let limited = Vitals { retry_at: later, ..vitals(ProviderState::Closed) };
+        let spent = Vitals { budget_until: later, ..vitals(ProviderState::Closed) };
+        for one in [limited, spent] {
+            assert_eq!(mode_of(Strategy::Priority, [&one], NOW), Mode::Outage);
+            assert_eq!(mode_of(Strategy::Priority, [&one], At(NOW.0 + 1)), Mode::Normal);
+        }
     }
 
     #[test]

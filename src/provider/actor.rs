@@ -1,23 +1,27 @@
-//! The ProviderActor: owns one backend's breaker and places, admits calls, hears how they ended, tries it again by itself.
+//! The ProviderActor: owns one backend's breaker, places and day's cost, admits calls, hears how they ended, tries it again by itself.
+
+mod ledger;
+mod probing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorFutureExt as _, AsyncContext, Context, Handler, Message, MessageResult, SpawnHandle,
-    WrapFuture as _,
-};
-use futures_util::StreamExt as _;
+use actix::{Actor, AsyncContext as _, Context, Handler, Message, MessageResult, SpawnHandle};
 use tokio::sync::{Semaphore, watch};
 
 use super::backend::{Clock, Vitals, Whereabouts};
 use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
 use super::latency::Latencies;
-use super::permit::Permit;
-use super::upstream::{Step, Upstream};
-use crate::chat::{Ask, Fault, Message as Said, ProviderState, Role};
-use crate::store::{BreakerRecord, Store};
+use super::permit::{Notes, Permit};
+use super::spending::Terms;
+use super::upstream::Upstream;
+use crate::chat::{At, Fault, ProviderState};
+use crate::settings::HealthSettings;
+use crate::store::Store;
 use crate::supervised::{Crash, Guard};
+
+/// How often it looks for what passed with time alone.
+const TIDY: Duration = Duration::from_secs(60);
 
 /// What a ProviderActor is made of, and made of again after a panic.
 #[derive(Clone)]
@@ -28,6 +32,10 @@ pub struct Seed {
     pub rules: Rules,
     /// How long its recovery probe may take.
     pub probe_limit: Duration,
+    /// How its health is looked into.
+    pub health: HealthSettings,
+    /// Its prices and its budget.
+    pub terms: Terms,
     /// How to ask it.
     pub upstream: Arc<dyn Upstream>,
     /// Its places: `max_concurrent` of them. They live here, so that a panic loses none.
@@ -80,6 +88,13 @@ pub struct Observe {
     pub(super) first_token: Duration,
 }
 
+/// An attempt was given up for a faster one before anything had come.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Overtaken {
+    pub(super) waited: Duration,
+}
+
 /// The last verdict on an attempt.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -87,12 +102,18 @@ pub struct Settle {
     pub(super) ticket: Ticket,
     pub(super) verdict: Verdict,
     pub(super) took: Duration,
+    pub(super) notes: Notes,
 }
 
 /// Closes the breaker and forgets what it counted: an operator's order, or a mended demo provider.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Reset;
+
+/// Switches the provider on or off: off, it is neither asked nor probed, and what is under way goes on.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Enable(pub bool);
 
 impl ProviderActor {
     /// A new actor. Its breaker begins as last published: open or half-open where it was not closed, never fresh; and what it was asked to
@@ -110,13 +131,14 @@ impl ProviderActor {
                 Breaker::restored(rules, now, saved)
             }
         };
+        let disabled = vitals.state == ProviderState::Disabled;
         Self {
             seed,
             breaker,
             vitals,
             first_tokens: Latencies::default(),
             totals: Latencies::default(),
-            disabled: false,
+            disabled,
             timer: None,
             _guard: guard,
         }
@@ -133,6 +155,9 @@ impl ProviderActor {
         if view.state != ProviderState::Closed {
             self.vitals.reason = view.fault;
         }
+        self.vitals.budget_until = self.spent_until();
+        self.vitals.first_token = self.first_tokens.recent(now);
+        self.vitals.total = self.totals.recent(now);
         self.vitals.in_flight = self.seed.max_concurrent.saturating_sub(self.seed.places.available_permits());
         self.seed.vitals.send_replace(self.vitals.clone());
         if let Some(transition) = transition {
@@ -144,77 +169,10 @@ impl ProviderActor {
         self.arm(ctx);
     }
 
-    /// Writes the breaker's state, beside everything else: a store that fails costs the memory of it, nothing more.
-    fn keep(&self) {
-        let state = self.vitals.state;
-        let record = (state != ProviderState::Closed).then(|| BreakerRecord {
-            provider: self.seed.name.to_string(),
-            blocked: state == ProviderState::Blocked,
-            strikes: self.vitals.strikes,
-            until: self.vitals.retry_at.unwrap_or_else(|| self.seed.clock.wall()),
-            reason: self.vitals.reason.map_or("", Fault::reason).to_owned(),
-        });
-        let (store, name) = (Arc::clone(&self.seed.store), Arc::clone(&self.seed.name));
-        actix::spawn(async move {
-            if let Err(error) = store.write_breaker(name.to_string(), record).await {
-                tracing::warn!(provider = %name, %error, "breaker state not kept");
-            }
-        });
+    /// When the budget is whole again, where it is spent.
+    fn spent_until(&self) -> Option<At> {
+        self.vitals.spent.until(self.seed.terms.daily_budget_usd, self.seed.clock.wall())
     }
-
-    /// Sets the timer of the next recovery probe, where one is due.
-    fn arm(&mut self, ctx: &mut Context<Self>) {
-        if let Some(timer) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let now = self.seed.clock.now();
-        if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled) {
-            self.timer = Some(ctx.run_later(due.saturating_sub(now), Self::probe));
-        }
-    }
-
-    fn probe(&mut self, ctx: &mut Context<Self>) {
-        self.timer = None;
-        let now = self.seed.clock.now();
-        let half_open = self.breaker.tick(now);
-        let admitted = self.breaker.admit(now, Who::Probe);
-        // Published either way: where a visitor is to be the probe, the breaker is half-open until one comes.
-        self.after(half_open, ctx);
-        let Ok(ticket) = admitted else { return };
-        let trial = completion(Arc::clone(&self.seed.upstream), self.seed.probe_limit);
-        let settled = trial.into_actor(self).map(move |verdict, this: &mut Self, ctx| {
-            let transition =
-                this.breaker.settle(ticket, verdict, this.seed.clock.now(), (this.seed.chance)());
-            this.after(transition, ctx);
-        });
-        ctx.spawn(settled);
-    }
-}
-
-/// A one-token completion: the only thing but a visitor's turn that proves a provider answers.
-async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict {
-    let question = Said { role: Role::User, text: "ping".into() };
-    let ask = Ask {
-        system: "".into(),
-        messages: Arc::new([question]),
-        max_tokens: 1,
-        goes_on: false,
-        temperature: None,
-        stop: Arc::default(),
-    };
-    let failed = |fault, retry_after| Verdict::Failed { fault, started: false, retry_after };
-    let answered = async {
-        let mut steps = upstream.ask(&ask);
-        while let Some(step) = steps.next().await {
-            match step {
-                Ok(Step::Usage(_)) => {}
-                Ok(Step::Text(_) | Step::Thinking | Step::End(_)) => return Verdict::Whole,
-                Err(failure) => return failed(failure.fault, failure.retry_after),
-            }
-        }
-        failed(Fault::Truncated, None)
-    };
-    tokio::time::timeout(limit, answered).await.unwrap_or_else(|_| failed(Fault::Timeout, None))
 }
 
 impl Actor for ProviderActor {
@@ -224,6 +182,9 @@ impl Actor for ProviderActor {
         // Every message that reaches it is bounded by the running turns; Admit is waited for with a limit.
         ctx.set_mailbox_capacity(1024);
         self.after(None, ctx);
+        self.arm_check(ctx);
+        // What passes with time alone is published too: old latencies, the day's end.
+        ctx.run_interval(TIDY, |this, ctx| this.after(None, ctx));
     }
 }
 
@@ -233,6 +194,11 @@ impl Handler<Admit> for ProviderActor {
     fn handle(&mut self, _: Admit, ctx: &mut Self::Context) -> Self::Result {
         if self.disabled {
             return MessageResult(Err(Refusal { busy: false, retry_at: None }));
+        }
+        if let Some(until) = self.spent_until() {
+            let clock = self.seed.clock;
+            let retry_at = Some(clock.now().saturating_add(until.since(clock.wall())));
+            return MessageResult(Err(Refusal { busy: false, retry_at }));
         }
         let Ok(place) = Arc::clone(&self.seed.places).try_acquire_owned() else {
             return MessageResult(Err(Refusal { busy: true, retry_at: None }));
@@ -252,23 +218,39 @@ impl Handler<Observe> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, Observe { ticket, first_token }: Observe, ctx: &mut Self::Context) {
-        self.vitals.first_token = self.first_tokens.record(first_token);
-        let transition =
-            self.breaker.first_token(ticket, first_token, self.seed.clock.now(), (self.seed.chance)());
-        if transition.is_some() {
-            self.after(transition, ctx);
-        }
+        let now = self.seed.clock.now();
+        self.first_tokens.record(first_token, now);
+        let transition = self.breaker.first_token(ticket, first_token, now, (self.seed.chance)());
+        // Published at once: others may choose by it while this answer goes on.
+        self.after(transition, ctx);
+    }
+}
+
+impl Handler<Overtaken> for ProviderActor {
+    type Result = ();
+
+    fn handle(&mut self, Overtaken { waited }: Overtaken, ctx: &mut Self::Context) {
+        // It would have taken longer still; but without it one that hangs for ever would be known as fast by its better days. The breaker does
+        // not hear of it.
+        self.first_tokens.record(waited, self.seed.clock.now());
+        self.after(None, ctx);
     }
 }
 
 impl Handler<Settle> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, Settle { ticket, verdict, took }: Settle, ctx: &mut Self::Context) {
+    fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) {
+        let Settle { ticket, verdict, took, notes } = settle;
+        let now = self.seed.clock.now();
         match verdict {
             Verdict::Whole => {
                 self.vitals.successes += 1;
-                self.vitals.total = self.totals.record(took);
+                self.totals.record(took, now);
+                // A whole answer says more than any check.
+                if let Some(check) = &mut self.vitals.check {
+                    check.failed = None;
+                }
             }
             Verdict::Failed { fault, started, .. } => {
                 self.vitals.failures += 1;
@@ -277,8 +259,16 @@ impl Handler<Settle> for ProviderActor {
             }
             Verdict::Abandoned => {}
         }
-        self.vitals.checked_at = Some(self.seed.clock.wall());
-        let transition = self.breaker.settle(ticket, verdict, self.seed.clock.now(), (self.seed.chance)());
+        if verdict != Verdict::Abandoned {
+            self.vitals.checked_at = Some(self.seed.clock.wall());
+        }
+        if let Some(usage) = notes.usage {
+            self.spend(usage);
+        }
+        if let Some(score) = notes.quality {
+            self.score(score);
+        }
+        let transition = self.breaker.settle(ticket, verdict, now, (self.seed.chance)());
         self.after(transition, ctx);
     }
 }
@@ -289,7 +279,17 @@ impl Handler<Reset> for ProviderActor {
     fn handle(&mut self, _: Reset, ctx: &mut Self::Context) {
         let transition = self.breaker.reset(self.seed.clock.now());
         self.vitals.reason = None;
+        self.vitals.check = None;
         self.after(transition, ctx);
+    }
+}
+
+impl Handler<Enable> for ProviderActor {
+    type Result = ();
+
+    fn handle(&mut self, Enable(on): Enable, ctx: &mut Self::Context) {
+        self.disabled = !on;
+        self.after(None, ctx);
     }
 }
 

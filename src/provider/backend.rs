@@ -9,8 +9,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::actor::ProviderActor;
+use super::health::Check;
+use super::spending::{self, Spent, Used};
 use super::upstream::Upstream;
 use crate::chat::{At, Fault, ProviderState, Usage};
+use crate::settings::CallRetry;
 
 /// Where an actor can be reached now: none while it is being rebuilt after a panic.
 pub type Whereabouts<A> = watch::Receiver<Option<Addr<A>>>;
@@ -27,10 +30,12 @@ pub struct Backend {
     pub context_tokens: u32,
     /// How long its calls may take.
     pub patience: Patience,
-    /// Retries on it in a turn.
-    pub same_provider: u32,
+    /// How it is tried again in a turn.
+    pub retry: CallRetry,
     /// Whether it goes on from a started answer that it is given (prefill). Cleared when it refuses to.
     pub prefill: AtomicBool,
+    /// Its share of turns under the weighted strategy.
+    pub weight: u32,
     /// USD per million tokens, in and out.
     pub prices: Option<(f64, f64)>,
     /// How to ask it.
@@ -63,10 +68,7 @@ impl Patience {
 impl Backend {
     /// What these tokens cost; none where prices are not configured.
     pub fn cost(&self, usage: Usage) -> Option<f64> {
-        let (input, output) = self.prices?;
-        #[allow(clippy::cast_precision_loss, reason = "no answer has 2^53 tokens")]
-        let cost = usage.input_tokens as f64 * input + usage.output_tokens as f64 * output;
-        Some(cost / 1_000_000.0)
+        self.prices.map(|prices| spending::cost(prices, usage))
     }
 }
 
@@ -89,12 +91,53 @@ pub struct Vitals {
     pub failures: u64,
     /// Failed attempts that had shown text.
     pub restarts: u64,
-    /// How long first tokens took since the start.
+    /// How long first tokens took lately; none where it was not asked.
     pub first_token: Option<Latency>,
-    /// How long whole answers took since the start.
+    /// How long whole answers took lately.
     pub total: Option<Latency>,
-    /// When the last attempt ended.
+    /// When it was last heard of: the end of an attempt, or a check.
     pub checked_at: Option<At>,
+    /// What the last check of its health said; none before the first.
+    pub check: Option<Check>,
+    /// Checks of its health since the start.
+    pub checks: u64,
+    /// Those that failed.
+    pub checks_failed: u64,
+    /// What its day cost so far.
+    pub spent: Spent,
+    /// Its budget is spent, and it is passed over until then.
+    pub budget_until: Option<At>,
+    /// Tokens and cost since the start.
+    pub used: Used,
+    /// How good its answers look, 0 to 1: a running mean over about the last twenty; none before the first.
+    pub quality: Option<f64>,
+}
+
+impl Vitals {
+    /// Until when it is passed over although it is closed or enabled: a rate limit is waited out, or its budget is spent.
+    pub fn waits_until(&self) -> Option<At> {
+        self.retry_at.max(self.budget_until)
+    }
+
+    /// Whether it can be asked at `now`. A full one counts as one that can: it works.
+    pub fn can_be_asked(&self, now: At) -> bool {
+        self.state == ProviderState::Closed && self.waits_until().is_none_or(|at| at <= now)
+    }
+
+    /// Whether nothing speaks against its health: its breaker is closed, and no check failed that is still believed at `now`.
+    pub fn healthy(&self, now: At) -> bool {
+        self.state == ProviderState::Closed && self.check.is_none_or(|check| check.fault(now).is_none())
+    }
+
+    /// Why it is not asked, or not healthy, or what failed last, in the protocol's words.
+    pub fn why(&self, now: At) -> Option<&'static str> {
+        if self.budget_until.is_some_and(|until| until > now) {
+            return Some("budget_spent");
+        }
+        let checked = self.check.and_then(|check| check.fault(now));
+        let checked = checked.filter(|_| self.state == ProviderState::Closed);
+        checked.or(self.reason).map(Fault::reason)
+    }
 }
 
 /// Milliseconds that half, 95 % and 99 % of the calls stayed within.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eventsource_client::{BoxStream, Client as _, ClientBuilder, Error, ReconnectOptions, Response, SSE};
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use launchdarkly_sdk_transport::{HttpTransport as _, TransportError};
@@ -22,8 +23,8 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 /// came with the end mark.
 const REST: Duration = Duration::from_millis(10);
 
-/// How often one question is mapped anew: once for each parameter that servers are known to refuse.
-const MAPPINGS: u32 = 3;
+/// How often one question is mapped anew: once for each thing that servers are known to refuse.
+const MAPPINGS: u32 = 4;
 
 const JSON: &str = "application/json";
 
@@ -41,11 +42,7 @@ impl HttpUpstream {
         Self { base_url: base_url.trim_end_matches('/').into(), dialect, transport }
     }
 
-    /// Makes the free listing call. Good says that address and key are, not that the model answers.
-    ///
-    /// # Errors
-    /// As for a question.
-    pub async fn list(&self) -> Result<(), Failure> {
+    async fn listed(&self) -> Result<(), Failure> {
         let call = self.dialect.listing();
         let mut request = http::Request::get(self.url(&call)).header(ACCEPT, JSON);
         for (name, value) in &call.headers {
@@ -70,8 +67,8 @@ impl HttpUpstream {
     /// Sends a question, and again where the dialect says that its own mapping was at fault.
     async fn open(&self, ask: &Ask) -> Result<Answer, Failure> {
         let mut adapted = 0;
+        let mut call = self.dialect.request(ask);
         loop {
-            let call = self.dialect.request(ask);
             let mut events = self.post(&call)?;
             match events.next().await {
                 Some(Ok(_)) => {
@@ -83,10 +80,12 @@ impl HttpUpstream {
                     let (failure, again) = judged(&head, &text, |answer| {
                         (self.refused(answer), self.dialect.adapt(&call, answer))
                     });
-                    if adapted == MAPPINGS || !again {
+                    let next = self.dialect.request(ask);
+                    // What was learned may be of no help to this question.
+                    if adapted == MAPPINGS || !again || next == call {
                         return Err(failure);
                     }
-                    adapted += 1;
+                    (call, adapted) = (next, adapted + 1);
                 }
                 Some(Err(error)) => return Err(ended_by(&error)),
                 None => return Err(Failure::of(Fault::Empty)),
@@ -138,6 +137,11 @@ impl Upstream for HttpUpstream {
             Err(failure) => stream::once(async { Err(failure) }).boxed(),
         });
         steps.flatten_stream().fuse().boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
+        let upstream = self.clone();
+        async move { upstream.listed().await }.boxed()
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::actor::{Observe, ProviderActor, Settle};
+use super::actor::{Observe, Overtaken, ProviderActor, Settle};
 use super::backend::Whereabouts;
 use super::breaker::{Ticket, Verdict};
+use crate::chat::Usage;
 
 /// One admitted call. Holds one of the provider's places until it is dropped, whatever becomes of the actor.
 #[derive(Debug)]
@@ -16,6 +17,17 @@ pub struct Permit {
     actor: Whereabouts<ProviderActor>,
     begun: Instant,
     place: Option<OwnedSemaphorePermit>,
+    notes: Notes,
+}
+
+/// What is known of a call besides its verdict. It travels with the verdict, also where that is that the call was abandoned: what a visitor
+/// stopped is paid all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Notes {
+    /// The tokens that it used.
+    pub(super) usage: Option<Usage>,
+    /// How good its answer looks, 0 to 1.
+    pub(super) quality: Option<f64>,
 }
 
 impl Permit {
@@ -24,7 +36,8 @@ impl Permit {
         actor: Whereabouts<ProviderActor>,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self { ticket: Some(ticket), actor, begun: Instant::now(), place: Some(place) }
+        let (ticket, place) = (Some(ticket), Some(place));
+        Self { ticket, actor, begun: Instant::now(), place, notes: Notes::default() }
     }
 
     /// Tells the breaker the first of an attempt's two verdicts: how long the first token took.
@@ -32,6 +45,23 @@ impl Permit {
         if let (Some(ticket), Some(actor)) = (self.ticket, &*self.actor.borrow()) {
             actor.do_send(Observe { ticket, first_token: after });
         }
+    }
+
+    /// Nothing had come after `waited`, when the call was given up for a faster one: its latency is known to be no less. No verdict.
+    pub fn overtaken(&self, waited: Duration) {
+        if let Some(actor) = &*self.actor.borrow() {
+            actor.do_send(Overtaken { waited });
+        }
+    }
+
+    /// Notes the tokens that the call used; told when it is settled or dropped.
+    pub fn used(&mut self, usage: Usage) {
+        self.notes.usage = Some(usage);
+    }
+
+    /// Notes how good its answer looks, 0 to 1; told when it is settled or dropped.
+    pub fn scored(&mut self, score: f64) {
+        self.notes.quality = Some(score);
     }
 
     /// Tells the breaker how the attempt ended.
@@ -46,7 +76,7 @@ impl Permit {
         drop(self.place.take());
         // A rebuilt actor starts from the published state; a verdict lost in between costs one count, never a place.
         if let Some(actor) = &*self.actor.borrow() {
-            actor.do_send(Settle { ticket, verdict, took: self.begun.elapsed() });
+            actor.do_send(Settle { ticket, verdict, took: self.begun.elapsed(), notes: self.notes });
         }
     }
 }

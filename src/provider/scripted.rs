@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use tokio::time::Instant;
 
@@ -142,6 +143,7 @@ struct Line {
 pub struct Scripted {
     turns: Arc<Line>,
     probes: Arc<Line>,
+    listings: Mutex<(VecDeque<Script>, usize)>,
     obliging: AtomicBool,
 }
 
@@ -163,6 +165,16 @@ impl Scripted {
     /// Whether it goes on with what another began, where its script begins alike.
     pub fn oblige(&self, obliging: bool) {
         self.obliging.store(obliging, Ordering::SeqCst);
+    }
+
+    /// The same for listings: one goes well unless its script fails or hangs.
+    pub fn follow_when_listed(&self, scripts: impl IntoIterator<Item = Script>) {
+        lock(&self.listings).0 = scripts.into_iter().collect();
+    }
+
+    /// How many listings were made so far.
+    pub fn listings(&self) -> usize {
+        lock(&self.listings).1
     }
 
     /// The calls of turns so far.
@@ -246,5 +258,22 @@ impl Upstream for Scripted {
                 return Some((step, (script, note, connection)));
             }
         }))
+    }
+
+    fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
+        let mut listings = lock(&self.listings);
+        listings.1 += 1;
+        let script = if listings.0.len() > 1 { listings.0.pop_front() } else { listings.0.front().cloned() };
+        Box::pin(async move {
+            for act in script.unwrap_or_default() {
+                match act {
+                    Act::Fail(failure) => return Err(failure),
+                    Act::Wait(pause) => tokio::time::sleep(pause).await,
+                    Act::Hang => std::future::pending().await,
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
     }
 }

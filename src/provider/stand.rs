@@ -12,6 +12,8 @@ use super::breaker::Rules;
 use super::paused::settled;
 use super::permit::Permit;
 use super::scripted::{Script, Scripted};
+use super::spending::Terms;
+use crate::settings::{CallRetry, HealthSettings, ProbeKind};
 use crate::store::{MemoryStore, Store};
 use crate::supervised::{ChildDown, Crash, Guard};
 
@@ -26,14 +28,20 @@ pub struct Plan {
     pub patience: Patience,
     /// How long its recovery probe may take.
     pub probe_limit: Duration,
-    /// Retries on it in a turn.
-    pub same_provider: u32,
+    /// How it is tried again in a turn.
+    pub retry: CallRetry,
     /// The room of its context.
     pub context_tokens: u32,
     /// Whether it goes on from a started answer.
     pub prefill: bool,
     /// How many calls it takes at once.
     pub max_concurrent: usize,
+    /// Its share of turns.
+    pub weight: u32,
+    /// How its health is looked into.
+    pub health: HealthSettings,
+    /// What it costs, and may cost.
+    pub terms: Terms,
     /// How it begins.
     pub vitals: Vitals,
     /// What it does, call for call.
@@ -53,10 +61,13 @@ impl Plan {
                 attempt: seconds(90),
             },
             probe_limit: seconds(5),
-            same_provider: 1,
+            retry: CallRetry::default(),
             context_tokens: 0,
             prefill: false,
             max_concurrent: 64,
+            weight: 1,
+            health: HealthSettings { probe: ProbeKind::Off, ..HealthSettings::default() },
+            terms: Terms { prices: Some((1.0, 2.0)), daily_budget_usd: None },
             vitals: Vitals::default(),
             scripts: Vec::new(),
         }
@@ -95,8 +106,9 @@ impl Stand {
             dialect: "openai",
             context_tokens: plan.context_tokens,
             patience: plan.patience,
-            same_provider: plan.same_provider,
-            prices: Some((1.0, 2.0)),
+            retry: plan.retry,
+            weight: plan.weight,
+            prices: plan.terms.prices,
             prefill: plan.prefill.into(),
             upstream: upstream.clone(),
             actor: actor.clone(),
@@ -106,6 +118,8 @@ impl Stand {
             name,
             rules: plan.rules,
             probe_limit: plan.probe_limit,
+            health: plan.health,
+            terms: plan.terms,
             upstream: upstream.clone(),
             places: Arc::new(Semaphore::new(plan.max_concurrent)),
             max_concurrent: plan.max_concurrent,

@@ -1,5 +1,7 @@
 //! What the rest of the house sees of a provider's wire: a question goes in, steps come out.
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::BoxStream;
 
 use crate::chat::{Ask, Failure, Finish, Usage};
@@ -28,4 +30,12 @@ pub type Steps = BoxStream<'static, Result<Step, Failure>>;
 pub trait Upstream: Send + Sync {
     /// Asks. The stream is lazy: nothing is sent before its first poll.
     fn ask(&self, ask: &Ask) -> Steps;
+
+    /// Makes the free listing call. Good says that address and key are, not that the model answers. Nothing is sent before its first poll.
+    ///
+    /// # Errors
+    /// As for a question.
+    fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
+        ready(Ok(())).boxed()
+    }
 }

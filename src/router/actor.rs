@@ -1,5 +1,6 @@
 //! The RouterActor: who is asked next, and whether anyone is, also in mid-answer.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use super::backoff::Backoff;
 use super::budget::Budget;
 use super::plan::{self, Failed, Next};
-use super::rank::{self, Candidate, Wish};
-use crate::chat::Class;
+use super::rank::{self, Candidate, Order, Wish};
+use crate::chat::{Class, Load};
 use crate::provider::actor::{Admit, Refusal};
 use crate::provider::backend::{Backend, Clock};
 use crate::provider::permit::Permit;
+use crate::settings::Strategy;
 use crate::supervised::{Crash, Guard};
 
 /// How long an answer of another actor is waited for; then its provider counts as busy.
@@ -23,7 +25,7 @@ pub const ACTOR_LIMIT: Duration = Duration::from_millis(50);
 pub const LAST_LIMIT: Duration = Duration::from_millis(500);
 
 /// Picks who is asked next, knowing how the turn's attempts so far failed.
-#[derive(Debug, Message)]
+#[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "Route")]
 pub struct Pick {
     /// The attempts so far, in order; none for a new turn.
@@ -37,6 +39,14 @@ pub struct Pick {
     /// How many of the attempts were made before the history was halved: whom it was too long for then may be asked again. 0 where
     /// it was not.
     pub before_halving: usize,
+    /// What must fit whom it is asked of.
+    pub load: Load,
+    /// Who served the conversation last.
+    pub served_by: Option<Arc<str>>,
+    /// Attempts that were given up because another was faster: they failed nobody, and were made all the same.
+    pub given_up: u32,
+    /// This provider is being asked and says nothing yet: another one beside it, where the retry budget agrees.
+    pub hedge: Option<Arc<str>>,
 }
 
 /// Where a turn goes.
@@ -65,13 +75,11 @@ pub struct Lease {
 /// The measures of the router.
 #[derive(Clone, Debug)]
 pub struct Rules {
+    /// Who is asked first.
+    pub strategy: Strategy,
     /// Of the plan; the retries on one provider are the provider's own.
     pub max_attempts: u32,
-    /// The longest `Retry-After` that is waited for.
-    pub max_retry_after: Duration,
-    /// The waits before retries.
-    pub backoff: Backoff,
-    /// Retries a turn, over all turns.
+    /// Retries and hedges a turn, over all turns.
     pub budget: f64,
 }
 
@@ -88,73 +96,135 @@ pub struct Seed {
     pub chance: fn() -> f64,
 }
 
+/// What is to be done with a [`Pick`].
+enum Decision {
+    /// Ask these for leave, in this order.
+    Ask(Vec<Arc<Backend>>),
+    /// Wait, then ask the same one.
+    Wait(Duration),
+    /// There is nobody.
+    Nobody,
+}
+
 /// Owns the order of providers and the retry budget.
 pub struct RouterActor {
     seed: Seed,
-    candidates: Vec<Candidate>,
     budget: Budget,
+    /// Whose turn it is under `round_robin`, as a place in the backends.
+    turn_of: usize,
     _guard: Guard,
+}
+
+/// A backend as the order sees it, by its last published vitals.
+pub fn candidate(backend: &Backend) -> Candidate {
+    let vitals = backend.vitals.borrow();
+    Candidate {
+        name: Arc::clone(&backend.name),
+        context_tokens: backend.context_tokens,
+        weight: backend.weight,
+        prices: backend.prices,
+        first_token_ms: vitals.first_token.map(|latency| latency.p50),
+        asked: vitals.in_flight > 0,
+    }
 }
 
 impl RouterActor {
     /// A new actor, with a fresh retry budget.
     pub fn new(seed: Seed, guard: Guard) -> Self {
-        let candidate = |backend: &Arc<Backend>| Candidate {
-            name: Arc::clone(&backend.name),
-            context_tokens: backend.context_tokens,
-        };
-        let candidates = seed.backends.iter().map(candidate).collect();
         let budget = Budget::new(seed.rules.budget);
-        Self { seed, candidates, budget, _guard: guard }
+        Self { seed, budget, turn_of: 0, _guard: guard }
     }
 
     /// Whether the same provider is asked once more, and after what wait.
-    fn again(&mut self, wait: Option<Duration>, failed: &[Failed]) -> Option<Duration> {
+    fn again(&mut self, wait: Option<Duration>, last: &Backend, failed: &[Failed]) -> Option<Duration> {
         if !self.budget.withdraw(self.seed.clock.now()) {
             return None;
         }
-        let made = u32::try_from(failed.len()).unwrap_or(u32::MAX).saturating_sub(1);
-        Some(wait.unwrap_or_else(|| self.seed.rules.backoff.wait(made, (self.seed.chance)())))
+        let here = failed.iter().filter(|one| one.provider == last.name).count();
+        let retry = u32::try_from(here).unwrap_or(u32::MAX).saturating_sub(1);
+        let backoff = Backoff { base: last.retry.base, max: last.retry.max };
+        Some(wait.unwrap_or_else(|| backoff.wait(retry, (self.seed.chance)())))
     }
 
     /// Those to ask, best first, or the wait before the same one is asked again.
-    fn decide(&mut self, pick: &Pick) -> Result<Vec<Arc<Backend>>, Route> {
+    fn decide(&mut self, pick: &Pick) -> Decision {
         let backend = |name: &Arc<str>| self.seed.backends.iter().find(|one| one.name == *name).cloned();
         let last = pick.failed.last().and_then(|one| backend(&one.provider));
-        let (before, since) =
-            pick.failed.split_at_checked(pick.before_halving).unwrap_or((&pick.failed, &[]));
-        let forgiven = |one: &&Failed| one.failure.fault.class() == Class::MoreRoom;
-        let tried = before.iter().filter(|one| !forgiven(one)).chain(since);
-        let tried: Vec<_> = tried.map(|one| Arc::clone(&one.provider)).collect();
+        let (tried, more_room_than) = ruled_out(pick);
         let wish = Wish {
             first: pick.first.clone(),
             only_first: pick.only_first,
-            more_room_than: plan::outgrown(since),
+            more_room_than,
+            load: pick.load,
+            served_by: pick.served_by.clone(),
         };
-        let others = self.ordered(&wish, &tried);
+        let others = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
         if pick.waited {
             // The others stand behind it: its breaker may have opened during the wait.
-            return Ok(last.into_iter().chain(others).collect());
+            return Decision::Ask(last.into_iter().chain(others).collect());
+        }
+        if pick.failed.is_empty() && pick.first.is_none() {
+            self.pass_on(&others);
         }
         let rules = plan::Rules {
-            max_attempts: self.seed.rules.max_attempts,
-            same_provider: last.map_or(0, |backend| backend.same_provider),
-            max_retry_after: self.seed.rules.max_retry_after,
+            max_attempts: self.seed.rules.max_attempts.saturating_sub(pick.given_up),
+            same_provider: last.as_ref().map_or(0, |last| last.retry.same_provider),
+            max_retry_after: last.as_ref().map_or(Duration::ZERO, |last| last.retry.max_retry_after),
         };
         match plan::next(&pick.failed, others.len(), rules) {
-            Next::Nobody => Err(Route::Nobody { retry_after: None }),
-            Next::Other => Ok(others),
-            Next::Again(wait) => match self.again(wait, &pick.failed) {
-                Some(wait) => Err(Route::Wait(wait)),
-                None => Ok(others),
+            Next::Nobody => Decision::Nobody,
+            Next::Other => Decision::Ask(others),
+            Next::Again(wait) => match last.and_then(|last| self.again(wait, &last, &pick.failed)) {
+                Some(wait) => Decision::Wait(wait),
+                None => Decision::Ask(others),
             },
         }
     }
 
-    fn ordered(&self, wish: &Wish, tried: &[Arc<str>]) -> Vec<Arc<Backend>> {
-        let order = rank::order(&self.candidates, wish, tried);
+    /// Those to ask beside the one that is silent; nobody where no attempt is left, or the retry budget is spent.
+    fn beside(&mut self, silent: &Arc<str>, pick: &Pick) -> Vec<Arc<Backend>> {
+        let made = pick.failed.len() + pick.given_up as usize + 1;
+        if pick.only_first || made >= self.seed.rules.max_attempts as usize {
+            return Vec::new();
+        }
+        let (mut tried, more_room_than) = ruled_out(pick);
+        tried.push(Arc::clone(silent));
+        let wish = Wish { more_room_than, load: pick.load, ..Wish::default() };
+        let order = self.ordered(&wish, &tried, Some(silent));
+        if order.is_empty() || !self.budget.withdraw(self.seed.clock.now()) {
+            return Vec::new();
+        }
+        order
+    }
+
+    /// The backends in the strategy's order. `after` is whom the turn asked last.
+    fn ordered(&self, wish: &Wish, tried: &[Arc<str>], after: Option<&Arc<str>>) -> Vec<Arc<Backend>> {
+        let candidates: Vec<_> = self.seed.backends.iter().map(|one| candidate(one)).collect();
+        let after = after.and_then(|name| candidates.iter().position(|one| one.name == *name));
+        let by = Order {
+            strategy: self.seed.rules.strategy,
+            chance: (self.seed.chance)(),
+            turn_of: after.map_or(self.turn_of, |place| place + 1),
+        };
+        let order = rank::order(&candidates, by, wish, tried);
         order.into_iter().filter_map(|place| self.seed.backends.get(place).cloned()).collect()
     }
+
+    /// The next turn is the next one's: after the first that can be asked, so that who comes behind one that is down gets no double share.
+    fn pass_on(&mut self, order: &[Arc<Backend>]) {
+        let now = self.seed.clock.wall();
+        let asked = order.iter().find(|one| one.vitals.borrow().can_be_asked(now)).or(order.first());
+        let place = asked.and_then(|asked| self.seed.backends.iter().position(|one| Arc::ptr_eq(one, asked)));
+        self.turn_of = place.map_or(self.turn_of, |place| place + 1);
+    }
+}
+
+/// Whom the turn has asked already and may not ask again, and whose room was not enough.
+fn ruled_out(pick: &Pick) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+    let (before, since) = pick.failed.split_at_checked(pick.before_halving).unwrap_or((&pick.failed, &[]));
+    let forgiven = |one: &&Failed| one.failure.fault.class() == Class::MoreRoom;
+    let tried = before.iter().filter(|one| !forgiven(one)).chain(since);
+    (tried.map(|one| Arc::clone(&one.provider)).collect(), plan::outgrown(since))
 }
 
 /// Asks for leave, one provider after the other; those who did not answer in time once more, where nobody else gave it.
@@ -214,13 +284,19 @@ impl Handler<Pick> for RouterActor {
     type Result = ResponseFuture<Route>;
 
     fn handle(&mut self, pick: Pick, _: &mut Self::Context) -> Self::Result {
-        if pick.failed.is_empty() {
+        let failed = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX);
+        let attempt = failed.saturating_add(pick.given_up).saturating_add(1);
+        if let Some(silent) = &pick.hedge {
+            let beside = self.beside(silent, &pick);
+            return Box::pin(admit(beside, attempt.saturating_add(1), self.seed.clock));
+        }
+        if attempt == 1 {
             self.budget.deposit(self.seed.clock.now());
         }
-        let attempt = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX).saturating_add(1);
         match self.decide(&pick) {
-            Ok(backends) => Box::pin(admit(backends, attempt, self.seed.clock)),
-            Err(route) => Box::pin(std::future::ready(route)),
+            Decision::Ask(backends) => Box::pin(admit(backends, attempt, self.seed.clock)),
+            Decision::Wait(wait) => Box::pin(ready(Route::Wait(wait))),
+            Decision::Nobody => Box::pin(ready(Route::Nobody { retry_after: None })),
         }
     }
 }

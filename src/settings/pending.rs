@@ -5,19 +5,10 @@ use super::reader::Written;
 
 /// Those keys: `[]` stands for any index, `.*` for all of a table. This is the one place to shorten.
 const NOT_BUILT: &[&str] = &[
-    "server.admin_token",
     "chat.retention",
-    "providers[].daily_budget_usd",
-    "providers[].health.interval",
-    "providers[].health.probe",
-    "routing.strategy",
-    "routing.hedge_after",
-    "health.interval",
-    "health.probe",
     "cache.*",
     "degradation.knowledge",
     "degradation.outbox",
-    "quality.keywords",
     "alerts.*",
     "drills[]",
     "telemetry.otlp_endpoint",

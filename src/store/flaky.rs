@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{BreakerRecord, ConversationRecord, MemoryStore, Store, StoreError};
-use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
+use super::{BreakerRecord, ConversationRecord, MemoryStore, SpentRecord, Store, StoreError};
+use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 /// What is wrong with the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,6 +146,30 @@ impl Store for Flaky {
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(|inner| inner.write_breaker(provider, record))
+    }
+
+    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>> {
+        self.call(|inner| inner.spent())
+    }
+
+    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_spent(record))
+    }
+
+    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
+        self.call(|inner| inner.incidents())
+    }
+
+    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_incident(incident))
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
+        self.call(|inner| inner.life())
+    }
+
+    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_life(life))
     }
 
     fn problem(&self) -> Option<&'static str> {

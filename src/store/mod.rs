@@ -1,4 +1,4 @@
-//! What outlives the process: conversations, turns with their drafts, the breakers' state. One trait, one contract suite, several stores.
+//! What outlives the process: conversations, turns with their drafts, the breakers' state, incidents. One trait, one contract suite, several stores.
 
 mod memory;
 mod open;
@@ -13,7 +13,7 @@ pub mod flaky;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord};
+use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub use self::memory::MemoryStore;
 pub use self::open::{Opened, open};
@@ -57,12 +57,28 @@ pub struct BreakerRecord {
     pub reason: String,
 }
 
+/// What a provider's day cost so far, as it is kept over a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpentRecord {
+    /// The provider.
+    pub provider: String,
+    /// The day of UTC, counted from 1970.
+    pub day: u64,
+    /// USD.
+    pub usd: f64,
+    /// Whether some of it is an estimate.
+    pub estimated: bool,
+}
+
+/// The most incidents that are kept; the oldest goes first.
+pub const INCIDENTS: usize = 500;
+
 /// Where things are kept. Every call returns within the store's own limit (5 s at most); a failure costs durability, never an answer.
 ///
 /// A change is on its way when the call returns, polled or not: dropping the future gives up waiting, nothing else. A change that fails may
 /// still be made up later, never partly. A read sees every change that was acknowledged before it.
 ///
-/// A turn, a message or a breaker that does not read (of a later version, damaged) is passed over as if it were not there.
+/// A turn, a message, a breaker or a day's cost that does not read (of a later version, damaged) is passed over as if it were not there.
 pub trait Store: Send + Sync {
     /// The conversation's record, if it was ever written.
     ///
@@ -128,6 +144,24 @@ pub trait Store: Send + Sync {
         provider: String,
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What providers cost on the last day that was written, one record each.
+    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>>;
+
+    /// Writes what a provider's day cost so far, in the place of what was written before, of whatever day.
+    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The incidents, oldest first: the last [`INCIDENTS`] of them.
+    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>>;
+
+    /// Writes an incident, new or known by when it began and its id.
+    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// When the service was seen to run, as last written.
+    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>>;
+
+    /// Writes when the service was seen to run.
+    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Whether what it acknowledges outlives the process.
     fn lasting(&self) -> bool {

@@ -1,16 +1,17 @@
 //! One attempt: a provider's steps against the limits of time, into the log, until it is known how it ended.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
+use super::call::Call;
 use super::log::{Cancel, LogWriter};
-use crate::chat::{Ask, Failure, Fault, Finish, Usage};
-use crate::provider::upstream::{Step, Steps, Upstream};
+use super::quality;
+use crate::chat::{Failure, Fault, Finish, Usage};
+use crate::provider::upstream::{Step, Steps};
 
 /// How long an attempt may take, and what counts as an answer.
 #[derive(Clone, Copy, Debug)]
@@ -43,18 +44,23 @@ pub enum Ended {
 pub struct Report {
     /// How it ended.
     pub ended: Ended,
-    /// Whether it had said any text.
-    pub started: bool,
+    /// All text that it said.
+    pub said: String,
     /// How long its first token took, thinking included; none where none came.
     pub first_token: Option<Duration>,
     /// How long after its beginning its first text was shown; none where none was, as there was too little of it.
     pub first_shown: Option<Duration>,
     /// Tokens, where the provider told.
     pub usage: Option<Usage>,
-    /// Characters of text that it said.
-    pub chars: usize,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Report {
+    /// Whether it had said any text.
+    pub fn started(&self) -> bool {
+        !self.said.is_empty()
+    }
 }
 
 /// Steps that are ready together are joined into one frame, up to this many bytes.
@@ -63,12 +69,11 @@ const JOINED_BYTES: usize = 16 * 1024;
 /// What is shown where a provider's filter refuses without a word.
 pub(super) const REFUSAL: &str = "The provider's content filter refused to answer this message.";
 
-/// Makes one attempt and writes its text to the log. `first_token` hears, once, how long the first token took.
+/// Reads a call to its end and writes its text to the log. `first_token` hears, once, how long the first token took.
 ///
-/// Returning, or being dropped, closes the provider's connection. A panic of what reads the provider is a failure of the attempt.
+/// Returning, or being dropped, closes the provider's connection.
 pub async fn drive(
-    upstream: &dyn Upstream,
-    ask: &Ask,
+    call: Call,
     limits: Limits,
     writer: &mut LogWriter,
     cancelled: impl Future<Output = Cancel>,
@@ -76,27 +81,22 @@ pub async fn drive(
 ) -> Report {
     let mut attempt = Attempt {
         limits,
-        begun: Instant::now(),
+        begun: call.begun,
         last_token: None,
         tell: Some(first_token),
         first_token: None,
         first_shown: None,
         held: Some(String::new()),
-        chars: 0,
+        said: String::new(),
         usage: None,
     };
-    let run = async { attempt.run(upstream.ask(ask), writer, cancelled).await };
-    let ended = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("reading a provider panicked");
-        Ended::Failed(Failure::of(Fault::Malformed))
-    });
+    let ended = attempt.run(call.steps(), writer, cancelled).await;
     Report {
-        started: attempt.chars > 0,
         first_token: attempt.first_token,
         first_shown: attempt.first_shown,
         usage: attempt.usage,
-        chars: attempt.chars,
         took: attempt.begun.elapsed(),
+        said: attempt.said,
         ended,
     }
 }
@@ -110,7 +110,7 @@ struct Attempt<F> {
     first_shown: Option<Duration>,
     /// The beginning of the text, until there is enough of it to be an answer.
     held: Option<String>,
-    chars: usize,
+    said: String,
     usage: Option<Usage>,
 }
 
@@ -194,7 +194,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             return true;
         }
         self.token();
-        self.chars += text.chars().count();
+        self.said.push_str(text);
         let Some(held) = &mut self.held else {
             return writer.text(text);
         };
@@ -235,11 +235,14 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 
     fn end(&mut self, finish: Finish, writer: &mut LogWriter) -> Ended {
+        let held = self.held.take();
+        let refusal = finish == Finish::ContentFilter;
+        if !refusal && (held.is_some() || quality::is_one_token_to_the_limit(&self.said, finish)) {
+            let nothing = self.said.trim().is_empty();
+            return Ended::Failed(Failure::of(if nothing { Fault::Empty } else { Fault::Poor }));
+        }
         let mut fits = true;
-        if let Some(held) = self.held.take() {
-            if finish != Finish::ContentFilter {
-                return Ended::Failed(Failure::of(Fault::Empty));
-            }
+        if let Some(held) = held {
             if self.limits.goes_on && held.trim().is_empty() {
                 // The answer ends where it was refused; words of ours are no part of it.
                 return Ended::Whole(finish);

@@ -49,6 +49,10 @@ pub struct Manners {
     pub turn_limit: Duration,
     /// Fewer characters are no answer.
     pub min_chars: usize,
+    /// Words that are expected in good answers; for their score alone.
+    pub keywords: Arc<[String]>,
+    /// When a second provider is started where nothing has come by then; zero: never.
+    pub hedge_after: Duration,
     /// What to do when a provider fails in mid-answer.
     pub mid_stream: MidStream,
 }

@@ -66,11 +66,12 @@ impl Keeping {
         }
     }
 
-    /// What the model is asked: the question with its history. A store that does not answer in time costs the history, not the answer.
-    pub async fn ask(&self, desk: &Desk, log: &TurnLog) -> Ask {
+    /// What the model is asked, the question with its history, and who served the conversation last. A store that does not answer in time costs
+    /// the history, not the answer.
+    pub async fn ask(&self, desk: &Desk, log: &TurnLog) -> (Ask, Option<Arc<str>>) {
         let room = match self {
             Keeping::In(room) => room,
-            Keeping::Nowhere(ask) => return ask.clone(),
+            Keeping::Nowhere(ask) => return (ask.clone(), None),
         };
         let record = log.record();
         let manners = &desk.manners;
@@ -90,7 +91,8 @@ impl Keeping {
             max_tokens: manners.max_tokens,
             retry_of: record.retry_of,
         };
-        prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape)
+        let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
+        (ask, prompt::served_by(&history))
     }
 }
 

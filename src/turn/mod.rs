@@ -2,11 +2,14 @@
 
 pub mod anchor;
 pub mod attempt;
+pub mod call;
 pub mod desk;
+pub mod hedge;
 pub mod keep;
 pub mod log;
 pub mod progress;
 pub mod prompt;
+pub mod quality;
 pub mod rooms;
 pub mod run;
 pub mod seam;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt::Report;
+use super::attempt::{Ended, Report};
 use super::log::Cancel;
 use crate::chat::{Ask, Finish, Outcome, Source, Tried, TurnRecord, TurnState, Usage};
 use crate::router::actor::Lease;
@@ -45,8 +45,8 @@ impl Progress {
         Self { begun: Instant::now(), tried: Vec::new(), usage: None, cost: None, first_text: None }
     }
 
-    /// One more attempt ended.
-    pub fn attempted(&mut self, lease: &Lease, report: &Report, outcome: Outcome, ask: &Ask) {
+    /// One more attempt ended. What it used is noted with its permit too, for the provider's own account.
+    pub fn attempted(&mut self, lease: &mut Lease, report: &Report, outcome: Outcome, ask: &Ask) {
         self.tried.push(Tried {
             attempt: lease.attempt,
             provider: Arc::clone(&lease.backend.name),
@@ -54,9 +54,8 @@ impl Progress {
             outcome,
             ms: millis(report.took),
         });
-        let Some(used) = report.usage.or_else(|| report.started.then(|| estimate(ask, report.chars))) else {
-            return;
-        };
+        let Some(used) = used(report, ask) else { return };
+        lease.permit.used(used);
         let sum = self.usage.get_or_insert_default();
         sum.input_tokens += used.input_tokens;
         sum.output_tokens += used.output_tokens;
@@ -85,10 +84,26 @@ impl Progress {
         record.degraded = source.degraded();
         record.finish = Some(finish);
         record.tried = self.tried;
+        // One that was given up for a faster one may have a later number, or end sooner.
+        record.tried.sort_by_key(|one| one.attempt);
+        record.attempts = record.attempts.max(u32::try_from(record.tried.len()).unwrap_or(u32::MAX));
         record.usage = self.usage;
         record.cost_usd = self.cost;
         record.first_token_ms = self.first_text.map(millis);
         record.total_ms = millis(self.begun.elapsed());
+    }
+}
+
+/// The tokens of an attempt: what the provider told, or an estimate of what it said. Who was cut off may not have told all of it.
+fn used(report: &Report, ask: &Ask) -> Option<Usage> {
+    let said = report.started().then(|| estimate(ask, report.said.chars().count()));
+    match (report.usage, said) {
+        (Some(told), Some(said))
+            if !matches!(report.ended, Ended::Whole(_)) && said.output_tokens > told.output_tokens =>
+        {
+            Some(Usage { output_tokens: said.output_tokens, estimated: true, ..told })
+        }
+        (told, said) => told.or(said),
     }
 }
 

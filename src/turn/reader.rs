@@ -90,7 +90,8 @@ impl Reader {
         match &frame {
             Frame::Start { .. } => {}
             Frame::Attempt { attempt, .. } => {
-                assert_eq!(*attempt, self.attempt + 1, "attempts count up: {frame:?}");
+                // One that was given up for a faster one was not shown: a gap.
+                assert!(*attempt > self.attempt, "attempts count up: {frame:?}");
                 self.attempt = *attempt;
             }
             Frame::Token { attempt, text, .. } => {

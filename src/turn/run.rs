@@ -9,20 +9,23 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::attempt::{self, Ended, Limits, Report};
+use super::call::Call;
 use super::desk::{Desk, Wishes};
 use super::keep::Keeping;
 use super::log::LogWriter;
 use super::progress::{End, Progress};
-use super::prompt;
+use super::prompt::{self, Cut};
+use super::quality;
 use super::seam::Start;
-use crate::chat::{Ask, Class, Failure, Fault, Finish, Outcome};
+use crate::chat::{Ask, Class, Failure, Fault, Finish, Load, Outcome};
+use crate::provider::backend::Backend;
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
 use crate::settings::MidStream;
 
 /// No attempt is begun with less time left than this.
-const TOO_LATE: Duration = Duration::from_millis(500);
+pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
 
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
 pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
@@ -47,36 +50,73 @@ pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: 
 }
 
 /// A turn under way.
-struct Turn<'t> {
-    desk: &'t Desk,
-    writer: &'t mut LogWriter,
-    wishes: &'t Wishes,
-    progress: &'t mut Progress,
+pub(super) struct Turn<'t> {
+    pub(super) desk: &'t Desk,
+    pub(super) writer: &'t mut LogWriter,
+    pub(super) wishes: &'t Wishes,
+    pub(super) progress: &'t mut Progress,
+}
+
+/// What a turn's attempts came to so far, as the router is told it.
+#[derive(Default)]
+pub(super) struct Made {
+    /// Those that failed, in order.
+    pub(super) failed: Vec<Failed>,
+    /// How many were given up for a faster one.
+    pub(super) given_up: u32,
+    waited: bool,
+    /// How many had failed when the history was halved, where it was.
+    halved: Option<usize>,
+    /// What must fit whom it is asked of.
+    load: Load,
+    served_by: Option<Arc<str>>,
+}
+
+impl Made {
+    /// The question to the router: who is next?
+    pub(super) fn pick(&self, wishes: &Wishes) -> Pick {
+        Pick {
+            failed: self.failed.as_slice().into(),
+            first: wishes.first.clone(),
+            only_first: wishes.only_first,
+            waited: self.waited,
+            before_halving: self.halved.unwrap_or_default(),
+            load: self.load,
+            served_by: self.served_by.clone(),
+            given_up: self.given_up,
+            hedge: None,
+        }
+    }
+}
+
+/// An attempt under way.
+pub(super) struct Runner {
+    pub(super) lease: Lease,
+    pub(super) call: Call,
+    pub(super) ask: Ask,
+    pub(super) limits: Limits,
+    start: Start,
+    /// From the question to its beginning.
+    before: Duration,
 }
 
 impl Turn<'_> {
     async fn answer(&mut self, keeping: &Keeping) -> End {
         let (desk, wishes, log) = (self.desk, self.wishes, Arc::clone(self.writer.log()));
         let deadline = self.progress.begun + desk.manners.turn_limit;
-        let mut ask = keeping.ask(desk, &log).await;
-        let mut failed: Vec<Failed> = Vec::new();
-        let (mut waited, mut halved) = (false, None);
+        let (ask, served_by) = keeping.ask(desk, &log).await;
+        // Of a conversation the question is enough; a caller's messages are used as they are.
+        let load = if wishes.pass_on { Load::of(&ask) } else { Load::of_last(&ask, 1) };
+        let mut made = Made { served_by, load, ..Made::default() };
         loop {
             if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
                 return self.descend();
             }
-            let tried: Arc<[Failed]> = failed.as_slice().into();
-            let pick = || Pick {
-                failed: Arc::clone(&tried),
-                first: wishes.first.clone(),
-                only_first: wishes.only_first,
-                waited,
-                before_halving: halved.unwrap_or_default(),
-            };
+            let pick = made.pick(wishes);
             let route = tokio::select! {
                 biased;
                 why = log.cancelled(wishes.patience) => return End::Cancelled(why),
-                route = desk.pick(pick) => route,
+                route = desk.pick(|| pick.clone()) => route,
             };
             let lease = match route {
                 Route::Go(lease) => lease,
@@ -84,30 +124,32 @@ impl Turn<'_> {
                     let until = deadline.min(Instant::now() + wait);
                     tokio::select! {
                         why = log.cancelled(wishes.patience) => return End::Cancelled(why),
-                        () = tokio::time::sleep_until(until) => waited = true,
+                        () = tokio::time::sleep_until(until) => made.waited = true,
                     }
                     continue;
                 }
                 Route::Nobody { .. } => {
                     let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
                     if wishes.pass_on {
-                        // The caller's messages are used as they are.
-                        return if failed.last().is_some_and(too_long) { End::Torn } else { self.descend() };
+                        let refused = made.failed.last().map_or_else(|| self.outgrown(load), too_long);
+                        return if refused { End::Torn } else { self.descend() };
                     }
-                    match prompt::halved(&ask).filter(|_| halved.is_none() && failed.iter().any(too_long)) {
-                        Some(half) => {
-                            (ask, halved) = (half, Some(failed.len()));
-                            continue;
-                        }
-                        None => return self.descend(),
+                    let long = made.failed.iter().any(too_long);
+                    if made.halved.is_some() || !prompt::has_history(&ask) || !long {
+                        return self.descend();
                     }
+                    made.halved = Some(made.failed.len());
+                    continue;
                 }
             };
-            waited = false;
-            let start = self.start(&lease, &failed);
-            let (report, result) = self.attempt(&lease, &ask, start, deadline).await;
-            settle(lease, &report);
-            match result {
+            made.waited = false;
+            let first = self.runner(lease, &ask, &made, deadline);
+            self.open(&first);
+            let runner = match self.race(first, &ask, &mut made, deadline).await {
+                Ok(runner) => runner,
+                Err(why) => return End::Cancelled(why),
+            };
+            match self.finish(runner).await {
                 Ok(end) => return end,
                 // In mid-answer it is our own doing: the caller's request was taken before.
                 Err(one)
@@ -115,9 +157,36 @@ impl Turn<'_> {
                 {
                     return End::Torn;
                 }
-                Err(one) => failed.push(one),
+                Err(one) => made.failed.push(one),
             }
         }
+    }
+
+    /// Begins the leased attempt; nobody is shown it before it is opened.
+    pub(super) fn runner(&self, lease: Lease, ask: &Ask, made: &Made, deadline: Instant) -> Runner {
+        let shown = self.writer.shown();
+        let start = if shown.is_empty() { Start::Anew } else { self.start(&lease, &made.failed) };
+        let backend = &lease.backend;
+        let asked = match start {
+            Start::GoesOn => prompt::gone_on(ask, &shown),
+            Start::Repeats => prompt::repeated(ask, &shown),
+            Start::Anew if backend.prefill.load(Ordering::Relaxed) => prompt::taken_up(ask),
+            Start::Anew => ask.clone(),
+        };
+        let ask = self.fitted(asked, ask, backend, made.halved.is_some());
+        let goes_on = start != Start::Anew;
+        let patience = &lease.backend.patience;
+        let limits = Limits {
+            first_token: patience.first_token(lease.attempt),
+            stall: patience.stall,
+            attempt: patience.attempt.min(deadline.saturating_duration_since(Instant::now())),
+            // Of what stands there is enough.
+            min_chars: if goes_on { 1 } else { self.desk.manners.min_chars },
+            goes_on,
+        };
+        let before = self.progress.begun.elapsed();
+        let call = Call::begin(&lease.backend.upstream, &ask);
+        Runner { lease, call, ask, limits, start, before }
     }
 
     /// How an attempt begins where text stands: as the mode says, but anew once a continuation did not fit.
@@ -132,57 +201,55 @@ impl Turn<'_> {
         }
     }
 
-    /// Makes the leased attempt. The error is how it failed.
-    async fn attempt(
-        &mut self,
-        lease: &Lease,
-        ask: &Ask,
-        start: Start,
-        deadline: Instant,
-    ) -> (Report, Result<End, Failed>) {
-        let backend = &lease.backend;
+    /// Shows that the attempt begins; what is said from now on is its.
+    pub(super) fn open(&mut self, runner: &Runner) {
+        let Lease { backend, attempt, .. } = &runner.lease;
+        self.writer.attempt(*attempt, Arc::clone(&backend.name), Arc::clone(&backend.model), runner.start);
+    }
+
+    /// Reads the attempt to its end. The error is how it failed.
+    pub(super) async fn finish(&mut self, runner: Runner) -> Result<End, Failed> {
+        let Runner { mut lease, call, ask, limits, before, .. } = runner;
         let log = Arc::clone(self.writer.log());
-        let shown = self.writer.shown();
-        let start = if shown.is_empty() { Start::Anew } else { start };
-        let asked = match start {
-            Start::GoesOn => prompt::gone_on(ask, &shown),
-            Start::Repeats => prompt::repeated(ask, &shown),
-            Start::Anew => ask.clone(),
-        };
-        let goes_on = start != Start::Anew;
-        self.writer.attempt(lease.attempt, Arc::clone(&backend.name), Arc::clone(&backend.model), start);
-        let limits = Limits {
-            first_token: backend.patience.first_token(lease.attempt),
-            stall: backend.patience.stall,
-            attempt: backend.patience.attempt.min(deadline.saturating_duration_since(Instant::now())),
-            // Of what stands there is enough.
-            min_chars: if goes_on { 1 } else { self.desk.manners.min_chars },
-            goes_on,
-        };
-        let before = self.progress.begun.elapsed();
         let heard = |after| lease.permit.first_token(after);
         let cancelled = log.cancelled(self.wishes.patience);
-        let report = attempt::drive(&*backend.upstream, &asked, limits, self.writer, cancelled, heard).await;
+        let report = attempt::drive(call, limits, self.writer, cancelled, heard).await;
         let first_shown = report.first_shown.map(|after| before + after);
         self.progress.first_text = self.progress.first_text.or(first_shown);
         let (outcome, result) = match &report.ended {
             Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
             Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
             Ended::Failed(failure) => {
-                let failed = self.failed(lease, &report, failure, asked.goes_on);
+                // A caller's own started answer may be refused, and so may the rest of the request, which is the caller's too.
+                let prefilled = ask.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
+                let failed = self.failed(&lease, &report, failure, prefilled);
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
         };
-        self.progress.attempted(lease, &report, outcome, &asked);
-        (report, result)
+        self.progress.attempted(&mut lease, &report, outcome, &ask);
+        // What goes on from another's text is no answer of its own.
+        if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {
+            lease.permit.scored(score);
+        }
+        settle(lease, &report);
+        result
+    }
+
+    /// How good the answer looks; none where there is none to look at.
+    fn score(&self, report: &Report) -> Option<f64> {
+        match &report.ended {
+            Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => None,
+            Ended::Whole(_) => Some(quality::score(&report.said, &self.desk.manners.keywords)),
+            Ended::Failed(failure) => matches!(failure.fault, Fault::Empty | Fault::Poor).then_some(0.0),
+        }
     }
 
     fn failed(&mut self, lease: &Lease, report: &Report, failure: &Failure, gone_on: bool) -> Failed {
         let (backend, log) = (&lease.backend, self.writer.log());
         tracing::warn!(turn = %log.turn(), attempt = lease.attempt, provider = %backend.name,
-            status = failure.status, failure = failure.for_logs(), started = report.started, "attempt failed");
+            status = failure.status, failure = failure.for_logs(), started = report.started(), "attempt failed");
         let mut failure = failure.clone();
-        let mut started = report.started;
+        let mut started = report.started();
         if gone_on && failure.fault == Fault::BadRequest {
             // It may not go on from a started answer: it is asked again without, and where it says so, not so again.
             if prompt::refuses_prefill(&failure.detail) {
@@ -195,6 +262,27 @@ impl Turn<'_> {
         }
         self.writer.failed(Arc::clone(&backend.name), failure.clone());
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
+    }
+
+    /// What is asked of this provider: the question and what was begun always, of the history what fits; a caller's messages all.
+    fn fitted(&self, asked: Ask, ask: &Ask, backend: &Backend, half: bool) -> Ask {
+        let begun = asked.messages.len().saturating_sub(ask.messages.len());
+        let kept = if self.wishes.pass_on { asked.messages.len() } else { begun + 1 };
+        prompt::fitted(asked, Cut { kept, room: backend.context_tokens, half })
+    }
+
+    /// Whether nobody who may be asked has room for this. Then that is how the turn failed.
+    fn outgrown(&mut self, load: Load) -> bool {
+        let (wishes, desk) = (self.wishes, self.desk);
+        let may = |one: &&Arc<Backend>| !wishes.only_first || wishes.first.as_ref() == Some(&one.name);
+        let mut asked = desk.backends.iter().filter(may).peekable();
+        let Some(first) = asked.peek().map(|one| Arc::clone(&one.name)) else { return false };
+        let too_long = asked.all(|one| !load.fits(one.context_tokens));
+        if too_long {
+            let detail = "the messages are longer than any provider has room for";
+            self.writer.failed(first, Failure::with(Fault::TooLong, detail));
+        }
+        too_long
     }
 
     /// Whether text stands that cannot be taken back.
@@ -227,3 +315,6 @@ fn settle(lease: Lease, report: &Report) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

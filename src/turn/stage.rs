@@ -19,8 +19,7 @@ use crate::provider::paused::settled;
 use crate::provider::scripted::{Call, Script};
 use crate::provider::stand::{Plan, Stand};
 use crate::router::actor::{RouterActor, Rules, Seed};
-use crate::router::backoff::Backoff;
-use crate::settings::MidStream;
+use crate::settings::{MidStream, Strategy};
 use crate::store::Store as _;
 use crate::store::flaky::Flaky;
 use crate::supervised::{ChildDown, Crash, Guard};
@@ -47,18 +46,15 @@ impl House {
     pub fn of(plans: impl IntoIterator<Item = Plan>) -> Self {
         Self {
             plans: plans.into_iter().collect(),
-            rules: Rules {
-                max_attempts: 4,
-                max_retry_after: Duration::from_secs(2),
-                backoff: Backoff::default(),
-                budget: 0.2,
-            },
+            rules: Rules { strategy: Strategy::Priority, max_attempts: 4, budget: 0.2 },
             manners: Manners {
                 system_prompt: "Be kind.".into(),
                 history_turns: 20,
                 max_tokens: 1024,
                 turn_limit: Duration::from_secs(120),
                 min_chars: 1,
+                keywords: Arc::default(),
+                hedge_after: Duration::ZERO,
                 mid_stream: MidStream::Restart,
             },
         }

@@ -3,29 +3,33 @@
 //! | key | holds |
 //! |---|---|
 //! | `c/CONVERSATION` | the conversation's record |
-//! | `s/SUBJECT/BEGAN/CONVERSATION` | nothing: that the conversation, begun then, is that visitor's |
+//! | `v/VISITOR/BEGAN/CONVERSATION` | nothing: that the conversation, begun then, is that visitor's |
 //! | `t/CONVERSATION/TURN` | a turn; in the order of the keys, which is that of time |
 //! | `m/CONVERSATION/MESSAGE` | the id of the turn that the message opened |
 //! | `r/CONVERSATION/TURN` | nothing: that the turn runs |
 //! | `b/PROVIDER` | a breaker's state |
+//! | `s/PROVIDER` | what its day cost so far |
+//! | `i/STARTED-ID` | an incident; in the order of the keys, which is that of time |
+//! | `l` | when the service was seen to run |
 //!
 //! Ids of conversations and turns have a fixed length, and a visitor stands there as a hash, so whatever others call themselves or their
 //! messages, no key can be taken for another.
 
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use sled::{Db, Error};
 
 use super::queue::Op;
-use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
+use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
 use crate::store::record::{decode, encode};
-use crate::store::{BreakerRecord, ConversationRecord, StoreError};
+use crate::store::{BreakerRecord, ConversationRecord, INCIDENTS, SpentRecord, StoreError};
 
 fn conversation_key(id: ConversationId) -> String {
     format!("c/{id}")
 }
 
 fn subject_prefix(subject: &str) -> String {
-    format!("s/{:x}/", Sha256::digest(subject))
+    format!("v/{:x}/", Sha256::digest(subject))
 }
 
 /// The key under which a visitor's conversation is found; in the order of the keys, which is that of time.
@@ -49,6 +53,17 @@ fn running_key(conversation: ConversationId, turn: TurnId) -> String {
 fn breaker_key(provider: &str) -> String {
     format!("b/{provider}")
 }
+
+fn spent_key(provider: &str) -> String {
+    format!("s/{provider}")
+}
+
+fn incident_key(incident: &Incident) -> String {
+    format!("i/{:020}-{}", incident.started.0, incident.id)
+}
+
+/// The one key of the service's life.
+const LIFE: &str = "l";
 
 /// The turn that a key of the running index names.
 fn running(key: &[u8]) -> Option<(ConversationId, TurnId)> {
@@ -156,10 +171,29 @@ pub(super) fn turns(
 
 /// All breakers.
 pub(super) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
+    all(db, "b/", "breaker")
+}
+
+/// What each provider's day cost.
+pub(super) fn spent(db: &Db) -> Result<Vec<SpentRecord>, StoreError> {
+    all(db, "s/", "spent")
+}
+
+/// All incidents, oldest first.
+pub(super) fn incidents(db: &Db) -> Result<Vec<Incident>, StoreError> {
+    all(db, "i/", "incident")
+}
+
+/// When the service was seen to run.
+pub(super) fn life(db: &Db) -> Result<Option<Life>, StoreError> {
+    Ok(get(db, LIFE)?.and_then(|bytes| decode("life", &bytes)))
+}
+
+fn all<T: DeserializeOwned>(db: &Db, prefix: &str, what: &'static str) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
-    for entry in db.scan_prefix("b/") {
+    for entry in db.scan_prefix(prefix) {
         let (_, bytes) = entry.map_err(|error| meaning(&error))?;
-        found.extend(decode::<BreakerRecord>("breaker", &bytes));
+        found.extend(decode::<T>(what, &bytes));
     }
     Ok(found)
 }
@@ -202,6 +236,9 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
         Op::Forget(id) => forget(db, *id),
         Op::Breaker(provider, Some(record)) => put(db, &breaker_key(provider), encode(record)?),
         Op::Breaker(provider, None) => remove(db, breaker_key(provider)),
+        Op::Spent(record) => put(db, &spent_key(&record.provider), encode(record)?),
+        Op::Incident(incident) => write_incident(db, incident),
+        Op::Life(life) => put(db, LIFE, encode(life)?),
         #[cfg(test)]
         #[allow(clippy::panic)]
         Op::Panic => panic!("asked to"),
@@ -226,6 +263,15 @@ fn write_turn(db: &Db, conversation: ConversationId, turn: &TurnRecord) -> Resul
     put(db, &turn_key(conversation, turn.turn), encode(turn)?)?;
     if !runs {
         remove(db, &running)?;
+    }
+    Ok(())
+}
+
+fn write_incident(db: &Db, incident: &Incident) -> Result<(), StoreError> {
+    put(db, &incident_key(incident), encode(incident)?)?;
+    let too_many = db.scan_prefix("i/").count().saturating_sub(INCIDENTS);
+    for key in db.scan_prefix("i/").keys().take(too_many) {
+        remove(db, key.map_err(|error| meaning(&error))?)?;
     }
     Ok(())
 }

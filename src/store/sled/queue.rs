@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::chat::{ConversationId, TurnId, TurnRecord};
+use crate::chat::{ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::record::weight;
-use crate::store::{BreakerRecord, ConversationRecord, StoreError};
+use crate::store::{BreakerRecord, ConversationRecord, SpentRecord, StoreError};
 
 /// The most writes that wait: twice the turns that run at once by default, so only a disk that stands still fills it.
 const MOST: usize = 4096;
@@ -32,6 +32,12 @@ pub(super) enum Op {
     Forget(ConversationId),
     /// Writes or removes a breaker's state.
     Breaker(String, Option<BreakerRecord>),
+    /// Writes what a provider's day cost.
+    Spent(SpentRecord),
+    /// Writes an incident.
+    Incident(Incident),
+    /// Writes when the service was seen to run.
+    Life(Life),
     /// A panic of the database.
     #[cfg(test)]
     Panic,

@@ -6,9 +6,13 @@ use actix_web::http::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
 use crate::chat::{Class, Failure, Fault};
+use crate::turn::log::{Cancel, TurnLog};
 
 /// When to come back where no provider can answer.
 const NOBODY_S: u64 = 10;
+
+/// When to come back to a service that restarts.
+const RESTART_S: u64 = 2;
 
 /// What the caller did wrong, or why there is no answer.
 #[derive(Debug, PartialEq)]
@@ -54,18 +58,28 @@ impl Problem {
         Self { later: Some(seconds), ..Self::new(503, Some("unavailable"), message) }
     }
 
-    /// A turn that ended without an answer, by how its last attempt failed: a refused request is passed on with the provider's reason.
-    pub fn of(failure: Option<&Failure>) -> Self {
+    /// A turn that ended without an answer: because the service goes down, or by how its last attempt failed. A refused request is passed on
+    /// with the provider's reason.
+    pub fn of(log: &TurnLog) -> Self {
+        if log.told_to_end() == Some(Cancel::Interrupted) {
+            return Self::restarting();
+        }
+        let failure = log.last_failure();
         let refused = failure.filter(|one| matches!(one.fault.class(), Class::Caller | Class::MoreRoom));
         let Some(Failure { fault, detail, status, .. }) = refused else {
             return Self::unavailable("no provider can answer now", NOBODY_S);
         };
-        let message = if detail.is_empty() { "the provider refused the request" } else { detail };
+        let message = if detail.is_empty() { "the provider refused the request" } else { &*detail };
         match (fault, status) {
             (Fault::TooLong, _) => Self::new(400, Some("context_length_exceeded"), message),
             (_, Some(422)) => Self::new(422, None, message),
             _ => Self::new(400, None, message),
         }
+    }
+
+    /// The service goes down, and takes no more.
+    pub fn restarting() -> Self {
+        Self::unavailable("the service is restarting; try again", RESTART_S)
     }
 
     /// The text of an answer broke off. What was sent stands, and is not whole.

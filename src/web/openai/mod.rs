@@ -11,6 +11,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
@@ -68,7 +69,7 @@ async fn asked(
     let wishes = wishes(http, state, &request)?;
     match state.lobby.desk.open_unkept(request.ask.clone(), wishes) {
         Ok(log) => Ok((log, request)),
-        Err(Refused::Draining) => Err(Problem::unavailable("the service is restarting; try again", 2)),
+        Err(Refused::Draining) => Err(Problem::restarting()),
         Err(Refused::Full | Refused::Room(_)) => {
             Err(Problem::unavailable("the service is full; try again soon", 5))
         }
@@ -98,6 +99,11 @@ pub async fn one_model(http: HttpRequest, name: web::Path<String>, state: web::D
 /// No such route below `/v1`, in the API's own shape.
 pub async fn nothing() -> HttpResponse {
     Problem::new(404, Some("unknown_url"), "there is nothing here").answer()
+}
+
+/// What is wrong with a request before any route is asked, in the API's own shape.
+pub fn refuse(status: StatusCode, code: &'static str, message: &str) -> HttpResponse {
+    Problem::new(status.as_u16(), Some(code), message).answer()
 }
 
 /// A route that takes another method.
@@ -202,7 +208,7 @@ async fn streamed(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> HttpRe
 /// The problem of a turn that ended without an answer.
 fn failed(log: &TurnLog, record: &TurnRecord) -> Option<Problem> {
     let failed = record.finish == Some(Finish::Interrupted);
-    failed.then(|| Problem::of(log.last_failure().as_ref()))
+    failed.then(|| Problem::of(log))
 }
 
 /// The answer with the headers that say who answered, and how; an error has no source.

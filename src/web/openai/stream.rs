@@ -81,8 +81,7 @@ impl Chunks {
         self.over = true;
         let record = self.log.record();
         if matches!(record.finish, Some(Finish::Interrupted) | None) {
-            let failed = self.log.last_failure();
-            let problem = if self.begun { Problem::interrupted() } else { Problem::of(failed.as_ref()) };
+            let problem = if self.begun { Problem::interrupted() } else { Problem::of(&self.log) };
             self.last.push_back(event(&problem.object()));
             return;
         }

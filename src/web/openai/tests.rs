@@ -3,7 +3,6 @@
 use std::pin::pin;
 
 use actix_web::body;
-use actix_web::http::StatusCode;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
@@ -103,4 +102,16 @@ async fn an_end_without_text_is_an_error_before_the_head_and_an_object_after_it(
     let text = std::str::from_utf8(&text).unwrap();
     assert!(text.contains("messages are too few") && text.contains("invalid_request_error"), "{text}");
     assert!(!text.contains("[DONE]"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_goes_down_says_so_and_blames_no_provider() {
+    let (writer, log, follower, shape) = turn();
+    log.cancel(crate::turn::log::Cancel::Interrupted);
+    ends(writer, Finish::Interrupted);
+    let answer = streamed(log, follower, shape).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers().get("retry-after").unwrap(), "2");
+    let text = body::to_bytes(answer.into_body()).await.ok().unwrap();
+    assert!(std::str::from_utf8(&text).unwrap().contains("restarting"), "{text:?}");
 }

@@ -18,6 +18,7 @@ mod pictures;
 mod reading;
 mod site;
 mod sizes;
+mod status;
 mod tab;
 mod visitors;
 mod widget;

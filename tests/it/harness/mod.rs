@@ -23,7 +23,8 @@ pub use http::{Answer, Request};
 pub use page::{Page, Shown};
 pub use provider::ScriptedProvider;
 pub use script::{
-    Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, refusal, say, spoken, word, words,
+    Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, listing, refusal, say, spoken, word,
+    words,
 };
 
 /// The longest that any one event is waited for: far more than it takes, also on a busy machine.

@@ -21,10 +21,14 @@ pub struct Counts {
     pub asked: usize,
     /// The service's own one-token questions.
     pub probes: usize,
+    /// Listings: requests without a body.
+    pub listings: usize,
     /// Connections that the client closed in mid-script.
     pub left: usize,
     /// Calls under way.
     pub open: usize,
+    /// The most calls that ever were under way at once.
+    pub most: usize,
     /// Bytes that it sent again and again, and that the client's side took.
     pub poured: usize,
 }
@@ -42,7 +46,9 @@ struct Shared {
     /// What is done once each, one question of a visitor after the other; then the usual.
     once: Mutex<VecDeque<Vec<Act>>>,
     usual: Mutex<Vec<Act>>,
+    listing: Mutex<Vec<Act>>,
     requests: Mutex<Vec<(Instant, Value)>>,
+    calls: Mutex<Vec<Instant>>,
     counts: watch::Sender<Counts>,
 }
 
@@ -62,7 +68,9 @@ impl ScriptedProvider {
             shared: Arc::new(Shared {
                 once: Mutex::default(),
                 usual: Mutex::new(usual),
+                listing: Mutex::new(vec![super::listing()]),
                 requests: Mutex::default(),
+                calls: Mutex::default(),
                 counts: watch::Sender::default(),
             }),
             _port: port,
@@ -90,6 +98,11 @@ impl ScriptedProvider {
     /// Does this with every question from now on.
     pub fn usually(&self, script: Vec<Act>) {
         *self.shared.usual.lock().unwrap() = script;
+    }
+
+    /// Does this with every listing from now on.
+    pub fn lists(&self, script: Vec<Act>) {
+        *self.shared.listing.lock().unwrap() = script;
     }
 
     /// Accepts connections.
@@ -129,6 +142,11 @@ impl ScriptedProvider {
     pub fn requests(&self) -> Vec<(Instant, Value)> {
         self.shared.requests.lock().unwrap().clone()
     }
+
+    /// When each call came so far, the service's own among them.
+    pub fn calls(&self) -> Vec<Instant> {
+        self.shared.calls.lock().unwrap().clone()
+    }
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -143,16 +161,24 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
     while let Some(request) = read(&mut stream).await {
+        let listing = request.is_null();
         let probe = request["max_tokens"] == 1;
-        let once = if probe { None } else { shared.once.lock().unwrap().pop_front() };
-        let script = once.unwrap_or_else(|| shared.usual.lock().unwrap().clone());
-        if !probe {
+        let asked = !listing && !probe;
+        let once = if asked { shared.once.lock().unwrap().pop_front() } else { None };
+        let usual = if listing { &shared.listing } else { &shared.usual };
+        let script = once.unwrap_or_else(|| usual.lock().unwrap().clone());
+        if !listing {
+            shared.calls.lock().unwrap().push(Instant::now());
+        }
+        if asked {
             shared.requests.lock().unwrap().push((Instant::now(), request));
         }
         shared.counts.send_modify(|counts| {
-            counts.asked += usize::from(!probe);
+            counts.asked += usize::from(asked);
             counts.probes += usize::from(probe);
+            counts.listings += usize::from(listing);
             counts.open += 1;
+            counts.most = counts.most.max(counts.open);
         });
         let end = play(&mut stream, script, &shared.counts).await;
         shared.counts.send_modify(|counts| {
@@ -197,6 +223,11 @@ async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>, counts: &watc
                 () = gate.pass() => {}
                 () = gone(stream) => return End::Left,
             },
+            Act::Wait(pause) => {
+                if tokio::time::timeout(pause, gone(stream)).await.is_ok() {
+                    return End::Left;
+                }
+            }
             Act::Silence => {
                 gone(stream).await;
                 return End::Left;
@@ -220,7 +251,7 @@ async fn gone(stream: &mut BufReader<TcpStream>) {
     assert!(matches!(read, Err(_) | Ok(0)), "the client spoke before it was answered");
 }
 
-/// The JSON body of the next request; none where the client closes instead.
+/// The JSON body of the next request, null where it has none; none where the client closes instead.
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<Value> {
     let mut length = 0;
     loop {
@@ -234,6 +265,9 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Value> {
         if line == "\r\n" {
             break;
         }
+    }
+    if length == 0 {
+        return Some(Value::Null);
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;

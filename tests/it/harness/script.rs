@@ -15,6 +15,8 @@ pub enum Act {
     Every(Duration, Vec<u8>),
     /// Waits until the gate lets one through.
     Hold(Gate),
+    /// Says nothing for so long.
+    Wait(Duration),
     /// Says nothing until the client is gone.
     Silence,
     /// Resets the connection.
@@ -108,6 +110,15 @@ pub fn words(text: &str) -> impl Iterator<Item = &str> {
 pub fn refusal(status: u16, headers: &str, body: &str) -> Act {
     let length = body.len();
     say(&format!("HTTP/1.1 {status} No\r\n{headers}content-length: {length}\r\n\r\n{body}"))
+}
+
+/// A list of models.
+pub fn listing() -> Act {
+    let body = json!({ "object": "list", "data": [{ "id": "a-model", "object": "model" }] }).to_string();
+    let length = body.len();
+    say(&format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    ))
 }
 
 /// A whole answer in just these pieces: what stands between them keeps them from being taken in as one.

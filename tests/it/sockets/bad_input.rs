@@ -298,3 +298,32 @@ async fn as_many_turns_and_connections_as_there_may_be() {
     let program = app.request("POST", "/api/chat").json(&json!({ "message": "" })).send().await;
     assert_eq!(program.status, 400);
 }
+
+#[tokio::test]
+async fn a_head_of_more_than_sixteen_kibibytes_is_refused_everywhere() {
+    let (alpha, app) = service().await;
+    let question = json!({ "messages": [{ "role": "user", "content": "Well?" }], "model": "auto" });
+    for (method, path, otherwise) in [
+        ("GET", "/", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/nowhere", 404),
+        ("GET", "/ws", 400),
+        ("POST", "/v1/chat/completions", 200),
+    ] {
+        let request = |length: usize| {
+            let request = app.request(method, path).header("x-long", &"x".repeat(length));
+            if method == "POST" { request.json(&question) } else { request }
+        };
+        assert_eq!(request(15 * 1024).send().await.status, otherwise, "{path}");
+        let answer = request(16 * 1024).send().await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (431, &json!("headers_too_large")),
+            "{path}"
+        );
+    }
+    let many = (0..90)
+        .fold(app.request("GET", "/"), |request, n| request.header(&format!("x-{n}"), &"x".repeat(200)));
+    assert_eq!(many.send().await.status, 431, "many small ones");
+    assert_eq!(alpha.asked(), 1);
+}

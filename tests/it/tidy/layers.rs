@@ -32,8 +32,9 @@ const SECLUDED: [&str; 2] = ["ops", "simulator"];
 
 /// Files that hold decisions alone: no actor, no task, no socket, no clock, no chance; all that is an argument.
 const PURE: &str = concat!(
-    r"^src/(?:chat\b|provider/(?:breaker|window\b|dialect\b)|router/(?:rank|plan|budget|backoff)\b",
-    r"|turn/seam\b|degradation/(?:ladder|replies)\b)",
+    r"^src/(?:chat\b|provider/(?:breaker|window\b|dialect\b|latency\b|spending\b)",
+    r"|router/(?:rank|plan|budget|backoff)\b",
+    r"|turn/(?:seam|quality)\b|ops/(?:incidents|uptime)\b|degradation/(?:ladder|replies)\b)",
 );
 
 const IMPURE: &str = concat!(

@@ -18,6 +18,8 @@ pub struct Case {
     pub history: u64,
     pub store: Trouble,
     pub mid_stream: MidStream,
+    /// After so much silence another is asked beside; zero: none is.
+    pub hedge_after: Duration,
     pub turns: Vec<TurnCase>,
 }
 
@@ -69,10 +71,21 @@ pub fn case() -> impl Strategy<Value = Case> {
     ];
     let turn_limit = prop_oneof![2 => Just(s(120)), 1 => between(300, 60_000)];
     let mid_stream = prop_oneof![3 => Just(MidStream::Restart), 2 => Just(MidStream::Continue)];
-    let routing = (1..=6_u32, turn_limit, 0..=6_usize, 0..=3_u64, store, mid_stream);
+    let hedge_after = prop_oneof![2 => Just(ms(0)), 1 => between(1, 4_000)];
+    let routing = (1..=6_u32, turn_limit, 0..=6_usize, 0..=3_u64, store, mid_stream, hedge_after);
     (vec(provider(), 1..=4), routing, vec(turn(), 1..=2)).prop_map(|(providers, routing, turns)| {
-        let (max_attempts, turn_limit, min_chars, history, store, mid_stream) = routing;
-        Case { providers, max_attempts, turn_limit, min_chars, history, store, mid_stream, turns }
+        let (max_attempts, turn_limit, min_chars, history, store, mid_stream, hedge_after) = routing;
+        Case {
+            providers,
+            max_attempts,
+            turn_limit,
+            min_chars,
+            history,
+            store,
+            mid_stream,
+            hedge_after,
+            turns,
+        }
     })
 }
 
@@ -87,7 +100,7 @@ fn pause() -> impl Strategy<Value = Duration> {
 
 fn provider() -> impl Strategy<Value = ProviderCase> {
     let probe = prop_oneof![Just(says("pong")), Just(fails(Fault::ServerError)), Just(silent())];
-    let room = prop::sample::select(vec![0, 100, 200]);
+    let room = prop::sample::select(vec![0, 10_000, 20_000]);
     let places = prop_oneof![1 => Just(0_usize), 15 => Just(3)];
     let limits = (vec(between(1_000, 15_000), 1..=3), between(1_000, 15_000), between(2_000, 90_000));
     let counts = (room, 0..=2_u32, places, any::<bool>(), any::<bool>());

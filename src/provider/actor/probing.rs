@@ -1,0 +1,111 @@
+//! What the actor asks by itself: the recovery probe of a breaker that is not closed, and the check of one that is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+
+use super::ProviderActor;
+use crate::chat::Fault;
+use crate::provider::breaker::{Verdict, Who};
+use crate::provider::health::{self, Check, PROBE_USAGE};
+use crate::settings::ProbeKind;
+
+impl ProviderActor {
+    /// Sets the timer of the next recovery probe, where one is due. Whose budget is spent is not probed: it would not be asked anyway.
+    pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let now = self.seed.clock.now();
+        if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled) {
+            let due = due.max(self.budget_until().unwrap_or_default());
+            self.timer = Some(ctx.run_later(due.saturating_sub(now), Self::probe));
+        }
+    }
+
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        self.timer = None;
+        let now = self.seed.clock.now();
+        let half_open = self.breaker.tick(now);
+        let admitted = self.breaker.admit(now, Who::Probe);
+        // Published either way: where a visitor is to be the probe, the breaker is half-open until one comes.
+        self.after(half_open, ctx);
+        let Ok(ticket) = admitted else { return };
+        let trial = health::completion(Arc::clone(&self.seed.upstream), self.seed.probe_limit);
+        let settled = trial.into_actor(self).map(move |verdict, this: &mut Self, ctx| {
+            this.probed(verdict);
+            let transition =
+                this.breaker.settle(ticket, verdict, this.seed.clock.now(), (this.seed.chance)());
+            this.after(transition, ctx);
+        });
+        ctx.spawn(settled);
+    }
+
+    /// Sets the timer of the next check.
+    pub(super) fn arm_check(&mut self, ctx: &mut Context<Self>) {
+        if self.seed.health.probe != ProbeKind::Off {
+            let pause = health::pause(&self.seed.health, (self.seed.chance)());
+            ctx.run_later(pause, Self::check);
+        }
+    }
+
+    fn check(&mut self, ctx: &mut Context<Self>) {
+        let (wall, settings) = (self.seed.clock.wall(), &self.seed.health);
+        let passed = |at: Option<_>| at.is_none_or(|at| at <= wall);
+        let (held, spent) = (!passed(self.vitals.retry_at), !passed(self.vitals.budget_until));
+        let (upstream, limit) = (Arc::clone(&self.seed.upstream), settings.timeout);
+        match health::due(settings.probe, self.vitals.state, held, spent) {
+            ProbeKind::Off => self.arm_check(ctx),
+            ProbeKind::Models => {
+                let listing = health::listing(upstream, limit).into_actor(self);
+                ctx.spawn(listing.map(|failed, this: &mut Self, ctx| {
+                    this.checked(failed);
+                    this.after(None, ctx);
+                    this.arm_check(ctx);
+                }));
+            }
+            ProbeKind::Completion => {
+                let completion = health::completion(upstream, limit).into_actor(self);
+                ctx.spawn(completion.map(|verdict, this: &mut Self, ctx| {
+                    this.probed(verdict);
+                    this.after(None, ctx);
+                    this.arm_check(ctx);
+                }));
+            }
+        }
+    }
+
+    /// A completion of our own ended: it costs, and it is a check.
+    fn probed(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Whole => {
+                self.spend(PROBE_USAGE);
+                self.checked(None);
+            }
+            Verdict::Failed { fault, .. } => self.checked(Some(fault)),
+            Verdict::Abandoned => {}
+        }
+    }
+
+    fn checked(&mut self, failed: Option<Fault>) {
+        let wall = self.seed.clock.wall();
+        let before = self.vitals.check.and_then(|check| check.fault(wall));
+        if let Some(fault) = failed.filter(|fault| before != Some(*fault)) {
+            tracing::warn!(provider = %self.seed.name, failure = %fault, "a health check failed");
+        }
+        self.vitals.checked_at = Some(wall);
+        self.vitals.checks += 1;
+        self.vitals.checks_failed += u64::from(failed.is_some());
+        self.vitals.check = Some(Check { failed, until: wall.plus(self.seed.health.expire) });
+    }
+
+    /// Until when the budget is spent, on the monotonic clock.
+    fn budget_until(&self) -> Option<Duration> {
+        let clock = self.seed.clock;
+        self.vitals.budget_until.map(|at| clock.now().saturating_add(at.since(clock.wall())))
+    }
+}
+
+#[cfg(test)]
+mod tests;
