@@ -100,7 +100,8 @@
   let chat;
   let token = null;
   let back = null; // who had the focus when the panel opened
-  let waiting = []; // what is to be done when the element is there
+  const waiting = []; // what is to be done when the element is there
+  const unsent = []; // what is to be sent when the chat is there
 
   const emit = (event, detail = {}) => {
     for (const listener of listeners.get(event) ?? []) {
@@ -121,6 +122,8 @@
   if (theme === 'light' || theme === 'dark') frame.dataset.theme = theme;
   const style = new CSSStyleSheet();
   const shown = () => !panel.hidden;
+
+  const flush = () => unsent.splice(0).forEach((text) => chat.send(text));
 
   /** Something in the chat's place. */
   const say = (words, ...more) => {
@@ -145,7 +148,7 @@
 
   /** The chat in the panel. */
   const start = () => {
-    if (chat || starting || leaving.signal.aborted) return starting;
+    if (chat || starting || leaving.signal.aborted) return;
     say(LOADING);
     starting = fetchParts().then(([{ mount }, , css]) => {
       if (leaving.signal.aborted) return;
@@ -158,6 +161,7 @@
         base, title, greeting, token, focus, demo: false, theme: frame.dataset.theme, tools: [close],
         on: (event, detail) => event !== 'ready' && emit(event, detail),
       });
+      flush();
     }).catch((error) => {
       say(UNREACHABLE, button('', '', () => start(), AGAIN));
       console.error('Failsoft: the chat cannot be loaded.', error);
@@ -165,7 +169,6 @@
     }).finally(() => {
       starting = null;
     });
-    return starting;
   };
 
   /** Above a phone's keyboard. */
@@ -211,9 +214,10 @@
     close: () => run(hide),
     toggle: () => run(() => (shown() ? hide() : show())),
     /** Sends as the visitor; the panel stays as it is. */
-    send: (text) => run(async () => {
-      await start();
-      if (String(text ?? '').trim()) chat?.send(String(text).trim());
+    send: (text) => run(() => {
+      unsent.push(...[String(text ?? '').trim()].filter(Boolean));
+      if (chat) flush();
+      else start();
     }),
     /** From now on, the visitor of this token; null: nobody in particular. */
     identify: (given) => run(() => {

@@ -1,9 +1,9 @@
 //! The pages: the chat, the status, and a sample of another site with the widget on it.
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
 use super::State;
@@ -11,14 +11,16 @@ use super::State;
 #[derive(Template)]
 #[template(path = "chat.html")]
 struct ChatPage<'a> {
+    language: &'static str,
     title: &'a str,
     demo: bool,
     version: &'a str,
 }
 
 /// `GET /`: the chat page.
-pub async fn chat(state: web::Data<State>) -> HttpResponse {
+pub async fn chat(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let page = ChatPage {
+        language: language(&request),
         title: &state.settings.chat.title,
         demo: state.settings.demo,
         version: env!("CARGO_PKG_VERSION"),
@@ -44,6 +46,18 @@ pub async fn embed(state: web::Data<State>) -> HttpResponse {
         version: env!("CARGO_PKG_VERSION"),
     };
     html(&page, &state)
+}
+
+/// The languages that the pages' words are in; English for all others.
+const LANGUAGES: [&str; 5] = ["en", "de", "es", "fr", "ar"];
+
+/// The first of the visitor's languages that there is. It saves the page a round trip; which one is spoken it decides by itself.
+fn language(request: &HttpRequest) -> &'static str {
+    let wanted = request.headers().get(ACCEPT_LANGUAGE).and_then(|list| list.to_str().ok()).unwrap_or_default();
+    // Browsers name them best first.
+    let mut names = wanted.split(',').filter_map(|one| one.trim().split(['-', '_', ';']).next());
+    let known = names.find_map(|name| LANGUAGES.iter().find(|known| known.eq_ignore_ascii_case(name)));
+    known.copied().unwrap_or("en")
 }
 
 /// A page with the headers that every page has.

@@ -84,6 +84,19 @@ async fn nothing_is_found_on_the_chat_page() {
 }
 
 #[tokio::test]
+async fn nothing_is_found_on_the_status_page() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&format!("{}status", site.address())).await;
+    tab.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'").await;
+    nothing_is_found(&tab, "all is well").await;
+    site.fault("aurora", "unauthorized").await;
+    site.post("/api/chat", &json!({ "message": "Well?" })).await;
+    tab.until("document.querySelector('[data-role=\"incident\"]')").await;
+    nothing_is_found(&tab, "an incident").await;
+}
+
+#[tokio::test]
 async fn nothing_is_found_in_the_widget() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
@@ -110,6 +123,9 @@ async fn nothing_is_found_on_the_sample_page() {
     let tab = chrome.open(&format!("{}embed", site.address())).await;
     tab.until("witness.shadow && document.querySelector('[data-role=\"snippet\"]').textContent").await;
     nothing_is_found(&tab, "the sample page").await;
+    let policy = tab.eval("fetch(location.href).then(({ headers }) => headers.get('content-security-policy'))").await;
+    let policy = policy.as_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     // The form makes the snippet, and the widget follows it.
     let set = "((name, value) => { const { elements } = document.querySelector('form'); elements[name].value = value;
         for (const type of ['input', 'change']) elements[name].dispatchEvent(new Event(type, { bubbles: true })); })";

@@ -123,6 +123,8 @@ impl Tab {
 
     /// Writes a message and sends it.
     pub async fn ask(&self, question: &str) {
+        // It comes when its words have.
+        self.until("document.querySelector('textarea')").await;
         let keys = format!("{question}{}", char::from(Key::Enter));
         self.here().await.find(Locator::Css("textarea")).await.unwrap().send_keys(&keys).await.unwrap();
     }

@@ -148,12 +148,14 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
     tab.click("#own").await;
     assert_eq!(tab.eval("window.pressed").await, true);
 
+    tab.eval("Failsoft.send('Asked while it was gone')").await;
     site.start_again().await;
     line.lead_to(site.port());
     let again =
         "[...witness.shadow.querySelectorAll('button')].find((one) => one.textContent === 'Try again')";
     tab.click_on(again).await;
     tab.until("witness.frame('welcome') && witness.part('composer')").await;
+    tab.until("witness.frame('start')?.text === 'Asked while it was gone'").await;
 
     // Gone from the beginning: there is no widget, and nothing else is missing.
     site.kill().await;
