@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::chance;
 use crate::chat::{Fault, ProviderState};
+use crate::ops::status::Past;
 use crate::ops::supervisor::Supervisor;
 use crate::provider::actor::{ProviderActor, Seed};
 use crate::provider::backend::{Backend, Clock, Patience, Vitals};
@@ -71,7 +72,7 @@ pub fn start(
             dialect: provider.dialect.name(),
             context_tokens: tokens(provider),
             patience: patience(provider),
-            same_provider: provider.retry.same_provider,
+            retry: provider.retry.clone(),
             prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             weight: provider.weight,
             prices,
@@ -90,6 +91,8 @@ pub struct Remembered {
     pub breakers: Vec<BreakerRecord>,
     /// What their days cost.
     pub spent: Vec<SpentRecord>,
+    /// When the service was not well.
+    pub past: Past,
 }
 
 /// What the store remembers, as the vitals that an actor begins with.
@@ -184,6 +187,7 @@ mod tests {
         let remembered = Remembered {
             breakers: vec![breaker("a", false), breaker("b", true)],
             spent: vec![spent("b"), spent("c")],
+            past: Past::default(),
         };
         let cost = Spent { day: 7, usd: 1.5, estimated: true };
         for (name, state, spent) in [

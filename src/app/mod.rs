@@ -18,12 +18,11 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload};
-use crate::ops::status::StatusBoard;
+use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
-use crate::router::backoff::Backoff;
 use crate::session::limits::Rates;
 use crate::session::lobby::{House, Lobby};
 use crate::settings::{DegradationSettings, Settings};
@@ -89,9 +88,15 @@ impl App {
         let steady = supervisor.steady();
         actix::spawn(supervisor.run());
 
-        let strategy = settings.routing.strategy;
-        let board = StatusBoard::new(Arc::clone(&backends), strategy, clock, chance::random);
-        let status = board.watch();
+        let means = Means {
+            backends: Arc::clone(&backends),
+            strategy: settings.routing.strategy,
+            store: Arc::clone(&opened.store),
+            clock,
+            random: chance::random,
+        };
+        let board = StatusBoard::new(means, remembered.past);
+        let (status, reports) = (board.watch(), board.reports());
         actix::spawn(board.run());
 
         let (phase, phases) = watch::channel(Phase::Open);
@@ -129,6 +134,7 @@ impl App {
             steady,
             problems: opened.problems,
             replies: published.problems(),
+            reports,
         };
         let state = State::new(parts);
         let connections = state.connections();
@@ -258,11 +264,14 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
 }
 
 async fn remembered(store: &dyn Store) -> Remembered {
-    let read = async { futures_util::try_join!(store.breakers(), store.spent()) };
+    let read =
+        async { futures_util::try_join!(store.breakers(), store.spent(), store.incidents(), store.life()) };
     match tokio::time::timeout(REMEMBER_LIMIT, read).await {
-        Ok(Ok((breakers, spent))) => Remembered { breakers, spent },
+        Ok(Ok((breakers, spent, incidents, life))) => {
+            Remembered { breakers, spent, past: Past { incidents, life } }
+        }
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("the breakers' last states and the day's costs were not read");
+            tracing::warn!("the breakers' last states, the day's costs and the incidents were not read");
             Remembered::default()
         }
     }
@@ -274,15 +283,12 @@ fn start_router(
     clock: Clock,
     supervisor: &mut Supervisor,
 ) -> Whereabouts<RouterActor> {
-    let retry = &settings.retry;
     let seed = Seed {
         backends,
         rules: crate::router::actor::Rules {
             strategy: settings.routing.strategy,
             max_attempts: settings.routing.max_attempts,
-            max_retry_after: retry.call.max_retry_after,
-            backoff: Backoff { base: retry.call.base, max: retry.call.max },
-            budget: retry.budget,
+            budget: settings.retry.budget,
         },
         clock,
         chance: chance::fraction,

@@ -25,7 +25,8 @@ pub struct Message {
 
 /// What a provider is asked. Cheap to clone: attempts share one history.
 ///
-/// The messages alternate, begin with the user and end with it (the strictest dialect's rule), but for an answer that is to be gone on with.
+/// A chat's messages alternate, begin with the user and end with it, but for an answer that is to be gone on with. Those of a program may
+/// stand in any order: each dialect sends them as its servers take them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
     /// The system prompt; empty for none.

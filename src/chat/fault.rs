@@ -171,8 +171,12 @@ impl fmt::Display for Fault {
 pub struct Failure {
     /// What to branch on.
     pub fault: Fault,
-    /// The provider's own words: at most 300 characters, no control characters, no key.
+    /// What more there is to say: at most 300 characters, no control characters, no key.
     pub detail: String,
+    /// Whether the detail is in the provider's words. They may quote the visitor, so they are for the caller of the API and for no log.
+    pub quoted: bool,
+    /// The provider's own name for it, such as `rate_limit_exceeded`: letters, digits and underscores, at most 48 of them. Empty for none.
+    pub code: String,
     /// The HTTP status, where one came.
     pub status: Option<u16>,
     /// How long the provider asks to be left alone; at most a day.
@@ -182,30 +186,47 @@ pub struct Failure {
 /// The longest report text kept of a failure, in characters.
 const DETAIL_CHARS: usize = 300;
 
+/// The longest code kept of a failure, in characters: vendors' longest are around 40.
+const CODE_CHARS: usize = 48;
+
 impl Failure {
     /// A failure of which nothing more is known.
     pub fn of(fault: Fault) -> Self {
-        Self { fault, detail: String::new(), status: None, retry_after: None }
+        let (detail, code) = (String::new(), String::new());
+        Self { fault, detail, quoted: false, code, status: None, retry_after: None }
     }
 
-    /// A failure with the provider's words, cleaned and cut. Keys are the caller's to redact: only it knows them.
+    /// A failure in the provider's words, cleaned and cut, with the first of `codes` that is one. Keys are the caller's to redact: only it
+    /// knows them.
+    pub fn quoting(fault: Fault, words: &str, codes: &[&str]) -> Self {
+        let code = codes.iter().find(|code| is_code(code)).copied().unwrap_or_default();
+        Self { quoted: true, code: code.to_owned(), ..Self::with(fault, words) }
+    }
+
+    /// A failure in words of our own, cleaned and cut: they quote nobody.
     pub fn with(fault: Fault, detail: &str) -> Self {
         let detail = detail
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .take(DETAIL_CHARS)
             .collect::<String>();
-        Self { fault, detail: detail.trim().to_owned(), status: None, retry_after: None }
+        Self { detail: detail.trim().to_owned(), ..Self::of(fault) }
     }
 
-    /// What may be logged of it. A provider that refuses the request itself may repeat it, and so the visitor's text: then its words are left
-    /// out.
+    /// What may be logged of it: never a provider's words, which may repeat what the visitor said, and its code instead.
     pub fn for_logs(&self) -> String {
-        match self.fault.class() {
-            Class::MoreRoom | Class::Policy | Class::Caller => self.fault.to_string(),
-            Class::RetryHere | Class::NextNow | Class::Block => self.to_string(),
+        match (self.quoted, self.code.as_str()) {
+            (false, _) => self.to_string(),
+            (true, "") => self.fault.to_string(),
+            (true, code) => format!("{} ({code})", self.fault),
         }
     }
+}
+
+/// Whether this is a code, short and of plain letters, rather than words in a code's place.
+pub fn is_code(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !text.is_empty() && text.len() <= CODE_CHARS && text.bytes().all(plain)
 }
 
 /// The outcome of an attempt as `done.tried` and the metrics say it: `ok`, `stopped`, or a fault's reason.
@@ -278,15 +299,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_the_request_itself_is_not_for_logs() {
-        for (fault, logged) in [
-            (Fault::BadRequest, "request refused"),
-            (Fault::Policy, "refused by content filter"),
-            (Fault::TooLong, "conversation too long for the model"),
-            (Fault::Unauthorized, "key refused: it said this"),
-            (Fault::Misconfigured, "model or address not found: it said this"),
-        ] {
-            assert_eq!(Failure::with(fault, "it said this").for_logs(), logged);
+    fn a_providers_words_are_not_for_logs_and_its_code_is() {
+        for fault in Fault::ALL {
+            let told = Failure::quoting(fault, "it said this", &["", "its_Code2"]);
+            assert_eq!((told.detail.as_str(), told.code.as_str()), ("it said this", "its_Code2"));
+            assert_eq!(told.for_logs(), format!("{fault} (its_Code2)"));
+            assert_eq!(Failure::quoting(fault, "it said this", &[]).for_logs(), fault.to_string());
+            assert_eq!(Failure::with(fault, "we say this").for_logs(), format!("{fault}: we say this"));
+        }
+        let long = "x".repeat(49);
+        for words in ["what the visitor said", "a.b", "a-b", "a\nb", "ä", long.as_str()] {
+            assert_eq!(Failure::quoting(Fault::BadRequest, "", &[words]).code, "", "{words}");
         }
     }
 

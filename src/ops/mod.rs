@@ -1,6 +1,9 @@
 //! What watches over the rest: rebuilding of actors, the service's state and its history. It may see the actors; only the application and the
 //! web see it.
 
+pub mod incidents;
 pub mod mode;
+pub mod report;
 pub mod status;
 pub mod supervisor;
+pub mod uptime;

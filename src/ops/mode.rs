@@ -47,6 +47,11 @@ const BAD: [Mode; 2] = [Mode::Outage, Mode::Degraded];
 const GOOD: [Mode; 2] = [Mode::Normal, Mode::Degraded];
 
 impl Held {
+    /// Shows this mode to begin with: what was shown before a restart.
+    pub fn showing(shown: Mode) -> Self {
+        Self { shown, ..Self::default() }
+    }
+
     /// Takes note of the mode that is seen at `now`, and says which is to be shown: the worst that has lasted for [`HOLD_DOWN`] where that is
     /// worse than the shown, else the best that has lasted for [`HOLD_UP`].
     pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {

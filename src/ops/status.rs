@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::incidents::Incidents;
 use super::mode::{Held, mode_of};
-use crate::chat::{Mode, ProviderView, StatusView};
+use super::report::{Report, Switch, TREND_EVERY, Trend};
+use crate::chat::{At, Incident, Life, Mode, ProviderState, ProviderView, StatusView};
 use crate::provider::backend::{Backend, Clock, Vitals};
 use crate::router::actor::candidate;
 use crate::router::rank::{self, Candidate, Order, Wish};
 use crate::settings::Strategy;
+use crate::store::Store;
 
 /// How often the state is looked at: often enough for a page that shows a change at once, seldom enough to cost nothing.
 const LOOK: Duration = Duration::from_millis(200);
@@ -24,29 +27,79 @@ const fn message(mode: Mode) -> &'static str {
     }
 }
 
-/// Computes the state.
+/// What the board needs to know and to do.
+pub struct Means {
+    /// All backends, in order of preference.
+    pub backends: Arc<[Arc<Backend>]>,
+    /// How one of them is chosen.
+    pub strategy: Strategy,
+    /// Where incidents are kept.
+    pub store: Arc<dyn Store>,
+    /// The clocks.
+    pub clock: Clock,
+    /// A random number, for ids.
+    pub random: fn() -> u64,
+}
+
+/// What the store remembers of the service's bad times.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The incidents.
+    pub incidents: Vec<Incident>,
+    /// When the service was seen to run; none where this is its first start.
+    pub life: Option<Life>,
+}
+
+fn id(random: fn() -> u64) -> String {
+    format!("inc-{:016x}", random())
+}
+
+/// Who cannot be asked, and why, for the operator.
+fn cause(all: &[(Arc<str>, Vitals)], now: At) -> String {
+    let down =
+        all.iter().filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now));
+    let told: Vec<_> =
+        down.map(|(name, vitals)| format!("{name}: {}", vitals.why(now).unwrap_or("not known"))).collect();
+    if told.is_empty() { "No provider is enabled.".to_owned() } else { told.join("; ") }
+}
+
+/// Computes the state, and keeps its history.
 pub struct StatusBoard {
-    backends: Arc<[Arc<Backend>]>,
-    strategy: Strategy,
-    clock: Clock,
-    random: fn() -> u64,
+    means: Means,
     held: Held,
+    incidents: Incidents,
     view: watch::Sender<Arc<StatusView>>,
+    report: watch::Sender<Arc<Report>>,
 }
 
 impl StatusBoard {
-    /// A board for these backends, which begins as normal.
-    pub fn new(backends: Arc<[Arc<Backend>]>, strategy: Strategy, clock: Clock, random: fn() -> u64) -> Self {
+    /// A board which begins as the service was shown last: an incident that ran then goes on, until normal is seen.
+    pub fn new(means: Means, past: Past) -> Self {
+        let now = means.clock.wall();
+        let mut incidents = Incidents::recalled(past.incidents);
+        let life = past.life.unwrap_or(Life { first: now, last: now });
+        let gone = incidents.back(life, now, || id(means.random));
+        let running = incidents.running();
+        let mode = running.map_or(Mode::Normal, |one| one.mode);
         let view = StatusView {
-            mode: Mode::Normal,
-            since: clock.wall(),
-            incident: None,
-            message: String::new(),
+            mode,
+            since: running.map_or(now, |one| one.started),
+            incident: running.map(|one| one.id.clone()),
+            message: message(mode).to_owned(),
             active: None,
             providers: Vec::new(),
         };
-        let (held, view) = (Held::default(), watch::Sender::new(Arc::new(view)));
-        let mut board = Self { backends, strategy, clock, random, held, view };
+        let report = Report {
+            incidents: incidents.newest_first().cloned().collect(),
+            life: Life { last: now, ..life },
+            switched: None,
+            trends: vec![Trend::default(); means.backends.len()],
+        };
+        let (view, report) = (watch::Sender::new(Arc::new(view)), watch::Sender::new(Arc::new(report)));
+        let mut board = Self { means, held: Held::showing(mode), incidents, view, report };
+        if let Some(gone) = gone {
+            board.keep(gone);
+        }
         board.look();
         board
     }
@@ -56,24 +109,45 @@ impl StatusBoard {
         self.view.subscribe()
     }
 
+    /// The history that goes with it.
+    pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
+        self.report.subscribe()
+    }
+
     /// Looks at the providers now and then, for ever.
     pub async fn run(mut self) {
-        let mut tick = tokio::time::interval(LOOK);
+        let (mut tick, mut trend) = (tokio::time::interval(LOOK), tokio::time::interval(TREND_EVERY));
         loop {
-            tick.tick().await;
-            self.look();
+            tokio::select! {
+                _ = tick.tick() => self.look(),
+                _ = trend.tick() => self.note(),
+            }
         }
     }
 
     fn look(&mut self) {
-        let now = self.clock.wall();
+        let now = self.means.clock.wall();
+        let backends = &self.means.backends;
         let all: Vec<(Arc<str>, Vitals)> =
-            self.backends.iter().map(|one| (Arc::clone(&one.name), one.vitals.borrow().clone())).collect();
-        let seen = mode_of(self.strategy, all.iter().map(|(_, vitals)| vitals), now);
-        let mode = self.held.see(seen, self.clock.now());
+            backends.iter().map(|one| (Arc::clone(&one.name), one.vitals.borrow().clone())).collect();
+        let seen = mode_of(self.means.strategy, all.iter().map(|(_, vitals)| vitals), now);
+        let mode = self.held.see(seen, self.means.clock.now());
+        let random = self.means.random;
+        let changed = self.incidents.see(mode, now, || cause(&all, now), || id(random));
         let before = Arc::clone(&self.view.borrow());
+        let active = self.active();
+        let switched = (active != before.active && !before.providers.is_empty()).then(|| {
+            let was = all.iter().find(|(name, _)| before.active.as_ref() == Some(name));
+            let reason = was.filter(|(_, vitals)| !vitals.can_be_asked(now));
+            Switch {
+                from: before.active.clone(),
+                to: active.clone(),
+                at: now,
+                reason: reason.and_then(|(_, vitals)| vitals.why(now)),
+            }
+        });
         let mut view = StatusView {
-            active: self.active(),
+            active,
             providers: all
                 .into_iter()
                 .map(|(name, vitals)| ProviderView { name, state: vitals.state })
@@ -84,28 +158,55 @@ impl StatusBoard {
             view.mode = mode;
             view.since = now;
             message(mode).clone_into(&mut view.message);
-            view.incident = match mode {
-                Mode::Normal => None,
-                Mode::Degraded | Mode::Outage => {
-                    before.incident.clone().or_else(|| Some(format!("inc-{:016x}", (self.random)())))
-                }
-            };
+            view.incident = self.incidents.running().map(|one| one.id.clone());
             tracing::info!(mode = ?mode, incident = view.incident, "mode changed");
         }
+        if changed.is_some() || switched.is_some() {
+            self.report.send_modify(|report| {
+                let report = Arc::make_mut(report);
+                report.incidents = self.incidents.newest_first().cloned().collect();
+                report.switched = switched.or(report.switched.take());
+            });
+        }
+        // The history first: who sees the state finds its incident there.
         if view != *before {
             self.view.send_replace(Arc::new(view));
         }
+        if let Some(changed) = changed {
+            self.keep(changed);
+        }
+    }
+
+    /// Notes how fast the providers are, and that the service runs.
+    fn note(&mut self) {
+        let medians: Vec<_> = self.means.backends.iter().map(|one| one.vitals.borrow().first_token).collect();
+        let mut life = self.report.borrow().life;
+        life.last = self.means.clock.wall();
+        self.report.send_modify(|report| {
+            let report = Arc::make_mut(report);
+            report.life = life;
+            for (trend, median) in report.trends.iter_mut().zip(medians) {
+                trend.note(median.map(|latency| latency.p50));
+            }
+        });
+        // On its way when the call returns; how it comes out is for the store to say.
+        drop(self.means.store.write_life(life));
+    }
+
+    /// An incident that is not kept is shown all the same.
+    fn keep(&self, incident: Incident) {
+        drop(self.means.store.write_incident(incident));
     }
 
     /// Who would be asked next. Where chance or turns decide, it is the heaviest, or the first of those that take turns: the page is told of
     /// changes, not of every draw.
     fn active(&self) -> Option<Arc<str>> {
-        let now = self.clock.wall();
+        let now = self.means.clock.wall();
         let can = |one: &&Arc<Backend>| one.vitals.borrow().can_be_asked(now);
         // Nor does it change with every call to one that is not known yet.
         let candidate = |one: &Arc<Backend>| Candidate { asked: false, ..candidate(one) };
-        let candidates: Vec<_> = self.backends.iter().filter(can).map(candidate).collect();
-        let place = match self.strategy {
+        let candidates: Vec<_> = self.means.backends.iter().filter(can).map(candidate).collect();
+        let place = match self.means.strategy {
             Strategy::Weighted => {
                 let heaviest = |(place, one): &(usize, &Candidate)| (one.weight, std::cmp::Reverse(*place));
                 candidates.iter().enumerate().max_by_key(heaviest)?.0
@@ -122,17 +223,22 @@ impl StatusBoard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::ProviderState;
     use crate::provider::paused::Paused;
     use crate::provider::spending::Terms;
     use crate::provider::stand::{Plan, Stand};
     use crate::settings::Choice as _;
+    use crate::store::MemoryStore;
+
+    fn means(backends: &Arc<[Arc<Backend>]>, strategy: Strategy, store: &Arc<MemoryStore>) -> Means {
+        let store = Arc::clone(store);
+        Means { backends: Arc::clone(backends), strategy, store, clock: Clock::start(), random: || 7 }
+    }
 
     /// Who would be asked next under each strategy, in the order that they are listed to the operator.
     fn active(stands: &[Stand]) -> Vec<String> {
         let backends: Arc<[_]> = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
         let next = |strategy: &Strategy| {
-            let board = StatusBoard::new(Arc::clone(&backends), *strategy, Clock::start(), || 7);
+            let board = StatusBoard::new(means(&backends, *strategy, &Arc::default()), Past::default());
             let active = board.watch().borrow().active.clone();
             active.map(|name| name.to_string()).unwrap_or_default()
         };
@@ -162,5 +268,55 @@ mod tests {
             stands[place].vitals().await;
         }
         assert_eq!(active(&stands), [""; 5]);
+    }
+
+    /// A board over one provider whose state is set by hand, and what it says after the holds have passed.
+    async fn looks(board: &mut StatusBoard, times: u32) -> Arc<StatusView> {
+        for _ in 0..times {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            board.look();
+        }
+        Arc::clone(&board.view.borrow())
+    }
+
+    #[actix_rt::test(system = "Paused")]
+    async fn an_incident_is_told_kept_and_goes_on_after_a_restart() {
+        let later = Some(Clock::start().wall().plus(Duration::from_secs(3_600)));
+        let open = Vitals {
+            state: ProviderState::Open,
+            retry_at: later,
+            reason: Some(crate::chat::Fault::Timeout),
+            ..Vitals::default()
+        };
+        let down = Stand::alone(Plan { vitals: open, ..Plan::new("a") });
+        down.vitals().await;
+        let well = Stand::alone(Plan::new("a"));
+        well.vitals().await;
+        let (down, well): (Arc<[_]>, Arc<[_]>) =
+            (Arc::new([Arc::clone(&down.backend)]), Arc::new([Arc::clone(&well.backend)]));
+        let store = Arc::new(MemoryStore::default());
+        let mut board = StatusBoard::new(means(&down, Strategy::Priority, &store), Past::default());
+        let reports = board.reports();
+        assert_eq!(board.watch().borrow().incident, None, "held back");
+        let view = looks(&mut board, 4).await;
+        assert_eq!((view.mode, view.incident.as_deref()), (Mode::Outage, Some("inc-0000000000000007")));
+        let told = reports.borrow().incidents.clone();
+        assert_eq!(
+            (told[0].id.as_str(), told[0].mode, told[0].ended),
+            ("inc-0000000000000007", Mode::Outage, None)
+        );
+        assert_eq!(told[0].cause, "a: timeout");
+        assert_eq!(store.incidents().await.unwrap(), told, "kept");
+
+        // The service comes back, with the provider well again.
+        let past = Past { incidents: told, life: store.life().await.unwrap() };
+        let mut board = StatusBoard::new(means(&well, Strategy::Priority, &store), past);
+        let view = Arc::clone(&board.view.borrow());
+        assert_eq!((view.mode, view.incident.as_deref()), (Mode::Outage, Some("inc-0000000000000007")));
+        let view = looks(&mut board, 12).await;
+        assert_eq!((view.mode, view.incident.as_deref()), (Mode::Normal, None));
+        let kept = store.incidents().await.unwrap();
+        assert!(kept.len() == 1 && kept[0].ended.is_some(), "{kept:?}");
+        assert_eq!(board.reports().borrow().incidents, kept);
     }
 }

@@ -110,6 +110,11 @@ pub struct Settle {
 #[rtype(result = "()")]
 pub struct Reset;
 
+/// Switches the provider on or off: off, it is neither asked nor probed, and what is under way goes on.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Enable(pub bool);
+
 impl ProviderActor {
     /// A new actor. Its breaker begins as last published: open or half-open where it was not closed, never fresh; and what it was asked to
     /// wait for is waited for.
@@ -126,13 +131,14 @@ impl ProviderActor {
                 Breaker::restored(rules, now, saved)
             }
         };
+        let disabled = vitals.state == ProviderState::Disabled;
         Self {
             seed,
             breaker,
             vitals,
             first_tokens: Latencies::default(),
             totals: Latencies::default(),
-            disabled: false,
+            disabled,
             timer: None,
             _guard: guard,
         }
@@ -275,6 +281,15 @@ impl Handler<Reset> for ProviderActor {
         self.vitals.reason = None;
         self.vitals.check = None;
         self.after(transition, ctx);
+    }
+}
+
+impl Handler<Enable> for ProviderActor {
+    type Result = ();
+
+    fn handle(&mut self, Enable(on): Enable, ctx: &mut Self::Context) {
+        self.disabled = !on;
+        self.after(None, ctx);
     }
 }
 

@@ -13,6 +13,7 @@ use super::health::Check;
 use super::spending::{self, Spent, Used};
 use super::upstream::Upstream;
 use crate::chat::{At, Fault, ProviderState, Usage};
+use crate::settings::CallRetry;
 
 /// Where an actor can be reached now: none while it is being rebuilt after a panic.
 pub type Whereabouts<A> = watch::Receiver<Option<Addr<A>>>;
@@ -29,8 +30,8 @@ pub struct Backend {
     pub context_tokens: u32,
     /// How long its calls may take.
     pub patience: Patience,
-    /// Retries on it in a turn.
-    pub same_provider: u32,
+    /// How it is tried again in a turn.
+    pub retry: CallRetry,
     /// Whether it goes on from a started answer that it is given (prefill). Cleared when it refuses to.
     pub prefill: AtomicBool,
     /// Its share of turns under the weighted strategy.

@@ -162,6 +162,14 @@ impl Guard {
                 let name: &[u8] = if value.is_empty() { b"message" } else { value };
                 self.field("event", name, out);
             }
+            // Old llama.cpp servers have a field of this name, with the error as its value.
+            b"error" if colon.is_some() => {
+                self.leave_json(out);
+                self.close(out);
+                self.field("event", b"error", out);
+                self.field("data", value, out);
+                self.close(out);
+            }
             _ => self.bare_line(line, out),
         }
     }

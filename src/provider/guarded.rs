@@ -69,7 +69,7 @@ pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Frami
     }
     let coding = header(answer.headers(), CONTENT_ENCODING);
     if !matches!(coding.as_str(), "" | "identity") {
-        return Err(refuse(Fault::Malformed, &format!("content encoding {coding}")));
+        return Err(refuse(Fault::Malformed, &format!("content encoding {}", plain(&coding))));
     }
     let kind = header(answer.headers(), CONTENT_TYPE);
     match kind.split(';').next().unwrap_or_default().trim() {
@@ -77,7 +77,7 @@ pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Frami
         "text/event-stream" => Ok(Framing::Sse),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Framing::Lines),
         other if other.ends_with("+json") => Ok(asked),
-        other => Err(refuse(Fault::Malformed, &format!("content type {other}"))),
+        other => Err(refuse(Fault::Malformed, &format!("content type {}", plain(other)))),
     }
 }
 
@@ -85,6 +85,12 @@ pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Frami
 fn header(headers: &HeaderMap, name: HeaderName) -> String {
     let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     value.unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// A media type or coding as it may be repeated; what looks like neither is not.
+fn plain(name: &str) -> &str {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"/+-._".contains(&byte);
+    if name.len() <= 60 && name.bytes().all(token) { name } else { "of no known form" }
 }
 
 /// The body as the parser may see it. After an error, of the guard or of the transport, nothing follows.

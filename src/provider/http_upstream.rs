@@ -23,8 +23,8 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 /// came with the end mark.
 const REST: Duration = Duration::from_millis(10);
 
-/// How often one question is mapped anew: once for each parameter that servers are known to refuse.
-const MAPPINGS: u32 = 3;
+/// How often one question is mapped anew: once for each thing that servers are known to refuse.
+const MAPPINGS: u32 = 4;
 
 const JSON: &str = "application/json";
 
@@ -67,8 +67,8 @@ impl HttpUpstream {
     /// Sends a question, and again where the dialect says that its own mapping was at fault.
     async fn open(&self, ask: &Ask) -> Result<Answer, Failure> {
         let mut adapted = 0;
+        let mut call = self.dialect.request(ask);
         loop {
-            let call = self.dialect.request(ask);
             let mut events = self.post(&call)?;
             match events.next().await {
                 Some(Ok(_)) => {
@@ -80,10 +80,12 @@ impl HttpUpstream {
                     let (failure, again) = judged(&head, &text, |answer| {
                         (self.refused(answer), self.dialect.adapt(&call, answer))
                     });
-                    if adapted == MAPPINGS || !again {
+                    let next = self.dialect.request(ask);
+                    // What was learned may be of no help to this question.
+                    if adapted == MAPPINGS || !again || next == call {
                         return Err(failure);
                     }
-                    adapted += 1;
+                    (call, adapted) = (next, adapted + 1);
                 }
                 Some(Err(error)) => return Err(ended_by(&error)),
                 None => return Err(Failure::of(Fault::Empty)),

@@ -13,7 +13,7 @@ use super::paused::settled;
 use super::permit::Permit;
 use super::scripted::{Script, Scripted};
 use super::spending::Terms;
-use crate::settings::{HealthSettings, ProbeKind};
+use crate::settings::{CallRetry, HealthSettings, ProbeKind};
 use crate::store::{MemoryStore, Store};
 use crate::supervised::{ChildDown, Crash, Guard};
 
@@ -28,8 +28,8 @@ pub struct Plan {
     pub patience: Patience,
     /// How long its recovery probe may take.
     pub probe_limit: Duration,
-    /// Retries on it in a turn.
-    pub same_provider: u32,
+    /// How it is tried again in a turn.
+    pub retry: CallRetry,
     /// The room of its context.
     pub context_tokens: u32,
     /// Whether it goes on from a started answer.
@@ -61,7 +61,7 @@ impl Plan {
                 attempt: seconds(90),
             },
             probe_limit: seconds(5),
-            same_provider: 1,
+            retry: CallRetry::default(),
             context_tokens: 0,
             prefill: false,
             max_concurrent: 64,
@@ -106,7 +106,7 @@ impl Stand {
             dialect: "openai",
             context_tokens: plan.context_tokens,
             patience: plan.patience,
-            same_provider: plan.same_provider,
+            retry: plan.retry,
             weight: plan.weight,
             prices: plan.terms.prices,
             prefill: plan.prefill.into(),

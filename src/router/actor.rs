@@ -10,7 +10,7 @@ use super::backoff::Backoff;
 use super::budget::Budget;
 use super::plan::{self, Failed, Next};
 use super::rank::{self, Candidate, Order, Wish};
-use crate::chat::Class;
+use crate::chat::{Class, Load};
 use crate::provider::actor::{Admit, Refusal};
 use crate::provider::backend::{Backend, Clock};
 use crate::provider::permit::Permit;
@@ -39,6 +39,8 @@ pub struct Pick {
     /// How many of the attempts were made before the history was halved: whom it was too long for then may be asked again. 0 where
     /// it was not.
     pub before_halving: usize,
+    /// What must fit whom it is asked of.
+    pub load: Load,
     /// Who served the conversation last.
     pub served_by: Option<Arc<str>>,
     /// Attempts that were given up because another was faster: they failed nobody, and were made all the same.
@@ -77,10 +79,6 @@ pub struct Rules {
     pub strategy: Strategy,
     /// Of the plan; the retries on one provider are the provider's own.
     pub max_attempts: u32,
-    /// The longest `Retry-After` that is waited for.
-    pub max_retry_after: Duration,
-    /// The waits before retries.
-    pub backoff: Backoff,
     /// Retries and hedges a turn, over all turns.
     pub budget: f64,
 }
@@ -138,12 +136,14 @@ impl RouterActor {
     }
 
     /// Whether the same provider is asked once more, and after what wait.
-    fn again(&mut self, wait: Option<Duration>, failed: &[Failed]) -> Option<Duration> {
+    fn again(&mut self, wait: Option<Duration>, last: &Backend, failed: &[Failed]) -> Option<Duration> {
         if !self.budget.withdraw(self.seed.clock.now()) {
             return None;
         }
-        let made = u32::try_from(failed.len()).unwrap_or(u32::MAX).saturating_sub(1);
-        Some(wait.unwrap_or_else(|| self.seed.rules.backoff.wait(made, (self.seed.chance)())))
+        let here = failed.iter().filter(|one| one.provider == last.name).count();
+        let retry = u32::try_from(here).unwrap_or(u32::MAX).saturating_sub(1);
+        let backoff = Backoff { base: last.retry.base, max: last.retry.max };
+        Some(wait.unwrap_or_else(|| backoff.wait(retry, (self.seed.chance)())))
     }
 
     /// Those to ask, best first, or the wait before the same one is asked again.
@@ -155,6 +155,7 @@ impl RouterActor {
             first: pick.first.clone(),
             only_first: pick.only_first,
             more_room_than,
+            load: pick.load,
             served_by: pick.served_by.clone(),
         };
         let others = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
@@ -167,13 +168,13 @@ impl RouterActor {
         }
         let rules = plan::Rules {
             max_attempts: self.seed.rules.max_attempts.saturating_sub(pick.given_up),
-            same_provider: last.map_or(0, |backend| backend.same_provider),
-            max_retry_after: self.seed.rules.max_retry_after,
+            same_provider: last.as_ref().map_or(0, |last| last.retry.same_provider),
+            max_retry_after: last.as_ref().map_or(Duration::ZERO, |last| last.retry.max_retry_after),
         };
         match plan::next(&pick.failed, others.len(), rules) {
             Next::Nobody => Decision::Nobody,
             Next::Other => Decision::Ask(others),
-            Next::Again(wait) => match self.again(wait, &pick.failed) {
+            Next::Again(wait) => match last.and_then(|last| self.again(wait, &last, &pick.failed)) {
                 Some(wait) => Decision::Wait(wait),
                 None => Decision::Ask(others),
             },
@@ -188,7 +189,7 @@ impl RouterActor {
         }
         let (mut tried, more_room_than) = ruled_out(pick);
         tried.push(Arc::clone(silent));
-        let wish = Wish { more_room_than, ..Wish::default() };
+        let wish = Wish { more_room_than, load: pick.load, ..Wish::default() };
         let order = self.ordered(&wish, &tried, Some(silent));
         if order.is_empty() || !self.budget.withdraw(self.seed.clock.now()) {
             return Vec::new();

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use crate::chat::Load;
 use crate::settings::Strategy;
 
 /// What the order depends on, one a provider, in order of preference.
@@ -35,6 +36,8 @@ pub struct Wish {
     pub only_first: bool,
     /// Only who has more room than each of these, as far as theirs is known, or unknown room.
     pub more_room_than: Vec<Arc<str>>,
+    /// Only who has room for this, or unknown room.
+    pub load: Load,
     /// Who served the conversation last.
     pub served_by: Option<Arc<str>>,
 }
@@ -57,7 +60,8 @@ const IN_FOR_ONE_OUT: f64 = 3.0;
 pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>]) -> Vec<usize> {
     let outgrown = candidates.iter().filter(|one| wish.more_room_than.contains(&one.name));
     let room = outgrown.map(|one| one.context_tokens).max().unwrap_or_default();
-    let fits = |one: &Candidate| one.context_tokens == 0 || one.context_tokens > room;
+    let roomier = |one: &Candidate| one.context_tokens == 0 || one.context_tokens > room;
+    let fits = |one: &Candidate| roomier(one) && wish.load.fits(one.context_tokens);
     let is = |name: &Option<Arc<str>>, one: &Candidate| name.as_ref() == Some(&one.name);
     let may = |one: &Candidate| {
         fits(one) && !tried.contains(&one.name) && (!wish.only_first || is(&wish.first, one))

@@ -60,6 +60,12 @@ fn provider(t: &mut Table, settings: &Settings) -> ProviderSettings {
     t.read("daily_budget_usd", &mut p.daily_budget_usd, |value| {
         number(0.0..=f64::INFINITY)(value).map(|usd| (usd > 0.0).then_some(usd))
     });
+    if dialect == Some(Dialect::Ollama) && p.context_tokens.is_none() {
+        t.warning(
+            "context_tokens",
+            "without it the server cuts longer conversations, and does not say so; write how many tokens the model may hold, such as 8192",
+        );
+    }
     if p.daily_budget_usd.is_some() && p.prices.is_none() {
         t.warning(
             "daily_budget_usd",

@@ -5,7 +5,6 @@ use super::reader::Written;
 
 /// Those keys: `[]` stands for any index, `.*` for all of a table. This is the one place to shorten.
 const NOT_BUILT: &[&str] = &[
-    "server.admin_token",
     "chat.retention",
     "cache.*",
     "degradation.knowledge",

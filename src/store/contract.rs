@@ -8,8 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::flaky::{Flaky, Trouble};
-use super::{BreakerRecord, ConversationRecord, MemoryStore, SpentRecord, Store, open};
-use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
+use super::{BreakerRecord, ConversationRecord, INCIDENTS, MemoryStore, SpentRecord, Store, open};
+use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, Mode, TurnId, TurnRecord, TurnState};
 
 pub(super) fn conversation(n: u8) -> ConversationId {
     ConversationId::from_random([n; 16])
@@ -92,6 +92,8 @@ every_store!(
     forget_removes_everything,
     breakers_are_as_last_written,
     days_cost_what_was_last_written,
+    incidents_are_as_last_written_and_bounded,
+    life_is_as_last_written,
     a_store_that_works_has_no_problem,
 );
 
@@ -289,6 +291,35 @@ async fn days_cost_what_was_last_written(store: &dyn Store) {
     assert_eq!(found, [spent("a", 1, 0.25), spent("b", 2, 0.125)]);
     // Nothing of a breaker's, and the other way round.
     assert_eq!(store.breakers().await, Ok(vec![]));
+}
+
+async fn incidents_are_as_last_written_and_bounded(store: &dyn Store) {
+    assert_eq!(store.incidents().await, Ok(vec![]));
+    let incident = |ms: u64, ended| Incident {
+        id: format!("inc-{ms}"),
+        mode: Mode::Outage,
+        started: At(ms),
+        ended,
+        cause: "a: timeout".into(),
+    };
+    for (ms, ended) in [(900, None), (10_000, None), (900, Some(At(950)))] {
+        store.write_incident(incident(ms, ended)).await.unwrap();
+    }
+    assert_eq!(store.incidents().await, Ok(vec![incident(900, Some(At(950))), incident(10_000, None)]));
+    for ms in 0..u64::try_from(INCIDENTS).unwrap() {
+        drop(store.write_incident(incident(20_000 + ms, None)));
+    }
+    store.write_incident(incident(30_000, None)).await.unwrap();
+    let kept = store.incidents().await.unwrap();
+    assert_eq!((kept.len(), kept[0].started), (INCIDENTS, At(20_001)));
+}
+
+async fn life_is_as_last_written(store: &dyn Store) {
+    assert_eq!(store.life().await, Ok(None));
+    for last in [At(6), At(7)] {
+        store.write_life(Life { first: At(5), last }).await.unwrap();
+    }
+    assert_eq!(store.life().await, Ok(Some(Life { first: At(5), last: At(7) })));
 }
 
 async fn a_store_that_works_has_no_problem(store: &dyn Store) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::{BreakerRecord, ConversationRecord, MemoryStore, SpentRecord, Store, StoreError};
-use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
+use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 /// What is wrong with the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +150,22 @@ impl Store for Flaky {
 
     fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(|inner| inner.write_spent(record))
+    }
+
+    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
+        self.call(|inner| inner.incidents())
+    }
+
+    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_incident(incident))
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
+        self.call(|inner| inner.life())
+    }
+
+    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_life(life))
     }
 
     fn problem(&self) -> Option<&'static str> {

@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
 use super::record::weight;
-use super::{BreakerRecord, ConversationRecord, SpentRecord, Store, StoreError};
-use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
+use super::{BreakerRecord, ConversationRecord, INCIDENTS, SpentRecord, Store, StoreError};
+use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
 
 /// The most conversations kept.
 const MOST: usize = 10_000;
@@ -46,6 +46,8 @@ struct Kept {
     order: BTreeMap<u64, ConversationId>,
     breakers: BTreeMap<String, BreakerRecord>,
     spent: BTreeMap<String, SpentRecord>,
+    incidents: BTreeMap<(At, String), Incident>,
+    life: Option<Life>,
     writes: u64,
     bytes: usize,
     most: usize,
@@ -117,6 +119,8 @@ impl MemoryStore {
                 order: BTreeMap::new(),
                 breakers: BTreeMap::new(),
                 spent: BTreeMap::new(),
+                incidents: BTreeMap::new(),
+                life: None,
                 writes: 0,
                 bytes: 0,
                 most: conversations,
@@ -232,6 +236,28 @@ impl Store for MemoryStore {
 
     fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.kept().spent.insert(record.provider.clone(), record);
+        done(())
+    }
+
+    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
+        done(self.kept().incidents.values().cloned().collect())
+    }
+
+    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut kept = self.kept();
+        kept.incidents.insert((incident.started, incident.id.clone()), incident);
+        if kept.incidents.len() > INCIDENTS {
+            kept.incidents.pop_first();
+        }
+        done(())
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
+        done(self.kept().life)
+    }
+
+    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.kept().life = Some(life);
         done(())
     }
 

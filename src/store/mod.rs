@@ -1,4 +1,4 @@
-//! What outlives the process: conversations, turns with their drafts, the breakers' state. One trait, one contract suite, several stores.
+//! What outlives the process: conversations, turns with their drafts, the breakers' state, incidents. One trait, one contract suite, several stores.
 
 mod memory;
 mod open;
@@ -13,7 +13,7 @@ pub mod flaky;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord};
+use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub use self::memory::MemoryStore;
 pub use self::open::{Opened, open};
@@ -69,6 +69,9 @@ pub struct SpentRecord {
     /// Whether some of it is an estimate.
     pub estimated: bool,
 }
+
+/// The most incidents that are kept; the oldest goes first.
+pub const INCIDENTS: usize = 500;
 
 /// Where things are kept. Every call returns within the store's own limit (5 s at most); a failure costs durability, never an answer.
 ///
@@ -144,6 +147,18 @@ pub trait Store: Send + Sync {
 
     /// Writes what a provider's day cost so far, in the place of what was written before, of whatever day.
     fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The incidents, oldest first: the last [`INCIDENTS`] of them.
+    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>>;
+
+    /// Writes an incident, new or known by when it began and its id.
+    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// When the service was seen to run, as last written.
+    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>>;
+
+    /// Writes when the service was seen to run.
+    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Whether what it acknowledges outlives the process.
     fn lasting(&self) -> bool {

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use self::queue::Op;
 use self::writer::Shared;
 use super::{BreakerRecord, ConversationRecord, SpentRecord, Store, StoreError};
-use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord};
+use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub(super) use self::layout::interrupt_running;
 
@@ -31,8 +31,9 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 /// Reads under way at once. A hung disk must not eat the blocking pool, which others need too.
 const READS: usize = 64;
 
-/// What sled keeps of the tree in memory, in bytes. Its own default is 1 GiB.
-const CACHE: u64 = 64 << 20;
+/// What sled keeps of the tree in memory, in bytes. Its own default is 1 GiB; the system's page cache has the file anyway, and the whole
+/// process is to stay small.
+const CACHE: u64 = 8 << 20;
 
 /// How often sled flushes what nobody waits for, in milliseconds. Together with the time from one checkpoint of a turn to the next it stays
 /// under the half second that a crash may cost.
@@ -186,6 +187,22 @@ impl Store for SledStore {
 
     fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Spent(record))
+    }
+
+    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
+        self.read(layout::incidents)
+    }
+
+    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Incident(incident))
+    }
+
+    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
+        self.read(layout::life)
+    }
+
+    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Life(life))
     }
 
     fn problem(&self) -> Option<&'static str> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::anchor::{ANCHOR_CHARS, anchor};
-use crate::chat::{Ask, Finish, Message, Role, Source, TurnRecord, TurnState};
+use crate::chat::{Ask, Finish, Load, Message, Role, Source, TurnRecord, TurnState};
 
 /// The history and the question as an [`Ask`]: the turns that an AI answered (a late answer stands for the degraded one), oldest first, at
 /// most `history_turns` of them. Turns that were retried, refused, interrupted or stayed degraded are left out.
@@ -44,24 +44,40 @@ const LEAST_TOKENS: u32 = 64;
 
 /// The same question with `shown` as the beginning of the answer, for a provider that goes on from it (prefill).
 pub fn gone_on(ask: &Ask, shown: &str) -> Ask {
-    // No provider takes a beginning that ends in white space.
-    let begun = Message { role: Role::Assistant, text: shown.trim_end().into() };
-    let messages = ask.messages.iter().cloned().chain([begun]).collect();
+    let messages = begun(ask, shown).collect();
     Ask { messages, goes_on: true, max_tokens: left(ask, shown), ..ask.clone() }
 }
 
 /// The same question with `shown` as a cut-off answer, and the instruction to repeat its end and to go on: for a provider without prefill. The
 /// system prompt stays as it is.
 pub fn repeated(ask: &Ask, shown: &str) -> Ask {
-    let begun = Message { role: Role::Assistant, text: shown.trim_end().into() };
     let instruction = format!(
         "Your previous answer was cut off. Repeat its last {ANCHOR_CHARS} characters exactly as they are, then go on from there \
          to its end. No greeting, no apology, no comment, and do not begin again. Its last {ANCHOR_CHARS} characters are:\n{}",
         anchor(shown)
     );
     let told = Message { role: Role::User, text: instruction.into() };
-    let messages = ask.messages.iter().cloned().chain([begun, told]).collect();
+    let messages = begun(ask, shown).chain([told]).collect();
     Ask { messages, max_tokens: left(ask, shown), ..ask.clone() }
+}
+
+/// The messages with `shown` as the last, the model's own. Where a caller's end with a started answer, it is one with what goes on from it.
+fn begun(ask: &Ask, shown: &str) -> impl Iterator<Item = Message> {
+    let (last, before) =
+        ask.messages.split_last().map_or((None, &[][..]), |(last, before)| (Some(last), before));
+    let (started, last) = match last {
+        Some(last) if last.role == Role::Assistant => (&*last.text, None),
+        other => ("", other),
+    };
+    // No provider takes a beginning that ends in white space.
+    let text = format!("{started}{}", shown.trim_end()).into();
+    before.iter().chain(last).cloned().chain([Message { role: Role::Assistant, text }])
+}
+
+/// The same question for a provider that goes on from a started answer, where a caller's messages end with one.
+pub fn taken_up(ask: &Ask) -> Ask {
+    let begun = ask.messages.last().is_some_and(|last| last.role == Role::Assistant);
+    Ask { goes_on: begun, ..ask.clone() }
 }
 
 /// Whether a provider's complaint is about a started answer rather than about anything else in the request.
@@ -78,14 +94,41 @@ fn left(ask: &Ask, shown: &str) -> u32 {
     ask.max_tokens.saturating_sub(used).max(LEAST_TOKENS)
 }
 
-/// The same question with the older half of its history left out; `None` where there is no history to halve.
-pub fn halved(ask: &Ask) -> Option<Ask> {
-    let pairs = ask.messages.len().checked_sub(1)? / 2;
-    if pairs == 0 {
-        return None;
+/// Whether there is history that could be left out.
+pub fn has_history(ask: &Ask) -> bool {
+    ask.messages.len() > 2
+}
+
+/// What of an [`Ask`] goes to one provider.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// The last messages that always stay: the question, and what was begun of its answer.
+    pub kept: usize,
+    /// The room of the provider's context in tokens; 0: unknown.
+    pub room: u32,
+    /// Of the turns that fit only the newer half: it counts otherwise than we do, and found them too long.
+    pub half: bool,
+}
+
+/// The same question as far as it can be made to fit: without the oldest turns, and with an answer no longer than the rest of the room. The
+/// system prompt always stays.
+pub fn fitted(ask: Ask, cut: Cut) -> Ask {
+    let all = ask.messages.len();
+    let kept = cut.kept.min(all);
+    let mut turns = (all - kept) / 2;
+    while turns > 0 && !Load::of_last(&ask, kept + 2 * turns).fits(cut.room) {
+        turns -= 1;
     }
-    let messages = ask.messages.get(pairs.div_ceil(2) * 2..)?.into();
-    Some(Ask { messages, ..ask.clone() })
+    if cut.half {
+        turns /= 2;
+    }
+    let left = kept + 2 * turns;
+    let max_tokens = Load::of_last(&ask, left).answer_in(cut.room);
+    let messages = match ask.messages.get(all - left..) {
+        Some(last) if left < all => last.into(),
+        _ => Arc::clone(&ask.messages),
+    };
+    Ask { messages, max_tokens, ..ask }
 }
 
 /// Who gave the last whole AI answer of this history.
@@ -126,6 +169,10 @@ mod tests {
         record
     }
 
+    fn to(kept: usize, room: u32) -> Cut {
+        Cut { kept, room, half: false }
+    }
+
     fn said(ask: &Ask) -> String {
         ask.messages.iter().map(|message| &*message.text).collect::<Vec<_>>().join(" ")
     }
@@ -159,6 +206,73 @@ mod tests {
     }
 
     #[test]
+    fn refusals_of_a_started_answer_are_known_by_their_words() {
+        for words in [
+            "This model does not support assistant message prefill. The conversation must end with a user message.",
+            "Requests ending with a model turn are not supported",
+            "Cannot set `add_generation_prompt` to True when the last message is from the assistant",
+            "Unrecognized request argument supplied: continue_final_message",
+            "messages.3.prefix: Extra inputs are not permitted",
+            "Assistant response prefill is incompatible with enable_thinking.",
+        ] {
+            assert!(refuses_prefill(words), "{words}");
+        }
+        for words in ["max_tokens is too large: 64", "prompt is too long", "Invalid value at 'contents'", ""]
+        {
+            assert!(!refuses_prefill(words), "{words}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_turn_by_turn() {
+        let history: Vec<_> = (1..=4).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
+        // 6 tokens of system prompt, 5 of each message, 9 of the answer.
+        let whole = ask("system p".into(), &history, "now", SHAPE);
+        for (room, left) in [
+            (0, "q1 a1 q2 a2 q3 a3 q4 a4 now"),
+            (60, "q1 a1 q2 a2 q3 a3 q4 a4 now"),
+            (59, "q2 a2 q3 a3 q4 a4 now"),
+            (50, "q2 a2 q3 a3 q4 a4 now"),
+            (49, "q3 a3 q4 a4 now"),
+            (30, "q4 a4 now"),
+            (29, "now"),
+            (1, "now"),
+        ] {
+            let fitted = fitted(whole.clone(), to(1, room));
+            assert_eq!((said(&fitted).as_str(), &*fitted.system), (left, "system p"), "{room}");
+            assert_eq!(fitted.messages.first().unwrap().role, Role::User);
+        }
+        // Half of what fits goes to who found that too long.
+        let half = |room| said(&fitted(whole.clone(), Cut { half: true, ..to(1, room) }));
+        assert_eq!([half(0), half(49), half(30)], ["q3 a3 q4 a4 now", "q4 a4 now", "now"]);
+        // What was begun stays with its question, and what the caller sent stays whole.
+        assert_eq!(said(&fitted(gone_on(&whole, "Well,"), to(2, 1))), "now Well,");
+        assert!(said(&fitted(repeated(&whole, "Well,"), to(3, 1))).starts_with("now Well, Your previous"));
+        assert_eq!(said(&fitted(whole.clone(), to(9, 1))), said(&whole));
+    }
+
+    #[test]
+    fn the_answer_gets_what_room_is_left() {
+        let long = ask("".into(), &[], "now", Shape { max_tokens: 1000, ..SHAPE });
+        for (room, tokens) in [(0, 1000), (1005, 1000), (1004, 999), (100, 95), (8, 4)] {
+            assert_eq!(fitted(long.clone(), to(1, room)).max_tokens, tokens, "{room}");
+        }
+    }
+
+    #[test]
+    fn a_callers_started_answer_is_taken_up_and_is_one_with_what_follows() {
+        let plain = ask("".into(), &[], "now", SHAPE);
+        let begun = Message { role: Role::Assistant, text: "Well, ".into() };
+        let started = Ask { messages: [plain.messages[0].clone(), begun].into(), ..plain.clone() };
+        assert!(taken_up(&started).goes_on && !taken_up(&plain).goes_on);
+        assert_eq!(said(&gone_on(&started, "yes ")), "now Well, yes");
+        assert_eq!(gone_on(&started, "yes ").messages.len(), 2);
+        assert!(said(&repeated(&started, "yes")).starts_with("now Well, yes Your previous answer"));
+        assert_eq!(repeated(&started, "yes").messages.len(), 3);
+        assert_eq!(gone_on(&plain, "yes").messages.len(), 2);
+    }
+
+    #[test]
     fn a_conversation_was_served_by_who_gave_its_last_whole_answer() {
         let by = |name: &str, turn: TurnRecord| TurnRecord { provider: Some(name.into()), ..turn };
         let mut history = vec![
@@ -181,9 +295,9 @@ mod tests {
         let few = Shape { history_turns: 3, ..SHAPE };
         let ask = ask("".into(), &history, "now", few);
         assert_eq!(said(&ask), "q3 a3 q4 a4 q5 a5 now");
-        let half = halved(&ask).unwrap();
-        assert_eq!(said(&half), "q5 a5 now");
-        assert_eq!(said(&halved(&half).unwrap()), "now");
-        assert!(halved(&halved(&half).unwrap()).is_none());
+        let half = |ask: Ask| fitted(ask, Cut { kept: 1, room: 0, half: true });
+        assert_eq!(said(&half(ask.clone())), "q5 a5 now");
+        assert_eq!(said(&half(half(ask.clone()))), "now");
+        assert!(has_history(&ask) && !has_history(&half(half(ask))));
     }
 }

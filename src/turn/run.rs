@@ -14,9 +14,11 @@ use super::desk::{Desk, Wishes};
 use super::keep::Keeping;
 use super::log::LogWriter;
 use super::progress::{End, Progress};
+use super::prompt::{self, Cut};
+use super::quality;
 use super::seam::Start;
-use super::{prompt, quality};
-use crate::chat::{Ask, Class, Failure, Fault, Finish, Outcome};
+use crate::chat::{Ask, Class, Failure, Fault, Finish, Load, Outcome};
+use crate::provider::backend::Backend;
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
@@ -65,6 +67,8 @@ pub(super) struct Made {
     waited: bool,
     /// How many had failed when the history was halved, where it was.
     halved: Option<usize>,
+    /// What must fit whom it is asked of.
+    load: Load,
     served_by: Option<Arc<str>>,
 }
 
@@ -77,6 +81,7 @@ impl Made {
             only_first: wishes.only_first,
             waited: self.waited,
             before_halving: self.halved.unwrap_or_default(),
+            load: self.load,
             served_by: self.served_by.clone(),
             given_up: self.given_up,
             hedge: None,
@@ -99,8 +104,10 @@ impl Turn<'_> {
     async fn answer(&mut self, keeping: &Keeping) -> End {
         let (desk, wishes, log) = (self.desk, self.wishes, Arc::clone(self.writer.log()));
         let deadline = self.progress.begun + desk.manners.turn_limit;
-        let (mut ask, served_by) = keeping.ask(desk, &log).await;
-        let mut made = Made { served_by, ..Made::default() };
+        let (ask, served_by) = keeping.ask(desk, &log).await;
+        // Of a conversation the question is enough; a caller's messages are used as they are.
+        let load = if wishes.pass_on { Load::of(&ask) } else { Load::of_last(&ask, 1) };
+        let mut made = Made { served_by, load, ..Made::default() };
         loop {
             if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
                 return self.descend();
@@ -124,22 +131,15 @@ impl Turn<'_> {
                 Route::Nobody { .. } => {
                     let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
                     if wishes.pass_on {
-                        // The caller's messages are used as they are.
-                        return if made.failed.last().is_some_and(too_long) {
-                            End::Torn
-                        } else {
-                            self.descend()
-                        };
+                        let refused = made.failed.last().map_or_else(|| self.outgrown(load), too_long);
+                        return if refused { End::Torn } else { self.descend() };
                     }
-                    match prompt::halved(&ask)
-                        .filter(|_| made.halved.is_none() && made.failed.iter().any(too_long))
-                    {
-                        Some(half) => {
-                            (ask, made.halved) = (half, Some(made.failed.len()));
-                            continue;
-                        }
-                        None => return self.descend(),
+                    let long = made.failed.iter().any(too_long);
+                    if made.halved.is_some() || !prompt::has_history(&ask) || !long {
+                        return self.descend();
                     }
+                    made.halved = Some(made.failed.len());
+                    continue;
                 }
             };
             made.waited = false;
@@ -166,11 +166,14 @@ impl Turn<'_> {
     pub(super) fn runner(&self, lease: Lease, ask: &Ask, made: &Made, deadline: Instant) -> Runner {
         let shown = self.writer.shown();
         let start = if shown.is_empty() { Start::Anew } else { self.start(&lease, &made.failed) };
-        let ask = match start {
+        let backend = &lease.backend;
+        let asked = match start {
             Start::GoesOn => prompt::gone_on(ask, &shown),
             Start::Repeats => prompt::repeated(ask, &shown),
+            Start::Anew if backend.prefill.load(Ordering::Relaxed) => prompt::taken_up(ask),
             Start::Anew => ask.clone(),
         };
+        let ask = self.fitted(asked, ask, backend, made.halved.is_some());
         let goes_on = start != Start::Anew;
         let patience = &lease.backend.patience;
         let limits = Limits {
@@ -217,7 +220,9 @@ impl Turn<'_> {
             Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
             Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
             Ended::Failed(failure) => {
-                let failed = self.failed(&lease, &report, failure, ask.goes_on);
+                // A caller's own started answer may be refused, and so may the rest of the request, which is the caller's too.
+                let prefilled = ask.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
+                let failed = self.failed(&lease, &report, failure, prefilled);
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
         };
@@ -257,6 +262,27 @@ impl Turn<'_> {
         }
         self.writer.failed(Arc::clone(&backend.name), failure.clone());
         Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
+    }
+
+    /// What is asked of this provider: the question and what was begun always, of the history what fits; a caller's messages all.
+    fn fitted(&self, asked: Ask, ask: &Ask, backend: &Backend, half: bool) -> Ask {
+        let begun = asked.messages.len().saturating_sub(ask.messages.len());
+        let kept = if self.wishes.pass_on { asked.messages.len() } else { begun + 1 };
+        prompt::fitted(asked, Cut { kept, room: backend.context_tokens, half })
+    }
+
+    /// Whether nobody who may be asked has room for this. Then that is how the turn failed.
+    fn outgrown(&mut self, load: Load) -> bool {
+        let (wishes, desk) = (self.wishes, self.desk);
+        let may = |one: &&Arc<Backend>| !wishes.only_first || wishes.first.as_ref() == Some(&one.name);
+        let mut asked = desk.backends.iter().filter(may).peekable();
+        let Some(first) = asked.peek().map(|one| Arc::clone(&one.name)) else { return false };
+        let too_long = asked.all(|one| !load.fits(one.context_tokens));
+        if too_long {
+            let detail = "the messages are longer than any provider has room for";
+            self.writer.failed(first, Failure::with(Fault::TooLong, detail));
+        }
+        too_long
     }
 
     /// Whether text stands that cannot be taken back.

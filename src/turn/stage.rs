@@ -19,7 +19,6 @@ use crate::provider::paused::settled;
 use crate::provider::scripted::{Call, Script};
 use crate::provider::stand::{Plan, Stand};
 use crate::router::actor::{RouterActor, Rules, Seed};
-use crate::router::backoff::Backoff;
 use crate::settings::{MidStream, Strategy};
 use crate::store::Store as _;
 use crate::store::flaky::Flaky;
@@ -47,13 +46,7 @@ impl House {
     pub fn of(plans: impl IntoIterator<Item = Plan>) -> Self {
         Self {
             plans: plans.into_iter().collect(),
-            rules: Rules {
-                strategy: Strategy::Priority,
-                max_attempts: 4,
-                max_retry_after: Duration::from_secs(2),
-                backoff: Backoff::default(),
-                budget: 0.2,
-            },
+            rules: Rules { strategy: Strategy::Priority, max_attempts: 4, budget: 0.2 },
             manners: Manners {
                 system_prompt: "Be kind.".into(),
                 history_turns: 20,

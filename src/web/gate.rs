@@ -59,6 +59,17 @@ pub fn api(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     program(request, server)
 }
 
+/// Lets in the operator: who has the admin token.
+///
+/// # Errors
+/// `NoKey`, also where no token is configured: then nobody is the operator.
+pub fn operator(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
+    match (&server.admin_token, bearer(request)) {
+        (Some(token), Some(given)) if same(token, given) => Ok(()),
+        _ => Err(Shut::NoKey),
+    }
+}
+
 fn program(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     let let_in = match server.api_keys.as_slice() {
         [] => at_home(request),

@@ -1,5 +1,6 @@
 //! What is served over HTTP, one file a surface.
 
+mod admin;
 mod body;
 mod chat_api;
 mod connection;
@@ -11,6 +12,7 @@ mod pages;
 mod refusal;
 mod socket;
 mod status;
+mod status_page;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
+use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Problem;
 use crate::settings::Settings;
@@ -46,6 +49,7 @@ pub struct State {
     steady: watch::Receiver<bool>,
     problems: Arc<[String]>,
     replies: watch::Receiver<Arc<[Problem]>>,
+    reports: watch::Receiver<Arc<Report>>,
     connections: Arc<Connections>,
     instance: Arc<str>,
     started: Instant,
@@ -67,12 +71,14 @@ pub struct Parts {
     pub problems: Vec<String>,
     /// What is wrong with the reply rules.
     pub replies: watch::Receiver<Arc<[Problem]>>,
+    /// The history of the service's state.
+    pub reports: watch::Receiver<Arc<Report>>,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, lobby, simulators, steady, problems, replies } = parts;
+        let Parts { settings, lobby, simulators, steady, problems, replies, reports } = parts;
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
         let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
@@ -83,6 +89,7 @@ impl State {
             steady,
             problems: problems.into(),
             replies,
+            reports,
             connections: Arc::new(connections),
             instance: instance.into(),
             started: Instant::now(),
@@ -126,7 +133,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
                     .route("/{file:.*}", web::get().to(pages::file)),
             )
             .route("/", read().to(pages::chat))
-            .route("/status", read().to(pages::status))
+            .route("/status", read().to(status_page::page))
             .route("/ws", web::get().to(socket::open))
             .route("/api/chat", web::post().to(chat_api::chat))
             .service(
@@ -139,6 +146,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/status.json", read().to(status::json))
             .route("/healthz", read().to(status::alive))
             .route("/readyz", read().to(status::ready))
+            .route("/admin/providers/{name}", web::post().to(admin::provider))
             .route("/demo/providers/{name}", web::post().to(demo::command))
             .default_service(web::to(refusal::not_found))
     })

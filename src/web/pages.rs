@@ -1,7 +1,5 @@
 //! The chat page, and the files that pages are made of.
 
-use std::sync::Arc;
-
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
     IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -14,9 +12,6 @@ use rust_embed::RustEmbed;
 
 use super::State;
 use super::refusal::not_found;
-use super::status::problems;
-use crate::chat::{Mode, ProviderState};
-use crate::provider::backend::Backend;
 
 static CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -43,74 +38,8 @@ pub async fn chat(state: web::Data<State>) -> HttpResponse {
     html(&page, &state)
 }
 
-#[derive(Template)]
-#[template(path = "status.html")]
-struct StatusPage<'a> {
-    title: &'a str,
-    demo: bool,
-    version: &'a str,
-    mode: &'static str,
-    headline: String,
-    since: String,
-    now: String,
-    providers: Vec<Card>,
-    problems: Vec<String>,
-}
-
-/// One provider on the status page.
-struct Card {
-    name: String,
-    model: String,
-    state: &'static str,
-    words: &'static str,
-    active: bool,
-    first_token: Option<u64>,
-}
-
-/// `GET /status`: the service's state for people, readable without scripts.
-pub async fn status(state: web::Data<State>) -> HttpResponse {
-    let view = state.lobby.status.borrow().clone();
-    let desk = &state.lobby.desk;
-    let backup = view.active.as_deref().unwrap_or_default();
-    let (mode, headline) = match view.mode {
-        Mode::Normal => ("normal", "Everything works".to_owned()),
-        Mode::Degraded => ("degraded", format!("Answers come from a backup model, {backup}")),
-        Mode::Outage => ("outage", "No AI can answer now; visitors get prepared replies".to_owned()),
-    };
-    let card = |backend: &Arc<Backend>| {
-        let vitals = backend.vitals.borrow().clone();
-        let (state, words) = match vitals.state {
-            ProviderState::Closed => ("closed", "Working"),
-            ProviderState::HalfOpen => ("half_open", "Being tried again"),
-            ProviderState::Open => ("open", "Failing, left alone for a while"),
-            ProviderState::Blocked => ("blocked", "Refuses our key or quota"),
-            ProviderState::Disabled => ("disabled", "Switched off"),
-        };
-        Card {
-            name: backend.name.to_string(),
-            model: backend.model.to_string(),
-            state,
-            words,
-            active: view.active.as_ref() == Some(&backend.name),
-            first_token: vitals.first_token.map(|latency| latency.p50),
-        }
-    };
-    let page = StatusPage {
-        title: &state.settings.chat.title,
-        demo: state.settings.demo,
-        version: env!("CARGO_PKG_VERSION"),
-        mode,
-        headline,
-        since: view.since.to_string(),
-        now: desk.clock.wall().to_string(),
-        providers: desk.backends.iter().map(card).collect(),
-        problems: problems(&state),
-    };
-    html(&page, &state)
-}
-
 /// A page with the headers that every page has.
-fn html(page: &impl Template, state: &State) -> HttpResponse {
+pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
     match page.render() {
         Ok(html) => HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))

@@ -3,14 +3,18 @@
 use std::sync::atomic::Ordering;
 
 use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
 use super::State;
+use super::gate;
 use super::refusal::refuse_until;
 use crate::chat::At;
 use crate::provider::backend::{Backend, Latency};
 use crate::turn::desk::Phase;
+
+/// The incidents that are told, the newest first.
+pub(super) const SHOWN_INCIDENTS: usize = 50;
 
 /// `GET /healthz`: the process lives.
 pub async fn alive() -> HttpResponse {
@@ -29,17 +33,18 @@ pub async fn ready(state: web::Data<State>) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ready" }))
 }
 
-/// `GET /status.json`.
-pub async fn json(state: web::Data<State>) -> HttpResponse {
+/// `GET /status.json`; with the admin token also what each provider cost.
+pub async fn json(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .json(whole(&state))
+        .json(whole(&state, gate::operator(&request, &state.settings.server).is_ok()))
 }
 
-fn whole(state: &State) -> Value {
+fn whole(state: &State, operator: bool) -> Value {
     let view = state.lobby.status.borrow().clone();
     let desk = &state.lobby.desk;
+    let now = desk.clock.wall();
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     let (ended, ai) = (count(&desk.counts.ended), count(&desk.counts.ai));
     #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
@@ -60,13 +65,13 @@ fn whole(state: &State) -> Value {
             "degraded": count(&desk.counts.degraded),
             "availability": availability,
         },
-        "providers": desk.backends.iter().map(|backend| provider(backend, desk.clock.wall())).collect::<Vec<_>>(),
-        "incidents": [],
+        "providers": desk.backends.iter().map(|backend| provider(backend, now, operator)).collect::<Vec<_>>(),
+        "incidents": state.reports.borrow().incidents.iter().take(SHOWN_INCIDENTS).collect::<Vec<_>>(),
         "problems": problems(state),
     })
 }
 
-fn provider(backend: &Backend, now: At) -> Value {
+fn provider(backend: &Backend, now: At, operator: bool) -> Value {
     let vitals = backend.vitals.borrow().clone();
     let latency = |latency: Option<Latency>| {
         json!({
@@ -75,14 +80,23 @@ fn provider(backend: &Backend, now: At) -> Value {
             "p99": latency.map(|one| one.p99),
         })
     };
-    json!({
+    let used = vitals.used;
+    let usage = operator.then(|| {
+        json!({
+            "input_tokens": used.input_tokens,
+            "output_tokens": used.output_tokens,
+            "cost_usd": used.cost_usd,
+        })
+    });
+    let mut told = json!({
         "name": backend.name,
         "model": backend.model,
         "dialect": backend.dialect,
         "state": vitals.state,
         "healthy": vitals.healthy(now),
         "reason": vitals.why(now),
-        "retry_at": vitals.waits_until(),
+        // Vitals are published on a change, and that a wait is over is none.
+        "retry_at": vitals.waits_until().filter(|at| *at > now),
         "in_flight": vitals.in_flight,
         "latency_ms": { "first_token": latency(vitals.first_token), "total": latency(vitals.total) },
         "counts": {
@@ -91,7 +105,11 @@ fn provider(backend: &Backend, now: At) -> Value {
             "restarts": vitals.restarts,
         },
         "checked_at": vitals.checked_at,
-    })
+    });
+    if let (Some(usage), Some(told)) = (usage, told.as_object_mut()) {
+        told.insert("usage".into(), usage);
+    }
+    told
 }
 
 /// What an operator should look at, in sentences without paths.

@@ -12,7 +12,7 @@ use super::complaint::Complaint;
 use super::learned::Learned;
 use super::model::Model;
 use super::progress::{Progress, count, objects, text, unknown};
-use super::said::{Said, conversation, json, system};
+use super::said::{Order, Said, conversation, json, system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
 /// The version that gateways and old servers know too.
@@ -76,7 +76,7 @@ impl Dialect for Anthropic {
             model: &self.model.model,
             max_tokens: ask.max_tokens,
             system: system(ask),
-            messages: conversation(ask).collect(),
+            messages: conversation(ask, Order::Strict),
             stream: true,
             stop_sequences: &ask.stop,
             temperature: self.model.temperature(ask).filter(|_| takes_temperature),
@@ -167,7 +167,7 @@ impl Answer {
                 _ => {}
             },
             "message_delta" => {
-                self.finish(text(event, "/delta/stop_reason"));
+                self.finish(text(event, "/delta/stop_reason"), out);
                 self.tokens.update(event.get("usage"), out);
             }
             "message_stop" => self.progress.end(),
@@ -177,7 +177,7 @@ impl Answer {
                 for block in blocks.into_iter().flatten() {
                     self.block(block, out);
                 }
-                self.finish(text(event, "/stop_reason"));
+                self.finish(text(event, "/stop_reason"), out);
                 self.tokens.update(event.get("usage"), out);
             }
             // Pings, ends of blocks, and whatever comes to be: unknown events are to be ignored, the vendor says.
@@ -194,14 +194,15 @@ impl Answer {
         }
     }
 
-    fn finish(&mut self, reason: &str) {
-        self.progress.finish(match reason {
+    fn finish(&mut self, reason: &str, out: &mut Vec<Step>) {
+        let finish = match reason {
             "" => return,
             "end_turn" | "stop_sequence" | "tool_use" | "pause_turn" => Finish::Stop,
             "max_tokens" | "model_context_window_exceeded" => Finish::Length,
             "refusal" => Finish::ContentFilter,
             other => unknown(other),
-        });
+        };
+        self.progress.finish(finish, out);
     }
 }
 

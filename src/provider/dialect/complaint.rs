@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::chat::{Failure, Fault};
 
 use super::model::Model;
-use super::progress::truthy;
+use super::progress::{text, truthy};
 use super::redact::redact;
 
 /// An error as a provider words it.
@@ -103,11 +103,12 @@ impl Complaint {
     /// Whether it says that the conversation is too long for the model: by code first, then by the known fragments of messages.
     pub(super) fn overflow(&self) -> bool {
         const CODES: [&str; 2] = ["context_length_exceeded", "exceed_context_size_error"];
-        const FRAGMENTS: [&str; 6] = [
+        const FRAGMENTS: [&str; 7] = [
             "maximum context length",
             "context size",
             "prompt is too long",
             "input token count",
+            "input tokens exceed",
             "too many tokens",
             "reduce the length",
         ];
@@ -122,7 +123,12 @@ impl Complaint {
 
     /// The failure that it means, in its words without keys.
     pub(super) fn failure(&self, fault: Fault, model: &Model) -> Failure {
-        Failure::with(fault, &redact(&self.message, model))
+        let detailed = text(&self.error, "/details/error_code");
+        let reason = text(&self.error, "/details/0/reason");
+        // A number mostly repeats the status: the type says more.
+        let named = Some(self.code.as_str()).filter(|code| code.parse::<u16>().is_err()).unwrap_or_default();
+        let codes = [detailed, reason, named, &self.kind, &self.code].map(|code| redact(code, model));
+        Failure::quoting(fault, &redact(&self.message, model), &codes.each_ref().map(String::as_str))
     }
 }
 

@@ -1,17 +1,18 @@
 //! Google's Gemini (the Developer API; Vertex has the same bodies).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{Ask, Failure, Fault, Finish, Role, Usage};
+use crate::chat::{Ask, Failure, Fault, Finish, Usage};
 use crate::provider::upstream::Step;
 
 use super::complaint::Complaint;
 use super::model::{Model, escaped};
 use super::progress::{Progress, count, holds, objects, text, unknown};
-use super::said::{json, system};
+use super::said::{ASSISTANT, Order, conversation, json, system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
 /// The version that most servers, the stand-ins for tests among them, know.
@@ -59,7 +60,7 @@ struct Content<'a> {
 
 #[derive(Serialize)]
 struct Part<'a> {
-    text: &'a str,
+    text: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
@@ -72,7 +73,7 @@ struct Config<'a> {
     stop_sequences: &'a [String],
 }
 
-fn content<'a>(role: Option<&'static str>, text: &'a str) -> Content<'a> {
+fn content<'a>(role: Option<&'static str>, text: Cow<'a, str>) -> Content<'a> {
     Content { role, parts: [Part { text }] }
 }
 
@@ -81,13 +82,12 @@ impl Dialect for Gemini {
         let name = escaped(&self.model.model);
         // A tuned model's name has its own folder.
         let folder = if name.contains('/') { "" } else { "models/" };
-        let told = ask.messages.iter().filter(|message| !message.text.is_empty());
         let body = json(&Body {
-            system_instruction: system(ask).map(|text| content(None, text)),
-            contents: told
-                .map(|message| match message.role {
-                    Role::User => content(Some("user"), &message.text),
-                    Role::Assistant => content(Some("model"), &message.text),
+            system_instruction: system(ask).map(|text| content(None, text.into())),
+            contents: conversation(ask, Order::Strict)
+                .into_iter()
+                .map(|said| {
+                    content(Some(if said.role == ASSISTANT { "model" } else { "user" }), said.content)
                 })
                 .collect(),
             generation_config: Config {
@@ -131,10 +131,10 @@ impl Answer {
                 self.progress.text(text(part, "/text"), out);
             }
         }
-        self.finish(text(event, "/candidates/0/finishReason"))?;
+        self.finish(text(event, "/candidates/0/finishReason"), out)?;
         // The question itself was blocked.
         if !matches!(text(event, "/promptFeedback/blockReason"), "" | "BLOCK_REASON_UNSPECIFIED") {
-            self.progress.finish(Finish::ContentFilter);
+            self.progress.finish(Finish::ContentFilter, out);
         }
         if let Some(usage) = event.get("usageMetadata").filter(|usage| usage.is_object()) {
             let counted = |place| count(usage, place).unwrap_or_default();
@@ -148,9 +148,9 @@ impl Answer {
         Ok(())
     }
 
-    fn finish(&mut self, reason: &str) -> Result<(), Failure> {
+    fn finish(&mut self, reason: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
         let failed = |fault| Err(Failure::with(fault, &format!("finish reason {reason}")));
-        self.progress.finish(match reason {
+        let finish = match reason {
             "" | "FINISH_REASON_UNSPECIFIED" => return Ok(()),
             "STOP" => Finish::Stop,
             "MAX_TOKENS" | "CONTINUATION" => Finish::Length,
@@ -165,7 +165,8 @@ impl Answer {
             | "MISSING_THOUGHT_SIGNATURE"
             | "OTHER" => return failed(Fault::ServerError),
             other => unknown(other),
-        });
+        };
+        self.progress.finish(finish, out);
         Ok(())
     }
 }

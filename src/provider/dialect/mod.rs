@@ -129,7 +129,7 @@ pub trait Dialect: Send + Sync {
     /// Whether `sent` was refused for a parameter that is our own mapping's choice and is now mapped otherwise: then, and at once,
     /// a new `request` of the same ask is worth sending, and the failure counts nowhere.
     ///
-    /// It cannot go on for ever: true means that the parameter was in `sent`, and it will be in no later request.
+    /// It cannot go on for ever: true means that something was in `sent` which will be in no later request, or that nothing changes for it.
     fn adapt(&self, _sent: &Call, _answer: &Refused<'_>) -> bool {
         false
     }

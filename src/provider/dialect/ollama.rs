@@ -11,7 +11,7 @@ use crate::provider::upstream::Step;
 use super::complaint::Complaint;
 use super::model::Model;
 use super::progress::{Progress, count, holds, objects, text, unknown};
-use super::said::{Said, json, with_system};
+use super::said::{Order, Said, json, with_system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
 /// The dialect.
@@ -61,7 +61,7 @@ impl Dialect for Ollama {
     fn request(&self, ask: &Ask) -> Call {
         let body = json(&Body {
             model: &self.model.model,
-            messages: with_system(ask),
+            messages: with_system(ask, Order::Free),
             stream: true,
             options: Options {
                 num_predict: ask.max_tokens,
@@ -109,11 +109,12 @@ impl Answer {
         }
         if line.get("done").and_then(Value::as_bool) == Some(true) {
             // "load" and "unload" generate nothing: such an answer is empty.
-            self.progress.finish(match text(line, "/done_reason") {
+            let finish = match text(line, "/done_reason") {
                 "" | "stop" | "load" | "unload" => Finish::Stop,
                 "length" => Finish::Length,
                 other => unknown(other),
-            });
+            };
+            self.progress.finish(finish, out);
             self.progress.end();
             let input = count(line, "/prompt_eval_count");
             let output = count(line, "/eval_count");

@@ -22,7 +22,7 @@ const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
 const STREAM_OPTIONS: &str = "stream_options";
 const TEMPERATURE: &str = "temperature";
 
-/// The dialect. It remembers which optional parameters its server refused.
+/// The dialect. It remembers which optional parameters its server refused, and whether it takes conversations in any order.
 ///
 /// The token limit is sent as `max_completion_tokens` to OpenAI itself and as `max_tokens` to any other server; where that is refused, as
 /// the other. It is never left out: it bounds what an answer costs.
@@ -74,7 +74,7 @@ impl Openai {
         let limit = self.limit();
         let usage = StreamOptions { include_usage: true };
         let form = Some(self.model.prefill).filter(|_| ask.goes_on);
-        let mut messages = with_system(ask);
+        let mut messages = with_system(ask, self.learned.order());
         if form == Some(Prefill::Prefix) {
             mark_prefix(&mut messages);
         }
@@ -156,7 +156,7 @@ impl Dialect for Openai {
 
     fn adapt(&self, sent: &Call, answer: &Refused<'_>) -> bool {
         match self.learned.learn(sent, answer) {
-            None => false,
+            None => self.learned.learn_order(sent, answer),
             // The other name of the limit, unless that was refused as well.
             Some(name) if self.limits.contains(&name) => {
                 let mut others = self.limits.iter().filter(|other| **other != name);
@@ -203,16 +203,16 @@ impl Answer {
         }
         match text(choice, "/finish_reason") {
             // A whole JSON answer needs no proof but that it could be parsed.
-            "" if whole.is_some() => self.progress.finish(Finish::Stop),
+            "" if whole.is_some() => self.progress.finish(Finish::Stop, out),
             "" => {}
-            "stop" | "tool_calls" | "function_call" => self.progress.finish(Finish::Stop),
-            "length" => self.progress.finish(Finish::Length),
-            "content_filter" => self.progress.finish(Finish::ContentFilter),
+            "stop" | "tool_calls" | "function_call" => self.progress.finish(Finish::Stop, out),
+            "length" => self.progress.finish(Finish::Length, out),
+            "content_filter" => self.progress.finish(Finish::ContentFilter, out),
             "error" => {
                 let detail = "the answer finished with an error";
                 return Err(Failure::with(Fault::ServerError, detail));
             }
-            other => self.progress.finish(unknown(other)),
+            other => self.progress.finish(unknown(other), out),
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::chat::{Failure, Fault, Finish};
+use crate::chat::{Failure, Fault, Finish, is_code};
 use crate::provider::upstream::Step;
 
 /// The state of one answer.
@@ -32,8 +32,14 @@ impl Progress {
     }
 
     /// The dialect's finish was seen.
-    pub(super) fn finish(&mut self, finish: Finish) {
+    ///
+    /// At the limit of tokens with nothing shown they went into thinking that was not sent: that is progress, and proof enough for a question
+    /// of one token, though no answer.
+    pub(super) fn finish(&mut self, finish: Finish, out: &mut Vec<Step>) {
         self.finish = Some(finish);
+        if finish == Finish::Length && !self.shown {
+            out.push(Step::Thinking);
+        }
     }
 
     /// The end mark was seen.
@@ -72,8 +78,8 @@ impl Progress {
 
 /// A finish reason that the dialect does not know: the answer ended in order, so it counts as whole.
 pub(super) fn unknown(reason: &str) -> Finish {
-    let reason: String = reason.chars().take(40).collect();
-    tracing::info!(?reason, "unknown finish reason taken for stop");
+    let reason = Some(reason).filter(|reason| is_code(reason)).unwrap_or("in words");
+    tracing::info!(reason, "unknown finish reason taken for stop");
     Finish::Stop
 }
 

@@ -18,7 +18,9 @@ pub(super) fn redact(text: &str, model: &Model) -> String {
     let mut text = text.to_owned();
     let key = model.key.as_ref().map(ExposeSecret::expose_secret);
     let values = model.headers.iter().map(|(_, value)| value.as_str());
-    for secret in key.into_iter().chain(values).map(str::trim) {
+    // A provider repeats the token of an `authorization`, not the scheme before it.
+    let tokens = values.clone().filter_map(|value| value.trim().split_once(' ')).map(|(_, token)| token);
+    for secret in key.into_iter().chain(values).chain(tokens).map(str::trim) {
         if secret.len() >= SHORTEST {
             text = text.replace(secret, MASK);
         }
@@ -63,12 +65,16 @@ mod tests {
     fn keys_are_masked_and_words_are_not() {
         let model = Model {
             key: Some("canary/key=1\n".into()),
-            headers: vec![("x-proxy-key".into(), "p4ssage-word".into())],
+            headers: vec![
+                ("x-proxy-key".into(), "p4ssage-word".into()),
+                ("proxy-authorization".into(), "Basic dXNlcjpwYXNz".into()),
+            ],
             ..Model::default()
         };
         for (said, shown) in [
             ("Incorrect API key provided: canary/key=1.", "Incorrect API key provided: ***."),
             ("p4ssage-word is refused", "*** is refused"),
+            ("not 'Basic dXNlcjpwYXNz', and not dXNlcjpwYXNz", "not '***', and not ***"),
             ("key sk-proj-abc***xyz; see docs", "key ***; see docs"),
             ("url?key=AIzaSyA1234567&alt=sse", "url?key=***&alt=sse"),
             ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),

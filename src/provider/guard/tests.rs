@@ -38,6 +38,9 @@ fn only_what_means_something_goes_on() {
     assert_eq!(sse(b"id: 7\nretry: x\ncomment: no\nodd\ndata: 1\n\n"), "data: 1\n\n");
     assert_eq!(sse(b"id: 7\n\nunknown: 1\n\n\n\n"), "");
     assert_eq!(sse(b"event:\ndata: 1\n\n"), "event: message\ndata: 1\n\n");
+    // The error field of old servers, which may follow an event that has no blank line.
+    assert_eq!(sse(b"data: 1\nerror: {}\ndata: 2\n\n"), "data: 1\n\nevent: error\ndata: {}\n\ndata: 2\n\n");
+    assert_eq!(sse(b"error\n\nerrors: 1\n\n"), "");
     assert_eq!(sse(b""), "");
 }
 

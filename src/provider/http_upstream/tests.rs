@@ -3,8 +3,7 @@
 mod endings;
 mod plain;
 mod scripted;
-
-use std::sync::atomic::AtomicBool;
+mod spoken;
 
 use crate::chat::{Message, Role};
 
@@ -153,7 +152,7 @@ async fn a_whole_answer_gives_its_connection_back() {
 async fn a_mapping_at_fault_is_asked_again_but_not_for_ever() {
     let refusal = [send("HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n")];
     let answer = [ok(SSE_KIND, "data: end\n\n")];
-    let adapting = || Plain { adapts: true, adapted: AtomicBool::new(false), ..Plain::default() };
+    let adapting = || Plain { adapts: true, ..Plain::default() };
     let mut server = Scripted::start(&[&refusal, &answer]).await;
     let asked = upstream(&format!("http://{}", server.address), adapting());
     assert_eq!(outcome(steps(&asked).await).1, Ok(Finish::Stop));
@@ -164,7 +163,11 @@ async fn a_mapping_at_fault_is_asked_again_but_not_for_ever() {
     let mut server = Scripted::start(&[&refusal]).await;
     let asked = upstream(&format!("http://{}", server.address), adapting());
     assert_eq!(outcome(steps(&asked).await).1.unwrap_err().fault, Fault::BadRequest);
-    assert_eq!(server.requests().await.len(), 4);
+    assert_eq!(server.requests().await.len(), 1 + MAPPINGS as usize);
+    // Nor where it comes to the same.
+    let mut server = Scripted::start(&[&refusal]).await;
+    assert_eq!(outcome(steps(&at(&server)).await).1.unwrap_err().fault, Fault::BadRequest);
+    assert_eq!(server.requests().await.len(), 1);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use crate::chat::{Failure, Fault};
 use crate::provider::breaker::Verdict;
 use crate::provider::paused::{Paused, pass, settled};
 use crate::provider::stand::{Plan, Stand};
+use crate::settings::CallRetry;
 use crate::store::MemoryStore;
 
 fn ms(milliseconds: u64) -> Duration {
@@ -26,13 +27,7 @@ impl Bench {
         let start = |plan| Stand::start(plan, clock, Arc::new(MemoryStore::default()));
         let stands: Vec<_> = plans.into_iter().map(start).collect();
         let backends = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
-        let rules = Rules {
-            strategy: Strategy::Priority,
-            max_attempts: 4,
-            max_retry_after: Duration::from_secs(2),
-            backoff: Backoff::default(),
-            budget,
-        };
+        let rules = Rules { strategy: Strategy::Priority, max_attempts: 4, budget };
         let seed = Seed { backends, rules, clock, chance: || 0.5 };
         let (tell, _) = mpsc::channel(1);
         let router = RouterActor::new(seed, Guard::new("router".into(), tell)).start();
@@ -127,14 +122,52 @@ async fn a_wait_leads_back_to_the_same_provider_or_on_to_others() {
     assert_eq!(bench.after(&twice).await, "3 b");
 }
 
+/// One that is tried again so often.
+fn trying(same_provider: u32) -> Plan {
+    let plan = Plan::new("a");
+    Plan { retry: CallRetry { same_provider, ..plan.retry }, ..plan }
+}
+
 #[actix_rt::test(system = "Paused")]
 async fn each_wait_is_longer_than_the_one_before() {
-    let bench = Bench::of([Plan { same_provider: 9, ..Plan::new("a") }], 0.2);
+    let bench = Bench::of([trying(9)], 0.2);
     let reset = |times| vec![failed("a", Fault::Reset); times];
     assert_eq!(bench.after(&reset(1)).await, "wait 100");
     assert_eq!(bench.after(&reset(2)).await, "wait 200");
     assert_eq!(bench.after(&reset(3)).await, "wait 400");
     assert_eq!(bench.after(&reset(4)).await, "nobody None");
+    // What failed elsewhere does not lengthen it.
+    let bench = Bench::abc();
+    let elsewhere = [failed("b", Fault::Timeout), failed("c", Fault::Timeout), failed("a", Fault::Reset)];
+    assert_eq!(bench.after(&elsewhere).await, "wait 100");
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn each_provider_has_its_own_measures() {
+    let own = |name, base, max, max_retry_after| {
+        let plan = Plan::new(name);
+        Plan {
+            retry: CallRetry {
+                same_provider: 3,
+                base: ms(base),
+                max: ms(max),
+                max_retry_after: ms(max_retry_after),
+            },
+            ..plan
+        }
+    };
+    let bench = Bench::of([own("a", 1_000, 1_500, 9_000), own("b", 10, 15, 0)], 0.2);
+    let failed = |name, times, fault| vec![failed(name, fault); times];
+    assert_eq!(bench.after(&failed("a", 1, Fault::Reset)).await, "wait 500");
+    assert_eq!(bench.after(&failed("a", 2, Fault::Reset)).await, "wait 750");
+    assert_eq!(bench.after(&failed("b", 1, Fault::Reset)).await, "wait 5");
+    let limited = |name| {
+        let mut limited = failed(name, 1, Fault::RateLimited);
+        limited[0].failure.retry_after = Some(ms(8_000));
+        limited
+    };
+    assert_eq!(bench.after(&limited("a")).await, "wait 8000");
+    assert_eq!(bench.after(&limited("b")).await, "2 a");
 }
 
 #[actix_rt::test(system = "Paused")]

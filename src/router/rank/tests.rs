@@ -51,6 +51,16 @@ fn a_wish_comes_first_or_alone() {
 }
 
 #[test]
+fn who_has_too_little_room_is_passed_over() {
+    let loaded = |prompt| Wish { load: Load { prompt, answer: 20 }, ..Wish::default() };
+    for (prompt, order) in [(30, "abcd"), (31, "abd"), (80, "abd"), (81, "bd"), (180, "bd"), (181, "b")] {
+        assert_eq!(by_room(&loaded(prompt), &[]), order, "{prompt}");
+    }
+    let wish = Wish { first: Some("c".into()), only_first: true, ..loaded(31) };
+    assert_eq!(by_room(&wish, &[]), "");
+}
+
+#[test]
 fn who_needs_more_room_gets_more_or_unknown_room() {
     let outgrown = |names: &[&str]| Wish { more_room_than: named(names), ..Wish::default() };
     assert_eq!(by_room(&outgrown(&["a"]), &["a"]), "bd");

@@ -140,6 +140,37 @@ fn a_bad_variable_is_a_problem_of_the_environment() {
 }
 
 #[test]
+fn each_dialect_brings_its_own_defaults() {
+    for (dialect, base_url, variable, model) in [
+        (Dialect::OpenAi, Some("https://api.openai.com/v1"), Some("OPENAI_API_KEY"), Some("gpt-4o-mini")),
+        (
+            Dialect::Anthropic,
+            Some("https://api.anthropic.com"),
+            Some("ANTHROPIC_API_KEY"),
+            Some("claude-haiku-4-5"),
+        ),
+        (
+            Dialect::Gemini,
+            Some("https://generativelanguage.googleapis.com"),
+            Some("GEMINI_API_KEY"),
+            Some("gemini-2.5-flash"),
+        ),
+        (Dialect::Azure, None, Some("AZURE_OPENAI_API_KEY"), None),
+        (Dialect::Ollama, Some("http://127.0.0.1:11434"), None, Some("llama3.2")),
+    ] {
+        assert_eq!((dialect.default_base_url(), dialect.key_variable()), (base_url, variable), "{dialect:?}");
+        assert_eq!(dialect.default_model(), model, "{dialect:?}");
+        let provider = Settings::default().provider("a", dialect);
+        assert_eq!(provider.base_url, base_url.unwrap_or_default());
+        // Nothing that some of its servers would refuse is sent unless it is written.
+        assert_eq!(
+            (provider.prefill, provider.temperature, provider.api_version),
+            (Prefill::Off, None, None)
+        );
+    }
+}
+
+#[test]
 fn the_environment_is_not_asked_where_providers_are_written() {
     let loaded = load("[[providers]]\nname = \"b\"\ndialect = \"ollama\"\nmodel = \"m\"").unwrap();
     assert_eq!((loaded.source, loaded.settings.providers.len()), (Source::File, 1));

@@ -6,9 +6,9 @@ use super::{CANARY, empty, env, load};
 #[test]
 fn a_file_is_reported_with_its_providers_in_order() {
     let loaded = load(
-        "[server]\nadmin_token = \"canary\"\n[[providers]]\nname = \"main\"\ndialect = \"openai\"\nmodel = \"gpt-4o-mini\"\n\
+        "[server]\nadmin_token = \"canary\"\n[alerts]\nwebhook_secret = \"canary\"\n[[providers]]\nname = \"main\"\ndialect = \"openai\"\nmodel = \"gpt-4o-mini\"\n\
          prices = { input = 1, output = 1 }\nheaders = { x-key = \"canary\" }\n\
-         [[providers]]\nname = \"local-one\"\ndialect = \"ollama\"\nmodel = \"llama3.2\"\n",
+         [[providers]]\nname = \"local-one\"\ndialect = \"ollama\"\nmodel = \"llama3.2\"\ncontext_tokens = 8192\n",
     )
     .unwrap();
     assert_eq!(
@@ -25,7 +25,7 @@ Timeouts  first token 5s, 10s, 15s; turn 2m
 Server    127.0.0.1:8080, data in failsoft-data
 
 Warnings:
-  failsoft.toml:2: server.admin_token: not built yet, so this has no effect
+  failsoft.toml:4: alerts.webhook_secret: not built yet, so this has no effect
 "
     );
 }

@@ -24,7 +24,6 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
         ("[telemetry]\notlp_endpoint = \"http://localhost:4317\"", "2: telemetry.otlp_endpoint"),
         ("[store]\nbackend = \"redis\"", "2: store.backend"),
         ("[widget]\nidentity_secret = \"canary\"", "2: widget.identity_secret"),
-        ("[server]\nadmin_token = \"canary\"", "2: server.admin_token"),
         ("[chat]\nretention = \"1d\"", "2: chat.retention"),
     ] {
         assert_eq!(warnings(text), [expected], "{text}");
@@ -40,7 +39,7 @@ fn defaults_and_what_is_switched_off_need_no_warning() {
         "[degradation]\noutbox = true",
         "[health]\nprobe = \"completion\"\ninterval = \"30s\"",
         "[alerts]\nwebhook = \"\"\nmin_interval = \"300s\"",
-        "[server]\nadmin_token = \"\"\napi_keys = [\"canary\"]",
+        "[server]\nadmin_token = \"canary\"\napi_keys = [\"canary\"]",
         "[widget]\nidentity_secret = \"\"",
     ] {
         assert_eq!(warnings(text), [""; 0], "{text}");
@@ -59,6 +58,9 @@ fn what_is_odd_is_told() {
     ] {
         assert_eq!(warnings(&format!("{PROVIDER}{text}")), expected, "{text}");
     }
+    let ollama = "[[providers]]\nname = \"a\"\ndialect = \"ollama\"\nmodel = \"m\"\n";
+    assert_eq!(warnings(ollama), ["1: providers[0].context_tokens"], "the server cuts in silence");
+    assert_eq!(warnings(&format!("{ollama}context_tokens = 8192")), [""; 0]);
     let elsewhere =
         "[[providers]]\nname = \"a\"\ndialect = \"gemini\"\nmodel = \"m\"\nbase_url = \"http://gateway:1\"";
     assert_eq!(warnings(elsewhere), ["1: providers[0].api_key"]);

@@ -8,6 +8,8 @@
 //! | `r/CONVERSATION/TURN` | nothing: that the turn runs |
 //! | `b/PROVIDER` | a breaker's state |
 //! | `s/PROVIDER` | what its day cost so far |
+//! | `i/STARTED-ID` | an incident; in the order of the keys, which is that of time |
+//! | `l` | when the service was seen to run |
 //!
 //! Ids of conversations and turns have a fixed length, so whatever a client calls its message, no key can be taken for another.
 
@@ -15,9 +17,9 @@ use serde::de::DeserializeOwned;
 use sled::{Db, Error};
 
 use super::queue::Op;
-use crate::chat::{ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
+use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
 use crate::store::record::{decode, encode};
-use crate::store::{BreakerRecord, ConversationRecord, SpentRecord, StoreError};
+use crate::store::{BreakerRecord, ConversationRecord, INCIDENTS, SpentRecord, StoreError};
 
 fn conversation_key(id: ConversationId) -> String {
     format!("c/{id}")
@@ -42,6 +44,13 @@ fn breaker_key(provider: &str) -> String {
 fn spent_key(provider: &str) -> String {
     format!("s/{provider}")
 }
+
+fn incident_key(incident: &Incident) -> String {
+    format!("i/{:020}-{}", incident.started.0, incident.id)
+}
+
+/// The one key of the service's life.
+const LIFE: &str = "l";
 
 /// The turn that a key of the running index names.
 fn running(key: &[u8]) -> Option<(ConversationId, TurnId)> {
@@ -141,6 +150,16 @@ pub(super) fn spent(db: &Db) -> Result<Vec<SpentRecord>, StoreError> {
     all(db, "s/", "spent")
 }
 
+/// All incidents, oldest first.
+pub(super) fn incidents(db: &Db) -> Result<Vec<Incident>, StoreError> {
+    all(db, "i/", "incident")
+}
+
+/// When the service was seen to run.
+pub(super) fn life(db: &Db) -> Result<Option<Life>, StoreError> {
+    Ok(get(db, LIFE)?.and_then(|bytes| decode("life", &bytes)))
+}
+
 fn all<T: DeserializeOwned>(db: &Db, prefix: &str, what: &'static str) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix(prefix) {
@@ -184,6 +203,8 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
         Op::Breaker(provider, Some(record)) => put(db, &breaker_key(provider), encode(record)?),
         Op::Breaker(provider, None) => remove(db, breaker_key(provider)),
         Op::Spent(record) => put(db, &spent_key(&record.provider), encode(record)?),
+        Op::Incident(incident) => write_incident(db, incident),
+        Op::Life(life) => put(db, LIFE, encode(life)?),
         #[cfg(test)]
         #[allow(clippy::panic)]
         Op::Panic => panic!("asked to"),
@@ -208,6 +229,15 @@ fn write_turn(db: &Db, conversation: ConversationId, turn: &TurnRecord) -> Resul
     put(db, &turn_key(conversation, turn.turn), encode(turn)?)?;
     if !runs {
         remove(db, &running)?;
+    }
+    Ok(())
+}
+
+fn write_incident(db: &Db, incident: &Incident) -> Result<(), StoreError> {
+    put(db, &incident_key(incident), encode(incident)?)?;
+    let too_many = db.scan_prefix("i/").count().saturating_sub(INCIDENTS);
+    for key in db.scan_prefix("i/").keys().take(too_many) {
+        remove(db, key.map_err(|error| meaning(&error))?)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::chat::{ConversationId, TurnId, TurnRecord};
+use crate::chat::{ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::record::weight;
 use crate::store::{BreakerRecord, ConversationRecord, SpentRecord, StoreError};
 
@@ -34,6 +34,10 @@ pub(super) enum Op {
     Breaker(String, Option<BreakerRecord>),
     /// Writes what a provider's day cost.
     Spent(SpentRecord),
+    /// Writes an incident.
+    Incident(Incident),
+    /// Writes when the service was seen to run.
+    Life(Life),
     /// A panic of the database.
     #[cfg(test)]
     Panic,

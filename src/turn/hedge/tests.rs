@@ -298,7 +298,7 @@ async fn one_that_was_given_up_does_not_end_a_row_of_failures_either() {
     let resets = || fails(Fault::Reset);
     let scripts = vec![resets(), resets(), resets(), resets(), silent(), resets()];
     let mut house = house([scripts, vec![says("Hello.")]]);
-    house.plans[0].same_provider = 0;
+    house.plans[0].retry.same_provider = 0;
     let stage = house.open();
     for number in 0..6 {
         assert_eq!(stage.stands[0].vitals().await.state, ProviderState::Closed, "before {number}");

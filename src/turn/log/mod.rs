@@ -1,7 +1,8 @@
 //! The log of one turn: its text so far, its last frames, and any number of followers that read it by cursor.
 //!
 //! A follower that does not read costs nothing: it holds a number, and finds a snapshot where the frames it missed are gone.
-//! Frames are encoded once, and are not shown before the question is on disk ([`LogWriter::confirm`]).
+//! Frames are kept as little as they can be, since a thousand logs may be kept at once, and encoded for who reads them. They are not shown
+//! before the question is on disk ([`LogWriter::confirm`]).
 
 mod follower;
 mod writer;
@@ -22,7 +23,8 @@ use crate::chat::{
     After, ClientMsgId, Failure, Feedback, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
 };
 
-/// How many encoded frames a log keeps for followers that are a little behind.
+/// How many frames a log keeps for followers that are a little behind: some seconds of a quick answer. Who is further behind is sent its text,
+/// which is no longer than so many frames.
 const KEPT_FRAMES: usize = 256;
 
 /// Why a turn is cancelled before its end.
@@ -77,7 +79,8 @@ struct Inner {
     record: TurnRecord,
     seam: Seam,
     seq: u64,
-    frames: VecDeque<ByteString>,
+    /// The last ones; the last of them is number `seq`.
+    frames: VecDeque<Kept>,
     held: bool,
     /// Whether anybody reads frames.
     framed: bool,
@@ -87,6 +90,32 @@ struct Inner {
     failure: Option<Failure>,
     /// Who said what of an unframed log's text, in order.
     speakers: Vec<Speaker>,
+}
+
+/// A frame without what its log knows.
+enum Kept {
+    /// Most are tokens, of a few bytes each; encoded they would be many times as long.
+    Token { attempt: u32, text: Box<str> },
+    /// Any other, encoded.
+    Other(Box<str>),
+}
+
+impl Kept {
+    fn of(frame: Frame) -> Self {
+        match frame {
+            Frame::Token { attempt, text, .. } => Self::Token { attempt, text: text.into() },
+            other => Self::Other((&*encode(&other)).into()),
+        }
+    }
+
+    fn encoded(&self, turn: TurnId, seq: u64) -> ByteString {
+        match self {
+            Self::Token { attempt, text } => {
+                encode(&Frame::Token { turn, seq, attempt: *attempt, text: text.to_string() })
+            }
+            Self::Other(frame) => (&**frame).into(),
+        }
+    }
 }
 
 /// Who says the text from a byte on.
@@ -268,7 +297,7 @@ impl Inner {
         if self.frames.len() == KEPT_FRAMES {
             self.frames.pop_front();
         }
-        self.frames.push_back(encode(&frame));
+        self.frames.push_back(Kept::of(frame));
     }
 
     /// Notes who says the text from a byte on; of interest to readers of text alone.
@@ -314,15 +343,16 @@ impl Inner {
 
     /// What a follower at `cursor` is to be sent, and where it stands then.
     fn read(&self, cursor: Option<u64>) -> (Vec<ByteString>, u64) {
-        let first_kept = self.seq + 1 - self.frames.len() as u64;
+        let (turn, first_kept) = (self.record.turn, self.seq + 1 - self.frames.len() as u64);
         if let Some(cursor) = cursor.filter(|cursor| cursor + 1 >= first_kept) {
             let skip = usize::try_from(cursor + 1 - first_kept).unwrap_or(usize::MAX);
-            return (self.frames.iter().skip(skip).cloned().collect(), self.seq);
+            let frames = (first_kept..).zip(&self.frames).skip(skip);
+            return (frames.map(|(seq, kept)| kept.encoded(turn, seq)).collect(), self.seq);
         }
         let ended = self.record.state != TurnState::Running;
         let seq = if ended { self.seq - 1 } else { self.seq };
         let mut frames = vec![encode(&self.snapshot(seq))];
-        frames.extend(self.frames.back().filter(|_| ended).cloned());
+        frames.extend(self.frames.back().filter(|_| ended).map(|kept| kept.encoded(turn, self.seq)));
         (frames, self.seq)
     }
 

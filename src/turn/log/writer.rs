@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Control, Inner, TurnLog, encode};
+use super::{Control, Inner, Kept, TurnLog};
 use crate::chat::{After, Failure, Finish, Frame, Outcome, Source, TurnRecord, TurnState};
 use crate::turn::seam::{Owner, Seam, Show, Start};
 
@@ -39,7 +39,7 @@ impl LogWriter {
             seam,
             framed,
             seq: 1,
-            frames: VecDeque::from([encode(&start)]),
+            frames: VecDeque::from([Kept::of(start)]),
             held: true,
             torn: None,
             last_failure: None,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::provider::breaker::Verdict;
 use crate::provider::scripted::Call;
+use crate::settings::MidStream;
 use crate::turn::desk::Wishes;
 
 fn asked(calls: &[Call]) -> Vec<String> {
@@ -204,12 +205,55 @@ mod room {
 
     #[actix_rt::test(system = "Paused")]
     async fn then_half_the_history_is_sent_once() {
-        let stage = House::of([plan("a", 100, [long(), says("Hello.")])]).open();
+        let stage = House::of([plan("a", 200, [long(), says("Hello.")])]).open();
         stage.remember(4).await;
         let reader = answer(&stage).await;
         assert_eq!(tried(&reader), ["1 a refused 0", "2 a ok 0"]);
         let expected = ["q1 a1 q2 a2 q3 a3 q4 a4 What is new?", "q3 a3 q4 a4 What is new?"];
         assert_eq!(asked(&stage.calls(0)), expected);
+    }
+
+    #[actix_rt::test(system = "Paused")]
+    async fn each_gets_as_much_of_the_history_as_it_has_room_for() {
+        // The question takes 13 tokens, each turn 10, and half the room is kept for the answer.
+        let plans = [
+            plan("a", 70, [fails(Fault::Timeout)]),
+            plan("b", 20, []),
+            plan("c", 100, [breaks("Hello", Fault::Reset)]),
+            plan("d", 0, [says("Hello.")]),
+        ];
+        let stage = House::of(plans).open();
+        stage.remember(4).await;
+        let reader = answer(&stage).await;
+        assert_eq!(
+            tried(&reader),
+            ["1 a timeout 0", "2 c reset 0", "3 d ok 0"],
+            "b has no room for the question"
+        );
+        assert_eq!(asked(&stage.calls(0)), ["q3 a3 q4 a4 What is new?"]);
+        assert_eq!(asked(&stage.calls(2)), ["q2 a2 q3 a3 q4 a4 What is new?"]);
+        assert_eq!(asked(&stage.calls(3)), ["q1 a1 q2 a2 q3 a3 q4 a4 What is new?"]);
+        let limits = |stand: usize| stage.calls(stand)[0].ask.max_tokens;
+        assert_eq!([limits(0), limits(2), limits(3)], [37, 57, 1024]);
+    }
+
+    #[actix_rt::test(system = "Paused")]
+    async fn what_was_begun_is_never_cut() {
+        let plans = [plan("a", 0, [breaks("Hello", Fault::Reset)]), plan("b", 40, [says("Hello.")])];
+        let stage = House::of(plans.map(|plan| Plan { prefill: true, ..plan })).open();
+        stage.remember(4).await;
+        let usual = stage.desk.usual();
+        let log = stage.ask_with("m", Wishes { mid_stream: MidStream::Continue, ..usual });
+        stage.ended(&log).await;
+        assert_eq!(asked(&stage.calls(1)), ["What is new? Hello"]);
+    }
+
+    #[actix_rt::test(system = "Paused")]
+    async fn a_question_too_long_for_all_goes_down_the_ladder_unasked() {
+        let stage = House::of([plan("a", 20, []), plan("b", 24, [])]).open();
+        let reader = answer(&stage).await;
+        assert_fallback(&reader);
+        assert!(stage.calls(0).is_empty() && stage.calls(1).is_empty());
     }
 
     #[actix_rt::test(system = "Paused")]

@@ -5,6 +5,7 @@ mod failing_over;
 mod grammar;
 mod leaving;
 mod limits;
+mod outages;
 mod panics;
 mod reading;
 mod restarts;

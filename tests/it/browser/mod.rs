@@ -14,5 +14,6 @@ mod looks;
 mod outage;
 mod pictures;
 mod site;
+mod status;
 mod tab;
 mod writing;

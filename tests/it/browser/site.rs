@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::process::http::Answer;
 use crate::process::service::Service;
 use crate::process::visitor::Visitor;
 
@@ -64,6 +65,16 @@ impl Site {
     async fn command(&self, provider: &str, command: Value) {
         let answer = self.service().post(&format!("/demo/providers/{provider}"), command.clone()).await;
         assert_eq!(answer.status, 200, "{provider}: {command}");
+    }
+
+    /// Asks for an address of it.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.service().get(path).await
+    }
+
+    /// Sends JSON to an address of it.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.service().post(path, body.clone()).await
     }
 
     /// The turns of a conversation, as another of its pages is told them.

@@ -27,6 +27,8 @@ pub struct Counts {
     pub left: usize,
     /// Calls under way.
     pub open: usize,
+    /// The most calls that ever were under way at once.
+    pub most: usize,
     /// Bytes that it sent again and again, and that the client's side took.
     pub poured: usize,
 }
@@ -46,6 +48,7 @@ struct Shared {
     usual: Mutex<Vec<Act>>,
     listing: Mutex<Vec<Act>>,
     requests: Mutex<Vec<(Instant, Value)>>,
+    calls: Mutex<Vec<Instant>>,
     counts: watch::Sender<Counts>,
 }
 
@@ -67,6 +70,7 @@ impl ScriptedProvider {
                 usual: Mutex::new(usual),
                 listing: Mutex::new(vec![super::listing()]),
                 requests: Mutex::default(),
+                calls: Mutex::default(),
                 counts: watch::Sender::default(),
             }),
             _port: port,
@@ -138,6 +142,11 @@ impl ScriptedProvider {
     pub fn requests(&self) -> Vec<(Instant, Value)> {
         self.shared.requests.lock().unwrap().clone()
     }
+
+    /// When each call came so far, the service's own among them.
+    pub fn calls(&self) -> Vec<Instant> {
+        self.shared.calls.lock().unwrap().clone()
+    }
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -158,6 +167,9 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
         let once = if asked { shared.once.lock().unwrap().pop_front() } else { None };
         let usual = if listing { &shared.listing } else { &shared.usual };
         let script = once.unwrap_or_else(|| usual.lock().unwrap().clone());
+        if !listing {
+            shared.calls.lock().unwrap().push(Instant::now());
+        }
         if asked {
             shared.requests.lock().unwrap().push((Instant::now(), request));
         }
@@ -166,6 +178,7 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
             counts.probes += usize::from(probe);
             counts.listings += usize::from(listing);
             counts.open += 1;
+            counts.most = counts.most.max(counts.open);
         });
         let end = play(&mut stream, script, &shared.counts).await;
         shared.counts.send_modify(|counts| {
@@ -210,6 +223,11 @@ async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>, counts: &watc
                 () = gate.pass() => {}
                 () = gone(stream) => return End::Left,
             },
+            Act::Wait(pause) => {
+                if tokio::time::timeout(pause, gone(stream)).await.is_ok() {
+                    return End::Left;
+                }
+            }
             Act::Silence => {
                 gone(stream).await;
                 return End::Left;

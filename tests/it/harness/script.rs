@@ -15,6 +15,8 @@ pub enum Act {
     Every(Duration, Vec<u8>),
     /// Waits until the gate lets one through.
     Hold(Gate),
+    /// Says nothing for so long.
+    Wait(Duration),
     /// Says nothing until the client is gone.
     Silence,
     /// Resets the connection.

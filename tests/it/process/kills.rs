@@ -17,6 +17,9 @@ use super::{alone, within};
 /// How much of an answer's text a crash may cost.
 const LOST: Duration = Duration::from_millis(500);
 
+/// From word to word of an answer that is cut.
+const PACE: Duration = Duration::from_millis(20);
+
 /// How many answers are under way at the crash.
 const CUT: usize = 16;
 
@@ -34,7 +37,7 @@ async fn watch(visitor: &mut Visitor, shown: &mut Shown, read: &mut Read, chars:
 
 /// Kills the service under answers, and starts it again. Gives it with what visitors had, and how much of their text is not there.
 async fn cut(folder: &Path) -> (Service, Vec<(Visitor, Shown)>, Duration) {
-    let provider = Provider::start(Manner::Drip).await;
+    let provider = Provider::start(Manner::Drip(PACE)).await;
     let service = Service::start(folder, &provider.config()).await;
     let port = service.port;
     // Each begins when the one before has some text, of ever other length, so that their checkpoints fall at other moments.

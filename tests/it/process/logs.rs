@@ -25,13 +25,16 @@ const ADMIN: &str = "canary-of-the-admin";
 const API_KEY: &str = "canary-of-the-api";
 const FOLDER: &str = "canary-of-the-folder";
 
+/// However often it fails, it is asked.
+const STEADY: &str = "breaker = { consecutive_failures = 1000, min_calls = 1000, stream_failure_rate = 1.0 }";
+
 async fn start(folder: &Path, provider: &Provider, environment: &[(&str, &str)]) -> Service {
     let config = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"{FOLDER}\"\nadmin_token = \"{ADMIN}\"\napi_keys = [\"{API_KEY}\"]\n\
          [chat]\nsystem_prompt = \"{PROMPT}\"\n{}",
         provider
             .config()
-            .replace("scripted-key\"", &format!("{KEY}\"\nheaders = {{ x-team = \"{HEADER}\" }}"))
+            .replace("scripted-key\"", &format!("{KEY}\"\nheaders = {{ x-team = \"{HEADER}\" }}\n{STEADY}"))
     );
     std::fs::write(folder.join("failsoft.toml"), config).unwrap();
     let mut command = failsoft(folder, &[]);
@@ -90,9 +93,25 @@ async fn converse(service: &Service, provider: &Provider) -> String {
     // The tab shows the turn that came over HTTP, too.
     visitor.answer().await;
     assert_eq!(super::http::request(port, &head, &format!("{{ {MESSAGE}")).await.unwrap().status, 400);
-    // A provider that repeats the question that it refuses.
-    let refusal = json!({ "error": { "message": format!("Invalid input: {MESSAGE} twice") } });
-    provider.now(Manner::Refuse(400, refusal));
+    // A provider that repeats the question that it refuses, or breaks on, wherever it can, or answers with what is no answer.
+    let words = format!("Invalid input: {MESSAGE} twice");
+    let error = json!({ "error": { "message": words, "type": MESSAGE, "code": words, "param": MESSAGE } });
+    for (status, answer) in [
+        (400, error.clone()),
+        (429, error.clone()),
+        (500, error.clone()),
+        (500, json!(words)),
+        (503, error.clone()),
+        (404, json!({ "detail": [{ "loc": [MESSAGE], "msg": words }] })),
+        (200, error),
+        (200, json!(words)),
+        (200, json!({ "choices": [{ "delta": { "content": "" }, "finish_reason": words }] })),
+    ] {
+        provider.now(Manner::Refuse(status, answer));
+        visitor.ask(&format!("{MESSAGE} twice")).await;
+    }
+    let named = json!({ "error": { "message": words, "type": "server_error", "code": "engine_fault_7" } });
+    provider.now(Manner::Refuse(500, named));
     visitor.ask(&format!("{MESSAGE} twice")).await;
     // A provider that repeats the key that it refuses.
     let refusal =
@@ -135,6 +154,7 @@ async fn nothing_private_is_in_the_logs_however_much_is_logged() {
             ended.err.contains("TRACE")
                 && ended.err.contains("request refused")
                 && ended.err.contains("key refused")
+                && ended.err.contains("(engine_fault_7)")
         );
         is_discreet(&ended, folder.path(), &conversation);
 

@@ -22,8 +22,19 @@ const MOST: usize = 40 * 1024;
 /// How much memory of this process is in use, in bytes.
 #[cfg(target_os = "linux")]
 fn resident(pid: u32) -> usize {
+    memory(pid, "VmRSS:")
+}
+
+/// The most memory that this process ever used, in bytes.
+#[cfg(target_os = "linux")]
+pub fn most_resident(pid: u32) -> usize {
+    memory(pid, "VmHWM:")
+}
+
+#[cfg(target_os = "linux")]
+fn memory(pid: u32, what: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
 
@@ -41,7 +52,8 @@ fn open(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
-async fn come(port: u16, count: usize) -> Vec<Visitor> {
+/// So many visitors in conversations of their own.
+pub async fn come(port: u16, count: usize) -> Vec<Visitor> {
     let coming = stream::iter(0..count).map(|_| Visitor::new(port)).buffer_unordered(32);
     within("all visitors", coming.collect()).await
 }

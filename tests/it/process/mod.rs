@@ -2,7 +2,7 @@
 
 mod configuration;
 mod disk;
-mod http;
+pub mod http;
 mod kills;
 mod logs;
 mod memory;
@@ -12,6 +12,7 @@ pub mod service;
 mod starts;
 mod stops;
 pub mod visitor;
+mod weight;
 
 use std::future::Future;
 use std::time::Duration;

@@ -16,17 +16,16 @@ pub enum Manner {
     Answer,
     /// Says the first part of the answer and then nothing, until it is told to answer.
     Pause,
-    /// Says a word after the other at a steady pace, without end, until it is told to answer.
-    Drip,
+    /// Says a word after the other with this pause between, without end, until it is told to answer.
+    Drip(Duration),
+    /// Begins an event and never ends it, for so many mebibytes or until the client is gone.
+    Pour(usize),
     /// Refuses it with this status and this JSON.
     Refuse(u16, Value),
 }
 
-/// From one word to the next, where they drip.
-const PACE: Duration = Duration::from_millis(20);
-
 /// What drips.
-const WORD: &str = "word ";
+pub const WORD: &str = "word ";
 
 /// A running provider; it ends with the test.
 pub struct Provider {
@@ -135,13 +134,21 @@ async fn serve(
     let messages = asked["messages"].as_array().unwrap();
     let question = messages.last().unwrap()["content"].as_str().unwrap();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+    if let Manner::Pour(mebibytes) = manners {
+        stream.write_all(format!("{head}data: ").as_bytes()).await?;
+        let mebibyte = vec![b'x'; 1024 * 1024];
+        for _ in 0..mebibytes {
+            stream.write_all(&mebibyte).await?;
+        }
+        return stream.flush().await;
+    }
     let begun = first(question);
     stream.write_all(format!("{head}{}", event(&begun, None)).as_bytes()).await?;
     stream.flush().await?;
-    let drips = *manner.borrow() == Manner::Drip;
+    let pause = if let Manner::Drip(pause) = *manner.borrow() { Some(pause) } else { None };
     tokio::select! {
         told = told_to_answer(manner) => if !told { return Ok(()) },
-        broken = drip(&mut stream), if drips => return broken,
+        broken = drip(&mut stream, pause.unwrap_or_default()), if pause.is_some() => return broken,
     }
     let rest = event(&whole(question)[begun.len()..], None) + &event("", Some("stop")) + "data: [DONE]\n\n";
     stream.write_all(rest.as_bytes()).await?;
@@ -154,8 +161,8 @@ async fn told_to_answer(mut manner: watch::Receiver<Manner>) -> bool {
 }
 
 /// Drips until the client is gone.
-async fn drip(stream: &mut BufReader<TcpStream>) -> io::Result<()> {
-    let mut pace = tokio::time::interval(PACE);
+async fn drip(stream: &mut BufReader<TcpStream>, pause: Duration) -> io::Result<()> {
+    let mut pace = tokio::time::interval(pause);
     loop {
         pace.tick().await;
         stream.write_all(event(WORD, None).as_bytes()).await?;

@@ -57,6 +57,36 @@ async fn the_history_comes_in_pages_of_a_hundred() {
 }
 
 #[tokio::test]
+async fn the_model_sees_as_much_as_it_has_room_for() {
+    let alpha = ScriptedProvider::answering("Now.").await;
+    let beta = ScriptedProvider::answering("Now, too.").await;
+    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    settings.chat.system_prompt = "Be kind.".into();
+    settings.chat.max_tokens = 1024;
+    settings.providers[0].context_tokens = Some(200);
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    let id = client.conversation.parse().unwrap();
+    for number in 1..=15 {
+        app.lobby.desk.store.write_turn(id, old(number)).await.unwrap();
+    }
+    let asked = |provider: &ScriptedProvider| provider.requests().pop().unwrap().1;
+    client.answered("And now?").await;
+    // Half the room is the answer's; of the rest 6 tokens are the system prompt's, 6 the question's, 14 each turn's.
+    let said = asked(&alpha);
+    let texts = texts(said["messages"].as_array().unwrap(), "content");
+    assert_eq!(texts.first().unwrap(), "Be kind.");
+    assert_eq!(texts.len(), 1 + 2 * 6 + 1);
+    assert_eq!(texts.last().unwrap(), "And now?");
+    assert_eq!((&*texts[1], &said["max_tokens"]), ("question 10", &json!(104)));
+    // A question that has no room there at all goes to who has more, with all that went before.
+    client.answered(&"word ".repeat(200)).await;
+    assert_eq!((alpha.asked(), beta.asked()), (1, 1));
+    assert_eq!(asked(&beta)["messages"].as_array().unwrap().len(), 1 + 2 * 16 + 1);
+    assert_eq!(app.provider("alpha").await["state"], "closed");
+}
+
+#[tokio::test]
 async fn a_thumb_is_kept_with_its_turn() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::answering("Well?").await;

@@ -59,37 +59,6 @@ fn an_error_event_says_how_long_to_wait() {
     assert_eq!(failure.retry_after, Some(Duration::from_millis(7_500)));
 }
 
-#[test]
-fn every_finish_reason_has_its_meaning() {
-    for (reason, end) in [
-        ("STOP", Ok(Finish::Stop)),
-        ("MAX_TOKENS", Ok(Finish::Length)),
-        ("CONTINUATION", Ok(Finish::Length)),
-        ("SAFETY", Ok(Finish::ContentFilter)),
-        ("RECITATION", Ok(Finish::ContentFilter)),
-        ("BLOCKLIST", Ok(Finish::ContentFilter)),
-        ("PROHIBITED_CONTENT", Ok(Finish::ContentFilter)),
-        ("SPII", Ok(Finish::ContentFilter)),
-        ("LANGUAGE", Ok(Finish::ContentFilter)),
-        ("IMAGE_SAFETY", Ok(Finish::ContentFilter)),
-        ("MODEL_ARMOR", Ok(Finish::ContentFilter)),
-        ("ESCALATION", Ok(Finish::ContentFilter)),
-        ("PUP_LIMITED_DISABLED", Err(Fault::Unauthorized)),
-        ("MALFORMED_FUNCTION_CALL", Err(Fault::ServerError)),
-        ("UNEXPECTED_TOOL_CALL", Err(Fault::ServerError)),
-        ("TOO_MANY_TOOL_CALLS", Err(Fault::ServerError)),
-        ("MALFORMED_RESPONSE", Err(Fault::ServerError)),
-        ("MISSING_THOUGHT_SIGNATURE", Err(Fault::ServerError)),
-        ("OTHER", Err(Fault::ServerError)),
-        ("FINISH_REASON_UNSPECIFIED", Err(Fault::Truncated)),
-        ("NEW_ONE", Ok(Finish::Stop)),
-    ] {
-        let data = json!({"candidates": [{"content": {"parts": [{"text": "a"}]}, "finishReason": reason}]});
-        let outcome = read(dialect(Kind::Gemini).as_ref(), &[("message".into(), data.to_string())]);
-        assert_eq!(outcome.verdict.map_err(|failure| failure.fault), end, "{reason}");
-    }
-}
-
 fn error(code: u16, status: &str, message: &str, details: Value) -> String {
     json!({"error": {"code": code, "message": message, "status": status, "details": details}}).to_string()
 }

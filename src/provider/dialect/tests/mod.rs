@@ -1,13 +1,16 @@
-//! Every dialect against its fixtures and its table of errors. How bytes are cut into events is tested with the transport.
+//! Every dialect against its fixtures and its table of errors: the bytes go through the transport's guard, as they do in service.
 
 mod anthropic;
 mod azure;
+mod finishes;
 mod gemini;
 mod hints;
+mod keys;
 mod learning;
 mod ollama;
 mod openai;
 mod openai_errors;
+mod orders;
 mod properties;
 
 use std::collections::BTreeSet;
@@ -16,8 +19,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Call, Dialect, Kind, Model, Refused, of};
+use super::{Call, Dialect, Framing, Kind, Model, Refused, of};
 use crate::chat::{Ask, At, Failure, Fault, Finish, Message, Role, Usage};
+use crate::provider::guard::Guard;
 use crate::provider::upstream::Step;
 
 const KINDS: [Kind; 5] = [Kind::Openai, Kind::Anthropic, Kind::Gemini, Kind::Azure, Kind::Ollama];
@@ -62,25 +66,32 @@ fn header<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// The events of a well-formed fixture. Lines that are no field are one more event, as the transport makes it of raw JSON.
-fn events(file: &str, text: &str) -> Vec<(String, String)> {
-    let message = |data: &str| ("message".to_owned(), data.to_owned());
-    if file.ends_with(".json") {
-        return vec![message(text)];
+/// The body of an answer as the SSE parser is given it, when it comes in these pieces: each event's name and data.
+fn events(framing: Framing, pieces: &[&[u8]]) -> Vec<(String, String)> {
+    let (mut guard, mut out) = (Guard::new(framing), Vec::new());
+    for piece in pieces {
+        guard.push(piece, &mut out).unwrap();
     }
-    if file.ends_with(".ndjson") {
-        return text.lines().map(message).collect();
-    }
+    guard.end(&mut out);
+    let out = String::from_utf8(out).unwrap();
     let event = |block: &str| {
-        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        let name = field("event").unwrap_or("message").to_owned();
-        match field("data") {
-            Some(data) => Some((name, data.to_owned())),
-            None => (!block.starts_with(':')).then(|| (name, block.to_owned())),
-        }
+        let values =
+            |name: &str| block.lines().filter_map(|line| line.strip_prefix(name)).collect::<Vec<_>>();
+        let name = values("event: ").last().copied().unwrap_or("message").to_owned();
+        let data = values("data: ");
+        (!data.is_empty()).then(|| (name, data.join("\n")))
     };
-    let text = text.replace("\r\n", "\n");
-    text.split("\n\n").filter(|block| !block.trim().is_empty()).filter_map(event).collect()
+    out.split("\n\n").filter_map(event).collect()
+}
+
+/// A fixture, and how its body is framed.
+fn fixture(kind: Kind, folder: &str, file: &str) -> (Framing, Vec<u8>) {
+    let framing = match file.rsplit('.').next() {
+        Some("sse") => Framing::Sse,
+        Some("ndjson") => Framing::Lines,
+        _ => dialect(kind).request(&ask()).framing,
+    };
+    (framing, std::fs::read(fixtures(folder).join(file)).unwrap())
 }
 
 fn fixtures(folder: &str) -> PathBuf {
@@ -124,8 +135,8 @@ fn read<'a>(dialect: &dyn Dialect, events: impl IntoIterator<Item = &'a (String,
 }
 
 fn read_fixture(kind: Kind, folder: &str, file: &str) -> Heard {
-    let text = std::fs::read_to_string(fixtures(folder).join(file)).unwrap();
-    read(dialect(kind).as_ref(), &events(file, &text))
+    let (framing, body) = fixture(kind, folder, file);
+    read(dialect(kind).as_ref(), &events(framing, &[&body]))
 }
 
 /// A fixture, the text that it shows, and how it ends.
@@ -143,13 +154,21 @@ fn hold(kind: Kind, folder: &str, rows: &[Row]) {
         let outcome = read_fixture(kind, folder, file);
         let verdict = outcome.verdict.as_ref().map_err(|failure| failure.fault);
         assert_eq!((outcome.text.as_str(), verdict.copied()), (*text, *end), "{folder}/{file}");
+        // Wherever the bytes are cut, they say the same.
+        let (framing, body) = fixture(kind, folder, file);
+        let whole = events(framing, &[&body]);
+        for at in 1..body.len() {
+            let (head, tail) = body.split_at(at);
+            assert_eq!(events(framing, &[head, tail]), whole, "{folder}/{file} cut at {at}");
+        }
+        assert_eq!(events(framing, &body.chunks(1).collect::<Vec<_>>()), whole, "{folder}/{file}");
     }
 }
 
 /// Cuts a good stream after each event: before its finish, which is event `finish` (from 0), it is never whole, and from then on it is.
 fn never_whole_before(kind: Kind, folder: &str, file: &str, finish: usize) {
-    let text = std::fs::read_to_string(fixtures(folder).join(file)).unwrap();
-    let events = events(file, &text);
+    let (framing, body) = fixture(kind, folder, file);
+    let events = events(framing, &[&body]);
     for cut in 0..=events.len() {
         let verdict = read(dialect(kind).as_ref(), &events[..cut]).verdict;
         if cut <= finish {
@@ -242,36 +261,6 @@ fn a_provider_that_says_whether_to_retry_is_heeded() {
 }
 
 #[test]
-fn no_key_is_repeated_and_no_answer_reported() {
-    for kind in KINDS {
-        let said = format!(r#"{{"error":{{"message":"Bad key {KEY}, or Bearer {KEY}","code":"x"}}}}"#);
-        let failure = refused_with(kind, 401, &[], &said);
-        assert_eq!(failure.detail, "Bad key ***, or Bearer ***");
-        let mut reader = dialect(kind).reader();
-        let failure = reader.event("message", &said, &mut Vec::new()).unwrap_err();
-        assert!(!failure.to_string().contains("canary"), "{failure}");
-        let raw = refused_with(kind, 500, &[], &format!("{}{KEY}", "x ".repeat(145)));
-        assert!(!raw.detail.contains("canary"), "masked before it is cut: {raw}");
-        let answer = r#"{"secret":"what the visitor said"}"#;
-        assert!(!refused_with(kind, 200, &[], answer).to_string().contains("visitor"));
-        let mut reader = dialect(kind).reader();
-        let rubbish = reader.event("message", "what the visitor said", &mut Vec::new());
-        assert_eq!(rubbish.unwrap_err().detail, "an event that is not JSON");
-    }
-}
-
-#[test]
-fn a_call_shows_neither_key_nor_text() {
-    for kind in KINDS {
-        let call = dialect(kind).request(&ask());
-        let shown = format!("{call:?}");
-        assert!(call.headers.iter().any(|(_, value)| value.contains(KEY)), "{kind:?}");
-        assert!(!shown.contains("canary") && !shown.contains("Hi"), "{shown}");
-        assert!(!call.path.contains("canary") && !call.body.contains("canary"));
-    }
-}
-
-#[test]
 fn configured_headers_are_added_and_go_before_our_own() {
     for kind in KINDS {
         let mut model = model();
@@ -282,16 +271,5 @@ fn configured_headers_are_added_and_go_before_our_own() {
         let values: Vec<&str> = call.headers.iter().map(|(_, value)| value.as_str()).collect();
         assert!(values.ends_with(&["of the operator", "chat"]), "{kind:?}: {values:?}");
         assert!(call.body.is_empty());
-    }
-}
-
-#[test]
-fn without_a_key_no_key_header_is_sent() {
-    for kind in KINDS {
-        for key in [None, Some(" \n".into())] {
-            let call = of(kind, Model { key, ..model() }).request(&ask());
-            let keyed = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
-            assert!(keyed.iter().all(|name| header(&call, name).is_none()), "{kind:?}");
-        }
     }
 }

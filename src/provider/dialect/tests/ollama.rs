@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::super::Framing;
 use super::*;
 
 #[test]

@@ -30,6 +30,7 @@ fn streams_are_read() {
             ("error_text.sse", "Hello", Err(Fault::RateLimited)),
             ("error_first.sse", "", Err(Fault::RateLimited)),
             ("error_event.sse", "", Err(Fault::ServerError)),
+            ("error_field.sse", "Hello", Err(Fault::ServerError)),
             ("error_after_finish.sse", "Hello", Err(Fault::ServerError)),
             ("finish_error.sse", "Hello", Err(Fault::ServerError)),
             ("finish_error_alone.sse", "Hello", Err(Fault::ServerError)),

@@ -37,6 +37,17 @@ fn errors_are_judged() {
                 r#"{"error":{"message":"Invalid type for 'messages'.","type":"invalid_request_error","param":"messages","code":"invalid_type"}}"#,
                 Fault::BadRequest,
             ),
+            // The limit was too small for a thinking model to say anything.
+            (
+                400,
+                r#"{"error":{"message":"Could not finish the message because max_tokens or model output limit was reached. Please try again with higher max_tokens.","type":"invalid_request_error","param":null,"code":null}}"#,
+                Fault::BadRequest,
+            ),
+            (
+                400,
+                r#"{"error":{"message":"Input tokens exceed the configured limit of 272000 tokens.","type":"invalid_request_error","param":"messages","code":null}}"#,
+                Fault::TooLong,
+            ),
             (
                 422,
                 r#"{"error":{"message":"Cannot process","type":"invalid_request_error"}}"#,
@@ -209,6 +220,8 @@ fn errors_of_compatible_servers_are_judged() {
             // FastAPI wrappers.
             (400, r#"{"detail":"Bad request"}"#, Fault::BadRequest),
             (401, r#"{"detail":"Not authenticated"}"#, Fault::Unauthorized),
+            (400, r#"{"message":"Bad request"}"#, Fault::BadRequest),
+            (500, r#"{"message":"boom"}"#, Fault::ServerError),
             (500, r#"{"error":"boom"}"#, Fault::ServerError),
             // LiteLLM.
             (

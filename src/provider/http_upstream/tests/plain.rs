@@ -1,6 +1,6 @@
 //! A dialect that says what it means, for these tests alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::super::*;
@@ -9,14 +9,14 @@ use super::super::*;
 pub struct Plain {
     pub framing: Framing,
     pub key: &'static str,
-    /// It asks once more after a 400 until it has adapted.
+    /// It asks otherwise after each 400; else it only says that it would.
     pub adapts: bool,
-    pub adapted: AtomicBool,
+    pub adapted: AtomicU32,
 }
 
 impl Default for Plain {
     fn default() -> Self {
-        Self { framing: Framing::Sse, key: "secret", adapts: false, adapted: AtomicBool::new(false) }
+        Self { framing: Framing::Sse, key: "secret", adapts: false, adapted: AtomicU32::new(0) }
     }
 }
 
@@ -24,9 +24,7 @@ impl Dialect for Plain {
     fn request(&self, ask: &Ask) -> Call {
         let question = ask.messages.last().map(|message| message.text.to_string());
         let mut body = question.unwrap_or_default();
-        if self.adapted.load(Ordering::Relaxed) {
-            body.push_str(" adapted");
-        }
+        body.push_str(&" adapted".repeat(self.adapted.load(Ordering::Relaxed) as usize));
         Call {
             path: "/ask?x=1".into(),
             headers: vec![("x-key".into(), self.key.into())],
@@ -63,10 +61,10 @@ impl Dialect for Plain {
     }
 
     fn adapt(&self, _sent: &Call, answer: &Refused<'_>) -> bool {
-        if answer.status != 400 || !self.adapts {
+        if answer.status != 400 {
             return false;
         }
-        self.adapted.store(true, Ordering::Relaxed);
+        self.adapted.fetch_add(u32::from(self.adapts), Ordering::Relaxed);
         true
     }
 }

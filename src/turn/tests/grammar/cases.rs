@@ -100,7 +100,7 @@ fn pause() -> impl Strategy<Value = Duration> {
 
 fn provider() -> impl Strategy<Value = ProviderCase> {
     let probe = prop_oneof![Just(says("pong")), Just(fails(Fault::ServerError)), Just(silent())];
-    let room = prop::sample::select(vec![0, 100, 200]);
+    let room = prop::sample::select(vec![0, 10_000, 20_000]);
     let places = prop_oneof![1 => Just(0_usize), 15 => Just(3)];
     let limits = (vec(between(1_000, 15_000), 1..=3), between(1_000, 15_000), between(2_000, 90_000));
     let counts = (room, 0..=2_u32, places, any::<bool>(), any::<bool>());

@@ -27,7 +27,7 @@ fn house(case: &Case) -> House {
         let mut plan = Plan::new(name).with(provider.scripts.iter().cloned());
         plan.context_tokens = provider.room;
         plan.prefill = provider.prefill;
-        plan.same_provider = provider.same_provider;
+        plan.retry.same_provider = provider.same_provider;
         plan.max_concurrent = provider.max_concurrent;
         plan.patience.first_token.clone_from(&provider.first_token);
         (plan.patience.stall, plan.patience.attempt) = (provider.stall, provider.attempt);

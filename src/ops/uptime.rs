@@ -1,0 +1,143 @@
+//! How a stretch of time looks as bars, one a part of it, from the incidents that fell into it. Pure.
+
+use std::time::Duration;
+
+use crate::chat::{At, Incident, Life, Mode};
+
+/// A part of a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// Where it begins.
+    pub from: At,
+    /// Where it ends.
+    pub to: At,
+    /// The worst in it; none where nothing is known of it.
+    pub mode: Option<Mode>,
+    /// How much of it was an outage.
+    pub outage: Duration,
+    /// How much of it was degraded.
+    pub degraded: Duration,
+}
+
+/// A timeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeline {
+    /// Oldest first; the last holds the present moment.
+    pub bars: Vec<Bar>,
+    /// The share of the known time in which some AI could answer, 0 to 1; none where no time is known.
+    pub up: Option<f64>,
+}
+
+/// The last `count` parts of length `each`, whole multiples of it since 1970. Before `life.first` nothing is known. An incident counts with the
+/// worst that it had for all of its time.
+pub fn timeline<'a>(
+    incidents: impl Iterator<Item = &'a Incident> + Clone,
+    life: Life,
+    now: At,
+    each: Duration,
+    count: u64,
+) -> Timeline {
+    let each = u64::try_from(each.as_millis()).unwrap_or(u64::MAX).max(1);
+    let last = now.0 / each;
+    let bars: Vec<Bar> = (last.saturating_sub(count.saturating_sub(1))..=last)
+        .map(|part| {
+            bar(
+                incidents.clone(),
+                life,
+                now,
+                At(part * each),
+                At(part.saturating_add(1).saturating_mul(each)),
+            )
+        })
+        .collect();
+    let known: Duration = bars.iter().map(|bar| bar.to.min(now).since(bar.from.max(life.first))).sum();
+    let outage: Duration = bars.iter().map(|bar| bar.outage).sum();
+    let up = (!known.is_zero()).then(|| 1.0 - (outage.as_secs_f64() / known.as_secs_f64()).min(1.0));
+    Timeline { bars, up }
+}
+
+fn bar<'a>(incidents: impl Iterator<Item = &'a Incident>, life: Life, now: At, from: At, to: At) -> Bar {
+    let known = life.first < to;
+    let mut bar = Bar {
+        from,
+        to,
+        mode: known.then_some(Mode::Normal),
+        outage: Duration::ZERO,
+        degraded: Duration::ZERO,
+    };
+    for incident in incidents {
+        let ended = incident.ended.unwrap_or(now).min(to).min(now);
+        let within = ended.since(incident.started.max(from));
+        if within.is_zero() {
+            continue;
+        }
+        bar.mode = bar.mode.max(Some(incident.mode));
+        match incident.mode {
+            Mode::Outage => bar.outage += within,
+            Mode::Degraded => bar.degraded += within,
+            Mode::Normal => {}
+        }
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    fn incident(mode: Mode, started: u64, ended: Option<u64>) -> Incident {
+        let ended = ended.map(At);
+        Incident { id: "inc".into(), mode, started: At(started), ended, cause: String::new() }
+    }
+
+    fn hours(incidents: &[Incident], first: u64, now: u64, count: u64) -> Timeline {
+        let life = Life { first: At(first), last: At(now) };
+        timeline(incidents.iter(), life, At(now), Duration::from_secs(3_600), count)
+    }
+
+    #[test]
+    fn bars_are_whole_parts_and_the_last_holds_the_present() {
+        let line = hours(&[], 0, 10 * HOUR + 5, 3);
+        let ends: Vec<_> = line.bars.iter().map(|bar| (bar.from.0 / HOUR, bar.to.0 / HOUR)).collect();
+        assert_eq!(ends, [(8, 9), (9, 10), (10, 11)]);
+        assert_eq!(line.up, Some(1.0));
+    }
+
+    #[test]
+    fn an_incident_colours_the_parts_that_it_falls_into() {
+        let half = HOUR / 2;
+        let bad = [
+            incident(Mode::Degraded, 7 * HOUR + half, Some(8 * HOUR + half)),
+            incident(Mode::Outage, 8 * HOUR + half, Some(8 * HOUR + half + HOUR / 4)),
+            incident(Mode::Outage, 10 * HOUR + half, None),
+        ];
+        let line = hours(&bad, 0, 11 * HOUR - HOUR / 4, 4);
+        let modes: Vec<_> = line.bars.iter().map(|bar| bar.mode.unwrap()).collect();
+        assert_eq!(modes, [Mode::Degraded, Mode::Outage, Mode::Normal, Mode::Outage]);
+        let quarter = Duration::from_millis(HOUR / 4);
+        assert_eq!((line.bars[1].outage, line.bars[1].degraded), (quarter, quarter * 2));
+        assert_eq!(line.bars[3].outage, quarter, "as far as it has come");
+        // Half an hour of three and three quarters.
+        assert!((line.up.unwrap() - (1.0 - 0.5 / 3.75)).abs() < 1e-9, "{:?}", line.up);
+    }
+
+    #[test]
+    fn before_the_first_start_nothing_is_known() {
+        let line = hours(&[], 9 * HOUR + 1, 10 * HOUR, 3);
+        assert_eq!(
+            line.bars.iter().map(|bar| bar.mode).collect::<Vec<_>>(),
+            [None, Some(Mode::Normal), Some(Mode::Normal)]
+        );
+        assert_eq!(hours(&[], 10 * HOUR, 10 * HOUR, 3).up, None);
+    }
+
+    #[test]
+    fn odd_moments_do_no_harm() {
+        let odd = [incident(Mode::Outage, 20 * HOUR, Some(HOUR)), incident(Mode::Outage, 20 * HOUR, None)];
+        assert_eq!(hours(&odd, 0, 10 * HOUR, 2).up, Some(1.0));
+        let line = timeline(odd.iter(), Life { first: At(0), last: At(0) }, At(u64::MAX), Duration::ZERO, 2);
+        assert_eq!(line.bars.len(), 2);
+    }
+}

@@ -1,0 +1,144 @@
+//! A key stands in the requests of its own provider and nowhere else; what a visitor said is in no report.
+
+use super::*;
+
+#[test]
+fn no_key_is_repeated_and_no_answer_reported() {
+    for kind in KINDS {
+        let said = format!(r#"{{"error":{{"message":"Bad key {KEY}, or Bearer {KEY}","code":"x"}}}}"#);
+        let failure = refused_with(kind, 401, &[], &said);
+        assert_eq!(failure.detail, "Bad key ***, or Bearer ***");
+        let mut reader = dialect(kind).reader();
+        let failure = reader.event("message", &said, &mut Vec::new()).unwrap_err();
+        assert!(!failure.to_string().contains("canary"), "{failure}");
+        let raw = refused_with(kind, 500, &[], &format!("{}{KEY}", "x ".repeat(145)));
+        assert!(!raw.detail.contains("canary"), "masked before it is cut: {raw}");
+        let answer = r#"{"secret":"what the visitor said"}"#;
+        assert!(!refused_with(kind, 200, &[], answer).to_string().contains("visitor"));
+        let mut reader = dialect(kind).reader();
+        let rubbish = reader.event("message", "what the visitor said", &mut Vec::new());
+        assert_eq!(rubbish.unwrap_err().detail, "an event that is not JSON");
+    }
+}
+
+#[test]
+fn a_call_shows_neither_key_nor_text() {
+    for kind in KINDS {
+        let call = dialect(kind).request(&ask());
+        let shown = format!("{call:?}");
+        assert!(call.headers.iter().any(|(_, value)| value.contains(KEY)), "{kind:?}");
+        assert!(!shown.contains("canary") && !shown.contains("Hi"), "{shown}");
+        assert!(!call.path.contains("canary") && !call.body.contains("canary"));
+    }
+}
+
+#[test]
+fn without_a_key_no_key_header_is_sent() {
+    for kind in KINDS {
+        for key in [None, Some(" \n".into())] {
+            let call = of(kind, Model { key, ..model() }).request(&ask());
+            let keyed = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+            assert!(keyed.iter().all(|name| header(&call, name).is_none()), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn each_provider_is_sent_its_own_key_in_one_header() {
+    const KEYS: [&str; 2] = ["first-canary-key", "second-canary-key"];
+    for kind in KINDS {
+        for (own, other) in [(KEYS[0], KEYS[1]), (KEYS[1], KEYS[0])] {
+            let dialect = of(kind, Model { key: Some(own.into()), ..model() });
+            for call in [dialect.request(&ask()), dialect.listing()] {
+                let holding = call.headers.iter().filter(|(_, value)| value.contains(own)).count();
+                assert_eq!(holding, 1, "{kind:?}");
+                let headers: String = call.headers.iter().map(|(_, value)| value.as_str()).collect();
+                assert!(!headers.contains(other), "{kind:?}");
+                let elsewhere = format!("{}{}{call:?}", call.path, call.body);
+                assert!(!elsewhere.contains("canary"), "{elsewhere}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_is_in_no_part_of_a_failure() {
+    let header = "token-of-the-operator";
+    for kind in KINDS {
+        let mut model = model();
+        model.headers = vec![("x-gate".into(), format!("Basic {header}"))];
+        let dialect = of(kind, model);
+        for key in [KEY, header] {
+            // Wherever an error has room for words.
+            let said = format!(
+                r#"{{"error":{{"message":"{key}","type":"{key}","code":"{key}","param":"{key}","status":"{key}","details":[{{"reason":"{key}"}}]}},"message":"{key}"}}"#
+            );
+            for (status, body) in [(400, said.as_str()), (401, &said), (500, &said), (200, &said), (502, key)]
+            {
+                let answer =
+                    Refused { status, header: &|_| Some(key.to_owned()), body: body.as_bytes(), now: At(0) };
+                let failure = dialect.refused(&answer);
+                let shown = format!("{failure} {failure:?} {}", failure.for_logs());
+                assert!(!shown.contains(key), "{kind:?} {status}: {shown}");
+            }
+            let failure = dialect.reader().event("message", &said, &mut Vec::new()).unwrap_err();
+            let shown = format!("{failure} {failure:?} {}", failure.for_logs());
+            assert!(!shown.contains(key), "{kind:?}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_providers_words_are_quoted_and_its_code_is_named() {
+    for (kind, status, body, code) in [
+        (
+            Kind::Openai,
+            429,
+            r#"{"error":{"message":"Slow, Ann","type":"requests","code":"rate_limit_exceeded"}}"#,
+            "rate_limit_exceeded",
+        ),
+        (
+            Kind::Openai,
+            400,
+            r#"{"error":{"message":"Not you, Ann","type":"BadRequestError","code":400}}"#,
+            "BadRequestError",
+        ),
+        (Kind::Openai, 500, r#"{"error":{"message":"Ann","type":"about Ann","code":"500"}}"#, "500"),
+        (
+            Kind::Anthropic,
+            529,
+            r#"{"type":"error","error":{"type":"overloaded_error","message":"Ann"}}"#,
+            "overloaded_error",
+        ),
+        (
+            Kind::Anthropic,
+            429,
+            r#"{"error":{"type":"rate_limit_error","message":"Ann","details":{"error_code":"ramp_limit_exceeded"}}}"#,
+            "ramp_limit_exceeded",
+        ),
+        (
+            Kind::Gemini,
+            503,
+            r#"{"error":{"code":503,"message":"Ann","status":"UNAVAILABLE"}}"#,
+            "UNAVAILABLE",
+        ),
+        (
+            Kind::Gemini,
+            400,
+            r#"{"error":{"code":400,"message":"Ann","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}"#,
+            "API_KEY_INVALID",
+        ),
+        (
+            Kind::Azure,
+            404,
+            r#"{"error":{"code":"DeploymentNotFound","message":"Ann"}}"#,
+            "DeploymentNotFound",
+        ),
+        (Kind::Ollama, 500, r#"{"error":"Ann"}"#, ""),
+        (Kind::Ollama, 502, "Ann", ""),
+    ] {
+        let failure = refused_with(kind, status, &[], body);
+        assert_eq!((failure.code.as_str(), failure.quoted), (code, true), "{body}");
+        assert!(failure.detail.contains("Ann") && !failure.for_logs().contains("Ann"), "{failure:?}");
+    }
+}

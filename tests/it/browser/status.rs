@@ -1,0 +1,141 @@
+//! The status page: true, live, and of one mind with the banner and the JSON.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::chrome::Chrome;
+use super::site::Site;
+use super::tab::Tab;
+
+const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
+
+/// A change is shown by a page that looks every two seconds; more is for a busy machine.
+const SEEN: Duration = Duration::from_secs(10);
+
+/// A part of the page, by its role and what else it must be.
+fn part(role: &str, more: &str) -> String {
+    format!("document.querySelector('[data-role=\"{role}\"]{more}')")
+}
+
+async fn open(chrome: &Chrome, site: &Site) -> Tab {
+    chrome.open(&format!("{}status", site.address())).await
+}
+
+/// Asks until the first provider is passed over.
+async fn ask(site: &Site) {
+    let answer = site.post("/api/chat", &serde_json::json!({ "message": "Well?" })).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn each_provider_is_shown_as_it_is_and_the_last_switch_with_its_reason() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    ask(&site).await;
+    let tab = open(&chrome, &site).await;
+    tab.within(SEEN, "document.querySelector('[data-role=\"age\"]').textContent === 'Live.'").await;
+    for name in PROVIDERS {
+        let card = part("provider", &format!("[data-name=\"{name}\"]"));
+        let told = tab.eval(&format!("[{card}.dataset.state, {card}.dataset.active]")).await;
+        assert_eq!(told, serde_json::json!(["closed", (name == "aurora").to_string()]), "{name}");
+    }
+    let aurora = part("provider", "[data-name=\"aurora\"]");
+    let speed = tab.string(&format!("{aurora}.innerText")).await;
+    assert!(speed.contains("p50 ") && speed.contains("p95 "), "{speed}");
+    assert_eq!(tab.eval("document.querySelectorAll('[data-role=\"timeline\"]').length").await, 2);
+
+    site.fault("aurora", "unauthorized").await;
+    ask(&site).await;
+    tab.within(SEEN, &format!("{aurora}.dataset.state === 'blocked'")).await;
+    tab.within(SEEN, &part("provider", "[data-name=\"borealis\"][data-active=\"true\"]")).await;
+    let switch = tab.string(&format!("{}.innerText", part("switch", ""))).await;
+    assert!(switch.contains("aurora to borealis (it refuses our key or quota)"), "{switch}");
+    let card = tab.string(&format!("{aurora}.innerText")).await;
+    assert!(card.contains("Refuses our key or quota") && card.contains("Tried again in "), "{card}");
+    tab.within(SEEN, &part("status", "[data-mode=\"degraded\"]")).await;
+    tab.within(SEEN, &part("incident", "[data-mode=\"degraded\"][data-running]")).await;
+    let last = "document.querySelector('[data-role=\"timeline\"] .bars :last-child').dataset.mode";
+    assert_eq!(tab.eval(last).await, "degraded");
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn it_says_how_old_its_data_is_and_is_readable_without_scripts() {
+    let mut site = Site::demo().await;
+    let raw = site.get("/status").await;
+    for told in ["Everything works", "aurora", "Working", "24 hours", "30 days", "Incidents"] {
+        assert!(raw.body.contains(told), "{told}");
+    }
+    let chrome = Chrome::start().await;
+    let tab = open(&chrome, &site).await;
+    let age = "document.querySelector('[data-role=\"age\"]').textContent";
+    tab.within(SEEN, &format!("{age} === 'Live.'")).await;
+    site.kill().await;
+    tab.within(SEEN * 2, &format!("/^Data is \\d+ s old/.test({age})")).await;
+    let headline = tab.string(&format!("{}.innerText", part("status", ""))).await;
+    assert!(headline.contains("Everything works"), "what was known stays: {headline}");
+}
+
+#[tokio::test]
+async fn banner_page_and_json_agree_on_an_outage() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let chat = chrome.open(&site.address()).await;
+    let page = open(&chrome, &site).await;
+    for provider in PROVIDERS {
+        site.fault(provider, "unauthorized").await;
+    }
+    ask(&site).await;
+    chat.within(SEEN, "witness.part('banner')?.dataset.mode === 'outage'").await;
+    page.within(SEEN, &part("status", "[data-mode=\"outage\"]")).await;
+    let told = chat.eval("witness.frames.findLast(({ frame }) => frame.type === 'status').frame").await;
+    let json = site.get("/status.json").await.json();
+    let id = told["incident"].as_str().unwrap();
+    assert_eq!((json["incident"].as_str(), json["mode"].as_str()), (Some(id), Some("outage")));
+    let [incident] = &json["incidents"].as_array().unwrap()[..] else { panic!("{}", json["incidents"]) };
+    assert_eq!((&incident["id"], &incident["ended"]), (&told["incident"], &Value::Null));
+    for name in PROVIDERS {
+        assert!(incident["cause"].as_str().unwrap().contains(&format!("{name}: refused")), "{incident}");
+    }
+    assert_eq!(page.eval(&format!("{}.dataset.incident", part("status", ""))).await, id);
+    assert_eq!(page.eval(&format!("{}.dataset.id", part("incident", ""))).await, id);
+
+    for provider in PROVIDERS {
+        site.fault(provider, "none").await;
+    }
+    page.within(SEEN * 4, &part("status", "[data-mode=\"normal\"]")).await;
+    page.within(SEEN, &format!("{} && !{}", part("incident", ""), part("incident", "[data-running]"))).await;
+    let json = site.get("/status.json").await.json();
+    let over = &json["incidents"][0];
+    assert_eq!((over["id"].as_str(), over["mode"].as_str()), (Some(id), Some("outage")));
+    assert!(over["ended"].is_string() && json["incident"].is_null(), "{over}");
+    assert_eq!(page.eval(&format!("{}.dataset.id", part("incident", ""))).await, id);
+    page.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn an_operator_switches_a_provider_off_and_on() {
+    let site = Site::configured("[server]\nadmin_token = \"right\"\n").await;
+    let chrome = Chrome::start().await;
+    let tab = open(&chrome, &site).await;
+    let give = async |token: &str| {
+        tab.eval(&format!(
+            "(() => {{ const form = document.querySelector('form.key'); form.token.value = '{token}'; form.requestSubmit(); }})()"
+        ))
+        .await;
+    };
+    give("wrong").await;
+    tab.within(SEEN, "document.querySelector('output').textContent.includes('not the right one')").await;
+    assert_eq!(tab.eval("document.querySelectorAll('[data-order]').length").await, 0);
+    give("right").await;
+    tab.within(SEEN, &part("usage", "")).await;
+    tab.click("[data-name=\"aurora\"] [data-order=\"disable\"]").await;
+    tab.within(SEEN, &part("provider", "[data-name=\"aurora\"][data-state=\"disabled\"]")).await;
+    tab.within(SEEN, &part("provider", "[data-name=\"borealis\"][data-active=\"true\"]")).await;
+    let answer = site.post("/api/chat", &serde_json::json!({ "message": "Well?" })).await;
+    assert_eq!(answer.json()["provider"], "borealis");
+    tab.click("[data-name=\"aurora\"] [data-order=\"enable\"]").await;
+    tab.within(SEEN, &part("provider", "[data-name=\"aurora\"][data-active=\"true\"]")).await;
+    tab.is_untroubled().await;
+}
