@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
-use crate::chat::{Class, Failure, Fault};
+use crate::chat::{Failure, Fault};
 use crate::turn::log::{Cancel, TurnLog};
 
 /// When to come back where no provider can answer.
@@ -65,7 +65,7 @@ impl Problem {
             return Self::restarting();
         }
         let failure = log.last_failure();
-        let refused = failure.filter(|one| matches!(one.fault.class(), Class::Caller | Class::MoreRoom));
+        let refused = failure.filter(|one| one.fault.class().is_the_requests());
         let Some(Failure { fault, detail, status, .. }) = refused else {
             return Self::unavailable("no provider can answer now", NOBODY_S);
         };
