@@ -150,7 +150,8 @@ impl Turn<'_> {
             made.waited = false;
             let first = self.runner(lease, &ask, &made, deadline);
             self.open(&first);
-            let runner = match self.race(first, &ask, &mut made, deadline).await {
+            // Boxed, so that a turn is not as large as its race for as long as it reads.
+            let runner = match Box::pin(self.race(first, &ask, &mut made, deadline)).await {
                 Ok(runner) => runner,
                 Err(why) => return End::Cancelled(why),
             };
