@@ -1,7 +1,8 @@
 //! The pages: the chat, the status, and a sample of another site with the widget on it.
 
 use actix_web::http::header::{
-    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
@@ -53,7 +54,8 @@ const LANGUAGES: [&str; 5] = ["en", "de", "es", "fr", "ar"];
 
 /// The first of the visitor's languages that there is. It saves the page a round trip; which one is spoken it decides by itself.
 fn language(request: &HttpRequest) -> &'static str {
-    let wanted = request.headers().get(ACCEPT_LANGUAGE).and_then(|list| list.to_str().ok()).unwrap_or_default();
+    let wanted =
+        request.headers().get(ACCEPT_LANGUAGE).and_then(|list| list.to_str().ok()).unwrap_or_default();
     // Browsers name them best first.
     let mut names = wanted.split(',').filter_map(|one| one.trim().split(['-', '_', ';']).next());
     let known = names.find_map(|name| LANGUAGES.iter().find(|known| known.eq_ignore_ascii_case(name)));

@@ -123,7 +123,8 @@ async fn nothing_is_found_on_the_sample_page() {
     let tab = chrome.open(&format!("{}embed", site.address())).await;
     tab.until("witness.shadow && document.querySelector('[data-role=\"snippet\"]').textContent").await;
     nothing_is_found(&tab, "the sample page").await;
-    let policy = tab.eval("fetch(location.href).then(({ headers }) => headers.get('content-security-policy'))").await;
+    let policy =
+        tab.eval("fetch(location.href).then(({ headers }) => headers.get('content-security-policy'))").await;
     let policy = policy.as_str().unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     // The form makes the snippet, and the widget follows it.

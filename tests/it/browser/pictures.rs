@@ -70,4 +70,15 @@ async fn pictures() {
     phone.until_done().await;
     phone.until("witness.part('banner')?.dataset.mode === 'degraded'").await;
     take(&phone, "phone.png").await;
+
+    let page = chrome.open("about:blank").await;
+    page.resize(1280, 800, false).await;
+    page.prefer("light").await;
+    page.go(&format!("{}status", site.address())).await;
+    page.until(
+        "document.querySelector('[data-role=\"provider\"][data-name=\"borealis\"][data-active=\"true\"]')",
+    )
+    .await;
+    page.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'").await;
+    take(&page, "status.png").await;
 }
