@@ -46,7 +46,7 @@ pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: 
         End::Cancelled(Cancel::Interrupted) => log.told_to_end().is_some(),
         End::Ai(_) | End::Degraded { .. } | End::Cancelled(Cancel::Stopped) => false,
     };
-    let record = writer.ending(|record| progress.close(record, end));
+    let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
     keeping.end(desk, &record).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
