@@ -12,7 +12,7 @@ use super::attempt::{self, Ended, Limits, Report};
 use super::call::Call;
 use super::desk::{Desk, Wishes};
 use super::keep::{Asked, Keeping};
-use super::log::LogWriter;
+use super::log::{Cancel, LogWriter};
 use super::progress::{End, Progress};
 use super::prompt::{self, Cut};
 use super::quality;
@@ -45,12 +45,17 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
         let (writing, recalling) = (&mut writer, &mut recall);
         Turn { desk, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling }.fall()
     });
-    let record = writer.ending(|record| progress.close(record, end));
+    let lost = match end {
+        End::Torn => log.last_failure().is_none_or(|last| !last.fault.class().is_the_requests()),
+        End::Cancelled(Cancel::Interrupted) => log.told_to_end().is_some(),
+        End::Ai(_) | End::Without { .. } | End::Cancelled(Cancel::Stopped) => false,
+    };
+    let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
     keeping.end(desk, &record).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
     if !matches!(keeping, Keeping::Aside(..)) {
-        desk.counts.count(&record);
+        desk.counts.count(&record, lost);
     }
     writer.done(record);
     recall.save(keeping, desk, &log).await;
@@ -157,7 +162,8 @@ impl Turn<'_> {
             made.waited = false;
             let first = self.runner(lease, &ask, &made, deadline);
             self.open(&first);
-            let runner = match self.race(first, &ask, &mut made, deadline).await {
+            // Boxed, so that a turn is not as large as its race for as long as it reads.
+            let runner = match Box::pin(self.race(first, &ask, &mut made, deadline)).await {
                 Ok(runner) => runner,
                 Err(why) => return End::Cancelled(why),
             };
