@@ -32,6 +32,7 @@ use crate::store::Opened;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Manners, Phase};
 use crate::turn::rooms::Rooms;
+use crate::turn::warm::warm;
 use crate::web::{self, Connections, Parts, State};
 
 use backends::Remembered;
@@ -124,6 +125,9 @@ impl App {
             identity: settings.widget.identity_secret.clone().map(Identity::new),
             house: house(&settings),
         });
+        if !settings.cache.warm.is_empty() {
+            actix::spawn(warm(Arc::clone(&lobby.desk), settings.cache.clone()));
+        }
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {

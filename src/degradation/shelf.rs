@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::cache::age::{Age, age};
 use super::cache::bounded::Bounded;
 use super::cache::key::{Scope, key};
-use super::cache::sharing;
+use super::cache::{sharing, warming};
 use crate::chat::{At, ConversationId, TurnRecord};
 use crate::settings::{CacheSettings, Share};
 use crate::store::{CacheKey, CachedAnswer, Store};
@@ -229,6 +229,29 @@ impl Shelf {
     /// What is to be asked to renew an answer.
     pub fn renewal(&self, found: &Found) -> Renewal {
         Renewal { key: found.key, before: found.answer.clone(), drills: self.drills.undisturbed() }
+    }
+
+    /// What is to be asked ahead of time for this question, if it is due.
+    pub async fn ahead(&self, question: &str, now: At) -> Option<Renewal> {
+        let key = key(Scope::Shared, &self.system_prompt, question)?;
+        let saved = tokio::time::timeout(READ_LIMIT, self.store.cached(key)).await.ok()?.ok()?;
+        // A visitor's is not told to all.
+        let saved = saved.filter(|answer| answer.conversation.is_none());
+        let old = saved.as_ref().map(|answer| now.since(answer.saved));
+        let nobodys = CachedAnswer {
+            text: String::new(),
+            saved: now,
+            conversation: None,
+            turn: None,
+            first: true,
+            asked: 0,
+        };
+        let before = saved.unwrap_or(nobodys);
+        warming::is_due(old, &self.settings).then(|| Renewal {
+            key,
+            before,
+            drills: self.drills.undisturbed(),
+        })
     }
 
     /// Saves a renewed answer, if it may be, and returns when it can be found.

@@ -15,6 +15,7 @@ pub mod recall;
 pub mod rooms;
 pub mod run;
 pub mod seam;
+pub mod warm;
 
 #[cfg(test)]
 pub mod reader;

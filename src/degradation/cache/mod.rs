@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`question`] (one form for questions that are asked alike), [`key`] (what an answer depends on, as a hash), [`age`]
 //! (fresh, stale or gone), [`personal`] (what must not be told to another visitor), [`sharing`] (who may be told what), [`bounded`] (the least
-//! recently used goes first). The shelf beside this folder does what is decided here.
+//! recently used goes first), [`warming`] (when questions are answered ahead of time). The shelf beside this folder does what is decided here.
 
 pub mod age;
 pub mod bounded;
@@ -10,6 +10,7 @@ pub mod key;
 pub mod personal;
 pub mod question;
 pub mod sharing;
+pub mod warming;
 
 use serde::Deserialize;
 

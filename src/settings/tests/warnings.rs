@@ -16,8 +16,6 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
     let folder = std::env::temp_dir();
     let knowledge = format!("[degradation]\nknowledge = {folder:?}");
     for (text, expected) in [
-        ("[cache]\n\nwarm_interval = \"2h\"", "3: cache.warm_interval"),
-        ("[cache]\nwarm = [\"hi\"]", "2: cache.warm"),
         (knowledge.as_str(), "2: degradation.knowledge"),
         ("[alerts]\nslack_webhook = \"https://hooks.example/canary\"", "2: alerts.slack_webhook"),
         ("[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"", "1: drills[0]"),
@@ -33,7 +31,7 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
 fn defaults_and_what_is_switched_off_need_no_warning() {
     for text in [
         "[routing]\nstrategy = \"weighted\"\nhedge_after = \"1s\"\nmid_stream = \"continue\"",
-        "[cache]\nenabled = false\nttl = \"2h\"",
+        "[cache]\nttl = \"2h\"\nwarm = [\"hi\"]",
         "[degradation]\noutbox = false",
         "[degradation]\noutbox = true",
         "[health]\nprobe = \"completion\"\ninterval = \"30s\"",

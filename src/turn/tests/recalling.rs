@@ -214,3 +214,27 @@ async fn where_the_one_who_asks_fails_each_goes_its_own_way() {
     }
     stage.assert_idle().await;
 }
+
+#[actix_rt::test(system = "Paused")]
+async fn questions_are_answered_ahead_of_time_one_by_one_while_all_is_quiet() {
+    let warm = vec![QUESTION.to_owned(), "What else?".to_owned()];
+    let cache = CacheSettings { share: Share::Never, warm, ..CacheSettings::default() };
+    let stage = House {
+        cache: Some(cache.clone()),
+        ..House::following([vec![says_slowly("Hel", s(12), "lo."), says("Hello.")]])
+    }
+    .open();
+    let busy = begin_with(&stage, 1, Wishes { cache: CacheUse::Off, ..stage.desk.usual() });
+    settled().await;
+    actix::spawn(crate::turn::warm::warm(Arc::clone(&stage.desk), cache));
+    pass(s(11)).await;
+    assert_eq!(stage.calls(0).len(), 1, "not while a visitor is answered");
+    assert_eq!(Reader::follow(&busy).await.done().source, Source::Ai);
+    for calls in [2, 3, 3] {
+        pass(s(10)).await;
+        assert_eq!(stage.calls(0).len(), calls);
+    }
+    assert_told(&asked(&stage, 2).await, Source::Cache, "Hello.", 0);
+    assert_eq!(stage.calls(0).len(), 3);
+    stage.assert_idle().await;
+}

@@ -264,3 +264,13 @@ async fn an_answer_that_ages_is_renewed_behind() {
     assert_eq!((&done["source"], &done["text"]), (&json!("cache"), &json!("From nine to five.")));
     assert_eq!(alpha.asked(), 1);
 }
+
+#[tokio::test]
+async fn the_operators_questions_are_answered_before_anybody_asks() {
+    let (alpha, app) = service(Share::Never, |settings| settings.cache.warm = vec![QUESTION.into()]).await;
+    alpha.until(|counts| counts.asked == 1).await;
+    until_saved(&app, 1).await;
+    assert_eq!(told_anew(&app, QUESTION, 1).await["source"], "cache");
+    assert_eq!(alpha.asked(), 1);
+    assert_eq!(app.status().await["answers"]["total"], 1);
+}
