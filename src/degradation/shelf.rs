@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::cache::age::{Age, age};
 use super::cache::bounded::Bounded;
 use super::cache::key::{Scope, key};
-use super::cache::{sharing, warming};
+use super::cache::{personal, sharing, warming};
 use crate::chat::{At, ConversationId, TurnRecord};
 use crate::settings::{CacheSettings, Share};
 use crate::store::{CacheKey, CachedAnswer, Store};
@@ -118,6 +118,8 @@ impl Shelf {
 
     /// Finds out what is saved already, and removes what is too much of it. To be awaited once, before the first question.
     pub async fn open(&self) {
+        // Compiles its patterns, which is not for the first visitor to wait for.
+        personal::find("");
         match tokio::time::timeout(START_LIMIT, self.store.cached_keys()).await {
             Ok(Ok(keys)) => {
                 let gone: Vec<_> = keys.into_iter().filter_map(|key| self.use_of(key)).collect();

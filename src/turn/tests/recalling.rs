@@ -199,6 +199,8 @@ async fn where_nothing_is_shared_each_asks() {
 async fn where_the_one_who_asks_fails_each_goes_its_own_way() {
     let stage = house([vec![fails(Fault::BadRequest)], vec![says_slowly("Hel", s(2), "lo.")]], Share::Always);
     let logs: Vec<_> = (1..=4).map(|number| begin(&stage, number)).collect();
+    pass(s(1)).await;
+    assert_eq!(stage.calls(1).len(), 4, "nobody waits for the end of a second attempt");
     for log in &logs {
         assert_answered(&Reader::follow(log).await, "b", "Hello.");
     }
