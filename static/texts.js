@@ -47,7 +47,7 @@ export const texts = {
     cache: (age) => `Saved answer${aged(age)}`,
     stale_cache: (age) => `Saved answer${aged(age)} · AI unavailable`,
     template: () => 'Prepared reply · AI unavailable',
-    extractive: () => 'Found in our documents · AI unavailable',
+    extractive: () => 'Quoted from a text · AI unavailable',
     fallback: () => 'Automatic reply · AI unavailable',
   },
 

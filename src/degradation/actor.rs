@@ -64,14 +64,15 @@ impl Published {
     /// Publishes what came of reading the knowledge folder.
     pub(super) fn learn(&self, news: News) {
         let passages = news.index.as_ref().map(|index| index.len());
-        if let Some(index) = news.index {
-            self.ladder.send_modify(|ladder| *ladder = Arc::new(Ladder::clone(ladder).with_knowledge(index)));
-        }
         tracing::info!(passages, problems = news.problems.len(), "knowledge read");
         for problem in &news.problems {
             tracing::warn!(%problem, "knowledge left out");
         }
+        // Said before what is left answers.
         self.knowledge.send_replace(news.problems.into());
+        if let Some(index) = news.index {
+            self.ladder.send_modify(|ladder| *ladder = Arc::new(Ladder::clone(ladder).with_knowledge(index)));
+        }
     }
 
     /// Publishes what a self-check found broken.

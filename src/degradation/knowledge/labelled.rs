@@ -46,11 +46,18 @@ fn measured(questions: &str) -> Figures {
 #[test]
 fn the_questions_that_the_floor_was_chosen_on() {
     let figures = measured(include_str!("../../../tests/fixtures/questions_tuned.tsv"));
-    assert!(figures.right >= 26 && figures.wrong + figures.false_answers <= 2);
+    assert!(figures.right >= 29 && figures.wrong <= 1 && figures.false_answers == 0);
 }
 
 #[test]
 fn the_questions_that_it_was_not_chosen_on() {
     let figures = measured(include_str!("../../../tests/fixtures/questions_held_out.tsv"));
-    assert!(figures.right >= 22 && figures.wrong + figures.false_answers <= 4);
+    assert!(figures.right >= 27 && figures.wrong + figures.false_answers == 0);
+}
+
+/// Near misses, and questions in other words than the documents': made to be failed.
+#[test]
+fn the_questions_that_are_hard() {
+    let figures = measured(include_str!("../../../tests/fixtures/questions_hard.tsv"));
+    assert!(figures.right >= 3 && figures.wrong + figures.false_answers <= 8);
 }
