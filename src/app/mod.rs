@@ -23,6 +23,7 @@ use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
+use crate::session::identity::Identity;
 use crate::session::limits::Rates;
 use crate::session::lobby::{House, Lobby};
 use crate::settings::{DegradationSettings, Settings};
@@ -118,6 +119,7 @@ impl App {
             desk: Arc::new(desk),
             status,
             rates: rates(&settings),
+            identity: settings.widget.identity_secret.clone().map(Identity::new),
             house: house(&settings),
         });
         let sweeper = Arc::clone(&lobby);

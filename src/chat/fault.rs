@@ -64,6 +64,13 @@ pub enum Class {
     Caller,
 }
 
+impl Class {
+    /// Whether it was the request that was wrong, and no provider.
+    pub fn is_the_requests(self) -> bool {
+        matches!(self, Self::Caller | Self::MoreRoom)
+    }
+}
+
 /// What a breaker makes of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {

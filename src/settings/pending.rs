@@ -12,7 +12,6 @@ const NOT_BUILT: &[&str] = &[
     "drills[]",
     "telemetry.otlp_endpoint",
     "store.backend",
-    "widget.identity_secret",
 ];
 
 /// A warning for each key of the file that asks for what is not built yet; one that only repeats its default asks for nothing.

@@ -15,7 +15,7 @@ use super::keep::Keeping;
 use super::log::{Cancel, LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
-use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord, TurnState};
+use crate::chat::{Ask, ClientMsgId, Finish, TurnId, TurnRecord, TurnState};
 use crate::degradation::Ladder;
 use crate::provider::backend::{Backend, Clock, Whereabouts};
 use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, Pick, Route, RouterActor};
@@ -94,17 +94,31 @@ pub struct Counts {
     pub ai: AtomicU64,
     /// Of those, answered with less.
     pub degraded: AtomicU64,
+    /// Of those, not answered: torn, or cut off by a drain that was too short.
+    pub lost: AtomicU64,
 }
 
 impl Counts {
-    /// One more turn ended.
-    pub fn count(&self, record: &TurnRecord) {
+    /// One more turn ended. `lost`: without the answer that it should have had. Neither an answer nor lost is what was stopped, what nobody
+    /// waited for, and a request that was wrong in itself.
+    pub fn count(&self, record: &TurnRecord, lost: bool) {
         self.ended.fetch_add(1, Ordering::Relaxed);
-        if record.degraded {
-            self.degraded.fetch_add(1, Ordering::Relaxed);
-        } else if record.state == TurnState::Done {
-            self.ai.fetch_add(1, Ordering::Relaxed);
-        }
+        let kind = match record.state {
+            _ if lost => &self.lost,
+            _ if record.degraded => &self.degraded,
+            TurnState::Done if record.finish != Some(Finish::Stopped) => &self.ai,
+            TurnState::Done | TurnState::Running | TurnState::Interrupted => return,
+        };
+        kind.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The share of answers that were of AI; none while there is none.
+    pub fn availability(&self) -> Option<f64> {
+        let [ai, degraded, lost] =
+            [&self.ai, &self.degraded, &self.lost].map(|one| one.load(Ordering::Relaxed));
+        let all = ai + degraded + lost;
+        #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
+        (all > 0).then(|| ai as f64 / all as f64)
     }
 }
 

@@ -65,9 +65,15 @@ impl Progress {
         }
     }
 
-    /// Fills in a record's end.
-    pub fn close(self, record: &mut TurnRecord, end: End) {
+    /// Fills in a record's end. `speaker`: the attempt whose text stands.
+    pub fn close(self, record: &mut TurnRecord, end: End, speaker: Option<u32>) {
         record.state = TurnState::Done;
+        // What ends by itself is the last one's; what is cut off is whose text stands, not who was begun and said nothing.
+        let cut = matches!(end, End::Cancelled(_) | End::Torn);
+        if let Some(whose) = self.tried.iter().find(|one| cut && Some(one.attempt) == speaker) {
+            record.provider = Some(Arc::clone(&whose.provider));
+            record.model = Some(Arc::clone(&whose.model));
+        }
         let (source, finish) = match end {
             End::Ai(finish) => (Source::Ai, finish),
             End::Degraded { source, age_s } => {

@@ -12,7 +12,7 @@ use super::attempt::{self, Ended, Limits, Report};
 use super::call::Call;
 use super::desk::{Desk, Wishes};
 use super::keep::Keeping;
-use super::log::LogWriter;
+use super::log::{Cancel, LogWriter};
 use super::progress::{End, Progress};
 use super::prompt::{self, Cut};
 use super::quality;
@@ -41,11 +41,16 @@ pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: 
         tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");
         Turn { desk, writer: &mut writer, wishes: &wishes, progress: &mut progress }.descend()
     });
-    let record = writer.ending(|record| progress.close(record, end));
+    let lost = match end {
+        End::Torn => log.last_failure().is_none_or(|last| !last.fault.class().is_the_requests()),
+        End::Cancelled(Cancel::Interrupted) => log.told_to_end().is_some(),
+        End::Ai(_) | End::Degraded { .. } | End::Cancelled(Cancel::Stopped) => false,
+    };
+    let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
     keeping.end(desk, &record).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
-    desk.counts.count(&record);
+    desk.counts.count(&record, lost);
     writer.done(record);
 }
 
@@ -145,7 +150,8 @@ impl Turn<'_> {
             made.waited = false;
             let first = self.runner(lease, &ask, &made, deadline);
             self.open(&first);
-            let runner = match self.race(first, &ask, &mut made, deadline).await {
+            // Boxed, so that a turn is not as large as its race for as long as it reads.
+            let runner = match Box::pin(self.race(first, &ask, &mut made, deadline)).await {
                 Ok(runner) => runner,
                 Err(why) => return End::Cancelled(why),
             };

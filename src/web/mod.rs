@@ -1,10 +1,12 @@
 //! What is served over HTTP, one file a surface.
 
 mod admin;
+mod assets;
 mod body;
 mod chat_api;
 mod connection;
 mod demo;
+mod embed;
 mod gate;
 mod head;
 mod openai;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
-use actix_web::middleware::{Compress, from_fn};
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
@@ -127,11 +129,10 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
         App::new()
             .app_data(web::Data::new(state.clone()))
             .wrap(from_fn(head::bounded))
-            .service(
-                web::scope("/static")
-                    .wrap(Compress::default())
-                    .route("/{file:.*}", web::get().to(pages::file)),
-            )
+            .route("/static/{file:.*}", read().to(assets::file))
+            .route("/widget.js", read().to(assets::widget))
+            .route("/embed", read().to(pages::embed))
+            .route("/embed/origin", read().to(embed::origin))
             .route("/", read().to(pages::chat))
             .route("/status", read().to(status_page::page))
             .route("/ws", web::get().to(socket::open))

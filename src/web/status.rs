@@ -46,9 +46,6 @@ fn whole(state: &State, operator: bool) -> Value {
     let desk = &state.lobby.desk;
     let now = desk.clock.wall();
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
-    let (ended, ai) = (count(&desk.counts.ended), count(&desk.counts.ai));
-    #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
-    let availability = (ended > 0).then(|| ai as f64 / ended as f64);
     json!({
         "mode": view.mode,
         "since": view.since,
@@ -60,10 +57,10 @@ fn whole(state: &State, operator: bool) -> Value {
         "uptime_s": state.started.elapsed().as_secs(),
         "drill": null,
         "answers": {
-            "total": ended,
-            "ai": ai,
+            "total": count(&desk.counts.ended),
+            "ai": count(&desk.counts.ai),
             "degraded": count(&desk.counts.degraded),
-            "availability": availability,
+            "availability": desk.counts.availability(),
         },
         "providers": desk.backends.iter().map(|backend| provider(backend, now, operator)).collect::<Vec<_>>(),
         "incidents": state.reports.borrow().incidents.iter().take(SHOWN_INCIDENTS).collect::<Vec<_>>(),

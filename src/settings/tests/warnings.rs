@@ -20,7 +20,6 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
         ("[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"", "1: drills[0]"),
         ("[telemetry]\notlp_endpoint = \"http://localhost:4317\"", "2: telemetry.otlp_endpoint"),
         ("[store]\nbackend = \"redis\"", "2: store.backend"),
-        ("[widget]\nidentity_secret = \"canary\"", "2: widget.identity_secret"),
         ("[chat]\nretention = \"1d\"", "2: chat.retention"),
     ] {
         assert_eq!(warnings(text), [expected], "{text}");

@@ -131,6 +131,11 @@ impl LogWriter {
         self.0.lock().seam.shown().to_owned()
     }
 
+    /// The attempt whose text stands; none where there is no text, or no provider's.
+    pub fn speaker(&self) -> Option<u32> {
+        self.0.lock().seam.owner().map(|owner| owner.attempt).filter(|attempt| *attempt > 0)
+    }
+
     /// The turn as it will end: `close` fills in the end's fields. Written to the store before [`LogWriter::done`] shows it.
     pub fn ending(&self, close: impl FnOnce(&mut TurnRecord)) -> TurnRecord {
         let mut record = self.0.record();

@@ -74,6 +74,7 @@ async fn stop_when_text_of_a_failed_attempt_stands_keeps_that_text() {
     let mut reader = Reader::default();
     reader.read(&mut follower).await;
     assert_eq!((reader.done().finish, &*reader.text), (Finish::Stopped, "Hello"));
+    assert_eq!(reader.done().provider.as_deref(), Some("a"), "whose text it is");
     assert_eq!(tried(&reader), ["1 a reset 0", "2 b stopped 1000"]);
 }
 

@@ -1,15 +1,20 @@
 //! Errors in OpenAI's shape.
 
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
-use crate::chat::{Class, Failure, Fault};
+use crate::chat::{Failure, Fault};
 use crate::turn::log::{Cancel, TurnLog};
 
-/// When to come back where no provider can answer.
+/// When to come back where no provider can answer, and none says when.
 const NOBODY_S: u64 = 10;
+
+/// The longest that anybody is told to stay away: a provider may be switched on, or found well, before its time.
+const LONGEST_S: u64 = 60;
 
 /// When to come back to a service that restarts.
 const RESTART_S: u64 = 2;
@@ -59,15 +64,16 @@ impl Problem {
     }
 
     /// A turn that ended without an answer: because the service goes down, or by how its last attempt failed. A refused request is passed on
-    /// with the provider's reason.
-    pub fn of(log: &TurnLog) -> Self {
+    /// with the provider's reason. `soonest`: when a provider may be asked again, where that is known.
+    pub fn of(log: &TurnLog, soonest: Option<Duration>) -> Self {
         if log.told_to_end() == Some(Cancel::Interrupted) {
             return Self::restarting();
         }
         let failure = log.last_failure();
-        let refused = failure.filter(|one| matches!(one.fault.class(), Class::Caller | Class::MoreRoom));
+        let refused = failure.filter(|one| one.fault.class().is_the_requests());
         let Some(Failure { fault, detail, status, .. }) = refused else {
-            return Self::unavailable("no provider can answer now", NOBODY_S);
+            let seconds = soonest.map_or(NOBODY_S, |wait| wait.as_secs().saturating_add(1).min(LONGEST_S));
+            return Self::unavailable("no provider can answer now", seconds);
         };
         let message = if detail.is_empty() { "the provider refused the request" } else { &*detail };
         match (fault, status) {

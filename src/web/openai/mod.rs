@@ -45,9 +45,9 @@ pub async fn complete(http: HttpRequest, body: web::Payload, state: web::Data<St
             // Dropped with the answer: then nobody follows, and the turn is given up.
             let follower = log.follow();
             if request.stream {
-                streamed(log, follower, shape).await
+                streamed(log, follower, shape, || soonest(&state)).await
             } else {
-                whole(&log, follower, &shape).await
+                whole(&log, follower, &shape, || soonest(&state)).await
             }
         }
         Err(problem) => problem.answer(),
@@ -170,12 +170,25 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
     })
 }
 
-/// Waits for the end, then answers at once.
-async fn whole(log: &TurnLog, _follower: Follower, shape: &Shape) -> HttpResponse {
+/// When the first of the providers that are left alone may be asked again; none where none says when.
+fn soonest(state: &State) -> Option<Duration> {
+    let desk = &state.lobby.desk;
+    let now = desk.clock.wall();
+    let waits = desk.backends.iter().filter_map(|one| one.vitals.borrow().waits_until());
+    waits.filter(|at| *at > now).min().map(|at| at.since(now))
+}
+
+/// Waits for the end, then answers at once. `soonest`: when a provider may be asked again.
+async fn whole(
+    log: &TurnLog,
+    _follower: Follower,
+    shape: &Shape,
+    soonest: impl FnOnce() -> Option<Duration>,
+) -> HttpResponse {
     let mut changes = log.changes();
     while !log.ended() && changes.changed().await.is_ok() {}
     let record = log.record();
-    match failed(log, &record) {
+    match failed(log, &record, soonest) {
         Some(problem) => told(problem.answer(), &record, record.provider.as_deref(), None),
         None => {
             let answer = HttpResponse::Ok().json(shape.whole(&record));
@@ -185,7 +198,12 @@ async fn whole(log: &TurnLog, _follower: Follower, shape: &Shape) -> HttpRespons
 }
 
 /// Waits for the first text, so that the head can tell who answers; then streams.
-async fn streamed(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> HttpResponse {
+async fn streamed(
+    log: Arc<TurnLog>,
+    follower: Follower,
+    shape: Shape,
+    soonest: impl FnOnce() -> Option<Duration>,
+) -> HttpResponse {
     let mut changes = log.changes();
     let first = async {
         while log.text_after(0).text.is_empty() && !log.ended() && changes.changed().await.is_ok() {}
@@ -193,7 +211,7 @@ async fn streamed(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> HttpRe
     // After the limit the head goes out without knowing; the chunks are the authority.
     drop(tokio::time::timeout(HEAD_LIMIT, first).await);
     let (part, record) = (log.text_after(0), log.record());
-    if let Some(problem) = failed(&log, &record).filter(|_| part.text.is_empty()) {
+    if let Some(problem) = failed(&log, &record, soonest).filter(|_| part.text.is_empty()) {
         return told(problem.answer(), &record, record.provider.as_deref(), None);
     }
     let answer = HttpResponse::Ok()
@@ -206,9 +224,9 @@ async fn streamed(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> HttpRe
 }
 
 /// The problem of a turn that ended without an answer.
-fn failed(log: &TurnLog, record: &TurnRecord) -> Option<Problem> {
+fn failed(log: &TurnLog, record: &TurnRecord, soonest: impl FnOnce() -> Option<Duration>) -> Option<Problem> {
     let failed = record.finish == Some(Finish::Interrupted);
-    failed.then(|| Problem::of(log))
+    failed.then(|| Problem::of(log, soonest()))
 }
 
 /// The answer with the headers that say who answered, and how; an error has no source.

@@ -71,13 +71,13 @@ async fn the_head_waits_for_the_first_text_and_at_most_eight_seconds() {
         tokio::time::advance(Duration::from_secs(3)).await;
         says(&mut writer, "Well, ");
     };
-    let (answer, ()) = tokio::join!(streamed(log, follower, shape), speaks);
+    let (answer, ()) = tokio::join!(streamed(log, follower, shape, || None), speaks);
     assert_eq!(seconds(begun), 3.0);
     assert_eq!(answer.headers().get("x-provider").unwrap(), "alpha");
 
     let (_writer, log, follower, shape) = turn();
     let begun = Instant::now();
-    let answer = streamed(log, follower, shape).await;
+    let answer = streamed(log, follower, shape, || None).await;
     assert_eq!((seconds(begun), answer.status()), (8.0, StatusCode::OK));
     assert_eq!(answer.headers().get("content-type").unwrap(), "text/event-stream; charset=utf-8");
 }
@@ -91,11 +91,11 @@ async fn an_end_without_text_is_an_error_before_the_head_and_an_object_after_it(
     let (mut writer, log, follower, shape) = turn();
     fails(&mut writer);
     ends(writer, Finish::Interrupted);
-    let answer = streamed(log, follower, shape).await;
+    let answer = streamed(log, follower, shape, || None).await;
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
 
     let (mut writer, log, follower, shape) = turn();
-    let answer = streamed(log, follower, shape).await;
+    let answer = streamed(log, follower, shape, || None).await;
     fails(&mut writer);
     ends(writer, Finish::Interrupted);
     let text = body::to_bytes(answer.into_body()).await.ok().unwrap();
@@ -109,7 +109,7 @@ async fn a_service_that_goes_down_says_so_and_blames_no_provider() {
     let (writer, log, follower, shape) = turn();
     log.cancel(crate::turn::log::Cancel::Interrupted);
     ends(writer, Finish::Interrupted);
-    let answer = streamed(log, follower, shape).await;
+    let answer = streamed(log, follower, shape, || None).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers().get("retry-after").unwrap(), "2");
     let text = body::to_bytes(answer.into_body()).await.ok().unwrap();

@@ -147,3 +147,19 @@ fn unavailable_for_now(answer: &Answer) {
     assert_eq!(answer.json()["error"]["code"], "unavailable");
     assert!(answer.header("retry-after").parse::<u64>().unwrap() < 10);
 }
+
+#[tokio::test]
+async fn the_caller_is_told_when_the_first_provider_may_be_asked_again() {
+    let limited = |seconds| vec![refusal(429, &format!("retry-after: {seconds}\r\n"), "slow down")];
+    let (alpha, beta) =
+        (ScriptedProvider::start(limited(45)).await, ScriptedProvider::start(limited(30)).await);
+    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    for body in [question("What?"), streaming("What?")] {
+        let answer = app.completion(&body).header("x-degraded-answers", "off").send().await;
+        unavailable(&answer);
+        let seconds: u64 = answer.header("retry-after").parse().unwrap();
+        // The 30 s began with the refusal; a machine may be slow since.
+        assert!((15..=31).contains(&seconds), "{seconds} s");
+    }
+    assert_eq!((alpha.asked(), beta.asked()), (1, 1));
+}

@@ -78,7 +78,7 @@ base_url = "http://127.0.0.1:{}/v1"
 model = "scripted-1"
 api_key = "scripted-key"
 max_concurrent = 10000
-timeouts = {{ first_token = "60s", stall = "60s" }}
+timeouts = {{ connect = "60s", first_token = "60s", stall = "60s" }}
 {UNLIMITED}"#,
             self.port
         )

@@ -53,7 +53,7 @@ async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestAp
     alpha.once(fault);
     let beta = ScriptedProvider::answering(BETA).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
-    settings.retry.call.max_retry_after = SECOND;
+    settings.providers[0].retry.max_retry_after = SECOND;
     let app = TestApp::start(settings).await;
     (alpha, beta, app)
 }

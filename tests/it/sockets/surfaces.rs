@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, refusal, settings, spoken};
+use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, question, refusal, settings, spoken};
 
 async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("The whole answer.").await;
@@ -251,4 +251,33 @@ async fn a_refusal_of_the_request_itself_is_no_outage() {
     for name in ["alpha", "beta"] {
         assert_eq!(app.provider(name).await["state"], "closed");
     }
+}
+
+/// The share of AI's answers: what was stopped, left, or wrong in itself is no outage; what broke and could not be mended is.
+#[tokio::test]
+async fn availability_counts_answers_and_what_was_lost() {
+    let alpha = ScriptedProvider::start(vec![]).await;
+    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let answers = async || app.status().await["answers"].clone();
+    assert_eq!(answers().await["availability"], Value::Null);
+
+    let mut client = WsClient::open(&app).await;
+    alpha.once(answer("Hello."));
+    client.answered("Hello?").await;
+    alpha.once(vec![spoken(["A ", "beginning"]), Act::Silence]);
+    let turn = client.ask("And?").await;
+    client.shows(&turn, |shown| shown.text == "A beginning").await;
+    client.say(&json!({ "type": "stop", "turn": turn })).await;
+    client.done(&turn).await;
+    let refused = json!({ "error": { "message": "no", "type": "invalid_request_error" } }).to_string();
+    alpha.once(vec![refusal(400, "content-type: application/json\r\n", &refused)]);
+    assert_eq!(app.completion(&question("What?")).send().await.status, 400);
+    let expected = json!({ "total": 3, "ai": 1, "degraded": 0, "availability": 1.0 });
+    assert_eq!(answers().await, expected);
+
+    // A stream that breaks with nobody to go on.
+    alpha.once(vec![spoken(["A torn text"]), Act::Reset]);
+    let torn = app.stream("What?").await.ended().await;
+    assert!(torn.error.is_some() && !torn.done);
+    assert_eq!(answers().await["availability"], 0.5);
 }

@@ -135,9 +135,9 @@ async fn all_limited_until_the_same_moment() {
     let pairs: Vec<_> = NAMES.into_iter().zip(&providers).collect();
     let mut settings = settings(&pairs);
     settings.routing.max_attempts = 8;
-    settings.retry.call.max_retry_after = Duration::ZERO;
     settings.degradation.fallback = "Later, please.".into();
     for provider in &mut settings.providers {
+        provider.retry.max_retry_after = Duration::ZERO;
         provider.breaker.min_calls = 1;
         (provider.breaker.open_for, provider.breaker.open_max) = (Duration::from_secs(1), LONG);
     }

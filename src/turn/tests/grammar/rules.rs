@@ -145,16 +145,17 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
         calls.chunk_by(|one, next| question(one) == question(next)).map(<[Call]>::len).collect();
     assert!(rounds.len() <= 2, "{rounds:?}");
     let made: Vec<_> = done.tried.iter().zip(calls).collect();
+    // Who was given up for a faster one may be asked again.
+    let given_up = |one: &Tried| one.outcome.as_str() == "stopped";
     let (first, second) = made.split_at(rounds.first().copied().unwrap_or_default());
     assert!(second.is_empty() || first.iter().any(|(_, call)| failed_by(call, Class::MoreRoom)));
     for (one, call) in second {
-        let before = first.iter().filter(|(before, _)| before.provider == one.provider);
+        let before = first.iter().filter(|(before, _)| before.provider == one.provider && !given_up(before));
         assert!(before.into_iter().all(|(_, before)| failed_by(before, Class::MoreRoom)), "{call:?}");
     }
     for round in [first, second] {
         let mut tries: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        // Who was given up for a faster one may be asked again.
-        for (one, call) in round.iter().filter(|(one, _)| one.outcome.as_str() != "stopped") {
+        for (one, call) in round.iter().filter(|(one, _)| !given_up(one)) {
             tries.entry(&one.provider).or_default().push((one, call));
         }
         for (name, tries) in tries {
@@ -165,8 +166,7 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
             for pair in tries.windows(2) {
                 let ((one, call), (next, again)) = (pair[0], pair[1]);
                 let another = done.tried.iter().any(|other| {
-                    (one.attempt + 1..next.attempt).contains(&other.attempt)
-                        && other.outcome.as_str() != "stopped"
+                    (one.attempt + 1..next.attempt).contains(&other.attempt) && !given_up(other)
                 });
                 assert!(!another, "{name} was asked after another");
                 let quick = failed_by(call, Class::RetryHere) && call.said.is_empty() && one.ms <= 2_000;
