@@ -7,7 +7,6 @@ use super::reader::Written;
 const NOT_BUILT: &[&str] = &[
     "chat.retention",
     "cache.*",
-    "degradation.knowledge",
     "degradation.outbox",
     "alerts.*",
     "drills[]",
