@@ -141,7 +141,7 @@ impl App {
             simulators: Arc::clone(&simulators),
             steady,
             problems: opened.problems,
-            replies: published.problems(),
+            degradation: published.health(),
             reports,
         };
         let state = State::new(parts);

@@ -59,7 +59,7 @@ export default {
     cache: (age) => `Saved answer${aged(age)}`,
     stale_cache: (age) => `Saved answer${aged(age)} · AI unavailable`,
     template: () => 'Prepared reply · AI unavailable',
-    extractive: () => 'Found in our documents · AI unavailable',
+    extractive: () => 'Quoted from a text · AI unavailable',
     fallback: () => 'Automatic reply · AI unavailable',
   },
 

@@ -168,4 +168,13 @@ async fn an_answer_is_spoken_of_three_times_at_most() {
     let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
     assert!(spoken.len() <= 3, "{spoken:#?}");
     assert!(spoken.last().unwrap().contains("aurora unavailable"), "{spoken:#?}");
+
+    // Before the first token too, and once.
+    site.fault("aurora", "unauthorized").await;
+    tab.eval("(spoken.length = 0)").await;
+    tab.ask("What does it cost?").await;
+    tab.until_done().await;
+    tab.until("spoken.some((words) => words.includes('aurora unavailable'))").await;
+    let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
+    assert_eq!(spoken.iter().filter(|words| words.contains("unavailable")).count(), 1, "{spoken:#?}");
 }

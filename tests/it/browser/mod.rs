@@ -14,6 +14,7 @@ mod line;
 mod lines;
 mod looks;
 mod outage;
+mod pace;
 mod pictures;
 mod reading;
 mod site;

@@ -5,6 +5,7 @@ window.witness = (() => {
   const seen = {
     frames: [], // {at, frame}: from the service
     sent: [], // to the service
+    opened: [], // when a socket was opened, or tried to be
     shown: [], // {at, turn, state, source, text, blank, paused, drafts}: an answer, after each change of it
     banners: [], // {at, mode}: after each change; mode is '' for none
     clicks: [], // {at, role}
@@ -17,6 +18,7 @@ window.witness = (() => {
   window.WebSocket = class extends WebSocket {
     constructor(...args) {
       super(...args);
+      seen.opened.push(at());
       this.addEventListener('message', ({ data }) => seen.frames.push({ at: at(), frame: JSON.parse(data) }));
     }
 
