@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod amending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use self::amending::{
+    an_amendment_changes_what_is_there_and_nothing_else, the_first_late_answer_counts,
+    who_waits_is_told_oldest_first,
+};
 use super::flaky::{Flaky, Trouble};
 use super::{BreakerRecord, ConversationRecord, INCIDENTS, MemoryStore, SpentRecord, Store, open};
 use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, Mode, TurnId, TurnRecord, TurnState};
@@ -90,6 +96,9 @@ every_store!(
     a_checkpoint_takes_its_place_among_the_writes,
     a_checkpoint_brings_nothing_back,
     forget_removes_everything,
+    an_amendment_changes_what_is_there_and_nothing_else,
+    the_first_late_answer_counts,
+    who_waits_is_told_oldest_first,
     breakers_are_as_last_written,
     days_cost_what_was_last_written,
     incidents_are_as_last_written_and_bounded,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::chat::{ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{Amendment, ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::record::weight;
 use crate::store::{BreakerRecord, ConversationRecord, SpentRecord, StoreError};
 
@@ -26,6 +26,10 @@ pub(super) enum Op {
     Begin(ConversationId, ConversationRecord),
     /// Writes a turn.
     Turn(ConversationId, TurnRecord),
+    /// Changes a turn that has ended.
+    Amend(ConversationId, TurnId, Amendment),
+    /// Notes whether a turn waits for a late answer.
+    Waiting(ConversationId, TurnId, bool),
     /// Writes a turn that is still running; nobody waits for it.
     Checkpoint(ConversationId, TurnRecord),
     /// Removes a conversation.
@@ -48,6 +52,7 @@ impl Op {
     pub(super) fn weight(&self) -> usize {
         match self {
             Op::Turn(_, turn) | Op::Checkpoint(_, turn) => weight(turn),
+            Op::Amend(_, _, Amendment::Followup(late)) => 256 + late.text.len(),
             _ => 256,
         }
     }
