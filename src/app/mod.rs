@@ -30,6 +30,7 @@ use crate::simulator::Simulator;
 use crate::store::Opened;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Manners, Phase};
+use crate::turn::outbox::{self, Outbox, Pace};
 use crate::turn::rooms::Rooms;
 use crate::web::{self, Connections, Parts, State};
 
@@ -108,6 +109,7 @@ impl App {
             ladder: published.ladder(),
             manners: manners(&settings),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
+            outbox: late_answers(&settings),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
@@ -120,6 +122,7 @@ impl App {
             rates: rates(&settings),
             house: house(&settings),
         });
+        actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {
@@ -324,6 +327,14 @@ fn manners(settings: &Settings) -> Manners {
         hedge_after: settings.routing.hedge_after,
         mid_stream: settings.routing.mid_stream,
     }
+}
+
+/// Late answers keep the distance of retries, and after a failure that of a breaker's probes.
+fn late_answers(settings: &Settings) -> Outbox {
+    let (retry, breaker) = (&settings.retry.call, &settings.breaker);
+    let pace =
+        Pace { least: retry.base, most: retry.max, rest: breaker.open_for, longest_rest: breaker.open_max };
+    Outbox::new(settings.degradation.outbox, pace, chance::fraction)
 }
 
 fn rates(settings: &Settings) -> Rates {

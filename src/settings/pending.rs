@@ -8,7 +8,6 @@ const NOT_BUILT: &[&str] = &[
     "chat.retention",
     "cache.*",
     "degradation.knowledge",
-    "degradation.outbox",
     "alerts.*",
     "drills[]",
     "telemetry.otlp_endpoint",

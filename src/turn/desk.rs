@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::keep::Keeping;
 use super::log::{Cancel, LogWriter, TurnLog};
+use super::outbox::Outbox;
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
 use crate::chat::{Ask, ClientMsgId, Finish, TurnId, TurnRecord, TurnState};
@@ -73,6 +74,8 @@ pub struct Desk {
     pub manners: Manners,
     /// Places for running turns.
     pub places: Arc<Semaphore>,
+    /// Who waits for a late answer.
+    pub outbox: Outbox,
     /// Whether new turns are taken.
     pub phase: watch::Receiver<Phase>,
     /// Whether the store confirmed the last write in time; the status says so where it did not.
@@ -139,6 +142,8 @@ pub struct Wishes {
     pub degraded: bool,
     /// Whether the caller wants to hear of its own faults: then a refused request ends the turn, and its history is not cut.
     pub pass_on: bool,
+    /// Whether it is for a late answer: nobody waits for it, and it is no turn of its own.
+    pub late: bool,
 }
 
 /// How long a chat's turn goes on with nobody following it.
@@ -232,6 +237,7 @@ impl Desk {
             rigid: false,
             degraded: true,
             pass_on: false,
+            late: false,
         }
     }
 

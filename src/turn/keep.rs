@@ -57,9 +57,12 @@ impl Keeping {
         }
     }
 
-    /// Writes the end.
-    pub async fn end(&self, desk: &Desk, record: &TurnRecord) {
+    /// Writes the end. `owed`: a late answer is to follow.
+    pub async fn end(&self, desk: &Desk, record: &TurnRecord, owed: bool) {
         let Keeping::In(room) = self else { return };
+        if owed && !record.client_msg_id.is_of_call() {
+            desk.outbox.enter(desk, room.id(), record.turn);
+        }
         let written = desk.store.write_turn(room.id(), record.clone());
         if !matches!(tokio::time::timeout(STORE_LIMIT, written).await, Ok(Ok(()))) {
             desk.durable.send_if_modified(|durable| std::mem::replace(durable, false));
@@ -73,27 +76,31 @@ impl Keeping {
             Keeping::In(room) => room,
             Keeping::Nowhere(ask) => return (ask.clone(), None),
         };
-        let record = log.record();
-        let manners = &desk.manners;
-        // Turns that are left out of the history still take a place in what is read, so some more are read.
-        let limit = manners.history_turns.saturating_mul(2);
-        let read = desk.store.turns(room.id(), Some(record.turn), limit);
-        let history = match tokio::time::timeout(STORE_LIMIT, read).await {
-            Ok(Ok(history)) => history,
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
-                Vec::new()
-            }
-        };
-        let history = with_ended(history, room, record.turn);
-        let shape = Shape {
-            history_turns: manners.history_turns,
-            max_tokens: manners.max_tokens,
-            retry_of: record.retry_of,
-        };
-        let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
-        (ask, prompt::served_by(&history))
+        asked(desk, room, &log.record()).await
     }
+}
+
+/// What the model is asked for this turn of the room's conversation, as [`Keeping::ask`] says.
+pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> (Ask, Option<Arc<str>>) {
+    let manners = &desk.manners;
+    // Turns that are left out of the history still take a place in what is read, so some more are read.
+    let limit = manners.history_turns.saturating_mul(2);
+    let read = desk.store.turns(room.id(), Some(record.turn), limit);
+    let history = match tokio::time::timeout(STORE_LIMIT, read).await {
+        Ok(Ok(history)) => history,
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
+            Vec::new()
+        }
+    };
+    let history = with_ended(history, room, record.turn);
+    let shape = Shape {
+        history_turns: manners.history_turns,
+        max_tokens: manners.max_tokens,
+        retry_of: record.retry_of,
+    };
+    let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
+    (ask, prompt::served_by(&history))
 }
 
 /// The history with turns that ended just now, as they ended: the store may not have that yet.

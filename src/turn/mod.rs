@@ -7,6 +7,7 @@ pub mod desk;
 pub mod hedge;
 pub mod keep;
 pub mod log;
+pub mod outbox;
 pub mod progress;
 pub mod prompt;
 pub mod quality;

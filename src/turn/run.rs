@@ -47,10 +47,17 @@ pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: 
         End::Ai(_) | End::Degraded { .. } | End::Cancelled(Cancel::Stopped) => false,
     };
     let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
-    keeping.end(desk, &record).await;
+    // What an outage left without an AI's answer gets it later; but for who wanted that of one provider alone.
+    let owed = match end {
+        End::Degraded { .. } => !wishes.only_first,
+        _ => lost,
+    };
+    keeping.end(desk, &record, owed).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
-    desk.counts.count(&record, lost);
+    if !wishes.late {
+        desk.counts.count(&record, lost);
+    }
     writer.done(record);
 }
 
@@ -90,6 +97,7 @@ impl Made {
             served_by: self.served_by.clone(),
             given_up: self.given_up,
             hedge: None,
+            late: wishes.late,
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::desk::{Counts, Desk, Manners, Phase, Refused, Wishes};
 use super::log::TurnLog;
+use super::outbox::{Outbox, Pace};
 use super::rooms::{Question, Room, Rooms};
 use crate::chat::{ConversationId, TurnRecord};
 use crate::degradation::{Ladder, Replies};
@@ -39,6 +40,8 @@ pub struct House {
     pub rules: Rules,
     /// What turns are shaped by.
     pub manners: Manners,
+    /// The waits between late answers.
+    pub pace: Pace,
 }
 
 impl House {
@@ -56,6 +59,12 @@ impl House {
                 keywords: Arc::default(),
                 hedge_after: Duration::ZERO,
                 mid_stream: MidStream::Restart,
+            },
+            pace: Pace {
+                least: Duration::from_millis(200),
+                most: Duration::from_secs(2),
+                rest: Duration::from_secs(10),
+                longest_rest: Duration::from_secs(25),
             },
         }
     }
@@ -86,6 +95,7 @@ impl House {
             ladder: ladder.subscribe(),
             manners: self.manners,
             places: Arc::new(Semaphore::new(TURNS)),
+            outbox: Outbox::new(true, self.pace, || 0.5),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),

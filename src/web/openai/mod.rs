@@ -167,6 +167,7 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
         rigid: request.stream,
         degraded: !off("x-degraded-answers"),
         pass_on: true,
+        late: false,
     })
 }
 
