@@ -16,6 +16,7 @@ mod faults_before;
 mod history;
 mod operator;
 mod outage;
+mod outbox;
 mod panics;
 mod resume;
 mod slow_reader;
