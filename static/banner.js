@@ -57,10 +57,12 @@ export class Banner {
     this.el.hidden = !mode;
     if (!mode) return;
     this.el.dataset.mode = mode;
-    const [word, sentence] = texts.banner[mode];
-    const words = h('span', { class: 'fs-banner-words' }, h('strong', {}, word), ' ', message || sentence);
+    const [word, usual] = texts.banner[mode];
+    // The service speaks English.
+    const sentence = texts.lang === 'en' && message ? message : usual;
+    const words = h('span', { class: 'fs-banner-words' }, h('strong', {}, word), ' ', sentence);
     /** The strip in words, for who cannot see it. */
-    this.spoken = `${word}. ${message || sentence}`;
+    this.spoken = `${word}. ${sentence}`;
     this.banner = h(
       'div', { class: 'fs-banner', data: { role: 'banner', mode, incident } }, shape(SHAPES[mode] ?? 'square'), words,
     );

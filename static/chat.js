@@ -1,12 +1,13 @@
 // The chat: one module for the full page and the widget. It joins the parts; each of them knows one thing.
 //
+//     await speak();
 //     const chat = mount(root, { title: 'Chat' });
 //
 // `root` is an element or a shadow root; what it held is replaced. The style sheet is the caller's to bring: a <link> on
 // a page, `adoptedStyleSheets` in a shadow root. Options, all optional:
 //   base         the service's address; by default where this module came from
 //   title, greeting, suggestions   instead of the service's own
-//   token        the visitor's JWT, or a function that gives it
+//   token        the visitor's JWT
 //   demo         false: no demo panel here, only its label
 //   theme        light | dark; else as the system has it
 //   focus        true: the keyboard goes to the composer
@@ -22,6 +23,7 @@ import { button, copyText, h, iconButton, setText, shape, wordButton } from './d
 import { describe } from './outbox.js';
 import { Log } from './render.js';
 import { Session } from './session.js';
+import { loadMarkdown } from './prose.js';
 import { openStorage } from './storage.js';
 import { age, texts } from './texts.js';
 import { unavailable } from './transcript.js';
@@ -29,6 +31,7 @@ import { unavailable } from './transcript.js';
 const PREFIX = 'failsoft:';
 const BLIP_MS = 1_000; // away for less is not worth a word
 const COPIED_MS = 1_500;
+const GREETING = 'Hello! How can I help?'; // where the service's owner wrote none: then each in their language
 const SHAPES = { normal: 'dot', degraded: 'triangle' };
 
 export function mount(root, options = {}) {
@@ -56,6 +59,7 @@ class Chat {
     addEventListener('pagehide', () => this.session.keep(true), { signal });
     addEventListener('offline', () => this.#update(), { signal });
     addEventListener('online', () => this.#update(), { signal });
+    loadMarkdown().catch(() => {}); // until then, and without it, text is plain
     // What was shown before a reload is there with the first paint, before the line is open.
     this.log.draw();
     this.session.line.start();
@@ -68,6 +72,7 @@ class Chat {
   }
 
   identify(token) {
+    this.notice.hidden = true;
     this.session.identify(token);
   }
 
@@ -135,7 +140,7 @@ class Chat {
     this.health = h('a', { class: 'fs-status', href: statusUrl, target: '_blank', rel: 'noopener', title: texts.status });
     this.notice = h('div', { class: 'fs-notice', hidden: true, data: { role: 'notice' } });
     this.el = h(
-      'div', { class: 'fs' },
+      'div', { class: 'fs', lang: texts.lang, dir: texts.dir },
       h(
         'header', { class: 'fs-head' }, this.title,
         h(
@@ -194,7 +199,7 @@ class Chat {
   #welcome({ title, greeting, demo, conversation }) {
     const { options } = this;
     setText(this.title, options.title || title);
-    setText(this.greeting, options.greeting || greeting);
+    setText(this.greeting, options.greeting || (greeting === GREETING ? texts.greeting : greeting));
     this.notice.hidden = true;
     this.label.hidden = !demo || options.demo !== false;
     if (demo && options.demo !== false) this.#openDemo();
@@ -213,13 +218,32 @@ class Chat {
   }
 
   #lineChanged() {
-    const open = this.session.line.state === 'open';
+    const { state } = this.session.line;
+    const open = state === 'open';
+    if (state === 'waiting' && !this.welcomed) this.#askWhy();
     clearTimeout(this.blip);
     if (open !== (this.#lostAt === null)) {
       this.#lostAt = open ? null : Date.now();
       this.log.touch();
     }
     if (!open) this.blip = setTimeout(() => this.#update(), this.#lostAt + BLIP_MS - Date.now());
+    this.#update();
+  }
+
+  /**
+   * A browser keeps from a page why its socket was refused. Where none has ever opened on another site, the service is
+   * asked whether it may.
+   */
+  async #askWhy() {
+    if (this.asking || this.base.origin === location.origin) return;
+    this.asking = true;
+    const answer = await fetch(new URL('embed/origin', this.base)).then((said) => said.json()).catch(() => null);
+    this.asking = false;
+    if (answer?.allowed !== false) return;
+    this.session.refuse();
+    const message = `${location.origin} may not open this chat; its service lists such sites in server.allowed_origins`;
+    console.error(`Failsoft: ${message}`);
+    this.#error({ code: 'forbidden_origin', message });
     this.#update();
   }
 
@@ -272,13 +296,15 @@ class Chat {
 
   /** What is the matter with a message is said beside it; here is what has none. */
   #error({ code, message, retry }) {
-    if (code === 'unauthorized') this.#say(texts.errors[code](), wordButton(texts.fresh, () => this.fresh()));
+    if (code === 'forbidden_origin') this.#say(texts.errors[code]());
+    else if (code === 'unauthorized' && this.session.token) this.#say(texts.errors.signed_out());
+    else if (code === 'unauthorized') this.#say(texts.errors[code](), wordButton(texts.fresh, () => this.fresh()));
     else if (retry) this.#say(texts.errors[code]?.() ?? message, wordButton(texts.dismiss, () => (this.notice.hidden = true)));
     this.#emit('error', { code, message });
   }
 
   #say(words, button) {
-    this.notice.replaceChildren(h('span', {}, words), button);
+    this.notice.replaceChildren(...[h('span', {}, words), button].filter(Boolean));
     this.notice.hidden = false;
     this.announcer.tell(words);
   }

@@ -49,6 +49,7 @@ export class Composer {
   }
 
   focus() {
+    this.#fit();
     this.area.focus();
   }
 
@@ -67,7 +68,8 @@ export class Composer {
 
   #fit() {
     const { area, value, most } = this;
-    if (this.fitted !== value) {
+    // Where it is not shown, in a panel that is closed, it has no height yet.
+    if (this.fitted !== value && area.scrollHeight) {
       this.fitted = value;
       area.style.height = 'auto';
       area.style.height = `${area.scrollHeight}px`;

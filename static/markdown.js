@@ -76,6 +76,14 @@ function build(tokens) {
   return fragment;
 }
 
+/** Has the code in it coloured, some time soon: it grows no more. */
+function colour(fragment) {
+  const blocks = [...fragment.querySelectorAll('pre > code[class]')];
+  // Without colours it is code all the same.
+  if (blocks.length) import('./code.js').then(({ paint }) => Promise.all(blocks.map(paint))).catch(() => {});
+  return fragment;
+}
+
 /** One Markdown text in an element, as it grows. */
 export class MarkdownView {
   constructor(el) {
@@ -96,10 +104,11 @@ export class MarkdownView {
     const raw = tokens.slice(0, Math.max(last, 0)).map((token) => token.raw).join('');
     // Settled is only what the lexer gives back to the letter; otherwise the tail just stays longer.
     if (raw !== '' && source.startsWith(raw, this.settled)) {
-      this.tail.before(build(tokens.splice(0, last)));
+      this.tail.before(colour(build(tokens.splice(0, last))));
       this.settled += raw.length;
     }
-    this.tail.replaceChildren(build(tokens));
+    const rest = build(tokens);
+    this.tail.replaceChildren(whole ? colour(rest) : rest);
   }
 
   #reset() {

@@ -2,7 +2,7 @@
 // `update` brings the elements in line with the turn and touches only what differs.
 
 import { h, iconButton, setText, shape, wordButton } from './dom.js';
-import { MarkdownView } from './markdown.js';
+import { Prose } from './prose.js';
 import { age, clock, texts } from './texts.js';
 import { unavailable, words } from './transcript.js';
 
@@ -35,7 +35,7 @@ export class AnswerView {
   constructor({ id }, { onRetry, onFeedback, onCopy }) {
     const mark = (role) => h('span', { class: `fs-${role}`, hidden: true, data: { role } });
     this.text = h('div', { class: 'fs-md', data: { role: 'text' } });
-    this.markdown = new MarkdownView(this.text);
+    this.prose = new Prose(this.text);
     this.dots = h('div', { class: 'fs-dots', role: 'img', aria: { label: texts.waiting } }, h('i'), h('i'), h('i'));
     this.pause = h('p', { class: 'fs-pause', hidden: true });
     this.label = mark('label');
@@ -68,7 +68,7 @@ export class AnswerView {
     el.classList.toggle('is-paused', turn.paused);
     el.classList.toggle('is-retried', retried);
     this.text.hidden = shown === '';
-    this.markdown.update(shown, !running);
+    this.prose.update(shown, !running);
     this.dots.hidden = !running || shown !== '' || frozen !== null;
     this.pause.hidden = !turn.paused;
     setText(this.pause, turn.paused ? texts.switching(turn.pausedFrom, turn.provider) : '');
@@ -135,6 +135,6 @@ function say(el, said, form) {
 /** Markdown that does not grow. */
 function whole(text, data) {
   const el = h('div', { class: 'fs-md', data });
-  new MarkdownView(el).update(text, true);
+  new Prose(el).update(text, true);
   return el;
 }

@@ -10,14 +10,13 @@ const FULL_PAGE = 100; // a page of the history with so many turns may have anot
 
 export class Session {
   /**
-   * `base`: the service's address. `token`: the visitor's JWT, or a function that gives it. `tell(event, detail)` hears
+   * `base`: the service's address. `token`: the visitor's JWT, if any. `tell(event, detail)` hears
    * `turn` (that one changed), `list` (what waits changed, or the order), `state` (the line, the status, who runs),
    * `welcome`, `start`, `end`, `followup`, `history` and `error`.
    */
   constructor({ base, storage, prefix, token, tell }) {
-    Object.assign(this, { storage, prefix, token, tell });
+    Object.assign(this, { storage, ours: prefix, tell });
     this.transcript = new Transcript();
-    this.outbox = new Outbox({ storage, prefix: `${prefix}out:`, newId: randomId });
     this.stopping = null; // {id, text}: Stop was pressed on that turn, at that text
     this.arriving = null; // an accepted entry whose turn has not come yet
     this.refused = false; // the server does not let us into this conversation
@@ -29,9 +28,10 @@ export class Session {
     this.line = new Connection({
       url: url.href,
       hello: () => ({
-        conversation: this.conversation,
-        resume: this.transcript.position(),
-        token: (typeof this.token === 'function' ? this.token() : this.token) ?? undefined,
+        // A visitor's newest conversation may have been begun elsewhere.
+        conversation: this.returning ? null : this.conversation,
+        resume: this.returning ? null : this.transcript.position(),
+        token: this.token ?? undefined,
       }),
       onFrame: (frame) => (ON[frame.type] ?? turnFrame)(this, frame),
       onState: () => {
@@ -39,9 +39,7 @@ export class Session {
         tell('state');
       },
     });
-    this.#name(storage.get(`${prefix}conversation`));
-    for (const turn of this.kept.all()) this.transcript.recall(turn);
-    this.outbox.load(this.conversation);
+    this.#become(token);
   }
 
   close() {
@@ -93,6 +91,7 @@ export class Session {
   /** A new conversation; what waits to be sent goes with it. */
   fresh() {
     this.storage.remove(this.kept.key);
+    this.returning = false;
     this.enter(randomId());
     for (const entry of this.outbox.entries) {
       // An answer of the old conversation cannot be asked for again in this one.
@@ -112,10 +111,20 @@ export class Session {
     this.#name(conversation);
   }
 
-  /** From now on, as this visitor. */
+  /** From now on, as this visitor; null: as nobody in particular. A new token of the same visitor changes nothing else. */
   identify(token) {
-    this.token = token;
+    if (visitor(token) === visitor(this.token)) this.token = token;
+    else this.#become(token);
+    this.refused = false;
     this.line.connect();
+    this.tell('list');
+    this.tell('state');
+  }
+
+  /** The server does not let us in: no further try. */
+  refuse() {
+    this.refused = true;
+    this.line.hold();
   }
 
   /** Keeps the running turn's text as the page has shown it. */
@@ -156,10 +165,22 @@ export class Session {
     this.tell('list');
   }
 
+  /** What is kept for one visitor is not shown to another who uses the same browser. */
+  #become(token) {
+    const { storage, ours } = this;
+    this.token = token ?? null;
+    this.returning = Boolean(token);
+    this.prefix = token ? `${ours}~${visitor(token)}:` : ours;
+    this.outbox = new Outbox({ storage, prefix: `${this.prefix}out:`, newId: randomId });
+    this.enter(storage.get(`${this.prefix}conversation`));
+    this.outbox.load(this.conversation);
+  }
+
   #name(conversation) {
     this.conversation = conversation;
     if (conversation) this.storage.set(`${this.prefix}conversation`, conversation);
     this.kept = new Kept(this.storage, `${this.prefix}shown:${conversation}`);
+    for (const turn of this.kept.all()) this.transcript.recall(turn);
   }
 }
 
@@ -169,7 +190,7 @@ const ON = {
     const { transcript, outbox, line } = session;
     const { conversation, history, limits, status } = frame;
     if (conversation !== session.conversation) session.enter(conversation);
-    Object.assign(session, { limits, status, arriving: null, refused: false });
+    Object.assign(session, { limits, status, arriving: null, refused: false, returning: false });
     outbox.load(conversation);
     outbox.adopt(conversation);
     const changed = transcript.welcome(history);
@@ -203,8 +224,7 @@ const ON = {
     if (retry) session.outbox.remove(id); // there is no message to show it by
     else if (code === 'unauthorized') {
       // No further try can help: the way on is another conversation.
-      session.refused = true;
-      session.line.hold();
+      session.refuse();
     }
     session.pump();
     session.tell('list');
@@ -213,6 +233,16 @@ const ON = {
   },
   heartbeat: (session) => session.pump(),
 };
+
+/** Who a token says it is for; the service alone can tell whether that is true. */
+function visitor(token) {
+  if (!token) return '';
+  try {
+    return String(JSON.parse(atob(token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'))).sub);
+  } catch {
+    return token;
+  }
+}
 
 function turnFrame(session, frame) {
   const { transcript, running } = session;

@@ -36,7 +36,7 @@ missing=()
 has cc || missing+=(gcc libc6-dev)
 has chromium || has google-chrome || missing+=(chromium)
 has chromedriver || missing+=(chromium-driver)
-# For the official OpenAI clients, which the tests of the API call.
+# For the official OpenAI clients, which the tests of the API call, and for axe-core, which looks at the pages.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 has npm || missing+=(npm)
 if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
@@ -71,6 +71,8 @@ fi
 
 say 'tests/sdk/install.sh'
 tests/sdk/install.sh "${CARGO_TARGET_DIR:-$PWD/target}/sdk"
+say 'tests/axe/install.sh'
+tests/axe/install.sh "${CARGO_TARGET_DIR:-$PWD/target}/axe"
 
 for what in "${unchecked[@]}"; do say "NOT CHECKED: $what"; done
 # Each wait in the tests has its limit; the one here is for what nobody thought of, so that a run ends and says which test it was in.

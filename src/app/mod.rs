@@ -23,6 +23,7 @@ use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
+use crate::session::identity::Identity;
 use crate::session::limits::Rates;
 use crate::session::lobby::{House, Lobby};
 use crate::settings::{DegradationSettings, Settings};
@@ -120,6 +121,7 @@ impl App {
             desk: Arc::new(desk),
             status,
             rates: rates(&settings),
+            identity: settings.widget.identity_secret.clone().map(Identity::new),
             house: house(&settings),
         });
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
@@ -136,7 +138,7 @@ impl App {
             simulators: Arc::clone(&simulators),
             steady,
             problems: opened.problems,
-            replies: published.problems(),
+            degradation: published.health(),
             reports,
         };
         let state = State::new(parts);

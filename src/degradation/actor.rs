@@ -14,9 +14,12 @@ use tokio::sync::watch;
 use crate::settings::{DegradationSettings, Problem, Problems};
 use crate::supervised::Crash;
 
+use super::health::Health;
+use super::knowledge::folder::News;
 use super::ladder::Ladder;
 use super::replies::Replies;
 use super::rules;
+use super::watching::Watching;
 
 /// How long the rules may take to read: a disk that hangs must not hang the actor.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -27,13 +30,20 @@ const READ_LIMIT: Duration = Duration::from_secs(5);
 pub struct Published {
     ladder: watch::Sender<Arc<Ladder>>,
     problems: watch::Sender<Arc<[Problem]>>,
+    knowledge: watch::Sender<Arc<[Problem]>>,
+    broken: watch::Sender<Arc<[String]>>,
 }
 
 impl Published {
     /// The built-in replies over this fixed text, until an actor has read the operator's rules; so nobody ever waits.
     pub fn new(fallback: &str) -> Self {
         let ladder = Ladder::new(Replies::built_in(), fallback);
-        Self { ladder: watch::Sender::new(Arc::new(ladder)), problems: watch::Sender::new(Arc::default()) }
+        Self {
+            ladder: watch::Sender::new(Arc::new(ladder)),
+            problems: watch::Sender::new(Arc::default()),
+            knowledge: watch::Sender::new(Arc::default()),
+            broken: watch::Sender::new(Arc::default()),
+        }
     }
 
     /// The ladder as it now is. A turn clones the `Arc` out and walks it.
@@ -46,11 +56,43 @@ impl Published {
         self.problems.subscribe()
     }
 
+    /// All that is wrong, as it now is.
+    pub fn health(&self) -> Health {
+        Health::new(self.problems(), self.knowledge.subscribe(), self.broken.subscribe())
+    }
+
+    /// Publishes what came of reading the knowledge folder.
+    pub(super) fn learn(&self, news: News) {
+        let passages = news.index.as_ref().map(|index| index.len());
+        tracing::info!(passages, problems = news.problems.len(), "knowledge read");
+        for problem in &news.problems {
+            tracing::warn!(%problem, "knowledge left out");
+        }
+        // Said before what is left answers.
+        self.knowledge.send_replace(news.problems.into());
+        if let Some(index) = news.index {
+            self.ladder.send_modify(|ladder| *ladder = Arc::new(Ladder::clone(ladder).with_knowledge(index)));
+        }
+    }
+
+    /// Publishes what a self-check found broken.
+    pub(super) fn report(&self, broken: Vec<String>) {
+        self.broken.send_if_modified(|before| {
+            let news = **before != *broken;
+            for what in broken.iter().filter(|_| news) {
+                tracing::error!(what, "self-check");
+            }
+            *before = broken.into();
+            news
+        });
+    }
+
     /// Publishes what came of reading the rules: a ladder in the old one's place, or the problems beside it.
     fn take(&self, read: Result<Ladder, Problems>) -> Result<(), Problems> {
         match read {
             Ok(ladder) => {
-                self.ladder.send_replace(Arc::new(ladder));
+                let knowledge = Arc::clone(self.ladder.borrow().knowledge());
+                self.ladder.send_replace(Arc::new(ladder.with_knowledge(knowledge)));
                 self.problems.send_replace(Arc::default());
                 tracing::info!("reply rules read");
                 Ok(())
@@ -69,7 +111,8 @@ impl Published {
 pub struct DegradationActor {
     /// What to read at the start.
     first: Option<DegradationSettings>,
-    published: Published,
+    pub(super) published: Published,
+    pub(super) watching: Watching,
     /// Dropped with the actor, however that ends: so its supervisor hears of it.
     _guard: Box<dyn Send>,
 }
@@ -77,7 +120,7 @@ pub struct DegradationActor {
 impl DegradationActor {
     /// An actor that reads what `settings` name when it starts and publishes to `published`. `guard` is dropped when the actor is.
     pub fn new(settings: DegradationSettings, published: Published, guard: impl Send + 'static) -> Self {
-        Self { first: Some(settings), published, _guard: Box::new(guard) }
+        Self { first: Some(settings), published, watching: Watching::default(), _guard: Box::new(guard) }
     }
 }
 
@@ -88,6 +131,8 @@ impl Actor for DegradationActor {
         let Some(settings) = self.first.take() else {
             return;
         };
+        self.watch(settings.knowledge.clone(), ctx);
+        self.watch_on(ctx);
         // Waited for before any message is: a `Reload` that is already in the mailbox is newer.
         let first = read(settings).into_actor(self);
         ctx.wait(first.map(|read, actor, _| {
@@ -97,7 +142,8 @@ impl Actor for DegradationActor {
     }
 }
 
-/// Read what these settings name and publish it, one `Reload` after the other. The answer comes within 5 s for each.
+/// Read what these settings name and publish it, one `Reload` after the other. The answer comes within 5 s for each; the knowledge
+/// folder is read beside that and takes the time that it takes.
 ///
 /// # Errors
 ///
@@ -109,7 +155,8 @@ pub struct Reload(pub DegradationSettings);
 impl Handler<Reload> for DegradationActor {
     type Result = AtomicResponse<Self, Result<(), Problems>>;
 
-    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Reload(settings): Reload, ctx: &mut Self::Context) -> Self::Result {
+        self.watch(settings.knowledge.clone(), ctx);
         let reading = read(settings).into_actor(self);
         AtomicResponse::new(Box::pin(reading.map(|read, actor, _| actor.published.take(read))))
     }
@@ -248,7 +295,7 @@ mod tests {
         let (guard, fallen) = oneshot::channel::<()>();
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), guard).start();
         changed(&mut view).await;
-        drop(actor);
+        actor.do_send(Crash);
         let limit = Duration::from_secs(10);
         assert!(tokio::time::timeout(limit, fallen).await.unwrap().is_err());
         assert_eq!(said(&published, "price"), "See /pricing.");

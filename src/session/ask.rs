@@ -22,6 +22,15 @@ pub enum Accepted {
     Stored(Box<TurnRecord>),
 }
 
+/// Who sends messages.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The address that limits count by.
+    pub address: IpAddr,
+    /// The visitor, where a token told; a conversation that they begin is theirs.
+    pub subject: Option<Arc<str>>,
+}
+
 /// Opens the turn of a message, once.
 ///
 /// # Errors
@@ -29,7 +38,7 @@ pub enum Accepted {
 pub async fn send(
     lobby: &Arc<Lobby>,
     room: &Arc<Room>,
-    peer: IpAddr,
+    caller: &Caller,
     question: Question,
     wishes: Wishes,
 ) -> Result<Accepted, Refusal> {
@@ -47,7 +56,7 @@ pub async fn send(
         return if log.asks(&question.text) { Ok(Accepted::Known(log)) } else { Err(other_text(&id)) };
     }
     {
-        lobby.rates.take(room.id(), peer).map_err(|wait| {
+        lobby.rates.take(room.id(), caller.address).map_err(|wait| {
             let message = "too many messages; wait a little and send it again";
             refuse(ErrorCode::RateLimited, message).retry_after(seconds(wait))
         })?;
@@ -62,7 +71,7 @@ pub async fn send(
             });
         }
     }
-    begin(lobby, room);
+    begin(lobby, room, caller.subject.as_deref());
     match lobby.desk.open(room, question, wishes) {
         Ok(log) => Ok(Accepted::Opened(log)),
         Err(Refused::Room(NotOpened::Duplicate(log))) => Ok(Accepted::Known(log)),
@@ -89,7 +98,7 @@ pub async fn send(
 pub async fn retry(
     lobby: &Arc<Lobby>,
     room: &Arc<Room>,
-    peer: IpAddr,
+    caller: &Caller,
     turn: TurnId,
     client_msg_id: ClientMsgId,
     patience: Duration,
@@ -101,7 +110,7 @@ pub async fn retry(
     }
     let id = client_msg_id.clone();
     let question = Question { client_msg_id, text: record.question, retry_of: Some(turn) };
-    let accepted = send(lobby, room, peer, question, Wishes { patience, ..lobby.desk.usual() }).await?;
+    let accepted = send(lobby, room, caller, question, Wishes { patience, ..lobby.desk.usual() }).await?;
     let retry_of = match &accepted {
         Accepted::Opened(log) | Accepted::Known(log) => log.record().retry_of,
         Accepted::Stored(record) => record.retry_of,
@@ -160,12 +169,14 @@ async fn stored(lobby: &Lobby, room: &Room, id: &ClientMsgId) -> Option<TurnReco
     tokio::time::timeout(STORE_LIMIT, read).await.ok()?.ok()?
 }
 
-/// Writes the conversation's record beside its first turn. Its loss is one of a date.
-fn begin(lobby: &Lobby, room: &Room) {
+/// Writes the conversation's record beside its first turn. An anonymous one that is lost is a lost date; one of a visitor leaves a
+/// conversation that only its id leads to.
+fn begin(lobby: &Lobby, room: &Room, subject: Option<&str>) {
+    let subject = subject.map(str::to_owned);
     let (store, id, began) = (Arc::clone(&lobby.desk.store), room.id(), lobby.desk.clock.wall());
     if room.first_message() {
         actix::spawn(async move {
-            if store.begin(id, ConversationRecord { began, subject: None }).await.is_err() {
+            if store.begin(id, ConversationRecord { began, subject }).await.is_err() {
                 tracing::warn!("a conversation's record was not written");
             }
         });

@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::ask::Caller;
 use super::frames::{ClientLimits, HEARTBEAT_S, PROTOCOL, Resume, ServerFrame, Welcome};
 use super::hello::{Hello, hello};
 use super::lobby::Lobby;
@@ -40,15 +41,15 @@ pub async fn drive(
     to: mpsc::Sender<Out>,
 ) {
     match hello(&lobby, &mut from, &to).await {
-        Ok(Some(hello)) => {
+        Ok(Ok(hello)) => {
             let Ok(visit) = Visit::open(lobby, peer, from, to, hello).await else {
                 return;
             };
             // The socket is gone, or told to close: either way there is nobody left to tell.
             let _ = visit.serve().await;
         }
-        Ok(None) => {
-            let _ = to.send(Out::Close(1008, "hello expected")).await;
+        Ok(Err(shut)) => {
+            let _ = to.send(Out::Close(1008, shut)).await;
         }
         Err(Gone) => {}
     }
@@ -57,7 +58,7 @@ pub async fn drive(
 /// A session that has opened its conversation.
 pub(super) struct Visit {
     pub(super) lobby: Arc<Lobby>,
-    pub(super) peer: IpAddr,
+    pub(super) caller: Caller,
     from: mpsc::Receiver<ByteString>,
     pub(super) to: mpsc::Sender<Out>,
     pub(super) room: Arc<Room>,
@@ -80,7 +81,7 @@ impl Visit {
         to: mpsc::Sender<Out>,
         hello: Hello,
     ) -> Result<Self, Gone> {
-        let Hello { room, resume } = hello;
+        let Hello { room, resume, subject } = hello;
         let (turns, running) = room.watch();
         // Before the history is read, so that none falls between the two.
         let late = room.late();
@@ -95,7 +96,7 @@ impl Visit {
             queue: VecDeque::new(),
             delivered: VecDeque::new(),
             lobby,
-            peer,
+            caller: Caller { address: peer, subject },
             from,
             to,
             room,

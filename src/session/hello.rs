@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::drive::{Gone, Out};
 use super::frames::{ClientFrame, ErrorCode, Refusal, Resume, decode};
+use super::identity::BadToken;
 use super::lobby::Lobby;
 use crate::chat::ConversationId;
 use crate::turn::rooms::Room;
@@ -20,38 +21,65 @@ const HELLO_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Hello {
     pub room: Arc<Room>,
     pub resume: Option<Resume>,
+    /// The visitor, where a token told.
+    pub subject: Option<Arc<str>>,
 }
 
-/// Waits for a hello that opens a conversation; a malformed one may be mended within the limit.
+/// Waits for a hello that opens a conversation; a malformed one may be mended within the limit. What is not let in is told why, and the
+/// close says it in short.
 pub(super) async fn hello(
     lobby: &Lobby,
     from: &mut mpsc::Receiver<ByteString>,
     to: &mpsc::Sender<Out>,
-) -> Result<Option<Hello>, Gone> {
+) -> Result<Result<Hello, &'static str>, Gone> {
     let until = Instant::now() + HELLO_LIMIT;
     loop {
         let Ok(text) = tokio::time::timeout_at(until, from.recv()).await else {
-            return Ok(None);
+            return Ok(Err("hello expected"));
         };
         let refusal = match decode(&text.ok_or(Gone)?) {
-            Ok(ClientFrame::Hello { conversation, resume, .. }) => {
-                let id = match conversation {
+            Ok(ClientFrame::Hello { conversation, resume, token }) => {
+                let subject = match identify(lobby, token.as_deref()) {
+                    Ok(subject) => subject,
+                    Err(bad) => {
+                        // Never downgraded: who is not who they say they are is nobody here.
+                        let refusal = Refusal::new(ErrorCode::Unauthorized, bad.to_string());
+                        to.send(Out::Frames(vec![(&refusal).into()])).await.map_err(|_| Gone)?;
+                        return Ok(Err("bad token"));
+                    }
+                };
+                let known = match (conversation, &subject) {
+                    (Some(id), _) => Some(id),
+                    (None, Some(subject)) => lobby.newest_of(subject).await,
+                    (None, None) => None,
+                };
+                let id = match known {
                     Some(id) => id,
                     None => new_conversation()?,
                 };
-                match lobby.enter(id).await {
-                    Ok(room) => return Ok(Some(Hello { room, resume })),
+                match lobby.enter(id, subject.as_deref()).await {
+                    Ok(room) => return Ok(Ok(Hello { room, resume, subject })),
                     Err(_) => Refusal::new(
                         ErrorCode::Unauthorized,
                         "this conversation belongs to a signed-in visitor; begin a new one",
                     ),
                 }
             }
-            Ok(_) => return Ok(None),
+            Ok(_) => return Ok(Err("hello expected")),
             Err(refusal) => refusal,
         };
         to.send(Out::Frames(vec![(&refusal).into()])).await.map_err(|_| Gone)?;
     }
+}
+
+/// The visitor of a token; none without one.
+fn identify(lobby: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, BadToken> {
+    let Some(token) = token else {
+        return Ok(None);
+    };
+    let identity = lobby.identity.as_ref().ok_or(BadToken::NotTaken)?;
+    let subject = identity.subject(token, lobby.desk.clock.wall())?;
+    Ok(Some(subject.into()))
 }
 
 /// A fresh conversation id from the system's randomness; without that, no conversation can be kept apart from others.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::frames::{ErrorCode, Refusal};
+use super::identity::Identity;
 use super::limits::Rates;
 use crate::chat::{ConversationId, StatusView, TurnId, TurnRecord, TurnState};
 use crate::store::StoreError;
@@ -20,6 +21,8 @@ pub struct Lobby {
     pub status: watch::Receiver<Arc<StatusView>>,
     /// How many messages a conversation and an address may send.
     pub rates: Rates,
+    /// How visitors' tokens are checked; none where all are anonymous.
+    pub identity: Option<Identity>,
     /// What visitors are shown and may do.
     pub house: House,
 }
@@ -52,20 +55,29 @@ pub const STORE_LIMIT: Duration = Duration::from_secs(1);
 pub struct NotYours;
 
 impl Lobby {
-    /// Enters a conversation, known or not; an anonymous visitor may enter anonymous ones.
+    /// Enters a conversation, known or not: everyone may enter anonymous ones, and a visitor with a token those of their own.
     ///
     /// # Errors
-    /// The conversation belongs to a visitor with a token.
-    pub async fn enter(&self, id: ConversationId) -> Result<Arc<Room>, NotYours> {
+    /// The conversation belongs to another visitor with a token.
+    pub async fn enter(&self, id: ConversationId, subject: Option<&str>) -> Result<Arc<Room>, NotYours> {
         let room = self.desk.rooms.enter(id);
         let known = tokio::time::timeout(STORE_LIMIT, self.desk.store.conversation(id)).await;
         match known {
-            Ok(Ok(Some(record))) if record.subject.is_some() => Err(NotYours),
+            Ok(Ok(Some(record))) if record.subject.is_some() && record.subject.as_deref() != subject => {
+                Err(NotYours)
+            }
             // Its owner is written down, and cannot be read: nobody is let in on a guess.
             Ok(Err(StoreError::Damaged(_))) => Err(NotYours),
             // A store that does not answer must not stop a chat.
             Ok(Ok(_) | Err(_)) | Err(_) => Ok(room),
         }
+    }
+
+    /// The visitor's conversation that was begun last, where the store knows one.
+    pub async fn newest_of(&self, subject: &str) -> Option<ConversationId> {
+        let read = self.desk.store.newest_of(subject.to_owned());
+        // A store that does not answer must not stop a chat: then it is a new one.
+        tokio::time::timeout(STORE_LIMIT, read).await.ok()?.ok()?
     }
 
     /// The last turns of a conversation, those before `before` if given; what runs, or just ended, as it is now.

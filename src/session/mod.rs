@@ -5,6 +5,7 @@ pub mod ask;
 pub mod drive;
 pub mod frames;
 pub mod hello;
+pub mod identity;
 pub mod intake;
 pub mod limits;
 pub mod lobby;

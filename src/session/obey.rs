@@ -46,12 +46,13 @@ impl Visit {
                     Err(refusal) => return Ok(Err(refusal)),
                 };
                 let question = Question { client_msg_id, text, retry_of: None };
-                let accepted = ask::send(&self.lobby, &self.room, self.peer, question, wishes).await;
+                let accepted = ask::send(&self.lobby, &self.room, &self.caller, question, wishes).await;
                 self.accept(accepted).await
             }
             ClientFrame::Retry { turn, client_msg_id } => {
                 let accepted =
-                    ask::retry(&self.lobby, &self.room, self.peer, turn, client_msg_id, CHAT_PATIENCE).await;
+                    ask::retry(&self.lobby, &self.room, &self.caller, turn, client_msg_id, CHAT_PATIENCE)
+                        .await;
                 self.accept(accepted).await
             }
         }

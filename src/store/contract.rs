@@ -86,6 +86,7 @@ macro_rules! every_store {
 every_store!(
     an_unknown_conversation_is_empty,
     begin_does_not_overwrite,
+    a_visitors_newest_conversation_is_found,
     a_turn_is_read_as_it_was_written,
     writes_of_a_turn_take_effect_in_the_order_of_the_calls,
     a_write_nobody_waits_for_takes_effect,
@@ -122,6 +123,32 @@ async fn begin_does_not_overwrite(store: &dyn Store) {
     store.begin(conversation(1), first.clone()).await.unwrap();
     store.begin(conversation(1), second).await.unwrap();
     assert_eq!(store.conversation(conversation(1)).await, Ok(Some(first)));
+}
+
+async fn a_visitors_newest_conversation_is_found(store: &dyn Store) {
+    let begin = async |n: u8, began: u64, subject: Option<&str>| {
+        let record = ConversationRecord { began: At(began), subject: subject.map(str::to_owned) };
+        store.begin(conversation(n), record).await.unwrap();
+    };
+    let newest = async |subject: &str| store.newest_of(subject.into()).await.unwrap();
+    assert_eq!(newest("ann").await, None);
+    begin(9, 2, Some("ann")).await;
+    begin(1, 300, Some("ann")).await;
+    begin(5, 10, Some("ann")).await;
+    begin(6, 999, Some("ann/x")).await;
+    begin(7, 999, None).await;
+    assert_eq!(newest("ann").await, Some(conversation(1)));
+    assert_eq!(newest("ann/x").await, Some(conversation(6)));
+    for other in ["an", "", "ann/", "Ann"] {
+        assert_eq!(newest(other).await, None, "{other}");
+    }
+    // Whose a conversation is stays as it was written first.
+    begin(7, 9999, Some("ann")).await;
+    assert_eq!(newest("ann").await, Some(conversation(1)));
+    store.forget(conversation(1)).await.unwrap();
+    assert_eq!(newest("ann").await, Some(conversation(5)));
+    begin(1, 20, Some("bob")).await;
+    assert_eq!((newest("ann").await, newest("bob").await), (Some(conversation(5)), Some(conversation(1))));
 }
 
 async fn a_turn_is_read_as_it_was_written(store: &dyn Store) {

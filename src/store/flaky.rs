@@ -88,6 +88,10 @@ impl Store for Flaky {
         self.call(|inner| inner.begin(id, record))
     }
 
+    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
+        self.call(|inner| inner.newest_of(subject))
+    }
+
     fn write_turn(
         &self,
         conversation: ConversationId,

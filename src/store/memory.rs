@@ -161,6 +161,16 @@ impl Store for MemoryStore {
         done(())
     }
 
+    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
+        let kept = self.kept();
+        let began = |(id, of): (&ConversationId, &Conversation)| {
+            let record = of.record.as_ref().filter(|record| record.subject.as_ref() == Some(&subject))?;
+            Some((record.began, *id))
+        };
+        let newest = kept.conversations.iter().filter_map(began).max();
+        done(newest.map(|(_, id)| id))
+    }
+
     fn write_turn(
         &self,
         conversation: ConversationId,

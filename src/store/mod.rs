@@ -92,6 +92,9 @@ pub trait Store: Send + Sync {
     /// Writes the conversation's record where there is none yet.
     fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// The conversation of this visitor that was begun last; none where there is none, or where what leads to it does not read.
+    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>>;
+
     /// Writes a turn, new or known, and returns when it is on disk. Writes that are ready together share one flush.
     ///
     /// Writes of one turn take effect in the order of the calls.

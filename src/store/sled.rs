@@ -128,6 +128,10 @@ impl Store for SledStore {
         self.write(Op::Begin(id, record))
     }
 
+    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
+        self.read(move |db| layout::newest_of(db, &subject))
+    }
+
     fn write_turn(
         &self,
         conversation: ConversationId,

@@ -13,7 +13,7 @@ use super::body;
 use super::gate::{self, Shut};
 use super::refusal::{refuse, refuse_until};
 use crate::chat::{ClientMsgId, ConversationId, Finish, TurnRecord};
-use crate::session::ask::{self, Accepted};
+use crate::session::ask::{self, Accepted, Caller};
 use crate::session::frames::{ErrorCode, Options, Refusal};
 use crate::session::hello::new_conversation;
 use crate::turn::desk::Wishes;
@@ -55,7 +55,7 @@ pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<Sta
     let Some(conversation) = conversation.or_else(|| new_conversation().ok()) else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "no conversation can be begun now");
     };
-    let Ok(room) = state.lobby.enter(conversation).await else {
+    let Ok(room) = state.lobby.enter(conversation, None).await else {
         return refuse(
             StatusCode::FORBIDDEN,
             "unauthorized",
@@ -70,7 +70,8 @@ pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<Sta
     state.lobby.catch_up(&room).await;
     let address = gate::address(&request, &server.trusted_proxies);
     let question = Question { client_msg_id, text: message, retry_of: None };
-    let log = match ask::send(&state.lobby, &room, address, question, wishes).await {
+    let caller = Caller { address, subject: None };
+    let log = match ask::send(&state.lobby, &room, &caller, question, wishes).await {
         Ok(Accepted::Opened(log) | Accepted::Known(log)) => log,
         Ok(Accepted::Stored(record)) => return answered(conversation, &record),
         Err(refusal) => return refused(&refusal),

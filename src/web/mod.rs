@@ -1,10 +1,12 @@
 //! What is served over HTTP, one file a surface.
 
 mod admin;
+mod assets;
 mod body;
 mod chat_api;
 mod connection;
 mod demo;
+mod embed;
 mod gate;
 mod head;
 mod openai;
@@ -19,13 +21,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
-use actix_web::middleware::{Compress, from_fn};
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
+use crate::degradation::Health;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
-use crate::settings::Problem;
 use crate::settings::Settings;
 use crate::simulator::Simulator;
 
@@ -48,7 +50,7 @@ pub struct State {
     simulators: Arc<[Arc<Simulator>]>,
     steady: watch::Receiver<bool>,
     problems: Arc<[String]>,
-    replies: watch::Receiver<Arc<[Problem]>>,
+    degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
     connections: Arc<Connections>,
     instance: Arc<str>,
@@ -69,8 +71,8 @@ pub struct Parts {
     pub steady: watch::Receiver<bool>,
     /// What went wrong at the start, in sentences for everyone.
     pub problems: Vec<String>,
-    /// What is wrong with the reply rules.
-    pub replies: watch::Receiver<Arc<[Problem]>>,
+    /// What is wrong with what answers without a provider.
+    pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
 }
@@ -78,7 +80,7 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, lobby, simulators, steady, problems, replies, reports } = parts;
+        let Parts { settings, lobby, simulators, steady, problems, degradation, reports } = parts;
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
         let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
@@ -88,7 +90,7 @@ impl State {
             simulators,
             steady,
             problems: problems.into(),
-            replies,
+            degradation,
             reports,
             connections: Arc::new(connections),
             instance: instance.into(),
@@ -127,11 +129,10 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
         App::new()
             .app_data(web::Data::new(state.clone()))
             .wrap(from_fn(head::bounded))
-            .service(
-                web::scope("/static")
-                    .wrap(Compress::default())
-                    .route("/{file:.*}", web::get().to(pages::file)),
-            )
+            .route("/static/{file:.*}", read().to(assets::file))
+            .route("/widget.js", read().to(assets::widget))
+            .route("/embed", read().to(pages::embed))
+            .route("/embed/origin", read().to(embed::origin))
             .route("/", read().to(pages::chat))
             .route("/status", read().to(status_page::page))
             .route("/ws", web::get().to(socket::open))

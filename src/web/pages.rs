@@ -1,41 +1,65 @@
-//! The chat page, and the files that pages are made of.
+//! The pages: the chat, the status, and a sample of another site with the widget on it.
 
 use actix_web::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
-    IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rust_embed::RustEmbed;
 
 use super::State;
-use super::refusal::not_found;
-
-static CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-
-/// The browser side's files, in the binary.
-#[derive(RustEmbed)]
-#[folder = "static/"]
-struct Files;
 
 #[derive(Template)]
 #[template(path = "chat.html")]
 struct ChatPage<'a> {
+    language: &'static str,
     title: &'a str,
     demo: bool,
     version: &'a str,
 }
 
 /// `GET /`: the chat page.
-pub async fn chat(state: web::Data<State>) -> HttpResponse {
+pub async fn chat(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let page = ChatPage {
+        language: language(&request),
         title: &state.settings.chat.title,
         demo: state.settings.demo,
         version: env!("CARGO_PKG_VERSION"),
     };
     html(&page, &state)
+}
+
+#[derive(Template)]
+#[template(path = "embed.html")]
+struct EmbedPage<'a> {
+    title: &'a str,
+    demo: bool,
+    public_url: &'a str,
+    version: &'a str,
+}
+
+/// `GET /embed`: a sample of another site with the widget on it, and the snippet that puts it there.
+pub async fn embed(state: web::Data<State>) -> HttpResponse {
+    let page = EmbedPage {
+        title: &state.settings.chat.title,
+        demo: state.settings.demo,
+        public_url: state.settings.server.public_url.as_deref().unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    html(&page, &state)
+}
+
+/// The languages that the pages' words are in; English for all others.
+const LANGUAGES: [&str; 5] = ["en", "de", "es", "fr", "ar"];
+
+/// The first of the visitor's languages that there is. It saves the page a round trip; which one is spoken it decides by itself.
+fn language(request: &HttpRequest) -> &'static str {
+    let wanted =
+        request.headers().get(ACCEPT_LANGUAGE).and_then(|list| list.to_str().ok()).unwrap_or_default();
+    // Browsers name them best first.
+    let mut names = wanted.split(',').filter_map(|one| one.trim().split(['-', '_', ';']).next());
+    let known = names.find_map(|name| LANGUAGES.iter().find(|known| known.eq_ignore_ascii_case(name)));
+    known.copied().unwrap_or("en")
 }
 
 /// A page with the headers that every page has.
@@ -63,36 +87,4 @@ fn policy(allowed_origins: &[String]) -> String {
          font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors {}",
         ancestors.collect::<Vec<_>>().join(" ")
     )
-}
-
-/// `GET /static/…`: one file, validated by its hash.
-pub async fn file(request: HttpRequest, name: web::Path<String>) -> HttpResponse {
-    let Some(file) = Files::get(&name) else {
-        return not_found().await;
-    };
-    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(file.metadata.sha256_hash()));
-    let known = request.headers().get(IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
-    let fresh =
-        known.is_some_and(|tags| tags.split(',').any(|one| one.trim().trim_start_matches("W/") == tag));
-    let mut answer = if fresh { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    answer
-        .insert_header((ETAG, tag))
-        .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .insert_header((CORP.clone(), "cross-origin"));
-    if fresh {
-        return answer.finish();
-    }
-    answer.insert_header((CONTENT_TYPE, kind(&name))).body(file.data.into_owned())
-}
-
-fn kind(name: &str) -> &'static str {
-    match name.rsplit_once('.').map(|(_, end)| end) {
-        Some("js") => "text/javascript; charset=utf-8",
-        Some("css") => "text/css; charset=utf-8",
-        Some("svg") => "image/svg+xml",
-        Some("png") => "image/png",
-        _ => "text/plain; charset=utf-8",
-    }
 }

@@ -122,8 +122,6 @@ pub(super) fn problems(state: &State) -> Vec<String> {
     problems.extend(state.lobby.desk.backends.iter().filter(spent).map(|one| {
         format!("Provider {} has spent its budget for today; it is passed over until midnight UTC.", one.name)
     }));
-    if !state.replies.borrow().is_empty() {
-        problems.push("The reply rules have problems and were not taken over; the log names them.".into());
-    }
+    problems.extend(state.degradation.sentences());
     problems
 }

@@ -2,7 +2,7 @@
 # Renews the vendored libraries from the npm registry that npm is set up for, within the major versions that the
 # page was written for, and rewrites VENDORED.txt. Needs npm, tar and sha256sum. Run it anywhere:
 #     static/vendor/renew.sh
-# marked is the published ES module, unchanged. DOMPurify publishes its minified build as UMD only (the ES module is
+# marked and highlight.js are the published ES modules, unchanged. DOMPurify publishes its minified build as UMD only (the ES module is
 # twice the size); it is kept byte for byte between two lines that give it a module scope of its own, so that it
 # neither sets a global nor speaks to an AMD loader on the page it is embedded in.
 set -eu
@@ -12,15 +12,17 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 
 unpack() { # name range: fills the directory NAME
-    mkdir "$1"
+    mkdir -p "$1"
     npm pack --silent "$1@$2" > /dev/null
-    tar -xzf "$1"-*.tgz -C "$1" --strip-components=1
+    tar -xzf "$(packed "$1")" -C "$1" --strip-components=1
 }
-version() { basename "$1"-*.tgz .tgz | sed "s/^$1-//"; }
+packed() { ls "$(echo "$1" | tr -d '@' | tr '/' '-')"-*.tgz; }
+version() { packed "$1" | sed 's/^.*-\([0-9][0-9.]*\)\.tgz$/\1/'; }
 sum() { sha256sum "$1" | cut -d ' ' -f 1; }
 
 unpack marked 18
 unpack dompurify 3.4
+unpack @highlightjs/cdn-assets 11
 
 cp marked/lib/marked.esm.js "$here/marked.esm.js"
 cp marked/LICENSE "$here/LICENSE-marked"
@@ -30,6 +32,17 @@ cp marked/LICENSE "$here/LICENSE-marked"
     printf '\nexport default module.exports;\n'
 } > "$here/purify.esm.js"
 cp dompurify/LICENSE "$here/LICENSE-dompurify"
+
+# The languages that code.js knows.
+languages='bash c cpp csharp css diff dockerfile go ini java javascript json kotlin markdown php python ruby rust shell
+    sql swift typescript xml yaml'
+rm -rf "$here/highlight"
+mkdir "$here/highlight"
+cp @highlightjs/cdn-assets/es/core.min.js "$here/highlight/"
+for language in $languages; do
+    cp "@highlightjs/cdn-assets/es/languages/$language.min.js" "$here/highlight/"
+done
+cp @highlightjs/cdn-assets/LICENSE "$here/LICENSE-highlight"
 
 cat > "$here/VENDORED.txt" <<TXT
 Libraries of others, as published on npm. Renewed by renew.sh.
@@ -44,5 +57,10 @@ DOMPurify $(version dompurify)
   file       purify.esm.js: dist/purify.min.js of the package between two lines that make it an ES module
   sha256     $(sum "$here/purify.esm.js")
   published  $(sum dompurify/dist/purify.min.js) (dist/purify.min.js)
+
+highlight.js $(version @highlightjs/cdn-assets)
+  licence    BSD-3-Clause (LICENSE-highlight)
+  files      highlight/: es/core.min.js and some of es/languages of the package @highlightjs/cdn-assets, unchanged
+$(cd "$here" && for file in highlight/*; do echo "  sha256     $(sum "$file") $file"; done)
 TXT
 cat "$here/VENDORED.txt"

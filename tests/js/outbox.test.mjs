@@ -2,6 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { describe, Outbox } from '../../static/outbox.js';
 import { Kept, openStorage } from '../../static/storage.js';
+import { speak } from '../../static/texts.js';
+
+await speak('en');
 
 /** Something that speaks like localStorage: keys are own properties, values are strings. */
 function area() {

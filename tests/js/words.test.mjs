@@ -3,7 +3,9 @@ import { test } from 'node:test';
 import { worst } from '../../static/banner.js';
 import { toMarkdown } from '../../static/export.js';
 import { delay } from '../../static/protocol.js';
-import { age } from '../../static/texts.js';
+import { age, speak } from '../../static/texts.js';
+
+await speak('en');
 
 test('backoff doubles to thirty seconds, jittered in full, never a tight loop', () => {
   const ceilings = [0, 1, 2, 3, 4, 5, 6, 60].map((attempt) => delay(attempt, 0.999999));

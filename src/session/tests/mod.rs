@@ -3,6 +3,7 @@
 mod asking;
 mod hello;
 mod pages;
+mod visitors;
 mod watching;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,13 +16,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::drive::{Out, drive};
+use super::identity::{Identity, sign};
 use super::limits::Rates;
 use super::lobby::{House as Manners, Lobby};
 use crate::chat::{Fault, Mode, StatusView};
 use crate::provider::paused::{Paused, pass, settled};
 use crate::provider::scripted::{Act, Script, breaks, fails, says, says_slowly};
+use crate::settings::Secret;
 use crate::store::flaky::Trouble;
 use crate::turn::stage::{FALLBACK, House, Stage, conversation};
+
+/// What visitors' tokens are signed with.
+const SECRET: &str = "a secret of at least thirty-two bytes";
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -58,6 +64,7 @@ impl Hall {
             desk: Arc::clone(&stage.desk),
             status: watched,
             rates: Rates::per_minute(many, many),
+            identity: Some(Identity::new(Secret::new(SECRET))),
             house: Manners {
                 title: "Chat".to_owned(),
                 greeting: "Hello!".to_owned(),

@@ -3,6 +3,7 @@
 //! | key | holds |
 //! |---|---|
 //! | `c/CONVERSATION` | the conversation's record |
+//! | `v/VISITOR/BEGAN/CONVERSATION` | nothing: that the conversation, begun then, is that visitor's |
 //! | `t/CONVERSATION/TURN` | a turn; in the order of the keys, which is that of time |
 //! | `m/CONVERSATION/MESSAGE` | the id of the turn that the message opened |
 //! | `r/CONVERSATION/TURN` | nothing: that the turn runs |
@@ -12,9 +13,11 @@
 //! | `i/STARTED-ID` | an incident; in the order of the keys, which is that of time |
 //! | `l` | when the service was seen to run |
 //!
-//! Ids of conversations and turns have a fixed length, so whatever a client calls its message, no key can be taken for another.
+//! Ids of conversations and turns have a fixed length, and a visitor stands there as a hash, so whatever others call themselves or their
+//! messages, no key can be taken for another.
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 use sled::{Db, Error};
 
 use super::queue::Op;
@@ -24,6 +27,16 @@ use crate::store::{BreakerRecord, ConversationRecord, INCIDENTS, SpentRecord, St
 
 fn conversation_key(id: ConversationId) -> String {
     format!("c/{id}")
+}
+
+fn subject_prefix(subject: &str) -> String {
+    format!("v/{:x}/", Sha256::digest(subject))
+}
+
+/// The key under which a visitor's conversation is found; in the order of the keys, which is that of time.
+fn subject_key(id: ConversationId, record: &ConversationRecord) -> Option<String> {
+    let subject = record.subject.as_ref()?;
+    Some(format!("{}{:016x}/{id}", subject_prefix(subject), record.began.0))
 }
 
 fn turn_key(conversation: ConversationId, turn: TurnId) -> String {
@@ -90,6 +103,22 @@ pub(super) fn conversation(db: &Db, id: ConversationId) -> Result<Option<Convers
     let record = decode("conversation", &bytes);
     let unreadable = || StoreError::Damaged("a conversation's record cannot be read".into());
     record.map(Some).ok_or_else(unreadable)
+}
+
+/// The visitor's conversation that was begun last.
+pub(super) fn newest_of(db: &Db, subject: &str) -> Result<Option<ConversationId>, StoreError> {
+    for key in db.scan_prefix(subject_prefix(subject)).keys().rev() {
+        let key = key.map_err(|error| meaning(&error))?;
+        let name = std::str::from_utf8(&key).ok().and_then(|key| key.rsplit('/').next());
+        // A crash may have kept the record from being written, and then the conversation is not theirs.
+        if let Some(id) = name.and_then(|name| name.parse().ok())
+            && let Ok(Some(record)) = conversation(db, id)
+            && record.subject.as_deref() == Some(subject)
+        {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// One turn.
@@ -202,7 +231,12 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
             let key = conversation_key(*id);
             match get(db, &key)? {
                 Some(_) => Ok(()),
-                None => put(db, &key, encode(record)?),
+                None => {
+                    if let Some(found_by) = subject_key(*id, record) {
+                        put(db, &found_by, Vec::new())?;
+                    }
+                    put(db, &key, encode(record)?)
+                }
             }
         }
         Op::Turn(conversation, turn) => write_turn(db, *conversation, turn),
@@ -278,6 +312,11 @@ fn forget(db: &Db, id: ConversationId) -> Result<(), StoreError> {
         for key in db.scan_prefix(format!("{kind}/{id}/")).keys() {
             remove(db, key.map_err(|error| meaning(&error))?)?;
         }
+    }
+    if let Ok(Some(record)) = conversation(db, id)
+        && let Some(found_by) = subject_key(id, &record)
+    {
+        remove(db, found_by)?;
     }
     remove(db, conversation_key(id))
 }

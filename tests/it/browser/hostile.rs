@@ -73,7 +73,7 @@ fn pieces(text: &str, length: usize) -> Vec<String> {
     characters.chunks(length).map(|piece| piece.iter().collect()).collect()
 }
 
-async fn site(providers: &[&ScriptedProvider], title: &str) -> Site {
+pub async fn site(providers: &[&ScriptedProvider], title: &str) -> Site {
     let mut tables =
         format!("[chat]\ntitle = {title:?}\ngreeting = {title:?}\n[timeouts]\nstall = \"60s\"\n");
     for (at, provider) in providers.iter().enumerate() {

@@ -8,7 +8,7 @@ use super::tab::Tab;
 use crate::harness::ScriptedProvider;
 
 /// What finds fault with a page.
-const LOOKS: &str = include_str!("looks.js");
+pub const LOOKS: &str = include_str!("looks.js");
 
 /// Width, height, whether it is touched.
 const SCREENS: [(u32, u32, bool); 2] = [(360, 740, true), (1280, 800, false)];

@@ -3,17 +3,25 @@
 //! Nothing is mocked in between: a test writes into the page, breaks a provider, the line or the process, and looks at what
 //! stands there. What happened on the way is told by a witness that runs beside the page.
 
+mod access;
 mod answer;
 mod chrome;
 mod comeback;
 mod faults;
+mod host;
 mod hostile;
 mod line;
 mod lines;
 mod looks;
 mod outage;
+mod pace;
 mod pictures;
+mod reading;
 mod site;
+mod sizes;
 mod status;
 mod tab;
+mod visitors;
+mod widget;
+mod widget_calls;
 mod writing;

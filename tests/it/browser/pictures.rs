@@ -45,6 +45,16 @@ async fn pictures() {
     take(&tab, "failover.png").await;
     tab.until_done().await;
 
+    let shop = chrome.open(&format!("{}embed", site.address())).await;
+    shop.resize(1280, 800, false).await;
+    shop.prefer("light").await;
+    site.fault("aurora", "none").await;
+    shop.eval("(localStorage.clear(), Failsoft.open())").await;
+    shop.until("witness.part('empty')").await;
+    shop.ask_widget("What are your opening hours?").await;
+    shop.until_done().await;
+    take(&shop, "widget.png").await;
+
     let phone = chrome.open("about:blank").await;
     // Denser screens only make the file larger: it is shown small.
     let screen = json!({ "width": 390, "height": 844, "deviceScaleFactor": 1.5, "mobile": true });

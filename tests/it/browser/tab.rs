@@ -123,8 +123,55 @@ impl Tab {
 
     /// Writes a message and sends it.
     pub async fn ask(&self, question: &str) {
+        // It comes when its words have.
+        self.until("document.querySelector('textarea')").await;
         let keys = format!("{question}{}", char::from(Key::Enter));
         self.here().await.find(Locator::Css("textarea")).await.unwrap().send_keys(&keys).await.unwrap();
+    }
+
+    /// Presses this key, by the name that scripts know it by, wherever the focus is.
+    pub async fn press(&self, key: &str) {
+        let code = match key {
+            "Enter" => 13,
+            "Escape" => 27,
+            "Tab" => 9,
+            _ => panic!("no code for {key}"),
+        };
+        let text = if key == "Enter" { "\r" } else { "" };
+        for kind in ["keyDown", "keyUp"] {
+            let event =
+                json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text });
+            self.cdp("Input.dispatchKeyEvent", event).await;
+        }
+    }
+
+    /// Moves the pointer onto the middle of an element, which an expression in the page gives.
+    pub async fn hover(&self, element: &str) {
+        self.mouse("mouseMoved", element).await;
+    }
+
+    /// Clicks on the middle of an element, which an expression in the page gives; whatever lies there gets it.
+    pub async fn click_on(&self, element: &str) {
+        for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
+            self.mouse(kind, element).await;
+        }
+    }
+
+    async fn mouse(&self, kind: &str, element: &str) {
+        let middle = format!(
+            "(({{ left, right, top, bottom }}) => [(left + right) / 2, (top + bottom) / 2])(({element}).getBoundingClientRect())"
+        );
+        let at: [f64; 2] = serde_json::from_value(self.eval(&middle).await).unwrap();
+        let event = json!({ "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1 });
+        self.cdp("Input.dispatchMouseEvent", event).await;
+    }
+
+    /// Writes a message into the widget and sends it.
+    pub async fn ask_widget(&self, question: &str) {
+        self.until("witness.shadow?.querySelector('textarea')").await;
+        self.eval("witness.shadow.querySelector('textarea').focus()").await;
+        self.cdp("Input.insertText", json!({ "text": question })).await;
+        self.press("Enter").await;
     }
 
     /// Waits until the answer to what this page asked last shows at least so many characters, and is not done.

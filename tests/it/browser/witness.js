@@ -5,10 +5,12 @@ window.witness = (() => {
   const seen = {
     frames: [], // {at, frame}: from the service
     sent: [], // to the service
+    opened: [], // when a socket was opened, or tried to be
     shown: [], // {at, turn, state, source, text, blank, paused, drafts}: an answer, after each change of it
     banners: [], // {at, mode}: after each change; mode is '' for none
     clicks: [], // {at, role}
     crowded: false, // whether there ever were two banners
+    shadow: null, // the widget's root, where there is one
     trouble: [], // errors, and breaches of the page's own policy
   };
   const at = () => performance.now();
@@ -16,6 +18,7 @@ window.witness = (() => {
   window.WebSocket = class extends WebSocket {
     constructor(...args) {
       super(...args);
+      seen.opened.push(at());
       this.addEventListener('message', ({ data }) => seen.frames.push({ at: at(), frame: JSON.parse(data) }));
     }
 
@@ -29,14 +32,15 @@ window.witness = (() => {
     seen.trouble.push(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
   addEventListener('error', ({ message, target }) => seen.trouble.push(`error: ${message ?? target.outerHTML}`), true);
   addEventListener('unhandledrejection', ({ reason }) => seen.trouble.push(`rejection: ${reason}`));
-  addEventListener('click', ({ target }) => {
-    const part = target.closest('[data-role]');
+  addEventListener('click', (event) => {
+    const part = event.composedPath()[0].closest('[data-role]');
     if (part) seen.clicks.push({ at: at(), role: part.dataset.role });
   }, true);
 
+  const root = () => seen.shadow ?? document;
   // A long history is drawn in slices: an answer that is made and not yet filled counts as not there.
   const answers = () =>
-    [...document.querySelectorAll('[data-role="message"][data-from="assistant"]:not([data-followup])')]
+    [...root().querySelectorAll('[data-role="message"][data-from="assistant"]:not([data-followup])')]
       .filter((el) => el.rawText !== undefined);
   const visible = (el) => Boolean(el?.checkVisibility());
 
@@ -44,7 +48,7 @@ window.witness = (() => {
   const frame = (type) => seen.frames.findLast((one) => one.frame.type === type)?.frame;
 
   const last = new Map();
-  new MutationObserver(() => {
+  const observer = new MutationObserver(() => {
     for (const el of answers()) {
       const { turn, state, source } = el.dataset;
       const paused = visible(el.querySelector('.fs-pause'));
@@ -57,14 +61,24 @@ window.witness = (() => {
       last.set(turn, now);
       seen.shown.push({ at: at(), ...now });
     }
-    const banners = document.querySelectorAll('[data-role="banner"]');
+    const banners = root().querySelectorAll('[data-role="banner"]');
     seen.crowded ||= banners.length > 1;
     const mode = banners[0]?.dataset.mode ?? '';
     if (mode !== (seen.banners.at(-1)?.mode ?? '')) seen.banners.push({ at: at(), mode });
-  }).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+  });
+  const everything = { subtree: true, childList: true, attributes: true, characterData: true };
+  observer.observe(document, everything);
+  const { attachShadow } = Element.prototype;
+  Element.prototype.attachShadow = function attach(init) {
+    const shadow = attachShadow.call(this, init);
+    observer.observe(shadow, everything);
+    seen.shadow = shadow;
+    return shadow;
+  };
 
   return Object.assign(seen, {
     visible,
+    root,
     /** The elements of all answers that are drawn, oldest first. */
     answers,
     /** The element of the last answer. */
@@ -72,7 +86,7 @@ window.witness = (() => {
     /** The text that it shows. */
     text: () => answers().at(-1)?.rawText ?? '',
     /** The part of this name on the page, if it can be seen. */
-    part: (role, within = document) =>
+    part: (role, within = root()) =>
       [...within.querySelectorAll(`[data-role="${role}"]`)].find(visible),
     frame,
     /** Whether the last answer is the one to what this page asked last. */

@@ -14,6 +14,7 @@ mod drain;
 mod faults_after;
 mod faults_before;
 mod history;
+mod knowledge;
 mod operator;
 mod outage;
 mod outbox;

@@ -34,7 +34,8 @@ const SECLUDED: [&str; 2] = ["ops", "simulator"];
 const PURE: &str = concat!(
     r"^src/(?:chat\b|provider/(?:breaker|window\b|dialect\b|latency\b|spending\b)",
     r"|router/(?:rank|plan|budget|backoff)\b",
-    r"|turn/(?:seam|quality|outbox/line)\b|ops/(?:incidents|uptime)\b|degradation/(?:ladder|replies)\b)",
+    r"|turn/(?:seam|quality|outbox/line)\b|ops/(?:incidents|uptime)\b|degradation/(?:ladder|replies|request|summary|words)\b",
+    r"|degradation/knowledge/(?:index|passages)\b)",
 );
 
 const IMPURE: &str = concat!(
@@ -226,6 +227,10 @@ fn the_world_in_a_pure_file_is_found() {
         "src/turn/seam.rs",
         "src/degradation/ladder.rs",
         "src/degradation/replies/file.rs",
+        "src/degradation/request.rs",
+        "src/degradation/summary/rank.rs",
+        "src/degradation/words/silent.rs",
+        "src/degradation/knowledge/index.rs",
     ] {
         for line in [
             "use tokio::sync::watch;",

@@ -1,0 +1,155 @@
+//! The folder on a real disk: what is read, what is named and left out, what is noticed.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct Desk {
+    top: TempDir,
+    folder: Folder,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir(top.path().join("docs")).unwrap();
+        let folder = Folder::new(top.path().join("docs"));
+        Self { top, folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.top.path().join("docs").join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// The problems and the files that passages come from.
+    fn look(&mut self) -> (Vec<String>, Vec<String>) {
+        let news = self.folder.look().unwrap();
+        let problems: Vec<_> = news.problems.iter().map(ToString::to_string).collect();
+        let whole = problems.join("\n");
+        assert!(!whole.contains(&self.top.path().display().to_string()), "{whole}");
+        let index = news.index.unwrap();
+        (problems, index.passages().iter().map(|one| one.file.to_string()).collect())
+    }
+}
+
+#[test]
+fn documents_are_read_and_nothing_else() {
+    let mut desk = Desk::new();
+    desk.write("b.MD", "# B\nb");
+    desk.write("a.txt", "a");
+    desk.write("sub/c.md", "c");
+    desk.write("page.html", "no");
+    desk.write(".hidden.md", "no");
+    desk.write(".git/x.md", "no");
+    desk.write("empty.md", "");
+    symlink(desk.path("a.txt"), desk.path("z.txt")).unwrap();
+    assert_eq!(desk.look(), (vec![], ["a.txt", "b.MD", "sub/c.md", "z.txt"].map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn what_will_not_do_is_named_and_left_out() {
+    let mut desk = Desk::new();
+    fs::write(desk.top.path().join("secret.txt"), "secret").unwrap();
+    fs::create_dir(desk.top.path().join("elsewhere")).unwrap();
+    fs::write(desk.top.path().join("elsewhere/secret.md"), "secret").unwrap();
+    symlink(desk.top.path().join("secret.txt"), desk.path("out.txt")).unwrap();
+    symlink(desk.top.path().join("elsewhere"), desk.path("linked")).unwrap();
+    symlink(desk.path("nothing"), desk.path("dead.md")).unwrap();
+    desk.write("good.md", "good");
+    desk.write("latin.txt", b"caf\xe9");
+    desk.write("wide.txt", "a\0b\0");
+    desk.write("large.md", "x".repeat(1024 * 1024 + 1));
+    desk.write("ring\u{7}.md", b"\xff");
+    let (problems, files) = desk.look();
+    assert_eq!(files, ["good.md"]);
+    assert_eq!(
+        problems,
+        [
+            "dead.md: cannot be read: No such file or directory (os error 2)",
+            "large.md: larger than 1048576 bytes",
+            "latin.txt: not UTF-8 text",
+            "out.txt: a link that leads out of the folder",
+            "ring\u{fffd}.md: not UTF-8 text",
+            "wide.txt: not UTF-8 text",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_read_when_it_may() {
+    let mut desk = Desk::new();
+    desk.write("a.md", "a");
+    let rights = |mode| fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(mode)).unwrap();
+    rights(0o000);
+    if File::open(desk.path("a.md")).is_ok() {
+        // Who runs this may read everything.
+        return;
+    }
+    let news = desk.folder.look().unwrap();
+    assert_eq!(news.problems[0].to_string(), "a.md: cannot be read: Permission denied (os error 13)");
+    fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(desk.look(), (vec![], vec!["a.md".to_owned()]));
+}
+
+#[test]
+fn every_limit_has_its_consequence_and_is_said() {
+    let mut desk = Desk::new();
+    for name in ["a.md", "b.md", "c/d.md", "c/e/f.md"] {
+        desk.write(name, "# One\n1\n# Two\n2");
+    }
+    type Set = fn(&mut Limits);
+    let cases: [(Set, &str, usize); 5] = [
+        (|limits| limits.files = 2, "docs: holds more than 2 documents; the last by name are left out", 4),
+        (|limits| limits.bytes = 40, "c/e/f.md: the folder holds more than 40 bytes", 4),
+        (
+            |limits| limits.passages = 5,
+            "docs: the folder holds more than 5 passages; those from c/d.md on are left out",
+            5,
+        ),
+        (|limits| limits.depth = 1, "docs: holds folders that lie deeper than 1; they are left out", 6),
+        (|limits| limits.names = 3, "docs: holds more than 3 names; some were not looked at", 4),
+    ];
+    for (set, problem, passages) in cases {
+        desk.folder.limits = Limits::default();
+        set(&mut desk.folder.limits);
+        desk.folder.forget();
+        let (problems, files) = desk.look();
+        assert_eq!((problems.last().map(String::as_str), files.len()), (Some(problem), passages));
+    }
+}
+
+#[test]
+fn changes_are_noticed_and_a_lost_folder_takes_nothing_away() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.look().0, ["docs: holds no text that could answer"]);
+    assert!(desk.folder.look().is_none());
+    desk.write("a.md", "one");
+    assert_eq!(desk.look().1, ["a.md"]);
+    assert!(desk.folder.look().is_none());
+    desk.write("a.md", "another");
+    assert_eq!(&*desk.folder.look().unwrap().index.unwrap().passages()[0].text, "another");
+    desk.write("b.md", "two");
+    assert_eq!(desk.look().1, ["a.md", "b.md"]);
+    fs::remove_file(desk.path("a.md")).unwrap();
+    assert_eq!(desk.look().1, ["b.md"]);
+    fs::rename(desk.path("b.md"), desk.path("c.md")).unwrap();
+    assert_eq!(desk.look().1, ["c.md"]);
+
+    fs::rename(desk.top.path().join("docs"), desk.top.path().join("away")).unwrap();
+    let news = desk.folder.look().unwrap();
+    assert!(news.index.is_none());
+    assert_eq!(news.problems[0].to_string(), "docs: cannot be read: No such file or directory (os error 2)");
+    assert!(desk.folder.look().is_none(), "said once");
+    fs::rename(desk.top.path().join("away"), desk.top.path().join("docs")).unwrap();
+    assert_eq!(desk.look(), (vec![], vec!["c.md".to_owned()]));
+    desk.folder.forget();
+    assert!(desk.folder.look().is_some());
+}

@@ -1,0 +1,80 @@
+//! What ten thousand passages cost.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::index::Index;
+use super::passages::Passage;
+
+/// Passages of some 90 words, the common ones common: word `n` stands in about one passage in `n`.
+fn passages(count: usize) -> Vec<Passage> {
+    let mut state = 1_u64;
+    let mut chance = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(state >> 33).unwrap()
+    };
+    let mut word = move || {
+        // Zipf's law, near enough: evenly spread logarithms.
+        let log = f64::from(chance()) / f64::from(u32::MAX >> 1);
+        format!("w{:.0}x", (log * 30_000_f64.ln()).exp())
+    };
+    let passage = |n: usize| {
+        let text: Vec<String> = (0..90).map(|_| word()).collect();
+        Passage {
+            title: format!("Part {}", n / 10).into(),
+            file: format!("{}.md", n / 100).into(),
+            text: text.join(" ").into(),
+        }
+    };
+    (0..count).map(passage).collect()
+}
+
+fn questions() -> impl Iterator<Item = String> {
+    (1..=40_u32).map(|n| {
+        let words = (0..n % 8 + 3).map(|k| format!("w{}x", (n * 37 + k * k * 101) % 2_000 + k));
+        format!("What about w1x {}?", words.collect::<Vec<_>>().join(" "))
+    })
+}
+
+fn resident() -> usize {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0_usize) * 4096
+}
+
+#[test]
+fn a_query_goes_to_the_places_of_its_words_alone() {
+    let index = Index::of(passages(2_000));
+    assert_eq!(index.len(), 2_000);
+    let best = questions().map(|question| {
+        let started = Instant::now();
+        index.find(&question);
+        started.elapsed()
+    });
+    // Without optimisation, on a busy machine: an index that reads passages takes a second here.
+    assert!(best.min().unwrap() < Duration::from_millis(20));
+    assert!(index.bytes() < 2_000 * 5_000, "{}", index.bytes());
+}
+
+#[test]
+#[ignore = "prints figures; worth running with --release alone"]
+fn ten_thousand_passages() {
+    let before = resident();
+    let started = Instant::now();
+    let index = Index::of(passages(10_000));
+    println!(
+        "indexed in {:?}, {} MiB resident, {} MiB counted",
+        started.elapsed(),
+        (resident() - before) >> 20,
+        index.bytes() >> 20
+    );
+    let mut times: Vec<Duration> = questions()
+        .flat_map(|question| (0..5).map(move |_| question.clone()))
+        .map(|question| {
+            let started = Instant::now();
+            index.find(&question);
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("a query: median {:?}, slowest {:?}", times[times.len() / 2], times.last().unwrap());
+}

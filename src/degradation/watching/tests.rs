@@ -1,0 +1,116 @@
+//! The actor over a real folder.
+
+use std::fs;
+use std::path::Path;
+
+use actix::{Actor as _, Addr};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::*;
+use crate::chat::Source;
+use crate::degradation::{Ladder, Published, Reload};
+use crate::settings::DegradationSettings;
+
+struct Stand {
+    folder: TempDir,
+    published: Published,
+    view: watch::Receiver<Arc<Ladder>>,
+    actor: Addr<DegradationActor>,
+}
+
+fn settings(knowledge: Option<&Path>) -> DegradationSettings {
+    DegradationSettings { knowledge: knowledge.map(Path::to_owned), ..DegradationSettings::default() }
+}
+
+impl Stand {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let published = Published::new("Later.");
+        let view = published.ladder();
+        let actor = DegradationActor::new(settings(Some(folder.path())), published.clone(), ()).start();
+        Self { folder, published, view, actor }
+    }
+
+    async fn until(&mut self, passages: usize) {
+        let limit = Duration::from_secs(20);
+        let there = self.view.wait_for(|ladder| ladder.knowledge().len() == passages);
+        assert!(tokio::time::timeout(limit, there).await.is_ok(), "never {passages} passages");
+    }
+
+    fn source(&self, question: &str) -> Source {
+        self.view.borrow().answer(question).source
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.published.health().sentences()
+    }
+}
+
+const TEA: (&str, &str) = ("tea.md", "# Tea\nPour the tea after four minutes.");
+const MILK: (&str, &str) = ("milk.txt", "The milk stands in the fridge.");
+
+#[actix::test]
+async fn a_file_that_is_added_answers_and_one_that_is_taken_away_does_not() {
+    let mut stand = Stand::new(&[TEA]);
+    stand.until(1).await;
+    assert_eq!(stand.source("When do I pour the tea?"), Source::Extractive);
+    assert_eq!(stand.source("Where is the milk?"), Source::Fallback);
+    fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
+    stand.until(2).await;
+    assert_eq!(stand.source("Where is the milk?"), Source::Extractive);
+    fs::remove_file(stand.folder.path().join(TEA.0)).unwrap();
+    stand.until(1).await;
+    assert_eq!(stand.source("When do I pour the tea?"), Source::Fallback);
+    assert_eq!(stand.problems(), [""; 0]);
+}
+
+#[actix::test]
+async fn a_reload_keeps_the_knowledge_changes_the_folder_and_lets_go_of_it() {
+    let mut stand = Stand::new(&[TEA]);
+    stand.until(1).await;
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("a.md"), format!("{}\n# Milk\n{}", TEA.1, MILK.1)).unwrap();
+    assert_eq!(stand.actor.send(Reload(settings(Some(other.path())))).await.unwrap(), Ok(()));
+    assert_ne!(stand.view.borrow().knowledge().len(), 0, "no gap");
+    stand.until(2).await;
+    assert_eq!(stand.actor.send(Reload(settings(None))).await.unwrap(), Ok(()));
+    assert_eq!(stand.view.borrow().knowledge().len(), 0);
+    assert_eq!(stand.source("When do I pour the tea?"), Source::Fallback);
+}
+
+#[actix::test]
+async fn what_is_wrong_is_said_while_it_lasts() {
+    let mut stand = Stand::new(&[TEA]);
+    fs::write(stand.folder.path().join("bad.md"), b"\xff").unwrap();
+    stand.until(1).await;
+    let mut problems = stand.published.health();
+    problems.changed_knowledge(1).await;
+    assert_eq!(stand.problems(), ["Knowledge: bad.md: not UTF-8 text."]);
+    for n in 0..12 {
+        fs::write(stand.folder.path().join(format!("bad{n:02}.md")), b"\xff").unwrap();
+    }
+    problems.changed_knowledge(13).await;
+    assert_eq!(stand.problems().len(), 11);
+    assert_eq!(stand.problems().last().unwrap(), "Knowledge: 3 more problems; the log names them.");
+
+    stand.published.report(vec!["Self-check: broken.".to_owned()]);
+    assert_eq!(stand.problems().last().unwrap(), "Self-check: broken.");
+    stand.published.report(Vec::new());
+    assert_eq!(stand.problems().len(), 11);
+}
+
+#[actix::test]
+async fn a_rebuilt_actor_finds_the_knowledge_where_it_was() {
+    let mut stand = Stand::new(&[TEA]);
+    stand.until(1).await;
+    let rebuilt =
+        DegradationActor::new(settings(Some(stand.folder.path())), stand.published.clone(), ()).start();
+    stand.actor = rebuilt;
+    assert_eq!(stand.source("When do I pour the tea?"), Source::Extractive);
+    fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
+    stand.until(2).await;
+}

@@ -1,0 +1,18 @@
+//! What the widget asks on another site when no session opens there: a browser hides from a page why its WebSocket was refused.
+
+use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
+
+use super::State;
+use super::gate;
+
+/// `GET /embed/origin`: whether the asking page's site may open sessions. For pages of any site to read: it tells what a try would.
+pub async fn origin(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    let allowed = gate::own_page(&request, &state.settings.server).is_ok()
+        || gate::visitor(&request, &state.settings.server).is_ok();
+    HttpResponse::Ok()
+        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(json!({ "allowed": allowed }))
+}

@@ -1,0 +1,180 @@
+//! Who cannot see, cannot point or cannot bear motion uses the pages as well: what axe-core finds, what is spoken, where keys lead.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+use super::chrome::Chrome;
+use super::site::Site;
+use super::tab::Tab;
+use super::widget::{open, pair, tag};
+
+/// To install it takes the longest; what it takes is the network's affair.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The script of axe-core.
+async fn axe() -> &'static str {
+    static AXE: OnceCell<String> = OnceCell::const_new();
+    let install = || async {
+        // Beside the build folder's own temporary one.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("axe");
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/axe/install.sh");
+        let ran =
+            tokio::time::timeout(LIMIT, Command::new(program).arg(folder).kill_on_drop(true).output()).await;
+        let ran = ran.expect("it takes too long").unwrap();
+        assert!(ran.status.success(), "axe-core was not installed: {}", String::from_utf8_lossy(&ran.stderr));
+        std::fs::read_to_string(String::from_utf8(ran.stdout).unwrap().trim()).unwrap()
+    };
+    AXE.get_or_init(install).await
+}
+
+/// Asserts that axe-core finds nothing, in light and in dark.
+pub async fn nothing_is_found(tab: &Tab, what: &str) {
+    // From outside the page: its policy takes no script of ours.
+    tab.cdp("Runtime.evaluate", json!({ "expression": axe().await })).await;
+    for scheme in ["light", "dark"] {
+        tab.prefer(scheme).await;
+        tab.until(&format!(
+            "matchMedia('(prefers-color-scheme: {scheme})').matches && !witness.root().getAnimations().some((one) => one instanceof CSSTransition)"
+        ))
+        .await;
+        let run = "axe.run().then(({ violations }) => violations.flatMap(({ id, nodes }) =>
+            nodes.map(({ html, failureSummary }) => `${id}: ${html.slice(0, 160)} ${failureSummary.slice(0, 300)}`)))";
+        let found = tab
+            .cdp(
+                "Runtime.evaluate",
+                json!({ "expression": run, "awaitPromise": true, "returnByValue": true }),
+            )
+            .await;
+        assert_eq!(found["result"]["value"], json!([]), "{what}, {scheme}");
+    }
+}
+
+const RICH: &str = "Show me some Rust code";
+
+#[tokio::test]
+async fn nothing_is_found_on_the_chat_page() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.until("witness.part('empty') && document.querySelector('[data-role=\"demo\"]')").await;
+    nothing_is_found(&tab, "empty").await;
+    tab.ask(RICH).await;
+    tab.until_it_says(100).await;
+    site.fault("aurora", "unauthorized").await;
+    tab.until_done().await;
+    tab.click("[data-role=\"draft\"] summary").await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    tab.until(
+        "witness.part('banner')?.dataset.mode === 'degraded' && document.querySelector('.hljs-keyword')",
+    )
+    .await;
+    nothing_is_found(&tab, "an answer with a draft, degraded").await;
+    for provider in ["borealis", "cascade"] {
+        site.fault(provider, "unauthorized").await;
+    }
+    tab.ask("What does it cost?").await;
+    tab.until_done().await;
+    tab.until("witness.part('banner')?.dataset.mode === 'outage'").await;
+    nothing_is_found(&tab, "a labelled answer, outage").await;
+}
+
+#[tokio::test]
+async fn nothing_is_found_on_the_status_page() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&format!("{}status", site.address())).await;
+    tab.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'").await;
+    nothing_is_found(&tab, "all is well").await;
+    site.fault("aurora", "unauthorized").await;
+    site.post("/api/chat", &json!({ "message": "Well?" })).await;
+    tab.until("document.querySelector('[data-role=\"incident\"]')").await;
+    nothing_is_found(&tab, "an incident").await;
+}
+
+#[tokio::test]
+async fn nothing_is_found_in_the_widget() {
+    let (host, site) = pair().await;
+    let chrome = Chrome::start().await;
+    for (path, attributes) in
+        [("/", "data-locale=\"en\""), ("/ar", "data-locale=\"ar\" data-accent=\"#ffd400\"")]
+    {
+        let tab = chrome.open(&host.plain(path, "", &tag(&site, attributes))).await;
+        tab.until("witness.shadow && witness.part('launcher')").await;
+        nothing_is_found(&tab, "closed").await;
+        open(&tab).await;
+        nothing_is_found(&tab, "open").await;
+        tab.ask_widget(RICH).await;
+        tab.until_done().await;
+        tab.until("witness.answer().querySelector('.hljs-keyword')").await;
+        nothing_is_found(&tab, "with an answer").await;
+        tab.eval("localStorage.clear()").await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_found_on_the_sample_page() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&format!("{}embed", site.address())).await;
+    tab.until("witness.shadow && document.querySelector('[data-role=\"snippet\"]').textContent").await;
+    nothing_is_found(&tab, "the sample page").await;
+    let policy =
+        tab.eval("fetch(location.href).then(({ headers }) => headers.get('content-security-policy'))").await;
+    let policy = policy.as_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    // The form makes the snippet, and the widget follows it.
+    let set = "((name, value) => { const { elements } = document.querySelector('form'); elements[name].value = value;
+        for (const type of ['input', 'change']) elements[name].dispatchEvent(new Event(type, { bubbles: true })); })";
+    tab.eval(&format!("{set}('title', 'Say \"hi\" & <more>')")).await;
+    tab.eval(&format!("{set}('locale', 'fr')")).await;
+    let snippet = tab.string("document.querySelector('[data-role=\"snippet\"]').textContent").await;
+    let expected = format!(
+        "<script src=\"{}widget.js\" async\n  data-title=\"Say &#34;hi&#34; &#38; &#60;more&#62;\"\n  data-locale=\"fr\"></script>",
+        site.address()
+    );
+    assert_eq!(snippet, expected);
+    tab.until("witness.part('launcher')?.getAttribute('aria-label') === 'Ouvrir le chat'").await;
+    assert_eq!(tab.eval("document.querySelectorAll('failsoft-chat').length").await, 1);
+    tab.click("[data-ask]").await;
+    tab.until(
+        "witness.part('panel') && witness.frame('start')?.text === 'Tell me about the stovetop kettle.'",
+    )
+    .await;
+    tab.is_untroubled().await;
+    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_answer_is_spoken_of_three_times_at_most() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.until("witness.frame('welcome')").await;
+    let live = "document.querySelectorAll('[aria-live]:not([aria-live=\"off\"]), [role=\"status\"], [role=\"alert\"]')";
+    assert_eq!(tab.eval(&format!("{live}.length")).await, 1, "one region speaks");
+    tab.eval(&format!(
+        "(window.spoken = [], new MutationObserver(() => spoken.push({live}[0].textContent)).observe({live}[0], {{ childList: true, characterData: true, subtree: true }}))"
+    ))
+    .await;
+    tab.ask("Where do penguins sleep in winter?").await;
+    tab.until_it_says(150).await;
+    site.fault("aurora", "cut").await;
+    tab.until_done().await;
+    let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
+    assert!(spoken.len() <= 3, "{spoken:#?}");
+    assert!(spoken.last().unwrap().contains("aurora unavailable"), "{spoken:#?}");
+
+    // Before the first token too, and once.
+    site.fault("aurora", "unauthorized").await;
+    tab.eval("(spoken.length = 0)").await;
+    tab.ask("What does it cost?").await;
+    tab.until_done().await;
+    tab.until("spoken.some((words) => words.includes('aurora unavailable'))").await;
+    let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
+    assert_eq!(spoken.iter().filter(|words| words.contains("unavailable")).count(), 1, "{spoken:#?}");
+}

@@ -1,0 +1,84 @@
+//! Nobody can answer: the operator's documents do, and a text that a visitor carries is summed up.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, refusal, settings, soon};
+
+const TEA: &str = "# Kitchen\n\n## Tea\n\nPour the tea after four minutes.\n";
+
+async fn service(folder: &TempDir) -> (ScriptedProvider, TestApp) {
+    let busy: Vec<Act> =
+        vec![refusal(503, "content-type: application/json\r\n", r#"{"error":{"message":"busy"}}"#)];
+    let alpha = ScriptedProvider::start(busy).await;
+    let mut settings = settings(&[("alpha", &alpha)]);
+    settings.degradation.knowledge = Some(folder.path().to_owned());
+    settings.degradation.fallback = "Later, please.".into();
+    let app = TestApp::start(settings).await;
+    (alpha, app)
+}
+
+/// The end of the first answer to this question that is not the fixed text.
+async fn known(client: &mut WsClient, question: &str) -> Value {
+    let asking = async {
+        // Nothing tells a visitor that a document was read; each answer is what is known at that moment.
+        loop {
+            let done = client.answered(question).await.done.clone().unwrap();
+            if done["source"] != "fallback" {
+                return done;
+            }
+        }
+    };
+    soon("the knowledge", asking).await
+}
+
+#[tokio::test]
+async fn a_question_is_answered_from_the_documents_with_their_names() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("kitchen.md"), TEA).unwrap();
+    let (_alpha, app) = service(&folder).await;
+    let mut client = WsClient::open(&app).await;
+    let done = known(&mut client, "When do I pour the tea?").await;
+    assert_eq!((&done["source"], &done["degraded"]), (&json!("extractive"), &json!(true)));
+    assert_eq!(done["text"], "Pour the tea after four minutes.\n\n— Kitchen › Tea (kitchen.md)");
+    assert_eq!(done["provider"], Value::Null);
+    assert_eq!(client.answered("Who is the president?").await.text, "Later, please.");
+
+    // A file that comes later answers too.
+    fs::write(folder.path().join("cellar.txt"), "The wine lies in the cellar.").unwrap();
+    let done = known(&mut client, "Where is the wine?").await;
+    assert_eq!(done["text"], "The wine lies in the cellar.\n\n— cellar.txt");
+    let asked = json!({ "message": "When do I pour the tea?" });
+    let told = app.request("POST", "/api/chat").json(&asked).send().await;
+    assert_eq!((told.header("x-source"), told.header("x-degraded")), ("extractive", "true"));
+    assert_eq!(app.status().await["problems"], json!([]));
+}
+
+#[tokio::test]
+async fn a_file_that_will_not_do_is_said_and_the_others_answer() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("kitchen.md"), TEA).unwrap();
+    fs::write(folder.path().join("latin.txt"), b"caf\xe9").unwrap();
+    let (_alpha, app) = service(&folder).await;
+    let mut client = WsClient::open(&app).await;
+    known(&mut client, "When do I pour the tea?").await;
+    let status = app.status().await;
+    assert_eq!(status["problems"], json!(["Knowledge: latin.txt: not UTF-8 text."]));
+    assert!(!status.to_string().contains(&folder.path().display().to_string()));
+}
+
+#[tokio::test]
+async fn a_text_that_is_carried_is_summed_up() {
+    let folder = TempDir::new().unwrap();
+    let (_alpha, app) = service(&folder).await;
+    let text =
+        "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";
+    let mut client = WsClient::open(&app).await;
+    let shown = client.answered(&format!("Please summarize this text:\n\n{text}")).await;
+    let done = shown.done.as_ref().unwrap();
+    assert_eq!((&done["source"], &done["degraded"]), (&json!("extractive"), &json!(true)));
+    let expected = "Key sentences of your text, chosen without AI:\n\n- The harbour was dug in 1827.";
+    assert_eq!(done["text"], expected);
+}
