@@ -51,10 +51,15 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
         End::Ai(_) | End::Without { .. } | End::Cancelled(Cancel::Stopped) => false,
     };
     let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
-    keeping.end(desk, &record).await;
+    // What an outage left without an AI's answer gets it later; but for who wanted that of one provider alone.
+    let owed = match end {
+        End::Without { source, .. } => source.degraded() && !wishes.only_first,
+        _ => lost,
+    };
+    keeping.end(desk, &record, owed).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
-    if !matches!(keeping, Keeping::Aside(..)) {
+    if !wishes.late && !matches!(keeping, Keeping::Aside(..)) {
         desk.counts.count(&record, lost);
     }
     writer.done(record);
@@ -98,6 +103,7 @@ impl Made {
             served_by: self.served_by.clone(),
             given_up: self.given_up,
             hedge: None,
+            late: wishes.late,
         }
     }
 }

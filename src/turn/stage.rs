@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::desk::{Counts, Desk, Manners, Phase, Refused, Wishes};
 use super::log::TurnLog;
+use super::outbox::{Outbox, Pace};
 use super::rooms::{Question, Room, Rooms};
 use crate::chat::{ConversationId, TurnRecord};
 use crate::degradation::{Ladder, Replies, Shelf};
@@ -41,6 +42,8 @@ pub struct House {
     pub manners: Manners,
     /// How answers are saved; none: not at all.
     pub cache: Option<CacheSettings>,
+    /// The waits between late answers.
+    pub pace: Pace,
 }
 
 impl House {
@@ -60,6 +63,12 @@ impl House {
                 mid_stream: MidStream::Restart,
             },
             cache: None,
+            pace: Pace {
+                least: Duration::from_millis(200),
+                most: Duration::from_secs(2),
+                rest: Duration::from_secs(10),
+                longest_rest: Duration::from_secs(25),
+            },
         }
     }
 
@@ -93,6 +102,7 @@ impl House {
             flights: Arc::default(),
             manners: self.manners,
             places: Arc::new(Semaphore::new(TURNS)),
+            outbox: Outbox::new(true, self.pace, || 0.5),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),

@@ -18,6 +18,7 @@ mod history;
 mod knowledge;
 mod operator;
 mod outage;
+mod outbox;
 mod panics;
 mod resume;
 mod slow_reader;
