@@ -32,6 +32,7 @@ use crate::store::Opened;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Manners, Phase};
 use crate::turn::rooms::Rooms;
+use crate::turn::tally::Tally;
 use crate::web::{self, Connections, Parts, State};
 
 use backends::Remembered;
@@ -101,6 +102,7 @@ impl App {
         actix::spawn(board.run());
 
         let (phase, phases) = watch::channel(Phase::Open);
+        let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let desk = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&opened.store),
@@ -112,6 +114,7 @@ impl App {
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
+            tally,
             clock,
             random: chance::random,
         };

@@ -15,6 +15,7 @@ use super::keep::Keeping;
 use super::log::{Cancel, LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
+use super::tally::Tally;
 use crate::chat::{Ask, ClientMsgId, Finish, TurnId, TurnRecord, TurnState};
 use crate::degradation::Ladder;
 use crate::provider::backend::{Backend, Clock, Whereabouts};
@@ -79,6 +80,8 @@ pub struct Desk {
     pub durable: watch::Sender<bool>,
     /// What was answered since the start.
     pub counts: Counts,
+    /// The same and more, for the metrics.
+    pub tally: Tally,
     /// The clocks.
     pub clock: Clock,
     /// A random number.
@@ -200,7 +203,9 @@ impl Desk {
         place: OwnedSemaphorePermit,
     ) -> Arc<TurnLog> {
         let (desk, log) = (Arc::clone(self), Arc::clone(writer.log()));
+        let log_of_it = Arc::clone(&log);
         let turn = log.turn();
+        self.tally.began();
         let cut = cut(self.phase.clone(), Arc::clone(&log));
         actix::spawn(async move {
             // Its log ends whatever becomes of it, and is dropped all the same.
@@ -210,10 +215,13 @@ impl Desk {
                 // The turn says by itself that it was cut, so it goes on to its end either way.
                 Either::Right(((), run)) => run.await,
             };
-            drop(place);
             if ended.is_err() {
                 tracing::error!(%turn, "a turn's task panicked; it is interrupted");
+                let record = log_of_it.record();
+                desk.counts.count(&record, true);
+                desk.tally.ended(&record, &[]);
             }
+            drop(place);
             if let Keeping::In(room) = &keeping {
                 tokio::time::sleep(LOG_STAYS).await;
                 room.drop_log(turn);

@@ -13,6 +13,7 @@ pub mod quality;
 pub mod rooms;
 pub mod run;
 pub mod seam;
+pub mod tally;
 
 #[cfg(test)]
 pub mod reader;

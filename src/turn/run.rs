@@ -51,6 +51,7 @@ pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: 
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
     desk.counts.count(&record, lost);
+    desk.tally.ended(&record, &writer.restarts());
     writer.done(record);
 }
 
@@ -217,7 +218,10 @@ impl Turn<'_> {
     pub(super) async fn finish(&mut self, runner: Runner) -> Result<End, Failed> {
         let Runner { mut lease, call, ask, limits, before, .. } = runner;
         let log = Arc::clone(self.writer.log());
-        let heard = |after| lease.permit.first_token(after);
+        let heard = |after| {
+            lease.permit.first_token(after);
+            self.desk.tally.first_token(&lease.backend.name, after);
+        };
         let cancelled = log.cancelled(self.wishes.patience);
         let report = attempt::drive(call, limits, self.writer, cancelled, heard).await;
         let first_shown = report.first_shown.map(|after| before + after);
@@ -232,6 +236,7 @@ impl Turn<'_> {
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
         };
+        self.desk.tally.attempt(&lease.backend.name, outcome, report.took);
         self.progress.attempted(&mut lease, &report, outcome, &ask);
         // What goes on from another's text is no answer of its own.
         if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::desk::{Counts, Desk, Manners, Phase, Refused, Wishes};
 use super::log::TurnLog;
 use super::rooms::{Question, Room, Rooms};
+use super::tally::Tally;
 use crate::chat::{ConversationId, TurnRecord};
 use crate::degradation::{Ladder, Replies};
 use crate::provider::backend::Clock;
@@ -78,6 +79,7 @@ impl House {
         let (tell, ends) = mpsc::channel(16);
         let (phase, phases) = watch::channel(Phase::Open);
         let ladder = watch::Sender::new(Arc::new(Ladder::new(Replies::default(), FALLBACK)));
+        let tally = Tally::new(backends.iter().map(|one| &one.name)).unwrap();
         let desk = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&store) as _,
@@ -89,6 +91,7 @@ impl House {
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
+            tally,
             clock,
             random: number,
         };

@@ -70,6 +70,14 @@ pub fn operator(request: &HttpRequest, server: &ServerSettings) -> Result<(), Sh
     }
 }
 
+/// Lets in who may see what providers cost, where programs read it: the operator, and who is on this very machine.
+///
+/// # Errors
+/// `NoKey`.
+pub fn accounts(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
+    if at_home(request) { Ok(()) } else { operator(request, server) }
+}
+
 fn program(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     let let_in = match server.api_keys.as_slice() {
         [] => at_home(request),

@@ -88,8 +88,21 @@ struct Inner {
     torn: Option<Outcome>,
     last_failure: Option<After>,
     failure: Option<Failure>,
+    /// How often shown text was voided, in order.
+    restarts: Vec<Restart>,
     /// Who said what of an unframed log's text, in order.
     speakers: Vec<Speaker>,
+}
+
+/// Shown text was voided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restart {
+    /// Whose it was.
+    pub from: Arc<str>,
+    /// Who follows; none where no provider does.
+    pub to: Option<Arc<str>>,
+    /// Why.
+    pub reason: Outcome,
 }
 
 /// A frame without what its log knows.
@@ -326,6 +339,7 @@ impl Inner {
                 let from = before.map_or_else(|| "".into(), |before| before.provider);
                 let to = owner.filter(|owner| owner.attempt > 0).map(|owner| owner.provider);
                 let reason = reason.unwrap_or(Outcome::from(crate::chat::Fault::Diverged));
+                self.restarts.push(Restart { from: Arc::clone(&from), to: to.clone(), reason });
                 self.append(|turn, seq| Frame::Restart { turn, seq, attempt, from, to, reason });
                 text
             }
