@@ -15,6 +15,7 @@ mod faults_after;
 mod faults_before;
 mod history;
 mod knowledge;
+mod metrics;
 mod operator;
 mod outage;
 mod panics;
