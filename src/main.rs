@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use failsoft::app::App;
-use failsoft::cli::{Cli, Command};
-use failsoft::settings::{self, Loaded, Settings};
+use failsoft::cli::{self, Cli, Command};
+use failsoft::settings::{self, Loaded, Secret, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -17,6 +17,9 @@ const FAILED: u8 = 1;
 
 /// Wrong usage or configuration.
 const MISUSED: u8 = 2;
+
+/// The environment variable with the admin token.
+const TOKEN_VARIABLE: &str = "FAILSOFT_ADMIN_TOKEN";
 
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
@@ -34,7 +37,8 @@ fn main() -> ExitCode {
             }
             Err(code) => code,
         },
-        Command::Status(_) | Command::Drill(_) => {
+        Command::Status(asked) => status(asked.url),
+        Command::Drill(_) => {
             eprintln!("failsoft: this command is not built yet; see /status.json of the running service");
             ExitCode::from(MISUSED)
         }
@@ -64,6 +68,37 @@ fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
     }
     match actix::System::new().block_on(serve(settings)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failsoft: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Shows the service that is named, else the one that is configured. Only that one is given the configuration's token.
+fn status(url: Option<String>) -> ExitCode {
+    let mut token = env(TOKEN_VARIABLE).filter(|token| !token.is_empty()).map(Secret::new);
+    let url = match url {
+        Some(url) => Ok(url),
+        None => match load(None) {
+            Ok(Loaded { settings, .. }) => {
+                token = token.or(settings.server.admin_token);
+                cli::status::url_of(&settings.server.listen)
+            }
+            Err(code) => {
+                eprintln!("failsoft: or say where the service is with --url");
+                return code;
+            }
+        },
+    };
+    let shown = url.and_then(|url| {
+        actix::System::new().block_on(async { cli::status::table(&url, token.as_ref()).await })
+    });
+    match shown {
+        Ok(table) => {
+            print!("{table}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("failsoft: {error:#}");
             ExitCode::from(FAILED)
