@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
-use crate::degradation::{DegradationActor, Published, Reload};
+use crate::degradation::{DegradationActor, Published, Reload, Shelf};
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
@@ -33,6 +33,7 @@ use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Manners, Phase};
 use crate::turn::rooms::Rooms;
 use crate::turn::tally::Tally;
+use crate::turn::warm::warm;
 use crate::web::{self, Connections, Parts, State};
 
 use backends::Remembered;
@@ -109,6 +110,8 @@ impl App {
             router,
             backends,
             ladder: published.ladder(),
+            shelf: shelf(&settings, &opened.store).await,
+            flights: Arc::default(),
             manners: manners(&settings),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             phase: phases,
@@ -125,6 +128,9 @@ impl App {
             identity: settings.widget.identity_secret.clone().map(Identity::new),
             house: house(&settings),
         });
+        if !settings.cache.warm.is_empty() {
+            actix::spawn(warm(Arc::clone(&lobby.desk), settings.cache.clone()));
+        }
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {
@@ -316,6 +322,16 @@ fn start_degradation(
         place.send_replace(Some(DegradationActor::new(rules.clone(), published.clone(), guard).start()));
     });
     degradation
+}
+
+async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Option<Shelf> {
+    let prompt = settings.chat.system_prompt.as_str().into();
+    let shelf = Shelf::new(Arc::clone(store), settings.cache.clone(), prompt);
+    if !settings.cache.enabled {
+        return None;
+    }
+    shelf.open().await;
+    Some(shelf)
 }
 
 fn manners(settings: &Settings) -> Manners {

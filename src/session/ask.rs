@@ -72,6 +72,8 @@ pub async fn send(
         }
     }
     begin(lobby, room, caller.subject.as_deref());
+    // What a known visitor is told is theirs alone.
+    let wishes = Wishes { anonymous: caller.subject.is_none(), ..wishes };
     match lobby.desk.open(room, question, wishes) {
         Ok(log) => Ok(Accepted::Opened(log)),
         Err(Refused::Room(NotOpened::Duplicate(log))) => Ok(Accepted::Known(log)),
@@ -150,7 +152,8 @@ pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resul
     let only_first = first.is_some() && options.failover == Some(false);
     let usual = lobby.desk.usual();
     let mid_stream = options.mid_stream.unwrap_or(usual.mid_stream);
-    Ok(Wishes { first, only_first, mid_stream, ..usual })
+    let cache = options.cache.unwrap_or(usual.cache);
+    Ok(Wishes { first, only_first, mid_stream, cache, ..usual })
 }
 
 fn other_text(id: &ClientMsgId) -> Refusal {

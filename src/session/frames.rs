@@ -4,6 +4,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::{ClientMsgId, ConversationId, Feedback, StatusView, TurnId, TurnRecord};
+use crate::degradation::cache::CacheUse;
 use crate::settings::MidStream;
 use crate::turn::log::encode;
 
@@ -90,18 +91,6 @@ pub struct Options {
 fn mid_stream<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<MidStream>, D::Error> {
     let name = Option::<String>::deserialize(from)?;
     name.map(|name| name.parse().map_err(serde::de::Error::custom)).transpose()
-}
-
-/// How saved answers are used for a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CacheUse {
-    /// As configured.
-    Use,
-    /// Ask anew and save the answer.
-    Refresh,
-    /// Neither read nor write.
-    Off,
 }
 
 /// Why a frame was not carried out.

@@ -106,6 +106,11 @@ impl Visit {
             return Err(Refusal::new(ErrorCode::Busy, "the answer is still under way").retry_after(1));
         }
         record.feedback = Some(value);
+        if value == Feedback::Down
+            && let Some(shelf) = &self.lobby.desk.shelf
+        {
+            shelf.evict(self.room.id(), &record).await;
+        }
         if let Some(log) = self.room.log(turn) {
             log.feedback(value);
         }

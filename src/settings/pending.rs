@@ -6,7 +6,6 @@ use super::reader::Written;
 /// Those keys: `[]` stands for any index, `.*` for all of a table. This is the one place to shorten.
 const NOT_BUILT: &[&str] = &[
     "chat.retention",
-    "cache.*",
     "degradation.outbox",
     "alerts.*",
     "drills[]",

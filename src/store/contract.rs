@@ -8,7 +8,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::flaky::{Flaky, Trouble};
-use super::{BreakerRecord, ConversationRecord, INCIDENTS, MemoryStore, SpentRecord, Store, open};
+use super::{
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, MemoryStore, SpentRecord, Store,
+    open,
+};
 use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, Mode, TurnId, TurnRecord, TurnState};
 
 pub(super) fn conversation(n: u8) -> ConversationId {
@@ -35,6 +38,15 @@ pub(super) fn saying(mut turn: TurnRecord, text: &str) -> TurnRecord {
 pub(super) fn done(mut turn: TurnRecord, text: &str) -> TurnRecord {
     turn.state = TurnState::Done;
     saying(turn, text)
+}
+
+pub(super) fn key(n: u8) -> CacheKey {
+    CacheKey([n; 32])
+}
+
+pub(super) fn cached(n: u8, ms: u64, text: &str) -> CachedAnswer {
+    let (conversation, turn) = (Some(conversation(n)), Some(turn_id(ms)));
+    CachedAnswer { text: text.into(), saved: At(ms), conversation, turn, first: true, asked: 1 }
 }
 
 fn texts(turns: &[TurnRecord]) -> Vec<&str> {
@@ -95,6 +107,8 @@ every_store!(
     days_cost_what_was_last_written,
     incidents_are_as_last_written_and_bounded,
     life_is_as_last_written,
+    saved_answers_are_as_last_written,
+    saved_answers_go_with_their_conversation,
     a_store_that_works_has_no_problem,
 );
 
@@ -347,6 +361,30 @@ async fn life_is_as_last_written(store: &dyn Store) {
         store.write_life(Life { first: At(5), last }).await.unwrap();
     }
     assert_eq!(store.life().await, Ok(Some(Life { first: At(5), last: At(7) })));
+}
+
+async fn saved_answers_are_as_last_written(store: &dyn Store) {
+    assert_eq!((store.cached(key(1)).await, store.cached_keys().await), (Ok(None), Ok(vec![])));
+    for (n, ms, text) in [(1, 9, "first"), (2, 5, "other"), (1, 7, "second"), (3, 6, "third")] {
+        store.write_cached(key(n), cached(n, ms, text)).await.unwrap();
+    }
+    assert_eq!(store.cached(key(1)).await, Ok(Some(cached(1, 7, "second"))));
+    assert_eq!(store.cached_keys().await, Ok(vec![key(2), key(3), key(1)]));
+    store.remove_cached(vec![key(2), key(9), key(1)]).await.unwrap();
+    assert_eq!((store.cached(key(1)).await, store.cached_keys().await), (Ok(None), Ok(vec![key(3)])));
+}
+
+async fn saved_answers_go_with_their_conversation(store: &dyn Store) {
+    let nobodys = CachedAnswer { conversation: None, turn: None, ..cached(1, 5, "nobody's") };
+    for (n, answer) in
+        [(1, cached(1, 5, "one")), (2, cached(1, 6, "two")), (3, cached(1, 7, "was")), (4, nobodys)]
+    {
+        store.write_cached(key(n), answer).await.unwrap();
+    }
+    store.write_cached(key(3), cached(2, 8, "is")).await.unwrap();
+    store.forget(conversation(1)).await.unwrap();
+    assert_eq!(store.cached_keys().await, Ok(vec![key(4), key(3)]));
+    assert_eq!(store.cached(key(3)).await, Ok(Some(cached(2, 8, "is"))));
 }
 
 async fn a_store_that_works_has_no_problem(store: &dyn Store) {

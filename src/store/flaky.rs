@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{BreakerRecord, ConversationRecord, MemoryStore, SpentRecord, Store, StoreError};
+use super::{
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, MemoryStore, SpentRecord, Store, StoreError,
+};
 use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 /// What is wrong with the store.
@@ -170,6 +172,22 @@ impl Store for Flaky {
 
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(|inner| inner.write_life(life))
+    }
+
+    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
+        self.call(|inner| inner.cached(key))
+    }
+
+    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
+        self.call(|inner| inner.cached_keys())
+    }
+
+    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_cached(key, answer))
+    }
+
+    fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.remove_cached(keys))
     }
 
     fn problem(&self) -> Option<&'static str> {

@@ -9,8 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
+use super::answers::Answers;
 use super::record::weight;
-use super::{BreakerRecord, ConversationRecord, INCIDENTS, SpentRecord, Store, StoreError};
+use super::{
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, SpentRecord, Store, StoreError,
+};
 use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
 
 /// The most conversations kept.
@@ -48,6 +51,7 @@ struct Kept {
     spent: BTreeMap<String, SpentRecord>,
     incidents: BTreeMap<(At, String), Incident>,
     life: Option<Life>,
+    answers: Answers,
     writes: u64,
     bytes: usize,
     most: usize,
@@ -121,6 +125,7 @@ impl MemoryStore {
                 spent: BTreeMap::new(),
                 incidents: BTreeMap::new(),
                 life: None,
+                answers: Answers::default(),
                 writes: 0,
                 bytes: 0,
                 most: conversations,
@@ -219,7 +224,9 @@ impl Store for MemoryStore {
     }
 
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.kept().forget(conversation);
+        let mut kept = self.kept();
+        kept.forget(conversation);
+        kept.answers.forget(conversation);
         done(())
     }
 
@@ -268,6 +275,25 @@ impl Store for MemoryStore {
 
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
         self.kept().life = Some(life);
+        done(())
+    }
+
+    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
+        done(self.kept().answers.get(key))
+    }
+
+    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
+        done(self.kept().answers.keys())
+    }
+
+    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.kept().answers.write(key, answer);
+        done(())
+    }
+
+    fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut kept = self.kept();
+        keys.into_iter().for_each(|key| kept.answers.remove(key));
         done(())
     }
 

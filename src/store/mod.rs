@@ -1,5 +1,7 @@
-//! What outlives the process: conversations, turns with their drafts, the breakers' state, incidents. One trait, one contract suite, several stores.
+//! What outlives the process: conversations, turns with their drafts, the breakers' state, incidents, saved answers. One trait, one contract suite, several stores.
 
+mod answers;
+mod cached;
 mod memory;
 mod open;
 mod record;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
+pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
 pub use self::open::{Opened, open};
 pub use self::sled::SledStore;
@@ -78,7 +81,7 @@ pub const INCIDENTS: usize = 500;
 /// A change is on its way when the call returns, polled or not: dropping the future gives up waiting, nothing else. A change that fails may
 /// still be made up later, never partly. A read sees every change that was acknowledged before it.
 ///
-/// A turn, a message, a breaker or a day's cost that does not read (of a later version, damaged) is passed over as if it were not there.
+/// A turn, a message, a breaker, a saved answer or a day's cost that does not read (of a later version, damaged) is passed over as if it were not there.
 pub trait Store: Send + Sync {
     /// The conversation's record, if it was ever written.
     ///
@@ -132,7 +135,7 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>>;
 
-    /// Removes a conversation with all its turns. A turn of it that is written later begins it anew: stop what runs first.
+    /// Removes a conversation with all its turns and the saved answers that come from it. A turn of it that is written later begins it anew: stop what runs first.
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The breakers as last written.
@@ -162,6 +165,18 @@ pub trait Store: Send + Sync {
 
     /// Writes when the service was seen to run.
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The saved answer under this key; none too where it is of a version that this program does not read.
+    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>>;
+
+    /// The keys of all saved answers, those saved longest ago first, what does not read before all.
+    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>>;
+
+    /// Saves an answer in the place of what was there. It goes when its conversation is forgotten. How many there are is for the caller to bound.
+    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Removes these saved answers.
+    fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Whether what it acknowledges outlives the process.
     fn lasting(&self) -> bool {

@@ -48,6 +48,11 @@ pub fn weight(turn: &TurnRecord) -> usize {
     TURN_OVERHEAD + turn.question.len() + turn.text.len() + drafts.sum::<usize>() + followup
 }
 
+/// About how much memory a record takes that is mostly this text, in bytes.
+pub fn weight_of_text(text: &str) -> usize {
+    TURN_OVERHEAD + text.len()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {

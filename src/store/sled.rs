@@ -4,6 +4,7 @@
 //! is what makes "on disk" affordable for many conversations at once. Reads run on the blocking pool. No call waits longer than [`LIMIT`];
 //! a disk that stops taking writes costs durability, and the writing thread opens the store again as soon as that works.
 
+mod cached;
 mod layout;
 mod queue;
 mod writer;
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 
 use self::queue::Op;
 use self::writer::Shared;
-use super::{BreakerRecord, ConversationRecord, SpentRecord, Store, StoreError};
+use super::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, Store, StoreError};
 use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub(super) use self::layout::interrupt_running;
@@ -207,6 +208,22 @@ impl Store for SledStore {
 
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Life(life))
+    }
+
+    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
+        self.read(move |db| cached::get_answer(db, key))
+    }
+
+    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
+        self.read(cached::keys)
+    }
+
+    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Cached(key, answer))
+    }
+
+    fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Uncached(keys))
     }
 
     fn problem(&self) -> Option<&'static str> {

@@ -11,13 +11,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::flights::{Flights, Joined};
 use super::keep::Keeping;
 use super::log::{Cancel, LogWriter, TurnLog};
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
 use super::tally::Tally;
 use crate::chat::{Ask, ClientMsgId, Finish, TurnId, TurnRecord, TurnState};
-use crate::degradation::Ladder;
+use crate::degradation::cache::CacheUse;
+use crate::degradation::shelf::Renewal;
+use crate::degradation::{Ladder, Shelf};
 use crate::provider::backend::{Backend, Clock, Whereabouts};
 use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, Pick, Route, RouterActor};
 use crate::settings::MidStream;
@@ -70,6 +73,10 @@ pub struct Desk {
     pub backends: Arc<[Arc<Backend>]>,
     /// What answers when no provider can.
     pub ladder: watch::Receiver<Arc<Ladder>>,
+    /// Saved answers; none where none are to be saved.
+    pub shelf: Option<Shelf>,
+    /// Answers under way that others wait for.
+    pub flights: Arc<Flights>,
     /// What turns are shaped by.
     pub manners: Manners,
     /// Places for running turns.
@@ -142,6 +149,10 @@ pub struct Wishes {
     pub degraded: bool,
     /// Whether the caller wants to hear of its own faults: then a refused request ends the turn, and its history is not cut.
     pub pass_on: bool,
+    /// How saved answers are used.
+    pub cache: CacheUse,
+    /// Whether the visitor is nobody known: only then the answer may be told to others.
+    pub anonymous: bool,
 }
 
 /// How long a chat's turn goes on with nobody following it.
@@ -180,12 +191,27 @@ impl Desk {
     /// See [`Refused`].
     pub fn open_unkept(self: &Arc<Self>, ask: Ask, wishes: Wishes) -> Result<Arc<TurnLog>, Refused> {
         let place = self.place()?;
+        let writer = self.unkept(&ask, wishes.rigid);
+        Ok(self.begin(writer, Keeping::Nowhere(ask), wishes, place))
+    }
+
+    /// Asks this once more, for nobody, and saves the answer in the place of an old one. Where that is under way already, or turns have no place
+    /// left, nothing happens: the next who is told the old one tries again.
+    pub fn renew(self: &Arc<Self>, ask: Ask, renewal: Renewal) {
+        let Ok(place) = self.place() else { return };
+        let writer = self.unkept(&ask, false);
+        let Joined::Lead(flight) = self.flights.join(renewal.key, writer.log()) else { return };
+        let patience = self.manners.turn_limit;
+        let wishes = Wishes { patience, degraded: false, cache: CacheUse::Off, ..self.usual() };
+        self.begin(writer, Keeping::Aside(ask, renewal, flight), wishes, place);
+    }
+
+    fn unkept(&self, ask: &Ask, rigid: bool) -> LogWriter {
         let (now, chance) = (self.clock.wall(), (self.random)());
         let question = ask.messages.last().map(|message| message.text.to_string()).unwrap_or_default();
         let turn = TurnId::after(None, now.0, chance);
         let record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), now, question, None);
-        let writer = LogWriter::open_unframed(record, wishes.rigid);
-        Ok(self.begin(writer, Keeping::Nowhere(ask), wishes, place))
+        LogWriter::open_unframed(record, rigid)
     }
 
     fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
@@ -203,10 +229,10 @@ impl Desk {
         place: OwnedSemaphorePermit,
     ) -> Arc<TurnLog> {
         let (desk, log) = (Arc::clone(self), Arc::clone(writer.log()));
-        let log_of_it = Arc::clone(&log);
         let turn = log.turn();
-        self.tally.began();
-        let cut = cut(self.phase.clone(), Arc::clone(&log));
+        // Nobody waits for what is asked aside.
+        let last = if matches!(keeping, Keeping::Aside(..)) { Phase::Draining } else { Phase::Cutting };
+        let cut = cut(self.phase.clone(), last, Arc::clone(&log));
         actix::spawn(async move {
             // Its log ends whatever becomes of it, and is dropped all the same.
             let run = pin!(AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind());
@@ -215,13 +241,10 @@ impl Desk {
                 // The turn says by itself that it was cut, so it goes on to its end either way.
                 Either::Right(((), run)) => run.await,
             };
+            drop(place);
             if ended.is_err() {
                 tracing::error!(%turn, "a turn's task panicked; it is interrupted");
-                let record = log_of_it.record();
-                desk.counts.count(&record, true);
-                desk.tally.ended(&record, &[]);
             }
-            drop(place);
             if let Keeping::In(room) = &keeping {
                 tokio::time::sleep(LOG_STAYS).await;
                 room.drop_log(turn);
@@ -240,6 +263,8 @@ impl Desk {
             rigid: false,
             degraded: true,
             pass_on: false,
+            cache: CacheUse::Use,
+            anonymous: true,
         }
     }
 
@@ -275,9 +300,9 @@ impl Desk {
 /// How long an ended turn's log stays for those who come back.
 const LOG_STAYS: Duration = Duration::from_secs(5);
 
-/// Interrupts a turn when the time of the running ones is over.
-async fn cut(mut phase: watch::Receiver<Phase>, log: Arc<TurnLog>) {
-    if phase.wait_for(|phase| *phase >= Phase::Cutting).await.is_err() {
+/// Interrupts a turn when its time is over.
+async fn cut(mut phase: watch::Receiver<Phase>, last: Phase, log: Arc<TurnLog>) {
+    if phase.wait_for(|phase| *phase >= last).await.is_err() {
         // Nobody is left to say so: the service was not stopped, it is gone.
         std::future::pending::<()>().await;
     }

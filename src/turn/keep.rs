@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::desk::Desk;
+use super::flights::Flight;
 use super::log::{LogWriter, TurnLog};
 use super::prompt::{self, Shape};
 use super::rooms::Room;
 use crate::chat::{Ask, TurnId, TurnRecord};
+use crate::degradation::shelf::Renewal;
 
 /// How long frames wait for the disk to confirm the question.
 const DURABLE_LIMIT: Duration = Duration::from_millis(250);
@@ -27,6 +29,26 @@ pub enum Keeping {
     In(Arc<Room>),
     /// Nowhere: the caller says all that the model sees.
     Nowhere(Ask),
+    /// Nowhere, and nobody reads it: its answer takes the place of a saved one.
+    Aside(Ask, Renewal, Flight),
+}
+
+/// What is asked of the model, and what is known of the conversation before it.
+pub struct Asked {
+    /// The question with its history.
+    pub ask: Ask,
+    /// Who served the conversation last.
+    pub served_by: Option<Arc<str>>,
+    /// Whether it is known to be the conversation's first message.
+    pub first: bool,
+    /// Whether it is known that the model sees nothing of the conversation but the question.
+    pub alone: bool,
+}
+
+impl Asked {
+    fn alien(ask: &Ask) -> Self {
+        Self { ask: ask.clone(), served_by: None, first: false, alone: false }
+    }
 }
 
 impl Keeping {
@@ -66,19 +88,20 @@ impl Keeping {
         }
     }
 
-    /// What the model is asked, the question with its history, and who served the conversation last. A store that does not answer in time costs
-    /// the history, not the answer.
-    pub async fn ask(&self, desk: &Desk, log: &TurnLog) -> (Ask, Option<Arc<str>>) {
+    /// What the model is asked. A store that does not answer in time costs the history, not the answer.
+    pub async fn ask(&self, desk: &Desk, log: &TurnLog) -> Asked {
         let room = match self {
             Keeping::In(room) => room,
-            Keeping::Nowhere(ask) => return (ask.clone(), None),
+            Keeping::Nowhere(ask) | Keeping::Aside(ask, ..) => return Asked::alien(ask),
         };
         let record = log.record();
         let manners = &desk.manners;
         // Turns that are left out of the history still take a place in what is read, so some more are read.
-        let limit = manners.history_turns.saturating_mul(2);
+        let limit = manners.history_turns.saturating_mul(2).max(1);
         let read = desk.store.turns(room.id(), Some(record.turn), limit);
-        let history = match tokio::time::timeout(STORE_LIMIT, read).await {
+        let history = tokio::time::timeout(STORE_LIMIT, read).await;
+        let known = matches!(history, Ok(Ok(_)));
+        let history = match history {
             Ok(Ok(history)) => history,
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
@@ -92,7 +115,8 @@ impl Keeping {
             retry_of: record.retry_of,
         };
         let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
-        (ask, prompt::served_by(&history))
+        let alone = known && ask.messages.len() == 1;
+        Asked { ask, served_by: prompt::served_by(&history), first: known && history.is_empty(), alone }
     }
 }
 

@@ -4,16 +4,19 @@ pub mod anchor;
 pub mod attempt;
 pub mod call;
 pub mod desk;
+pub mod flights;
 pub mod hedge;
 pub mod keep;
 pub mod log;
 pub mod progress;
 pub mod prompt;
 pub mod quality;
+pub mod recall;
 pub mod rooms;
 pub mod run;
 pub mod seam;
 pub mod tally;
+pub mod warm;
 
 #[cfg(test)]
 pub mod reader;

@@ -15,8 +15,8 @@ use crate::router::actor::Lease;
 pub enum End {
     /// By a provider's whole answer.
     Ai(Finish),
-    /// By an answer that no provider gave.
-    Degraded {
+    /// By an answer that no provider gave just now.
+    Without {
         /// Which kind.
         source: Source,
         /// How old it is, where it was saved.
@@ -76,7 +76,7 @@ impl Progress {
         }
         let (source, finish) = match end {
             End::Ai(finish) => (Source::Ai, finish),
-            End::Degraded { source, age_s } => {
+            End::Without { source, age_s } => {
                 record.age_s = age_s;
                 (source, Finish::Stop)
             }

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use super::attempt::{self, Ended, Limits, Report};
 use super::call::Call;
 use super::desk::{Desk, Wishes};
-use super::keep::Keeping;
+use super::keep::{Asked, Keeping};
 use super::log::{Cancel, LogWriter};
 use super::progress::{End, Progress};
 use super::prompt::{self, Cut};
 use super::quality;
+use super::recall::Recall;
 use super::seam::Start;
 use crate::chat::{Ask, Class, Failure, Fault, Finish, Load, Outcome};
 use crate::provider::backend::Backend;
@@ -28,10 +29,13 @@ use crate::settings::MidStream;
 pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
 
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
-pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
+pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
     let log = Arc::clone(writer.log());
-    let mut progress = Progress::begin();
-    let mut turn = Turn { desk, writer: &mut writer, wishes: &wishes, progress: &mut progress };
+    let underway = (!matches!(keeping, Keeping::Aside(..))).then(|| desk.tally.began());
+    let (mut progress, mut recall) = (Progress::begin(), Recall::default());
+    let (writing, recalling) = (&mut writer, &mut recall);
+    let mut turn =
+        Turn { desk, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling };
     let answered = AssertUnwindSafe(turn.answer(keeping)).catch_unwind();
     let ((), answered) = tokio::select! {
         both = async { tokio::join!(keeping.confirm(desk, &log), answered) } => both,
@@ -39,28 +43,33 @@ pub async fn run(desk: &Desk, keeping: &Keeping, mut writer: LogWriter, wishes: 
     };
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");
-        Turn { desk, writer: &mut writer, wishes: &wishes, progress: &mut progress }.descend()
+        let (writing, recalling) = (&mut writer, &mut recall);
+        Turn { desk, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling }.fall()
     });
     let lost = match end {
         End::Torn => log.last_failure().is_none_or(|last| !last.fault.class().is_the_requests()),
         End::Cancelled(Cancel::Interrupted) => log.told_to_end().is_some(),
-        End::Ai(_) | End::Degraded { .. } | End::Cancelled(Cancel::Stopped) => false,
+        End::Ai(_) | End::Without { .. } | End::Cancelled(Cancel::Stopped) => false,
     };
     let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
     keeping.end(desk, &record).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
-    desk.counts.count(&record, lost);
-    desk.tally.ended(&record, &writer.restarts());
+    if let Some(underway) = underway {
+        desk.counts.count(&record, lost);
+        underway.ended(&record, &writer.restarts());
+    }
     writer.done(record);
+    recall.save(keeping, desk, &log).await;
 }
 
 /// A turn under way.
 pub(super) struct Turn<'t> {
-    pub(super) desk: &'t Desk,
+    pub(super) desk: &'t Arc<Desk>,
     pub(super) writer: &'t mut LogWriter,
     pub(super) wishes: &'t Wishes,
     pub(super) progress: &'t mut Progress,
+    pub(super) recall: &'t mut Recall,
 }
 
 /// What a turn's attempts came to so far, as the router is told it.
@@ -110,13 +119,17 @@ impl Turn<'_> {
     async fn answer(&mut self, keeping: &Keeping) -> End {
         let (desk, wishes, log) = (self.desk, self.wishes, Arc::clone(self.writer.log()));
         let deadline = self.progress.begun + desk.manners.turn_limit;
-        let (ask, served_by) = keeping.ask(desk, &log).await;
+        let asked = keeping.ask(desk, &log).await;
+        if let Some(end) = self.recall(keeping, &asked).await {
+            return end;
+        }
+        let Asked { ask, served_by, .. } = asked;
         // Of a conversation the question is enough; a caller's messages are used as they are.
         let load = if wishes.pass_on { Load::of(&ask) } else { Load::of_last(&ask, 1) };
         let mut made = Made { served_by, load, ..Made::default() };
         loop {
             if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
-                return self.descend();
+                return self.descend().await;
             }
             let pick = made.pick(wishes);
             let route = tokio::select! {
@@ -138,11 +151,11 @@ impl Turn<'_> {
                     let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
                     if wishes.pass_on {
                         let refused = made.failed.last().map_or_else(|| self.outgrown(load), too_long);
-                        return if refused { End::Torn } else { self.descend() };
+                        return if refused { End::Torn } else { self.descend().await };
                     }
                     let long = made.failed.iter().any(too_long);
                     if made.halved.is_some() || !prompt::has_history(&ask) || !long {
-                        return self.descend();
+                        return self.descend().await;
                     }
                     made.halved = Some(made.failed.len());
                     continue;
@@ -302,14 +315,25 @@ impl Turn<'_> {
     }
 
     /// Nobody is left: the best of what needs no provider.
-    fn descend(&mut self) -> End {
+    async fn descend(&mut self) -> End {
+        if self.binding() || !self.wishes.degraded {
+            return End::Torn;
+        }
+        match self.recall_old().await {
+            Some(end) => end,
+            None => self.fall(),
+        }
+    }
+
+    /// The best of what needs nobody at all.
+    fn fall(&mut self) -> End {
         if self.binding() || !self.wishes.degraded {
             return End::Torn;
         }
         let ladder = Arc::clone(&self.desk.ladder.borrow());
         let answer = ladder.answer(&self.writer.log().record().question);
         self.writer.replace(answer.source, &answer.text);
-        End::Degraded { source: answer.source, age_s: answer.age_s }
+        End::Without { source: answer.source, age_s: answer.age_s }
     }
 }
 

@@ -14,13 +14,13 @@ use super::log::TurnLog;
 use super::rooms::{Question, Room, Rooms};
 use super::tally::Tally;
 use crate::chat::{ConversationId, TurnRecord};
-use crate::degradation::{Ladder, Replies};
+use crate::degradation::{Ladder, Replies, Shelf};
 use crate::provider::backend::Clock;
 use crate::provider::paused::settled;
 use crate::provider::scripted::{Call, Script};
 use crate::provider::stand::{Plan, Stand};
 use crate::router::actor::{RouterActor, Rules, Seed};
-use crate::settings::{MidStream, Strategy};
+use crate::settings::{CacheSettings, MidStream, Strategy};
 use crate::store::Store as _;
 use crate::store::flaky::Flaky;
 use crate::supervised::{ChildDown, Crash, Guard};
@@ -40,6 +40,8 @@ pub struct House {
     pub rules: Rules,
     /// What turns are shaped by.
     pub manners: Manners,
+    /// How answers are saved; none: not at all.
+    pub cache: Option<CacheSettings>,
 }
 
 impl House {
@@ -58,6 +60,7 @@ impl House {
                 hedge_after: Duration::ZERO,
                 mid_stream: MidStream::Restart,
             },
+            cache: None,
         }
     }
 
@@ -80,12 +83,16 @@ impl House {
         let (phase, phases) = watch::channel(Phase::Open);
         let ladder = watch::Sender::new(Arc::new(Ladder::new(Replies::default(), FALLBACK)));
         let tally = Tally::new(backends.iter().map(|one| &one.name)).unwrap();
+        let prompt = &self.manners.system_prompt;
+        let shelf = self.cache.map(|cache| Shelf::new(Arc::clone(&store) as _, cache, Arc::clone(prompt)));
         let desk = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&store) as _,
             router,
             backends,
             ladder: ladder.subscribe(),
+            shelf,
+            flights: Arc::default(),
             manners: self.manners,
             places: Arc::new(Semaphore::new(TURNS)),
             phase: phases,

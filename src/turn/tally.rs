@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
-use super::log::Restart;
 use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
 
 /// Seconds to a first token: close together around the limits that operators set, 5 to 15 s.
@@ -24,13 +23,84 @@ const NOBODY: &str = "(none)";
 /// Counts since the start.
 pub struct Tally {
     started: IntCounter,
+    in_flight: IntGauge,
     turns: IntCounterVec,
     attempts: IntCounterVec,
     restarts: IntCounterVec,
+    cache: IntCounterVec,
     first_tokens: HistogramVec,
     totals: HistogramVec,
     /// At hand, so that a first token looks nothing up under a lock.
     times: HashMap<Arc<str>, Times>,
+}
+
+/// Shown text was voided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restart {
+    /// Whose it was.
+    pub from: Arc<str>,
+    /// Who follows; none where no provider does.
+    pub to: Option<Arc<str>>,
+    /// Why.
+    pub reason: Outcome,
+}
+
+/// What a look at the saved answers came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// A fresh one was told.
+    Hit,
+    /// What another was being told at that moment was told.
+    Joined,
+    /// There was none.
+    Miss,
+    /// After a miss, as no provider could answer, an old one was told.
+    Stale,
+}
+
+impl Recalled {
+    const ALL: [Self; 4] = [Self::Hit, Self::Joined, Self::Miss, Self::Stale];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Joined => "joined",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// A turn that was begun. Dropped without an end, as by a panic, it counts as interrupted.
+pub struct Underway<'t> {
+    tally: &'t Tally,
+    counted: bool,
+}
+
+impl Underway<'_> {
+    /// It ended so, having voided text so often.
+    pub fn ended(mut self, record: &TurnRecord, restarts: &[Restart]) {
+        let source = record.source.unwrap_or(Source::Ai);
+        let finish = record.finish.unwrap_or(Finish::Interrupted);
+        for Restart { from, to, reason } in restarts {
+            add(&self.tally.restarts, &[from, to.as_deref().unwrap_or(NOBODY), reason.as_str()]);
+        }
+        self.count(source, finish);
+    }
+
+    fn count(&mut self, source: Source, finish: Finish) {
+        add(&self.tally.turns, &[source.name(), finish.name()]);
+        self.tally.in_flight.dec();
+        self.counted = true;
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        if !self.counted {
+            self.count(Source::Ai, Finish::Interrupted);
+        }
+    }
 }
 
 /// One provider's times.
@@ -46,6 +116,12 @@ impl Tally {
     /// None but a mistake in the names below.
     pub fn new<'p>(providers: impl IntoIterator<Item = &'p Arc<str>>) -> prometheus::Result<Self> {
         let started = IntCounter::new("failsoft_turns_started_total", "Turns begun since the start.")?;
+        let in_flight = IntGauge::new("failsoft_turns_in_flight", "Turns that are being answered.")?;
+        let cache = counters(
+            "failsoft_cache_total",
+            "Looks at the saved answers: hit, joined (another's, just being told), miss, stale (old, in an outage).",
+            &["result"],
+        )?;
         let turns =
             counters("failsoft_turns_total", "Turns ended, by source and end.", &["source", "finish"])?;
         let attempts = counters(
@@ -82,12 +158,17 @@ impl Tally {
         for source in Source::ALL {
             turns.get_metric_with_label_values(&[source.name(), Finish::Stop.name()])?;
         }
-        Ok(Self { started, turns, attempts, restarts, first_tokens, totals, times: each })
+        for what in Recalled::ALL {
+            cache.get_metric_with_label_values(&[what.name()])?;
+        }
+        Ok(Self { started, in_flight, turns, attempts, restarts, cache, first_tokens, totals, times: each })
     }
 
     /// A turn began.
-    pub fn began(&self) {
+    pub fn began(&self) -> Underway<'_> {
         self.started.inc();
+        self.in_flight.inc();
+        Underway { tally: self, counted: false }
     }
 
     /// An attempt's first token came. In the way of an answer: neither locks nor allocates.
@@ -104,20 +185,17 @@ impl Tally {
         add(&self.attempts, &[provider, outcome.as_str()]);
     }
 
-    /// A turn ended, having voided text so often.
-    pub fn ended(&self, record: &TurnRecord, restarts: &[Restart]) {
-        let source = record.source.unwrap_or(Source::Ai);
-        let finish = record.finish.unwrap_or(Finish::Interrupted);
-        add(&self.turns, &[source.name(), finish.name()]);
-        for Restart { from, to, reason } in restarts {
-            add(&self.restarts, &[from, to.as_deref().unwrap_or(NOBODY), reason.as_str()]);
-        }
+    /// The saved answers were looked through.
+    pub fn recalled(&self, what: Recalled) {
+        add(&self.cache, &[what.name()]);
     }
 
     /// All of it, to be shown.
-    pub fn collectors(&self) -> [Box<dyn Collector>; 6] {
+    pub fn collectors(&self) -> [Box<dyn Collector>; 8] {
         [
             Box::new(self.started.clone()),
+            Box::new(self.in_flight.clone()),
+            Box::new(self.cache.clone()),
             Box::new(self.turns.clone()),
             Box::new(self.attempts.clone()),
             Box::new(self.restarts.clone()),
@@ -209,16 +287,20 @@ mod tests {
     #[test]
     fn a_turn_is_counted_by_how_it_ended() {
         let tally = tally();
-        tally.began();
+        let (underway, torn) = (tally.began(), tally.began());
+        shows(&tally, "failsoft_turns_in_flight 2");
         let turn = TurnId::after(None, 1, 1);
         let mut record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "canary".into(), None);
         record.source = Some(Source::Template);
         record.finish = Some(Finish::Stop);
         let reason = Outcome::from(Fault::Reset);
         let restart = |to: Option<&str>| Restart { from: "a".into(), to: to.map(Into::into), reason };
-        tally.ended(&record, &[restart(Some("b")), restart(None)]);
+        underway.ended(&record, &[restart(Some("b")), restart(None)]);
+        drop(torn);
         for line in [
-            "failsoft_turns_started_total 1",
+            "failsoft_turns_started_total 2",
+            "failsoft_turns_in_flight 0",
+            "failsoft_turns_total{finish=\"interrupted\",source=\"ai\"} 1",
             "failsoft_turns_total{finish=\"stop\",source=\"template\"} 1",
             "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"b\"} 1",
             "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",

@@ -39,8 +39,6 @@ type Collectors = Vec<Box<dyn Collector>>;
 fn collectors(state: &State, balance: Option<f64>, paid: bool) -> prometheus::Result<Collectors> {
     let desk = &state.lobby.desk;
     let mut all: Collectors = desk.tally.collectors().into();
-    let running = desk.running(state.settings.limits.turns);
-    all.push(number("failsoft_turns_in_flight", "Turns that are being answered.", running)?);
     all.push(number("failsoft_sessions", "Open WebSockets.", state.connections.open())?);
     let budget = GaugeVec::new(
         Opts::new(

@@ -14,8 +14,6 @@ fn warnings(text: &str) -> Vec<String> {
 #[test]
 fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
     for (text, expected) in [
-        ("[cache]\n\nttl = \"2h\"", "3: cache.ttl"),
-        ("[cache]\nwarm = [\"hi\"]", "2: cache.warm"),
         ("[alerts]\nslack_webhook = \"https://hooks.example/canary\"", "2: alerts.slack_webhook"),
         ("[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"", "1: drills[0]"),
         ("[telemetry]\notlp_endpoint = \"http://localhost:4317\"", "2: telemetry.otlp_endpoint"),
@@ -30,7 +28,7 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
 fn defaults_and_what_is_switched_off_need_no_warning() {
     for text in [
         "[routing]\nstrategy = \"weighted\"\nhedge_after = \"1s\"\nmid_stream = \"continue\"",
-        "[cache]\nenabled = false\nttl = \"60m\"",
+        "[cache]\nttl = \"2h\"\nwarm = [\"hi\"]",
         "[degradation]\noutbox = false",
         "[degradation]\noutbox = true",
         "[health]\nprobe = \"completion\"\ninterval = \"30s\"",

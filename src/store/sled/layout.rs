@@ -11,6 +11,8 @@
 //! | `s/PROVIDER` | what its day cost so far |
 //! | `i/STARTED-ID` | an incident; in the order of the keys, which is that of time |
 //! | `l` | when the service was seen to run |
+//! | `a/KEY` | a saved answer |
+//! | `o/CONVERSATION/KEY` | nothing: that the saved answer comes from there |
 //!
 //! Ids of conversations and turns have a fixed length, and a visitor stands there as a hash, so whatever others call themselves or their
 //! messages, no key can be taken for another.
@@ -19,6 +21,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use sled::{Db, Error};
 
+use super::cached;
 use super::queue::Op;
 use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
 use crate::store::record::{decode, encode};
@@ -83,7 +86,8 @@ pub(super) fn meaning(error: &Error) -> StoreError {
     }
 }
 
-fn get(db: &Db, key: &str) -> Result<Option<sled::IVec>, StoreError> {
+/// What a key holds.
+pub(super) fn get(db: &Db, key: &str) -> Result<Option<sled::IVec>, StoreError> {
     db.get(key).map_err(|error| meaning(&error))
 }
 
@@ -198,11 +202,13 @@ fn all<T: DeserializeOwned>(db: &Db, prefix: &str, what: &'static str) -> Result
     Ok(found)
 }
 
-fn put(db: &Db, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+/// Writes what a key holds.
+pub(super) fn put(db: &Db, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
     db.insert(key, value).map(drop).map_err(|error| meaning(&error))
 }
 
-fn remove(db: &Db, key: impl AsRef<[u8]>) -> Result<(), StoreError> {
+/// Removes a key.
+pub(super) fn remove(db: &Db, key: impl AsRef<[u8]>) -> Result<(), StoreError> {
     db.remove(key).map(drop).map_err(|error| meaning(&error))
 }
 
@@ -239,6 +245,8 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
         Op::Spent(record) => put(db, &spent_key(&record.provider), encode(record)?),
         Op::Incident(incident) => write_incident(db, incident),
         Op::Life(life) => put(db, LIFE, encode(life)?),
+        Op::Cached(key, answer) => cached::put_answer(db, *key, answer),
+        Op::Uncached(keys) => keys.iter().try_for_each(|key| cached::remove_answer(db, *key)),
         #[cfg(test)]
         #[allow(clippy::panic)]
         Op::Panic => panic!("asked to"),
@@ -277,6 +285,7 @@ fn write_incident(db: &Db, incident: &Incident) -> Result<(), StoreError> {
 }
 
 fn forget(db: &Db, id: ConversationId) -> Result<(), StoreError> {
+    cached::forget(db, id)?;
     // The record goes last: as long as anything is left, its owner is known.
     for kind in ["t", "m", "r"] {
         for key in db.scan_prefix(format!("{kind}/{id}/")).keys() {

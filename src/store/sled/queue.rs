@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::chat::{ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::record::weight;
-use crate::store::{BreakerRecord, ConversationRecord, SpentRecord, StoreError};
+use crate::store::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, StoreError};
 
 /// The most writes that wait: twice the turns that run at once by default, so only a disk that stands still fills it.
 const MOST: usize = 4096;
@@ -38,6 +38,10 @@ pub(super) enum Op {
     Incident(Incident),
     /// Writes when the service was seen to run.
     Life(Life),
+    /// Writes a saved answer.
+    Cached(CacheKey, CachedAnswer),
+    /// Removes saved answers.
+    Uncached(Vec<CacheKey>),
     /// A panic of the database.
     #[cfg(test)]
     Panic,
@@ -48,6 +52,8 @@ impl Op {
     pub(super) fn weight(&self) -> usize {
         match self {
             Op::Turn(_, turn) | Op::Checkpoint(_, turn) => weight(turn),
+            Op::Cached(_, answer) => answer.weight(),
+            Op::Uncached(keys) => 256 + 32 * keys.len(),
             _ => 256,
         }
     }

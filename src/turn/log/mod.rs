@@ -19,6 +19,7 @@ pub use follower::Follower;
 pub use writer::LogWriter;
 
 use super::seam::{Owner, Seam, Show};
+use super::tally::Restart;
 use crate::chat::{
     After, ClientMsgId, Failure, Feedback, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
 };
@@ -94,17 +95,6 @@ struct Inner {
     speakers: Vec<Speaker>,
 }
 
-/// Shown text was voided.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Restart {
-    /// Whose it was.
-    pub from: Arc<str>,
-    /// Who follows; none where no provider does.
-    pub to: Option<Arc<str>>,
-    /// Why.
-    pub reason: Outcome,
-}
-
 /// A frame without what its log knows.
 enum Kept {
     /// Most are tokens, of a few bytes each; encoded they would be many times as long.
@@ -164,6 +154,11 @@ impl TurnLog {
     /// The turn as it stands, for the store and the history.
     pub fn record(&self) -> TurnRecord {
         self.lock().record()
+    }
+
+    /// How many attempts were begun so far.
+    pub fn attempts(&self) -> u32 {
+        self.lock().record.attempts
     }
 
     /// How the last attempt that failed did, in the provider's words: for callers of the API, not for visitors.

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Control, Inner, Kept, Restart, TurnLog};
+use super::{Control, Inner, Kept, TurnLog};
 use crate::chat::{After, Failure, Finish, Frame, Outcome, Source, TurnRecord, TurnState};
 use crate::turn::seam::{Owner, Seam, Show, Start};
+use crate::turn::tally::Restart;
 
 /// The one writer of a log. Dropped without an end, it ends the turn as interrupted.
 pub struct LogWriter(Arc<TurnLog>);

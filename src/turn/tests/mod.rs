@@ -8,6 +8,7 @@ mod limits;
 mod outages;
 mod panics;
 mod reading;
+mod recalling;
 mod restarts;
 
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use super::State;
 use super::body;
 use super::gate::{self, Shut};
 use crate::chat::{Finish, Source, TurnRecord};
+use crate::degradation::cache::CacheUse;
 use crate::settings::MidStream;
 use crate::turn::desk::{Refused, Wishes};
 use crate::turn::log::{Follower, TurnLog};
@@ -167,6 +168,8 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
         rigid: request.stream,
         degraded: !off("x-degraded-answers"),
         pass_on: true,
+        cache: CacheUse::Off,
+        anonymous: true,
     })
 }
 

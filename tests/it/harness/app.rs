@@ -32,12 +32,13 @@ pub struct TestApp {
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
-/// Settings with these providers, in order of preference: small waits before retries and after trips, but time enough for answers on a
+/// Settings with these providers, in order of preference, without saved answers, so that every question asks a provider: small waits before retries and after trips, but time enough for answers on a
 /// busy machine. A test that wants a provider given up quickly says so of that provider.
 pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
     let mut settings = Settings::default();
     settings.server.drain = Duration::from_millis(200);
     settings.server.workers = 2;
+    settings.cache.enabled = false;
     settings.retry.call.base = Duration::from_millis(5);
     settings.retry.call.max = Duration::from_millis(20);
     settings.breaker.open_for = Duration::from_millis(200);

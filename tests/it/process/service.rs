@@ -87,14 +87,16 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the service in `folder`, with this configuration, on a free port.
+    /// Starts the service in `folder`, with this configuration, on a free port. Without saved answers, unless the configuration speaks of them:
+    /// every question asks a provider.
     pub async fn start(folder: &Path, config: &str) -> Self {
         Self::start_on(folder, config, 0).await
     }
 
     /// Starts it on this port.
     pub async fn start_on(folder: &Path, config: &str, port: u16) -> Self {
-        std::fs::write(folder.join("failsoft.toml"), config).unwrap();
+        let cache = if config.contains("[cache]") { "" } else { "\n[cache]\nenabled = false\n" };
+        std::fs::write(folder.join("failsoft.toml"), format!("{config}{cache}")).unwrap();
         Self::of(failsoft(folder, &["--listen", &format!("127.0.0.1:{port}")])).await
     }
 

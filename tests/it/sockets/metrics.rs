@@ -1,23 +1,25 @@
 //! The metrics after a session of which it is known what happened.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use failsoft::settings::{Prices, Secret};
-use serde_json::json;
+use failsoft::settings::{Prices, Secret, Share};
+use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Answer, Gate, Scrape, ScriptedProvider, TestApp, WsClient, refusal, settings, spoken,
+    Act, Answer, Gate, Scrape, ScriptedProvider, TestApp, WsClient, refusal, settings, spoken, texts,
 };
 
 /// What stands in no metric: what was asked and said, the key, the operator's token.
 const CANARIES: [&str; 5] = ["Xyzzy", "Plugh", "sk-canary-key", "admin-canary", "canary-detail"];
 
 /// Every metric and its type.
-const ALL: [(&str, &str); 14] = [
+const ALL: [(&str, &str); 15] = [
     ("failsoft_answer_quality", "gauge"),
     ("failsoft_attempt_seconds", "histogram"),
     ("failsoft_attempts_total", "counter"),
     ("failsoft_breaker_state", "gauge"),
+    ("failsoft_cache_total", "counter"),
     ("failsoft_cost_usd_total", "counter"),
     ("failsoft_first_token_seconds", "histogram"),
     ("failsoft_health_up", "gauge"),
@@ -196,6 +198,49 @@ async fn a_program_s_turns_are_counted_too() {
         [(vec!["ok", "alpha"], 1.0), (vec!["ok", "beta"], 1.0)]
     );
     assert_eq!(told.get("failsoft_sessions", &[]), Some(0.0));
+}
+
+#[tokio::test]
+async fn the_dashboard_asks_for_what_there_is_and_for_all_of_it() {
+    let dashboard: Value = serde_json::from_str(include_str!("../../../docs/grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let queries: Vec<_> =
+        panels.flat_map(|panel| texts(panel["targets"].as_array().unwrap(), "expr")).collect();
+    let name = regex::Regex::new(r"failsoft_\w+").unwrap();
+    let (alpha, beta, app) = house().await;
+    let client = session(&alpha, &beta, &app).await;
+    let told = scrape(&app).await;
+    let mut asked = BTreeSet::new();
+    for found in queries.iter().flat_map(|query| name.find_iter(query)) {
+        let metric = found.as_str().trim_end_matches("_bucket");
+        assert!(told.types.contains_key(metric), "{metric} is in no scrape");
+        let histogram = told.types[metric] == "histogram";
+        assert_eq!(histogram, metric != found.as_str(), "{}", found.as_str());
+        asked.insert(metric);
+    }
+    assert!(asked.into_iter().eq(told.types.keys()), "not all of it is shown");
+    drop(client);
+}
+
+#[tokio::test]
+async fn looks_at_the_saved_answers_are_counted() {
+    let alpha = ScriptedProvider::answering("Plugh.").await;
+    let mut settings = settings(&[("alpha", &alpha)]);
+    settings.cache.enabled = true;
+    settings.cache.share = Share::Always;
+    let app = TestApp::start(settings).await;
+    let ask = async |text: &str| {
+        let source = WsClient::open(&app).await.answered(text).await.done.clone().unwrap()["source"].clone();
+        app.at_rest().await;
+        source
+    };
+    assert_eq!(ask("Xyzzy?").await, "ai");
+    assert_eq!(ask("Xyzzy?").await, "cache");
+    assert_eq!(ask("What else?").await, "ai");
+    let told = scrape(&app).await;
+    nothing_is_lost(&told, 3.0, 0.0);
+    assert_eq!(told.counted("failsoft_cache_total"), [(vec!["hit"], 1.0), (vec!["miss"], 2.0)]);
+    assert_eq!(told.get("failsoft_turns_total", &[("source", "cache"), ("finish", "stop")]), Some(1.0));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod asked_to_wait;
 mod bad_input;
 mod breakers;
 mod broken_store;
+mod cache;
 mod checks;
 mod choosing;
 mod connects;

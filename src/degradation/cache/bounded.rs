@@ -1,0 +1,97 @@
+//! A map of so many entries at most: the one that was used least recently goes first.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::store::CacheKey;
+
+/// Something for each of at most so many keys.
+#[derive(Debug)]
+pub struct Bounded<V> {
+    most: usize,
+    held: HashMap<CacheKey, (u64, V)>,
+    /// The keys by when they were last used, as a count of uses.
+    order: BTreeMap<u64, CacheKey>,
+    uses: u64,
+}
+
+impl<V: Default> Bounded<V> {
+    /// An empty map for `most` keys, at least one.
+    pub fn new(most: usize) -> Self {
+        Self { most: most.max(1), held: HashMap::new(), order: BTreeMap::new(), uses: 0 }
+    }
+
+    /// What is held for this key, made where there is nothing yet; with the key that had to go for it.
+    pub fn used(&mut self, key: CacheKey) -> (&mut V, Option<CacheKey>) {
+        let full = self.held.len() >= self.most && !self.held.contains_key(&key);
+        let gone = if full { self.order.pop_first().map(|(_, key)| key) } else { None };
+        if let Some(gone) = &gone {
+            self.held.remove(gone);
+        }
+        self.uses += 1;
+        let (when, value) = self.held.entry(key).or_default();
+        self.order.remove(when);
+        self.order.insert(self.uses, key);
+        *when = self.uses;
+        (value, gone)
+    }
+
+    /// Forgets this key.
+    pub fn remove(&mut self, key: &CacheKey) {
+        if let Some((when, _)) = self.held.remove(key) {
+            self.order.remove(&when);
+        }
+    }
+
+    /// How many keys are held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> CacheKey {
+        CacheKey([n; 32])
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let mut map = Bounded::<u32>::new(3);
+        for n in [1, 2, 3] {
+            assert_eq!(map.used(key(n)).1, None);
+        }
+        *map.used(key(1)).0 += 7;
+        assert_eq!(map.used(key(4)).1, Some(key(2)));
+        assert_eq!(map.used(key(5)).1, Some(key(3)));
+        assert_eq!(map.used(key(1)), (&mut 7, None));
+        assert_eq!((map.len(), map.order.len()), (3, 3));
+    }
+
+    #[test]
+    fn what_is_removed_leaves_room_and_nothing_behind() {
+        let mut map = Bounded::<()>::new(2);
+        for n in [1, 2] {
+            map.used(key(n));
+        }
+        map.remove(&key(1));
+        map.remove(&key(9));
+        assert_eq!(map.used(key(3)).1, None);
+        assert_eq!((map.len(), map.order.len()), (2, 2));
+        assert_eq!(map.used(key(4)).1, Some(key(2)));
+        assert!(!map.is_empty());
+    }
+
+    #[test]
+    fn there_is_room_for_one_at_least() {
+        let mut map = Bounded::<()>::new(0);
+        assert_eq!(map.used(key(1)).1, None);
+        assert_eq!(map.used(key(2)).1, Some(key(1)));
+    }
+}

@@ -1,0 +1,84 @@
+//! What an answer depends on, as a key.
+
+use sha2::{Digest, Sha256};
+
+use super::question::normal;
+use crate::chat::ConversationId;
+use crate::store::CacheKey;
+
+/// What is hashed, and how. It goes up when an answer of before must not be found any more.
+const VERSION: &str = "failsoft saved answer 1";
+
+/// For whom an answer is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// For whoever asks alike, as far as sharing goes.
+    Shared,
+    /// For one conversation.
+    Own(ConversationId),
+}
+
+/// The key of the answer to `question` under this system prompt; none for a question without a word.
+///
+/// It is the whole hash over all parts, each with its length before it: no part can reach into the next one, and nothing is cut off.
+pub fn key(scope: Scope, system_prompt: &str, question: &str) -> Option<CacheKey> {
+    let question = normal(question)?;
+    let conversation = match scope {
+        Scope::Shared => String::new(),
+        Scope::Own(id) => id.to_string(),
+    };
+    Some(whole(&[VERSION, &conversation, system_prompt, &question]))
+}
+
+fn whole(parts: &[&str]) -> CacheKey {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    CacheKey(hash.finalize().into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn own(n: u8) -> Scope {
+        Scope::Own(ConversationId::from_random([n; 16]))
+    }
+
+    #[test]
+    fn every_part_counts() {
+        let mut keys = HashSet::new();
+        for scope in [Scope::Shared, own(1), own(2)] {
+            for system in ["", "Be kind.", "Be kind. "] {
+                for question in ["a", "b", "ab"] {
+                    assert!(keys.insert(key(scope, system, question).unwrap()));
+                }
+            }
+        }
+        assert_eq!(key(own(1), "s", "What is Rust?"), key(own(1), "s", "what is rust"));
+        assert_eq!(key(own(1), "s", "?"), None);
+    }
+
+    #[test]
+    fn no_part_reaches_into_the_next() {
+        let cuts = [["ab", "c"], ["a", "bc"], ["", "abc"], ["abc", ""]];
+        let keys: HashSet<_> = cuts.iter().map(|parts| whole(parts)).collect();
+        assert_eq!(keys.len(), cuts.len());
+        // A question is never cut: the last character of a long one counts.
+        let long = "x".repeat(100_000);
+        assert_ne!(key(own(1), "", &format!("{long}a")), key(own(1), "", &format!("{long}b")));
+    }
+
+    #[test]
+    fn a_key_stays_the_same_over_versions_of_the_program() {
+        let known = key(Scope::Shared, "Be kind.", "What is Rust?").unwrap().to_string();
+        assert_eq!(known, KNOWN);
+    }
+
+    const KNOWN: &str = "599d2926f3241c710bbad5169747ee2144d7458b8c29f8286f9d5e0e233981ed";
+}

@@ -1,0 +1,148 @@
+//! What in a text may point to a person. It looks at forms, understands nothing, and errs towards seeing too much: what it sees is not told to
+//! other visitors, which costs a call to a provider; what it misses could be told.
+//!
+//! How much it misses, and how often it cries wolf, is measured on the labelled sentences of its tests.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::question::compose;
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Personal {
+    /// A mail address.
+    Mail,
+    /// A link with a query, which often carries an identity or a key.
+    Link,
+    /// A card number: 13 to 19 digits whose check digit is right (ISO/IEC 7812-1, the Luhn formula).
+    Card,
+    /// A bank account: an IBAN whose check digits are right (ISO 13616).
+    Iban,
+    /// A phone number, or an IP address with as many digits.
+    Phone,
+    /// A long run of digits: of a customer, an order, a document.
+    Digits,
+    /// A long run of letters and digits: a key, a token, an identifier.
+    Token,
+    /// Somebody says how they are called.
+    Name,
+}
+
+/// A pattern of this file; that it compiles is a test's business.
+type Pattern = LazyLock<Result<Regex, regex::Error>>;
+
+static MAIL: Pattern = LazyLock::new(|| {
+    Regex::new(r"(?i)[\w.+-]+\s?(?:@|[(\[]at[)\]])\s?[\w-]+\s?(?:\.|[(\[](?:dot|punkt)[)\]])\s?\w")
+});
+
+static LINK: Pattern = LazyLock::new(|| Regex::new(r"(?i)\b(?:[a-z][a-z0-9+.-]*://|www\.)[^\s?]+\?[^\s?]"));
+
+static CARD: Pattern = LazyLock::new(|| Regex::new(r"\d(?:[ -]?\d){12,}"));
+
+static IBAN: Pattern = LazyLock::new(|| Regex::new(r"(?i)\b[a-z]{2}\d{2}(?: ?[a-z0-9]){11,30}"));
+
+static PHONE: Pattern = LazyLock::new(|| Regex::new(r"[+(]{0,2}\d[\d\s()./-]{4,}\d"));
+
+/// A local number of North America.
+static LOCAL: Pattern = LazyLock::new(|| Regex::new(r"\b\d{3}[-.]\d{4}\b"));
+
+static DIGITS: Pattern = LazyLock::new(|| Regex::new(r"\d{7}"));
+
+static TOKEN: Pattern = LazyLock::new(|| Regex::new(r"[A-Za-z0-9_-]{20,}"));
+
+/// "My name is" in the languages of the pages' visitors, as far as the form alone tells.
+static NAME: Pattern = LazyLock::new(|| {
+    Regex::new(concat!(
+        r"(?i)\b(?:my (?:full |last |first )?name(?:'s| is)|i am called|i'm called|call me|mein name ist|ich hei(?:ß|ss)e|ich bin (?:der|die) ",
+        r"|je m['’]appelle|mon nom est|me llamo|mi nombre es|mi chiamo|il mio nome è|(?:o )?meu nome é|(?:eu )?me chamo|chamo-me",
+        r"|mijn naam is|ik heet|jag heter|mitt namn är|jeg heter|mit navn er|mitt navn er|jeg hedder|nimeni on|minun nimeni",
+        r"|nazywam się|mam na imię|jmenuji se|volám sa|a nevem|hívnak|mă numesc|numele meu|benim adım|adım|με λένε|ονομάζομαι",
+        r"|меня зовут|моё имя|мое имя|мене звати|казвам се|tên tôi là|tôi tên là|nama saya|jina langu)\b",
+        r"|我叫|我的名字|我姓|私の名前は|名前は|と申します|제 이름은|저는 .{1,20}입니다|ชื่อของฉัน|ผมชื่อ|ฉันชื่อ|मेरा नाम|আমার নাম|اسمي|نام من|שמי",
+    ))
+});
+
+/// What in this text may point to a person, if anything. Takes time linear in the text.
+pub fn find(text: &str) -> Option<Personal> {
+    // Wide digits and the wide at-sign are those of the keyboard.
+    let text = &compose(text);
+    let sees = |pattern: &Pattern| pattern.as_ref().is_ok_and(|pattern| pattern.is_match(text));
+    let any = |pattern: &'static Pattern, is: fn(&str) -> bool| {
+        pattern.iter().flat_map(|pattern| pattern.find_iter(text)).any(|found| is(found.as_str()))
+    };
+    let seen = [
+        (Personal::Mail, sees(&MAIL)),
+        (Personal::Link, sees(&LINK)),
+        (Personal::Iban, any(&IBAN, has_iban)),
+        (Personal::Card, any(&CARD, has_card)),
+        (Personal::Token, any(&TOKEN, is_token)),
+        (Personal::Phone, any(&PHONE, is_phone) || sees(&LOCAL)),
+        (Personal::Digits, sees(&DIGITS)),
+        (Personal::Name, sees(&NAME)),
+    ];
+    seen.into_iter().find_map(|(what, seen)| seen.then_some(what))
+}
+
+fn digits(text: &str) -> Vec<u32> {
+    text.chars().filter_map(|c| c.to_digit(10)).collect()
+}
+
+/// Whether a card number stands in this run of digits.
+fn has_card(found: &str) -> bool {
+    let digits = digits(found);
+    (13..=19).any(|length| digits.windows(length).any(luhn))
+}
+
+/// Whether the last digit is the check digit of the others.
+fn luhn(digits: &[u32]) -> bool {
+    let doubled = |(n, digit): (usize, &u32)| match (n % 2, digit * 2) {
+        (0, _) => *digit,
+        (_, twice) if twice > 9 => twice - 9,
+        (_, twice) => twice,
+    };
+    digits.iter().rev().enumerate().map(doubled).sum::<u32>() % 10 == 0
+}
+
+/// Whether an IBAN begins here; what follows it may look like more of it.
+fn has_iban(found: &str) -> bool {
+    let plain: Vec<char> = found.chars().filter(|c| *c != ' ').collect();
+    (15..=34).filter_map(|length| plain.get(..length)).any(iban)
+}
+
+/// Whether the check digits are right: the number with its first four characters at the end, letters as 10 to 35, is 1 modulo 97.
+fn iban(plain: &[char]) -> bool {
+    let (head, tail) = plain.split_at(plain.len().min(4));
+    let rest = tail.iter().chain(head).try_fold(0, |rest: u32, c| {
+        let value = c.to_digit(36)?;
+        Some((rest * if value > 9 { 100 } else { 10 } + value) % 97)
+    });
+    rest == Some(1)
+}
+
+/// Whether this run of digits and separators is as long as phone numbers are, and no date.
+fn is_phone(found: &str) -> bool {
+    let digits = digits(found).len();
+    let international = found.trim_start_matches('(').starts_with('+') || found.starts_with("00");
+    let least = if international { 7 } else { 9 };
+    (least..=17).contains(&digits) && !is_date(found)
+}
+
+/// Whether it begins as a date does: `2026-01-31`, `31.01.2026`, with perhaps an hour after it.
+fn is_date(found: &str) -> bool {
+    static DATE: Pattern = LazyLock::new(|| {
+        Regex::new(r"^(?:\d{4}([-./])\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})(?:\s+\d{1,2})?$")
+    });
+    DATE.as_ref().is_ok_and(|date| date.is_match(found))
+}
+
+/// Whether a long run has both letters and digits; long words and lines have not.
+fn is_token(found: &str) -> bool {
+    let digits = found.bytes().filter(u8::is_ascii_digit).count();
+    digits >= 3 && found.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

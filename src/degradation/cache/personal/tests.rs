@@ -1,0 +1,144 @@
+//! Sentences with a label, and how well they are told apart.
+
+use super::*;
+
+/// What points to a person, and what is seen there; none: it is missed.
+const PERSONAL: &[(&str, Option<Personal>)] = &[
+    ("Write to ann.smith@example.com please", Some(Personal::Mail)),
+    ("ann＠example．com is mine", Some(Personal::Mail)),
+    ("reach me: ann (at) example (dot) com", Some(Personal::Mail)),
+    ("ann[at]example.de", Some(Personal::Mail)),
+    ("meine Adresse: jörg@müller.de", Some(Personal::Mail)),
+    ("Call me at +49 30 1234567", Some(Personal::Phone)),
+    ("my number is (555) 123-4567", Some(Personal::Phone)),
+    ("tel. 01 23 45 67 89", Some(Personal::Phone)),
+    ("ring 020 7946 0018 after six", Some(Personal::Phone)),
+    ("It is 555-1234", Some(Personal::Phone)),
+    ("0049 89/123 456", Some(Personal::Phone)),
+    ("电话 ＋８６ １３８ ００１３ ８０００", Some(Personal::Phone)),
+    ("I log in from 192.168.100.200", Some(Personal::Phone)),
+    ("My card 4111 1111 1111 1111 was declined", Some(Personal::Card)),
+    ("5500-0000-0000-0004 exp 12/29", Some(Personal::Card)),
+    ("378282246310005", Some(Personal::Card)),
+    ("IBAN DE89 3704 0044 0532 0130 00 please refund", Some(Personal::Iban)),
+    ("gb82 west 1234 5698 7654 32", Some(Personal::Iban)),
+    ("FR14 2004 1010 0505 0001 3M02 606", Some(Personal::Iban)),
+    ("Where is order 12345678?", Some(Personal::Digits)),
+    ("Kundennummer 7654321", Some(Personal::Digits)),
+    ("my SSN is 078-05-1120", Some(Personal::Phone)),
+    ("Why does https://shop.example/cart?session=abc not work?", Some(Personal::Link)),
+    ("see www.example.com/reset?key=1", Some(Personal::Link)),
+    ("myapp://open?user=ann", Some(Personal::Link)),
+    ("my key is sk-abcDEF0123456789abcdef", Some(Personal::Token)),
+    ("request 3f2504e0-4f89-11d3-9a0c-0305e82c3301 failed", Some(Personal::Token)),
+    ("Hi, my name is Ann Smith", Some(Personal::Name)),
+    ("my name's Bob", Some(Personal::Name)),
+    ("Call me Ishmael, where is my parcel?", Some(Personal::Name)),
+    ("Guten Tag, ich heiße Jörg Müller", Some(Personal::Name)),
+    ("Mein Name ist Hase", Some(Personal::Name)),
+    ("Bonjour, je m’appelle Claire", Some(Personal::Name)),
+    ("Hola, me llamo Juan", Some(Personal::Name)),
+    ("Mi chiamo Giulia", Some(Personal::Name)),
+    ("Meu nome é João", Some(Personal::Name)),
+    ("Mijn naam is Jan", Some(Personal::Name)),
+    ("Nazywam się Kowalska", Some(Personal::Name)),
+    ("Здравствуйте, меня зовут Анна", Some(Personal::Name)),
+    ("我叫王小明", Some(Personal::Name)),
+    ("私の名前は田中です", Some(Personal::Name)),
+    ("제 이름은 민수예요", Some(Personal::Name)),
+    ("اسمي أحمد", Some(Personal::Name)),
+    ("मेरा नाम राहुल है", Some(Personal::Name)),
+    // A name, an address, a date or an illness by itself has no form.
+    ("I am John Smith and I need help", None),
+    ("Deliver it to 12 High Street, Leeds", None),
+    ("I was born on 3 May 1980", None),
+    ("I have diabetes, what may I eat?", None),
+    ("Ann Smith is my neighbour", None),
+    ("ann at example dot com", None),
+];
+
+/// What anybody could ask or be told, and what is seen there nevertheless; none: it is let through.
+const COMMON: &[(&str, Option<Personal>)] = &[
+    ("What are your opening hours?", None),
+    ("How do I reset my password?", None),
+    ("What does it cost, $999.99 or $1,299.00?", None),
+    ("Is it open on 2026-01-31?", None),
+    ("Am 31.01.2026 10:30?", None),
+    ("2026-01-31 10:30:00 UTC", None),
+    ("What happened from 1990-2000?", None),
+    ("Which is larger, 10.5 or 10.45?", None),
+    ("Explain HTTP 404, 500 and 503", None),
+    ("What is 127.0.0.1?", None),
+    ("Is Python 3.12.4 faster than 3.11?", None),
+    ("Compare gpt-4o-mini and claude-haiku-4-5", None),
+    ("Read https://docs.example.com/guide/start", None),
+    ("Have you read www.example.com?", None),
+    ("What is the name of the capital of France?", None),
+    ("How is the variable named?", None),
+    ("What is Rust called after?", None),
+    ("Give me 10 ideas for a birthday of 50 guests", None),
+    ("Convert 1,000,000 km to miles", None),
+    ("Who won 3-2 in 1974?", None),
+    ("What does @media do in CSS?", None),
+    ("Rust: what does `fn f() -> Result<(), E>` mean?", None),
+    ("Wie heißt die Hauptstadt von Peru?", None),
+    ("Comment s'appelle ce plat ?", None),
+    ("¿Cómo se llama este libro?", None),
+    ("营业时间是什么？", None),
+    ("営業時間を教えてください", None),
+    ("Сколько это стоит?", None),
+    ("Is ISO 9001:2015 still valid?", None),
+    ("Antidisestablishmentarianism_and_other_long_words", None),
+    ("Train from 10:15 to 12:45 on track 7", None),
+    ("A4 is 210 x 297 mm, A3 is 297 x 420 mm", None),
+    // Forms that are the same.
+    ("How long is 1000000 seconds?", Some(Personal::Digits)),
+    ("Our hotline: +49 30 1234567", Some(Personal::Phone)),
+    ("Mail support@example.com", Some(Personal::Mail)),
+    ("Search https://example.com/?q=rust", Some(Personal::Link)),
+    ("pi is 3.14159265", Some(Personal::Phone)),
+    ("In 1 000 000 000 years", Some(Personal::Phone)),
+    ("call me when?", Some(Personal::Name)),
+    ("use model-2024-08-06-preview-long", Some(Personal::Token)),
+];
+
+#[test]
+fn what_points_to_a_person_is_told_from_what_does_not() {
+    let check = |set: &[(&str, Option<Personal>)]| {
+        let other: Vec<_> = set.iter().filter(|(text, expected)| find(text) != *expected).collect();
+        assert!(other.is_empty(), "seen otherwise: {other:#?}");
+        set.iter().filter(|(_, seen)| seen.is_some()).count()
+    };
+    let (seen, alarms) = (check(PERSONAL), check(COMMON));
+    let (missed, let_through) = (PERSONAL.len() - seen, COMMON.len() - alarms);
+    println!("personal: {seen} of {} seen, {missed} missed", PERSONAL.len());
+    println!("common: {let_through} of {} let through, {alarms} false alarms", COMMON.len());
+    assert!(missed * 100 <= PERSONAL.len() * 15, "{missed} of {} missed", PERSONAL.len());
+    assert!(alarms * 100 <= COMMON.len() * 25, "{alarms} false alarms of {}", COMMON.len());
+}
+
+#[test]
+fn check_digits_count() {
+    assert!(luhn(&digits("4111111111111111")) && !luhn(&digits("4111111111111112")));
+    assert!(has_card("4111 1111 1111 1111") && !has_card("411111111111"));
+    assert!(has_iban("DE89370400440532013000") && !has_iban("DE88370400440532013000"));
+}
+
+#[test]
+fn every_pattern_compiles() {
+    for pattern in [&MAIL, &LINK, &CARD, &IBAN, &PHONE, &LOCAL, &DIGITS, &TOKEN, &NAME] {
+        assert!(pattern.is_ok(), "{:?}", pattern.as_ref().err());
+    }
+}
+
+#[test]
+fn long_texts_take_no_longer_than_they_are() {
+    let began = std::time::Instant::now();
+    for text in
+        ["1 ".repeat(32 * 1024), "a".repeat(64 * 1024), "DE89 ".repeat(13 * 1024), "@a.".repeat(21 * 1024)]
+    {
+        find(&text);
+    }
+    println!("four texts of 64 KiB: {:?}", began.elapsed());
+    assert!(began.elapsed() < std::time::Duration::from_secs(10));
+}

@@ -1,0 +1,58 @@
+//! Answers ahead of time: the operator's questions are asked while the providers are well and nobody else asks them anything.
+//!
+//! One question a step; it goes through the router as any other, so what bars a provider (its budget, its limits) bars it here too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::desk::Desk;
+use super::prompt::{self, Shape};
+use crate::chat::{At, ProviderState};
+use crate::degradation::cache::warming;
+use crate::settings::CacheSettings;
+
+/// The time from one question to the next.
+const STEP: Duration = Duration::from_secs(10);
+
+/// A question that was asked is left alone for so long, whatever came of it.
+const AGAIN: Duration = Duration::from_secs(5 * 60);
+
+/// Asks what is due, for ever.
+pub async fn warm(desk: Arc<Desk>, settings: CacheSettings) {
+    let Some(shelf) = &desk.shelf else { return };
+    let mut questions: Vec<(&str, Option<Instant>)> =
+        settings.warm.iter().map(|question| (question.as_str(), None)).collect();
+    let mut steps = tokio::time::interval(STEP);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        steps.tick().await;
+        let now = desk.clock.wall();
+        if !warming::is_time(now, &settings) || !is_quiet(&desk, now) {
+            continue;
+        }
+        for (question, asked) in &mut questions {
+            if asked.is_some_and(|asked| asked.elapsed() < AGAIN) {
+                continue;
+            }
+            let Some(renewal) = shelf.ahead(question, now).await else { continue };
+            *asked = Some(Instant::now());
+            let (history_turns, max_tokens) = (0, desk.manners.max_tokens);
+            let shape = Shape { history_turns, max_tokens, retry_of: None };
+            let ask = prompt::ask(Arc::clone(&desk.manners.system_prompt), &[], question, shape);
+            desk.renew(ask, renewal);
+            break;
+        }
+    }
+}
+
+/// Whether every provider that is in use is well, and none is asked anything.
+fn is_quiet(desk: &Desk, now: At) -> bool {
+    desk.backends.iter().all(|backend| {
+        let vitals = backend.vitals.borrow();
+        let well =
+            vitals.state == ProviderState::Closed && vitals.waits_until().is_none_or(|until| until <= now);
+        vitals.in_flight == 0 && (well || vitals.state == ProviderState::Disabled)
+    })
+}
