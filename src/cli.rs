@@ -1,5 +1,7 @@
 //! The command line: which commands there are and what they take. Carrying them out is left to `main`.
 
+pub mod status;
+
 use crate::settings::{DrillSettings, Fault, listen_address, parse_duration, show_duration};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -60,7 +62,7 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Status {
     /// Where the service is; else as configured.
-    #[arg(long)]
+    #[arg(long, value_parser = service_url)]
     pub url: Option<String>,
 }
 
@@ -78,7 +80,7 @@ pub struct Drill {
     #[arg(long, default_value_t = 1.0, value_parser = share)]
     pub share: f64,
     /// Where the service is; else as configured.
-    #[arg(long)]
+    #[arg(long, value_parser = service_url)]
     pub url: Option<String>,
 }
 
@@ -97,6 +99,13 @@ impl std::fmt::Display for Lasting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&show_duration(self.0))
     }
+}
+
+fn service_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).ok().filter(|url| url.has_host() && url.query().is_none());
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+    let text = text.trim_end_matches('/').to_owned();
+    url.map(|_| text).ok_or_else(|| "an address is written such as http://127.0.0.1:8080".to_owned())
 }
 
 fn lasting(text: &str) -> Result<Lasting, String> {
@@ -177,6 +186,8 @@ mod tests {
             "serve --listen nowhere",
             "--listen 127.0.0.1:0 check",
             "check --listen 127.0.0.1:0",
+            "status --url banana",
+            "status --url ftp://x",
             "drill openai",
             "drill openai fire",
             "drill openai down --for 16m",

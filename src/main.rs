@@ -1,14 +1,15 @@
 //! Arguments, commands and exit codes: 0 fine, 1 a failure while running, 2 usage or configuration.
 
 use std::future::Future;
+use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use failsoft::app::App;
-use failsoft::cli::{Cli, Command};
-use failsoft::settings::{self, Loaded, Settings};
+use failsoft::cli::{self, Cli, Command};
+use failsoft::settings::{self, Loaded, Secret, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -17,6 +18,9 @@ const FAILED: u8 = 1;
 
 /// Wrong usage or configuration.
 const MISUSED: u8 = 2;
+
+/// The environment variable with the admin token.
+const TOKEN_VARIABLE: &str = "FAILSOFT_ADMIN_TOKEN";
 
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
@@ -29,16 +33,23 @@ fn main() -> ExitCode {
         },
         Command::Check(check) => match load(check.config.as_deref()) {
             Ok(loaded) => {
-                print!("{}", settings::report(&loaded));
+                say(&settings::report(&loaded));
                 ExitCode::SUCCESS
             }
             Err(code) => code,
         },
-        Command::Status(_) | Command::Drill(_) => {
+        Command::Status(asked) => status(asked.url),
+        Command::Drill(_) => {
             eprintln!("failsoft: this command is not built yet; see /status.json of the running service");
             ExitCode::from(MISUSED)
         }
     }
+}
+
+/// Writes to stdout. Who does not read it any more is no reason to fail.
+fn say(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn env(name: &str) -> Option<String> {
@@ -71,11 +82,42 @@ fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
     }
 }
 
+/// Shows the service that is named, else the one that is configured. Only that one is given the configuration's token.
+fn status(url: Option<String>) -> ExitCode {
+    let mut token = env(TOKEN_VARIABLE).filter(|token| !token.is_empty()).map(Secret::new);
+    let url = match url {
+        Some(url) => Ok(url),
+        None => match load(None) {
+            Ok(Loaded { settings, .. }) => {
+                token = token.or(settings.server.admin_token);
+                cli::status::url_of(&settings.server.listen)
+            }
+            Err(code) => {
+                eprintln!("failsoft: or say where the service is with --url");
+                return code;
+            }
+        },
+    };
+    let shown = url.and_then(|url| {
+        actix::System::new().block_on(async { cli::status::table(&url, token.as_ref()).await })
+    });
+    match shown {
+        Ok(table) => {
+            say(&table);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("failsoft: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (hangup, terminate, interrupt) =
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let app = App::build(settings).await?;
-    println!("{}", app.ready_line());
+    say(&format!("{}\n", app.ready_line()));
     let reload = app.reloader();
     actix::spawn(async move { each(hangup, || reload.reload()).await });
     app.run_until_stopped(either(terminate, interrupt)).await

@@ -33,6 +33,7 @@ use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Manners, Phase};
 use crate::turn::outbox::{self, Outbox, Pace};
 use crate::turn::rooms::Rooms;
+use crate::turn::tally::Tally;
 use crate::turn::warm::warm;
 use crate::web::{self, Connections, Parts, State};
 
@@ -103,6 +104,7 @@ impl App {
         actix::spawn(board.run());
 
         let (phase, phases) = watch::channel(Phase::Open);
+        let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let desk = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&opened.store),
@@ -117,6 +119,7 @@ impl App {
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
+            tally,
             clock,
             random: chance::random,
         };
@@ -229,8 +232,11 @@ impl Reloader {
 }
 
 fn bind(listen: &str) -> anyhow::Result<TcpListener> {
-    let listener = listening(listen).with_context(|| {
-        format!("cannot listen on {listen}; is another process there? choose another with --listen")
+    let listener = listening(listen).map_err(|error| {
+        let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        let why = if taken { "; is another process there?" } else { ":" };
+        anyhow::Error::new(error)
+            .context(format!("cannot listen on {listen}{why} choose another address with --listen"))
     })?;
     listener.set_nonblocking(true).context("the port cannot be used without blocking")?;
     Ok(listener)

@@ -28,6 +28,16 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every source, best first.
+    pub const ALL: [Source; 6] = [
+        Source::Ai,
+        Source::Cache,
+        Source::StaleCache,
+        Source::Template,
+        Source::Extractive,
+        Source::Fallback,
+    ];
+
     /// Its name, as the protocol says it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,6 +70,19 @@ pub enum Finish {
     Stopped,
     /// The service went down under it, or nobody followed.
     Interrupted,
+}
+
+impl Finish {
+    /// Its name, as the protocol says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::ContentFilter => "content_filter",
+            Finish::Stopped => "stopped",
+            Finish::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// Where a turn stands.

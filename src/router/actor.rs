@@ -51,6 +51,11 @@ pub struct Pick {
     pub late: bool,
 }
 
+/// Asks how many extra calls (retries, hedges) the retry budget would pay for now; for showing.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "f64")]
+pub struct Balance;
+
 /// Where a turn goes.
 pub enum Route {
     /// To this provider.
@@ -322,6 +327,14 @@ impl Handler<Pick> for RouterActor {
             Decision::Wait(wait) => Box::pin(ready(Route::Wait(wait))),
             Decision::Nobody => Box::pin(ready(Route::Nobody { retry_after: None })),
         }
+    }
+}
+
+impl Handler<Balance> for RouterActor {
+    type Result = f64;
+
+    fn handle(&mut self, _: Balance, _: &mut Self::Context) -> f64 {
+        self.budget.balance(self.seed.clock.now())
     }
 }
 

@@ -17,6 +17,7 @@ use super::log::{Cancel, LogWriter, TurnLog};
 use super::outbox::Outbox;
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
+use super::tally::Tally;
 use crate::chat::{Ask, ClientMsgId, Finish, TurnId, TurnRecord, TurnState};
 use crate::degradation::cache::CacheUse;
 use crate::degradation::shelf::Renewal;
@@ -89,6 +90,8 @@ pub struct Desk {
     pub durable: watch::Sender<bool>,
     /// What was answered since the start.
     pub counts: Counts,
+    /// The same and more, for the metrics.
+    pub tally: Tally,
     /// The clocks.
     pub clock: Clock,
     /// A random number.

@@ -118,6 +118,7 @@ impl Turn<'_> {
             usage: runner.call.usage(),
             took: runner.call.begun.elapsed(),
         };
+        self.desk.tally.attempt(&runner.lease.backend.name, Outcome::STOPPED, report.took);
         self.progress.attempted(&mut runner.lease, &report, Outcome::STOPPED, &runner.ask);
     }
 }

@@ -9,6 +9,7 @@ use super::keep::{Asked, Keeping};
 use super::log::TurnLog;
 use super::progress::End;
 use super::run::Turn;
+use super::tally::Recalled;
 use crate::chat::Source;
 use crate::degradation::cache::CacheUse;
 use crate::degradation::shelf::{Asker, Found, Need, Place};
@@ -62,15 +63,20 @@ impl Turn<'_> {
             if found.renew {
                 desk.renew(asked.ask.clone(), shelf.renewal(&found));
             }
+            desk.tally.recalled(Recalled::Hit);
             return Some(self.tell(Source::Cache, &found.answer.text, found.old));
         }
-        match desk.flights.join(shelf.common(&place)?, self.writer.log()) {
-            Joined::Lead(flight) => {
+        let told = match shelf.common(&place).map(|key| desk.flights.join(key, self.writer.log())) {
+            Some(Joined::Lead(flight)) => {
                 self.recall.flight = Some(flight);
                 None
             }
-            Joined::Follow(leader) => self.follow(&leader, &place).await,
-        }
+            Some(Joined::Follow(leader)) => self.follow(&leader, &place).await,
+            None => None,
+        };
+        let joined = matches!(told, Some(End::Without { .. }));
+        desk.tally.recalled(if joined { Recalled::Joined } else { Recalled::Miss });
+        told
     }
 
     /// Waits for another turn's answer. None where that will not do: it goes its own way then.
@@ -94,6 +100,7 @@ impl Turn<'_> {
         let place = self.recall.place.as_ref().filter(|_| self.recall.reads)?;
         let shelf = self.desk.shelf.as_ref()?;
         let Found { answer, old, .. } = shelf.find(place, Need::Outage, self.desk.clock.wall()).await?;
+        self.desk.tally.recalled(Recalled::Stale);
         Some(self.tell(Source::StaleCache, &answer.text, old))
     }
 

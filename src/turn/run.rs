@@ -31,6 +31,8 @@ pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
 pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
     let log = Arc::clone(writer.log());
+    let counted = !wishes.late && !matches!(keeping, Keeping::Aside(..));
+    let underway = counted.then(|| desk.tally.began());
     let (mut progress, mut recall) = (Progress::begin(), Recall::default());
     let (writing, recalling) = (&mut writer, &mut recall);
     let mut turn =
@@ -59,8 +61,9 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
     keeping.end(desk, &record, owed).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
-    if !wishes.late && !matches!(keeping, Keeping::Aside(..)) {
+    if let Some(underway) = underway {
         desk.counts.count(&record, lost);
+        underway.ended(&record, &writer.restarts());
     }
     writer.done(record);
     recall.save(keeping, desk, &log).await;
@@ -114,6 +117,8 @@ pub(super) struct Runner {
     pub(super) call: Call,
     pub(super) ask: Ask,
     pub(super) limits: Limits,
+    /// Whether it is the turn's own limit that ends it, before the provider's.
+    hurried: bool,
     start: Start,
     /// From the question to its beginning.
     before: Duration,
@@ -200,17 +205,19 @@ impl Turn<'_> {
         let ask = self.fitted(asked, ask, backend, made.halved.is_some());
         let goes_on = start != Start::Anew;
         let patience = &lease.backend.patience;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let hurried = left < patience.attempt;
         let limits = Limits {
             first_token: patience.first_token(lease.attempt),
             stall: patience.stall,
-            attempt: patience.attempt.min(deadline.saturating_duration_since(Instant::now())),
+            attempt: patience.attempt.min(left),
             // Of what stands there is enough.
             min_chars: if goes_on { 1 } else { self.desk.manners.min_chars },
             goes_on,
         };
         let before = self.progress.begun.elapsed();
         let call = Call::begin(&lease.backend.upstream, &ask);
-        Runner { lease, call, ask, limits, start, before }
+        Runner { lease, call, ask, limits, hurried, start, before }
     }
 
     /// How an attempt begins where text stands: as the mode says, but anew once a continuation did not fit.
@@ -233,9 +240,12 @@ impl Turn<'_> {
 
     /// Reads the attempt to its end. The error is how it failed.
     pub(super) async fn finish(&mut self, runner: Runner) -> Result<End, Failed> {
-        let Runner { mut lease, call, ask, limits, before, .. } = runner;
+        let Runner { mut lease, call, ask, limits, hurried, before, .. } = runner;
         let log = Arc::clone(self.writer.log());
-        let heard = |after| lease.permit.first_token(after);
+        let heard = |after| {
+            lease.permit.first_token(after);
+            self.desk.tally.first_token(&lease.backend.name, after);
+        };
         let cancelled = log.cancelled(self.wishes.patience);
         let report = attempt::drive(call, limits, self.writer, cancelled, heard).await;
         let first_shown = report.first_shown.map(|after| before + after);
@@ -250,12 +260,18 @@ impl Turn<'_> {
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
         };
+        self.desk.tally.attempt(&lease.backend.name, outcome, report.took);
         self.progress.attempted(&mut lease, &report, outcome, &ask);
         // What goes on from another's text is no answer of its own.
         if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {
             lease.permit.scored(score);
         }
-        settle(lease, &report);
+        // That the turn had no time left says nothing of who was given what was left of it.
+        if hurried && report.took >= limits.attempt {
+            drop(lease.permit);
+        } else {
+            settle(lease, &report);
+        }
         result
     }
 

@@ -13,6 +13,7 @@ use super::desk::{Counts, Desk, Manners, Phase, Refused, Wishes};
 use super::log::TurnLog;
 use super::outbox::{Outbox, Pace};
 use super::rooms::{Question, Room, Rooms};
+use super::tally::Tally;
 use crate::chat::{ConversationId, TurnRecord};
 use crate::degradation::{Ladder, Replies, Shelf};
 use crate::provider::backend::Clock;
@@ -90,6 +91,7 @@ impl House {
         let (tell, ends) = mpsc::channel(16);
         let (phase, phases) = watch::channel(Phase::Open);
         let ladder = watch::Sender::new(Arc::new(Ladder::new(Replies::default(), FALLBACK)));
+        let tally = Tally::new(backends.iter().map(|one| &one.name)).unwrap();
         let prompt = &self.manners.system_prompt;
         let shelf = self.cache.map(|cache| Shelf::new(Arc::clone(&store) as _, cache, Arc::clone(prompt)));
         let desk = Desk {
@@ -106,6 +108,7 @@ impl House {
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
+            tally,
             clock,
             random: number,
         };

@@ -19,7 +19,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub enum Unread {
     /// More than [`MOST`].
     TooLarge,
-    /// Slower than the limit, or broken.
+    /// Slower than the limit.
+    Late,
+    /// Cut short, or not framed as HTTP says.
     Broken,
 }
 
@@ -28,7 +30,8 @@ impl Unread {
     pub const fn told(self) -> (u16, &'static str) {
         match self {
             Unread::TooLarge => (413, "the body is larger than 1 MiB"),
-            Unread::Broken => (408, "the body did not arrive whole in time"),
+            Unread::Late => (408, "the body did not arrive whole in time"),
+            Unread::Broken => (400, "the body is not framed as HTTP asks for, or was cut short"),
         }
     }
 }
@@ -41,7 +44,8 @@ pub async fn read(payload: web::Payload) -> Result<web::Bytes, Unread> {
     match tokio::time::timeout(LIMIT, payload.to_bytes_limited(MOST)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Err(_)) => Err(Unread::TooLarge),
-        Ok(Ok(Err(_))) | Err(_) => Err(Unread::Broken),
+        Ok(Ok(Err(_))) => Err(Unread::Broken),
+        Err(_) => Err(Unread::Late),
     }
 }
 

@@ -68,6 +68,11 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), address })
     }
 
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        *self.count.borrow()
+    }
+
     /// Until none is open.
     pub async fn none_left(&self) {
         // The sender is `self`: the watch does not end.

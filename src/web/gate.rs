@@ -10,6 +10,17 @@ use sha2::{Digest as _, Sha256};
 use crate::settings::{Secret, ServerSettings};
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What proxies add: who sends any of these is no direct peer, whatever its address.
+static PROXIED: [HeaderName; 8] = [
+    FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("true-client-ip"),
+    VIA,
+];
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -70,6 +81,14 @@ pub fn operator(request: &HttpRequest, server: &ServerSettings) -> Result<(), Sh
     }
 }
 
+/// Lets in who may see what providers cost, where programs read it: the operator, and who is on this very machine.
+///
+/// # Errors
+/// `NoKey`.
+pub fn accounts(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
+    if at_home(request) { Ok(()) } else { operator(request, server) }
+}
+
 fn program(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     let let_in = match server.api_keys.as_slice() {
         [] => at_home(request),
@@ -93,8 +112,7 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
 /// A direct peer on loopback that asks for this machine by its own name or by number: a page of elsewhere whose name was bent to
 /// loopback asks for that name.
 fn at_home(request: &HttpRequest) -> bool {
-    let direct =
-        [&FORWARDED, &X_FORWARDED_FOR, &VIA].iter().all(|name| !request.headers().contains_key(*name));
+    let direct = PROXIED.iter().all(|name| !request.headers().contains_key(name));
     let loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     let asked = header(request, &HOST).unwrap_or_default();
     let name = asked.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));

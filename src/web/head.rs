@@ -2,8 +2,7 @@
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
-use actix_web::http::header::{CONNECTION, HeaderValue};
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::middleware::Next;
 
 use super::openai;
@@ -36,6 +35,6 @@ pub async fn bounded<B: MessageBody + 'static>(
     } else {
         refuse(status, code, message)
     };
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer.head_mut().set_connection_type(ConnectionType::Close);
     Ok(request.into_response(answer).map_into_right_body())
 }

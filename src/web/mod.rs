@@ -9,6 +9,7 @@ mod demo;
 mod embed;
 mod gate;
 mod head;
+mod metrics;
 mod openai;
 mod pages;
 mod refusal;
@@ -145,6 +146,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
                     .default_service(web::to(openai::nothing)),
             )
             .route("/status.json", read().to(status::json))
+            .route("/metrics", read().to(metrics::scrape))
             .route("/healthz", read().to(status::alive))
             .route("/readyz", read().to(status::ready))
             .route("/admin/providers/{name}", web::post().to(admin::provider))

@@ -19,6 +19,7 @@ pub use follower::Follower;
 pub use writer::LogWriter;
 
 use super::seam::{Owner, Seam, Show};
+use super::tally::Restart;
 use crate::chat::{
     After, Amendment, ClientMsgId, Failure, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
 };
@@ -88,6 +89,8 @@ struct Inner {
     torn: Option<Outcome>,
     last_failure: Option<After>,
     failure: Option<Failure>,
+    /// How often shown text was voided, in order.
+    restarts: Vec<Restart>,
     /// Who said what of an unframed log's text, in order.
     speakers: Vec<Speaker>,
 }
@@ -331,6 +334,7 @@ impl Inner {
                 let from = before.map_or_else(|| "".into(), |before| before.provider);
                 let to = owner.filter(|owner| owner.attempt > 0).map(|owner| owner.provider);
                 let reason = reason.unwrap_or(Outcome::from(crate::chat::Fault::Diverged));
+                self.restarts.push(Restart { from: Arc::clone(&from), to: to.clone(), reason });
                 self.append(|turn, seq| Frame::Restart { turn, seq, attempt, from, to, reason });
                 text
             }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Control, Inner, Kept, TurnLog};
 use crate::chat::{After, Failure, Finish, Frame, Outcome, Source, TurnRecord, TurnState};
 use crate::turn::seam::{Owner, Seam, Show, Start};
+use crate::turn::tally::Restart;
 
 /// The one writer of a log. Dropped without an end, it ends the turn as interrupted.
 pub struct LogWriter(Arc<TurnLog>);
@@ -44,6 +45,7 @@ impl LogWriter {
             torn: None,
             last_failure: None,
             failure: None,
+            restarts: Vec::new(),
             speakers: Vec::new(),
         };
         Self(Arc::new(TurnLog {
@@ -134,6 +136,11 @@ impl LogWriter {
     /// The attempt whose text stands; none where there is no text, or no provider's.
     pub fn speaker(&self) -> Option<u32> {
         self.0.lock().seam.owner().map(|owner| owner.attempt).filter(|attempt| *attempt > 0)
+    }
+
+    /// How often shown text was voided so far, in order.
+    pub fn restarts(&self) -> Vec<Restart> {
+        self.0.lock().restarts.clone()
     }
 
     /// The turn as it will end: `close` fills in the end's fields. Written to the store before [`LogWriter::done`] shows it.

@@ -47,6 +47,11 @@ async fn a_turn_whose_task_panics_is_interrupted_and_leaves_nothing_behind() {
     assert_eq!((reader.kinds().as_str(), reader.done().finish), ("start done", Finish::Interrupted));
     assert!(!log.durable().await);
     stage.assert_idle().await;
+    let counted = stage.desk.tally.collectors().iter().flat_map(|one| one.collect()).collect::<Vec<_>>();
+    let of = |name: &str| counted.iter().find(|one| one.name() == name).unwrap().get_metric();
+    assert_eq!(of("failsoft_turns_in_flight")[0].get_gauge().get_value(), 0.0);
+    let turns = of("failsoft_turns_total").iter().map(|one| one.get_counter().get_value());
+    assert_eq!(turns.sum::<f64>(), 1.0, "it ended");
     pass(s(5)).await;
     assert!(room.logs().is_empty());
     stage.store.set(Trouble::None);

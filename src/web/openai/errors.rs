@@ -28,12 +28,14 @@ pub struct Problem {
     message: String,
     /// When to come back, in seconds, where that may help.
     later: Option<u64>,
+    /// Whether a client's own retry helps.
+    again: bool,
 }
 
 impl Problem {
     /// What is wrong with a request as a whole.
     pub fn new(status: u16, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, param: None, code, message: message.into(), later: None }
+        Self { status, param: None, code, message: message.into(), later: None, again: false }
     }
 
     /// A field that is wrong, and what would be right.
@@ -83,9 +85,9 @@ impl Problem {
         }
     }
 
-    /// The service goes down, and takes no more.
+    /// The service goes down, and takes no more. Another instance, or the next process, will: a client's own retry is right.
     pub fn restarting() -> Self {
-        Self::unavailable("the service is restarting; try again", RESTART_S)
+        Self { again: true, ..Self::unavailable("the service is restarting; try again", RESTART_S) }
     }
 
     /// The text of an answer broke off. What was sent stands, and is not whole.
@@ -106,9 +108,8 @@ impl Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut answer = HttpResponse::build(status);
         if let Some(seconds) = self.later {
-            answer
-                .insert_header((RETRY_AFTER, seconds.to_string()))
-                .insert_header(("x-should-retry", "false"));
+            let again = if self.again { "true" } else { "false" };
+            answer.insert_header((RETRY_AFTER, seconds.to_string())).insert_header(("x-should-retry", again));
         }
         answer.json(self.object())
     }

@@ -10,6 +10,7 @@ mod cut;
 mod http;
 mod page;
 mod provider;
+mod scrape;
 mod script;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ pub use cut::CutProxy;
 pub use http::{Answer, Request};
 pub use page::{Page, Shown};
 pub use provider::ScriptedProvider;
+pub use scrape::Scrape;
 pub use script::{
     Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, listing, refusal, say, spoken, word,
     words,

@@ -10,6 +10,7 @@ mod provider;
 mod reload;
 pub mod service;
 mod starts;
+mod status;
 mod stops;
 pub mod visitor;
 mod weight;

@@ -16,6 +16,7 @@ mod faults_after;
 mod faults_before;
 mod history;
 mod knowledge;
+mod metrics;
 mod operator;
 mod outage;
 mod outbox;

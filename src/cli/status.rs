@@ -1,0 +1,293 @@
+//! `failsoft status`: what a running service says of itself, as a table. Plain text, that reads the same in a pipe.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use launchdarkly_sdk_transport::HttpTransport as _;
+use serde_json::Value;
+
+use crate::provider::transport::Transport;
+use crate::settings::Secret;
+
+/// How long the service may take to accept the connection.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// How long it may take in all.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// More than this is no status.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The incidents that are shown, the newest first.
+const INCIDENTS: usize = 5;
+
+/// Where to reach a service that listens there, from this machine.
+///
+/// # Errors
+/// The port is not known before the service runs.
+pub fn url_of(listen: &str) -> anyhow::Result<String> {
+    let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
+    anyhow::ensure!(port != "0", "server.listen leaves the port open; say where the service is with --url");
+    let host = match host {
+        "0.0.0.0" => "127.0.0.1",
+        "[::]" => "[::1]",
+        host => host,
+    };
+    Ok(format!("http://{host}:{port}"))
+}
+
+/// Asks the service at `url` for its status and writes it as a table; with the admin token also what each provider cost.
+///
+/// # Errors
+/// It cannot be reached, or what answers is no such service; in words for the operator.
+pub async fn table(url: &str, token: Option<&Secret>) -> anyhow::Result<String> {
+    let asked = tokio::time::timeout(LIMIT, ask(url, token));
+    let status =
+        asked.await.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", LIMIT.as_secs())));
+    let status = status.with_context(|| format!("the service at {url} cannot be asked for its status"))?;
+    Ok(written(url, &status))
+}
+
+async fn ask(url: &str, token: Option<&Secret>) -> anyhow::Result<Value> {
+    let transport = Transport::new(CONNECT).context("no HTTP client can be made")?;
+    let mut request = http::Request::get(format!("{}/status.json", url.trim_end_matches('/')));
+    if let Some(token) = token {
+        request = request.header(http::header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+    }
+    let answer = transport.request(request.body(None)?).await?;
+    let status = answer.status();
+    anyhow::ensure!(status.is_success(), "what listens there is no Failsoft: it answers {}", status.as_u16());
+    let (mut body, mut bytes) = (answer.into_body(), Vec::new());
+    while let Some(part) = body.next().await {
+        bytes.extend_from_slice(&part?);
+        anyhow::ensure!(
+            bytes.len() <= MOST_BYTES,
+            "what listens there is no Failsoft: its answer has no end"
+        );
+    }
+    let status: Option<Value> = serde_json::from_slice(&bytes).ok();
+    let status = status.filter(|status| status["mode"].is_string() && status["providers"].is_array());
+    status.context("what listens there is no Failsoft: its answer is no status")
+}
+
+/// A value as a cell: whatever it holds, one line that moves no cursor.
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => return "-".to_owned(),
+        Value::String(text) if text.is_empty() => return "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn written(url: &str, status: &Value) -> String {
+    let mut lines = head(url, status);
+    lines.push(String::new());
+    lines.extend(aligned(&providers(status)));
+    for (title, rows) in [("Problems", problems(status)), ("Incidents", incidents(status))] {
+        if !rows.is_empty() {
+            lines.extend([String::new(), title.to_owned()]);
+            lines.extend(aligned(&rows).into_iter().map(|row| format!("  {row}")));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn head(url: &str, status: &Value) -> Vec<String> {
+    let up = Duration::from_secs(status["uptime_s"].as_u64().unwrap_or_default());
+    let up = humantime::format_duration(up);
+    let answers = &status["answers"];
+    let share = answers["availability"].as_f64();
+    let share = share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
+    let incident = &status["incident"];
+    let incident = if incident.is_null() { String::new() } else { format!(", incident {}", cell(incident)) };
+    let mut lines = vec![
+        format!(
+            "Failsoft {} at {url}, instance {}, up {up}",
+            cell(&status["version"]),
+            cell(&status["instance"])
+        ),
+        format!("Mode      {} since {}{incident}", cell(&status["mode"]), cell(&status["since"])),
+        format!("Next      {}", cell(&status["active"])),
+        format!(
+            "Answers   {}, by AI {}, degraded {}, availability {share}",
+            cell(&answers["total"]),
+            cell(&answers["ai"]),
+            cell(&answers["degraded"])
+        ),
+    ];
+    if status["message"].as_str().is_some_and(|message| !message.is_empty()) {
+        lines.insert(2, format!("Message   {}", cell(&status["message"])));
+    }
+    lines
+}
+
+fn providers(status: &Value) -> Vec<Vec<String>> {
+    let all = list(&status["providers"]);
+    let paid = all.iter().any(|one| one["usage"].is_object());
+    let mut titles = vec![
+        "PROVIDER",
+        "MODEL",
+        "STATE",
+        "HEALTHY",
+        "REASON",
+        "RETRY AT",
+        "RUNNING",
+        "OK",
+        "FAILED",
+        "RESTARTS",
+        "FIRST TOKEN P50/P95 MS",
+    ];
+    titles.extend(paid.then_some("COST USD"));
+    let mut rows = vec![titles.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    for one in all {
+        let healthy = match one["healthy"].as_bool() {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        let first = |share| one.pointer(&format!("/latency_ms/first_token/{share}")).unwrap_or(&Value::Null);
+        let counts = &one["counts"];
+        let mut row = vec![
+            cell(&one["name"]),
+            cell(&one["model"]),
+            cell(&one["state"]),
+            healthy.to_owned(),
+            cell(&one["reason"]),
+            cell(&one["retry_at"]),
+            cell(&one["in_flight"]),
+            cell(&counts["success"]),
+            cell(&counts["failure"]),
+            cell(&counts["restarts"]),
+            format!("{}/{}", cell(first("p50")), cell(first("p95"))),
+        ];
+        let cost = one.pointer("/usage/cost_usd").and_then(Value::as_f64);
+        row.extend(paid.then(|| cost.map_or("-".to_owned(), |usd| format!("{usd:.4}"))));
+        rows.push(row);
+    }
+    rows
+}
+
+fn problems(status: &Value) -> Vec<Vec<String>> {
+    list(&status["problems"]).iter().map(|one| vec![cell(one)]).collect()
+}
+
+fn incidents(status: &Value) -> Vec<Vec<String>> {
+    let newest = list(&status["incidents"]).iter().take(INCIDENTS);
+    let row = |one: &Value| {
+        let ended = if one["ended"].is_null() { "now".to_owned() } else { cell(&one["ended"]) };
+        vec![
+            cell(&one["id"]),
+            cell(&one["mode"]),
+            format!("{} to {ended}", cell(&one["started"])),
+            cell(&one["cause"]),
+        ]
+    };
+    newest.map(row).collect()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Rows as lines, each column as wide as its widest cell.
+fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn status() -> Value {
+        let first = json!({ "p50": 120, "p95": 340, "p99": 500 });
+        json!({
+            "mode": "degraded", "since": "2026-01-02T03:04:05.000Z", "incident": "inc-7", "message": "Slower than usual.",
+            "active": "beta", "version": "0.1.0", "instance": "abc", "uptime_s": 3_720,
+            "answers": { "total": 8, "ai": 6, "degraded": 2, "availability": 0.75 },
+            "providers": [
+                { "name": "alpha", "model": "a-1", "state": "open", "healthy": false, "reason": "timeout",
+                  "retry_at": "2026-01-02T03:05:00.000Z", "in_flight": 0, "counts": { "success": 3, "failure": 5, "restarts": 1 },
+                  "latency_ms": { "first_token": { "p50": null, "p95": null, "p99": null } } },
+                { "name": "beta", "model": "a-longer-model", "state": "closed", "healthy": true, "reason": null,
+                  "retry_at": null, "in_flight": 2, "counts": { "success": 6, "failure": 0, "restarts": 0 },
+                  "latency_ms": { "first_token": first } },
+            ],
+            "incidents": [{ "id": "inc-7", "mode": "degraded", "started": "2026-01-02T03:04:05.000Z", "ended": null,
+                            "cause": "alpha: timeout" }],
+            "problems": ["The store fails."],
+        })
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_whole() {
+        let expected = "\
+Failsoft 0.1.0 at http://x, instance abc, up 1h 2m
+Mode      degraded since 2026-01-02T03:04:05.000Z, incident inc-7
+Message   Slower than usual.
+Next      beta
+Answers   8, by AI 6, degraded 2, availability 75.00 %
+
+PROVIDER  MODEL           STATE   HEALTHY  REASON   RETRY AT                  RUNNING  OK  FAILED  RESTARTS  FIRST TOKEN P50/P95 MS
+alpha     a-1             open    no       timeout  2026-01-02T03:05:00.000Z  0        3   5       1         -/-
+beta      a-longer-model  closed  yes      -        -                         2        6   0       0         120/340
+
+Problems
+  The store fails.
+
+Incidents
+  inc-7  degraded  2026-01-02T03:04:05.000Z to now  alpha: timeout
+";
+        assert_eq!(written("http://x", &status()), expected);
+    }
+
+    #[test]
+    fn costs_have_a_column_where_they_are_told() {
+        let mut status = status();
+        status["providers"][1]["usage"] =
+            json!({ "input_tokens": 1, "output_tokens": 2, "cost_usd": 0.01234 });
+        let table = written("http://x", &status);
+        let row = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        assert!(row("PROVIDER").ends_with("  COST USD"));
+        assert!(row("beta").ends_with("  0.0123") && row("alpha").ends_with("  -"), "{table}");
+    }
+
+    #[test]
+    fn what_a_server_says_moves_no_cursor() {
+        let mut status = status();
+        status["problems"] = json!(["one\u{1b}[2J\ntwo\rthree"]);
+        let table = written("http://x", &status);
+        assert!(table.contains("  one [2J two three\n"), "{table}");
+    }
+
+    #[test]
+    fn a_status_that_says_little_is_written_too() {
+        let table = written("http://x", &json!({ "mode": "normal", "providers": [{}] }));
+        assert!(table.contains("Mode      normal since -\n"), "{table}");
+    }
+
+    #[test]
+    fn a_service_is_reached_where_it_listens() {
+        for (listen, url) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("0.0.0.0:81", "http://127.0.0.1:81"),
+            ("[::]:82", "http://[::1]:82"),
+            ("localhost:83", "http://localhost:83"),
+        ] {
+            assert_eq!(url_of(listen).unwrap(), url);
+        }
+        assert!(url_of("127.0.0.1:0").unwrap_err().to_string().contains("--url"));
+    }
+}

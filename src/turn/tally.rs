@@ -1,0 +1,324 @@
+//! What became of turns and attempts, counted for the metrics: by fixed words and configured names alone, nothing that a visitor said.
+//!
+//! Each service has its own; nothing is global. Of fixed size: buckets are fixed, and every label's values are known at the start.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
+
+use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
+
+/// Seconds to a first token: close together around the limits that operators set, 5 to 15 s.
+const FIRST_TOKEN_S: [f64; 14] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0];
+
+/// Seconds that an attempt takes; by default it may take 90.
+const ATTEMPT_S: [f64; 13] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 90.0, 120.0, 300.0];
+
+/// Where a restart leads that leads to no provider. No provider can be called so: names have no brackets.
+const NOBODY: &str = "(none)";
+
+/// Counts since the start.
+pub struct Tally {
+    started: IntCounter,
+    in_flight: IntGauge,
+    turns: IntCounterVec,
+    attempts: IntCounterVec,
+    restarts: IntCounterVec,
+    cache: IntCounterVec,
+    first_tokens: HistogramVec,
+    totals: HistogramVec,
+    /// At hand, so that a first token looks nothing up under a lock.
+    times: HashMap<Arc<str>, Times>,
+}
+
+/// Shown text was voided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restart {
+    /// Whose it was.
+    pub from: Arc<str>,
+    /// Who follows; none where no provider does.
+    pub to: Option<Arc<str>>,
+    /// Why.
+    pub reason: Outcome,
+}
+
+/// What a look at the saved answers came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// A fresh one was told.
+    Hit,
+    /// What another was being told at that moment was told.
+    Joined,
+    /// There was none.
+    Miss,
+    /// After a miss, as no provider could answer, an old one was told.
+    Stale,
+}
+
+impl Recalled {
+    const ALL: [Self; 4] = [Self::Hit, Self::Joined, Self::Miss, Self::Stale];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Joined => "joined",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// A turn that was begun. Dropped without an end, as by a panic, it counts as interrupted.
+pub struct Underway<'t> {
+    tally: &'t Tally,
+    counted: bool,
+}
+
+impl Underway<'_> {
+    /// It ended so, having voided text so often.
+    pub fn ended(mut self, record: &TurnRecord, restarts: &[Restart]) {
+        let source = record.source.unwrap_or(Source::Ai);
+        let finish = record.finish.unwrap_or(Finish::Interrupted);
+        for Restart { from, to, reason } in restarts {
+            add(&self.tally.restarts, &[from, to.as_deref().unwrap_or(NOBODY), reason.as_str()]);
+        }
+        self.count(source, finish);
+    }
+
+    fn count(&mut self, source: Source, finish: Finish) {
+        add(&self.tally.turns, &[source.name(), finish.name()]);
+        self.tally.in_flight.dec();
+        self.counted = true;
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        if !self.counted {
+            self.count(Source::Ai, Finish::Interrupted);
+        }
+    }
+}
+
+/// One provider's times.
+struct Times {
+    first_token: Histogram,
+    total: Histogram,
+}
+
+impl Tally {
+    /// Nothing yet, for these providers. What can be known beforehand stands at 0, so that the first of its kind is seen as a change.
+    ///
+    /// # Errors
+    /// None but a mistake in the names below.
+    pub fn new<'p>(providers: impl IntoIterator<Item = &'p Arc<str>>) -> prometheus::Result<Self> {
+        let started = IntCounter::new("failsoft_turns_started_total", "Turns begun since the start.")?;
+        let in_flight = IntGauge::new("failsoft_turns_in_flight", "Turns that are being answered.")?;
+        let cache = counters(
+            "failsoft_cache_total",
+            "Looks at the saved answers: hit, joined (another's, just being told), miss, stale (old, in an outage).",
+            &["result"],
+        )?;
+        let turns =
+            counters("failsoft_turns_total", "Turns ended, by source and end.", &["source", "finish"])?;
+        let attempts = counters(
+            "failsoft_attempts_total",
+            "Attempts ended, by provider and outcome.",
+            &["provider", "outcome"],
+        )?;
+        let restarts = counters(
+            "failsoft_restarts_total",
+            "Shown text that was voided, by whose it was, who follows, and why.",
+            &["from", "to", "reason"],
+        )?;
+        let first_tokens = times(
+            "failsoft_first_token_seconds",
+            "From an attempt's beginning to its first token, thinking included.",
+            &FIRST_TOKEN_S,
+        )?;
+        let totals = times(
+            "failsoft_attempt_seconds",
+            "From an attempt's beginning to its end, however.",
+            &ATTEMPT_S,
+        )?;
+        let mut each = HashMap::new();
+        let outcomes = Fault::ALL.into_iter().map(Outcome::from).chain([Outcome::OK, Outcome::STOPPED]);
+        let outcomes: Vec<_> = outcomes.map(Outcome::as_str).collect();
+        for name in providers {
+            for outcome in &outcomes {
+                attempts.get_metric_with_label_values(&[&**name, outcome])?;
+            }
+            let first_token = first_tokens.get_metric_with_label_values(&[&**name])?;
+            let total = totals.get_metric_with_label_values(&[&**name])?;
+            each.insert(Arc::clone(name), Times { first_token, total });
+        }
+        for source in Source::ALL {
+            turns.get_metric_with_label_values(&[source.name(), Finish::Stop.name()])?;
+        }
+        for what in Recalled::ALL {
+            cache.get_metric_with_label_values(&[what.name()])?;
+        }
+        Ok(Self { started, in_flight, turns, attempts, restarts, cache, first_tokens, totals, times: each })
+    }
+
+    /// A turn began.
+    pub fn began(&self) -> Underway<'_> {
+        self.started.inc();
+        self.in_flight.inc();
+        Underway { tally: self, counted: false }
+    }
+
+    /// An attempt's first token came. In the way of an answer: neither locks nor allocates.
+    pub fn first_token(&self, provider: &str, after: Duration) {
+        if let Some(times) = self.times.get(provider) {
+            times.first_token.observe(after.as_secs_f64());
+        }
+    }
+
+    /// An attempt ended.
+    pub fn attempt(&self, provider: &str, outcome: Outcome, took: Duration) {
+        let Some(times) = self.times.get(provider) else { return };
+        times.total.observe(took.as_secs_f64());
+        add(&self.attempts, &[provider, outcome.as_str()]);
+    }
+
+    /// The saved answers were looked through.
+    pub fn recalled(&self, what: Recalled) {
+        add(&self.cache, &[what.name()]);
+    }
+
+    /// All of it, to be shown.
+    pub fn collectors(&self) -> [Box<dyn Collector>; 8] {
+        [
+            Box::new(self.started.clone()),
+            Box::new(self.in_flight.clone()),
+            Box::new(self.cache.clone()),
+            Box::new(self.turns.clone()),
+            Box::new(self.attempts.clone()),
+            Box::new(self.restarts.clone()),
+            Box::new(self.first_tokens.clone()),
+            Box::new(self.totals.clone()),
+        ]
+    }
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}
+
+fn times(name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+    HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["provider"])
+}
+
+/// One more. The error is a wrong number of labels, which no input can bring about.
+fn add(counters: &IntCounterVec, labels: &[&str]) {
+    if let Ok(counter) = counters.get_metric_with_label_values(labels) {
+        counter.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::{At, ClientMsgId, TurnId};
+
+    fn lines(tally: &Tally) -> Vec<String> {
+        let families: Vec<_> = tally.collectors().iter().flat_map(|one| one.collect()).collect();
+        let whole: Vec<_> = families.into_iter().filter(|one| !one.get_metric().is_empty()).collect();
+        let text = prometheus::TextEncoder::new().encode_to_string(&whole).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn tally() -> Tally {
+        Tally::new(&["a".into(), "b".into()]).unwrap()
+    }
+
+    fn shows(tally: &Tally, line: &str) {
+        let lines = lines(tally);
+        assert!(lines.iter().any(|one| one == line), "{line} is not in {lines:#?}");
+    }
+
+    #[test]
+    fn what_can_be_known_beforehand_begins_at_0() {
+        let tally = tally();
+        for line in [
+            "failsoft_turns_started_total 0",
+            "failsoft_turns_total{finish=\"stop\",source=\"fallback\"} 0",
+            "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 0",
+            "failsoft_first_token_seconds_count{provider=\"a\"} 0",
+        ] {
+            shows(&tally, line);
+        }
+    }
+
+    #[test]
+    fn attempts_and_their_times_are_counted_by_provider() {
+        let tally = tally();
+        tally.first_token("a", Duration::from_millis(200));
+        tally.attempt("a", Outcome::OK, Duration::from_secs(2));
+        tally.attempt("b", Outcome::from(Fault::Stalled), Duration::from_secs(15));
+        for line in [
+            "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
+            "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 1",
+            "failsoft_first_token_seconds_bucket{provider=\"a\",le=\"0.1\"} 0",
+            "failsoft_first_token_seconds_bucket{provider=\"a\",le=\"0.2\"} 1",
+            "failsoft_first_token_seconds_count{provider=\"b\"} 0",
+            "failsoft_attempt_seconds_sum{provider=\"b\"} 15",
+        ] {
+            shows(&tally, line);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_configured_is_counted_nowhere() {
+        let tally = tally();
+        let before = lines(&tally);
+        tally.attempt("what a visitor said", Outcome::OK, Duration::ZERO);
+        tally.first_token("what a visitor said", Duration::ZERO);
+        let [mut before, mut after] = [before, lines(&tally)];
+        before.sort();
+        after.sort();
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn a_turn_is_counted_by_how_it_ended() {
+        let tally = tally();
+        let (underway, torn) = (tally.began(), tally.began());
+        shows(&tally, "failsoft_turns_in_flight 2");
+        let turn = TurnId::after(None, 1, 1);
+        let mut record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "canary".into(), None);
+        record.source = Some(Source::Template);
+        record.finish = Some(Finish::Stop);
+        let reason = Outcome::from(Fault::Reset);
+        let restart = |to: Option<&str>| Restart { from: "a".into(), to: to.map(Into::into), reason };
+        underway.ended(&record, &[restart(Some("b")), restart(None)]);
+        drop(torn);
+        for line in [
+            "failsoft_turns_started_total 2",
+            "failsoft_turns_in_flight 0",
+            "failsoft_turns_total{finish=\"interrupted\",source=\"ai\"} 1",
+            "failsoft_turns_total{finish=\"stop\",source=\"template\"} 1",
+            "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"b\"} 1",
+            "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",
+        ] {
+            shows(&tally, line);
+        }
+        assert!(!lines(&tally).concat().contains("canary"));
+    }
+
+    #[test]
+    fn the_words_are_those_of_the_protocol() {
+        for finish in
+            [Finish::Stop, Finish::Length, Finish::ContentFilter, Finish::Stopped, Finish::Interrupted]
+        {
+            assert_eq!(serde_json::to_value(finish).unwrap(), finish.name());
+        }
+        for source in Source::ALL {
+            assert_eq!(serde_json::to_value(source).unwrap(), source.name());
+        }
+    }
+}
