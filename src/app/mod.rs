@@ -31,6 +31,7 @@ use crate::simulator::Simulator;
 use crate::store::Opened;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Manners, Phase};
+use crate::turn::outbox::{self, Outbox, Pace};
 use crate::turn::rooms::Rooms;
 use crate::turn::tally::Tally;
 use crate::turn::warm::warm;
@@ -114,6 +115,7 @@ impl App {
             flights: Arc::default(),
             manners: manners(&settings),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
+            outbox: late_answers(&settings),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
@@ -131,6 +133,7 @@ impl App {
         if !settings.cache.warm.is_empty() {
             actix::spawn(warm(Arc::clone(&lobby.desk), settings.cache.clone()));
         }
+        actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {
@@ -345,6 +348,14 @@ fn manners(settings: &Settings) -> Manners {
         hedge_after: settings.routing.hedge_after,
         mid_stream: settings.routing.mid_stream,
     }
+}
+
+/// Late answers keep the distance of retries, and after a failure that of a breaker's probes.
+fn late_answers(settings: &Settings) -> Outbox {
+    let (retry, breaker) = (&settings.retry.call, &settings.breaker);
+    let pace =
+        Pace { least: retry.base, most: retry.max, rest: breaker.open_for, longest_rest: breaker.open_max };
+    Outbox::new(settings.degradation.outbox, pace, chance::fraction)
 }
 
 fn rates(settings: &Settings) -> Rates {

@@ -100,10 +100,23 @@ impl FromStr for TurnId {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientMsgId(String);
 
+/// How the names of messages begin that came over HTTP.
+const OF_CALL: &str = "api-";
+
 impl ClientMsgId {
     /// A name for a message that its client did not name.
     pub fn of_turn(turn: TurnId) -> Self {
         Self(turn.to_string())
+    }
+
+    /// A name for a message that came over HTTP.
+    pub fn of_call(chance: u64) -> Self {
+        Self(format!("{OF_CALL}{chance:016x}"))
+    }
+
+    /// Whether it came over HTTP, as far as its name tells.
+    pub fn is_of_call(&self) -> bool {
+        self.0.starts_with(OF_CALL)
     }
 
     /// The id as text.

@@ -20,4 +20,4 @@ pub use incident::{Incident, Life};
 pub use load::Load;
 pub use status::{Mode, ProviderState, ProviderView, StatusView};
 pub use time::At;
-pub use turn::{Feedback, Finish, Followup, Source, TurnRecord, TurnState};
+pub use turn::{Amendment, Feedback, Finish, Followup, Source, TurnRecord, TurnState};

@@ -120,6 +120,15 @@ pub struct Followup {
     pub at: At,
 }
 
+/// What may still change of a turn that has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Amendment {
+    /// The visitor's thumb; the last one counts.
+    Feedback(Feedback),
+    /// The late answer; the first one counts.
+    Followup(Followup),
+}
+
 /// One turn, as stored and as a `history` frame shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TurnRecord {
@@ -228,6 +237,14 @@ impl TurnRecord {
             first_token_ms: self.first_token_ms,
             total_ms: self.total_ms,
             drafts: self.drafts.clone(),
+        }
+    }
+
+    /// Makes a change to an ended turn.
+    pub fn amend(&mut self, change: Amendment) {
+        match change {
+            Amendment::Feedback(value) => self.feedback = Some(value),
+            Amendment::Followup(late) => drop(self.followup.get_or_insert(late)),
         }
     }
 

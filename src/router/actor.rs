@@ -47,6 +47,8 @@ pub struct Pick {
     pub given_up: u32,
     /// This provider is being asked and says nothing yet: another one beside it, where the retry budget agrees.
     pub hedge: Option<Arc<str>>,
+    /// It is for a late answer, which nobody waits for: each of its attempts is an extra call and within half the retry budget.
+    pub late: bool,
 }
 
 /// Asks how many extra calls (retries, hedges) the retry budget would pay for now; for showing.
@@ -202,6 +204,25 @@ impl RouterActor {
         order
     }
 
+    /// The next attempt of a late answer, as long as the budget agrees.
+    fn route_late(&mut self, pick: &Pick, attempt: u32) -> ResponseFuture<Route> {
+        let (tried, more_room_than) = ruled_out(pick);
+        let wish = Wish { more_room_than, load: pick.load, ..Wish::default() };
+        let order = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
+        // Who was asked before is not asked again: there is time for another turn later.
+        let rules = plan::Rules {
+            max_attempts: self.seed.rules.max_attempts,
+            same_provider: 0,
+            max_retry_after: Duration::ZERO,
+        };
+        let may = pick.hedge.is_none() && !order.is_empty();
+        let other = plan::next(&pick.failed, order.len(), rules) == Next::Other;
+        if may && other && self.budget.withdraw_late(self.seed.clock.now()) {
+            return Box::pin(admit(order, attempt, self.seed.clock));
+        }
+        Box::pin(ready(Route::Nobody { retry_after: None }))
+    }
+
     /// The backends in the strategy's order. `after` is whom the turn asked last.
     fn ordered(&self, wish: &Wish, tried: &[Arc<str>], after: Option<&Arc<str>>) -> Vec<Arc<Backend>> {
         let candidates: Vec<_> = self.seed.backends.iter().map(|one| candidate(one)).collect();
@@ -291,6 +312,9 @@ impl Handler<Pick> for RouterActor {
     fn handle(&mut self, pick: Pick, _: &mut Self::Context) -> Self::Result {
         let failed = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX);
         let attempt = failed.saturating_add(pick.given_up).saturating_add(1);
+        if pick.late {
+            return self.route_late(&pick, attempt);
+        }
         if let Some(silent) = &pick.hedge {
             let beside = self.beside(silent, &pick);
             return Box::pin(admit(beside, attempt.saturating_add(1), self.seed.clock));

@@ -26,13 +26,20 @@ pub struct Budget {
     share: u64,
     turns: Window,
     spent: Window,
+    /// Of the spent ones, those for late answers.
+    late: Window,
 }
 
 impl Budget {
     /// A budget of `share` extra calls per turn: 0.2 allows one for five turns. Counted in thousandths, at most 1,000 calls a
     /// turn; less than 0 or not a number is 0, which leaves the free ones.
     pub fn new(share: f64) -> Self {
-        Self { share: thousandths(share), turns: Window::new(MEMORY), spent: Window::new(MEMORY) }
+        Self {
+            share: thousandths(share),
+            turns: Window::new(MEMORY),
+            spent: Window::new(MEMORY),
+            late: Window::new(MEMORY),
+        }
     }
 
     /// Changes the share, for turns already counted too.
@@ -51,6 +58,18 @@ impl Budget {
         let affordable = credit >= debit + CALL;
         if affordable {
             self.spent.record(now, false);
+        }
+        affordable
+    }
+
+    /// Takes one extra call for a late answer, if there is one to take: these may be half of all that could be made, so that visitors who
+    /// wait find the other half.
+    pub fn withdraw_late(&mut self, now: Duration) -> bool {
+        let (credit, _) = self.account(now);
+        let late = u64::from(self.late.tally(now).all);
+        let affordable = credit >= 2 * (late + 1) * CALL && self.withdraw(now);
+        if affordable {
+            self.late.record(now, false);
         }
         affordable
     }
@@ -122,6 +141,20 @@ mod tests {
         let mut budget = Budget::new(f64::INFINITY);
         budget.deposit(at(0));
         assert_eq!(budget.balance(at(0)), 1_010.0);
+    }
+
+    #[test]
+    fn late_answers_take_half_and_no_more() {
+        let late = |budget: &mut Budget, now| (0..10_000).take_while(|_| budget.withdraw_late(now)).count();
+        let mut budget = Budget::new(0.2);
+        assert_eq!(late(&mut budget, at(0)), 5);
+        assert_eq!(taken(&mut budget, at(0)), 5, "the other half is there for who waits");
+        assert_eq!(late(&mut budget, at(60)), 5);
+        (0..50).for_each(|_| budget.deposit(at(61)));
+        assert_eq!(late(&mut budget, at(61)), 5);
+        assert_eq!(taken(&mut budget, at(61)), 10);
+        // What others have taken is not there.
+        assert_eq!((taken(&mut budget, at(180)), late(&mut budget, at(180))), (10, 0));
     }
 
     #[test]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::ask::Caller;
 use super::frames::{ClientLimits, HEARTBEAT_S, PROTOCOL, Resume, ServerFrame, Welcome};
 use super::hello::{Hello, hello};
 use super::lobby::Lobby;
-use crate::chat::{Frame, StatusView, TurnId, TurnRecord, TurnState};
+use crate::chat::{Followup, Frame, StatusView, TurnId, TurnRecord, TurnState};
 use crate::turn::desk::Phase;
 use crate::turn::log::{Follower, TurnLog, encode};
 use crate::turn::rooms::{NewTurn, NewTurns, Room};
@@ -63,6 +63,7 @@ pub(super) struct Visit {
     pub(super) to: mpsc::Sender<Out>,
     pub(super) room: Arc<Room>,
     turns: NewTurns,
+    late: broadcast::Receiver<(TurnId, Followup)>,
     pub(super) following: Option<Follower>,
     /// Followed after the present one.
     pub(super) queue: VecDeque<Follower>,
@@ -82,6 +83,8 @@ impl Visit {
     ) -> Result<Self, Gone> {
         let Hello { room, resume, subject } = hello;
         let (turns, running) = room.watch();
+        // Before the history is read, so that none falls between the two.
+        let late = room.late();
         let history = lobby.history(&room, None).await;
         let every = Duration::from_secs(HEARTBEAT_S);
         let mut heartbeat = tokio::time::interval_at(Instant::now() + every, every);
@@ -98,6 +101,7 @@ impl Visit {
             to,
             room,
             turns,
+            late,
             heartbeat,
         };
         visit.welcome(&history).await?;
@@ -124,10 +128,12 @@ impl Visit {
                     // The same message again may have led here first.
                     NewTurn::Log(log) if self.knows(log.turn()) => {}
                     NewTurn::Log(log) => self.queue.push_back(log.follow()),
-                    NewTurn::Missed => {
-                        let turns = self.lobby.history(&self.room, None).await;
-                        self.say(&ServerFrame::History { turns: &turns }).await?;
-                    }
+                    NewTurn::Missed => self.tell_history().await?,
+                },
+                late = self.late.recv() => match late {
+                    Ok((turn, late)) => self.say(&ServerFrame::Followup { turn, late: &late }).await?,
+                    // The room that this session holds has the sender, so it is not closed.
+                    Err(_) => self.tell_history().await?,
                 },
                 Ok(()) = self.status.changed() => {
                     let status = Arc::clone(&self.status.borrow_and_update());
@@ -142,6 +148,12 @@ impl Visit {
                 _ = self.heartbeat.tick() => self.say(&ServerFrame::Heartbeat).await?,
             }
         }
+    }
+
+    /// The conversation as it is now, for who missed something of it.
+    async fn tell_history(&self) -> Result<(), Gone> {
+        let turns = self.lobby.history(&self.room, None).await;
+        self.say(&ServerFrame::History { turns: &turns }).await
     }
 
     /// What ended turns still have to say.

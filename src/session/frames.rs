@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{ClientMsgId, ConversationId, Feedback, StatusView, TurnId, TurnRecord};
+use crate::chat::{ClientMsgId, ConversationId, Feedback, Followup, StatusView, TurnId, TurnRecord};
 use crate::degradation::cache::CacheUse;
 use crate::settings::MidStream;
 use crate::turn::log::encode;
@@ -161,6 +161,14 @@ pub enum ServerFrame<'a> {
         duplicate: bool,
         /// Whether it is on disk.
         durable: bool,
+    },
+    /// The late AI answer to a turn that got a degraded one or none.
+    Followup {
+        /// Which one.
+        turn: TurnId,
+        /// The answer.
+        #[serde(flatten)]
+        late: &'a Followup,
     },
     /// Older turns.
     History {

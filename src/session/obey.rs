@@ -4,7 +4,7 @@ use super::ask::{self, Accepted};
 use super::drive::{Gone, Out, Visit};
 use super::frames::{ClientFrame, ErrorCode, Refusal, ServerFrame, decode};
 use super::lobby::STORE_LIMIT;
-use crate::chat::{Feedback, TurnId, TurnState};
+use crate::chat::{Amendment, Feedback, TurnId, TurnState};
 use crate::turn::desk::CHAT_PATIENCE;
 use crate::turn::log::Cancel;
 use crate::turn::rooms::Question;
@@ -101,20 +101,20 @@ impl Visit {
 
     async fn feedback(&self, turn: TurnId, value: Feedback) -> Result<(), Refusal> {
         self.spare()?;
-        let mut record = self.lobby.turn(&self.room, turn).await?;
+        let record = self.lobby.turn(&self.room, turn).await?;
         if record.state == TurnState::Running && self.room.log(turn).is_some() {
             return Err(Refusal::new(ErrorCode::Busy, "the answer is still under way").retry_after(1));
         }
-        record.feedback = Some(value);
         if value == Feedback::Down
             && let Some(shelf) = &self.lobby.desk.shelf
         {
             shelf.evict(self.room.id(), &record).await;
         }
+        let change = Amendment::Feedback(value);
         if let Some(log) = self.room.log(turn) {
-            log.feedback(value);
+            log.amend(change.clone());
         }
-        let write = self.lobby.desk.store.write_turn(self.room.id(), record);
+        let write = self.lobby.desk.store.amend(self.room.id(), turn, change);
         match tokio::time::timeout(STORE_LIMIT, write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => {

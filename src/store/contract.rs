@@ -2,17 +2,25 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod amending;
+mod service;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::flaky::{Flaky, Trouble};
-use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, MemoryStore, SpentRecord, Store,
-    open,
+use self::amending::{
+    an_amendment_changes_what_is_there_and_nothing_else, the_first_late_answer_counts,
+    who_waits_is_told_oldest_first,
 };
-use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, Mode, TurnId, TurnRecord, TurnState};
+use self::service::{
+    breakers_are_as_last_written, days_cost_what_was_last_written, incidents_are_as_last_written_and_bounded,
+    life_is_as_last_written,
+};
+use super::flaky::{Flaky, Trouble};
+use super::{CacheKey, CachedAnswer, ConversationRecord, MemoryStore, Store, open};
+use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
 
 pub(super) fn conversation(n: u8) -> ConversationId {
     ConversationId::from_random([n; 16])
@@ -103,6 +111,9 @@ every_store!(
     a_checkpoint_takes_its_place_among_the_writes,
     a_checkpoint_brings_nothing_back,
     forget_removes_everything,
+    an_amendment_changes_what_is_there_and_nothing_else,
+    the_first_late_answer_counts,
+    who_waits_is_told_oldest_first,
     breakers_are_as_last_written,
     days_cost_what_was_last_written,
     incidents_are_as_last_written_and_bounded,
@@ -301,68 +312,6 @@ async fn forget_removes_everything(store: &dyn Store) {
     assert_eq!(of.unwrap().turn, turn_id(99));
 }
 
-async fn breakers_are_as_last_written(store: &dyn Store) {
-    let open = |provider: &str, strikes| BreakerRecord {
-        provider: provider.into(),
-        blocked: false,
-        strikes,
-        until: At(9),
-        reason: "timeout".into(),
-    };
-    for (provider, strikes) in [("b", 1), ("a", 1), ("b", 2)] {
-        let record = open(provider, strikes);
-        store.write_breaker(provider.into(), Some(record)).await.unwrap();
-    }
-    let mut found = store.breakers().await.unwrap();
-    found.sort_by(|one, other| one.provider.cmp(&other.provider));
-    assert_eq!(found, [open("a", 1), open("b", 2)]);
-    store.write_breaker("a".into(), None).await.unwrap();
-    assert_eq!(store.breakers().await, Ok(vec![open("b", 2)]));
-}
-
-async fn days_cost_what_was_last_written(store: &dyn Store) {
-    let spent =
-        |provider: &str, day, usd| SpentRecord { provider: provider.into(), day, usd, estimated: false };
-    assert_eq!(store.spent().await, Ok(vec![]));
-    for (provider, day, usd) in [("b", 1, 0.5), ("a", 1, 0.25), ("b", 2, 0.125)] {
-        store.write_spent(spent(provider, day, usd)).await.unwrap();
-    }
-    let mut found = store.spent().await.unwrap();
-    found.sort_by(|one, other| one.provider.cmp(&other.provider));
-    assert_eq!(found, [spent("a", 1, 0.25), spent("b", 2, 0.125)]);
-    // Nothing of a breaker's, and the other way round.
-    assert_eq!(store.breakers().await, Ok(vec![]));
-}
-
-async fn incidents_are_as_last_written_and_bounded(store: &dyn Store) {
-    assert_eq!(store.incidents().await, Ok(vec![]));
-    let incident = |ms: u64, ended| Incident {
-        id: format!("inc-{ms}"),
-        mode: Mode::Outage,
-        started: At(ms),
-        ended,
-        cause: "a: timeout".into(),
-    };
-    for (ms, ended) in [(900, None), (10_000, None), (900, Some(At(950)))] {
-        store.write_incident(incident(ms, ended)).await.unwrap();
-    }
-    assert_eq!(store.incidents().await, Ok(vec![incident(900, Some(At(950))), incident(10_000, None)]));
-    for ms in 0..u64::try_from(INCIDENTS).unwrap() {
-        drop(store.write_incident(incident(20_000 + ms, None)));
-    }
-    store.write_incident(incident(30_000, None)).await.unwrap();
-    let kept = store.incidents().await.unwrap();
-    assert_eq!((kept.len(), kept[0].started), (INCIDENTS, At(20_001)));
-}
-
-async fn life_is_as_last_written(store: &dyn Store) {
-    assert_eq!(store.life().await, Ok(None));
-    for last in [At(6), At(7)] {
-        store.write_life(Life { first: At(5), last }).await.unwrap();
-    }
-    assert_eq!(store.life().await, Ok(Some(Life { first: At(5), last: At(7) })));
-}
-
 async fn saved_answers_are_as_last_written(store: &dyn Store) {
     assert_eq!((store.cached(key(1)).await, store.cached_keys().await), (Ok(None), Ok(vec![])));
     for (n, ms, text) in [(1, 9, "first"), (2, 5, "other"), (1, 7, "second"), (3, 6, "third")] {
@@ -385,6 +334,8 @@ async fn saved_answers_go_with_their_conversation(store: &dyn Store) {
     store.forget(conversation(1)).await.unwrap();
     assert_eq!(store.cached_keys().await, Ok(vec![key(4), key(3)]));
     assert_eq!(store.cached(key(3)).await, Ok(Some(cached(2, 8, "is"))));
+    // Nothing of theirs is taken for a turn that waits.
+    assert_eq!(store.waiting().await, Ok(vec![]));
 }
 
 async fn a_store_that_works_has_no_problem(store: &dyn Store) {

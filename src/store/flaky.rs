@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use super::{
     BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, MemoryStore, SpentRecord, Store, StoreError,
 };
-use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 /// What is wrong with the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +100,28 @@ impl Store for Flaky {
         turn: TurnRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(|inner| inner.write_turn(conversation, turn))
+    }
+
+    fn amend(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        change: Amendment,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.amend(conversation, turn, change))
+    }
+
+    fn write_waiting(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        waits: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_waiting(conversation, turn, waits))
+    }
+
+    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
+        self.call(|inner| inner.waiting())
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {

@@ -2,7 +2,7 @@
 //!
 //! It is bounded: the conversation that was written to least recently goes first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,9 @@ use super::record::weight;
 use super::{
     BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, SpentRecord, Store, StoreError,
 };
-use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
+use crate::chat::{
+    Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState,
+};
 
 /// The most conversations kept.
 const MOST: usize = 10_000;
@@ -38,6 +40,8 @@ struct Conversation {
     record: Option<ConversationRecord>,
     turns: BTreeMap<TurnId, TurnRecord>,
     opened: HashMap<ClientMsgId, TurnId>,
+    /// Those that wait for a late answer.
+    waiting: BTreeSet<TurnId>,
     /// When it was last written to, as a count of writes.
     touched: u64,
     bytes: usize,
@@ -181,6 +185,52 @@ impl Store for MemoryStore {
         done(())
     }
 
+    fn amend(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        change: Amendment,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut kept = self.kept();
+        let found = kept.conversations.get_mut(&conversation);
+        if let Some(found) = found {
+            if matches!(change, Amendment::Followup(_)) {
+                found.waiting.remove(&turn);
+            }
+            if let Some(mut record) = found.turns.get(&turn).cloned() {
+                record.amend(change);
+                kept.write(conversation, record);
+            }
+        }
+        done(())
+    }
+
+    fn write_waiting(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        waits: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut kept = self.kept();
+        if waits {
+            kept.touch(conversation).waiting.insert(turn);
+            kept.make_room(conversation);
+        } else if let Some(found) = kept.conversations.get_mut(&conversation) {
+            found.waiting.remove(&turn);
+        }
+        done(())
+    }
+
+    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
+        let kept = self.kept();
+        let of = |(id, found): (&ConversationId, &Conversation)| {
+            found.waiting.iter().map(|turn| (*id, *turn)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = kept.conversations.iter().flat_map(of).collect();
+        all.sort_by_key(|(id, turn)| (*turn, *id));
+        done(all)
+    }
+
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
         let mut kept = self.kept();
         let known = kept.conversations.get(&conversation).and_then(|of| of.turns.get(&turn.turn));
@@ -303,66 +353,4 @@ impl Store for MemoryStore {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::chat::At;
-    use crate::store::contract::{conversation, message, saying, turn, turn_id};
-
-    fn write(store: &MemoryStore, n: u8, ms: u64, text: &str) {
-        let turn = saying(turn(ms, &ms.to_string(), "?"), text);
-        drop(store.write_turn(conversation(n), turn));
-    }
-
-    fn kept(store: &MemoryStore) -> Vec<u8> {
-        let there = |n: &u8| store.of(conversation(*n), |_| ()).is_some();
-        (0..=u8::MAX).filter(there).collect()
-    }
-
-    #[test]
-    fn the_conversation_written_to_least_recently_goes_first() {
-        let store = MemoryStore::bounded(3, usize::MAX);
-        for n in 1..=3 {
-            write(&store, n, 1, "");
-        }
-        write(&store, 1, 2, "");
-        write(&store, 4, 1, "");
-        assert_eq!(kept(&store), [1, 3, 4]);
-        let record = ConversationRecord { began: At(1), subject: None };
-        drop(store.begin(conversation(5), record));
-        assert_eq!(kept(&store), [1, 4, 5]);
-    }
-
-    #[test]
-    fn text_is_bounded_over_all_conversations_and_within_one() {
-        let store = MemoryStore::bounded(100, 20_000);
-        let text = "x".repeat(4_000);
-        for n in 1..=10 {
-            write(&store, n, 1, &text);
-        }
-        assert_eq!(kept(&store), [7, 8, 9, 10]);
-        for ms in 1..=10 {
-            write(&store, 10, ms, &text);
-        }
-        assert_eq!(kept(&store), [10]);
-        let ids = store.of(conversation(10), |of| of.turns.keys().copied().collect());
-        assert_eq!(ids, Some(Vec::from([7, 8, 9, 10].map(turn_id))));
-        let opened = store.of(conversation(10), |of| of.opened.contains_key(&message("6")));
-        assert_eq!(opened, Some(false));
-    }
-
-    #[test]
-    fn its_count_of_bytes_is_right_after_everything() {
-        let store = MemoryStore::bounded(2, 20_000);
-        for n in [1, 2, 3, 1, 2] {
-            for (ms, text) in [(1, "short"), (2, "longer"), (1, "changed"), (3, "more")] {
-                write(&store, n, ms, text);
-            }
-        }
-        drop(store.forget(conversation(1)));
-        let kept = store.kept();
-        let turns = kept.conversations.values().flat_map(|of| of.turns.values());
-        assert_eq!(kept.bytes, turns.map(weight).sum::<usize>());
-        assert_eq!(kept.order.len(), kept.conversations.len());
-    }
-}
+mod tests;

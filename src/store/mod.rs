@@ -15,7 +15,7 @@ pub mod flaky;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
@@ -106,6 +106,26 @@ pub trait Store: Send + Sync {
         conversation: ConversationId,
         turn: TurnRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Changes a turn that has ended, where it is there, and leaves all else of it as it is written. It takes its place among the calls of
+    /// [`Store::write_turn`]. With its late answer a turn waits for none any more.
+    fn amend(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        change: Amendment,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Notes that a turn waits for a late answer, or no longer does. The turn itself may be written later.
+    fn write_waiting(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        waits: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The turns that wait for a late answer, oldest first; also those under which an earlier process went down.
+    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>>;
 
     /// The text of a running turn so far: queued, not waited for, lost at worst by a crash within half a second.
     ///

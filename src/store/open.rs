@@ -37,7 +37,7 @@ pub struct Opened {
     pub problems: Vec<String>,
     /// Whether what an earlier process wrote is there.
     pub reopened: bool,
-    /// Turns under which an earlier process went down, now interrupted, for who answers late.
+    /// Turns under which an earlier process went down, now interrupted; they wait for a late answer.
     pub interrupted: Vec<(ConversationId, TurnId)>,
 }
 

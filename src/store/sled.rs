@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use self::queue::Op;
 use self::writer::Shared;
 use super::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, Store, StoreError};
-use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub(super) use self::layout::interrupt_running;
 
@@ -139,6 +139,28 @@ impl Store for SledStore {
         turn: TurnRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Turn(conversation, turn))
+    }
+
+    fn amend(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        change: Amendment,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Amend(conversation, turn, change))
+    }
+
+    fn write_waiting(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        waits: bool,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Waiting(conversation, turn, waits))
+    }
+
+    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
+        self.read(layout::waiting)
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {

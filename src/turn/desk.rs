@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::flights::{Flights, Joined};
 use super::keep::Keeping;
 use super::log::{Cancel, LogWriter, TurnLog};
+use super::outbox::Outbox;
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
 use super::tally::Tally;
@@ -81,6 +82,8 @@ pub struct Desk {
     pub manners: Manners,
     /// Places for running turns.
     pub places: Arc<Semaphore>,
+    /// Who waits for a late answer.
+    pub outbox: Outbox,
     /// Whether new turns are taken.
     pub phase: watch::Receiver<Phase>,
     /// Whether the store confirmed the last write in time; the status says so where it did not.
@@ -153,6 +156,8 @@ pub struct Wishes {
     pub cache: CacheUse,
     /// Whether the visitor is nobody known: only then the answer may be told to others.
     pub anonymous: bool,
+    /// Whether it is for a late answer: nobody waits for it, and it is no turn of its own.
+    pub late: bool,
 }
 
 /// How long a chat's turn goes on with nobody following it.
@@ -265,6 +270,7 @@ impl Desk {
             pass_on: false,
             cache: CacheUse::Use,
             anonymous: true,
+            late: false,
         }
     }
 

@@ -79,9 +79,12 @@ impl Keeping {
         }
     }
 
-    /// Writes the end.
-    pub async fn end(&self, desk: &Desk, record: &TurnRecord) {
+    /// Writes the end. `owed`: a late answer is to follow.
+    pub async fn end(&self, desk: &Desk, record: &TurnRecord, owed: bool) {
         let Keeping::In(room) = self else { return };
+        if owed && !record.client_msg_id.is_of_call() {
+            desk.outbox.enter(desk, room.id(), record.turn);
+        }
         let written = desk.store.write_turn(room.id(), record.clone());
         if !matches!(tokio::time::timeout(STORE_LIMIT, written).await, Ok(Ok(()))) {
             desk.durable.send_if_modified(|durable| std::mem::replace(durable, false));
@@ -94,30 +97,34 @@ impl Keeping {
             Keeping::In(room) => room,
             Keeping::Nowhere(ask) | Keeping::Aside(ask, ..) => return Asked::alien(ask),
         };
-        let record = log.record();
-        let manners = &desk.manners;
-        // Turns that are left out of the history still take a place in what is read, so some more are read.
-        let limit = manners.history_turns.saturating_mul(2).max(1);
-        let read = desk.store.turns(room.id(), Some(record.turn), limit);
-        let history = tokio::time::timeout(STORE_LIMIT, read).await;
-        let known = matches!(history, Ok(Ok(_)));
-        let history = match history {
-            Ok(Ok(history)) => history,
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
-                Vec::new()
-            }
-        };
-        let history = with_ended(history, room, record.turn);
-        let shape = Shape {
-            history_turns: manners.history_turns,
-            max_tokens: manners.max_tokens,
-            retry_of: record.retry_of,
-        };
-        let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
-        let alone = known && ask.messages.len() == 1;
-        Asked { ask, served_by: prompt::served_by(&history), first: known && history.is_empty(), alone }
+        asked(desk, room, &log.record()).await
     }
+}
+
+/// What the model is asked for this turn of the room's conversation, as [`Keeping::ask`] says.
+pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Asked {
+    let manners = &desk.manners;
+    // Turns that are left out of the history still take a place in what is read, so some more are read.
+    let limit = manners.history_turns.saturating_mul(2).max(1);
+    let read = desk.store.turns(room.id(), Some(record.turn), limit);
+    let history = tokio::time::timeout(STORE_LIMIT, read).await;
+    let known = matches!(history, Ok(Ok(_)));
+    let history = match history {
+        Ok(Ok(history)) => history,
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
+            Vec::new()
+        }
+    };
+    let history = with_ended(history, room, record.turn);
+    let shape = Shape {
+        history_turns: manners.history_turns,
+        max_tokens: manners.max_tokens,
+        retry_of: record.retry_of,
+    };
+    let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
+    let alone = known && ask.messages.len() == 1;
+    Asked { ask, served_by: prompt::served_by(&history), first: known && history.is_empty(), alone }
 }
 
 /// The history with turns that ended just now, as they ended: the store may not have that yet.

@@ -8,6 +8,7 @@ pub mod flights;
 pub mod hedge;
 pub mod keep;
 pub mod log;
+pub mod outbox;
 pub mod progress;
 pub mod prompt;
 pub mod quality;

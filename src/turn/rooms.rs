@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::log::{LogWriter, TurnLog};
-use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord};
+use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Followup, TurnId, TurnRecord};
 
 /// All rooms. A room is gone when its last session and its last log are.
 #[derive(Default)]
@@ -21,6 +21,8 @@ pub struct Room {
     inner: Mutex<Inner>,
     /// How many turns were opened here; sessions wait for it to change.
     opened: watch::Sender<u64>,
+    /// Late answers, as they come.
+    late: broadcast::Sender<(TurnId, Followup)>,
 }
 
 #[derive(Default)]
@@ -31,6 +33,9 @@ struct Inner {
     last: Option<TurnId>,
     begun: bool,
 }
+
+/// Late answers that a session may be behind with, before it reads the history anew.
+const LATE: usize = 8;
 
 /// A message that opens a turn.
 #[derive(Clone, Debug)]
@@ -65,9 +70,15 @@ impl Rooms {
             rooms: Arc::downgrade(self),
             inner: Mutex::default(),
             opened: watch::Sender::new(0),
+            late: broadcast::Sender::new(LATE),
         });
         map.insert(id, Arc::downgrade(&room));
         room
+    }
+
+    /// The room of this conversation, where anyone is in it.
+    pub fn find(&self, id: ConversationId) -> Option<Arc<Room>> {
+        self.lock().get(&id).and_then(Weak::upgrade)
     }
 
     /// How many rooms are open.
@@ -159,6 +170,20 @@ impl Room {
         let inner = self.lock();
         let running = inner.logs.iter().find(|log| !log.ended()).cloned();
         (NewTurns { next: inner.opened, opened }, running)
+    }
+
+    /// Late answers, from now on.
+    pub fn late(&self) -> broadcast::Receiver<(TurnId, Followup)> {
+        self.late.subscribe()
+    }
+
+    /// Tells everyone here of a late answer that is in the store.
+    pub fn follow_up(&self, turn: TurnId, late: Followup) {
+        if let Some(log) = self.log(turn) {
+            log.amend(Amendment::Followup(late.clone()));
+        }
+        // Nobody may be here: who comes finds it in the history.
+        let _ = self.late.send((turn, late));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

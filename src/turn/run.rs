@@ -31,7 +31,9 @@ pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
 pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
     let log = Arc::clone(writer.log());
-    let underway = (!matches!(keeping, Keeping::Aside(..))).then(|| desk.tally.began());
+    // What no visitor waits for is no turn to be counted; its attempts are.
+    let aside = wishes.late || matches!(keeping, Keeping::Aside(..));
+    let underway = (!aside).then(|| desk.tally.began());
     let (mut progress, mut recall) = (Progress::begin(), Recall::default());
     let (writing, recalling) = (&mut writer, &mut recall);
     let mut turn =
@@ -52,7 +54,12 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
         End::Ai(_) | End::Without { .. } | End::Cancelled(Cancel::Stopped) => false,
     };
     let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
-    keeping.end(desk, &record).await;
+    // What an outage left without an AI's answer gets it later; but for who wanted that of one provider alone.
+    let owed = match end {
+        End::Without { source, .. } => source.degraded() && !wishes.only_first,
+        _ => lost,
+    };
+    keeping.end(desk, &record, owed).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
     if let Some(underway) = underway {
@@ -100,6 +107,7 @@ impl Made {
             served_by: self.served_by.clone(),
             given_up: self.given_up,
             hedge: None,
+            late: wishes.late,
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::desk::{Counts, Desk, Manners, Phase, Refused, Wishes};
 use super::log::TurnLog;
+use super::outbox::{Outbox, Pace};
 use super::rooms::{Question, Room, Rooms};
 use super::tally::Tally;
 use crate::chat::{ConversationId, TurnRecord};
@@ -42,6 +43,8 @@ pub struct House {
     pub manners: Manners,
     /// How answers are saved; none: not at all.
     pub cache: Option<CacheSettings>,
+    /// The waits between late answers.
+    pub pace: Pace,
 }
 
 impl House {
@@ -61,6 +64,12 @@ impl House {
                 mid_stream: MidStream::Restart,
             },
             cache: None,
+            pace: Pace {
+                least: Duration::from_millis(200),
+                most: Duration::from_secs(2),
+                rest: Duration::from_secs(10),
+                longest_rest: Duration::from_secs(25),
+            },
         }
     }
 
@@ -95,6 +104,7 @@ impl House {
             flights: Arc::default(),
             manners: self.manners,
             places: Arc::new(Semaphore::new(TURNS)),
+            outbox: Outbox::new(true, self.pace, || 0.5),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),

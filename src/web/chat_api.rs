@@ -62,12 +62,7 @@ pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<Sta
             "this conversation belongs to a signed-in visitor",
         );
     };
-    let client_msg_id: ClientMsgId = match format!("api-{:016x}", (state.lobby.desk.random)()).parse() {
-        Ok(id) => id,
-        Err(_) => {
-            return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the message cannot be named");
-        }
-    };
+    let client_msg_id = ClientMsgId::of_call((state.lobby.desk.random)());
     let wishes = match ask::named(&state.lobby, options, &client_msg_id) {
         Ok(wishes) => Wishes { patience: PATIENCE, ..wishes },
         Err(refusal) => return refused(&refusal),

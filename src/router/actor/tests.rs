@@ -84,6 +84,25 @@ async fn providers_are_asked_in_order_without_the_tried() {
 }
 
 #[actix_rt::test(system = "Paused")]
+async fn each_attempt_of_a_late_answer_is_within_half_the_budget() {
+    let bench = Bench::abc();
+    let late = |failed: &[Failed]| Pick { late: true, ..pick(failed) };
+    let reset = [failed("a", Fault::Reset)];
+    assert_eq!(told(bench.route(late(&reset)).await), "2 b", "who failed is not asked again");
+    assert_eq!(told(bench.route(Pick { hedge: Some("a".into()), ..late(&[]) }).await), "nobody None");
+    // They deposit nothing themselves.
+    for _ in 0..4 {
+        assert_eq!(told(bench.route(late(&[])).await), "1 a");
+    }
+    assert_eq!(told(bench.route(late(&[])).await), "nobody None");
+    for _ in 0..10 {
+        assert_eq!(bench.after(&[]).await, "1 a");
+    }
+    assert_eq!(told(bench.route(late(&[])).await), "1 a");
+    assert_eq!(told(bench.route(late(&[])).await), "nobody None");
+}
+
+#[actix_rt::test(system = "Paused")]
 async fn who_cannot_be_asked_is_passed_over_and_the_earliest_return_is_told() {
     let bench = Bench::of(["a", "b", "c"].map(|name| Plan { max_concurrent: 1, ..Plan::new(name) }), 0.2);
     bench.open(0).await;

@@ -86,7 +86,8 @@ async fn everything_is_there_after_a_restart_and_what_ran_is_interrupted() {
 
     let opened = open_in(&folder);
     assert!(opened.reopened && opened.problems.is_empty());
-    assert_eq!(opened.interrupted, [(conversation(1), turn_id(2))]);
+    let waiting = [(conversation(1), turn_id(2))];
+    assert_eq!((&opened.interrupted[..], opened.store.waiting().await), (&waiting[..], Ok(waiting.to_vec())));
     let cut = saying(running, "so far").interrupted();
     assert_eq!(cut.finish, Some(Finish::Interrupted));
     let turns = opened.store.turns(conversation(1), None, 100).await;

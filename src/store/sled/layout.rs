@@ -7,6 +7,7 @@
 //! | `t/CONVERSATION/TURN` | a turn; in the order of the keys, which is that of time |
 //! | `m/CONVERSATION/MESSAGE` | the id of the turn that the message opened |
 //! | `r/CONVERSATION/TURN` | nothing: that the turn runs |
+//! | `w/CONVERSATION/TURN` | nothing: that the turn waits for a late answer |
 //! | `b/PROVIDER` | a breaker's state |
 //! | `s/PROVIDER` | what its day cost so far |
 //! | `i/STARTED-ID` | an incident; in the order of the keys, which is that of time |
@@ -23,7 +24,7 @@ use sled::{Db, Error};
 
 use super::cached;
 use super::queue::Op;
-use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
+use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
 use crate::store::record::{decode, encode};
 use crate::store::{BreakerRecord, ConversationRecord, INCIDENTS, SpentRecord, StoreError};
 
@@ -53,6 +54,10 @@ fn running_key(conversation: ConversationId, turn: TurnId) -> String {
     format!("r/{conversation}/{turn}")
 }
 
+fn waiting_key(conversation: ConversationId, turn: TurnId) -> String {
+    format!("w/{conversation}/{turn}")
+}
+
 fn breaker_key(provider: &str) -> String {
     format!("b/{provider}")
 }
@@ -68,9 +73,9 @@ fn incident_key(incident: &Incident) -> String {
 /// The one key of the service's life.
 const LIFE: &str = "l";
 
-/// The turn that a key of the running index names.
-fn running(key: &[u8]) -> Option<(ConversationId, TurnId)> {
-    let (conversation, turn) = std::str::from_utf8(key).ok()?.strip_prefix("r/")?.split_once('/')?;
+/// The turn that a key of an index names.
+fn named(key: &[u8], index: &str) -> Option<(ConversationId, TurnId)> {
+    let (conversation, turn) = std::str::from_utf8(key).ok()?.strip_prefix(index)?.split_once('/')?;
     Some((conversation.parse().ok()?, turn.parse().ok()?))
 }
 
@@ -193,6 +198,16 @@ pub(super) fn life(db: &Db) -> Result<Option<Life>, StoreError> {
     Ok(get(db, LIFE)?.and_then(|bytes| decode("life", &bytes)))
 }
 
+/// The turns that wait for a late answer, oldest first.
+pub(super) fn waiting(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreError> {
+    let mut found = Vec::new();
+    for key in db.scan_prefix("w/").keys() {
+        found.extend(named(&key.map_err(|error| meaning(&error))?, "w/"));
+    }
+    found.sort_by_key(|(conversation, turn)| (*turn, *conversation));
+    Ok(found)
+}
+
 fn all<T: DeserializeOwned>(db: &Db, prefix: &str, what: &'static str) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix(prefix) {
@@ -231,6 +246,9 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
             }
         }
         Op::Turn(conversation, turn) => write_turn(db, *conversation, turn),
+        Op::Amend(conversation, turn, change) => amend(db, *conversation, *turn, change),
+        Op::Waiting(conversation, turn, true) => put(db, &waiting_key(*conversation, *turn), Vec::new()),
+        Op::Waiting(conversation, turn, false) => remove(db, waiting_key(*conversation, *turn)),
         Op::Checkpoint(conversation, turn) => {
             // The index decides: a turn that ended or was forgotten meanwhile does not come back.
             let runs = get(db, &running_key(*conversation, turn.turn))?.is_some();
@@ -275,6 +293,18 @@ fn write_turn(db: &Db, conversation: ConversationId, turn: &TurnRecord) -> Resul
     Ok(())
 }
 
+fn amend(db: &Db, conversation: ConversationId, id: TurnId, change: &Amendment) -> Result<(), StoreError> {
+    if let Some(mut record) = turn(db, conversation, id)? {
+        record.amend(change.clone());
+        put(db, &turn_key(conversation, id), encode(&record)?)?;
+    }
+    // Last: who is not known to be answered still waits.
+    if matches!(change, Amendment::Followup(_)) {
+        remove(db, waiting_key(conversation, id))?;
+    }
+    Ok(())
+}
+
 fn write_incident(db: &Db, incident: &Incident) -> Result<(), StoreError> {
     put(db, &incident_key(incident), encode(incident)?)?;
     let too_many = db.scan_prefix("i/").count().saturating_sub(INCIDENTS);
@@ -287,7 +317,7 @@ fn write_incident(db: &Db, incident: &Incident) -> Result<(), StoreError> {
 fn forget(db: &Db, id: ConversationId) -> Result<(), StoreError> {
     cached::forget(db, id)?;
     // The record goes last: as long as anything is left, its owner is known.
-    for kind in ["t", "m", "r"] {
+    for kind in ["t", "m", "r", "w"] {
         for key in db.scan_prefix(format!("{kind}/{id}/")).keys() {
             remove(db, key.map_err(|error| meaning(&error))?)?;
         }
@@ -302,16 +332,17 @@ fn forget(db: &Db, id: ConversationId) -> Result<(), StoreError> {
 
 /// Turns that the index says are running belong to a process that is gone: they become interrupted, with their text as last saved.
 ///
-/// Work and memory are proportional to the turns that ran, not to the store. Gives those turns, for who wants to answer them late.
+/// Work and memory are proportional to the turns that ran, not to the store. They wait for a late answer then. Gives them.
 pub(crate) fn interrupt_running(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreError> {
     let mut interrupted = Vec::new();
     for key in db.scan_prefix("r/").keys() {
         let key = key.map_err(|error| meaning(&error))?;
-        if let Some((conversation, id)) = running(&key)
+        if let Some((conversation, id)) = named(&key, "r/")
             && let Some(record) = turn(db, conversation, id)?
             && record.state != TurnState::Done
         {
             put(db, &turn_key(conversation, id), encode(&record.interrupted())?)?;
+            put(db, &waiting_key(conversation, id), Vec::new())?;
             interrupted.push((conversation, id));
         }
         remove(db, key)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::chat::{ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{Amendment, ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::record::weight;
 use crate::store::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, StoreError};
 
@@ -26,6 +26,10 @@ pub(super) enum Op {
     Begin(ConversationId, ConversationRecord),
     /// Writes a turn.
     Turn(ConversationId, TurnRecord),
+    /// Changes a turn that has ended.
+    Amend(ConversationId, TurnId, Amendment),
+    /// Notes whether a turn waits for a late answer.
+    Waiting(ConversationId, TurnId, bool),
     /// Writes a turn that is still running; nobody waits for it.
     Checkpoint(ConversationId, TurnRecord),
     /// Removes a conversation.
@@ -54,6 +58,7 @@ impl Op {
             Op::Turn(_, turn) | Op::Checkpoint(_, turn) => weight(turn),
             Op::Cached(_, answer) => answer.weight(),
             Op::Uncached(keys) => 256 + 32 * keys.len(),
+            Op::Amend(_, _, Amendment::Followup(late)) => 256 + late.text.len(),
             _ => 256,
         }
     }

@@ -21,7 +21,7 @@ pub use writer::LogWriter;
 use super::seam::{Owner, Seam, Show};
 use super::tally::Restart;
 use crate::chat::{
-    After, ClientMsgId, Failure, Feedback, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
+    After, Amendment, ClientMsgId, Failure, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
 };
 
 /// How many frames a log keeps for followers that are a little behind: some seconds of a quick answer. Who is further behind is sent its text,
@@ -202,9 +202,9 @@ impl TurnLog {
         self.lock().seq
     }
 
-    /// Keeps the visitor's thumb with an ended turn's record.
-    pub fn feedback(&self, value: Feedback) {
-        self.lock().record.feedback = Some(value);
+    /// Changes an ended turn's record.
+    pub fn amend(&self, change: Amendment) {
+        self.lock().record.amend(change);
     }
 
     /// Waits until it is known whether the question is on disk, and says so.

@@ -170,6 +170,7 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
         pass_on: true,
         cache: CacheUse::Off,
         anonymous: true,
+        late: false,
     })
 }
 

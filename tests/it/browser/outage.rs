@@ -18,6 +18,9 @@ const FAILURES: usize = 5;
 /// notice itself, and some more.
 const RECOVERED: Duration = Duration::from_secs(60);
 
+/// The late answer.
+const LATE: &str = "document.querySelector('[data-followup]')";
+
 const OUTAGE: &str = "witness.part('banner')?.dataset.mode === 'outage'";
 
 /// The banners there were but for `degraded`: providers neither go nor come back all in one moment.
@@ -116,4 +119,34 @@ async fn the_worst_is_told_and_only_that() {
     tab.until_done().await;
     assert_eq!(tab.banners().await, Vec::<String>::new());
     tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn what_no_ai_answered_is_answered_late_on_every_tab() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    for provider in PROVIDERS {
+        site.fault_for(provider, "down", "8s").await;
+    }
+    tab.ask("What does it cost?").await;
+    assert_eq!(tab.until_done().await["degraded"], true);
+    let said = tab.text().await;
+    let other = chrome.open(&site.address()).await;
+    assert_eq!(other.conversation().await, tab.conversation().await);
+    for tab in [&tab, &other] {
+        tab.within(RECOVERED, &format!("Boolean({LATE})")).await;
+        let label = tab.string(&format!("{LATE}.querySelector('[data-role=\"label\"]').innerText")).await;
+        assert!(label.contains("Later AI answer · "), "{label}");
+        assert_ne!(tab.string(&format!("{LATE}.querySelector('[data-role=\"text\"]').innerText")).await, "");
+    }
+    // The labelled answer stands where it stood.
+    assert_eq!(tab.text().await, said);
+    let label = tab.string("witness.part('label', witness.answer()).innerText").await;
+    assert!(label.ends_with("AI unavailable"), "{label}");
+    tab.reload().await;
+    tab.until(&format!("Boolean({LATE})")).await;
+    assert_eq!(tab.eval("document.querySelectorAll('[data-followup]').length").await, 1);
+    tab.is_untroubled().await;
+    other.is_untroubled().await;
 }

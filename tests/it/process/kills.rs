@@ -263,3 +263,37 @@ async fn a_breaker_that_was_open_comes_back_open() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_answer_cut_by_a_crash_comes_late_and_once() {
+    let folder = TempDir::new().unwrap();
+    let provider = Provider::start(Manner::Drip(PACE)).await;
+    let service = Service::start(folder.path(), &provider.config()).await;
+    let mut conversations = Vec::new();
+    for n in 0..3 {
+        let (mut visitor, mut shown) = (Visitor::new(service.port).await, Shown::default());
+        visitor.send(&format!("question {n}")).await;
+        visitor.read(&mut shown, 5).await;
+        conversations.push(visitor.conversation().to_owned());
+    }
+    service.kill().await;
+    provider.now(Manner::Answer);
+    let service = Service::start(folder.path(), &provider.config()).await;
+    for (n, conversation) in conversations.iter().enumerate() {
+        let mut back = Visitor::back(service.port, conversation).await;
+        assert_eq!(back.history()[0]["state"], "interrupted");
+        let known = back.history()[0]["followup"].clone();
+        let late = if known.is_null() { back.next("followup").await } else { known };
+        assert_eq!(late["text"], whole(&format!("question {n}")));
+    }
+    // Another crash, and nobody is asked again.
+    service.kill().await;
+    let asked = provider.requests().len();
+    let service = Service::start(folder.path(), &provider.config()).await;
+    for conversation in &conversations {
+        let back = Visitor::back(service.port, conversation).await;
+        assert!(back.history()[0]["followup"]["text"].is_string());
+    }
+    Visitor::new(service.port).await.ask("And now?").await;
+    assert_eq!(provider.requests().len(), asked + 1);
+}

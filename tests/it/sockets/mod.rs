@@ -19,6 +19,7 @@ mod knowledge;
 mod metrics;
 mod operator;
 mod outage;
+mod outbox;
 mod panics;
 mod resume;
 mod slow_reader;

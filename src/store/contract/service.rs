@@ -1,0 +1,66 @@
+//! What a store promises of the service's own records: breakers, costs, incidents.
+
+use crate::chat::{At, Incident, Life, Mode};
+use crate::store::{BreakerRecord, INCIDENTS, SpentRecord, Store};
+
+pub(super) async fn breakers_are_as_last_written(store: &dyn Store) {
+    let open = |provider: &str, strikes| BreakerRecord {
+        provider: provider.into(),
+        blocked: false,
+        strikes,
+        until: At(9),
+        reason: "timeout".into(),
+    };
+    for (provider, strikes) in [("b", 1), ("a", 1), ("b", 2)] {
+        let record = open(provider, strikes);
+        store.write_breaker(provider.into(), Some(record)).await.unwrap();
+    }
+    let mut found = store.breakers().await.unwrap();
+    found.sort_by(|one, other| one.provider.cmp(&other.provider));
+    assert_eq!(found, [open("a", 1), open("b", 2)]);
+    store.write_breaker("a".into(), None).await.unwrap();
+    assert_eq!(store.breakers().await, Ok(vec![open("b", 2)]));
+}
+
+pub(super) async fn days_cost_what_was_last_written(store: &dyn Store) {
+    let spent =
+        |provider: &str, day, usd| SpentRecord { provider: provider.into(), day, usd, estimated: false };
+    assert_eq!(store.spent().await, Ok(vec![]));
+    for (provider, day, usd) in [("b", 1, 0.5), ("a", 1, 0.25), ("b", 2, 0.125)] {
+        store.write_spent(spent(provider, day, usd)).await.unwrap();
+    }
+    let mut found = store.spent().await.unwrap();
+    found.sort_by(|one, other| one.provider.cmp(&other.provider));
+    assert_eq!(found, [spent("a", 1, 0.25), spent("b", 2, 0.125)]);
+    // Nothing of a breaker's, and the other way round.
+    assert_eq!(store.breakers().await, Ok(vec![]));
+}
+
+pub(super) async fn incidents_are_as_last_written_and_bounded(store: &dyn Store) {
+    assert_eq!(store.incidents().await, Ok(vec![]));
+    let incident = |ms: u64, ended| Incident {
+        id: format!("inc-{ms}"),
+        mode: Mode::Outage,
+        started: At(ms),
+        ended,
+        cause: "a: timeout".into(),
+    };
+    for (ms, ended) in [(900, None), (10_000, None), (900, Some(At(950)))] {
+        store.write_incident(incident(ms, ended)).await.unwrap();
+    }
+    assert_eq!(store.incidents().await, Ok(vec![incident(900, Some(At(950))), incident(10_000, None)]));
+    for ms in 0..u64::try_from(INCIDENTS).unwrap() {
+        drop(store.write_incident(incident(20_000 + ms, None)));
+    }
+    store.write_incident(incident(30_000, None)).await.unwrap();
+    let kept = store.incidents().await.unwrap();
+    assert_eq!((kept.len(), kept[0].started), (INCIDENTS, At(20_001)));
+}
+
+pub(super) async fn life_is_as_last_written(store: &dyn Store) {
+    assert_eq!(store.life().await, Ok(None));
+    for last in [At(6), At(7)] {
+        store.write_life(Life { first: At(5), last }).await.unwrap();
+    }
+    assert_eq!(store.life().await, Ok(Some(Life { first: At(5), last: At(7) })));
+}

@@ -1,0 +1,67 @@
+//! The outbox: turns that an outage left without an AI's answer get it later, in the same conversation.
+//!
+//! Who waits is in the store too, so that it outlives the process. The decisions are in [`line`]; [`run`] carries them out, one or few at a
+//! time, and [`late`] is one such answer.
+
+mod late;
+pub mod line;
+mod run;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+pub use self::line::Pace;
+use self::line::{Came, Line, Waiting};
+pub use self::run::run;
+use super::desk::Desk;
+use crate::chat::{ConversationId, TurnId};
+
+/// Who waits for a late answer.
+pub struct Outbox {
+    on: bool,
+    line: Mutex<Line>,
+    came: Notify,
+    chance: fn() -> f64,
+}
+
+impl Outbox {
+    /// An empty one, which takes nobody where it is not `on`. `chance`: a random number in 0..1.
+    pub fn new(on: bool, pace: Pace, chance: fn() -> f64) -> Self {
+        Self { on, line: Mutex::new(Line::new(pace)), came: Notify::new(), chance }
+    }
+
+    /// Whether turns are answered late at all.
+    fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// A turn ended without an AI's answer. To be called before its end is written, so that no crash comes between.
+    pub fn enter(&self, desk: &Desk, conversation: ConversationId, turn: TurnId) {
+        if !self.on {
+            return;
+        }
+        // On its way when the call returns, and on disk together with the turn's end.
+        drop(desk.store.write_waiting(conversation, turn, true));
+        let gone = self.line().enter(Waiting { turn, conversation }, desk.clock.now(), (self.chance)());
+        gone.into_iter().for_each(|gone| run::let_go(desk, gone));
+        self.came.notify_one();
+    }
+
+    fn begin(&self, now: Duration) -> Option<Waiting> {
+        self.line().begin(now, (self.chance)())
+    }
+
+    fn settle(&self, one: Waiting, came: Came, now: Duration) -> bool {
+        self.line().settle(one, came, now, (self.chance)())
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
