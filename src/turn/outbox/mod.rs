@@ -1,7 +1,7 @@
 //! The outbox: turns that an outage left without an AI's answer get it later, in the same conversation.
 //!
-//! Who waits is in the store too, so that it outlives the process. The decisions are in [`line`]; [`run`] carries them out, one or few at a
-//! time, and [`late`] is one such answer.
+//! Who waits is in the store too, so that it outlives the process. The decisions are in the pure `line`; `run` carries them out, one or few at a
+//! time, and `late` is one such answer.
 
 mod late;
 pub mod line;
