@@ -59,7 +59,7 @@ fn cause(all: &[(Arc<str>, Vitals)], now: At) -> String {
     let down =
         all.iter().filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now));
     let told: Vec<_> =
-        down.map(|(name, vitals)| format!("{name}: {}", vitals.why(now).unwrap_or("not known"))).collect();
+        down.map(|(name, vitals)| format!("{name}: {}", vitals.words(now).unwrap_or("not known"))).collect();
     if told.is_empty() { "No provider is enabled.".to_owned() } else { told.join("; ") }
 }
 
@@ -143,7 +143,7 @@ impl StatusBoard {
                 from: before.active.clone(),
                 to: active.clone(),
                 at: now,
-                reason: reason.and_then(|(_, vitals)| vitals.why(now)),
+                reason: reason.and_then(|(_, vitals)| vitals.words(now)),
             }
         });
         let mut view = StatusView {
@@ -305,7 +305,7 @@ mod tests {
             (told[0].id.as_str(), told[0].mode, told[0].ended),
             ("inc-0000000000000007", Mode::Outage, None)
         );
-        assert_eq!(told[0].cause, "a: timeout");
+        assert_eq!(told[0].cause, "a: no answer in time");
         assert_eq!(store.incidents().await.unwrap(), told, "kept");
 
         // The service comes back, with the provider well again.

@@ -129,6 +129,31 @@ impl Vitals {
         self.state == ProviderState::Closed && self.check.is_none_or(|check| check.fault(now).is_none())
     }
 
+    /// The same as [`Vitals::why`], in words for people: the protocol has one word for who is not there, who does not know the model and who refuses
+    /// the key, and an operator does something else about each.
+    pub fn words(&self, now: At) -> Option<&'static str> {
+        if self.budget_until.is_some_and(|until| until > now) {
+            return Some("today's budget is spent");
+        }
+        let checked = self.check.and_then(|check| check.fault(now));
+        let checked = checked.filter(|_| self.state == ProviderState::Closed);
+        checked.or(self.reason).map(|fault| match fault {
+            Fault::Unreachable => "it cannot be reached",
+            Fault::Reset => "the connection broke",
+            Fault::Stalled => "it fell silent in mid-answer",
+            Fault::Truncated => "answers broke off",
+            Fault::Timeout => "no answer in time",
+            Fault::RateLimited => "its rate limit",
+            Fault::ServerError => "errors of its server",
+            Fault::Overloaded => "it is overloaded",
+            Fault::Malformed | Fault::Empty | Fault::Poor => "answers that are none",
+            Fault::Unauthorized => "it refuses our key",
+            Fault::QuotaSpent => "its quota is spent",
+            Fault::Misconfigured => "it knows no such model or address",
+            Fault::TooLong | Fault::Policy | Fault::BadRequest | Fault::Diverged => "it refused a request",
+        })
+    }
+
     /// Why it is not asked, or not healthy, or what failed last, in the protocol's words.
     pub fn why(&self, now: At) -> Option<&'static str> {
         if self.budget_until.is_some_and(|until| until > now) {

@@ -31,8 +31,9 @@ pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
 /// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
 pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
     let log = Arc::clone(writer.log());
-    let counted = !wishes.late && !matches!(keeping, Keeping::Aside(..));
-    let underway = counted.then(|| desk.tally.began());
+    // What no visitor waits for is no turn to be counted; its attempts are.
+    let aside = wishes.late || matches!(keeping, Keeping::Aside(..));
+    let underway = (!aside).then(|| desk.tally.began());
     let (mut progress, mut recall) = (Progress::begin(), Recall::default());
     let (writing, recalling) = (&mut writer, &mut recall);
     let mut turn =

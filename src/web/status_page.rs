@@ -165,7 +165,7 @@ fn switched(report: &Report) -> Option<Switched> {
     let switch = report.switched.as_ref()?;
     let name = |one: &Option<std::sync::Arc<str>>| one.as_deref().unwrap_or("nobody").to_owned();
     let why = match (switch.reason, &switch.from) {
-        (Some(reason), _) => reason_words(reason).to_owned(),
+        (Some(reason), _) => reason.to_owned(),
         (None, None) => "it can be asked again".to_owned(),
         (None, Some(_)) => "it is preferred".to_owned(),
     };
@@ -181,41 +181,22 @@ fn card(backend: &Backend, active: Option<&str>, trend: Option<&Trend>, now: At,
         ProviderState::Closed => ("closed", "Working"),
         ProviderState::HalfOpen => ("half_open", "Being tried again"),
         ProviderState::Open => ("open", "Failing, left alone for a while"),
-        ProviderState::Blocked => ("blocked", "Refuses our key or quota"),
+        ProviderState::Blocked => ("blocked", "Blocked until it is mended"),
         ProviderState::Disabled => ("disabled", "Switched off"),
     };
     let state = if state == "waiting" { "closed" } else { state };
     let troubled = !vitals.can_be_asked(now) && vitals.state != ProviderState::Disabled;
-    // That state says its reason itself.
-    let blocked = vitals.state == ProviderState::Blocked;
     Card {
         name: backend.name.to_string(),
         model: backend.model.to_string(),
         state,
         words,
-        reason: vitals.why(now).filter(|_| troubled && !blocked).map(reason_words),
+        reason: vitals.words(now).filter(|_| troubled),
         retry_at: vitals.waits_until().filter(|at| troubled && *at > now).map(Moment::of),
         active: active == Some(&*backend.name),
         first_token: vitals.first_token.map(|latency| (latency.p50, latency.p95)),
         spark: trend.and_then(spark),
         usage: operator.then(|| usage(&vitals)),
-    }
-}
-
-/// The protocol's reasons, in words for people.
-fn reason_words(reason: &'static str) -> &'static str {
-    match reason {
-        "reset" => "the connection broke",
-        "stalled" => "it fell silent in mid-answer",
-        "truncated" => "answers broke off",
-        "timeout" => "no answer in time",
-        "rate_limited" => "its rate limit",
-        "server_error" => "errors of its server",
-        "malformed" => "answers that cannot be read",
-        "overloaded" => "it is overloaded",
-        "refused" => "it refuses our key or quota",
-        "budget_spent" => "today's budget is spent",
-        other => other,
     }
 }
 

@@ -50,9 +50,12 @@ async fn each_provider_is_shown_as_it_is_and_the_last_switch_with_its_reason() {
     tab.within(SEEN, &format!("{aurora}.dataset.state === 'blocked'")).await;
     tab.within(SEEN, &part("provider", "[data-name=\"borealis\"][data-active=\"true\"]")).await;
     let switch = tab.string(&format!("{}.innerText", part("switch", ""))).await;
-    assert!(switch.contains("aurora to borealis (it refuses our key or quota)"), "{switch}");
+    assert!(switch.contains("aurora to borealis (it refuses our key)"), "{switch}");
     let card = tab.string(&format!("{aurora}.innerText")).await;
-    assert!(card.contains("Refuses our key or quota") && card.contains("Tried again in "), "{card}");
+    assert!(
+        card.contains("Blocked until it is mended: it refuses our key") && card.contains("Tried again in "),
+        "{card}"
+    );
     tab.within(SEEN, &part("status", "[data-mode=\"degraded\"]")).await;
     tab.within(SEEN, &part("incident", "[data-mode=\"degraded\"][data-running]")).await;
     let last = "document.querySelector('[data-role=\"timeline\"] .bars :last-child').dataset.mode";
@@ -96,7 +99,10 @@ async fn banner_page_and_json_agree_on_an_outage() {
     let [incident] = &json["incidents"].as_array().unwrap()[..] else { panic!("{}", json["incidents"]) };
     assert_eq!((&incident["id"], &incident["ended"]), (&told["incident"], &Value::Null));
     for name in PROVIDERS {
-        assert!(incident["cause"].as_str().unwrap().contains(&format!("{name}: refused")), "{incident}");
+        assert!(
+            incident["cause"].as_str().unwrap().contains(&format!("{name}: it refuses our key")),
+            "{incident}"
+        );
     }
     assert_eq!(page.eval(&format!("{}.dataset.incident", part("status", ""))).await, id);
     assert_eq!(page.eval(&format!("{}.dataset.id", part("incident", ""))).await, id);
