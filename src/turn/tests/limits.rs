@@ -155,3 +155,17 @@ async fn a_whole_answer_may_be_cut_by_its_length() {
     let reader = first_answer(House::following([vec![script]])).await;
     assert_eq!((reader.done().finish, &*reader.text), (Finish::Length, "Hello and"));
 }
+
+#[actix_rt::test(system = "Paused")]
+async fn the_turns_own_limit_blames_nobody() {
+    let mut house = House::following([vec![vec![Act::Forever("ha".to_owned(), ms(500))]]]);
+    house.manners.turn_limit = s(10);
+    let stage = house.open();
+    for turn in 0..6 {
+        let reader = Reader::follow(&stage.ask(&format!("m{turn}"))).await;
+        assert_eq!(reader.done().tried[0].outcome.as_str(), "timeout");
+    }
+    let vitals = stage.stands[0].vitals().await;
+    assert_eq!((vitals.state, vitals.failures), (ProviderState::Closed, 0));
+    stage.assert_idle().await;
+}
