@@ -129,15 +129,18 @@ impl Vitals {
         self.state == ProviderState::Closed && self.check.is_none_or(|check| check.fault(now).is_none())
     }
 
+    /// Why it is not asked, or not healthy, or what failed last, in the protocol's words.
+    pub fn why(&self, now: At) -> Option<&'static str> {
+        if self.is_over_budget(now) { Some("budget_spent") } else { self.trouble(now).map(Fault::reason) }
+    }
+
     /// The same as [`Vitals::why`], in words for people: the protocol has one word for who is not there, who does not know the model and who refuses
     /// the key, and an operator does something else about each.
     pub fn words(&self, now: At) -> Option<&'static str> {
-        if self.budget_until.is_some_and(|until| until > now) {
+        if self.is_over_budget(now) {
             return Some("today's budget is spent");
         }
-        let checked = self.check.and_then(|check| check.fault(now));
-        let checked = checked.filter(|_| self.state == ProviderState::Closed);
-        checked.or(self.reason).map(|fault| match fault {
+        self.trouble(now).map(|fault| match fault {
             Fault::Unreachable => "it cannot be reached",
             Fault::Reset => "the connection broke",
             Fault::Stalled => "it fell silent in mid-answer",
@@ -154,14 +157,15 @@ impl Vitals {
         })
     }
 
-    /// Why it is not asked, or not healthy, or what failed last, in the protocol's words.
-    pub fn why(&self, now: At) -> Option<&'static str> {
-        if self.budget_until.is_some_and(|until| until > now) {
-            return Some("budget_spent");
-        }
+    /// Whether its day's budget is spent at `now`.
+    pub fn is_over_budget(&self, now: At) -> bool {
+        self.budget_until.is_some_and(|until| until > now)
+    }
+
+    /// What a check that is still believed found of a closed one, else what failed last.
+    fn trouble(&self, now: At) -> Option<Fault> {
         let checked = self.check.and_then(|check| check.fault(now));
-        let checked = checked.filter(|_| self.state == ProviderState::Closed);
-        checked.or(self.reason).map(Fault::reason)
+        checked.filter(|_| self.state == ProviderState::Closed).or(self.reason)
     }
 }
 

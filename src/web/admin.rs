@@ -1,7 +1,5 @@
 //! `/admin`: what an operator does to a running service. Without a configured admin token there is nothing here.
 
-use std::sync::Arc;
-
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -70,8 +68,8 @@ pub async fn provider(
     }
 }
 
-/// Has the provider's actor do it; gives the state that it is in then, none where the actor did not answer in time.
-async fn tell<M>(backend: &Arc<Backend>, order: M) -> Option<ProviderState>
+/// Has the provider's actor do it, waiting no longer than a rebuilt one takes; gives the state that it is in then, none where the actor did not answer in time.
+pub(super) async fn tell<M>(backend: &Backend, order: M) -> Option<ProviderState>
 where
     M: actix::Message<Result = ()> + Send + 'static,
     crate::provider::actor::ProviderActor: actix::Handler<M>,

@@ -30,15 +30,10 @@ pub fn tune(connection: &dyn Any, _: &mut Extensions) {
 pub struct Connections {
     most: usize,
     most_each: usize,
-    open: Mutex<Open>,
-    count: watch::Sender<usize>,
-}
-
-#[derive(Default)]
-struct Open {
-    all: usize,
+    /// Changed under the lock of `each` alone.
+    all: watch::Sender<usize>,
     /// Has an entry only for addresses with an open socket.
-    each: HashMap<IpAddr, usize>,
+    each: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// One open WebSocket's place; free again when it is dropped.
@@ -50,49 +45,47 @@ pub struct Place {
 impl Connections {
     /// No connection yet, of so many in all and so many for an address.
     pub fn new(most: usize, most_each: usize) -> Self {
-        Self { most, most_each, open: Mutex::default(), count: watch::Sender::new(0) }
+        Self { most, most_each, all: watch::Sender::new(0), each: Mutex::default() }
     }
 
     /// A place for one more of this address; none where there are too many.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = subnet(address);
-        let mut open = self.lock();
-        let each = open.each.get(&address).copied().unwrap_or(0);
-        if open.all >= self.most || each >= self.most_each {
+        let mut each = self.lock();
+        let of_it = each.get(&address).copied().unwrap_or(0);
+        if self.open() >= self.most || of_it >= self.most_each {
             return None;
         }
-        open.all += 1;
-        open.each.insert(address, each + 1);
-        self.count.send_replace(open.all);
-        drop(open);
+        each.insert(address, of_it + 1);
+        self.all.send_modify(|all| *all += 1);
+        drop(each);
         Some(Place { connections: Arc::clone(self), address })
     }
 
     /// How many are open.
     pub fn open(&self) -> usize {
-        *self.count.borrow()
+        *self.all.borrow()
     }
 
     /// Until none is open.
     pub async fn none_left(&self) {
         // The sender is `self`: the watch does not end.
-        let _ = self.count.subscribe().wait_for(|open| *open == 0).await;
+        let _ = self.all.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.each.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.connections.lock();
-        open.all = open.all.saturating_sub(1);
-        self.connections.count.send_replace(open.all);
-        if let Some(each) = open.each.get_mut(&self.address) {
-            *each -= 1;
-            if *each == 0 {
-                open.each.remove(&self.address);
+        let mut each = self.connections.lock();
+        self.connections.all.send_modify(|all| *all = all.saturating_sub(1));
+        if let Some(of_it) = each.get_mut(&self.address) {
+            *of_it -= 1;
+            if *of_it == 0 {
+                each.remove(&self.address);
             }
         }
     }
@@ -130,6 +123,6 @@ mod tests {
         drop(first);
         assert!(connections.enter(a).is_some());
         drop((second, third));
-        assert!(connections.lock().each.is_empty());
+        assert!(connections.lock().is_empty());
     }
 }

@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::State;
+use super::admin;
 use super::body;
 use super::gate;
 use super::refusal::{not_found, refuse};
 use crate::provider::actor::Reset;
-use crate::router::actor::ACTOR_LIMIT;
 use crate::settings::{DrillSettings, parse_duration};
 use crate::simulator::Fault;
 
@@ -81,9 +81,7 @@ fn length(text: &str) -> Result<Duration, String> {
 /// Mending also lifts what the fault left: an open or blocked breaker, a rate limit being waited out. A fault that ends by itself leaves that
 /// to the recovery probe.
 async fn lift(state: &State, name: &str) {
-    let backend = state.lobby.desk.backends.iter().find(|backend| &*backend.name == name);
-    let actor = backend.and_then(|backend| backend.actor.borrow().clone());
-    if let Some(actor) = actor {
-        drop(tokio::time::timeout(ACTOR_LIMIT, actor.send(Reset)).await);
+    if let Some(backend) = state.lobby.desk.backends.iter().find(|backend| &*backend.name == name) {
+        admin::tell(backend, Reset).await;
     }
 }

@@ -117,8 +117,7 @@ pub(super) fn problems(state: &State) -> Vec<String> {
         problems.push("The store does not confirm writes in time; messages may not survive a crash.".into());
     }
     let now = state.lobby.desk.clock.wall();
-    let spent =
-        |one: &&std::sync::Arc<Backend>| one.vitals.borrow().budget_until.is_some_and(|until| until > now);
+    let spent = |one: &&std::sync::Arc<Backend>| one.vitals.borrow().is_over_budget(now);
     problems.extend(state.lobby.desk.backends.iter().filter(spent).map(|one| {
         format!("Provider {} has spent its budget for today; it is passed over until midnight UTC.", one.name)
     }));

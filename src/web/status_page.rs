@@ -174,17 +174,14 @@ fn switched(report: &Report) -> Option<Switched> {
 
 fn card(backend: &Backend, active: Option<&str>, trend: Option<&Trend>, now: At, operator: bool) -> Card {
     let vitals = backend.vitals.borrow().clone();
+    let waits = vitals.waits_until().filter(|at| *at > now);
     let (state, words) = match vitals.state {
-        ProviderState::Closed if vitals.waits_until().is_some_and(|at| at > now) => {
-            ("waiting", "Asked to wait")
-        }
-        ProviderState::Closed => ("closed", "Working"),
+        ProviderState::Closed => ("closed", if waits.is_some() { "Asked to wait" } else { "Working" }),
         ProviderState::HalfOpen => ("half_open", "Being tried again"),
         ProviderState::Open => ("open", "Failing, left alone for a while"),
         ProviderState::Blocked => ("blocked", "Blocked until it is mended"),
         ProviderState::Disabled => ("disabled", "Switched off"),
     };
-    let state = if state == "waiting" { "closed" } else { state };
     let troubled = !vitals.can_be_asked(now) && vitals.state != ProviderState::Disabled;
     Card {
         name: backend.name.to_string(),
@@ -192,7 +189,7 @@ fn card(backend: &Backend, active: Option<&str>, trend: Option<&Trend>, now: At,
         state,
         words,
         reason: vitals.words(now).filter(|_| troubled),
-        retry_at: vitals.waits_until().filter(|at| troubled && *at > now).map(Moment::of),
+        retry_at: waits.filter(|_| troubled).map(Moment::of),
         active: active == Some(&*backend.name),
         first_token: vitals.first_token.map(|latency| (latency.p50, latency.p95)),
         spark: trend.and_then(spark),

@@ -8,6 +8,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use super::chrome::Chrome;
+use super::looks::in_every_state;
 use super::site::Site;
 use super::tab::Tab;
 use super::widget::{open, pair, tag};
@@ -60,27 +61,8 @@ async fn nothing_is_found_on_the_chat_page() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
-    tab.until("witness.part('empty') && document.querySelector('[data-role=\"demo\"]')").await;
-    nothing_is_found(&tab, "empty").await;
-    tab.ask(RICH).await;
-    tab.until_it_says(100).await;
-    site.fault("aurora", "unauthorized").await;
-    tab.until_done().await;
-    tab.click("[data-role=\"draft\"] summary").await;
-    tab.ask("Hello").await;
-    tab.until_done().await;
-    tab.until(
-        "witness.part('banner')?.dataset.mode === 'degraded' && document.querySelector('.hljs-keyword')",
-    )
-    .await;
-    nothing_is_found(&tab, "an answer with a draft, degraded").await;
-    for provider in ["borealis", "cascade"] {
-        site.fault(provider, "unauthorized").await;
-    }
-    tab.ask("What does it cost?").await;
-    tab.until_done().await;
-    tab.until("witness.part('banner')?.dataset.mode === 'outage'").await;
-    nothing_is_found(&tab, "a labelled answer, outage").await;
+    let coloured = "document.querySelector('.hljs-keyword')";
+    in_every_state(&site, &tab, RICH, coloured, nothing_is_found).await;
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn open(chrome: &Chrome, site: &Site) -> Tab {
     chrome.open(&format!("{}status", site.address())).await
 }
 
-/// Asks until the first provider is passed over.
+/// Asks something, in a conversation of its own.
 async fn ask(site: &Site) {
     let answer = site.post("/api/chat", &serde_json::json!({ "message": "Well?" })).await;
     assert_eq!(answer.status, 200);
