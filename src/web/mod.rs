@@ -27,6 +27,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::degradation::Health;
+use crate::ops::alerts::watch::Alerts;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -53,6 +54,7 @@ pub struct State {
     problems: Arc<[String]>,
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
+    alerts: Alerts,
     connections: Arc<Connections>,
     instance: Arc<str>,
     started: Instant,
@@ -76,12 +78,14 @@ pub struct Parts {
     pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// Who is told of changes.
+    pub alerts: Alerts,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, lobby, simulators, steady, problems, degradation, reports } = parts;
+        let Parts { settings, lobby, simulators, steady, problems, degradation, reports, alerts } = parts;
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
         let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
@@ -93,6 +97,7 @@ impl State {
             problems: problems.into(),
             degradation,
             reports,
+            alerts,
             connections: Arc::new(connections),
             instance: instance.into(),
             started: Instant::now(),
