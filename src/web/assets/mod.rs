@@ -158,7 +158,10 @@ mod tests {
                 let code = line.split(" // ").next().unwrap();
                 for quote in ['`', '\'', '"'] {
                     let open = |text: &str| text.matches(quote).count() % 2 == 1;
-                    assert!(!(open(code) && code != line), "{name}:{at}: a text with what looks like a comment");
+                    assert!(
+                        !(open(code) && code != line),
+                        "{name}:{at}: a text with what looks like a comment"
+                    );
                     assert!(quote != '`' || !open(line), "{name}:{at}: a text that goes on in the next line");
                 }
                 let import = line.starts_with("import ");
@@ -171,11 +174,16 @@ mod tests {
     fn the_chat_is_served_as_one_module_and_what_others_use_too_beside_it() {
         let scripts = own_scripts();
         let chat = joined(CHAT, &scripts);
-        for part in ["class Session", "class Transcript", "class Outbox", "class Log", "export function mount"] {
+        for part in
+            ["class Session", "class Transcript", "class Outbox", "class Log", "export function mount"]
+        {
             assert_eq!(chat.matches(part).count(), 1, "{part}");
         }
         let imports: Vec<_> = chat.lines().filter(|line| line.starts_with("import ")).collect();
-        assert!(imports.len() == 2, "what is loaded later uses these too, and they hold one state: {imports:#?}");
+        assert!(
+            imports.len() == 2,
+            "what is loaded later uses these too, and they hold one state: {imports:#?}"
+        );
         assert!(imports.iter().all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';")));
         // Two things of one name would be an error in the browser. What is not indented stands at a module's top.
         let mut names = std::collections::BTreeSet::new();

@@ -80,14 +80,23 @@ mod tests {
     fn what_only_readers_need_goes() {
         let script = "// About this.\n/** One. */\nlet a = 1; // of these\n\n/**\n * Two.\n */\n  f('http://x');\n/* three\n */\n";
         assert_eq!(lean(script), "let a = 1;\nf('http://x');\n");
-        assert_eq!(lean("/* Of\n   styles. */\n\na { b: c; }\n  @media x { }\n"), "a { b: c; }\n@media x { }\n");
+        assert_eq!(
+            lean("/* Of\n   styles. */\n\na { b: c; }\n  @media x { }\n"),
+            "a { b: c; }\n@media x { }\n"
+        );
     }
 
     #[test]
     fn a_module_comes_with_what_it_alone_is_made_of() {
         let scripts = [
-            ("top.js", "import { one } from './one.js';\nimport { all, two } from './all.js';\nexport const top = one + two;\n"),
-            ("one.js", "import { two } from './two.js';\nimport { all } from './all.js';\nexport function one() {}\n"),
+            (
+                "top.js",
+                "import { one } from './one.js';\nimport { all, two } from './all.js';\nexport const top = one + two;\n",
+            ),
+            (
+                "one.js",
+                "import { two } from './two.js';\nimport { all } from './all.js';\nexport function one() {}\n",
+            ),
             ("two.js", "import { more } from './all.js';\nexport class Two {}\n"),
             ("all.js", "export const all = 1;\n"),
             ("later.js", "import { all } from './all.js';\nexport const later = 2;\n"),
