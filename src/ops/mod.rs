@@ -2,6 +2,7 @@
 //! web see it.
 
 pub mod alerts;
+pub mod audit;
 pub mod incidents;
 pub mod mode;
 pub mod report;

@@ -45,6 +45,8 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub struct Line {
     waiting: VecDeque<Envelope>,
+    /// The one that was given out last, until it is known what became of it.
+    under_way: Option<Envelope>,
     known: BTreeMap<Cause, (Level, At)>,
     lost: u64,
     lost_at: Option<At>,
@@ -67,8 +69,16 @@ impl Line {
         self.waiting.push_back(envelope);
     }
 
+    /// The same line, before somebody else who sends: what was under way is the next again.
+    pub fn resumed(mut self) -> Self {
+        if let Some(first) = self.under_way.take() {
+            self.waiting.push_front(first);
+        }
+        self
+    }
+
     /// The next that this sink should hear.
-    pub fn next(&mut self) -> Option<Envelope> {
+    pub fn take(&mut self) -> Option<Envelope> {
         while let Some(next) = self.waiting.pop_front() {
             let known = self.known.get(&next.cause).map(|(level, _)| *level);
             let wanted = match next.news {
@@ -77,6 +87,7 @@ impl Line {
                 News::Flapped => true,
             };
             if wanted {
+                self.under_way = Some(next.clone());
                 return Some(next);
             }
         }
@@ -85,6 +96,7 @@ impl Line {
 
     /// It was delivered.
     pub fn delivered(&mut self, envelope: &Envelope) {
+        self.under_way = None;
         if envelope.level == 0 {
             self.known.remove(&envelope.cause);
         } else {
@@ -94,6 +106,9 @@ impl Line {
 
     /// It will not be delivered. Where it was a recovery, that is forgotten: the next alert is news again.
     pub fn given_up(&mut self, envelope: &Envelope, now: At) {
+        if self.under_way.as_ref().is_some_and(|one| one.id == envelope.id) {
+            self.under_way = None;
+        }
         self.lost += 1;
         self.lost_at = Some(now);
         if envelope.news == News::Better {
@@ -152,7 +167,7 @@ mod tests {
 
     fn ids(line: &mut Line) -> Vec<String> {
         std::iter::from_fn(|| {
-            let next = line.next()?;
+            let next = line.take()?;
             line.delivered(&next);
             Some(next.id)
         })
@@ -172,16 +187,16 @@ mod tests {
     fn nothing_is_over_that_was_not_told() {
         let mut line = Line::default();
         line.push(down(1), At(1));
-        let first = line.next().unwrap();
+        let first = line.take().unwrap();
         line.given_up(&first, At(2));
         line.push(up(3), At(3));
-        assert!(line.next().is_none());
+        assert!(line.take().is_none());
         assert_eq!(line.lost(), (1, Some(At(2))));
         // And a recovery that was given up leaves the next alert news.
         line.push(down(4), At(4));
         assert_eq!(ids(&mut line), ["4"]);
         line.push(up(5), At(5));
-        let over = line.next().unwrap();
+        let over = line.take().unwrap();
         line.given_up(&over, At(5));
         line.push(down(6), At(6));
         assert_eq!(ids(&mut line), ["6"]);
@@ -197,6 +212,14 @@ mod tests {
         assert_eq!((line.len(), line.lost().0), (MOST, 2));
         let told = ids(&mut line);
         assert_eq!((told.len(), told[0].as_str()), (MOST - 1, "2"), "the recovery is passed over");
+    }
+
+    #[test]
+    fn what_was_under_way_is_the_next_again() {
+        let mut line = Line::default();
+        [down(1), up(2)].into_iter().for_each(|one| line.push(one, At(9)));
+        assert_eq!(line.take().unwrap().id, "1");
+        assert_eq!(ids(&mut line.resumed()), ["1", "2"]);
     }
 
     #[test]

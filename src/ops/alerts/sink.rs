@@ -34,6 +34,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Slack, Self::Webhook];
+
     /// In words.
     pub const fn words(self) -> &'static str {
         match self {
@@ -71,9 +74,9 @@ pub struct Sending {
 }
 
 impl Sink {
-    /// One that was told this by an earlier process.
-    pub fn new(kind: Kind, known: Vec<Known>) -> Self {
-        Self { kind, line: Mutex::new(Line::recalled(known)), came: Notify::new(), failing: Mutex::new(None) }
+    /// One before which this waits.
+    pub fn new(kind: Kind, line: Line) -> Self {
+        Self { kind, line: Mutex::new(line), came: Notify::new(), failing: Mutex::new(None) }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -82,6 +85,11 @@ impl Sink {
 
     fn failing(&self) -> MutexGuard<'_, Option<Undelivered>> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives what waits, and what it knows, to its successor.
+    pub fn handed_over(&self) -> Line {
+        std::mem::take(&mut *self.line()).resumed()
     }
 
     /// What it was told last of what is not well.
@@ -99,7 +107,7 @@ impl Sink {
     #[cfg(test)]
     pub fn drawn(&self) -> Option<super::Alert> {
         let mut line = self.line();
-        let next = line.next()?;
+        let next = line.take()?;
         line.delivered(&next);
         Some(next.alert)
     }
@@ -108,7 +116,7 @@ impl Sink {
     pub async fn run(&self, poster: Poster, sending: Sending) {
         loop {
             // Apart, so that the lock is not held over what follows.
-            let next = self.line().next();
+            let next = self.line().take();
             match next {
                 Some(envelope) => self.send(&envelope, &poster, &sending).await,
                 None => self.came.notified().await,

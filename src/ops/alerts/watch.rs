@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::alert::{Alert, Scene};
 use super::cause::{Cause, Finding};
-use super::line::{Envelope, Known};
+use super::line::{Envelope, Known, Line};
 use super::post::{Form, Poster};
 use super::rules::{News, Rules, Told};
 use super::seen;
@@ -18,8 +18,9 @@ use super::sink::{Kind, Sending, Sink};
 use crate::chat::{At, Mode, StatusView};
 use crate::ops::mode::HOLD_DOWN;
 use crate::ops::report::Report;
-use crate::provider::backend::{Backend, Clock};
-use crate::settings::AlertSettings;
+use crate::provider::backend::Clock;
+use crate::router::table::Published;
+use crate::settings::{AlertSettings, Secret, Settings};
 use crate::store::Store;
 
 /// How often it is looked. A change that is over sooner is none.
@@ -36,8 +37,8 @@ const BEFORE: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
 /// What is watched, and what that needs.
 pub struct Means {
-    /// All backends.
-    pub backends: Arc<[Arc<Backend>]>,
+    /// The providers, and who is told.
+    pub published: Published,
     /// The state that everyone is told.
     pub status: watch::Receiver<Arc<StatusView>>,
     /// Its history.
@@ -64,11 +65,11 @@ pub struct Alerts {
 }
 
 impl Alerts {
-    /// Watches from now on, on a task of the calling thread, and tells the sinks of `settings`.
-    pub fn start(means: Means, settings: AlertSettings) -> Self {
+    /// Watches from now on, on a task of the calling thread, and tells the sinks that are configured.
+    pub fn start(means: Means) -> Self {
         let (sinks, shown) = watch::channel(Arc::from(Vec::new()));
         let clock = means.clock;
-        actix::spawn(async move { Watcher::begin(means, settings, sinks).await.run().await });
+        actix::spawn(async move { Watcher::begin(means, sinks).await.run().await });
         Self { sinks: shown, clock }
     }
 
@@ -86,11 +87,26 @@ struct Held {
     since: Duration,
 }
 
+/// A sink that is being served.
+struct Served {
+    sink: Arc<Sink>,
+    address: Address,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 struct Watcher {
     means: Means,
     rules: Rules,
-    sinks: Arc<[Arc<Sink>]>,
-    tasks: Vec<JoinHandle<()>>,
+    /// The settings by which the sinks are served.
+    settings: Arc<Settings>,
+    served: Vec<Served>,
+    shown: watch::Sender<Arc<[Arc<Sink>]>>,
     held: VecDeque<Held>,
     /// The incident that ran last.
     incident: Option<String>,
@@ -98,34 +114,70 @@ struct Watcher {
     looked: bool,
 }
 
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
 impl Watcher {
-    async fn begin(means: Means, settings: AlertSettings, shown: watch::Sender<Arc<[Arc<Sink>]>>) -> Self {
-        let sending = Sending { store: Arc::clone(&means.store), clock: means.clock, chance: means.chance };
-        let (mut sinks, mut tasks) = (Vec::new(), Vec::new());
-        for (kind, poster) in posters(&settings) {
-            let sink = Arc::new(Sink::new(kind, recalled(&*means.store, kind).await));
+    async fn begin(means: Means, shown: watch::Sender<Arc<[Arc<Sink>]>>) -> Self {
+        let settings = Arc::clone(&means.published.borrow().settings);
+        let rules = Rules::new(settings.alerts.min_interval);
+        let mut watcher = Self {
+            means,
+            rules,
+            settings,
+            served: Vec::new(),
+            shown,
+            held: VecDeque::new(),
+            incident: None,
+            looked: false,
+        };
+        let mut known = Vec::new();
+        for kind in Kind::ALL {
+            known.push((kind, recalled(&*watcher.means.store, kind).await));
+        }
+        watcher.serve(|kind| {
+            let known = known.iter().find(|(of, _)| *of == kind).map(|(_, known)| known.clone());
+            Line::recalled(known.unwrap_or_default())
+        });
+        let (clock, now) = (watcher.means.clock, watcher.means.clock.wall());
+        for one in told_to_all(&watcher.shown.borrow()) {
+            let told = (BEFORE + clock.now()).saturating_sub(now.since(one.at));
+            watcher.rules.recall(one.cause, one.level, told);
+        }
+        watcher
+    }
+
+    /// Serves the sinks of the settings: those whose address did not change go on; `line` gives what waits for another.
+    fn serve(&mut self, mut line: impl FnMut(Kind) -> Line) {
+        let sending = Sending {
+            store: Arc::clone(&self.means.store),
+            clock: self.means.clock,
+            chance: self.means.chance,
+        };
+        let mut before = std::mem::take(&mut self.served);
+        for address in addresses(&self.settings.alerts) {
+            let same = before.iter().position(|one| one.address.is(&address));
+            if let Some(same) = same {
+                self.served.push(before.swap_remove(same));
+                continue;
+            }
+            let Some(poster) = address.poster() else { continue };
+            let earlier = before.iter().find(|one| one.address.kind == address.kind);
+            let waiting = earlier.map_or_else(|| line(address.kind), |one| one.sink.handed_over());
+            let sink = Arc::new(Sink::new(address.kind, waiting));
             let (sending, running) = (sending.clone(), Arc::clone(&sink));
-            tasks.push(actix::spawn(async move { running.run(poster, sending).await }));
-            sinks.push(sink);
+            let task = actix::spawn(async move { running.run(poster, sending).await });
+            self.served.push(Served { sink, address, task });
         }
-        let sinks: Arc<[Arc<Sink>]> = sinks.into();
-        shown.send_replace(Arc::clone(&sinks));
-        let mut rules = Rules::new(settings.min_interval);
-        let now = means.clock.wall();
-        for one in told_to_all(&sinks) {
-            rules.recall(
-                one.cause,
-                one.level,
-                (BEFORE + means.clock.now()).saturating_sub(now.since(one.at)),
-            );
+        self.shown.send_replace(self.served.iter().map(|one| Arc::clone(&one.sink)).collect());
+    }
+
+    /// Takes over what a reload changed.
+    fn follow(&mut self) {
+        let settings = Arc::clone(&self.means.published.borrow().settings);
+        if Arc::ptr_eq(&settings, &self.settings) {
+            return;
         }
-        Self { means, rules, sinks, tasks, held: VecDeque::new(), incident: None, looked: false }
+        self.rules.set_interval(settings.alerts.min_interval);
+        self.settings = settings;
+        self.serve(|_| Line::default());
     }
 
     async fn run(mut self) {
@@ -133,6 +185,7 @@ impl Watcher {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            self.follow();
             self.look();
         }
     }
@@ -143,7 +196,8 @@ impl Watcher {
         if view.incident.is_some() {
             self.incident.clone_from(&view.incident);
         }
-        self.rules.keep(self.means.backends.iter().map(|one| &*one.name));
+        let table = Arc::clone(&self.means.published.borrow());
+        self.rules.keep(table.backends.iter().map(|one| &*one.name));
         for found in self.found(&view, at) {
             if let Some(told) = self.rules.see(&found, now) {
                 self.held.push_back(Held { told, at, since: now });
@@ -164,7 +218,7 @@ impl Watcher {
     /// All that can be seen now.
     fn found(&mut self, view: &StatusView, now: At) -> Vec<Finding> {
         let mut found = Vec::new();
-        for backend in self.means.backends.iter() {
+        for backend in self.means.published.borrow().backends.iter() {
             let vitals = backend.vitals.borrow().clone();
             found.extend(seen::provider(&backend.name, &vitals, now));
         }
@@ -202,23 +256,43 @@ impl Watcher {
             news: told.news(),
             alert,
         };
-        self.sinks.iter().for_each(|sink| sink.push(envelope.clone(), *at));
+        self.served.iter().for_each(|one| one.sink.push(envelope.clone(), *at));
     }
 }
 
-/// How each sink that is configured is reached. One that cannot be is said in the log; the configuration was checked before.
-fn posters(settings: &AlertSettings) -> Vec<(Kind, Poster)> {
-    let signer = settings.webhook_secret.as_ref().and_then(|secret| Signer::new(secret.expose()));
-    let slack = settings.slack_webhook.as_ref().map(|url| (Kind::Slack, Poster::new(url, Form::Slack)));
-    let webhook = settings.webhook.as_ref().map(|url| (Kind::Webhook, Poster::new(url, Form::Json(signer))));
-    let made = |(kind, poster): (Kind, Result<Poster, &'static str>)| match poster {
-        Ok(poster) => Some((kind, poster)),
-        Err(why) => {
-            tracing::error!(sink = kind.words(), why, "alerts are not sent there");
-            None
-        }
-    };
-    [slack, webhook].into_iter().flatten().filter_map(made).collect()
+/// Where a sink is, and how it wants to be told.
+struct Address {
+    kind: Kind,
+    url: Secret,
+    secret: Option<Secret>,
+}
+
+impl Address {
+    fn is(&self, other: &Self) -> bool {
+        let secret = |one: &Self| one.secret.as_ref().map(|secret| secret.expose().to_owned());
+        self.kind == other.kind && self.url.expose() == other.url.expose() && secret(self) == secret(other)
+    }
+
+    /// What delivers there. None is said in the log; the configuration was checked before.
+    fn poster(&self) -> Option<Poster> {
+        let signer = || self.secret.as_ref().and_then(|secret| Signer::new(secret.expose()));
+        let form = match self.kind {
+            Kind::Slack => Form::Slack,
+            Kind::Webhook => Form::Json(signer()),
+        };
+        let poster = Poster::new(&self.url, form);
+        poster
+            .inspect_err(|why| tracing::error!(sink = self.kind.words(), why, "alerts are not sent there"))
+            .ok()
+    }
+}
+
+/// The sinks that are configured.
+fn addresses(settings: &AlertSettings) -> impl Iterator<Item = Address> + use<> {
+    let slack = settings.slack_webhook.clone().map(|url| Address { kind: Kind::Slack, url, secret: None });
+    let secret = settings.webhook_secret.clone();
+    let webhook = settings.webhook.clone().map(|url| Address { kind: Kind::Webhook, url, secret });
+    slack.into_iter().chain(webhook)
 }
 
 /// What earlier processes told a sink; nothing where the store does not say.

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::chat::{Incident, Life, ProviderState};
-use crate::ops::report::Trend;
-use crate::provider::backend::Vitals;
+use crate::provider::backend::{Backend, Vitals};
 use crate::provider::paused::Paused;
 use crate::provider::stand::{Plan, Stand};
+use crate::router::table::Table;
 use crate::store::MemoryStore;
 use crate::store::flaky::{Flaky, Trouble};
 
@@ -34,12 +34,14 @@ async fn watched(opened_with: &[&str]) -> Watched {
         incidents: Vec::new(),
         life: Life { first: At(0), last: At(0) },
         switched: None,
-        trends: vec![Trend::default()],
+        trends: std::collections::HashMap::default(),
     };
     let (view, report) = (watch::Sender::new(Arc::new(view)), watch::Sender::new(Arc::new(report)));
     let store = Arc::new(Flaky::over(Arc::new(MemoryStore::default())));
+    let settings = Arc::new(Settings::default());
+    let table = Table { settings, backends: Arc::new([Arc::new(backend.unwrap())]) };
     let means = Means {
-        backends: Arc::new([Arc::new(backend.unwrap())]),
+        published: watch::channel(Arc::new(table)).1,
         status: view.subscribe(),
         reports: report.subscribe(),
         warnings: watch::channel(Arc::from(Vec::new())).1,
@@ -49,9 +51,11 @@ async fn watched(opened_with: &[&str]) -> Watched {
         random: || 7,
         chance: || 0.5,
     };
-    let mut watcher =
-        Watcher::begin(means, AlertSettings::default(), watch::channel(Arc::from(Vec::new())).0).await;
-    watcher.sinks = Arc::new([Arc::new(Sink::new(Kind::Webhook, Vec::new()))]);
+    let mut watcher = Watcher::begin(means, watch::channel(Arc::from(Vec::new())).0).await;
+    let (sink, url) = (Arc::new(Sink::new(Kind::Webhook, Line::default())), Secret::new("http://localhost/"));
+    let (address, task) =
+        (Address { kind: Kind::Webhook, url, secret: None }, actix::spawn(std::future::ready(())));
+    watcher.served.push(Served { sink, address, task });
     Watched { watcher, vitals, view, report, store }
 }
 
@@ -63,7 +67,7 @@ impl Watched {
             tokio::time::advance(LOOK).await;
             self.watcher.look();
         }
-        let sink = &self.watcher.sinks[0];
+        let sink = &self.watcher.served[0].sink;
         std::iter::from_fn(|| sink.drawn()).collect()
     }
 
