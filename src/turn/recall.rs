@@ -11,8 +11,9 @@ use super::progress::End;
 use super::run::Turn;
 use super::tally::Recalled;
 use crate::chat::Source;
+use crate::degradation::Shelf;
 use crate::degradation::cache::CacheUse;
-use crate::degradation::shelf::{Asker, Found, Need, Place};
+use crate::degradation::shelf::{Asker, Found, Need, Place, READ_LIMIT};
 
 /// What a turn has to do with saved answers. Nothing, by default.
 #[derive(Default)]
@@ -37,6 +38,12 @@ impl Recall {
     }
 }
 
+/// A saved answer that will do, as far as the store tells in time.
+async fn find(desk: &Desk, shelf: &Shelf, place: &Place, need: Need) -> Option<Found> {
+    let found = shelf.find(place, need, desk.clock.wall());
+    tokio::time::timeout(desk.patience(READ_LIMIT), found).await.ok()?
+}
+
 impl Turn<'_> {
     /// The end by a saved answer that is fresh, or by what another is being told just now, where there is one and it may be told.
     pub(super) async fn recall(&mut self, keeping: &Keeping, asked: &Asked) -> Option<End> {
@@ -59,7 +66,7 @@ impl Turn<'_> {
         if !self.recall.reads || wishes.cache == CacheUse::Refresh || wishes.first.is_some() {
             return None;
         }
-        if let Some(found) = shelf.find(&place, Need::Fresh, desk.clock.wall()).await {
+        if let Some(found) = find(desk, shelf, &place, Need::Fresh).await {
             if found.renew {
                 desk.renew(asked.ask.clone(), shelf.renewal(&found));
             }
@@ -99,7 +106,7 @@ impl Turn<'_> {
     pub(super) async fn recall_old(&mut self) -> Option<End> {
         let place = self.recall.place.as_ref().filter(|_| self.recall.reads)?;
         let shelf = self.desk.shelf.as_ref()?;
-        let Found { answer, old, .. } = shelf.find(place, Need::Outage, self.desk.clock.wall()).await?;
+        let Found { answer, old, .. } = find(self.desk, shelf, place, Need::Outage).await?;
         self.desk.tally.recalled(Recalled::Stale);
         Some(self.tell(Source::StaleCache, &answer.text, old))
     }
