@@ -125,7 +125,7 @@ async fn next_turn(stage: &Stage, name: &str) -> (Reader, Duration) {
 async fn with_everything_dead_at_once_the_ladder_answers_within_100_ms() {
     let dead = || vec![fails(Fault::Unreachable)];
     let mut house = House::following([dead(), dead()]);
-    house.cache = Some(crate::settings::CacheSettings::default());
+    house.settings.cache.enabled = true;
     let stage = house.open();
     stage.store.set(Trouble::Slow(s(5)));
     let (reader, took) = next_turn(&stage, "first").await;
