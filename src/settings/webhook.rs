@@ -53,7 +53,7 @@ pub fn is_private_host(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let ends =
         |ending: &&str| name.strip_suffix(*ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    !name.contains('.') || PRIVATE_ENDINGS.iter().any(|ending| ends(ending))
+    !name.contains('.') || PRIVATE_ENDINGS.iter().any(ends)
 }
 
 /// Whether an address is one of the public internet's: neither of this machine nor of a private network, nor of any special use.
