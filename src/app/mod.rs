@@ -2,6 +2,7 @@
 
 mod backends;
 mod chance;
+mod collector;
 mod drain;
 mod simulated;
 
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload, Shelf};
 use crate::ops::alerts::watch::{Alerts, Means as Watched};
+use crate::ops::served::Answered;
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
@@ -31,7 +33,8 @@ use crate::settings::{DegradationSettings, Settings};
 use crate::simulator::Simulator;
 use crate::store::Opened;
 use crate::store::{self, Store, StoreError};
-use crate::turn::desk::{Counts, Desk, Phase};
+use crate::turn::counts::Counts;
+use crate::turn::desk::{Desk, Phase};
 use crate::turn::outbox::{self, Outbox, Pace};
 use crate::turn::rooms::Rooms;
 use crate::turn::tally::Tally;
@@ -60,6 +63,7 @@ pub struct App {
     handle: ServerHandle,
     lobby: Arc<Lobby>,
     connections: Arc<Connections>,
+    answered: Answered,
     degradation: Whereabouts<DegradationActor>,
     rules: DegradationSettings,
     phase: watch::Sender<Phase>,
@@ -106,18 +110,6 @@ impl App {
         let board = StatusBoard::new(means, remembered.past);
         let (status, reports) = (board.watch(), board.reports());
         actix::spawn(board.run());
-        let watched = Watched {
-            published: published_table.clone(),
-            status: status.clone(),
-            reports: reports.clone(),
-            warnings: watch::channel(Arc::from(Vec::new())).1,
-            store: Arc::clone(&opened.store),
-            opened_with: opened.problems.clone(),
-            clock,
-            random: chance::random,
-            chance: chance::fraction,
-        };
-        let alerts = Alerts::start(watched);
 
         let (phase, phases) = watch::channel(Phase::Open);
         let desk = Desk {
@@ -134,10 +126,25 @@ impl App {
             durable: watch::Sender::new(true),
             counts: Counts::default(),
             tally,
+            spans: collector::spans(&settings, chance::random()),
             clock,
             random: chance::random,
         };
-        let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
+        let desk = Arc::new(desk);
+        let answered = Answered::start(Arc::clone(&desk));
+        let watched = Watched {
+            published: desk.published.clone(),
+            status: status.clone(),
+            reports: reports.clone(),
+            warnings: answered.warnings.clone(),
+            store: Arc::clone(&opened.store),
+            opened_with: opened.problems.clone(),
+            clock,
+            random: chance::random,
+            chance: chance::fraction,
+        };
+        let alerts = Alerts::start(watched);
+        let lobby = Arc::new(Lobby { desk, status, rates: rates(&settings) });
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
         let sweeper = Arc::clone(&lobby);
@@ -155,6 +162,7 @@ impl App {
             degradation: published.health(),
             reports,
             alerts,
+            history: answered.history.clone(),
             audit: Arc::default(),
         };
         let state = State::new(parts);
@@ -167,6 +175,7 @@ impl App {
             server,
             lobby,
             connections,
+            answered,
             degradation,
             rules,
             phase,
@@ -212,6 +221,8 @@ impl App {
         }
         tracing::info!("stopping: no new turns, running ones finish");
         drain::drain(&self.lobby, &self.connections, &self.phase, self.turns, self.drain).await;
+        self.answered.stop().await;
+        collector::shut_down(self.lobby.desk.spans.clone()).await;
         self.handle.stop(true).await;
         server.await.context("the server's task failed")?.context("the server failed")
     }

@@ -3,9 +3,12 @@
 
 pub mod alerts;
 pub mod audit;
+pub mod early;
+pub mod history;
 pub mod incidents;
 pub mod mode;
 pub mod report;
+pub mod served;
 pub mod status;
 pub mod supervisor;
 pub mod uptime;

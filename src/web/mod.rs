@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use crate::degradation::Health;
 use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
+use crate::ops::history::History;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -55,6 +56,7 @@ pub struct State {
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
     alerts: Alerts,
+    history: watch::Receiver<Arc<History>>,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
     instance: Arc<str>,
@@ -79,6 +81,8 @@ pub struct Parts {
     pub reports: watch::Receiver<Arc<Report>>,
     /// Who is told of changes.
     pub alerts: Alerts,
+    /// What was answered in the last month.
+    pub history: watch::Receiver<Arc<History>>,
     /// What operators did.
     pub audit: Arc<Audit>,
 }
@@ -86,7 +90,8 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, audit } = parts;
+        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, history, audit } =
+            parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
@@ -99,6 +104,7 @@ impl State {
             degradation,
             reports,
             alerts,
+            history,
             connections: Arc::new(connections),
             audit,
             instance: instance.into(),

@@ -11,6 +11,7 @@ use super::gate;
 use super::pages::html;
 use super::status::{SHOWN_INCIDENTS, problems};
 use crate::chat::{At, Incident, Mode, ProviderState, StatusView};
+use crate::ops::history::{self, Sum};
 use crate::ops::report::{Report, Trend};
 use crate::ops::uptime::{self, Bar};
 use crate::provider::backend::{Backend, Vitals};
@@ -90,6 +91,8 @@ struct Spark {
 struct Line {
     name: &'static str,
     up: String,
+    /// What was answered in it.
+    answered: Option<String>,
     /// The same in words, for who does not see it.
     said: String,
     bars: Vec<Part>,
@@ -121,6 +124,7 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
     let report = state.reports.borrow().clone();
     let desk = &state.lobby.desk;
     let now = desk.clock.wall();
+    let history = state.history.borrow().clone();
     let table = desk.table();
     let page = StatusPage {
         title: &settings.chat.title,
@@ -135,7 +139,10 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         providers: (table.backends.iter())
             .map(|one| card(one, view.active.as_deref(), report.trends.get(&one.name), now, operator))
             .collect(),
-        timelines: vec![line("24 hours", &report, now, DAY), line("30 days", &report, now, MONTH)],
+        timelines: vec![
+            line("24 hours", &report, now, DAY, history.last(history::DAY, now)),
+            line("30 days", &report, now, MONTH, history.last(history::MONTH, now)),
+        ],
         incidents: report.incidents.iter().take(SHOWN_INCIDENTS).map(|one| entry(one, now)).collect(),
         problems: problems(&state),
         operator,
@@ -221,7 +228,7 @@ fn spark(trend: &Trend) -> Option<Spark> {
     (points.len() > 1).then(|| Spark { points: points.join(" "), most })
 }
 
-fn line(name: &'static str, report: &Report, now: At, (count, each): (u64, Duration)) -> Line {
+fn line(name: &'static str, report: &Report, now: At, (count, each): (u64, Duration), sum: Sum) -> Line {
     let timeline = uptime::timeline(report.incidents.iter(), report.life, now, each, count);
     let up = timeline.up.map_or_else(|| "not known yet".to_owned(), |up| format!("{:.2} %", floor(up)));
     let with = |mode| timeline.bars.iter().filter(|bar| bar.mode == Some(mode)).count();
@@ -231,7 +238,16 @@ fn line(name: &'static str, report: &Report, now: At, (count, each): (u64, Durat
         with(Mode::Outage),
         with(Mode::Degraded)
     );
-    Line { name, up, said, bars: timeline.bars.iter().map(part).collect() }
+    let percent = |share: Option<f64>| share.map_or(0.0, floor);
+    let answered = (sum.total() > 0).then(|| {
+        format!(
+            "{} messages: {:.2} % answered, {:.2} % by an AI",
+            sum.total(),
+            percent(sum.answered()),
+            percent(sum.by_ai())
+        )
+    });
+    Line { name, up, answered, said, bars: timeline.bars.iter().map(part).collect() }
 }
 
 /// In percent, rounded down: what was not whole is not shown as whole.

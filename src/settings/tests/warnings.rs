@@ -15,7 +15,6 @@ fn warnings(text: &str) -> Vec<String> {
 fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
     for (text, expected) in [
         ("[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"", "1: drills[0]"),
-        ("[telemetry]\notlp_endpoint = \"http://localhost:4317\"", "2: telemetry.otlp_endpoint"),
         ("[store]\nbackend = \"redis\"", "2: store.backend"),
         ("[chat]\nretention = \"1d\"", "2: chat.retention"),
     ] {
@@ -66,6 +65,11 @@ fn what_is_odd_is_told() {
         ["2: alerts.webhook"],
         "unsigned"
     );
+    assert_eq!(
+        warnings("[telemetry]\notlp_endpoint = \"http://localhost:4317\""),
+        ["2: telemetry.otlp_endpoint"]
+    );
+    assert_eq!(warnings("[telemetry]\notlp_endpoint = \"http://localhost:4318\""), [""; 0]);
     assert_eq!(warnings("[alerts]\nwebhook_secret = \"canary\""), ["2: alerts.webhook_secret"]);
     assert_eq!(warnings("[limits]\nframe_bytes = 4096"), ["2: limits.frame_bytes"]);
     assert_eq!(warnings("[chat]\nmax_message_chars = 100000"), ["2: chat.max_message_chars"]);

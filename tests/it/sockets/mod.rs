@@ -2,6 +2,7 @@
 
 mod alerts;
 mod asked_to_wait;
+mod availability;
 mod bad_input;
 mod breakers;
 mod broken_store;
@@ -28,5 +29,6 @@ mod resume;
 mod slow_reader;
 mod stop;
 mod surfaces;
+mod tracing;
 mod trips;
 mod turns;
