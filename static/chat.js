@@ -96,7 +96,7 @@ class Chat {
 
   #layout(root) {
     const { options, session, storage } = this;
-    const statusUrl = new URL('status', this.base).href;
+    const statusUrl = new URL(`status?lang=${texts.lang}`, this.base).href;
     this.banner = new Banner({
       statusUrl,
       storage,

@@ -16,6 +16,7 @@ mod refusal;
 mod socket;
 mod status;
 mod status_page;
+mod words;
 
 use std::net::TcpListener;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ mod access;
 mod answer;
 mod chrome;
 mod comeback;
+mod effort;
 mod faults;
 mod host;
 mod hostile;
