@@ -1,8 +1,8 @@
 // The status page, kept fresh: the same page is fetched again and its main part takes the place of the old one, so what is shown is what the
 // server draws and nothing else. Also: moments in the reader's own time, countdowns, and what an operator may do.
 
-const EVERY_MS = 2000;
-const OLD_MS = 6000; // three looks missed
+const EVERY_MS = 1500; // with what a look takes, a change is seen within two seconds
+const OLD_MS = 6000; // some looks missed
 const KEY = 'failsoft:admin';
 
 let heard = performance.now();

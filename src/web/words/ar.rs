@@ -2,10 +2,12 @@
 
 use super::Words;
 
-/// The status page's words in Arabic.
+/// The pages' words in Arabic.
 pub const WORDS: Words = Words {
     lang: "ar",
     dir: "rtl",
+    needs_scripts: "تحتاج هذه المحادثة إلى JavaScript، وهو معطل أو محظور في هذا المتصفح. اسمح به لهذا الموقع وأعد تحميل الصفحة.",
+    does_not_load: "لا تُحمَّل المحادثة. قد تكون برامجها النصية محظورة، أو أن الخدمة غير متاحة. أعد تحميل الصفحة أو حاول لاحقًا.",
     status: "الحالة",
     demo: "عرض تجريبي: مزوّدون محاكون",
     normal: "كل شيء يعمل",

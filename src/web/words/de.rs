@@ -2,10 +2,12 @@
 
 use super::Words;
 
-/// The status page's words in German.
+/// The pages' words in German.
 pub const WORDS: Words = Words {
     lang: "de",
     dir: "ltr",
+    needs_scripts: "Dieser Chat braucht JavaScript, das in diesem Browser abgeschaltet oder blockiert ist. Erlauben Sie es für diese Seite und laden Sie sie neu.",
+    does_not_load: "Der Chat lädt nicht. Seine Skripte sind vielleicht blockiert, oder der Dienst ist nicht erreichbar. Laden Sie die Seite neu oder versuchen Sie es später.",
     status: "Status",
     demo: "Demo: simulierte Anbieter",
     normal: "Alles in Betrieb",

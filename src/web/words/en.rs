@@ -2,10 +2,12 @@
 
 use super::Words;
 
-/// The status page's words in English.
+/// The pages' words in English.
 pub const WORDS: Words = Words {
     lang: "en",
     dir: "ltr",
+    needs_scripts: "This chat needs JavaScript, which is off or blocked in this browser. Allow it for this site and load the page again.",
+    does_not_load: "The chat does not load. Its scripts may be blocked, or the service cannot be reached. Load the page again, or try later.",
     status: "Status",
     demo: "Demo: simulated providers",
     normal: "Everything works",

@@ -2,10 +2,12 @@
 
 use super::Words;
 
-/// The status page's words in Spanish.
+/// The pages' words in Spanish.
 pub const WORDS: Words = Words {
     lang: "es",
     dir: "ltr",
+    needs_scripts: "Este chat necesita JavaScript, que está desactivado o bloqueado en este navegador. Permítalo para este sitio y vuelva a cargar la página.",
+    does_not_load: "El chat no se carga. Puede que sus scripts estén bloqueados o que el servicio no responda. Vuelva a cargar la página o inténtelo más tarde.",
     status: "Estado",
     demo: "Demo: proveedores simulados",
     normal: "Todo funciona",

@@ -2,10 +2,12 @@
 
 use super::Words;
 
-/// The status page's words in French.
+/// The pages' words in French.
 pub const WORDS: Words = Words {
     lang: "fr",
     dir: "ltr",
+    needs_scripts: "Ce chat a besoin de JavaScript, qui est désactivé ou bloqué dans ce navigateur. Autorisez-le pour ce site et rechargez la page.",
+    does_not_load: "Le chat ne se charge pas. Ses scripts sont peut-être bloqués, ou le service est injoignable. Rechargez la page ou réessayez plus tard.",
     status: "État",
     demo: "Démo : fournisseurs simulés",
     normal: "Tout fonctionne",

@@ -1,4 +1,5 @@
-//! What the status page says, in the visitor's language: one file a language, and all words of the page in it. What only the operator sees is English.
+//! What the pages say that are drawn here, in the visitor's language: one file a language, with all words in it. What only the operator sees is
+//! English.
 //! The chat's own words stand in `static/words`, since it may be shown where this page is not.
 
 mod ar;
@@ -16,7 +17,11 @@ pub struct Words {
     pub lang: &'static str,
     /// Which way it runs: `ltr` or `rtl`.
     pub dir: &'static str,
-    /// The page's name.
+    /// In the place of the chat where scripts are off.
+    pub needs_scripts: &'static str,
+    /// The same where they are on and did not come.
+    pub does_not_load: &'static str,
+    /// The status page's name.
     pub status: &'static str,
     /// Above the headline of a demo.
     pub demo: &'static str,
@@ -226,10 +231,58 @@ mod tests {
             phrases: _,
         } = words;
         vec![
-            lang, dir, status, demo, normal, degraded, outage, since, switch, nobody, first, working, waits,
-            trying, failing, blocked, off, again_at, again_in, again_now, speed, idle, line, day, month,
-            day_ago, month_ago, now, available, unknown, drawn, span, all_well, no_ai_for, backup_for,
-            incidents, none, no_ai, backup, ended, running, problems, as_of, live, old, json, s, min, h, d,
+            lang,
+            dir,
+            needs_scripts,
+            does_not_load,
+            status,
+            demo,
+            normal,
+            degraded,
+            outage,
+            since,
+            switch,
+            nobody,
+            first,
+            working,
+            waits,
+            trying,
+            failing,
+            blocked,
+            off,
+            again_at,
+            again_in,
+            again_now,
+            speed,
+            idle,
+            line,
+            day,
+            month,
+            day_ago,
+            month_ago,
+            now,
+            available,
+            unknown,
+            drawn,
+            span,
+            all_well,
+            no_ai_for,
+            backup_for,
+            incidents,
+            none,
+            no_ai,
+            backup,
+            ended,
+            running,
+            problems,
+            as_of,
+            live,
+            old,
+            json,
+            s,
+            min,
+            h,
+            d,
         ]
     }
 
