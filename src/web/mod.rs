@@ -9,6 +9,7 @@ mod demo;
 mod embed;
 mod gate;
 mod head;
+mod history;
 mod metrics;
 mod openai;
 mod pages;

@@ -1,26 +1,18 @@
 //! `GET /status`: the service's state for people. All of it is drawn here, so that it can be read without scripts; the page's script only asks
 //! for it again.
 
-use std::time::Duration;
-
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
 use super::State;
 use super::gate;
+use super::history::{Line, Moment, Spark, day, length, mode_name, month, spark};
 use super::pages::html;
 use super::status::{SHOWN_INCIDENTS, problems};
 use super::words::{Words, fill};
 use crate::chat::{At, Incident, Mode, ProviderState};
 use crate::ops::report::{Report, Trend};
-use crate::ops::uptime::{self, Bar};
 use crate::provider::backend::{Backend, Vitals};
-
-/// The parts of the day's timeline, and their length.
-const DAY: (u64, Duration) = (48, Duration::from_secs(30 * 60));
-
-/// The parts of the month's timeline, and their length.
-const MONTH: (u64, Duration) = (30, Duration::from_secs(24 * 60 * 60));
 
 #[derive(Template)]
 #[template(path = "status.html")]
@@ -45,28 +37,6 @@ struct StatusPage<'a> {
     problems: Vec<String>,
     operator: bool,
     orders: bool,
-}
-
-/// A moment, for a program and for people.
-struct Moment {
-    exact: String,
-    shown: String,
-}
-
-impl Moment {
-    fn of(at: At) -> Self {
-        let exact = at.to_string();
-        let shown = match (exact.get(..10), exact.get(11..16)) {
-            (Some(day), Some(time)) => format!("{day} {time} UTC"),
-            _ => exact.clone(),
-        };
-        Self { exact, shown }
-    }
-
-    /// As markup, which holds nothing that needs escaping.
-    fn html(&self) -> String {
-        format!("<time datetime=\"{}\">{}</time>", self.exact, self.shown)
-    }
 }
 
 /// The last switch.
@@ -95,29 +65,6 @@ struct Card {
 struct Retry {
     at: Moment,
     told: String,
-}
-
-/// A provider's speed over the last half hour, as a line.
-struct Spark {
-    points: String,
-    /// The same in words, for who does not see it.
-    said: String,
-}
-
-/// One timeline.
-struct Line {
-    name: &'static str,
-    began: &'static str,
-    up: String,
-    /// The same in words, for who does not see it.
-    said: String,
-    bars: Vec<Part>,
-}
-
-/// A part of a timeline.
-struct Part {
-    mode: &'static str,
-    title: String,
 }
 
 /// One incident.
@@ -158,24 +105,13 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         providers: (table.backends.iter())
             .map(|one| card(words, one, view.active.as_deref(), report.trends.get(&one.name), now, operator))
             .collect(),
-        timelines: vec![
-            line(words, (words.day, words.day_ago), &report, now, DAY),
-            line(words, (words.month, words.month_ago), &report, now, MONTH),
-        ],
+        timelines: vec![day(words, &report, now), month(words, &report, now)],
         incidents: report.incidents.iter().take(SHOWN_INCIDENTS).map(|one| entry(words, one, now)).collect(),
         problems: problems(&state),
         operator,
         orders: server.admin_token.is_some(),
     };
     html(&page, &state)
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Normal => "normal",
-        Mode::Degraded => "degraded",
-        Mode::Outage => "outage",
-    }
 }
 
 const fn headline(words: &Words, mode: Mode) -> &'static str {
@@ -251,68 +187,6 @@ fn usage(vitals: &Vitals) -> String {
     )
 }
 
-/// A line of a hundred by twenty-four, for what is known; none where there is too little.
-fn spark(words: &Words, trend: &Trend) -> Option<Spark> {
-    let known: Vec<(usize, u64)> =
-        trend.points.iter().enumerate().filter_map(|(at, point)| Some((at, (*point)?))).collect();
-    let most = known.iter().map(|(_, ms)| *ms).max()?;
-    let width = trend.points.len().saturating_sub(1).max(1);
-    let place = |(at, ms): &(usize, u64)| {
-        let x = at * 100 / width;
-        let y = 23 - ms * 22 / most.max(1);
-        format!("{x},{y}")
-    };
-    let points: Vec<_> = known.iter().map(place).collect();
-    let said = fill(words.line, &[("most", &most.to_string())]);
-    (points.len() > 1).then(|| Spark { points: points.join(" "), said })
-}
-
-fn line(
-    words: &Words,
-    (name, began): (&'static str, &'static str),
-    report: &Report,
-    now: At,
-    (count, each): (u64, Duration),
-) -> Line {
-    let timeline = uptime::timeline(report.incidents.iter(), report.life, now, each, count);
-    let up = timeline.up.map_or_else(|| words.unknown.to_owned(), |up| format!("{:.2} %", floor(up)));
-    let with = |mode| timeline.bars.iter().filter(|bar| bar.mode == Some(mode)).count().to_string();
-    let said = fill(
-        words.drawn,
-        &[
-            ("name", name),
-            ("count", &count.to_string()),
-            ("each", &length(words, each)),
-            ("outage", &with(Mode::Outage)),
-            ("degraded", &with(Mode::Degraded)),
-        ],
-    );
-    let up = fill(words.available, &[("up", &up)]);
-    Line { name, began, up, said, bars: timeline.bars.iter().map(|bar| part(words, bar)).collect() }
-}
-
-/// In percent, rounded down: what was not whole is not shown as whole.
-fn floor(share: f64) -> f64 {
-    (share * 10_000.0).floor() / 100.0
-}
-
-fn part(words: &Words, bar: &Bar) -> Part {
-    let [from, to] = [bar.from, bar.to].map(|at| Moment::of(at).shown);
-    let when = fill(words.span, &[("from", &from), ("to", &to)]);
-    let (mode, what) = match bar.mode {
-        None => ("unknown", words.unknown.to_owned()),
-        Some(Mode::Normal) => ("normal", words.all_well.to_owned()),
-        Some(mode) => {
-            let told = [(bar.outage, words.no_ai_for), (bar.degraded, words.backup_for)].into_iter();
-            let told = told.filter(|(time, _)| !time.is_zero());
-            let told: Vec<_> =
-                told.map(|(time, what)| fill(what, &[("length", &length(words, time))])).collect();
-            (mode_name(mode), told.join(", "))
-        }
-    };
-    Part { mode, title: format!("{when}: {what}") }
-}
-
 fn entry(words: &Words, incident: &Incident, now: At) -> Entry {
     let lasted = length(words, incident.ended.unwrap_or(now).since(incident.started));
     let [from, to] = [incident.started, incident.ended.unwrap_or(now)].map(|at| Moment::of(at).html());
@@ -327,20 +201,6 @@ fn entry(words: &Words, incident: &Incident, now: At) -> Entry {
     }
 }
 
-/// A length in its two greatest units.
-fn length(words: &Words, length: Duration) -> String {
-    let seconds = length.as_secs();
-    let sizes = [seconds % 60, seconds / 60 % 60, seconds / 3_600 % 24, seconds / 86_400];
-    let parts: Vec<_> =
-        sizes.into_iter().zip(words.units).rev().skip_while(|(size, _)| *size == 0).take(2).collect();
-    let told: Vec<_> = parts
-        .into_iter()
-        .filter(|(size, _)| *size > 0)
-        .map(|(size, unit)| format!("{size} {unit}"))
-        .collect();
-    if told.is_empty() { format!("0 {}", words.units[0]) } else { told.join(" ") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,38 +208,5 @@ mod tests {
     #[test]
     fn a_name_is_no_markup() {
         assert_eq!(isolated("a<b>&c"), "<bdi>a&lt;b&gt;&amp;c</bdi>");
-    }
-
-    #[test]
-    fn lengths_are_told_in_their_two_greatest_units() {
-        for (seconds, words) in [
-            (0, "0 s"),
-            (59, "59 s"),
-            (60, "1 min"),
-            (61, "1 min 1 s"),
-            (3_725, "1 h 2 min"),
-            (3_601, "1 h"),
-            (90_000, "1 d 1 h"),
-        ] {
-            assert_eq!(length(Words::english(), Duration::from_secs(seconds)), words);
-        }
-    }
-
-    #[test]
-    fn a_line_is_drawn_of_what_is_known() {
-        let trend = |points: &[Option<u64>]| Trend { points: points.iter().copied().collect() };
-        assert!(
-            spark(Words::english(), &trend(&[])).is_none()
-                && spark(Words::english(), &trend(&[None, Some(5)])).is_none()
-        );
-        let line = spark(Words::english(), &trend(&[Some(100), None, Some(200), Some(0)])).unwrap();
-        assert_eq!(line.points, "0,12 66,1 100,23");
-        assert!(line.said.contains("200 ms"), "{}", line.said);
-        assert_eq!(spark(Words::english(), &trend(&[Some(0), Some(0)])).unwrap().points, "0,23 100,23");
-    }
-
-    #[test]
-    fn what_was_not_whole_is_not_shown_as_whole() {
-        assert_eq!((floor(1.0), floor(0.99999), floor(0.0)), (100.0, 99.99, 0.0));
     }
 }

@@ -110,7 +110,7 @@ async fn it_speaks_the_visitors_language() {
         assert_eq!(page, serde_json::json!([language, way]));
         let words = tab.string("document.body.innerText").await;
         assert!(words.contains(refused), "{language}: {words}");
-        for english in ["Working", "Incidents", "Answers come", "First words", "24 hours", "refuses"] {
+        for english in ["Working", "Backup model", "Answers come", "First words", "24 hours", "refuses"] {
             assert!(!words.contains(english), "{language}: {english}: {words}");
         }
         for (width, height) in [(1280, 800), (360, 740)] {

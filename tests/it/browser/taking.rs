@@ -34,7 +34,7 @@ async fn an_answer_code_and_the_conversation_can_be_taken_along() {
         "(window.file = null, HTMLAnchorElement.prototype.click = function click() {
             const { href, download } = this;
             fetch(href).then((found) => found.text()).then((text) => (window.file = { text, download }), (error) => (window.file = String(error)));
-        })",
+        }, null)",
     )
     .await;
     tab.click("[data-role=\"export\"]").await;
