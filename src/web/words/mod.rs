@@ -183,6 +183,8 @@ mod tests {
         let Words {
             lang,
             dir,
+            needs_scripts,
+            does_not_load,
             status,
             demo,
             normal,
