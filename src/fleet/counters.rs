@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::share::{Share, Written};
 use super::{Fleet, key};
 use crate::provider::actor::SpentElsewhere;
-use crate::session::limits::Untold;
+use crate::session::limits::{Rates, Untold};
 use crate::session::lobby::Lobby;
-use crate::store::link::BEHIND;
+use crate::store::link::{BEHIND, Link};
 
 /// The least time between two looks at what others count.
 const BEAT: Duration = Duration::from_millis(50);
@@ -99,30 +99,11 @@ impl Counters {
             let up = self.fleet.link.is_up();
             self.lobby.rates.share(up);
             if up {
-                self.messages().await;
+                messages(&self.fleet.link, &self.lobby.rates).await;
                 self.costs().await;
             }
             sleep(BEAT).await;
             let _ = timeout(SUM_AGE - BEAT, self.lobby.rates.touched()).await;
-        }
-    }
-
-    async fn messages(&self) {
-        loop {
-            let told = self.lobby.rates.untold(BATCH);
-            if told.is_empty() {
-                return;
-            }
-            let mut script = TAKE.prepare_invoke();
-            for Untold { of, pace, count } in &told {
-                let [every, most] = [pace.every(), pace.most()].map(|time| time.as_micros().to_string());
-                script.key(key("rate", &of.name())).arg(every).arg(*count).arg(most);
-            }
-            // What could not be told stays this instance's own: said twice it would count twice.
-            let Ok(lacks) = self.fleet.link.script::<Vec<i64>>(BEHIND, &script).await else { return };
-            for (told, lacks) in told.iter().zip(lacks) {
-                self.lobby.rates.learn(told, Duration::from_micros(lacks.max(0).unsigned_abs()));
-            }
         }
     }
 
@@ -165,6 +146,26 @@ impl Counters {
                 // One that is being rebuilt hears it at the next beat.
                 let _ = actor.map(|actor| actor.try_send(SpentElsewhere(elsewhere)));
             }
+        }
+    }
+}
+
+/// Tells what this instance let through, and hears what is left.
+async fn messages(link: &Link, rates: &Rates) {
+    loop {
+        let told = rates.untold(BATCH);
+        if told.is_empty() {
+            return;
+        }
+        let mut script = TAKE.prepare_invoke();
+        for Untold { of, pace, count } in &told {
+            let [every, most] = [pace.every(), pace.most()].map(|time| time.as_micros().to_string());
+            script.key(key("rate", &of.name())).arg(every).arg(*count).arg(most);
+        }
+        // What could not be told stays this instance's own: said twice it would count twice.
+        let Ok(lacks) = link.script::<Vec<i64>>(BEHIND, &script).await else { return };
+        for (told, lacks) in told.iter().zip(lacks) {
+            rates.learn(told, Duration::from_micros(lacks.max(0).unsigned_abs()));
         }
     }
 }

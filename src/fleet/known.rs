@@ -123,11 +123,13 @@ impl Stand {
 pub struct Reliefs(BTreeMap<String, Duration>);
 
 impl Reliefs {
-    /// The account is well: its breaker here closes within a time that grows with the number of instances.
+    /// The account is well: its breaker here closes within a time that grows with the number of instances. Hearing it again puts nothing off.
     pub fn well(&mut self, account: &str, instances: u32, now: Duration, chance: f64) {
         let spread = APART.saturating_mul(instances.saturating_sub(1)).min(LONGEST_SPREAD);
         if self.0.len() < ACCOUNTS {
-            self.0.insert(account.to_owned(), now.saturating_add(spread.mul_f64(chance.clamp(0.0, 1.0))));
+            let at = now.saturating_add(spread.mul_f64(chance.clamp(0.0, 1.0)));
+            let closes = self.0.entry(account.to_owned()).or_insert(at);
+            *closes = at.min(*closes);
         }
     }
 

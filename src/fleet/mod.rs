@@ -21,6 +21,8 @@ mod message;
 mod share;
 
 #[cfg(test)]
+mod server;
+#[cfg(test)]
 mod simulation;
 
 use std::sync::Arc;

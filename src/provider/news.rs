@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::breaker::{Cause, LONGEST_FLOOR, LONGEST_HOLD, Transition};
+use super::breaker::{Breaker, Cause, LONGEST_FLOOR, LONGEST_HOLD, Saved, Transition};
 use crate::chat::{Fault, ProviderState};
 
 /// What one instance learnt of a provider by its own calls. Lengths of time count from the moment that it is told: no clock of
@@ -54,6 +54,29 @@ impl News {
         match self {
             Self::Tripped { fault, .. } => fault.is_some_and(is_the_providers_word),
             Self::Limited { .. } | Self::Well | Self::Reset => true,
+        }
+    }
+
+    /// What a breaker makes of it, where waiting is until `until`: a little later than it says, each at a moment of its own.
+    pub fn apply(self, breaker: &mut Breaker, until: Duration, now: Duration) -> Option<Transition> {
+        match self {
+            Self::Tripped { blocked, fault, strikes, .. } if self.is_shared() => {
+                breaker.adopt(Saved { strikes, until, blocked, fault }, now)
+            }
+            Self::Tripped { .. } => {
+                breaker.beware(now);
+                None
+            }
+            Self::Limited { .. } => {
+                breaker.hold(until, now);
+                None
+            }
+            Self::Well => breaker.relieve(now),
+            Self::Reset => {
+                let relieved = breaker.relieve(now);
+                breaker.reset(now);
+                relieved
+            }
         }
     }
 

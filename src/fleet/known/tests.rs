@@ -95,7 +95,6 @@ fn accounts_are_bounded() {
 
 #[test]
 fn a_fleet_closes_one_by_one_unless_it_fails_again() {
-    let mut reliefs = Reliefs::default();
     for (instances, chance, wait) in [
         (1, 1.0, 0),
         (2, 1.0, 10),
@@ -104,9 +103,13 @@ fn a_fleet_closes_one_by_one_unless_it_fails_again() {
         (1_000_000, 1.0, 10_000),
         (0, 1.0, 0),
     ] {
+        let mut reliefs = Reliefs::default();
         reliefs.well("a", instances, s(5), chance);
+        reliefs.well("a", instances, s(6), chance);
         assert_eq!(reliefs.next(), Some(s(5) + Duration::from_millis(wait)), "{instances}");
     }
+    let mut reliefs = Reliefs::default();
+    reliefs.well("a", 1_001, s(5), 1.0);
     assert_eq!(reliefs.take_due(s(14)), Vec::<String>::new());
     reliefs.well("b", 1_001, s(5), 1.0);
     reliefs.cancel("b");

@@ -6,7 +6,7 @@ use actix::{Context, Handler, Message};
 
 use super::ProviderActor;
 use crate::chat::ProviderState;
-use crate::provider::breaker::{Saved, Transition, View};
+use crate::provider::breaker::{Transition, View};
 use crate::provider::jitter;
 use crate::provider::news::News;
 use crate::provider::spending::Spent;
@@ -51,28 +51,15 @@ impl Handler<Hear> for ProviderActor {
         let now = self.seed.clock.now();
         let news = news.within_reason();
         let until = now.saturating_add(news.lasts()).saturating_add(self.spread());
-        let transition = match news {
-            News::Tripped { blocked, fault, strikes, .. } if news.is_shared() => {
-                self.breaker.adopt(Saved { strikes, until, blocked, fault }, now)
-            }
-            News::Tripped { .. } => {
-                self.breaker.beware(now);
-                None
-            }
-            News::Limited { .. } => {
-                self.breaker.hold(until, now);
-                self.hold_known = self.hold_known.max(until);
-                None
-            }
-            News::Well => self.breaker.relieve(now),
+        match news {
+            News::Limited { .. } => self.hold_known = self.hold_known.max(until),
             News::Reset => {
                 self.vitals.reason = None;
                 self.vitals.check = None;
-                let relieved = self.breaker.relieve(now);
-                self.breaker.reset(now);
-                relieved
             }
-        };
+            News::Tripped { .. } | News::Well => {}
+        }
+        let transition = news.apply(&mut self.breaker, until, now);
         self.after(transition, ctx);
     }
 }

@@ -64,9 +64,7 @@ impl ProviderActor {
         let now = self.seed.clock.now();
         let transition = self.breaker.settle(ticket, verdict, now, (self.seed.chance)());
         if let Some(held) = held {
-            // Others may go on a little before this one does, so that it is not always the same that probes: its network may be the trouble.
-            let rest = self.breaker.due(now).map_or(Duration::ZERO, |due| due.saturating_sub(now));
-            held.give_back(rest.saturating_sub(self.seed.rules.open_for / 5));
+            held.give_back(self.breaker.rest_of_others(now));
         }
         self.after(transition, ctx);
     }

@@ -59,6 +59,15 @@ impl Breaker {
         Some(Transition { cause: Some(Cause::Told), ..transition })
     }
 
+    /// How long after a probe of its own others need not probe. It went badly: until a little before this one tries again, so that it is not
+    /// always the same that probes, whose network may be the trouble. It went well: until they have all heard so.
+    pub fn rest_of_others(&self, now: Duration) -> Duration {
+        match self.due(now) {
+            Some(due) => due.saturating_sub(now).saturating_sub(self.rules.open_for / 5),
+            None => self.rules.open_for,
+        }
+    }
+
     /// Puts off a probe that was admitted and not sent, because another's is under way: its place is free again, and the next one is not
     /// before `until`, nor sooner than it would be anyway. Of an older generation it changes no state.
     pub fn postpone(&mut self, ticket: Ticket, until: Duration, now: Duration) {
