@@ -90,12 +90,26 @@ struct Account {
 impl Counters {
     /// Counts from here.
     pub fn new(fleet: Fleet, lobby: Arc<Lobby>) -> Self {
-        Self { fleet, lobby, accounts: HashMap::new() }
+        let mut counters = Self { fleet, lobby, accounts: HashMap::new() };
+        counters.notice();
+        counters
+    }
+
+    /// Begins to count for each provider that has prices, from what its day had cost before: also while Redis is away.
+    fn notice(&mut self) {
+        for backend in self.lobby.desk.backends.iter().filter(|backend| backend.prices.is_some()) {
+            self.accounts.entry(Arc::clone(&backend.name)).or_insert_with(|| Account {
+                share: Share::new(backend.vitals.borrow().spent),
+                written: None,
+                read_at: None,
+            });
+        }
     }
 
     /// Goes on for ever.
     pub async fn run(mut self) {
         loop {
+            self.notice();
             let up = self.fleet.link.is_up();
             self.lobby.rates.share(up);
             if up {
@@ -113,11 +127,7 @@ impl Counters {
         let mut due = Vec::new();
         for backend in backends.iter().filter(|backend| backend.prices.is_some()) {
             let spent = backend.vitals.borrow().spent;
-            let account = self.accounts.entry(Arc::clone(&backend.name)).or_insert_with(|| Account {
-                share: Share::new(spent),
-                written: None,
-                read_at: None,
-            });
+            let Some(account) = self.accounts.get(&backend.name) else { continue };
             let written = account.share.written(spent, wall);
             let old = account.read_at.is_none_or(|at| at.elapsed() >= SUM_AGE);
             if account.written != Some(written) || (backend.is_budgeted && old) {

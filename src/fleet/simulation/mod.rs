@@ -74,9 +74,11 @@ fn the_document_holds_what_a_thousand_instances_do() {
 fn a_fleet_that_speaks_spares_the_provider_and_loses_no_answer() {
     let ms = Duration::from_millis;
     // One that is silent has been asked several times by each before anyone can know.
-    for (fault, fails_after, of_calls) in
-        [(Fault::ServerError, ms(50), 4), (Fault::Unreachable, ms(5), 2), (Fault::Timeout, ms(5_000), 1)]
-    {
+    for (fault, fails_after, (of, together_at_most)) in [
+        (Fault::ServerError, ms(50), (4, 1)),
+        (Fault::Unreachable, ms(5), (3, 2)),
+        (Fault::Timeout, ms(5_000), (4, 3)),
+    ] {
         let play = |together| {
             let scene = Scene { instances: 100, ..Scene::new(together, fault, fails_after) };
             scene.play()

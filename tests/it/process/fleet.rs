@@ -19,7 +19,7 @@ const ALONE: Duration = Duration::from_millis(50);
 struct Pair {
     redis: Redis,
     alpha: ScriptedProvider,
-    beta: ScriptedProvider,
+    _beta: ScriptedProvider,
     both: [Service; 2],
     _folders: [TempDir; 2],
 }
@@ -67,7 +67,7 @@ redis_url = "{}"
         let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
         let one = Service::start(folders[0].path(), &config).await;
         let other = Service::start(folders[1].path(), &config).await;
-        let pair = Self { redis, alpha, beta, both: [one, other], _folders: folders };
+        let pair = Self { redis, alpha, _beta: beta, both: [one, other], _folders: folders };
         pair.joined().await;
         pair
     }
