@@ -97,7 +97,8 @@ impl Counters {
 
     /// Begins to count for each provider that has prices, from what its day had cost before: also while Redis is away.
     fn notice(&mut self) {
-        for backend in self.lobby.desk.backends.iter().filter(|backend| backend.prices.is_some()) {
+        let table = self.lobby.desk.table();
+        for backend in table.backends.iter().filter(|backend| backend.prices.is_some()) {
             self.accounts.entry(Arc::clone(&backend.name)).or_insert_with(|| Account {
                 share: Share::new(backend.vitals.borrow().spent),
                 written: None,
@@ -123,9 +124,9 @@ impl Counters {
 
     async fn costs(&mut self) {
         let wall = self.fleet.clock.wall();
-        let backends = Arc::clone(&self.lobby.desk.backends);
+        let table = self.lobby.desk.table();
         let mut due = Vec::new();
-        for backend in backends.iter().filter(|backend| backend.prices.is_some()) {
+        for backend in table.backends.iter().filter(|backend| backend.prices.is_some()) {
             let spent = backend.vitals.borrow().spent;
             let Some(account) = self.accounts.get(&backend.name) else { continue };
             let written = account.share.written(spent, wall);

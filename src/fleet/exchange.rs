@@ -4,11 +4,12 @@
 //! as it matters, for those who join later; they read it once, and again now and then, in case a message was lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::{Pipeline, RedisResult, Value};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::known::{Heard, Known, Reliefs};
@@ -49,22 +50,41 @@ impl Exchange {
         let exchange = Self { fleet, desk, known: Mutex::default(), number: AtomicU64::new(1) };
         let exchange = Arc::new(exchange);
         actix::spawn(Arc::clone(&exchange).hear());
-        for backend in exchange.backends().iter().cloned() {
-            actix::spawn(Arc::clone(&exchange).tell_of(backend));
-        }
+        actix::spawn(exchange.tell());
     }
 
     fn backends(&self) -> Arc<[Arc<Backend>]> {
-        Arc::clone(&self.desk.backends)
+        Arc::clone(&self.desk.published.borrow().backends)
+    }
+
+    /// Begins to tell of each backend, also of those that come with a reload.
+    async fn tell(self: Arc<Self>) {
+        let mut published = self.desk.published.clone();
+        let mut known: Vec<Weak<Backend>> = Vec::new();
+        loop {
+            let backends = Arc::clone(&published.borrow_and_update().backends);
+            known.retain(|one| one.strong_count() > 0);
+            for backend in backends.iter() {
+                if known.iter().all(|one| one.as_ptr() != Arc::as_ptr(backend)) {
+                    known.push(Arc::downgrade(backend));
+                    let (account, voice) = (Arc::clone(&backend.account), backend.voice.clone());
+                    actix::spawn(Arc::clone(&self).tell_of(account, voice));
+                }
+            }
+            drop(backends);
+            if published.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells what this backend's actor has to say, at once; and again, where it still matters, when Redis is back.
-    async fn tell_of(self: Arc<Self>, backend: Arc<Backend>) {
-        let (mut voice, mut health) = (backend.voice.clone(), self.fleet.link.health());
+    /// Tells what an actor has to say of this account, at once; and again, where it still matters, when Redis is back.
+    async fn tell_of(self: Arc<Self>, account: Arc<str>, mut voice: watch::Receiver<Option<News>>) {
+        let mut health = self.fleet.link.health();
         let mut last: Option<(News, Instant)> = None;
         loop {
             tokio::select! {
@@ -76,7 +96,7 @@ impl Exchange {
                     let news = *voice.borrow_and_update();
                     last = news.map(|news| (news, Instant::now()));
                     if let Some(news) = news {
-                        self.tell(&backend.account, news).await;
+                        self.publish(&account, news).await;
                     }
                 }
                 changed = health.changed() => {
@@ -87,7 +107,7 @@ impl Exchange {
                     if let Some((news, at)) = last.filter(|_| up) {
                         sleep(JOIN_WITHIN + TELL_WITHIN.mul_f64((self.fleet.chance)())).await;
                         if let Some(news) = news.left_after(at.elapsed()) {
-                            self.tell(&backend.account, news).await;
+                            self.publish(&account, news).await;
                         }
                     }
                 }
@@ -95,7 +115,7 @@ impl Exchange {
         }
     }
 
-    async fn tell(&self, account: &str, news: News) {
+    async fn publish(&self, account: &str, news: News) {
         let now = self.fleet.clock.now();
         if self.known().covers(account, news, now) {
             return;
@@ -232,7 +252,7 @@ impl Exchange {
     }
 }
 
-fn is_up(health: &tokio::sync::watch::Receiver<Health>) -> bool {
+fn is_up(health: &watch::Receiver<Health>) -> bool {
     health.borrow().is_up()
 }
 

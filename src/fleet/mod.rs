@@ -21,7 +21,7 @@ mod message;
 mod share;
 
 #[cfg(test)]
-mod server;
+mod joined;
 #[cfg(test)]
 mod simulation;
 

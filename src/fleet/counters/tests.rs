@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::chat::ConversationId;
-use crate::fleet::server::{Redis, joined};
+use crate::fleet::joined::{Redis, joined};
 
 fn rates(conversation: u32) -> Rates {
     let rates = Rates::per_minute(NonZeroU32::new(conversation).unwrap(), NonZeroU32::new(1_000).unwrap());

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::fleet::server::{Redis, joined};
+use crate::fleet::joined::{Redis, joined};
 
 const LIMIT: Duration = Duration::from_secs(5);
 

@@ -1,16 +1,12 @@
-//! A real Redis for the tests of this module.
+//! A link to a real Redis, for the tests of this module.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-#[path = "../../tests/it/harness/redis.rs"]
-mod redis;
 
 use std::time::Duration;
 
 use crate::settings::Secret;
 use crate::store::link::Link;
-
-pub use self::redis::Redis;
+pub use crate::store::server::Redis;
 
 /// A link that has joined it.
 pub async fn joined(redis: &Redis) -> Link {
