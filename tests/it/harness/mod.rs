@@ -10,6 +10,7 @@ mod cut;
 mod http;
 mod page;
 mod provider;
+mod receiver;
 mod redis;
 mod scrape;
 mod script;
@@ -24,6 +25,7 @@ pub use cut::CutProxy;
 pub use http::{Answer, Request};
 pub use page::{Page, Shown};
 pub use provider::ScriptedProvider;
+pub use receiver::{Receiver, Take};
 pub use redis::Redis;
 pub use scrape::Scrape;
 pub use script::{

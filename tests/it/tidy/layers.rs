@@ -36,7 +36,8 @@ const SECLUDED: [&str; 3] = ["ops", "fleet", "simulator"];
 const PURE: &str = concat!(
     r"^src/(?:chat\b|provider/(?:breaker|window\b|dialect\b|latency\b|spending\b|news\b)",
     r"|router/(?:rank|plan|budget|backoff)\b",
-    r"|turn/(?:seam|quality|outbox/line)\b|session/limits/bucket\b|fleet/(?:message|known|share|simulation)\b|ops/(?:incidents|uptime)\b",
+    r"|turn/(?:seam|quality|outbox/line)\b|session/limits/bucket\b|fleet/(?:message|known|share|simulation)\b",
+    r"|ops/(?:incidents|uptime|alerts/(?:alert|cause|line|rules|seen|sign))\b",
     r"|degradation/(?:ladder|replies|request|summary|words|cache)\b|degradation/knowledge/(?:index|passages)\b)",
 );
 
