@@ -49,5 +49,5 @@ async fn a_day_is_summed_up_and_survives_a_restart() {
     assert_eq!(after["counts"], json!({ "total": 5, "ai": 3, "degraded": 2, "lost": 0 }));
     assert_eq!(after["cost_usd"], day["cost_usd"]);
     let page = app.request("GET", "/status").send().await;
-    assert!(page.body.contains("5 messages: 100.00 % answered, 60.00 % by an AI"), "{}", page.body);
+    assert!(page.body.contains("Messages: 5; answered: 100.00 %; by an AI: 60.00 %"), "{}", page.body);
 }
