@@ -19,6 +19,9 @@ pub mod app;
 pub mod chat;
 pub mod cli;
 pub mod degradation;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ops;
 pub mod provider;
 pub mod router;

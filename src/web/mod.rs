@@ -10,7 +10,7 @@ mod embed;
 mod gate;
 mod head;
 mod metrics;
-mod openai;
+pub(crate) mod openai;
 mod pages;
 mod refusal;
 mod socket;

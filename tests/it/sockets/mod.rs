@@ -29,3 +29,4 @@ mod stop;
 mod surfaces;
 mod trips;
 mod turns;
+mod wire;
