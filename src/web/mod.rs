@@ -9,6 +9,7 @@ mod demo;
 mod embed;
 mod gate;
 mod head;
+mod history;
 mod metrics;
 pub(crate) mod openai;
 mod pages;
@@ -16,6 +17,7 @@ mod refusal;
 mod socket;
 mod status;
 mod status_page;
+mod words;
 
 use std::net::TcpListener;
 use std::sync::Arc;
