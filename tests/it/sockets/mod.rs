@@ -32,3 +32,4 @@ mod surfaces;
 mod tracing;
 mod trips;
 mod turns;
+mod wire;
