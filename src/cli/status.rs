@@ -121,7 +121,7 @@ fn head(url: &str, status: &Value) -> Vec<String> {
     lines.extend(
         [("24 hours", "24h"), ("30 days", "30d")]
             .into_iter()
-            .filter_map(|(name, key)| stretch(name, &status["availability"][key])),
+            .filter_map(|(name, key)| stretch(name, status.get("availability")?.get(key)?)),
     );
     if status["message"].as_str().is_some_and(|message| !message.is_empty()) {
         lines.insert(2, format!("Message   {}", cell(&status["message"])));

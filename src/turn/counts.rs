@@ -42,7 +42,7 @@ impl Default for Counts {
 }
 
 /// What a stretch of time brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Answered by a provider, or by a fresh saved answer.
     pub ai: u64,
@@ -54,12 +54,6 @@ pub struct Served {
     pub lost: u64,
     /// Times to a provider's first words.
     pub first_words: Times,
-}
-
-impl Default for Served {
-    fn default() -> Self {
-        Self { ai: 0, degraded: 0, stale: 0, lost: 0, first_words: Times::default() }
-    }
 }
 
 impl Served {
