@@ -12,6 +12,7 @@ mod memory;
 mod provider;
 mod reload;
 pub mod service;
+mod soak;
 mod starts;
 mod status;
 mod stops;
