@@ -4,70 +4,49 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use actix::Actor as _;
-use anyhow::Context as _;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::chance;
 use crate::chat::{Fault, ProviderState};
 use crate::ops::status::Past;
-use crate::ops::supervisor::Supervisor;
 use crate::provider::actor::{ProviderActor, Seed};
-use crate::provider::backend::{Backend, Clock, Patience, Vitals};
+use crate::provider::backend::{Backend, Clock, Patience, Vitals, Whereabouts};
 use crate::provider::breaker::Rules;
 use crate::provider::dialect::{self, Kind, Model};
 use crate::provider::http_upstream::HttpUpstream;
+use crate::provider::places::Places;
 use crate::provider::spending::{Spent, Terms};
-use crate::provider::transport::Transports;
+use crate::provider::transport::Transport;
 use crate::settings::{BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings};
 use crate::store::{BreakerRecord, SpentRecord, Store};
 
 /// A probe's permit is believed lost this long after the longest that an attempt may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// Starts every provider's actor; breakers and the day's cost begin as the store remembers them.
-///
-/// # Errors
-/// A provider's HTTP client cannot be made.
-pub fn start(
-    providers: &[ProviderSettings],
-    store: &Arc<dyn Store>,
-    clock: Clock,
-    remembered: &Remembered,
-    supervisor: &mut Supervisor,
-) -> anyhow::Result<Arc<[Arc<Backend>]>> {
-    let mut transports = Transports::default();
-    let mut all = Vec::new();
-    for provider in providers {
-        let transport = transports
-            .with_connect(provider.timeouts.connect)
-            .with_context(|| format!("no HTTP client can be made for provider {}", provider.name))?;
-        let dialect = dialect::of(kind(provider.dialect), model(provider));
-        let upstream = Arc::new(HttpUpstream::new(&provider.base_url, dialect.into(), transport));
-        let vitals = Arc::new(watch::Sender::new(recalled(&provider.name, remembered)));
-        let prices = provider.prices.as_ref().map(|prices| (prices.input, prices.output));
-        let (place, actor) = watch::channel(None);
-        let name: Arc<str> = provider.name.as_str().into();
-        let seed = Seed {
-            name: Arc::clone(&name),
-            rules: rules(&provider.breaker, provider.health.recovery_probe, provider.timeouts.attempt),
-            probe_limit: provider.timeouts.first_token_after(0),
-            health: provider.health.clone(),
-            terms: Terms { prices, daily_budget_usd: provider.daily_budget_usd },
-            upstream: upstream.clone(),
-            places: Arc::new(Semaphore::new(provider.max_concurrent)),
-            max_concurrent: provider.max_concurrent,
-            vitals: Arc::clone(&vitals),
-            actor: actor.clone(),
-            store: Arc::clone(store),
-            clock,
-            chance: chance::fraction,
-        };
-        supervisor.adopt(format!("provider {name}").into(), move |guard| {
-            place.send_replace(Some(ProviderActor::new(seed.clone(), guard).start()));
-        });
-        all.push(Arc::new(Backend {
-            name,
+/// What a provider's backend and actor are made of.
+pub struct Made {
+    /// As it is configured.
+    pub settings: ProviderSettings,
+    upstream: Arc<HttpUpstream>,
+}
+
+impl Made {
+    /// A provider that is asked over this transport.
+    pub fn new(settings: ProviderSettings, transport: Transport) -> Self {
+        let dialect = dialect::of(kind(settings.dialect), model(&settings));
+        let upstream = Arc::new(HttpUpstream::new(&settings.base_url, dialect.into(), transport));
+        Self { settings, upstream }
+    }
+
+    fn prices(&self) -> Option<(f64, f64)> {
+        self.settings.prices.as_ref().map(|prices| (prices.input, prices.output))
+    }
+
+    /// The backend whose actor is there, and publishes these vitals.
+    pub fn backend(&self, actor: Whereabouts<ProviderActor>, vitals: watch::Receiver<Vitals>) -> Backend {
+        let provider = &self.settings;
+        Backend {
+            name: provider.name.as_str().into(),
             model: provider.model.as_str().into(),
             dialect: provider.dialect.name(),
             context_tokens: tokens(provider),
@@ -75,13 +54,39 @@ pub fn start(
             retry: provider.retry.clone(),
             prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             weight: provider.weight,
-            prices,
-            upstream,
+            prices: self.prices(),
+            upstream: self.upstream.clone(),
             actor,
-            vitals: vitals.subscribe(),
-        }));
+            vitals,
+        }
     }
-    Ok(all.into())
+
+    /// What its actor is made of.
+    pub fn seed(
+        &self,
+        actor: Whereabouts<ProviderActor>,
+        vitals: Arc<watch::Sender<Vitals>>,
+        places: Arc<Places>,
+        store: Arc<dyn Store>,
+        clock: Clock,
+    ) -> Seed {
+        let provider = &self.settings;
+        Seed {
+            name: provider.name.as_str().into(),
+            rules: rules(&provider.breaker, provider.health.recovery_probe, provider.timeouts.attempt),
+            probe_limit: provider.timeouts.first_token_after(0),
+            health: provider.health.clone(),
+            terms: Terms { prices: self.prices(), daily_budget_usd: provider.daily_budget_usd },
+            upstream: self.upstream.clone(),
+            places,
+            max_concurrent: provider.max_concurrent,
+            vitals,
+            actor,
+            store,
+            clock,
+            chance: chance::fraction,
+        }
+    }
 }
 
 /// What the store remembers of the providers.
@@ -96,7 +101,7 @@ pub struct Remembered {
 }
 
 /// What the store remembers, as the vitals that an actor begins with.
-fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
+pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
     let spent = remembered.spent.iter().find(|record| record.provider == provider);
     let spent = spent.map(|record| Spent { day: record.day, usd: record.usd, estimated: record.estimated });
     let vitals = Vitals { spent: spent.unwrap_or_default(), ..Vitals::default() };

@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod incidents;
 pub mod mode;
+pub mod reload;
 pub mod report;
 pub mod status;
 pub mod supervisor;

@@ -11,6 +11,7 @@ pub mod http_upstream;
 pub mod jitter;
 pub mod latency;
 pub mod permit;
+pub mod places;
 pub mod spending;
 pub mod transport;
 pub mod upstream;

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::degradation::Health;
 use crate::ops::audit::Audit;
+use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -55,6 +56,7 @@ pub struct State {
     reports: watch::Receiver<Arc<Report>>,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
+    reloads: Reloads,
     instance: Arc<str>,
     started: Instant,
     /// The wall clock at the start, in seconds.
@@ -77,12 +79,14 @@ pub struct Parts {
     pub reports: watch::Receiver<Arc<Report>>,
     /// What operators did.
     pub audit: Arc<Audit>,
+    /// What asks for reloads.
+    pub reloads: Reloads,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lobby, simulators, steady, problems, degradation, reports, audit } = parts;
+        let Parts { lobby, simulators, steady, problems, degradation, reports, audit, reloads } = parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
@@ -96,6 +100,7 @@ impl State {
             reports,
             connections: Arc::new(connections),
             audit,
+            reloads,
             instance: instance.into(),
             started: Instant::now(),
             created,

@@ -9,6 +9,7 @@ use super::ProviderActor;
 use crate::chat::Fault;
 use crate::provider::breaker::{Verdict, Who};
 use crate::provider::health::{self, Check, PROBE_USAGE};
+use crate::provider::upstream::Upstream;
 use crate::settings::ProbeKind;
 
 impl ProviderActor {
@@ -18,7 +19,7 @@ impl ProviderActor {
             ctx.cancel_future(timer);
         }
         let now = self.seed.clock.now();
-        if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled) {
+        if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled && !self.retired) {
             let due = due.max(self.budget_until().unwrap_or_default());
             self.timer = Some(ctx.run_later(due.saturating_sub(now), Self::probe));
         }
@@ -32,9 +33,10 @@ impl ProviderActor {
         // Published either way: where a visitor is to be the probe, the breaker is half-open until one comes.
         self.after(half_open, ctx);
         let Ok(ticket) = admitted else { return };
-        let trial = health::completion(Arc::clone(&self.seed.upstream), self.seed.probe_limit);
+        let upstream = Arc::clone(&self.seed.upstream);
+        let trial = health::completion(Arc::clone(&upstream), self.seed.probe_limit);
         let settled = trial.into_actor(self).map(move |verdict, this: &mut Self, ctx| {
-            this.probed(verdict);
+            this.probed(verdict, &upstream);
             let transition =
                 this.breaker.settle(ticket, verdict, this.seed.clock.now(), (this.seed.chance)());
             this.after(transition, ctx);
@@ -42,15 +44,22 @@ impl ProviderActor {
         ctx.spawn(settled);
     }
 
-    /// Sets the timer of the next check.
+    /// Sets the timer of the next check, in the place of one that is set.
     pub(super) fn arm_check(&mut self, ctx: &mut Context<Self>) {
-        if self.seed.health.probe != ProbeKind::Off {
+        if let Some(timer) = self.check_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if self.seed.health.probe != ProbeKind::Off && !self.retired {
             let pause = health::pause(&self.seed.health, (self.seed.chance)());
-            ctx.run_later(pause, Self::check);
+            self.check_timer = Some(ctx.run_later(pause, Self::check));
         }
     }
 
     fn check(&mut self, ctx: &mut Context<Self>) {
+        self.check_timer = None;
+        if self.retired {
+            return;
+        }
         let (wall, settings) = (self.seed.clock.wall(), &self.seed.health);
         let passed = |at: Option<_>| at.is_none_or(|at| at <= wall);
         let (held, spent) = (!passed(self.vitals.retry_at), !passed(self.vitals.budget_until));
@@ -58,17 +67,17 @@ impl ProviderActor {
         match health::due(settings.probe, self.vitals.state, held, spent) {
             ProbeKind::Off => self.arm_check(ctx),
             ProbeKind::Models => {
-                let listing = health::listing(upstream, limit).into_actor(self);
-                ctx.spawn(listing.map(|failed, this: &mut Self, ctx| {
-                    this.checked(failed);
+                let listing = health::listing(Arc::clone(&upstream), limit).into_actor(self);
+                ctx.spawn(listing.map(move |failed, this: &mut Self, ctx| {
+                    this.checked(failed, &upstream);
                     this.after(None, ctx);
                     this.arm_check(ctx);
                 }));
             }
             ProbeKind::Completion => {
-                let completion = health::completion(upstream, limit).into_actor(self);
-                ctx.spawn(completion.map(|verdict, this: &mut Self, ctx| {
-                    this.probed(verdict);
+                let completion = health::completion(Arc::clone(&upstream), limit).into_actor(self);
+                ctx.spawn(completion.map(move |verdict, this: &mut Self, ctx| {
+                    this.probed(verdict, &upstream);
                     this.after(None, ctx);
                     this.arm_check(ctx);
                 }));
@@ -77,18 +86,22 @@ impl ProviderActor {
     }
 
     /// A completion of our own ended: it costs, and it is a check.
-    fn probed(&mut self, verdict: Verdict) {
+    fn probed(&mut self, verdict: Verdict, asked: &Arc<dyn Upstream>) {
         match verdict {
             Verdict::Whole => {
                 self.spend(PROBE_USAGE);
-                self.checked(None);
+                self.checked(None, asked);
             }
-            Verdict::Failed { fault, .. } => self.checked(Some(fault)),
+            Verdict::Failed { fault, .. } => self.checked(Some(fault), asked),
             Verdict::Abandoned => {}
         }
     }
 
-    fn checked(&mut self, failed: Option<Fault>) {
+    fn checked(&mut self, failed: Option<Fault>, asked: &Arc<dyn Upstream>) {
+        // What was asked before a reload says nothing of what there is now.
+        if !Arc::ptr_eq(asked, &self.seed.upstream) {
+            return;
+        }
         let wall = self.seed.clock.wall();
         let before = self.vitals.check.and_then(|check| check.fault(wall));
         if let Some(fault) = failed.filter(|fault| before != Some(*fault)) {
