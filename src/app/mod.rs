@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Shelf};
+use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::audit::Audit;
 use crate::ops::reload::Reloads;
 use crate::ops::status::{Means, Past, StatusBoard};
@@ -122,6 +123,18 @@ impl App {
         let board = StatusBoard::new(means, remembered.past);
         let (status, reports) = (board.watch(), board.reports());
         actix::spawn(board.run());
+        let watched = Watched {
+            published: published_table.clone(),
+            status: status.clone(),
+            reports: reports.clone(),
+            warnings: watch::channel(Arc::from(Vec::new())).1,
+            store: Arc::clone(&opened.store),
+            opened_with: opened.problems.clone(),
+            clock,
+            random: chance::random,
+            chance: chance::fraction,
+        };
+        let alerts = Alerts::start(watched);
 
         let (phase, phases) = watch::channel(Phase::Open);
         let desk = Desk {
@@ -160,6 +173,7 @@ impl App {
             problems: opened.problems,
             degradation: published.health(),
             reports,
+            alerts,
             audit: Arc::clone(&audit),
             reloads: reloads.clone(),
         };

@@ -27,6 +27,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::degradation::Health;
+use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
 use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
@@ -54,6 +55,7 @@ pub struct State {
     problems: Arc<[String]>,
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
+    alerts: Alerts,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
     reloads: Reloads,
@@ -77,6 +79,8 @@ pub struct Parts {
     pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// Who is told of changes.
+    pub alerts: Alerts,
     /// What operators did.
     pub audit: Arc<Audit>,
     /// What asks for reloads.
@@ -86,7 +90,8 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lobby, simulators, steady, problems, degradation, reports, audit, reloads } = parts;
+        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, audit, reloads } =
+            parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
@@ -98,6 +103,7 @@ impl State {
             problems: problems.into(),
             degradation,
             reports,
+            alerts,
             connections: Arc::new(connections),
             audit,
             reloads,
