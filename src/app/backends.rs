@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::chance;
 use crate::chat::{Fault, ProviderState};
+use crate::fleet::Fleet;
 use crate::ops::status::Past;
 use crate::provider::actor::{ProviderActor, Seed};
 use crate::provider::backend::{Backend, Clock, Patience, Vitals, Whereabouts};
 use crate::provider::breaker::Rules;
 use crate::provider::dialect::{self, Kind, Model};
 use crate::provider::http_upstream::HttpUpstream;
+use crate::provider::leave::Probing;
+use crate::provider::news::News;
 use crate::provider::places::Places;
 use crate::provider::spending::{Spent, Terms};
 use crate::provider::transport::Transport;
@@ -28,22 +32,43 @@ pub struct Made {
     /// As it is configured.
     pub settings: ProviderSettings,
     upstream: Arc<HttpUpstream>,
+    account: Arc<str>,
+    probing: Option<Arc<dyn Probing>>,
+}
+
+/// What of a provider stays, whatever its settings become.
+#[derive(Clone)]
+pub struct Lasting {
+    /// Where its actor is.
+    pub actor: Whereabouts<ProviderActor>,
+    /// Where its vitals are published.
+    pub vitals: Arc<watch::Sender<Vitals>>,
+    /// Where it says what other instances should know.
+    pub voice: Arc<watch::Sender<Option<News>>>,
+    /// Its places.
+    pub places: Arc<Places>,
+    /// Where it is remembered.
+    pub store: Arc<dyn Store>,
+    /// The clocks.
+    pub clock: Clock,
 }
 
 impl Made {
-    /// A provider that is asked over this transport.
-    pub fn new(settings: ProviderSettings, transport: Transport) -> Self {
+    /// A provider that is asked over this transport, and probed by leave of these instances.
+    pub fn new(settings: ProviderSettings, transport: Transport, fleet: Option<&Fleet>) -> Self {
         let dialect = dialect::of(kind(settings.dialect), model(&settings));
         let upstream = Arc::new(HttpUpstream::new(&settings.base_url, dialect.into(), transport));
-        Self { settings, upstream }
+        let account = account(&settings);
+        let probing = fleet.map(|fleet| fleet.probing(&account));
+        Self { settings, upstream, account, probing }
     }
 
     fn prices(&self) -> Option<(f64, f64)> {
         self.settings.prices.as_ref().map(|prices| (prices.input, prices.output))
     }
 
-    /// The backend whose actor is there, and publishes these vitals.
-    pub fn backend(&self, actor: Whereabouts<ProviderActor>, vitals: watch::Receiver<Vitals>) -> Backend {
+    /// The backend.
+    pub fn backend(&self, lasting: &Lasting) -> Backend {
         let provider = &self.settings;
         Backend {
             name: provider.name.as_str().into(),
@@ -55,21 +80,18 @@ impl Made {
             prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             weight: provider.weight,
             prices: self.prices(),
+            is_budgeted: provider.daily_budget_usd.is_some(),
             upstream: self.upstream.clone(),
-            actor,
-            vitals,
+            actor: lasting.actor.clone(),
+            account: Arc::clone(&self.account),
+            voice: lasting.voice.subscribe(),
+            vitals: lasting.vitals.subscribe(),
         }
     }
 
     /// What its actor is made of.
-    pub fn seed(
-        &self,
-        actor: Whereabouts<ProviderActor>,
-        vitals: Arc<watch::Sender<Vitals>>,
-        places: Arc<Places>,
-        store: Arc<dyn Store>,
-        clock: Clock,
-    ) -> Seed {
+    pub fn seed(&self, lasting: Lasting) -> Seed {
+        let Lasting { actor, vitals, voice, places, store, clock } = lasting;
         let provider = &self.settings;
         Seed {
             name: provider.name.as_str().into(),
@@ -85,6 +107,8 @@ impl Made {
             store,
             clock,
             chance: chance::fraction,
+            voice,
+            probing: self.probing.clone(),
         }
     }
 }
@@ -116,6 +140,16 @@ pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
         strikes: record.strikes,
         ..vitals
     }
+}
+
+/// In whose name a provider is asked: a hash of its address, model and key, each with its length before it.
+fn account(provider: &ProviderSettings) -> Arc<str> {
+    let key = provider.api_key.as_ref().map_or("", |key| key.expose());
+    let parts = [provider.dialect.name(), &provider.base_url, &provider.model, key];
+    let whole = parts.iter().fold(Sha256::new(), |hash, part| {
+        hash.chain_update(part.len().to_be_bytes()).chain_update(part.as_bytes())
+    });
+    whole.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 fn kind(dialect: Dialect) -> Kind {
@@ -177,6 +211,23 @@ fn rules(breaker: &BreakerSettings, recovery_probe: bool, attempt: Duration) -> 
 mod tests {
     use super::*;
     use crate::chat::At;
+
+    #[test]
+    fn an_account_is_one_address_model_and_key() {
+        let settings = crate::settings::Settings::default();
+        let one = settings.provider("a", Dialect::OpenAi);
+        let other_name = ProviderSettings { name: "b".into(), ..one.clone() };
+        assert_eq!(account(&one), account(&other_name), "a name is an instance's own");
+        assert_eq!(account(&one).len(), 16);
+        let key = crate::settings::Secret::new("canary-key".to_owned());
+        for other in [
+            ProviderSettings { model: "m".into(), ..one.clone() },
+            ProviderSettings { base_url: format!("{}x", one.base_url), ..one.clone() },
+            ProviderSettings { api_key: Some(key), ..one.clone() },
+        ] {
+            assert_ne!(account(&one), account(&other));
+        }
+    }
 
     #[test]
     fn each_provider_begins_as_it_is_remembered() {

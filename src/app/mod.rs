@@ -3,8 +3,8 @@
 mod backends;
 mod chance;
 mod drain;
-mod fleet;
 mod reload;
+mod roster;
 mod simulated;
 
 use std::net::{TcpListener, ToSocketAddrs as _};
@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Shelf};
+use crate::fleet::Fleet;
 use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::audit::Audit;
 use crate::ops::reload::Reloads;
@@ -30,9 +31,10 @@ use crate::router::actor::{RouterActor, Seed};
 use crate::router::table::{Published as PublishedTable, Table};
 use crate::session::limits::Rates;
 use crate::session::lobby::Lobby;
-use crate::settings::{Loaded, Settings, Source};
+use crate::settings::{Loaded, Settings, Source, StoreBackend};
 use crate::simulator::Simulator;
 use crate::store::Opened;
+use crate::store::link::Link;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Phase};
 use crate::turn::outbox::{self, Outbox};
@@ -42,9 +44,9 @@ use crate::turn::warm::warm;
 use crate::web::{self, Connections, Parts, State};
 
 use backends::Remembered;
-use fleet::Fleet;
 use reload::Changing;
 pub use reload::{Read, Reloader};
+use roster::Roster;
 
 /// How long reading what the store remembers of the providers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
@@ -103,10 +105,11 @@ impl App {
         let remembered = remembered(&*opened.store).await;
         let (steady, care) = (supervisor.steady(), supervisor.care());
         actix::spawn(supervisor.run());
-        let mut fleet = Fleet::new(Arc::clone(&opened.store), clock, care.clone());
-        let plan = fleet.plan(&providers)?;
-        fleet.carry_out(plan, &remembered).await;
-        let backends = fleet.backends();
+        let fleet = fleet(&settings, clock)?;
+        let mut roster = Roster::new(Arc::clone(&opened.store), clock, care.clone(), fleet.clone());
+        let plan = roster.plan(&providers)?;
+        roster.carry_out(plan, &remembered).await;
+        let backends = roster.backends();
         let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let (table, published_table) =
             watch::channel(Arc::new(Table { settings: Arc::clone(&settings), backends }));
@@ -157,6 +160,9 @@ impl App {
         let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
+        if let Some(fleet) = fleet {
+            fleet.start(&lobby);
+        }
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {
@@ -182,7 +188,7 @@ impl App {
         let server = web::serve(listener, state)?;
         let changing = Changing {
             read,
-            fleet,
+            roster,
             table,
             lobby: Arc::clone(&lobby),
             connections: Arc::clone(&connections),
@@ -300,6 +306,17 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
         ),
         Err(error) => Err(error).context("the store does not open"),
     }
+}
+
+/// What this instance has to do with others, where there may be any.
+fn fleet(settings: &Settings, clock: Clock) -> anyhow::Result<Option<Fleet>> {
+    if settings.store.backend != StoreBackend::Redis {
+        return Ok(None);
+    }
+    let instance: Arc<str> = format!("{:016x}", chance::random()).into();
+    let link = Link::open(&settings.store.redis_url, &instance, chance::fraction)
+        .map_err(|error| anyhow::anyhow!("store.redis_url: {error}"))?;
+    Ok(Some(Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }))
 }
 
 async fn remembered(store: &dyn Store) -> Remembered {

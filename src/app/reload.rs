@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::fleet::{Changes, Fleet};
+use super::roster::{Changes, Roster};
 use super::simulated;
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Reload as ReadRules};
@@ -37,7 +37,7 @@ pub type Read = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 /// All that a reload has to do with.
 pub(super) struct Changing {
     pub(super) read: Read,
-    pub(super) fleet: Fleet,
+    pub(super) roster: Roster,
     pub(super) table: watch::Sender<Arc<Table>>,
     pub(super) lobby: Arc<Lobby>,
     pub(super) connections: Arc<Connections>,
@@ -82,19 +82,19 @@ impl Changing {
         let before = Arc::clone(&self.table.borrow().settings);
         let needs_restart = hold(&mut settings, &before, self.simulators.is_empty());
         let providers = simulated::providers(&settings, &self.simulators);
-        let plan = self.fleet.plan(&providers).map_err(|error| {
+        let plan = self.roster.plan(&providers).map_err(|error| {
             tracing::error!(error = format!("{error:#}"), "a provider's client cannot be made");
             NotReloaded::Failed("a provider's HTTP client cannot be made; the log says why")
         })?;
         let remembered = super::remembered(&*self.store).await;
         self.read_rules(settings.degradation.clone()).await?;
 
-        let (changes, leaving) = self.fleet.carry_out(plan, &remembered).await;
-        let (settings, backends) = (Arc::new(settings), self.fleet.backends());
+        let (changes, leaving) = self.roster.carry_out(plan, &remembered).await;
+        let (settings, backends) = (Arc::new(settings), self.roster.backends());
         let desk = &self.lobby.desk;
         desk.tally.follow(backends.iter().map(|one| &one.name));
         self.table.send_replace(Arc::new(Table { settings: Arc::clone(&settings), backends }));
-        self.fleet.dismiss(leaving).await;
+        self.roster.dismiss(leaving).await;
         self.lobby.rates.set_per_minute(quota(settings.limits.messages_per_minute), {
             quota(settings.limits.messages_per_minute_per_ip)
         });

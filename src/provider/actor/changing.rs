@@ -26,13 +26,15 @@ impl Handler<Change> for ProviderActor {
     fn handle(&mut self, Change { seed, anew }: Change, ctx: &mut Self::Context) {
         self.seed = seed;
         self.breaker.set_rules(self.seed.rules.clone());
-        let transition = if anew {
+        if anew {
             (self.first_tokens, self.totals, self.vitals.quality) = Default::default();
-            self.forget()
-        } else {
-            None
-        };
-        self.after(transition, ctx);
+            self.hold_known = self.seed.clock.now();
+            // Others are not told: they may still ask as this one did before.
+            if self.forget().is_some() {
+                self.keep_nothing();
+            }
+        }
+        self.after(None, ctx);
         self.arm_check(ctx);
     }
 }

@@ -7,7 +7,8 @@ use actix::Actor as _;
 use anyhow::Context as _;
 use tokio::sync::watch;
 
-use super::backends::{Made, Remembered, recalled};
+use super::backends::{Lasting, Made, Remembered, recalled};
+use crate::fleet::Fleet;
 use crate::ops::supervisor::Care;
 use crate::provider::actor::changing::{Change, Retire};
 use crate::provider::actor::{ProviderActor, Seed};
@@ -17,16 +18,19 @@ use crate::settings::ProviderSettings;
 use crate::store::Store;
 
 /// All that run, in order of preference.
-pub struct Fleet {
+pub struct Roster {
     store: Arc<dyn Store>,
     clock: Clock,
     care: Care,
+    /// The other instances, where there may be any.
+    fleet: Option<Fleet>,
     running: Vec<Running>,
 }
 
 struct Running {
     settings: ProviderSettings,
     backend: Arc<Backend>,
+    lasting: Lasting,
     /// What its actor is made of, and made of again after a panic.
     seed: Arc<Mutex<Seed>>,
     /// What the supervisor knows it by.
@@ -61,10 +65,10 @@ pub struct Changes {
 /// Those that are to be let go, once nobody is led to them any more.
 pub struct Leaving(Vec<Running>);
 
-impl Fleet {
+impl Roster {
     /// No provider yet.
-    pub fn new(store: Arc<dyn Store>, clock: Clock, care: Care) -> Self {
-        Self { store, clock, care, running: Vec::new() }
+    pub fn new(store: Arc<dyn Store>, clock: Clock, care: Care, fleet: Option<Fleet>) -> Self {
+        Self { store, clock, care, fleet, running: Vec::new() }
     }
 
     /// The backends, in order of preference.
@@ -91,7 +95,7 @@ impl Fleet {
             let transport = transports
                 .with_connect(settings.timeouts.connect)
                 .with_context(|| format!("no HTTP client can be made for provider {}", settings.name))?;
-            let made = Made::new(settings.clone(), transport);
+            let made = Made::new(settings.clone(), transport, self.fleet.as_ref());
             steps.push(match kept {
                 Some((place, before)) => {
                     let anew = !before.is_the_same_service(settings);
@@ -104,7 +108,7 @@ impl Fleet {
     }
 
     /// Carries a plan out. New ones begin as the store remembers them; the others' actors go by their new settings before this returns, but for
-    /// what they are asked already. Those that are not in the plan are given back, to be let go by [`Fleet::dismiss`].
+    /// what they are asked already. Those that are not in the plan are given back, to be let go by [`Roster::dismiss`].
     pub async fn carry_out(&mut self, plan: Plan, remembered: &Remembered) -> (Changes, Leaving) {
         let mut changes = Changes::default();
         let mut before: Vec<_> = std::mem::take(&mut self.running).into_iter().map(Some).collect();
@@ -142,34 +146,31 @@ impl Fleet {
     async fn start(&self, made: Made, remembered: &Remembered) -> Running {
         let vitals = Arc::new(watch::Sender::new(recalled(&made.settings.name, remembered)));
         let (place, actor) = watch::channel(None);
-        let backend = Arc::new(made.backend(actor.clone(), vitals.subscribe()));
-        let seed = made.seed(actor, vitals, Arc::default(), Arc::clone(&self.store), self.clock);
-        let seed = Arc::new(Mutex::new(seed));
+        let voice = Arc::new(watch::Sender::new(None));
+        let (store, clock, places) = (Arc::clone(&self.store), self.clock, Arc::default());
+        let lasting = Lasting { actor, vitals, voice, places, store, clock };
+        let backend = Arc::new(made.backend(&lasting));
+        let seed = Arc::new(Mutex::new(made.seed(lasting.clone())));
         let child: Arc<str> = format!("provider {}", made.settings.name).into();
         let now = Arc::clone(&seed);
         let build = move |guard| {
             place.send_replace(Some(ProviderActor::new(lock(&now).clone(), guard).start()));
         };
         self.care.adopt(Arc::clone(&child), build).await;
-        Running { settings: made.settings, backend, seed, child }
+        Running { settings: made.settings, backend, lasting, seed, child }
     }
 }
 
 impl Running {
     fn change(&mut self, made: Made, anew: bool) {
-        let (vitals, actor) = (self.backend.vitals.clone(), self.backend.actor.clone());
-        let mut backend = made.backend(actor, vitals);
+        let mut backend = made.backend(&self.lasting);
         // That it refused to go on from a started answer was learned of this very service.
         if !anew && self.settings.prefill == made.settings.prefill {
             backend.prefill = self.backend.prefill.load(Ordering::Relaxed).into();
         }
         self.backend = Arc::new(backend);
-        let seed = {
-            let mut seed = lock(&self.seed);
-            let Seed { actor, vitals, places, store, clock, .. } = seed.clone();
-            *seed = made.seed(actor, vitals, places, store, clock);
-            seed.clone()
-        };
+        let seed = made.seed(self.lasting.clone());
+        lock(&self.seed).clone_from(&seed);
         self.settings = made.settings;
         // One that is being rebuilt is made of the new seed already, or is told when it is there.
         if let Some(actor) = &*self.backend.actor.borrow() {
