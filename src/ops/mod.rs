@@ -7,6 +7,7 @@ pub mod early;
 pub mod history;
 pub mod incidents;
 pub mod mode;
+pub mod reload;
 pub mod report;
 pub mod served;
 pub mod status;

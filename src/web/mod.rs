@@ -32,6 +32,7 @@ use crate::degradation::Health;
 use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
 use crate::ops::history::History;
+use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -61,6 +62,7 @@ pub struct State {
     history: watch::Receiver<Arc<History>>,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
+    reloads: Reloads,
     instance: Arc<str>,
     started: Instant,
     /// The wall clock at the start, in seconds.
@@ -87,13 +89,25 @@ pub struct Parts {
     pub history: watch::Receiver<Arc<History>>,
     /// What operators did.
     pub audit: Arc<Audit>,
+    /// What asks for reloads.
+    pub reloads: Reloads,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, history, audit } =
-            parts;
+        let Parts {
+            lobby,
+            simulators,
+            steady,
+            problems,
+            degradation,
+            reports,
+            alerts,
+            history,
+            audit,
+            reloads,
+        } = parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
@@ -109,6 +123,7 @@ impl State {
             history,
             connections: Arc::new(connections),
             audit,
+            reloads,
             instance: instance.into(),
             started: Instant::now(),
             created,
