@@ -16,6 +16,7 @@ use crate::provider::actor::{ProviderActor, Seed};
 use crate::provider::backend::{Backend, Clock, Patience, Vitals};
 use crate::provider::breaker::Rules;
 use crate::provider::dialect::{self, Kind, Model};
+use crate::provider::drill::Switch;
 use crate::provider::http_upstream::HttpUpstream;
 use crate::provider::spending::{Spent, Terms};
 use crate::provider::transport::Transports;
@@ -43,7 +44,9 @@ pub fn start(
             .with_connect(provider.timeouts.connect)
             .with_context(|| format!("no HTTP client can be made for provider {}", provider.name))?;
         let dialect = dialect::of(kind(provider.dialect), model(provider));
-        let upstream = Arc::new(HttpUpstream::new(&provider.base_url, dialect.into(), transport));
+        let drills = Arc::new(Switch::new(chance::fraction));
+        let upstream = HttpUpstream::new(&provider.base_url, dialect.into(), transport, Arc::clone(&drills));
+        let upstream = Arc::new(upstream);
         let vitals = Arc::new(watch::Sender::new(recalled(&provider.name, remembered)));
         let prices = provider.prices.as_ref().map(|prices| (prices.input, prices.output));
         let (place, actor) = watch::channel(None);
@@ -55,6 +58,7 @@ pub fn start(
             health: provider.health.clone(),
             terms: Terms { prices, daily_budget_usd: provider.daily_budget_usd },
             upstream: upstream.clone(),
+            drills: Arc::clone(&drills),
             places: Arc::new(Semaphore::new(provider.max_concurrent)),
             max_concurrent: provider.max_concurrent,
             vitals: Arc::clone(&vitals),
@@ -79,6 +83,7 @@ pub fn start(
             upstream,
             actor,
             vitals: vitals.subscribe(),
+            drills,
         }));
     }
     Ok(all.into())

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload, Shelf};
+use crate::ops::drills::{self, Drills};
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
@@ -130,6 +131,15 @@ impl App {
             identity: settings.widget.identity_secret.clone().map(Identity::new),
             house: house(&settings),
         });
+        let drills = Drills::new(
+            drills::Means {
+                desk: Arc::clone(&lobby.desk),
+                status: lobby.status.clone(),
+                runtime: tokio::runtime::Handle::current(),
+            },
+            settings.drills.clone(),
+        );
+        actix::spawn(drills::keep_schedule(Arc::clone(&drills), move || clock.wall()));
         if !settings.cache.warm.is_empty() {
             actix::spawn(warm(Arc::clone(&lobby.desk), settings.cache.clone()));
         }
@@ -149,6 +159,7 @@ impl App {
             problems: opened.problems,
             degradation: published.health(),
             reports,
+            drills,
         };
         let state = State::new(parts);
         let connections = state.connections();

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::backend::{Clock, Vitals, Whereabouts};
 use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
+use super::drill::Switch;
 use super::latency::Latencies;
 use super::permit::{Notes, Permit};
 use super::spending::Terms;
@@ -38,6 +39,8 @@ pub struct Seed {
     pub terms: Terms,
     /// How to ask it.
     pub upstream: Arc<dyn Upstream>,
+    /// Its drills: what they make of the breaker is not remembered.
+    pub drills: Arc<Switch>,
     /// Its places: `max_concurrent` of them. They live here, so that a panic loses none.
     pub places: Arc<Semaphore>,
     /// How many there are.
@@ -109,6 +112,11 @@ pub struct Settle {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Reset;
+
+/// An outage drill ended: lifts what it left, as [`Reset`] does, and forgets how long calls took under it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct DrillOver;
 
 /// Switches the provider on or off: off, it is neither asked nor probed, and what is under way goes on.
 #[derive(Clone, Copy, Debug, Message)]
@@ -277,6 +285,24 @@ impl Handler<Reset> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, _: Reset, ctx: &mut Self::Context) {
+        self.reset(ctx);
+    }
+}
+
+impl Handler<DrillOver> for ProviderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: DrillOver, ctx: &mut Self::Context) {
+        self.first_tokens = Latencies::default();
+        self.totals = Latencies::default();
+        self.reset(ctx);
+        // What it was before may still be in the store.
+        self.keep();
+    }
+}
+
+impl ProviderActor {
+    fn reset(&mut self, ctx: &mut Context<Self>) {
         let transition = self.breaker.reset(self.seed.clock.now());
         self.vitals.reason = None;
         self.vitals.check = None;

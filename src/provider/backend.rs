@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::actor::ProviderActor;
+use super::drill::Switch;
 use super::health::Check;
 use super::spending::{self, Spent, Used};
 use super::upstream::Upstream;
@@ -44,6 +45,8 @@ pub struct Backend {
     pub actor: Whereabouts<ProviderActor>,
     /// How it is, as last published: a hint for ranking. [`super::actor::Admit`] is the authority.
     pub vitals: watch::Receiver<Vitals>,
+    /// Puts its calls under an outage drill.
+    pub drills: Arc<Switch>,
 }
 
 /// How long one call may take.

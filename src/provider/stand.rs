@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::actor::{Admit, ProviderActor, Refusal, Seed};
 use super::backend::{Backend, Clock, Patience, Vitals};
 use super::breaker::Rules;
+use super::drill::Switch;
 use super::paused::settled;
 use super::permit::Permit;
 use super::scripted::{Script, Scripted};
@@ -100,6 +101,7 @@ impl Stand {
         let vitals = Arc::new(watch::Sender::new(plan.vitals));
         let (place, actor) = watch::channel(None);
         let (tell, ends) = mpsc::channel(16);
+        let drills = Arc::new(Switch::new(|| 0.5));
         let backend = Arc::new(Backend {
             name: Arc::clone(&name),
             model: format!("{name}-1").into(),
@@ -113,6 +115,7 @@ impl Stand {
             upstream: upstream.clone(),
             actor: actor.clone(),
             vitals: vitals.subscribe(),
+            drills: Arc::clone(&drills),
         });
         let seed = Seed {
             name,
@@ -121,6 +124,7 @@ impl Stand {
             health: plan.health,
             terms: plan.terms,
             upstream: upstream.clone(),
+            drills,
             places: Arc::new(Semaphore::new(plan.max_concurrent)),
             max_concurrent: plan.max_concurrent,
             vitals,

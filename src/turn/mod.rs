@@ -18,6 +18,7 @@ pub mod run;
 pub mod seam;
 pub mod tally;
 pub mod warm;
+pub mod witness;
 
 #[cfg(test)]
 pub mod reader;

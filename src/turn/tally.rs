@@ -9,6 +9,7 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
+use super::witness::Witness;
 use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
 
 /// Seconds to a first token: close together around the limits that operators set, 5 to 15 s.
@@ -32,6 +33,8 @@ pub struct Tally {
     totals: HistogramVec,
     /// At hand, so that a first token looks nothing up under a lock.
     times: HashMap<Arc<str>, Times>,
+    /// Sees the same turns for the reports of outage drills.
+    witness: Witness,
 }
 
 /// Shown text was voided.
@@ -74,6 +77,8 @@ impl Recalled {
 /// A turn that was begun. Dropped without an end, as by a panic, it counts as interrupted.
 pub struct Underway<'t> {
     tally: &'t Tally,
+    /// Its number for the witness.
+    number: u64,
     counted: bool,
 }
 
@@ -85,6 +90,7 @@ impl Underway<'_> {
         for Restart { from, to, reason } in restarts {
             add(&self.tally.restarts, &[from, to.as_deref().unwrap_or(NOBODY), reason.as_str()]);
         }
+        self.tally.witness.ended(self.number, Some(record), restarts.len());
         self.count(source, finish);
     }
 
@@ -98,6 +104,7 @@ impl Underway<'_> {
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
         if !self.counted {
+            self.tally.witness.ended(self.number, None, 0);
             self.count(Source::Ai, Finish::Interrupted);
         }
     }
@@ -161,14 +168,30 @@ impl Tally {
         for what in Recalled::ALL {
             cache.get_metric_with_label_values(&[what.name()])?;
         }
-        Ok(Self { started, in_flight, turns, attempts, restarts, cache, first_tokens, totals, times: each })
+        Ok(Self {
+            started,
+            in_flight,
+            turns,
+            attempts,
+            restarts,
+            cache,
+            first_tokens,
+            totals,
+            times: each,
+            witness: Witness::default(),
+        })
     }
 
     /// A turn began.
     pub fn began(&self) -> Underway<'_> {
         self.started.inc();
         self.in_flight.inc();
-        Underway { tally: self, counted: false }
+        Underway { tally: self, number: self.witness.began(), counted: false }
+    }
+
+    /// Who sees what visitors get under an outage drill.
+    pub fn witness(&self) -> &Witness {
+        &self.witness
     }
 
     /// An attempt's first token came. In the way of an answer: neither locks nor allocates.

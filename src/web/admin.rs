@@ -27,16 +27,8 @@ pub async fn provider(
     body: web::Payload,
     state: web::Data<State>,
 ) -> HttpResponse {
-    if state.settings.server.admin_token.is_none() {
-        return not_found().await;
-    }
-    if gate::own_page(&request, &state.settings.server).is_err() {
-        return refuse(StatusCode::FORBIDDEN, "forbidden_origin", "other sites' pages give no orders here");
-    }
-    if gate::operator(&request, &state.settings.server).is_err() {
-        tracing::warn!("an order without the admin token was refused");
-        let message = "send server.admin_token as Authorization: Bearer TOKEN";
-        return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
+    if let Some(refusal) = shut(&request, &state).await {
+        return refusal;
     }
     let order: Order = match body::json(body).await {
         Ok(order) => order,
@@ -66,6 +58,24 @@ pub async fn provider(
             refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", message, 1)
         }
     }
+}
+
+/// What who may give no orders is told; none for the operator.
+pub(super) async fn shut(request: &HttpRequest, state: &State) -> Option<HttpResponse> {
+    let server = &state.settings.server;
+    if server.admin_token.is_none() {
+        return Some(not_found().await);
+    }
+    if gate::own_page(request, server).is_err() {
+        let message = "other sites' pages give no orders here";
+        return Some(refuse(StatusCode::FORBIDDEN, "forbidden_origin", message));
+    }
+    if gate::operator(request, server).is_err() {
+        tracing::warn!("an order without the admin token was refused");
+        let message = "send server.admin_token as Authorization: Bearer TOKEN";
+        return Some(refuse(StatusCode::UNAUTHORIZED, "unauthorized", message));
+    }
+    None
 }
 
 /// Has the provider's actor do it, waiting no longer than a rebuilt one takes; gives the state that it is in then, none where the actor did not answer in time.

@@ -6,6 +6,7 @@ mod body;
 mod chat_api;
 mod connection;
 mod demo;
+mod drills;
 mod embed;
 mod gate;
 mod head;
@@ -15,6 +16,7 @@ mod pages;
 mod refusal;
 mod socket;
 mod status;
+mod status_drills;
 mod status_page;
 
 use std::net::TcpListener;
@@ -27,6 +29,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::degradation::Health;
+use crate::ops::drills::Drills;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -53,6 +56,7 @@ pub struct State {
     problems: Arc<[String]>,
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
+    drills: Arc<Drills>,
     connections: Arc<Connections>,
     instance: Arc<str>,
     started: Instant,
@@ -76,12 +80,14 @@ pub struct Parts {
     pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// Outage drills.
+    pub drills: Arc<Drills>,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, lobby, simulators, steady, problems, degradation, reports } = parts;
+        let Parts { settings, lobby, simulators, steady, problems, degradation, reports, drills } = parts;
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
         let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
@@ -93,6 +99,7 @@ impl State {
             problems: problems.into(),
             degradation,
             reports,
+            drills,
             connections: Arc::new(connections),
             instance: instance.into(),
             started: Instant::now(),
@@ -150,6 +157,12 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/healthz", read().to(status::alive))
             .route("/readyz", read().to(status::ready))
             .route("/admin/providers/{name}", web::post().to(admin::provider))
+            .service(
+                web::resource("/admin/drills")
+                    .route(read().to(drills::list))
+                    .route(web::post().to(drills::begin))
+                    .route(web::delete().to(drills::end)),
+            )
             .route("/demo/providers/{name}", web::post().to(demo::command))
             .default_service(web::to(refusal::not_found))
     })

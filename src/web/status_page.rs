@@ -10,6 +10,7 @@ use super::State;
 use super::gate;
 use super::pages::html;
 use super::status::{SHOWN_INCIDENTS, problems};
+use super::status_drills::{self, Choice, Running, Told};
 use crate::chat::{At, Incident, Mode, ProviderState, StatusView};
 use crate::ops::report::{Report, Trend};
 use crate::ops::uptime::{self, Bar};
@@ -33,7 +34,10 @@ struct StatusPage<'a> {
     since: Moment,
     now: Moment,
     switched: Option<Switched>,
+    drills: Vec<Running>,
     providers: Vec<Card>,
+    faults: Vec<Choice>,
+    told: Vec<Told>,
     timelines: Vec<Line>,
     incidents: Vec<Entry>,
     problems: Vec<String>,
@@ -42,13 +46,13 @@ struct StatusPage<'a> {
 }
 
 /// A moment, for a program and for people.
-struct Moment {
+pub(super) struct Moment {
     exact: String,
     shown: String,
 }
 
 impl Moment {
-    fn of(at: At) -> Self {
+    pub(super) fn of(at: At) -> Self {
         let exact = at.to_string();
         let shown = match (exact.get(..10), exact.get(11..16)) {
             (Some(day), Some(time)) => format!("{day} {time} UTC"),
@@ -78,6 +82,7 @@ struct Card {
     first_token: Option<(u64, u64)>,
     spark: Option<Spark>,
     usage: Option<String>,
+    drill: Option<Running>,
 }
 
 /// A provider's speed over the last half hour, as a line.
@@ -132,9 +137,12 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         since: Moment::of(view.since),
         now: Moment::of(now),
         switched: switched(&report),
+        drills: desk.backends.iter().filter_map(|one| drill(one)).collect(),
         providers: cards
             .map(|(backend, trend)| card(backend, view.active.as_deref(), trend, now, operator))
             .collect(),
+        faults: status_drills::choices(),
+        told: if operator { status_drills::told(&state.drills.reports()) } else { Vec::new() },
         timelines: vec![line("24 hours", &report, now, DAY), line("30 days", &report, now, MONTH)],
         incidents: report.incidents.iter().take(SHOWN_INCIDENTS).map(|one| entry(one, now)).collect(),
         problems: problems(&state),
@@ -194,7 +202,12 @@ fn card(backend: &Backend, active: Option<&str>, trend: Option<&Trend>, now: At,
         first_token: vitals.first_token.map(|latency| (latency.p50, latency.p95)),
         spark: trend.and_then(spark),
         usage: operator.then(|| usage(&vitals)),
+        drill: drill(backend),
     }
+}
+
+fn drill(backend: &Backend) -> Option<Running> {
+    Some(status_drills::running(&*backend.drills.running()?, &backend.name))
 }
 
 fn usage(vitals: &Vitals) -> String {
@@ -268,7 +281,7 @@ fn entry(incident: &Incident, now: At) -> Entry {
 }
 
 /// A length in its two greatest units.
-fn length_words(length: Duration) -> String {
+pub(super) fn length_words(length: Duration) -> String {
     let seconds = length.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes, seconds % 60) {

@@ -57,9 +57,13 @@ impl ProviderActor {
         });
     }
 
-    /// Writes the breaker's state.
+    /// Writes the breaker's state. What an outage drill opened must not be open after a restart, which ends the drill; that it closed may always be
+    /// kept.
     pub(super) fn keep(&self) {
         let state = self.vitals.state;
+        if state != ProviderState::Closed && self.seed.drills.shadows() {
+            return;
+        }
         let record = (state != ProviderState::Closed).then(|| BreakerRecord {
             provider: self.seed.name.to_string(),
             blocked: state == ProviderState::Blocked,
