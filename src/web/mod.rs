@@ -6,7 +6,6 @@ mod body;
 mod chat_api;
 mod connection;
 mod demo;
-mod drills;
 mod embed;
 mod gate;
 mod head;
@@ -29,6 +28,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::degradation::Health;
+use crate::ops::audit::Audit;
 use crate::ops::drills::Drills;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
@@ -49,7 +49,6 @@ const STOP_S: u64 = 2;
 /// What every surface needs.
 #[derive(Clone)]
 pub struct State {
-    settings: Arc<Settings>,
     lobby: Arc<Lobby>,
     simulators: Arc<[Arc<Simulator>]>,
     steady: watch::Receiver<bool>,
@@ -58,6 +57,7 @@ pub struct State {
     reports: watch::Receiver<Arc<Report>>,
     drills: Arc<Drills>,
     connections: Arc<Connections>,
+    audit: Arc<Audit>,
     instance: Arc<str>,
     started: Instant,
     /// The wall clock at the start, in seconds.
@@ -66,8 +66,6 @@ pub struct State {
 
 /// What a service is made of, as far as its web side needs it.
 pub struct Parts {
-    /// The configuration.
-    pub settings: Arc<Settings>,
     /// What sessions are served with.
     pub lobby: Arc<Lobby>,
     /// The demo's providers; none where this is no demo.
@@ -80,6 +78,8 @@ pub struct Parts {
     pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// What operators did.
+    pub audit: Arc<Audit>,
     /// Outage drills.
     pub drills: Arc<Drills>,
 }
@@ -87,12 +87,12 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, lobby, simulators, steady, problems, degradation, reports, drills } = parts;
+        let Parts { lobby, simulators, steady, problems, degradation, reports, drills, audit } = parts;
+        let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
         let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
         Self {
-            settings,
             lobby,
             simulators,
             steady,
@@ -101,10 +101,16 @@ impl State {
             reports,
             drills,
             connections: Arc::new(connections),
+            audit,
             instance: instance.into(),
             started: Instant::now(),
             created,
         }
+    }
+
+    /// The settings at this moment. A request looks at them once.
+    fn settings(&self) -> Arc<Settings> {
+        self.lobby.settings()
     }
 
     /// The WebSockets that are open.
@@ -128,11 +134,12 @@ fn v1(path: &str) -> Resource {
 /// # Errors
 /// The port cannot be used.
 pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
-    let workers = match state.settings.server.workers {
+    let settings = state.settings();
+    let workers = match settings.server.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
     };
-    let connections = (state.settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
+    let connections = (settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
@@ -156,13 +163,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/metrics", read().to(metrics::scrape))
             .route("/healthz", read().to(status::alive))
             .route("/readyz", read().to(status::ready))
-            .route("/admin/providers/{name}", web::post().to(admin::provider))
-            .service(
-                web::resource("/admin/drills")
-                    .route(read().to(drills::list))
-                    .route(web::post().to(drills::begin))
-                    .route(web::delete().to(drills::end)),
-            )
+            .service(admin::routes())
             .route("/demo/providers/{name}", web::post().to(demo::command))
             .default_service(web::to(refusal::not_found))
     })

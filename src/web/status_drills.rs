@@ -60,7 +60,7 @@ const fn words(fault: Fault) -> &'static str {
 }
 
 fn said(fault: &str, share: f64) -> String {
-    let fault = fault.parse::<Fault>().map_or(fault, words);
+    let fault = fault.parse::<Fault>().map_or(fault, |fault| words(fault));
     if share < 1.0 { format!("{fault}, {:.0} % of calls", share * 100.0) } else { fault.to_owned() }
 }
 
@@ -116,8 +116,15 @@ fn lines(report: &Report) -> Vec<String> {
         (None, None) => "The breaker stayed closed".to_owned(),
     };
     let again = report.breaker.closed_after_ms;
-    let again = again.map_or(String::new(), |after| format!(", asked again {} after the end", seconds(after)));
-    vec![answers, format!("{breaker}{again}; {} of {} calls failed by the drill", report.calls.befallen, report.calls.total)]
+    let again =
+        again.map_or(String::new(), |after| format!(", asked again {} after the end", seconds(after)));
+    vec![
+        answers,
+        format!(
+            "{breaker}{again}; {} of {} calls failed by the drill",
+            report.calls.befallen, report.calls.total
+        ),
+    ]
 }
 
 #[cfg(test)]
@@ -143,11 +150,25 @@ mod tests {
             ended: Some(At(30_000)),
             ended_by: Some(EndedBy::Operator),
             calls: Calls { total: 5, befallen: 3 },
-            turns: Seen { turns: 2, sources: [("ai".to_owned(), 2)].into(), restarts: 1, longest_first_token_ms: Some(1_250), ..Seen::default() },
-            breaker: BreakerSeen { opened: 1, opened_after_ms: Some(400), limited_after_ms: None, closed_after_ms: Some(7) },
+            turns: Seen {
+                turns: 2,
+                sources: [("ai".to_owned(), 2)].into(),
+                restarts: 1,
+                longest_first_token_ms: Some(1_250),
+                ..Seen::default()
+            },
+            breaker: BreakerSeen {
+                opened: 1,
+                opened_after_ms: Some(400),
+                limited_after_ms: None,
+                closed_after_ms: Some(7),
+            },
         };
         let shown = one(&report);
-        assert_eq!((shown.words.as_str(), shown.course.as_str()), ("Rate limit, 50 % of calls", "30 s (ended early)"));
+        assert_eq!(
+            (shown.words.as_str(), shown.course.as_str()),
+            ("Rate limit, 50 % of calls", "30 s (ended early)")
+        );
         assert_eq!(
             shown.lines,
             [

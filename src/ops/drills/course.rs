@@ -89,7 +89,7 @@ impl Course {
         file(report);
         over();
         // A turn has its own limit; what does not end within it has ended some other way.
-        let limit = self.armed.desk.manners.turn_limit + CLOSE_LIMIT;
+        let limit = self.armed.desk.table().settings.timeouts.turn + CLOSE_LIMIT;
         while self.watching.seen().under_way > 0 && ended.elapsed() < limit {
             tokio::time::sleep(LOOK).await;
         }
@@ -154,15 +154,11 @@ struct Armed {
 impl Armed {
     fn arm(desk: &Arc<Desk>, backend: Arc<Backend>, terms: Terms) -> Result<Self, Arc<Drill>> {
         // First this, so that there is no call under the drill whose answer may be saved.
-        if let Some(shelf) = &desk.shelf {
-            shelf.drill_begins();
-        }
+        desk.shelf.drill_begins();
         match backend.drills.begin(terms, desk.clock.wall()) {
             Ok(drill) => Ok(Self { desk: Arc::clone(desk), backend, drill, lifted: false }),
             Err(known) => {
-                if let Some(shelf) = &desk.shelf {
-                    shelf.drill_ends();
-                }
+                desk.shelf.drill_ends();
                 Err(known)
             }
         }
@@ -198,9 +194,7 @@ impl Armed {
         if !std::mem::replace(&mut self.lifted, true) {
             self.backend.drills.end(&self.drill);
             self.backend.drills.lifted();
-            if let Some(shelf) = &self.desk.shelf {
-                shelf.drill_ends();
-            }
+            self.desk.shelf.drill_ends();
         }
     }
 }

@@ -43,7 +43,6 @@ pub struct Means {
 pub struct Drills {
     means: Means,
     state: Mutex<State>,
-    plan: watch::Sender<Arc<[DrillSettings]>>,
 }
 
 #[derive(Default)]
@@ -77,14 +76,9 @@ pub enum NotBegun {
 }
 
 impl Drills {
-    /// None yet; those of this plan come by themselves where [`keep_schedule`] runs.
-    pub fn new(means: Means, plan: Vec<DrillSettings>) -> Arc<Self> {
-        Arc::new(Self { means, state: Mutex::default(), plan: watch::Sender::new(plan.into()) })
-    }
-
-    /// Goes by another plan from the next minute on.
-    pub fn replan(&self, plan: Vec<DrillSettings>) {
-        self.plan.send_replace(plan.into());
+    /// None yet. The planned ones come by themselves where [`keep_schedule`] runs.
+    pub fn new(means: Means) -> Arc<Self> {
+        Arc::new(Self { means, state: Mutex::default() })
     }
 
     /// Begins a drill. It ends by itself.
@@ -208,9 +202,9 @@ impl Drills {
     }
 
     fn backend(&self, name: &str) -> Result<Arc<Backend>, NotBegun> {
-        let backends = &self.means.desk.backends;
-        let found = backends.iter().find(|one| &*one.name == name).map(Arc::clone);
-        found.ok_or_else(|| NotBegun::NoProvider(backends.iter().map(|one| one.name.to_string()).collect()))
+        let table = self.means.desk.table();
+        let known = || table.backends.iter().map(|one| one.name.to_string()).collect();
+        table.backend(name).cloned().ok_or_else(|| NotBegun::NoProvider(known()))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -231,3 +225,7 @@ impl Drop for Ends {
         self.tell.send_replace(true);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;

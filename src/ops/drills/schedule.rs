@@ -20,9 +20,11 @@ pub async fn run(drills: Arc<Drills>, wall: impl Fn() -> At) {
         let rest = MINUTE_MS - now.0 % MINUTE_MS;
         tokio::time::sleep(Duration::from_millis(rest)).await;
         let now = minute(wall());
-        let plan = drills.plan.borrow().clone();
+        // As it is now: a reload may have changed it.
+        let plan = drills.means.desk.table();
         for minute in unseen(last, now) {
-            for drill in plan.iter().filter(|drill| drill.at.holds_at(At(minute * MINUTE_MS))) {
+            for drill in plan.settings.drills.iter().filter(|drill| drill.at.holds_at(At(minute * MINUTE_MS)))
+            {
                 drills.planned(drill);
             }
         }
@@ -47,7 +49,7 @@ mod tests {
     #[test]
     fn each_minute_is_looked_at_once() {
         let looks = |last, now| unseen(last, now).collect::<Vec<_>>();
-        assert_eq!(looks(5, 5), [], "woken early");
+        assert_eq!(looks(5, 5), [0_u64; 0], "woken early");
         assert_eq!(looks(5, 6), [6]);
         assert_eq!(looks(5, 7), [6, 7]);
         assert_eq!(looks(5, 500), [498, 499, 500], "a machine that slept");

@@ -12,3 +12,7 @@ mod transport;
 pub use effect::{SLOW, TOKENS};
 pub use switch::{Drill, Switch, Terms};
 pub use transport::Drilled;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;

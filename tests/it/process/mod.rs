@@ -2,6 +2,7 @@
 
 mod configuration;
 mod disk;
+mod drills;
 pub mod http;
 mod kills;
 mod logs;

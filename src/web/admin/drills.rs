@@ -8,13 +8,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::State;
-use super::admin;
-use super::body;
-use super::refusal::refuse;
+use super::about;
 use crate::ops::drills::NotBegun;
 use crate::provider::drill::Terms;
 use crate::settings::{DrillSettings, Fault, parse_duration};
+use crate::web::refusal::refuse;
+use crate::web::{State, body};
 
 /// The drill that is wanted.
 #[derive(Deserialize)]
@@ -32,10 +31,7 @@ pub struct Whose {
 }
 
 /// `GET`: the drills that run, and the reports of the last ones, newest first.
-pub async fn list(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    if let Some(refusal) = admin::shut(&request, &state).await {
-        return refusal;
-    }
+pub async fn list(state: web::Data<State>) -> HttpResponse {
     let (running, reports) = (state.drills.running(), state.drills.reports());
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
@@ -43,10 +39,7 @@ pub async fn list(request: HttpRequest, state: web::Data<State>) -> HttpResponse
 }
 
 /// `POST`: begins one.
-pub async fn begin(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
-    if let Some(refusal) = admin::shut(&request, &state).await {
-        return refusal;
-    }
+pub async fn begin(body: web::Payload, state: web::Data<State>) -> HttpResponse {
     let wanted: Wanted = match body::json(body).await {
         Ok(wanted) => wanted,
         Err(refusal) => return refusal,
@@ -56,16 +49,17 @@ pub async fn begin(request: HttpRequest, body: web::Payload, state: web::Data<St
         Err(message) => return refuse(StatusCode::BAD_REQUEST, "bad_request", &message),
     };
     match state.drills.begin(&wanted.provider, terms, false) {
-        Ok(drill) => HttpResponse::Ok().json(drill),
+        // The name and the fault are known words by now.
+        Ok(drill) => {
+            let subject = format!("{}: {}", drill.provider, drill.fault);
+            about(HttpResponse::Ok().json(drill), subject)
+        }
         Err(error) => refused(&error),
     }
 }
 
 /// `DELETE`: ends the drill of `?provider=`, or all; answers when what they left is lifted.
 pub async fn end(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    if let Some(refusal) = admin::shut(&request, &state).await {
-        return refusal;
-    }
     let whose = match web::Query::<Whose>::from_query(request.query_string()) {
         Ok(whose) => whose.into_inner(),
         Err(_) => {
@@ -74,7 +68,10 @@ pub async fn end(request: HttpRequest, state: web::Data<State>) -> HttpResponse 
         }
     };
     match state.drills.end(whose.provider.as_deref()).await {
-        Ok(ended) => HttpResponse::Ok().json(json!({ "ended": ended })),
+        Ok(ended) => {
+            let names: Vec<_> = ended.iter().map(|drill| &*drill.provider).collect();
+            about(HttpResponse::Ok().json(json!({ "ended": ended })), names.join(", "))
+        }
         Err(error) => refused(&error),
     }
 }
