@@ -38,7 +38,7 @@ pub async fn run(
         "for": show_duration(wanted.duration()),
         "share": wanted.share,
     });
-    let begun = told(service, service.ask(Method::POST, PATH, Some(&body)).await)
+    let begun = &told(service, service.ask(Method::POST, PATH, Some(&body)).await)
         .with_context(|| format!("the drill was not begun at {}", service.url))?;
     let ends = Instant::now() + wanted.duration();
     let share = if wanted.share < 1.0 { format!(", for {} of calls", wanted.share) } else { String::new() };
@@ -52,7 +52,7 @@ pub async fn run(
     let mut stop = pin!(stop);
     let early = tokio::select! {
         () = &mut stop => true,
-        () = over(service, wanted, &begun, ends) => false,
+        () = over(service, wanted, begun, ends) => false,
     };
     if early {
         let path = format!("{PATH}?provider={}", wanted.provider);
@@ -60,8 +60,8 @@ pub async fn run(
             format!("the drill was not ended; it ends by itself at {}", text(&begun["until"]))
         })?;
     }
-    let report = tokio::time::timeout(REPORT_LIMIT, report(service, &begun)).await;
-    match report {
+    let report = tokio::time::timeout(REPORT_LIMIT, report(service, begun)).await;
+    match &report {
         Ok(report) => {
             let by = match (early, report["ended_by"].as_str()) {
                 (true, _) => "The drill was ended early.",
@@ -69,7 +69,7 @@ pub async fn run(
                 (false, _) => "The drill ended by itself.",
             };
             say(by);
-            shown(&report).iter().for_each(|line| say(line));
+            shown(report).iter().for_each(|line| say(line));
             Ok(())
         }
         Err(_) => {
@@ -85,7 +85,7 @@ async fn over(service: Service<'_>, wanted: &Drill, begun: &Value, ends: Instant
         if Instant::now() >= ends {
             return;
         }
-        let Ok(list) = told(service, service.ask(Method::GET, PATH, None).await) else { continue };
+        let Ok(list) = &told(service, service.ask(Method::GET, PATH, None).await) else { continue };
         let running = list["running"].as_array().map_or(&[][..], Vec::as_slice);
         if !running.iter().any(|one| one["provider"] == wanted.provider && one["from"] == begun["from"]) {
             return;
@@ -97,13 +97,11 @@ async fn over(service: Service<'_>, wanted: &Drill, begun: &Value, ends: Instant
 async fn report(service: Service<'_>, begun: &Value) -> Value {
     let hurry = Instant::now() + REPORT_LIMIT / 2;
     loop {
-        if let Ok(list) = told(service, service.ask(Method::GET, PATH, None).await) {
+        if let Ok(list) = &told(service, service.ask(Method::GET, PATH, None).await) {
             let reports = list["reports"].as_array().map_or(&[][..], Vec::as_slice);
             let ours = |one: &&Value| one["provider"] == begun["provider"] && one["from"] == begun["from"];
             let found = reports.iter().find(ours);
-            if let Some(report) =
-                found.filter(|one| one["turns"]["under_way"] == 0 || Instant::now() >= hurry)
-            {
+            if let Some(report) = found.filter(|one| under_way(one) == 0 || Instant::now() >= hurry) {
                 return report.clone();
             }
         }
@@ -111,23 +109,29 @@ async fn report(service: Service<'_>, begun: &Value) -> Value {
     }
 }
 
+/// How many of its turns have not ended yet.
+fn under_way(report: &Value) -> u64 {
+    report.pointer("/turns/under_way").and_then(Value::as_u64).unwrap_or_default()
+}
+
 /// What the service said, or why it refused, in words that say what to do.
 fn told(service: Service<'_>, answer: anyhow::Result<Answer>) -> anyhow::Result<Value> {
     let Answer { status, body } = answer?;
-    let body = body.unwrap_or_default();
-    let message = text(&body["error"]["message"]);
+    let body = &body.unwrap_or_default();
+    let error = &body["error"];
+    let message = error.get("message").map(text).unwrap_or_default();
     match status {
-        StatusCode::OK if body.is_object() => Ok(body),
+        StatusCode::OK if body.is_object() => Ok(body.clone()),
         StatusCode::UNAUTHORIZED => {
             anyhow::bail!("it refuses the admin token; set $FAILSOFT_ADMIN_TOKEN to its server.admin_token")
         }
-        StatusCode::NOT_FOUND if body["error"]["code"] != "not_found" => {
+        StatusCode::NOT_FOUND if error.get("code").is_none_or(|code| code != "not_found") => {
             anyhow::bail!("what listens at {} is no Failsoft", service.url)
         }
         StatusCode::NOT_FOUND if !message.contains("provider") => {
             anyhow::bail!("its admin API is off; set server.admin_token in its configuration")
         }
-        _ if body["error"].is_object() => anyhow::bail!("{message}"),
+        _ if error.is_object() => anyhow::bail!("{message}"),
         status => anyhow::bail!("what listens there is no Failsoft: it answers {}", status.as_u16()),
     }
 }

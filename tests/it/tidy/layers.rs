@@ -32,9 +32,9 @@ const SECLUDED: [&str; 2] = ["ops", "simulator"];
 
 /// Files that hold decisions alone: no actor, no task, no socket, no clock, no chance; all that is an argument.
 const PURE: &str = concat!(
-    r"^src/(?:chat\b|provider/(?:breaker|window\b|dialect\b|latency\b|spending\b)",
+    r"^src/(?:chat\b|provider/(?:breaker|drill/(?:effect|events)\b|window\b|dialect\b|latency\b|spending\b)",
     r"|router/(?:rank|plan|budget|backoff)\b",
-    r"|turn/(?:seam|quality|outbox/line)\b|ops/(?:incidents|uptime)\b",
+    r"|turn/(?:seam|quality|outbox/line)\b|ops/(?:incidents|uptime|drills/report)\b",
     r"|degradation/(?:ladder|replies|request|summary|words|cache)\b|degradation/knowledge/(?:index|passages)\b)",
 );
 
