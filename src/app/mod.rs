@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload, Shelf};
+use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::drills::{self, Drills};
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
@@ -106,6 +107,18 @@ impl App {
         let board = StatusBoard::new(means, remembered.past);
         let (status, reports) = (board.watch(), board.reports());
         actix::spawn(board.run());
+        let watched = Watched {
+            published: published_table.clone(),
+            status: status.clone(),
+            reports: reports.clone(),
+            warnings: watch::channel(Arc::from(Vec::new())).1,
+            store: Arc::clone(&opened.store),
+            opened_with: opened.problems.clone(),
+            clock,
+            random: chance::random,
+            chance: chance::fraction,
+        };
+        let alerts = Alerts::start(watched);
 
         let (phase, phases) = watch::channel(Phase::Open);
         let desk = Desk {
@@ -148,6 +161,7 @@ impl App {
             problems: opened.problems,
             degradation: published.health(),
             reports,
+            alerts,
             drills,
             audit: Arc::default(),
         };

@@ -28,6 +28,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::degradation::Health;
+use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
 use crate::ops::drills::Drills;
 use crate::ops::report::Report;
@@ -55,6 +56,7 @@ pub struct State {
     problems: Arc<[String]>,
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
+    alerts: Alerts,
     drills: Arc<Drills>,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
@@ -78,6 +80,8 @@ pub struct Parts {
     pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// Who is told of changes.
+    pub alerts: Alerts,
     /// What operators did.
     pub audit: Arc<Audit>,
     /// Outage drills.
@@ -87,7 +91,8 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lobby, simulators, steady, problems, degradation, reports, drills, audit } = parts;
+        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, audit, drills } =
+            parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
@@ -99,6 +104,7 @@ impl State {
             problems: problems.into(),
             degradation,
             reports,
+            alerts,
             drills,
             connections: Arc::new(connections),
             audit,
