@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::chat::{At, Failure, Fault as Failed};
+use crate::provider::paused::pass;
 use crate::provider::dialect::{self, Dialect, Kind, Model, Prefill, Refused};
 use crate::settings::{Choice as _, Fault};
 
@@ -49,7 +50,7 @@ impl HttpTransport for Paced {
             "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n".to_owned();
         let parts = std::iter::once(head).chain((0..self.tokens).map(token)).chain([end]);
         let body = stream::iter(parts.collect::<Vec<_>>()).then(|part| async move {
-            tokio::time::sleep(PACE).await;
+            pass(PACE).await;
             Ok(Bytes::from(part))
         });
         // Its futures may not be shared between threads; the transport's streams may.
@@ -228,7 +229,7 @@ async fn what_was_held_back_goes_on_when_the_drill_ends() {
         let stage = Stage::of(20);
         let drill = stage.begin(fault);
         let ended = async {
-            tokio::time::sleep(SECOND * 5).await;
+            pass(SECOND * 5).await;
             stage.switch.end(&drill);
         };
         let ((), came) = tokio::join!(ended, stage.call(|_| {}));
