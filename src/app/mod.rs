@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload, Shelf};
+use crate::fleet::Fleet;
 use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::drills::{self, Drills};
 use crate::ops::status::{Means, Past, StatusBoard};
@@ -28,9 +29,10 @@ use crate::router::actor::{RouterActor, Seed};
 use crate::router::table::{Published as PublishedTable, Table};
 use crate::session::limits::Rates;
 use crate::session::lobby::Lobby;
-use crate::settings::{DegradationSettings, Settings};
+use crate::settings::{DegradationSettings, Settings, StoreBackend};
 use crate::simulator::Simulator;
 use crate::store::Opened;
+use crate::store::link::Link;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Phase};
 use crate::turn::outbox::{self, Outbox, Pace};
@@ -87,7 +89,10 @@ impl App {
         let simulators = simulated::start(&settings)?;
         let providers = simulated::providers(&settings, &simulators);
         let remembered = remembered(&*opened.store).await;
-        let backends = backends::start(&providers, &opened.store, clock, &remembered, &mut supervisor)?;
+        let fleet = fleet(&settings, clock)?;
+        let store = &opened.store;
+        let backends =
+            backends::start(&providers, store, clock, &remembered, fleet.as_ref(), &mut supervisor)?;
         let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let (table, published_table) =
             watch::channel(Arc::new(Table { settings: Arc::clone(&settings), backends }));
@@ -147,6 +152,9 @@ impl App {
         actix::spawn(drills::keep_schedule(Arc::clone(&drills), move || clock.wall()));
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
+        if let Some(fleet) = fleet {
+            fleet.start(&lobby);
+        }
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {
@@ -294,6 +302,17 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
         ),
         Err(error) => Err(error).context("the store does not open"),
     }
+}
+
+/// What this instance has to do with others, where there may be any.
+fn fleet(settings: &Settings, clock: Clock) -> anyhow::Result<Option<Fleet>> {
+    if settings.store.backend != StoreBackend::Redis {
+        return Ok(None);
+    }
+    let instance: Arc<str> = format!("{:016x}", chance::random()).into();
+    let link = Link::open(&settings.store.redis_url, &instance, chance::fraction)
+        .map_err(|error| anyhow::anyhow!("store.redis_url: {error}"))?;
+    Ok(Some(Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }))
 }
 
 async fn remembered(store: &dyn Store) -> Remembered {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::actor::ProviderActor;
 use super::drill::Switch;
 use super::health::Check;
+use super::news::News;
 use super::spending::{self, Spent, Used};
 use super::upstream::Upstream;
 use crate::chat::{At, Fault, ProviderState, Usage};
@@ -39,10 +40,17 @@ pub struct Backend {
     pub weight: u32,
     /// USD per million tokens, in and out.
     pub prices: Option<(f64, f64)>,
+    /// Whether it has a daily budget.
+    pub is_budgeted: bool,
     /// How to ask it.
     pub upstream: Arc<dyn Upstream>,
     /// Where its actor is.
     pub actor: Whereabouts<ProviderActor>,
+    /// In whose name it is asked: one account, at one address, of one model. Instances that share it share its troubles. 16 hexadecimal
+    /// digits of a hash; no key can be told from it.
+    pub account: Arc<str>,
+    /// What its actor has to say to other instances.
+    pub voice: watch::Receiver<Option<News>>,
     /// How it is, as last published: a hint for ranking. [`super::actor::Admit`] is the authority.
     pub vitals: watch::Receiver<Vitals>,
     /// Puts its calls under an outage drill.
@@ -108,6 +116,8 @@ pub struct Vitals {
     pub checks_failed: u64,
     /// What its day cost so far.
     pub spent: Spent,
+    /// What the same day cost by the calls of other instances, as far as this one knows.
+    pub spent_elsewhere: Spent,
     /// Its budget is spent, and it is passed over until then.
     pub budget_until: Option<At>,
     /// Tokens and cost since the start.

@@ -10,6 +10,7 @@ use super::actor::{Admit, ProviderActor, Refusal, Seed};
 use super::backend::{Backend, Clock, Patience, Vitals};
 use super::breaker::Rules;
 use super::drill::Switch;
+use super::leave::Probing;
 use super::paused::settled;
 use super::permit::Permit;
 use super::scripted::{Script, Scripted};
@@ -47,6 +48,8 @@ pub struct Plan {
     pub vitals: Vitals,
     /// What it does, call for call.
     pub scripts: Vec<Script>,
+    /// Who gives leave to probe.
+    pub probing: Option<Arc<dyn Probing>>,
 }
 
 impl Plan {
@@ -71,6 +74,7 @@ impl Plan {
             terms: Terms { prices: Some((1.0, 2.0)), daily_budget_usd: None },
             vitals: Vitals::default(),
             scripts: Vec::new(),
+            probing: None,
         }
     }
 
@@ -99,6 +103,7 @@ impl Stand {
         upstream.follow(plan.scripts);
         let name: Arc<str> = plan.name.into();
         let vitals = Arc::new(watch::Sender::new(plan.vitals));
+        let voice = Arc::new(watch::Sender::new(None));
         let (place, actor) = watch::channel(None);
         let (tell, ends) = mpsc::channel(16);
         let drills = Arc::new(Switch::new(|| 0.5));
@@ -111,9 +116,12 @@ impl Stand {
             retry: plan.retry,
             weight: plan.weight,
             prices: plan.terms.prices,
+            is_budgeted: plan.terms.daily_budget_usd.is_some(),
             prefill: plan.prefill.into(),
             upstream: upstream.clone(),
             actor: actor.clone(),
+            account: "0000000000000000".into(),
+            voice: voice.subscribe(),
             vitals: vitals.subscribe(),
             drills: Arc::clone(&drills),
         });
@@ -132,6 +140,8 @@ impl Stand {
             store,
             clock,
             chance: || 0.5,
+            voice,
+            probing: plan.probing,
         };
         let stand = Self { backend, upstream, seed, place, tell, ends };
         stand.rebuild();

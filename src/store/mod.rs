@@ -22,6 +22,8 @@ pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
 pub use self::open::{Opened, open};
 pub use self::redis::link;
+#[cfg(test)]
+pub(crate) use self::redis::server;
 pub use self::sled::SledStore;
 
 /// Why a store did not do what it was asked. Never fatal to a chat.

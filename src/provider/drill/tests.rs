@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::chat::{At, Failure, Fault as Failed};
-use crate::provider::paused::pass;
 use crate::provider::dialect::{self, Dialect, Kind, Model, Prefill, Refused};
+use crate::provider::paused::pass;
 use crate::settings::{Choice as _, Fault};
 
 const PACE: Duration = Duration::from_millis(100);

@@ -11,6 +11,7 @@ mod http;
 mod page;
 mod provider;
 mod receiver;
+mod redis;
 mod scrape;
 mod script;
 
@@ -25,6 +26,7 @@ pub use http::{Answer, Request};
 pub use page::{Page, Shown};
 pub use provider::ScriptedProvider;
 pub use receiver::{Receiver, Take};
+pub use redis::Redis;
 pub use scrape::Scrape;
 pub use script::{
     Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, listing, refusal, say, spoken, word,

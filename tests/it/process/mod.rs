@@ -5,6 +5,7 @@ mod bad_files;
 mod configuration;
 mod disk;
 mod drills;
+mod fleet;
 pub mod http;
 mod kills;
 mod logs;
