@@ -26,12 +26,8 @@ const fn message(mode: Mode, drill: bool) -> &'static str {
         (Mode::Normal, _) => "",
         (Mode::Degraded, false) => "Answers come from a backup model.",
         (Mode::Degraded, true) => "Answers come from a backup model. This is an outage drill.",
-        (Mode::Outage, false) => {
-            "You still get prepared replies. Our AI assistant is unavailable at the moment."
-        }
-        (Mode::Outage, true) => {
-            "You still get prepared replies. Our AI assistant is unavailable at the moment. This is an outage drill."
-        }
+        (Mode::Outage, false) => "You still get saved and prepared replies.",
+        (Mode::Outage, true) => "You still get saved and prepared replies. This is an outage drill.",
     }
 }
 

@@ -153,21 +153,7 @@ impl Vitals {
         if self.is_over_budget(now) {
             return Some("today's budget is spent");
         }
-        self.trouble(now).map(|fault| match fault {
-            Fault::Unreachable => "it cannot be reached",
-            Fault::Reset => "the connection broke",
-            Fault::Stalled => "it fell silent in mid-answer",
-            Fault::Truncated => "answers broke off",
-            Fault::Timeout => "no answer in time",
-            Fault::RateLimited => "its rate limit",
-            Fault::ServerError => "errors of its server",
-            Fault::Overloaded => "it is overloaded",
-            Fault::Malformed | Fault::Empty | Fault::Poor => "answers that are none",
-            Fault::Unauthorized => "it refuses our key",
-            Fault::QuotaSpent => "its quota is spent",
-            Fault::Misconfigured => "it knows no such model or address",
-            Fault::TooLong | Fault::Policy | Fault::BadRequest | Fault::Diverged => "it refused a request",
-        })
+        self.trouble(now).map(trouble_in_words)
     }
 
     /// Whether its day's budget is spent at `now`.
@@ -179,6 +165,25 @@ impl Vitals {
     fn trouble(&self, now: At) -> Option<Fault> {
         let checked = self.check.and_then(|check| check.fault(now));
         checked.filter(|_| self.state == ProviderState::Closed).or(self.reason)
+    }
+}
+
+/// A trouble in words for people.
+pub const fn trouble_in_words(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Unreachable => "it cannot be reached",
+        Fault::Reset => "the connection broke",
+        Fault::Stalled => "it fell silent in mid-answer",
+        Fault::Truncated => "answers broke off",
+        Fault::Timeout => "no answer in time",
+        Fault::RateLimited => "its rate limit",
+        Fault::ServerError => "errors of its server",
+        Fault::Overloaded => "it is overloaded",
+        Fault::Malformed | Fault::Empty | Fault::Poor => "answers that are none",
+        Fault::Unauthorized => "it refuses our key",
+        Fault::QuotaSpent => "its quota is spent",
+        Fault::Misconfigured => "it knows no such model or address",
+        Fault::TooLong | Fault::Policy | Fault::BadRequest | Fault::Diverged => "it refused a request",
     }
 }
 

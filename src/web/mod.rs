@@ -9,14 +9,16 @@ mod demo;
 mod embed;
 mod gate;
 mod head;
+mod history;
 mod metrics;
-mod openai;
+pub(crate) mod openai;
 mod pages;
 mod refusal;
 mod socket;
 mod status;
 mod status_drills;
 mod status_page;
+mod words;
 
 use std::net::TcpListener;
 use std::sync::Arc;

@@ -1,9 +1,8 @@
-//! Outage drills on the status page: that one runs is for everyone, what came of the last ones for the operator.
+//! Outage drills on the status page: that one runs is for everyone, what came of the last ones for the operator, in English.
 
-use super::status_page::{Moment, length_words};
-use crate::chat::DrillView;
+use super::history::{Moment, length};
+use super::words::Words;
 use crate::ops::drills::Report;
-use crate::provider::drill::Drill;
 use crate::settings::{Choice as _, Fault};
 
 /// The reports that are shown.
@@ -13,10 +12,8 @@ const SHOWN: usize = 10;
 pub(super) struct Running {
     /// The provider.
     pub(super) provider: String,
-    /// What it does, and to whom, in words.
-    pub(super) words: String,
-    /// When it ends.
-    pub(super) until: Moment,
+    /// What it does, and until when, as markup.
+    pub(super) told: String,
 }
 
 /// A drill that ended, or was not run.
@@ -64,11 +61,6 @@ fn said(fault: &str, share: f64) -> String {
     if share < 1.0 { format!("{fault}, {:.0} % of calls", share * 100.0) } else { fault.to_owned() }
 }
 
-pub(super) fn running(drill: &Drill, provider: &std::sync::Arc<str>) -> Running {
-    let DrillView { provider, fault, share, until, .. } = drill.view(provider);
-    Running { provider: provider.to_string(), words: said(&fault, share), until: Moment::of(until) }
-}
-
 /// The last reports, as lines.
 pub(super) fn told(reports: &[Report]) -> Vec<Told> {
     reports.iter().take(SHOWN).map(one).collect()
@@ -82,7 +74,7 @@ fn one(report: &Report) -> Told {
         (None, None) => format!("{planned}running"),
         (None, Some(ended)) => {
             let early = if ended < drill.until { " (ended early)" } else { "" };
-            format!("{planned}{}{early}", length_words(ended.since(drill.from)))
+            format!("{planned}{}{early}", length(Words::english(), ended.since(drill.from)))
         }
     };
     Told {
@@ -130,7 +122,7 @@ fn lines(report: &Report) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::At;
+    use crate::chat::{At, DrillView};
     use crate::ops::drills::{BreakerSeen, Calls, EndedBy};
     use crate::turn::witness::Seen;
 

@@ -31,3 +31,4 @@ mod stop;
 mod surfaces;
 mod trips;
 mod turns;
+mod wire;

@@ -84,7 +84,7 @@ async fn an_incident_under_it_is_told_as_staged() {
     let incident = ground.app.status().await["incidents"][0].clone();
     assert_eq!(incident["cause"], "alpha: it cannot be reached (an outage drill)");
     let page = ground.app.request("GET", "/status").send().await;
-    assert!(page.body.contains("<strong>Outage drill</strong> alpha is made to fail: Down"), "{}", page.body);
+    assert!(page.body.contains("Outage drill: <bdi>alpha</bdi> (down) until <time "), "{}", page.body);
     assert!(!page.body.contains("begin-drill"), "orders are for the operator");
     ground.end().await;
     let told = client.until(|frame| frame["type"] == "status" && frame["drill"].is_null()).await;
