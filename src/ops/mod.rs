@@ -6,6 +6,7 @@ pub mod audit;
 pub mod drills;
 pub mod incidents;
 pub mod mode;
+pub mod reload;
 pub mod report;
 pub mod status;
 pub mod supervisor;

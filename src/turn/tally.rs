@@ -3,7 +3,7 @@
 //! Each service has its own; nothing is global. Of fixed size: buckets are fixed, and every label's values are known at the start.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -31,8 +31,8 @@ pub struct Tally {
     cache: IntCounterVec,
     first_tokens: HistogramVec,
     totals: HistogramVec,
-    /// At hand, so that a first token looks nothing up under a lock.
-    times: HashMap<Arc<str>, Times>,
+    /// At hand, so that a first token makes nothing. Changed by a reload alone.
+    times: RwLock<HashMap<Arc<str>, Arc<Times>>>,
     /// Sees the same turns for the reports of outage drills.
     witness: Witness,
 }
@@ -151,24 +151,14 @@ impl Tally {
             "From an attempt's beginning to its end, however.",
             &ATTEMPT_S,
         )?;
-        let mut each = HashMap::new();
-        let outcomes = Fault::ALL.into_iter().map(Outcome::from).chain([Outcome::OK, Outcome::STOPPED]);
-        let outcomes: Vec<_> = outcomes.map(Outcome::as_str).collect();
-        for name in providers {
-            for outcome in &outcomes {
-                attempts.get_metric_with_label_values(&[&**name, outcome])?;
-            }
-            let first_token = first_tokens.get_metric_with_label_values(&[&**name])?;
-            let total = totals.get_metric_with_label_values(&[&**name])?;
-            each.insert(Arc::clone(name), Times { first_token, total });
-        }
         for source in Source::ALL {
             turns.get_metric_with_label_values(&[source.name(), Finish::Stop.name()])?;
         }
         for what in Recalled::ALL {
             cache.get_metric_with_label_values(&[what.name()])?;
         }
-        Ok(Self {
+        let times = RwLock::default();
+        let tally = Self {
             started,
             in_flight,
             turns,
@@ -177,9 +167,62 @@ impl Tally {
             cache,
             first_tokens,
             totals,
-            times: each,
+            times,
             witness: Witness::default(),
-        })
+        };
+        tally.follow(providers);
+        Ok(tally)
+    }
+
+    /// These are the providers from now on: others have no lines any more, so that labels do not grow with each reload.
+    pub fn follow<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
+        let mut times = self.times.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *times);
+        for name in providers {
+            let known = before.get(name).cloned();
+            // The error is a wrong number of labels, which no input can bring about.
+            if let Some(found) = known.or_else(|| self.begin(name).ok().map(Arc::new)) {
+                times.insert(Arc::clone(name), found);
+            }
+        }
+        for gone in before.keys().filter(|name| !times.contains_key(*name)) {
+            self.forget(gone);
+        }
+    }
+
+    /// A new provider's lines.
+    fn begin(&self, name: &str) -> prometheus::Result<Times> {
+        for outcome in outcomes() {
+            self.attempts.get_metric_with_label_values(&[name, outcome])?;
+        }
+        let first_token = self.first_tokens.get_metric_with_label_values(&[name])?;
+        let total = self.totals.get_metric_with_label_values(&[name])?;
+        Ok(Times { first_token, total })
+    }
+
+    /// Takes a provider's lines out. That one was not there is no error.
+    fn forget(&self, name: &str) {
+        for outcome in outcomes() {
+            let _ = self.attempts.remove_label_values(&[name, outcome]);
+        }
+        let _ = self.first_tokens.remove_label_values(&[name]);
+        let _ = self.totals.remove_label_values(&[name]);
+        for family in self.restarts.collect() {
+            for line in family.get_metric() {
+                let value = |label: &str| {
+                    let found = line.get_label().iter().find(|pair| pair.name() == label);
+                    found.map_or("", |pair| pair.value())
+                };
+                if [value("from"), value("to")].contains(&name) {
+                    let labels = [value("from"), value("to"), value("reason")];
+                    let _ = self.restarts.remove_label_values(&labels);
+                }
+            }
+        }
+    }
+
+    fn times(&self, provider: &str) -> Option<Arc<Times>> {
+        self.times.read().unwrap_or_else(PoisonError::into_inner).get(provider).cloned()
     }
 
     /// A turn began.
@@ -194,16 +237,16 @@ impl Tally {
         &self.witness
     }
 
-    /// An attempt's first token came. In the way of an answer: neither locks nor allocates.
+    /// An attempt's first token came. In the way of an answer: allocates nothing, and takes a lock that is held against it by a reload alone.
     pub fn first_token(&self, provider: &str, after: Duration) {
-        if let Some(times) = self.times.get(provider) {
+        if let Some(times) = self.times(provider) {
             times.first_token.observe(after.as_secs_f64());
         }
     }
 
     /// An attempt ended.
     pub fn attempt(&self, provider: &str, outcome: Outcome, took: Duration) {
-        let Some(times) = self.times.get(provider) else { return };
+        let Some(times) = self.times(provider) else { return };
         times.total.observe(took.as_secs_f64());
         add(&self.attempts, &[provider, outcome.as_str()]);
     }
@@ -228,6 +271,12 @@ impl Tally {
     }
 }
 
+/// All ends of an attempt.
+fn outcomes() -> impl Iterator<Item = &'static str> {
+    let all = Fault::ALL.into_iter().map(Outcome::from).chain([Outcome::OK, Outcome::STOPPED]);
+    all.map(Outcome::as_str)
+}
+
 fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
     IntCounterVec::new(Opts::new(name, help), labels)
 }
@@ -244,104 +293,4 @@ fn add(counters: &IntCounterVec, labels: &[&str]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chat::{At, ClientMsgId, TurnId};
-
-    fn lines(tally: &Tally) -> Vec<String> {
-        let families: Vec<_> = tally.collectors().iter().flat_map(|one| one.collect()).collect();
-        let whole: Vec<_> = families.into_iter().filter(|one| !one.get_metric().is_empty()).collect();
-        let text = prometheus::TextEncoder::new().encode_to_string(&whole).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn tally() -> Tally {
-        Tally::new(&["a".into(), "b".into()]).unwrap()
-    }
-
-    fn shows(tally: &Tally, line: &str) {
-        let lines = lines(tally);
-        assert!(lines.iter().any(|one| one == line), "{line} is not in {lines:#?}");
-    }
-
-    #[test]
-    fn what_can_be_known_beforehand_begins_at_0() {
-        let tally = tally();
-        for line in [
-            "failsoft_turns_started_total 0",
-            "failsoft_turns_total{finish=\"stop\",source=\"fallback\"} 0",
-            "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 0",
-            "failsoft_first_token_seconds_count{provider=\"a\"} 0",
-        ] {
-            shows(&tally, line);
-        }
-    }
-
-    #[test]
-    fn attempts_and_their_times_are_counted_by_provider() {
-        let tally = tally();
-        tally.first_token("a", Duration::from_millis(200));
-        tally.attempt("a", Outcome::OK, Duration::from_secs(2));
-        tally.attempt("b", Outcome::from(Fault::Stalled), Duration::from_secs(15));
-        for line in [
-            "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
-            "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 1",
-            "failsoft_first_token_seconds_bucket{provider=\"a\",le=\"0.1\"} 0",
-            "failsoft_first_token_seconds_bucket{provider=\"a\",le=\"0.2\"} 1",
-            "failsoft_first_token_seconds_count{provider=\"b\"} 0",
-            "failsoft_attempt_seconds_sum{provider=\"b\"} 15",
-        ] {
-            shows(&tally, line);
-        }
-    }
-
-    #[test]
-    fn a_name_that_is_not_configured_is_counted_nowhere() {
-        let tally = tally();
-        let before = lines(&tally);
-        tally.attempt("what a visitor said", Outcome::OK, Duration::ZERO);
-        tally.first_token("what a visitor said", Duration::ZERO);
-        let [mut before, mut after] = [before, lines(&tally)];
-        before.sort();
-        after.sort();
-        assert_eq!(before, after);
-    }
-
-    #[test]
-    fn a_turn_is_counted_by_how_it_ended() {
-        let tally = tally();
-        let (underway, torn) = (tally.began(), tally.began());
-        shows(&tally, "failsoft_turns_in_flight 2");
-        let turn = TurnId::after(None, 1, 1);
-        let mut record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "canary".into(), None);
-        record.source = Some(Source::Template);
-        record.finish = Some(Finish::Stop);
-        let reason = Outcome::from(Fault::Reset);
-        let restart = |to: Option<&str>| Restart { from: "a".into(), to: to.map(Into::into), reason };
-        underway.ended(&record, &[restart(Some("b")), restart(None)]);
-        drop(torn);
-        for line in [
-            "failsoft_turns_started_total 2",
-            "failsoft_turns_in_flight 0",
-            "failsoft_turns_total{finish=\"interrupted\",source=\"ai\"} 1",
-            "failsoft_turns_total{finish=\"stop\",source=\"template\"} 1",
-            "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"b\"} 1",
-            "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",
-        ] {
-            shows(&tally, line);
-        }
-        assert!(!lines(&tally).concat().contains("canary"));
-    }
-
-    #[test]
-    fn the_words_are_those_of_the_protocol() {
-        for finish in
-            [Finish::Stop, Finish::Length, Finish::ContentFilter, Finish::Stopped, Finish::Interrupted]
-        {
-            assert_eq!(serde_json::to_value(finish).unwrap(), finish.name());
-        }
-        for source in Source::ALL {
-            assert_eq!(serde_json::to_value(source).unwrap(), source.name());
-        }
-    }
-}
+mod tests;

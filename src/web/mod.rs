@@ -33,6 +33,7 @@ use crate::degradation::Health;
 use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
 use crate::ops::drills::Drills;
+use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -62,6 +63,7 @@ pub struct State {
     drills: Arc<Drills>,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
+    reloads: Reloads,
     instance: Arc<str>,
     started: Instant,
     /// The wall clock at the start, in seconds.
@@ -86,6 +88,8 @@ pub struct Parts {
     pub alerts: Alerts,
     /// What operators did.
     pub audit: Arc<Audit>,
+    /// What asks for reloads.
+    pub reloads: Reloads,
     /// Outage drills.
     pub drills: Arc<Drills>,
 }
@@ -93,8 +97,18 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, audit, drills } =
-            parts;
+        let Parts {
+            lobby,
+            simulators,
+            steady,
+            problems,
+            degradation,
+            reports,
+            alerts,
+            audit,
+            reloads,
+            drills,
+        } = parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
@@ -110,6 +124,7 @@ impl State {
             drills,
             connections: Arc::new(connections),
             audit,
+            reloads,
             instance: instance.into(),
             started: Instant::now(),
             created,

@@ -57,9 +57,17 @@ impl ProviderActor {
         });
     }
 
+    /// Forgets the breaker's state: its provider is not configured any more.
+    pub(super) fn keep_nothing(&self) {
+        self.write_breaker(None);
+    }
+
     /// Writes the breaker's state. What an outage drill opened must not be open after a restart, which ends the drill; that it closed may always be
     /// kept.
     pub(super) fn keep(&self) {
+        if self.retired {
+            return;
+        }
         let state = self.vitals.state;
         if state != ProviderState::Closed && self.seed.drills.shadows() {
             return;
@@ -71,6 +79,10 @@ impl ProviderActor {
             until: self.vitals.retry_at.unwrap_or_else(|| self.seed.clock.wall()),
             reason: self.vitals.reason.map_or("", Fault::reason).to_owned(),
         });
+        self.write_breaker(record);
+    }
+
+    fn write_breaker(&self, record: Option<BreakerRecord>) {
         let (store, name) = (Arc::clone(&self.seed.store), Arc::clone(&self.seed.name));
         actix::spawn(async move {
             if let Err(error) = store.write_breaker(name.to_string(), record).await {

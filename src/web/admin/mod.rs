@@ -5,6 +5,7 @@
 
 mod drills;
 pub(super) mod providers;
+mod reload;
 mod trail;
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
@@ -30,6 +31,7 @@ pub fn routes() -> impl HttpServiceFactory {
                 .route(web::post().to(drills::begin))
                 .route(web::delete().to(drills::end)),
         )
+        .service(at("/reload").route(web::post().to(reload::order)))
         .service(at("/audit").route(web::get().to(trail::read)))
         .default_service(web::to(nothing))
 }
@@ -41,6 +43,7 @@ fn action(method: &Method, route: &str) -> &'static str {
         ("GET", "/admin/drills") => "drills",
         ("POST", "/admin/drills") => "drill",
         ("DELETE", "/admin/drills") => "end_drill",
+        ("POST", "/admin/reload") => "reload",
         ("GET", "/admin/audit") => "audit",
         _ => "unknown",
     }
@@ -76,7 +79,7 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
 
 /// An order that does not exist; seen by operators alone.
 async fn nothing() -> HttpResponse {
-    let message = "no such order; there are: POST /admin/providers/{name}, GET, POST and DELETE /admin/drills, GET /admin/audit";
+    let message = "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, GET, POST and DELETE /admin/drills, GET /admin/audit";
     refuse(StatusCode::NOT_FOUND, "not_found", message)
 }
 
