@@ -345,3 +345,48 @@ async fn told_again(pair: &Pair) {
     };
     within("the other to be told", heard).await;
 }
+
+/// What `docs/scale.md` promises of a turn.
+fn promised() -> [usize; 3] {
+    let document = include_str!("../../../docs/scale.md");
+    let line = document.lines().find(|line| line.starts_with("- **A turn**:")).unwrap();
+    let figures: Vec<usize> = line
+        .split(|c: char| !c.is_ascii_digit() && c != ',')
+        .filter_map(|word| word.replace(',', "").parse().ok())
+        .collect();
+    figures[..3].try_into().unwrap()
+}
+
+#[tokio::test]
+async fn what_redis_bears_is_what_the_document_says() {
+    const TURNS: usize = 60;
+    let more = "[limits]\nmessages_per_minute_per_ip = 1000\nmessages_per_minute = 1000";
+    let of_alpha = "prices = { input = 1.0, output = 1.0 }\ndaily_budget_usd = 100.0";
+    let pair = Pair::start(With { more, of_alpha }).await;
+    for which in 0..4 {
+        pair.ask(which % 2).await;
+    }
+    let figures = || {
+        let stats = pair.redis.tell(&["INFO", "stats"]);
+        ["total_commands_processed", "total_net_input_bytes", "total_net_output_bytes"].map(|name| {
+            let line = stats.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+            line.unwrap().trim().parse::<usize>().unwrap()
+        })
+    };
+    let before = figures();
+    for turn in 0..TURNS {
+        pair.ask(turn % 2).await;
+    }
+    let after = figures();
+    let a_turn = [0, 1, 2].map(|n| (after[n] - before[n]) / TURNS);
+    let commands = pair.redis.tell(&["INFO", "commandstats"]);
+    let named = commands.lines().filter_map(|line| line.split(',').next()).collect::<Vec<_>>().join(" ");
+    println!("a turn: {} commands, {} bytes in, {} out; {named}", a_turn[0], a_turn[1], a_turn[2]);
+    for (measured, promised) in a_turn.into_iter().zip(promised()) {
+        assert!(
+            measured <= promised && measured * 5 >= promised,
+            "{measured}, and the document says {promised}"
+        );
+    }
+    pair.stop().await;
+}
