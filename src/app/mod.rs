@@ -3,6 +3,7 @@
 mod backends;
 mod chance;
 mod drain;
+mod sharing;
 mod simulated;
 
 use std::net::{TcpListener, ToSocketAddrs as _};
@@ -77,7 +78,10 @@ impl App {
         transport::install_tls();
         let listener = bind(&settings.server.listen)?;
         let address = listener.local_addr().context("the port's own address is not known")?;
+        let instance: Arc<str> = format!("{:08x}", chance::random() >> 32).into();
+        let link = sharing::link(&settings, &instance).await?;
         let opened = open_store(&settings).await?;
+        let opened = sharing::shared(opened, link.as_ref(), &settings);
         let clock = Clock::start();
         let mut supervisor = Supervisor::default();
 
@@ -142,6 +146,7 @@ impl App {
             }
         });
         let parts = Parts {
+            instance,
             settings: Arc::clone(&settings),
             lobby: Arc::clone(&lobby),
             simulators: Arc::clone(&simulators),

@@ -5,6 +5,7 @@
 //! a disk that stops taking writes costs durability, and the writing thread opens the store again as soon as that works.
 
 mod cached;
+mod journal;
 mod layout;
 mod queue;
 mod writer;
@@ -12,6 +13,7 @@ mod writer;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -24,6 +26,7 @@ use self::writer::Shared;
 use super::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, Store, StoreError};
 use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
+pub(super) use self::journal::{Changed, Mark, Standing};
 pub(super) use self::layout::interrupt_running;
 
 /// The longest that any call waits.
@@ -66,6 +69,42 @@ impl SledStore {
 
     fn over(shared: Arc<Shared>) -> Self {
         Self { shared, reads: Arc::new(Semaphore::new(READS)) }
+    }
+
+    /// Marks every change from now on, to be handed over to a shared store.
+    pub(super) fn keep_journal(&self) {
+        self.shared.journals.store(true, Ordering::Relaxed);
+    }
+
+    /// The next marks of the journal, those behind `after` if given, with what they came to.
+    pub(super) fn journal(
+        &self,
+        after: Option<Mark>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Mark, Standing)>, StoreError>> {
+        self.read(move |db| {
+            let marks = journal::marks(db, after.as_ref(), limit)?.into_iter();
+            // What does not read is passed over: it has nothing to be handed over.
+            Ok(marks
+                .filter_map(|mark| Some((journal::standing(db, &mark.changed).ok()?, mark)))
+                .map(|(at, mark)| (mark, at))
+                .collect())
+        })
+    }
+
+    /// Whether this is still to be handed over.
+    pub(super) fn is_marked(&self, changed: Changed) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.read(move |db| journal::is_marked(db, &changed))
+    }
+
+    /// Removes marks, where nothing changed since they were read. Queued, not waited for.
+    pub(super) fn unmark(&self, marks: Vec<Mark>) {
+        drop(self.shared.queue.push(Op::Unmark(marks)));
+    }
+
+    /// Removes what is here of a conversation that was forgotten elsewhere. Queued, not waited for.
+    pub(super) fn outdate(&self, conversation: ConversationId) {
+        drop(self.shared.queue.push(Op::Outdated(conversation)));
     }
 
     /// Queues a write now, in the order of the calls, and waits for it when polled.

@@ -62,6 +62,8 @@ pub struct State {
 
 /// What a service is made of, as far as its web side needs it.
 pub struct Parts {
+    /// The name of this instance, for the status: another one after each start.
+    pub instance: Arc<str>,
     /// The configuration.
     pub settings: Arc<Settings>,
     /// What sessions are served with.
@@ -81,10 +83,9 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, lobby, simulators, steady, problems, degradation, reports } = parts;
+        let Parts { instance, settings, lobby, simulators, steady, problems, degradation, reports } = parts;
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
-        let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
         Self {
             settings,
             lobby,
@@ -94,7 +95,7 @@ impl State {
             degradation,
             reports,
             connections: Arc::new(connections),
-            instance: instance.into(),
+            instance,
             started: Instant::now(),
             created,
         }

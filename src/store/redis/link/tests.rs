@@ -2,13 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../../../../tests/it/harness/redis.rs"]
-mod server;
-
 use std::time::Instant;
 
 use super::*;
-use server::Redis;
+use crate::store::redis::server::Redis;
 
 /// More than any step takes, unless it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
