@@ -24,14 +24,14 @@ use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
-use crate::session::identity::Identity;
+use crate::router::table::{Published as PublishedTable, Table};
 use crate::session::limits::Rates;
-use crate::session::lobby::{House, Lobby};
+use crate::session::lobby::Lobby;
 use crate::settings::{DegradationSettings, Settings};
 use crate::simulator::Simulator;
 use crate::store::Opened;
 use crate::store::{self, Store, StoreError};
-use crate::turn::desk::{Counts, Desk, Manners, Phase};
+use crate::turn::desk::{Counts, Desk, Phase};
 use crate::turn::outbox::{self, Outbox, Pace};
 use crate::turn::rooms::Rooms;
 use crate::turn::tally::Tally;
@@ -63,6 +63,7 @@ pub struct App {
     degradation: Whereabouts<DegradationActor>,
     rules: DegradationSettings,
     phase: watch::Sender<Phase>,
+    _table: watch::Sender<Arc<Table>>,
     turns: usize,
     drain: Duration,
     _simulators: Arc<[Arc<Simulator>]>,
@@ -89,7 +90,10 @@ impl App {
         let providers = simulated::providers(&settings, &simulators);
         let remembered = remembered(&*opened.store).await;
         let backends = backends::start(&providers, &opened.store, clock, &remembered, &mut supervisor)?;
-        let router = start_router(&settings, Arc::clone(&backends), clock, &mut supervisor);
+        let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
+        let (table, published_table) =
+            watch::channel(Arc::new(Table { settings: Arc::clone(&settings), backends }));
+        let router = start_router(published_table.clone(), clock, &mut supervisor);
         let rules = settings.degradation.clone();
         let published = Published::new(&rules.fallback);
         let degradation = start_degradation(&rules, &published, &mut supervisor);
@@ -97,8 +101,7 @@ impl App {
         actix::spawn(supervisor.run());
 
         let means = Means {
-            backends: Arc::clone(&backends),
-            strategy: settings.routing.strategy,
+            published: published_table.clone(),
             store: Arc::clone(&opened.store),
             clock,
             random: chance::random,
@@ -108,16 +111,14 @@ impl App {
         actix::spawn(board.run());
 
         let (phase, phases) = watch::channel(Phase::Open);
-        let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let desk = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&opened.store),
             router,
-            backends,
+            published: published_table,
             ladder: published.ladder(),
             shelf: shelf(&settings, &opened.store).await,
             flights: Arc::default(),
-            manners: manners(&settings),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             outbox: late_answers(&settings),
             phase: phases,
@@ -127,16 +128,8 @@ impl App {
             clock,
             random: chance::random,
         };
-        let lobby = Arc::new(Lobby {
-            desk: Arc::new(desk),
-            status,
-            rates: rates(&settings),
-            identity: settings.widget.identity_secret.clone().map(Identity::new),
-            house: house(&settings),
-        });
-        if !settings.cache.warm.is_empty() {
-            actix::spawn(warm(Arc::clone(&lobby.desk), settings.cache.clone()));
-        }
+        let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
+        actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
@@ -147,13 +140,13 @@ impl App {
         });
         let parts = Parts {
             instance,
-            settings: Arc::clone(&settings),
             lobby: Arc::clone(&lobby),
             simulators: Arc::clone(&simulators),
             steady,
             problems: opened.problems,
             degradation: published.health(),
             reports,
+            audit: Arc::default(),
         };
         let state = State::new(parts);
         let connections = state.connections();
@@ -168,6 +161,7 @@ impl App {
             degradation,
             rules,
             phase,
+            _table: table,
             turns: settings.limits.turns,
             drain: settings.server.drain,
             _simulators: simulators,
@@ -300,21 +294,11 @@ async fn remembered(store: &dyn Store) -> Remembered {
 }
 
 fn start_router(
-    settings: &Settings,
-    backends: Arc<[Arc<crate::provider::backend::Backend>]>,
+    table: PublishedTable,
     clock: Clock,
     supervisor: &mut Supervisor,
 ) -> Whereabouts<RouterActor> {
-    let seed = Seed {
-        backends,
-        rules: crate::router::actor::Rules {
-            strategy: settings.routing.strategy,
-            max_attempts: settings.routing.max_attempts,
-            budget: settings.retry.budget,
-        },
-        clock,
-        chance: chance::fraction,
-    };
+    let seed = Seed { table, clock, chance: chance::fraction };
     let (place, router) = watch::channel(None);
     supervisor.adopt("router".into(), move |guard| {
         place.send_replace(Some(RouterActor::new(seed.clone(), guard).start()));
@@ -335,27 +319,11 @@ fn start_degradation(
     degradation
 }
 
-async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Option<Shelf> {
-    let prompt = settings.chat.system_prompt.as_str().into();
+async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Shelf {
+    let prompt = Arc::clone(&settings.chat.system_prompt);
     let shelf = Shelf::new(Arc::clone(store), settings.cache.clone(), prompt);
-    if !settings.cache.enabled {
-        return None;
-    }
     shelf.open().await;
-    Some(shelf)
-}
-
-fn manners(settings: &Settings) -> Manners {
-    Manners {
-        system_prompt: settings.chat.system_prompt.as_str().into(),
-        history_turns: settings.chat.history_turns,
-        max_tokens: settings.chat.max_tokens,
-        turn_limit: settings.timeouts.turn,
-        min_chars: settings.quality.min_chars,
-        keywords: settings.quality.keywords.as_slice().into(),
-        hedge_after: settings.routing.hedge_after,
-        mid_stream: settings.routing.mid_stream,
-    }
+    shelf
 }
 
 /// Late answers keep the distance of retries, and after a failure that of a breaker's probes.
@@ -370,15 +338,4 @@ fn rates(settings: &Settings) -> Rates {
     let limits = &settings.limits;
     let per_minute = |messages: u32| NonZeroU32::new(messages).unwrap_or(NonZeroU32::MIN);
     Rates::per_minute(per_minute(limits.messages_per_minute), per_minute(limits.messages_per_minute_per_ip))
-}
-
-fn house(settings: &Settings) -> House {
-    House {
-        title: settings.chat.title.clone(),
-        greeting: settings.chat.greeting.clone(),
-        demo: settings.demo,
-        max_message_chars: settings.chat.max_message_chars,
-        visitor_options: settings.chat.visitor_options,
-        idle: settings.limits.idle,
-    }
 }

@@ -35,7 +35,7 @@ pub(super) fn server(t: &mut Table, s: &mut ServerSettings) {
 pub(super) fn chat(t: &mut Table, s: &mut ChatSettings) {
     t.read("title", &mut s.title, line);
     t.read("greeting", &mut s.greeting, text);
-    t.read("system_prompt", &mut s.system_prompt, text);
+    t.read("system_prompt", &mut s.system_prompt, |value| text(value).map(Into::into));
     t.read("max_message_chars", &mut s.max_message_chars, whole(1..=1_000_000));
     t.read("history_turns", &mut s.history_turns, whole(0..=10_000));
     t.read("max_tokens", &mut s.max_tokens, whole(1..=10_000_000));

@@ -103,9 +103,10 @@ impl Keeping {
 
 /// What the model is asked for this turn of the room's conversation, as [`Keeping::ask`] says.
 pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Asked {
-    let manners = &desk.manners;
+    let table = desk.table();
+    let chat = &table.settings.chat;
     // Turns that are left out of the history still take a place in what is read, so some more are read.
-    let limit = manners.history_turns.saturating_mul(2).max(1);
+    let limit = chat.history_turns.saturating_mul(2).max(1);
     let read = desk.store.turns(room.id(), Some(record.turn), limit);
     let history = tokio::time::timeout(STORE_LIMIT, read).await;
     let known = matches!(history, Ok(Ok(_)));
@@ -117,12 +118,9 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
         }
     };
     let history = with_ended(history, room, record.turn);
-    let shape = Shape {
-        history_turns: manners.history_turns,
-        max_tokens: manners.max_tokens,
-        retry_of: record.retry_of,
-    };
-    let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
+    let shape =
+        Shape { history_turns: chat.history_turns, max_tokens: chat.max_tokens, retry_of: record.retry_of };
+    let ask = prompt::ask(Arc::clone(&chat.system_prompt), &history, &record.question, shape);
     let alone = known && ask.messages.len() == 1;
     Asked { ask, served_by: prompt::served_by(&history), first: known && history.is_empty(), alone }
 }

@@ -27,6 +27,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::degradation::Health;
+use crate::ops::audit::Audit;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -46,7 +47,6 @@ const STOP_S: u64 = 2;
 /// What every surface needs.
 #[derive(Clone)]
 pub struct State {
-    settings: Arc<Settings>,
     lobby: Arc<Lobby>,
     simulators: Arc<[Arc<Simulator>]>,
     steady: watch::Receiver<bool>,
@@ -54,6 +54,7 @@ pub struct State {
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
     connections: Arc<Connections>,
+    audit: Arc<Audit>,
     instance: Arc<str>,
     started: Instant,
     /// The wall clock at the start, in seconds.
@@ -64,8 +65,6 @@ pub struct State {
 pub struct Parts {
     /// The name of this instance, for the status: another one after each start.
     pub instance: Arc<str>,
-    /// The configuration.
-    pub settings: Arc<Settings>,
     /// What sessions are served with.
     pub lobby: Arc<Lobby>,
     /// The demo's providers; none where this is no demo.
@@ -78,16 +77,18 @@ pub struct Parts {
     pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// What operators did.
+    pub audit: Arc<Audit>,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { instance, settings, lobby, simulators, steady, problems, degradation, reports } = parts;
+        let Parts { instance, lobby, simulators, steady, problems, degradation, reports, audit } = parts;
+        let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
         Self {
-            settings,
             lobby,
             simulators,
             steady,
@@ -95,10 +96,16 @@ impl State {
             degradation,
             reports,
             connections: Arc::new(connections),
+            audit,
             instance,
             started: Instant::now(),
             created,
         }
+    }
+
+    /// The settings at this moment. A request looks at them once.
+    fn settings(&self) -> Arc<Settings> {
+        self.lobby.settings()
     }
 
     /// The WebSockets that are open.
@@ -122,11 +129,12 @@ fn v1(path: &str) -> Resource {
 /// # Errors
 /// The port cannot be used.
 pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
-    let workers = match state.settings.server.workers {
+    let settings = state.settings();
+    let workers = match settings.server.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
     };
-    let connections = (state.settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
+    let connections = (settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
@@ -150,7 +158,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/metrics", read().to(metrics::scrape))
             .route("/healthz", read().to(status::alive))
             .route("/readyz", read().to(status::ready))
-            .route("/admin/providers/{name}", web::post().to(admin::provider))
+            .service(admin::routes())
             .route("/demo/providers/{name}", web::post().to(demo::command))
             .default_service(web::to(refusal::not_found))
     })

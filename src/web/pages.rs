@@ -20,10 +20,11 @@ struct ChatPage<'a> {
 
 /// `GET /`: the chat page.
 pub async fn chat(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+    let settings = state.settings();
     let page = ChatPage {
         language: language(&request),
-        title: &state.settings.chat.title,
-        demo: state.settings.demo,
+        title: &settings.chat.title,
+        demo: settings.demo,
         version: env!("CARGO_PKG_VERSION"),
     };
     html(&page, &state)
@@ -40,10 +41,11 @@ struct EmbedPage<'a> {
 
 /// `GET /embed`: a sample of another site with the widget on it, and the snippet that puts it there.
 pub async fn embed(state: web::Data<State>) -> HttpResponse {
+    let settings = state.settings();
     let page = EmbedPage {
-        title: &state.settings.chat.title,
-        demo: state.settings.demo,
-        public_url: state.settings.server.public_url.as_deref().unwrap_or_default(),
+        title: &settings.chat.title,
+        demo: settings.demo,
+        public_url: settings.server.public_url.as_deref().unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION"),
     };
     html(&page, &state)
@@ -68,7 +70,7 @@ pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
         Ok(html) => HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
             .insert_header((CACHE_CONTROL, "no-cache"))
-            .insert_header((CONTENT_SECURITY_POLICY, policy(&state.settings.server.allowed_origins)))
+            .insert_header((CONTENT_SECURITY_POLICY, policy(&state.settings().server.allowed_origins)))
             .insert_header((REFERRER_POLICY, "no-referrer"))
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .body(html),

@@ -114,17 +114,17 @@ struct Entry {
 
 /// Draws the page; what only the operator may see is on it where the request carries the admin token.
 pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let server = &state.settings.server;
+    let settings = state.settings();
+    let server = &settings.server;
     let operator = gate::operator(&request, server).is_ok();
     let view = state.lobby.status.borrow().clone();
     let report = state.reports.borrow().clone();
     let desk = &state.lobby.desk;
     let now = desk.clock.wall();
-    let trends = report.trends.iter().map(Some).chain(std::iter::repeat(None));
-    let cards = desk.backends.iter().zip(trends);
+    let table = desk.table();
     let page = StatusPage {
-        title: &state.settings.chat.title,
-        demo: state.settings.demo,
+        title: &settings.chat.title,
+        demo: settings.demo,
         version: env!("CARGO_PKG_VERSION"),
         mode: mode_name(view.mode),
         headline: headline(&view),
@@ -132,8 +132,8 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         since: Moment::of(view.since),
         now: Moment::of(now),
         switched: switched(&report),
-        providers: cards
-            .map(|(backend, trend)| card(backend, view.active.as_deref(), trend, now, operator))
+        providers: (table.backends.iter())
+            .map(|one| card(one, view.active.as_deref(), report.trends.get(&one.name), now, operator))
             .collect(),
         timelines: vec![line("24 hours", &report, now, DAY), line("30 days", &report, now, MONTH)],
         incidents: report.incidents.iter().take(SHOWN_INCIDENTS).map(|one| entry(one, now)).collect(),
