@@ -169,7 +169,7 @@ pub fn seconds(wait: Duration) -> u64 {
 /// The turn that this message opened some time ago. A store that does not answer knows of none: better asked twice than never.
 async fn stored(lobby: &Lobby, room: &Room, id: &ClientMsgId) -> Option<TurnRecord> {
     let read = lobby.desk.store.turn_of(room.id(), id.clone());
-    tokio::time::timeout(STORE_LIMIT, read).await.ok()?.ok()?
+    tokio::time::timeout(lobby.desk.patience(STORE_LIMIT), read).await.ok()?.ok()?
 }
 
 /// Writes the conversation's record beside its first turn. An anonymous one that is lost is a lost date; one of a visitor leaves a

@@ -21,7 +21,7 @@ use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, Tu
 pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
 pub use self::open::{Opened, open};
-pub use self::redis::{SharedStore, Terms, link};
+pub use self::redis::{SharedStore, Terms, link, turns};
 pub use self::sled::SledStore;
 
 /// Why a store did not do what it was asked. Never fatal to a chat.

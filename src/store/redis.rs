@@ -12,6 +12,7 @@ mod offer;
 mod remote;
 mod scripts;
 mod shared;
+pub mod turns;
 
 #[cfg(test)]
 pub(super) mod instance;

@@ -26,6 +26,7 @@ use self::writer::Shared;
 use super::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, Store, StoreError};
 use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
+pub(super) use self::cached::unreadable;
 pub(super) use self::journal::{Changed, Mark, Standing};
 pub(super) use self::layout::interrupt_running;
 

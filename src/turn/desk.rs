@@ -257,6 +257,12 @@ impl Desk {
         }
     }
 
+    /// How long a turn may wait for the store: so long, and hardly at all while it is known not to confirm in time. An answer must not be late
+    /// each time because of a disk that hangs.
+    pub fn patience(&self, usual: Duration) -> Duration {
+        if *self.durable.borrow() { usual } else { usual.min(IN_DOUBT) }
+    }
+
     /// How many turns run.
     pub fn running(&self, places: usize) -> usize {
         places.saturating_sub(self.places.available_permits())
@@ -286,6 +292,9 @@ impl Desk {
         Route::Nobody { retry_after: None }
     }
 }
+
+/// How long a store that is in doubt is waited for, at each place where a turn waits for it; together well under 100 ms.
+const IN_DOUBT: Duration = Duration::from_millis(15);
 
 /// How long an ended turn's log stays for those who come back.
 const LOG_STAYS: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use super::run::Turn;
 use super::tally::Recalled;
 use crate::chat::Source;
 use crate::degradation::cache::CacheUse;
-use crate::degradation::shelf::{Asker, Found, Need, Place};
+use crate::degradation::shelf::{Asker, Found, Need, Place, READ_LIMIT};
 
 /// What a turn has to do with saved answers. Nothing, by default.
 #[derive(Default)]
@@ -35,6 +35,12 @@ impl Recall {
             (_, None) => {}
         }
     }
+}
+
+/// A saved answer that will do, as far as the store tells in time.
+async fn find(desk: &Desk, place: &Place, need: Need) -> Option<Found> {
+    let found = desk.shelf.find(place, need, desk.clock.wall());
+    tokio::time::timeout(desk.patience(READ_LIMIT), found).await.ok()?
 }
 
 impl Turn<'_> {
@@ -60,7 +66,7 @@ impl Turn<'_> {
         if !self.recall.reads || wishes.cache == CacheUse::Refresh || wishes.first.is_some() {
             return None;
         }
-        if let Some(found) = shelf.find(&place, Need::Fresh, desk.clock.wall()).await {
+        if let Some(found) = find(desk, &place, Need::Fresh).await {
             if found.renew {
                 desk.renew(asked.ask.clone(), shelf.renewal(&found));
             }
@@ -99,8 +105,7 @@ impl Turn<'_> {
     /// The end by an old answer, where there is one and it may be told: nobody else can answer.
     pub(super) async fn recall_old(&mut self) -> Option<End> {
         let place = self.recall.place.as_ref().filter(|_| self.recall.reads)?;
-        let found = self.desk.shelf.find(place, Need::Outage, self.desk.clock.wall()).await?;
-        let Found { answer, old, .. } = found;
+        let Found { answer, old, .. } = find(self.desk, place, Need::Outage).await?;
         self.desk.tally.recalled(Recalled::Stale);
         Some(self.tell(Source::StaleCache, &answer.text, old))
     }

@@ -69,3 +69,25 @@ pub(super) fn answers() -> String {
 pub(super) fn origin(id: ConversationId) -> String {
     format!("{PREFIX}ao:{id}")
 }
+
+pub(super) fn run(id: ConversationId) -> String {
+    format!("{PREFIX}run:{id}")
+}
+
+pub(super) fn runs() -> String {
+    format!("{PREFIX}runs")
+}
+
+pub(super) fn frames(turn: TurnId) -> String {
+    format!("{PREFIX}f:{turn}")
+}
+
+pub(super) fn late(turn: TurnId) -> String {
+    format!("{PREFIX}late:{turn}")
+}
+
+/// The turn that a name in a list is of.
+pub(super) fn named(name: &str) -> Option<(ConversationId, TurnId)> {
+    let (turn, conversation) = name.split_once('/')?;
+    Some((conversation.parse().ok()?, turn.parse().ok()?))
+}

@@ -111,11 +111,7 @@ impl Remote {
         let mut command = cmd("ZRANGE");
         command.arg(keys::waiting()).arg(0).arg(MOST);
         let names: Vec<String> = self.read(BEHIND, &command).await?;
-        let named = |name: &String| {
-            let (turn, conversation) = name.split_once('/')?;
-            Some((conversation.parse().ok()?, turn.parse().ok()?))
-        };
-        Ok(names.iter().filter_map(named).collect())
+        Ok(names.iter().filter_map(|name| keys::named(name)).collect())
     }
 
     /// The incidents.

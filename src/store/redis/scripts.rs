@@ -165,3 +165,81 @@ pub(super) static ANSWERS: LazyLock<Script> = LazyLock::new(|| {
         return found",
     )
 });
+
+/// Claims a conversation for a turn. Gives 0; 1 and the turn, where another instance's runs; 2 and the turn, where the message has one.
+///
+/// Keys: who runs there, all that run, the turn's frames, the conversation. Arguments: the turn, the instance, the message, the first frame,
+/// the lease, how long frames stay, the turn's name among those that run, the channel, what is told there.
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local run = redis.call('GET', KEYS[1])
+        if run then
+            local turn, instance = string.match(run, '^(%S+) (%S+)$')
+            if instance and instance ~= ARGV[2] then return {1, turn} end
+        end
+        local message = 'm:' .. ARGV[3]
+        local known = redis.call('HGET', KEYS[4], message)
+        if known and known ~= ARGV[1] and redis.call('HEXISTS', KEYS[4], 't:' .. known) == 1 then
+            return {2, known}
+        end
+        redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[5])
+        local time = redis.call('TIME')
+        redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[5], ARGV[7])
+        redis.call('XADD', KEYS[3], '*', 'f', ARGV[4])
+        redis.call('PEXPIRE', KEYS[3], ARGV[6])
+        redis.call('PUBLISH', ARGV[8], ARGV[9])
+        return {0, ''}",
+    )
+});
+
+/// Appends to the streams of running turns and renews their leases. Keys: all that run, then of each turn who runs there and its frames.
+/// Arguments: the instance, the lease, how long frames stay, how many batches do, then of each turn its id, its name among those that run, its
+/// frames (empty: none), whether they are the last (1, 0).
+pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local time = redis.call('TIME')
+        local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
+        for at = 0, (#KEYS - 3) / 2 do
+            local run, frames = KEYS[2 + 2 * at], KEYS[3 + 2 * at]
+            local turn, name, text, last = unpack(ARGV, 5 + 4 * at, 8 + 4 * at)
+            if text ~= '' then
+                redis.call('XADD', frames, 'MAXLEN', '~', ARGV[4], '*', 'f', text)
+                redis.call('PEXPIRE', frames, ARGV[3])
+            end
+            local mine, held = turn .. ' ' .. ARGV[1], redis.call('GET', run)
+            if last == '1' then
+                if held and string.sub(held, 1, #turn) == turn then redis.call('DEL', run) end
+                redis.call('ZREM', KEYS[1], name)
+            elseif not held or held == mine then
+                redis.call('SET', run, mine, 'PX', ARGV[2])
+                redis.call('ZADD', KEYS[1], until_ms, name)
+            end
+        end
+        return 1",
+    )
+});
+
+/// Turns whose lease is over, which nobody else is given for another one. Keys: all that run. Arguments: the lease, how many at most.
+pub(super) static LAPSED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local time = redis.call('TIME')
+        local now = time[1] * 1000 + math.floor(time[2] / 1000)
+        local names = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
+        for _, name in ipairs(names) do redis.call('ZADD', KEYS[1], now + ARGV[1], name) end
+        return names",
+    )
+});
+
+/// Whether this instance is to ask for a late answer. Keys: where that is said. Arguments: the instance, for how long.
+pub(super) static CLAIM_LATE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local held = redis.call('GET', KEYS[1])
+        if held and held ~= ARGV[1] then return 0 end
+        redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+        return 1",
+    )
+});
