@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload, Shelf};
+use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
@@ -30,10 +31,12 @@ use crate::session::lobby::Lobby;
 use crate::settings::{DegradationSettings, Settings};
 use crate::simulator::Simulator;
 use crate::store::Opened;
+use crate::store::turns::SharedTurns;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Phase};
 use crate::turn::outbox::{self, Outbox, Pace};
 use crate::turn::rooms::Rooms;
+use crate::turn::sharing::{self as turn_sharing, Sharing};
 use crate::turn::tally::Tally;
 use crate::turn::warm::warm;
 use crate::web::{self, Connections, Parts, State};
@@ -109,6 +112,18 @@ impl App {
         let board = StatusBoard::new(means, remembered.past);
         let (status, reports) = (board.watch(), board.reports());
         actix::spawn(board.run());
+        let watched = Watched {
+            published: published_table.clone(),
+            status: status.clone(),
+            reports: reports.clone(),
+            warnings: watch::channel(Arc::from(Vec::new())).1,
+            store: Arc::clone(&opened.store),
+            opened_with: opened.problems.clone(),
+            clock,
+            random: chance::random,
+            chance: chance::fraction,
+        };
+        let alerts = Alerts::start(watched);
 
         let (phase, phases) = watch::channel(Phase::Open);
         let desk = Desk {
@@ -121,6 +136,7 @@ impl App {
             flights: Arc::default(),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             outbox: late_answers(&settings),
+            sharing: link.map(|link| Arc::new(Sharing::new(SharedTurns::new(link, Arc::clone(&instance))))),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
@@ -131,6 +147,7 @@ impl App {
         let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
+        actix::spawn(turn_sharing::run(Arc::clone(&lobby.desk)));
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {
@@ -146,6 +163,7 @@ impl App {
             problems: opened.problems,
             degradation: published.health(),
             reports,
+            alerts,
             audit: Arc::default(),
         };
         let state = State::new(parts);

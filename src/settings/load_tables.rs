@@ -1,6 +1,6 @@
 //! The keys of every table but providers, each with what it may be.
 
-use super::address::{base_url, listen_address, origin, redis_url, url};
+use super::address::{base_url, listen_address, origin, redis_url};
 use super::choice::Fault;
 use super::cron::Cron;
 use super::policy::{BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RoutingSettings};
@@ -15,6 +15,7 @@ use super::value::{
     self, Parsed, choice, duration, flag, from_text, hours, line, maybe, network, number, rate, span, text,
     whole,
 };
+use super::webhook::{webhook_secret, webhook_url};
 use toml::de::DeValue;
 
 /// A bound for counts that have none of their own: far above any use, and safe to calculate with.
@@ -119,10 +120,9 @@ pub(super) fn quality(t: &mut Table, s: &mut QualitySettings) {
 }
 
 pub(super) fn alerts(t: &mut Table, s: &mut AlertSettings) {
-    let is_url = |text: &str| url(text).map(drop);
-    t.checked_secret("slack_webhook", &mut s.slack_webhook, is_url);
-    t.checked_secret("webhook", &mut s.webhook, is_url);
-    t.secret("webhook_secret", &mut s.webhook_secret);
+    t.checked_secret("slack_webhook", &mut s.slack_webhook, webhook_url);
+    t.checked_secret("webhook", &mut s.webhook, webhook_url);
+    t.checked_secret("webhook_secret", &mut s.webhook_secret, webhook_secret);
     t.read("min_interval", &mut s.min_interval, duration);
 }
 

@@ -188,6 +188,14 @@ pub trait Store: Send + Sync {
     /// Writes when the service was seen to run.
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// What the service noted for itself under this name, as last written; none where it never did. Where several instances share a store, each
+    /// has its own notes.
+    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>>;
+
+    /// Notes something for the service itself, in the place of what was noted under this name. The names are a few fixed ones, a note is some
+    /// kilobytes: to bound both is for the caller.
+    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// The saved answer under this key; none too where it is of a version that this program does not read.
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>>;
 

@@ -272,6 +272,14 @@ impl Store for SledStore {
         self.write(Op::Life(life))
     }
 
+    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        self.read(move |db| layout::note(db, &name))
+    }
+
+    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Note(name, text))
+    }
+
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
         self.read(move |db| cached::get_answer(db, key))
     }

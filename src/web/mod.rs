@@ -27,6 +27,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::degradation::Health;
+use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
@@ -53,6 +54,7 @@ pub struct State {
     problems: Arc<[String]>,
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
+    alerts: Alerts,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
     instance: Arc<str>,
@@ -77,6 +79,8 @@ pub struct Parts {
     pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// Who is told of changes.
+    pub alerts: Alerts,
     /// What operators did.
     pub audit: Arc<Audit>,
 }
@@ -84,7 +88,8 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { instance, lobby, simulators, steady, problems, degradation, reports, audit } = parts;
+        let Parts { instance, lobby, simulators, steady, problems, degradation, reports, alerts, audit } =
+            parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
@@ -95,6 +100,7 @@ impl State {
             problems: problems.into(),
             degradation,
             reports,
+            alerts,
             connections: Arc::new(connections),
             audit,
             instance,

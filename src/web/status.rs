@@ -123,5 +123,6 @@ pub(super) fn problems(state: &State) -> Vec<String> {
         format!("Provider {} has spent its budget for today; it is passed over until midnight UTC.", one.name)
     }));
     problems.extend(state.degradation.sentences());
+    problems.extend(state.alerts.problems());
     problems
 }

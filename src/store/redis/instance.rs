@@ -138,6 +138,12 @@ impl Store for Relay {
     fn write_spent(&self, record: SpentRecord) -> Written<'_> {
         self.then_over(self.from.write_spent(record))
     }
+    fn note(&self, name: String) -> Read<'_, Option<String>> {
+        self.to.note(name)
+    }
+    fn write_note(&self, name: String, text: String) -> Written<'_> {
+        self.then_over(self.from.write_note(name, text))
+    }
     fn incidents(&self) -> Read<'_, Vec<Incident>> {
         self.to.incidents()
     }

@@ -25,8 +25,8 @@ use crate::settings::Secret;
 /// The beginning of every key and channel.
 pub const PREFIX: &str = "failsoft:";
 
-/// The longest that a hot path waits for Redis.
-pub const HOT: Duration = Duration::from_millis(50);
+/// The longest that a hot path waits for Redis. Unit tests, many at once on a busy machine, are about what is answered, not how soon.
+pub const HOT: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 50 });
 
 /// The longest that work behind the scenes waits for one answer.
 pub const BEHIND: Duration = Duration::from_secs(2);

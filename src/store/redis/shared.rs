@@ -282,6 +282,14 @@ impl Store for SharedStore {
         self.local.write_spent(record)
     }
 
+    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        self.local.note(name)
+    }
+
+    fn write_note(&self, name: String, text: String) -> Written<'_> {
+        self.local.write_note(name, text)
+    }
+
     fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
         Box::pin(async move {
             let (here, there) = join(self.local.incidents(), self.remote.incidents()).await;

@@ -105,7 +105,7 @@ impl SharedTurns {
         message: &ClientMsgId,
         start: &str,
     ) -> Result<Claimed, LinkError> {
-        let told = serde_json::to_string(&Told::Opened(conversation, turn)).unwrap_or_default();
+        let told = self.said(&Told::Opened(conversation, turn));
         let mut claim = scripts::CLAIM.key(keys::run(conversation));
         claim.key(keys::runs()).key(keys::frames(turn)).key(keys::conversation(conversation));
         claim.arg(turn.to_string()).arg(&*self.instance).arg(message.to_string()).arg(start);
@@ -213,19 +213,25 @@ impl SharedTurns {
 
     /// Tells the other instances; who is away does not hear it.
     pub async fn tell(&self, told: &Told) {
-        let message = serde_json::to_vec(told).unwrap_or_default();
         // They find it by looking, too.
-        let _ = self.link.publish(BEHIND, CHANNEL, &message).await;
+        let _ = self.link.publish(BEHIND, CHANNEL, self.said(told).as_bytes()).await;
     }
 
-    /// Hears what instances tell, this one too.
+    fn said(&self, told: &Told) -> String {
+        serde_json::to_string(&(&*self.instance, told)).unwrap_or_default()
+    }
+
+    /// Hears what other instances tell.
     pub fn hear(&self) -> Heard {
-        Heard(self.link.hear(CHANNEL))
+        Heard { messages: self.link.hear(CHANNEL), instance: Arc::clone(&self.instance) }
     }
 }
 
-/// What instances tell.
-pub struct Heard(broadcast::Receiver<Arc<[u8]>>);
+/// What other instances tell.
+pub struct Heard {
+    messages: broadcast::Receiver<Arc<[u8]>>,
+    instance: Arc<str>,
+}
 
 impl Heard {
     /// The next; `Err` where some were missed.
@@ -234,10 +240,11 @@ impl Heard {
     /// Some were missed: it is to be looked what they said.
     pub async fn next(&mut self) -> Result<Told, Missed> {
         loop {
-            match self.0.recv().await {
+            match self.messages.recv().await {
                 // What does not read is of a later version.
                 Ok(message) => {
-                    if let Ok(told) = serde_json::from_slice(&message) {
+                    let read = serde_json::from_slice::<(String, Told)>(&message);
+                    if let Some((_, told)) = read.ok().filter(|(from, _)| **from != *self.instance) {
                         return Ok(told);
                     }
                 }

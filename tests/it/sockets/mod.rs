@@ -1,5 +1,6 @@
 //! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
 
+mod alerts;
 mod asked_to_wait;
 mod bad_input;
 mod breakers;

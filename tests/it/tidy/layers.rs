@@ -34,7 +34,7 @@ const SECLUDED: [&str; 2] = ["ops", "simulator"];
 const PURE: &str = concat!(
     r"^src/(?:chat\b|provider/(?:breaker|window\b|dialect\b|latency\b|spending\b)",
     r"|router/(?:rank|plan|budget|backoff)\b",
-    r"|turn/(?:seam|quality|outbox/line)\b|ops/(?:incidents|uptime)\b",
+    r"|turn/(?:seam|quality|outbox/line)\b|ops/(?:incidents|uptime|alerts/(?:alert|cause|line|rules|seen|sign))\b",
     r"|degradation/(?:ladder|replies|request|summary|words|cache)\b|degradation/knowledge/(?:index|passages)\b)",
 );
 
