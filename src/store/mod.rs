@@ -208,6 +208,11 @@ pub trait Store: Send + Sync {
     /// Removes these saved answers.
     fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Waits, for a second at most, until other instances can read what was acknowledged; where there are none, not at all.
+    fn handed_over(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Whether what it acknowledges outlives the process.
     fn lasting(&self) -> bool {
         true

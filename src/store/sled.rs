@@ -77,19 +77,23 @@ impl SledStore {
         self.shared.journals.store(true, Ordering::Relaxed);
     }
 
-    /// The next marks of the journal, those behind `after` if given, with what they came to.
-    pub(super) fn journal(
+    /// The next marks of the journal, those behind `after` if given.
+    pub(super) fn marks(
         &self,
         after: Option<Mark>,
         limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Mark>, StoreError>> {
+        self.read(move |db| journal::marks(db, after.as_ref(), limit))
+    }
+
+    /// What these marks came to, each with its own. What does not read is passed over: it has nothing to be handed over.
+    pub(super) fn standing(
+        &self,
+        marks: Vec<Mark>,
     ) -> BoxFuture<'_, Result<Vec<(Mark, Standing)>, StoreError>> {
         self.read(move |db| {
-            let marks = journal::marks(db, after.as_ref(), limit)?.into_iter();
-            // What does not read is passed over: it has nothing to be handed over.
-            Ok(marks
-                .filter_map(|mark| Some((journal::standing(db, &mark.changed).ok()?, mark)))
-                .map(|(at, mark)| (mark, at))
-                .collect())
+            let of = |mark: Mark| Some((journal::standing(db, &mark.changed).ok()?, mark));
+            Ok(marks.into_iter().filter_map(of).map(|(standing, mark)| (mark, standing)).collect())
         })
     }
 

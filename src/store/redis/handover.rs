@@ -91,12 +91,12 @@ impl Handover {
         let mut after = None;
         let mut whole = true;
         loop {
-            let Ok(page) = self.local.journal(after.clone(), PAGE).await else { return false };
-            let Some((last, _)) = page.last() else { return whole };
+            let Ok(page) = self.local.marks(after.clone(), PAGE).await else { return false };
+            let Some(last) = page.last() else { return whole };
             after = Some(last.clone());
             let mut done = Vec::new();
             let mut fresh = Vec::new();
-            for (mark, standing) in page {
+            for mark in page {
                 let rest = resting
                     .get(&mark.name())
                     .filter(|rest| rest.mark == mark && (rest.connection == connection || !rest.taken));
@@ -106,10 +106,11 @@ impl Handover {
                         resting.remove(&mark.name());
                         done.push(mark);
                     }
-                    Some(_) | None => fresh.push((mark, standing)),
+                    Some(_) | None => fresh.push(mark),
                 }
             }
             self.local.unmark(done);
+            let Ok(fresh) = self.local.standing(fresh).await else { return false };
             let mut fresh = fresh.into_iter().peekable();
             while fresh.peek().is_some() {
                 let some: Vec<_> = fresh.by_ref().take(AT_ONCE).collect();

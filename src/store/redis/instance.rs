@@ -61,7 +61,7 @@ impl Instance {
 
     /// Waits until all is handed over.
     pub(in crate::store) async fn handed_over(&self) {
-        timeout(PATIENCE, self.store.handed_over()).await.unwrap();
+        timeout(PATIENCE, self.store.all_handed_over()).await.unwrap();
     }
 }
 
@@ -78,7 +78,7 @@ impl Relay {
     fn then_over<'s>(&'s self, written: Written<'s>) -> Written<'s> {
         Box::pin(async move {
             written.await?;
-            timeout(PATIENCE, self.from.handed_over()).await.unwrap();
+            timeout(PATIENCE, self.from.all_handed_over()).await.unwrap();
             Ok(())
         })
     }

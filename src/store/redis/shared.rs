@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join};
 use tokio::sync::{Notify, watch};
@@ -18,6 +19,9 @@ use crate::store::{
     BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, Opened, SpentRecord, Store,
     StoreError,
 };
+
+/// The longest that is waited for the journal to be handed over when the service goes down.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// A change that is on its way.
 type Written<'s> = BoxFuture<'s, Result<(), StoreError>>;
@@ -51,7 +55,7 @@ impl SharedStore {
     }
 
     /// Waits until all that was acknowledged before is handed over.
-    pub async fn handed_over(&self) {
+    pub(super) async fn all_handed_over(&self) {
         let mut passes = self.passes.clone();
         let begun = passes.borrow().0;
         self.wake.notify_one();
@@ -74,7 +78,7 @@ impl SharedStore {
             written.await?;
             if self.remote.link.is_up() {
                 // Too late, it is handed over all the same.
-                let _ = timeout(BEHIND, self.handed_over()).await;
+                let _ = timeout(BEHIND, self.all_handed_over()).await;
             }
             Ok(())
         })
@@ -346,6 +350,15 @@ impl Store for SharedStore {
 
     fn remove_cached(&self, keys: Vec<CacheKey>) -> Written<'_> {
         self.and_hand_over(self.local.remove_cached(keys))
+    }
+
+    fn handed_over(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if self.remote.link.is_up() {
+                // Too late, the journal has it for the next start.
+                let _ = timeout(LEAVING, self.all_handed_over()).await;
+            }
+        })
     }
 
     fn problem(&self) -> Option<&'static str> {

@@ -34,12 +34,9 @@ impl Mirror {
         }
     }
 
-    /// How the turn ends where its instance died: cut off, with the text so far; the last frame is to be told to the others.
-    pub fn interrupted(&self) -> (TurnRecord, Frame) {
-        let inner = self.log().lock();
-        let record = inner.record().interrupted();
-        let last = Frame::Done(Box::new(record.done(inner.seq + 1)));
-        (record, last)
+    /// The frame that ends the turn as this record says.
+    pub fn last(&self, record: &TurnRecord) -> Frame {
+        Frame::Done(Box::new(record.done(self.log().lock().seq + 1)))
     }
 }
 
@@ -219,7 +216,8 @@ mod tests {
         writer.attempt(1, "a".into(), "m".into(), Start::Anew);
         assert!(writer.text("so far"));
         let (mut mirror, told) = mirror_of(&log);
-        let (record, last) = mirror.interrupted();
+        let record = mirror.log().record().interrupted();
+        let last = mirror.last(&record);
         assert_eq!((record.text.as_str(), record.state), ("so far", TurnState::Interrupted));
         mirror.take(&serde_json::to_string(&last).unwrap());
         assert_eq!((mirror.log().record().finish, last.seq()), (Some(Finish::Interrupted), told + 1));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Sharing, Theirs};
-use crate::chat::{ConversationId, TurnId, TurnState};
+use crate::chat::{ConversationId, TurnId, TurnRecord, TurnState};
+use crate::store::link::LinkError;
 use crate::store::turns::{Batch, LEASE, Told};
 use crate::turn::desk::Desk;
 use crate::turn::log::{Cancel, encode};
@@ -23,6 +24,9 @@ const FOLLOWED: Duration = Duration::from_secs(10);
 
 /// How long a turn of others is kept that nobody here follows, and how long one that ended.
 const STAYS: Duration = Duration::from_secs(5);
+
+/// Turns of ours that wait to be told when Redis is back.
+const WAITING: usize = 1024;
 
 /// Rooms that are looked at together.
 const ROOMS: usize = 64;
@@ -44,8 +48,18 @@ async fn tell(sharing: &Sharing) -> Infallible {
     loop {
         sleep(BATCH).await;
         let (batches, told) = batches(sharing);
-        if batches.is_empty() || sharing.turns.append(&batches).await.is_err() {
+        if batches.is_empty() {
             continue;
+        }
+        match sharing.turns.append(&batches).await {
+            Ok(()) => {}
+            // Told again with the next batch: what was told already does no harm.
+            Err(LinkError::Away) => continue,
+            // Something else is under our keys: the others see no frames, and what ended is told by the store.
+            Err(LinkError::Refused) => {
+                sharing.ours().retain(|_, one| !one.log.ended());
+                continue;
+            }
         }
         let mut ours = sharing.ours();
         for (batch, told) in batches.iter().zip(told) {
@@ -63,8 +77,9 @@ async fn tell(sharing: &Sharing) -> Infallible {
 fn batches(sharing: &Sharing) -> (Vec<Batch>, Vec<u64>) {
     let up = sharing.turns.link().is_up();
     let mut ours = sharing.ours();
-    // Alone, what ended is told by the store later.
-    ours.retain(|_, one| up || !one.log.ended());
+    // Alone, what ended waits to be told, but for too many; those are told by the store.
+    let few = ours.len() <= WAITING;
+    ours.retain(|_, one| up || few || !one.log.ended());
     let new = ours.iter().filter(|_| up).filter_map(|(turn, one)| {
         let (conversation, turn) = (one.conversation, *turn);
         if let Some((frames, told, ended)) = one.log.news(one.told) {
@@ -207,26 +222,26 @@ async fn interrupt(
     conversation: ConversationId,
     turn: TurnId,
 ) -> Option<Batch> {
-    let over = Batch { conversation, turn, frames: String::new(), ended: true };
+    let over = |frames| Batch { conversation, turn, frames, ended: true };
     let known = desk.store.turn(conversation, turn).await.ok()?;
-    if known.as_ref().is_some_and(|known| known.state == TurnState::Done) {
-        return Some(over);
+    let mirror = sharing.mirror(turn).await.map(|(mirror, _)| mirror);
+    if mirror.as_ref().is_some_and(|mirror| mirror.log().ended()) {
+        return Some(over(String::new()));
     }
-    let (record, frames) = match sharing.mirror(turn).await {
-        Some((mirror, _)) if mirror.log().ended() => return Some(over),
-        Some((mirror, _)) => {
-            let (record, last) = mirror.interrupted();
-            (record, encode(&last).to_string())
-        }
-        None => match known {
-            Some(known) => (known.interrupted(), String::new()),
-            None => return Some(over),
-        },
+    let last = |record: &TurnRecord| mirror.as_ref().map(|mirror| encode(&mirror.last(record)).to_string());
+    if let Some(known) = known.as_ref().filter(|known| known.state == TurnState::Done) {
+        // It ended while nobody could be told.
+        return Some(over(last(known).unwrap_or_default()));
+    }
+    let told = mirror.as_ref().map(|mirror| mirror.log().record());
+    let Some(record) = told.or(known).map(TurnRecord::interrupted) else {
+        return Some(over(String::new()));
     };
+    let frames = last(&record).unwrap_or_default();
     tracing::warn!(%turn, "the instance that answered a turn is gone; it is interrupted");
     if !record.client_msg_id.is_of_call() {
         desk.outbox.adopt(desk, conversation, turn);
     }
     desk.store.write_turn(conversation, record).await.ok()?;
-    Some(Batch { frames, ..over })
+    Some(over(frames))
 }

@@ -48,7 +48,6 @@ async fn talk(ports: [u16; 2], n: usize, over: watch::Receiver<bool>) -> Vec<Acc
                 let Heard::Frame(frame) = visitor.hear().await else { panic!("closed") };
                 match frame["type"].as_str().unwrap() {
                     "accepted" => {
-                        assert_eq!(frame["durable"], true, "the disk is well");
                         accepted.insert(frame["turn"].as_str().unwrap().to_owned(), text.clone());
                     }
                     "done" => break,
