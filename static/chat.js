@@ -96,7 +96,7 @@ class Chat {
 
   #layout(root) {
     const { options, session, storage } = this;
-    const statusUrl = new URL('status', this.base).href;
+    const statusUrl = new URL(`status?lang=${texts.lang}`, this.base).href;
     this.banner = new Banner({
       statusUrl,
       storage,
@@ -313,8 +313,12 @@ class Chat {
     const { session } = this;
     this.exporting = session.more && session.loadEarlier();
     if (this.exporting) return;
-    const { download, toMarkdown } = await import('./export.js');
-    download(toMarkdown(this.title.textContent, session.transcript.turns, unavailable), this.el);
+    try {
+      const { download, toMarkdown } = await import('./export.js');
+      download(toMarkdown(this.title.textContent, session.transcript.turns, unavailable), this.el);
+    } catch {
+      this.#say(texts.banner.unreachable[0], wordButton(texts.dismiss, () => (this.notice.hidden = true)));
+    }
   }
 
   async #copy(text, near) {

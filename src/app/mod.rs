@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload, Shelf};
+use crate::fleet::Fleet;
 use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
@@ -31,6 +32,7 @@ use crate::session::lobby::Lobby;
 use crate::settings::{DegradationSettings, Settings};
 use crate::simulator::Simulator;
 use crate::store::Opened;
+use crate::store::link::Link;
 use crate::store::turns::SharedTurns;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Phase};
@@ -92,7 +94,10 @@ impl App {
         let simulators = simulated::start(&settings)?;
         let providers = simulated::providers(&settings, &simulators);
         let remembered = remembered(&*opened.store).await;
-        let backends = backends::start(&providers, &opened.store, clock, &remembered, &mut supervisor)?;
+        let fleet = link.as_ref().map(|link| fleet(link, &instance, clock));
+        let store = &opened.store;
+        let backends =
+            backends::start(&providers, store, clock, &remembered, fleet.as_ref(), &mut supervisor)?;
         let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let (table, published_table) =
             watch::channel(Arc::new(Table { settings: Arc::clone(&settings), backends }));
@@ -148,6 +153,9 @@ impl App {
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
         actix::spawn(turn_sharing::run(Arc::clone(&lobby.desk)));
+        if let Some(fleet) = fleet {
+            fleet.start(&lobby);
+        }
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {
@@ -295,6 +303,12 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
         ),
         Err(error) => Err(error).context("the store does not open"),
     }
+}
+
+/// What this instance has to do with others.
+fn fleet(link: &Link, instance: &Arc<str>, clock: Clock) -> Fleet {
+    let (link, instance) = (link.clone(), Arc::clone(instance));
+    Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }
 }
 
 async fn remembered(store: &dyn Store) -> Remembered {

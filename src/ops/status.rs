@@ -25,7 +25,7 @@ const fn message(mode: Mode) -> &'static str {
     match mode {
         Mode::Normal => "",
         Mode::Degraded => "Answers come from a backup model.",
-        Mode::Outage => "You still get prepared replies. Our AI assistant is unavailable at the moment.",
+        Mode::Outage => "You still get saved and prepared replies.",
     }
 }
 

@@ -4,7 +4,7 @@ mod answers;
 mod cached;
 mod memory;
 mod open;
-mod record;
+pub(crate) mod record;
 mod redis;
 mod sled;
 
@@ -21,6 +21,8 @@ use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, Tu
 pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
 pub use self::open::{Opened, open};
+#[cfg(test)]
+pub(crate) use self::redis::server;
 pub use self::redis::{SharedStore, Terms, link, turns};
 pub use self::sled::SledStore;
 

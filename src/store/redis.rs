@@ -18,7 +18,7 @@ pub mod turns;
 pub(super) mod instance;
 #[cfg(test)]
 #[path = "../../tests/it/harness/redis.rs"]
-pub(super) mod server;
+pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 

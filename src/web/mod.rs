@@ -9,13 +9,15 @@ mod demo;
 mod embed;
 mod gate;
 mod head;
+mod history;
 mod metrics;
-mod openai;
+pub(crate) mod openai;
 mod pages;
 mod refusal;
 mod socket;
 mod status;
 mod status_page;
+mod words;
 
 use std::net::TcpListener;
 use std::sync::Arc;

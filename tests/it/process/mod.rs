@@ -4,6 +4,7 @@ mod all_dead;
 mod bad_files;
 mod configuration;
 mod disk;
+mod fleet;
 pub mod http;
 mod kills;
 mod logs;

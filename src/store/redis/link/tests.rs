@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
+use super::super::server::Redis;
 use super::*;
-use crate::store::redis::server::Redis;
 
 /// More than any step takes, unless it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
