@@ -58,13 +58,13 @@ impl HttpClient for Collector {
 }
 
 /// What makes spans, where a collector is configured. One that cannot be reached is no reason not to start.
-pub fn spans(settings: &Settings, instance: u64) -> Option<Arc<Spans>> {
+pub fn spans(settings: &Settings, instance: &str) -> Option<Arc<Spans>> {
     let endpoint = settings.telemetry.otlp_endpoint.as_deref()?;
     let here = reqwest::Url::parse(endpoint).is_ok_and(|url| transport::is_loopback(&url));
     let client = transport::client(CONNECT, |builder| if here { builder.no_proxy() } else { builder });
     let made = client.ok().and_then(|client| {
         let (runtime, failing) = (Handle::current(), AtomicBool::new(false));
-        Spans::to(endpoint, &format!("{instance:016x}"), Collector { client, runtime, failing }).ok()
+        Spans::to(endpoint, instance, Collector { client, runtime, failing }).ok()
     });
     if made.is_none() {
         tracing::error!("traces cannot be sent to telemetry.otlp_endpoint");

@@ -6,7 +6,9 @@ mod collector;
 mod drain;
 mod reload;
 mod roster;
+mod sharing;
 mod simulated;
+mod watching;
 
 use std::net::{TcpListener, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -21,7 +23,6 @@ use tokio::sync::{Semaphore, watch};
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Shelf};
 use crate::fleet::Fleet;
-use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::audit::Audit;
 use crate::ops::reload::Reloads;
 use crate::ops::served::Answered;
@@ -33,15 +34,17 @@ use crate::router::actor::{RouterActor, Seed};
 use crate::router::table::{Published as PublishedTable, Table};
 use crate::session::limits::Rates;
 use crate::session::lobby::Lobby;
-use crate::settings::{Loaded, Settings, Source, StoreBackend};
+use crate::settings::{Loaded, Settings, Source};
 use crate::simulator::Simulator;
 use crate::store::Opened;
 use crate::store::link::Link;
+use crate::store::turns::SharedTurns;
 use crate::store::{self, Store, StoreError};
 use crate::turn::counts::Counts;
 use crate::turn::desk::{Desk, Phase};
 use crate::turn::outbox::{self, Outbox};
 use crate::turn::rooms::Rooms;
+use crate::turn::sharing::{self as turn_sharing, Sharing};
 use crate::turn::tally::Tally;
 use crate::turn::warm::warm;
 use crate::web::{self, Connections, Parts, State};
@@ -50,6 +53,7 @@ use backends::Remembered;
 use reload::Changing;
 pub use reload::{Read, Reloader};
 use roster::Roster;
+use watching::Watching;
 
 /// How long reading what the store remembers of the providers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
@@ -100,7 +104,10 @@ impl App {
         transport::install_tls();
         let listener = bind(&settings.server.listen)?;
         let address = listener.local_addr().context("the port's own address is not known")?;
+        let instance: Arc<str> = format!("{:08x}", chance::random() >> 32).into();
+        let link = sharing::link(&settings, &instance).await?;
         let opened = open_store(&settings).await?;
+        let opened = sharing::shared(opened, link.as_ref(), &settings);
         let clock = Clock::start();
         let supervisor = Supervisor::default();
 
@@ -109,7 +116,7 @@ impl App {
         let remembered = remembered(&*opened.store).await;
         let (steady, care) = (supervisor.steady(), supervisor.care());
         actix::spawn(supervisor.run());
-        let fleet = fleet(&settings, clock)?;
+        let fleet = link.as_ref().map(|link| fleet(link, &instance, clock));
         let mut roster = Roster::new(Arc::clone(&opened.store), clock, care.clone(), fleet.clone());
         let plan = roster.plan(&providers)?;
         roster.carry_out(plan, &remembered).await;
@@ -142,31 +149,21 @@ impl App {
             flights: Arc::default(),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             outbox: Outbox::new(settings.degradation.outbox, reload::pace(&settings), chance::fraction),
+            sharing: link.map(|link| Arc::new(Sharing::new(SharedTurns::new(link, Arc::clone(&instance))))),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
             tally,
-            spans: collector::spans(&settings, chance::random()),
+            spans: collector::spans(&settings, &instance),
             clock,
             random: chance::random,
         };
-        let desk = Arc::new(desk);
-        let answered = Answered::start(Arc::clone(&desk));
-        let watched = Watched {
-            published: desk.published.clone(),
-            status: status.clone(),
-            reports: reports.clone(),
-            warnings: answered.warnings.clone(),
-            store: Arc::clone(&opened.store),
-            opened_with: opened.problems.clone(),
-            clock,
-            random: chance::random,
-            chance: chance::fraction,
-        };
-        let alerts = Alerts::start(watched);
-        let lobby = Arc::new(Lobby { desk, status, rates: rates(&settings) });
+        let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
+        let Watching { answered, alerts, drills } =
+            Watching::begin(&lobby, reports.clone(), opened.problems.clone());
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
+        actix::spawn(turn_sharing::run(Arc::clone(&lobby.desk)));
         if let Some(fleet) = fleet {
             fleet.start(&lobby);
         }
@@ -180,6 +177,7 @@ impl App {
         let audit: Arc<Audit> = Arc::default();
         let (reloads, asked) = Reloads::new();
         let parts = Parts {
+            instance,
             lobby: Arc::clone(&lobby),
             simulators: Arc::clone(&simulators),
             steady,
@@ -188,6 +186,7 @@ impl App {
             reports,
             alerts,
             history: answered.history.clone(),
+            drills,
             audit: Arc::clone(&audit),
             reloads: reloads.clone(),
         };
@@ -319,15 +318,10 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
     }
 }
 
-/// What this instance has to do with others, where there may be any.
-fn fleet(settings: &Settings, clock: Clock) -> anyhow::Result<Option<Fleet>> {
-    if settings.store.backend != StoreBackend::Redis {
-        return Ok(None);
-    }
-    let instance: Arc<str> = format!("{:016x}", chance::random()).into();
-    let link = Link::open(&settings.store.redis_url, &instance, chance::fraction)
-        .map_err(|error| anyhow::anyhow!("store.redis_url: {error}"))?;
-    Ok(Some(Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }))
+/// What this instance has to do with others.
+fn fleet(link: &Link, instance: &Arc<str>, clock: Clock) -> Fleet {
+    let (link, instance) = (link.clone(), Arc::clone(instance));
+    Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }
 }
 
 async fn remembered(store: &dyn Store) -> Remembered {

@@ -17,8 +17,10 @@ pub mod recall;
 pub mod rooms;
 pub mod run;
 pub mod seam;
+pub mod sharing;
 pub mod tally;
 pub mod warm;
+pub mod witness;
 
 #[cfg(test)]
 pub mod reader;

@@ -16,6 +16,7 @@ mod pages;
 mod refusal;
 mod socket;
 mod status;
+mod status_drills;
 mod status_page;
 mod words;
 
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 use crate::degradation::Health;
 use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
+use crate::ops::drills::Drills;
 use crate::ops::history::History;
 use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
@@ -60,6 +62,7 @@ pub struct State {
     reports: watch::Receiver<Arc<Report>>,
     alerts: Alerts,
     history: watch::Receiver<Arc<History>>,
+    drills: Arc<Drills>,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
     reloads: Reloads,
@@ -71,6 +74,8 @@ pub struct State {
 
 /// What a service is made of, as far as its web side needs it.
 pub struct Parts {
+    /// The name of this instance, for the status: another one after each start.
+    pub instance: Arc<str>,
     /// What sessions are served with.
     pub lobby: Arc<Lobby>,
     /// The demo's providers; none where this is no demo.
@@ -91,12 +96,15 @@ pub struct Parts {
     pub audit: Arc<Audit>,
     /// What asks for reloads.
     pub reloads: Reloads,
+    /// Outage drills.
+    pub drills: Arc<Drills>,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
         let Parts {
+            instance,
             lobby,
             simulators,
             steady,
@@ -107,11 +115,11 @@ impl State {
             history,
             audit,
             reloads,
+            drills,
         } = parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
-        let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
         Self {
             lobby,
             simulators,
@@ -121,10 +129,11 @@ impl State {
             reports,
             alerts,
             history,
+            drills,
             connections: Arc::new(connections),
             audit,
             reloads,
-            instance: instance.into(),
+            instance,
             started: Instant::now(),
             created,
         }

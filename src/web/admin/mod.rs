@@ -3,6 +3,7 @@
 //! One gate stands before all of it, the routes that do not exist included ([`watched`]); it also takes everything down in the audit log. A file a subject: to
 //! add a route, add its file, a line in [`routes`] and one in [`action`].
 
+mod drills;
 pub(super) mod providers;
 mod reload;
 mod trail;
@@ -24,6 +25,12 @@ pub fn routes() -> impl HttpServiceFactory {
     web::scope("/admin")
         .wrap(from_fn(watched))
         .service(at("/providers/{name}").route(web::post().to(providers::order)))
+        .service(
+            at("/drills")
+                .route(web::get().to(drills::list))
+                .route(web::post().to(drills::begin))
+                .route(web::delete().to(drills::end)),
+        )
         .service(at("/reload").route(web::post().to(reload::order)))
         .service(at("/audit").route(web::get().to(trail::read)))
         .default_service(web::to(nothing))
@@ -33,6 +40,9 @@ pub fn routes() -> impl HttpServiceFactory {
 fn action(method: &Method, route: &str) -> &'static str {
     match (method.as_str(), route) {
         ("POST", "/admin/providers/{name}") => "provider",
+        ("GET", "/admin/drills") => "drills",
+        ("POST", "/admin/drills") => "drill",
+        ("DELETE", "/admin/drills") => "end_drill",
         ("POST", "/admin/reload") => "reload",
         ("GET", "/admin/audit") => "audit",
         _ => "unknown",
@@ -57,6 +67,7 @@ fn at(path: &str) -> Resource {
 async fn wrong_method(request: HttpRequest) -> HttpResponse {
     let allowed = match request.match_pattern().as_deref() {
         Some("/admin/audit") => "GET",
+        Some("/admin/drills") => "GET, POST, DELETE",
         Some("/admin/cache" | "/admin/conversations/{id}") => "DELETE",
         _ => "POST",
     };
@@ -68,8 +79,7 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
 
 /// An order that does not exist; seen by operators alone.
 async fn nothing() -> HttpResponse {
-    let message =
-        "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, GET /admin/audit";
+    let message = "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, GET, POST and DELETE /admin/drills, GET /admin/audit";
     refuse(StatusCode::NOT_FOUND, "not_found", message)
 }
 
