@@ -4,7 +4,8 @@ use super::cause::{Cause, Finding};
 use crate::chat::{At, Mode, ProviderState};
 use crate::provider::backend::Vitals;
 
-/// What a provider's vitals say of it, and of its budget. `staged`: an outage drill runs there, which is said to people. A provider that is being tried, or that an operator switched off, is neither down nor back.
+/// What a provider's vitals say of it, and of its budget. `staged`: an outage drill runs there, which is said to people.
+/// A provider that is being tried, or that an operator switched off, is neither down nor back.
 pub fn provider(
     name: &std::sync::Arc<str>,
     vitals: &Vitals,
