@@ -15,7 +15,7 @@ use actix::Actor as _;
 use actix_web::dev::ServerHandle;
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Shelf};
@@ -38,6 +38,7 @@ use crate::store::link::Link;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Phase};
 use crate::turn::outbox::{self, Outbox};
+use crate::turn::retention::retain;
 use crate::turn::rooms::Rooms;
 use crate::turn::tally::Tally;
 use crate::turn::warm::warm;
@@ -147,6 +148,7 @@ impl App {
             published: published_table,
             ladder: published.ladder(),
             shelf: shelf(&settings, &opened.store).await,
+            warming: Notify::new(),
             flights: Arc::default(),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             outbox: Outbox::new(settings.degradation.outbox, reload::pace(&settings), chance::fraction),
@@ -159,6 +161,7 @@ impl App {
         };
         let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
         actix::spawn(warm(Arc::clone(&lobby.desk)));
+        actix::spawn(retain(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
         if let Some(fleet) = fleet {
             fleet.start(&lobby);

@@ -5,6 +5,7 @@
 //! a disk that stops taking writes costs durability, and the writing thread opens the store again as soon as that works.
 
 mod cached;
+mod idle;
 mod layout;
 mod queue;
 mod writer;
@@ -21,8 +22,10 @@ use tokio::time::timeout;
 
 use self::queue::Op;
 use self::writer::Shared;
-use super::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, Store, StoreError};
-use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use super::{
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, SpentRecord, Store, StoreError,
+};
+use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub(super) use self::cached::unreadable;
 pub(super) use self::layout::interrupt_running;
@@ -191,6 +194,15 @@ impl Store for SledStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
         self.read(move |db| layout::turns(db, conversation, before, limit))
+    }
+
+    fn idle(
+        &self,
+        before: At,
+        after: Option<ConversationId>,
+        look: usize,
+    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
+        self.read(move |db| idle::idle(db, before, after, look))
     }
 
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -17,7 +17,6 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
         ("[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"", "1: drills[0]"),
         ("[telemetry]\notlp_endpoint = \"http://localhost:4317\"", "2: telemetry.otlp_endpoint"),
         ("[store]\nbackend = \"redis\"", "2: store.backend"),
-        ("[chat]\nretention = \"1d\"", "2: chat.retention"),
     ] {
         assert_eq!(warnings(text), [expected], "{text}");
     }
@@ -27,6 +26,7 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
 fn defaults_and_what_is_switched_off_need_no_warning() {
     for text in [
         "[routing]\nstrategy = \"weighted\"\nhedge_after = \"1s\"\nmid_stream = \"continue\"",
+        "[chat]\nretention = \"1d\"",
         "[cache]\nttl = \"2h\"\nwarm = [\"hi\"]",
         "[degradation]\noutbox = false",
         "[degradation]\noutbox = true",

@@ -27,6 +27,7 @@ mod panics;
 mod resume;
 mod slow_reader;
 mod stop;
+mod strict;
 mod surfaces;
 mod trips;
 mod turns;
