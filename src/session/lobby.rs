@@ -73,7 +73,10 @@ impl Lobby {
         }
         match room.owner() {
             Some(Some(owner)) if subject != Some(&*owner) => Err(NotIn::Theirs),
-            _ => Ok(room),
+            _ => {
+                self.desk.look(&room).await;
+                Ok(room)
+            }
         }
     }
 

@@ -18,6 +18,7 @@ pub mod retention;
 pub mod rooms;
 pub mod run;
 pub mod seam;
+pub mod sharing;
 pub mod tally;
 pub mod warm;
 

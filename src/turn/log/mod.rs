@@ -5,6 +5,8 @@
 //! before the question is on disk ([`LogWriter::confirm`]).
 
 mod follower;
+mod mirror;
+mod told;
 mod writer;
 
 use std::collections::VecDeque;
@@ -16,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use follower::Follower;
+pub use mirror::Mirror;
 pub use writer::LogWriter;
 
 use super::seam::{Owner, Seam, Show};
