@@ -1,5 +1,7 @@
 //! The command line: which commands there are and what they take. Carrying them out is left to `main`.
 
+pub mod drill;
+pub mod service;
 pub mod status;
 
 use crate::settings::{DrillSettings, Fault, listen_address, parse_duration, show_duration};

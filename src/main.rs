@@ -38,10 +38,7 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Status(asked) => status(asked.url),
-        Command::Drill(_) => {
-            eprintln!("failsoft: this command is not built yet; see /status.json of the running service");
-            ExitCode::from(MISUSED)
-        }
+        Command::Drill(asked) => drill(&asked),
     }
 }
 
@@ -107,13 +104,13 @@ fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
 
 /// Shows the service that is named, else the one that is configured. Only that one is given the configuration's token.
 fn status(url: Option<String>) -> ExitCode {
-    let mut token = env(TOKEN_VARIABLE).filter(|token| !token.is_empty()).map(Secret::new);
+    let mut token = token();
     let url = match url {
         Some(url) => Ok(url),
         None => match load(None) {
             Ok(Loaded { settings, .. }) => {
                 token = token.or(settings.server.admin_token);
-                cli::status::url_of(&settings.server.listen)
+                cli::service::url_of(&settings.server.listen)
             }
             Err(code) => {
                 eprintln!("failsoft: or say where the service is with --url");
@@ -134,6 +131,52 @@ fn status(url: Option<String>) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Begins a drill on the service that is named, else the one that is configured, with the environment's token, else the configured one.
+fn drill(asked: &cli::Drill) -> ExitCode {
+    let (mut url, mut token) = (asked.url.clone(), token());
+    if url.is_none() || token.is_none() {
+        let settings = match load(None) {
+            Ok(loaded) => loaded.settings,
+            Err(code) => {
+                eprintln!("failsoft: or say where the service is with --url, and set ${TOKEN_VARIABLE}");
+                return code;
+            }
+        };
+        token = token.or(settings.server.admin_token);
+        url = match url.map_or_else(|| cli::service::url_of(&settings.server.listen), Ok) {
+            Ok(url) => Some(url),
+            Err(error) => {
+                eprintln!("failsoft: {error:#}");
+                return ExitCode::from(MISUSED);
+            }
+        };
+    }
+    let (Some(url), Some(token)) = (url, token) else {
+        eprintln!(
+            "failsoft: a drill needs the admin token: set ${TOKEN_VARIABLE}, or server.admin_token in the configuration"
+        );
+        return ExitCode::from(MISUSED);
+    };
+    let drilled = actix::System::new().block_on(async {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let service = cli::service::Service { url: &url, token: Some(&token) };
+        let say = |line: &str| say(&format!("{line}\n"));
+        cli::drill::run(service, asked, either(terminate, interrupt), say).await
+    });
+    match drilled {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failsoft: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The environment's admin token.
+fn token() -> Option<Secret> {
+    env(TOKEN_VARIABLE).filter(|token| !token.is_empty()).map(Secret::new)
 }
 
 async fn serve(settings: Settings, read: Read) -> anyhow::Result<()> {

@@ -49,10 +49,26 @@ function tick() {
   if (age.textContent !== said) age.textContent = said;
 }
 
+const cardOf = (el) => el.closest('[data-name]');
+const card = (name) => document.querySelector(`[data-name="${name}"]`);
+
 /** Where the keyboard is, so that it stays there when the page is drawn anew. */
 function place() {
-  const el = document.activeElement?.closest?.('[data-order]');
-  return el && { name: el.closest('[data-name]').dataset.name, order: el.dataset.order };
+  const el = document.activeElement?.closest?.('[data-order], .begin [name]');
+  return el && { name: cardOf(el).dataset.name, by: el.name ? `[name="${el.name}"]` : `[data-order="${el.dataset.order}"]` };
+}
+
+/** What an operator has chosen in the forms, and what went wrong, by provider: kept when the page is drawn anew. */
+const chosen = new Map();
+const failed = new Map();
+
+function fill(main) {
+  for (const el of main.querySelectorAll('[data-name]')) {
+    const begin = el.querySelector('.begin');
+    for (const [name, value] of Object.entries(begin ? (chosen.get(el.dataset.name) ?? {}) : {})) begin[name].value = value;
+    const told = el.querySelector('[data-role="failed"]');
+    if (told) told.textContent = failed.get(el.dataset.name) ?? '';
+  }
 }
 
 function show(main) {
@@ -60,6 +76,7 @@ function show(main) {
   ahead = new Date(main.dataset.now) - Date.now();
   heard = performance.now();
   localise(main);
+  fill(main);
   const compared = (el) => {
     const copy = el.cloneNode(true);
     delete copy.dataset.now;
@@ -69,7 +86,7 @@ function show(main) {
   if (compared(old) !== compared(main)) {
     const at = place();
     old.replaceWith(main);
-    if (at) document.querySelector(`[data-name="${at.name}"] [data-order="${at.order}"]`)?.focus();
+    if (at) card(at.name)?.querySelector(at.by)?.focus();
   } else {
     old.dataset.now = main.dataset.now;
     old.dataset.operator = main.dataset.operator;
@@ -95,22 +112,50 @@ async function look() {
   if (!document.hidden) timer = setTimeout(look, EVERY_MS);
 }
 
+/** What an order is over HTTP. */
+function request(name, order) {
+  const provider = encodeURIComponent(name);
+  if (order === 'end-drill') return [`/admin/drills?provider=${provider}`, 'DELETE'];
+  if (order !== 'begin-drill') return [`/admin/providers/${provider}`, 'POST', { action: order }];
+  const { fault, minutes } = card(name).querySelector('.begin');
+  return ['/admin/drills', 'POST', { provider: name, fault: fault.value, for: `${minutes.value}m` }];
+}
+
 async function order(button) {
-  const { name } = button.closest('[data-name]').dataset;
+  const { name } = cardOf(button).dataset;
+  const [path, method, body] = request(name, button.dataset.order);
   button.disabled = true;
-  const answer = await fetch(`/admin/providers/${encodeURIComponent(name)}`, {
-    method: 'POST',
-    headers: { ...headers(), 'content-type': 'application/json' },
-    body: JSON.stringify({ action: button.dataset.order }),
+  const answer = await fetch(path, {
+    method,
+    headers: { ...headers(), ...(body && { 'content-type': 'application/json' }) },
+    body: body && JSON.stringify(body),
   }).catch(() => null);
   button.disabled = false;
-  if (!answer?.ok) button.title = 'That did not work; try again.';
+  failed.delete(name);
+  if (!answer?.ok) {
+    const said = await answer?.json().catch(() => null);
+    failed.set(name, said?.error?.message ?? 'That did not work; try again.');
+  }
+  fill(document);
   await look();
 }
 
 document.addEventListener('click', ({ target }) => {
   const button = target.closest('[data-order]');
-  if (button) order(button);
+  if (button?.type === 'button') order(button);
+});
+
+document.addEventListener('submit', (event) => {
+  const begin = event.target.closest('.begin');
+  if (!begin) return;
+  event.preventDefault();
+  order(begin.querySelector('button'));
+});
+
+document.addEventListener('input', ({ target }) => {
+  const begin = target.closest('.begin');
+  if (!begin) return;
+  chosen.set(cardOf(begin).dataset.name, { fault: begin.fault.value, minutes: begin.minutes.value });
 });
 
 form?.addEventListener('submit', async (event) => {

@@ -15,6 +15,7 @@ use crate::provider::actor::{ProviderActor, Seed};
 use crate::provider::backend::{Backend, Clock, Patience, Vitals, Whereabouts};
 use crate::provider::breaker::Rules;
 use crate::provider::dialect::{self, Kind, Model};
+use crate::provider::drill::Switch;
 use crate::provider::http_upstream::HttpUpstream;
 use crate::provider::leave::Probing;
 use crate::provider::news::News;
@@ -32,6 +33,7 @@ pub struct Made {
     /// As it is configured.
     pub settings: ProviderSettings,
     upstream: Arc<HttpUpstream>,
+    drills: Arc<Switch>,
     account: Arc<str>,
     probing: Option<Arc<dyn Probing>>,
 }
@@ -54,13 +56,20 @@ pub struct Lasting {
 }
 
 impl Made {
-    /// A provider that is asked over this transport, and probed by leave of these instances.
-    pub fn new(settings: ProviderSettings, transport: Transport, fleet: Option<&Fleet>) -> Self {
+    /// A provider that is asked over this transport, and probed by leave of these instances. Drills of this switch befall it; none: of a new one.
+    pub fn new(
+        settings: ProviderSettings,
+        transport: Transport,
+        fleet: Option<&Fleet>,
+        drills: Option<Arc<Switch>>,
+    ) -> Self {
+        let drills = drills.unwrap_or_else(|| Arc::new(Switch::new(chance::fraction)));
         let dialect = dialect::of(kind(settings.dialect), model(&settings));
-        let upstream = Arc::new(HttpUpstream::new(&settings.base_url, dialect.into(), transport));
+        let upstream =
+            Arc::new(HttpUpstream::new(&settings.base_url, dialect.into(), transport, Arc::clone(&drills)));
         let account = account(&settings);
         let probing = fleet.map(|fleet| fleet.probing(&account));
-        Self { settings, upstream, account, probing }
+        Self { settings, upstream, drills, account, probing }
     }
 
     fn prices(&self) -> Option<(f64, f64)> {
@@ -86,6 +95,7 @@ impl Made {
             account: Arc::clone(&self.account),
             voice: lasting.voice.subscribe(),
             vitals: lasting.vitals.subscribe(),
+            drills: Arc::clone(&self.drills),
         }
     }
 
@@ -100,6 +110,7 @@ impl Made {
             health: provider.health.clone(),
             terms: Terms { prices: self.prices(), daily_budget_usd: provider.daily_budget_usd },
             upstream: self.upstream.clone(),
+            drills: Arc::clone(&self.drills),
             places,
             max_concurrent: provider.max_concurrent,
             vitals,

@@ -23,6 +23,7 @@ use crate::degradation::{DegradationActor, Published, Shelf};
 use crate::fleet::Fleet;
 use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::audit::Audit;
+use crate::ops::drills::{self, Drills};
 use crate::ops::reload::Reloads;
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::{Care, Supervisor};
@@ -167,6 +168,12 @@ impl App {
             random: chance::random,
         };
         let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
+        let drills = Drills::new(drills::Means {
+            desk: Arc::clone(&lobby.desk),
+            status: lobby.status.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        actix::spawn(drills::keep_schedule(Arc::clone(&drills), move || clock.wall()));
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(retain(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
@@ -192,6 +199,7 @@ impl App {
             degradation: published.health(),
             reports,
             alerts,
+            drills,
             audit: Arc::clone(&audit),
             reloads: reloads.clone(),
         };

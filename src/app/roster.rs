@@ -95,7 +95,9 @@ impl Roster {
             let transport = transports
                 .with_connect(settings.timeouts.connect)
                 .with_context(|| format!("no HTTP client can be made for provider {}", settings.name))?;
-            let made = Made::new(settings.clone(), transport, self.fleet.as_ref());
+            // A drill goes on whatever the settings become.
+            let drills = known.and_then(|place| Some(Arc::clone(&self.running.get(place)?.backend.drills)));
+            let made = Made::new(settings.clone(), transport, self.fleet.as_ref(), drills);
             steps.push(match kept {
                 Some((place, before)) => {
                     let anew = !before.is_the_same_service(settings);

@@ -3,6 +3,7 @@
 //! Pure: nothing in here knows actix, tokio, reqwest, a clock or a random source. Time and chance are arguments.
 
 pub mod ask;
+pub mod drill;
 pub mod fault;
 pub mod frame;
 pub mod ids;
@@ -13,6 +14,7 @@ pub mod time;
 pub mod turn;
 
 pub use ask::{Ask, Message, Role, Usage};
+pub use drill::DrillView;
 pub use fault::{Class, Failure, Fault, Outcome, Weight, is_code};
 pub use frame::{After, Done, Draft, Frame, Tried};
 pub use ids::{ClientMsgId, ConversationId, TurnId};

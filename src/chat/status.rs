@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::drill::DrillView;
 use super::time::At;
 
 /// The service's state in one word.
@@ -60,4 +61,7 @@ pub struct StatusView {
     pub active: Option<Arc<str>>,
     /// All of them, in order of preference.
     pub providers: Vec<ProviderView>,
+    /// The outage drill that runs; of several the one at the most preferred provider.
+    #[serde(default)]
+    pub drill: Option<DrillView>,
 }

@@ -3,71 +3,29 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
-use launchdarkly_sdk_transport::HttpTransport as _;
 use serde_json::Value;
 
-use crate::provider::transport::Transport;
+use super::service::Service;
 use crate::settings::Secret;
-
-/// How long the service may take to accept the connection.
-const CONNECT: Duration = Duration::from_secs(3);
-
-/// How long it may take in all.
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// More than this is no status.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// The incidents that are shown, the newest first.
 const INCIDENTS: usize = 5;
-
-/// Where to reach a service that listens there, from this machine.
-///
-/// # Errors
-/// The port is not known before the service runs.
-pub fn url_of(listen: &str) -> anyhow::Result<String> {
-    let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
-    anyhow::ensure!(port != "0", "server.listen leaves the port open; say where the service is with --url");
-    let host = match host {
-        "0.0.0.0" => "127.0.0.1",
-        "[::]" => "[::1]",
-        host => host,
-    };
-    Ok(format!("http://{host}:{port}"))
-}
 
 /// Asks the service at `url` for its status and writes it as a table; with the admin token also what each provider cost.
 ///
 /// # Errors
 /// It cannot be reached, or what answers is no such service; in words for the operator.
 pub async fn table(url: &str, token: Option<&Secret>) -> anyhow::Result<String> {
-    let asked = tokio::time::timeout(LIMIT, ask(url, token));
-    let status =
-        asked.await.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", LIMIT.as_secs())));
+    let status = ask(url, token).await;
     let status = status.with_context(|| format!("the service at {url} cannot be asked for its status"))?;
     Ok(written(url, &status))
 }
 
 async fn ask(url: &str, token: Option<&Secret>) -> anyhow::Result<Value> {
-    let transport = Transport::new(CONNECT).context("no HTTP client can be made")?;
-    let mut request = http::Request::get(format!("{}/status.json", url.trim_end_matches('/')));
-    if let Some(token) = token {
-        request = request.header(http::header::AUTHORIZATION, format!("Bearer {}", token.expose()));
-    }
-    let answer = transport.request(request.body(None)?).await?;
-    let status = answer.status();
+    let answer = Service { url, token }.ask(http::Method::GET, "/status.json", None).await?;
+    let status = answer.status;
     anyhow::ensure!(status.is_success(), "what listens there is no Failsoft: it answers {}", status.as_u16());
-    let (mut body, mut bytes) = (answer.into_body(), Vec::new());
-    while let Some(part) = body.next().await {
-        bytes.extend_from_slice(&part?);
-        anyhow::ensure!(
-            bytes.len() <= MOST_BYTES,
-            "what listens there is no Failsoft: its answer has no end"
-        );
-    }
-    let status: Option<Value> = serde_json::from_slice(&bytes).ok();
-    let status = status.filter(|status| status["mode"].is_string() && status["providers"].is_array());
+    let status = answer.body.filter(|status| status["mode"].is_string() && status["providers"].is_array());
     status.context("what listens there is no Failsoft: its answer is no status")
 }
 
@@ -276,18 +234,5 @@ Incidents
     fn a_status_that_says_little_is_written_too() {
         let table = written("http://x", &json!({ "mode": "normal", "providers": [{}] }));
         assert!(table.contains("Mode      normal since -\n"), "{table}");
-    }
-
-    #[test]
-    fn a_service_is_reached_where_it_listens() {
-        for (listen, url) in [
-            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("0.0.0.0:81", "http://127.0.0.1:81"),
-            ("[::]:82", "http://[::1]:82"),
-            ("localhost:83", "http://localhost:83"),
-        ] {
-            assert_eq!(url_of(listen).unwrap(), url);
-        }
-        assert!(url_of("127.0.0.1:0").unwrap_err().to_string().contains("--url"));
     }
 }

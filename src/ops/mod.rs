@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod audit;
+pub mod drills;
 pub mod incidents;
 pub mod mode;
 pub mod reload;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::incidents::Incidents;
 use super::mode::{Held, mode_of};
 use super::report::{Report, Switch, TREND_EVERY};
-use crate::chat::{At, Incident, Life, Mode, ProviderState, ProviderView, StatusView};
+use crate::chat::{At, DrillView, Incident, Life, Mode, ProviderState, ProviderView, StatusView};
 use crate::provider::backend::{Backend, Clock, Vitals};
 use crate::router::actor::candidate;
 use crate::router::rank::{self, Candidate, Order, Wish};
@@ -20,12 +20,14 @@ use crate::store::Store;
 /// How often the state is looked at: often enough for a page that shows a change at once, seldom enough to cost nothing.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What visitors are told: what still works first.
-const fn message(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Normal => "",
-        Mode::Degraded => "Answers come from a backup model.",
-        Mode::Outage => "You still get saved and prepared replies.",
+/// What visitors are told: what still works first; and where it is staged, that it is.
+const fn message(mode: Mode, drill: bool) -> &'static str {
+    match (mode, drill) {
+        (Mode::Normal, _) => "",
+        (Mode::Degraded, false) => "Answers come from a backup model.",
+        (Mode::Degraded, true) => "Answers come from a backup model. This is an outage drill.",
+        (Mode::Outage, false) => "You still get saved and prepared replies.",
+        (Mode::Outage, true) => "You still get saved and prepared replies. This is an outage drill.",
     }
 }
 
@@ -54,12 +56,21 @@ fn id(random: fn() -> u64) -> String {
     format!("inc-{:016x}", random())
 }
 
+/// The drills that run, in order of preference.
+fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
+    backends.iter().filter_map(|one| Some(one.drills.running()?.view(&one.name))).collect()
+}
+
 /// Who cannot be asked, and why, for the operator.
-fn cause(all: &[(Arc<str>, Vitals)], now: At) -> String {
+fn cause(all: &[(Arc<str>, Vitals)], drills: &[DrillView], now: At) -> String {
     let down =
         all.iter().filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now));
-    let told: Vec<_> =
-        down.map(|(name, vitals)| format!("{name}: {}", vitals.words(now).unwrap_or("not known"))).collect();
+    let told = down.map(|(name, vitals)| {
+        let staged = drills.iter().any(|drill| drill.provider == *name);
+        let staged = if staged { " (an outage drill)" } else { "" };
+        format!("{name}: {}{staged}", vitals.words(now).unwrap_or("not known"))
+    });
+    let told: Vec<_> = told.collect();
     if told.is_empty() { "No provider is enabled.".to_owned() } else { told.join("; ") }
 }
 
@@ -85,9 +96,10 @@ impl StatusBoard {
             mode,
             since: running.map_or(now, |one| one.started),
             incident: running.map(|one| one.id.clone()),
-            message: message(mode).to_owned(),
+            message: message(mode, false).to_owned(),
             active: None,
             providers: Vec::new(),
+            drill: None,
         };
         let report = Report {
             incidents: incidents.newest_first().cloned().collect(),
@@ -133,7 +145,8 @@ impl StatusBoard {
         let seen = mode_of(table.settings.routing.strategy, all.iter().map(|(_, vitals)| vitals), now);
         let mode = self.held.see(seen, self.means.clock.now());
         let random = self.means.random;
-        let changed = self.incidents.see(mode, now, || cause(&all, now), || id(random));
+        let drills = drills(&table.backends);
+        let changed = self.incidents.see(mode, now, || cause(&all, &drills, now), || id(random));
         let before = Arc::clone(&self.view.borrow());
         let active = self.active(&table);
         let switched = (active != before.active && !before.providers.is_empty()).then(|| {
@@ -152,12 +165,13 @@ impl StatusBoard {
                 .into_iter()
                 .map(|(name, vitals)| ProviderView { name, state: vitals.state })
                 .collect(),
+            message: message(mode, !drills.is_empty()).to_owned(),
+            drill: drills.into_iter().next(),
             ..StatusView::clone(&before)
         };
         if mode != before.mode {
             view.mode = mode;
             view.since = now;
-            message(mode).clone_into(&mut view.message);
             view.incident = self.incidents.running().map(|one| one.id.clone());
             tracing::info!(mode = ?mode, incident = view.incident, "mode changed");
         }

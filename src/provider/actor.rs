@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::backend::{Clock, Vitals, Whereabouts};
 use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
+use super::drill::Switch;
 use super::latency::Latencies;
 use super::leave::Probing;
 use super::news::News;
@@ -44,6 +45,8 @@ pub struct Seed {
     pub terms: Terms,
     /// How to ask it.
     pub upstream: Arc<dyn Upstream>,
+    /// Its drills: what they make of the breaker is not remembered.
+    pub drills: Arc<Switch>,
     /// Its places. They live here, so that a panic loses none.
     pub places: Arc<Places>,
     /// How many of them may be taken.
@@ -126,6 +129,11 @@ pub struct Settle {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Reset;
+
+/// An outage drill ended: lifts what it left, as [`Reset`] does, and forgets how long calls took under it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct DrillOver;
 
 /// Switches the provider on or off: off, it is neither asked nor probed, and what is under way goes on.
 #[derive(Clone, Copy, Debug, Message)]
@@ -314,6 +322,19 @@ impl Handler<Reset> for ProviderActor {
         let transition = self.forget();
         self.after(transition, ctx);
         self.seed.voice.send_replace(Some(News::Reset));
+    }
+}
+
+impl Handler<DrillOver> for ProviderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: DrillOver, ctx: &mut Self::Context) {
+        self.first_tokens = Latencies::default();
+        self.totals = Latencies::default();
+        let transition = self.forget();
+        self.after(transition, ctx);
+        // What it was before may still be in the store.
+        self.keep();
     }
 }
 

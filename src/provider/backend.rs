@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::actor::ProviderActor;
+use super::drill::Switch;
 use super::health::Check;
 use super::news::News;
 use super::spending::{self, Spent, Used};
@@ -52,6 +53,8 @@ pub struct Backend {
     pub voice: watch::Receiver<Option<News>>,
     /// How it is, as last published: a hint for ranking. [`super::actor::Admit`] is the authority.
     pub vitals: watch::Receiver<Vitals>,
+    /// Puts its calls under an outage drill.
+    pub drills: Arc<Switch>,
 }
 
 /// How long one call may take.

@@ -12,6 +12,7 @@ use launchdarkly_sdk_transport::{HttpTransport as _, TransportError};
 use crate::chat::{Ask, At, Failure, Fault, Finish};
 
 use super::dialect::{Call, Dialect, Framing, Reader, Refused};
+use super::drill::{Drilled, Switch};
 use super::guarded::{Guarded, error_text, framing_of};
 use super::transport::Transport;
 use super::upstream::{Step, Steps, Upstream};
@@ -34,12 +35,13 @@ pub struct HttpUpstream {
     base_url: Arc<str>,
     dialect: Arc<dyn Dialect>,
     transport: Transport,
+    drills: Arc<Switch>,
 }
 
 impl HttpUpstream {
-    /// A provider at this address; a dialect's paths are added to it.
-    pub fn new(base_url: &str, dialect: Arc<dyn Dialect>, transport: Transport) -> Self {
-        Self { base_url: base_url.trim_end_matches('/').into(), dialect, transport }
+    /// A provider at this address; a dialect's paths are added to it. Its calls are befallen by the drills of this switch.
+    pub fn new(base_url: &str, dialect: Arc<dyn Dialect>, transport: Transport, drills: Arc<Switch>) -> Self {
+        Self { base_url: base_url.trim_end_matches('/').into(), dialect, transport, drills }
     }
 
     async fn listed(&self) -> Result<(), Failure> {
@@ -49,7 +51,8 @@ impl HttpUpstream {
             request = request.header(name.as_ref(), value);
         }
         let request = request.body(None).map_err(|_| bad_request())?;
-        let answer = self.transport.request(request).await;
+        let transport = Drilled::new(self.transport.clone(), Arc::clone(&self.drills), None);
+        let answer = transport.request(request).await;
         let answer = answer.map_err(|error| broken(&error))?;
         if answer.status().is_success() || answer.status().is_redirection() {
             return framing_of(&answer, call.framing).map(|_| ());
@@ -112,7 +115,8 @@ impl HttpUpstream {
             Ok(builder.body(call.body.clone()).redirect_limit(0).reconnect(once))
         };
         let builder = build().map_err(|_: Error| bad_request())?;
-        let transport = Guarded::new(self.transport.clone(), call.framing);
+        let guarded = Guarded::new(self.transport.clone(), call.framing);
+        let transport = Drilled::new(guarded, Arc::clone(&self.drills), Some(Arc::clone(&self.dialect)));
         Ok(builder.build_with_transport(transport).stream())
     }
 

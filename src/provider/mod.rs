@@ -4,6 +4,7 @@ pub mod actor;
 pub mod backend;
 pub mod breaker;
 pub mod dialect;
+pub mod drill;
 pub mod guard;
 pub mod guarded;
 pub mod health;

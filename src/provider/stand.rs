@@ -10,6 +10,7 @@ use super::actor::changing::Change;
 use super::actor::{Admit, ProviderActor, Refusal, Seed};
 use super::backend::{Backend, Clock, Patience, Vitals};
 use super::breaker::Rules;
+use super::drill::Switch;
 use super::leave::Probing;
 use super::paused::settled;
 use super::permit::Permit;
@@ -106,6 +107,7 @@ impl Stand {
         let voice = Arc::new(watch::Sender::new(None));
         let (place, actor) = watch::channel(None);
         let (tell, ends) = mpsc::channel(16);
+        let drills = Arc::new(Switch::new(|| 0.5));
         let backend = Arc::new(Backend {
             name: Arc::clone(&name),
             model: format!("{name}-1").into(),
@@ -122,6 +124,7 @@ impl Stand {
             account: "0000000000000000".into(),
             voice: voice.subscribe(),
             vitals: vitals.subscribe(),
+            drills: Arc::clone(&drills),
         });
         let seed = Seed {
             name,
@@ -130,6 +133,7 @@ impl Stand {
             health: plan.health,
             terms: plan.terms,
             upstream: upstream.clone(),
+            drills,
             places: Arc::default(),
             max_concurrent: plan.max_concurrent,
             vitals,

@@ -4,6 +4,10 @@
 //! fields are narrowed, either is enough. There are no names for months and days, and no `@daily`.
 
 use super::problem::quoted;
+use crate::chat::At;
+
+/// A day in milliseconds.
+const DAY_MS: u64 = 86_400_000;
 
 /// The fields in order: name, lowest, highest.
 const FIELDS: [(&str, u32, u32); 5] =
@@ -44,6 +48,18 @@ impl Cron {
             weekdays: weekdays | (weekdays >> 7),
             either_day: !day.starts_with('*') && !weekday.starts_with('*'),
         })
+    }
+
+    /// Whether the schedule holds in the minute of `at`, in UTC.
+    pub fn holds_at(&self, at: At) -> bool {
+        // Read off the moment as it is written, so that there is one calendar.
+        let text = at.to_string();
+        let part = |range: std::ops::Range<usize>| text.get(range).and_then(|digits| digits.parse().ok());
+        let (Some(month), Some(day)) = (part(5..7), part(8..10)) else { return false };
+        let (Some(hour), Some(minute)) = (part(11..13), part(14..16)) else { return false };
+        // 1970 began on a Thursday.
+        let weekday = u32::try_from((at.0 / DAY_MS + 4) % 7).unwrap_or_default();
+        self.matches(minute, hour, day, month, weekday)
     }
 
     /// Whether the schedule holds in that minute of UTC: `minute` 0-59, `hour` 0-23, `day` 1-31, `month` 1-12,
@@ -124,6 +140,24 @@ mod tests {
                 "{text} at {m} {h} {d} {mo} {w}"
             );
         }
+    }
+
+    #[test]
+    fn a_moment_of_the_wall_clock_is_read_in_utc() {
+        // 2026-11-18 is a Wednesday.
+        let at = At(1_795_000_000_123);
+        for (text, expected) in [
+            ("6 11 18 11 *", true),
+            ("6 11 * * 3", true),
+            ("6 11 * * 2", false),
+            ("7 11 18 11 *", false),
+            ("6 12 18 11 *", false),
+        ] {
+            assert_eq!(Cron::parse(text).unwrap().holds_at(at), expected, "{text}");
+        }
+        let leap = At(1_709_164_800_000);
+        assert_eq!(leap.to_string(), "2024-02-29T00:00:00.000Z");
+        assert!(Cron::parse("0 0 29 2 4").unwrap().holds_at(leap));
     }
 
     #[test]

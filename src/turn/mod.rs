@@ -21,6 +21,7 @@ pub mod seam;
 pub mod sharing;
 pub mod tally;
 pub mod warm;
+pub mod witness;
 
 #[cfg(test)]
 pub mod reader;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
+use super::witness::Witness;
 use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
 
 /// Seconds to a first token: close together around the limits that operators set, 5 to 15 s.
@@ -32,6 +33,8 @@ pub struct Tally {
     totals: HistogramVec,
     /// At hand, so that a first token makes nothing. Changed by a reload alone.
     times: RwLock<HashMap<Arc<str>, Arc<Times>>>,
+    /// Sees the same turns for the reports of outage drills.
+    witness: Witness,
 }
 
 /// Shown text was voided.
@@ -74,6 +77,8 @@ impl Recalled {
 /// A turn that was begun. Dropped without an end, as by a panic, it counts as interrupted.
 pub struct Underway<'t> {
     tally: &'t Tally,
+    /// Its number for the witness.
+    number: u64,
     counted: bool,
 }
 
@@ -85,6 +90,7 @@ impl Underway<'_> {
         for Restart { from, to, reason } in restarts {
             add(&self.tally.restarts, &[from, to.as_deref().unwrap_or(NOBODY), reason.as_str()]);
         }
+        self.tally.witness.ended(self.number, Some(record), restarts.len());
         self.count(source, finish);
     }
 
@@ -98,6 +104,7 @@ impl Underway<'_> {
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
         if !self.counted {
+            self.tally.witness.ended(self.number, None, 0);
             self.count(Source::Ai, Finish::Interrupted);
         }
     }
@@ -151,8 +158,18 @@ impl Tally {
             cache.get_metric_with_label_values(&[what.name()])?;
         }
         let times = RwLock::default();
-        let tally =
-            Self { started, in_flight, turns, attempts, restarts, cache, first_tokens, totals, times };
+        let tally = Self {
+            started,
+            in_flight,
+            turns,
+            attempts,
+            restarts,
+            cache,
+            first_tokens,
+            totals,
+            times,
+            witness: Witness::default(),
+        };
         tally.follow(providers);
         Ok(tally)
     }
@@ -212,7 +229,12 @@ impl Tally {
     pub fn began(&self) -> Underway<'_> {
         self.started.inc();
         self.in_flight.inc();
-        Underway { tally: self, counted: false }
+        Underway { tally: self, number: self.witness.began(), counted: false }
+    }
+
+    /// Who sees what visitors get under an outage drill.
+    pub fn witness(&self) -> &Witness {
+        &self.witness
     }
 
     /// An attempt's first token came. In the way of an answer: allocates nothing, and takes a lock that is held against it by a reload alone.
@@ -271,128 +293,4 @@ fn add(counters: &IntCounterVec, labels: &[&str]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chat::{At, ClientMsgId, TurnId};
-
-    fn lines(tally: &Tally) -> Vec<String> {
-        let families: Vec<_> = tally.collectors().iter().flat_map(|one| one.collect()).collect();
-        let whole: Vec<_> = families.into_iter().filter(|one| !one.get_metric().is_empty()).collect();
-        let text = prometheus::TextEncoder::new().encode_to_string(&whole).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn tally() -> Tally {
-        Tally::new(&["a".into(), "b".into()]).unwrap()
-    }
-
-    fn shows(tally: &Tally, line: &str) {
-        let lines = lines(tally);
-        assert!(lines.iter().any(|one| one == line), "{line} is not in {lines:#?}");
-    }
-
-    #[test]
-    fn what_can_be_known_beforehand_begins_at_0() {
-        let tally = tally();
-        for line in [
-            "failsoft_turns_started_total 0",
-            "failsoft_turns_total{finish=\"stop\",source=\"fallback\"} 0",
-            "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 0",
-            "failsoft_first_token_seconds_count{provider=\"a\"} 0",
-        ] {
-            shows(&tally, line);
-        }
-    }
-
-    #[test]
-    fn attempts_and_their_times_are_counted_by_provider() {
-        let tally = tally();
-        tally.first_token("a", Duration::from_millis(200));
-        tally.attempt("a", Outcome::OK, Duration::from_secs(2));
-        tally.attempt("b", Outcome::from(Fault::Stalled), Duration::from_secs(15));
-        for line in [
-            "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
-            "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 1",
-            "failsoft_first_token_seconds_bucket{provider=\"a\",le=\"0.1\"} 0",
-            "failsoft_first_token_seconds_bucket{provider=\"a\",le=\"0.2\"} 1",
-            "failsoft_first_token_seconds_count{provider=\"b\"} 0",
-            "failsoft_attempt_seconds_sum{provider=\"b\"} 15",
-        ] {
-            shows(&tally, line);
-        }
-    }
-
-    #[test]
-    fn a_name_that_is_not_configured_is_counted_nowhere() {
-        let tally = tally();
-        let before = lines(&tally);
-        tally.attempt("what a visitor said", Outcome::OK, Duration::ZERO);
-        tally.first_token("what a visitor said", Duration::ZERO);
-        let [mut before, mut after] = [before, lines(&tally)];
-        before.sort();
-        after.sort();
-        assert_eq!(before, after);
-    }
-
-    #[test]
-    fn after_a_reload_the_lines_are_those_of_the_providers_that_there_are() {
-        let tally = tally();
-        tally.attempt("a", Outcome::OK, Duration::ZERO);
-        tally.attempt("b", Outcome::OK, Duration::ZERO);
-        let reason = Outcome::from(Fault::Reset);
-        for (from, to) in [("a", Some("b")), ("b", Some("a")), ("a", None)] {
-            add(&tally.restarts, &[from, to.unwrap_or(NOBODY), reason.as_str()]);
-        }
-        tally.follow(&["c".into(), "a".into()]);
-        tally.attempt("b", Outcome::OK, Duration::ZERO);
-        for line in [
-            "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
-            "failsoft_attempts_total{outcome=\"ok\",provider=\"c\"} 0",
-            "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",
-        ] {
-            shows(&tally, line);
-        }
-        let left: Vec<_> = lines(&tally).into_iter().filter(|line| line.contains("\"b\"")).collect();
-        assert!(left.is_empty(), "{left:?}");
-        tally.follow(&["b".into()]);
-        shows(&tally, "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 0");
-    }
-
-    #[test]
-    fn a_turn_is_counted_by_how_it_ended() {
-        let tally = tally();
-        let (underway, torn) = (tally.began(), tally.began());
-        shows(&tally, "failsoft_turns_in_flight 2");
-        let turn = TurnId::after(None, 1, 1);
-        let mut record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "canary".into(), None);
-        record.source = Some(Source::Template);
-        record.finish = Some(Finish::Stop);
-        let reason = Outcome::from(Fault::Reset);
-        let restart = |to: Option<&str>| Restart { from: "a".into(), to: to.map(Into::into), reason };
-        underway.ended(&record, &[restart(Some("b")), restart(None)]);
-        drop(torn);
-        for line in [
-            "failsoft_turns_started_total 2",
-            "failsoft_turns_in_flight 0",
-            "failsoft_turns_total{finish=\"interrupted\",source=\"ai\"} 1",
-            "failsoft_turns_total{finish=\"stop\",source=\"template\"} 1",
-            "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"b\"} 1",
-            "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",
-        ] {
-            shows(&tally, line);
-        }
-        assert!(!lines(&tally).concat().contains("canary"));
-    }
-
-    #[test]
-    fn the_words_are_those_of_the_protocol() {
-        for finish in
-            [Finish::Stop, Finish::Length, Finish::ContentFilter, Finish::Stopped, Finish::Interrupted]
-        {
-            assert_eq!(serde_json::to_value(finish).unwrap(), finish.name());
-        }
-        for source in Source::ALL {
-            assert_eq!(serde_json::to_value(source).unwrap(), source.name());
-        }
-    }
-}
+mod tests;

@@ -16,6 +16,7 @@ mod pages;
 mod refusal;
 mod socket;
 mod status;
+mod status_drills;
 mod status_page;
 mod words;
 
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 use crate::degradation::Health;
 use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
+use crate::ops::drills::Drills;
 use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
@@ -59,6 +61,7 @@ pub struct State {
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
     alerts: Alerts,
+    drills: Arc<Drills>,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
     reloads: Reloads,
@@ -90,6 +93,8 @@ pub struct Parts {
     pub audit: Arc<Audit>,
     /// What asks for reloads.
     pub reloads: Reloads,
+    /// Outage drills.
+    pub drills: Arc<Drills>,
 }
 
 impl State {
@@ -106,6 +111,7 @@ impl State {
             alerts,
             audit,
             reloads,
+            drills,
         } = parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
@@ -118,6 +124,7 @@ impl State {
             degradation,
             reports,
             alerts,
+            drills,
             connections: Arc::new(connections),
             audit,
             reloads,

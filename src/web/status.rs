@@ -55,7 +55,7 @@ fn whole(state: &State, operator: bool) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "instance": &*state.instance,
         "uptime_s": state.started.elapsed().as_secs(),
-        "drill": null,
+        "drill": view.drill,
         "answers": {
             "total": count(&desk.counts.ended),
             "ai": count(&desk.counts.ai),
@@ -102,6 +102,7 @@ fn provider(backend: &Backend, now: At, operator: bool) -> Value {
             "restarts": vitals.restarts,
         },
         "checked_at": vitals.checked_at,
+        "drill": backend.drills.running().map(|drill| drill.view(&backend.name)),
     });
     if let (Some(usage), Some(told)) = (usage, told.as_object_mut()) {
         told.insert("usage".into(), usage);

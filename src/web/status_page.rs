@@ -9,6 +9,7 @@ use super::gate;
 use super::history::{Line, Moment, Spark, day, length, mode_name, month, spark};
 use super::pages::html;
 use super::status::{SHOWN_INCIDENTS, problems};
+use super::status_drills::{self, Choice, Running, Told};
 use super::words::{Words, fill};
 use crate::chat::{At, Incident, Mode, ProviderState};
 use crate::ops::report::{Report, Trend};
@@ -31,7 +32,10 @@ struct StatusPage<'a> {
     as_of: String,
     now: Moment,
     switched: Option<Switched>,
+    drills: Vec<Running>,
     providers: Vec<Card>,
+    faults: Vec<Choice>,
+    told: Vec<Told>,
     timelines: Vec<Line>,
     incidents: Vec<Entry>,
     problems: Vec<String>,
@@ -59,6 +63,7 @@ struct Card {
     first_token: Option<(u64, u64)>,
     spark: Option<Spark>,
     usage: Option<String>,
+    drill: Option<Running>,
 }
 
 /// When a provider is tried again.
@@ -102,9 +107,12 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         as_of: fill(words.as_of, &[("at", &Moment::of(now).html())]),
         now: Moment::of(now),
         switched: switched(words, &report),
+        drills: table.backends.iter().filter_map(|one| drill(words, one)).collect(),
         providers: (table.backends.iter())
             .map(|one| card(words, one, view.active.as_deref(), report.trends.get(&one.name), now, operator))
             .collect(),
+        faults: status_drills::choices(),
+        told: if operator { status_drills::told(&state.drills.reports()) } else { Vec::new() },
         timelines: vec![day(words, &report, now), month(words, &report, now)],
         incidents: report.incidents.iter().take(SHOWN_INCIDENTS).map(|one| entry(words, one, now)).collect(),
         problems: problems(&state),
@@ -175,7 +183,15 @@ fn card(
         first_token: vitals.first_token.map(|latency| (latency.p50, latency.p95)),
         spark: trend.and_then(|trend| spark(words, trend)),
         usage: operator.then(|| usage(&vitals)),
+        drill: drill(words, backend),
     }
+}
+
+fn drill(words: &Words, backend: &Backend) -> Option<Running> {
+    let drill = backend.drills.running()?.view(&backend.name);
+    let (name, until) = (isolated(&drill.provider), Moment::of(drill.until).html());
+    let values = [("name", &*name), ("fault", &*drill.fault), ("until", &*until)];
+    Some(Running { provider: drill.provider.to_string(), told: fill(words.drill, &values) })
 }
 
 fn usage(vitals: &Vitals) -> String {

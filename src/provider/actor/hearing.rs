@@ -25,8 +25,12 @@ pub struct Hear(pub News);
 pub struct SpentElsewhere(pub Spent);
 
 impl ProviderActor {
-    /// Says what others should know: a change of the breaker's, or a rate limit that this instance ran into.
+    /// Says what others should know: a change of the breaker's, or a rate limit that this instance ran into. An outage drill is this instance's
+    /// alone: what it opens, and closes again, is no news of the provider.
     pub(super) fn tell(&mut self, transition: Option<&Transition>, view: &View, now: Duration) {
+        if self.seed.drills.shadows() {
+            return;
+        }
         let mut news = transition.and_then(|change| News::of(change, view.strikes, now));
         let hold = view.retry_at.filter(|_| view.state == ProviderState::Closed);
         if let Some(until) = hold.filter(|until| *until > self.hold_known.saturating_add(WORTH_TELLING)) {

@@ -62,12 +62,16 @@ impl ProviderActor {
         self.write_breaker(None);
     }
 
-    /// Writes the breaker's state.
+    /// Writes the breaker's state. What an outage drill opened must not be open after a restart, which ends the drill; that it closed may always be
+    /// kept.
     pub(super) fn keep(&self) {
         if self.retired {
             return;
         }
         let state = self.vitals.state;
+        if state != ProviderState::Closed && self.seed.drills.shadows() {
+            return;
+        }
         let record = (state != ProviderState::Closed).then(|| BreakerRecord {
             provider: self.seed.name.to_string(),
             blocked: state == ProviderState::Blocked,

@@ -26,7 +26,11 @@ fn question() -> Ask {
 
 fn upstream(base_url: &str, dialect: Plain) -> HttpUpstream {
     let transport = Transport::new(Duration::from_secs(5)).unwrap();
-    HttpUpstream::new(base_url, Arc::new(dialect), transport)
+    HttpUpstream::new(base_url, Arc::new(dialect), transport, no_drills())
+}
+
+fn no_drills() -> Arc<Switch> {
+    Arc::new(Switch::new(|| 0.5))
 }
 
 fn at(server: &Scripted) -> HttpUpstream {

@@ -52,6 +52,7 @@ fn view(message: &str) -> Arc<StatusView> {
         message: message.to_owned(),
         active: None,
         providers: Vec::new(),
+        drill: None,
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod cache;
 mod conversations;
+mod drills;
 pub(super) mod providers;
 mod reload;
 mod trail;
@@ -25,6 +26,12 @@ pub fn routes() -> impl HttpServiceFactory {
     web::scope("/admin")
         .wrap(from_fn(watched))
         .service(at("/providers/{name}").route(web::post().to(providers::order)))
+        .service(
+            at("/drills")
+                .route(web::get().to(drills::list))
+                .route(web::post().to(drills::begin))
+                .route(web::delete().to(drills::end)),
+        )
         .service(at("/reload").route(web::post().to(reload::order)))
         .service(at("/cache").route(web::delete().to(cache::clear)))
         .service(at("/cache/warm").route(web::post().to(cache::warm)))
@@ -37,6 +44,9 @@ pub fn routes() -> impl HttpServiceFactory {
 fn action(method: &Method, route: &str) -> &'static str {
     match (method.as_str(), route) {
         ("POST", "/admin/providers/{name}") => "provider",
+        ("GET", "/admin/drills") => "drills",
+        ("POST", "/admin/drills") => "drill",
+        ("DELETE", "/admin/drills") => "end_drill",
         ("POST", "/admin/reload") => "reload",
         ("DELETE", "/admin/cache") => "cache.clear",
         ("POST", "/admin/cache/warm") => "cache.warm",
@@ -64,6 +74,7 @@ fn at(path: &str) -> Resource {
 async fn wrong_method(request: HttpRequest) -> HttpResponse {
     let allowed = match request.match_pattern().as_deref() {
         Some("/admin/audit") => "GET",
+        Some("/admin/drills") => "GET, POST, DELETE",
         Some("/admin/cache" | "/admin/conversations/{id}") => "DELETE",
         _ => "POST",
     };
@@ -72,8 +83,8 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
 
 /// An order that does not exist; seen by operators alone.
 async fn nothing() -> HttpResponse {
-    let message = "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, DELETE /admin/cache, \
-                   POST /admin/cache/warm, DELETE /admin/conversations/{id}, GET /admin/audit";
+    let message = "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, GET, POST and DELETE \
+                   /admin/drills, DELETE /admin/cache, POST /admin/cache/warm, DELETE /admin/conversations/{id}, GET /admin/audit";
     refuse(StatusCode::NOT_FOUND, "not_found", message)
 }
 

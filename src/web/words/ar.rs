@@ -53,6 +53,8 @@ pub const WORDS: Words = Words {
     old: "عمر البيانات {n} ث: لا يمكن الوصول إلى الخدمة.",
     json: "بصيغة JSON",
     units: ["ث", "د", "س", "ي"],
+    drill: "تمرين على انقطاع: {name} ({fault}) حتى {until}",
+    staged: "تمرين على انقطاع",
     phrases: &[
         ("today's budget is spent", "نفدت ميزانية اليوم"),
         ("it cannot be reached", "لا يمكن الوصول إليه"),

@@ -53,6 +53,8 @@ pub const WORDS: Words = Words {
     old: "Die Daten sind {n} s alt: Der Dienst ist nicht erreichbar.",
     json: "Als JSON",
     units: ["s", "min", "h", "d"],
+    drill: "Ausfallübung: {name} ({fault}) bis {until}",
+    staged: "eine Ausfallübung",
     phrases: &[
         ("today's budget is spent", "das Tagesbudget ist aufgebraucht"),
         ("it cannot be reached", "nicht erreichbar"),

@@ -53,5 +53,7 @@ pub const WORDS: Words = Words {
     old: "Data is {n} s old: the service cannot be reached.",
     json: "As JSON",
     units: ["s", "min", "h", "d"],
+    drill: "Outage drill: {name} ({fault}) until {until}",
+    staged: "an outage drill",
     phrases: &[],
 };

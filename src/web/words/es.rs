@@ -53,6 +53,8 @@ pub const WORDS: Words = Words {
     old: "Los datos tienen {n} s: el servicio no responde.",
     json: "Como JSON",
     units: ["s", "min", "h", "d"],
+    drill: "Simulacro de fallo: {name} ({fault}) hasta {until}",
+    staged: "un simulacro de fallo",
     phrases: &[
         ("today's budget is spent", "se agotó el presupuesto del día"),
         ("it cannot be reached", "no se puede alcanzar"),

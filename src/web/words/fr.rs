@@ -53,6 +53,8 @@ pub const WORDS: Words = Words {
     old: "Les données datent de {n} s : le service est injoignable.",
     json: "En JSON",
     units: ["s", "min", "h", "j"],
+    drill: "Exercice de panne : {name} ({fault}) jusqu’à {until}",
+    staged: "un exercice de panne",
     phrases: &[
         ("today's budget is spent", "le budget du jour est épuisé"),
         ("it cannot be reached", "injoignable"),

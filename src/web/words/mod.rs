@@ -111,9 +111,16 @@ pub struct Words {
     pub json: &'static str,
     /// Seconds, minutes, hours, days, as they stand after a number.
     pub units: [&'static str; 4],
+    /// An outage drill that runs, with `{name}`, `{fault}` and `{until}`.
+    pub drill: &'static str,
+    /// Behind a trouble that is staged.
+    pub staged: &'static str,
     /// What the service says in English of its providers' troubles, and the same here.
     pub phrases: &'static [(&'static str, &'static str)],
 }
+
+/// Behind a trouble in an incident's cause, where a drill staged it.
+const STAGED: &str = " (an outage drill)";
 
 /// All languages; the first for who speaks none of them.
 const ALL: [&Words; 5] = [&en::WORDS, &de::WORDS, &es::WORDS, &fr::WORDS, &ar::WORDS];
@@ -129,7 +136,6 @@ impl Words {
     }
 
     /// In English.
-    #[cfg(test)]
     pub const fn english() -> &'static Self {
         &en::WORDS
     }
@@ -149,7 +155,10 @@ impl Words {
     /// An incident's cause, which names providers and their troubles.
     pub fn cause(&self, cause: &str) -> String {
         let one = |part: &str| match part.rsplit_once(": ") {
-            Some((name, trouble)) => format!("{name}: {}", self.said(trouble)),
+            Some((name, trouble)) => match trouble.strip_suffix(STAGED) {
+                Some(trouble) => format!("{name}: {} ({})", self.said(trouble), self.staged),
+                None => format!("{name}: {}", self.said(trouble)),
+            },
             None => self.said(part).to_owned(),
         };
         cause.split("; ").map(one).collect::<Vec<_>>().join("; ")
@@ -230,6 +239,8 @@ mod tests {
             old,
             json,
             units: [s, min, h, d],
+            drill,
+            staged,
             phrases: _,
         } = words;
         vec![
@@ -285,6 +296,8 @@ mod tests {
             min,
             h,
             d,
+            drill,
+            staged,
         ]
     }
 

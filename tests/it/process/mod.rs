@@ -4,6 +4,7 @@ mod all_dead;
 mod bad_files;
 mod configuration;
 mod disk;
+mod drills;
 mod fleet;
 pub mod http;
 mod kills;

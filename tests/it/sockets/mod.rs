@@ -14,6 +14,7 @@ mod demo;
 mod doors;
 mod down_a_minute;
 mod drain;
+mod drills;
 mod faults_after;
 mod faults_before;
 mod history;

@@ -29,6 +29,7 @@ async fn watched(opened_with: &[&str]) -> Watched {
         message: String::new(),
         active: None,
         providers: Vec::new(),
+        drill: None,
     };
     let report = Report {
         incidents: Vec::new(),

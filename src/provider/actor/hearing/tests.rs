@@ -8,15 +8,17 @@ use futures_util::future::BoxFuture;
 
 use super::{Hear, SpentElsewhere};
 use crate::chat::{Fault, ProviderState};
-use crate::provider::actor::Reset;
+use crate::provider::actor::{DrillOver, Reset};
 use crate::provider::backend::Clock;
 use crate::provider::breaker::Verdict;
+use crate::provider::drill;
 use crate::provider::leave::{Held, Leave, Probing};
 use crate::provider::news::News;
 use crate::provider::paused::{Paused, pass, settled};
 use crate::provider::scripted::{fails, says};
 use crate::provider::spending::{self, Spent, Terms};
 use crate::provider::stand::{Plan, Stand};
+use crate::settings;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -201,4 +203,27 @@ async fn a_blocked_one_that_may_not_probe_waits_its_turn_and_hears_the_outcome()
     assert!(stand.admit().await.is_ok());
     pass(s(600)).await;
     assert_eq!(stand.upstream.probes().len(), 0);
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn of_an_outage_drill_it_says_nothing() {
+    let stand = Stand::alone(Plan::new("a"));
+    let terms = drill::Terms { fault: settings::Fault::Down, share: 1.0, lasts: s(60) };
+    let drill = stand.backend.drills.begin(terms, Clock::start().wall()).unwrap();
+    for _ in 0..5 {
+        call(&stand, failed(Fault::Timeout, None)).await;
+    }
+    assert_eq!((stand.vitals().await.state, said(&stand)), (ProviderState::Open, None));
+    stand.backend.drills.end(&drill);
+    stand.actor().send(DrillOver).await.unwrap();
+    stand.backend.drills.lifted();
+    assert_eq!(
+        (stand.vitals().await.state, said(&stand)),
+        (ProviderState::Closed, None),
+        "nor resets theirs"
+    );
+    for _ in 0..5 {
+        call(&stand, failed(Fault::Timeout, None)).await;
+    }
+    assert!(matches!(said(&stand), Some(News::Tripped { .. })), "what is real is told again");
 }

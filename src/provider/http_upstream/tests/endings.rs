@@ -108,7 +108,7 @@ async fn no_connection_is_told_from_a_slow_one() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}", silent.local_addr().unwrap());
     let transport = Transport::new(Duration::from_millis(50)).unwrap();
-    let stalled = HttpUpstream::new(&address, Arc::new(Plain::default()), transport);
+    let stalled = HttpUpstream::new(&address, Arc::new(Plain::default()), transport, no_drills());
     assert_eq!(outcome(steps(&stalled).await).1.unwrap_err().fault, Fault::Timeout);
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain = upstream(&format!("https://{}", deaf.local_addr().unwrap()), Plain::default());
@@ -126,7 +126,7 @@ async fn an_impossible_request_is_the_configurations_fault() {
         [("not an address", "k"), ("ftp://127.0.0.1", "k"), ("http://127.0.0.1:1", "se\ncret")]
     {
         let dialect = Plain { key, ..Plain::default() };
-        let upstream = HttpUpstream::new(base_url, Arc::new(dialect), transport.clone());
+        let upstream = HttpUpstream::new(base_url, Arc::new(dialect), transport.clone(), no_drills());
         for failure in [outcome(steps(&upstream).await).1.unwrap_err(), upstream.list().await.unwrap_err()] {
             assert_eq!(failure.fault, Fault::Misconfigured, "{base_url}");
             assert!(!failure.to_string().contains("cret"), "{failure}");

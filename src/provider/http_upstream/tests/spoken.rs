@@ -24,7 +24,7 @@ fn speaking(kind: Kind, server: &Scripted) -> HttpUpstream {
         Model { base_url: base_url.clone(), model: "m".into(), key: Some(KEY.into()), ..Model::default() },
     );
     let transport = Transport::new(Duration::from_secs(5)).unwrap();
-    HttpUpstream::new(&base_url, dialect.into(), transport)
+    HttpUpstream::new(&base_url, dialect.into(), transport, no_drills())
 }
 
 /// The text shown, thinking apart, and how it ended.
