@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use failsoft::app::{App, Read};
 use failsoft::cli::{self, Cli, Command, Serve};
+use failsoft::degradation::rules;
 use failsoft::settings::{self, Loaded, Secret, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,14 +34,25 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Check(check) => match load(check.config.as_deref()) {
-            Ok(loaded) => {
-                say(&settings::report(&loaded));
-                ExitCode::SUCCESS
-            }
+            Ok(loaded) => report(&loaded),
             Err(code) => code,
         },
         Command::Status(asked) => status(asked.url),
         Command::Drill(asked) => drill(&asked),
+    }
+}
+
+/// Says what is configured, after the files that the configuration names were read too: all of their problems go to stderr.
+fn report(loaded: &Loaded) -> ExitCode {
+    match rules::read(&loaded.settings.degradation) {
+        Ok(_) => {
+            say(&settings::report(loaded));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(MISUSED)
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use actix::Actor as _;
 use actix_web::dev::ServerHandle;
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Shelf};
@@ -43,6 +43,7 @@ use crate::store::{self, Store, StoreError};
 use crate::turn::counts::Counts;
 use crate::turn::desk::{Desk, Phase};
 use crate::turn::outbox::{self, Outbox};
+use crate::turn::retention::retain;
 use crate::turn::rooms::Rooms;
 use crate::turn::sharing::{self as turn_sharing, Sharing};
 use crate::turn::tally::Tally;
@@ -146,6 +147,7 @@ impl App {
             published: published_table,
             ladder: published.ladder(),
             shelf: shelf(&settings, &opened.store).await,
+            warming: Notify::new(),
             flights: Arc::default(),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             outbox: Outbox::new(settings.degradation.outbox, reload::pace(&settings), chance::fraction),
@@ -162,6 +164,7 @@ impl App {
         let Watching { answered, alerts, drills } =
             Watching::begin(&lobby, reports.clone(), opened.problems.clone());
         actix::spawn(warm(Arc::clone(&lobby.desk)));
+        actix::spawn(retain(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
         actix::spawn(turn_sharing::run(Arc::clone(&lobby.desk)));
         if let Some(fleet) = fleet {

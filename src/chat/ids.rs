@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::At;
+
 /// An id that is not of the form asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {form}")]
@@ -63,6 +65,11 @@ pub struct TurnId {
 }
 
 impl TurnId {
+    /// When it was opened, as its id tells.
+    pub fn at(self) -> At {
+        At(self.ms)
+    }
+
     /// An id later than `last`, also when the clock went back since.
     pub fn after(last: Option<TurnId>, now_ms: u64, chance: u64) -> Self {
         let ms = last.map_or(now_ms, |last| now_ms.max(last.ms + 1)) & 0xffff_ffff_ffff;

@@ -23,6 +23,11 @@ impl At {
         Self(self.0.saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// So much earlier; not before 1970.
+    pub fn minus(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// How long `self` is past `earlier`; zero where it is not.
     pub fn since(self, earlier: At) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

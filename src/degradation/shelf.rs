@@ -5,20 +5,22 @@
 //! From how many conversations a question came is counted here, in memory, by the hash of the question and a part of the hash of the
 //! conversation; no question's text is kept for it. What an answer had reached is saved with it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod drills;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use sha2::{Digest as _, Sha256};
 
+use self::drills::Drills;
 use super::cache::age::{Age, age};
 use super::cache::bounded::Bounded;
 use super::cache::key::{Scope, key};
 use super::cache::{personal, sharing, warming};
 use crate::chat::{At, ConversationId, TurnRecord};
 use crate::settings::{CacheSettings, Share};
-use crate::store::{CacheKey, CachedAnswer, Store};
+use crate::store::{CacheKey, CachedAnswer, Store, StoreError};
 
 /// How long an answer may be looked for.
 pub const READ_LIMIT: Duration = Duration::from_millis(50);
@@ -28,6 +30,9 @@ const WRITE_LIMIT: Duration = Duration::from_millis(250);
 
 /// How long the service's start waits for the keys of what is saved.
 const START_LIMIT: Duration = Duration::from_secs(5);
+
+/// Answers that are removed at once, of all.
+const AT_ONCE: usize = 1_000;
 
 /// Saved answers.
 pub struct Shelf {
@@ -45,13 +50,6 @@ struct Terms {
     settings: CacheSettings,
     /// They are told under the same one only.
     system_prompt: Arc<str>,
-}
-
-/// Outage drills: what is answered under one is not saved.
-#[derive(Default)]
-struct Drills {
-    running: AtomicU64,
-    begun: AtomicU64,
 }
 
 /// A question's place on the shelf.
@@ -269,6 +267,15 @@ impl Shelf {
 
     /// What is to be asked ahead of time for this question, if it is due.
     pub async fn ahead(&self, question: &str, now: At) -> Option<Renewal> {
+        self.asked_ahead(question, now, false).await
+    }
+
+    /// The same, due or not.
+    pub async fn at_once(&self, question: &str, now: At) -> Option<Renewal> {
+        self.asked_ahead(question, now, true).await
+    }
+
+    async fn asked_ahead(&self, question: &str, now: At, at_once: bool) -> Option<Renewal> {
         let terms = self.terms();
         let key = key(Scope::Shared, &terms.system_prompt, question).filter(|_| terms.settings.enabled)?;
         let saved = tokio::time::timeout(READ_LIMIT, self.store.cached(key)).await.ok()?.ok()?;
@@ -284,7 +291,7 @@ impl Shelf {
             asked: 0,
         };
         let before = saved.unwrap_or(nobodys);
-        warming::is_due(old, &terms.settings).then(|| Renewal {
+        (at_once || warming::is_due(old, &terms.settings)).then(|| Renewal {
             key,
             before,
             drills: self.drills.undisturbed(),
@@ -324,15 +331,36 @@ impl Shelf {
         }
     }
 
+    /// Removes all saved answers, and forgets who asked what; what is being answered at this moment is not saved either. Gives how many there were.
+    ///
+    /// # Errors
+    /// The store does not do it, or does not say that it did: some may be left.
+    pub async fn clear(&self) -> Result<usize, StoreError> {
+        self.disturb();
+        let late = |_| StoreError::Broken("no answer in time".into());
+        let keys = tokio::time::timeout(START_LIMIT, self.store.cached_keys()).await.map_err(late)??;
+        for some in keys.chunks(AT_ONCE) {
+            let removed = self.store.remove_cached(some.to_vec());
+            tokio::time::timeout(START_LIMIT, removed).await.map_err(late)??;
+        }
+        lock(&self.kept).clear();
+        lock(&self.askers).clear();
+        Ok(keys.len())
+    }
+
+    /// What is being answered at this moment is not saved.
+    pub fn disturb(&self) {
+        self.drills.pass();
+    }
+
     /// An outage drill begins: what is answered from now on is not saved, until it ends.
     pub fn drill_begins(&self) {
-        self.drills.running.fetch_add(1, Ordering::SeqCst);
-        self.drills.begun.fetch_add(1, Ordering::SeqCst);
+        self.drills.begin();
     }
 
     /// An outage drill ends.
     pub fn drill_ends(&self) {
-        self.drills.running.fetch_sub(1, Ordering::SeqCst);
+        self.drills.end();
     }
 
     /// Notes the use of a key; gives the one that has to go for it.
@@ -345,20 +373,6 @@ impl Shelf {
         if !keys.is_empty() {
             drop(self.store.remove_cached(keys));
         }
-    }
-}
-
-impl Drills {
-    /// How many have begun; none while one runs.
-    fn undisturbed(&self) -> Option<u64> {
-        // In this order: one that begins in between is seen by its number.
-        let none_runs = self.running.load(Ordering::SeqCst) == 0;
-        none_runs.then(|| self.begun.load(Ordering::SeqCst))
-    }
-
-    /// Whether none ran then, nor since.
-    fn undisturbed_since(&self, then: Option<u64>) -> bool {
-        then.is_some() && then == self.undisturbed()
     }
 }
 

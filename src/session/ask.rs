@@ -191,6 +191,7 @@ fn begin(lobby: &Lobby, room: &Room, subject: Option<&str>) {
     let subject = subject.map(str::to_owned);
     let (store, id, began) = (Arc::clone(&lobby.desk.store), room.id(), lobby.desk.clock.wall());
     if room.first_message() {
+        room.belongs_to(subject.as_deref());
         actix::spawn(async move {
             if store.begin(id, ConversationRecord { began, subject }).await.is_err() {
                 tracing::warn!("a conversation's record was not written");

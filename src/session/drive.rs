@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::ask::Caller;
-use super::frames::{ClientLimits, HEARTBEAT_S, PROTOCOL, Resume, ServerFrame, Welcome};
+use super::frames::{ClientLimits, ErrorCode, HEARTBEAT_S, PROTOCOL, Refusal, Resume, ServerFrame, Welcome};
 use super::hello::{Hello, hello};
 use super::lobby::Lobby;
 use crate::chat::{Followup, Frame, StatusView, TurnId, TurnRecord, TurnState};
@@ -64,6 +64,7 @@ pub(super) struct Visit {
     pub(super) room: Arc<Room>,
     turns: NewTurns,
     late: broadcast::Receiver<(TurnId, Followup)>,
+    forgotten: watch::Receiver<u64>,
     pub(super) following: Option<Follower>,
     /// Followed after the present one.
     pub(super) queue: VecDeque<Follower>,
@@ -84,7 +85,7 @@ impl Visit {
         let Hello { room, resume, subject } = hello;
         let (turns, running) = room.watch();
         // Before the history is read, so that none falls between the two.
-        let late = room.late();
+        let (late, forgotten) = (room.late(), room.forgotten());
         let history = lobby.history(&room, None).await;
         let every = Duration::from_secs(HEARTBEAT_S);
         let mut heartbeat = tokio::time::interval_at(Instant::now() + every, every);
@@ -102,6 +103,7 @@ impl Visit {
             room,
             turns,
             late,
+            forgotten,
             heartbeat,
         };
         visit.welcome(&history).await?;
@@ -135,6 +137,7 @@ impl Visit {
                     // The room that this session holds has the sender, so it is not closed.
                     Err(_) => self.tell_history().await?,
                 },
+                Ok(()) = self.forgotten.changed() => return self.leave().await,
                 Ok(()) = self.status.changed() => {
                     let status = Arc::clone(&self.status.borrow_and_update());
                     self.say(&ServerFrame::Status(&status)).await?;
@@ -148,6 +151,14 @@ impl Visit {
                 _ = self.heartbeat.tick() => self.say(&ServerFrame::Heartbeat).await?,
             }
         }
+    }
+
+    /// The conversation was deleted under it: what ended there is told, and that nothing of it is left.
+    async fn leave(&mut self) -> Result<(), Gone> {
+        self.flush().await?;
+        let refusal = Refusal::new(ErrorCode::NotFound, "this conversation was deleted; begin a new one");
+        self.to.send(Out::Frames(vec![(&refusal).into()])).await.map_err(|_| Gone)?;
+        self.to.send(Out::Close(1008, "the conversation was deleted")).await.map_err(|_| Gone)
     }
 
     /// The conversation as it is now, for who missed something of it.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::drive::{Gone, Out};
 use super::frames::{ClientFrame, ErrorCode, Refusal, Resume, decode};
 use super::identity::{BadToken, Identity};
-use super::lobby::Lobby;
+use super::lobby::{Lobby, NotIn};
 use crate::chat::ConversationId;
 use crate::turn::rooms::Room;
 
@@ -53,16 +53,17 @@ pub(super) async fn hello(
                     (None, Some(subject)) => lobby.newest_of(subject).await,
                     (None, None) => None,
                 };
-                let id = match known {
-                    Some(id) => id,
-                    None => new_conversation()?,
+                let entered = match known {
+                    Some(id) => lobby.enter(id, subject.as_deref()).await,
+                    None => Ok(lobby.begin(new_conversation()?)),
                 };
-                match lobby.enter(id, subject.as_deref()).await {
+                match entered {
                     Ok(room) => return Ok(Ok(Hello { room, resume, subject })),
-                    Err(_) => Refusal::new(
+                    Err(NotIn::Theirs) => Refusal::new(
                         ErrorCode::Unauthorized,
                         "this conversation belongs to a signed-in visitor; begin a new one",
                     ),
+                    Err(NotIn::Unknown) => not_known(),
                 }
             }
             Ok(_) => return Ok(Err("hello expected")),
@@ -70,6 +71,12 @@ pub(super) async fn hello(
         };
         to.send(Out::Frames(vec![(&refusal).into()])).await.map_err(|_| Gone)?;
     }
+}
+
+/// The refusal for who asks for a conversation while the store does not say whose it is.
+pub fn not_known() -> Refusal {
+    let message = "whose conversation this is cannot be told at the moment; try again, or begin a new one";
+    Refusal::new(ErrorCode::Internal, message).retry_after(2)
 }
 
 /// The visitor of a token; none without one.

@@ -119,6 +119,17 @@ impl Rates {
         Ok(())
     }
 
+    /// Takes the place of a call that belongs to no conversation.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn take_alone(&self, address: IpAddr) -> Result<(), Duration> {
+        let (now, pace, address) = (self.now(), lock(&self.paces).address, subnet(address));
+        self.addresses.take(address, pace, now)?;
+        self.count(Shared::Address(address));
+        Ok(())
+    }
+
     /// Takes the place of a frame that reads or writes the store without opening a turn.
     ///
     /// # Errors

@@ -29,9 +29,14 @@ pub const HISTORY_TURNS: usize = 100;
 /// How long a session waits for the store, before it does without.
 pub const STORE_LIMIT: Duration = Duration::from_secs(1);
 
-/// A conversation belongs to another visitor.
-#[derive(Debug)]
-pub struct NotYours;
+/// Why a conversation is not entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotIn {
+    /// It belongs to another visitor, or to one whose name cannot be read.
+    Theirs,
+    /// Whose it is cannot be told now: the store does not say.
+    Unknown,
+}
 
 impl Lobby {
     /// The settings at this moment.
@@ -39,21 +44,36 @@ impl Lobby {
         Arc::clone(&self.desk.published.borrow().settings)
     }
 
+    /// Enters a conversation that was made just now: nobody else knows of it, and no store has to be asked whose it is.
+    pub fn begin(&self, id: ConversationId) -> Arc<Room> {
+        self.desk.rooms.enter(id)
+    }
+
     /// Enters a conversation, known or not: everyone may enter anonymous ones, and a visitor with a token those of their own.
     ///
+    /// Where the store does not say whose it is, the room may know it from who was there before. Where that does not either, nobody is let in on a
+    /// guess, unless visitors have no tokens here, and no conversation an owner: a store that is down must not stop a chat.
+    ///
     /// # Errors
-    /// The conversation belongs to another visitor with a token.
-    pub async fn enter(&self, id: ConversationId, subject: Option<&str>) -> Result<Arc<Room>, NotYours> {
+    /// See [`NotIn`].
+    pub async fn enter(&self, id: ConversationId, subject: Option<&str>) -> Result<Arc<Room>, NotIn> {
         let room = self.desk.rooms.enter(id);
         let known = tokio::time::timeout(STORE_LIMIT, self.desk.store.conversation(id)).await;
         match known {
-            Ok(Ok(Some(record))) if record.subject.is_some() && record.subject.as_deref() != subject => {
-                Err(NotYours)
+            Ok(Ok(Some(record))) => room.belongs_to(record.subject.as_deref()),
+            // Its owner is written down, and cannot be read.
+            Ok(Err(StoreError::Damaged(_))) => return Err(NotIn::Theirs),
+            // Nobody's yet, unless that is not written so far.
+            Ok(Ok(None)) => {}
+            Ok(Err(_)) | Err(_) => {
+                if room.owner().is_none() && self.settings().widget.identity_secret.is_some() {
+                    return Err(NotIn::Unknown);
+                }
             }
-            // Its owner is written down, and cannot be read: nobody is let in on a guess.
-            Ok(Err(StoreError::Damaged(_))) => Err(NotYours),
-            // A store that does not answer must not stop a chat.
-            Ok(Ok(_) | Err(_)) | Err(_) => {
+        }
+        match room.owner() {
+            Some(Some(owner)) if subject != Some(&*owner) => Err(NotIn::Theirs),
+            _ => {
                 self.desk.look(&room).await;
                 Ok(room)
             }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod amending;
+mod quiet;
 mod service;
 
 use std::any::Any;
@@ -15,6 +16,7 @@ use self::amending::{
     an_amendment_changes_what_is_there_and_nothing_else, the_first_late_answer_counts,
     who_waits_is_told_oldest_first,
 };
+use self::quiet::who_was_quiet_is_told_in_bounded_steps;
 use self::service::{
     breakers_are_as_last_written, days_cost_what_was_last_written, incidents_are_as_last_written_and_bounded,
     life_is_as_last_written, notes_are_as_last_written,
@@ -130,6 +132,7 @@ every_store!(
     a_checkpoint_takes_its_place_among_the_writes,
     a_checkpoint_brings_nothing_back,
     forget_removes_everything,
+    who_was_quiet_is_told_in_bounded_steps,
     an_amendment_changes_what_is_there_and_nothing_else,
     the_first_late_answer_counts,
     who_waits_is_told_oldest_first,

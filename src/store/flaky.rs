@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, MemoryStore, SpentRecord, Store, StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, MemoryStore, SpentRecord, Store,
+    StoreError,
 };
-use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 /// What is wrong with the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,6 +155,15 @@ impl Store for Flaky {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
         self.call(|inner| inner.turns(conversation, before, limit))
+    }
+
+    fn idle(
+        &self,
+        before: At,
+        after: Option<ConversationId>,
+        look: usize,
+    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
+        self.call(|inner| inner.idle(before, after, look))
     }
 
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {

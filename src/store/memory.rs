@@ -12,7 +12,8 @@ use futures_util::future::{BoxFuture, ready};
 use super::answers::Answers;
 use super::record::weight;
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, SpentRecord, Store, StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, Idle, SpentRecord, Store,
+    StoreError,
 };
 use crate::chat::{
     Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState,
@@ -273,6 +274,29 @@ impl Store for MemoryStore {
             last
         };
         done(self.of(conversation, look).unwrap_or_default())
+    }
+
+    fn idle(
+        &self,
+        before: At,
+        after: Option<ConversationId>,
+        look: usize,
+    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
+        let kept = self.kept();
+        let mut ids: Vec<_> =
+            kept.conversations.keys().filter(|id| after.is_none_or(|after| **id > after)).copied().collect();
+        ids.sort_unstable();
+        let more = ids.len() > look;
+        ids.truncate(look);
+        let next = ids.last().copied().filter(|_| more);
+        let quiet = |id: &ConversationId| {
+            kept.conversations.get(id).is_some_and(|of| {
+                let last = of.turns.keys().next_back().map(|turn| turn.at());
+                last.or(of.record.as_ref().map(|record| record.began)).is_some_and(|last| last < before)
+            })
+        };
+        ids.retain(quiet);
+        done(Idle { found: ids, next })
     }
 
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -77,6 +77,15 @@ pub struct SpentRecord {
     pub estimated: bool,
 }
 
+/// Conversations that were quiet for long, among those that were looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// Them.
+    pub found: Vec<ConversationId>,
+    /// Where the next look goes on; none where there are no more.
+    pub next: Option<ConversationId>,
+}
+
 /// The most incidents that are kept; the oldest goes first.
 pub const INCIDENTS: usize = 500;
 
@@ -158,6 +167,16 @@ pub trait Store: Send + Sync {
         before: Option<TurnId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>>;
+
+    /// Of the conversations that come after `after`, in an order of the store's own that does not change, those whose last turn was opened before `before`; of one
+    /// without a turn, that was begun before then. `look` at most are looked at, so that the work of a call is bounded; a conversation that is written to
+    /// meanwhile may be told or not. Where a conversation's record does not read and it has no turn, it is not told.
+    fn idle(
+        &self,
+        before: At,
+        after: Option<ConversationId>,
+        look: usize,
+    ) -> BoxFuture<'_, Result<Idle, StoreError>>;
 
     /// Removes a conversation with all its turns and the saved answers that come from it. A turn of it that is written later begins it anew: stop what runs first.
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -5,6 +5,7 @@
 //! a disk that stops taking writes costs durability, and the writing thread opens the store again as soon as that works.
 
 mod cached;
+mod idle;
 mod journal;
 mod layout;
 mod queue;
@@ -23,8 +24,10 @@ use tokio::time::timeout;
 
 use self::queue::Op;
 use self::writer::Shared;
-use super::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, Store, StoreError};
-use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use super::{
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, SpentRecord, Store, StoreError,
+};
+use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub(super) use self::cached::unreadable;
 pub(super) use self::journal::{Changed, Mark, Standing};
@@ -234,6 +237,15 @@ impl Store for SledStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
         self.read(move |db| layout::turns(db, conversation, before, limit))
+    }
+
+    fn idle(
+        &self,
+        before: At,
+        after: Option<ConversationId>,
+        look: usize,
+    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
+        self.read(move |db| idle::idle(db, before, after, look))
     }
 
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {

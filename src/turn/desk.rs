@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::Addr;
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::counts::Counts;
 use super::flights::{Flights, Joined};
@@ -58,6 +58,8 @@ pub struct Desk {
     pub ladder: watch::Receiver<Arc<Ladder>>,
     /// Saved answers.
     pub shelf: Shelf,
+    /// Told where the operator wants the warm questions asked now.
+    pub warming: Notify,
     /// Answers under way that others wait for.
     pub flights: Arc<Flights>,
     /// Places for running turns.

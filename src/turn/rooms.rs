@@ -25,6 +25,8 @@ pub struct Room {
     opening: tokio::sync::Mutex<()>,
     /// Late answers, as they come.
     late: broadcast::Sender<(TurnId, Followup)>,
+    /// How many times it was forgotten with someone in it.
+    forgotten: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -34,6 +36,10 @@ struct Inner {
     opened: u64,
     last: Option<TurnId>,
     begun: bool,
+    /// Whose it is, once that is known; none within: an anonymous visitor's.
+    owner: Option<Option<Arc<str>>>,
+    /// It is being forgotten: no turn opens.
+    closed: bool,
 }
 
 /// Late answers that a session may be behind with, before it reads the history anew.
@@ -74,6 +80,7 @@ impl Rooms {
             opened: watch::Sender::new(0),
             opening: tokio::sync::Mutex::default(),
             late: broadcast::Sender::new(LATE),
+            forgotten: watch::Sender::new(0),
         });
         map.insert(id, Arc::downgrade(&room));
         room
@@ -153,7 +160,7 @@ impl Room {
             let same = log.asks(&question.text);
             return Err(if same { NotOpened::Duplicate(Arc::clone(log)) } else { NotOpened::OtherText });
         }
-        if inner.logs.iter().any(|log| !log.ended()) {
+        if inner.closed || inner.logs.iter().any(|log| !log.ended()) {
             return Err(NotOpened::Busy);
         }
         let next = || TurnId::after(inner.last, now.0, chance);
@@ -189,7 +196,38 @@ impl Room {
         self.lock().logs.iter().cloned().collect()
     }
 
-    /// True once in a room's life: for what is done at a conversation's first message.
+    /// Whose it is, where that is known; none within: an anonymous visitor's.
+    pub fn owner(&self) -> Option<Option<Arc<str>>> {
+        self.lock().owner.clone()
+    }
+
+    /// It is known whose it is. What is known already stays: a conversation has one owner.
+    pub fn belongs_to(&self, subject: Option<&str>) {
+        self.lock().owner.get_or_insert_with(|| subject.map(Into::into));
+    }
+
+    /// Opens no turn any more, for as long as what it gives is held.
+    pub fn close(self: &Arc<Self>) -> Closed {
+        self.lock().closed = true;
+        Closed(Arc::clone(self))
+    }
+
+    /// It begins anew, with nothing of what was; who is in it is told.
+    pub fn forget(&self) {
+        let mut inner = self.lock();
+        inner.logs.retain(|log| !log.ended());
+        // A session counts the turns that were opened: those that are gone it need not look for.
+        (inner.begun, inner.owner) = (false, None);
+        drop(inner);
+        self.forgotten.send_modify(|times| *times += 1);
+    }
+
+    /// Changes when the conversation was forgotten.
+    pub fn forgotten(&self) -> watch::Receiver<u64> {
+        self.forgotten.subscribe()
+    }
+
+    /// True once in a room's life, and once more after it was forgotten: for what is done at a conversation's first message.
     pub fn first_message(&self) -> bool {
         !std::mem::replace(&mut self.lock().begun, true)
     }
@@ -228,6 +266,15 @@ impl Room {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A room that opens no turn. Dropped, it does again.
+pub struct Closed(Arc<Room>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.lock().closed = false;
     }
 }
 

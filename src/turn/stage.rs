@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor as _, Addr};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::counts::Counts;
@@ -93,6 +93,7 @@ impl House {
             published: table.subscribe(),
             ladder: ladder.subscribe(),
             shelf,
+            warming: Notify::new(),
             flights: Arc::default(),
             places: Arc::new(Semaphore::new(TURNS)),
             outbox: Outbox::new(true, self.pace, || 0.5),

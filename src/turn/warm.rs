@@ -12,10 +12,15 @@ use super::desk::Desk;
 use super::prompt::{self, Shape};
 use crate::chat::{At, ProviderState};
 use crate::degradation::cache::warming;
+use crate::degradation::shelf::Renewal;
 use crate::router::table::Table;
+use crate::settings::Settings;
 
 /// The time from one question to the next.
 const STEP: Duration = Duration::from_secs(10);
+
+/// The time from one question to the next where the operator ordered all of them to be asked.
+const PACE: Duration = Duration::from_millis(500);
 
 /// A question that was asked is left alone for so long, whatever came of it.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
@@ -27,10 +32,23 @@ pub async fn warm(desk: Arc<Desk>) {
     let mut steps = tokio::time::interval(STEP);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        steps.tick().await;
+        let ordered = tokio::select! {
+            _ = steps.tick() => false,
+            () = desk.warming.notified() => true,
+        };
         let (now, table) = (desk.clock.wall(), desk.table());
         let settings = &table.settings;
         asked.retain(|question, _| settings.cache.warm.contains(question));
+        if ordered {
+            for question in &settings.cache.warm {
+                if let Some(renewal) = desk.shelf.at_once(question, now).await {
+                    asked.insert(question.clone(), Instant::now());
+                    ask(&desk, settings, question, renewal);
+                    tokio::time::sleep(PACE).await;
+                }
+            }
+            continue;
+        }
         if !warming::is_time(now, &settings.cache) || !is_quiet(&table, now) {
             continue;
         }
@@ -40,13 +58,16 @@ pub async fn warm(desk: Arc<Desk>) {
             }
             let Some(renewal) = desk.shelf.ahead(question, now).await else { continue };
             asked.insert(question.clone(), Instant::now());
-            let (history_turns, max_tokens) = (0, settings.chat.max_tokens);
-            let shape = Shape { history_turns, max_tokens, retry_of: None };
-            let ask = prompt::ask(Arc::clone(&settings.chat.system_prompt), &[], question, shape);
-            desk.renew(ask, renewal);
+            ask(&desk, settings, question, renewal);
             break;
         }
     }
+}
+
+fn ask(desk: &Arc<Desk>, settings: &Settings, question: &str, renewal: Renewal) {
+    let shape = Shape { history_turns: 0, max_tokens: settings.chat.max_tokens, retry_of: None };
+    let ask = prompt::ask(Arc::clone(&settings.chat.system_prompt), &[], question, shape);
+    desk.renew(ask, renewal);
 }
 
 /// Whether every provider that is in use is well, and none is asked anything.

@@ -11,11 +11,12 @@ use serde_json::json;
 use super::State;
 use super::body;
 use super::gate::{self, Shut};
-use super::refusal::{refuse, refuse_until};
+use super::refusal::{only, refuse, refuse_until};
 use crate::chat::{ClientMsgId, ConversationId, Finish, TurnRecord};
 use crate::session::ask::{self, Accepted, Caller};
 use crate::session::frames::{ErrorCode, Options, Refusal};
-use crate::session::hello::new_conversation;
+use crate::session::hello::{new_conversation, not_known};
+use crate::session::lobby::NotIn;
 use crate::turn::desk::Wishes;
 use crate::turn::rooms::Question;
 
@@ -53,15 +54,19 @@ pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<Sta
         Ok(message) => message,
         Err(refusal) => return refusal,
     };
+    let known = conversation.is_some();
     let Some(conversation) = conversation.or_else(|| new_conversation().ok()) else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "no conversation can be begun now");
     };
-    let Ok(room) = state.lobby.enter(conversation, None).await else {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "unauthorized",
-            "this conversation belongs to a signed-in visitor",
-        );
+    let entered =
+        if known { state.lobby.enter(conversation, None).await } else { Ok(state.lobby.begin(conversation)) };
+    let room = match entered {
+        Ok(room) => room,
+        Err(NotIn::Theirs) => {
+            let message = "this conversation belongs to a signed-in visitor";
+            return refuse(StatusCode::FORBIDDEN, "unauthorized", message);
+        }
+        Err(NotIn::Unknown) => return refused(&not_known()),
     };
     let client_msg_id = ClientMsgId::of_call((state.lobby.desk.random)());
     let wishes = match ask::named(&state.lobby, options, &client_msg_id) {
@@ -81,6 +86,11 @@ pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<Sta
     while follower.next().await.is_some() {}
     let record = Arc::clone(follower.log()).record();
     answered(conversation, &record)
+}
+
+/// Another method than POST.
+pub async fn wrong_method() -> HttpResponse {
+    only("POST")
 }
 
 fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {

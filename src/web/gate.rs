@@ -89,6 +89,11 @@ pub fn accounts(request: &HttpRequest, server: &ServerSettings) -> Result<(), Sh
     if at_home(request) { Ok(()) } else { operator(request, server) }
 }
 
+/// Whether a request comes from this very machine, by no proxy.
+pub fn is_here(request: &HttpRequest) -> bool {
+    at_home(request)
+}
+
 fn program(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     let let_in = match server.api_keys.as_slice() {
         [] => at_home(request),

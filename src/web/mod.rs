@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
-use actix_web::middleware::from_fn;
+use actix_web::http::header::X_CONTENT_TYPE_OPTIONS;
+use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
@@ -175,6 +176,8 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
         App::new()
             .app_data(web::Data::new(state.clone()))
             .wrap(from_fn(head::bounded))
+            // Outermost, so that errors carry it too.
+            .wrap(DefaultHeaders::new().add((X_CONTENT_TYPE_OPTIONS, "nosniff")))
             .route("/static/{file:.*}", read().to(assets::file))
             .route("/widget.js", read().to(assets::widget))
             .route("/embed", read().to(pages::embed))
@@ -182,7 +185,11 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/", read().to(pages::chat))
             .route("/status", read().to(status_page::page))
             .route("/ws", web::get().to(socket::open))
-            .route("/api/chat", web::post().to(chat_api::chat))
+            .service(
+                web::resource("/api/chat")
+                    .route(web::post().to(chat_api::chat))
+                    .default_service(web::to(chat_api::wrong_method)),
+            )
             .service(
                 web::scope("/v1")
                     .service(v1("/chat/completions").route(web::post().to(openai::complete)))

@@ -2,7 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
 /// An error answer in words.
@@ -18,6 +18,14 @@ pub fn refuse(status: StatusCode, code: &str, message: &str) -> HttpResponse {
 pub fn refuse_until(status: StatusCode, code: &str, message: &str, seconds: u64) -> HttpResponse {
     let mut answer = refuse(status, code, message);
     answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    answer
+}
+
+/// A route that takes another method alone.
+pub fn only(allowed: &'static str) -> HttpResponse {
+    let message = format!("this address takes {allowed} alone");
+    let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 

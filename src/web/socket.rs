@@ -1,6 +1,7 @@
 //! `GET /ws`: the gate, then a session.
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::WsResponseBuilder;
 
@@ -9,6 +10,9 @@ use super::gate::{self, Shut};
 use super::refusal::{refuse, refuse_until};
 use crate::session::actor::SessionActor;
 use crate::session::intake;
+
+/// The version of the protocol.
+const VERSION: &str = "13";
 
 /// Opens a session.
 pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
@@ -24,6 +28,15 @@ pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<Sta
             let message = "a client that is no browser needs an API key: Authorization: Bearer KEY";
             return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
         }
+    }
+    // RFC 6455, section 4.4: the one version that there is; the library takes drafts of it too.
+    let version = request.headers().get(SEC_WEBSOCKET_VERSION);
+    if version.is_some_and(|version| version.as_bytes() != VERSION.as_bytes()) {
+        let message = "this WebSocket version is not spoken here; use 13";
+        let mut answer = refuse(StatusCode::UPGRADE_REQUIRED, "bad_request", message);
+        answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
+        answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        return answer;
     }
     let address = gate::address(&request, &server.trusted_proxies);
     let Some(place) = state.connections.enter(address) else {

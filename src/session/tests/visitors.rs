@@ -103,3 +103,42 @@ async fn a_store_in_trouble_opens_a_new_conversation() {
     hall.stage.store.set(Trouble::Fails);
     assert_eq!(hall.tab().opens(Value::Null, Some(token("ann"))).await["history"], json!([]));
 }
+
+#[actix_rt::test(system = "Paused")]
+async fn whose_a_conversation_is_is_not_guessed_while_the_store_does_not_say() {
+    for trouble in [Trouble::Fails, Trouble::Slow(s(60))] {
+        let hall = Hall::following([vec![says("One."), says("Two.")]]);
+        let record = ConversationRecord { began: At(1), subject: Some("ann".to_owned()) };
+        hall.stage.store.begin(conversation(1), record).await.unwrap();
+        hall.stage.store.set(trouble);
+        for other in [None, Some(token("bob")), Some(token("ann"))] {
+            let mut tab = hall.tab();
+            tab.say(json!({"type": "hello", "conversation": conversation(1), "token": other})).await;
+            assert_eq!(tab.refused().await, "internal");
+        }
+        // A new one is nobody else's, whatever the store says.
+        let mut tab = hall.tab();
+        let opened = tab.opens(Value::Null, None).await["conversation"].clone();
+        // And of a room that someone is in it is known whose it is.
+        tab.asks("a").await;
+        hall.tab().opens(opened.clone(), None).await;
+        let mut ann = hall.tab();
+        let hers = ann.opens(Value::Null, Some(token("ann"))).await["conversation"].clone();
+        ann.asks("b").await;
+        hall.tab().opens(hers.clone(), Some(token("ann"))).await;
+        let mut other = hall.tab();
+        other.say(json!({"type": "hello", "conversation": hers})).await;
+        assert_eq!(other.refused().await, "unauthorized");
+        // Once it answers again, the conversation is hers.
+        hall.stage.store.set(Trouble::None);
+        hall.tab().opens(json!(conversation(1)), Some(token("ann"))).await;
+    }
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn where_nobody_has_a_token_a_store_in_trouble_stops_no_chat() {
+    let hall = Hall::following([vec![]]);
+    hall.stage.reload(|settings| settings.widget.identity_secret = None);
+    hall.stage.store.set(Trouble::Fails);
+    assert_eq!(hall.tab().opens(json!(conversation(1)), None).await["history"], json!([]));
+}

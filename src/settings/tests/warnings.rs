@@ -1,4 +1,4 @@
-//! What is odd, or has no effect yet, and is no reason to refuse.
+//! What is odd, and is no reason to refuse.
 
 use super::{PROVIDER, load};
 
@@ -12,14 +12,10 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
-    assert_eq!(warnings("[chat]\nretention = \"1d\""), ["2: chat.retention"]);
-}
-
-#[test]
 fn defaults_and_what_is_switched_off_need_no_warning() {
     for text in [
         "[routing]\nstrategy = \"weighted\"\nhedge_after = \"1s\"\nmid_stream = \"continue\"",
+        "[chat]\nretention = \"1d\"",
         "[cache]\nttl = \"2h\"\nwarm = [\"hi\"]",
         "[degradation]\noutbox = false",
         "[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"",

@@ -15,7 +15,7 @@ use super::{SharedStore, Terms};
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::settings::Secret;
 use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, Store, StoreError, open,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, SpentRecord, Store, StoreError, open,
 };
 
 /// More than any step takes, unless it fails.
@@ -122,6 +122,10 @@ impl Store for Relay {
         limit: usize,
     ) -> Read<'_, Vec<TurnRecord>> {
         self.to.turns(conversation, before, limit)
+    }
+    fn idle(&self, before: At, after: Option<ConversationId>, look: usize) -> Read<'_, Idle> {
+        // Each instance looks through its own.
+        self.from.idle(before, after, look)
     }
     fn forget(&self, conversation: ConversationId) -> Written<'_> {
         self.then_over(self.from.forget(conversation))

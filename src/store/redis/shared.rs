@@ -13,10 +13,10 @@ use super::handover::Handover;
 use super::link::{BEHIND, Link, LinkError};
 use super::merge;
 use super::remote::{Remote, Terms};
-use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::sled::{Changed, SledStore};
 use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, Opened, SpentRecord, Store,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, Idle, Opened, SpentRecord, Store,
     StoreError,
 };
 
@@ -263,6 +263,28 @@ impl Store for SharedStore {
             }
             let skip = all.len().saturating_sub(limit);
             Ok(all.into_values().skip(skip).collect())
+        })
+    }
+
+    /// Those of this instance's own tree; Redis lets go by itself what nobody wrote to. Others may have gone on with one of them, so without Redis none is told.
+    fn idle(
+        &self,
+        before: At,
+        after: Option<ConversationId>,
+        look: usize,
+    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
+        Box::pin(async move {
+            let Idle { found: known, next } = self.local.idle(before, after, look).await?;
+            let mut found = Vec::new();
+            for id in known {
+                let there = self.remote.turns(id, None, 1).await;
+                let there =
+                    there.map_err(|_| StoreError::Broken("it is shared, and cannot be reached".into()))?;
+                if there.turns.iter().all(|turn| turn.turn.at() < before) {
+                    found.push(id);
+                }
+            }
+            Ok(Idle { found, next })
         })
     }
 

@@ -185,6 +185,13 @@ pub(super) fn turns(
     Ok(found)
 }
 
+/// The conversation's last turn, as its key names it.
+pub(super) fn last_turn(db: &Db, id: ConversationId) -> Result<Option<TurnId>, StoreError> {
+    let last = db.scan_prefix(format!("t/{id}/")).keys().next_back();
+    let key = last.transpose().map_err(|error| meaning(&error))?;
+    Ok(key.and_then(|key| named(&key, "t/")).map(|(_, turn)| turn))
+}
+
 /// All breakers.
 pub(super) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
     all(db, "b/", "breaker")

@@ -127,6 +127,11 @@ impl Line {
         Some(gone)
     }
 
+    /// Those of this conversation wait no more; but for who is under way, until that is settled.
+    pub fn forget(&mut self, conversation: ConversationId) {
+        self.places.retain(|one, place| one.conversation != conversation || place.under_way);
+    }
+
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

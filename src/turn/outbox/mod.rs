@@ -42,6 +42,11 @@ impl Outbox {
         *self.on.borrow()
     }
 
+    /// Nobody of this conversation waits any more; what is under way finds that out by itself.
+    pub fn forget(&self, conversation: ConversationId) {
+        self.line().forget(conversation);
+    }
+
     /// Until turns are to be answered late.
     async fn on(&self) {
         // The sender is `self`: the watch does not end.

@@ -3,6 +3,8 @@
 //! One gate stands before all of it, the routes that do not exist included ([`watched`]); it also takes everything down in the audit log. A file a subject: to
 //! add a route, add its file, a line in [`routes`] and one in [`action`].
 
+mod cache;
+mod conversations;
 mod drills;
 pub(super) mod providers;
 mod reload;
@@ -10,14 +12,13 @@ mod trail;
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{HttpServiceFactory, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpRequest, HttpResponse, Resource, web};
 
 use super::State;
 use super::gate;
-use super::refusal::{not_found, refuse};
+use super::refusal::{not_found, only, refuse};
 use crate::ops::audit::{Entry, Outcome, Peer};
 
 /// All routes below `/admin`, behind their gate.
@@ -32,6 +33,9 @@ pub fn routes() -> impl HttpServiceFactory {
                 .route(web::delete().to(drills::end)),
         )
         .service(at("/reload").route(web::post().to(reload::order)))
+        .service(at("/cache").route(web::delete().to(cache::clear)))
+        .service(at("/cache/warm").route(web::post().to(cache::warm)))
+        .service(at("/conversations/{id}").route(web::delete().to(conversations::remove)))
         .service(at("/audit").route(web::get().to(trail::read)))
         .default_service(web::to(nothing))
 }
@@ -44,6 +48,9 @@ fn action(method: &Method, route: &str) -> &'static str {
         ("POST", "/admin/drills") => "drill",
         ("DELETE", "/admin/drills") => "end_drill",
         ("POST", "/admin/reload") => "reload",
+        ("DELETE", "/admin/cache") => "cache.clear",
+        ("POST", "/admin/cache/warm") => "cache.warm",
+        ("DELETE", "/admin/conversations/{id}") => "conversation.forget",
         ("GET", "/admin/audit") => "audit",
         _ => "unknown",
     }
@@ -71,15 +78,13 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
         Some("/admin/cache" | "/admin/conversations/{id}") => "DELETE",
         _ => "POST",
     };
-    let message = format!("this address takes {allowed} alone");
-    let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message);
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    answer
+    only(allowed)
 }
 
 /// An order that does not exist; seen by operators alone.
 async fn nothing() -> HttpResponse {
-    let message = "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, GET, POST and DELETE /admin/drills, GET /admin/audit";
+    let message = "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, GET, POST and DELETE \
+                   /admin/drills, DELETE /admin/cache, POST /admin/cache/warm, DELETE /admin/conversations/{id}, GET /admin/audit";
     refuse(StatusCode::NOT_FOUND, "not_found", message)
 }
 

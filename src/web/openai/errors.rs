@@ -65,6 +65,14 @@ impl Problem {
         Self { later: Some(seconds), ..Self::new(503, Some("unavailable"), message) }
     }
 
+    /// Too many requests of this address. A client's own retry after that time is right.
+    pub fn too_many(wait: Duration) -> Self {
+        let message = "too many requests from this address; wait a little and ask again";
+        let seconds = wait.as_secs().saturating_add(1);
+        let problem = Self::new(429, Some("rate_limit_exceeded"), message);
+        Self { later: Some(seconds), again: true, ..problem }
+    }
+
     /// A turn that ended without an answer: because the service goes down, or by how its last attempt failed. A refused request is passed on
     /// with the provider's reason. `soonest`: when a provider may be asked again, where that is known.
     pub fn of(log: &TurnLog, soonest: Option<Duration>) -> Self {

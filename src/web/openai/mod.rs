@@ -62,6 +62,7 @@ async fn asked(
     state: &State,
 ) -> Result<(Arc<TurnLog>, Request), Problem> {
     let_in(http, state)?;
+    in_time(http, state)?;
     let body = body::read(body).await.map_err(|unread| {
         let (status, message) = unread.told();
         Problem::new(status, None, message)
@@ -145,6 +146,15 @@ fn let_in(http: &HttpRequest, state: &State) -> Result<(), Problem> {
             "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from this machine are let in",
         ),
     })
+}
+
+/// Whether this address may ask once more. Programs on this very machine share its address, and are not counted by it.
+fn in_time(http: &HttpRequest, state: &State) -> Result<(), Problem> {
+    if gate::is_here(http) {
+        return Ok(());
+    }
+    let address = gate::address(http, &state.settings().server.trusted_proxies);
+    state.lobby.rates.take_alone(address).map_err(Problem::too_many)
 }
 
 fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes, Problem> {

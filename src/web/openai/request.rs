@@ -156,10 +156,17 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
                 system.push(text);
                 continue;
             }
-            Some("user" | "tool" | "function") => Role::User,
+            Some("user") => Role::User,
+            // Without tools there are no results of theirs, and as the user's words they would say something else.
+            Some(role @ ("tool" | "function")) => {
+                let name = format!("{at}.role");
+                let message =
+                    format!("{name} is {role}, and tools are not offered here; leave such messages out");
+                return Err(Problem::unsupported(&name, &message));
+            }
             Some("assistant") => Role::Assistant,
             _ => {
-                let right = "must be system, developer, user, assistant or tool";
+                let right = "must be system, developer, user or assistant";
                 return Err(Problem::field(format!("{at}.role"), format!("{at}.role {right}")));
             }
         };

@@ -48,6 +48,8 @@ async fn a_wrong_field_is_named() {
         (with("messages", json!([{ "role": "robot", "content": "x" }])), "messages[0].role"),
         (with("messages", json!([{ "content": "x" }])), "messages[0].role"),
         (with("messages", json!([7])), "messages[0].role"),
+        (with("messages", json!([user[0], { "role": "tool", "content": "42" }])), "messages[1].role"),
+        (with("messages", json!([user[0], { "role": "function", "content": "42" }])), "messages[1].role"),
         (with("messages", json!([{ "role": "user", "content": 7 }])), "messages[0].content"),
         (with("messages", json!([user[0], { "role": "user", "content": image }])), "messages[1].content"),
         (with("messages", Value::Array(vec![user[0].clone(); 2049])), "messages"),
@@ -205,8 +207,8 @@ async fn odd_requests_are_taken() {
             "messages",
             json!([
                 { "role": "user", "content": "What?" },
-                { "role": "assistant", "content": null, "tool_calls": [{ "id": "1" }] },
-                { "role": "tool", "tool_call_id": "1", "content": "42" },
+                { "role": "assistant", "content": null },
+                { "role": "user", "content": "And now?" },
             ]),
         ),
     ] {

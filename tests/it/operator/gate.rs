@@ -6,16 +6,20 @@ use super::service::{Configured, TOKEN, configuration, provider};
 use crate::harness::{ScriptedProvider, TestApp, fresh_id};
 
 /// Every order that there is, with a body that is right.
-const ORDERS: [(&str, &str, &str); 3] = [
+const ORDERS: [(&str, &str, &str); 6] = [
     ("POST", "/admin/providers/alpha", r#"{"action":"reset"}"#),
     ("POST", "/admin/reload", ""),
+    ("DELETE", "/admin/cache", ""),
+    ("POST", "/admin/cache/warm", ""),
+    ("DELETE", "/admin/conversations/AAAAAAAAAAAAAAAAAAAAAA", ""),
     ("GET", "/admin/audit", ""),
 ];
 
 async fn service() -> (ScriptedProvider, Configured) {
     let alpha = ScriptedProvider::answering("From alpha.").await;
-    let service = Configured::start(&configuration(&[provider("alpha", &alpha, "")])).await;
-    (alpha, service)
+    let text = configuration(&[provider("alpha", &alpha, "")]);
+    let text = text.replace("enabled = false", "enabled = true\nwarm = [\"Who?\"]");
+    (alpha, Configured::start(&text).await)
 }
 
 #[tokio::test]
@@ -75,6 +79,9 @@ async fn an_order_that_does_not_exist_is_told_which_ones_do() {
         ("DELETE", "/admin/reload", "POST"),
         ("GET", "/admin/providers/alpha", "POST"),
         ("POST", "/admin/audit", "GET"),
+        ("GET", "/admin/cache", "DELETE"),
+        ("DELETE", "/admin/cache/warm", "POST"),
+        ("GET", "/admin/conversations/AAAAAAAAAAAAAAAAAAAAAA", "DELETE"),
     ] {
         let answer = service.order(method, path).await;
         assert_eq!((answer.status, answer.header("allow")), (405, allowed), "{method} {path}");

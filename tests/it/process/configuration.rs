@@ -46,6 +46,22 @@ async fn every_problem_is_told_at_once_with_file_line_and_key() {
 }
 
 #[tokio::test]
+async fn check_reads_the_reply_rules_too() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("failsoft.toml"), "degradation.replies = \"mine.toml\"\n").unwrap();
+    let rules = "[[reply]]\nmatch = [\"price\"]\ntext = 3\n[[reply]]\npattern = \"(\"\ntext = \"x\"\n";
+    std::fs::write(folder.path().join("mine.toml"), rules).unwrap();
+    let ended = run(failsoft(folder.path(), &["check"])).await;
+    assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""));
+    let lines: Vec<_> = ended.err.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", ended.err);
+    assert!(lines[0].starts_with("mine.toml:3: reply[0].text: "), "{}", ended.err);
+    assert!(lines[1].starts_with("mine.toml:5: reply[1].pattern: "), "{}", ended.err);
+    std::fs::write(folder.path().join("mine.toml"), "fallback = \"Later.\"\n").unwrap();
+    assert_eq!(run(failsoft(folder.path(), &["check"])).await.code, Some(0));
+}
+
+#[tokio::test]
 async fn check_reaches_no_network_opens_no_store_and_shows_no_secret() {
     let folder = TempDir::new().unwrap();
     let provider = TcpListener::bind("127.0.0.1:0").unwrap();

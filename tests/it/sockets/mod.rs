@@ -29,6 +29,7 @@ mod panics;
 mod resume;
 mod slow_reader;
 mod stop;
+mod strict;
 mod surfaces;
 mod tracing;
 mod trips;
