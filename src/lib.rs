@@ -10,6 +10,7 @@
 //! - [`degradation`]: what is said when no provider can answer.
 //! - [`session`]: one WebSocket.
 //! - [`store`]: what outlives the process.
+//! - [`fleet`]: what several instances do together over one Redis.
 //! - [`ops`]: rebuilding of actors, the service's mode.
 //! - [`simulator`]: the demo's providers.
 //! - [`web`]: what is served over HTTP.
@@ -19,6 +20,7 @@ pub mod app;
 pub mod chat;
 pub mod cli;
 pub mod degradation;
+pub mod fleet;
 pub mod ops;
 pub mod provider;
 pub mod router;

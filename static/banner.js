@@ -4,7 +4,8 @@ import { h, iconButton, setText, shape, wordButton } from './dom.js';
 import { texts } from './texts.js';
 
 const NORMAL_MS = 5_000;
-const SHAPES = { degraded: 'triangle', normal: 'dot' };
+/** How a mode looks, beside its word; all others are squares. */
+export const SHAPES = { degraded: 'triangle', normal: 'dot' };
 
 /**
  * What there is to say, worst first: the browser is offline, the server cannot be reached, no AI, a backup AI; or null.

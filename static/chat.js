@@ -17,7 +17,7 @@
 // Every element with data-role="message" has the property `rawText`: the text that is shown there, to the letter.
 
 import { Announcer } from './announce.js';
-import { Banner } from './banner.js';
+import { Banner, SHAPES } from './banner.js';
 import { Composer } from './composer.js';
 import { button, copyText, h, iconButton, setText, shape, wordButton } from './dom.js';
 import { describe } from './outbox.js';
@@ -32,7 +32,6 @@ const PREFIX = 'failsoft:';
 const BLIP_MS = 1_000; // away for less is not worth a word
 const COPIED_MS = 1_500;
 const GREETING = 'Hello! How can I help?'; // where the service's owner wrote none: then each in their language
-const SHAPES = { normal: 'dot', degraded: 'triangle' };
 
 export function mount(root, options = {}) {
   return new Chat(root, options);
@@ -97,7 +96,7 @@ class Chat {
 
   #layout(root) {
     const { options, session, storage } = this;
-    const statusUrl = new URL('status', this.base).href;
+    const statusUrl = new URL(`status?lang=${texts.lang}`, this.base).href;
     this.banner = new Banner({
       statusUrl,
       storage,
@@ -314,8 +313,12 @@ class Chat {
     const { session } = this;
     this.exporting = session.more && session.loadEarlier();
     if (this.exporting) return;
-    const { download, toMarkdown } = await import('./export.js');
-    download(toMarkdown(this.title.textContent, session.transcript.turns), this.el);
+    try {
+      const { download, toMarkdown } = await import('./export.js');
+      download(toMarkdown(this.title.textContent, session.transcript.turns, unavailable), this.el);
+    } catch {
+      this.#say(texts.banner.unreachable[0], wordButton(texts.dismiss, () => (this.notice.hidden = true)));
+    }
   }
 
   async #copy(text, near) {

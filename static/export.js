@@ -2,14 +2,13 @@
 
 import { h } from './dom.js';
 import { age, texts } from './texts.js';
-import { unavailable } from './transcript.js';
 
-/** Pure. `turns` oldest first. */
-export function toMarkdown(title, turns) {
+/** Pure. `turns` oldest first; `unavailable(turn)` names who failed on it. */
+export function toMarkdown(title, turns, unavailable) {
   const parts = [`# ${title}`];
   for (const turn of turns) {
     parts.push(`## ${[texts.you, turn.at].filter(Boolean).join(' · ')}`, turn.question, `## ${texts.answer}`, turn.text);
-    const said = notes(turn).join(' · ');
+    const said = notes(turn, unavailable).join(' · ');
     if (said) parts.push(`_${said}_`);
     const { followup } = turn;
     if (followup) parts.push(`## ${texts.later(followup.provider, followup.at)}`, followup.text);
@@ -17,7 +16,7 @@ export function toMarkdown(title, turns) {
   return `${parts.filter(Boolean).join('\n\n')}\n`;
 }
 
-function notes(turn) {
+function notes(turn, unavailable) {
   const source = texts.sources[turn.source]?.(age(turn.ageS));
   const chip = turn.source === 'ai' && turn.provider && texts.answeredBy(turn.provider, unavailable(turn));
   return [source ?? chip, texts.endings[turn.state] ?? texts.endings[turn.finish]].filter(Boolean);

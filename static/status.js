@@ -1,8 +1,8 @@
 // The status page, kept fresh: the same page is fetched again and its main part takes the place of the old one, so what is shown is what the
 // server draws and nothing else. Also: moments in the reader's own time, countdowns, and what an operator may do.
 
-const EVERY_MS = 2000;
-const OLD_MS = 6000; // three looks missed
+const EVERY_MS = 1500; // with what a look takes, a change is seen within two seconds
+const OLD_MS = 6000; // some looks missed
 const KEY = 'failsoft:admin';
 
 let heard = performance.now();
@@ -12,6 +12,10 @@ let asking = null;
 
 const form = document.querySelector('form.key');
 const age = document.querySelector('[data-role="age"]');
+const { dataset: words } = document.body; // what is said here, in the page's language
+// Moments as the reader's own place writes them, where it speaks the page's language.
+const { lang } = document.documentElement;
+const locale = navigator.languages.find((one) => one.split('-')[0] === lang) ?? lang;
 const token = () => sessionStorage.getItem(KEY);
 
 function headers() {
@@ -25,8 +29,8 @@ function localise(root) {
     const today = at.toDateString() === new Date().toDateString();
     el.title = el.dateTime;
     el.textContent = today
-      ? at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })
-      : at.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+      ? at.toLocaleTimeString(locale, { hour: '2-digit', minute: '2-digit' })
+      : at.toLocaleString(locale, { dateStyle: 'medium', timeStyle: 'short' });
   }
 }
 
@@ -35,13 +39,13 @@ function tick() {
   const now = Date.now() + ahead;
   for (const el of document.querySelectorAll('[data-until]')) {
     const left = Math.ceil((new Date(el.dataset.until) - now) / 1000);
-    const said = left > 0 ? `Tried again in ${left} s` : 'Tried again now';
+    const said = left > 0 ? words.againIn.replace('{n}', left) : words.againNow;
     if (el.textContent !== said) el.textContent = said;
   }
   const silent = performance.now() - heard;
   const old = silent > OLD_MS;
   document.body.classList.toggle('is-old', old);
-  const said = old ? `Data is ${Math.round(silent / 1000)} s old: the service cannot be reached.` : 'Live.';
+  const said = old ? words.old.replace('{n}', Math.round(silent / 1000)) : words.live;
   if (age.textContent !== said) age.textContent = said;
 }
 
@@ -80,7 +84,7 @@ async function look() {
   asking = new AbortController();
   const limit = setTimeout(() => asking.abort(), EVERY_MS * 2);
   try {
-    const answer = await fetch(location.pathname, { headers: headers(), cache: 'no-store', signal: asking.signal });
+    const answer = await fetch(location.pathname + location.search, { headers: headers(), cache: 'no-store', signal: asking.signal });
     if (!answer.ok) throw new Error(answer.status);
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
     show(document.adoptNode(page.querySelector('main')));

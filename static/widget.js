@@ -45,6 +45,7 @@
     '.fsw > .fsw-launcher { display: grid; place-items: center; width: 56px; height: 56px; border-radius: 28px; background: var(--a);',
     '  color: var(--fs-on-accent, oklch(from var(--a) clamp(0, (0.66 - l) * 1000, 1) 0 0)); box-shadow: 0 4px 16px rgb(0 0 0 / .2);',
     '  transition: transform 150ms ease-out; }',
+    '.fsw-launcher svg { width: 26px; height: 26px; }',
     '.fsw-launcher:hover { transform: scale(1.05); }',
     '.fsw-launcher:focus-visible { outline: 2px solid #ffffff; outline-offset: 0; box-shadow: 0 0 0 5px #1b1d21; }',
     '.fsw-panel { bottom: 88px; width: 384px; max-width: calc(100vw - 40px); height: 600px; max-height: calc(100dvh - 108px);',
@@ -102,6 +103,7 @@
   let back = null; // who had the focus when the panel opened
   const waiting = []; // what is to be done when the element is there
   const unsent = []; // what is to be sent when the chat is there
+  const behind = []; // of the host's, what cannot be reached while the panel fills the screen
 
   const emit = (event, detail = {}) => {
     for (const listener of listeners.get(event) ?? []) {
@@ -171,12 +173,30 @@
     });
   };
 
-  /** Above a phone's keyboard. */
+  /** On a phone the panel is all there is: above the keyboard, and nothing behind it can be reached. */
   const fit = () => {
     const { height, offsetTop } = visualViewport;
-    const narrow = shown() && matchMedia(NARROW).matches;
-    panel.style.height = narrow ? `${height}px` : '';
-    panel.style.top = narrow ? `${offsetTop}px` : '';
+    const whole = shown() && !leaving.signal.aborted && matchMedia(NARROW).matches;
+    panel.style.height = whole ? `${height}px` : '';
+    panel.style.top = whole ? `${offsetTop}px` : '';
+    if (whole === panel.hasAttribute('aria-modal')) return;
+    panel.toggleAttribute('aria-modal', whole);
+    if (whole) {
+      panel.setAttribute('aria-modal', 'true');
+      behind.push(...[...document.body.children].filter((el) => el !== host && !el.inert));
+    }
+    for (const el of whole ? behind : behind.splice(0)) el.inert = whole;
+  };
+
+  /** Where the panel is all there is, the keyboard goes round in it. */
+  const cycle = (event) => {
+    const stops = [...panel.querySelectorAll('a[href], button, select, summary, textarea, [tabindex="0"]')]
+      .filter((el) => !el.disabled && el.checkVisibility({ visibilityProperty: true }));
+    const at = stops.indexOf(host.shadowRoot.activeElement);
+    const next = event.shiftKey ? at <= 0 && stops.at(-1) : at === stops.length - 1 && stops[0];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
   };
 
   /** `calm`: nobody asked for it, so the focus stays where it is. */
@@ -187,7 +207,7 @@
     launcher.setAttribute('aria-expanded', 'true');
     launcher.setAttribute('aria-label', CLOSE);
     launcher.title = CLOSE;
-    launcher.replaceChildren(icon('close', 24));
+    launcher.replaceChildren(icon('close', 26));
     fit();
     if (chat) chat.focus();
     else if (!calm) panel.focus();
@@ -203,6 +223,7 @@
     launcher.setAttribute('aria-label', OPEN);
     launcher.title = OPEN;
     launcher.replaceChildren(icon('chat', 26));
+    fit();
     // Back to where it came from; who is elsewhere by now stays there.
     const away = back && back !== host && back !== document.body && back.isConnected;
     if (within) (away ? back : launcher).focus();
@@ -232,6 +253,7 @@
     },
     destroy: () => run(() => {
       leaving.abort();
+      fit();
       chat?.destroy();
       host.remove();
       listeners.clear();
@@ -258,6 +280,7 @@
       launcher.addEventListener(event, () => fetchParts().catch(() => {}), { signal, passive: true });
     }
     shadow.addEventListener('keydown', (event) => {
+      if (event.key === 'Tab' && panel.hasAttribute('aria-modal')) cycle(event);
       if (event.key !== 'Escape' || event.isComposing || !shown()) return;
       event.stopPropagation();
       hide();

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use actix::Actor as _;
 use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
 
 use super::chance;
 use crate::chat::{Fault, ProviderState};
+use crate::fleet::Fleet;
 use crate::ops::status::Past;
 use crate::ops::supervisor::Supervisor;
 use crate::provider::actor::{ProviderActor, Seed};
@@ -34,6 +36,7 @@ pub fn start(
     store: &Arc<dyn Store>,
     clock: Clock,
     remembered: &Remembered,
+    fleet: Option<&Fleet>,
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<Arc<[Arc<Backend>]>> {
     let mut transports = Transports::default();
@@ -46,6 +49,8 @@ pub fn start(
         let upstream = Arc::new(HttpUpstream::new(&provider.base_url, dialect.into(), transport));
         let vitals = Arc::new(watch::Sender::new(recalled(&provider.name, remembered)));
         let prices = provider.prices.as_ref().map(|prices| (prices.input, prices.output));
+        let voice = Arc::new(watch::Sender::new(None));
+        let account = account(provider);
         let (place, actor) = watch::channel(None);
         let name: Arc<str> = provider.name.as_str().into();
         let seed = Seed {
@@ -62,6 +67,8 @@ pub fn start(
             store: Arc::clone(store),
             clock,
             chance: chance::fraction,
+            voice: Arc::clone(&voice),
+            probing: fleet.map(|fleet| fleet.probing(&account)),
         };
         supervisor.adopt(format!("provider {name}").into(), move |guard| {
             place.send_replace(Some(ProviderActor::new(seed.clone(), guard).start()));
@@ -76,8 +83,11 @@ pub fn start(
             prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             weight: provider.weight,
             prices,
+            is_budgeted: provider.daily_budget_usd.is_some(),
             upstream,
             actor,
+            account,
+            voice: voice.subscribe(),
             vitals: vitals.subscribe(),
         }));
     }
@@ -111,6 +121,16 @@ fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
         strikes: record.strikes,
         ..vitals
     }
+}
+
+/// In whose name a provider is asked: a hash of its address, model and key, each with its length before it.
+fn account(provider: &ProviderSettings) -> Arc<str> {
+    let key = provider.api_key.as_ref().map_or("", |key| key.expose());
+    let parts = [provider.dialect.name(), &provider.base_url, &provider.model, key];
+    let whole = parts.iter().fold(Sha256::new(), |hash, part| {
+        hash.chain_update(part.len().to_be_bytes()).chain_update(part.as_bytes())
+    });
+    whole.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 fn kind(dialect: Dialect) -> Kind {
@@ -172,6 +192,23 @@ fn rules(breaker: &BreakerSettings, recovery_probe: bool, attempt: Duration) -> 
 mod tests {
     use super::*;
     use crate::chat::At;
+
+    #[test]
+    fn an_account_is_one_address_model_and_key() {
+        let settings = crate::settings::Settings::default();
+        let one = settings.provider("a", Dialect::OpenAi);
+        let other_name = ProviderSettings { name: "b".into(), ..one.clone() };
+        assert_eq!(account(&one), account(&other_name), "a name is an instance's own");
+        assert_eq!(account(&one).len(), 16);
+        let key = crate::settings::Secret::new("canary-key".to_owned());
+        for other in [
+            ProviderSettings { model: "m".into(), ..one.clone() },
+            ProviderSettings { base_url: format!("{}x", one.base_url), ..one.clone() },
+            ProviderSettings { api_key: Some(key), ..one.clone() },
+        ] {
+            assert_ne!(account(&one), account(&other));
+        }
+    }
 
     #[test]
     fn each_provider_begins_as_it_is_remembered() {

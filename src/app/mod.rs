@@ -18,19 +18,22 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Reload, Shelf};
+use crate::fleet::Fleet;
+use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::Supervisor;
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
-use crate::session::identity::Identity;
+use crate::router::table::{Published as PublishedTable, Table};
 use crate::session::limits::Rates;
-use crate::session::lobby::{House, Lobby};
-use crate::settings::{DegradationSettings, Settings};
+use crate::session::lobby::Lobby;
+use crate::settings::{DegradationSettings, Settings, StoreBackend};
 use crate::simulator::Simulator;
 use crate::store::Opened;
+use crate::store::link::Link;
 use crate::store::{self, Store, StoreError};
-use crate::turn::desk::{Counts, Desk, Manners, Phase};
+use crate::turn::desk::{Counts, Desk, Phase};
 use crate::turn::outbox::{self, Outbox, Pace};
 use crate::turn::rooms::Rooms;
 use crate::turn::tally::Tally;
@@ -62,6 +65,7 @@ pub struct App {
     degradation: Whereabouts<DegradationActor>,
     rules: DegradationSettings,
     phase: watch::Sender<Phase>,
+    _table: watch::Sender<Arc<Table>>,
     turns: usize,
     drain: Duration,
     _simulators: Arc<[Arc<Simulator>]>,
@@ -84,8 +88,14 @@ impl App {
         let simulators = simulated::start(&settings)?;
         let providers = simulated::providers(&settings, &simulators);
         let remembered = remembered(&*opened.store).await;
-        let backends = backends::start(&providers, &opened.store, clock, &remembered, &mut supervisor)?;
-        let router = start_router(&settings, Arc::clone(&backends), clock, &mut supervisor);
+        let fleet = fleet(&settings, clock)?;
+        let store = &opened.store;
+        let backends =
+            backends::start(&providers, store, clock, &remembered, fleet.as_ref(), &mut supervisor)?;
+        let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
+        let (table, published_table) =
+            watch::channel(Arc::new(Table { settings: Arc::clone(&settings), backends }));
+        let router = start_router(published_table.clone(), clock, &mut supervisor);
         let rules = settings.degradation.clone();
         let published = Published::new(&rules.fallback);
         let degradation = start_degradation(&rules, &published, &mut supervisor);
@@ -93,8 +103,7 @@ impl App {
         actix::spawn(supervisor.run());
 
         let means = Means {
-            backends: Arc::clone(&backends),
-            strategy: settings.routing.strategy,
+            published: published_table.clone(),
             store: Arc::clone(&opened.store),
             clock,
             random: chance::random,
@@ -102,18 +111,28 @@ impl App {
         let board = StatusBoard::new(means, remembered.past);
         let (status, reports) = (board.watch(), board.reports());
         actix::spawn(board.run());
+        let watched = Watched {
+            published: published_table.clone(),
+            status: status.clone(),
+            reports: reports.clone(),
+            warnings: watch::channel(Arc::from(Vec::new())).1,
+            store: Arc::clone(&opened.store),
+            opened_with: opened.problems.clone(),
+            clock,
+            random: chance::random,
+            chance: chance::fraction,
+        };
+        let alerts = Alerts::start(watched);
 
         let (phase, phases) = watch::channel(Phase::Open);
-        let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let desk = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&opened.store),
             router,
-            backends,
+            published: published_table,
             ladder: published.ladder(),
             shelf: shelf(&settings, &opened.store).await,
             flights: Arc::default(),
-            manners: manners(&settings),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             outbox: late_answers(&settings),
             phase: phases,
@@ -123,17 +142,12 @@ impl App {
             clock,
             random: chance::random,
         };
-        let lobby = Arc::new(Lobby {
-            desk: Arc::new(desk),
-            status,
-            rates: rates(&settings),
-            identity: settings.widget.identity_secret.clone().map(Identity::new),
-            house: house(&settings),
-        });
-        if !settings.cache.warm.is_empty() {
-            actix::spawn(warm(Arc::clone(&lobby.desk), settings.cache.clone()));
-        }
+        let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
+        actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
+        if let Some(fleet) = fleet {
+            fleet.start(&lobby);
+        }
         let sweeper = Arc::clone(&lobby);
         actix::spawn(async move {
             loop {
@@ -142,13 +156,14 @@ impl App {
             }
         });
         let parts = Parts {
-            settings: Arc::clone(&settings),
             lobby: Arc::clone(&lobby),
             simulators: Arc::clone(&simulators),
             steady,
             problems: opened.problems,
             degradation: published.health(),
             reports,
+            alerts,
+            audit: Arc::default(),
         };
         let state = State::new(parts);
         let connections = state.connections();
@@ -163,6 +178,7 @@ impl App {
             degradation,
             rules,
             phase,
+            _table: table,
             turns: settings.limits.turns,
             drain: settings.server.drain,
             _simulators: simulators,
@@ -280,6 +296,17 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
     }
 }
 
+/// What this instance has to do with others, where there may be any.
+fn fleet(settings: &Settings, clock: Clock) -> anyhow::Result<Option<Fleet>> {
+    if settings.store.backend != StoreBackend::Redis {
+        return Ok(None);
+    }
+    let instance: Arc<str> = format!("{:016x}", chance::random()).into();
+    let link = Link::open(&settings.store.redis_url, &instance, chance::fraction)
+        .map_err(|error| anyhow::anyhow!("store.redis_url: {error}"))?;
+    Ok(Some(Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }))
+}
+
 async fn remembered(store: &dyn Store) -> Remembered {
     let read =
         async { futures_util::try_join!(store.breakers(), store.spent(), store.incidents(), store.life()) };
@@ -295,21 +322,11 @@ async fn remembered(store: &dyn Store) -> Remembered {
 }
 
 fn start_router(
-    settings: &Settings,
-    backends: Arc<[Arc<crate::provider::backend::Backend>]>,
+    table: PublishedTable,
     clock: Clock,
     supervisor: &mut Supervisor,
 ) -> Whereabouts<RouterActor> {
-    let seed = Seed {
-        backends,
-        rules: crate::router::actor::Rules {
-            strategy: settings.routing.strategy,
-            max_attempts: settings.routing.max_attempts,
-            budget: settings.retry.budget,
-        },
-        clock,
-        chance: chance::fraction,
-    };
+    let seed = Seed { table, clock, chance: chance::fraction };
     let (place, router) = watch::channel(None);
     supervisor.adopt("router".into(), move |guard| {
         place.send_replace(Some(RouterActor::new(seed.clone(), guard).start()));
@@ -330,27 +347,11 @@ fn start_degradation(
     degradation
 }
 
-async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Option<Shelf> {
-    let prompt = settings.chat.system_prompt.as_str().into();
+async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Shelf {
+    let prompt = Arc::clone(&settings.chat.system_prompt);
     let shelf = Shelf::new(Arc::clone(store), settings.cache.clone(), prompt);
-    if !settings.cache.enabled {
-        return None;
-    }
     shelf.open().await;
-    Some(shelf)
-}
-
-fn manners(settings: &Settings) -> Manners {
-    Manners {
-        system_prompt: settings.chat.system_prompt.as_str().into(),
-        history_turns: settings.chat.history_turns,
-        max_tokens: settings.chat.max_tokens,
-        turn_limit: settings.timeouts.turn,
-        min_chars: settings.quality.min_chars,
-        keywords: settings.quality.keywords.as_slice().into(),
-        hedge_after: settings.routing.hedge_after,
-        mid_stream: settings.routing.mid_stream,
-    }
+    shelf
 }
 
 /// Late answers keep the distance of retries, and after a failure that of a breaker's probes.
@@ -365,15 +366,4 @@ fn rates(settings: &Settings) -> Rates {
     let limits = &settings.limits;
     let per_minute = |messages: u32| NonZeroU32::new(messages).unwrap_or(NonZeroU32::MIN);
     Rates::per_minute(per_minute(limits.messages_per_minute), per_minute(limits.messages_per_minute_per_ip))
-}
-
-fn house(settings: &Settings) -> House {
-    House {
-        title: settings.chat.title.clone(),
-        greeting: settings.chat.greeting.clone(),
-        demo: settings.demo,
-        max_message_chars: settings.chat.max_message_chars,
-        visitor_options: settings.chat.visitor_options,
-        idle: settings.limits.idle,
-    }
 }

@@ -6,7 +6,7 @@
 //! conversation; no question's text is kept for it. What an answer had reached is saved with it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
@@ -32,13 +32,19 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 /// Saved answers.
 pub struct Shelf {
     store: Arc<dyn Store>,
-    settings: CacheSettings,
-    system_prompt: Arc<str>,
+    terms: RwLock<Arc<Terms>>,
     /// Which keys are saved, by when they were last used.
     kept: Mutex<Bounded<()>>,
     /// Which conversations asked alike, up to as many as it takes.
     askers: Mutex<Bounded<Vec<u64>>>,
     drills: Drills,
+}
+
+/// How answers are saved and told; a reload may change it.
+struct Terms {
+    settings: CacheSettings,
+    /// They are told under the same one only.
+    system_prompt: Arc<str>,
 }
 
 /// Outage drills: what is answered under one is not saved.
@@ -113,11 +119,34 @@ impl Shelf {
     pub fn new(store: Arc<dyn Store>, settings: CacheSettings, system_prompt: Arc<str>) -> Self {
         let kept = Mutex::new(Bounded::new(settings.max_entries));
         let askers = Mutex::new(Bounded::new(settings.max_entries));
-        Self { store, settings, system_prompt, kept, askers, drills: Drills::default() }
+        let terms = RwLock::new(Arc::new(Terms { settings, system_prompt }));
+        Self { store, terms, kept, askers, drills: Drills::default() }
     }
 
-    /// Finds out what is saved already, and removes what is too much of it. To be awaited once, before the first question.
+    fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Goes by other settings, or another system prompt, from now on. Where answers are saved again after a time in which none were, it finds
+    /// out what there is.
+    pub async fn set_terms(&self, settings: CacheSettings, system_prompt: Arc<str>) {
+        let (enabled, most) = (settings.enabled, settings.max_entries);
+        let terms = Arc::new(Terms { settings, system_prompt });
+        let before =
+            std::mem::replace(&mut *self.terms.write().unwrap_or_else(PoisonError::into_inner), terms);
+        drop(lock(&self.askers).set_most(most));
+        self.drop_all(lock(&self.kept).set_most(most));
+        if enabled && !before.settings.enabled {
+            self.open().await;
+        }
+    }
+
+    /// Finds out what is saved already, and removes what is too much of it. To be awaited once, before the first question. Where nothing is to be
+    /// saved nothing is looked for.
     pub async fn open(&self) {
+        if !self.terms().settings.enabled {
+            return;
+        }
         // Compiles its patterns, which is not for the first visitor to wait for.
         personal::find("");
         match tokio::time::timeout(START_LIMIT, self.store.cached_keys()).await {
@@ -131,23 +160,27 @@ impl Shelf {
         }
     }
 
-    /// The question's place, and that it was asked; none for a question without a word.
+    /// The question's place, and that it was asked; none for a question without a word, or where nothing is to be saved.
     pub fn place(&self, question: &str, asker: Asker) -> Option<Place> {
         let Asker { conversation, anonymous, first, alone } = asker;
-        let own = key(Scope::Own(conversation), &self.system_prompt, question)?;
+        let terms = self.terms();
+        if !terms.settings.enabled {
+            return None;
+        }
+        let own = key(Scope::Own(conversation), &terms.system_prompt, question)?;
         let open = sharing::is_open(question, first, anonymous);
-        let shared = if open { key(Scope::Shared, &self.system_prompt, question) } else { None };
-        let asked = shared.map_or(0, |shared| self.asked(shared, conversation));
+        let shared = if open { key(Scope::Shared, &terms.system_prompt, question) } else { None };
+        let asked = shared.map_or(0, |shared| self.asked(shared, conversation, &terms.settings));
         Some(Place { conversation, own, shared, alone, asked, drills: self.drills.undisturbed() })
     }
 
     /// From how many conversations this came, this one included; counted up to as many as it takes.
-    fn asked(&self, key: CacheKey, conversation: ConversationId) -> u32 {
-        if self.settings.share != Share::Repeated {
+    fn asked(&self, key: CacheKey, conversation: ConversationId, settings: &CacheSettings) -> u32 {
+        if settings.share != Share::Repeated {
             return 1;
         }
         let asker = fingerprint(conversation);
-        let most = usize::try_from(self.settings.repeated_min).unwrap_or(usize::MAX);
+        let most = usize::try_from(settings.repeated_min).unwrap_or(usize::MAX);
         let mut askers = lock(&self.askers);
         let (known, _) = askers.used(key);
         if known.len() < most && !known.contains(&asker) {
@@ -158,11 +191,12 @@ impl Shelf {
 
     /// Whether many ask this, so that one answer will do for those who ask now.
     pub fn common(&self, place: &Place) -> Option<CacheKey> {
-        place.shared.filter(|_| sharing::is_common(place.asked, &self.settings))
+        place.shared.filter(|_| sharing::is_common(place.asked, &self.terms().settings))
     }
 
     /// The youngest saved answer that will do. Within 50 ms: who is slower has none.
     pub async fn find(&self, place: &Place, need: Need, now: At) -> Option<Found> {
+        let terms = self.terms();
         let own = async {
             let found = self.read(Some(place.own).filter(|_| place.alone || need == Need::Outage)).await?;
             let fits = need == Need::Outage || found.1.first;
@@ -170,13 +204,13 @@ impl Shelf {
         };
         let shared = async {
             let found = self.read(place.shared).await?;
-            let told = sharing::may_tell(&found.1, place.asked, &self.settings);
+            let told = sharing::may_tell(&found.1, place.asked, &terms.settings);
             Some(found).filter(|_| told)
         };
         let (own, shared) = tokio::time::timeout(READ_LIMIT, join(own, shared)).await.ok()?;
         let found = [own, shared].into_iter().flatten().filter_map(|(key, answer)| {
             let old = now.since(answer.saved);
-            let age = age(old, &self.settings);
+            let age = age(old, &terms.settings);
             let will_do = match need {
                 Need::Fresh => matches!(age, Age::Fresh | Age::Renewable),
                 Need::Outage => age != Age::Gone,
@@ -224,7 +258,7 @@ impl Shelf {
 
     /// Whether a turn's answer may be told to the others who ask alike.
     pub fn is_tellable(&self, place: &Place, record: &TurnRecord) -> bool {
-        let shares = self.settings.share != Share::Never;
+        let shares = self.terms().settings.share != Share::Never;
         shares && sharing::is_tellable(record) && self.drills.undisturbed_since(place.drills)
     }
 
@@ -235,7 +269,8 @@ impl Shelf {
 
     /// What is to be asked ahead of time for this question, if it is due.
     pub async fn ahead(&self, question: &str, now: At) -> Option<Renewal> {
-        let key = key(Scope::Shared, &self.system_prompt, question)?;
+        let terms = self.terms();
+        let key = key(Scope::Shared, &terms.system_prompt, question).filter(|_| terms.settings.enabled)?;
         let saved = tokio::time::timeout(READ_LIMIT, self.store.cached(key)).await.ok()?.ok()?;
         // A visitor's is not told to all.
         let saved = saved.filter(|answer| answer.conversation.is_none());
@@ -249,7 +284,7 @@ impl Shelf {
             asked: 0,
         };
         let before = saved.unwrap_or(nobodys);
-        warming::is_due(old, &self.settings).then(|| Renewal {
+        warming::is_due(old, &terms.settings).then(|| Renewal {
             key,
             before,
             drills: self.drills.undisturbed(),
@@ -276,8 +311,9 @@ impl Shelf {
 
     /// A visitor was not helped by this answer: it is told to nobody any more.
     pub async fn evict(&self, conversation: ConversationId, record: &TurnRecord) {
+        let terms = self.terms();
         for scope in [Scope::Own(conversation), Scope::Shared] {
-            let key = key(scope, &self.system_prompt, &record.question);
+            let key = key(scope, &terms.system_prompt, &record.question);
             let found = tokio::time::timeout(WRITE_LIMIT, self.read(key)).await;
             if let Ok(Some((key, answer))) = found
                 && answer.text == record.text

@@ -1,6 +1,8 @@
 //! What watches over the rest: rebuilding of actors, the service's state and its history. It may see the actors; only the application and the
 //! web see it.
 
+pub mod alerts;
+pub mod audit;
 pub mod incidents;
 pub mod mode;
 pub mod report;

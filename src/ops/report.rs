@@ -1,6 +1,6 @@
 //! What the status tells beyond the state of the moment: incidents, the last switch, how fast providers were lately.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub struct Report {
     pub life: Life,
     /// The last time that another provider became the one to be asked next.
     pub switched: Option<Switch>,
-    /// How long first tokens took lately, a provider each in the order of the configuration.
-    pub trends: Vec<Trend>,
+    /// How long first tokens took lately, by provider.
+    pub trends: HashMap<Arc<str>, Trend>,
 }
 
 /// Another provider became the one to be asked next.

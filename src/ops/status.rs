@@ -1,5 +1,6 @@
 //! The service's state as everyone is told it: computed here, published on a `watch`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +8,12 @@ use tokio::sync::watch;
 
 use super::incidents::Incidents;
 use super::mode::{Held, mode_of};
-use super::report::{Report, Switch, TREND_EVERY, Trend};
+use super::report::{Report, Switch, TREND_EVERY};
 use crate::chat::{At, Incident, Life, Mode, ProviderState, ProviderView, StatusView};
 use crate::provider::backend::{Backend, Clock, Vitals};
 use crate::router::actor::candidate;
 use crate::router::rank::{self, Candidate, Order, Wish};
+use crate::router::table::{Published, Table};
 use crate::settings::Strategy;
 use crate::store::Store;
 
@@ -23,16 +25,14 @@ const fn message(mode: Mode) -> &'static str {
     match mode {
         Mode::Normal => "",
         Mode::Degraded => "Answers come from a backup model.",
-        Mode::Outage => "You still get prepared replies. Our AI assistant is unavailable at the moment.",
+        Mode::Outage => "You still get saved and prepared replies.",
     }
 }
 
 /// What the board needs to know and to do.
 pub struct Means {
-    /// All backends, in order of preference.
-    pub backends: Arc<[Arc<Backend>]>,
-    /// How one of them is chosen.
-    pub strategy: Strategy,
+    /// The providers, and how one of them is chosen.
+    pub published: Published,
     /// Where incidents are kept.
     pub store: Arc<dyn Store>,
     /// The clocks.
@@ -93,7 +93,7 @@ impl StatusBoard {
             incidents: incidents.newest_first().cloned().collect(),
             life: Life { last: now, ..life },
             switched: None,
-            trends: vec![Trend::default(); means.backends.len()],
+            trends: HashMap::new(),
         };
         let (view, report) = (watch::Sender::new(Arc::new(view)), watch::Sender::new(Arc::new(report)));
         let mut board = Self { means, held: Held::showing(mode), incidents, view, report };
@@ -127,15 +127,15 @@ impl StatusBoard {
 
     fn look(&mut self) {
         let now = self.means.clock.wall();
-        let backends = &self.means.backends;
+        let table = Arc::clone(&self.means.published.borrow());
         let all: Vec<(Arc<str>, Vitals)> =
-            backends.iter().map(|one| (Arc::clone(&one.name), one.vitals.borrow().clone())).collect();
-        let seen = mode_of(self.means.strategy, all.iter().map(|(_, vitals)| vitals), now);
+            table.backends.iter().map(|one| (Arc::clone(&one.name), one.vitals.borrow().clone())).collect();
+        let seen = mode_of(table.settings.routing.strategy, all.iter().map(|(_, vitals)| vitals), now);
         let mode = self.held.see(seen, self.means.clock.now());
         let random = self.means.random;
         let changed = self.incidents.see(mode, now, || cause(&all, now), || id(random));
         let before = Arc::clone(&self.view.borrow());
-        let active = self.active();
+        let active = self.active(&table);
         let switched = (active != before.active && !before.providers.is_empty()).then(|| {
             let was = all.iter().find(|(name, _)| before.active.as_ref() == Some(name));
             let reason = was.filter(|(_, vitals)| !vitals.can_be_asked(now));
@@ -179,14 +179,16 @@ impl StatusBoard {
 
     /// Notes how fast the providers are, and that the service runs.
     fn note(&mut self) {
-        let medians: Vec<_> = self.means.backends.iter().map(|one| one.vitals.borrow().first_token).collect();
+        let table = Arc::clone(&self.means.published.borrow());
         let mut life = self.report.borrow().life;
         life.last = self.means.clock.wall();
         self.report.send_modify(|report| {
             let report = Arc::make_mut(report);
             report.life = life;
-            for (trend, median) in report.trends.iter_mut().zip(medians) {
-                trend.note(median.map(|latency| latency.p50));
+            report.trends.retain(|name, _| table.backend(name).is_some());
+            for one in table.backends.iter() {
+                let median = one.vitals.borrow().first_token.map(|latency| latency.p50);
+                report.trends.entry(Arc::clone(&one.name)).or_default().note(median);
             }
         });
         // On its way when the call returns; how it comes out is for the store to say.
@@ -200,13 +202,13 @@ impl StatusBoard {
 
     /// Who would be asked next. Where chance or turns decide, it is the heaviest, or the first of those that take turns: the page is told of
     /// changes, not of every draw.
-    fn active(&self) -> Option<Arc<str>> {
+    fn active(&self, table: &Table) -> Option<Arc<str>> {
         let now = self.means.clock.wall();
         let can = |one: &&Arc<Backend>| one.vitals.borrow().can_be_asked(now);
         // Nor does it change with every call to one that is not known yet.
         let candidate = |one: &Arc<Backend>| Candidate { asked: false, ..candidate(one) };
-        let candidates: Vec<_> = self.means.backends.iter().filter(can).map(candidate).collect();
-        let place = match self.means.strategy {
+        let candidates: Vec<_> = table.backends.iter().filter(can).map(candidate).collect();
+        let place = match table.settings.routing.strategy {
             Strategy::Weighted => {
                 let heaviest = |(place, one): &(usize, &Candidate)| (one.weight, std::cmp::Reverse(*place));
                 candidates.iter().enumerate().max_by_key(heaviest)?.0
@@ -226,12 +228,16 @@ mod tests {
     use crate::provider::paused::Paused;
     use crate::provider::spending::Terms;
     use crate::provider::stand::{Plan, Stand};
-    use crate::settings::Choice as _;
+    use crate::settings::{Choice as _, Settings};
     use crate::store::MemoryStore;
 
     fn means(backends: &Arc<[Arc<Backend>]>, strategy: Strategy, store: &Arc<MemoryStore>) -> Means {
         let store = Arc::clone(store);
-        Means { backends: Arc::clone(backends), strategy, store, clock: Clock::start(), random: || 7 }
+        let mut settings = Settings::default();
+        settings.routing.strategy = strategy;
+        let table = Table { settings: settings.into(), backends: Arc::clone(backends) };
+        let published = watch::channel(Arc::new(table)).1;
+        Means { published, store, clock: Clock::start(), random: || 7 }
     }
 
     /// Who would be asked next under each strategy, in the order that they are listed to the operator.

@@ -1,5 +1,6 @@
 //! The ProviderActor: owns one backend's breaker, places and day's cost, admits calls, hears how they ended, tries it again by itself.
 
+mod hearing;
 mod ledger;
 mod probing;
 
@@ -12,6 +13,8 @@ use tokio::sync::{Semaphore, watch};
 use super::backend::{Clock, Vitals, Whereabouts};
 use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
 use super::latency::Latencies;
+use super::leave::Probing;
+use super::news::News;
 use super::permit::{Notes, Permit};
 use super::spending::Terms;
 use super::upstream::Upstream;
@@ -19,6 +22,7 @@ use crate::chat::{At, Fault, ProviderState};
 use crate::settings::HealthSettings;
 use crate::store::Store;
 use crate::supervised::{Crash, Guard};
+pub use hearing::{Hear, SpentElsewhere};
 
 /// How often it looks for what passed with time alone.
 const TIDY: Duration = Duration::from_secs(60);
@@ -52,6 +56,10 @@ pub struct Seed {
     pub clock: Clock,
     /// A random number in 0..1.
     pub chance: fn() -> f64,
+    /// Where it says what others should know. The last word stands for all before it.
+    pub voice: Arc<watch::Sender<Option<News>>>,
+    /// Who gives leave to probe; none where this instance is alone.
+    pub probing: Option<Arc<dyn Probing>>,
 }
 
 /// Owns one backend's breaker.
@@ -63,6 +71,8 @@ pub struct ProviderActor {
     totals: Latencies,
     disabled: bool,
     timer: Option<SpawnHandle>,
+    /// Until when others know, or said, that the provider is to be left alone.
+    hold_known: Duration,
     _guard: Guard,
 }
 
@@ -140,6 +150,7 @@ impl ProviderActor {
             totals: Latencies::default(),
             disabled,
             timer: None,
+            hold_known: until,
             _guard: guard,
         }
     }
@@ -160,6 +171,7 @@ impl ProviderActor {
         self.vitals.total = self.totals.recent(now);
         self.vitals.in_flight = self.seed.max_concurrent.saturating_sub(self.seed.places.available_permits());
         self.seed.vitals.send_replace(self.vitals.clone());
+        self.tell(transition.as_ref(), &view, now);
         if let Some(transition) = transition {
             tracing::info!(provider = %self.seed.name, from = ?transition.from, to = ?transition.to,
                 cause = transition.cause.map(tracing::field::display),
@@ -171,7 +183,8 @@ impl ProviderActor {
 
     /// When the budget is whole again, where it is spent.
     fn spent_until(&self) -> Option<At> {
-        self.vitals.spent.until(self.seed.terms.daily_budget_usd, self.seed.clock.wall())
+        let everywhere = self.vitals.spent.with(self.vitals.spent_elsewhere);
+        everywhere.until(self.seed.terms.daily_budget_usd, self.seed.clock.wall())
     }
 }
 
@@ -281,6 +294,7 @@ impl Handler<Reset> for ProviderActor {
         self.vitals.reason = None;
         self.vitals.check = None;
         self.after(transition, ctx);
+        self.seed.voice.send_replace(Some(News::Reset));
     }
 }
 

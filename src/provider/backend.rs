@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::actor::ProviderActor;
 use super::health::Check;
+use super::news::News;
 use super::spending::{self, Spent, Used};
 use super::upstream::Upstream;
 use crate::chat::{At, Fault, ProviderState, Usage};
@@ -38,10 +39,17 @@ pub struct Backend {
     pub weight: u32,
     /// USD per million tokens, in and out.
     pub prices: Option<(f64, f64)>,
+    /// Whether it has a daily budget.
+    pub is_budgeted: bool,
     /// How to ask it.
     pub upstream: Arc<dyn Upstream>,
     /// Where its actor is.
     pub actor: Whereabouts<ProviderActor>,
+    /// In whose name it is asked: one account, at one address, of one model. Instances that share it share its troubles. 16 hexadecimal
+    /// digits of a hash; no key can be told from it.
+    pub account: Arc<str>,
+    /// What its actor has to say to other instances.
+    pub voice: watch::Receiver<Option<News>>,
     /// How it is, as last published: a hint for ranking. [`super::actor::Admit`] is the authority.
     pub vitals: watch::Receiver<Vitals>,
 }
@@ -105,6 +113,8 @@ pub struct Vitals {
     pub checks_failed: u64,
     /// What its day cost so far.
     pub spent: Spent,
+    /// What the same day cost by the calls of other instances, as far as this one knows.
+    pub spent_elsewhere: Spent,
     /// Its budget is spent, and it is passed over until then.
     pub budget_until: Option<At>,
     /// Tokens and cost since the start.
@@ -140,21 +150,7 @@ impl Vitals {
         if self.is_over_budget(now) {
             return Some("today's budget is spent");
         }
-        self.trouble(now).map(|fault| match fault {
-            Fault::Unreachable => "it cannot be reached",
-            Fault::Reset => "the connection broke",
-            Fault::Stalled => "it fell silent in mid-answer",
-            Fault::Truncated => "answers broke off",
-            Fault::Timeout => "no answer in time",
-            Fault::RateLimited => "its rate limit",
-            Fault::ServerError => "errors of its server",
-            Fault::Overloaded => "it is overloaded",
-            Fault::Malformed | Fault::Empty | Fault::Poor => "answers that are none",
-            Fault::Unauthorized => "it refuses our key",
-            Fault::QuotaSpent => "its quota is spent",
-            Fault::Misconfigured => "it knows no such model or address",
-            Fault::TooLong | Fault::Policy | Fault::BadRequest | Fault::Diverged => "it refused a request",
-        })
+        self.trouble(now).map(trouble_in_words)
     }
 
     /// Whether its day's budget is spent at `now`.
@@ -166,6 +162,25 @@ impl Vitals {
     fn trouble(&self, now: At) -> Option<Fault> {
         let checked = self.check.and_then(|check| check.fault(now));
         checked.filter(|_| self.state == ProviderState::Closed).or(self.reason)
+    }
+}
+
+/// A trouble in words for people.
+pub const fn trouble_in_words(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Unreachable => "it cannot be reached",
+        Fault::Reset => "the connection broke",
+        Fault::Stalled => "it fell silent in mid-answer",
+        Fault::Truncated => "answers broke off",
+        Fault::Timeout => "no answer in time",
+        Fault::RateLimited => "its rate limit",
+        Fault::ServerError => "errors of its server",
+        Fault::Overloaded => "it is overloaded",
+        Fault::Malformed | Fault::Empty | Fault::Poor => "answers that are none",
+        Fault::Unauthorized => "it refuses our key",
+        Fault::QuotaSpent => "its quota is spent",
+        Fault::Misconfigured => "it knows no such model or address",
+        Fault::TooLong | Fault::Policy | Fault::BadRequest | Fault::Diverged => "it refused a request",
     }
 }
 

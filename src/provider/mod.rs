@@ -10,6 +10,8 @@ pub mod health;
 pub mod http_upstream;
 pub mod jitter;
 pub mod latency;
+pub mod leave;
+pub mod news;
 pub mod permit;
 pub mod spending;
 pub mod transport;

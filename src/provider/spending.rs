@@ -3,6 +3,8 @@
 //! A day is one of UTC. Whose budget is spent is passed over until the next one; what is under way at that moment is still paid, so a day
 //! may cost more than its budget by the answers that ran at its end. Tokens that a provider does not report are estimated, and the sum says so.
 
+use std::cmp::Ordering;
+
 use crate::chat::{At, Usage};
 
 /// Milliseconds of a day.
@@ -58,6 +60,19 @@ impl Spent {
         self.estimated |= estimated;
     }
 
+    /// This and what others spent on the same day; of different days the later one.
+    pub fn with(self, others: Self) -> Self {
+        match self.day.cmp(&others.day) {
+            Ordering::Greater => self,
+            Ordering::Less => others,
+            Ordering::Equal => Self {
+                day: self.day,
+                usd: self.usd + others.usd,
+                estimated: self.estimated || others.estimated,
+            },
+        }
+    }
+
     /// When a provider with this budget may be asked again; none where it may be now.
     pub fn until(&self, budget: Option<f64>, now: At) -> Option<At> {
         let today = if self.day == day_of(now) { self.usd } else { 0.0 };
@@ -66,7 +81,8 @@ impl Spent {
     }
 }
 
-fn day_of(now: At) -> u64 {
+/// The day of UTC that `now` is in, counted from 1970.
+pub fn day_of(now: At) -> u64 {
     now.0 / DAY_MS
 }
 
@@ -126,6 +142,20 @@ mod tests {
             spent.add(0.1, estimated, NOON);
             assert_eq!(spent.estimated, sum);
         }
+    }
+
+    #[test]
+    fn others_costs_of_the_same_day_count_too() {
+        let day = |day, usd| Spent { day, usd, estimated: false };
+        for (own, others, sum) in [
+            (day(20_000, 0.75), day(20_000, 0.5), day(20_000, 1.25)),
+            (day(20_000, 0.75), day(19_999, 0.5), day(20_000, 0.75)),
+            (day(19_999, 0.75), day(20_000, 0.5), day(20_000, 0.5)),
+            (day(20_000, 0.75), Spent::default(), day(20_000, 0.75)),
+        ] {
+            assert_eq!(own.with(others), sum);
+        }
+        assert_eq!(day(20_000, 0.75).with(day(20_000, 0.25)).until(Some(1.0), NOON), Some(MIDNIGHT));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::actor::{Admit, ProviderActor, Refusal, Seed};
 use super::backend::{Backend, Clock, Patience, Vitals};
 use super::breaker::Rules;
+use super::leave::Probing;
 use super::paused::settled;
 use super::permit::Permit;
 use super::scripted::{Script, Scripted};
@@ -46,6 +47,8 @@ pub struct Plan {
     pub vitals: Vitals,
     /// What it does, call for call.
     pub scripts: Vec<Script>,
+    /// Who gives leave to probe.
+    pub probing: Option<Arc<dyn Probing>>,
 }
 
 impl Plan {
@@ -70,6 +73,7 @@ impl Plan {
             terms: Terms { prices: Some((1.0, 2.0)), daily_budget_usd: None },
             vitals: Vitals::default(),
             scripts: Vec::new(),
+            probing: None,
         }
     }
 
@@ -98,6 +102,7 @@ impl Stand {
         upstream.follow(plan.scripts);
         let name: Arc<str> = plan.name.into();
         let vitals = Arc::new(watch::Sender::new(plan.vitals));
+        let voice = Arc::new(watch::Sender::new(None));
         let (place, actor) = watch::channel(None);
         let (tell, ends) = mpsc::channel(16);
         let backend = Arc::new(Backend {
@@ -109,9 +114,12 @@ impl Stand {
             retry: plan.retry,
             weight: plan.weight,
             prices: plan.terms.prices,
+            is_budgeted: plan.terms.daily_budget_usd.is_some(),
             prefill: plan.prefill.into(),
             upstream: upstream.clone(),
             actor: actor.clone(),
+            account: "0000000000000000".into(),
+            voice: voice.subscribe(),
             vitals: vitals.subscribe(),
         });
         let seed = Seed {
@@ -128,6 +136,8 @@ impl Stand {
             store,
             clock,
             chance: || 0.5,
+            voice,
+            probing: plan.probing,
         };
         let stand = Self { backend, upstream, seed, place, tell, ends };
         stand.rebuild();

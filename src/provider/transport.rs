@@ -43,21 +43,31 @@ impl Transport {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(connect: Duration) -> Result<Self, reqwest::Error> {
-        install_tls();
-        let make = |builder: fn(Duration) -> ClientBuilder| {
-            let outside = builder(connect).build()?;
-            let loopback = builder(connect).no_proxy().build()?;
-            Ok(Self { outside, loopback })
-        };
-        make(builder).or_else(|_: reqwest::Error| {
-            tracing::warn!("no CA certificates on this system: no provider can be reached over https");
-            make(|connect| builder(connect).tls_certs_only([]))
-        })
+        let outside = client(connect, |builder| builder)?;
+        let loopback = client(connect, ClientBuilder::no_proxy)?;
+        Ok(Self { outside, loopback })
     }
 
     fn client(&self, url: &Url) -> &Client {
         if is_loopback(url) { &self.loopback } else { &self.outside }
     }
+}
+
+/// A client that makes one request of one, and gives up a connect after `connect`; `shape` may say more.
+///
+/// Without any CA certificate on the system it still speaks plain HTTP, and refuses every HTTPS server.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn client(
+    connect: Duration,
+    shape: impl Fn(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, reqwest::Error> {
+    install_tls();
+    shape(builder(connect)).build().or_else(|_| {
+        tracing::warn!("no CA certificates on this system: nobody can be reached over https");
+        shape(builder(connect)).tls_certs_only([]).build()
+    })
 }
 
 fn builder(connect: Duration) -> ClientBuilder {
@@ -76,7 +86,8 @@ fn builder(connect: Duration) -> ClientBuilder {
         .http2_keep_alive_timeout(PING.1)
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether a URL names this very machine.
+pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let named = host == "localhost" || host.ends_with(".localhost");

@@ -10,11 +10,11 @@ use super::backoff::Backoff;
 use super::budget::Budget;
 use super::plan::{self, Failed, Next};
 use super::rank::{self, Candidate, Order, Wish};
+use super::table::{Published, Table};
 use crate::chat::{Class, Load};
 use crate::provider::actor::{Admit, Refusal};
 use crate::provider::backend::{Backend, Clock};
 use crate::provider::permit::Permit;
-use crate::settings::Strategy;
 use crate::supervised::{Crash, Guard};
 
 /// How long an answer of another actor is waited for; then its provider counts as busy.
@@ -79,24 +79,11 @@ pub struct Lease {
     pub attempt: u32,
 }
 
-/// The measures of the router.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Who is asked first.
-    pub strategy: Strategy,
-    /// Of the plan; the retries on one provider are the provider's own.
-    pub max_attempts: u32,
-    /// Retries and hedges a turn, over all turns.
-    pub budget: f64,
-}
-
 /// What a RouterActor is made of, and made of again after a panic.
 #[derive(Clone)]
 pub struct Seed {
-    /// The backends in order of preference.
-    pub backends: Arc<[Arc<Backend>]>,
-    /// The measures.
-    pub rules: Rules,
+    /// The providers and the measures, as they are at each question.
+    pub table: Published,
     /// The clocks.
     pub clock: Clock,
     /// A random number in 0..1.
@@ -116,6 +103,8 @@ enum Decision {
 /// Owns the order of providers and the retry budget.
 pub struct RouterActor {
     seed: Seed,
+    /// What it goes by until the next question.
+    table: Arc<Table>,
     budget: Budget,
     /// Whose turn it is under `round_robin`, as a place in the backends.
     turn_of: usize,
@@ -138,8 +127,18 @@ pub fn candidate(backend: &Backend) -> Candidate {
 impl RouterActor {
     /// A new actor, with a fresh retry budget.
     pub fn new(seed: Seed, guard: Guard) -> Self {
-        let budget = Budget::new(seed.rules.budget);
-        Self { seed, budget, turn_of: 0, _guard: guard }
+        let mut seed = seed;
+        let table = Arc::clone(&seed.table.borrow_and_update());
+        let budget = Budget::new(table.settings.retry.budget);
+        Self { seed, table, budget, turn_of: 0, _guard: guard }
+    }
+
+    /// Goes by what is published now.
+    fn look(&mut self) {
+        if self.seed.table.has_changed().unwrap_or_default() {
+            self.table = Arc::clone(&self.seed.table.borrow_and_update());
+            self.budget.set_share(self.table.settings.retry.budget);
+        }
     }
 
     /// Whether the same provider is asked once more, and after what wait.
@@ -155,7 +154,7 @@ impl RouterActor {
 
     /// Those to ask, best first, or the wait before the same one is asked again.
     fn decide(&mut self, pick: &Pick) -> Decision {
-        let backend = |name: &Arc<str>| self.seed.backends.iter().find(|one| one.name == *name).cloned();
+        let backend = |name: &Arc<str>| self.table.backend(name).cloned();
         let last = pick.failed.last().and_then(|one| backend(&one.provider));
         let (tried, more_room_than) = ruled_out(pick);
         let wish = Wish {
@@ -174,7 +173,7 @@ impl RouterActor {
             self.pass_on(&others);
         }
         let rules = plan::Rules {
-            max_attempts: self.seed.rules.max_attempts.saturating_sub(pick.given_up),
+            max_attempts: self.table.settings.routing.max_attempts.saturating_sub(pick.given_up),
             same_provider: last.as_ref().map_or(0, |last| last.retry.same_provider),
             max_retry_after: last.as_ref().map_or(Duration::ZERO, |last| last.retry.max_retry_after),
         };
@@ -191,7 +190,7 @@ impl RouterActor {
     /// Those to ask beside the one that is silent; nobody where no attempt is left, or the retry budget is spent.
     fn beside(&mut self, silent: &Arc<str>, pick: &Pick) -> Vec<Arc<Backend>> {
         let made = pick.failed.len() + pick.given_up as usize + 1;
-        if pick.only_first || made >= self.seed.rules.max_attempts as usize {
+        if pick.only_first || made >= self.table.settings.routing.max_attempts as usize {
             return Vec::new();
         }
         let (mut tried, more_room_than) = ruled_out(pick);
@@ -211,7 +210,7 @@ impl RouterActor {
         let order = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
         // Who was asked before is not asked again: there is time for another turn later.
         let rules = plan::Rules {
-            max_attempts: self.seed.rules.max_attempts,
+            max_attempts: self.table.settings.routing.max_attempts,
             same_provider: 0,
             max_retry_after: Duration::ZERO,
         };
@@ -225,22 +224,23 @@ impl RouterActor {
 
     /// The backends in the strategy's order. `after` is whom the turn asked last.
     fn ordered(&self, wish: &Wish, tried: &[Arc<str>], after: Option<&Arc<str>>) -> Vec<Arc<Backend>> {
-        let candidates: Vec<_> = self.seed.backends.iter().map(|one| candidate(one)).collect();
+        let candidates: Vec<_> = self.table.backends.iter().map(|one| candidate(one)).collect();
         let after = after.and_then(|name| candidates.iter().position(|one| one.name == *name));
         let by = Order {
-            strategy: self.seed.rules.strategy,
+            strategy: self.table.settings.routing.strategy,
             chance: (self.seed.chance)(),
             turn_of: after.map_or(self.turn_of, |place| place + 1),
         };
         let order = rank::order(&candidates, by, wish, tried);
-        order.into_iter().filter_map(|place| self.seed.backends.get(place).cloned()).collect()
+        order.into_iter().filter_map(|place| self.table.backends.get(place).cloned()).collect()
     }
 
     /// The next turn is the next one's: after the first that can be asked, so that who comes behind one that is down gets no double share.
     fn pass_on(&mut self, order: &[Arc<Backend>]) {
         let now = self.seed.clock.wall();
         let asked = order.iter().find(|one| one.vitals.borrow().can_be_asked(now)).or(order.first());
-        let place = asked.and_then(|asked| self.seed.backends.iter().position(|one| Arc::ptr_eq(one, asked)));
+        let place =
+            asked.and_then(|asked| self.table.backends.iter().position(|one| Arc::ptr_eq(one, asked)));
         self.turn_of = place.map_or(self.turn_of, |place| place + 1);
     }
 }
@@ -310,6 +310,7 @@ impl Handler<Pick> for RouterActor {
     type Result = ResponseFuture<Route>;
 
     fn handle(&mut self, pick: Pick, _: &mut Self::Context) -> Self::Result {
+        self.look();
         let failed = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX);
         let attempt = failed.saturating_add(pick.given_up).saturating_add(1);
         if pick.late {

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn who_was_asked_too_much_is_known() {
         let turn = [failed("a", Fault::TooLong), failed("b", Fault::Reset), failed("c", Fault::TooLong)];
-        assert_eq!(outgrown(&turn), ["a".into(), "c".into()]);
+        assert_eq!(outgrown(&turn), ["a", "c"].map(Arc::<str>::from));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl SessionActor {
 
     /// Every heartbeat: a Ping, so that a silent but living client is known from a dead one.
     fn beat(&mut self, ctx: &mut Context) {
-        if self.heard.elapsed() > self.lobby.house.idle {
+        if self.heard.elapsed() > self.lobby.settings().limits.idle {
             return close(ctx, CloseCode::Away, "idle for too long");
         }
         ctx.ping(b"");

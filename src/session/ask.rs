@@ -47,7 +47,7 @@ pub async fn send(
     if question.text.trim().is_empty() {
         return Err(refuse(ErrorCode::BadRequest, "the message is empty"));
     }
-    let max = lobby.house.max_message_chars;
+    let max = lobby.settings().chat.max_message_chars;
     if question.text.chars().count() > max {
         let message = format!("the message is longer than {max} characters; shorten it and send it again");
         return Err(refuse(ErrorCode::MessageTooLong, &message));
@@ -129,7 +129,7 @@ pub async fn retry(
 /// # Errors
 /// `bad_request` where a provider is named that does not exist.
 pub fn wishes(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
-    named(lobby, options.filter(|_| lobby.house.visitor_options), id)
+    named(lobby, options.filter(|_| lobby.settings().chat.visitor_options), id)
 }
 
 /// The wishes of a message, whoever may have them.
@@ -142,7 +142,7 @@ pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resul
     };
     let first = match options.provider {
         None => None,
-        Some(name) => match lobby.desk.backends.iter().find(|backend| *backend.name == *name) {
+        Some(name) => match lobby.desk.table().backend(&name) {
             Some(backend) => Some(Arc::clone(&backend.name)),
             None => {
                 return Err(Refusal::new(ErrorCode::BadRequest, "no provider has that name").about(id));
@@ -169,7 +169,7 @@ pub fn seconds(wait: Duration) -> u64 {
 /// The turn that this message opened some time ago. A store that does not answer knows of none: better asked twice than never.
 async fn stored(lobby: &Lobby, room: &Room, id: &ClientMsgId) -> Option<TurnRecord> {
     let read = lobby.desk.store.turn_of(room.id(), id.clone());
-    tokio::time::timeout(STORE_LIMIT, read).await.ok()?.ok()?
+    tokio::time::timeout(lobby.desk.patience(STORE_LIMIT), read).await.ok()?.ok()?
 }
 
 /// Writes the conversation's record beside its first turn. An anonymous one that is lost is a lost date; one of a visitor leaves a

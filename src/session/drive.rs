@@ -191,17 +191,17 @@ impl Visit {
 
     async fn welcome(&mut self, history: &[TurnRecord]) -> Result<(), Gone> {
         let status = Arc::clone(&self.status.borrow_and_update());
-        let house = &self.lobby.house;
+        let settings = self.lobby.settings();
         let welcome = Welcome {
             protocol: PROTOCOL,
             conversation: self.room.id(),
             history,
             status: &status,
-            limits: ClientLimits { max_message_chars: house.max_message_chars },
+            limits: ClientLimits { max_message_chars: settings.chat.max_message_chars },
             heartbeat_s: HEARTBEAT_S,
-            title: &house.title,
-            greeting: &house.greeting,
-            demo: house.demo,
+            title: &settings.chat.title,
+            greeting: &settings.chat.greeting,
+            demo: settings.demo,
         };
         self.say(&ServerFrame::Welcome(Box::new(welcome))).await
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::drive::{Gone, Out};
 use super::frames::{ClientFrame, ErrorCode, Refusal, Resume, decode};
-use super::identity::BadToken;
+use super::identity::{BadToken, Identity};
 use super::lobby::Lobby;
 use crate::chat::ConversationId;
 use crate::turn::rooms::Room;
@@ -77,8 +77,9 @@ fn identify(lobby: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, BadT
     let Some(token) = token else {
         return Ok(None);
     };
-    let identity = lobby.identity.as_ref().ok_or(BadToken::NotTaken)?;
-    let subject = identity.subject(token, lobby.desk.clock.wall())?;
+    let settings = lobby.settings();
+    let secret = settings.widget.identity_secret.as_ref().ok_or(BadToken::NotTaken)?;
+    let subject = Identity::new(secret.clone()).subject(token, lobby.desk.clock.wall())?;
     Ok(Some(subject.into()))
 }
 

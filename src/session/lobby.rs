@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::frames::{ErrorCode, Refusal};
-use super::identity::Identity;
 use super::limits::Rates;
 use crate::chat::{ConversationId, StatusView, TurnId, TurnRecord, TurnState};
+use crate::settings::Settings;
 use crate::store::StoreError;
 use crate::turn::desk::Desk;
 use crate::turn::rooms::Room;
@@ -21,27 +21,6 @@ pub struct Lobby {
     pub status: watch::Receiver<Arc<StatusView>>,
     /// How many messages a conversation and an address may send.
     pub rates: Rates,
-    /// How visitors' tokens are checked; none where all are anonymous.
-    pub identity: Option<Identity>,
-    /// What visitors are shown and may do.
-    pub house: House,
-}
-
-/// What visitors are shown and may do.
-#[derive(Clone, Debug)]
-pub struct House {
-    /// The chat's title.
-    pub title: String,
-    /// What to greet with.
-    pub greeting: String,
-    /// Whether the providers are simulated.
-    pub demo: bool,
-    /// The longest message, in characters.
-    pub max_message_chars: usize,
-    /// Whether a message's options count.
-    pub visitor_options: bool,
-    /// A socket without a frame or a pong for this long is closed.
-    pub idle: Duration,
 }
 
 /// How many turns a `history` frame has at most.
@@ -55,6 +34,11 @@ pub const STORE_LIMIT: Duration = Duration::from_secs(1);
 pub struct NotYours;
 
 impl Lobby {
+    /// The settings at this moment.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.desk.published.borrow().settings)
+    }
+
     /// Enters a conversation, known or not: everyone may enter anonymous ones, and a visitor with a token those of their own.
     ///
     /// # Errors

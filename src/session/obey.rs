@@ -105,10 +105,8 @@ impl Visit {
         if record.state == TurnState::Running && self.room.log(turn).is_some() {
             return Err(Refusal::new(ErrorCode::Busy, "the answer is still under way").retry_after(1));
         }
-        if value == Feedback::Down
-            && let Some(shelf) = &self.lobby.desk.shelf
-        {
-            shelf.evict(self.room.id(), &record).await;
+        if value == Feedback::Down {
+            self.lobby.desk.shelf.evict(self.room.id(), &record).await;
         }
         let change = Amendment::Feedback(value);
         if let Some(log) = self.room.log(turn) {

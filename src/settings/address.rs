@@ -84,6 +84,12 @@ pub(super) fn ollama_host(text: &str) -> Result<String, String> {
     Ok(format!("{}://{host}{port}{}", parts.scheme, parts.rest))
 }
 
+/// The host that a URL names, in lower case, an IPv6 address in its brackets; none where it is no URL.
+pub(super) fn host_of(text: &str) -> Option<String> {
+    let parts = split(text).ok()?;
+    host_and_port(&parts.authority).ok().map(|(host, _)| host.to_owned())
+}
+
 /// Whether a URL that was checked here names this very machine.
 pub(super) fn is_loopback(url: &str) -> bool {
     let Ok(parts) = split(url) else { return false };

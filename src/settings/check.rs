@@ -8,6 +8,20 @@ use super::reader::Reader;
 pub(super) fn across(reader: &mut Reader<'_>, settings: &Settings) {
     files(reader, settings);
     message_size(reader, settings);
+    unsigned(reader, settings);
+}
+
+/// Who receives unsigned alerts cannot tell them from forged ones.
+fn unsigned(reader: &mut Reader<'_>, settings: &Settings) {
+    let alerts = &settings.alerts;
+    if alerts.webhook.is_some() && alerts.webhook_secret.is_none() {
+        let what = "without alerts.webhook_secret nothing is signed, and its receiver cannot tell an alert from a forged one";
+        reader.warning(reader.line_of("alerts.webhook"), "alerts.webhook", what.to_owned());
+    }
+    if alerts.webhook.is_none() && alerts.webhook_secret.is_some() {
+        let what = "there is no alerts.webhook, so nothing is sent that it could sign";
+        reader.warning(reader.line_of("alerts.webhook_secret"), "alerts.webhook_secret", what.to_owned());
+    }
 }
 
 fn files(reader: &mut Reader<'_>, settings: &Settings) {

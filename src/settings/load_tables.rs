@@ -1,6 +1,6 @@
 //! The keys of every table but providers, each with what it may be.
 
-use super::address::{base_url, listen_address, origin, redis_url, url};
+use super::address::{base_url, listen_address, origin, redis_url};
 use super::choice::Fault;
 use super::cron::Cron;
 use super::policy::{BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RoutingSettings};
@@ -15,6 +15,7 @@ use super::value::{
     self, Parsed, choice, duration, flag, from_text, hours, line, maybe, network, number, rate, span, text,
     whole,
 };
+use super::webhook::{webhook_secret, webhook_url};
 use toml::de::DeValue;
 
 /// A bound for counts that have none of their own: far above any use, and safe to calculate with.
@@ -35,7 +36,7 @@ pub(super) fn server(t: &mut Table, s: &mut ServerSettings) {
 pub(super) fn chat(t: &mut Table, s: &mut ChatSettings) {
     t.read("title", &mut s.title, line);
     t.read("greeting", &mut s.greeting, text);
-    t.read("system_prompt", &mut s.system_prompt, text);
+    t.read("system_prompt", &mut s.system_prompt, |value| text(value).map(Into::into));
     t.read("max_message_chars", &mut s.max_message_chars, whole(1..=1_000_000));
     t.read("history_turns", &mut s.history_turns, whole(0..=10_000));
     t.read("max_tokens", &mut s.max_tokens, whole(1..=10_000_000));
@@ -119,10 +120,9 @@ pub(super) fn quality(t: &mut Table, s: &mut QualitySettings) {
 }
 
 pub(super) fn alerts(t: &mut Table, s: &mut AlertSettings) {
-    let is_url = |text: &str| url(text).map(drop);
-    t.checked_secret("slack_webhook", &mut s.slack_webhook, is_url);
-    t.checked_secret("webhook", &mut s.webhook, is_url);
-    t.secret("webhook_secret", &mut s.webhook_secret);
+    t.checked_secret("slack_webhook", &mut s.slack_webhook, webhook_url);
+    t.checked_secret("webhook", &mut s.webhook, webhook_url);
+    t.checked_secret("webhook_secret", &mut s.webhook_secret, webhook_secret);
     t.read("min_interval", &mut s.min_interval, duration);
 }
 

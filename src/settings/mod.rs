@@ -29,6 +29,7 @@ mod report;
 mod secret;
 mod tables;
 mod value;
+mod webhook;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
@@ -53,6 +54,7 @@ pub use tables::{
     QualitySettings, ServerSettings, StoreSettings, TelemetrySettings, WidgetSettings,
 };
 pub(crate) use value::wrong;
+pub use webhook::{is_private_host, is_public, webhook_key};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -5,6 +5,7 @@ use super::cron::Cron;
 use super::secret::Secret;
 use ipnet::IpNet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const MINUTE: u64 = 60;
@@ -58,7 +59,7 @@ pub struct ChatSettings {
     /// The first words a visitor sees.
     pub greeting: String,
     /// What the model is told first.
-    pub system_prompt: String,
+    pub system_prompt: Arc<str>,
     /// Longest message, in characters; at least 1.
     pub max_message_chars: usize,
     /// Turns of the conversation that go to the model.
@@ -76,7 +77,7 @@ impl Default for ChatSettings {
         Self {
             title: "Chat".to_owned(),
             greeting: "Hello! How can I help?".to_owned(),
-            system_prompt: "You are a helpful assistant.".to_owned(),
+            system_prompt: "You are a helpful assistant.".into(),
             max_message_chars: 8000,
             history_turns: 20,
             max_tokens: 1024,

@@ -16,7 +16,7 @@ use self::amending::{
 };
 use self::service::{
     breakers_are_as_last_written, days_cost_what_was_last_written, incidents_are_as_last_written_and_bounded,
-    life_is_as_last_written,
+    life_is_as_last_written, notes_are_as_last_written,
 };
 use super::flaky::{Flaky, Trouble};
 use super::{CacheKey, CachedAnswer, ConversationRecord, MemoryStore, Store, open};
@@ -118,6 +118,7 @@ every_store!(
     days_cost_what_was_last_written,
     incidents_are_as_last_written_and_bounded,
     life_is_as_last_written,
+    notes_are_as_last_written,
     saved_answers_are_as_last_written,
     saved_answers_go_with_their_conversation,
     a_store_that_works_has_no_problem,

@@ -196,6 +196,14 @@ impl Store for Flaky {
         self.call(|inner| inner.write_life(life))
     }
 
+    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        self.call(|inner| inner.note(name))
+    }
+
+    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.write_note(name, text))
+    }
+
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
         self.call(|inner| inner.cached(key))
     }

@@ -55,6 +55,7 @@ struct Kept {
     spent: BTreeMap<String, SpentRecord>,
     incidents: BTreeMap<(At, String), Incident>,
     life: Option<Life>,
+    notes: BTreeMap<String, String>,
     answers: Answers,
     writes: u64,
     bytes: usize,
@@ -129,6 +130,7 @@ impl MemoryStore {
                 spent: BTreeMap::new(),
                 incidents: BTreeMap::new(),
                 life: None,
+                notes: BTreeMap::new(),
                 answers: Answers::default(),
                 writes: 0,
                 bytes: 0,
@@ -325,6 +327,15 @@ impl Store for MemoryStore {
 
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
         self.kept().life = Some(life);
+        done(())
+    }
+
+    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        done(self.kept().notes.get(&name).cloned())
+    }
+
+    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.kept().notes.insert(name, text);
         done(())
     }
 

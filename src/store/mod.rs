@@ -5,6 +5,7 @@ mod cached;
 mod memory;
 mod open;
 mod record;
+mod redis;
 mod sled;
 
 #[cfg(test)]
@@ -20,6 +21,9 @@ use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, Tu
 pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
 pub use self::open::{Opened, open};
+pub use self::redis::link;
+#[cfg(test)]
+pub(crate) use self::redis::server;
 pub use self::sled::SledStore;
 
 /// Why a store did not do what it was asked. Never fatal to a chat.
@@ -185,6 +189,14 @@ pub trait Store: Send + Sync {
 
     /// Writes when the service was seen to run.
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What the service noted for itself under this name, as last written; none where it never did. Where several instances share a store, each
+    /// has its own notes.
+    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>>;
+
+    /// Notes something for the service itself, in the place of what was noted under this name. The names are a few fixed ones, a note is some
+    /// kilobytes: to bound both is for the caller.
+    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The saved answer under this key; none too where it is of a version that this program does not read.
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>>;

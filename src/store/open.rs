@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use sled::Db;
 
 use super::memory::MemoryStore;
-use super::sled::{SledStore, interrupt_running, open_tree};
+use super::sled::{SledStore, interrupt_running, open_tree, unreadable};
 use super::{Store, StoreError};
 use crate::chat::{At, ConversationId, TurnId};
 
@@ -67,6 +67,8 @@ struct Found {
     db: Db,
     reopened: bool,
     interrupted: Vec<(ConversationId, TurnId)>,
+    /// Saved answers that this version does not read.
+    unreadable: usize,
 }
 
 /// Opens the store of a data folder, making the folder where there is none. Blocks, at most about half a minute.
@@ -99,6 +101,7 @@ pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
     let why = match opened {
         Ok(found) => match SledStore::start(found.db, folder, lock) {
             Ok(store) => {
+                problems.extend(passed_over(found.unreadable));
                 return Ok(Opened {
                     store: Arc::new(store),
                     problems,
@@ -125,7 +128,19 @@ pub(super) fn reopen(folder: &Path) -> Option<Db> {
 /// Ends the turns that an earlier process left running. Where their index cannot be read, the store counts as damaged.
 fn first(db: Db) -> Result<Found, StoreError> {
     let interrupted = interrupt_running(&db)?;
-    Ok(Found { reopened: db.was_recovered(), interrupted, db })
+    // A page of theirs that is damaged costs saved answers, not the conversations.
+    let unreadable = unreadable(&db).unwrap_or_default();
+    Ok(Found { reopened: db.was_recovered(), interrupted, unreadable, db })
+}
+
+/// What is to be said of so many saved answers that do not read.
+fn passed_over(count: usize) -> Option<String> {
+    if count == 0 {
+        return None;
+    }
+    tracing::warn!(count, "saved answers that this version does not read are passed over");
+    let (answers, are) = if count == 1 { ("saved answer", "is") } else { ("saved answers", "are") };
+    Some(format!("{count} {answers} cannot be read (damaged, or of another version) and {are} passed over."))
 }
 
 /// Makes the data folder and takes its lock. The lock is our own, so that it also covers setting a damaged tree aside.

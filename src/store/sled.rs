@@ -24,6 +24,7 @@ use self::writer::Shared;
 use super::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, Store, StoreError};
 use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
+pub(super) use self::cached::unreadable;
 pub(super) use self::layout::interrupt_running;
 
 /// The longest that any call waits.
@@ -230,6 +231,14 @@ impl Store for SledStore {
 
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Life(life))
+    }
+
+    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        self.read(move |db| layout::note(db, &name))
+    }
+
+    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(Op::Note(name, text))
     }
 
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {

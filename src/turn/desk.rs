@@ -22,8 +22,9 @@ use crate::chat::{Ask, ClientMsgId, Finish, TurnId, TurnRecord, TurnState};
 use crate::degradation::cache::CacheUse;
 use crate::degradation::shelf::Renewal;
 use crate::degradation::{Ladder, Shelf};
-use crate::provider::backend::{Backend, Clock, Whereabouts};
+use crate::provider::backend::{Clock, Whereabouts};
 use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, Pick, Route, RouterActor};
+use crate::router::table::{Published, Table};
 use crate::settings::MidStream;
 use crate::store::Store;
 
@@ -41,27 +42,6 @@ pub enum Phase {
     Closing,
 }
 
-/// What turns are shaped by.
-#[derive(Clone, Debug)]
-pub struct Manners {
-    /// What the model is told before all else.
-    pub system_prompt: Arc<str>,
-    /// How much of the conversation goes to the model.
-    pub history_turns: usize,
-    /// The most tokens of an answer.
-    pub max_tokens: u32,
-    /// The longest a turn may take.
-    pub turn_limit: Duration,
-    /// Fewer characters are no answer.
-    pub min_chars: usize,
-    /// Words that are expected in good answers; for their score alone.
-    pub keywords: Arc<[String]>,
-    /// When a second provider is started where nothing has come by then; zero: never.
-    pub hedge_after: Duration,
-    /// What to do when a provider fails in mid-answer.
-    pub mid_stream: MidStream,
-}
-
 /// Opens turns, and holds what they need.
 pub struct Desk {
     /// Who is in which conversation.
@@ -70,16 +50,14 @@ pub struct Desk {
     pub store: Arc<dyn Store>,
     /// Where the router is.
     pub router: Whereabouts<RouterActor>,
-    /// All backends, in order of preference.
-    pub backends: Arc<[Arc<Backend>]>,
+    /// The settings and the providers, now and after a reload. See [`Desk::table`].
+    pub published: Published,
     /// What answers when no provider can.
     pub ladder: watch::Receiver<Arc<Ladder>>,
-    /// Saved answers; none where none are to be saved.
-    pub shelf: Option<Shelf>,
+    /// Saved answers.
+    pub shelf: Shelf,
     /// Answers under way that others wait for.
     pub flights: Arc<Flights>,
-    /// What turns are shaped by.
-    pub manners: Manners,
     /// Places for running turns.
     pub places: Arc<Semaphore>,
     /// Who waits for a late answer.
@@ -206,7 +184,7 @@ impl Desk {
         let Ok(place) = self.place() else { return };
         let writer = self.unkept(&ask, false);
         let Joined::Lead(flight) = self.flights.join(renewal.key, writer.log()) else { return };
-        let patience = self.manners.turn_limit;
+        let patience = self.table().settings.timeouts.turn;
         let wishes = Wishes { patience, degraded: false, cache: CacheUse::Off, ..self.usual() };
         self.begin(writer, Keeping::Aside(ask, renewal, flight), wishes, place);
     }
@@ -259,13 +237,18 @@ impl Desk {
         log
     }
 
+    /// What the service goes by at this moment. To be looked at once, by who begins something, and gone by to its end.
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.published.borrow())
+    }
+
     /// The wishes of who has none.
     pub fn usual(&self) -> Wishes {
         Wishes {
             first: None,
             only_first: false,
             patience: CHAT_PATIENCE,
-            mid_stream: self.manners.mid_stream,
+            mid_stream: self.table().settings.routing.mid_stream,
             rigid: false,
             degraded: true,
             pass_on: false,
@@ -273,6 +256,12 @@ impl Desk {
             anonymous: true,
             late: false,
         }
+    }
+
+    /// How long a turn may wait for the store: so long, and hardly at all while it is known not to confirm in time. An answer must not be late
+    /// each time because of a disk that hangs.
+    pub fn patience(&self, usual: Duration) -> Duration {
+        if *self.durable.borrow() { usual } else { usual.min(IN_DOUBT) }
     }
 
     /// How many turns run.
@@ -291,7 +280,8 @@ impl Desk {
                 break;
             };
             // The router asks the providers one by one within their own limits.
-            let limit = LAST_LIMIT + ACTOR_LIMIT * (u32::try_from(self.backends.len()).unwrap_or(1) + 1);
+            let limit =
+                LAST_LIMIT + ACTOR_LIMIT * (u32::try_from(self.table().backends.len()).unwrap_or(1) + 1);
             match tokio::time::timeout(limit, actor.send(pick())).await {
                 Ok(Ok(route)) => return route,
                 // Its actor ended: the next one's address is on its way.
@@ -303,6 +293,9 @@ impl Desk {
         Route::Nobody { retry_after: None }
     }
 }
+
+/// How long a store that is in doubt is waited for, at each place where a turn waits for it; together well under 100 ms.
+const IN_DOUBT: Duration = Duration::from_millis(15);
 
 /// How long an ended turn's log stays for those who come back.
 const LOG_STAYS: Duration = Duration::from_secs(5);

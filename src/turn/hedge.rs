@@ -31,7 +31,7 @@ impl Turn<'_> {
         made: &mut Made,
         deadline: Instant,
     ) -> Result<Runner, Cancel> {
-        let after = self.desk.manners.hedge_after;
+        let after = self.settings.routing.hedge_after;
         let due = first.call.begun + after;
         let late = after >= limit(&first) || due + TOO_LATE > deadline;
         if after.is_zero() || late || self.wishes.only_first {

@@ -52,15 +52,27 @@ impl Asked {
 }
 
 impl Keeping {
-    /// Writes the question to the store, then lets the frames be seen.
+    /// Writes the question to the store, then lets the frames be seen. A store that is in doubt is listened to further, behind them: what it
+    /// confirms within the usual limit lifts the doubt.
     pub async fn confirm(&self, desk: &Desk, log: &TurnLog) {
         let Keeping::In(room) = self else {
             return LogWriter::confirm(log, false);
         };
-        let written = desk.store.write_turn(room.id(), log.record());
-        let durable = matches!(tokio::time::timeout(DURABLE_LIMIT, written).await, Ok(Ok(())));
+        let (store, id, record) = (Arc::clone(&desk.store), room.id(), log.record());
+        let mut written = Box::pin(async move { store.write_turn(id, record).await });
+        let limit = desk.patience(DURABLE_LIMIT);
+        let answer = tokio::time::timeout(limit, &mut written).await;
+        let durable = matches!(answer, Ok(Ok(())));
         desk.durable.send_if_modified(|known| std::mem::replace(known, durable) != durable);
         LogWriter::confirm(log, durable && desk.store.lasting());
+        if answer.is_err() && limit < DURABLE_LIMIT {
+            let (well, rest) = (desk.durable.clone(), DURABLE_LIMIT.saturating_sub(limit));
+            actix::spawn(async move {
+                if let Ok(Ok(())) = tokio::time::timeout(rest, written).await {
+                    well.send_replace(true);
+                }
+            });
+        }
     }
 
     /// Saves the text so far now and then, for ever.
@@ -86,7 +98,7 @@ impl Keeping {
             desk.outbox.enter(desk, room.id(), record.turn);
         }
         let written = desk.store.write_turn(room.id(), record.clone());
-        if !matches!(tokio::time::timeout(STORE_LIMIT, written).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(desk.patience(STORE_LIMIT), written).await, Ok(Ok(()))) {
             desk.durable.send_if_modified(|durable| std::mem::replace(durable, false));
         }
     }
@@ -103,11 +115,12 @@ impl Keeping {
 
 /// What the model is asked for this turn of the room's conversation, as [`Keeping::ask`] says.
 pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Asked {
-    let manners = &desk.manners;
+    let table = desk.table();
+    let chat = &table.settings.chat;
     // Turns that are left out of the history still take a place in what is read, so some more are read.
-    let limit = manners.history_turns.saturating_mul(2).max(1);
+    let limit = chat.history_turns.saturating_mul(2).max(1);
     let read = desk.store.turns(room.id(), Some(record.turn), limit);
-    let history = tokio::time::timeout(STORE_LIMIT, read).await;
+    let history = tokio::time::timeout(desk.patience(STORE_LIMIT), read).await;
     let known = matches!(history, Ok(Ok(_)));
     let history = match history {
         Ok(Ok(history)) => history,
@@ -117,12 +130,9 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
         }
     };
     let history = with_ended(history, room, record.turn);
-    let shape = Shape {
-        history_turns: manners.history_turns,
-        max_tokens: manners.max_tokens,
-        retry_of: record.retry_of,
-    };
-    let ask = prompt::ask(Arc::clone(&manners.system_prompt), &history, &record.question, shape);
+    let shape =
+        Shape { history_turns: chat.history_turns, max_tokens: chat.max_tokens, retry_of: record.retry_of };
+    let ask = prompt::ask(Arc::clone(&chat.system_prompt), &history, &record.question, shape);
     let alone = known && ask.messages.len() == 1;
     Asked { ask, served_by: prompt::served_by(&history), first: known && history.is_empty(), alone }
 }

@@ -12,7 +12,7 @@ use super::run::Turn;
 use super::tally::Recalled;
 use crate::chat::Source;
 use crate::degradation::cache::CacheUse;
-use crate::degradation::shelf::{Asker, Found, Need, Place};
+use crate::degradation::shelf::{Asker, Found, Need, Place, READ_LIMIT};
 
 /// What a turn has to do with saved answers. Nothing, by default.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(super) struct Recall {
 impl Recall {
     /// After the end: saves the answer, and only then lets go of the place among those who ask: whoever comes later finds one or the other.
     pub(super) async fn save(self, keeping: &Keeping, desk: &Desk, log: &TurnLog) {
-        let Some(shelf) = &desk.shelf else { return };
+        let shelf = &desk.shelf;
         let now = desk.clock.wall();
         match (keeping, &self.place) {
             (Keeping::Aside(_, renewal, _), _) => shelf.keep_renewed(renewal, &log.record(), now).await,
@@ -37,11 +37,18 @@ impl Recall {
     }
 }
 
+/// A saved answer that will do, as far as the store tells in time.
+async fn find(desk: &Desk, place: &Place, need: Need) -> Option<Found> {
+    let found = desk.shelf.find(place, need, desk.clock.wall());
+    tokio::time::timeout(desk.patience(READ_LIMIT), found).await.ok()?
+}
+
 impl Turn<'_> {
     /// The end by a saved answer that is fresh, or by what another is being told just now, where there is one and it may be told.
     pub(super) async fn recall(&mut self, keeping: &Keeping, asked: &Asked) -> Option<End> {
-        let (Some(shelf), Keeping::In(room)) = (&self.desk.shelf, keeping) else { return None };
+        let Keeping::In(room) = keeping else { return None };
         let (desk, wishes) = (self.desk, self.wishes);
+        let shelf = &desk.shelf;
         if wishes.cache == CacheUse::Off {
             return None;
         }
@@ -59,7 +66,7 @@ impl Turn<'_> {
         if !self.recall.reads || wishes.cache == CacheUse::Refresh || wishes.first.is_some() {
             return None;
         }
-        if let Some(found) = shelf.find(&place, Need::Fresh, desk.clock.wall()).await {
+        if let Some(found) = find(desk, &place, Need::Fresh).await {
             if found.renew {
                 desk.renew(asked.ask.clone(), shelf.renewal(&found));
             }
@@ -91,15 +98,14 @@ impl Turn<'_> {
             }
         }
         let record = leader.record();
-        let will_do = self.desk.shelf.as_ref().is_some_and(|shelf| shelf.is_tellable(place, &record));
+        let will_do = self.desk.shelf.is_tellable(place, &record);
         will_do.then(|| self.tell(Source::Cache, &record.text, Duration::ZERO))
     }
 
     /// The end by an old answer, where there is one and it may be told: nobody else can answer.
     pub(super) async fn recall_old(&mut self) -> Option<End> {
         let place = self.recall.place.as_ref().filter(|_| self.recall.reads)?;
-        let shelf = self.desk.shelf.as_ref()?;
-        let Found { answer, old, .. } = shelf.find(place, Need::Outage, self.desk.clock.wall()).await?;
+        let Found { answer, old, .. } = find(self.desk, place, Need::Outage).await?;
         self.desk.tally.recalled(Recalled::Stale);
         Some(self.tell(Source::StaleCache, &answer.text, old))
     }

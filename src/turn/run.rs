@@ -23,7 +23,7 @@ use crate::provider::backend::Backend;
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
-use crate::settings::MidStream;
+use crate::settings::{MidStream, Settings};
 
 /// No attempt is begun with less time left than this.
 pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
@@ -36,8 +36,9 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
     let underway = (!aside).then(|| desk.tally.began());
     let (mut progress, mut recall) = (Progress::begin(), Recall::default());
     let (writing, recalling) = (&mut writer, &mut recall);
+    let settings = &*Arc::clone(&desk.table().settings);
     let mut turn =
-        Turn { desk, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling };
+        Turn { desk, settings, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling };
     let answered = AssertUnwindSafe(turn.answer(keeping)).catch_unwind();
     let ((), answered) = tokio::select! {
         both = async { tokio::join!(keeping.confirm(desk, &log), answered) } => both,
@@ -46,7 +47,8 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");
         let (writing, recalling) = (&mut writer, &mut recall);
-        Turn { desk, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling }.fall()
+        Turn { desk, settings, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling }
+            .fall()
     });
     let lost = match end {
         End::Torn => log.last_failure().is_none_or(|last| !last.fault.class().is_the_requests()),
@@ -73,6 +75,8 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
 /// A turn under way.
 pub(super) struct Turn<'t> {
     pub(super) desk: &'t Arc<Desk>,
+    /// As they were when it began.
+    pub(super) settings: &'t Settings,
     pub(super) writer: &'t mut LogWriter,
     pub(super) wishes: &'t Wishes,
     pub(super) progress: &'t mut Progress,
@@ -128,7 +132,7 @@ pub(super) struct Runner {
 impl Turn<'_> {
     async fn answer(&mut self, keeping: &Keeping) -> End {
         let (desk, wishes, log) = (self.desk, self.wishes, Arc::clone(self.writer.log()));
-        let deadline = self.progress.begun + desk.manners.turn_limit;
+        let deadline = self.progress.begun + self.settings.timeouts.turn;
         let asked = keeping.ask(desk, &log).await;
         if let Some(end) = self.recall(keeping, &asked).await {
             return end;
@@ -213,7 +217,7 @@ impl Turn<'_> {
             stall: patience.stall,
             attempt: patience.attempt.min(left),
             // Of what stands there is enough.
-            min_chars: if goes_on { 1 } else { self.desk.manners.min_chars },
+            min_chars: if goes_on { 1 } else { self.settings.quality.min_chars },
             goes_on,
         };
         let before = self.progress.begun.elapsed();
@@ -280,7 +284,7 @@ impl Turn<'_> {
     fn score(&self, report: &Report) -> Option<f64> {
         match &report.ended {
             Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => None,
-            Ended::Whole(_) => Some(quality::score(&report.said, &self.desk.manners.keywords)),
+            Ended::Whole(_) => Some(quality::score(&report.said, &self.settings.quality.keywords)),
             Ended::Failed(failure) => matches!(failure.fault, Fault::Empty | Fault::Poor).then_some(0.0),
         }
     }
@@ -316,7 +320,8 @@ impl Turn<'_> {
     fn outgrown(&mut self, load: Load) -> bool {
         let (wishes, desk) = (self.wishes, self.desk);
         let may = |one: &&Arc<Backend>| !wishes.only_first || wishes.first.as_ref() == Some(&one.name);
-        let mut asked = desk.backends.iter().filter(may).peekable();
+        let table = desk.table();
+        let mut asked = table.backends.iter().filter(may).peekable();
         let Some(first) = asked.peek().map(|one| Arc::clone(&one.name)) else { return false };
         let too_long = asked.all(|one| !load.fits(one.context_tokens));
         if too_long {

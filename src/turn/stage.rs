@@ -9,7 +9,7 @@ use actix::{Actor as _, Addr};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-use super::desk::{Counts, Desk, Manners, Phase, Refused, Wishes};
+use super::desk::{Counts, Desk, Phase, Refused, Wishes};
 use super::log::TurnLog;
 use super::outbox::{Outbox, Pace};
 use super::rooms::{Question, Room, Rooms};
@@ -20,8 +20,9 @@ use crate::provider::backend::Clock;
 use crate::provider::paused::settled;
 use crate::provider::scripted::{Call, Script};
 use crate::provider::stand::{Plan, Stand};
-use crate::router::actor::{RouterActor, Rules, Seed};
-use crate::settings::{CacheSettings, MidStream, Strategy};
+use crate::router::actor::{RouterActor, Seed};
+use crate::router::table::Table;
+use crate::settings::{CacheSettings, ChatSettings, Settings};
 use crate::store::Store as _;
 use crate::store::flaky::Flaky;
 use crate::supervised::{ChildDown, Crash, Guard};
@@ -37,12 +38,8 @@ pub const TURNS: usize = 8;
 pub struct House {
     /// The backends, in order of preference.
     pub plans: Vec<Plan>,
-    /// The router's measures.
-    pub rules: Rules,
-    /// What turns are shaped by.
-    pub manners: Manners,
-    /// How answers are saved; none: not at all.
-    pub cache: Option<CacheSettings>,
+    /// What the service goes by.
+    pub settings: Settings,
     /// The waits between late answers.
     pub pace: Pace,
 }
@@ -52,18 +49,11 @@ impl House {
     pub fn of(plans: impl IntoIterator<Item = Plan>) -> Self {
         Self {
             plans: plans.into_iter().collect(),
-            rules: Rules { strategy: Strategy::Priority, max_attempts: 4, budget: 0.2 },
-            manners: Manners {
-                system_prompt: "Be kind.".into(),
-                history_turns: 20,
-                max_tokens: 1024,
-                turn_limit: Duration::from_secs(120),
-                min_chars: 1,
-                keywords: Arc::default(),
-                hedge_after: Duration::ZERO,
-                mid_stream: MidStream::Restart,
+            settings: Settings {
+                chat: ChatSettings { system_prompt: "Be kind.".into(), ..ChatSettings::default() },
+                cache: CacheSettings { enabled: false, ..CacheSettings::default() },
+                ..Settings::default()
             },
-            cache: None,
             pace: Pace {
                 least: Duration::from_millis(200),
                 most: Duration::from_secs(2),
@@ -86,23 +76,23 @@ impl House {
         let start = |plan| Stand::start(plan, clock, Arc::clone(&store) as _);
         let stands: Vec<_> = self.plans.into_iter().map(start).collect();
         let backends: Arc<[_]> = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
-        let seed = Seed { backends: Arc::clone(&backends), rules: self.rules, clock, chance: || 0.5 };
+        let tally = Tally::new(backends.iter().map(|one| &one.name)).unwrap();
+        let (cache, prompt) = (self.settings.cache.clone(), Arc::clone(&self.settings.chat.system_prompt));
+        let shelf = Shelf::new(Arc::clone(&store) as _, cache, prompt);
+        let table = watch::Sender::new(Arc::new(Table { settings: self.settings.into(), backends }));
+        let seed = Seed { table: table.subscribe(), clock, chance: || 0.5 };
         let (place, router) = watch::channel(None);
         let (tell, ends) = mpsc::channel(16);
         let (phase, phases) = watch::channel(Phase::Open);
         let ladder = watch::Sender::new(Arc::new(Ladder::new(Replies::default(), FALLBACK)));
-        let tally = Tally::new(backends.iter().map(|one| &one.name)).unwrap();
-        let prompt = &self.manners.system_prompt;
-        let shelf = self.cache.map(|cache| Shelf::new(Arc::clone(&store) as _, cache, Arc::clone(prompt)));
         let desk = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&store) as _,
             router,
-            backends,
+            published: table.subscribe(),
             ladder: ladder.subscribe(),
             shelf,
             flights: Arc::default(),
-            manners: self.manners,
             places: Arc::new(Semaphore::new(TURNS)),
             outbox: Outbox::new(true, self.pace, || 0.5),
             phase: phases,
@@ -117,6 +107,7 @@ impl House {
             stands,
             store,
             phase,
+            table,
             router: Seat { seed, place, tell, ends },
             ladder,
         };
@@ -168,6 +159,8 @@ pub struct Stage {
     pub store: Arc<Flaky>,
     /// Whether new turns are taken.
     pub phase: watch::Sender<Phase>,
+    /// What the service goes by.
+    pub table: watch::Sender<Arc<Table>>,
     /// The router.
     pub router: Seat,
     /// What answers when no provider can.
@@ -221,6 +214,15 @@ impl Stage {
             record.finish = Some(crate::chat::Finish::Stop);
             self.store.write_turn(conversation(1), record).await.unwrap();
         }
+    }
+
+    /// Publishes other settings.
+    pub fn reload(&self, change: impl FnOnce(&mut Settings)) {
+        self.table.send_modify(|table| {
+            let mut settings = Settings::clone(&table.settings);
+            change(&mut settings);
+            *table = Arc::new(Table { settings: settings.into(), ..Table::clone(table) });
+        });
     }
 
     /// The calls to one backend.

@@ -2,6 +2,7 @@
 //!
 //! One question a step; it goes through the router as any other, so what bars a provider (its budget, its limits) bars it here too.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::desk::Desk;
 use super::prompt::{self, Shape};
 use crate::chat::{At, ProviderState};
 use crate::degradation::cache::warming;
-use crate::settings::CacheSettings;
+use crate::router::table::Table;
 
 /// The time from one question to the next.
 const STEP: Duration = Duration::from_secs(10);
@@ -20,27 +21,28 @@ const STEP: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// Asks what is due, for ever.
-pub async fn warm(desk: Arc<Desk>, settings: CacheSettings) {
-    let Some(shelf) = &desk.shelf else { return };
-    let mut questions: Vec<(&str, Option<Instant>)> =
-        settings.warm.iter().map(|question| (question.as_str(), None)).collect();
+pub async fn warm(desk: Arc<Desk>) {
+    // When each was asked, of those that are to be asked now.
+    let mut asked: HashMap<String, Instant> = HashMap::new();
     let mut steps = tokio::time::interval(STEP);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         steps.tick().await;
-        let now = desk.clock.wall();
-        if !warming::is_time(now, &settings) || !is_quiet(&desk, now) {
+        let (now, table) = (desk.clock.wall(), desk.table());
+        let settings = &table.settings;
+        asked.retain(|question, _| settings.cache.warm.contains(question));
+        if !warming::is_time(now, &settings.cache) || !is_quiet(&table, now) {
             continue;
         }
-        for (question, asked) in &mut questions {
-            if asked.is_some_and(|asked| asked.elapsed() < AGAIN) {
+        for question in &settings.cache.warm {
+            if asked.get(question).is_some_and(|asked| asked.elapsed() < AGAIN) {
                 continue;
             }
-            let Some(renewal) = shelf.ahead(question, now).await else { continue };
-            *asked = Some(Instant::now());
-            let (history_turns, max_tokens) = (0, desk.manners.max_tokens);
+            let Some(renewal) = desk.shelf.ahead(question, now).await else { continue };
+            asked.insert(question.clone(), Instant::now());
+            let (history_turns, max_tokens) = (0, settings.chat.max_tokens);
             let shape = Shape { history_turns, max_tokens, retry_of: None };
-            let ask = prompt::ask(Arc::clone(&desk.manners.system_prompt), &[], question, shape);
+            let ask = prompt::ask(Arc::clone(&settings.chat.system_prompt), &[], question, shape);
             desk.renew(ask, renewal);
             break;
         }
@@ -48,8 +50,8 @@ pub async fn warm(desk: Arc<Desk>, settings: CacheSettings) {
 }
 
 /// Whether every provider that is in use is well, and none is asked anything.
-fn is_quiet(desk: &Desk, now: At) -> bool {
-    desk.backends.iter().all(|backend| {
+fn is_quiet(table: &Table, now: At) -> bool {
+    table.backends.iter().all(|backend| {
         let vitals = backend.vitals.borrow();
         let well =
             vitals.state == ProviderState::Closed && vitals.waits_until().is_none_or(|until| until <= now);

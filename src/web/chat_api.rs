@@ -32,7 +32,8 @@ pub struct Message {
 
 /// Answers a message whole.
 pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
-    let server = &state.settings.server;
+    let settings = state.settings();
+    let server = &settings.server;
     match gate::api(&request, server) {
         Ok(()) => {}
         Err(Shut::ForeignOrigin) => {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::State;
-use super::admin;
+use super::admin::providers;
 use super::body;
 use super::gate;
 use super::refusal::{not_found, refuse};
@@ -30,10 +30,10 @@ pub async fn command(
     body: web::Payload,
     state: web::Data<State>,
 ) -> HttpResponse {
-    if !state.settings.demo {
+    if !state.settings().demo {
         return not_found().await;
     }
-    if gate::own_page(&request, &state.settings.server).is_err() {
+    if gate::own_page(&request, &state.settings().server).is_err() {
         return refuse(StatusCode::FORBIDDEN, "forbidden_origin", "the demo is commanded from its own page");
     }
     let command: Command = match body::json(body).await {
@@ -81,7 +81,7 @@ fn length(text: &str) -> Result<Duration, String> {
 /// Mending also lifts what the fault left: an open or blocked breaker, a rate limit being waited out. A fault that ends by itself leaves that
 /// to the recovery probe.
 async fn lift(state: &State, name: &str) {
-    if let Some(backend) = state.lobby.desk.backends.iter().find(|backend| &*backend.name == name) {
-        admin::tell(backend, Reset).await;
+    if let Some(backend) = state.lobby.desk.table().backend(name) {
+        providers::tell(backend, Reset).await;
     }
 }

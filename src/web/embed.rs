@@ -9,8 +9,8 @@ use super::gate;
 
 /// `GET /embed/origin`: whether the asking page's site may open sessions. For pages of any site to read: it tells what a try would.
 pub async fn origin(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let allowed = gate::own_page(&request, &state.settings.server).is_ok()
-        || gate::visitor(&request, &state.settings.server).is_ok();
+    let allowed = gate::own_page(&request, &state.settings().server).is_ok()
+        || gate::visitor(&request, &state.settings().server).is_ok();
     HttpResponse::Ok()
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
         .insert_header((CACHE_CONTROL, "no-store"))

@@ -14,7 +14,7 @@ use crate::router::actor::{ACTOR_LIMIT, Balance};
 
 /// `GET /metrics`. What providers are paid for is shown to the operator, and to who is on this very machine.
 pub async fn scrape(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let paid = gate::accounts(&request, &state.settings.server).is_ok();
+    let paid = gate::accounts(&request, &state.settings().server).is_ok();
     let balance = balance(&state).await;
     match collectors(&state, balance, paid).and_then(written) {
         Ok(text) => HttpResponse::Ok()
@@ -52,7 +52,9 @@ fn collectors(state: &State, balance: Option<f64>, paid: bool) -> prometheus::Re
     }
     all.push(Box::new(budget));
     let now = desk.clock.wall();
-    all.extend(of_providers(&desk.backends.iter().map(|one| &**one).collect::<Vec<_>>(), now, paid)?);
+    let table = desk.table();
+    let backends: Vec<_> = table.backends.iter().map(|one| &**one).collect();
+    all.extend(of_providers(&backends, now, paid)?);
     Ok(all)
 }
 

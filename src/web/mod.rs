@@ -9,6 +9,7 @@ mod demo;
 mod embed;
 mod gate;
 mod head;
+mod history;
 mod metrics;
 mod openai;
 mod pages;
@@ -16,6 +17,7 @@ mod refusal;
 mod socket;
 mod status;
 mod status_page;
+mod words;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::degradation::Health;
+use crate::ops::alerts::watch::Alerts;
+use crate::ops::audit::Audit;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -46,14 +50,15 @@ const STOP_S: u64 = 2;
 /// What every surface needs.
 #[derive(Clone)]
 pub struct State {
-    settings: Arc<Settings>,
     lobby: Arc<Lobby>,
     simulators: Arc<[Arc<Simulator>]>,
     steady: watch::Receiver<bool>,
     problems: Arc<[String]>,
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
+    alerts: Alerts,
     connections: Arc<Connections>,
+    audit: Arc<Audit>,
     instance: Arc<str>,
     started: Instant,
     /// The wall clock at the start, in seconds.
@@ -62,8 +67,6 @@ pub struct State {
 
 /// What a service is made of, as far as its web side needs it.
 pub struct Parts {
-    /// The configuration.
-    pub settings: Arc<Settings>,
     /// What sessions are served with.
     pub lobby: Arc<Lobby>,
     /// The demo's providers; none where this is no demo.
@@ -76,28 +79,39 @@ pub struct Parts {
     pub degradation: Health,
     /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
+    /// Who is told of changes.
+    pub alerts: Alerts,
+    /// What operators did.
+    pub audit: Arc<Audit>,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { settings, lobby, simulators, steady, problems, degradation, reports } = parts;
+        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, audit } = parts;
+        let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
         let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
         Self {
-            settings,
             lobby,
             simulators,
             steady,
             problems: problems.into(),
             degradation,
             reports,
+            alerts,
             connections: Arc::new(connections),
+            audit,
             instance: instance.into(),
             started: Instant::now(),
             created,
         }
+    }
+
+    /// The settings at this moment. A request looks at them once.
+    fn settings(&self) -> Arc<Settings> {
+        self.lobby.settings()
     }
 
     /// The WebSockets that are open.
@@ -121,11 +135,12 @@ fn v1(path: &str) -> Resource {
 /// # Errors
 /// The port cannot be used.
 pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
-    let workers = match state.settings.server.workers {
+    let settings = state.settings();
+    let workers = match settings.server.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
     };
-    let connections = (state.settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
+    let connections = (settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
@@ -149,7 +164,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/metrics", read().to(metrics::scrape))
             .route("/healthz", read().to(status::alive))
             .route("/readyz", read().to(status::ready))
-            .route("/admin/providers/{name}", web::post().to(admin::provider))
+            .service(admin::routes())
             .route("/demo/providers/{name}", web::post().to(demo::command))
             .default_service(web::to(refusal::not_found))
     })

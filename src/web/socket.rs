@@ -12,7 +12,8 @@ use crate::session::intake;
 
 /// Opens a session.
 pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
-    let server = &state.settings.server;
+    let settings = state.settings();
+    let server = &settings.server;
     match gate::visitor(&request, server) {
         Ok(()) => {}
         Err(Shut::ForeignOrigin) => {
@@ -33,7 +34,7 @@ pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<Sta
             5,
         );
     };
-    let frame_bytes = state.settings.limits.frame_bytes;
+    let frame_bytes = settings.limits.frame_bytes;
     let session = SessionActor::new(state.lobby.clone(), address, frame_bytes, place);
     let body = intake::bounded(body, frame_bytes);
     match WsResponseBuilder::new(session, &request, body).frame_size(frame_bytes).start() {

@@ -38,7 +38,7 @@ pub async fn json(request: HttpRequest, state: web::Data<State>) -> HttpResponse
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .json(whole(&state, gate::operator(&request, &state.settings.server).is_ok()))
+        .json(whole(&state, gate::operator(&request, &state.settings().server).is_ok()))
 }
 
 fn whole(state: &State, operator: bool) -> Value {
@@ -62,7 +62,7 @@ fn whole(state: &State, operator: bool) -> Value {
             "degraded": count(&desk.counts.degraded),
             "availability": desk.counts.availability(),
         },
-        "providers": desk.backends.iter().map(|backend| provider(backend, now, operator)).collect::<Vec<_>>(),
+        "providers": desk.table().backends.iter().map(|backend| provider(backend, now, operator)).collect::<Vec<_>>(),
         "incidents": state.reports.borrow().incidents.iter().take(SHOWN_INCIDENTS).collect::<Vec<_>>(),
         "problems": problems(state),
     })
@@ -118,9 +118,11 @@ pub(super) fn problems(state: &State) -> Vec<String> {
     }
     let now = state.lobby.desk.clock.wall();
     let spent = |one: &&std::sync::Arc<Backend>| one.vitals.borrow().is_over_budget(now);
-    problems.extend(state.lobby.desk.backends.iter().filter(spent).map(|one| {
+    let table = state.lobby.desk.table();
+    problems.extend(table.backends.iter().filter(spent).map(|one| {
         format!("Provider {} has spent its budget for today; it is passed over until midnight UTC.", one.name)
     }));
     problems.extend(state.degradation.sentences());
+    problems.extend(state.alerts.problems());
     problems
 }

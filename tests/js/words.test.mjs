@@ -4,6 +4,7 @@ import { worst } from '../../static/banner.js';
 import { toMarkdown } from '../../static/export.js';
 import { delay } from '../../static/protocol.js';
 import { age, speak } from '../../static/texts.js';
+import { unavailable } from '../../static/transcript.js';
 
 await speak('en');
 
@@ -42,7 +43,7 @@ test('an export says who answered and what each answer was', () => {
     at: '2026-01-01T00:00:00Z', question: 'why?', text: 'because', source: 'ai', provider: 'b', tried: [{ provider: 'a', outcome: 'reset' }],
     failed: [], drafts: [], state: 'done', finish: 'stop', ageS: null, followup: null,
   };
-  const text = toMarkdown('Chat', [turn, { ...turn, source: 'fallback', provider: null, state: 'done', text: 'later' }]);
+  const text = toMarkdown('Chat', [turn, { ...turn, source: 'fallback', provider: null, state: 'done', text: 'later' }], unavailable);
   assert.match(text, /^# Chat\n\n## You · 2026-01-01T00:00:00Z\n\nwhy\?\n\n## Answer\n\nbecause\n\n_Answered by b · a unavailable_/);
   assert.match(text, /_Automatic reply · AI unavailable_\n$/);
 });

@@ -35,6 +35,25 @@ impl<V: Default> Bounded<V> {
         (value, gone)
     }
 
+    /// From now on so many keys at most, at least one; gives those that have to go for that.
+    pub fn set_most(&mut self, most: usize) -> Vec<CacheKey> {
+        self.most = most.max(1);
+        let mut gone = Vec::new();
+        while self.held.len() > self.most
+            && let Some((_, key)) = self.order.pop_first()
+        {
+            self.held.remove(&key);
+            gone.push(key);
+        }
+        gone
+    }
+
+    /// Forgets all keys.
+    pub fn clear(&mut self) {
+        self.held.clear();
+        self.order.clear();
+    }
+
     /// Forgets this key.
     pub fn remove(&mut self, key: &CacheKey) {
         if let Some((when, _)) = self.held.remove(key) {
@@ -86,6 +105,19 @@ mod tests {
         assert_eq!((map.len(), map.order.len()), (2, 2));
         assert_eq!(map.used(key(4)).1, Some(key(2)));
         assert!(!map.is_empty());
+    }
+
+    #[test]
+    fn a_smaller_bound_lets_the_oldest_go_at_once() {
+        let mut map = Bounded::<()>::new(3);
+        for n in [1, 2, 3] {
+            map.used(key(n));
+        }
+        map.used(key(1));
+        assert_eq!(map.set_most(1), [key(2), key(3)]);
+        assert_eq!((map.len(), map.order.len(), map.set_most(5)), (1, 1, vec![]));
+        map.clear();
+        assert_eq!((map.len(), map.order.len()), (0, 0));
     }
 
     #[test]

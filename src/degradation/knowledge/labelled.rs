@@ -14,7 +14,8 @@ struct Figures {
     false_answers: usize,
 }
 
-fn measured(questions: &str) -> Figures {
+/// Measures, and holds the README's row of this name to it.
+fn measured(name: &str, questions: &str) -> Figures {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/knowledge");
     let news = Folder::new(folder).look().unwrap();
     assert_eq!(news.problems, []);
@@ -40,24 +41,26 @@ fn measured(questions: &str) -> Figures {
     println!(
         "{right} of {answerable} right, {wrong} from a wrong passage; {false_answers} of {others} answered beside the point"
     );
+    let row = format!("| {name} | {answerable} | {right} | {wrong} | {others} | {false_answers} |");
+    assert!(include_str!("../../../README.md").contains(&row), "the README does not say: {row}");
     figures
 }
 
 #[test]
 fn the_questions_that_the_floor_was_chosen_on() {
-    let figures = measured(include_str!("../../../tests/fixtures/questions_tuned.tsv"));
+    let figures = measured("chosen on", include_str!("../../../tests/fixtures/questions_tuned.tsv"));
     assert!(figures.right >= 29 && figures.wrong <= 1 && figures.false_answers == 0);
 }
 
 #[test]
 fn the_questions_that_it_was_not_chosen_on() {
-    let figures = measured(include_str!("../../../tests/fixtures/questions_held_out.tsv"));
+    let figures = measured("held out", include_str!("../../../tests/fixtures/questions_held_out.tsv"));
     assert!(figures.right >= 27 && figures.wrong + figures.false_answers == 0);
 }
 
 /// Near misses, and questions in other words than the documents': made to be failed.
 #[test]
 fn the_questions_that_are_hard() {
-    let figures = measured(include_str!("../../../tests/fixtures/questions_hard.tsv"));
+    let figures = measured("made to be failed", include_str!("../../../tests/fixtures/questions_hard.tsv"));
     assert!(figures.right >= 3 && figures.wrong + figures.false_answers <= 8);
 }

@@ -7,8 +7,9 @@ use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 
 use super::ProviderActor;
 use crate::chat::Fault;
-use crate::provider::breaker::{Verdict, Who};
+use crate::provider::breaker::{Ticket, Verdict, Who};
 use crate::provider::health::{self, Check, PROBE_USAGE};
+use crate::provider::leave::{Held, Leave};
 use crate::settings::ProbeKind;
 
 impl ProviderActor {
@@ -32,14 +33,48 @@ impl ProviderActor {
         // Published either way: where a visitor is to be the probe, the breaker is half-open until one comes.
         self.after(half_open, ctx);
         let Ok(ticket) = admitted else { return };
-        let trial = health::completion(Arc::clone(&self.seed.upstream), self.seed.probe_limit);
-        let settled = trial.into_actor(self).map(move |verdict, this: &mut Self, ctx| {
-            this.probed(verdict);
-            let transition =
-                this.breaker.settle(ticket, verdict, this.seed.clock.now(), (this.seed.chance)());
-            this.after(transition, ctx);
+        let probing = self.seed.probing.clone();
+        let (upstream, limit) = (Arc::clone(&self.seed.upstream), self.seed.probe_limit);
+        let trial = async move {
+            let held = match probing {
+                Some(fleet) => match fleet.ask(limit).await {
+                    Leave::Go(held) => Some(held),
+                    Leave::Wait(rest) => return Err(rest),
+                },
+                None => None,
+            };
+            Ok((held, health::completion(upstream, limit).await))
+        };
+        let settled = trial.into_actor(self).map(move |tried, this: &mut Self, ctx| match tried {
+            Ok((held, verdict)) => this.tried(ticket, verdict, held, ctx),
+            Err(rest) => this.put_off(ticket, rest, ctx),
         });
         ctx.spawn(settled);
+    }
+
+    /// The probe ended.
+    fn tried(
+        &mut self,
+        ticket: Ticket,
+        verdict: Verdict,
+        held: Option<Box<dyn Held>>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.probed(verdict);
+        let now = self.seed.clock.now();
+        let transition = self.breaker.settle(ticket, verdict, now, (self.seed.chance)());
+        if let Some(held) = held {
+            held.give_back(self.breaker.rest_of_others(now));
+        }
+        self.after(transition, ctx);
+    }
+
+    /// Another instance is probing: its news, or the end of its leave, comes first.
+    fn put_off(&mut self, ticket: Ticket, rest: Duration, ctx: &mut Context<Self>) {
+        let now = self.seed.clock.now();
+        let until = now.saturating_add(rest).saturating_add(self.spread());
+        self.breaker.postpone(ticket, until, now);
+        self.after(None, ctx);
     }
 
     /// Sets the timer of the next check.

@@ -23,6 +23,8 @@ const BROKEN_IN_A_ROW: u32 = 3;
 pub(super) struct Closed {
     /// No admissions before: a rate limit is waited out.
     pub(super) held_until: Duration,
+    /// Until then one hard failure is enough to open it, unless a first token comes before: others are in trouble.
+    pub(super) wary_until: Duration,
     calls: Record,
     streams: Record,
     slow: Slow,
@@ -33,20 +35,22 @@ impl Closed {
     pub(super) fn new(rules: &Rules) -> Self {
         Self {
             held_until: Duration::ZERO,
+            wary_until: Duration::ZERO,
             calls: Record::new(rules),
             streams: Record::new(rules),
             slow: Slow::new(rules),
         }
     }
 
-    /// Counts afresh, by these rules; a hold stays.
+    /// Counts afresh, by these rules; a hold stays, and so does a warning.
     pub(super) fn recount(&mut self, rules: &Rules) {
-        let held_until = self.held_until;
-        *self = Self { held_until, ..Self::new(rules) };
+        let Self { held_until, wary_until, .. } = *self;
+        *self = Self { held_until, wary_until, ..Self::new(rules) };
     }
 
     /// A first token came after `latency`.
     pub(super) fn first_token(&mut self, latency: Duration, now: Duration, rules: &Rules) -> Option<Cause> {
+        self.wary_until = Duration::ZERO;
         self.calls.went_well(now);
         self.slow.record(latency, now, rules).then_some(Cause::Slow)
     }
@@ -64,6 +68,7 @@ impl Closed {
         now: Duration,
         rules: &Rules,
     ) -> Option<Cause> {
+        let wary = now < self.wary_until;
         let (record, in_a_row, rate) = if started {
             (&mut self.streams, BROKEN_IN_A_ROW, rules.stream_failure_rate)
         } else {
@@ -72,6 +77,8 @@ impl Closed {
         record.went_badly(now, hard);
         let cause = if hard && record.run >= in_a_row {
             Cause::Run
+        } else if hard && !started && wary {
+            Cause::Warned
         } else if record.window.tally(now).reaches(rate, rules.min_calls) {
             Cause::Rate
         } else {

@@ -17,6 +17,7 @@ mod rules;
 mod slow;
 mod state;
 mod terms;
+mod told;
 mod trial;
 
 use std::time::Duration;
@@ -72,23 +73,6 @@ impl Breaker {
             closed.held_until = until.min(now.saturating_add(LONGEST_HOLD));
         }
         breaker
-    }
-
-    /// Believes another that the provider is unwell. Only a closed breaker does; any other knows better. Waits for no
-    /// longer than [`LONGEST_HOLD`].
-    pub fn adopt(&mut self, saved: Saved, now: Duration) -> Option<Transition> {
-        if !matches!(self.state, State::Closed(_)) {
-            return None;
-        }
-        let Saved { strikes, until, blocked, fault } = saved;
-        let until = until.min(now.saturating_add(LONGEST_HOLD));
-        let why = Why { fault, cause: Cause::Told };
-        let trial = Trial::from(until);
-        Some(if blocked {
-            self.enter(State::Blocked { trial, why }, now)
-        } else {
-            self.enter(State::Open { until, strikes, why }, now)
-        })
     }
 
     /// Goes by other rules from now on. Its state and a wait under way stay; counts begin anew if the window's length changed.

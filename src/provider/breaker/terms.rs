@@ -64,6 +64,8 @@ pub enum Cause {
     Key,
     /// A failed probe: it was open before.
     Probe,
+    /// One failure, when another instance had warned of the provider, or had only just found it well again.
+    Warned,
     /// It was so before a restart, or another instance says so.
     Told,
 }
@@ -77,6 +79,7 @@ impl fmt::Display for Cause {
             Cause::Streams => "answers that broke off",
             Cause::Key => "key or quota refused",
             Cause::Probe => "probe failed",
+            Cause::Warned => "a failure after a warning",
             Cause::Told => "known from before, or from another instance",
         })
     }
@@ -93,7 +96,7 @@ pub struct Transition {
     pub retry_at: Option<Duration>,
     /// The fault it is in for: none for slow first tokens, and on closing.
     pub fault: Option<Fault>,
-    /// What made it so; none on closing.
+    /// What made it so; none on closing, but where another instance said so.
     pub cause: Option<Cause>,
 }
 

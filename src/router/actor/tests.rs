@@ -1,7 +1,7 @@
 //! The router with real provider actors, on a paused clock.
 
 use actix::Addr;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::*;
@@ -9,7 +9,7 @@ use crate::chat::{Failure, Fault};
 use crate::provider::breaker::Verdict;
 use crate::provider::paused::{Paused, pass, settled};
 use crate::provider::stand::{Plan, Stand};
-use crate::settings::CallRetry;
+use crate::settings::{CallRetry, Settings};
 use crate::store::MemoryStore;
 
 fn ms(milliseconds: u64) -> Duration {
@@ -19,6 +19,7 @@ fn ms(milliseconds: u64) -> Duration {
 struct Bench {
     stands: Vec<Stand>,
     router: Addr<RouterActor>,
+    published: watch::Sender<Arc<Table>>,
 }
 
 impl Bench {
@@ -27,11 +28,13 @@ impl Bench {
         let start = |plan| Stand::start(plan, clock, Arc::new(MemoryStore::default()));
         let stands: Vec<_> = plans.into_iter().map(start).collect();
         let backends = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
-        let rules = Rules { strategy: Strategy::Priority, max_attempts: 4, budget };
-        let seed = Seed { backends, rules, clock, chance: || 0.5 };
+        let mut settings = Settings::default();
+        settings.retry.budget = budget;
+        let (published, table) = watch::channel(Arc::new(Table { settings: settings.into(), backends }));
+        let seed = Seed { table, clock, chance: || 0.5 };
         let (tell, _) = mpsc::channel(1);
         let router = RouterActor::new(seed, Guard::new("router".into(), tell)).start();
-        Self { stands, router }
+        Self { stands, router, published }
     }
 
     fn abc() -> Self {
@@ -268,4 +271,23 @@ async fn half_the_history_goes_to_those_it_was_too_long_for() {
     assert_eq!(told(bench.route(halved(&turn, 2)).await), "nobody None", "c has less room than a");
     let too_many = halved(&[long("a")], 9);
     assert_eq!(told(bench.route(too_many).await), "2 a");
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn each_question_is_decided_by_what_is_published_then() {
+    let bench = Bench::abc();
+    assert_eq!(bench.after(&[]).await, "1 a");
+    // The first is taken out, another comes before the rest, and there may be one attempt less.
+    let new = Stand::alone(Plan::new("new"));
+    let mut table = Table::clone(&bench.published.borrow());
+    let mut settings = Settings::clone(&table.settings);
+    settings.routing.max_attempts = 2;
+    (table.settings, table.backends) =
+        (settings.into(), [Arc::clone(&new.backend), Arc::clone(&bench.stands[1].backend)].into());
+    bench.published.send_replace(Arc::new(table));
+    let down = failed("a", Fault::Unreachable);
+    assert_eq!(bench.after(&[]).await, "1 new");
+    let after = bench.after(std::slice::from_ref(&down)).await;
+    assert_eq!(after, "2 new", "a turn that began before finds who there is now");
+    assert_eq!(bench.after(&[down.clone(), down]).await, "nobody None");
 }

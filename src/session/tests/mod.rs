@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::drive::{Out, drive};
-use super::identity::{Identity, sign};
+use super::identity::sign;
 use super::limits::Rates;
-use super::lobby::{House as Manners, Lobby};
+use super::lobby::Lobby;
 use crate::chat::{Fault, Mode, StatusView};
 use crate::provider::paused::{Paused, pass, settled};
 use crate::provider::scripted::{Act, Script, breaks, fails, says, says_slowly};
@@ -56,24 +56,17 @@ fn view(message: &str) -> Arc<StatusView> {
 }
 
 impl Hall {
-    fn of(house: House) -> Self {
+    fn of(mut house: House) -> Self {
+        let settings = &mut house.settings;
+        settings.chat.greeting = "Hello!".to_owned();
+        settings.chat.max_message_chars = 100;
+        settings.chat.visitor_options = true;
+        settings.widget.identity_secret = Some(Secret::new(SECRET));
         let stage = house.open();
         let (status, watched) = watch::channel(view(""));
         let many = NonZeroU32::new(1_000_000).unwrap();
-        let lobby = Lobby {
-            desk: Arc::clone(&stage.desk),
-            status: watched,
-            rates: Rates::per_minute(many, many),
-            identity: Some(Identity::new(Secret::new(SECRET))),
-            house: Manners {
-                title: "Chat".to_owned(),
-                greeting: "Hello!".to_owned(),
-                demo: false,
-                max_message_chars: 100,
-                visitor_options: true,
-                idle: s(600),
-            },
-        };
+        let lobby =
+            Lobby { desk: Arc::clone(&stage.desk), status: watched, rates: Rates::per_minute(many, many) };
         Self { stage, lobby: Arc::new(lobby), status }
     }
 

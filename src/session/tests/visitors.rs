@@ -88,8 +88,8 @@ async fn a_bad_token_is_refused_and_the_socket_closed() {
 
 #[actix_rt::test(system = "Paused")]
 async fn without_a_secret_no_token_counts() {
-    let mut hall = Hall::following([vec![]]);
-    Arc::get_mut(&mut hall.lobby).unwrap().identity = None;
+    let hall = Hall::following([vec![]]);
+    hall.stage.reload(|settings| settings.widget.identity_secret = None);
     let mut tab = hall.tab();
     tab.say(json!({"type": "hello", "token": token("ann")})).await;
     assert_eq!(tab.refused().await, "unauthorized");

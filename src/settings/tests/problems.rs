@@ -102,6 +102,8 @@ fn each_kind_is_told_with_line_key_and_what_would_be_right() {
         ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]", "2: server.trusted_proxies[0]: ", "\"10.0.0.0/8\""),
         ("[telemetry]\notlp_endpoint = \"collector:4317\"", "2: telemetry.otlp_endpoint: ", "not a URL"),
         ("[store]\nredis_url = \"localhost\"", "2: store.redis_url: ", "redis://HOST:6379"),
+        ("[alerts]\nwebhook = \"http://example.com/canary\"", "2: alerts.webhook: ", "https"),
+        ("[alerts]\nwebhook_secret = \"whsec_canary!\"", "2: alerts.webhook_secret: ", "base64"),
         ("[alerts]\nwebhook = \"example.com/canary\"", "2: alerts.webhook: ", "not a URL"),
         // Secrets.
         ("[server]\nadmin_token = \"env:NOPE\"", "2: server.admin_token: ", "variable NOPE is not set"),

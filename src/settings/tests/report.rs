@@ -25,7 +25,7 @@ Timeouts  first token 5s, 10s, 15s; turn 2m
 Server    127.0.0.1:8080, data in failsoft-data
 
 Warnings:
-  failsoft.toml:4: alerts.webhook_secret: not built yet, so this has no effect
+  failsoft.toml:4: alerts.webhook_secret: there is no alerts.webhook, so nothing is sent that it could sign
 "
     );
 }

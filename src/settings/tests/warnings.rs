@@ -14,7 +14,6 @@ fn warnings(text: &str) -> Vec<String> {
 #[test]
 fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
     for (text, expected) in [
-        ("[alerts]\nslack_webhook = \"https://hooks.example/canary\"", "2: alerts.slack_webhook"),
         ("[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"", "1: drills[0]"),
         ("[telemetry]\notlp_endpoint = \"http://localhost:4317\"", "2: telemetry.otlp_endpoint"),
         ("[store]\nbackend = \"redis\"", "2: store.backend"),
@@ -33,6 +32,8 @@ fn defaults_and_what_is_switched_off_need_no_warning() {
         "[degradation]\noutbox = true",
         "[health]\nprobe = \"completion\"\ninterval = \"30s\"",
         "[alerts]\nwebhook = \"\"\nmin_interval = \"300s\"",
+        "[alerts]\nslack_webhook = \"https://hooks.example/canary\"",
+        "[alerts]\nwebhook = \"https://hooks.example/canary\"\nwebhook_secret = \"whsec_Y2FuYXJ5\"",
         "[server]\nadmin_token = \"canary\"\napi_keys = [\"canary\"]",
         "[widget]\nidentity_secret = \"\"",
     ] {
@@ -60,6 +61,12 @@ fn what_is_odd_is_told() {
     let elsewhere =
         "[[providers]]\nname = \"a\"\ndialect = \"gemini\"\nmodel = \"m\"\nbase_url = \"http://gateway:1\"";
     assert_eq!(warnings(elsewhere), ["1: providers[0].api_key"]);
+    assert_eq!(
+        warnings("[alerts]\nwebhook = \"https://hooks.example/canary\""),
+        ["2: alerts.webhook"],
+        "unsigned"
+    );
+    assert_eq!(warnings("[alerts]\nwebhook_secret = \"canary\""), ["2: alerts.webhook_secret"]);
     assert_eq!(warnings("[limits]\nframe_bytes = 4096"), ["2: limits.frame_bytes"]);
     assert_eq!(warnings("[chat]\nmax_message_chars = 100000"), ["2: chat.max_message_chars"]);
 }

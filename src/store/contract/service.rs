@@ -64,3 +64,13 @@ pub(super) async fn life_is_as_last_written(store: &dyn Store) {
     }
     assert_eq!(store.life().await, Ok(Some(Life { first: At(5), last: At(7) })));
 }
+
+pub(super) async fn notes_are_as_last_written(store: &dyn Store) {
+    assert_eq!(store.note("one".into()).await, Ok(None));
+    for (name, text) in [("one", "first"), ("two", ""), ("one", "second\n\u{0}é")] {
+        store.write_note(name.into(), text.into()).await.unwrap();
+    }
+    assert_eq!(store.note("one".into()).await, Ok(Some("second\n\u{0}é".into())));
+    assert_eq!(store.note("two".into()).await, Ok(Some(String::new())));
+    assert_eq!(store.note("on".into()).await, Ok(None), "a name is no prefix");
+}

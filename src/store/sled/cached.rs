@@ -6,7 +6,7 @@ use sled::Db;
 
 use super::layout::{get, meaning, put, remove};
 use crate::chat::{At, ConversationId};
-use crate::store::record::{decode, encode};
+use crate::store::record::{decode, encode, read};
 use crate::store::{CacheKey, CachedAnswer, StoreError};
 
 fn answer_key(key: CacheKey) -> String {
@@ -29,11 +29,21 @@ pub(super) fn keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
     for entry in db.scan_prefix("a/") {
         let (key, bytes) = entry.map_err(|error| meaning(&error))?;
         let key = std::str::from_utf8(&key).ok().and_then(|key| CacheKey::parse(key.strip_prefix("a/")?));
-        let saved = decode::<CachedAnswer>("saved answer", &bytes).map_or(At(0), |answer| answer.saved);
+        let saved = read::<CachedAnswer>(&bytes).map_or(At(0), |answer| answer.saved);
         found.extend(key.map(|key| (saved, key)));
     }
     found.sort_unstable();
     Ok(found.into_iter().map(|(_, key)| key).collect())
+}
+
+/// How many of them do not read: of another version of the program, or damaged.
+pub(in crate::store) fn unreadable(db: &Db) -> Result<usize, StoreError> {
+    let mut count = 0;
+    for bytes in db.scan_prefix("a/").values() {
+        let bytes = bytes.map_err(|error| meaning(&error))?;
+        count += usize::from(read::<CachedAnswer>(&bytes).is_none());
+    }
+    Ok(count)
 }
 
 /// Writes an answer in the place of what was there.
@@ -94,7 +104,9 @@ mod tests {
         assert_eq!(get_answer(&db, key(2)).unwrap(), None);
         assert_eq!(get_answer(&db, key(1)).unwrap(), Some(cached(1, 5, "old")));
         assert_eq!(keys(&db).unwrap(), [key(2), key(1)]);
+        assert_eq!(unreadable(&db), Ok(1));
         put_answer(&db, key(2), &cached(1, 10, "mine")).unwrap();
+        assert_eq!(unreadable(&db), Ok(0));
         assert_eq!(get_answer(&db, key(2)).unwrap(), Some(cached(1, 10, "mine")));
     }
 

@@ -12,6 +12,7 @@
 //! | `s/PROVIDER` | what its day cost so far |
 //! | `i/STARTED-ID` | an incident; in the order of the keys, which is that of time |
 //! | `l` | when the service was seen to run |
+//! | `n/NAME` | a note of the service's own |
 //! | `a/KEY` | a saved answer |
 //! | `o/CONVERSATION/KEY` | nothing: that the saved answer comes from there |
 //!
@@ -68,6 +69,10 @@ fn spent_key(provider: &str) -> String {
 
 fn incident_key(incident: &Incident) -> String {
     format!("i/{:020}-{}", incident.started.0, incident.id)
+}
+
+fn note_key(name: &str) -> String {
+    format!("n/{name}")
 }
 
 /// The one key of the service's life.
@@ -198,6 +203,11 @@ pub(super) fn life(db: &Db) -> Result<Option<Life>, StoreError> {
     Ok(get(db, LIFE)?.and_then(|bytes| decode("life", &bytes)))
 }
 
+/// A note of the service's own.
+pub(super) fn note(db: &Db, name: &str) -> Result<Option<String>, StoreError> {
+    Ok(get(db, &note_key(name))?.and_then(|bytes| decode("note", &bytes)))
+}
+
 /// The turns that wait for a late answer, oldest first.
 pub(super) fn waiting(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreError> {
     let mut found = Vec::new();
@@ -263,6 +273,7 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
         Op::Spent(record) => put(db, &spent_key(&record.provider), encode(record)?),
         Op::Incident(incident) => write_incident(db, incident),
         Op::Life(life) => put(db, LIFE, encode(life)?),
+        Op::Note(name, text) => put(db, &note_key(name), encode(text)?),
         Op::Cached(key, answer) => cached::put_answer(db, *key, answer),
         Op::Uncached(keys) => keys.iter().try_for_each(|key| cached::remove_answer(db, *key)),
         #[cfg(test)]

@@ -42,6 +42,8 @@ pub(super) enum Op {
     Incident(Incident),
     /// Writes when the service was seen to run.
     Life(Life),
+    /// Writes a note of the service's own.
+    Note(String, String),
     /// Writes a saved answer.
     Cached(CacheKey, CachedAnswer),
     /// Removes saved answers.
@@ -57,6 +59,7 @@ impl Op {
         match self {
             Op::Turn(_, turn) | Op::Checkpoint(_, turn) => weight(turn),
             Op::Cached(_, answer) => answer.weight(),
+            Op::Note(_, text) => 256 + text.len(),
             Op::Uncached(keys) => 256 + 32 * keys.len(),
             Op::Amend(_, _, Amendment::Followup(late)) => 256 + late.text.len(),
             _ => 256,

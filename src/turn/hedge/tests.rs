@@ -23,7 +23,7 @@ fn late(milliseconds: u64, mut script: Script) -> Script {
 /// A house that hedges after a second.
 fn house<const N: usize>(scripts: [Vec<Script>; N]) -> House {
     let mut house = House::following(scripts);
-    house.manners.hedge_after = ms(1_000);
+    house.settings.routing.hedge_after = ms(1_000);
     house
 }
 
@@ -166,12 +166,12 @@ async fn who_was_given_up_may_be_asked_again_and_numbers_go_on() {
 #[actix_rt::test(system = "Paused")]
 async fn a_race_counts_to_the_attempts() {
     let mut two = house([vec![silent()], vec![late(100, breaks("Hel", Fault::Reset))], vec![says("Hello.")]]);
-    two.rules.max_attempts = 2;
+    two.settings.routing.max_attempts = 2;
     let reader = answered(&two.clone().open()).await;
     assert_eq!(tried(&reader), ["1 a stopped 1100", "2 b reset 100"]);
     assert_eq!(reader.done().source, Source::Fallback);
     // With one attempt there is none for a second provider.
-    two.rules.max_attempts = 1;
+    two.settings.routing.max_attempts = 1;
     let reader = answered(&two.open()).await;
     assert_eq!(tried(&reader), ["1 a timeout 5000"]);
 }
@@ -179,7 +179,7 @@ async fn a_race_counts_to_the_attempts() {
 #[actix_rt::test(system = "Paused")]
 async fn races_are_within_the_retry_budget() {
     let mut house = house([vec![late(2_000, says("Hello."))], vec![late(500, says("Good day."))]]);
-    house.rules.budget = 0.0;
+    house.settings.retry.budget = 0.0;
     let stage = house.open();
     let mut raced = 0;
     for number in 0..12 {
@@ -207,7 +207,7 @@ async fn nobody_else_is_no_harm() {
 #[actix_rt::test(system = "Paused")]
 async fn later_than_the_first_token_may_come_there_is_no_race() {
     let mut house = house([vec![silent()], vec![says("Hello.")]]);
-    house.manners.hedge_after = ms(5_000);
+    house.settings.routing.hedge_after = ms(5_000);
     assert_eq!(tried(&answered(&house.open()).await), ["1 a timeout 5000", "2 b ok 0"]);
 }
 
@@ -215,7 +215,7 @@ async fn later_than_the_first_token_may_come_there_is_no_race() {
 async fn with_too_little_time_left_there_is_no_race() {
     for (turn_limit, raced) in [(1_499, false), (1_501, true)] {
         let mut house = house([vec![silent()], vec![says("Hello.")]]);
-        house.manners.turn_limit = ms(turn_limit);
+        house.settings.timeouts.turn = ms(turn_limit);
         assert_eq!(answered(&house.open()).await.done().source == Source::Ai, raced, "{turn_limit}");
     }
 }

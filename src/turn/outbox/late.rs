@@ -28,7 +28,8 @@ pub(super) async fn answer(desk: &Arc<Desk>, one: Waiting) -> Came {
     let room = desk.rooms.enter(one.conversation);
     let keep::Asked { ask, .. } = keep::asked(desk, &room, &record).await;
     let load = Load::of_last(&ask, 1);
-    if !desk.backends.iter().any(|backend| load.fits(backend.context_tokens) && is_well(desk, backend)) {
+    let may = |backend: &Arc<Backend>| load.fits(backend.context_tokens) && is_well(desk, backend);
+    if !desk.table().backends.iter().any(may) {
         return Came::Passed;
     }
     let usual = desk.usual();

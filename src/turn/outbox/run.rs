@@ -64,7 +64,7 @@ async fn rounds(desk: &Arc<Desk>) -> Infallible {
         if outbox.line().is_empty() {
             outbox.came.notified().await;
         }
-        let well = desk.backends.iter().any(|backend| late::is_well(desk, backend));
+        let well = desk.table().backends.iter().any(|backend| late::is_well(desk, backend));
         let next = well.then(|| outbox.begin(desk.clock.now())).flatten();
         if let Some(one) = next {
             under_way.push(guarded(desk, one));

@@ -204,7 +204,7 @@ async fn nothing_is_asked_while_the_service_goes_down_and_the_next_start_knows()
     let mut next = House::of([]).open();
     let desk = Arc::get_mut(&mut next.desk).unwrap();
     desk.store = Arc::clone(&stage.store) as _;
-    desk.backends = Arc::clone(&stage.desk.backends);
+    desk.published = stage.desk.published.clone();
     desk.router = stage.desk.router.clone();
     let room = desk.rooms.enter(conversation(1));
     let mut session = room.late();

@@ -1,6 +1,5 @@
 //! Whom a turn goes to under each strategy, and what becomes of answers that are none.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chat::{At, Fault, Finish, ProviderState, Source, TurnId, TurnRecord, TurnState};
@@ -17,7 +16,7 @@ use crate::turn::stage::{House, Stage, conversation, question};
 /// Backends `a`, `b` and `c`, which say their names.
 fn house(strategy: Strategy) -> House {
     let mut house = House::following([vec![says("a")], vec![says("b")], vec![says("c")]]);
-    house.rules.strategy = strategy;
+    house.settings.routing.strategy = strategy;
     house
 }
 
@@ -193,7 +192,7 @@ async fn one_token_repeated_to_the_limit_is_a_failed_attempt() {
 #[actix_rt::test(system = "Paused")]
 async fn no_visitor_can_open_breakers_by_asking_for_poor_answers() {
     let mut house = House::following([vec![repeated(Finish::Length), says("ok")], vec![says("ok")]]);
-    house.manners.min_chars = 10;
+    house.settings.quality.min_chars = 10;
     let stage = house.open();
     for number in 0..20 {
         assert_eq!(asked(&stage, number).await, "ab");
@@ -209,7 +208,7 @@ async fn whole_answers_are_scored_and_refusals_are_not() {
     let good = "One two three four five six seven eight nine ten, and so on to the end of it. ".to_owned();
     let refuses = vec![Act::Say("No.".into()), Act::End(Finish::ContentFilter)];
     let mut house = House::following([vec![says(&good), refuses]]);
-    house.manners.keywords = Arc::new(["seven".to_owned(), "eleven".to_owned()]);
+    house.settings.quality.keywords = vec!["seven".to_owned(), "eleven".to_owned()];
     let stage = house.open();
     asked(&stage, 1).await;
     let quality = stage.stands[0].vitals().await.quality.unwrap();

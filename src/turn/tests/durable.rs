@@ -34,7 +34,8 @@ async fn a_store_that_is_too_slow_is_not_waited_for() {
     assert!(!*stage.desk.durable.borrow(), "and the status says so");
     let reader = Reader::follow(&log).await;
     assert_answered(&reader, "a", "Hello.");
-    assert_eq!(begun.elapsed(), ms(500), "neither is the write of its end");
+    // Once it is known, it is hardly waited for at all: of the end, and of all of the next turn.
+    assert_eq!(begun.elapsed(), ms(265), "neither is the write of its end");
     stage.store.set(Trouble::None);
     stage.desk.rooms.enter(crate::turn::stage::conversation(1)).drop_log(log.turn());
     let log = stage.ask("n");
@@ -109,4 +110,49 @@ async fn a_restart_is_saved_too() {
     let stored = stage.stored(&log).await.unwrap();
     assert_eq!((&*stored.text, stored.drafts.len(), &*stored.drafts[0].text), ("two", 1, "one"));
     assert_eq!(stored.provider.as_deref(), Some("b"));
+}
+
+/// Waits until the turn's log is gone, so that the conversation's next question finds nothing under way, and asks that.
+async fn next_turn(stage: &Stage, name: &str) -> (Reader, Duration) {
+    pass(s(6)).await;
+    let asked = tokio::time::Instant::now();
+    let reader = Reader::follow(&stage.ask(name)).await;
+    (reader, asked.elapsed())
+}
+
+/// Providers that cannot be reached and a store that answers nothing for five seconds, at once: the second who asks is answered within 100 ms.
+#[actix_rt::test(system = "Paused")]
+async fn with_everything_dead_at_once_the_ladder_answers_within_100_ms() {
+    let dead = || vec![fails(Fault::Unreachable)];
+    let mut house = House::following([dead(), dead()]);
+    house.settings.cache.enabled = true;
+    let stage = house.open();
+    stage.store.set(Trouble::Slow(s(5)));
+    let (reader, took) = next_turn(&stage, "first").await;
+    assert_fallback(&reader);
+    // The first finds out.
+    assert!(took < s(2), "{took:?}");
+    for number in 0..30 {
+        let (reader, took) = next_turn(&stage, &format!("m{number}")).await;
+        assert_fallback(&reader);
+        assert!(took < ms(100), "{took:?} for turn {number}");
+    }
+    assert!(!*stage.desk.durable.borrow());
+    stage.assert_idle().await;
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn a_slow_disk_in_doubt_is_trusted_again_as_soon_as_it_confirms_in_time() {
+    let stage = House::following([vec![]]).open();
+    stage.store.set(Trouble::Slow(s(5)));
+    assert_answered(&next_turn(&stage, "m").await.0, "a", "Hello.");
+    assert!(!*stage.desk.durable.borrow());
+    // Slower than one in doubt is waited for, and as fast as a disk has to be.
+    stage.store.set(Trouble::Slow(ms(100)));
+    let log = stage.ask("n");
+    assert!(!log.durable().await, "not yet");
+    Reader::follow(&log).await;
+    pass(s(6)).await;
+    assert!(*stage.desk.durable.borrow());
+    assert!(stage.ask("o").durable().await);
 }

@@ -69,7 +69,7 @@ async fn a_retry_leaves_an_attempt_for_each_provider_not_yet_tried() {
     let four = answer(&house.clone().open()).await;
     assert_eq!(tried(&four), ["1 a reset 0", "2 a reset 0", "3 b reset 0", "4 c reset 0"]);
     assert_fallback(&four);
-    house.rules.max_attempts = 2;
+    house.settings.routing.max_attempts = 2;
     assert_eq!(tried(&answer(&house.open()).await), ["1 a reset 0", "2 b reset 0"]);
 }
 

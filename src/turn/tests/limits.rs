@@ -98,10 +98,10 @@ async fn the_turns_limit_ends_the_last_attempt_and_no_other_is_begun() {
 #[actix_rt::test(system = "Paused")]
 async fn no_attempt_is_begun_too_late() {
     let mut house = House::following([silence(), vec![says("Hello.")]]);
-    house.manners.turn_limit = ms(5_499);
+    house.settings.timeouts.turn = ms(5_499);
     assert_fallback(&first_answer(house).await);
     let mut house = House::following([silence(), vec![says("Hello.")]]);
-    house.manners.turn_limit = ms(5_500);
+    house.settings.timeouts.turn = ms(5_500);
     let stage = house.open();
     assert_answered(&answer(&stage).await, "b", "Hello.");
 }
@@ -130,7 +130,7 @@ async fn what_holds_no_text_is_no_answer() {
 async fn too_few_characters_are_held_back_until_there_are_enough() {
     let with = |first: Script| {
         let mut house = House::following([vec![first], vec![says("Good day.")]]);
-        house.manners.min_chars = 5;
+        house.settings.quality.min_chars = 5;
         house.open()
     };
     let short = answer(&with(says(" ok! \n"))).await;
@@ -159,7 +159,7 @@ async fn a_whole_answer_may_be_cut_by_its_length() {
 #[actix_rt::test(system = "Paused")]
 async fn the_turns_own_limit_blames_nobody() {
     let mut house = House::following([vec![vec![Act::Forever("ha".to_owned(), ms(500))]]]);
-    house.manners.turn_limit = s(10);
+    house.settings.timeouts.turn = s(10);
     let stage = house.open();
     for turn in 0..6 {
         let reader = Reader::follow(&stage.ask(&format!("m{turn}"))).await;

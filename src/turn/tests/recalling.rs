@@ -14,7 +14,9 @@ const QUESTION: &str = "What is new?";
 
 fn house<const N: usize>(scripts: [Vec<Script>; N], share: Share) -> Stage {
     let cache = CacheSettings { share, revalidate: s(600), ..CacheSettings::default() };
-    House { cache: Some(cache), ..House::following(scripts) }.open()
+    let mut house = House::following(scripts);
+    house.settings.cache = cache;
+    house.open()
 }
 
 fn shared() -> CacheKey {
@@ -221,14 +223,12 @@ async fn where_the_one_who_asks_fails_each_goes_its_own_way() {
 async fn questions_are_answered_ahead_of_time_one_by_one_while_all_is_quiet() {
     let warm = vec![QUESTION.to_owned(), "What else?".to_owned()];
     let cache = CacheSettings { share: Share::Never, warm, ..CacheSettings::default() };
-    let stage = House {
-        cache: Some(cache.clone()),
-        ..House::following([vec![says_slowly("Hel", s(12), "lo."), says("Hello.")]])
-    }
-    .open();
+    let mut house = House::following([vec![says_slowly("Hel", s(12), "lo."), says("Hello.")]]);
+    house.settings.cache = cache;
+    let stage = house.open();
     let busy = begin_with(&stage, 1, Wishes { cache: CacheUse::Off, ..stage.desk.usual() });
     settled().await;
-    actix::spawn(crate::turn::warm::warm(Arc::clone(&stage.desk), cache));
+    actix::spawn(crate::turn::warm::warm(Arc::clone(&stage.desk)));
     pass(s(11)).await;
     assert_eq!(stage.calls(0).len(), 1, "not while a visitor is answered");
     assert_eq!(Reader::follow(&busy).await.done().source, Source::Ai);

@@ -123,7 +123,8 @@ fn model(name: &str, state: &State) -> serde_json::Value {
 
 /// What may stand as `model`: `auto`, the providers' names, their models.
 fn names(state: &State) -> Vec<Arc<str>> {
-    let backends = &state.lobby.desk.backends;
+    let table = state.lobby.desk.table();
+    let backends = &table.backends;
     let mut names: Vec<Arc<str>> = vec!["auto".into()];
     for name in backends.iter().map(|one| &one.name).chain(backends.iter().map(|one| &one.model)) {
         if !names.contains(name) {
@@ -134,7 +135,7 @@ fn names(state: &State) -> Vec<Arc<str>> {
 }
 
 fn let_in(http: &HttpRequest, state: &State) -> Result<(), Problem> {
-    gate::api(http, &state.settings.server).map_err(|shut| match shut {
+    gate::api(http, &state.settings().server).map_err(|shut| match shut {
         Shut::ForeignOrigin => {
             Problem::new(403, Some("forbidden_origin"), "this API is not for other sites' pages")
         }
@@ -150,7 +151,8 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
     let off = |name: &str| {
         http.headers().get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
     };
-    let backends = &state.lobby.desk.backends;
+    let table = state.lobby.desk.table();
+    let backends = &table.backends;
     let named = backends.iter().find(|one| *one.name == *request.model);
     let first = match named.or_else(|| backends.iter().find(|one| *one.model == *request.model)) {
         Some(backend) => Some(Arc::clone(&backend.name)),
@@ -178,7 +180,8 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
 fn soonest(state: &State) -> Option<Duration> {
     let desk = &state.lobby.desk;
     let now = desk.clock.wall();
-    let waits = desk.backends.iter().filter_map(|one| one.vitals.borrow().waits_until());
+    let table = desk.table();
+    let waits = table.backends.iter().filter_map(|one| one.vitals.borrow().waits_until());
     waits.filter(|at| *at > now).min().map(|at| at.since(now))
 }
 

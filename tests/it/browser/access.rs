@@ -160,3 +160,65 @@ async fn an_answer_is_spoken_of_three_times_at_most() {
     let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
     assert_eq!(spoken.iter().filter(|words| words.contains("unavailable")).count(), 1, "{spoken:#?}");
 }
+
+#[tokio::test]
+async fn all_that_can_be_done_is_done_by_keyboard() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Where do penguins sleep in winter?").await;
+    tab.until_it_says(120).await;
+    site.fault("aurora", "unauthorized").await;
+    tab.until_done().await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    tab.until("witness.part('banner')").await;
+    // Round the page once: each stop, as its role or what it is, and whether it shows that it has the focus.
+    let stop = "((el) => [el.dataset.role ?? el.dataset.action ?? `${el.localName}.${el.className}`, getComputedStyle(el).outlineStyle !== 'none' || el.localName === 'textarea'])(document.activeElement)";
+    let mut stops = Vec::new();
+    tab.eval("document.activeElement.blur()").await;
+    for _ in 0..50 {
+        tab.press("Tab").await;
+        let [name, seen]: [serde_json::Value; 2] = serde_json::from_value(tab.eval(stop).await).unwrap();
+        let name = name.as_str().unwrap().to_owned();
+        assert!(seen == true || name.starts_with("body"), "{name} does not show that it has the focus");
+        stops.push(name);
+    }
+    for wanted in [
+        "a.fs-status",
+        "export",
+        "new",
+        "a.fs-link",
+        "button.fs-tool",
+        "log",
+        "copy",
+        "retry",
+        "up",
+        "down",
+        "summary.",
+        "textarea.",
+        "select.",
+        "break",
+        "mend",
+    ] {
+        assert!(stops.iter().any(|one| one == wanted), "{wanted} is not among {stops:?}");
+    }
+    // What is reached can be used.
+    let go = async |role: &str| {
+        for _ in 0..50 {
+            if tab.eval("document.activeElement.dataset.role ?? ''").await == role {
+                return tab.press("Enter").await;
+            }
+            tab.press("Tab").await;
+        }
+        panic!("{role} was not reached");
+    };
+    go("up").await;
+    tab.until("witness.root().querySelector('[data-role=\"up\"][aria-pressed=\"true\"]')").await;
+    let answers = tab.eval("witness.answers().length").await.as_u64().unwrap();
+    go("retry").await;
+    tab.until(&format!("witness.answers().length === {}", answers + 1)).await;
+    assert_eq!(tab.eval("document.activeElement.localName").await, "textarea", "one can write on");
+    tab.until_done().await;
+    tab.is_untroubled().await;
+}

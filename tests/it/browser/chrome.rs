@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use super::effort::Effort;
 use super::tab::Tab;
 
 /// What Chromium may be called.
@@ -82,6 +83,11 @@ impl Chrome {
         tab.cdp("Page.addScriptToEvaluateOnNewDocument", json!({ "source": WITNESS })).await;
         tab.go(address).await;
         tab
+    }
+
+    /// Watches from now on what its pages wait for a processor.
+    pub fn effort(&self) -> Effort {
+        Effort::watch(self.driver.id().unwrap())
     }
 
     /// What the browser itself had to complain of since it was last asked: failed requests, refused resources, errors.

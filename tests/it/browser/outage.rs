@@ -30,6 +30,36 @@ async fn told(tab: &Tab) -> Vec<String> {
     told
 }
 
+/// Has the browser believe that it has no network, or that it has it back.
+async fn offline(tab: &Tab, is: bool) {
+    let event = if is { "offline" } else { "online" };
+    let say = format!(
+        "(Object.defineProperty(navigator, 'onLine', {{ value: {}, configurable: true }}), dispatchEvent(new Event('{event}')))",
+        !is
+    );
+    tab.eval(&say).await;
+}
+
+#[tokio::test]
+async fn a_provider_that_comes_and_goes_is_told_of_once() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    let aurora = "witness.frames.findLast(({ frame }) => frame.type === 'status')?.frame.providers.find(({ name }) => name === 'aurora').state";
+    for _ in 0..4 {
+        site.fault("aurora", "unauthorized").await;
+        tab.ask("What does it cost?").await;
+        tab.until_done().await;
+        tab.until(&format!("{aurora} === 'blocked'")).await;
+        tab.until("witness.part('banner')?.dataset.mode === 'degraded'").await;
+        site.fault("aurora", "none").await;
+        tab.until(&format!("{aurora} === 'closed'")).await;
+    }
+    tab.within(RECOVERED, "witness.banners.at(-1).mode === ''").await;
+    assert_eq!(tab.banners().await, ["degraded", "normal", ""]);
+    tab.is_untroubled().await;
+}
+
 #[tokio::test]
 async fn an_outage_is_told_and_so_is_its_end() {
     let site = Site::demo().await;
@@ -103,11 +133,18 @@ async fn the_worst_is_told_and_only_that() {
     tab.ask("Hello").await;
     tab.until_done().await;
     tab.until(OUTAGE).await;
+    // A browser that calls itself offline while frames arrive is not believed.
+    offline(&tab, true).await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    assert_eq!(told(&tab).await, ["outage"]);
     line.sever();
+    tab.until("witness.part('banner')?.dataset.mode === 'offline'").await;
+    offline(&tab, false).await;
     tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
     line.restore();
     tab.until(OUTAGE).await;
-    assert_eq!(told(&tab).await, ["outage", "unreachable", "outage"]);
+    assert_eq!(told(&tab).await, ["outage", "offline", "unreachable", "outage"]);
     assert_eq!(tab.eval("witness.crowded").await, false, "never two");
 
     // Who has read it puts it away, for this incident.

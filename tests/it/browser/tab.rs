@@ -129,8 +129,9 @@ impl Tab {
         self.here().await.find(Locator::Css("textarea")).await.unwrap().send_keys(&keys).await.unwrap();
     }
 
-    /// Presses this key, by the name that scripts know it by, wherever the focus is.
+    /// Presses this key, by the name that scripts know it by, wherever the focus is; `Shift+` before it holds that too.
     pub async fn press(&self, key: &str) {
+        let (shift, key) = key.strip_prefix("Shift+").map_or((0, key), |key| (8, key));
         let code = match key {
             "Enter" => 13,
             "Escape" => 27,
@@ -139,8 +140,7 @@ impl Tab {
         };
         let text = if key == "Enter" { "\r" } else { "" };
         for kind in ["keyDown", "keyUp"] {
-            let event =
-                json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text });
+            let event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text, "modifiers": shift });
             self.cdp("Input.dispatchKeyEvent", event).await;
         }
     }

@@ -145,3 +145,20 @@ async fn it_is_fetched_when_it_is_wanted_and_the_launcher_is_light() {
     assert_eq!(tab.eval("(Failsoft.open(), Boolean(witness.part('panel')))").await, true);
     tab.is_untroubled().await;
 }
+
+#[tokio::test]
+async fn nothing_holds_up_the_site_while_it_loads() {
+    let (host, site) = pair().await;
+    let chrome = Chrome::start().await;
+    let effort = chrome.effort();
+    let tab = chrome.open(&host.plain("/", "", &tag(&site, ""))).await;
+    open(&tab).await;
+    tab.ask_widget("Show me some Rust code").await;
+    tab.until_done().await;
+    tab.until("witness.answer().querySelector('.hljs-keyword')").await;
+    assert_eq!(effort.own(&tab).await, []);
+    // The page of its own as well.
+    let page = chrome.open(&site.address()).await;
+    page.until("witness.part('empty')").await;
+    assert_eq!(effort.own(&page).await, []);
+}

@@ -188,9 +188,30 @@ async fn a_phone_is_filled_and_a_second_open_is_the_same() {
         "(({ x, y, width, height }) => [x, y, width, height])(witness.part('panel').getBoundingClientRect())";
     assert_eq!(tab.eval(whole).await, json!([0, 0, 360, 740]));
     assert_eq!(tab.eval("witness.part('launcher') ?? null").await, Value::Null);
+    // All there is: the keyboard goes round in it, in both directions, and the page behind it is out of reach.
+    let modal = "[witness.part('panel').getAttribute('aria-modal'), document.querySelector('main').inert]";
+    assert_eq!(tab.eval(modal).await, json!(["true", true]));
+    let within = "witness.part('panel').contains(witness.shadow.activeElement)";
+    let first = "witness.shadow.activeElement === [...witness.part('panel').querySelectorAll('a, button')].find(witness.visible)";
+    for back in [false, true] {
+        let mut rounds = 0;
+        for _ in 0..24 {
+            tab.press(if back { "Shift+Tab" } else { "Tab" }).await;
+            assert_eq!(tab.eval(within).await, true);
+            rounds += u32::from(tab.eval(first).await == true);
+        }
+        assert!(rounds >= 2, "it goes round");
+    }
+    tab.press("Escape").await;
+    let modal = "[witness.part('panel') ?? null, document.querySelector('main').inert]";
+    assert_eq!(tab.eval(modal).await, json!([null, false]));
+    tab.eval("Failsoft.open()").await;
+    tab.until("document.querySelector('main').inert").await;
     tab.resize(1280, 800, false).await;
     tab.until("innerWidth === 1280 && witness.part('panel').getBoundingClientRect().width === 384").await;
     assert_eq!(tab.eval("witness.part('panel').getBoundingClientRect().height").await, 600);
+    tab.until("!document.querySelector('main').inert && !witness.part('panel').hasAttribute('aria-modal')")
+        .await;
     tab.eval("(Failsoft.close(), Failsoft.open())").await;
     assert_eq!(tab.eval("witness.sent.filter(({ type }) => type === 'hello').length").await, 1);
     tab.is_untroubled().await;

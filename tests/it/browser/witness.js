@@ -10,6 +10,8 @@ window.witness = (() => {
     banners: [], // {at, mode}: after each change; mode is '' for none
     clicks: [], // {at, role}
     crowded: false, // whether there ever were two banners
+    held: [], // [from, length]: tasks of over 50 ms, in milliseconds, from 1970 on
+    woke: null, // when the page was last thawed
     shadow: null, // the widget's root, where there is one
     trouble: [], // errors, and breaches of the page's own policy
   };
@@ -28,6 +30,10 @@ window.witness = (() => {
     }
   };
 
+  new PerformanceObserver((list) => {
+    for (const { startTime, duration } of list.getEntries()) seen.held.push([performance.timeOrigin + startTime, duration]);
+  }).observe({ type: 'longtask', buffered: true });
+  document.addEventListener('resume', () => (seen.woke = at()));
   addEventListener('securitypolicyviolation', (event) =>
     seen.trouble.push(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
   addEventListener('error', ({ message, target }) => seen.trouble.push(`error: ${message ?? target.outerHTML}`), true);
@@ -77,6 +83,8 @@ window.witness = (() => {
   };
 
   return Object.assign(seen, {
+    /** Notes no more what is shown: to note it costs more than to show it, where there is much. */
+    rest: () => observer.disconnect(),
     visible,
     root,
     /** The elements of all answers that are drawn, oldest first. */

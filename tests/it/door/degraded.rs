@@ -89,7 +89,14 @@ async fn who_wants_no_degraded_answer_gets_an_error() {
 async fn once_they_are_known_to_be_down_nobody_waits() {
     let (app, providers) = service(&[Act::Silence]).await;
     let open = async {
-        while app.lobby.desk.backends.iter().any(|one| one.vitals.borrow().state == ProviderState::Closed) {
+        while app
+            .lobby
+            .desk
+            .table()
+            .backends
+            .iter()
+            .any(|one| one.vitals.borrow().state == ProviderState::Closed)
+        {
             app.stream("What?").await.ended().await;
         }
     };

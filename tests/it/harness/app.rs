@@ -135,8 +135,7 @@ impl TestApp {
 
     /// A backend.
     pub fn backend(&self, name: &str) -> Arc<Backend> {
-        let mut backends = self.lobby.desk.backends.iter();
-        Arc::clone(backends.find(|backend| &*backend.name == name).unwrap())
+        Arc::clone(self.lobby.desk.table().backend(name).unwrap())
     }
 
     /// Waits until a provider's vitals are so.
@@ -154,7 +153,7 @@ impl TestApp {
         let turns = u32::try_from(Settings::default().limits.turns).unwrap();
         let rest = async move {
             drop(lobby.desk.places.acquire_many(turns).await.unwrap());
-            for backend in lobby.desk.backends.iter() {
+            for backend in lobby.desk.table().backends.iter() {
                 let mut vitals = backend.vitals.clone();
                 drop(vitals.wait_for(|vitals| vitals.in_flight == 0).await.unwrap());
             }

@@ -10,6 +10,8 @@ mod cut;
 mod http;
 mod page;
 mod provider;
+mod receiver;
+mod redis;
 mod scrape;
 mod script;
 
@@ -23,6 +25,8 @@ pub use cut::CutProxy;
 pub use http::{Answer, Request};
 pub use page::{Page, Shown};
 pub use provider::ScriptedProvider;
+pub use receiver::{Receiver, Take};
+pub use redis::Redis;
 pub use scrape::Scrape;
 pub use script::{
     Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, listing, refusal, say, spoken, word,

@@ -167,6 +167,8 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
         let once = if asked { shared.once.lock().unwrap().pop_front() } else { None };
         let usual = if listing { &shared.listing } else { &shared.usual };
         let script = once.unwrap_or_else(|| usual.lock().unwrap().clone());
+        let told = |act| if matches!(act, Act::Echo) { super::script::echo(&request) } else { vec![act] };
+        let script: Vec<_> = script.into_iter().flat_map(told).collect();
         if !listing {
             shared.calls.lock().unwrap().push(Instant::now());
         }
@@ -219,6 +221,7 @@ async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>, counts: &watc
                     counts.send_modify(|counts| counts.poured += bytes.len());
                 }
             }
+            Act::Echo => unreachable!("put into words before"),
             Act::Hold(gate) => tokio::select! {
                 () = gate.pass() => {}
                 () = gone(stream) => return End::Left,

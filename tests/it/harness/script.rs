@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 /// One act of a provider after a request. After the last one it waits for the next request on the same connection.
@@ -13,6 +13,8 @@ pub enum Act {
     Send(Vec<u8>),
     /// Sends these bytes again and again, with this pause between, until the client is gone.
     Every(Duration, Vec<u8>),
+    /// Answers whole, with every word that it was shown, once.
+    Echo,
     /// Waits until the gate lets one through.
     Hold(Gate),
     /// Says nothing for so long.
@@ -126,4 +128,18 @@ pub fn apart<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<Act> {
     let between = event(r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
     let pieces = pieces.into_iter().map(|piece| word(piece) + &between);
     vec![say(&(head() + &pieces.collect::<String>())), say(&finish())]
+}
+
+/// What an echo does with a request.
+pub fn echo(request: &Value) -> Vec<Act> {
+    let messages = request["messages"].as_array().into_iter().flatten();
+    let shown = messages.filter_map(|message| message["content"].as_str()).flat_map(str::split_whitespace);
+    // Once each, or answers to answers would double each time.
+    let mut said: Vec<&str> = Vec::new();
+    for word in shown {
+        if !said.contains(&word) {
+            said.push(word);
+        }
+    }
+    answer(&said.join(" "))
 }

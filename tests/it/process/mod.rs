@@ -1,7 +1,10 @@
 //! The service as its operator runs it: the binary as a process, signals, files and real sockets. Nothing of the inside is seen here.
 
+mod all_dead;
+mod bad_files;
 mod configuration;
 mod disk;
+mod fleet;
 pub mod http;
 mod kills;
 mod logs;

@@ -22,6 +22,17 @@ pub fn failsoft(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same for a process none of whose files may have more than so many blocks of 512 bytes. What it writes beyond fails, as on a full disk.
+pub fn confined(folder: &Path, arguments: &[&str], blocks: u32) -> Command {
+    let mut command = Command::new("/bin/sh");
+    // The signal that a write beyond the limit brings would end the process; a full disk sends none.
+    let line = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
+    command.args(["-c", line, "sh", &blocks.to_string(), env!("CARGO_BIN_EXE_failsoft")]).args(arguments);
+    command.current_dir(folder).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// How a process ended.
 pub struct Ended {
     /// Its exit code; none where a signal ended it.

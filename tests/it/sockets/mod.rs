@@ -1,10 +1,12 @@
 //! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
 
+mod alerts;
 mod asked_to_wait;
 mod bad_input;
 mod breakers;
 mod broken_store;
 mod cache;
+mod canaries;
 mod checks;
 mod choosing;
 mod connects;
@@ -17,6 +19,7 @@ mod faults_before;
 mod history;
 mod knowledge;
 mod metrics;
+mod minute_for_all;
 mod operator;
 mod outage;
 mod outbox;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use failsoft::settings::Settings;
-use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -203,27 +202,6 @@ async fn a_provider_that_fails_again_stops_it_until_it_is_well() {
     assert!(alpha.asked() <= before + 4, "{} late calls", alpha.asked() - before - 1);
     let waiting = app.lobby.desk.store.waiting().await.unwrap().len();
     assert!((3..=4).contains(&waiting), "{waiting} wait");
-}
-
-#[tokio::test]
-async fn fifty_conversations_of_an_outage_all_get_theirs() {
-    const CONVERSATIONS: usize = 50;
-    let alpha = ScriptedProvider::start(busy()).await;
-    let app = TestApp::start(with_outbox(&alpha)).await;
-    let mut clients = join_all((0..CONVERSATIONS).map(|_| WsClient::open(&app))).await;
-    for client in &mut clients {
-        degraded(client, "What?").await;
-    }
-    let before = alpha.asked();
-    alpha.usually(answer("Late."));
-    let begun = std::time::Instant::now();
-    let late = join_all(clients.iter_mut().map(followup)).await;
-    println!("{CONVERSATIONS} late answers in {:?}", begun.elapsed());
-    assert!(late.iter().all(|late| late["text"] == "Late."));
-    assert_eq!(alpha.asked(), before + CONVERSATIONS, "each was asked once");
-    assert!(alpha.counts().most <= 4 + 1, "{} at once", alpha.counts().most);
-    assert_eq!(app.lobby.desk.store.waiting().await, Ok(vec![]));
-    app.at_rest().await;
 }
 
 #[tokio::test]

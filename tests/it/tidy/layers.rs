@@ -8,12 +8,14 @@ use super::source::{File, Tree};
 use super::{breaks, holds};
 
 /// The order of the house: each with those right under it. One sees what is under oneself, however far.
-const UNDER: [(&str, &[&str]); 16] = [
+const UNDER: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     ("cli", &["app"]),
-    ("app", &["web", "ops", "simulator"]),
+    // Counts what sessions let through and tells what providers learnt, beside everything: nobody waits for it, so nobody but `app` sees it.
+    ("app", &["web", "ops", "fleet", "simulator"]),
     ("web", &["session", "ops", "simulator"]),
     ("ops", &["session"]),
+    ("fleet", &["session"]),
     ("session", &["turn"]),
     ("turn", &["router", "degradation"]),
     ("router", &["provider"]),
@@ -28,13 +30,14 @@ const UNDER: [(&str, &[&str]); 16] = [
 ];
 
 /// Seen by those that name them in [`UNDER`] alone, not from further up.
-const SECLUDED: [&str; 2] = ["ops", "simulator"];
+const SECLUDED: [&str; 3] = ["ops", "fleet", "simulator"];
 
 /// Files that hold decisions alone: no actor, no task, no socket, no clock, no chance; all that is an argument.
 const PURE: &str = concat!(
-    r"^src/(?:chat\b|provider/(?:breaker|window\b|dialect\b|latency\b|spending\b)",
+    r"^src/(?:chat\b|provider/(?:breaker|window\b|dialect\b|latency\b|spending\b|news\b)",
     r"|router/(?:rank|plan|budget|backoff)\b",
-    r"|turn/(?:seam|quality|outbox/line)\b|ops/(?:incidents|uptime)\b",
+    r"|turn/(?:seam|quality|outbox/line)\b|session/limits/bucket\b|fleet/(?:message|known|share|simulation)\b",
+    r"|ops/(?:incidents|uptime|alerts/(?:alert|cause|line|rules|seen|sign))\b",
     r"|degradation/(?:ladder|replies|request|summary|words|cache)\b|degradation/knowledge/(?:index|passages)\b)",
 );
 

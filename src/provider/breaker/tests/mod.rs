@@ -6,6 +6,7 @@ mod opening;
 mod recovery;
 mod sequences;
 mod steps;
+mod told;
 
 use std::time::Duration;
 

@@ -33,11 +33,11 @@ fn house(case: &Case) -> House {
         (plan.patience.stall, plan.patience.attempt) = (provider.stall, provider.attempt);
         plan
     }));
-    house.rules.max_attempts = case.max_attempts;
-    house.manners.turn_limit = case.turn_limit;
-    house.manners.min_chars = case.min_chars;
-    house.manners.mid_stream = case.mid_stream;
-    house.manners.hedge_after = case.hedge_after;
+    house.settings.routing.max_attempts = case.max_attempts;
+    house.settings.timeouts.turn = case.turn_limit;
+    house.settings.quality.min_chars = case.min_chars;
+    house.settings.routing.mid_stream = case.mid_stream;
+    house.settings.routing.hedge_after = case.hedge_after;
     house
 }
 

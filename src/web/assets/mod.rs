@@ -1,9 +1,11 @@
 //! The files that pages and the widget are made of: in the binary, validated by their hash, packed once.
 //!
-//! Our own scripts are served without their comments and indentation, which are for who reads the source; every line keeps its number.
-//! Other people's files go out as they were published.
+//! Our own scripts and styles are served without what only their readers need, and the chat's modules as one: see [`script`]. Other people's
+//! files go out as they were published.
 
-use std::collections::HashMap;
+mod script;
+
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -20,7 +22,11 @@ use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 use sha2::{Digest as _, Sha256};
 
+use self::script::{joined, lean};
 use super::refusal::not_found;
+
+/// The module that is served with all that it is made of.
+const CHAT: &str = "chat.js";
 
 static CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -88,11 +94,9 @@ fn asset(name: &str) -> Option<Asset> {
     if let Some(asset) = SERVED.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
         return Some(asset.clone());
     }
-    let data = Files::get(name)?.data;
-    let own_script = name.ends_with(".js") && !name.starts_with("vendor/");
-    let plain = match std::str::from_utf8(&data) {
-        Ok(text) if own_script => Bytes::from(lean(text)),
-        _ => Bytes::from(data.into_owned()),
+    let plain = match name {
+        CHAT => Bytes::from(joined(CHAT, &own_scripts())),
+        _ => plain(name)?,
     };
     let asset = Asset {
         tag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&plain))),
@@ -103,26 +107,27 @@ fn asset(name: &str) -> Option<Asset> {
     Some(served.entry(name.to_owned()).or_insert(asset).clone())
 }
 
+/// A file as it is, or without what only its readers need.
+fn plain(name: &str) -> Option<Bytes> {
+    let data = Files::get(name)?.data;
+    let ours = !name.starts_with("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
+    Some(match std::str::from_utf8(&data) {
+        Ok(text) if ours => Bytes::from(lean(text)),
+        _ => Bytes::from(data.into_owned()),
+    })
+}
+
+/// Our own scripts by their names, without what only their readers need.
+fn own_scripts() -> BTreeMap<String, String> {
+    let names = Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"));
+    let read = |name: &str| String::from_utf8(plain(name)?.into()).ok();
+    names.filter_map(|name| Some((name.to_string(), read(&name)?))).collect()
+}
+
 fn pack(plain: &[u8]) -> std::io::Result<Bytes> {
     let mut packer = GzEncoder::new(Vec::new(), Compression::best());
     packer.write_all(plain)?;
     packer.finish().map(Bytes::from)
-}
-
-/// A script without what only its readers need. Lines of comment become empty ones; it knows those that begin a line, and our scripts have
-/// no text over several lines in which one could be meant.
-fn lean(script: &str) -> String {
-    let mut lean = String::with_capacity(script.len());
-    let mut comment = false;
-    for line in script.lines().map(str::trim) {
-        comment |= line.starts_with("/*");
-        if !comment && !line.starts_with("//") {
-            lean.push_str(line);
-        }
-        lean.push('\n');
-        comment &= !line.ends_with("*/");
-    }
-    lean
 }
 
 fn kind(name: &str) -> &'static str {
@@ -140,22 +145,60 @@ fn kind(name: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    /// What the joining relies on, in every script of ours.
     #[test]
-    fn comments_go_and_lines_keep_their_number() {
-        let script = "// About this.\n/** One. */\nlet a = 1; // kept\n\n/**\n * Two.\n */\n  f('http://x');\n/* three\n */\n";
-        assert_eq!(lean(script), "\n\nlet a = 1; // kept\n\n\n\n\nf('http://x');\n\n\n");
-    }
-
-    #[test]
-    fn no_script_of_ours_has_text_over_several_lines() {
+    fn our_scripts_keep_to_the_habits_that_joining_relies_on() {
         for name in Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/")) {
             let data = Files::get(&name).unwrap().data;
             for (at, line) in std::str::from_utf8(&data).unwrap().lines().enumerate() {
-                let comment = ["//", "*", "/*"].iter().any(|sign| line.trim().starts_with(sign));
-                let even = line.matches('`').count() % 2 == 0;
-                assert!(comment || even, "{name}:{}: a text that goes on in the next line", at + 1);
+                let at = at + 1;
+                if ["//", "*", "/*"].iter().any(|sign| line.trim().starts_with(sign)) {
+                    continue;
+                }
+                let code = line.split(" // ").next().unwrap();
+                for quote in ['`', '\'', '"'] {
+                    let open = |text: &str| text.matches(quote).count() % 2 == 1;
+                    assert!(
+                        !(open(code) && code != line),
+                        "{name}:{at}: a text with what looks like a comment"
+                    );
+                    assert!(quote != '`' || !open(line), "{name}:{at}: a text that goes on in the next line");
+                }
+                let import = line.starts_with("import ");
+                assert!(!import || line.ends_with("';"), "{name}:{at}: an import over several lines");
             }
         }
+    }
+
+    #[test]
+    fn the_chat_is_served_as_one_module_and_what_others_use_too_beside_it() {
+        let scripts = own_scripts();
+        let chat = joined(CHAT, &scripts);
+        for part in
+            ["class Session", "class Transcript", "class Outbox", "class Log", "export function mount"]
+        {
+            assert_eq!(chat.matches(part).count(), 1, "{part}");
+        }
+        let imports: Vec<_> = chat.lines().filter(|line| line.starts_with("import ")).collect();
+        assert!(
+            imports.len() == 2,
+            "what is loaded later uses these too, and they hold one state: {imports:#?}"
+        );
+        assert!(imports.iter().all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';")));
+        // Two things of one name would be an error in the browser. What is not indented stands at a module's top.
+        let mut names = std::collections::BTreeSet::new();
+        for part in script::parts(CHAT, &scripts) {
+            let data = Files::get(part).unwrap().data;
+            for line in std::str::from_utf8(&data).unwrap().lines() {
+                let line = line.trim_start_matches("export ").trim_start_matches("async ");
+                let Some((kind, rest)) = line.split_once(' ') else { continue };
+                if ["const", "let", "class", "function"].contains(&kind) {
+                    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                    assert!(names.insert(name.to_owned()), "{part}: there are two {name}");
+                }
+            }
+        }
+        assert!(names.len() > 30);
     }
 
     #[test]

@@ -1,50 +1,34 @@
-//! `/admin`: what an operator does to a running service. Without a configured admin token there is nothing here.
+//! `POST /admin/providers/{name}`: switches a provider on and off, or closes its breaker.
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::State;
-use super::body;
-use super::gate;
-use super::refusal::{not_found, refuse, refuse_until};
+use super::about;
 use crate::chat::ProviderState;
 use crate::provider::actor::{Enable, Reset};
 use crate::provider::backend::Backend;
 use crate::router::actor::LAST_LIMIT;
+use crate::web::State;
+use crate::web::body;
+use crate::web::refusal::{refuse, refuse_until};
 
 /// What to do to a provider.
 #[derive(Deserialize)]
-pub struct Order {
+struct Order {
     action: String,
 }
 
-/// `POST /admin/providers/{name}`: `enable`, `disable`, `reset`.
-pub async fn provider(
-    request: HttpRequest,
-    name: web::Path<String>,
-    body: web::Payload,
-    state: web::Data<State>,
-) -> HttpResponse {
-    if state.settings.server.admin_token.is_none() {
-        return not_found().await;
-    }
-    if gate::own_page(&request, &state.settings.server).is_err() {
-        return refuse(StatusCode::FORBIDDEN, "forbidden_origin", "other sites' pages give no orders here");
-    }
-    if gate::operator(&request, &state.settings.server).is_err() {
-        tracing::warn!("an order without the admin token was refused");
-        let message = "send server.admin_token as Authorization: Bearer TOKEN";
-        return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
-    }
+/// Carries out `enable`, `disable` or `reset`.
+pub async fn order(name: web::Path<String>, body: web::Payload, state: web::Data<State>) -> HttpResponse {
     let order: Order = match body::json(body).await {
         Ok(order) => order,
         Err(refusal) => return refusal,
     };
-    let backends = &state.lobby.desk.backends;
-    let Some(backend) = backends.iter().find(|one| &*one.name == name.as_str()) else {
-        let known: Vec<_> = backends.iter().map(|one| &*one.name).collect();
+    let table = state.lobby.desk.table();
+    let Some(backend) = table.backend(&name) else {
+        let known: Vec<_> = table.backends.iter().map(|one| &*one.name).collect();
         let message = format!("no provider has that name; there are: {}", known.join(", "));
         return refuse(StatusCode::NOT_FOUND, "not_found", &message);
     };
@@ -54,22 +38,22 @@ pub async fn provider(
         "reset" => tell(backend, Reset).await,
         _ => {
             let message = "action: one of enable, disable, reset";
-            return refuse(StatusCode::BAD_REQUEST, "bad_request", message);
+            return about(refuse(StatusCode::BAD_REQUEST, "bad_request", message), &*backend.name);
         }
     };
-    // The name and the action are known words by now.
-    tracing::info!(provider = %backend.name, action = order.action, done = done.is_some(), "an operator's order");
-    match done {
+    let answer = match done {
         Some(state) => HttpResponse::Ok().json(json!({ "provider": backend.name, "state": state })),
         None => {
             let message = "the provider's actor does not answer; nothing may have changed, try again";
             refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", message, 1)
         }
-    }
+    };
+    // The name and the action are known words by now.
+    about(answer, format!("{}: {}", backend.name, order.action))
 }
 
 /// Has the provider's actor do it, waiting no longer than a rebuilt one takes; gives the state that it is in then, none where the actor did not answer in time.
-pub(super) async fn tell<M>(backend: &Backend, order: M) -> Option<ProviderState>
+pub async fn tell<M>(backend: &Backend, order: M) -> Option<ProviderState>
 where
     M: actix::Message<Result = ()> + Send + 'static,
     crate::provider::actor::ProviderActor: actix::Handler<M>,

@@ -1,0 +1,166 @@
+//! What is told of a service whose state is set by hand, on a paused clock.
+
+use super::*;
+use crate::chat::{Incident, Life, ProviderState};
+use crate::provider::backend::{Backend, Vitals};
+use crate::provider::paused::Paused;
+use crate::provider::stand::{Plan, Stand};
+use crate::router::table::Table;
+use crate::store::MemoryStore;
+use crate::store::flaky::{Flaky, Trouble};
+
+/// A watcher with one sink that sends nothing, and what it looks at.
+struct Watched {
+    watcher: Watcher,
+    vitals: watch::Sender<Vitals>,
+    view: watch::Sender<Arc<StatusView>>,
+    report: watch::Sender<Arc<Report>>,
+    store: Arc<Flaky>,
+}
+
+async fn watched(opened_with: &[&str]) -> Watched {
+    let stand = Stand::alone(Plan::new("a"));
+    let vitals = watch::Sender::new(Vitals::default());
+    let backend = Arc::into_inner(stand.backend).map(|one| Backend { vitals: vitals.subscribe(), ..one });
+    let view = StatusView {
+        mode: Mode::Normal,
+        since: At(0),
+        incident: None,
+        message: String::new(),
+        active: None,
+        providers: Vec::new(),
+    };
+    let report = Report {
+        incidents: Vec::new(),
+        life: Life { first: At(0), last: At(0) },
+        switched: None,
+        trends: std::collections::HashMap::default(),
+    };
+    let (view, report) = (watch::Sender::new(Arc::new(view)), watch::Sender::new(Arc::new(report)));
+    let store = Arc::new(Flaky::over(Arc::new(MemoryStore::default())));
+    let settings = Arc::new(Settings::default());
+    let table = Table { settings, backends: Arc::new([Arc::new(backend.unwrap())]) };
+    let means = Means {
+        published: watch::channel(Arc::new(table)).1,
+        status: view.subscribe(),
+        reports: report.subscribe(),
+        warnings: watch::channel(Arc::from(Vec::new())).1,
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        opened_with: opened_with.iter().map(|one| (*one).to_owned()).collect(),
+        clock: Clock::start(),
+        random: || 7,
+        chance: || 0.5,
+    };
+    let mut watcher = Watcher::begin(means, watch::channel(Arc::from(Vec::new())).0).await;
+    let (sink, url) = (Arc::new(Sink::new(Kind::Webhook, Line::default())), Secret::new("http://localhost/"));
+    let (address, task) =
+        (Address { kind: Kind::Webhook, url, secret: None }, actix::spawn(std::future::ready(())));
+    watcher.served.push(Served { sink, address, task });
+    Watched { watcher, vitals, view, report, store }
+}
+
+impl Watched {
+    /// Lets time pass, looking as often as it does, and gives what was told meanwhile.
+    async fn after(&mut self, time: Duration) -> Vec<Alert> {
+        let looks = time.as_millis() / LOOK.as_millis();
+        for _ in 0..looks {
+            tokio::time::advance(LOOK).await;
+            self.watcher.look();
+        }
+        let sink = &self.watcher.served[0].sink;
+        std::iter::from_fn(|| sink.drawn()).collect()
+    }
+
+    fn provider(&self, state: ProviderState) {
+        self.vitals.send_modify(|vitals| vitals.state = state);
+    }
+
+    fn mode(&self, mode: Mode, incident: Option<&str>) {
+        self.report.send_modify(|report| {
+            let started = Incident {
+                id: "inc-1".into(),
+                mode,
+                started: At(1),
+                ended: incident.is_none().then_some(At(2)),
+                cause: "a: it cannot be reached".into(),
+            };
+            Arc::make_mut(report).incidents = vec![started];
+        });
+        self.view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            view.mode = mode;
+            view.incident = incident.map(str::to_owned);
+        });
+    }
+}
+
+fn events(alerts: &[Alert]) -> Vec<(&'static str, Option<&str>)> {
+    alerts.iter().map(|alert| (alert.event, alert.incident.as_deref())).collect()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[actix_rt::test(system = "Paused")]
+async fn an_alert_waits_for_its_incident_and_not_for_long() {
+    let mut watched = watched(&[]).await;
+    assert_eq!(watched.after(SECOND).await, []);
+    watched.provider(ProviderState::Open);
+    assert_eq!(watched.after(SECOND).await, []);
+    watched.mode(Mode::Outage, Some("inc-1"));
+    let told = watched.after(SECOND).await;
+    assert_eq!(events(&told), [("provider_down", Some("inc-1")), ("mode_changed", Some("inc-1"))]);
+    assert_eq!(told[1].reason.as_deref(), Some("a: it cannot be reached"));
+    watched.provider(ProviderState::HalfOpen);
+    assert_eq!(watched.after(SECOND).await, [], "neither down nor back");
+    watched.provider(ProviderState::Closed);
+    assert_eq!(events(&watched.after(SECOND).await), [("provider_up", Some("inc-1"))]);
+    watched.mode(Mode::Normal, None);
+    let told = watched.after(SECOND).await;
+    assert_eq!((events(&told), told[0].mode), (vec![("mode_changed", Some("inc-1"))], Mode::Normal));
+    // One that belongs to none is told all the same.
+    watched.after(SECOND * 600).await;
+    watched.provider(ProviderState::Blocked);
+    assert_eq!(events(&watched.after(SECOND * 3).await), [("provider_down", None)]);
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn a_hundred_flaps_are_three_alerts() {
+    let mut watched = watched(&[]).await;
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        watched.provider(ProviderState::Open);
+        told.extend(watched.after(SECOND).await);
+        watched.provider(ProviderState::Closed);
+        told.extend(watched.after(SECOND).await);
+    }
+    told.extend(watched.after(SECOND * 600).await);
+    let names: Vec<_> = told.iter().map(|alert| alert.event).collect();
+    assert_eq!(names, ["provider_down", "provider_up", "provider_flapped"]);
+    assert!(told[2].held_back >= 98, "{}", told[2].text);
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn the_store_and_what_it_was_opened_with_are_told() {
+    let mut watched = watched(&[]).await;
+    watched.store.set(Trouble::Fails);
+    assert_eq!(events(&watched.after(SECOND).await), [("store_failed", None)]);
+    watched.store.set(Trouble::None);
+    assert_eq!(events(&watched.after(SECOND).await), [("store_recovered", None)]);
+
+    let mut watched = self::watched(&["The saved conversations were damaged."]).await;
+    // It is told once; the one that was begun in its place works.
+    let told = watched.after(SECOND).await;
+    assert_eq!(events(&told), [("store_failed", None), ("store_recovered", None)]);
+    assert_eq!(told[0].text, "The saved conversations were damaged.");
+    assert_eq!(watched.after(SECOND * 600).await, []);
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn a_spent_budget_is_told_and_is_no_outage_of_the_provider() {
+    let mut watched = watched(&[]).await;
+    let midnight = watched.watcher.means.clock.wall().plus(SECOND * 3_600);
+    watched.vitals.send_modify(|vitals| vitals.budget_until = Some(midnight));
+    let told = watched.after(SECOND * 3).await;
+    assert_eq!(events(&told), [("budget_spent", None)]);
+    assert_eq!((told[0].provider.as_deref(), told[0].reason.as_deref()), (Some("a"), Some("budget_spent")));
+}

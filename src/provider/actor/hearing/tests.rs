@@ -1,0 +1,204 @@
+//! What one instance says of its provider, what it makes of what others say, and who probes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::{Hear, SpentElsewhere};
+use crate::chat::{Fault, ProviderState};
+use crate::provider::actor::Reset;
+use crate::provider::backend::Clock;
+use crate::provider::breaker::Verdict;
+use crate::provider::leave::{Held, Leave, Probing};
+use crate::provider::news::News;
+use crate::provider::paused::{Paused, pass, settled};
+use crate::provider::scripted::{fails, says};
+use crate::provider::spending::{self, Spent, Terms};
+use crate::provider::stand::{Plan, Stand};
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn failed(fault: Fault, retry_after: Option<Duration>) -> Verdict {
+    Verdict::Failed { fault, started: false, retry_after }
+}
+
+async fn call(stand: &Stand, verdict: Verdict) {
+    stand.admit().await.unwrap().settle(verdict);
+    settled().await;
+}
+
+/// What it said last.
+fn said(stand: &Stand) -> Option<News> {
+    *stand.backend.voice.borrow()
+}
+
+async fn hears(stand: &Stand, news: News) {
+    stand.actor().send(Hear(news)).await.unwrap();
+}
+
+fn tripped(blocked: bool, fault: Fault) -> News {
+    News::Tripped { blocked, fault: Some(fault), strikes: 0, lasts: s(10) }
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn it_says_what_others_should_know_and_nothing_else() {
+    let stand = Stand::alone(Plan::new("a"));
+    stand.upstream.follow_when_probed([fails(Fault::Timeout), says("pong")]);
+    call(&stand, Verdict::Whole).await;
+    call(&stand, failed(Fault::BadRequest, None)).await;
+    for _ in 0..4 {
+        call(&stand, failed(Fault::Timeout, None)).await;
+    }
+    assert_eq!(said(&stand), None);
+    call(&stand, failed(Fault::Timeout, None)).await;
+    let trip = News::Tripped { blocked: false, fault: Some(Fault::Timeout), strikes: 0, lasts: s(10) };
+    assert_eq!(said(&stand), Some(trip));
+    pass(s(11)).await;
+    let again = News::Tripped { blocked: false, fault: Some(Fault::Timeout), strikes: 1, lasts: s(20) };
+    assert_eq!(said(&stand), Some(again), "the probe failed");
+    pass(s(21)).await;
+    assert_eq!(said(&stand), Some(News::Well));
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn a_rate_limit_is_said_once_and_a_reset_too() {
+    let stand = Stand::alone(Plan::new("a"));
+    let under_way = [stand.admit().await.unwrap(), stand.admit().await.unwrap()];
+    call(&stand, failed(Fault::RateLimited, Some(s(30)))).await;
+    assert_eq!(said(&stand), Some(News::Limited { lasts: s(30) }));
+    let mut voice = stand.backend.voice.clone();
+    voice.borrow_and_update();
+    for permit in under_way {
+        permit.settle(failed(Fault::RateLimited, Some(s(30))));
+    }
+    settled().await;
+    assert!(!voice.has_changed().unwrap(), "what was under way says the same");
+    stand.actor().send(Reset).await.unwrap();
+    assert_eq!(said(&stand), Some(News::Reset));
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn what_others_say_is_taken_over_and_not_said_again() {
+    for (fault, blocked, state) in [
+        (Fault::Unauthorized, true, ProviderState::Blocked),
+        (Fault::QuotaSpent, true, ProviderState::Blocked),
+        (Fault::Misconfigured, false, ProviderState::Open),
+        (Fault::ServerError, false, ProviderState::Open),
+        (Fault::Overloaded, false, ProviderState::Open),
+        (Fault::Unreachable, false, ProviderState::Closed),
+        (Fault::Timeout, false, ProviderState::Closed),
+        (Fault::Reset, false, ProviderState::Closed),
+    ] {
+        let stand = Stand::alone(Plan::new("a"));
+        hears(&stand, tripped(blocked, fault)).await;
+        let vitals = stand.vitals().await;
+        assert_eq!((vitals.state, said(&stand)), (state, None), "{fault:?}");
+        assert_eq!(stand.admit().await.is_ok(), state == ProviderState::Closed);
+        if state == ProviderState::Closed {
+            call(&stand, failed(Fault::Reset, None)).await;
+            assert_eq!(stand.vitals().await.state, ProviderState::Open, "warned, by {fault:?}");
+            continue;
+        }
+        assert_eq!(vitals.reason, Some(fault));
+        hears(&stand, News::Well).await;
+        assert_eq!((stand.vitals().await.state, said(&stand)), (ProviderState::Closed, None));
+        assert_eq!((stand.upstream.probes().len(), stand.upstream.calls().len()), (0, 0));
+    }
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn a_rate_limit_of_others_is_waited_out_and_not_said_again() {
+    let stand = Stand::alone(Plan::new("a"));
+    hears(&stand, News::Limited { lasts: s(30) }).await;
+    assert!(stand.vitals().await.retry_at.is_some() && stand.admit().await.is_err());
+    assert_eq!(said(&stand), None);
+    // Up to a fifth of the open time later, so that not all come at once.
+    pass(s(32)).await;
+    assert!(stand.admit().await.is_ok());
+    hears(&stand, News::Limited { lasts: Duration::MAX }).await;
+    pass(s(24 * 3_600 + 2)).await;
+    assert!(stand.admit().await.is_ok(), "a day is the longest");
+    hears(&stand, News::Limited { lasts: s(600) }).await;
+    hears(&stand, News::Reset).await;
+    assert!(stand.admit().await.is_ok());
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn what_the_others_spent_counts_to_the_budget_and_never_less() {
+    let terms = Terms { prices: Some((1.0, 2.0)), daily_budget_usd: Some(1.0) };
+    let stand = Stand::alone(Plan { terms, ..Plan::new("a") });
+    let today = spending::day_of(Clock::start().wall());
+    let others = |day, usd| SpentElsewhere(Spent { day, usd, estimated: false });
+    for (told, admitted) in [
+        (others(today, 0.75), true),
+        (others(today - 1, 5.0), true),
+        (others(today, 1.0), false),
+        (others(today, 0.1), false),
+        (others(today + 1, 0.1), true),
+    ] {
+        stand.actor().send(told).await.unwrap();
+        assert_eq!(stand.admit().await.is_ok(), admitted, "{told:?}");
+    }
+}
+
+/// Gives leave by a list, and notes the rests.
+#[derive(Default)]
+struct Listed {
+    waits: Mutex<VecDeque<Option<Duration>>>,
+    rests: Arc<Mutex<Vec<Duration>>>,
+}
+
+struct Note(Arc<Mutex<Vec<Duration>>>);
+
+impl Held for Note {
+    fn give_back(self: Box<Self>, rest: Duration) {
+        self.0.lock().unwrap().push(rest);
+    }
+}
+
+impl Probing for Listed {
+    fn ask(&self, _: Duration) -> BoxFuture<'static, Leave> {
+        let wait = self.waits.lock().unwrap().pop_front().flatten();
+        let leave = wait.map_or_else(|| Leave::Go(Box::new(Note(Arc::clone(&self.rests)))), Leave::Wait);
+        Box::pin(std::future::ready(leave))
+    }
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn it_probes_only_with_leave_and_says_how_long_others_need_not() {
+    let fleet = Arc::new(Listed::default());
+    fleet.waits.lock().unwrap().extend([Some(s(7)), None, None]);
+    let stand = Stand::alone(Plan { probing: Some(fleet.clone()), ..Plan::new("a") });
+    stand.upstream.follow_when_probed([fails(Fault::ServerError), says("pong")]);
+    for _ in 0..5 {
+        call(&stand, failed(Fault::ServerError, None)).await;
+    }
+    pass(s(12)).await;
+    assert_eq!(stand.upstream.probes().len(), 0, "another is probing");
+    assert_eq!(stand.vitals().await.state, ProviderState::HalfOpen);
+    pass(s(8)).await;
+    assert_eq!(stand.upstream.probes().len(), 1);
+    let rests = || fleet.rests.lock().unwrap().clone();
+    assert_eq!(rests(), [s(18)], "a fifth of ten seconds before it tries again itself");
+    pass(s(21)).await;
+    assert_eq!(stand.vitals().await.state, ProviderState::Closed);
+    assert_eq!((stand.upstream.probes().len(), rests()), (2, vec![s(18), s(10)]));
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn a_blocked_one_that_may_not_probe_waits_its_turn_and_hears_the_outcome() {
+    let fleet = Arc::new(Listed::default());
+    fleet.waits.lock().unwrap().extend([Some(s(55)); 3]);
+    let stand = Stand::alone(Plan { probing: Some(fleet), ..Plan::new("a") });
+    call(&stand, failed(Fault::Unauthorized, None)).await;
+    pass(s(150)).await;
+    assert_eq!((stand.upstream.probes().len(), stand.vitals().await.state), (0, ProviderState::Blocked));
+    hears(&stand, News::Well).await;
+    assert!(stand.admit().await.is_ok());
+    pass(s(600)).await;
+    assert_eq!(stand.upstream.probes().len(), 0);
+}

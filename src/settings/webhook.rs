@@ -1,0 +1,166 @@
+//! Where alerts may be sent, and what they are signed with.
+//!
+//! Over https, so that nobody on the way reads or forges them; over http only to hosts that the configuration itself names as private: this machine,
+//! a private address, or a name that exists in a private network alone.
+
+use super::address::{host_of, url};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use std::net::IpAddr;
+
+/// Endings of names that no public domain has: RFC 6761 and 6762, RFC 8375, ICANN's `internal`, and the customary ones.
+const PRIVATE_ENDINGS: [&str; 8] =
+    ["localhost", "local", "internal", "home.arpa", "lan", "intranet", "corp", "private"];
+
+/// What Standard Webhooks puts before a secret that is written in base64.
+const IN_BASE64: &str = "whsec_";
+
+/// Checks where alerts are to go.
+///
+/// # Errors
+/// Says what would be right, without the URL: it may be a secret.
+pub(super) fn webhook_url(text: &str) -> Result<(), String> {
+    let url = url(text)?;
+    let host = host_of(&url).unwrap_or_default();
+    if url.starts_with("https://") || is_private_host(&host) {
+        return Ok(());
+    }
+    Err("alerts go over https; http is for this machine and for private addresses and names alone".to_owned())
+}
+
+/// Checks what alerts are signed with.
+pub(super) fn webhook_secret(text: &str) -> Result<(), String> {
+    match webhook_key(text) {
+        Some(key) if !key.is_empty() => Ok(()),
+        _ => Err("what follows \"whsec_\" is not base64; give the secret as your receiver shows it, or any text without that beginning".to_owned()),
+    }
+}
+
+/// The key that a secret stands for: the bytes in base64 behind `whsec_`, else its own. None where that is no base64.
+pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
+    match secret.strip_prefix(IN_BASE64) {
+        Some(coded) => STANDARD.decode(coded).or_else(|_| STANDARD_NO_PAD.decode(coded)).ok(),
+        None => Some(secret.as_bytes().to_vec()),
+    }
+}
+
+/// Whether a host, as it is written in a URL, is one of a private network by its very name. Who writes such a name means it.
+pub fn is_private_host(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return !is_public(address);
+    }
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    let ends =
+        |ending: &&str| name.strip_suffix(*ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    !name.contains('.') || PRIVATE_ENDINGS.iter().any(ends)
+}
+
+/// Whether an address is one of the public internet's: neither of this machine nor of a private network, nor of any special use.
+pub fn is_public(address: IpAddr) -> bool {
+    let v4 = match address {
+        IpAddr::V4(v4) => Some(v4),
+        // Mapped, or translated by NAT64: it leads where the IPv4 address within leads.
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().or_else(|| match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(((u32::from(high) << 16) | u32::from(low)).into()),
+            _ => None,
+        }),
+    };
+    if let Some(v4) = v4 {
+        let [a, b, c, _] = v4.octets();
+        return !(v4.is_private()
+            || v4.is_loopback()
+            || v4.is_link_local()
+            || v4.is_multicast()
+            || v4.is_documentation()
+            || a == 0
+            || a >= 240
+            || (a == 100 && (64..128).contains(&b))
+            || (a == 192 && b == 0 && c == 0)
+            || (a == 198 && (18..20).contains(&b)));
+    }
+    let IpAddr::V6(v6) = address else { return false };
+    // What is routed in public is 2000::/3; of that, documentation, and what tunnels other addresses.
+    let [first, second, ..] = v6.segments();
+    first & 0xe000 == 0x2000 && first != 0x2002 && !(first == 0x2001 && (second == 0xdb8 || second == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn http_is_for_what_is_private_by_its_name() {
+        for good in [
+            "https://hooks.example.com/x",
+            "https://10.0.0.5/x",
+            "http://localhost:9/x",
+            "http://127.0.0.1/",
+            "http://[::1]:8/",
+            "http://10.1.2.3/x",
+            "http://alerts:9000/x",
+            "http://hooks.corp/x",
+            "http://receiver.prod.svc.cluster.local/x",
+        ] {
+            assert_eq!(webhook_url(good), Ok(()), "{good}");
+        }
+        for bad in
+            ["http://hooks.example.com/canary", "http://8.8.8.8/canary", "http://notlocal.example/canary"]
+        {
+            let what = webhook_url(bad).unwrap_err();
+            assert!(what.contains("https") && !what.contains("canary"), "{what}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_not_public_are_known() {
+        for private in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "192.0.0.8",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "203.0.113.7",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2001:db8::1",
+            "2002:a00:1::",
+            "ff02::1",
+        ] {
+            assert!(!is_public(private.parse().unwrap()), "{private}");
+        }
+        for public in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "198.20.0.1",
+            "2606:4700::1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+    }
+
+    #[test]
+    fn secrets_have_two_forms() {
+        assert_eq!(webhook_key("plain"), Some(b"plain".to_vec()));
+        assert_eq!(webhook_key("whsec_AAEC"), Some(vec![0, 1, 2]));
+        assert_eq!(webhook_key("whsec_AAE"), Some(vec![0, 1]), "padding is often left out");
+        for bad in ["whsec_", "whsec_canary!"] {
+            let what = webhook_secret(bad).unwrap_err();
+            assert!(what.contains("base64") && !what.contains("canary"), "{what}");
+        }
+    }
+}
