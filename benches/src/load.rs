@@ -77,14 +77,21 @@ impl Running {
 }
 
 /// So many streams at once, begun one after another over the time that one answer takes, each with so many answers.
+///
+/// Visitors are in their chats before; a caller connects when it has something to ask, as a connection without a request is soon closed.
 pub async fn streams(line: Line, count: usize, script: Script, answers: usize) -> anyhow::Result<Running> {
-    let clients = line.clients(count).await?;
+    let mut ahead = if line.way == Way::Ws { line.clients(count).await? } else { Vec::new() };
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
-    for (n, mut client) in (0_u32..).zip(clients) {
+    for n in 0..u32::try_from(count)? {
         let at = begin + script.lasts() * n / u32::try_from(count)?;
+        let visitor = ahead.pop();
         tasks.spawn(async move {
             tokio::time::sleep_until(at).await;
+            let mut client = match visitor {
+                Some(visitor) => visitor,
+                None => line.open().await?,
+            };
             let mut all = Answers::default();
             for _ in 0..answers {
                 all.add(client.ask(script).await.with_context(|| format!("{:?}", line.way))?);
