@@ -21,6 +21,9 @@ pub mod chat;
 pub mod cli;
 pub mod degradation;
 pub mod fleet;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ops;
 pub mod provider;
 pub mod router;

@@ -209,7 +209,11 @@ class Chat {
   async #openDemo() {
     if (this.opening) return;
     this.opening = true;
-    const { DemoPanel } = await import('./demo.js');
+    const { DemoPanel } = await import('./demo.js').catch(() => ({}));
+    if (!DemoPanel) {
+      this.opening = false; // it may come with the next welcome
+      return;
+    }
     this.demo = new DemoPanel({ base: this.base, onError: (words) => this.announcer.tell(words) });
     this.log.holding(() => this.banner.el.before(this.demo.el));
     this.el.classList.add('has-demo');

@@ -17,9 +17,14 @@ impl Paused {
     }
 }
 
+/// Lets so much time pass; what is due at its end may not be done yet.
+pub async fn elapse(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// Lets so much time pass; what is due meanwhile is done.
 pub async fn pass(time: Duration) {
-    tokio::time::sleep(time).await;
+    elapse(time).await;
     settled().await;
 }
 

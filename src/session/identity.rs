@@ -117,9 +117,9 @@ fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
 }
 
 /// A token of these parts, as a host site would sign it.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used)]
-pub(super) fn sign(secret: &str, header: &Value, claims: &Value) -> String {
+pub(crate) fn sign(secret: &str, header: &Value, claims: &Value) -> String {
     let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
     let signed = format!("{header}.{claims}");
     let signature = mac(&Secret::new(secret), &signed).unwrap().finalize().into_bytes();

@@ -4,7 +4,7 @@ mod answers;
 mod cached;
 mod memory;
 mod open;
-mod record;
+pub(crate) mod record;
 mod redis;
 mod sled;
 

@@ -11,7 +11,7 @@ mod gate;
 mod head;
 mod history;
 mod metrics;
-mod openai;
+pub(crate) mod openai;
 mod pages;
 mod refusal;
 mod socket;

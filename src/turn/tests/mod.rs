@@ -10,6 +10,7 @@ mod panics;
 mod reading;
 mod recalling;
 mod restarts;
+mod seeds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::log::TurnLog;
 use super::reader::Reader;
 use super::stage::{FALLBACK, House, Stage, question};
 use crate::chat::{Failure, Fault, Finish, ProviderState, Source};
-use crate::provider::paused::{Paused, pass, settled};
+use crate::provider::paused::{Paused, elapse, pass, settled};
 use crate::provider::scripted::{Act, Script, breaks, fails, limited, says, says_slowly, silent};
 use crate::provider::stand::Plan;
 

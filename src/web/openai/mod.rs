@@ -2,7 +2,7 @@
 
 mod answer;
 mod errors;
-mod request;
+pub(crate) mod request;
 mod stream;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::float_cmp)]

@@ -85,7 +85,7 @@ impl Chrome {
         tab
     }
 
-    /// Watches from now on what its pages wait for a processor.
+    /// Watches from now on how long its pages' threads run.
     pub fn effort(&self) -> Effort {
         Effort::watch(self.driver.id().unwrap())
     }

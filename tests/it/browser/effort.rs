@@ -1,7 +1,7 @@
-//! How long a page's tasks held up its thread, and how much of that they spent waiting for a processor that others had.
+//! How long a page's tasks held up its thread, and how much of that was work of their own.
 //!
-//! The browser tells of each task over 50 ms by the clock. On a machine that is busy otherwise a short task takes long by the clock too; the kernel
-//! counts how long a thread was ready and did not run, and so much is not the page's doing. On a quiet machine it is nothing.
+//! The browser tells of each task over 50 ms by the clock. On a machine that is busy otherwise a short task takes long by the clock too, because its
+//! thread waits for a processor, or for another process that does; the kernel counts how long a thread ran. On a quiet machine the two are one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,10 +19,10 @@ pub const LONG_MS: f64 = 50.0;
 /// How often the kernel is asked.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// When, in milliseconds since 1970, and how long each page's thread had waited for a processor until then, in milliseconds.
+/// When, in milliseconds since 1970, and how long each page's thread had run until then, in milliseconds.
 type Sample = (f64, BTreeMap<u32, f64>);
 
-/// What the threads of all pages of a browser waited, for as long as this is kept.
+/// How long the threads of all pages of a browser ran, for as long as this is kept.
 pub struct Effort {
     samples: Arc<Mutex<Vec<Sample>>>,
     watching: JoinHandle<()>,
@@ -43,29 +43,29 @@ impl Effort {
                     pages = renderers(driver);
                 }
                 let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1e3;
-                let waited = pages.iter().filter_map(|pid| Some((*pid, waited(*pid)?))).collect();
-                kept.lock().unwrap().push((at, waited));
+                let ran = pages.iter().filter_map(|pid| Some((*pid, ran(*pid)?))).collect();
+                kept.lock().unwrap().push((at, ran));
             }
         });
         Self { samples, watching }
     }
 
-    /// The tasks of this page that were longer than [`LONG_MS`] without what they waited for a processor: how long by the clock, and how long without.
+    /// The tasks of this page that ran for longer than [`LONG_MS`]: how long by the clock, and how long they ran.
     pub async fn own(&self, tab: &Tab) -> Vec<(f64, f64)> {
         let held: Vec<(f64, f64)> = serde_json::from_value(tab.eval("witness.held").await).unwrap();
-        let own = |(from, length): &(f64, f64)| (*length, length - self.waited(*from, from + length));
+        let own = |(from, length): &(f64, f64)| (*length, self.ran(*from, from + length).min(*length));
         let all: Vec<_> = held.iter().map(own).collect();
-        println!("tasks of over {LONG_MS} ms, by the clock and without waiting: {all:?}");
+        println!("tasks of over {LONG_MS} ms, by the clock and as they ran: {all:?}");
         all.into_iter().filter(|(_, own)| *own > LONG_MS).collect()
     }
 
-    /// How long a page's thread waited between two moments: the one that waited most.
-    fn waited(&self, from: f64, to: f64) -> f64 {
+    /// How long a page's thread ran between two moments, at most: the one that ran most.
+    fn ran(&self, from: f64, to: f64) -> f64 {
         let samples = self.samples.lock().unwrap();
         let before = samples.iter().rfind(|(at, _)| *at <= from).or(samples.first()).unwrap();
         let after = samples.iter().find(|(at, _)| *at >= to).or(samples.last()).unwrap();
-        let waits = after.1.iter().map(|(page, waited)| waited - before.1.get(page).unwrap_or(waited));
-        waits.fold(0.0, f64::max)
+        let each = after.1.iter().map(|(page, ran)| ran - before.1.get(page).unwrap_or(&0.0));
+        each.fold(0.0, f64::max)
     }
 }
 
@@ -101,9 +101,9 @@ fn parent(pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// How long the process's main thread has waited for a processor, in milliseconds; none where it is gone.
-fn waited(pid: u32) -> Option<f64> {
+/// How long the process's main thread has run, in milliseconds; none where it is gone.
+fn ran(pid: u32) -> Option<f64> {
     let told = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("schedstat")).ok()?;
-    let nanoseconds: f64 = told.split_whitespace().nth(1)?.parse().ok()?;
+    let nanoseconds: f64 = told.split_whitespace().next()?.parse().ok()?;
     Some(nanoseconds / 1e6)
 }

@@ -74,8 +74,9 @@ fn pieces(text: &str, length: usize) -> Vec<String> {
 }
 
 pub async fn site(providers: &[&ScriptedProvider], title: &str) -> Site {
-    let mut tables =
-        format!("[chat]\ntitle = {title:?}\ngreeting = {title:?}\n[timeouts]\nstall = \"60s\"\n");
+    let mut tables = format!(
+        "[chat]\ntitle = {title:?}\ngreeting = {title:?}\n[timeouts]\nstall = \"60s\"\nattempt = \"240s\"\nturn = \"300s\"\n"
+    );
     for (at, provider) in providers.iter().enumerate() {
         let address = provider.base_url();
         let _ = write!(

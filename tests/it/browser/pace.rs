@@ -73,7 +73,7 @@ async fn three_hundred_tokens_a_second_hold_up_nothing_and_are_drawn_once_a_fram
     tab.until(&shown(all / 10)).await;
     for part in [4, 7, 10] {
         let begun = spent(&tab).await;
-        tab.within(Duration::from_secs(60), &shown(all * part / 10 - all / 20)).await;
+        tab.within(Duration::from_secs(120), &shown(all * part / 10 - all / 20)).await;
         costs.push(spent(&tab).await - begun);
     }
     tab.until_done().await;

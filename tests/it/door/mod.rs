@@ -12,5 +12,6 @@ mod prefill;
 mod room;
 mod routing;
 mod sdk;
+mod smuggling;
 mod torn;
 mod wrong_requests;

@@ -9,6 +9,7 @@ pub mod http;
 mod kills;
 mod logs;
 mod memory;
+mod packaging;
 mod provider;
 mod reload;
 pub mod service;

@@ -30,3 +30,4 @@ mod stop;
 mod surfaces;
 mod trips;
 mod turns;
+mod wire;

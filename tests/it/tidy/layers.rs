@@ -8,7 +8,8 @@ use super::source::{File, Tree};
 use super::{breaks, holds};
 
 /// The order of the house: each with those right under it. One sees what is under oneself, however far.
-const UNDER: [(&str, &[&str]); 17] = [
+const UNDER: [(&str, &[&str]); 18] = [
+    ("fuzzing", &["web"]),
     ("main", &["cli"]),
     ("cli", &["app"]),
     // Counts what sessions let through and tells what providers learnt, beside everything: nobody waits for it, so nobody but `app` sees it.

@@ -7,8 +7,8 @@ mod rules;
 
 use proptest::test_runner::{Config, TestRunner};
 
-/// Houses that are tried, each with a turn or two.
-const CASES: u32 = 2_000;
+/// Houses that are tried, each with a turn or two. The seeds play many more turns; what is found here is told as its smallest case.
+const CASES: u32 = 1_000;
 
 /// The smallest case that fails is printed; each is a run of actors of its own on one paused clock.
 #[test]

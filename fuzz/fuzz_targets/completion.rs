@@ -1,0 +1,4 @@
+//! See `failsoft::fuzzing::completion`, which says what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| failsoft::fuzzing::completion(bytes));
