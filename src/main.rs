@@ -5,10 +5,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
-use failsoft::app::App;
-use failsoft::cli::{self, Cli, Command};
+use failsoft::app::{App, Read};
+use failsoft::cli::{self, Cli, Command, Serve};
 use failsoft::settings::{self, Loaded, Secret, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     telemetry::quiet_panics();
     match command {
         Command::Serve(serve) => match load(serve.config.as_deref()) {
-            Ok(loaded) => run(loaded, serve.listen),
+            Ok(loaded) => run(loaded, serve),
             Err(code) => code,
         },
         Command::Check(check) => match load(check.config.as_deref()) {
@@ -65,15 +66,25 @@ fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
     })
 }
 
-fn run(loaded: Loaded, listen: Option<String>) -> ExitCode {
+fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
     let Loaded { mut settings, warnings, .. } = loaded;
     for warning in warnings {
         tracing::warn!(line = warning.line, key = warning.key, "{}", warning.what);
     }
-    if let Some(listen) = listen {
-        settings.server.listen = listen;
-    }
-    match actix::System::new().block_on(serve(settings)) {
+    let listening = move |settings: &mut Settings| {
+        if let Some(listen) = &listen {
+            settings.server.listen.clone_from(listen);
+        }
+    };
+    listening(&mut settings);
+    // Looked for anew each time: a file that was not there at the start may be there now.
+    let read = move || {
+        let file = settings::find(config.as_deref(), &env);
+        let mut loaded = Settings::load(file.as_deref(), &env)?;
+        listening(&mut loaded.settings);
+        Ok(loaded)
+    };
+    match actix::System::new().block_on(serve(settings, Arc::new(read))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("failsoft: {error:#}");
@@ -113,10 +124,10 @@ fn status(url: Option<String>) -> ExitCode {
     }
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, read: Read) -> anyhow::Result<()> {
     let (hangup, terminate, interrupt) =
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let app = App::build(settings).await?;
+    let app = App::build_from(settings, read).await?;
     say(&format!("{}\n", app.ready_line()));
     let reload = app.reloader();
     actix::spawn(async move { each(hangup, || reload.reload()).await });

@@ -44,6 +44,15 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 has npm || missing+=(npm)
 if [ "${#missing[@]}" -gt 0 ]; then install "${missing[@]}"; fi
 
+say 'cargo test --no-run'
+cargo test --locked --no-run
+# It looks at no clock that other work could hold up, so it runs beside the lints.
+say 'tests/soak.sh 2, in the background'
+soaked="$(mktemp)"
+tests/soak.sh 2 >"$soaked" 2>&1 &
+soak=$!
+trap 'kill "$soak" 2>/dev/null || true; rm -f "$soaked"' EXIT
+
 unchecked=()
 if cargo fmt --version >/dev/null 2>&1; then
   say 'cargo fmt --check'
@@ -77,8 +86,12 @@ tests/sdk/install.sh "${CARGO_TARGET_DIR:-$PWD/target}/sdk"
 say 'tests/axe/install.sh'
 tests/axe/install.sh "${CARGO_TARGET_DIR:-$PWD/target}/axe"
 
+say 'the end of the soak'
+wait "$soak" || { cat "$soaked"; fail 'the soak left something behind, torn or lost: see above'; }
+cat "$soaked"
+rm -f "$soaked"
+
 for what in "${unchecked[@]}"; do say "NOT CHECKED: $what"; done
 # Each wait in the tests has its limit; the one here is for what nobody thought of, so that a run ends and says which test it was in.
 say 'cargo test'
-cargo test --locked --no-run
 exec timeout --verbose --kill-after=20 2400 cargo test --locked --no-fail-fast

@@ -4,77 +4,74 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use actix::Actor as _;
-use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::chance;
 use crate::chat::{Fault, ProviderState};
 use crate::fleet::Fleet;
 use crate::ops::status::Past;
-use crate::ops::supervisor::Supervisor;
 use crate::provider::actor::{ProviderActor, Seed};
-use crate::provider::backend::{Backend, Clock, Patience, Vitals};
+use crate::provider::backend::{Backend, Clock, Patience, Vitals, Whereabouts};
 use crate::provider::breaker::Rules;
 use crate::provider::dialect::{self, Kind, Model};
 use crate::provider::http_upstream::HttpUpstream;
+use crate::provider::leave::Probing;
+use crate::provider::news::News;
+use crate::provider::places::Places;
 use crate::provider::spending::{Spent, Terms};
-use crate::provider::transport::Transports;
+use crate::provider::transport::Transport;
 use crate::settings::{BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings};
 use crate::store::{BreakerRecord, SpentRecord, Store};
 
 /// A probe's permit is believed lost this long after the longest that an attempt may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// Starts every provider's actor; breakers and the day's cost begin as the store remembers them.
-///
-/// # Errors
-/// A provider's HTTP client cannot be made.
-pub fn start(
-    providers: &[ProviderSettings],
-    store: &Arc<dyn Store>,
-    clock: Clock,
-    remembered: &Remembered,
-    fleet: Option<&Fleet>,
-    supervisor: &mut Supervisor,
-) -> anyhow::Result<Arc<[Arc<Backend>]>> {
-    let mut transports = Transports::default();
-    let mut all = Vec::new();
-    for provider in providers {
-        let transport = transports
-            .with_connect(provider.timeouts.connect)
-            .with_context(|| format!("no HTTP client can be made for provider {}", provider.name))?;
-        let dialect = dialect::of(kind(provider.dialect), model(provider));
-        let upstream = Arc::new(HttpUpstream::new(&provider.base_url, dialect.into(), transport));
-        let vitals = Arc::new(watch::Sender::new(recalled(&provider.name, remembered)));
-        let prices = provider.prices.as_ref().map(|prices| (prices.input, prices.output));
-        let voice = Arc::new(watch::Sender::new(None));
-        let account = account(provider);
-        let (place, actor) = watch::channel(None);
-        let name: Arc<str> = provider.name.as_str().into();
-        let seed = Seed {
-            name: Arc::clone(&name),
-            rules: rules(&provider.breaker, provider.health.recovery_probe, provider.timeouts.attempt),
-            probe_limit: provider.timeouts.first_token_after(0),
-            health: provider.health.clone(),
-            terms: Terms { prices, daily_budget_usd: provider.daily_budget_usd },
-            upstream: upstream.clone(),
-            places: Arc::new(Semaphore::new(provider.max_concurrent)),
-            max_concurrent: provider.max_concurrent,
-            vitals: Arc::clone(&vitals),
-            actor: actor.clone(),
-            store: Arc::clone(store),
-            clock,
-            chance: chance::fraction,
-            voice: Arc::clone(&voice),
-            probing: fleet.map(|fleet| fleet.probing(&account)),
-        };
-        supervisor.adopt(format!("provider {name}").into(), move |guard| {
-            place.send_replace(Some(ProviderActor::new(seed.clone(), guard).start()));
-        });
-        all.push(Arc::new(Backend {
-            name,
+/// What a provider's backend and actor are made of.
+pub struct Made {
+    /// As it is configured.
+    pub settings: ProviderSettings,
+    upstream: Arc<HttpUpstream>,
+    account: Arc<str>,
+    probing: Option<Arc<dyn Probing>>,
+}
+
+/// What of a provider stays, whatever its settings become.
+#[derive(Clone)]
+pub struct Lasting {
+    /// Where its actor is.
+    pub actor: Whereabouts<ProviderActor>,
+    /// Where its vitals are published.
+    pub vitals: Arc<watch::Sender<Vitals>>,
+    /// Where it says what other instances should know.
+    pub voice: Arc<watch::Sender<Option<News>>>,
+    /// Its places.
+    pub places: Arc<Places>,
+    /// Where it is remembered.
+    pub store: Arc<dyn Store>,
+    /// The clocks.
+    pub clock: Clock,
+}
+
+impl Made {
+    /// A provider that is asked over this transport, and probed by leave of these instances.
+    pub fn new(settings: ProviderSettings, transport: Transport, fleet: Option<&Fleet>) -> Self {
+        let dialect = dialect::of(kind(settings.dialect), model(&settings));
+        let upstream = Arc::new(HttpUpstream::new(&settings.base_url, dialect.into(), transport));
+        let account = account(&settings);
+        let probing = fleet.map(|fleet| fleet.probing(&account));
+        Self { settings, upstream, account, probing }
+    }
+
+    fn prices(&self) -> Option<(f64, f64)> {
+        self.settings.prices.as_ref().map(|prices| (prices.input, prices.output))
+    }
+
+    /// The backend.
+    pub fn backend(&self, lasting: &Lasting) -> Backend {
+        let provider = &self.settings;
+        Backend {
+            name: provider.name.as_str().into(),
             model: provider.model.as_str().into(),
             dialect: provider.dialect.name(),
             context_tokens: tokens(provider),
@@ -82,16 +79,38 @@ pub fn start(
             retry: provider.retry.clone(),
             prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             weight: provider.weight,
-            prices,
+            prices: self.prices(),
             is_budgeted: provider.daily_budget_usd.is_some(),
-            upstream,
-            actor,
-            account,
-            voice: voice.subscribe(),
-            vitals: vitals.subscribe(),
-        }));
+            upstream: self.upstream.clone(),
+            actor: lasting.actor.clone(),
+            account: Arc::clone(&self.account),
+            voice: lasting.voice.subscribe(),
+            vitals: lasting.vitals.subscribe(),
+        }
     }
-    Ok(all.into())
+
+    /// What its actor is made of.
+    pub fn seed(&self, lasting: Lasting) -> Seed {
+        let Lasting { actor, vitals, voice, places, store, clock } = lasting;
+        let provider = &self.settings;
+        Seed {
+            name: provider.name.as_str().into(),
+            rules: rules(&provider.breaker, provider.health.recovery_probe, provider.timeouts.attempt),
+            probe_limit: provider.timeouts.first_token_after(0),
+            health: provider.health.clone(),
+            terms: Terms { prices: self.prices(), daily_budget_usd: provider.daily_budget_usd },
+            upstream: self.upstream.clone(),
+            places,
+            max_concurrent: provider.max_concurrent,
+            vitals,
+            actor,
+            store,
+            clock,
+            chance: chance::fraction,
+            voice,
+            probing: self.probing.clone(),
+        }
+    }
 }
 
 /// What the store remembers of the providers.
@@ -106,7 +125,7 @@ pub struct Remembered {
 }
 
 /// What the store remembers, as the vitals that an actor begins with.
-fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
+pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
     let spent = remembered.spent.iter().find(|record| record.provider == provider);
     let spent = spent.map(|record| Spent { day: record.day, usd: record.usd, estimated: record.estimated });
     let vitals = Vitals { spent: spent.unwrap_or_default(), ..Vitals::default() };

@@ -3,10 +3,11 @@
 mod backends;
 mod chance;
 mod drain;
+mod reload;
+mod roster;
 mod simulated;
 
 use std::net::{TcpListener, ToSocketAddrs as _};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,39 +18,41 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, watch};
 
 use crate::chat::At;
-use crate::degradation::{DegradationActor, Published, Reload, Shelf};
+use crate::degradation::{DegradationActor, Published, Shelf};
 use crate::fleet::Fleet;
 use crate::ops::alerts::watch::{Alerts, Means as Watched};
+use crate::ops::audit::Audit;
+use crate::ops::reload::Reloads;
 use crate::ops::status::{Means, Past, StatusBoard};
-use crate::ops::supervisor::Supervisor;
+use crate::ops::supervisor::{Care, Supervisor};
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
 use crate::router::table::{Published as PublishedTable, Table};
 use crate::session::limits::Rates;
 use crate::session::lobby::Lobby;
-use crate::settings::{DegradationSettings, Settings, StoreBackend};
+use crate::settings::{Loaded, Settings, Source, StoreBackend};
 use crate::simulator::Simulator;
 use crate::store::Opened;
 use crate::store::link::Link;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Phase};
-use crate::turn::outbox::{self, Outbox, Pace};
+use crate::turn::outbox::{self, Outbox};
 use crate::turn::rooms::Rooms;
 use crate::turn::tally::Tally;
 use crate::turn::warm::warm;
 use crate::web::{self, Connections, Parts, State};
 
 use backends::Remembered;
+use reload::Changing;
+pub use reload::{Read, Reloader};
+use roster::Roster;
 
 /// How long reading what the store remembers of the providers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Connections that wait to be accepted: many come at once when a service is back. The kernel has a bound of its own.
 const BACKLOG: i32 = 4096;
-
-/// How long the operator's reload is waited for.
-const RELOAD_LIMIT: Duration = Duration::from_secs(6);
 
 /// How often the rate limits forget who has not written for a while.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -63,11 +66,10 @@ pub struct App {
     lobby: Arc<Lobby>,
     connections: Arc<Connections>,
     degradation: Whereabouts<DegradationActor>,
-    rules: DegradationSettings,
+    reloads: Reloads,
+    audit: Arc<Audit>,
     phase: watch::Sender<Phase>,
-    _table: watch::Sender<Arc<Table>>,
     turns: usize,
-    drain: Duration,
     _simulators: Arc<[Arc<Simulator>]>,
 }
 
@@ -77,30 +79,43 @@ impl App {
     /// # Errors
     /// What keeps the service from starting, in words for its operator: the port, a second process, a provider's address.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
+        let same = settings.clone();
+        let loaded = move || {
+            let (warnings, source, file) = (Vec::new(), Source::File, None);
+            Ok(Loaded { settings: same.clone(), warnings, source, file })
+        };
+        Self::build_from(settings, Arc::new(loaded)).await
+    }
+
+    /// The same; at a reload `read` gives the settings that there are then.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub async fn build_from(settings: Settings, read: Read) -> anyhow::Result<Self> {
         let settings = Arc::new(settings);
         transport::install_tls();
         let listener = bind(&settings.server.listen)?;
         let address = listener.local_addr().context("the port's own address is not known")?;
         let opened = open_store(&settings).await?;
         let clock = Clock::start();
-        let mut supervisor = Supervisor::default();
+        let supervisor = Supervisor::default();
 
         let simulators = simulated::start(&settings)?;
         let providers = simulated::providers(&settings, &simulators);
         let remembered = remembered(&*opened.store).await;
+        let (steady, care) = (supervisor.steady(), supervisor.care());
+        actix::spawn(supervisor.run());
         let fleet = fleet(&settings, clock)?;
-        let store = &opened.store;
-        let backends =
-            backends::start(&providers, store, clock, &remembered, fleet.as_ref(), &mut supervisor)?;
+        let mut roster = Roster::new(Arc::clone(&opened.store), clock, care.clone(), fleet.clone());
+        let plan = roster.plan(&providers)?;
+        roster.carry_out(plan, &remembered).await;
+        let backends = roster.backends();
         let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let (table, published_table) =
             watch::channel(Arc::new(Table { settings: Arc::clone(&settings), backends }));
-        let router = start_router(published_table.clone(), clock, &mut supervisor);
-        let rules = settings.degradation.clone();
-        let published = Published::new(&rules.fallback);
-        let degradation = start_degradation(&rules, &published, &mut supervisor);
-        let steady = supervisor.steady();
-        actix::spawn(supervisor.run());
+        let router = start_router(published_table.clone(), clock, &care).await;
+        let published = Published::new(&settings.degradation.fallback);
+        let degradation = start_degradation(published_table.clone(), &published, &care).await;
 
         let means = Means {
             published: published_table.clone(),
@@ -134,7 +149,7 @@ impl App {
             shelf: shelf(&settings, &opened.store).await,
             flights: Arc::default(),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
-            outbox: late_answers(&settings),
+            outbox: Outbox::new(settings.degradation.outbox, reload::pace(&settings), chance::fraction),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
@@ -155,6 +170,8 @@ impl App {
                 sweeper.rates.sweep();
             }
         });
+        let audit: Arc<Audit> = Arc::default();
+        let (reloads, asked) = Reloads::new();
         let parts = Parts {
             lobby: Arc::clone(&lobby),
             simulators: Arc::clone(&simulators),
@@ -163,11 +180,23 @@ impl App {
             degradation: published.health(),
             reports,
             alerts,
-            audit: Arc::default(),
+            audit: Arc::clone(&audit),
+            reloads: reloads.clone(),
         };
         let state = State::new(parts);
         let connections = state.connections();
         let server = web::serve(listener, state)?;
+        let changing = Changing {
+            read,
+            roster,
+            table,
+            lobby: Arc::clone(&lobby),
+            connections: Arc::clone(&connections),
+            degradation: degradation.clone(),
+            simulators: Arc::clone(&simulators),
+            store: opened.store,
+        };
+        actix::spawn(changing.run(asked));
         Ok(Self {
             port: address.port(),
             host: shown_host(&settings.server.listen),
@@ -176,11 +205,10 @@ impl App {
             lobby,
             connections,
             degradation,
-            rules,
+            reloads,
+            audit,
             phase,
-            _table: table,
             turns: settings.limits.turns,
-            drain: settings.server.drain,
             _simulators: simulators,
         })
     }
@@ -219,31 +247,15 @@ impl App {
             () = stop => {}
         }
         tracing::info!("stopping: no new turns, running ones finish");
-        drain::drain(&self.lobby, &self.connections, &self.phase, self.turns, self.drain).await;
+        let limit = self.lobby.settings().server.drain;
+        drain::drain(&self.lobby, &self.connections, &self.phase, self.turns, limit).await;
         self.handle.stop(true).await;
         server.await.context("the server's task failed")?.context("the server failed")
     }
 
-    /// What reads the reply rules again.
+    /// What reads the configuration again.
     pub fn reloader(&self) -> Reloader {
-        Reloader { degradation: self.degradation.clone(), rules: self.rules.clone() }
-    }
-}
-
-/// Reads the reply rules again, when the operator says so.
-pub struct Reloader {
-    degradation: Whereabouts<DegradationActor>,
-    rules: DegradationSettings,
-}
-
-impl Reloader {
-    /// Bad rules change nothing, and are said in the log and the status.
-    pub async fn reload(&self) {
-        let actor = self.degradation.borrow().clone();
-        if let Some(actor) = actor {
-            // The actor itself says what came of it.
-            drop(tokio::time::timeout(RELOAD_LIMIT, actor.send(Reload(self.rules.clone()))).await);
-        }
+        Reloader { reloads: self.reloads.clone(), audit: Arc::clone(&self.audit) }
     }
 }
 
@@ -321,29 +333,26 @@ async fn remembered(store: &dyn Store) -> Remembered {
     }
 }
 
-fn start_router(
-    table: PublishedTable,
-    clock: Clock,
-    supervisor: &mut Supervisor,
-) -> Whereabouts<RouterActor> {
+async fn start_router(table: PublishedTable, clock: Clock, care: &Care) -> Whereabouts<RouterActor> {
     let seed = Seed { table, clock, chance: chance::fraction };
     let (place, router) = watch::channel(None);
-    supervisor.adopt("router".into(), move |guard| {
-        place.send_replace(Some(RouterActor::new(seed.clone(), guard).start()));
-    });
+    let build = move |guard| drop(place.send_replace(Some(RouterActor::new(seed.clone(), guard).start())));
+    care.adopt("router".into(), build).await;
     router
 }
 
-fn start_degradation(
-    rules: &DegradationSettings,
+async fn start_degradation(
+    table: PublishedTable,
     published: &Published,
-    supervisor: &mut Supervisor,
+    care: &Care,
 ) -> Whereabouts<DegradationActor> {
     let (place, degradation) = watch::channel(None);
-    let (rules, published) = (rules.clone(), published.clone());
-    supervisor.adopt("degradation".into(), move |guard| {
-        place.send_replace(Some(DegradationActor::new(rules.clone(), published.clone(), guard).start()));
-    });
+    let published = published.clone();
+    let build = move |guard| {
+        let rules = table.borrow().settings.degradation.clone();
+        place.send_replace(Some(DegradationActor::new(rules, published.clone(), guard).start()));
+    };
+    care.adopt("degradation".into(), build).await;
     degradation
 }
 
@@ -354,16 +363,8 @@ async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Shelf {
     shelf
 }
 
-/// Late answers keep the distance of retries, and after a failure that of a breaker's probes.
-fn late_answers(settings: &Settings) -> Outbox {
-    let (retry, breaker) = (&settings.retry.call, &settings.breaker);
-    let pace =
-        Pace { least: retry.base, most: retry.max, rest: breaker.open_for, longest_rest: breaker.open_max };
-    Outbox::new(settings.degradation.outbox, pace, chance::fraction)
-}
-
 fn rates(settings: &Settings) -> Rates {
     let limits = &settings.limits;
-    let per_minute = |messages: u32| NonZeroU32::new(messages).unwrap_or(NonZeroU32::MIN);
-    Rates::per_minute(per_minute(limits.messages_per_minute), per_minute(limits.messages_per_minute_per_ip))
+    let address = limits.messages_per_minute_per_ip;
+    Rates::per_minute(reload::quota(limits.messages_per_minute), reload::quota(address))
 }

@@ -147,7 +147,7 @@ impl Actor for DegradationActor {
 ///
 /// # Errors
 ///
-/// Every problem of the rules; the ladder is then as it was.
+/// Every problem of the rules; the ladder is then as it was, and so is the folder that is watched.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Problems>")]
 pub struct Reload(pub DegradationSettings);
@@ -155,10 +155,15 @@ pub struct Reload(pub DegradationSettings);
 impl Handler<Reload> for DegradationActor {
     type Result = AtomicResponse<Self, Result<(), Problems>>;
 
-    fn handle(&mut self, Reload(settings): Reload, ctx: &mut Self::Context) -> Self::Result {
-        self.watch(settings.knowledge.clone(), ctx);
+    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) -> Self::Result {
+        let knowledge = settings.knowledge.clone();
         let reading = read(settings).into_actor(self);
-        AtomicResponse::new(Box::pin(reading.map(|read, actor, _| actor.published.take(read))))
+        AtomicResponse::new(Box::pin(reading.map(|read, actor, ctx| {
+            actor.published.take(read)?;
+            // With bad rules the folder is left as it is too.
+            actor.watch(knowledge, ctx);
+            Ok(())
+        })))
     }
 }
 

@@ -5,6 +5,7 @@ pub mod alerts;
 pub mod audit;
 pub mod incidents;
 pub mod mode;
+pub mod reload;
 pub mod report;
 pub mod status;
 pub mod supervisor;

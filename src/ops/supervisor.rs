@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::supervised::{ChildDown, Guard};
@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(1);
 type Rebuild = Box<dyn Fn(Guard) + Send>;
 
 struct Child {
+    /// Its own: another that is adopted under the same name has another one.
+    name: Arc<str>,
     rebuild: Rebuild,
     /// Within the last [`SPELL`].
     ends: VecDeque<Instant>,
@@ -38,9 +40,40 @@ struct Child {
     paused: bool,
 }
 
+/// What a running supervisor is told.
+enum Word {
+    Adopt(Arc<str>, Rebuild, oneshot::Sender<()>),
+    Release(Arc<str>, oneshot::Sender<()>),
+}
+
+/// Gives a running supervisor actors to see to, and takes them from it.
+#[derive(Clone)]
+pub struct Care(mpsc::Sender<Word>);
+
+impl Care {
+    /// Has an actor started and seen to from now on; returns when it is started. To be called where [`Supervisor::run`] runs, for that is where it
+    /// lives.
+    pub async fn adopt(&self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
+        let (done, started) = oneshot::channel();
+        // The supervisor is there as long as the service.
+        drop(self.0.send(Word::Adopt(name, Box::new(rebuild), done)).await);
+        drop(started.await);
+    }
+
+    /// Has an actor rebuilt no more: the one that was adopted with this very name, not another of the same. Returns when that holds. The actor itself goes on
+    /// until it ends.
+    pub async fn release(&self, name: Arc<str>) {
+        let (done, released) = oneshot::channel();
+        drop(self.0.send(Word::Release(name, done)).await);
+        drop(released.await);
+    }
+}
+
 /// Knows how to rebuild each actor, and when each ended.
 pub struct Supervisor {
     children: HashMap<Arc<str>, Child>,
+    told: mpsc::Receiver<Word>,
+    care: Care,
     tell: mpsc::Sender<ChildDown>,
     hear: mpsc::Receiver<ChildDown>,
     steady: watch::Sender<bool>,
@@ -49,16 +82,48 @@ pub struct Supervisor {
 impl Default for Supervisor {
     fn default() -> Self {
         let (tell, hear) = mpsc::channel(WAITING);
-        Self { children: HashMap::new(), tell, hear, steady: watch::Sender::new(true) }
+        let (care, told) = mpsc::channel(WAITING);
+        let steady = watch::Sender::new(true);
+        Self { children: HashMap::new(), told, care: Care(care), tell, hear, steady }
     }
 }
 
 impl Supervisor {
     /// Starts an actor and sees to it from now on.
     pub fn adopt(&mut self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
-        rebuild(Guard::new(Arc::clone(&name), self.tell.clone()));
-        self.children
-            .insert(name, Child { rebuild: Box::new(rebuild), ends: VecDeque::new(), paused: false });
+        self.start(name, Box::new(rebuild));
+    }
+
+    /// What gives it actors while it runs.
+    pub fn care(&self) -> Care {
+        self.care.clone()
+    }
+
+    fn start(&mut self, name: Arc<str>, rebuild: Rebuild) {
+        let guard = Guard::new(Arc::clone(&name), self.tell.clone());
+        let child = Child { name: Arc::clone(&name), rebuild, ends: VecDeque::new(), paused: false };
+        // A panic drops the guard, which asks for the next try.
+        if catch_unwind(AssertUnwindSafe(|| (child.rebuild)(guard))).is_err() {
+            tracing::error!(actor = %name, "an actor could not be started; it is tried again");
+        }
+        self.children.insert(name, child);
+    }
+
+    fn obey(&mut self, word: Word) {
+        let done = match word {
+            Word::Adopt(name, rebuild, done) => {
+                self.start(name, rebuild);
+                done
+            }
+            Word::Release(name, done) => {
+                if self.children.get(&name).is_some_and(|child| Arc::ptr_eq(&child.name, &name)) {
+                    self.children.remove(&name);
+                }
+                done
+            }
+        };
+        // Who gave the order may have gone.
+        let _ = done.send(());
     }
 
     /// False while an actor ends again and again.
@@ -75,6 +140,7 @@ impl Supervisor {
                     Some(down) => self.rebuild(down.name),
                     None => return,
                 },
+                Some(word) = self.told.recv() => self.obey(word),
                 _ = look.tick() => {}
             }
             let now = Instant::now();
@@ -88,7 +154,9 @@ impl Supervisor {
 
     /// Rebuilds one that ended; one that ends too often, or does not start, after a pause that holds nobody else up.
     fn rebuild(&mut self, name: Arc<str>) {
-        let Some(child) = self.children.get_mut(&name) else { return };
+        // One that was released ends for good, also where another has its name by now.
+        let known = self.children.get_mut(&name).filter(|child| Arc::ptr_eq(&child.name, &name));
+        let Some(child) = known else { return };
         let often = child.ends.len() >= TOO_MANY && !child.paused;
         if !child.paused {
             child.ends.push_back(Instant::now());
@@ -160,5 +228,34 @@ mod tests {
         here.changed().await.unwrap();
         assert!(here.borrow().as_ref().unwrap().connected());
         assert_eq!(starts.load(Ordering::Relaxed), 3);
+    }
+
+    /// Has an actor of this name seen to. Gives where it is.
+    async fn adopted(care: &Care, name: &Arc<str>) -> watch::Receiver<Option<Addr<TestActor>>> {
+        let place = watch::Sender::new(None);
+        let here = place.subscribe();
+        let build = move |guard| drop(place.send_replace(Some(TestActor { _guard: guard }.start())));
+        care.adopt(Arc::clone(name), build).await;
+        here
+    }
+
+    #[actix::test]
+    async fn one_that_was_released_is_not_rebuilt_and_its_end_is_not_taken_for_its_namesakes() {
+        let supervisor = Supervisor::default();
+        let care = supervisor.care();
+        actix::spawn(supervisor.run());
+        let [old_name, new_name]: [Arc<str>; 2] = ["test".into(), "test".into()];
+        let old = adopted(&care, &old_name).await;
+        let first = old.borrow().clone().unwrap();
+        care.release(Arc::clone(&old_name)).await;
+        let mut new = adopted(&care, &new_name).await;
+        let second = new.borrow_and_update().clone().unwrap();
+        assert!(first.send(Crash).await.is_err() && second.connected());
+        // Releasing it once more takes nothing from its namesake, which is rebuilt when it ends.
+        care.release(old_name).await;
+        assert!(!new.has_changed().unwrap(), "the other one's end was not its own");
+        assert!(second.send(Crash).await.is_err());
+        new.changed().await.unwrap();
+        assert!(new.borrow().as_ref().unwrap().connected());
     }
 }

@@ -1,5 +1,6 @@
 //! The ProviderActor: owns one backend's breaker, places and day's cost, admits calls, hears how they ended, tries it again by itself.
 
+pub mod changing;
 mod hearing;
 mod ledger;
 mod probing;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Message, MessageResult, SpawnHandle};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::backend::{Clock, Vitals, Whereabouts};
 use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
@@ -16,6 +17,7 @@ use super::latency::Latencies;
 use super::leave::Probing;
 use super::news::News;
 use super::permit::{Notes, Permit};
+use super::places::Places;
 use super::spending::Terms;
 use super::upstream::Upstream;
 use crate::chat::{At, Fault, ProviderState};
@@ -42,9 +44,9 @@ pub struct Seed {
     pub terms: Terms,
     /// How to ask it.
     pub upstream: Arc<dyn Upstream>,
-    /// Its places: `max_concurrent` of them. They live here, so that a panic loses none.
-    pub places: Arc<Semaphore>,
-    /// How many there are.
+    /// Its places. They live here, so that a panic loses none.
+    pub places: Arc<Places>,
+    /// How many of them may be taken.
     pub max_concurrent: usize,
     /// Where vitals are published; the last ones are what a rebuilt actor begins with.
     pub vitals: Arc<watch::Sender<Vitals>>,
@@ -71,6 +73,11 @@ pub struct ProviderActor {
     totals: Latencies,
     disabled: bool,
     timer: Option<SpawnHandle>,
+    check_timer: Option<SpawnHandle>,
+    /// Permits that have not told their end.
+    unsettled: usize,
+    /// Whether it only waits for those.
+    retired: bool,
     /// Until when others know, or said, that the provider is to be left alone.
     hold_known: Duration,
     _guard: Guard,
@@ -150,6 +157,9 @@ impl ProviderActor {
             totals: Latencies::default(),
             disabled,
             timer: None,
+            check_timer: None,
+            unsettled: 0,
+            retired: false,
             hold_known: until,
             _guard: guard,
         }
@@ -169,7 +179,7 @@ impl ProviderActor {
         self.vitals.budget_until = self.spent_until();
         self.vitals.first_token = self.first_tokens.recent(now);
         self.vitals.total = self.totals.recent(now);
-        self.vitals.in_flight = self.seed.max_concurrent.saturating_sub(self.seed.places.available_permits());
+        self.vitals.in_flight = self.seed.places.taken();
         self.seed.vitals.send_replace(self.vitals.clone());
         self.tell(transition.as_ref(), &view, now);
         if let Some(transition) = transition {
@@ -179,6 +189,14 @@ impl ProviderActor {
             self.keep();
         }
         self.arm(ctx);
+        self.leave(ctx);
+    }
+
+    /// Closes the breaker and forgets what was learned.
+    fn forget(&mut self) -> Option<Transition> {
+        self.vitals.reason = None;
+        self.vitals.check = None;
+        self.breaker.reset(self.seed.clock.now())
     }
 
     /// When the budget is whole again, where it is spent.
@@ -205,7 +223,7 @@ impl Handler<Admit> for ProviderActor {
     type Result = MessageResult<Admit>;
 
     fn handle(&mut self, _: Admit, ctx: &mut Self::Context) -> Self::Result {
-        if self.disabled {
+        if self.disabled || self.retired {
             return MessageResult(Err(Refusal { busy: false, retry_at: None }));
         }
         if let Some(until) = self.spent_until() {
@@ -213,7 +231,7 @@ impl Handler<Admit> for ProviderActor {
             let retry_at = Some(clock.now().saturating_add(until.since(clock.wall())));
             return MessageResult(Err(Refusal { busy: false, retry_at }));
         }
-        let Ok(place) = Arc::clone(&self.seed.places).try_acquire_owned() else {
+        let Some(place) = self.seed.places.take(self.seed.max_concurrent) else {
             return MessageResult(Err(Refusal { busy: true, retry_at: None }));
         };
         let admitted = self.breaker.admit(self.seed.clock.now(), Who::Visitor);
@@ -221,6 +239,7 @@ impl Handler<Admit> for ProviderActor {
             .map(|ticket| Permit::new(ticket, self.seed.actor.clone(), place))
             .map_err(|refusal| Refusal { busy: false, retry_at: refusal.retry_at });
         if permit.is_ok() {
+            self.unsettled += 1;
             self.after(None, ctx);
         }
         MessageResult(permit)
@@ -255,6 +274,8 @@ impl Handler<Settle> for ProviderActor {
 
     fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) {
         let Settle { ticket, verdict, took, notes } = settle;
+        // One that a rebuilt actor did not give is not counted here.
+        self.unsettled = self.unsettled.saturating_sub(1);
         let now = self.seed.clock.now();
         match verdict {
             Verdict::Whole => {
@@ -290,9 +311,7 @@ impl Handler<Reset> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, _: Reset, ctx: &mut Self::Context) {
-        let transition = self.breaker.reset(self.seed.clock.now());
-        self.vitals.reason = None;
-        self.vitals.check = None;
+        let transition = self.forget();
         self.after(transition, ctx);
         self.seed.voice.send_replace(Some(News::Reset));
     }

@@ -13,6 +13,7 @@ pub mod latency;
 pub mod leave;
 pub mod news;
 pub mod permit;
+pub mod places;
 pub mod spending;
 pub mod transport;
 pub mod upstream;

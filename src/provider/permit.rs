@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::actor::{Observe, Overtaken, ProviderActor, Settle};
 use super::backend::Whereabouts;
 use super::breaker::{Ticket, Verdict};
+use super::places::Place;
 use crate::chat::Usage;
 
 /// One admitted call. Holds one of the provider's places until it is dropped, whatever becomes of the actor.
@@ -16,7 +16,7 @@ pub struct Permit {
     ticket: Option<Ticket>,
     actor: Whereabouts<ProviderActor>,
     begun: Instant,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     notes: Notes,
 }
 
@@ -31,11 +31,7 @@ pub(super) struct Notes {
 }
 
 impl Permit {
-    pub(super) fn new(
-        ticket: Ticket,
-        actor: Whereabouts<ProviderActor>,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(ticket: Ticket, actor: Whereabouts<ProviderActor>, place: Place) -> Self {
         let (ticket, place) = (Some(ticket), Some(place));
         Self { ticket, actor, begun: Instant::now(), place, notes: Notes::default() }
     }

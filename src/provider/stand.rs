@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, AsyncContext as _, WrapFuture as _};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use super::actor::changing::Change;
 use super::actor::{Admit, ProviderActor, Refusal, Seed};
 use super::backend::{Backend, Clock, Patience, Vitals};
 use super::breaker::Rules;
@@ -129,7 +130,7 @@ impl Stand {
             health: plan.health,
             terms: plan.terms,
             upstream: upstream.clone(),
-            places: Arc::new(Semaphore::new(plan.max_concurrent)),
+            places: Arc::default(),
             max_concurrent: plan.max_concurrent,
             vitals,
             actor,
@@ -173,6 +174,17 @@ impl Stand {
         self.ends.recv().await.unwrap();
     }
 
+    /// Has the actor go by a seed that is changed so, as a reload does.
+    pub fn change(&mut self, anew: bool, change: impl FnOnce(&mut Seed)) {
+        change(&mut self.seed);
+        self.actor().do_send(Change { seed: self.seed.clone(), anew });
+    }
+
+    /// Waits until the actor has ended.
+    pub async fn ended(&mut self) {
+        self.ends.recv().await.unwrap();
+    }
+
     /// The actor ends, and nothing holds it any more.
     pub fn leave(&self) {
         self.place.send_replace(None);
@@ -206,7 +218,7 @@ impl Stand {
 
     /// Free places.
     pub fn free(&self) -> usize {
-        self.seed.places.available_permits()
+        self.seed.max_concurrent - self.seed.places.taken()
     }
 
     /// All places.

@@ -45,6 +45,61 @@ pub struct ProviderSettings {
     pub retry: CallRetry,
 }
 
+impl ProviderSettings {
+    /// Whether another says just the same.
+    pub fn is_the_same(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            dialect: _,
+            base_url: _,
+            model: _,
+            api_key: _,
+            weight,
+            max_concurrent,
+            prefill,
+            context_tokens,
+            temperature,
+            api_version: _,
+            headers: _,
+            prices,
+            daily_budget_usd,
+            breaker,
+            health,
+            timeouts,
+            retry,
+        } = other;
+        let calls = self.prefill == *prefill
+            && self.context_tokens == *context_tokens
+            && self.temperature == *temperature
+            && self.timeouts == *timeouts
+            && self.retry == *retry;
+        let measures = self.weight == *weight
+            && self.max_concurrent == *max_concurrent
+            && self.prices == *prices
+            && self.daily_budget_usd == *daily_budget_usd
+            && self.breaker == *breaker
+            && self.health == *health;
+        self.name == *name && self.is_the_same_service(other) && calls && measures
+    }
+
+    /// Whether another is the same service: what is known of the one, its key or its quota refused or its model not found, holds for the other.
+    pub fn is_the_same_service(&self, other: &Self) -> bool {
+        let same_key = match (&self.api_key, &other.api_key) {
+            (Some(key), Some(other)) => key.is(other),
+            (key, other) => key.is_none() && other.is_none(),
+        };
+        let headers = self.headers.iter().zip(&other.headers);
+        let mut same = headers.map(|((name, value), other)| *name == other.0 && value.is(&other.1));
+        self.dialect == other.dialect
+            && self.base_url == other.base_url
+            && self.model == other.model
+            && self.api_version == other.api_version
+            && same_key
+            && self.headers.len() == other.headers.len()
+            && same.all(|same| same)
+    }
+}
+
 /// US dollars per million tokens, 0 or more.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prices {
@@ -96,6 +151,56 @@ impl Dialect {
             Self::Gemini => &["/v1beta/models", "/v1beta", "/v1"],
             Self::Azure => &["/chat/completions", "/openai/deployments", "/openai"],
             Self::Ollama => &["/api/chat", "/api", "/v1"],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+    use std::time::Duration;
+
+    #[test]
+    fn what_makes_it_another_service_is_told_from_what_only_changes_its_measures() {
+        let mut one = Settings::default().provider("a", Dialect::OpenAi);
+        one.api_key = Some(Secret::new("key"));
+        one.headers = vec![("x-team".to_owned(), Secret::new("blue"))];
+        type Edit = fn(&mut ProviderSettings);
+        let another: [Edit; 8] = [
+            |p| p.dialect = Dialect::Ollama,
+            |p| p.base_url.push('x'),
+            |p| p.model.push('x'),
+            |p| p.api_key = Some(Secret::new("other")),
+            |p| p.api_key = None,
+            |p| p.api_version = Some("2".to_owned()),
+            |p| p.headers = vec![("x-team".to_owned(), Secret::new("red"))],
+            |p| p.headers.clear(),
+        ];
+        let measures: [Edit; 11] = [
+            |p| p.weight += 1,
+            |p| p.max_concurrent += 1,
+            |p| p.prefill = Prefill::Vllm,
+            |p| p.context_tokens = Some(9),
+            |p| p.temperature = Some(0.5),
+            |p| p.prices = Some(Prices { input: 1.0, output: 1.0 }),
+            |p| p.daily_budget_usd = Some(1.0),
+            |p| p.breaker.probes += 1,
+            |p| p.health.timeout = Duration::ZERO,
+            |p| p.timeouts.stall = Duration::ZERO,
+            |p| p.retry.same_provider += 1,
+        ];
+        let edited = |edit: &Edit| {
+            let mut other = one.clone();
+            edit(&mut other);
+            other
+        };
+        assert!(one.is_the_same(&one.clone()) && one.is_the_same_service(&one.clone()));
+        for other in another.iter().map(edited) {
+            assert!(!one.is_the_same(&other) && !one.is_the_same_service(&other), "{other:?}");
+        }
+        for other in measures.iter().map(edited) {
+            assert!(!one.is_the_same(&other) && one.is_the_same_service(&other), "{other:?}");
         }
     }
 }

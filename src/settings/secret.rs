@@ -21,6 +21,14 @@ impl Secret {
     }
 }
 
+impl Secret {
+    /// Whether another says the same. For comparing what is configured with what was: it takes the time that it takes, so what a caller gives is not
+    /// compared by this.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")

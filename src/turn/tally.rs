@@ -3,7 +3,7 @@
 //! Each service has its own; nothing is global. Of fixed size: buckets are fixed, and every label's values are known at the start.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -30,8 +30,8 @@ pub struct Tally {
     cache: IntCounterVec,
     first_tokens: HistogramVec,
     totals: HistogramVec,
-    /// At hand, so that a first token looks nothing up under a lock.
-    times: HashMap<Arc<str>, Times>,
+    /// At hand, so that a first token makes nothing. Changed by a reload alone.
+    times: RwLock<HashMap<Arc<str>, Arc<Times>>>,
 }
 
 /// Shown text was voided.
@@ -144,24 +144,68 @@ impl Tally {
             "From an attempt's beginning to its end, however.",
             &ATTEMPT_S,
         )?;
-        let mut each = HashMap::new();
-        let outcomes = Fault::ALL.into_iter().map(Outcome::from).chain([Outcome::OK, Outcome::STOPPED]);
-        let outcomes: Vec<_> = outcomes.map(Outcome::as_str).collect();
-        for name in providers {
-            for outcome in &outcomes {
-                attempts.get_metric_with_label_values(&[&**name, outcome])?;
-            }
-            let first_token = first_tokens.get_metric_with_label_values(&[&**name])?;
-            let total = totals.get_metric_with_label_values(&[&**name])?;
-            each.insert(Arc::clone(name), Times { first_token, total });
-        }
         for source in Source::ALL {
             turns.get_metric_with_label_values(&[source.name(), Finish::Stop.name()])?;
         }
         for what in Recalled::ALL {
             cache.get_metric_with_label_values(&[what.name()])?;
         }
-        Ok(Self { started, in_flight, turns, attempts, restarts, cache, first_tokens, totals, times: each })
+        let times = RwLock::default();
+        let tally =
+            Self { started, in_flight, turns, attempts, restarts, cache, first_tokens, totals, times };
+        tally.follow(providers);
+        Ok(tally)
+    }
+
+    /// These are the providers from now on: others have no lines any more, so that labels do not grow with each reload.
+    pub fn follow<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
+        let mut times = self.times.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *times);
+        for name in providers {
+            let known = before.get(name).cloned();
+            // The error is a wrong number of labels, which no input can bring about.
+            if let Some(found) = known.or_else(|| self.begin(name).ok().map(Arc::new)) {
+                times.insert(Arc::clone(name), found);
+            }
+        }
+        for gone in before.keys().filter(|name| !times.contains_key(*name)) {
+            self.forget(gone);
+        }
+    }
+
+    /// A new provider's lines.
+    fn begin(&self, name: &str) -> prometheus::Result<Times> {
+        for outcome in outcomes() {
+            self.attempts.get_metric_with_label_values(&[name, outcome])?;
+        }
+        let first_token = self.first_tokens.get_metric_with_label_values(&[name])?;
+        let total = self.totals.get_metric_with_label_values(&[name])?;
+        Ok(Times { first_token, total })
+    }
+
+    /// Takes a provider's lines out. That one was not there is no error.
+    fn forget(&self, name: &str) {
+        for outcome in outcomes() {
+            let _ = self.attempts.remove_label_values(&[name, outcome]);
+        }
+        let _ = self.first_tokens.remove_label_values(&[name]);
+        let _ = self.totals.remove_label_values(&[name]);
+        for family in self.restarts.collect() {
+            for line in family.get_metric() {
+                let value = |label: &str| {
+                    let found = line.get_label().iter().find(|pair| pair.name() == label);
+                    found.map_or("", |pair| pair.value())
+                };
+                if [value("from"), value("to")].contains(&name) {
+                    let labels = [value("from"), value("to"), value("reason")];
+                    let _ = self.restarts.remove_label_values(&labels);
+                }
+            }
+        }
+    }
+
+    fn times(&self, provider: &str) -> Option<Arc<Times>> {
+        self.times.read().unwrap_or_else(PoisonError::into_inner).get(provider).cloned()
     }
 
     /// A turn began.
@@ -171,16 +215,16 @@ impl Tally {
         Underway { tally: self, counted: false }
     }
 
-    /// An attempt's first token came. In the way of an answer: neither locks nor allocates.
+    /// An attempt's first token came. In the way of an answer: allocates nothing, and takes a lock that is held against it by a reload alone.
     pub fn first_token(&self, provider: &str, after: Duration) {
-        if let Some(times) = self.times.get(provider) {
+        if let Some(times) = self.times(provider) {
             times.first_token.observe(after.as_secs_f64());
         }
     }
 
     /// An attempt ended.
     pub fn attempt(&self, provider: &str, outcome: Outcome, took: Duration) {
-        let Some(times) = self.times.get(provider) else { return };
+        let Some(times) = self.times(provider) else { return };
         times.total.observe(took.as_secs_f64());
         add(&self.attempts, &[provider, outcome.as_str()]);
     }
@@ -203,6 +247,12 @@ impl Tally {
             Box::new(self.totals.clone()),
         ]
     }
+}
+
+/// All ends of an attempt.
+fn outcomes() -> impl Iterator<Item = &'static str> {
+    let all = Fault::ALL.into_iter().map(Outcome::from).chain([Outcome::OK, Outcome::STOPPED]);
+    all.map(Outcome::as_str)
 }
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
@@ -282,6 +332,30 @@ mod tests {
         before.sort();
         after.sort();
         assert_eq!(before, after);
+    }
+
+    #[test]
+    fn after_a_reload_the_lines_are_those_of_the_providers_that_there_are() {
+        let tally = tally();
+        tally.attempt("a", Outcome::OK, Duration::ZERO);
+        tally.attempt("b", Outcome::OK, Duration::ZERO);
+        let reason = Outcome::from(Fault::Reset);
+        for (from, to) in [("a", Some("b")), ("b", Some("a")), ("a", None)] {
+            add(&tally.restarts, &[from, to.unwrap_or(NOBODY), reason.as_str()]);
+        }
+        tally.follow(&["c".into(), "a".into()]);
+        tally.attempt("b", Outcome::OK, Duration::ZERO);
+        for line in [
+            "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
+            "failsoft_attempts_total{outcome=\"ok\",provider=\"c\"} 0",
+            "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",
+        ] {
+            shows(&tally, line);
+        }
+        let left: Vec<_> = lines(&tally).into_iter().filter(|line| line.contains("\"b\"")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        tally.follow(&["b".into()]);
+        shows(&tally, "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 0");
     }
 
     #[test]

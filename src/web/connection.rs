@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub fn tune(connection: &dyn Any, _: &mut Extensions) {
 /// How many WebSockets there are, in all and by address.
 pub struct Connections {
     most: usize,
-    most_each: usize,
+    most_each: AtomicUsize,
     /// Changed under the lock of `each` alone.
     all: watch::Sender<usize>,
     /// Has an entry only for addresses with an open socket.
@@ -45,7 +46,7 @@ pub struct Place {
 impl Connections {
     /// No connection yet, of so many in all and so many for an address.
     pub fn new(most: usize, most_each: usize) -> Self {
-        Self { most, most_each, all: watch::Sender::new(0), each: Mutex::default() }
+        Self { most, most_each: most_each.into(), all: watch::Sender::new(0), each: Mutex::default() }
     }
 
     /// A place for one more of this address; none where there are too many.
@@ -53,13 +54,18 @@ impl Connections {
         let address = subnet(address);
         let mut each = self.lock();
         let of_it = each.get(&address).copied().unwrap_or(0);
-        if self.open() >= self.most || of_it >= self.most_each {
+        if self.open() >= self.most || of_it >= self.most_each.load(Ordering::Relaxed) {
             return None;
         }
         each.insert(address, of_it + 1);
         self.all.send_modify(|all| *all += 1);
         drop(each);
         Some(Place { connections: Arc::clone(self), address })
+    }
+
+    /// So many for an address from now on. Those that are open stay.
+    pub fn set_most_each(&self, most_each: usize) {
+        self.most_each.store(most_each, Ordering::Relaxed);
     }
 
     /// How many are open.
@@ -122,6 +128,8 @@ mod tests {
         assert!(connections.enter(b).is_none(), "three in all");
         drop(first);
         assert!(connections.enter(a).is_some());
+        connections.set_most_each(0);
+        assert!(connections.enter(a).is_none());
         drop((second, third));
         assert!(connections.lock().is_empty());
     }

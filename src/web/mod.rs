@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use crate::degradation::Health;
 use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
+use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
@@ -59,6 +60,7 @@ pub struct State {
     alerts: Alerts,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
+    reloads: Reloads,
     instance: Arc<str>,
     started: Instant,
     /// The wall clock at the start, in seconds.
@@ -83,12 +85,15 @@ pub struct Parts {
     pub alerts: Alerts,
     /// What operators did.
     pub audit: Arc<Audit>,
+    /// What asks for reloads.
+    pub reloads: Reloads,
 }
 
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, audit } = parts;
+        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, audit, reloads } =
+            parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
@@ -103,6 +108,7 @@ impl State {
             alerts,
             connections: Arc::new(connections),
             audit,
+            reloads,
             instance: instance.into(),
             started: Instant::now(),
             created,

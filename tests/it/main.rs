@@ -4,6 +4,7 @@
 mod browser;
 mod door;
 mod harness;
+mod operator;
 mod process;
 mod sockets;
 mod store;

@@ -6,6 +6,7 @@
 mod carried;
 mod habits;
 mod layers;
+mod promises;
 mod source;
 
 use std::sync::LazyLock;

@@ -57,8 +57,16 @@ impl ProviderActor {
         });
     }
 
+    /// Forgets the breaker's state: its provider is not configured any more.
+    pub(super) fn keep_nothing(&self) {
+        self.write_breaker(None);
+    }
+
     /// Writes the breaker's state.
     pub(super) fn keep(&self) {
+        if self.retired {
+            return;
+        }
         let state = self.vitals.state;
         let record = (state != ProviderState::Closed).then(|| BreakerRecord {
             provider: self.seed.name.to_string(),
@@ -67,6 +75,10 @@ impl ProviderActor {
             until: self.vitals.retry_at.unwrap_or_else(|| self.seed.clock.wall()),
             reason: self.vitals.reason.map_or("", Fault::reason).to_owned(),
         });
+        self.write_breaker(record);
+    }
+
+    fn write_breaker(&self, record: Option<BreakerRecord>) {
         let (store, name) = (Arc::clone(&self.seed.store), Arc::clone(&self.seed.name));
         actix::spawn(async move {
             if let Err(error) = store.write_breaker(name.to_string(), record).await {

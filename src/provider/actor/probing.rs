@@ -10,6 +10,7 @@ use crate::chat::Fault;
 use crate::provider::breaker::{Ticket, Verdict, Who};
 use crate::provider::health::{self, Check, PROBE_USAGE};
 use crate::provider::leave::{Held, Leave};
+use crate::provider::upstream::Upstream;
 use crate::settings::ProbeKind;
 
 impl ProviderActor {
@@ -19,7 +20,7 @@ impl ProviderActor {
             ctx.cancel_future(timer);
         }
         let now = self.seed.clock.now();
-        if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled) {
+        if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled && !self.retired) {
             let due = due.max(self.budget_until().unwrap_or_default());
             self.timer = Some(ctx.run_later(due.saturating_sub(now), Self::probe));
         }
@@ -35,6 +36,7 @@ impl ProviderActor {
         let Ok(ticket) = admitted else { return };
         let probing = self.seed.probing.clone();
         let (upstream, limit) = (Arc::clone(&self.seed.upstream), self.seed.probe_limit);
+        let asked = Arc::clone(&upstream);
         let trial = async move {
             let held = match probing {
                 Some(fleet) => match fleet.ask(limit).await {
@@ -46,7 +48,7 @@ impl ProviderActor {
             Ok((held, health::completion(upstream, limit).await))
         };
         let settled = trial.into_actor(self).map(move |tried, this: &mut Self, ctx| match tried {
-            Ok((held, verdict)) => this.tried(ticket, verdict, held, ctx),
+            Ok((held, verdict)) => this.tried(ticket, verdict, held, &asked, ctx),
             Err(rest) => this.put_off(ticket, rest, ctx),
         });
         ctx.spawn(settled);
@@ -58,9 +60,10 @@ impl ProviderActor {
         ticket: Ticket,
         verdict: Verdict,
         held: Option<Box<dyn Held>>,
+        asked: &Arc<dyn Upstream>,
         ctx: &mut Context<Self>,
     ) {
-        self.probed(verdict);
+        self.probed(verdict, asked);
         let now = self.seed.clock.now();
         let transition = self.breaker.settle(ticket, verdict, now, (self.seed.chance)());
         if let Some(held) = held {
@@ -77,15 +80,22 @@ impl ProviderActor {
         self.after(None, ctx);
     }
 
-    /// Sets the timer of the next check.
+    /// Sets the timer of the next check, in the place of one that is set.
     pub(super) fn arm_check(&mut self, ctx: &mut Context<Self>) {
-        if self.seed.health.probe != ProbeKind::Off {
+        if let Some(timer) = self.check_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if self.seed.health.probe != ProbeKind::Off && !self.retired {
             let pause = health::pause(&self.seed.health, (self.seed.chance)());
-            ctx.run_later(pause, Self::check);
+            self.check_timer = Some(ctx.run_later(pause, Self::check));
         }
     }
 
     fn check(&mut self, ctx: &mut Context<Self>) {
+        self.check_timer = None;
+        if self.retired {
+            return;
+        }
         let (wall, settings) = (self.seed.clock.wall(), &self.seed.health);
         let passed = |at: Option<_>| at.is_none_or(|at| at <= wall);
         let (held, spent) = (!passed(self.vitals.retry_at), !passed(self.vitals.budget_until));
@@ -93,17 +103,17 @@ impl ProviderActor {
         match health::due(settings.probe, self.vitals.state, held, spent) {
             ProbeKind::Off => self.arm_check(ctx),
             ProbeKind::Models => {
-                let listing = health::listing(upstream, limit).into_actor(self);
-                ctx.spawn(listing.map(|failed, this: &mut Self, ctx| {
-                    this.checked(failed);
+                let listing = health::listing(Arc::clone(&upstream), limit).into_actor(self);
+                ctx.spawn(listing.map(move |failed, this: &mut Self, ctx| {
+                    this.checked(failed, &upstream);
                     this.after(None, ctx);
                     this.arm_check(ctx);
                 }));
             }
             ProbeKind::Completion => {
-                let completion = health::completion(upstream, limit).into_actor(self);
-                ctx.spawn(completion.map(|verdict, this: &mut Self, ctx| {
-                    this.probed(verdict);
+                let completion = health::completion(Arc::clone(&upstream), limit).into_actor(self);
+                ctx.spawn(completion.map(move |verdict, this: &mut Self, ctx| {
+                    this.probed(verdict, &upstream);
                     this.after(None, ctx);
                     this.arm_check(ctx);
                 }));
@@ -112,18 +122,22 @@ impl ProviderActor {
     }
 
     /// A completion of our own ended: it costs, and it is a check.
-    fn probed(&mut self, verdict: Verdict) {
+    fn probed(&mut self, verdict: Verdict, asked: &Arc<dyn Upstream>) {
         match verdict {
             Verdict::Whole => {
                 self.spend(PROBE_USAGE);
-                self.checked(None);
+                self.checked(None, asked);
             }
-            Verdict::Failed { fault, .. } => self.checked(Some(fault)),
+            Verdict::Failed { fault, .. } => self.checked(Some(fault), asked),
             Verdict::Abandoned => {}
         }
     }
 
-    fn checked(&mut self, failed: Option<Fault>) {
+    fn checked(&mut self, failed: Option<Fault>, asked: &Arc<dyn Upstream>) {
+        // What was asked before a reload says nothing of what there is now.
+        if !Arc::ptr_eq(asked, &self.seed.upstream) {
+            return;
+        }
         let wall = self.seed.clock.wall();
         let before = self.vitals.check.and_then(|check| check.fault(wall));
         if let Some(fault) = failed.filter(|fault| before != Some(*fault)) {

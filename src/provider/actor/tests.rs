@@ -1,6 +1,7 @@
 //! The actor with a scripted backend, on a paused clock.
 
 mod admitting;
+mod changing;
 mod coming_back;
 mod recovering;
 

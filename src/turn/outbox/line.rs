@@ -103,6 +103,11 @@ impl Line {
         Self { pace, places: BTreeMap::new(), failures: 0, given: 0, next_at, rest_until }
     }
 
+    /// Keeps other waits from now on; one that has begun goes on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
     /// One more waits, because no provider answers: nobody is asked for a while, unless that is so already. Gives who had to go for it.
     pub fn enter(&mut self, one: Waiting, now: Duration, chance: f64) -> Option<Waiting> {
         if self.rest_until <= now {

@@ -10,7 +10,7 @@ mod run;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub use self::line::Pace;
 use self::line::{Came, Line, Waiting};
@@ -20,7 +20,7 @@ use crate::chat::{ConversationId, TurnId};
 
 /// Who waits for a late answer.
 pub struct Outbox {
-    on: bool,
+    on: watch::Sender<bool>,
     line: Mutex<Line>,
     came: Notify,
     chance: fn() -> f64,
@@ -29,17 +29,28 @@ pub struct Outbox {
 impl Outbox {
     /// An empty one, which takes nobody where it is not `on`. `chance`: a random number in 0..1.
     pub fn new(on: bool, pace: Pace, chance: fn() -> f64) -> Self {
-        Self { on, line: Mutex::new(Line::new(pace)), came: Notify::new(), chance }
+        Self { on: watch::Sender::new(on), line: Mutex::new(Line::new(pace)), came: Notify::new(), chance }
     }
 
-    /// Whether turns are answered late at all.
+    /// From now on turns are answered late or not, with these waits. Those that wait already do so until it is on again.
+    pub fn set(&self, on: bool, pace: Pace) {
+        self.line().set_pace(pace);
+        self.on.send_replace(on);
+    }
+
     fn is_on(&self) -> bool {
-        self.on
+        *self.on.borrow()
+    }
+
+    /// Until turns are to be answered late.
+    async fn on(&self) {
+        // The sender is `self`: the watch does not end.
+        let _ = self.on.subscribe().wait_for(|on| *on).await;
     }
 
     /// A turn ended without an AI's answer. To be called before its end is written, so that no crash comes between.
     pub fn enter(&self, desk: &Desk, conversation: ConversationId, turn: TurnId) {
-        if !self.on {
+        if !self.is_on() {
             return;
         }
         // On its way when the call returns, and on disk together with the turn's end.

@@ -20,9 +20,6 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Answers late, until the service goes down: then what is under way ends at once, and waits for the next start.
 pub async fn run(desk: Arc<Desk>) {
-    if !desk.outbox.is_on() {
-        return;
-    }
     let mut phase = desk.phase.clone();
     tokio::select! {
         _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
@@ -31,6 +28,7 @@ pub async fn run(desk: Arc<Desk>) {
 }
 
 async fn for_ever(desk: &Arc<Desk>) -> Infallible {
+    desk.outbox.on().await;
     recall(desk).await;
     loop {
         let Err(_) = AssertUnwindSafe(rounds(desk)).catch_unwind().await;
@@ -64,7 +62,8 @@ async fn rounds(desk: &Arc<Desk>) -> Infallible {
         if outbox.line().is_empty() {
             outbox.came.notified().await;
         }
-        let well = desk.table().backends.iter().any(|backend| late::is_well(desk, backend));
+        let on = outbox.is_on();
+        let well = on && desk.table().backends.iter().any(|backend| late::is_well(desk, backend));
         let next = well.then(|| outbox.begin(desk.clock.now())).flatten();
         if let Some(one) = next {
             under_way.push(guarded(desk, one));

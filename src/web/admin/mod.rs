@@ -4,6 +4,7 @@
 //! add a route, add its file, a line in [`routes`] and one in [`action`].
 
 pub(super) mod providers;
+mod reload;
 mod trail;
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
@@ -23,6 +24,7 @@ pub fn routes() -> impl HttpServiceFactory {
     web::scope("/admin")
         .wrap(from_fn(watched))
         .service(at("/providers/{name}").route(web::post().to(providers::order)))
+        .service(at("/reload").route(web::post().to(reload::order)))
         .service(at("/audit").route(web::get().to(trail::read)))
         .default_service(web::to(nothing))
 }
@@ -31,6 +33,7 @@ pub fn routes() -> impl HttpServiceFactory {
 fn action(method: &Method, route: &str) -> &'static str {
     match (method.as_str(), route) {
         ("POST", "/admin/providers/{name}") => "provider",
+        ("POST", "/admin/reload") => "reload",
         ("GET", "/admin/audit") => "audit",
         _ => "unknown",
     }
@@ -65,7 +68,8 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
 
 /// An order that does not exist; seen by operators alone.
 async fn nothing() -> HttpResponse {
-    let message = "no such order; there are: POST /admin/providers/{name}, GET /admin/audit";
+    let message =
+        "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, GET /admin/audit";
     refuse(StatusCode::NOT_FOUND, "not_found", message)
 }
 

@@ -1,7 +1,7 @@
 //! The service as it is built, on an actix system of its own thread, with what tests look at.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use failsoft::app::App;
 use failsoft::degradation::DegradationActor;
 use failsoft::provider::backend::{Backend, Vitals, Whereabouts};
 use failsoft::session::lobby::Lobby;
-use failsoft::settings::{Dialect, Secret, Settings};
+use failsoft::settings::{Dialect, Loaded, Problems, Secret, Settings, Source};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -69,15 +69,41 @@ impl TestApp {
     }
 
     /// A service whose data folder is `data` within this one.
-    pub async fn in_folder(mut settings: Settings, data: Arc<TempDir>) -> Self {
-        settings.server.listen = "127.0.0.1:0".into();
-        settings.server.data_dir = data.path().join("data");
+    pub async fn in_folder(settings: Settings, data: Arc<TempDir>) -> Self {
+        let same = settings.clone();
+        let (warnings, source, file) = (Vec::new(), Source::File, None);
+        let loaded = Loaded { settings: same, warnings, source, file };
+        Self::built(settings, data, move || Ok(loaded.clone())).await
+    }
+
+    /// A service that reads this file at a reload.
+    pub async fn reading(settings: Settings, data: Arc<TempDir>, file: PathBuf) -> Self {
+        Self::built(settings, data, move || Settings::load(Some(&file), &|_| None)).await
+    }
+
+    async fn built(
+        mut settings: Settings,
+        data: Arc<TempDir>,
+        read: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
+    ) -> Self {
+        let folder = data.path().join("data");
+        // A test says nothing of these, so no reload finds them changed.
+        let placed = move |settings: &mut Settings| {
+            settings.server.listen = "127.0.0.1:0".into();
+            settings.server.data_dir.clone_from(&folder);
+        };
+        placed(&mut settings);
+        let read = Arc::new(move || {
+            let mut loaded = read()?;
+            placed(&mut loaded.settings);
+            Ok(loaded)
+        });
         let (stop, stopped) = oneshot::channel();
         let (built, building) = oneshot::channel();
         let folder = Arc::clone(&data);
         let thread = std::thread::spawn(move || {
             let ran = actix::System::new().block_on(async {
-                let app = App::build(settings).await?;
+                let app = App::build_from(settings, read).await?;
                 let parts = (app.port(), app.lobby(), app.degradation());
                 assert!(built.send(parts).is_ok(), "the test is gone");
                 app.run_until_stopped(async { drop(stopped.await) }).await

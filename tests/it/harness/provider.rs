@@ -47,6 +47,7 @@ struct Shared {
     once: Mutex<VecDeque<Vec<Act>>>,
     usual: Mutex<Vec<Act>>,
     listing: Mutex<Vec<Act>>,
+    key: Mutex<Option<String>>,
     requests: Mutex<Vec<(Instant, Value)>>,
     calls: Mutex<Vec<Instant>>,
     counts: watch::Sender<Counts>,
@@ -69,6 +70,7 @@ impl ScriptedProvider {
                 once: Mutex::default(),
                 usual: Mutex::new(usual),
                 listing: Mutex::new(vec![super::listing()]),
+                key: Mutex::default(),
                 requests: Mutex::default(),
                 calls: Mutex::default(),
                 counts: watch::Sender::default(),
@@ -103,6 +105,11 @@ impl ScriptedProvider {
     /// Does this with every listing from now on.
     pub fn lists(&self, script: Vec<Act>) {
         *self.shared.listing.lock().unwrap() = script;
+    }
+
+    /// Refuses who asks with any other key from now on.
+    pub fn demands(&self, key: &str) {
+        *self.shared.key.lock().unwrap() = Some(format!("Bearer {key}"));
     }
 
     /// Accepts connections.
@@ -160,13 +167,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
-    while let Some(request) = read(&mut stream).await {
+    while let Some((key, request)) = read(&mut stream).await {
         let listing = request.is_null();
         let probe = request["max_tokens"] == 1;
         let asked = !listing && !probe;
         let once = if asked { shared.once.lock().unwrap().pop_front() } else { None };
         let usual = if listing { &shared.listing } else { &shared.usual };
-        let script = once.unwrap_or_else(|| usual.lock().unwrap().clone());
+        let refused = shared.key.lock().unwrap().as_ref().is_some_and(|demanded| *demanded != key);
+        let refusal = refused.then(|| vec![super::refusal(401, "", "")]);
+        let script = refusal.or(once).unwrap_or_else(|| usual.lock().unwrap().clone());
         let told = |act| if matches!(act, Act::Echo) { super::script::echo(&request) } else { vec![act] };
         let script: Vec<_> = script.into_iter().flat_map(told).collect();
         if !listing {
@@ -254,9 +263,9 @@ async fn gone(stream: &mut BufReader<TcpStream>) {
     assert!(matches!(read, Err(_) | Ok(0)), "the client spoke before it was answered");
 }
 
-/// The JSON body of the next request, null where it has none; none where the client closes instead.
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Value> {
-    let mut length = 0;
+/// What the next request says in `authorization`, and its JSON body, null where it has none; none where the client closes instead.
+async fn read(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
+    let (mut length, mut key) = (0, String::new());
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line).await.ok()? == 0 {
@@ -265,14 +274,19 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Value> {
         if let Some(digits) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = digits.trim().parse().unwrap();
         }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("authorization")
+        {
+            value.trim().clone_into(&mut key);
+        }
         if line == "\r\n" {
             break;
         }
     }
     if length == 0 {
-        return Some(Value::Null);
+        return Some((key, Value::Null));
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    Some(serde_json::from_slice(&body).unwrap())
+    Some((key, serde_json::from_slice(&body).unwrap()))
 }

@@ -13,6 +13,7 @@ mod packaging;
 mod provider;
 mod reload;
 pub mod service;
+mod soak;
 mod starts;
 mod status;
 mod stops;

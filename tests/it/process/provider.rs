@@ -20,6 +20,8 @@ pub enum Manner {
     Drip(Duration),
     /// Begins an event and never ends it, for so many mebibytes or until the client is gone.
     Pour(usize),
+    /// Says the first part of the answer, and then the connection ends.
+    Cut,
     /// Refuses it with this status and this JSON.
     Refuse(u16, Value),
 }
@@ -67,6 +69,11 @@ impl Provider {
         let _ = asked.wait_for(|all| all.len() >= count).await;
     }
 
+    /// What its `base_url` has to be.
+    pub fn base_url(&self) -> String {
+        format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
     /// A configuration with this provider alone, patient and without limits that a test could meet.
     pub fn config(&self) -> String {
         format!(
@@ -74,13 +81,13 @@ impl Provider {
 [[providers]]
 name = "scripted"
 dialect = "openai"
-base_url = "http://127.0.0.1:{}/v1"
+base_url = "{}"
 model = "scripted-1"
 api_key = "scripted-key"
 max_concurrent = 10000
 timeouts = {{ connect = "60s", first_token = "60s", stall = "60s" }}
 {UNLIMITED}"#,
-            self.port
+            self.base_url()
         )
     }
 }
@@ -145,6 +152,9 @@ async fn serve(
     let begun = first(question);
     stream.write_all(format!("{head}{}", event(&begun, None)).as_bytes()).await?;
     stream.flush().await?;
+    if *manner.borrow() == Manner::Cut {
+        return Ok(());
+    }
     let pause = if let Manner::Drip(pause) = *manner.borrow() { Some(pause) } else { None };
     tokio::select! {
         told = told_to_answer(manner) => if !told { return Ok(()) },
