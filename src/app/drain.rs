@@ -41,4 +41,5 @@ pub async fn drain(
     phase.send_replace(Phase::Closing);
     // Who does not take in what it is sent is not waited for any longer.
     drop(tokio::time::timeout(FAREWELL, connections.none_left()).await);
+    lobby.desk.store.handed_over().await;
 }

@@ -5,6 +5,7 @@ mod chance;
 mod drain;
 mod reload;
 mod roster;
+mod sharing;
 mod simulated;
 
 use std::net::{TcpListener, ToSocketAddrs as _};
@@ -31,14 +32,16 @@ use crate::router::actor::{RouterActor, Seed};
 use crate::router::table::{Published as PublishedTable, Table};
 use crate::session::limits::Rates;
 use crate::session::lobby::Lobby;
-use crate::settings::{Loaded, Settings, Source, StoreBackend};
+use crate::settings::{Loaded, Settings, Source};
 use crate::simulator::Simulator;
 use crate::store::Opened;
 use crate::store::link::Link;
+use crate::store::turns::SharedTurns;
 use crate::store::{self, Store, StoreError};
 use crate::turn::desk::{Counts, Desk, Phase};
 use crate::turn::outbox::{self, Outbox};
 use crate::turn::rooms::Rooms;
+use crate::turn::sharing::{self as turn_sharing, Sharing};
 use crate::turn::tally::Tally;
 use crate::turn::warm::warm;
 use crate::web::{self, Connections, Parts, State};
@@ -96,7 +99,10 @@ impl App {
         transport::install_tls();
         let listener = bind(&settings.server.listen)?;
         let address = listener.local_addr().context("the port's own address is not known")?;
+        let instance: Arc<str> = format!("{:08x}", chance::random() >> 32).into();
+        let link = sharing::link(&settings, &instance).await?;
         let opened = open_store(&settings).await?;
+        let opened = sharing::shared(opened, link.as_ref(), &settings);
         let clock = Clock::start();
         let supervisor = Supervisor::default();
 
@@ -105,7 +111,7 @@ impl App {
         let remembered = remembered(&*opened.store).await;
         let (steady, care) = (supervisor.steady(), supervisor.care());
         actix::spawn(supervisor.run());
-        let fleet = fleet(&settings, clock)?;
+        let fleet = link.as_ref().map(|link| fleet(link, &instance, clock));
         let mut roster = Roster::new(Arc::clone(&opened.store), clock, care.clone(), fleet.clone());
         let plan = roster.plan(&providers)?;
         roster.carry_out(plan, &remembered).await;
@@ -150,6 +156,7 @@ impl App {
             flights: Arc::default(),
             places: Arc::new(Semaphore::new(settings.limits.turns)),
             outbox: Outbox::new(settings.degradation.outbox, reload::pace(&settings), chance::fraction),
+            sharing: link.map(|link| Arc::new(Sharing::new(SharedTurns::new(link, Arc::clone(&instance))))),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
@@ -160,6 +167,7 @@ impl App {
         let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
+        actix::spawn(turn_sharing::run(Arc::clone(&lobby.desk)));
         if let Some(fleet) = fleet {
             fleet.start(&lobby);
         }
@@ -173,6 +181,7 @@ impl App {
         let audit: Arc<Audit> = Arc::default();
         let (reloads, asked) = Reloads::new();
         let parts = Parts {
+            instance,
             lobby: Arc::clone(&lobby),
             simulators: Arc::clone(&simulators),
             steady,
@@ -308,15 +317,10 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
     }
 }
 
-/// What this instance has to do with others, where there may be any.
-fn fleet(settings: &Settings, clock: Clock) -> anyhow::Result<Option<Fleet>> {
-    if settings.store.backend != StoreBackend::Redis {
-        return Ok(None);
-    }
-    let instance: Arc<str> = format!("{:016x}", chance::random()).into();
-    let link = Link::open(&settings.store.redis_url, &instance, chance::fraction)
-        .map_err(|error| anyhow::anyhow!("store.redis_url: {error}"))?;
-    Ok(Some(Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }))
+/// What this instance has to do with others.
+fn fleet(link: &Link, instance: &Arc<str>, clock: Clock) -> Fleet {
+    let (link, instance) = (link.clone(), Arc::clone(instance));
+    Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }
 }
 
 async fn remembered(store: &dyn Store) -> Remembered {

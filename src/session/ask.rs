@@ -11,6 +11,7 @@ use crate::store::ConversationRecord;
 use crate::turn::desk::{Refused, Wishes};
 use crate::turn::log::TurnLog;
 use crate::turn::rooms::{NotOpened, Question, Room};
+use crate::turn::sharing::Opening;
 
 /// What became of an accepted message.
 pub enum Accepted {
@@ -64,6 +65,9 @@ pub async fn send(
             if record.question != question.text {
                 return Err(other_text(&id));
             }
+            if record.state == TurnState::Running && room.log(record.turn).is_none() {
+                lobby.desk.look(room).await;
+            }
             // Another session may have opened it while the store was read: what runs is not yet on disk.
             return Ok(match room.log(record.turn) {
                 Some(log) => Accepted::Known(log),
@@ -71,17 +75,26 @@ pub async fn send(
             });
         }
     }
+    let _opening = room.opening().await;
+    let busy = || {
+        let message = "another answer of this conversation is under way; send it when that has ended";
+        refuse(ErrorCode::Busy, message).retry_after(1)
+    };
+    let claim = match lobby.desk.claim(room, &question).await {
+        Opening::Here(claim) => claim,
+        Opening::Elsewhere(Some(log)) if *log.client_msg_id() == id => {
+            return if log.asks(&question.text) { Ok(Accepted::Known(log)) } else { Err(other_text(&id)) };
+        }
+        Opening::Elsewhere(_) => return Err(busy()),
+    };
     begin(lobby, room, caller.subject.as_deref());
     // What a known visitor is told is theirs alone.
     let wishes = Wishes { anonymous: caller.subject.is_none(), ..wishes };
-    match lobby.desk.open(room, question, wishes) {
+    match lobby.desk.open_claimed(room, question, wishes, claim) {
         Ok(log) => Ok(Accepted::Opened(log)),
         Err(Refused::Room(NotOpened::Duplicate(log))) => Ok(Accepted::Known(log)),
         Err(Refused::Room(NotOpened::OtherText)) => Err(other_text(&id)),
-        Err(Refused::Room(NotOpened::Busy)) => {
-            let message = "another answer of this conversation is under way; send it when that has ended";
-            Err(refuse(ErrorCode::Busy, message).retry_after(1))
-        }
+        Err(Refused::Room(NotOpened::Busy)) => Err(busy()),
         Err(Refused::Full) => {
             let message = "the service is full at this moment; send it again in a few seconds";
             Err(refuse(ErrorCode::Busy, message).retry_after(5))

@@ -53,7 +53,10 @@ impl Lobby {
             // Its owner is written down, and cannot be read: nobody is let in on a guess.
             Ok(Err(StoreError::Damaged(_))) => Err(NotYours),
             // A store that does not answer must not stop a chat.
-            Ok(Ok(_) | Err(_)) | Err(_) => Ok(room),
+            Ok(Ok(_) | Err(_)) | Err(_) => {
+                self.desk.look(&room).await;
+                Ok(room)
+            }
         }
     }
 

@@ -83,6 +83,9 @@ impl Visit {
     }
 
     async fn stop(&self, turn: TurnId) -> Result<(), Refusal> {
+        if self.room.log(turn).is_none() {
+            self.lobby.desk.look(&self.room).await;
+        }
         match self.room.log(turn) {
             Some(log) => log.cancel(Cancel::Stopped),
             // One that ended is stopped already.

@@ -61,8 +61,9 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
 pub(super) fn redis_url(text: &str) -> Result<(), String> {
     let known = ["redis://", "rediss://", "redis+unix://", "unix://"];
     let rest = known.iter().find_map(|scheme| text.strip_prefix(scheme));
+    let used = || redis::IntoConnectionInfo::into_connection_info(text).is_ok();
     match rest {
-        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => Ok(()),
+        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) && used() => Ok(()),
         _ => Err("not a Redis URL; write it as \"redis://HOST:6379\", or \"rediss://…\" for TLS".to_owned()),
     }
 }

@@ -4,7 +4,7 @@ use super::problem::Problem;
 use super::reader::Written;
 
 /// Those keys: `[]` stands for any index, `.*` for all of a table. This is the one place to shorten.
-const NOT_BUILT: &[&str] = &["chat.retention", "drills[]", "telemetry.otlp_endpoint", "store.backend"];
+const NOT_BUILT: &[&str] = &["chat.retention", "drills[]", "telemetry.otlp_endpoint"];
 
 /// A warning for each key of the file that asks for what is not built yet; one that only repeats its default asks for nothing.
 pub(super) fn not_built_yet(file: &str, written: &[Written]) -> Vec<Problem> {

@@ -5,6 +5,7 @@
 mod amending;
 mod service;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use self::service::{
     life_is_as_last_written, notes_are_as_last_written,
 };
 use super::flaky::{Flaky, Trouble};
+use super::redis::instance::{Instance, Relay};
+use super::redis::server::Redis;
 use super::{CacheKey, CachedAnswer, ConversationRecord, MemoryStore, Store, open};
 use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
 
@@ -62,22 +65,37 @@ fn texts(turns: &[TurnRecord]) -> Vec<&str> {
 }
 
 /// A store with what must outlive it.
-type Made = (Arc<dyn Store>, Option<TempDir>);
+type Made = (Arc<dyn Store>, Box<dyn Any>);
 
-fn in_memory() -> Made {
-    (Arc::new(MemoryStore::default()), None)
+async fn in_memory() -> Made {
+    (Arc::new(MemoryStore::default()), Box::new(()))
 }
 
-fn on_disk() -> Made {
+async fn on_disk() -> Made {
     let folder = TempDir::new().unwrap();
-    (open(folder.path(), At(0)).unwrap().store, Some(folder))
+    (open(folder.path(), At(0)).unwrap().store, Box::new(folder))
+}
+
+/// One of several instances, with a Redis of its own.
+async fn shared() -> Made {
+    let redis = Redis::start(&[]);
+    let one = Instance::join(&redis).await;
+    (Arc::clone(&one.store) as _, Box::new((one, redis)))
+}
+
+/// What one instance writes, another reads.
+async fn handed_over() -> Made {
+    let redis = Redis::start(&[]);
+    let (from, to) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let relay = Relay { from: Arc::clone(&from.store), to: Arc::clone(&to.store) };
+    (Arc::new(relay), Box::new((from, to, redis)))
 }
 
 /// The wrapper must keep the contract too, or what is tested with it is tested with something else.
-fn flaky() -> Made {
+async fn flaky() -> Made {
     let flaky = Flaky::default();
     flaky.set(Trouble::Slow(Duration::from_micros(1)));
-    (Arc::new(flaky), None)
+    (Arc::new(flaky), Box::new(()))
 }
 
 macro_rules! every_store {
@@ -85,12 +103,13 @@ macro_rules! every_store {
         every_store!(@ memory, in_memory, $($promise),*);
         every_store!(@ sled, on_disk, $($promise),*);
         every_store!(@ wrapped, flaky, $($promise),*);
+        every_store!(@ shared, shared, $($promise),*);
     };
     (@ $store:ident, $make:ident, $($promise:ident),*) => {
         mod $store {
             $(#[tokio::test]
             async fn $promise() {
-                let (store, _folder) = super::$make();
+                let (store, _beside) = super::$make().await;
                 super::$promise(&*store).await;
             })*
         }
@@ -122,6 +141,28 @@ every_store!(
     saved_answers_are_as_last_written,
     saved_answers_go_with_their_conversation,
     a_store_that_works_has_no_problem,
+);
+
+// But for what is each instance's own: checkpoints, breakers, costs.
+every_store!(
+    @ handed_over, handed_over,
+    an_unknown_conversation_is_empty,
+    begin_does_not_overwrite,
+    a_visitors_newest_conversation_is_found,
+    a_turn_is_read_as_it_was_written,
+    a_write_nobody_waits_for_takes_effect,
+    turns_come_oldest_first_and_in_pages,
+    the_same_message_is_the_same_turn,
+    conversations_do_not_mix,
+    forget_removes_everything,
+    an_amendment_changes_what_is_there_and_nothing_else,
+    the_first_late_answer_counts,
+    who_waits_is_told_oldest_first,
+    incidents_are_as_last_written_and_bounded,
+    life_is_as_last_written,
+    saved_answers_are_as_last_written,
+    saved_answers_go_with_their_conversation,
+    a_store_that_works_has_no_problem
 );
 
 async fn an_unknown_conversation_is_empty(store: &dyn Store) {

@@ -21,9 +21,9 @@ use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, Tu
 pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
 pub use self::open::{Opened, open};
-pub use self::redis::link;
 #[cfg(test)]
 pub(crate) use self::redis::server;
+pub use self::redis::{SharedStore, Terms, link, turns};
 pub use self::sled::SledStore;
 
 /// Why a store did not do what it was asked. Never fatal to a chat.
@@ -209,6 +209,11 @@ pub trait Store: Send + Sync {
 
     /// Removes these saved answers.
     fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Waits, for a second at most, until other instances can read what was acknowledged; where there are none, not at all.
+    fn handed_over(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Whether what it acknowledges outlives the process.
     fn lasting(&self) -> bool {

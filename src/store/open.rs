@@ -39,13 +39,21 @@ pub struct Opened {
     pub reopened: bool,
     /// Turns under which an earlier process went down, now interrupted; they wait for a late answer.
     pub interrupted: Vec<(ConversationId, TurnId)>,
+    /// The store where it is on disk: only that can be shared.
+    pub(super) sled: Option<Arc<SledStore>>,
 }
 
 impl Opened {
     fn in_memory(mut problems: Vec<String>, why: &str) -> Self {
         tracing::error!(why, "store not usable; conversations are kept in memory");
         problems.push(format!("Conversations are kept in memory only and end with a restart: {why}."));
-        Self { store: Arc::new(MemoryStore::default()), problems, reopened: false, interrupted: Vec::new() }
+        Self {
+            store: Arc::new(MemoryStore::default()),
+            problems,
+            reopened: false,
+            interrupted: Vec::new(),
+            sled: None,
+        }
     }
 }
 
@@ -101,12 +109,14 @@ pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
     let why = match opened {
         Ok(found) => match SledStore::start(found.db, folder, lock) {
             Ok(store) => {
+                let store = Arc::new(store);
                 problems.extend(passed_over(found.unreadable));
                 return Ok(Opened {
-                    store: Arc::new(store),
+                    store: Arc::clone(&store) as _,
                     problems,
                     reopened: found.reopened,
                     interrupted: found.interrupted,
+                    sled: Some(store),
                 });
             }
             Err(_) => "the data folder cannot be used",

@@ -10,7 +10,7 @@ use super::StoreError;
 use crate::chat::TurnRecord;
 
 /// The version that this program writes. It goes up when an old record could no longer be read as a new one.
-const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 
 /// What a turn takes besides its text, in bytes: names, times, numbers. For bounds alone, so a guess will do.
 const TURN_OVERHEAD: usize = 512;

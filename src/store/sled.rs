@@ -5,6 +5,7 @@
 //! a disk that stops taking writes costs durability, and the writing thread opens the store again as soon as that works.
 
 mod cached;
+mod journal;
 mod layout;
 mod queue;
 mod writer;
@@ -12,6 +13,7 @@ mod writer;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -25,6 +27,7 @@ use super::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentReco
 use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
 pub(super) use self::cached::unreadable;
+pub(super) use self::journal::{Changed, Mark, Standing};
 pub(super) use self::layout::interrupt_running;
 
 /// The longest that any call waits.
@@ -67,6 +70,46 @@ impl SledStore {
 
     fn over(shared: Arc<Shared>) -> Self {
         Self { shared, reads: Arc::new(Semaphore::new(READS)) }
+    }
+
+    /// Marks every change from now on, to be handed over to a shared store.
+    pub(super) fn keep_journal(&self) {
+        self.shared.journals.store(true, Ordering::Relaxed);
+    }
+
+    /// The next marks of the journal, those behind `after` if given.
+    pub(super) fn marks(
+        &self,
+        after: Option<Mark>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Mark>, StoreError>> {
+        self.read(move |db| journal::marks(db, after.as_ref(), limit))
+    }
+
+    /// What these marks came to, each with its own. What does not read is passed over: it has nothing to be handed over.
+    pub(super) fn standing(
+        &self,
+        marks: Vec<Mark>,
+    ) -> BoxFuture<'_, Result<Vec<(Mark, Standing)>, StoreError>> {
+        self.read(move |db| {
+            let of = |mark: Mark| Some((journal::standing(db, &mark.changed).ok()?, mark));
+            Ok(marks.into_iter().filter_map(of).map(|(standing, mark)| (mark, standing)).collect())
+        })
+    }
+
+    /// Whether this is still to be handed over.
+    pub(super) fn is_marked(&self, changed: Changed) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.read(move |db| journal::is_marked(db, &changed))
+    }
+
+    /// Removes marks, where nothing changed since they were read. Queued, not waited for.
+    pub(super) fn unmark(&self, marks: Vec<Mark>) {
+        drop(self.shared.queue.push(Op::Unmark(marks)));
+    }
+
+    /// Removes what is here of a conversation that was forgotten elsewhere. Queued, not waited for.
+    pub(super) fn outdate(&self, conversation: ConversationId) {
+        drop(self.shared.queue.push(Op::Outdated(conversation)));
     }
 
     /// Queues a write now, in the order of the calls, and waits for it when polled.

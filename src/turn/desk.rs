@@ -17,6 +17,7 @@ use super::log::{Cancel, LogWriter, TurnLog};
 use super::outbox::Outbox;
 use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
+use super::sharing::{Claim, Sharing};
 use super::tally::Tally;
 use crate::chat::{Ask, ClientMsgId, Finish, TurnId, TurnRecord, TurnState};
 use crate::degradation::cache::CacheUse;
@@ -62,6 +63,8 @@ pub struct Desk {
     pub places: Arc<Semaphore>,
     /// Who waits for a late answer.
     pub outbox: Outbox,
+    /// What is shared with other instances; none where this is the only one.
+    pub sharing: Option<Arc<Sharing>>,
     /// Whether new turns are taken.
     pub phase: watch::Receiver<Phase>,
     /// Whether the store confirmed the last write in time; the status says so where it did not.
@@ -162,8 +165,28 @@ impl Desk {
         question: Question,
         wishes: Wishes,
     ) -> Result<Arc<TurnLog>, Refused> {
+        self.open_claimed(room, question, wishes, None)
+    }
+
+    /// The same, after other instances were asked: under what was claimed of them.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing was opened then.
+    pub fn open_claimed(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        question: Question,
+        wishes: Wishes,
+        claim: Option<Claim>,
+    ) -> Result<Arc<TurnLog>, Refused> {
         let place = self.place()?;
-        let writer = room.open(question, self.clock.wall(), (self.random)()).map_err(Refused::Room)?;
+        let (now, chance) = (self.clock.wall(), (self.random)());
+        let claimed = claim.map(|claim| claim.turn);
+        let writer = room.open(question, claimed, now, chance).map_err(Refused::Room)?;
+        if let Some(sharing) = &self.sharing {
+            let told = claim.is_some_and(|claim| claim.told && claim.turn == writer.log().turn());
+            sharing.share(room.id(), writer.log(), told);
+        }
         let keeping = Keeping::In(Arc::clone(room));
         Ok(self.begin(writer, keeping, wishes, place))
     }

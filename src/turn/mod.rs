@@ -16,6 +16,7 @@ pub mod recall;
 pub mod rooms;
 pub mod run;
 pub mod seam;
+pub mod sharing;
 pub mod tally;
 pub mod warm;
 

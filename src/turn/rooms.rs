@@ -21,6 +21,8 @@ pub struct Room {
     inner: Mutex<Inner>,
     /// How many turns were opened here; sessions wait for it to change.
     opened: watch::Sender<u64>,
+    /// Held while a turn is being opened, where other instances are asked first.
+    opening: tokio::sync::Mutex<()>,
     /// Late answers, as they come.
     late: broadcast::Sender<(TurnId, Followup)>,
 }
@@ -70,6 +72,7 @@ impl Rooms {
             rooms: Arc::downgrade(self),
             inner: Mutex::default(),
             opened: watch::Sender::new(0),
+            opening: tokio::sync::Mutex::default(),
             late: broadcast::Sender::new(LATE),
         });
         map.insert(id, Arc::downgrade(&room));
@@ -79,6 +82,11 @@ impl Rooms {
     /// The room of this conversation, where anyone is in it.
     pub fn find(&self, id: ConversationId) -> Option<Arc<Room>> {
         self.lock().get(&id).and_then(Weak::upgrade)
+    }
+
+    /// All rooms.
+    pub fn all(&self) -> Vec<Arc<Room>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
     }
 
     /// How many rooms are open.
@@ -108,12 +116,39 @@ impl Room {
         self.id
     }
 
-    /// Opens the turn of `question`, unless another runs. `chance` is a random number for the turn's id.
+    /// The id that the next turn would have. `chance`: a random number.
+    pub fn next_turn(&self, now: At, chance: u64) -> TurnId {
+        TurnId::after(self.lock().last, now.0, chance)
+    }
+
+    /// Waits until nobody else opens a turn here; that is over when what this gives is dropped.
+    pub async fn opening(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.opening.lock().await
+    }
+
+    /// Takes in the log of a turn that another instance answers. False where it is here already.
+    pub fn adopt(&self, log: &Arc<TurnLog>) -> bool {
+        let inner = self.lock();
+        if inner.logs.iter().any(|known| known.turn() == log.turn()) {
+            return false;
+        }
+        self.enlist(inner, log);
+        true
+    }
+
+    /// Opens the turn of `question`, unless another runs; under the id that was `claimed` for it, if any. `chance` is a random number for
+    /// another id.
     ///
     /// # Errors
     /// See [`NotOpened`].
-    pub fn open(&self, question: Question, now: At, chance: u64) -> Result<LogWriter, NotOpened> {
-        let mut inner = self.lock();
+    pub fn open(
+        &self,
+        question: Question,
+        claimed: Option<TurnId>,
+        now: At,
+        chance: u64,
+    ) -> Result<LogWriter, NotOpened> {
+        let inner = self.lock();
         if let Some(log) = inner.logs.iter().find(|log| *log.client_msg_id() == question.client_msg_id) {
             let same = log.asks(&question.text);
             return Err(if same { NotOpened::Duplicate(Arc::clone(log)) } else { NotOpened::OtherText });
@@ -121,16 +156,21 @@ impl Room {
         if inner.logs.iter().any(|log| !log.ended()) {
             return Err(NotOpened::Busy);
         }
-        let turn = TurnId::after(inner.last, now.0, chance);
+        let next = || TurnId::after(inner.last, now.0, chance);
+        let turn = claimed.filter(|claimed| Some(*claimed) > inner.last).unwrap_or_else(next);
         let Question { client_msg_id, text, retry_of } = question;
         let writer = LogWriter::open(TurnRecord::asked(turn, client_msg_id, now, text, retry_of));
-        inner.last = Some(turn);
-        inner.logs.push_back(Arc::clone(writer.log()));
+        self.enlist(inner, writer.log());
+        Ok(writer)
+    }
+
+    fn enlist(&self, mut inner: MutexGuard<'_, Inner>, log: &Arc<TurnLog>) {
+        inner.last = inner.last.max(Some(log.turn()));
+        inner.logs.push_back(Arc::clone(log));
         inner.opened += 1;
         let opened = inner.opened;
         drop(inner);
         self.opened.send_replace(opened);
-        Ok(writer)
     }
 
     /// Tells the room of a turn that the store has: later ones get greater ids.

@@ -137,6 +137,20 @@ impl Seam {
         if self.shown.is_empty() { self.append(text) } else { self.void(text.to_owned()) }
     }
 
+    /// Appends what another seam showed: it is known to fit.
+    pub fn mirror(&mut self, writer: Owner, text: &str) {
+        self.writer = Some(writer);
+        let _ = self.append(text);
+    }
+
+    /// Takes another seam's state for its own.
+    pub fn restore(&mut self, owner: Owner, shown: String, drafts: Vec<Draft>) {
+        self.writer = Some(owner.clone());
+        self.owner = Some(owner);
+        self.place = Place::AtEnd;
+        (self.shown, self.drafts) = (shown, drafts);
+    }
+
     /// The text that stands.
     pub fn shown(&self) -> &str {
         &self.shown

@@ -95,6 +95,7 @@ impl House {
             flights: Arc::default(),
             places: Arc::new(Semaphore::new(TURNS)),
             outbox: Outbox::new(true, self.pace, || 0.5),
+            sharing: None,
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),

@@ -69,6 +69,8 @@ pub struct State {
 
 /// What a service is made of, as far as its web side needs it.
 pub struct Parts {
+    /// The name of this instance, for the status: another one after each start.
+    pub instance: Arc<str>,
     /// What sessions are served with.
     pub lobby: Arc<Lobby>,
     /// The demo's providers; none where this is no demo.
@@ -92,12 +94,21 @@ pub struct Parts {
 impl State {
     /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lobby, simulators, steady, problems, degradation, reports, alerts, audit, reloads } =
-            parts;
+        let Parts {
+            instance,
+            lobby,
+            simulators,
+            steady,
+            problems,
+            degradation,
+            reports,
+            alerts,
+            audit,
+            reloads,
+        } = parts;
         let settings = lobby.settings();
         let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
         let created = lobby.desk.clock.wall().0 / 1000;
-        let instance = format!("{:08x}", (lobby.desk.random)() >> 32);
         Self {
             lobby,
             simulators,
@@ -109,7 +120,7 @@ impl State {
             connections: Arc::new(connections),
             audit,
             reloads,
-            instance: instance.into(),
+            instance,
             started: Instant::now(),
             created,
         }

@@ -4,6 +4,7 @@
 mod browser;
 mod door;
 mod harness;
+mod instances;
 mod operator;
 mod process;
 mod sockets;

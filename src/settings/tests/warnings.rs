@@ -16,7 +16,6 @@ fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
     for (text, expected) in [
         ("[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"openai\"\nfault = \"down\"", "1: drills[0]"),
         ("[telemetry]\notlp_endpoint = \"http://localhost:4317\"", "2: telemetry.otlp_endpoint"),
-        ("[store]\nbackend = \"redis\"", "2: store.backend"),
         ("[chat]\nretention = \"1d\"", "2: chat.retention"),
     ] {
         assert_eq!(warnings(text), [expected], "{text}");

@@ -9,7 +9,7 @@ mod keeper;
 mod trouble;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -25,8 +25,8 @@ use crate::settings::Secret;
 /// The beginning of every key and channel.
 pub const PREFIX: &str = "failsoft:";
 
-/// The longest that a hot path waits for Redis.
-pub const HOT: Duration = Duration::from_millis(50);
+/// The longest that a hot path waits for Redis. Unit tests, many at once on a busy machine, are about what is answered, not how soon.
+pub const HOT: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 50 });
 
 /// The longest that work behind the scenes waits for one answer.
 pub const BEHIND: Duration = Duration::from_secs(2);
@@ -69,6 +69,8 @@ struct Shared {
     health: watch::Sender<Health>,
     /// Whether commands are sent at all: false from the first failure until the keeper has looked.
     open: AtomicBool,
+    /// How many connections there were: what was acknowledged over an earlier one may be lost.
+    connections: AtomicU64,
     wake: Notify,
     places: Semaphore,
     channels: Channels,
@@ -87,6 +89,7 @@ impl Link {
             manager: watch::Sender::new(None),
             health: watch::Sender::new(Health { trouble: Some(Trouble::Joining), since: keeper::now() }),
             open: AtomicBool::new(false),
+            connections: AtomicU64::new(0),
             wake: Notify::new(),
             places: Semaphore::new(IN_FLIGHT),
             channels: Channels::default(),
@@ -105,6 +108,11 @@ impl Link {
     /// Whether a command would be sent now.
     pub fn is_up(&self) -> bool {
         self.shared.open.load(Ordering::Acquire)
+    }
+
+    /// The number of the present connection. With another number it may be another Redis, or one that lost what it acknowledged last.
+    pub fn connection(&self) -> u64 {
+        self.shared.connections.load(Ordering::Acquire)
     }
 
     /// Asks Redis, within `limit`; [`HOT`] on a path that a visitor waits for, [`BEHIND`] else.

@@ -15,6 +15,7 @@
 //! | `n/NAME` | a note of the service's own |
 //! | `a/KEY` | a saved answer |
 //! | `o/CONVERSATION/KEY` | nothing: that the saved answer comes from there |
+//! | `j/…` | what is to be handed over to a shared store, see [`super::journal`] |
 //!
 //! Ids of conversations and turns have a fixed length, and a visitor stands there as a hash, so whatever others call themselves or their
 //! messages, no key can be taken for another.
@@ -24,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 use sled::{Db, Error};
 
 use super::cached;
+use super::journal;
 use super::queue::Op;
 use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
 use crate::store::record::{decode, encode};
@@ -67,7 +69,7 @@ fn spent_key(provider: &str) -> String {
     format!("s/{provider}")
 }
 
-fn incident_key(incident: &Incident) -> String {
+pub(super) fn incident_key(incident: &Incident) -> String {
     format!("i/{:020}-{}", incident.started.0, incident.id)
 }
 
@@ -203,6 +205,11 @@ pub(super) fn life(db: &Db) -> Result<Option<Life>, StoreError> {
     Ok(get(db, LIFE)?.and_then(|bytes| decode("life", &bytes)))
 }
 
+/// Whether a turn waits for a late answer.
+pub(super) fn waits(db: &Db, conversation: ConversationId, turn: TurnId) -> Result<bool, StoreError> {
+    Ok(get(db, &waiting_key(conversation, turn))?.is_some())
+}
+
 /// A note of the service's own.
 pub(super) fn note(db: &Db, name: &str) -> Result<Option<String>, StoreError> {
     Ok(get(db, &note_key(name))?.and_then(|bytes| decode("note", &bytes)))
@@ -267,7 +274,8 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
             }
             Ok(())
         }
-        Op::Forget(id) => forget(db, *id),
+        Op::Forget(id) | Op::Outdated(id) => forget(db, *id),
+        Op::Unmark(marks) => journal::unmark(db, marks),
         Op::Breaker(provider, Some(record)) => put(db, &breaker_key(provider), encode(record)?),
         Op::Breaker(provider, None) => remove(db, breaker_key(provider)),
         Op::Spent(record) => put(db, &spent_key(&record.provider), encode(record)?),

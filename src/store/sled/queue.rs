@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::journal::Mark;
 use crate::chat::{Amendment, ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::record::weight;
 use crate::store::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, StoreError};
@@ -48,12 +49,21 @@ pub(super) enum Op {
     Cached(CacheKey, CachedAnswer),
     /// Removes saved answers.
     Uncached(Vec<CacheKey>),
+    /// Removes a conversation that was forgotten elsewhere: nobody needs to be told.
+    Outdated(ConversationId),
+    /// Removes marks of the journal; nobody waits for it.
+    Unmark(Vec<Mark>),
     /// A panic of the database.
     #[cfg(test)]
     Panic,
 }
 
 impl Op {
+    /// Whether nobody waits for it to be on disk.
+    pub(super) fn is_light(&self) -> bool {
+        matches!(self, Op::Checkpoint(..) | Op::Unmark(_))
+    }
+
     /// About how much memory it takes, in bytes.
     pub(super) fn weight(&self) -> usize {
         match self {
@@ -61,6 +71,7 @@ impl Op {
             Op::Cached(_, answer) => answer.weight(),
             Op::Note(_, text) => 256 + text.len(),
             Op::Uncached(keys) => 256 + 32 * keys.len(),
+            Op::Unmark(marks) => 256 + 128 * marks.len(),
             Op::Amend(_, _, Amendment::Followup(late)) => 256 + late.text.len(),
             _ => 256,
         }
@@ -79,9 +90,9 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Whether it is made up for later if it fails. A checkpoint is not: the turn's end will be.
+    /// Whether it is made up for later if it fails. A checkpoint is not: the turn's end will be; nor is what only saves work.
     pub(super) fn is_owed(&self) -> bool {
-        !matches!(self.op, Op::Checkpoint(..))
+        !self.op.is_light()
     }
 
     /// Tells the waiter how it came out; the first word counts.

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use sled::Db;
 
+use super::journal;
 use super::layout;
-use super::queue::{MOST_BYTES, Op, Pending, Queue};
+use super::queue::{MOST_BYTES, Pending, Queue};
 use crate::store::StoreError;
 use crate::store::open::reopen;
 
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     /// How it stands.
     pub(super) health: Health,
+    /// Whether changes are marked in the journal.
+    pub(super) journals: AtomicBool,
     /// Flushes that somebody waited for.
     pub(super) flushes: AtomicU64,
     tree: RwLock<Option<Db>>,
@@ -132,14 +135,17 @@ impl Disk {
         at: &AtomicUsize,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let mut results = Vec::with_capacity(batch.len());
+        let journals = shared.journals.load(Ordering::Relaxed);
         for pending in batch {
-            match layout::apply(&self.db, &pending.op) {
+            // Before the change: a mark too many costs a look, one too few a record.
+            let marked = if journals { journal::mark(&self.db, &pending.op) } else { Ok(()) };
+            match marked.and_then(|()| layout::apply(&self.db, &pending.op)) {
                 Err(error @ StoreError::Broken(_)) => return Err(error),
                 result => results.push(result),
             }
             at.fetch_add(1, Ordering::Relaxed);
         }
-        if !batch.iter().all(|pending| matches!(pending.op, Op::Checkpoint(..))) {
+        if !batch.iter().all(|pending| pending.op.is_light()) {
             let broken = |kind: std::io::ErrorKind| StoreError::Broken(kind.to_string());
             self.db.flush().map_err(|error| layout::meaning(&error))?;
             self.file.sync_data().map_err(|error| broken(error.kind()))?;

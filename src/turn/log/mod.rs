@@ -6,6 +6,8 @@
 
 mod follower;
 mod kept;
+mod mirror;
+mod told;
 mod writer;
 
 use std::collections::VecDeque;
@@ -17,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use follower::Follower;
+pub use mirror::Mirror;
 pub use writer::LogWriter;
 
 use kept::Kept;

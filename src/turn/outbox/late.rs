@@ -36,6 +36,11 @@ pub(super) async fn answer(desk: &Arc<Desk>, one: Waiting) -> Came {
     // Nobody sees where one failed in mid-answer, so the next one's is whole.
     let mid_stream = MidStream::Restart;
     let wishes = Wishes { patience: PATIENCE, mid_stream, degraded: false, late: true, ..usual };
+    if let Some(sharing) = &desk.sharing
+        && !sharing.claim_late(one.turn).await
+    {
+        return Came::Passed;
+    }
     let Ok(log) = desk.open_unkept(ask, wishes) else {
         return Came::Held;
     };
@@ -55,6 +60,9 @@ pub(super) async fn answer(desk: &Arc<Desk>, one: Waiting) -> Came {
         tracing::warn!(turn = %one.turn, "a late answer was not saved in time");
     }
     tracing::info!(turn = %one.turn, provider = %late.provider, "answered late");
+    if let Some(sharing) = &desk.sharing {
+        sharing.tell_late(one.conversation, one.turn, late.clone()).await;
+    }
     room.follow_up(one.turn, late);
     Came::Answered
 }

@@ -60,6 +60,21 @@ impl Outbox {
         self.came.notify_one();
     }
 
+    /// A turn of another instance that is gone waits here from now on.
+    pub fn adopt(&self, desk: &Desk, conversation: ConversationId, turn: TurnId) {
+        if !self.is_on() {
+            return;
+        }
+        drop(desk.store.write_waiting(conversation, turn, true));
+        self.stand(desk, conversation, turn);
+    }
+
+    fn stand(&self, desk: &Desk, conversation: ConversationId, turn: TurnId) {
+        let gone = self.line().stand(Waiting { turn, conversation });
+        gone.into_iter().for_each(|gone| run::let_go(desk, gone));
+        self.came.notify_one();
+    }
+
     fn begin(&self, now: Duration) -> Option<Waiting> {
         self.line().begin(now, (self.chance)())
     }

@@ -18,12 +18,16 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The pause before the store is asked once more who waits, or after a panic.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// How often it is looked who waits at other instances.
+const OTHERS: Duration = Duration::from_secs(10);
+
 /// Answers late, until the service goes down: then what is under way ends at once, and waits for the next start.
 pub async fn run(desk: Arc<Desk>) {
     let mut phase = desk.phase.clone();
     tokio::select! {
         _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
         never = for_ever(&desk) => match never {},
+        never = others(&desk) => match never {},
     }
 }
 
@@ -35,6 +39,20 @@ async fn for_ever(desk: &Arc<Desk>) -> Infallible {
         tracing::error!("late answers panicked; they go on");
         desk.outbox.line().abandon();
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Those who wait at other instances, now and then: an instance that is gone answers nobody.
+async fn others(desk: &Desk) -> Infallible {
+    if desk.sharing.is_none() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(OTHERS).await;
+        desk.outbox.on().await;
+        for (conversation, turn) in desk.store.waiting().await.unwrap_or_default() {
+            desk.outbox.stand(desk, conversation, turn);
+        }
     }
 }
 
@@ -50,8 +68,7 @@ async fn recall(desk: &Desk) {
         tracing::info!(turns = waiting.len(), "turns wait for a late answer");
     }
     for (conversation, turn) in waiting {
-        let gone = desk.outbox.line().stand(Waiting { turn, conversation });
-        gone.into_iter().for_each(|gone| let_go(desk, gone));
+        desk.outbox.stand(desk, conversation, turn);
     }
 }
 

@@ -10,7 +10,7 @@ mod kills;
 mod logs;
 mod memory;
 mod packaging;
-mod provider;
+pub mod provider;
 mod reload;
 pub mod service;
 mod soak;
@@ -29,13 +29,13 @@ use tokio::sync::{Mutex, MutexGuard};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits for something that must happen.
-async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
+pub async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
     let happened = tokio::time::timeout(LIMIT, happens).await;
     happened.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
 /// Held by tests that fill the machine or look at a clock, so that they do not disturb each other.
-async fn alone() -> MutexGuard<'static, ()> {
+pub async fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
 }

@@ -137,6 +137,15 @@ async fn serve(
         );
         return stream.write_all(answer.as_bytes()).await;
     }
+    if body.is_empty() {
+        // A listing: the health check's.
+        let list = r#"{"object":"list","data":[]}"#;
+        let length = list.len();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{list}"
+        );
+        return stream.write_all(answer.as_bytes()).await;
+    }
     let asked: Value = serde_json::from_str(&body).unwrap();
     let messages = asked["messages"].as_array().unwrap();
     let question = messages.last().unwrap()["content"].as_str().unwrap();

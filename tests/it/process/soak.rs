@@ -147,7 +147,8 @@ async fn visits(port: u16, mut chance: Chance, until: Instant) -> Done {
             }
             other => panic!("{other:?}"),
         }
-        if chance.of(12) == 0 {
+        // Before the history that a page is shown is full, by which it names its messages.
+        if chance.of(12) == 0 || asked == 90 {
             done.left += 1;
             done.conversations.push((visitor.conversation().to_owned(), asked));
             visitor = Visitor::new(port).await;

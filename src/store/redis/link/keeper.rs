@@ -83,10 +83,12 @@ impl Keeper {
 
     /// A connection that is made when it is first used.
     fn connect(&self) -> RedisResult<ConnectionManager> {
+        self.shared.connections.fetch_add(1, Ordering::AcqRel);
         let shared: Weak<Shared> = Arc::downgrade(&self.shared);
         let hear = move |push: PushInfo| {
             let shared = shared.upgrade().ok_or(SendError)?;
             if shared.channels.pass_on(push) {
+                shared.connections.fetch_add(1, Ordering::AcqRel);
                 shared.suspect();
             }
             Ok::<(), SendError>(())

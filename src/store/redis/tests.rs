@@ -1,0 +1,206 @@
+//! Several instances over one real Redis: what each keeps, what they hand over, what they leave alone.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::time::Instant;
+
+use super::instance::{Instance, PATIENCE};
+use super::link::HOT;
+use super::server::Redis;
+use crate::chat::{Amendment, At, Feedback, Followup, TurnState};
+use crate::store::contract::{cached, conversation, done, key, message, saying, turn, turn_id};
+use crate::store::{ConversationRecord, Store as _};
+
+/// What a busy machine takes to run a task that is ready.
+const SLACK: std::time::Duration = std::time::Duration::from_millis(400);
+
+#[tokio::test]
+async fn alone_an_instance_goes_on_and_hands_over_when_redis_comes() {
+    let mut redis = Redis::start(&[]);
+    redis.kill();
+    let one = Instance::alone(&redis.url());
+    let id = conversation(1);
+    one.store.begin(id, ConversationRecord { began: At(1), subject: Some("ann".into()) }).await.unwrap();
+    for ms in 1..=300 {
+        drop(one.store.write_turn(id, done(turn(ms, &ms.to_string(), "?"), "a")));
+    }
+    let asked = Instant::now();
+    one.store.write_turn(id, turn(301, "m", "?")).await.unwrap();
+    assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 9);
+    assert!(asked.elapsed() < HOT + SLACK, "{:?}", asked.elapsed());
+    assert!(one.store.problem().is_some());
+    redis.restart();
+    one.joined().await;
+    one.handed_over().await;
+    let other = Instance::join(&redis).await;
+    let turns = other.store.turns(id, None, 1000).await.unwrap();
+    assert!(turns.iter().map(|turn| turn.turn).eq((1..=301).map(turn_id)));
+    assert_eq!(other.store.conversation(id).await.unwrap().unwrap().subject, Some("ann".into()));
+    assert_eq!(other.store.problem(), None);
+}
+
+#[tokio::test]
+async fn a_redis_that_stands_still_holds_a_read_for_fifty_milliseconds_once() {
+    let redis = Redis::start(&[]);
+    let one = Instance::join(&redis).await;
+    let id = conversation(1);
+    one.store.write_turn(id, turn(5, "m", "?")).await.unwrap();
+    one.handed_over().await;
+    redis.pause();
+    for limit in [HOT + SLACK, SLACK, SLACK] {
+        let asked = Instant::now();
+        assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 1);
+        assert!(asked.elapsed() < limit, "{:?}", asked.elapsed());
+    }
+    redis.go_on();
+    one.joined().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_lost_everything_is_told_again_what_it_was_told_last() {
+    let mut redis = Redis::start(&[]);
+    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let id = conversation(1);
+    for round in 1..=5 {
+        one.store.write_turn(id, done(turn(round, &round.to_string(), "?"), "a")).await.unwrap();
+        one.handed_over().await;
+        redis.restart();
+        one.joined().await;
+        other.joined().await;
+    }
+    // That its connection is gone may be noticed only after a look at the journal.
+    let all = async {
+        while other.store.turns(id, None, 9).await.unwrap().len() < 5 {
+            one.handed_over().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_amends_is_amended_for_all() {
+    let redis = Redis::start(&[]);
+    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let (id, late) = (
+        conversation(1),
+        Followup { text: "late".into(), provider: "p".into(), model: "m".into(), at: At(9) },
+    );
+    one.store.write_turn(id, done(turn(5, "m", "?"), "sorry")).await.unwrap();
+    one.store.write_waiting(id, turn_id(5), true).await.unwrap();
+    one.handed_over().await;
+    assert_eq!(other.store.waiting().await.unwrap(), [(id, turn_id(5))]);
+    other.store.amend(id, turn_id(5), Amendment::Feedback(Feedback::Down)).await.unwrap();
+    other.store.amend(id, turn_id(5), Amendment::Followup(late.clone())).await.unwrap();
+    other.handed_over().await;
+    let seen = one.store.turn(id, turn_id(5)).await.unwrap().unwrap();
+    assert_eq!((seen.feedback, seen.followup.as_ref()), (Some(Feedback::Down), Some(&late)));
+    // Who says again that it waits is told that it is answered.
+    one.store.write_waiting(id, turn_id(5), true).await.unwrap();
+    one.handed_over().await;
+    assert_eq!(other.store.waiting().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_got_further_elsewhere_stays() {
+    let redis = Redis::start(&[]);
+    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let id = conversation(1);
+    let running = turn(5, "m", "?");
+    one.store.write_turn(id, done(running.clone(), "whole")).await.unwrap();
+    one.handed_over().await;
+    other.store.write_turn(id, saying(running, "a part of it").interrupted()).await.unwrap();
+    other.handed_over().await;
+    for instance in [&one, &other] {
+        let seen = instance.store.turn_of(id, message("m")).await.unwrap().unwrap();
+        assert_eq!((seen.text.as_str(), seen.state), ("whole", TurnState::Done));
+    }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_on_one_is_gone_on_the_other_also_from_its_disk() {
+    let mut redis = Redis::start(&[]);
+    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let id = conversation(1);
+    one.store.begin(id, ConversationRecord { began: At(1), subject: None }).await.unwrap();
+    one.store.write_turn(id, done(turn(5, "m", "secret"), "a")).await.unwrap();
+    one.handed_over().await;
+    other.store.forget(id).await.unwrap();
+    other.handed_over().await;
+    assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
+    assert_eq!(one.store.turn(id, turn_id(5)).await.unwrap(), None);
+    // Its copy went with the read: also alone it is not there.
+    one.store.write_breaker("settled".into(), None).await.unwrap();
+    redis.kill();
+    one.left().await;
+    assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_unknown_version_is_left_alone() {
+    let redis = Redis::start(&[]);
+    let one = Instance::join(&redis).await;
+    let id = conversation(1);
+    let hash = format!("failsoft:c:{id}");
+    let answer = format!("failsoft:a:{}", key(1));
+    for (field, place) in [(format!("t:{}", turn_id(5)), hash.as_str()), ("v".into(), answer.as_str())] {
+        redis.tell(&["HSET", place, &field, "9from tomorrow"]);
+    }
+    redis.tell(&["ZADD", &format!("failsoft:o:{id}"), "0", &turn_id(5).to_string()]);
+    redis.tell(&["SET", "failsoft:l", "9from tomorrow"]);
+    assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
+    assert_eq!(one.store.cached(key(1)).await.unwrap(), None);
+    one.store.write_turn(id, done(turn(5, "m", "?"), "mine")).await.unwrap();
+    one.store.write_cached(key(1), cached(1, 5, "mine")).await.unwrap();
+    one.store.remove_cached(vec![key(1)]).await.unwrap();
+    one.store.write_life(crate::chat::Life { first: At(1), last: At(2) }).await.unwrap();
+    one.handed_over().await;
+    for (place, field) in [(hash.as_str(), format!("t:{}", turn_id(5))), (answer.as_str(), "v".into())] {
+        assert_eq!(redis.tell(&["HGET", place, &field]), "9from tomorrow");
+    }
+    assert_eq!(redis.tell(&["GET", "failsoft:l"]), "9from tomorrow");
+    // Whose conversation it is must not be guessed.
+    redis.tell(&["HSET", &hash, "record", "9from tomorrow"]);
+    assert!(one.store.conversation(id).await.is_err());
+}
+
+#[tokio::test]
+async fn rubbish_under_our_keys_costs_nothing_but_sharing() {
+    let redis = Redis::start(&[]);
+    let one = Instance::join(&redis).await;
+    let id = conversation(1);
+    for place in [format!("failsoft:c:{id}"), format!("failsoft:o:{id}"), format!("failsoft:gone:{id}")]
+        .into_iter()
+        .chain(["w", "i", "ak", "v"].map(|name| format!("failsoft:{name}")))
+    {
+        redis.tell(&["LPUSH", &place, "rubbish"]);
+    }
+    one.store.begin(id, ConversationRecord { began: At(1), subject: None }).await.unwrap();
+    one.store.write_turn(id, done(turn(5, "m", "?"), "mine")).await.unwrap();
+    one.store.write_cached(key(1), cached(1, 5, "mine")).await.unwrap();
+    one.handed_over().await;
+    assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 1);
+    assert_eq!(one.store.turn_of(id, message("m")).await.unwrap().unwrap().text, "mine");
+    assert!(one.store.conversation(id).await.unwrap().is_some());
+    assert_eq!(one.store.cached(key(1)).await.unwrap().unwrap().text, "mine");
+    assert_eq!((one.store.waiting().await, one.store.incidents().await), (Ok(vec![]), Ok(vec![])));
+    // What is not rubbish is shared all the same.
+    one.store.write_turn(conversation(2), turn(6, "m", "?")).await.unwrap();
+    one.handed_over().await;
+    let other = Instance::join(&redis).await;
+    assert_eq!(other.store.turns(conversation(2), None, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_nobody_writes_to_expires() {
+    let redis = Redis::start(&[]);
+    let one = Instance::join(&redis).await;
+    one.store.write_turn(conversation(1), turn(5, "m", "?")).await.unwrap();
+    one.store.write_cached(key(1), cached(1, 5, "a")).await.unwrap();
+    one.handed_over().await;
+    let names = redis.tell(&["KEYS", "failsoft:[aco]:*"]);
+    assert_eq!(names.lines().count(), 3, "{names}");
+    for name in names.lines() {
+        let left: u64 = redis.tell(&["TTL", name]).parse().unwrap();
+        assert!((80_000..=86_400).contains(&left), "{name} {left}");
+    }
+}

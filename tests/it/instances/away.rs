@@ -1,0 +1,132 @@
+//! Redis in every kind of trouble: each instance goes on alone, says so, and hands over when it is well again.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::line::{Line, State};
+use super::{Instance, history};
+use crate::harness::Redis;
+use crate::process::provider::{Manner, Provider, whole};
+use crate::process::service::ms;
+use crate::process::visitor::Visitor;
+
+/// What an answer may take while Redis is in trouble, on a machine that runs much else: far less than the two seconds of the slowest Redis.
+const SOON: Duration = Duration::from_millis(1500);
+
+/// Breaks Redis and mends it again.
+struct Trouble {
+    name: &'static str,
+    breaks: fn(&mut Redis, &Line),
+    mends: fn(&mut Redis, &Line),
+    /// Whether it is one that an instance notices without asking.
+    told: bool,
+}
+
+const TROUBLES: [Trouble; 6] = [
+    Trouble {
+        name: "killed",
+        breaks: |redis, _| redis.kill(),
+        mends: |redis, _| redis.restart(),
+        told: true,
+    },
+    Trouble { name: "paused", breaks: |redis, _| redis.pause(), mends: |redis, _| redis.go_on(), told: true },
+    Trouble {
+        name: "cut off",
+        breaks: |_, line| line.now(State::Cut),
+        mends: |_, line| line.now(State::Whole),
+        told: true,
+    },
+    Trouble {
+        name: "two seconds slow",
+        breaks: |_, line| line.now(State::Slow(Duration::from_secs(2))),
+        mends: |_, line| line.now(State::Whole),
+        told: true,
+    },
+    Trouble {
+        name: "read-only",
+        breaks: |redis, _| drop(redis.tell(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
+        mends: |redis, _| drop(redis.tell(&["CONFIG", "SET", "min-replicas-to-write", "0"])),
+        told: true,
+    },
+    Trouble {
+        name: "full of rubbish",
+        breaks: |redis, _| {
+            let script = "for _, key in ipairs(redis.call('KEYS', 'failsoft:*')) do redis.call('DEL', key) redis.call('LPUSH', key, 'rubbish') end";
+            redis.tell(&["EVAL", script, "0"]);
+        },
+        mends: |redis, _| drop(redis.tell(&["FLUSHALL"])),
+        told: false,
+    },
+];
+
+#[tokio::test]
+async fn in_every_trouble_the_chat_goes_on_alone_and_is_shared_again_after() {
+    let mut redis = Redis::start(&[]);
+    let (one_line, line) = (Line::to(redis.socket()).await, Line::to(redis.socket()).await);
+    let provider = Provider::start(Manner::Answer).await;
+    let one = Instance::start(&provider, &one_line.url()).await;
+    let other = Instance::start(&provider, &line.url()).await;
+    for trouble in &TROUBLES {
+        one.shares(true).await;
+        other.shares(true).await;
+        let mut visitor = Visitor::new(one.port()).await;
+        visitor.ask("Before?").await;
+        (trouble.breaks)(&mut redis, &one_line);
+        let (mut slowest, mut durable) = (Duration::ZERO, false);
+        for question in ["At once?", "Then?", "Later?"] {
+            let asked = Instant::now();
+            let shown = visitor.ask(question).await;
+            slowest = slowest.max(asked.elapsed());
+            assert_eq!(*shown.end("source"), "ai", "{}", trouble.name);
+            durable |= shown.accepted.as_ref().unwrap()["durable"] == true;
+        }
+        println!("Redis {}: the slowest of three answers took {}", trouble.name, ms(slowest));
+        // Its own disk has them, though a busy one may confirm one of them too late.
+        assert!(durable, "{}", trouble.name);
+        assert!(slowest < SOON, "{}: {slowest:?}", trouble.name);
+        if trouble.told {
+            one.shares(false).await;
+        }
+        (trouble.mends)(&mut redis, &one_line);
+        one.shares(true).await;
+        other.shares(true).await;
+        if trouble.told {
+            let whole_turns =
+                |turns: &[Value]| turns.len() == 4 && turns.iter().all(|turn| turn["state"] == "done");
+            let turns = history(other.port(), visitor.conversation(), whole_turns).await;
+            assert_eq!(turns[3]["text"], whole("Later?"), "{}", trouble.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_redis_at_the_start_an_instance_starts_alone_and_joins_later() {
+    let mut redis = Redis::start(&[]);
+    redis.kill();
+    let provider = Provider::start(Manner::Answer).await;
+    let one = Instance::start(&provider, &redis.url()).await;
+    let mut visitor = Visitor::new(one.port()).await;
+    assert_eq!(visitor.ask("Alone?").await.text, whole("Alone?"));
+    one.shares(false).await;
+    redis.restart();
+    one.shares(true).await;
+    let other = Instance::start(&provider, &redis.url()).await;
+    let turns = history(other.port(), visitor.conversation(), |turns| turns.len() == 1).await;
+    assert_eq!(turns[0]["text"], whole("Alone?"));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_without_it() {
+    let redis = Redis::start(&["--requirepass", "canary-server"]);
+    let provider = Provider::start(Manner::Answer).await;
+    let one = Instance::start(&provider, &format!("{}?pass=canary-mine", redis.url())).await;
+    let status = one
+        .service
+        .status_when("the refusal", |status| status["problems"].to_string().contains("password"))
+        .await;
+    assert!(!status.to_string().contains("canary"));
+    assert!(Visitor::new(one.port()).await.ask("Still?").await.end("source") == &json!("ai"));
+    let logged = one.service.kill().await;
+    assert!(logged.contains("Unauthorized") && !logged.contains("canary"), "{logged}");
+}
