@@ -7,6 +7,8 @@
 
 use std::mem;
 
+use memchr::{memchr, memchr2};
+
 use super::dialect::Framing;
 
 /// The most bytes of one event, its field names included; also of one line, so that no more than this is ever held back.
@@ -95,12 +97,17 @@ impl Guard {
                 self.after_cr = false;
                 rest = rest.strip_prefix(b"\n").unwrap_or(rest);
             }
-            let Some(at) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+            let Some(at) = memchr2(b'\n', b'\r', rest) else {
                 return self.keep(rest);
             };
             let (part, tail) = rest.split_at(at);
-            self.keep(part)?;
-            self.end_line(out);
+            if self.line.is_empty() {
+                self.room(part)?;
+                self.line(part, out);
+            } else {
+                self.keep(part)?;
+                self.end_line(out);
+            }
             self.after_cr = tail.first() == Some(&b'\r');
             rest = tail.get(1..).unwrap_or_default();
         }
@@ -108,16 +115,27 @@ impl Guard {
 
     /// More of the line under way.
     fn keep(&mut self, part: &[u8]) -> Result<(), Breach> {
-        if self.event + self.line.len() + part.len() > EVENT_BYTES {
-            return Err(Breach::Event);
-        }
+        self.room(part)?;
         self.line.extend_from_slice(part);
         Ok(())
     }
 
+    /// Whether the line may be so much longer.
+    fn room(&self, part: &[u8]) -> Result<(), Breach> {
+        let room = self.event + self.line.len() + part.len() <= EVENT_BYTES;
+        if room { Ok(()) } else { Err(Breach::Event) }
+    }
+
     fn end_line(&mut self, out: &mut Vec<u8>) {
         let mut buffer = mem::take(&mut self.line);
-        let mut line = buffer.as_slice();
+        self.line(&buffer, out);
+        buffer.clear();
+        buffer.shrink_to(LINE_KEPT);
+        self.line = buffer;
+    }
+
+    /// A whole line, without its end.
+    fn line(&mut self, mut line: &[u8], out: &mut Vec<u8>) {
         if mem::take(&mut self.first) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
@@ -125,9 +143,6 @@ impl Guard {
             Framing::Sse => self.sse_line(line, out),
             Framing::Lines => self.json_line(line, out),
         }
-        buffer.clear();
-        buffer.shrink_to(LINE_KEPT);
-        self.line = buffer;
     }
 
     /// One line of one JSON value; rubbish too, for the dialect to refuse.
@@ -146,7 +161,7 @@ impl Guard {
             }
             return;
         }
-        let colon = line.iter().position(|byte| *byte == b':');
+        let colon = memchr(b':', line);
         let (name, value) = line.split_at(colon.unwrap_or(line.len()));
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);

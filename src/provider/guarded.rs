@@ -106,6 +106,8 @@ fn guarded(mut body: ByteStream, framing: Framing) -> ByteStream {
             let mut out = Vec::new();
             match ready!(body.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => {
+                    // Mostly as much comes out; the parser's blank lines are in the wire's too.
+                    out.reserve(chunk.len());
                     if let Err(breach) = guard.push(&chunk, &mut out) {
                         let failure = Failure::with(Fault::Malformed, &breach.to_string());
                         failed = Some(TransportError::new(failure));

@@ -1,5 +1,6 @@
 //! A provider behind HTTP: a question goes out as one POST in the dialect's words, the answer comes back as steps.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -162,25 +163,20 @@ struct Answer {
 impl Answer {
     /// The steps to the end. The connection is let go before the last of them is given.
     fn steps(self) -> Steps {
-        let batches = stream::unfold(Some(self), |answer| async move {
-            let mut answer = answer?;
-            let mut steps = Vec::new();
-            let end = answer.advance(&mut steps).await;
-            let mut steps: Vec<_> = steps.into_iter().map(Ok).collect();
-            let rest = match end {
-                Ok(None) => Some(answer),
-                Ok(Some(finish)) => {
-                    steps.push(Ok(Step::End(finish)));
-                    None
+        let all = stream::unfold((Some(self), VecDeque::new()), |(mut answer, mut ready)| async move {
+            while ready.is_empty() {
+                let mut steps = Vec::new();
+                let end = answer.as_mut()?.advance(&mut steps).await;
+                ready.extend(steps.into_iter().map(Ok));
+                let end = end.transpose().map(|end| end.map(Step::End));
+                if end.is_some() {
+                    answer = None;
                 }
-                Err(failure) => {
-                    steps.push(Err(failure));
-                    None
-                }
-            };
-            Some((stream::iter(steps), rest))
+                ready.extend(end);
+            }
+            ready.pop_front().map(|step| (step, (answer, ready)))
         });
-        batches.flatten().boxed()
+        all.boxed()
     }
 
     /// Reads one event; tells how the answer finished when it did.

@@ -147,7 +147,11 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             while let Some(step) = next.take() {
                 match step {
                     Some(Ok(Step::Text(text))) => {
-                        joined.push_str(&text);
+                        if joined.is_empty() {
+                            joined = text;
+                        } else {
+                            joined.push_str(&text);
+                        }
                         if joined.len() < JOINED_BYTES {
                             next = steps.next().now_or_never();
                         }

@@ -209,7 +209,8 @@ impl Desk {
         let cut = cut(self.phase.clone(), last, Arc::clone(&log));
         actix::spawn(async move {
             // Its log ends whatever becomes of it, and is dropped all the same.
-            let run = pin!(AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind());
+            // Boxed: it is some kilobytes, which the task would be moved with, several times.
+            let run = Box::pin(AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind());
             let ended = match select(run, pin!(cut)).await {
                 Either::Left((ended, _)) => ended,
                 // The turn says by itself that it was cut, so it goes on to its end either way.

@@ -11,7 +11,7 @@ use crate::provider::upstream::Step;
 use super::complaint::Complaint;
 use super::learned::Learned;
 use super::model::Model;
-use super::progress::{Progress, count, objects, text, unknown};
+use super::progress::{Progress, at, count, objects, text, unknown};
 use super::said::{Order, Said, conversation, json, system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
@@ -153,7 +153,7 @@ impl Answer {
             kind => kind,
         };
         match kind {
-            "message_start" => self.tokens.update(event.pointer("/message/usage"), out),
+            "message_start" => self.tokens.update(at(event, "/message/usage"), out),
             "content_block_start" => {
                 if let Some(block) = event.get("content_block") {
                     self.block(block, out);

@@ -11,7 +11,7 @@ use crate::provider::upstream::Step;
 
 use super::complaint::Complaint;
 use super::model::{Model, escaped};
-use super::progress::{Progress, count, holds, objects, text, unknown};
+use super::progress::{Progress, at, count, holds, objects, text, unknown};
 use super::said::{ASSISTANT, Order, conversation, json, system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
@@ -123,7 +123,7 @@ impl Answer {
         if let Some(complaint) = Complaint::in_event(event) {
             return Err(judge::event(&complaint, &self.model, fault));
         }
-        let parts = event.pointer("/candidates/0/content/parts");
+        let parts = at(event, "/candidates/0/content/parts");
         for part in parts.and_then(Value::as_array).into_iter().flatten() {
             if holds(part, "/thought") || holds(part, "/functionCall") {
                 out.push(Step::Thinking);

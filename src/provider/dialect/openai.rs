@@ -16,6 +16,8 @@ use super::progress::{Progress, count, holds, objects, text, unknown};
 use super::said::{Said, json, mark_prefix, with_system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
+mod plain;
+
 /// The two names of the token limit: what other servers know, and what OpenAI's newer models alone take.
 const MAX_TOKENS: &str = "max_tokens";
 const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
@@ -260,6 +262,10 @@ impl Reader for Answer {
         if data.trim_start().starts_with("[DONE]") {
             // Some servers send no finish at all.
             self.progress.end_alone();
+            return Ok(());
+        }
+        if let Some(text) = plain::text(data) {
+            self.progress.text(&text, out);
             return Ok(());
         }
         objects(data)?.iter().try_for_each(|chunk| self.chunk(chunk, out))

@@ -105,19 +105,27 @@ pub(super) fn objects(data: &str) -> Result<Vec<Value>, Failure> {
     }
 }
 
-/// The text at `pointer`; empty where there is none.
-pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+/// The text at `path`; empty where there is none.
+pub(super) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
+    at(value, path).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The count at `pointer`, where there is one.
-pub(super) fn count(value: &Value, pointer: &str) -> Option<u64> {
-    value.pointer(pointer).and_then(Value::as_u64)
+/// The count at `path`, where there is one.
+pub(super) fn count(value: &Value, path: &str) -> Option<u64> {
+    at(value, path).and_then(Value::as_u64)
 }
 
-/// Whether there is something at `pointer`: not null, false, zero, or an empty text, list or object.
-pub(super) fn holds(value: &Value, pointer: &str) -> bool {
-    value.pointer(pointer).is_some_and(truthy)
+/// Whether there is something at `path`: not null, false, zero, or an empty text, list or object.
+pub(super) fn holds(value: &Value, path: &str) -> bool {
+    at(value, path).is_some_and(truthy)
+}
+
+/// What stands at a path of keys and places, each after a slash. [`Value::pointer`] without its escapes, for which it makes two new texts a key.
+pub(super) fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('/').skip(1).try_fold(value, |within, key| match within {
+        Value::Array(all) => all.get(key.parse::<usize>().ok()?),
+        other => other.get(key),
+    })
 }
 
 /// Whether a value says anything.

@@ -5,6 +5,7 @@
 //! before the question is on disk ([`LogWriter::confirm`]).
 
 mod follower;
+mod kept;
 mod mirror;
 mod told;
 mod writer;
@@ -20,6 +21,8 @@ use tokio::time::Instant;
 pub use follower::Follower;
 pub use mirror::Mirror;
 pub use writer::LogWriter;
+
+use kept::Kept;
 
 use super::seam::{Owner, Seam, Show};
 use super::tally::Restart;
@@ -88,6 +91,8 @@ struct Inner {
     held: bool,
     /// Whether anybody reads frames.
     framed: bool,
+    /// Whether anybody reads before the end. Else more text wakes nobody.
+    streamed: bool,
     /// Why the text that stands was torn.
     torn: Option<Outcome>,
     last_failure: Option<After>,
@@ -96,32 +101,6 @@ struct Inner {
     restarts: Vec<Restart>,
     /// Who said what of an unframed log's text, in order.
     speakers: Vec<Speaker>,
-}
-
-/// A frame without what its log knows.
-enum Kept {
-    /// Most are tokens, of a few bytes each; encoded they would be many times as long.
-    Token { attempt: u32, text: Box<str> },
-    /// Any other, encoded.
-    Other(Box<str>),
-}
-
-impl Kept {
-    fn of(frame: Frame) -> Self {
-        match frame {
-            Frame::Token { attempt, text, .. } => Self::Token { attempt, text: text.into() },
-            other => Self::Other((&*encode(&other)).into()),
-        }
-    }
-
-    fn encoded(&self, turn: TurnId, seq: u64) -> ByteString {
-        match self {
-            Self::Token { attempt, text } => {
-                encode(&Frame::Token { turn, seq, attempt: *attempt, text: text.to_string() })
-            }
-            Self::Other(frame) => (&**frame).into(),
-        }
-    }
 }
 
 /// Who says the text from a byte on.
@@ -277,11 +256,16 @@ impl TurnLog {
 
     /// Changes the log under its lock, then wakes the followers.
     fn write<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        self.written(|_| true, change)
+    }
+
+    /// The same, but wakes them only where `wakes` says so.
+    fn written<T>(&self, wakes: fn(&Inner) -> bool, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
         let out = change(&mut inner);
-        let (seq, held) = (inner.seq, inner.held);
+        let (seq, shown) = (inner.seq, !inner.held && wakes(&inner));
         drop(inner);
-        if !held {
+        if shown {
             self.published.send_replace(seq);
         }
         out

@@ -17,15 +17,16 @@ pub struct LogWriter(Arc<TurnLog>);
 impl LogWriter {
     /// Opens a log with its `start` frame; nothing is shown before [`LogWriter::confirm`].
     pub fn open(record: TurnRecord) -> Self {
-        Self::over(record, Seam::default(), true)
+        Self::over(record, true, false)
     }
 
-    /// Opens a log for who reads text, not frames ([`TurnLog::text_after`]). Where that is `rigid`, text that stands is never voided.
+    /// Opens a log for who reads text, not frames. Where that is `rigid`, it is read as it comes ([`TurnLog::text_after`]) and text that stands is never
+    /// voided; else it is read when the turn has ended, and changes with attempts and the end alone.
     pub fn open_unframed(record: TurnRecord, rigid: bool) -> Self {
-        Self::over(record, if rigid { Seam::rigid() } else { Seam::default() }, false)
+        Self::over(record, false, rigid)
     }
 
-    fn over(record: TurnRecord, seam: Seam, framed: bool) -> Self {
+    fn over(record: TurnRecord, framed: bool, rigid: bool) -> Self {
         let (turn, client_msg_id) = (record.turn, record.client_msg_id.clone());
         let start = Frame::Start {
             turn,
@@ -37,8 +38,9 @@ impl LogWriter {
         };
         let inner = Inner {
             record,
-            seam,
+            seam: if rigid { Seam::rigid() } else { Seam::default() },
             framed,
+            streamed: framed || rigid,
             seq: 1,
             frames: VecDeque::from([Kept::of(start)]),
             held: true,
@@ -94,13 +96,16 @@ impl LogWriter {
     }
 
     fn apply(&mut self, say: impl FnOnce(&mut Seam) -> Show) -> bool {
-        self.0.write(|inner| {
-            let before = inner.seam.owner().cloned();
-            let show = say(&mut inner.seam);
-            let fits = show != Show::Misfit;
-            inner.show(show, before);
-            fits
-        })
+        self.0.written(
+            |inner| inner.streamed,
+            |inner| {
+                let before = inner.seam.owner().cloned();
+                let show = say(&mut inner.seam);
+                let fits = show != Show::Misfit;
+                inner.show(show, before);
+                fits
+            },
+        )
     }
 
     /// The present attempt failed.

@@ -1,6 +1,6 @@
 //! Answers in OpenAI's shape: whole, and in chunks.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::chat::{Finish, Source, TurnRecord, Usage};
 use crate::turn::log::{TextPart, TurnLog};
@@ -14,6 +14,78 @@ pub struct Shape {
     pub include_usage: bool,
 }
 
+/// A whole answer.
+#[derive(Serialize)]
+pub struct Whole<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: [WholeChoice<'a>; 1],
+    usage: Tokens,
+    failsoft: About<'a>,
+}
+
+#[derive(Serialize)]
+struct WholeChoice<'a> {
+    index: u8,
+    message: Message<'a>,
+    /// Never any: null.
+    logprobs: (),
+    finish_reason: &'static str,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+    /// Never any: null.
+    refusal: (),
+}
+
+/// A part of a streamed answer.
+#[derive(Serialize)]
+pub struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: &'a [Choice<'a>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Tokens>,
+    failsoft: About<'a>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: u8,
+    delta: Delta<'a>,
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(Serialize, Default)]
+struct Delta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Tokens {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+}
+
+/// Who said it.
+#[derive(Serialize)]
+struct About<'a> {
+    provider: Option<&'a str>,
+    attempt: u32,
+    source: &'static str,
+}
+
 impl Shape {
     /// The shape of a turn's answer. `started` is the time of the service's start, in seconds, for want of a clock in here.
     pub fn new(log: &TurnLog, started: u64, include_usage: bool) -> Self {
@@ -22,64 +94,63 @@ impl Shape {
     }
 
     /// The whole answer.
-    pub fn whole(&self, record: &TurnRecord) -> Value {
-        json!({
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": named(record.model.as_deref()),
-            "choices": [{
-                "index": 0,
-                "message": { "role": "assistant", "content": record.text, "refusal": null },
-                "logprobs": null,
-                "finish_reason": reason(record.finish),
-            }],
-            "usage": tokens(record.usage),
-            "failsoft": about(record),
-        })
+    pub fn whole<'a>(&'a self, record: &'a TurnRecord) -> Whole<'a> {
+        let message = Message { role: "assistant", content: &record.text, refusal: () };
+        let choice = WholeChoice { index: 0, message, logprobs: (), finish_reason: reason(record.finish) };
+        Whole {
+            id: &self.id,
+            object: "chat.completion",
+            created: self.created,
+            model: named(record.model.as_deref()),
+            choices: [choice],
+            usage: tokens(record.usage),
+            failsoft: about(record),
+        }
     }
 
-    /// A chunk with more text; the first one also names the speaker's role.
-    pub fn text(&self, part: &TextPart, first: bool) -> Value {
+    /// A chunk with more text, as its bytes on the wire; the first one also names the speaker's role.
+    pub fn text(&self, part: &TextPart, first: bool) -> Vec<u8> {
+        let delta = Delta { role: first.then_some("assistant"), content: Some(&part.text) };
         let about =
-            json!({ "provider": part.provider, "attempt": part.attempt, "source": part.source.name() });
-        let delta = if first {
-            json!({ "role": "assistant", "content": part.text })
-        } else {
-            json!({ "content": part.text })
-        };
-        self.chunk(
-            part.model.as_deref(),
-            json!([{ "index": 0, "delta": delta, "finish_reason": null }]),
-            &about,
-        )
+            About { provider: part.provider.as_deref(), attempt: part.attempt, source: part.source.name() };
+        let choice = Choice { index: 0, delta, finish_reason: None };
+        event(&self.chunk(part.model.as_deref(), &[choice], about))
     }
 
     /// The chunk that ends the answer.
-    pub fn finish(&self, record: &TurnRecord) -> Value {
-        let choices = json!([{ "index": 0, "delta": {}, "finish_reason": reason(record.finish) }]);
-        self.chunk(record.model.as_deref(), choices, &about(record))
+    pub fn finish(&self, record: &TurnRecord) -> Vec<u8> {
+        let finish_reason = Some(reason(record.finish));
+        let choice = Choice { index: 0, delta: Delta::default(), finish_reason };
+        event(&self.chunk(record.model.as_deref(), &[choice], about(record)))
     }
 
     /// The chunk with the usage.
-    pub fn usage(&self, record: &TurnRecord) -> Value {
-        let mut chunk = self.chunk(record.model.as_deref(), json!([]), &about(record));
-        if let Some(fields) = chunk.as_object_mut() {
-            fields.insert("usage".to_owned(), tokens(record.usage));
-        }
-        chunk
+    pub fn usage(&self, record: &TurnRecord) -> Vec<u8> {
+        let chunk = self.chunk(record.model.as_deref(), &[], about(record));
+        event(&Chunk { usage: Some(tokens(record.usage)), ..chunk })
     }
 
-    fn chunk(&self, model: Option<&str>, choices: Value, about: &Value) -> Value {
-        json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": named(model),
-            "choices": choices,
-            "failsoft": about,
-        })
+    fn chunk<'a>(&'a self, model: Option<&'a str>, choices: &'a [Choice<'a>], about: About<'a>) -> Chunk<'a> {
+        Chunk {
+            id: &self.id,
+            object: "chat.completion.chunk",
+            created: self.created,
+            model: named(model),
+            choices,
+            usage: None,
+            failsoft: about,
+        }
     }
+}
+
+/// An event of a stream. Written without a tree in between: there is one for each token.
+pub fn event(data: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(384);
+    bytes.extend_from_slice(b"data: ");
+    // These types cannot fail to encode; if one did, the client would see an event that is no JSON.
+    let _ = serde_json::to_writer(&mut bytes, data);
+    bytes.extend_from_slice(b"\n\n");
+    bytes
 }
 
 /// The model that answered; `failsoft` for what none said.
@@ -87,10 +158,10 @@ fn named(model: Option<&str>) -> &str {
     model.unwrap_or("failsoft")
 }
 
-fn about(record: &TurnRecord) -> Value {
+fn about(record: &TurnRecord) -> About<'_> {
     let source = record.source.map_or("ai", Source::name);
     let attempt = if record.provider.is_some() { record.attempts } else { 0 };
-    json!({ "provider": record.provider, "attempt": attempt, "source": source })
+    About { provider: record.provider.as_deref(), attempt, source }
 }
 
 fn reason(finish: Option<Finish>) -> &'static str {
@@ -101,11 +172,11 @@ fn reason(finish: Option<Finish>) -> &'static str {
     }
 }
 
-fn tokens(usage: Option<Usage>) -> Value {
+fn tokens(usage: Option<Usage>) -> Tokens {
     let Usage { input_tokens, output_tokens, .. } = usage.unwrap_or_default();
-    json!({
-        "prompt_tokens": input_tokens,
-        "completion_tokens": output_tokens,
-        "total_tokens": input_tokens + output_tokens,
-    })
+    Tokens {
+        prompt_tokens: input_tokens,
+        completion_tokens: output_tokens,
+        total_tokens: input_tokens + output_tokens,
+    }
 }

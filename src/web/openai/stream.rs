@@ -8,10 +8,9 @@ use std::time::Duration;
 use actix_web::web::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use serde_json::Value;
 use tokio::sync::watch;
 
-use super::answer::Shape;
+use super::answer::{Shape, event};
 use super::errors::Problem;
 use crate::chat::Finish;
 use crate::turn::log::{Follower, TurnLog};
@@ -62,7 +61,7 @@ impl Chunks {
             if !part.text.is_empty() {
                 self.sent += part.text.len();
                 let first = !std::mem::replace(&mut self.begun, true);
-                return Some(event(&self.shape.text(&part, first)));
+                return Some(self.shape.text(&part, first).into());
             }
             if part.ended {
                 self.end();
@@ -82,17 +81,13 @@ impl Chunks {
         let record = self.log.record();
         if matches!(record.finish, Some(Finish::Interrupted) | None) {
             let problem = if self.begun { Problem::interrupted() } else { Problem::of(&self.log, None) };
-            self.last.push_back(event(&problem.object()));
+            self.last.push_back(event(&problem.object()).into());
             return;
         }
-        self.last.push_back(event(&self.shape.finish(&record)));
+        self.last.push_back(self.shape.finish(&record).into());
         if self.shape.include_usage {
-            self.last.push_back(event(&self.shape.usage(&record)));
+            self.last.push_back(self.shape.usage(&record).into());
         }
         self.last.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
     }
-}
-
-fn event(value: &Value) -> Bytes {
-    Bytes::from(format!("data: {value}\n\n"))
 }

@@ -38,7 +38,9 @@ fn ours(file: &File) -> bool {
     let written = ["rs", "js", "mjs", "css", "html", "sh", "toml"];
     let ending = file.path.rsplit('.').next().unwrap_or_default();
     written.contains(&ending)
-        && ["src/", "static/", "templates/", "tests/"].iter().any(|folder| file.path.starts_with(folder))
+        && ["benches/", "src/", "static/", "templates/", "tests/"]
+            .iter()
+            .any(|folder| file.path.starts_with(folder))
         && !file.path.starts_with("static/vendor/")
 }
 

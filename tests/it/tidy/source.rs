@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// The folders that are read, besides the files at the top that are not hidden.
-const FOLDERS: [&str; 8] = [".cargo", ".ci", "docs", "examples", "src", "static", "templates", "tests"];
+const FOLDERS: [&str; 9] =
+    [".cargo", ".ci", "benches", "docs", "examples", "src", "static", "templates", "tests"];
 
 /// What ends or interrupts code.
 static LEXEME: LazyLock<Regex> = LazyLock::new(|| {

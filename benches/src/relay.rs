@@ -1,0 +1,76 @@
+//! The yardstick: a relay of the service's own libraries (actix-web, reqwest), on one worker, that parses each event and writes it again. It has no features.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+
+use actix_web::error::ErrorBadGateway;
+use actix_web::rt::net::TcpStream;
+use actix_web::{App, HttpResponse, HttpServer, web};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use serde_json::Value;
+
+struct Upstream {
+    client: reqwest::Client,
+    url: String,
+}
+
+/// Serves until its standard input ends. Its first line is its port.
+pub fn serve(provider: &str) -> anyhow::Result<()> {
+    // The client wants a TLS provider also where there is no TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let url = format!("{provider}/chat/completions");
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?.port());
+    std::io::stdout().flush()?;
+    crate::process::end_with_input();
+    actix_web::rt::System::new().block_on(async move {
+        let server = HttpServer::new(move || {
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let upstream = Upstream { client, url: url.clone() };
+            App::new().app_data(web::Data::new(upstream)).route("/v1/chat/completions", web::post().to(relay))
+        });
+        let server = server.workers(1).max_connections(20_000).on_connect(|connection, _| {
+            if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+                let _ = stream.set_nodelay(true);
+            }
+        });
+        server.listen(listener)?.run().await
+    })?;
+    Ok(())
+}
+
+async fn relay(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Result<HttpResponse> {
+    let asked: Value = serde_json::from_slice(&asked).map_err(actix_web::error::ErrorBadRequest)?;
+    let streamed = asked.get("stream").and_then(Value::as_bool).unwrap_or(false);
+    let request = upstream.client.post(&upstream.url).header("content-type", "application/json");
+    let answer = request.body(asked.to_string()).send().await.map_err(ErrorBadGateway)?;
+    if !streamed {
+        let whole: Value = serde_json::from_slice(&answer.bytes().await.map_err(ErrorBadGateway)?)
+            .map_err(ErrorBadGateway)?;
+        return Ok(HttpResponse::Ok().json(whole));
+    }
+    let mut held = BytesMut::new();
+    let events = answer.bytes_stream().flat_map(move |bytes| {
+        let mut out = Vec::new();
+        match bytes {
+            Ok(bytes) => held.extend_from_slice(&bytes),
+            Err(error) => out.push(Err(error)),
+        }
+        while let Some(at) = held.windows(2).position(|two| two == b"\n\n") {
+            let event = held.split_to(at + 2);
+            out.push(Ok(again(&event)));
+        }
+        stream::iter(out)
+    });
+    Ok(HttpResponse::Ok().insert_header(("content-type", "text/event-stream")).streaming(events))
+}
+
+/// One event, parsed and written again.
+fn again(event: &[u8]) -> Bytes {
+    let data = event.strip_prefix(b"data: ").unwrap_or(event).trim_ascii_end();
+    match serde_json::from_slice::<Value>(data) {
+        Ok(value) => format!("data: {value}\n\n").into(),
+        Err(_) => Bytes::copy_from_slice(event),
+    }
+}
