@@ -1,5 +1,7 @@
 //! Logs: to stderr, as lines for people or as JSON. Never a message text, a key or a path.
 
+pub mod spans;
+
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;

@@ -2,11 +2,13 @@
 
 mod backends;
 mod chance;
+mod collector;
 mod drain;
 mod reload;
 mod roster;
 mod sharing;
 mod simulated;
+mod watching;
 
 use std::net::{TcpListener, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -21,10 +23,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Published, Shelf};
 use crate::fleet::Fleet;
-use crate::ops::alerts::watch::{Alerts, Means as Watched};
 use crate::ops::audit::Audit;
-use crate::ops::drills::{self, Drills};
 use crate::ops::reload::Reloads;
+use crate::ops::served::Answered;
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::{Care, Supervisor};
 use crate::provider::backend::{Clock, Whereabouts};
@@ -39,7 +40,8 @@ use crate::store::Opened;
 use crate::store::link::Link;
 use crate::store::turns::SharedTurns;
 use crate::store::{self, Store, StoreError};
-use crate::turn::desk::{Counts, Desk, Phase};
+use crate::turn::counts::Counts;
+use crate::turn::desk::{Desk, Phase};
 use crate::turn::outbox::{self, Outbox};
 use crate::turn::retention::retain;
 use crate::turn::rooms::Rooms;
@@ -52,6 +54,7 @@ use backends::Remembered;
 use reload::Changing;
 pub use reload::{Read, Reloader};
 use roster::Roster;
+use watching::Watching;
 
 /// How long reading what the store remembers of the providers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
@@ -70,6 +73,7 @@ pub struct App {
     handle: ServerHandle,
     lobby: Arc<Lobby>,
     connections: Arc<Connections>,
+    answered: Answered,
     degradation: Whereabouts<DegradationActor>,
     reloads: Reloads,
     audit: Arc<Audit>,
@@ -134,18 +138,6 @@ impl App {
         let board = StatusBoard::new(means, remembered.past);
         let (status, reports) = (board.watch(), board.reports());
         actix::spawn(board.run());
-        let watched = Watched {
-            published: published_table.clone(),
-            status: status.clone(),
-            reports: reports.clone(),
-            warnings: watch::channel(Arc::from(Vec::new())).1,
-            store: Arc::clone(&opened.store),
-            opened_with: opened.problems.clone(),
-            clock,
-            random: chance::random,
-            chance: chance::fraction,
-        };
-        let alerts = Alerts::start(watched);
 
         let (phase, phases) = watch::channel(Phase::Open);
         let desk = Desk {
@@ -164,16 +156,13 @@ impl App {
             durable: watch::Sender::new(true),
             counts: Counts::default(),
             tally,
+            spans: collector::spans(&settings, &instance),
             clock,
             random: chance::random,
         };
         let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
-        let drills = Drills::new(drills::Means {
-            desk: Arc::clone(&lobby.desk),
-            status: lobby.status.clone(),
-            runtime: tokio::runtime::Handle::current(),
-        });
-        actix::spawn(drills::keep_schedule(Arc::clone(&drills), move || clock.wall()));
+        let Watching { answered, alerts, drills } =
+            Watching::begin(&lobby, reports.clone(), opened.problems.clone());
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(retain(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
@@ -199,6 +188,7 @@ impl App {
             degradation: published.health(),
             reports,
             alerts,
+            history: answered.history.clone(),
             drills,
             audit: Arc::clone(&audit),
             reloads: reloads.clone(),
@@ -224,6 +214,7 @@ impl App {
             server,
             lobby,
             connections,
+            answered,
             degradation,
             reloads,
             audit,
@@ -269,6 +260,8 @@ impl App {
         tracing::info!("stopping: no new turns, running ones finish");
         let limit = self.lobby.settings().server.drain;
         drain::drain(&self.lobby, &self.connections, &self.phase, self.turns, limit).await;
+        self.answered.stop().await;
+        collector::shut_down(self.lobby.desk.spans.clone()).await;
         self.handle.stop(true).await;
         server.await.context("the server's task failed")?.context("the server failed")
     }

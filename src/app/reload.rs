@@ -133,6 +133,8 @@ fn hold(settings: &mut Settings, before: &Settings, no_simulators: bool) -> Vec<
         settings.store.redis_url = before.store.redis_url.clone();
         held.push("store.redis_url");
     }
+    let (new, old) = (&mut settings.telemetry.otlp_endpoint, &before.telemetry.otlp_endpoint);
+    held_back("telemetry.otlp_endpoint", new, old, &mut held);
     held_back("limits.connections", &mut settings.limits.connections, &before.limits.connections, &mut held);
     held_back("limits.turns", &mut settings.limits.turns, &before.limits.turns, &mut held);
     // Simulated providers are started with the service: without any, those that there are stay.
@@ -204,6 +206,7 @@ mod tests {
         settings.server.data_dir = "elsewhere".into();
         settings.store.backend = StoreBackend::Redis;
         settings.store.redis_url = Secret::new("redis://elsewhere");
+        settings.telemetry.otlp_endpoint = Some("http://elsewhere:4318".into());
         settings.limits.connections = 7;
         settings.limits.turns = 7;
         settings.chat.title = "New".into();
@@ -215,6 +218,7 @@ mod tests {
             "server.data_dir",
             "store.backend",
             "store.redis_url",
+            "telemetry.otlp_endpoint",
             "limits.connections",
             "limits.turns",
         ];

@@ -76,10 +76,33 @@ fn head(url: &str, status: &Value) -> Vec<String> {
             cell(&answers["degraded"])
         ),
     ];
+    lines.extend(
+        [("24 hours", "24h"), ("30 days", "30d")]
+            .into_iter()
+            .filter_map(|(name, key)| stretch(name, status.get("availability")?.get(key)?)),
+    );
     if status["message"].as_str().is_some_and(|message| !message.is_empty()) {
         lines.insert(2, format!("Message   {}", cell(&status["message"])));
     }
     lines
+}
+
+/// What a stretch of time was like; none where the service does not tell.
+fn stretch(name: &str, told: &Value) -> Option<String> {
+    let percent = |key: &str| {
+        told[key]
+            .as_f64()
+            .map_or("-".to_owned(), |share| format!("{:.2} %", (share * 10_000.0).floor() / 100.0))
+    };
+    let total = told.pointer("/counts/total")?;
+    let cost = told["cost_usd"].as_f64().map_or(String::new(), |usd| format!(", ${usd:.4}"));
+    Some(format!(
+        "{name:9} {} messages: {} answered, {} by AI; AI available {} of the time{cost}",
+        cell(total),
+        percent("answers"),
+        percent("ai"),
+        percent("ai_time")
+    ))
 }
 
 fn providers(status: &Value) -> Vec<Vec<String>> {
@@ -183,6 +206,7 @@ mod tests {
                   "retry_at": null, "in_flight": 2, "counts": { "success": 6, "failure": 0, "restarts": 0 },
                   "latency_ms": { "first_token": first } },
             ],
+            "availability": { "24h": { "answers": 1.0, "ai": 0.75, "ai_time": 0.99999, "counts": { "total": 8 } } },
             "incidents": [{ "id": "inc-7", "mode": "degraded", "started": "2026-01-02T03:04:05.000Z", "ended": null,
                             "cause": "alpha: timeout" }],
             "problems": ["The store fails."],
@@ -197,6 +221,7 @@ Mode      degraded since 2026-01-02T03:04:05.000Z, incident inc-7
 Message   Slower than usual.
 Next      beta
 Answers   8, by AI 6, degraded 2, availability 75.00 %
+24 hours  8 messages: 100.00 % answered, 75.00 % by AI; AI available 99.99 % of the time
 
 PROVIDER  MODEL           STATE   HEALTHY  REASON   RETRY AT                  RUNNING  OK  FAILED  RESTARTS  FIRST TOKEN P50/P95 MS
 alpha     a-1             open    no       timeout  2026-01-02T03:05:00.000Z  0        3   5       1         -/-

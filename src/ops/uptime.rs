@@ -56,6 +56,19 @@ pub fn timeline<'a>(
     Timeline { bars, up }
 }
 
+/// The share of the last so many hours in which some AI could answer, 0 to 1, as far as they are known; none where none of it is.
+pub fn share<'a>(
+    incidents: impl Iterator<Item = &'a Incident> + Clone,
+    life: Life,
+    now: At,
+    hours: u64,
+) -> Option<f64> {
+    let from = At(now.0.saturating_sub(hours.saturating_mul(60 * 60 * 1_000)));
+    let whole = bar(incidents, life, now, from, now);
+    let known = now.since(from.max(life.first));
+    (!known.is_zero()).then(|| 1.0 - (whole.outage.as_secs_f64() / known.as_secs_f64()).min(1.0))
+}
+
 fn bar<'a>(incidents: impl Iterator<Item = &'a Incident>, life: Life, now: At, from: At, to: At) -> Bar {
     let known = life.first < to;
     let mut bar = Bar {
@@ -121,6 +134,17 @@ mod tests {
         assert_eq!(line.bars[3].outage, quarter, "as far as it has come");
         // Half an hour of three and three quarters.
         assert!((line.up.unwrap() - (1.0 - 0.5 / 3.75)).abs() < 1e-9, "{:?}", line.up);
+    }
+
+    #[test]
+    fn a_share_is_of_the_known_time() {
+        let life = Life { first: At(0), last: At(0) };
+        let bad = [incident(Mode::Outage, 47 * HOUR, Some(48 * HOUR)), incident(Mode::Outage, 0, Some(HOUR))];
+        let of = |first, hours| share(bad.iter(), Life { first: At(first), ..life }, At(49 * HOUR), hours);
+        assert!((of(0, 24).unwrap() - 23.0 / 24.0).abs() < 1e-9);
+        assert!((of(0, 720).unwrap() - 47.0 / 49.0).abs() < 1e-9);
+        assert!((of(47 * HOUR, 24).unwrap() - 0.5).abs() < 1e-9);
+        assert_eq!(of(49 * HOUR, 24), None);
     }
 
     #[test]

@@ -9,6 +9,16 @@ pub(super) fn across(reader: &mut Reader<'_>, settings: &Settings) {
     files(reader, settings);
     message_size(reader, settings);
     unsigned(reader, settings);
+    grpc(reader, settings);
+}
+
+/// The port on which collectors speak OTLP over gRPC, by custom.
+fn grpc(reader: &mut Reader<'_>, settings: &Settings) {
+    let endpoint = settings.telemetry.otlp_endpoint.as_deref().unwrap_or_default();
+    if endpoint.ends_with(":4317") {
+        let what = "collectors take gRPC on port 4317; traces go over HTTP, for which it is 4318";
+        reader.warning(reader.line_of("telemetry.otlp_endpoint"), "telemetry.otlp_endpoint", what.to_owned());
+    }
 }
 
 /// Who receives unsigned alerts cannot tell them from forged ones.

@@ -6,7 +6,7 @@ use super::problem::{Problem, Problems};
 use super::provider::ProviderSettings;
 use super::read::Table;
 use super::reader::{Environment, Reader};
-use super::{Loaded, Secret, Settings, Source, check, load_providers, load_tables, pending, value};
+use super::{Loaded, Secret, Settings, Source, check, load_providers, load_tables, value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
@@ -65,8 +65,7 @@ impl Settings {
             check::across(root.reader, &settings);
             source
         })?;
-        let mut warnings = pending::not_built_yet(file, &reader.written);
-        warnings.extend(reader.warnings);
+        let mut warnings = reader.warnings;
         warnings.sort_by_key(|warning| warning.line);
         Ok(Loaded { settings, warnings, source, file: None })
     }

@@ -6,7 +6,7 @@
 //!
 //! In reading order: the tables (`tables`, `policy`, `provider`, `choice`), the values in them (`secret`,
 //! `duration`, `address`, `cron`), then how they are read (`reader` and `read` walk the file, `value` reads one value, `load`,
-//! `load_tables` and `load_providers` name the keys, `check` looks across them, `pending` knows what has no effect yet).
+//! `load_tables` and `load_providers` name the keys, `check` looks across them).
 //!
 //! Relative paths, also in `file:` secrets, start at the working directory.
 
@@ -18,7 +18,6 @@ mod duration;
 mod load;
 mod load_providers;
 mod load_tables;
-mod pending;
 mod policy;
 mod problem;
 mod provider;

@@ -110,13 +110,13 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         Some(items.collect())
     }
 
-    pub(super) fn wrote(&mut self, key: &str, asks: bool) {
+    pub(super) fn wrote(&mut self, key: &str) {
         let (key, line) = (self.path_of(key), self.line_of(key));
-        self.reader.written.push(Written { key, line, asks });
+        self.reader.written.push(Written { key, line });
     }
 
     /// Reads one value.
-    pub(crate) fn read<T: PartialEq>(
+    pub(crate) fn read<T>(
         &mut self,
         key: &'static str,
         into: &mut T,
@@ -125,7 +125,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         let Some(value) = self.value(key) else { return };
         match parse(value) {
             Ok(read) => {
-                self.wrote(key, read != *into && !value::is_off(value));
+                self.wrote(key);
                 *into = read;
             }
             Err(what) => self.problem(key, what),
@@ -150,7 +150,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
                 Err(what) => self.reader.problem(Some(item.line), &item.key, what),
             }
         }
-        self.wrote(key, list != *into && !value::is_off(value));
+        self.wrote(key);
         *into = list;
     }
 
@@ -217,7 +217,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
                 self.reader.problem(Some(item.line), &item.key, value::wrong(item.value, "a table"));
                 continue;
             };
-            self.reader.written.push(Written { key: item.key.clone(), line: item.line, asks: true });
+            self.reader.written.push(Written { key: item.key.clone(), line: item.line });
             let (path, line) = (item.key, item.line);
             Table { reader: self.reader, path, line, entries, asked: Vec::new() }.whole(&mut read);
         }

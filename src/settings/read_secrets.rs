@@ -25,7 +25,7 @@ impl Table<'_, '_, '_> {
         });
         match read {
             Ok(secret) => {
-                self.wrote(key, secret.is_some());
+                self.wrote(key);
                 *into = secret;
             }
             Err(what) => self.problem(key, what),
@@ -45,7 +45,7 @@ impl Table<'_, '_, '_> {
                 Err(what) => self.reader.problem(Some(item.line), &item.key, what),
             }
         }
-        self.wrote(key, !into.is_empty());
+        self.wrote(key);
     }
 
     /// Reads a table of free names and secrets, such as request headers; `check` is given each name and may change it.
@@ -69,7 +69,7 @@ impl Table<'_, '_, '_> {
                 Err(what) => self.reader.problem(Some(line), &path, what),
             }
         }
-        self.wrote(key, !into.is_empty());
+        self.wrote(key);
     }
 
     fn resolve(&self, value: &DeValue<'_>) -> Parsed<Option<Secret>> {

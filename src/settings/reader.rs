@@ -22,8 +22,6 @@ pub(super) struct Written {
     /// Dotted, with indices.
     pub(super) key: String,
     pub(super) line: usize,
-    /// Whether the value asks for something: it is not the default, nor an "off", `false` or nothing.
-    pub(super) asks: bool,
 }
 
 impl<'e> Reader<'e> {

@@ -20,16 +20,6 @@ pub(crate) fn wrong(value: &DeValue<'_>, wanted: &str) -> String {
     format!("{article} {kind} where {wanted} is needed")
 }
 
-/// Whether a value asks for nothing, whatever the default is.
-pub(super) fn is_off(value: &DeValue<'_>) -> bool {
-    match value {
-        DeValue::Boolean(on) => !on,
-        DeValue::String(text) => text.is_empty() || text == "off",
-        DeValue::Array(items) => items.is_empty(),
-        _ => false,
-    }
-}
-
 fn string<'v>(value: &'v DeValue<'_>, wanted: &str) -> Parsed<&'v str> {
     value.as_str().ok_or_else(|| wrong(value, wanted))
 }

@@ -3,7 +3,6 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
@@ -11,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
+use super::counts::Counts;
 use super::flights::{Flights, Joined};
 use super::keep::Keeping;
 use super::log::{Cancel, LogWriter, TurnLog};
@@ -19,7 +19,7 @@ use super::rooms::{NotOpened, Question, Room, Rooms};
 use super::run;
 use super::sharing::{Claim, Sharing};
 use super::tally::Tally;
-use crate::chat::{Ask, ClientMsgId, Finish, TurnId, TurnRecord, TurnState};
+use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord};
 use crate::degradation::cache::CacheUse;
 use crate::degradation::shelf::Renewal;
 use crate::degradation::{Ladder, Shelf};
@@ -28,6 +28,7 @@ use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, Pick, Route, RouterActor};
 use crate::router::table::{Published, Table};
 use crate::settings::MidStream;
 use crate::store::Store;
+use crate::telemetry::spans::Spans;
 
 /// Whether the service takes new turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,47 +76,12 @@ pub struct Desk {
     pub counts: Counts,
     /// The same and more, for the metrics.
     pub tally: Tally,
+    /// Tells a collector of turns and attempts; none where none is configured.
+    pub spans: Option<Arc<Spans>>,
     /// The clocks.
     pub clock: Clock,
     /// A random number.
     pub random: fn() -> u64,
-}
-
-/// Answers since the start.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Turns that ended.
-    pub ended: AtomicU64,
-    /// Of those, answered by a provider, or by a fresh saved answer.
-    pub ai: AtomicU64,
-    /// Of those, answered with less.
-    pub degraded: AtomicU64,
-    /// Of those, not answered: torn, or cut off by a drain that was too short.
-    pub lost: AtomicU64,
-}
-
-impl Counts {
-    /// One more turn ended. `lost`: without the answer that it should have had. Neither an answer nor lost is what was stopped, what nobody
-    /// waited for, and a request that was wrong in itself.
-    pub fn count(&self, record: &TurnRecord, lost: bool) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
-        let kind = match record.state {
-            _ if lost => &self.lost,
-            _ if record.degraded => &self.degraded,
-            TurnState::Done if record.finish != Some(Finish::Stopped) => &self.ai,
-            TurnState::Done | TurnState::Running | TurnState::Interrupted => return,
-        };
-        kind.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The share of answers that were of AI; none while there is none.
-    pub fn availability(&self) -> Option<f64> {
-        let [ai, degraded, lost] =
-            [&self.ai, &self.degraded, &self.lost].map(|one| one.load(Ordering::Relaxed));
-        let all = ai + degraded + lost;
-        #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
-        (all > 0).then(|| ai as f64 / all as f64)
-    }
 }
 
 /// How a turn is to be answered.

@@ -9,6 +9,7 @@ use super::attempt::{Ended, Report};
 use super::log::Cancel;
 use crate::chat::{Ask, Finish, Outcome, Source, Tried, TurnRecord, TurnState, Usage};
 use crate::router::actor::Lease;
+use crate::telemetry::spans::Timing;
 
 /// How a turn ends.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,7 @@ pub struct Progress {
     /// From then to the first shown text.
     pub first_text: Option<Duration>,
     tried: Vec<Tried>,
+    timings: Vec<Timing>,
     usage: Option<Usage>,
     cost: Option<f64>,
 }
@@ -42,7 +44,14 @@ pub struct Progress {
 impl Progress {
     /// Of a turn that begins now.
     pub fn begin() -> Self {
-        Self { begun: Instant::now(), tried: Vec::new(), usage: None, cost: None, first_text: None }
+        Self {
+            begun: Instant::now(),
+            tried: Vec::new(),
+            timings: Vec::new(),
+            usage: None,
+            cost: None,
+            first_text: None,
+        }
     }
 
     /// One more attempt ended. What it used is noted with its permit too, for the provider's own account.
@@ -54,6 +63,12 @@ impl Progress {
             outcome,
             ms: millis(report.took),
         });
+        self.timings.push(Timing {
+            attempt: lease.attempt,
+            after: self.begun.elapsed().saturating_sub(report.took),
+            took: report.took,
+            first_token: report.first_token,
+        });
         let Some(used) = used(report, ask) else { return };
         lease.permit.used(used);
         let sum = self.usage.get_or_insert_default();
@@ -63,6 +78,11 @@ impl Progress {
         if let Some(cost) = lease.backend.cost(used) {
             *self.cost.get_or_insert_default() += cost;
         }
+    }
+
+    /// How the attempts lay in the turn; to be asked once, at its end.
+    pub fn timings(&mut self) -> Vec<Timing> {
+        std::mem::take(&mut self.timings)
     }
 
     /// Fills in a record's end. `speaker`: the attempt whose text stands.

@@ -55,6 +55,7 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
         End::Cancelled(Cancel::Interrupted) => log.told_to_end().is_some(),
         End::Ai(_) | End::Without { .. } | End::Cancelled(Cancel::Stopped) => false,
     };
+    let timings = progress.timings();
     let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
     // What an outage left without an AI's answer gets it later; but for who wanted that of one provider alone.
     let owed = match end {
@@ -64,6 +65,9 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
     keeping.end(desk, &record, owed).await;
     tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
         attempts = record.attempts, ms = record.total_ms, "turn ended");
+    if let Some(spans) = &desk.spans {
+        spans.turn(&record, &timings, aside);
+    }
     if let Some(underway) = underway {
         desk.counts.count(&record, lost);
         underway.ended(&record, &writer.restarts());

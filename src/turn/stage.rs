@@ -9,7 +9,8 @@ use actix::{Actor as _, Addr};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-use super::desk::{Counts, Desk, Phase, Refused, Wishes};
+use super::counts::Counts;
+use super::desk::{Desk, Phase, Refused, Wishes};
 use super::log::TurnLog;
 use super::outbox::{Outbox, Pace};
 use super::rooms::{Question, Room, Rooms};
@@ -101,6 +102,7 @@ impl House {
             durable: watch::Sender::new(true),
             counts: Counts::default(),
             tally,
+            spans: None,
             clock,
             random: number,
         };

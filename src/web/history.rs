@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::words::{Words, fill};
 use crate::chat::{At, Mode};
+use crate::ops::history::{self, History, Sum};
 use crate::ops::report::{Report, Trend};
 use crate::ops::uptime::{self, Bar};
 
@@ -54,6 +55,8 @@ pub struct Line {
     pub began: &'static str,
     /// The share of the time in which there was an AI, in words.
     pub up: String,
+    /// What was answered in it, in words; none where nothing was asked.
+    pub served: Option<String>,
     /// The same in words, for who does not see it.
     pub said: String,
     /// Its parts, oldest first.
@@ -94,13 +97,21 @@ pub fn spark(words: &Words, trend: &Trend) -> Option<Spark> {
 }
 
 /// The last day.
-pub fn day(words: &Words, report: &Report, now: At) -> Line {
-    line(words, (words.day, words.day_ago), report, now, DAY)
+pub fn day(words: &Words, report: &Report, served: &History, now: At) -> Line {
+    let served = answered(words, served.last(history::DAY, now));
+    Line { served, ..line(words, (words.day, words.day_ago), report, now, DAY) }
 }
 
 /// The last month.
-pub fn month(words: &Words, report: &Report, now: At) -> Line {
-    line(words, (words.month, words.month_ago), report, now, MONTH)
+pub fn month(words: &Words, report: &Report, served: &History, now: At) -> Line {
+    let served = answered(words, served.last(history::MONTH, now));
+    Line { served, ..line(words, (words.month, words.month_ago), report, now, MONTH) }
+}
+
+fn answered(words: &Words, sum: Sum) -> Option<String> {
+    let share = |share: f64| format!("{:.2} %", floor(share));
+    let (answered, ai) = (share(sum.answered()?), share(sum.by_ai()?));
+    Some(fill(words.served, &[("count", &sum.total().to_string()), ("answered", &answered), ("ai", &ai)]))
 }
 
 fn line(
@@ -124,7 +135,14 @@ fn line(
         ],
     );
     let up = fill(words.available, &[("up", &up)]);
-    Line { name, began, up, said, bars: timeline.bars.iter().map(|bar| part(words, bar)).collect() }
+    Line {
+        name,
+        began,
+        up,
+        served: None,
+        said,
+        bars: timeline.bars.iter().map(|bar| part(words, bar)).collect(),
+    }
 }
 
 /// In percent, rounded down: what was not whole is not shown as whole.

@@ -34,6 +34,7 @@ use crate::degradation::Health;
 use crate::ops::alerts::watch::Alerts;
 use crate::ops::audit::Audit;
 use crate::ops::drills::Drills;
+use crate::ops::history::History;
 use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
 use crate::session::lobby::Lobby;
@@ -61,6 +62,7 @@ pub struct State {
     degradation: Health,
     reports: watch::Receiver<Arc<Report>>,
     alerts: Alerts,
+    history: watch::Receiver<Arc<History>>,
     drills: Arc<Drills>,
     connections: Arc<Connections>,
     audit: Arc<Audit>,
@@ -89,6 +91,8 @@ pub struct Parts {
     pub reports: watch::Receiver<Arc<Report>>,
     /// Who is told of changes.
     pub alerts: Alerts,
+    /// What was answered in the last month.
+    pub history: watch::Receiver<Arc<History>>,
     /// What operators did.
     pub audit: Arc<Audit>,
     /// What asks for reloads.
@@ -109,6 +113,7 @@ impl State {
             degradation,
             reports,
             alerts,
+            history,
             audit,
             reloads,
             drills,
@@ -124,6 +129,7 @@ impl State {
             degradation,
             reports,
             alerts,
+            history,
             drills,
             connections: Arc::new(connections),
             audit,

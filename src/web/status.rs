@@ -10,6 +10,7 @@ use super::State;
 use super::gate;
 use super::refusal::refuse_until;
 use crate::chat::At;
+use crate::ops::{history, uptime};
 use crate::provider::backend::{Backend, Latency};
 use crate::turn::desk::Phase;
 
@@ -62,10 +63,31 @@ fn whole(state: &State, operator: bool) -> Value {
             "degraded": count(&desk.counts.degraded),
             "availability": desk.counts.availability(),
         },
+        "availability": availability(state, now, operator),
         "providers": desk.table().backends.iter().map(|backend| provider(backend, now, operator)).collect::<Vec<_>>(),
         "incidents": state.reports.borrow().incidents.iter().take(SHOWN_INCIDENTS).collect::<Vec<_>>(),
         "problems": problems(state),
     })
+}
+
+/// What the last day and the last month were like: the shares of messages that got any answer and an AI's, the share of the time in which an AI
+/// could be asked, and the counts that these are of.
+fn availability(state: &State, now: At, operator: bool) -> Value {
+    let (history, report) = (state.history.borrow(), state.reports.borrow());
+    let stretch = |hours: u64| {
+        let sum = history.last(hours, now);
+        let mut told = json!({
+            "answers": sum.answered(),
+            "ai": sum.by_ai(),
+            "ai_time": uptime::share(report.incidents.iter(), report.life, now, hours),
+            "counts": { "total": sum.total(), "ai": sum.ai, "degraded": sum.degraded, "lost": sum.lost },
+        });
+        if let Some(told) = told.as_object_mut().filter(|_| operator) {
+            told.insert("cost_usd".into(), sum.cost_usd.into());
+        }
+        told
+    };
+    json!({ "24h": stretch(history::DAY), "30d": stretch(history::MONTH) })
 }
 
 fn provider(backend: &Backend, now: At, operator: bool) -> Value {

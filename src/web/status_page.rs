@@ -92,6 +92,7 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
     let report = state.reports.borrow().clone();
     let desk = &state.lobby.desk;
     let now = desk.clock.wall();
+    let served = state.history.borrow().clone();
     let table = desk.table();
     let words = Words::wanted(&request);
     let since = Moment::of(view.since).html();
@@ -113,7 +114,7 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
             .collect(),
         faults: status_drills::choices(),
         told: if operator { status_drills::told(&state.drills.reports()) } else { Vec::new() },
-        timelines: vec![day(words, &report, now), month(words, &report, now)],
+        timelines: vec![day(words, &report, &served, now), month(words, &report, &served, now)],
         incidents: report.incidents.iter().take(SHOWN_INCIDENTS).map(|one| entry(words, one, now)).collect(),
         problems: problems(&state),
         operator,

@@ -4,10 +4,12 @@ use super::cause::{Cause, Finding};
 use crate::chat::{At, Mode, ProviderState};
 use crate::provider::backend::Vitals;
 
-/// What a provider's vitals say of it, and of its budget. A provider that is being tried, or that an operator switched off, is neither down nor back.
+/// What a provider's vitals say of it, and of its budget. `staged`: an outage drill runs there, which is said to people.
+/// A provider that is being tried, or that an operator switched off, is neither down nor back.
 pub fn provider(
     name: &std::sync::Arc<str>,
     vitals: &Vitals,
+    staged: bool,
     now: At,
 ) -> impl Iterator<Item = Finding> + use<> {
     let level = match vitals.state {
@@ -23,7 +25,8 @@ pub fn provider(
         cause: Cause::Provider(name.clone()),
         level,
         reason: unspent.why(now).filter(|_| level > 0).map(str::to_owned),
-        words: unspent.words(now).unwrap_or("not known").to_owned(),
+        words: unspent.words(now).unwrap_or("not known").to_owned()
+            + if staged { " (an outage drill)" } else { "" },
     });
     let budget = Finding {
         cause: Cause::Budget(name.clone()),
@@ -64,7 +67,7 @@ mod tests {
     use crate::chat::Fault;
 
     fn seen(vitals: &Vitals) -> Vec<(Cause, u8, Option<String>)> {
-        let found = provider(&"a".into(), vitals, At(1_000));
+        let found = provider(&"a".into(), vitals, true, At(1_000));
         found.map(|one| (one.cause, one.level, one.reason)).collect()
     }
 

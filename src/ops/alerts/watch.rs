@@ -220,7 +220,8 @@ impl Watcher {
         let mut found = Vec::new();
         for backend in self.means.published.borrow().backends.iter() {
             let vitals = backend.vitals.borrow().clone();
-            found.extend(seen::provider(&backend.name, &vitals, now));
+            let staged = backend.drills.running().is_some();
+            found.extend(seen::provider(&backend.name, &vitals, staged, now));
         }
         let report = self.means.reports.borrow();
         let running = report.incidents.first().filter(|one| one.ended.is_none());

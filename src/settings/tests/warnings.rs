@@ -1,4 +1,4 @@
-//! What is odd, or has no effect yet, and is no reason to refuse.
+//! What is odd, and is no reason to refuse.
 
 use super::{PROVIDER, load};
 
@@ -9,12 +9,6 @@ fn warnings(text: &str) -> Vec<String> {
         .iter()
         .map(|warning| format!("{}: {}", warning.line.unwrap_or_default(), warning.key))
         .collect()
-}
-
-#[test]
-fn what_is_not_built_yet_is_told_where_it_is_asked_for() {
-    let text = "[telemetry]\notlp_endpoint = \"http://localhost:4317\"";
-    assert_eq!(warnings(text), ["2: telemetry.otlp_endpoint"]);
 }
 
 #[test]
@@ -62,6 +56,11 @@ fn what_is_odd_is_told() {
         ["2: alerts.webhook"],
         "unsigned"
     );
+    assert_eq!(
+        warnings("[telemetry]\notlp_endpoint = \"http://localhost:4317\""),
+        ["2: telemetry.otlp_endpoint"]
+    );
+    assert_eq!(warnings("[telemetry]\notlp_endpoint = \"http://localhost:4318\""), [""; 0]);
     assert_eq!(warnings("[alerts]\nwebhook_secret = \"canary\""), ["2: alerts.webhook_secret"]);
     assert_eq!(warnings("[limits]\nframe_bytes = 4096"), ["2: limits.frame_bytes"]);
     assert_eq!(warnings("[chat]\nmax_message_chars = 100000"), ["2: chat.max_message_chars"]);

@@ -35,6 +35,7 @@ pub const WORDS: Words = Words {
     month_ago: "قبل 30 يومًا",
     now: "الآن",
     available: "توفر الذكاء الاصطناعي: {up}",
+    served: "الرسائل: {count}؛ تمت الإجابة عنها: {answered}؛ بالذكاء الاصطناعي: {ai}",
     unknown: "غير معروف بعد",
     drawn: "آخر {name} في {count} جزءًا من {each}: {outage} مع انقطاع، {degraded} بنموذج احتياطي فقط.",
     span: "{from} إلى {to}",

@@ -35,6 +35,7 @@ pub const WORDS: Words = Words {
     month_ago: "vor 30 Tagen",
     now: "jetzt",
     available: "KI verfügbar: {up}",
+    served: "Nachrichten: {count}; beantwortet: {answered}; von einer KI: {ai}",
     unknown: "noch nicht bekannt",
     drawn: "Die letzten {name} in {count} Abschnitten von {each}: {outage} mit einem Ausfall, {degraded} nur mit einem Ersatzmodell.",
     span: "{from} bis {to}",

@@ -35,6 +35,7 @@ pub const WORDS: Words = Words {
     month_ago: "30 days ago",
     now: "now",
     available: "AI available {up}",
+    served: "Messages: {count}; answered: {answered}; by an AI: {ai}",
     unknown: "not known yet",
     drawn: "The last {name} in {count} parts of {each}: {outage} with an outage, {degraded} with a backup model alone.",
     span: "{from} to {to}",

@@ -35,6 +35,7 @@ pub const WORDS: Words = Words {
     month_ago: "hace 30 días",
     now: "ahora",
     available: "IA disponible: {up}",
+    served: "Mensajes: {count}; respondidos: {answered}; por una IA: {ai}",
     unknown: "aún no se sabe",
     drawn: "{name} en {count} partes de {each}: {outage} con una caída, {degraded} solo con un modelo de reserva.",
     span: "{from} a {to}",

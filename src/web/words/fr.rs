@@ -35,6 +35,7 @@ pub const WORDS: Words = Words {
     month_ago: "il y a 30 jours",
     now: "maintenant",
     available: "IA disponible : {up}",
+    served: "Messages : {count} ; avec réponse : {answered} ; par une IA : {ai}",
     unknown: "pas encore connu",
     drawn: "{name} en {count} parties de {each} : {outage} avec une panne, {degraded} avec un modèle de secours seulement.",
     span: "{from} à {to}",

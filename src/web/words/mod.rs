@@ -75,6 +75,8 @@ pub struct Words {
     pub now: &'static str,
     /// Above a timeline, with the share `{up}`.
     pub available: &'static str,
+    /// What was answered in a stretch of time, with `{count}`, `{answered}` and `{ai}`.
+    pub served: &'static str,
     /// In the place of what is not known.
     pub unknown: &'static str,
     /// A timeline in words, with `{name}`, `{count}`, `{each}`, `{outage}` and `{degraded}`.
@@ -221,6 +223,7 @@ mod tests {
             month_ago,
             now,
             available,
+            served,
             unknown,
             drawn,
             span,
@@ -275,6 +278,7 @@ mod tests {
             month_ago,
             now,
             available,
+            served,
             unknown,
             drawn,
             span,

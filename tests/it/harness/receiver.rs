@@ -40,6 +40,8 @@ pub struct Delivery {
     /// The headers, names in lower case.
     pub headers: BTreeMap<String, String>,
     /// The body, to the letter.
+    pub bytes: Vec<u8>,
+    /// The same as text.
     pub body: String,
     /// Whether it was taken.
     pub taken: bool,
@@ -193,5 +195,6 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Delivery> {
     }
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
     stream.read_exact(&mut body).await.ok()?;
-    Some(Delivery { headers, body: String::from_utf8(body).unwrap(), taken: false })
+    let text = String::from_utf8_lossy(&body).into_owned();
+    Some(Delivery { headers, bytes: body, body: text, taken: false })
 }

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod asked_to_wait;
+mod availability;
 mod bad_input;
 mod breakers;
 mod broken_store;
@@ -30,6 +31,7 @@ mod slow_reader;
 mod stop;
 mod strict;
 mod surfaces;
+mod tracing;
 mod trips;
 mod turns;
 mod wire;

@@ -38,7 +38,7 @@ const PURE: &str = concat!(
     r"^src/(?:chat\b|provider/(?:breaker|drill/(?:effect|events)\b|window\b|dialect\b|latency\b|spending\b|news\b)",
     r"|router/(?:rank|plan|budget|backoff)\b",
     r"|turn/(?:seam|quality|outbox/line)\b|session/limits/bucket\b|fleet/(?:message|known|share|simulation)\b",
-    r"|ops/(?:incidents|uptime|alerts/(?:alert|cause|line|rules|seen|sign)|drills/report)\b",
+    r"|ops/(?:incidents|uptime|history|early\b|alerts/(?:alert|cause|line|rules|seen|sign)|drills/report)\b",
     r"|degradation/(?:ladder|replies|request|summary|words|cache)\b|degradation/knowledge/(?:index|passages)\b)",
 );
 

@@ -15,6 +15,7 @@ struct Watched {
     vitals: watch::Sender<Vitals>,
     view: watch::Sender<Arc<StatusView>>,
     report: watch::Sender<Arc<Report>>,
+    warnings: watch::Sender<Arc<[Finding]>>,
     store: Arc<Flaky>,
 }
 
@@ -41,11 +42,12 @@ async fn watched(opened_with: &[&str]) -> Watched {
     let store = Arc::new(Flaky::over(Arc::new(MemoryStore::default())));
     let settings = Arc::new(Settings::default());
     let table = Table { settings, backends: Arc::new([Arc::new(backend.unwrap())]) };
+    let warnings = watch::Sender::new(Arc::from(Vec::new()));
     let means = Means {
         published: watch::channel(Arc::new(table)).1,
         status: view.subscribe(),
         reports: report.subscribe(),
-        warnings: watch::channel(Arc::from(Vec::new())).1,
+        warnings: warnings.subscribe(),
         store: Arc::clone(&store) as Arc<dyn Store>,
         opened_with: opened_with.iter().map(|one| (*one).to_owned()).collect(),
         clock: Clock::start(),
@@ -57,7 +59,7 @@ async fn watched(opened_with: &[&str]) -> Watched {
     let (address, task) =
         (Address { kind: Kind::Webhook, url, secret: None }, actix::spawn(std::future::ready(())));
     watcher.served.push(Served { sink, address, task });
-    Watched { watcher, vitals, view, report, store }
+    Watched { watcher, vitals, view, report, warnings, store }
 }
 
 impl Watched {
@@ -164,4 +166,24 @@ async fn a_spent_budget_is_told_and_is_no_outage_of_the_provider() {
     let told = watched.after(SECOND * 3).await;
     assert_eq!(events(&told), [("budget_spent", None)]);
     assert_eq!((told[0].provider.as_deref(), told[0].reason.as_deref()), (Some("a"), Some("budget_spent")));
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn an_early_warning_is_an_alert_like_others() {
+    let mut watched = watched(&[]).await;
+    let warn = |watched: &Watched, level: u8| {
+        let finding = Finding {
+            cause: Cause::Warning(super::super::Figure::FirstToken),
+            level,
+            reason: (level > 0).then(|| "first_token_p95: Usual is 1.0 s; now it is 4.0 s.".to_owned()),
+            words: "Usual is 1.0 s; now it is 4.0 s.".to_owned(),
+        };
+        watched.warnings.send_replace(Arc::from(vec![finding]));
+    };
+    warn(&watched, 1);
+    let told = watched.after(SECOND).await;
+    assert_eq!(events(&told), [("early_warning", None)]);
+    assert!(told[0].text.contains("Usual is 1.0 s") && told[0].reason.as_ref().unwrap().contains("p95"));
+    warn(&watched, 0);
+    assert_eq!(events(&watched.after(SECOND).await), [("early_warning_over", None)]);
 }

@@ -1,0 +1,190 @@
+//! Takes what was answered from the counts: into the history each few seconds, and a window of early warning each five minutes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::alerts::Finding;
+use super::early::{Early, WINDOW_MINUTES, Window};
+use super::history::{self, History, Hour};
+use crate::store::Store;
+use crate::turn::counts::Served;
+use crate::turn::desk::Desk;
+
+/// How often the counts are read: what the status says is no older.
+const READ: Duration = Duration::from_secs(5);
+
+/// How often the day's hours are noted, if they changed: a crash costs what was counted since.
+const NOTE: Duration = Duration::from_secs(30);
+
+/// A window of early warning.
+const WINDOW: Duration = Duration::from_secs(WINDOW_MINUTES * 60);
+
+/// After so many windows what is usual is noted: half an hour's.
+const NOTED_WINDOWS: u32 = 6;
+
+/// The note of what is usual.
+const USUAL: &str = "early";
+
+/// How long reading what earlier processes noted may take.
+const RECALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the last notes may take when the service stops.
+const LAST_NOTES: Duration = Duration::from_secs(1);
+
+/// What was answered lately, as others see it.
+#[derive(Clone)]
+pub struct Answered {
+    /// The last month by the hour.
+    pub history: watch::Receiver<Arc<History>>,
+    /// How the figures of early warning stand.
+    pub warnings: watch::Receiver<Arc<[Finding]>>,
+    stop: Arc<Notify>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Answered {
+    /// Counts from now on, on a task of the calling thread.
+    pub fn start(desk: Arc<Desk>) -> Self {
+        let (history, shown) = watch::channel(Arc::default());
+        let (warnings, told) = watch::channel(Arc::from(Vec::new()));
+        let (ended, stopped) = watch::channel(false);
+        let stop = Arc::new(Notify::new());
+        let asked = Arc::clone(&stop);
+        actix::spawn(async move {
+            Counting::begin(desk, history, warnings).await.run(&asked).await;
+            ended.send_replace(true);
+        });
+        Self { history: shown, warnings: told, stop, stopped }
+    }
+
+    /// Counts what is left and notes it. Waits for that, but not for long.
+    pub async fn stop(mut self) {
+        self.stop.notify_one();
+        drop(tokio::time::timeout(LAST_NOTES, self.stopped.wait_for(|stopped| *stopped)).await);
+    }
+}
+
+struct Counting {
+    desk: Arc<Desk>,
+    history: watch::Sender<Arc<History>>,
+    warnings: watch::Sender<Arc<[Finding]>>,
+    early: Early,
+    /// What was counted into the history, and into windows.
+    counted: Served,
+    window: Served,
+    /// What each provider had cost when it was looked at last.
+    costs: HashMap<Arc<str>, f64>,
+    window_usd: f64,
+    windows: u32,
+    changed: bool,
+}
+
+impl Counting {
+    async fn begin(
+        desk: Arc<Desk>,
+        history: watch::Sender<Arc<History>>,
+        warnings: watch::Sender<Arc<[Finding]>>,
+    ) -> Self {
+        let read = async { (hours(&*desk.store).await, usual(&*desk.store).await) };
+        let (hours, usual) = tokio::time::timeout(RECALL_LIMIT, read).await.unwrap_or_default();
+        history.send_replace(Arc::new(History::recalled(hours, desk.clock.wall())));
+        Self {
+            desk,
+            history,
+            warnings,
+            early: Early::recalled(usual),
+            counted: Served::default(),
+            window: Served::default(),
+            costs: HashMap::new(),
+            window_usd: 0.0,
+            windows: 0,
+            changed: false,
+        }
+    }
+
+    /// Counts until it is told to stop.
+    async fn run(mut self, stop: &Notify) {
+        let tick = |every| tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        let (mut read, mut note, mut window) = (tick(READ), tick(NOTE), tick(WINDOW));
+        loop {
+            tokio::select! {
+                () = stop.notified() => break,
+                _ = read.tick() => self.read(),
+                _ = note.tick() => drop(self.note()),
+                _ = window.tick() => self.close(),
+            }
+        }
+        self.read();
+        if let Some(noted) = self.note() {
+            drop(noted.await);
+        }
+    }
+
+    fn read(&mut self) {
+        let now = self.desk.counts.read();
+        let usd = self.spent();
+        let since = now.since(&self.counted);
+        self.counted = now;
+        self.window_usd += usd;
+        if since.total() > 0 || usd > 0.0 {
+            let at = self.desk.clock.wall();
+            self.history.send_modify(|history| Arc::make_mut(history).add(at, &since, usd));
+            self.changed = true;
+        }
+    }
+
+    /// What the providers cost since it was asked last.
+    fn spent(&mut self) -> f64 {
+        let mut sum = 0.0;
+        for backend in self.desk.table().backends.iter() {
+            let usd = backend.vitals.borrow().used.cost_usd;
+            let before = self.costs.insert(Arc::clone(&backend.name), usd).unwrap_or_default();
+            // One that was taken out and put in again begins at nothing.
+            sum += if usd < before { usd } else { usd - before };
+        }
+        sum
+    }
+
+    fn note(&mut self) -> Option<futures_util::future::BoxFuture<'_, Result<(), crate::store::StoreError>>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let (name, hours) = self.history.borrow().newest_day()?;
+        Some(self.desk.store.write_note(name, serde_json::to_string(&hours).unwrap_or_default()))
+    }
+
+    fn close(&mut self) {
+        self.read();
+        let served = self.counted.since(&self.window);
+        self.window = self.counted;
+        let found = self.early.close(&served, std::mem::take(&mut self.window_usd));
+        self.warnings.send_replace(Arc::new(found));
+        self.windows += 1;
+        if self.windows.is_multiple_of(NOTED_WINDOWS) {
+            let past: Vec<_> = self.early.past().collect();
+            let past = serde_json::to_string(&past).unwrap_or_default();
+            // On its way when the call returns.
+            drop(self.desk.store.write_note(USUAL.to_owned(), past));
+        }
+    }
+}
+
+/// The hours that earlier processes noted; what does not read is passed over.
+async fn hours(store: &dyn Store) -> Vec<Hour> {
+    let mut all = Vec::new();
+    for number in 0..history::NOTES {
+        let Ok(note) = store.note(history::note(number)).await else { break };
+        let hours: Option<Vec<Hour>> = note.and_then(|text| serde_json::from_str(&text).ok());
+        all.extend(hours.unwrap_or_default());
+    }
+    all
+}
+
+/// What was usual to earlier processes.
+async fn usual(store: &dyn Store) -> Vec<Window> {
+    let note = store.note(USUAL.to_owned()).await.ok().flatten();
+    note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
