@@ -1,6 +1,6 @@
 //! Outage drills: who begins them, and sees to it that they end, that nothing stays of them, and that what came of them is known.
 //!
-//! One at a time a provider. Each is carried through by a task of its own ([`course`]), which nobody needs to wait for. Should that task die, the
+//! One at a time a provider. Each is carried through by a task of its own (`course`), which nobody needs to wait for. Should that task die, the
 //! drill ends with it, and at its time in any case: the switch itself knows until when.
 
 mod course;
