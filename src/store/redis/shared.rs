@@ -112,6 +112,10 @@ impl Opened {
     }
 }
 
+fn unreachable() -> StoreError {
+    StoreError::Broken("it may be shared, and what is shared cannot be reached".into())
+}
+
 /// One turn of two views of it.
 fn one(here: Option<TurnRecord>, there: Option<TurnRecord>) -> Option<TurnRecord> {
     match (here, there) {
@@ -183,7 +187,7 @@ impl Store for SharedStore {
                     join(taken, amended).await.1
                 }
                 Ok((None, _)) => Ok(()),
-                Err(_) => Err(StoreError::Broken("it is shared, and cannot be reached".into())),
+                Err(_) => Err(unreachable()),
             }
         }))
     }
@@ -219,6 +223,8 @@ impl Store for SharedStore {
                     let here = here.unwrap_or_default().filter(|_| gone.is_none_or(|gone| turn > gone));
                     Ok(one(here, there))
                 }
+                // Another instance may have it: that is not known, which is not the same as that there is none.
+                (Ok(None), Err(LinkError::Away)) => Err(unreachable()),
                 (here, Err(_)) => here,
             }
         })

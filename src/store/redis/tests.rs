@@ -78,6 +78,18 @@ async fn a_redis_that_lost_everything_is_told_again_what_it_was_told_last() {
 }
 
 #[tokio::test]
+async fn alone_it_is_not_known_that_a_turn_is_nowhere() {
+    let mut redis = Redis::start(&[]);
+    let one = Instance::join(&redis).await;
+    assert_eq!(one.store.turn(conversation(1), turn_id(5)).await, Ok(None));
+    redis.kill();
+    one.left().await;
+    assert!(one.store.turn(conversation(1), turn_id(5)).await.is_err());
+    one.store.write_turn(conversation(1), turn(5, "m", "?")).await.unwrap();
+    assert!(one.store.turn(conversation(1), turn_id(5)).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn what_one_amends_is_amended_for_all() {
     let redis = Redis::start(&[]);
     let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);

@@ -239,9 +239,11 @@ async fn interrupt(
     };
     let frames = last(&record).unwrap_or_default();
     tracing::warn!(%turn, "the instance that answered a turn is gone; it is interrupted");
-    if !record.client_msg_id.is_of_call() {
+    let owed = !record.client_msg_id.is_of_call();
+    desk.store.write_turn(conversation, record).await.ok()?;
+    // It is here now, so it is asked for whatever becomes of Redis. A crash before this leaves the lease to lapse once more.
+    if owed {
         desk.outbox.adopt(desk, conversation, turn);
     }
-    desk.store.write_turn(conversation, record).await.ok()?;
     Some(over(frames))
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -11,13 +12,16 @@ pub struct Redis {
     folder: TempDir,
     server: Option<Child>,
     more: Vec<String>,
+    /// Connections that this test made itself since the start.
+    own: AtomicUsize,
 }
 
 impl Redis {
     /// Starts one that takes commands; `more` are arguments for it besides the usual ones.
     pub fn start(more: &[&str]) -> Self {
         let more = more.iter().map(|word| (*word).to_owned()).collect();
-        let mut redis = Self { folder: TempDir::new().unwrap(), server: None, more };
+        let mut redis =
+            Self { folder: TempDir::new().unwrap(), server: None, more, own: AtomicUsize::new(0) };
         redis.restart();
         redis
     }
@@ -41,6 +45,8 @@ impl Redis {
         command.arg("--unixsocket").arg(self.socket()).arg("--dir").arg(self.folder.path()).args(&self.more);
         let server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.server = Some(server.expect("redis-server is installed by tests/run.sh"));
+        // The one that finds it ready.
+        self.own.store(1, Ordering::Relaxed);
         let until = Instant::now() + Duration::from_secs(10);
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < until, "redis-server does not take connections");
@@ -73,9 +79,17 @@ impl Redis {
 
     /// Gives it a command by its own client, and returns what it says.
     pub fn tell(&self, words: &[&str]) -> String {
+        self.own.fetch_add(1, Ordering::Relaxed);
         let mut command = Command::new("redis-cli");
         let told = command.arg("-s").arg(self.socket()).args(words).output().unwrap();
         String::from_utf8_lossy(&told.stdout).trim().to_owned()
+    }
+
+    /// How many connections others made since it started.
+    pub fn connections(&self) -> usize {
+        let stats = self.tell(&["INFO", "stats"]);
+        let all = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
+        all.trim().parse::<usize>().unwrap() - self.own.load(Ordering::Relaxed)
     }
 }
 

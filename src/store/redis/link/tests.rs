@@ -44,6 +44,8 @@ async fn it_joins_a_redis_that_comes_and_comes_back() {
         joined(&link).await;
         assert_eq!(set(&link, BEHIND).await, Ok(()));
         assert_eq!(redis.tell(&["EXISTS", "failsoft:here:here"]), "1");
+        // The one that it has, and one that was begun when the other was lost.
+        assert!(redis.connections() <= 2, "{}", redis.connections());
         redis.kill();
         assert_eq!(away(&link).await, Trouble::Unreachable);
     }
