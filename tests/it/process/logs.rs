@@ -31,7 +31,7 @@ const STEADY: &str = "breaker = { consecutive_failures = 1000, min_calls = 1000,
 async fn start(folder: &Path, provider: &Provider, environment: &[(&str, &str)]) -> Service {
     let config = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = \"{FOLDER}\"\nadmin_token = \"{ADMIN}\"\napi_keys = [\"{API_KEY}\"]\n\
-         [alerts]\nmin_interval = \"9m\"\n[chat]\nsystem_prompt = \"{PROMPT}\"\n{}",
+         [alerts]\nwebhook_secret = \"no-webhook-for-it\"\n[chat]\nsystem_prompt = \"{PROMPT}\"\n{}",
         provider
             .config()
             .replace("scripted-key\"", &format!("{KEY}\"\nheaders = {{ x-team = \"{HEADER}\" }}\n{STEADY}"))
@@ -192,11 +192,11 @@ async fn logs_are_lines_for_people_or_json_lines_and_nothing_else() {
     let failed = lines.iter().filter(|line| line["message"] == "attempt failed");
     let failed: Vec<_> = failed.map(|line| (&line["provider"], &line["status"])).collect();
     assert!(failed.contains(&(&json!("scripted"), &json!(401))), "{failed:?}");
-    assert!(lines.iter().any(|line| line["level"] == "WARN" && line.to_string().contains("not built yet")));
+    assert!(lines.iter().any(|line| line["level"] == "WARN" && line.to_string().contains("alerts.webhook_secret")));
 
     let service = start(folder.path(), &provider, &[("RUST_LOG", "warn")]).await;
     let ended = service.stop().await;
-    assert!(!ended.err.contains("INFO") && ended.err.contains("not built yet"), "{}", ended.err);
+    assert!(!ended.err.contains("INFO") && ended.err.contains("alerts.webhook_secret"), "{}", ended.err);
     assert!(!ended.err.contains('\u{1b}'), "no colours where no terminal is");
 }
 

@@ -104,10 +104,10 @@ async fn the_api_is_for_programs_and_the_own_page() {
 #[tokio::test]
 async fn no_handshake_is_no_socket() {
     let (_alpha, app) = service(|_| ()).await;
-    for (name, value) in [("connection", "keep-alive"), ("sec-websocket-version", "7")] {
+    for (name, value, status) in [("connection", "keep-alive", 400), ("sec-websocket-version", "7", 426)] {
         let request =
             app.request("GET", "/ws").header("upgrade", "websocket").header(name, value).send().await;
-        assert_eq!(request.status, 400, "{name}");
+        assert_eq!(request.status, status, "{name}");
     }
     assert_eq!(app.request("GET", "/ws").send().await.status, 400);
 }
