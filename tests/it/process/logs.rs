@@ -192,7 +192,11 @@ async fn logs_are_lines_for_people_or_json_lines_and_nothing_else() {
     let failed = lines.iter().filter(|line| line["message"] == "attempt failed");
     let failed: Vec<_> = failed.map(|line| (&line["provider"], &line["status"])).collect();
     assert!(failed.contains(&(&json!("scripted"), &json!(401))), "{failed:?}");
-    assert!(lines.iter().any(|line| line["level"] == "WARN" && line.to_string().contains("alerts.webhook_secret")));
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["level"] == "WARN" && line.to_string().contains("alerts.webhook_secret"))
+    );
 
     let service = start(folder.path(), &provider, &[("RUST_LOG", "warn")]).await;
     let ended = service.stop().await;
