@@ -93,5 +93,14 @@ rm -f "$soaked"
 
 for what in "${unchecked[@]}"; do say "NOT CHECKED: $what"; done
 # Each wait in the tests has its limit; the one here is for what nobody thought of, so that a run ends and says which test it was in.
-say 'cargo test'
-exec timeout --verbose --kill-after=20 2400 cargo test --locked --no-fail-fast
+failed=()
+tests() {
+  say "cargo test $*"
+  timeout --verbose --kill-after=20 1800 cargo test --locked --no-fail-fast "$@" || failed+=("cargo test $*")
+}
+tests --lib --bins
+# They wait for sockets and timers more than they compute, so more of them run at once than there are cores; a browser computes.
+tests --test it -- --skip browser:: --test-threads "$(($(nproc) * 2))"
+tests --test it browser::
+tests --doc
+if [ "${#failed[@]}" -gt 0 ]; then fail "failed: $(printf '%s; ' "${failed[@]}")"; fi
