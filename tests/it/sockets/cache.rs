@@ -274,3 +274,20 @@ async fn the_operators_questions_are_answered_before_anybody_asks() {
     assert_eq!(alpha.asked(), 1);
     assert_eq!(app.status().await["answers"]["total"], 1);
 }
+
+#[tokio::test]
+async fn of_more_than_may_be_saved_the_one_used_longest_ago_goes() {
+    // Each is saved twice: for its own conversation, and for all.
+    let (alpha, app) = service(Share::Always, |settings| settings.cache.max_entries = 4).await;
+    told_anew(&app, "One?", 2).await;
+    told_anew(&app, "Two?", 4).await;
+    assert_eq!(told_anew(&app, "One?", 4).await["source"], "cache");
+    told(&mut WsClient::open(&app).await, "Three?").await;
+    let third = key(Scope::Shared, &Settings::default().chat.system_prompt, "Three?").unwrap();
+    let store = &app.lobby.desk.store;
+    soon("the third to be saved", async { while store.cached(third).await.unwrap().is_none() {} }).await;
+    assert_eq!(store.cached_keys().await.unwrap().len(), 4);
+    assert_eq!(told(&mut WsClient::open(&app).await, "One?").await["source"], "cache");
+    assert_eq!(told(&mut WsClient::open(&app).await, "Two?").await["source"], "ai");
+    assert_eq!(alpha.asked(), 4);
+}
