@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[cfg(test)]
+mod seeds;
+#[cfg(test)]
 mod tests;
 
 use serde::Serialize;
@@ -74,7 +76,7 @@ pub fn answer(bytes: &[u8]) {
     let text = String::from_utf8(whole).unwrap();
     let mut reader = dialect.reader();
     let mut said = false;
-    for (name, data) in events(framing, &text) {
+    for (name, data) in events(&text) {
         let mut out = Vec::new();
         let read = reader.event(&name, &data, &mut out);
         for step in &out {
@@ -108,10 +110,9 @@ fn guarded(framing: Framing, body: &[u8], step: usize) -> Vec<u8> {
 }
 
 /// The events of a body that went through the guard: names and data.
-fn events(framing: Framing, text: &str) -> Vec<(String, String)> {
-    if framing == Framing::Lines {
-        return text.lines().map(|line| ("message".to_owned(), line.to_owned())).collect();
-    }
+///
+/// It tells them so whatever the framing was: a line of JSON is one event.
+fn events(text: &str) -> Vec<(String, String)> {
     let event = |block: &str| {
         let field = |name: &str| {
             let values = block.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

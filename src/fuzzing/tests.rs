@@ -12,6 +12,11 @@ use super::*;
 /// Mutations of each target's corpus. `FAILSOFT_FUZZ_CASES=1000000` tries that many.
 const CASES: u32 = 3_000;
 
+/// One seed of a target, by its name.
+pub fn corpus_of(target: &str, name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target).join(name)).unwrap()
+}
+
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -3,6 +3,7 @@
 mod admin;
 mod assets;
 mod body;
+mod caught;
 mod chat_api;
 mod connection;
 mod demo;
@@ -24,6 +25,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_service::apply_fn_factory;
 use actix_web::dev::Server;
 use actix_web::http::header::X_CONTENT_TYPE_OPTIONS;
 use actix_web::middleware::{DefaultHeaders, from_fn};
@@ -173,7 +175,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     };
     let connections = (settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
-        App::new()
+        let app = App::new()
             .app_data(web::Data::new(state.clone()))
             .wrap(from_fn(head::bounded))
             // Outermost, so that errors carry it too.
@@ -203,7 +205,8 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .route("/readyz", read().to(status::ready))
             .service(admin::routes())
             .route("/demo/providers/{name}", web::post().to(demo::command))
-            .default_service(web::to(refusal::not_found))
+            .default_service(web::to(refusal::not_found));
+        apply_fn_factory(app, caught::caught)
     })
     .workers(workers)
     .max_connections(connections)

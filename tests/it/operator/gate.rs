@@ -6,13 +6,15 @@ use super::service::{Configured, TOKEN, configuration, provider};
 use crate::harness::{ScriptedProvider, TestApp, fresh_id};
 
 /// Every order that there is, with a body that is right.
-const ORDERS: [(&str, &str, &str); 6] = [
+const ORDERS: [(&str, &str, &str); 8] = [
     ("POST", "/admin/providers/alpha", r#"{"action":"reset"}"#),
     ("POST", "/admin/reload", ""),
     ("DELETE", "/admin/cache", ""),
     ("POST", "/admin/cache/warm", ""),
     ("DELETE", "/admin/conversations/AAAAAAAAAAAAAAAAAAAAAA", ""),
     ("GET", "/admin/audit", ""),
+    ("GET", "/admin/drills", ""),
+    ("DELETE", "/admin/drills", ""),
 ];
 
 async fn service() -> (ScriptedProvider, Configured) {

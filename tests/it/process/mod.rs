@@ -3,6 +3,7 @@
 mod all_dead;
 mod bad_files;
 mod configuration;
+mod crowd;
 mod disk;
 mod drills;
 mod fleet;

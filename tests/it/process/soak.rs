@@ -1,5 +1,5 @@
-//! The binary under random traffic for minutes: conversations, faults of providers, cuts of lines, stops, pages that leave, reloads. At the end all
-//! is as it was at the start, and every question has its one answer, none of them torn.
+//! The binary under random traffic for minutes: conversations, faults of providers, cuts of lines, stops, pages that leave, reloads, outage drills.
+//! At the end all is as it was at the start, and every question has its one answer, none of them torn.
 //!
 //! Run by `tests/soak.sh MINUTES`.
 
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::time::interval;
 
 use super::alone;
+use super::http::{Answer, request};
 use super::provider::{Manner, Provider, UNLIMITED, whole};
 use super::service::Service;
 use super::visitor::{Shown, Visitor};
@@ -29,6 +30,15 @@ const MEMORY_KIB: u64 = 48 * 1024;
 /// The store keeps in memory where each record lies: a KiB for so many questions, on top of that.
 const INDEXED: u64 = 4;
 
+/// Who may order drills.
+const TOKEN: &str = "admin-canary";
+
+/// What a drill can do, all of it.
+const DRILLED: [&str; 8] =
+    ["down", "rate_limit", "unauthorized", "timeout", "stall", "cut", "garbage", "slow"];
+
+const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+
 struct Chance(u64);
 
 impl Chance {
@@ -39,7 +49,7 @@ impl Chance {
 }
 
 fn config(providers: &[Provider]) -> String {
-    let entries = ["alpha", "beta", "gamma"].iter().zip(providers).map(|(name, provider)| {
+    let entries = NAMES.iter().zip(providers).map(|(name, provider)| {
         format!(
             r#"
 [[providers]]
@@ -55,7 +65,10 @@ breaker = {{ open_for = "500ms", open_max = "1s", blocked_for = "1s" }}
         )
     });
     // Late answers would be turns that nobody counted.
-    format!("degradation = {{ outbox = false }}\n{}{UNLIMITED}", entries.collect::<String>())
+    format!(
+        "server.admin_token = \"{TOKEN}\"\ndegradation = {{ outbox = false }}\n{}{UNLIMITED}",
+        entries.collect::<String>()
+    )
 }
 
 /// What the process has in its hands.
@@ -184,6 +197,43 @@ async fn weather(service: &Service, providers: &[Provider], mut chance: Chance) 
     }
 }
 
+/// Gives an order as the operator.
+async fn order(service: &Service, method: &str, path: &str, body: &str) -> Answer {
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    );
+    request(service.port, &head, body).await.unwrap()
+}
+
+/// Outage drills of all kinds, one after the other, some at all calls and some at a share; most end by themselves, some are ended.
+async fn drills(service: &Service, mut chance: Chance) {
+    let mut every = interval(Duration::from_secs(2));
+    loop {
+        every.tick().await;
+        let mut of = |count| usize::try_from(chance.of(count)).unwrap();
+        let (provider, fault) = (NAMES[of(3)], DRILLED[of(8)]);
+        let (share, lasts) = ([0.3, 1.0][of(2)], ["500ms", "1s", "3s"][of(3)]);
+        let wanted = json!({ "provider": provider, "fault": fault, "for": lasts, "share": share });
+        let told = order(service, "POST", "/admin/drills", &wanted.to_string()).await;
+        // The one before may run yet.
+        assert!(told.status == 200 || told.status == 409, "{}", told.body);
+        if of(3) == 0 {
+            let told = order(service, "DELETE", "/admin/drills", "").await;
+            assert_eq!(told.status, 200, "{}", told.body);
+        }
+    }
+}
+
+/// Ends what drills run; gives how many there are reports of.
+async fn drills_ended(service: &Service) -> usize {
+    let told = order(service, "DELETE", "/admin/drills", "").await;
+    assert_eq!(told.status, 200, "{}", told.body);
+    let list = order(service, "GET", "/admin/drills", "").await.json();
+    assert_eq!(list["running"], json!([]));
+    assert_eq!(service.get("/status.json").await.json()["drill"], Value::Null);
+    list["reports"].as_array().unwrap().len()
+}
+
 async fn traffic(service: &Service, providers: &[Provider], seed: u64, time: Duration) -> Vec<Done> {
     let until = Instant::now() + time;
     let visitors: Vec<_> = (0..VISITORS)
@@ -193,6 +243,7 @@ async fn traffic(service: &Service, providers: &[Provider], seed: u64, time: Dur
     tokio::select! {
         done = visiting => done,
         () = weather(service, providers, Chance(seed)) => unreachable!("it has no end"),
+        () = drills(service, Chance(seed)) => unreachable!("it has no end"),
     }
 }
 
@@ -233,10 +284,12 @@ async fn soak() {
     // What is made once, and kept, is made before the start's level is taken.
     let mut all = traffic(&service, &providers, seed, Duration::from_secs(10)).await;
     calm();
+    drills_ended(&service).await;
     at_rest(&service).await;
     let before = level(&service);
     all.extend(traffic(&service, &providers, seed + 1, Duration::from_secs_f64(60.0 * minutes)).await);
     calm();
+    let reports = drills_ended(&service).await;
     at_rest(&service).await;
     // What blocks is done by a pool, which lets go of threads that had nothing to do for ten seconds.
     let most = before.threads + 8;
@@ -259,6 +312,7 @@ async fn soak() {
         all.iter().map(|done| done.drafts).sum::<usize>()
     );
     println!("  lines cut {}, conversations left {}", sum(|done| done.cuts), sum(|done| done.left));
+    println!("  drills that there are reports of {reports}");
     println!("  at the start {before:?}");
     println!("  at the end   {after:?}");
     let ended = metric(&service, "failsoft_turns_total").await;

@@ -1,6 +1,6 @@
 //! A page that does not read: it costs a cursor, and finds a snapshot where it was too far behind.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -63,4 +63,34 @@ async fn a_page_that_never_reads_holds_nothing_up_and_nothing_back() {
     assert!(frames <= 2, "{frames} frames of that turn were held back for it");
     asleep.quiet().await;
     app.at_rest().await;
+}
+
+/// Whose system takes in nothing more is dropped after half a minute, with its place among the connections.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_page_that_takes_nothing_in_is_dropped() {
+    let alpha = ScriptedProvider::start(filling()).await;
+    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let mut asleep = WsClient::narrow(app.port).await;
+    asleep.say_hello(&json!({})).await;
+    let mut awake = WsClient::join(&app, &asleep.conversation).await;
+    let begun = Instant::now();
+    for _ in 0..FILLING {
+        awake.answered("Fill it!").await;
+    }
+    let sessions = async || {
+        let text = app.request("GET", "/metrics").send().await.body;
+        let line = text.lines().find_map(|line| line.strip_prefix("failsoft_sessions ")).unwrap();
+        line.parse::<u32>().unwrap()
+    };
+    assert_eq!(sessions().await, 2);
+    // No event tells of it: the kernel drops the connection by itself. Each look is a connection of its own.
+    let dropped = async {
+        while sessions().await > 1 {
+            awake.answered("Well?").await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), dropped).await.expect("it is never dropped");
+    println!("dropped after {:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_secs(29), "a pause in reading is no reason to drop it");
 }

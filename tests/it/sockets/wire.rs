@@ -45,11 +45,16 @@ struct Raw {
 
 impl Raw {
     async fn open(app: &TestApp) -> Self {
+        Self::open_with(app, "").await
+    }
+
+    /// The same, with these lines in the handshake's head.
+    async fn open_with(app: &TestApp, lines: &str) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let head = format!(
             "GET /ws HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n",
             app.port
         );
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -246,4 +251,26 @@ async fn what_comes_in_odd_pieces_is_taken() {
     }
     raw.send(&frame(TEXT, b"")).await;
     assert_eq!(raw.says("error").await["code"], "bad_request");
+}
+
+/// An extension that is offered is not taken up: what is asked and told goes as it is, and compressed frames are a breach.
+#[tokio::test]
+async fn compression_that_is_offered_is_not_taken_up() {
+    let (alpha, app) = service().await;
+    for offer in [
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits; server_no_context_takeover",
+        "x-webkit-deflate-frame, permessage-bzip2, permessage-deflate; server_max_window_bits=8",
+    ] {
+        let lines = format!("sec-websocket-extensions: {offer}\r\n");
+        let mut raw = Raw::open_with(&app, &lines).await;
+        raw.send(&hello()).await;
+        raw.says("welcome").await;
+        let send = json!({ "type": "send", "client_msg_id": "m", "text": "Well?" }).to_string();
+        raw.send(&frame(TEXT, send.as_bytes())).await;
+        assert_eq!(raw.says("done").await["text"], "All is well.", "{offer}");
+        raw.send(&frame(TEXT | 0x40, b"\xaa\x56\x2a\xa9")).await;
+        assert_eq!(raw.closed().await, Some(1002), "{offer}");
+    }
+    assert_eq!(alpha.asked(), 3);
 }
