@@ -7,6 +7,7 @@
 
 mod drills;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Shelf {
     terms: RwLock<Arc<Terms>>,
     /// Which keys are saved, by when they were last used.
     kept: Mutex<Bounded<()>>,
+    /// Whether nothing is saved under other keys.
+    all_known: AtomicBool,
     /// Which conversations asked alike, up to as many as it takes.
     askers: Mutex<Bounded<Vec<u64>>>,
     drills: Drills,
@@ -118,7 +121,7 @@ impl Shelf {
         let kept = Mutex::new(Bounded::new(settings.max_entries));
         let askers = Mutex::new(Bounded::new(settings.max_entries));
         let terms = RwLock::new(Arc::new(Terms { settings, system_prompt }));
-        Self { store, terms, kept, askers, drills: Drills::default() }
+        Self { store, terms, kept, all_known: AtomicBool::new(false), askers, drills: Drills::default() }
     }
 
     fn terms(&self) -> Arc<Terms> {
@@ -153,6 +156,7 @@ impl Shelf {
                 if !gone.is_empty() {
                     drop(self.store.remove_cached(gone));
                 }
+                self.all_known.store(!self.store.is_shared(), Ordering::Relaxed);
             }
             Ok(Err(_)) | Err(_) => tracing::warn!("which answers are saved was not read"),
         }
@@ -221,7 +225,7 @@ impl Shelf {
     }
 
     async fn read(&self, key: Option<CacheKey>) -> Option<(CacheKey, CachedAnswer)> {
-        let key = key?;
+        let key = key.filter(|key| !self.all_known.load(Ordering::Relaxed) || lock(&self.kept).has(key))?;
         Some((key, self.store.cached(key).await.ok()??))
     }
 

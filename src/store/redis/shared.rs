@@ -389,6 +389,10 @@ impl Store for SharedStore {
         })
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn problem(&self) -> Option<&'static str> {
         let away = || self.remote.link.health().borrow().trouble.map(|trouble| trouble.sentence());
         self.local.problem().or_else(away)
