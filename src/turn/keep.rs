@@ -119,14 +119,18 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
     let chat = &table.settings.chat;
     // Turns that are left out of the history still take a place in what is read, so some more are read.
     let limit = chat.history_turns.saturating_mul(2).max(1);
-    let stored = if room.all_here() { Some(Vec::new()) } else { stored(desk, room, record.turn, limit).await };
+    let stored =
+        if room.all_here() { Some(Vec::new()) } else { stored(desk, room, record.turn, limit).await };
     let known = stored.is_some();
-    let history = with_ended(stored.unwrap_or_default(), room, record.turn, limit);
+    let stored = stored.unwrap_or_default();
+    let logs: Vec<_> = room.logs().into_iter().filter(|log| log.turn() < record.turn).collect();
+    let first = known && stored.is_empty() && logs.is_empty();
+    let history = with_ended(stored, &logs, limit);
     let shape =
         Shape { history_turns: chat.history_turns, max_tokens: chat.max_tokens, retry_of: record.retry_of };
     let ask = prompt::ask(Arc::clone(&chat.system_prompt), &history, &record.question, shape);
     let alone = known && ask.messages.len() == 1;
-    Asked { ask, served_by: prompt::served_by(&history), first: known && history.is_empty(), alone }
+    Asked { ask, served_by: prompt::served_by(&history), first, alone }
 }
 
 /// The last turns before this one, as far as the store tells them in time.
@@ -142,14 +146,13 @@ async fn stored(desk: &Desk, room: &Room, before: TurnId, limit: usize) -> Optio
 }
 
 /// The history with turns that ended just now, the last `limit` of them, as they ended: the store may not have that yet.
-fn with_ended(mut history: Vec<TurnRecord>, room: &Room, before: TurnId, limit: usize) -> Vec<TurnRecord> {
-    let logs = room.logs().into_iter().rev().filter(|log| log.turn() < before && log.ended()).take(limit);
-    for log in logs {
+fn with_ended(mut history: Vec<TurnRecord>, logs: &[Arc<TurnLog>], limit: usize) -> Vec<TurnRecord> {
+    for log in logs.iter().rev().take(limit) {
         match history.iter_mut().rev().find(|known| known.turn == log.turn()) {
             // What the store has of an ended turn is all there is of it.
             Some(known) if known.state != TurnState::Running => {}
             Some(known) => *known = log.record(),
-            None => history.push(log.record()),
+            None => history.extend(log.ended_as(prompt::tells)),
         }
     }
     // The store may have missed one and have a later one.

@@ -278,7 +278,10 @@ mod tests {
         let queue = Queue::default();
         let begun = Instant::now();
         queue.checkpoint(conversation(1), saying("a"));
-        assert!(queue.take(Some(Duration::ZERO)).unwrap().len() == 1, "who has no patience takes what there is");
+        assert!(
+            queue.take(Some(Duration::ZERO)).unwrap().len() == 1,
+            "who has no patience takes what there is"
+        );
         queue.checkpoint(conversation(1), saying("ab"));
         queue.checkpoint(conversation(2), saying("b"));
         assert_eq!(queue.take(None).unwrap().len(), 2);

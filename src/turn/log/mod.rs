@@ -138,6 +138,12 @@ impl TurnLog {
         self.lock().record()
     }
 
+    /// The turn as it ended; none while it runs. Where `wanted` says no it is not copied.
+    pub fn ended_as(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
+        let inner = self.lock();
+        (inner.record.state != TurnState::Running && wanted(&inner.record)).then(|| inner.record.clone())
+    }
+
     /// How many attempts were begun so far.
     pub fn attempts(&self) -> u32 {
         self.lock().record.attempts
@@ -275,6 +281,9 @@ impl TurnLog {
 impl Inner {
     fn record(&self) -> TurnRecord {
         let mut record = self.record.clone();
+        if record.state != TurnState::Running {
+            return record;
+        }
         self.seam.shown().clone_into(&mut record.text);
         record.drafts = self.seam.drafts().to_vec();
         record
