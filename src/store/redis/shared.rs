@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::handover::Handover;
-use super::link::{BEHIND, Link, LinkError};
+use super::link::{BEHIND, Link, LinkError, Trouble};
 use super::merge;
 use super::remote::{Remote, Terms};
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
@@ -394,7 +394,6 @@ impl Store for SharedStore {
     }
 
     fn problem(&self) -> Option<&'static str> {
-        let away = || self.remote.link.health().borrow().trouble.map(|trouble| trouble.sentence());
-        self.local.problem().or_else(away)
+        self.local.problem().or_else(|| self.remote.link.health().borrow().trouble.map(Trouble::sentence))
     }
 }
