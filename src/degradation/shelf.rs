@@ -6,6 +6,7 @@
 //! conversation; no question's text is kept for it. What an answer had reached is saved with it.
 
 mod drills;
+mod look;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -15,6 +16,7 @@ use futures_util::future::{join, join_all};
 use sha2::{Digest as _, Sha256};
 
 use self::drills::Drills;
+use self::look::Looks;
 use super::cache::age::{Age, age};
 use super::cache::bounded::Bounded;
 use super::cache::key::{Scope, key};
@@ -22,6 +24,8 @@ use super::cache::{personal, sharing, warming};
 use crate::chat::{At, ConversationId, TurnRecord};
 use crate::settings::{CacheSettings, Share};
 use crate::store::{CacheKey, CachedAnswer, Store, StoreError};
+
+pub use self::look::Unread;
 
 /// How long an answer may be looked for.
 pub const READ_LIMIT: Duration = Duration::from_millis(50);
@@ -46,6 +50,7 @@ pub struct Shelf {
     /// Which conversations asked alike, up to as many as it takes.
     askers: Mutex<Bounded<Vec<u64>>>,
     drills: Drills,
+    looks: Looks,
 }
 
 /// How answers are saved and told; a reload may change it.
@@ -121,7 +126,8 @@ impl Shelf {
         let kept = Mutex::new(Bounded::new(settings.max_entries));
         let askers = Mutex::new(Bounded::new(settings.max_entries));
         let terms = RwLock::new(Arc::new(Terms { settings, system_prompt }));
-        Self { store, terms, kept, all_known: AtomicBool::new(false), askers, drills: Drills::default() }
+        let (all_known, drills, looks) = Default::default();
+        Self { store, terms, kept, all_known, askers, drills, looks }
     }
 
     fn terms(&self) -> Arc<Terms> {
@@ -222,11 +228,6 @@ impl Shelf {
         let found = found.min_by_key(|found| found.old)?;
         self.told(&found, place);
         Some(found)
-    }
-
-    async fn read(&self, key: Option<CacheKey>) -> Option<(CacheKey, CachedAnswer)> {
-        let key = key.filter(|key| !self.all_known.load(Ordering::Relaxed) || lock(&self.kept).has(key))?;
-        Some((key, self.store.cached(key).await.ok()??))
     }
 
     /// Notes that an answer was used, and how often it was asked for by then.
