@@ -2,7 +2,8 @@
 //!
 //! A keeper writes a sign of life each second over the client's own connection manager, which mends a lost connection at once. A command
 //! that fails or is late wakes the keeper; until it has looked, hot paths are told at once that Redis is away. What fails to answer the
-//! keeper gets a new connection after a pause that grows and is spread by chance, so that a Redis that comes back is not overrun.
+//! keeper gets a new connection after a pause that grows and is spread by chance, so that a Redis that comes back is not overrun. One that
+//! answers, but later than a hot path waits, is used behind the scenes alone.
 
 mod heard;
 mod keeper;
@@ -69,6 +70,8 @@ struct Shared {
     health: watch::Sender<Health>,
     /// Whether commands are sent at all: false from the first failure until the keeper has looked.
     open: AtomicBool,
+    /// Whether hot paths may wait for it: false from the first answer that was late for one until the keeper got one in time.
+    quick: AtomicBool,
     /// How many connections there were: what was acknowledged over an earlier one may be lost.
     connections: AtomicU64,
     wake: Notify,
@@ -89,6 +92,7 @@ impl Link {
             manager: watch::Sender::new(None),
             health: watch::Sender::new(Health { trouble: Some(Trouble::Joining), since: keeper::now() }),
             open: AtomicBool::new(false),
+            quick: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             wake: Notify::new(),
             places: Semaphore::new(IN_FLIGHT),
@@ -105,7 +109,7 @@ impl Link {
         self.shared.health.subscribe()
     }
 
-    /// Whether a command would be sent now.
+    /// Whether a command would be sent now, behind the scenes at least.
     pub fn is_up(&self) -> bool {
         self.shared.open.load(Ordering::Acquire)
     }
@@ -117,7 +121,7 @@ impl Link {
 
     /// Asks Redis, within `limit`; [`HOT`] on a path that a visitor waits for, [`BEHIND`] else.
     ///
-    /// `commands` gets a connection of its own right. While Redis is away this fails at once.
+    /// `commands` gets a connection of its own right. While Redis is away this fails at once, on hot paths also while it is slow.
     ///
     /// # Errors
     /// `Away` where Redis is not there, late, or takes no writes: whether the commands took effect is then not known. `Refused` where it
@@ -130,7 +134,8 @@ impl Link {
     where
         F: Future<Output = RedisResult<T>>,
     {
-        if !self.is_up() {
+        let hot = limit <= HOT;
+        if !self.is_up() || hot && !self.shared.quick.load(Ordering::Acquire) {
             return Err(LinkError::Away);
         }
         let asked = timeout(limit, async {
@@ -217,6 +222,7 @@ impl Link {
 impl Shared {
     /// A command failed or was late: none is sent until the keeper has looked.
     fn suspect(&self) {
+        self.quick.store(false, Ordering::Release);
         self.open.store(false, Ordering::Release);
         self.wake.notify_one();
     }

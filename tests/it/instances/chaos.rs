@@ -110,6 +110,23 @@ impl Two<'_> {
         }
         unreachable!("the kills have no end")
     }
+
+    /// What each of them tells of a conversation now, for a test that fails.
+    async fn tell(&self, talked: &Talked) -> String {
+        let mut told = String::new();
+        for port in self.all.iter().flatten().map(Instance::port) {
+            let back = Visitor::back(port, &talked.conversation).await;
+            let all: Vec<_> = back.history().iter().map(brief).collect();
+            told += &format!("{port}: {all:#?}\n");
+        }
+        told
+    }
+}
+
+/// A turn in a line.
+fn brief(turn: &Value) -> String {
+    let fields = ["turn", "client_msg_id", "at", "state"].map(|field| turn[field].as_str().unwrap_or("-"));
+    format!("{} late: {}", fields.join(" "), turn["followup"].is_object())
 }
 
 /// What a round came to.
@@ -181,8 +198,9 @@ async fn tell(talked: &Talked, two: &Two<'_>, count: &mut Count) {
             }
         }
     };
-    let agreed = tokio::time::timeout(SETTLES, agreed).await;
-    let turns = agreed.unwrap_or_else(|_| panic!("{} does not settle", talked.conversation));
+    let Ok(turns) = tokio::time::timeout(SETTLES, agreed).await else {
+        panic!("{} does not settle: {:#?}, {}", talked.conversation, talked.accepted, two.tell(talked).await)
+    };
     let mut messages: BTreeMap<&str, usize> = BTreeMap::new();
     for turn in &turns {
         *messages.entry(turn["client_msg_id"].as_str().unwrap()).or_default() += 1;
@@ -207,7 +225,6 @@ async fn tell(talked: &Talked, two: &Two<'_>, count: &mut Count) {
     }
     let twice: Vec<_> = messages.into_iter().filter(|(_, count)| *count > 1).map(|(message, _)| message).collect();
     // Only who went elsewhere while nobody there could know: that instance had to take it for a new message.
-    let brief = |turn: &Value| ["turn", "client_msg_id", "at", "state"].map(|field| turn[field].to_string()).join(" ");
     let all = turns.iter().filter(|turn| twice.iter().any(|message| turn["client_msg_id"] == **message));
     assert!(twice.is_empty() || talked.roamed, "twice: {:#?}", all.map(brief).collect::<Vec<_>>());
     count.twice += twice.len();

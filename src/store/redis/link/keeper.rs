@@ -2,18 +2,21 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::redis::aio::{ConnectionManager, SendError};
 use ::redis::{Client, PushInfo, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{Health, PREFIX, Shared, Trouble, manners};
+use super::{HOT, Health, PREFIX, Shared, Trouble, manners};
 use crate::chat::At;
 
 /// How often it looks while all is well.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// And first while it is slow; each such look doubles it, up to the usual.
+const LOOK_SOON: Duration = Duration::from_millis(100);
 
 /// The longest that a look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
@@ -69,15 +72,18 @@ impl Keeper {
             Ok(manager) => manager,
             Err(error) => return (Trouble::of(&error), held),
         };
+        let (mut made, mut slow) = (false, 0_u32);
         loop {
             match timeout(LOOK_LIMIT, self.look(&mut manager)).await {
-                Ok(Ok(())) => self.open(&manager),
+                // It took what making a connection takes.
+                Ok(Ok(_)) if !std::mem::replace(&mut made, true) => continue,
+                Ok(Ok(took)) => slow = if self.open(&manager, took <= HOT) { 0 } else { slow.saturating_add(1) },
                 Ok(Err(error)) => return (Trouble::of(&error), held),
                 Err(_) => return (Trouble::Unreachable, held),
             }
             held = true;
-            let _ =
-                timeout(LOOK_EVERY.mul_f64(0.8 + 0.4 * (self.chance)()), self.shared.wake.notified()).await;
+            let wait = until_next(slow).mul_f64(0.8 + 0.4 * (self.chance)());
+            let _ = timeout(wait, self.shared.wake.notified()).await;
         }
     }
 
@@ -96,28 +102,42 @@ impl Keeper {
         ConnectionManager::new_lazy_with_config(self.client.clone(), manners().set_push_sender(hear))
     }
 
-    /// Shows the sign of life, which is a write, and subscribes to what is heard: also again, since a lost connection forgets it.
-    async fn look(&self, manager: &mut ConnectionManager) -> RedisResult<()> {
+    /// Shows the sign of life, which is a write, and subscribes to what is heard: also again, since a lost connection forgets it. Says how long the
+    /// sign took.
+    async fn look(&self, manager: &mut ConnectionManager) -> RedisResult<Duration> {
         let mut sign = ::redis::cmd("SET");
         sign.arg(&self.sign).arg(1).arg("PX").arg(SIGN_MS);
+        let asked = Instant::now();
         sign.exec_async(manager).await?;
+        let took = asked.elapsed();
         let names = self.shared.channels.names();
-        if names.is_empty() { Ok(()) } else { manager.subscribe(names).await }
+        if !names.is_empty() {
+            manager.subscribe(names).await?;
+        }
+        Ok(took)
     }
 
-    fn open(&self, manager: &ConnectionManager) {
-        if self.shared.open.load(Ordering::Acquire) {
-            return;
+    /// It takes writes, and in time for a hot path or not: what is late now and then is no matter until a hot path had to wait. Says whether hot
+    /// paths may wait for it.
+    fn open(&self, manager: &ConnectionManager, in_time: bool) -> bool {
+        if !self.shared.open.load(Ordering::Acquire) {
+            self.shared.manager.send_replace(Some(manager.clone()));
+            self.shared.open.store(true, Ordering::Release);
         }
-        self.shared.manager.send_replace(Some(manager.clone()));
-        self.shared.open.store(true, Ordering::Release);
-        if self.publish(None) {
-            tracing::info!("joined redis");
+        let quick = self.shared.quick.fetch_or(in_time, Ordering::AcqRel) || in_time;
+        if self.publish((!quick).then_some(Trouble::Slow)) {
+            if quick {
+                tracing::info!("joined redis");
+            } else {
+                tracing::warn!("redis is slow; this instance goes on alone and hands over behind the scenes");
+            }
         }
+        quick
     }
 
     fn close(&self, trouble: Trouble) {
         self.shared.open.store(false, Ordering::Release);
+        self.shared.quick.store(false, Ordering::Release);
         self.shared.manager.send_replace(None);
         if self.publish(Some(trouble)) {
             tracing::warn!(?trouble, "redis is away; this instance goes on alone");
@@ -136,6 +156,14 @@ impl Keeper {
     }
 }
 
+/// The time to the next look after so many slow ones in a row.
+fn until_next(slow: u32) -> Duration {
+    match slow {
+        0 => LOOK_EVERY,
+        slow => LOOK_SOON.saturating_mul(1 << slow.min(10) >> 1).min(LOOK_EVERY),
+    }
+}
+
 /// The pause before the next connection: doubled by each failure to its limit, then spread over its upper half by `chance`.
 fn pause(failures: u32, chance: f64) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
@@ -145,6 +173,12 @@ fn pause(failures: u32, chance: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_one_is_looked_at_again_soon_then_as_usual() {
+        let looks = [0, 1, 2, 3, 4, 5, 40, u32::MAX].map(until_next).map(|wait| wait.as_millis());
+        assert_eq!(looks, [1000, 100, 200, 400, 800, 1000, 1000, 1000]);
+    }
 
     #[test]
     fn pauses_grow_to_their_limit_and_are_spread() {
