@@ -26,6 +26,9 @@ use crate::settings::Secret;
 /// The beginning of every key and channel.
 pub const PREFIX: &str = "failsoft:";
 
+/// The beginning of a sign of life's key, after [`PREFIX`]; the instance's name follows.
+pub const SIGN: &str = "here:";
+
 /// The longest that a hot path waits for Redis. Unit tests, many at once on a busy machine, are about what is answered, not how soon.
 pub const HOT: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 50 });
 

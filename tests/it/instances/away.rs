@@ -135,7 +135,11 @@ async fn of_a_turns_steps_one_waits_for_redis_and_for_50_ms_at_most() {
         for _ in 0..8 {
             one.shares(true).await;
             usual.push(asked(&mut visitor).await);
-            if stands_still { redis.pause() } else { line.now(State::Slow(SLOW)) }
+            if stands_still {
+                redis.pause()
+            } else {
+                line.now(State::Slow(SLOW))
+            }
             first.push(asked(&mut visitor).await);
             one.shares(false).await;
             for _ in 0..3 {

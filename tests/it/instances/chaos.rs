@@ -223,7 +223,8 @@ async fn tell(talked: &Talked, two: &Two<'_>, count: &mut Count) {
         };
         assert_eq!((&found["question"], &found["client_msg_id"]), (&json!(text), &json!(message)));
     }
-    let twice: Vec<_> = messages.into_iter().filter(|(_, count)| *count > 1).map(|(message, _)| message).collect();
+    let twice: Vec<_> =
+        messages.into_iter().filter(|(_, count)| *count > 1).map(|(message, _)| message).collect();
     // Only who went elsewhere while nobody there could know: that instance had to take it for a new message.
     let all = turns.iter().filter(|turn| twice.iter().any(|message| turn["client_msg_id"] == **message));
     assert!(twice.is_empty() || talked.roamed, "twice: {:#?}", all.map(brief).collect::<Vec<_>>());

@@ -9,7 +9,7 @@ use ::redis::{Client, PushInfo, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{HOT, Health, PREFIX, Shared, Trouble, manners};
+use super::{HOT, Health, PREFIX, SIGN, Shared, Trouble, manners};
 use crate::chat::At;
 
 /// How often it looks while all is well.
@@ -44,7 +44,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// A keeper that shows this instance's sign of life.
     pub(super) fn new(client: Client, instance: &str, chance: fn() -> f64, shared: Arc<Shared>) -> Self {
-        Self { client, sign: format!("{PREFIX}here:{instance}"), chance, shared }
+        Self { client, sign: format!("{PREFIX}{SIGN}{instance}"), chance, shared }
     }
 
     /// Keeps the link until all who use it have dropped it.
@@ -77,7 +77,9 @@ impl Keeper {
             match timeout(LOOK_LIMIT, self.look(&mut manager)).await {
                 // It took what making a connection takes.
                 Ok(Ok(_)) if !std::mem::replace(&mut made, true) => continue,
-                Ok(Ok(took)) => slow = if self.open(&manager, took <= HOT) { 0 } else { slow.saturating_add(1) },
+                Ok(Ok(took)) => {
+                    slow = if self.open(&manager, took <= HOT) { 0 } else { slow.saturating_add(1) }
+                }
                 Ok(Err(error)) => return (Trouble::of(&error), held),
                 Err(_) => return (Trouble::Unreachable, held),
             }
