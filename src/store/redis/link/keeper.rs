@@ -2,21 +2,21 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use ::redis::aio::{ConnectionManager, SendError};
 use ::redis::{Client, PushInfo, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{HOT, Health, PREFIX, SIGN, Shared, Trouble, manners};
+use super::{Health, PREFIX, SIGN, Shared, Trouble, manners};
 use crate::chat::At;
 
 /// How often it looks while all is well.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// And first while it is slow; each such look doubles it, up to the usual.
-const LOOK_SOON: Duration = Duration::from_millis(100);
+/// How long hot paths leave it alone that was late for them twice; each further time in a row doubles it, up to the usual.
+const LEFT_ALONE: Duration = Duration::from_millis(100);
 
 /// The longest that a look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
@@ -72,19 +72,20 @@ impl Keeper {
             Ok(manager) => manager,
             Err(error) => return (Trouble::of(&error), held),
         };
-        let (mut made, mut slow) = (false, 0_u32);
+        let mut seen = 0;
         loop {
             match timeout(LOOK_LIMIT, self.look(&mut manager)).await {
-                // It took what making a connection takes.
-                Ok(Ok(_)) if !std::mem::replace(&mut made, true) => continue,
-                Ok(Ok(took)) => {
-                    slow = if self.open(&manager, took <= HOT) { 0 } else { slow.saturating_add(1) }
-                }
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => return (Trouble::of(&error), held),
                 Err(_) => return (Trouble::Unreachable, held),
             }
             held = true;
-            let wait = until_next(slow).mul_f64(0.8 + 0.4 * (self.chance)());
+            // Once may be a busy machine, and it is well. More than that in a row is paid for, each time once.
+            let late = self.shared.late.load(Ordering::Acquire);
+            let slow = late > 1 && std::mem::replace(&mut seen, late) != late;
+            self.open(&manager, !slow);
+            let wait = if slow { left_alone(late) } else { LOOK_EVERY };
+            let wait = wait.mul_f64(0.8 + 0.4 * (self.chance)());
             let _ = timeout(wait, self.shared.wake.notified()).await;
         }
     }
@@ -104,29 +105,22 @@ impl Keeper {
         ConnectionManager::new_lazy_with_config(self.client.clone(), manners().set_push_sender(hear))
     }
 
-    /// Shows the sign of life, which is a write, and subscribes to what is heard: also again, since a lost connection forgets it. Says how long the
-    /// sign took.
-    async fn look(&self, manager: &mut ConnectionManager) -> RedisResult<Duration> {
+    /// Shows the sign of life, which is a write, and subscribes to what is heard: also again, since a lost connection forgets it.
+    async fn look(&self, manager: &mut ConnectionManager) -> RedisResult<()> {
         let mut sign = ::redis::cmd("SET");
         sign.arg(&self.sign).arg(1).arg("PX").arg(SIGN_MS);
-        let asked = Instant::now();
         sign.exec_async(manager).await?;
-        let took = asked.elapsed();
         let names = self.shared.channels.names();
-        if !names.is_empty() {
-            manager.subscribe(names).await?;
-        }
-        Ok(took)
+        if names.is_empty() { Ok(()) } else { manager.subscribe(names).await }
     }
 
-    /// It takes writes, and in time for a hot path or not: what is late now and then is no matter until a hot path had to wait. Says whether hot
-    /// paths may wait for it.
-    fn open(&self, manager: &ConnectionManager, in_time: bool) -> bool {
+    /// It takes writes; `quick`: hot paths may wait for it.
+    fn open(&self, manager: &ConnectionManager, quick: bool) {
         if !self.shared.open.load(Ordering::Acquire) {
             self.shared.manager.send_replace(Some(manager.clone()));
             self.shared.open.store(true, Ordering::Release);
         }
-        let quick = self.shared.quick.fetch_or(in_time, Ordering::AcqRel) || in_time;
+        self.shared.quick.store(quick, Ordering::Release);
         if self.publish((!quick).then_some(Trouble::Slow)) {
             if quick {
                 tracing::info!("joined redis");
@@ -134,7 +128,6 @@ impl Keeper {
                 tracing::warn!("redis is slow; this instance goes on alone and hands over behind the scenes");
             }
         }
-        quick
     }
 
     fn close(&self, trouble: Trouble) {
@@ -158,12 +151,9 @@ impl Keeper {
     }
 }
 
-/// The time to the next look after so many slow ones in a row.
-fn until_next(slow: u32) -> Duration {
-    match slow {
-        0 => LOOK_EVERY,
-        slow => LOOK_SOON.saturating_mul(1 << slow.min(10) >> 1).min(LOOK_EVERY),
-    }
+/// How long it is left alone that was late so many times in a row.
+fn left_alone(late: u32) -> Duration {
+    LEFT_ALONE.saturating_mul(1 << late.saturating_sub(2).min(10)).min(LOOK_EVERY)
 }
 
 /// The pause before the next connection: doubled by each failure to its limit, then spread over its upper half by `chance`.
@@ -177,9 +167,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_one_is_looked_at_again_soon_then_as_usual() {
-        let looks = [0, 1, 2, 3, 4, 5, 40, u32::MAX].map(until_next).map(|wait| wait.as_millis());
-        assert_eq!(looks, [1000, 100, 200, 400, 800, 1000, 1000, 1000]);
+    fn what_is_late_again_and_again_is_left_alone_for_longer() {
+        let waits = [2, 3, 4, 5, 6, 40, u32::MAX].map(left_alone).map(|wait| wait.as_millis());
+        assert_eq!(waits, [100, 200, 400, 800, 1000, 1000, 1000]);
     }
 
     #[test]
