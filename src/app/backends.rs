@@ -143,7 +143,8 @@ pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
     let Some(record) = remembered.breakers.iter().find(|record| record.provider == provider) else {
         return vitals;
     };
-    let fault = Fault::ALL.into_iter().find(|fault| fault.reason() == record.reason);
+    let by_word = || Fault::ALL.into_iter().find(|fault| fault.reason() == record.reason);
+    let fault = record.fault.or_else(by_word);
     Vitals {
         state: if record.blocked { ProviderState::Blocked } else { ProviderState::Open },
         retry_at: Some(record.until),
@@ -248,6 +249,7 @@ mod tests {
             strikes: 2,
             until: At(9),
             reason: "timeout".into(),
+            fault: None,
         };
         let spent =
             |provider: &str| SpentRecord { provider: provider.into(), day: 7, usd: 1.5, estimated: true };
@@ -267,5 +269,23 @@ mod tests {
             assert_eq!((vitals.state, vitals.spent), (state, spent), "{name}");
         }
         assert_eq!(recalled("a", &remembered).reason, Some(Fault::Timeout));
+    }
+
+    #[test]
+    fn what_a_breaker_opened_for_is_remembered_also_where_faults_share_a_word() {
+        let recalled_of = |text: &str| {
+            let breakers = vec![serde_json::from_str(text).unwrap()];
+            recalled("a", &Remembered { breakers, ..Remembered::default() }).reason
+        };
+        let written = |more: &str| {
+            format!(
+                r#"{{"provider":"a","blocked":false,"strikes":0,"until":"1970-01-01T00:00:09Z","reason":"refused"{more}}}"#
+            )
+        };
+        for fault in [Fault::Unreachable, Fault::Unauthorized, Fault::QuotaSpent] {
+            let name = serde_json::to_string(&fault).unwrap();
+            assert_eq!(recalled_of(&written(&format!(",\"fault\":{name}"))), Some(fault));
+        }
+        assert_eq!(recalled_of(&written("")), Some(Fault::Unreachable), "an earlier version did not say");
     }
 }

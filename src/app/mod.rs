@@ -18,10 +18,10 @@ use actix::Actor as _;
 use actix_web::dev::ServerHandle;
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::chat::At;
-use crate::degradation::{DegradationActor, Published, Shelf};
+use crate::degradation::{Checks, DegradationActor, Published, Shelf};
 use crate::fleet::Fleet;
 use crate::ops::audit::Audit;
 use crate::ops::reload::Reloads;
@@ -78,7 +78,6 @@ pub struct App {
     reloads: Reloads,
     audit: Arc<Audit>,
     phase: watch::Sender<Phase>,
-    turns: usize,
     _simulators: Arc<[Arc<Simulator>]>,
 }
 
@@ -101,6 +100,14 @@ impl App {
     /// # Errors
     /// As [`App::build`].
     pub async fn build_from(settings: Settings, read: Read) -> anyhow::Result<Self> {
+        Self::build_with(settings, read, Checks::EVERY).await
+    }
+
+    /// The same; what answers without a provider is looked after so often.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub async fn build_with(settings: Settings, read: Read, self_check: Duration) -> anyhow::Result<Self> {
         let settings = Arc::new(settings);
         transport::install_tls();
         let listener = bind(&settings.server.listen)?;
@@ -108,7 +115,8 @@ impl App {
         let instance: Arc<str> = format!("{:08x}", chance::random() >> 32).into();
         let link = sharing::link(&settings, &instance).await?;
         let opened = open_store(&settings).await?;
-        let opened = sharing::shared(opened, link.as_ref(), &settings);
+        let (terms, known_terms) = watch::channel(sharing::terms(&settings));
+        let opened = sharing::shared(opened, link.as_ref(), known_terms);
         let clock = Clock::start();
         let supervisor = Supervisor::default();
 
@@ -127,7 +135,9 @@ impl App {
             watch::channel(Arc::new(Table { settings: Arc::clone(&settings), backends }));
         let router = start_router(published_table.clone(), clock, &care).await;
         let published = Published::new(&settings.degradation.fallback);
-        let degradation = start_degradation(published_table.clone(), &published, &care).await;
+        let shelf = Arc::new(shelf(&settings, &opened.store).await);
+        let checks = Checks { shelf: Some(Arc::clone(&shelf)), every: self_check };
+        let degradation = start_degradation(published_table.clone(), &published, checks, &care).await;
 
         let means = Means {
             published: published_table.clone(),
@@ -146,16 +156,17 @@ impl App {
             router,
             published: published_table,
             ladder: published.ladder(),
-            shelf: shelf(&settings, &opened.store).await,
+            shelf,
             warming: Notify::new(),
             flights: Arc::default(),
-            places: Arc::new(Semaphore::new(settings.limits.turns)),
+            places: Arc::default(),
             outbox: Outbox::new(settings.degradation.outbox, reload::pace(&settings), chance::fraction),
             sharing: link.map(|link| Arc::new(Sharing::new(SharedTurns::new(link, Arc::clone(&instance))))),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
             tally,
+            departed: Default::default(),
             spans: collector::spans(&settings, &instance),
             clock,
             random: chance::random,
@@ -205,6 +216,7 @@ impl App {
             degradation: degradation.clone(),
             simulators: Arc::clone(&simulators),
             store: opened.store,
+            terms,
         };
         actix::spawn(changing.run(asked));
         Ok(Self {
@@ -219,7 +231,6 @@ impl App {
             reloads,
             audit,
             phase,
-            turns: settings.limits.turns,
             _simulators: simulators,
         })
     }
@@ -259,7 +270,7 @@ impl App {
         }
         tracing::info!("stopping: no new turns, running ones finish");
         let limit = self.lobby.settings().server.drain;
-        drain::drain(&self.lobby, &self.connections, &self.phase, self.turns, limit).await;
+        drain::drain(&self.lobby, &self.connections, &self.phase, limit).await;
         self.answered.stop().await;
         collector::shut_down(self.lobby.desk.spans.clone()).await;
         self.handle.stop(true).await;
@@ -352,13 +363,15 @@ async fn start_router(table: PublishedTable, clock: Clock, care: &Care) -> Where
 async fn start_degradation(
     table: PublishedTable,
     published: &Published,
+    checks: Checks,
     care: &Care,
 ) -> Whereabouts<DegradationActor> {
     let (place, degradation) = watch::channel(None);
     let published = published.clone();
     let build = move |guard| {
         let rules = table.borrow().settings.degradation.clone();
-        place.send_replace(Some(DegradationActor::new(rules, published.clone(), guard).start()));
+        let actor = DegradationActor::new(rules, published.clone(), guard).checking(checks.clone());
+        place.send_replace(Some(actor.start()));
     };
     care.adopt("degradation".into(), build).await;
     degradation

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::roster::{Changes, Roster};
-use super::simulated;
+use super::{sharing, simulated};
 use crate::chat::At;
 use crate::degradation::{DegradationActor, Reload as ReadRules};
 use crate::ops::audit::{Audit, Entry, Outcome, Peer};
@@ -19,9 +19,12 @@ use crate::ops::reload::{Asked, Changed, NotReloaded, Reloaded, Reloads, Told};
 use crate::provider::backend::Whereabouts;
 use crate::router::table::Table;
 use crate::session::lobby::Lobby;
-use crate::settings::{DegradationSettings, Loaded, Problems, Settings};
+use crate::settings::{
+    DegradationSettings, LimitSettings, Loaded, Problems, ServerSettings, Settings, StoreSettings,
+    TelemetrySettings,
+};
 use crate::simulator::Simulator;
-use crate::store::Store;
+use crate::store::{Store, Terms};
 use crate::turn::outbox::Pace;
 use crate::web::Connections;
 
@@ -44,6 +47,17 @@ pub(super) struct Changing {
     pub(super) degradation: Whereabouts<DegradationActor>,
     pub(super) simulators: Arc<[Arc<Simulator>]>,
     pub(super) store: Arc<dyn Store>,
+    /// How long others keep what is shared.
+    pub(super) terms: watch::Sender<Terms>,
+}
+
+/// What the service was started with, beside its settings.
+#[derive(Clone, Copy, Debug)]
+struct Started {
+    /// Simulated providers.
+    demo: bool,
+    /// Room for so many connections.
+    connections: usize,
 }
 
 impl Changing {
@@ -80,7 +94,8 @@ impl Changing {
             }
         };
         let before = Arc::clone(&self.table.borrow().settings);
-        let needs_restart = hold(&mut settings, &before, self.simulators.is_empty());
+        let started = Started { demo: !self.simulators.is_empty(), connections: self.connections.ceiling() };
+        let needs_restart = hold(&mut settings, &before, started);
         let providers = simulated::providers(&settings, &self.simulators);
         let plan = self.roster.plan(&providers).map_err(|error| {
             tracing::error!(error = format!("{error:#}"), "a provider's client cannot be made");
@@ -92,13 +107,15 @@ impl Changing {
         let (changes, leaving) = self.roster.carry_out(plan, &remembered).await;
         let (settings, backends) = (Arc::new(settings), self.roster.backends());
         let desk = &self.lobby.desk;
+        desk.departed.follow(&desk.table().backends, &backends);
         desk.tally.follow(backends.iter().map(|one| &one.name));
         self.table.send_replace(Arc::new(Table { settings: Arc::clone(&settings), backends }));
         self.roster.dismiss(leaving).await;
         self.lobby.rates.set_per_minute(quota(settings.limits.messages_per_minute), {
             quota(settings.limits.messages_per_minute_per_ip)
         });
-        self.connections.set_most_each(settings.limits.connections_per_ip);
+        self.connections.set_most(settings.limits.connections, settings.limits.connections_per_ip);
+        self.terms.send_replace(sharing::terms(&settings));
         desk.outbox.set(settings.degradation.outbox, pace(&settings));
         let (desk, prompt) = (Arc::clone(desk), Arc::clone(&settings.chat.system_prompt));
         // May take as long as the store, and holds nobody up.
@@ -122,23 +139,48 @@ impl Changing {
     }
 }
 
-/// Puts back what counts after a restart only, and names it.
-fn hold(settings: &mut Settings, before: &Settings, no_simulators: bool) -> Vec<&'static str> {
+/// Puts back what counts after a restart only, and names it. Of the tables that hold such keys every key is named here, so that nobody can add one
+/// without a word of where it counts; all that is not put back is read from the published table by who goes by it, or is set by the reload.
+fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'static str> {
     let mut held = Vec::new();
-    held_back("server.listen", &mut settings.server.listen, &before.server.listen, &mut held);
-    held_back("server.workers", &mut settings.server.workers, &before.server.workers, &mut held);
-    held_back("server.data_dir", &mut settings.server.data_dir, &before.server.data_dir, &mut held);
-    held_back("store.backend", &mut settings.store.backend, &before.store.backend, &mut held);
-    if settings.store.redis_url.expose() != before.store.redis_url.expose() {
-        settings.store.redis_url = before.store.redis_url.clone();
+    let ServerSettings {
+        listen,
+        workers,
+        data_dir,
+        public_url: _,
+        allowed_origins: _,
+        trusted_proxies: _,
+        admin_token: _,
+        api_keys: _,
+        drain: _,
+    } = &mut settings.server;
+    held_back("server.listen", listen, &before.server.listen, &mut held);
+    held_back("server.workers", workers, &before.server.workers, &mut held);
+    held_back("server.data_dir", data_dir, &before.server.data_dir, &mut held);
+    let StoreSettings { backend, redis_url } = &mut settings.store;
+    held_back("store.backend", backend, &before.store.backend, &mut held);
+    if redis_url.expose() != before.store.redis_url.expose() {
+        redis_url.clone_from(&before.store.redis_url);
         held.push("store.redis_url");
     }
-    let (new, old) = (&mut settings.telemetry.otlp_endpoint, &before.telemetry.otlp_endpoint);
-    held_back("telemetry.otlp_endpoint", new, old, &mut held);
-    held_back("limits.connections", &mut settings.limits.connections, &before.limits.connections, &mut held);
-    held_back("limits.turns", &mut settings.limits.turns, &before.limits.turns, &mut held);
+    let TelemetrySettings { otlp_endpoint } = &mut settings.telemetry;
+    held_back("telemetry.otlp_endpoint", otlp_endpoint, &before.telemetry.otlp_endpoint, &mut held);
+    let LimitSettings {
+        connections,
+        connections_per_ip: _,
+        turns: _,
+        messages_per_minute: _,
+        messages_per_minute_per_ip: _,
+        frame_bytes: _,
+        idle: _,
+    } = &mut settings.limits;
+    // Fewer are no matter of the server's.
+    if *connections > started.connections {
+        *connections = started.connections;
+        held.push("limits.connections");
+    }
     // Simulated providers are started with the service: without any, those that there are stay.
-    if settings.demo && no_simulators {
+    if settings.demo && !started.demo {
         settings.demo = false;
         settings.providers = before.providers.clone();
         settings.chat.visitor_options = before.chat.visitor_options;
@@ -196,22 +238,24 @@ mod tests {
     use super::*;
     use crate::settings::{Dialect, Secret, StoreBackend};
 
+    const STARTED: Started = Started { demo: false, connections: 20_000 };
+
     #[test]
     fn what_needs_a_restart_is_held_back_and_named_and_the_rest_is_not() {
         let before = Settings::default();
         let mut settings = before.clone();
-        assert!(hold(&mut settings, &before, true).is_empty());
+        assert!(hold(&mut settings, &before, STARTED).is_empty());
         settings.server.listen = "127.0.0.1:1".into();
         settings.server.workers = 3;
         settings.server.data_dir = "elsewhere".into();
         settings.store.backend = StoreBackend::Redis;
         settings.store.redis_url = Secret::new("redis://elsewhere");
         settings.telemetry.otlp_endpoint = Some("http://elsewhere:4318".into());
-        settings.limits.connections = 7;
+        settings.limits.connections = 20_001;
         settings.limits.turns = 7;
         settings.chat.title = "New".into();
         settings.server.admin_token = Some(Secret::new("new"));
-        let held = hold(&mut settings, &before, true);
+        let held = hold(&mut settings, &before, STARTED);
         let expected = [
             "server.listen",
             "server.workers",
@@ -220,11 +264,23 @@ mod tests {
             "store.redis_url",
             "telemetry.otlp_endpoint",
             "limits.connections",
-            "limits.turns",
         ];
         assert_eq!(held, expected);
-        assert_eq!((&settings.server.listen, settings.limits.turns), (&before.server.listen, 2000));
+        assert_eq!((&settings.server.listen, settings.limits.turns), (&before.server.listen, 7));
+        assert_eq!(settings.limits.connections, 20_000);
         assert_eq!((settings.chat.title.as_str(), settings.server.admin_token.is_some()), ("New", true));
+    }
+
+    #[test]
+    fn fewer_connections_count_at_once_and_more_up_to_what_there_was_at_the_start() {
+        let mut before = Settings::default();
+        for (before_it, now, held) in [(20_000, 7, false), (7, 20_000, false), (7, 20_001, true)] {
+            before.limits.connections = before_it;
+            let mut settings = before.clone();
+            settings.limits.connections = now;
+            let told = hold(&mut settings, &before, STARTED);
+            assert_eq!((!told.is_empty(), settings.limits.connections), (held, now.min(20_000)));
+        }
     }
 
     #[test]
@@ -232,12 +288,12 @@ mod tests {
         let mut before = Settings::default();
         before.providers.push(before.provider("a", Dialect::Ollama));
         let mut settings = Settings::demo();
-        assert_eq!(hold(&mut settings, &before, true), ["providers"]);
+        assert_eq!(hold(&mut settings, &before, STARTED), ["providers"]);
         assert_eq!(
             (settings.demo, settings.providers.len(), settings.chat.visitor_options),
             (false, 1, false)
         );
         let mut settings = Settings::demo();
-        assert!(hold(&mut settings, &before, false).is_empty() && settings.demo);
+        assert!(hold(&mut settings, &before, Started { demo: true, ..STARTED }).is_empty() && settings.demo);
     }
 }

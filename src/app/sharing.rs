@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 
 use super::chance;
 use crate::settings::{Settings, StoreBackend};
@@ -30,13 +31,16 @@ pub(super) async fn link(settings: &Settings, instance: &Arc<str>) -> anyhow::Re
     Ok(Some(link))
 }
 
-/// The store, shared where there is a link.
-pub(super) fn shared(opened: Opened, link: Option<&Link>, settings: &Settings) -> Opened {
-    let Some(link) = link else { return opened };
-    let cache = &settings.cache;
-    let terms = Terms {
-        retention: settings.chat.retention,
-        answers: cache.ttl + cache.revalidate.max(cache.stale_for),
-    };
-    opened.shared(link.clone(), terms, chance::fraction)
+/// The store, shared on these terms where there is a link.
+pub(super) fn shared(opened: Opened, link: Option<&Link>, terms: watch::Receiver<Terms>) -> Opened {
+    match link {
+        Some(link) => opened.shared(link.clone(), terms, chance::fraction),
+        None => opened,
+    }
+}
+
+/// How long others keep what is shared.
+pub(super) fn terms(settings: &Settings) -> Terms {
+    let (cache, retention) = (&settings.cache, settings.chat.retention);
+    Terms { retention, answers: cache.ttl + cache.revalidate.max(cache.stale_for) }
 }

@@ -42,7 +42,11 @@ impl Watching {
             status: lobby.status.clone(),
             runtime: tokio::runtime::Handle::current(),
         });
-        actix::spawn(drills::keep_schedule(Arc::clone(&drills), move || clock.wall()));
+        let planned = Arc::clone(&drills);
+        actix::spawn(async move {
+            planned.recall().await;
+            drills::keep_schedule(planned, move || clock.wall()).await;
+        });
         Self { answered, alerts, drills }
     }
 }

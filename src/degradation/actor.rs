@@ -19,6 +19,7 @@ use super::knowledge::folder::News;
 use super::ladder::Ladder;
 use super::replies::Replies;
 use super::rules;
+use super::shelf::Shelf;
 use super::watching::Watching;
 
 /// How long the rules may take to read: a disk that hangs must not hang the actor.
@@ -107,12 +108,33 @@ impl Published {
     }
 }
 
+/// How what answers without a provider is looked after.
+#[derive(Clone)]
+pub struct Checks {
+    /// The saved answers; none: they are not looked at.
+    pub shelf: Option<Arc<Shelf>>,
+    /// How often. A new ladder is looked at besides.
+    pub every: Duration,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self { shelf: None, every: Self::EVERY }
+    }
+}
+
+impl Checks {
+    /// How often, where nobody says otherwise.
+    pub const EVERY: Duration = Duration::from_secs(60);
+}
+
 /// Has the rules read: at its start, and whenever it is told to.
 pub struct DegradationActor {
     /// What to read at the start.
     first: Option<DegradationSettings>,
     pub(super) published: Published,
     pub(super) watching: Watching,
+    pub(super) checks: Checks,
     /// Dropped with the actor, however that ends: so its supervisor hears of it.
     _guard: Box<dyn Send>,
 }
@@ -120,7 +142,18 @@ pub struct DegradationActor {
 impl DegradationActor {
     /// An actor that reads what `settings` name when it starts and publishes to `published`. `guard` is dropped when the actor is.
     pub fn new(settings: DegradationSettings, published: Published, guard: impl Send + 'static) -> Self {
-        Self { first: Some(settings), published, watching: Watching::default(), _guard: Box::new(guard) }
+        Self {
+            first: Some(settings),
+            published,
+            watching: Watching::default(),
+            checks: Checks::default(),
+            _guard: Box::new(guard),
+        }
+    }
+
+    /// The same, which looks after all of this.
+    pub fn checking(self, checks: Checks) -> Self {
+        Self { checks, ..self }
     }
 }
 
@@ -135,9 +168,10 @@ impl Actor for DegradationActor {
         self.watch_on(ctx);
         // Waited for before any message is: a `Reload` that is already in the mailbox is newer.
         let first = read(settings).into_actor(self);
-        ctx.wait(first.map(|read, actor, _| {
+        ctx.wait(first.map(|read, actor, ctx| {
             // Not fatal, and said where problems are said.
             let _ = actor.published.take(read);
+            actor.check(ctx);
         }));
     }
 }
@@ -160,6 +194,7 @@ impl Handler<Reload> for DegradationActor {
         let reading = read(settings).into_actor(self);
         AtomicResponse::new(Box::pin(reading.map(|read, actor, ctx| {
             actor.published.take(read)?;
+            actor.check(ctx);
             // With bad rules the folder is left as it is too.
             actor.watch(knowledge, ctx);
             Ok(())

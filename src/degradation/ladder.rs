@@ -30,6 +30,34 @@ impl Degraded {
     }
 }
 
+/// A rung: what an answer is made of. Below them all lies the fixed text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// The template replies.
+    Template,
+    /// What can be quoted: a passage of the knowledge, the key sentences of a text that the message carries.
+    Extractive,
+}
+
+impl Rung {
+    /// All of them, best first. This is the one place where their order stands.
+    pub const ALL: [Self; 2] = [Self::Template, Self::Extractive];
+}
+
+/// A message, and what it asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard<'q> {
+    question: &'q str,
+    request: Request<'q>,
+}
+
+impl<'q> Heard<'q> {
+    /// Reads a message, once for all rungs.
+    pub fn of(question: &'q str) -> Self {
+        Self { question, request: request::read(question) }
+    }
+}
+
 /// All that can answer without a provider. Cannot fail, waits for nobody, takes time linear in the question and the knowledge.
 #[derive(Clone, Debug)]
 pub struct Ladder {
@@ -65,20 +93,33 @@ impl Ladder {
         Self::new(Replies::default(), "")
     }
 
-    /// Answers, from the best rung that can. This chain is the one place where the order of the rungs stands.
-    pub fn answer(&self, question: &str) -> Degraded {
-        let request = request::read(question);
-        // Of a message that carries a text the wish is the question: a reply about prices is no answer to a text that has one in it.
-        let asked = if let Request::Summary { wish, .. } = request { wish } else { question };
-        self.template(asked).or_else(|| self.extract(request, question)).unwrap_or_else(|| self.fixed())
+    /// The template replies.
+    pub fn replies(&self) -> &Replies {
+        &self.replies
     }
 
-    fn template(&self, question: &str) -> Option<Degraded> {
-        let text = self.replies.find(question)?;
+    /// Answers, from the best rung that can.
+    pub fn answer(&self, question: &str) -> Degraded {
+        let heard = Heard::of(question);
+        Rung::ALL.into_iter().find_map(|rung| self.answer_from(rung, heard)).unwrap_or_else(|| self.fixed())
+    }
+
+    /// The answer of this rung alone; none where it has none.
+    pub fn answer_from(&self, rung: Rung, heard: Heard<'_>) -> Option<Degraded> {
+        match rung {
+            Rung::Template => self.template(heard),
+            Rung::Extractive => self.extract(heard),
+        }
+    }
+
+    fn template(&self, Heard { question, request }: Heard<'_>) -> Option<Degraded> {
+        // Of a message that carries a text the wish is the question: a reply about prices is no answer to a text that has one in it.
+        let asked = if let Request::Summary { wish, .. } = request { wish } else { question };
+        let text = self.replies.find(asked)?;
         Some(Degraded::of(Source::Template, text))
     }
 
-    fn extract(&self, request: Request<'_>, question: &str) -> Option<Degraded> {
+    fn extract(&self, Heard { question, request }: Heard<'_>) -> Option<Degraded> {
         let text = match request {
             Request::Summary { wish, text } => summary::of(wish, text)?,
             Request::Question => knowledge::answer(&self.knowledge, question)?,

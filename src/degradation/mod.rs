@@ -20,7 +20,7 @@ pub mod summary;
 mod watching;
 pub mod words;
 
-pub use actor::{DegradationActor, Published, Reload};
+pub use actor::{Checks, DegradationActor, Published, Reload};
 pub use health::Health;
 pub use ladder::{Degraded, Ladder};
 pub use replies::Replies;

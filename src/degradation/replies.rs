@@ -15,6 +15,9 @@ use crate::settings::Problems;
 /// How much of a question is looked at, in bytes; the rest is passed over.
 const EXAMINED_BYTES: usize = 16 * 1024;
 
+/// How many words are asked for when the replies are looked after: it is to take no time to speak of.
+const ASKED_OF_ITSELF: usize = 20;
+
 /// The replies that come with the program.
 const BUILT_IN: &str = include_str!("../../templates/replies.toml");
 
@@ -97,6 +100,11 @@ impl Replies {
             .find(|(_, pattern)| pattern.is_match(question))
             .map(|(reply, _)| *reply);
         self.texts.get(by_pattern.or(by_word)?)
+    }
+
+    /// Whether the words that call for a reply, asked for, find one: always, unless the replies are broken.
+    pub fn find_themselves(&self) -> bool {
+        self.words.keys().take(ASKED_OF_ITSELF).all(|words| self.find(words).is_some())
     }
 
     /// The first reply that one of the question's words, or runs of words, belongs to.

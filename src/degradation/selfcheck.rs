@@ -1,37 +1,84 @@
 //! Walks the way down without an outage: does it answer, in time, and from every rung that should?
+//!
+//! Each rung is asked for something that it must have an answer to, in the way a turn asks it: what the cache holds is read from the store within
+//! the limit that a turn gives it; the words of the replies must find a reply, the knowledge a passage of its own, a text its key sentences. Then
+//! the whole ladder is asked, and timed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::ladder::{Degraded, Ladder};
+use super::ladder::{Degraded, Heard, Ladder, Rung};
+use super::shelf::{READ_LIMIT, Shelf, Unread};
 
 /// How long an answer without a provider may take.
 const LIMIT: Duration = Duration::from_millis(100);
 
-/// How often a slow answer is tried again: a busy machine is no broken rung.
+/// How often what is slow is tried again: a busy machine is no broken rung.
 const TRIES: usize = 3;
 
-/// One that hardly anything matches, one that is as long as messages usually may be.
-fn questions() -> [String; 2] {
-    ["Does anybody hear this?".to_owned(), "Is this one long? ".repeat(400)]
+/// A message that carries a text, which has key sentences.
+const TEXT: &str = "Please summarize this text:\n\nThe harbour was dug in 1827. A canal links the harbour with the sea. \
+    Today the harbour handles steel, cars and grain.";
+
+/// One that hardly anything matches, one that is as long as messages usually may be, one that asks for work on a text.
+fn questions() -> [String; 3] {
+    ["Does anybody hear this?".to_owned(), "Is this one long? ".repeat(400), TEXT.to_owned()]
 }
 
-/// What is broken, in sentences for the status. Blocks as long as the answers take.
+/// Why saved answers cannot be told, in a sentence for the status; none where they can. Takes as long as a hanging store is waited for at most.
+pub(super) async fn cache(shelf: &Shelf) -> Option<String> {
+    let mut what = "are not read in time";
+    for _ in 0..TRIES {
+        match shelf.look().await {
+            Ok(took) if took <= READ_LIMIT => return None,
+            Ok(_) => what = "are not read in time",
+            Err(Unread::Failed) => what = "cannot be read",
+            // Another would hang beside it.
+            Err(Unread::Hangs) => {
+                what = "are not read in time";
+                break;
+            }
+        }
+    }
+    Some(format!("Self-check: saved answers {what}; an outage is answered without them."))
+}
+
+/// What is broken of the ladder, in sentences for the status. Blocks as long as the answers take.
 pub(super) fn walk(ladder: &Ladder) -> Vec<String> {
-    let mut broken = answers(|question| ladder.answer(question));
-    if !catch_unwind(AssertUnwindSafe(|| ladder.knowledge().finds_itself())).unwrap_or_default() {
+    let mut broken = Vec::new();
+    if !holds(|| ladder.replies().find_themselves()) {
+        broken.push("Self-check: the template replies do not find their own words.".to_owned());
+    }
+    if !holds(|| ladder.knowledge().finds_itself()) {
         broken.push("Self-check: the knowledge does not find its own passages.".to_owned());
     }
+    if !holds(|| ladder.answer_from(Rung::Extractive, Heard::of(TEXT)).is_some()) {
+        broken.push("Self-check: a text is not summed up.".to_owned());
+    }
+    broken.extend(answers(|question| ladder.answer(question), |question| slowest(ladder, question)));
     broken
 }
 
-fn answers(answer: impl Fn(&str) -> Degraded) -> Vec<String> {
-    let mut broken: Vec<_> = questions().iter().filter_map(|question| broken_by(&answer, question)).collect();
+/// Whether it is so; where it panics, it is not.
+fn holds(so: impl Fn() -> bool) -> bool {
+    catch_unwind(AssertUnwindSafe(so)).unwrap_or_default()
+}
+
+/// What is broken of the answers to all questions. `slowest` says what makes one slow.
+fn answers(answer: impl Fn(&str) -> Degraded, slowest: impl Fn(&str) -> &'static str) -> Vec<String> {
+    let questions = questions();
+    let mut broken: Vec<_> =
+        questions.iter().filter_map(|question| broken_by(&answer, &slowest, question)).collect();
+    broken.sort();
     broken.dedup();
     broken
 }
 
-fn broken_by(answer: impl Fn(&str) -> Degraded, question: &str) -> Option<String> {
+fn broken_by(
+    answer: impl Fn(&str) -> Degraded,
+    slowest: impl Fn(&str) -> &'static str,
+    question: &str,
+) -> Option<String> {
     let mut best = Duration::MAX;
     for _ in 0..TRIES {
         let started = Instant::now();
@@ -46,7 +93,24 @@ fn broken_by(answer: impl Fn(&str) -> Degraded, question: &str) -> Option<String
             return None;
         }
     }
-    Some(format!("Self-check: an answer without a provider took more than {} ms.", LIMIT.as_millis()))
+    let (limit, most) = (LIMIT.as_millis(), slowest(question));
+    Some(format!(
+        "Self-check: an answer without a provider took more than {limit} ms; most of it went to {most}."
+    ))
+}
+
+/// Which rung takes the most time for this question.
+fn slowest(ladder: &Ladder, question: &str) -> &'static str {
+    let heard = Heard::of(question);
+    let took = |rung: Rung| {
+        let started = Instant::now();
+        let _ = catch_unwind(AssertUnwindSafe(|| ladder.answer_from(rung, heard)));
+        started.elapsed()
+    };
+    match Rung::ALL.into_iter().max_by_key(|rung| took(*rung)) {
+        Some(Rung::Template) => "the template replies; look for a pattern that repeats much",
+        Some(Rung::Extractive) | None => "the knowledge or the summary of a text",
+    }
 }
 
 #[cfg(test)]
@@ -58,9 +122,15 @@ mod tests {
     use crate::chat::Source;
     use crate::degradation::Replies;
     use crate::degradation::knowledge::{index::Index, passages};
+    use crate::settings::CacheSettings;
+    use crate::store::flaky::{Flaky, Trouble};
 
     fn said(text: &str) -> Degraded {
         Degraded { source: Source::Fallback, text: text.into(), age_s: None }
+    }
+
+    fn told(answer: impl Fn(&str) -> Degraded) -> Vec<String> {
+        answers(answer, |_| "a test")
     }
 
     #[test]
@@ -73,23 +143,47 @@ mod tests {
 
     #[test]
     fn a_broken_rung_is_told() {
-        let blank = answers(|_| said(" \n"));
+        let blank = told(|_| said(" \n"));
         assert_eq!(blank, ["Self-check: an answer without a provider was blank."]);
-        let failed = answers(|_| panic!("on purpose"));
+        let failed = told(|_| panic!("on purpose"));
         assert_eq!(failed, ["Self-check: answering without a provider failed."]);
-        let slow = answers(|_| {
+        let slow = told(|_| {
             let until = Instant::now() + LIMIT;
             while Instant::now() <= until {}
             said("late")
         });
-        assert_eq!(slow, ["Self-check: an answer without a provider took more than 100 ms."]);
+        let expected =
+            "Self-check: an answer without a provider took more than 100 ms; most of it went to a test.";
+        assert_eq!(slow, [expected]);
         let once = std::cell::Cell::new(true);
-        let slow_once = answers(|_| {
+        let slow_once = told(|_| {
             let until = Instant::now() + LIMIT;
             while once.get() && Instant::now() <= until {}
             once.set(false);
             said("later in time")
         });
         assert_eq!(slow_once, [""; 0]);
+        assert!(!holds(|| panic!("on purpose")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn saved_answers_that_cannot_be_read_are_told() {
+        let store = Arc::new(Flaky::default());
+        let shelf = Shelf::new(Arc::clone(&store) as _, CacheSettings::default(), "Be kind.".into());
+        assert_eq!(cache(&shelf).await, None);
+        for (trouble, expected) in [
+            (Trouble::Fails, "Self-check: saved answers cannot be read; "),
+            (Trouble::Slow(Duration::from_secs(9)), "Self-check: saved answers are not read in time; "),
+        ] {
+            store.set(trouble);
+            let told = cache(&shelf).await.unwrap_or_default();
+            assert!(told.starts_with(expected), "{told}");
+            store.set(Trouble::None);
+            // What hung has come back by then.
+            tokio::time::advance(Duration::from_secs(10)).await;
+            while cache(&shelf).await.is_some() {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 }

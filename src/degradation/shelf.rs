@@ -6,6 +6,7 @@
 //! conversation; no question's text is kept for it. What an answer had reached is saved with it.
 
 mod drills;
+mod look;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use futures_util::future::{join, join_all};
 use sha2::{Digest as _, Sha256};
 
 use self::drills::Drills;
+use self::look::Looks;
 use super::cache::age::{Age, age};
 use super::cache::bounded::Bounded;
 use super::cache::key::{Scope, key};
@@ -21,6 +23,8 @@ use super::cache::{personal, sharing, warming};
 use crate::chat::{At, ConversationId, TurnRecord};
 use crate::settings::{CacheSettings, Share};
 use crate::store::{CacheKey, CachedAnswer, Store, StoreError};
+
+pub use self::look::Unread;
 
 /// How long an answer may be looked for.
 pub const READ_LIMIT: Duration = Duration::from_millis(50);
@@ -43,6 +47,7 @@ pub struct Shelf {
     /// Which conversations asked alike, up to as many as it takes.
     askers: Mutex<Bounded<Vec<u64>>>,
     drills: Drills,
+    looks: Looks,
 }
 
 /// How answers are saved and told; a reload may change it.
@@ -118,7 +123,7 @@ impl Shelf {
         let kept = Mutex::new(Bounded::new(settings.max_entries));
         let askers = Mutex::new(Bounded::new(settings.max_entries));
         let terms = RwLock::new(Arc::new(Terms { settings, system_prompt }));
-        Self { store, terms, kept, askers, drills: Drills::default() }
+        Self { store, terms, kept, askers, drills: Drills::default(), looks: Looks::default() }
     }
 
     fn terms(&self) -> Arc<Terms> {

@@ -1,5 +1,5 @@
-//! What the DegradationActor does by the clock: it looks whether the knowledge folder has changed, and walks the ladder to see that it
-//! holds. Both off its thread; at most one of each is under way.
+//! What the DegradationActor does by the clock: it looks whether the knowledge folder has changed, and walks
+//! the ladder to see that it holds, also whenever there is a new one. Both off its thread; at most one of each is under way.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use super::selfcheck;
 /// How often the folder's names, sizes and times are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How often the ladder is walked.
-const CHECK: Duration = Duration::from_secs(60);
+/// A look at the folder that takes longer is said.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is watched, and what is under way.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(super) struct Watching {
     /// Whether all is to be read again once that look is over.
     again: bool,
     checking: bool,
+    /// Whether there is another ladder than the one that is being walked.
+    check_again: bool,
 }
 
 impl DegradationActor {
@@ -46,7 +48,7 @@ impl DegradationActor {
     /// Looks and checks again and again.
     pub(super) fn watch_on(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(LOOK, Self::look);
-        ctx.run_interval(CHECK, Self::check);
+        ctx.run_interval(self.checks.every, Self::check);
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
@@ -69,6 +71,7 @@ impl DegradationActor {
                     watching.folder = Some(folder);
                     if let Some(news) = news {
                         actor.published.learn(news);
+                        actor.check(ctx);
                     }
                 }
                 Ok(_) => {}
@@ -81,20 +84,32 @@ impl DegradationActor {
         }));
     }
 
-    fn check(&mut self, ctx: &mut Context<Self>) {
+    /// Walks the ladder as it now is, and looks at the saved answers; while that is under way, once more afterwards.
+    pub(super) fn check(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.watching.checking, true) {
+            self.watching.check_again = true;
             return;
         }
         let ladder = Arc::clone(&self.published.ladder().borrow());
-        let check = tokio::task::spawn_blocking(move || selfcheck::walk(&ladder)).into_actor(self);
-        ctx.spawn(check.map(|broken, actor, _| {
+        let shelf = self.checks.shelf.clone();
+        let check = async move {
+            let walked = tokio::task::spawn_blocking(move || selfcheck::walk(&ladder)).await;
+            let mut broken = walked.unwrap_or_else(|_| vec!["Self-check: it failed.".to_owned()]);
+            if let Some(shelf) = shelf {
+                broken.extend(selfcheck::cache(&shelf).await);
+            }
+            broken
+        };
+        ctx.spawn(check.into_actor(self).map(|mut broken, actor, ctx| {
             actor.watching.checking = false;
-            let mut broken = broken.unwrap_or_else(|_| vec!["Self-check: it failed.".to_owned()]);
-            if actor.watching.looking.is_some_and(|since| since.elapsed() > CHECK) {
+            if actor.watching.looking.is_some_and(|since| since.elapsed() > LOOK_LIMIT) {
                 let what = "Knowledge: the folder does not answer; what was read before still does.";
                 broken.push(what.to_owned());
             }
             actor.published.report(broken);
+            if std::mem::take(&mut actor.watching.check_again) {
+                actor.check(ctx);
+            }
         }));
     }
 }

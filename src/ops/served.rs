@@ -79,6 +79,8 @@ struct Counting {
     costs: HashMap<Arc<str>, f64>,
     window_usd: f64,
     windows: u32,
+    /// How many outage drills had begun when the window did; none while one ran.
+    drills: Option<u64>,
     changed: bool,
 }
 
@@ -92,6 +94,7 @@ impl Counting {
         let (hours, usual) = tokio::time::timeout(RECALL_LIMIT, read).await.unwrap_or_default();
         history.send_replace(Arc::new(History::recalled(hours, desk.clock.wall())));
         Self {
+            drills: desk.shelf.drills(),
             desk,
             history,
             warnings,
@@ -139,9 +142,11 @@ impl Counting {
     /// What the providers cost since it was asked last.
     fn spent(&mut self) -> f64 {
         let mut sum = 0.0;
-        for backend in self.desk.table().backends.iter() {
-            let usd = backend.vitals.borrow().used.cost_usd;
-            let before = self.costs.insert(Arc::clone(&backend.name), usd).unwrap_or_default();
+        let (table, gone) = (self.desk.table(), self.desk.departed.all());
+        let there = table.backends.iter().map(|one| (&one.name, &one.vitals));
+        for (name, vitals) in there.chain(gone.iter().map(|one| (&one.name, &one.vitals))) {
+            let usd = vitals.borrow().used.cost_usd;
+            let before = self.costs.insert(Arc::clone(name), usd).unwrap_or_default();
             // One that was taken out and put in again begins at nothing.
             sum += if usd < before { usd } else { usd - before };
         }
@@ -160,7 +165,13 @@ impl Counting {
         self.read();
         let served = self.counted.since(&self.window);
         self.window = self.counted;
-        let found = self.early.close(&served, std::mem::take(&mut self.window_usd));
+        let (usd, drills) = (std::mem::take(&mut self.window_usd), self.desk.shelf.drills());
+        let before = std::mem::replace(&mut self.drills, drills);
+        // What a drill brought about is neither usual nor a reason to warn.
+        if drills.is_none() || drills != before {
+            return;
+        }
+        let found = self.early.close(&served, usd);
         self.warnings.send_replace(Arc::new(found));
         self.windows += 1;
         if self.windows.is_multiple_of(NOTED_WINDOWS) {

@@ -1,14 +1,19 @@
-//! A provider's places: how many calls to it are under way. They outlive its actor, and how many there may be can change at any time, also to fewer
-//! than are taken (which a semaphore's permits cannot).
+//! Places: how many calls to a provider, or turns, are under way. They outlive whoever hands them out, and how many there may be can change at any
+//! time, also to fewer than are taken (which a semaphore's permits cannot).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many calls are under way.
-#[derive(Debug, Default)]
-pub struct Places(AtomicUsize);
+use tokio::sync::Notify;
 
-/// One call's place; free again when it is dropped.
+/// How many are under way.
+#[derive(Debug, Default)]
+pub struct Places {
+    taken: AtomicUsize,
+    none: Notify,
+}
+
+/// A place that is taken; free again when it is dropped.
 #[derive(Debug)]
 pub struct Place(Arc<Places>);
 
@@ -16,24 +21,42 @@ impl Places {
     /// One more place, where fewer than `most` are taken.
     pub fn take(self: &Arc<Self>, most: usize) -> Option<Place> {
         let more = |taken: usize| (taken < most).then(|| taken + 1);
-        let took = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        let took = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         took.is_ok().then(|| Place(Arc::clone(self)))
     }
 
     /// How many are taken.
     pub fn taken(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Waits until none is taken.
+    pub async fn none_taken(&self) {
+        loop {
+            // Made before the look, it hears of what comes after.
+            let none = self.none.notified();
+            if self.taken() == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        if self.0.taken.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -47,5 +70,21 @@ mod tests {
         assert!(places.take(2).is_some(), "and given back at once");
         taken.clear();
         assert_eq!(places.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_when_none_is_taken() {
+        let places = Arc::new(Places::default());
+        places.none_taken().await;
+        let (one, other) = (places.take(2), places.take(2));
+        let mut waiting = pin!(places.none_taken());
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(one);
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(other);
+        let again = places.take(2);
+        assert!((&mut waiting).now_or_never().is_none(), "it is taken again");
+        drop(again);
+        waiting.await;
     }
 }

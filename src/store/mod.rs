@@ -16,7 +16,7 @@ pub mod flaky;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Fault, Incident, Life, TurnId, TurnRecord};
 
 pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
@@ -60,8 +60,11 @@ pub struct BreakerRecord {
     pub strikes: u32,
     /// When it was to be tried again.
     pub until: At,
-    /// Why, in the fault table's words.
+    /// Why, in the protocol's word, which several faults share.
     pub reason: String,
+    /// Why, exactly; none where it was written by a version that did not say so.
+    #[serde(default)]
+    pub fault: Option<Fault>,
 }
 
 /// What a provider's day cost so far, as it is kept over a restart.
@@ -237,6 +240,11 @@ pub trait Store: Send + Sync {
     /// Whether what it acknowledges outlives the process.
     fn lasting(&self) -> bool {
         true
+    }
+
+    /// Whether a read has been under way for longer than any call waits: the disk does not answer.
+    fn hangs(&self) -> bool {
+        false
     }
 
     /// What is wrong with the store just now, in a sentence for the public status; none while it works. Cheap enough to ask every second.

@@ -9,6 +9,7 @@ mod idle;
 mod journal;
 mod layout;
 mod queue;
+mod reads;
 mod writer;
 
 use std::fs::File;
@@ -19,10 +20,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sled::Db;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::queue::Op;
+use self::reads::Reads;
 use self::writer::Shared;
 use super::{
     BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, SpentRecord, Store, StoreError,
@@ -35,9 +36,6 @@ pub(super) use self::layout::interrupt_running;
 
 /// The longest that any call waits.
 pub const LIMIT: Duration = Duration::from_secs(5);
-
-/// Reads under way at once. A hung disk must not eat the blocking pool, which others need too.
-const READS: usize = 64;
 
 /// What sled keeps of the tree in memory, in bytes. Its own default is 1 GiB; the system's page cache has the file anyway, and the whole
 /// process is to stay small.
@@ -55,7 +53,7 @@ pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
 /// Conversations on disk. Dropping it lets the writing thread finish what waits and close the tree behind it.
 pub struct SledStore {
     shared: Arc<Shared>,
-    reads: Arc<Semaphore>,
+    reads: Arc<Reads>,
 }
 
 impl SledStore {
@@ -72,7 +70,7 @@ impl SledStore {
     }
 
     fn over(shared: Arc<Shared>) -> Self {
-        Self { shared, reads: Arc::new(Semaphore::new(READS)) }
+        Self { shared, reads: Arc::default() }
     }
 
     /// Marks every change from now on, to be handed over to a shared store.
@@ -133,10 +131,10 @@ impl SledStore {
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         Box::pin(async move {
             let found = timeout(LIMIT, async {
-                let place = Arc::clone(&self.reads).acquire_owned().await;
+                let under_way = self.reads.begin().await;
                 let shared = Arc::clone(&self.shared);
                 tokio::task::spawn_blocking(move || {
-                    let _held_until_read = place;
+                    let _until_read = under_way;
                     look(&shared.tree()?)
                 })
                 .await
@@ -312,8 +310,15 @@ impl Store for SledStore {
         self.write(Op::Uncached(keys))
     }
 
+    fn hangs(&self) -> bool {
+        self.reads.hang(LIMIT)
+    }
+
     fn problem(&self) -> Option<&'static str> {
-        self.shared.health.problem()
+        let hangs = || {
+            self.hangs().then_some("Saved conversations cannot be read in time: the disk does not answer.")
+        };
+        self.shared.health.problem().or_else(hangs)
     }
 }
 

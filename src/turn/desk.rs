@@ -8,9 +8,10 @@ use std::time::Duration;
 use actix::Addr;
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use super::counts::Counts;
+use super::departed::Departed;
 use super::flights::{Flights, Joined};
 use super::keep::Keeping;
 use super::log::{Cancel, LogWriter, TurnLog};
@@ -24,6 +25,7 @@ use crate::degradation::cache::CacheUse;
 use crate::degradation::shelf::Renewal;
 use crate::degradation::{Ladder, Shelf};
 use crate::provider::backend::{Clock, Whereabouts};
+use crate::provider::places::{Place, Places};
 use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, Pick, Route, RouterActor};
 use crate::router::table::{Published, Table};
 use crate::settings::MidStream;
@@ -57,13 +59,13 @@ pub struct Desk {
     /// What answers when no provider can.
     pub ladder: watch::Receiver<Arc<Ladder>>,
     /// Saved answers.
-    pub shelf: Shelf,
+    pub shelf: Arc<Shelf>,
     /// Told where the operator wants the warm questions asked now.
     pub warming: Notify,
     /// Answers under way that others wait for.
     pub flights: Arc<Flights>,
-    /// Places for running turns.
-    pub places: Arc<Semaphore>,
+    /// The places of running turns.
+    pub places: Arc<Places>,
     /// Who waits for a late answer.
     pub outbox: Outbox,
     /// What is shared with other instances; none where this is the only one.
@@ -76,6 +78,8 @@ pub struct Desk {
     pub counts: Counts,
     /// The same and more, for the metrics.
     pub tally: Tally,
+    /// Providers that went.
+    pub departed: Departed,
     /// Tells a collector of turns and attempts; none where none is configured.
     pub spans: Option<Arc<Spans>>,
     /// The clocks.
@@ -188,11 +192,11 @@ impl Desk {
         LogWriter::open_unframed(record, rigid)
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
+    fn place(&self) -> Result<Place, Refused> {
         if *self.phase.borrow() != Phase::Open {
             return Err(Refused::Draining);
         }
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::Full)
+        self.places.take(self.table().settings.limits.turns).ok_or(Refused::Full)
     }
 
     fn begin(
@@ -200,7 +204,7 @@ impl Desk {
         writer: LogWriter,
         keeping: Keeping,
         wishes: Wishes,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Arc<TurnLog> {
         let (desk, log) = (Arc::clone(self), Arc::clone(writer.log()));
         let turn = log.turn();
@@ -253,11 +257,6 @@ impl Desk {
     /// each time because of a disk that hangs.
     pub fn patience(&self, usual: Duration) -> Duration {
         if *self.durable.borrow() { usual } else { usual.min(IN_DOUBT) }
-    }
-
-    /// How many turns run.
-    pub fn running(&self, places: usize) -> usize {
-        places.saturating_sub(self.places.available_permits())
     }
 
     /// Asks the router; where it is being rebuilt, waits a moment for the new one. Without an answer: nobody.

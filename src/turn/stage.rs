@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor as _, Addr};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::counts::Counts;
+use super::departed::Departed;
 use super::desk::{Desk, Phase, Refused, Wishes};
 use super::log::TurnLog;
 use super::outbox::{Outbox, Pace};
@@ -23,7 +24,7 @@ use crate::provider::scripted::{Call, Script};
 use crate::provider::stand::{Plan, Stand};
 use crate::router::actor::{RouterActor, Seed};
 use crate::router::table::Table;
-use crate::settings::{CacheSettings, ChatSettings, Settings};
+use crate::settings::{CacheSettings, ChatSettings, LimitSettings, Settings};
 use crate::store::Store as _;
 use crate::store::flaky::Flaky;
 use crate::supervised::{ChildDown, Crash, Guard};
@@ -53,6 +54,7 @@ impl House {
             settings: Settings {
                 chat: ChatSettings { system_prompt: "Be kind.".into(), ..ChatSettings::default() },
                 cache: CacheSettings { enabled: false, ..CacheSettings::default() },
+                limits: LimitSettings { turns: TURNS, ..LimitSettings::default() },
                 ..Settings::default()
             },
             pace: Pace {
@@ -92,16 +94,17 @@ impl House {
             router,
             published: table.subscribe(),
             ladder: ladder.subscribe(),
-            shelf,
+            shelf: Arc::new(shelf),
             warming: Notify::new(),
             flights: Arc::default(),
-            places: Arc::new(Semaphore::new(TURNS)),
+            places: Arc::default(),
             outbox: Outbox::new(true, self.pace, || 0.5),
             sharing: None,
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
             tally,
+            departed: Departed::default(),
             spans: None,
             clock,
             random: number,
@@ -249,7 +252,7 @@ impl Stage {
     /// Nothing is left of the turns that ended: no place, no permit, no connection.
     pub async fn assert_idle(&self) {
         settled().await;
-        assert_eq!(self.desk.places.available_permits(), TURNS, "places of turns");
+        assert_eq!(self.desk.places.taken(), 0, "places of turns");
         for stand in &self.stands {
             let name = &stand.backend.name;
             assert_eq!(stand.free(), stand.places(), "permits of {name}");

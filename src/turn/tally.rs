@@ -2,13 +2,14 @@
 //!
 //! Each service has its own; nothing is global. Of fixed size: buckets are fixed, and every label's values are known at the start.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
+use super::departed::REMEMBERED;
 use super::witness::Witness;
 use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
 
@@ -33,6 +34,8 @@ pub struct Tally {
     totals: HistogramVec,
     /// At hand, so that a first token makes nothing. Changed by a reload alone.
     times: RwLock<HashMap<Arc<str>, Arc<Times>>>,
+    /// Those that are not configured any more, the one that went last at the end. Each has about forty lines.
+    gone: Mutex<VecDeque<Arc<str>>>,
     /// Sees the same turns for the reports of outage drills.
     witness: Witness,
 }
@@ -157,7 +160,7 @@ impl Tally {
         for what in Recalled::ALL {
             cache.get_metric_with_label_values(&[what.name()])?;
         }
-        let times = RwLock::default();
+        let (times, gone) = (RwLock::default(), Mutex::default());
         let tally = Self {
             started,
             in_flight,
@@ -168,25 +171,35 @@ impl Tally {
             first_tokens,
             totals,
             times,
+            gone,
             witness: Witness::default(),
         };
         tally.follow(providers);
         Ok(tally)
     }
 
-    /// These are the providers from now on: others have no lines any more, so that labels do not grow with each reload.
+    /// These are the providers from now on. Of those that are not among them the last few keep what was counted, and count on for what they are
+    /// still asked; the lines of the others go, so that labels do not grow with each reload.
     pub fn follow<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
         let mut times = self.times.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::take(&mut *times);
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left: Vec<_> = times.keys().filter(|name| !gone.contains(*name)).cloned().collect();
         for name in providers {
-            let known = before.get(name).cloned();
+            left.retain(|one| one != name);
+            gone.retain(|one| one != name);
             // The error is a wrong number of labels, which no input can bring about.
-            if let Some(found) = known.or_else(|| self.begin(name).ok().map(Arc::new)) {
-                times.insert(Arc::clone(name), found);
+            if !times.contains_key(name)
+                && let Ok(begun) = self.begin(name)
+            {
+                times.insert(Arc::clone(name), Arc::new(begun));
             }
         }
-        for gone in before.keys().filter(|name| !times.contains_key(*name)) {
-            self.forget(gone);
+        gone.extend(left);
+        while gone.len() > REMEMBERED
+            && let Some(first) = gone.pop_front()
+        {
+            times.remove(&first);
+            self.forget(&first);
         }
     }
 

@@ -29,8 +29,10 @@ pub fn tune(connection: &dyn Any, _: &mut Extensions) {
 
 /// How many WebSockets there are, in all and by address.
 pub struct Connections {
-    most: usize,
+    most: AtomicUsize,
     most_each: AtomicUsize,
+    /// As many as the server was started for: there are never more.
+    ceiling: usize,
     /// Changed under the lock of `each` alone.
     all: watch::Sender<usize>,
     /// Has an entry only for addresses with an open socket.
@@ -46,7 +48,8 @@ pub struct Place {
 impl Connections {
     /// No connection yet, of so many in all and so many for an address.
     pub fn new(most: usize, most_each: usize) -> Self {
-        Self { most, most_each: most_each.into(), all: watch::Sender::new(0), each: Mutex::default() }
+        let (ceiling, most, most_each) = (most, most.into(), most_each.into());
+        Self { most, most_each, ceiling, all: watch::Sender::new(0), each: Mutex::default() }
     }
 
     /// A place for one more of this address; none where there are too many.
@@ -54,7 +57,8 @@ impl Connections {
         let address = subnet(address);
         let mut each = self.lock();
         let of_it = each.get(&address).copied().unwrap_or(0);
-        if self.open() >= self.most || of_it >= self.most_each.load(Ordering::Relaxed) {
+        if self.open() >= self.most.load(Ordering::Relaxed) || of_it >= self.most_each.load(Ordering::Relaxed)
+        {
             return None;
         }
         each.insert(address, of_it + 1);
@@ -63,9 +67,15 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), address })
     }
 
-    /// So many for an address from now on. Those that are open stay.
-    pub fn set_most_each(&self, most_each: usize) {
+    /// So many in all and for an address from now on. Those that are open stay.
+    pub fn set_most(&self, most: usize, most_each: usize) {
+        self.most.store(most.min(self.ceiling), Ordering::Relaxed);
         self.most_each.store(most_each, Ordering::Relaxed);
+    }
+
+    /// The most that there can be in all: for more the server has to be started anew.
+    pub fn ceiling(&self) -> usize {
+        self.ceiling
     }
 
     /// How many are open.
@@ -128,8 +138,14 @@ mod tests {
         assert!(connections.enter(b).is_none(), "three in all");
         drop(first);
         assert!(connections.enter(a).is_some());
-        connections.set_most_each(0);
+        connections.set_most(3, 0);
         assert!(connections.enter(a).is_none());
+        connections.set_most(2, 2);
+        assert!(connections.enter(a).is_none(), "two in all, by now");
+        connections.set_most(9, 9);
+        let fourth: Vec<_> = (0..9).map_while(|_| connections.enter(a)).collect();
+        assert_eq!((fourth.len(), connections.ceiling()), (1, 3), "never more than at the start");
+        drop(fourth);
         drop((second, third));
         assert!(connections.lock().is_empty());
     }

@@ -11,6 +11,7 @@ use super::{State, gate};
 use crate::chat::{At, ProviderState};
 use crate::provider::backend::{Backend, Vitals};
 use crate::router::actor::{ACTOR_LIMIT, Balance};
+use crate::turn::departed::Gone;
 
 /// `GET /metrics`. What providers are paid for is shown to the operator, and to who is on this very machine.
 pub async fn scrape(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
@@ -54,7 +55,10 @@ fn collectors(state: &State, balance: Option<f64>, paid: bool) -> prometheus::Re
     let now = desk.clock.wall();
     let table = desk.table();
     let backends: Vec<_> = table.backends.iter().map(|one| &**one).collect();
-    all.extend(of_providers(&backends, now, paid)?);
+    all.extend(of_providers(&backends, now)?);
+    if paid {
+        all.extend(used(&backends, &desk.departed.all())?);
+    }
     Ok(all)
 }
 
@@ -65,7 +69,7 @@ fn number(name: &str, help: &str, value: usize) -> prometheus::Result<Box<dyn Co
 }
 
 /// What the providers' vitals say. What is not known of one has no line.
-fn of_providers(backends: &[&Backend], now: At, paid: bool) -> prometheus::Result<Collectors> {
+fn of_providers(backends: &[&Backend], now: At) -> prometheus::Result<Collectors> {
     let gauges = |name, help| GaugeVec::new(Opts::new(name, help), &["provider"]);
     let states = gauges(
         "failsoft_breaker_state",
@@ -75,6 +79,22 @@ fn of_providers(backends: &[&Backend], now: At, paid: bool) -> prometheus::Resul
         gauges("failsoft_health_up", "What the last health check found, as long as it is believed: 1 up.")?;
     let quality =
         gauges("failsoft_answer_quality", "How good answers look, 0 to 1: a mean of about the last 20.")?;
+    for backend in backends {
+        let vitals = backend.vitals.borrow().clone();
+        let name = &*backend.name;
+        states.get_metric_with_label_values(&[name])?.set(state_number(vitals.state));
+        if let Some(up) = up(&vitals, now) {
+            health.get_metric_with_label_values(&[name])?.set(f64::from(u8::from(up)));
+        }
+        if let Some(score) = vitals.quality {
+            quality.get_metric_with_label_values(&[name])?.set(score);
+        }
+    }
+    Ok(vec![Box::new(states), Box::new(health), Box::new(quality)])
+}
+
+/// What the providers were paid for, those among them that are not configured any more.
+fn used(backends: &[&Backend], gone: &[Gone]) -> prometheus::Result<Collectors> {
     let tokens = CounterVec::new(
         Opts::new(
             "failsoft_tokens_total",
@@ -89,33 +109,21 @@ fn of_providers(backends: &[&Backend], now: At, paid: bool) -> prometheus::Resul
         ),
         &["provider"],
     )?;
-    for backend in backends {
-        let vitals = backend.vitals.borrow().clone();
-        let name = &*backend.name;
-        states.get_metric_with_label_values(&[name])?.set(state_number(vitals.state));
-        if let Some(up) = up(&vitals, now) {
-            health.get_metric_with_label_values(&[name])?.set(f64::from(u8::from(up)));
-        }
-        if let Some(score) = vitals.quality {
-            quality.get_metric_with_label_values(&[name])?.set(score);
-        }
+    let there = backends.iter().map(|one| (&one.name, one.prices.is_some(), &one.vitals));
+    let gone = gone.iter().map(|one| (&one.name, one.priced, &one.vitals));
+    for (name, priced, vitals) in there.chain(gone) {
+        let used = vitals.borrow().used;
         #[allow(clippy::cast_precision_loss, reason = "nobody pays for 2^53 tokens")]
-        for (direction, used) in
-            [("input", vitals.used.input_tokens as f64), ("output", vitals.used.output_tokens as f64)]
+        for (direction, used) in [("input", used.input_tokens as f64), ("output", used.output_tokens as f64)]
         {
-            tokens.get_metric_with_label_values(&[name, direction])?.inc_by(used);
+            tokens.get_metric_with_label_values(&[&**name, direction])?.inc_by(used);
         }
-        if backend.prices.is_some() {
+        if priced {
             // Less than nothing it cannot cost; a counter would end the thread.
-            cost.get_metric_with_label_values(&[name])?.inc_by(vitals.used.cost_usd.max(0.0));
+            cost.get_metric_with_label_values(&[name])?.inc_by(used.cost_usd.max(0.0));
         }
     }
-    let mut all: Collectors = vec![Box::new(states), Box::new(health), Box::new(quality)];
-    if paid {
-        all.push(Box::new(tokens));
-        all.push(Box::new(cost));
-    }
-    Ok(all)
+    Ok(vec![Box::new(tokens), Box::new(cost)])
 }
 
 fn state_number(state: ProviderState) -> f64 {

@@ -147,5 +147,6 @@ pub(super) fn problems(state: &State) -> Vec<String> {
     }));
     problems.extend(state.degradation.sentences());
     problems.extend(state.alerts.problems());
+    problems.extend(state.drills.problems());
     problems
 }

@@ -35,6 +35,12 @@ impl<V: Default> Bounded<V> {
         (value, gone)
     }
 
+    /// The key that was used next after this use, and that use; after the last the first again. Asked with what it gave before, it goes round.
+    pub fn used_after(&self, last: u64) -> Option<(u64, CacheKey)> {
+        let next = self.order.range(last.saturating_add(1)..).next().or_else(|| self.order.iter().next());
+        next.map(|(when, key)| (*when, *key))
+    }
+
     /// From now on so many keys at most, at least one; gives those that have to go for that.
     pub fn set_most(&mut self, most: usize) -> Vec<CacheKey> {
         self.most = most.max(1);
@@ -125,5 +131,21 @@ mod tests {
         let mut map = Bounded::<()>::new(0);
         assert_eq!(map.used(key(1)).1, None);
         assert_eq!(map.used(key(2)).1, Some(key(1)));
+    }
+
+    #[test]
+    fn it_is_gone_round_in_the_order_of_use() {
+        let mut held = Bounded::<()>::new(9);
+        assert_eq!(held.used_after(0), None);
+        for n in [1, 2, 3, 1] {
+            held.used(key(n));
+        }
+        let mut last = 0;
+        let mut next = || {
+            let (when, key) = held.used_after(last).unwrap();
+            last = when;
+            key
+        };
+        assert_eq!([next(), next(), next(), next()], [key(2), key(3), key(1), key(2)]);
     }
 }

@@ -2,16 +2,31 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Shelf;
+
 /// How many run, and how many have begun.
 #[derive(Default)]
 pub(super) struct Drills {
     running: AtomicU64,
     begun: AtomicU64,
+    /// Of those, outage drills.
+    staged: AtomicU64,
+}
+
+impl Shelf {
+    /// How many outage drills have begun; none while one runs. Where it is the same twice, none ran in between.
+    pub fn drills(&self) -> Option<u64> {
+        let drills = &self.drills;
+        // In this order: one that begins in between is seen by its number.
+        let none_runs = drills.running.load(Ordering::SeqCst) == 0;
+        none_runs.then(|| drills.staged.load(Ordering::SeqCst))
+    }
 }
 
 impl Drills {
     pub(super) fn begin(&self) {
         self.running.fetch_add(1, Ordering::SeqCst);
+        self.staged.fetch_add(1, Ordering::SeqCst);
         self.pass();
     }
 

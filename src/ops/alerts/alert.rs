@@ -27,6 +27,8 @@ pub struct Alert {
     pub text: String,
     /// How often the same became bad since its last alert without being told, because of `alerts.min_interval`.
     pub held_back: u32,
+    /// Whether an outage drill brings it about, or brought about what is over: then nobody needs to get up.
+    pub drill: bool,
 }
 
 /// What else is so when something is told.
@@ -50,8 +52,9 @@ impl Alert {
             incident: scene.incident,
             reason: told.found.reason.clone(),
             at: scene.at,
-            text: text(told),
+            text: if told.staged { format!("Outage drill: {}", text(told)) } else { text(told) },
             held_back: told.muted,
+            drill: told.staged,
         }
     }
 
@@ -128,7 +131,8 @@ mod tests {
 
     fn told(cause: Cause, level: u8, before: u8, muted: u32) -> Told {
         let reason = (level > 0).then(|| "timeout".to_owned());
-        Told { found: Finding { cause, level, reason, words: "no answer in time".into() }, before, muted }
+        let found = Finding { cause, level, reason, words: "no answer in time".into(), staged: false };
+        Told { found, before, muted, staged: false }
     }
 
     fn alert(told: &Told) -> Alert {
@@ -141,9 +145,12 @@ mod tests {
         let json = serde_json::to_value(alert(&told(Cause::Provider("a".into()), 1, 0, 0))).unwrap();
         let expected = serde_json::json!({
             "event": "provider_down", "provider": "a", "mode": "degraded", "incident": "inc-7", "reason": "timeout",
-            "at": "1970-01-01T00:00:00.005Z", "text": "Provider a is down: no answer in time.", "held_back": 0,
+            "at": "1970-01-01T00:00:00.005Z", "text": "Provider a is down: no answer in time.", "held_back": 0, "drill": false,
         });
         assert_eq!(json, expected);
+        let staged = alert(&Told { staged: true, ..told(Cause::Provider("a".into()), 1, 0, 0) });
+        let expected = ("Outage drill: Provider a is down: no answer in time.", true);
+        assert_eq!((staged.text.as_str(), staged.drill), expected);
         let whole = alert(&told(Cause::Store, 0, 1, 0));
         assert_eq!((whole.event, &whole.provider, &whole.reason), ("store_recovered", &None, &None));
     }

@@ -81,4 +81,6 @@ pub struct Finding {
     pub reason: Option<String>,
     /// The same for people.
     pub words: String,
+    /// Whether an outage drill brings it about.
+    pub staged: bool,
 }

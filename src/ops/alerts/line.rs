@@ -39,6 +39,9 @@ pub struct Known {
     pub level: Level,
     /// When.
     pub at: At,
+    /// Whether as a drill's doing.
+    #[serde(default)]
+    pub staged: bool,
 }
 
 /// The line before one sink.
@@ -47,7 +50,7 @@ pub struct Line {
     waiting: VecDeque<Envelope>,
     /// The one that was given out last, until it is known what became of it.
     under_way: Option<Envelope>,
-    known: BTreeMap<Cause, (Level, At)>,
+    known: BTreeMap<Cause, Known>,
     lost: u64,
     lost_at: Option<At>,
 }
@@ -55,7 +58,7 @@ pub struct Line {
 impl Line {
     /// A line to a sink that was told this before.
     pub fn recalled(known: Vec<Known>) -> Self {
-        let known = known.into_iter().map(|one| (one.cause, (one.level, one.at))).collect();
+        let known = known.into_iter().map(|one| (one.cause.clone(), one)).collect();
         Self { known, ..Self::default() }
     }
 
@@ -80,9 +83,11 @@ impl Line {
     /// The next that this sink should hear.
     pub fn take(&mut self) -> Option<Envelope> {
         while let Some(next) = self.waiting.pop_front() {
-            let known = self.known.get(&next.cause).map(|(level, _)| *level);
+            let known = self.known.get(&next.cause);
             let wanted = match next.news {
-                News::Worse => known.is_none_or(|known| known < next.level),
+                News::Worse => {
+                    known.is_none_or(|one| one.level < next.level || (one.staged && !next.alert.drill))
+                }
                 News::Better => known.is_some(),
                 News::Flapped => true,
             };
@@ -100,7 +105,9 @@ impl Line {
         if envelope.level == 0 {
             self.known.remove(&envelope.cause);
         } else {
-            self.known.insert(envelope.cause.clone(), (envelope.level, envelope.alert.at));
+            let Envelope { cause, level, alert, .. } = envelope;
+            let known = Known { cause: cause.clone(), level: *level, at: alert.at, staged: alert.drill };
+            self.known.insert(cause.clone(), known);
         }
     }
 
@@ -133,8 +140,7 @@ impl Line {
 
     /// What the sink knows to be bad.
     pub fn known(&self) -> Vec<Known> {
-        let known = self.known.iter();
-        known.map(|(cause, (level, at))| Known { cause: cause.clone(), level: *level, at: *at }).collect()
+        self.known.values().cloned().collect()
     }
 }
 
@@ -153,6 +159,7 @@ mod tests {
             at: At(at),
             text: String::new(),
             held_back: 0,
+            drill: false,
         };
         Envelope { id: at.to_string(), cause, level, news, alert }
     }
@@ -179,7 +186,7 @@ mod tests {
         let mut line = Line::default();
         [down(1), up(2), down(3)].into_iter().for_each(|one| line.push(one, At(9)));
         assert_eq!(ids(&mut line), ["1", "2", "3"]);
-        let known = Known { cause: Cause::Store, level: 1, at: At(3) };
+        let known = Known { cause: Cause::Store, level: 1, at: At(3), staged: false };
         assert_eq!((line.known(), line.lost()), (vec![known], (0, None)));
     }
 
@@ -223,13 +230,29 @@ mod tests {
     }
 
     #[test]
+    fn who_was_told_of_a_drill_is_told_of_what_goes_on_without_it() {
+        let of = |at, drill| Envelope { alert: Alert { drill, ..down(at).alert }, ..down(at) };
+        let mut line = Line::default();
+        [of(1, true), of(2, true), of(3, false), of(4, false), of(5, true)]
+            .into_iter()
+            .for_each(|one| line.push(one, At(9)));
+        assert_eq!(ids(&mut line), ["1", "3"]);
+    }
+
+    #[test]
     fn what_an_earlier_process_told_is_known() {
-        let known = vec![Known { cause: Cause::Store, level: 1, at: At(1) }];
+        let known = vec![Known { cause: Cause::Store, level: 1, at: At(1), staged: false }];
         let mut line = Line::recalled(known);
         [down(2), up(3)].into_iter().for_each(|one| line.push(one, At(9)));
         assert_eq!(ids(&mut line), ["3"], "it was told, and is told to be over");
         let text = serde_json::to_string(
-            &Line::recalled(vec![Known { cause: Cause::Provider("a".into()), level: 2, at: At(1) }]).known(),
+            &Line::recalled(vec![Known {
+                cause: Cause::Provider("a".into()),
+                level: 2,
+                at: At(1),
+                staged: true,
+            }])
+            .known(),
         );
         let back: Vec<Known> = serde_json::from_str(&text.unwrap()).unwrap();
         assert_eq!((back[0].level, &back[0].cause), (2, &Cause::Provider("a".into())));

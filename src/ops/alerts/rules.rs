@@ -3,6 +3,9 @@
 //! A cause that becomes worse is told at once, unless that level of it was told within the interval: then the change is only counted. A cause that
 //! was told to be bad and is well again is told at once: so an interval has at most one alert of a level, and its recovery. When the interval is
 //! over, what was counted is summed up once, with how things stand then: as an alert where it is worse than was told, else as `Flapped`.
+//!
+//! What an outage drill brings about is a matter of its own: it holds no alert back that is none of its doing, and where trouble goes on without the
+//! drill that was told to be behind it, that is told anew.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +21,8 @@ pub struct Told {
     pub before: Level,
     /// How often it became bad without being told since the last alert of it.
     pub muted: u32,
+    /// Whether an outage drill brings it about, or brought about what is over.
+    pub staged: bool,
 }
 
 impl Told {
@@ -47,20 +52,28 @@ pub enum News {
 struct Track {
     level: Level,
     told: Level,
-    /// When levels 1 and 2 were told last.
-    alerted: [Option<Duration>; WORST as usize],
+    /// When levels 1 and 2 were told last, and when as a drill's doing.
+    alerted: [Times; 2],
     muted: u32,
+    /// Whether what was told was a drill's doing.
+    staged: bool,
 }
 
+type Times = [Option<Duration>; WORST as usize];
+
 impl Track {
-    /// Whether nothing of this level was told within `interval`.
-    fn is_due(&self, level: Level, interval: Duration, now: Duration) -> bool {
-        let told = usize::from(level).checked_sub(1).and_then(|at| self.alerted.get(at).copied().flatten());
+    /// Whether nothing of this level was told within `interval`, as a drill's doing or else.
+    fn is_due(&self, level: Level, staged: bool, interval: Duration, now: Duration) -> bool {
+        let [real, rehearsed] = &self.alerted;
+        let times = if staged { rehearsed } else { real };
+        let told = usize::from(level).checked_sub(1).and_then(|at| times.get(at).copied().flatten());
         told.is_none_or(|told| now.saturating_sub(told) >= interval)
     }
 
-    fn told_at(&mut self, level: Level, now: Duration) {
-        if let Some(place) = usize::from(level).checked_sub(1).and_then(|at| self.alerted.get_mut(at)) {
+    fn told_at(&mut self, level: Level, staged: bool, now: Duration) {
+        let [real, rehearsed] = &mut self.alerted;
+        let times = if staged { rehearsed } else { real };
+        if let Some(place) = usize::from(level).checked_sub(1).and_then(|at| times.get_mut(at)) {
             *place = Some(now);
         }
     }
@@ -85,11 +98,11 @@ impl Rules {
     }
 
     /// An earlier process told this, at this moment of our clock.
-    pub fn recall(&mut self, cause: Cause, level: Level, told: Duration) {
+    pub fn recall(&mut self, cause: Cause, level: Level, staged: bool, told: Duration) {
         let level = level.min(WORST);
         let track = self.tracks.entry(cause).or_default();
-        (track.level, track.told) = (level, level);
-        track.told_at(level, told);
+        (track.level, track.told, track.staged) = (level, level, staged);
+        track.told_at(level, staged, told);
     }
 
     /// Forgets the providers that are not among these: they are not asked any more, so nothing comes back.
@@ -105,31 +118,38 @@ impl Rules {
         let track = self.tracks.entry(found.cause.clone()).or_default();
         let level = found.level.min(WORST);
         let worsened = level > std::mem::replace(&mut track.level, level);
-        let before = track.told;
-        let told = |muted| Told { found: Finding { level, ..found.clone() }, before, muted };
+        // To who was told of a drill, what goes on without one is new.
+        let before = if track.staged && !found.staged && level > 0 { 0 } else { track.told };
+        let found = Finding { level, ..found.clone() };
         if level > before {
-            if track.is_due(level, interval, now) {
-                track.told = level;
-                track.told_at(level, now);
-                return Some(told(std::mem::take(&mut track.muted)));
+            if track.is_due(level, found.staged, interval, now) {
+                (track.told, track.staged) = (level, found.staged);
+                track.told_at(level, found.staged, now);
+                let (muted, staged) = (std::mem::take(&mut track.muted), found.staged);
+                return Some(Told { found, before, muted, staged });
             }
             track.muted += u32::from(worsened);
             return None;
         }
         if level < before {
-            let news = level == 0 || found.cause.tells_steps();
+            let (news, staged) = (level == 0 || found.cause.tells_steps(), track.staged);
             return news.then(|| {
                 track.told = level;
-                told(0)
+                track.staged &= level > 0;
+                Told { found, before, muted: 0, staged }
             });
         }
-        let over = (1..=WORST).all(|level| track.is_due(level, interval, now));
+        let due = |track: &Track, level| {
+            [true, false].iter().all(|staged| track.is_due(level, *staged, interval, now))
+        };
+        let over = (1..=WORST).all(|level| due(track, level));
         if track.muted == 0 || !over {
             return None;
         }
         // It is an alert too: the next one waits for the interval again.
-        (1..=WORST).for_each(|level| track.told_at(level, now));
-        Some(told(std::mem::take(&mut track.muted)))
+        (1..=WORST).for_each(|level| track.told_at(level, found.staged, now));
+        let (muted, staged) = (std::mem::take(&mut track.muted), found.staged);
+        Some(Told { found, before, muted, staged })
     }
 }
 
@@ -142,7 +162,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(300);
 
     fn found(cause: &Cause, level: Level) -> Finding {
-        Finding { cause: cause.clone(), level, reason: None, words: String::new() }
+        Finding { cause: cause.clone(), level, reason: None, words: String::new(), staged: false }
     }
 
     fn provider() -> Cause {
@@ -210,7 +230,7 @@ mod tests {
     #[test]
     fn an_earlier_process_told_it() {
         let mut rules = Rules::new(INTERVAL);
-        rules.recall(provider(), 1, Duration::from_secs(100));
+        rules.recall(provider(), 1, false, Duration::from_secs(100));
         let mut see = |level, at| {
             rules.see(&found(&provider(), level), Duration::from_secs(at)).map(|told| told.news())
         };
@@ -218,6 +238,27 @@ mod tests {
         assert_eq!(see(0, 210), Some(News::Better));
         assert_eq!(see(1, 220), None, "within the interval of the earlier process");
         assert_eq!(see(1, 400), Some(News::Worse));
+    }
+
+    #[test]
+    fn a_drill_holds_no_real_trouble_back_and_what_goes_on_without_it_is_told() {
+        let mut rules = Rules::new(INTERVAL);
+        let mut see = |level, staged, at| {
+            let found = Finding { staged, ..found(&provider(), level) };
+            rules.see(&found, Duration::from_secs(at)).map(|told| (told.news(), told.staged))
+        };
+        assert_eq!(see(1, true, 1), Some((News::Worse, true)));
+        assert_eq!(see(1, true, 2), None);
+        assert_eq!(see(0, false, 3), Some((News::Better, true)), "what is over was a drill's");
+        assert_eq!(see(1, false, 4), Some((News::Worse, false)), "within the interval of what was none");
+        assert_eq!(see(1, true, 5), None, "a drill on top of it is no news");
+        assert_eq!(see(0, false, 6), Some((News::Better, false)));
+        assert_eq!(see(1, true, 302), Some((News::Worse, true)));
+        assert_eq!(see(1, false, 400), Some((News::Worse, false)), "it goes on without the drill");
+        assert_eq!(see(0, false, 401), Some((News::Better, false)));
+        rules.recall(provider(), 1, true, Duration::from_secs(500));
+        let told = rules.see(&found(&provider(), 0), Duration::from_secs(501)).unwrap();
+        assert_eq!((told.news(), told.staged), (News::Better, true), "an earlier process told of a drill");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::cause::{Cause, Finding};
 use crate::chat::{At, Mode, ProviderState};
 use crate::provider::backend::Vitals;
 
-/// What a provider's vitals say of it, and of its budget. `staged`: an outage drill runs there, which is said to people.
+/// What a provider's vitals say of it, and of its budget. `staged`: an outage drill runs there, or what it left is not lifted yet.
 /// A provider that is being tried, or that an operator switched off, is neither down nor back.
 pub fn provider(
     name: &std::sync::Arc<str>,
@@ -25,20 +25,22 @@ pub fn provider(
         cause: Cause::Provider(name.clone()),
         level,
         reason: unspent.why(now).filter(|_| level > 0).map(str::to_owned),
-        words: unspent.words(now).unwrap_or("not known").to_owned()
-            + if staged { " (an outage drill)" } else { "" },
+        words: unspent.words(now).unwrap_or("not known").to_owned(),
+        staged,
     });
     let budget = Finding {
         cause: Cause::Budget(name.clone()),
         level: u8::from(spent),
         reason: spent.then(|| "budget_spent".to_owned()),
         words: String::new(),
+        staged: false,
     };
     finding.into_iter().chain([budget])
 }
 
-/// The mode that is shown, and the cause of the incident that runs.
-pub fn mode(mode: Mode, cause: Option<&str>) -> Finding {
+/// The mode that is shown, and the cause of the incident that runs. `staged`: all providers that could not be asked when one last could not were
+/// under an outage drill.
+pub fn mode(mode: Mode, cause: Option<&str>, staged: bool) -> Finding {
     Finding {
         cause: Cause::Mode,
         level: match mode {
@@ -48,6 +50,7 @@ pub fn mode(mode: Mode, cause: Option<&str>) -> Finding {
         },
         reason: cause.filter(|_| mode != Mode::Normal).map(str::to_owned),
         words: cause.unwrap_or_default().to_owned(),
+        staged,
     }
 }
 
@@ -58,6 +61,7 @@ pub fn store(problem: Option<&str>) -> Finding {
         level: u8::from(problem.is_some()),
         reason: problem.map(str::to_owned),
         words: problem.unwrap_or_default().to_owned(),
+        staged: false,
     }
 }
 

@@ -15,7 +15,7 @@ use super::rules::{News, Rules, Told};
 use super::seen;
 use super::sign::Signer;
 use super::sink::{Kind, Sending, Sink};
-use crate::chat::{At, Mode, StatusView};
+use crate::chat::{At, Mode, ProviderState, StatusView};
 use crate::ops::mode::HOLD_DOWN;
 use crate::ops::report::Report;
 use crate::provider::backend::Clock;
@@ -112,6 +112,8 @@ struct Watcher {
     incident: Option<String>,
     /// Whether it was looked before.
     looked: bool,
+    /// Whether all trouble that there was when there last was any is a drill's doing.
+    staged: bool,
 }
 
 impl Watcher {
@@ -127,6 +129,7 @@ impl Watcher {
             held: VecDeque::new(),
             incident: None,
             looked: false,
+            staged: false,
         };
         let mut known = Vec::new();
         for kind in Kind::ALL {
@@ -139,7 +142,7 @@ impl Watcher {
         let (clock, now) = (watcher.means.clock, watcher.means.clock.wall());
         for one in told_to_all(&watcher.shown.borrow()) {
             let told = (BEFORE + clock.now()).saturating_sub(now.since(one.at));
-            watcher.rules.recall(one.cause, one.level, told);
+            watcher.rules.recall(one.cause, one.level, one.staged, told);
         }
         watcher
     }
@@ -217,15 +220,22 @@ impl Watcher {
 
     /// All that can be seen now.
     fn found(&mut self, view: &StatusView, now: At) -> Vec<Finding> {
-        let mut found = Vec::new();
+        let (mut found, mut trouble) = (Vec::new(), Vec::new());
         for backend in self.means.published.borrow().backends.iter() {
             let vitals = backend.vitals.borrow().clone();
-            let staged = backend.drills.running().is_some();
+            let staged = backend.drills.shadows();
+            if vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now) {
+                trouble.push(staged);
+            }
             found.extend(seen::provider(&backend.name, &vitals, staged, now));
+        }
+        // On the way up the mode is held back after all are well: it is as it was then.
+        if !trouble.is_empty() {
+            self.staged = trouble.iter().all(|staged| *staged);
         }
         let report = self.means.reports.borrow();
         let running = report.incidents.first().filter(|one| one.ended.is_none());
-        found.push(seen::mode(view.mode, running.map(|one| one.cause.as_str())));
+        found.push(seen::mode(view.mode, running.map(|one| one.cause.as_str()), self.staged));
         // What was wrong at the start is told once, and is over where the store that was begun instead works.
         let opened_with =
             self.means.opened_with.first().filter(|_| !self.looked || !self.means.store.lasting());

@@ -4,6 +4,7 @@
 //! drill ends with it, and at its time in any case: the switch itself knows until when.
 
 mod course;
+mod kept;
 mod report;
 mod schedule;
 
@@ -49,6 +50,8 @@ pub struct Drills {
 struct State {
     running: BTreeMap<Arc<str>, Running>,
     reports: Reports,
+    /// Reports of earlier processes that do not read.
+    unread: usize,
 }
 
 /// A drill that runs, as those see it who may end it.
@@ -113,7 +116,7 @@ impl Drills {
         let ends = Ends { drills: Arc::clone(self), name, tell };
         self.means.runtime.spawn(async move {
             let drills = Arc::clone(&ends.drills);
-            let file = |report| drills.lock().reports.file(report);
+            let file = |report| drills.file(report);
             course.run(stopped, file, move || drop(ends)).await;
         });
         Ok(view)
@@ -170,7 +173,7 @@ impl Drills {
         tracing::warn!(provider = plan.provider, fault = %plan.fault, reason = why, "a planned drill is skipped");
         let desk = &self.means.desk;
         let now = desk.clock.wall();
-        self.lock().reports.file(Report {
+        self.file(Report {
             id: format!("drill-{:016x}", (desk.random)()),
             drill: DrillView {
                 provider: plan.provider.as_str().into(),

@@ -66,42 +66,76 @@ pub struct BreakerSeen {
     pub closed_after_ms: Option<u64>,
 }
 
-/// The reports, newest first.
+/// A report, and its place among the notes where it has one.
+#[derive(Clone, Debug)]
+struct Filed {
+    place: Option<usize>,
+    report: Report,
+}
+
+/// The reports, newest first. They are kept in so many notes of the store, which are used in turn, so that nothing grows and nothing is swept.
 #[derive(Clone, Debug, Default)]
-pub struct Reports(VecDeque<Report>);
+pub struct Reports {
+    all: VecDeque<Filed>,
+    /// The note of the next; none until it is known what earlier processes kept.
+    next: Option<usize>,
+}
 
 impl Reports {
-    /// Files one, or takes it for the one with its id.
-    pub fn file(&mut self, report: Report) {
-        if let Some(known) = self.0.iter_mut().find(|known| known.id == report.id) {
-            *known = report;
-            return;
+    /// Files one, or takes it for the one with its id. Gives the note that it belongs into, where that is known yet.
+    pub fn file(&mut self, report: Report) -> Option<usize> {
+        if let Some(known) = self.all.iter_mut().find(|known| known.report.id == report.id) {
+            known.report = report;
+            return known.place;
         }
-        self.0.push_front(report);
-        self.0.truncate(KEPT);
+        let place = self.place();
+        self.all.push_front(Filed { place, report });
+        self.all.truncate(KEPT);
+        place
+    }
+
+    /// What earlier processes kept, each with its place, stands behind what was filed since. Gives what is to be noted by now.
+    pub fn recall(&mut self, mut kept: Vec<(usize, Report)>) -> Vec<(usize, Report)> {
+        kept.sort_by_key(|(_, report)| std::cmp::Reverse(report.drill.from));
+        self.next = Some(kept.first().map_or(0, |(place, _)| (place + 1) % KEPT));
+        let filed = std::mem::take(&mut self.all);
+        self.all = kept.into_iter().map(|(place, report)| Filed { place: Some(place), report }).collect();
+        let unnoted = filed
+            .into_iter()
+            .rev()
+            .filter_map(|Filed { report, .. }| Some((self.file(report.clone())?, report)));
+        unnoted.collect()
+    }
+
+    /// The next place, from which what lies there goes.
+    fn place(&mut self) -> Option<usize> {
+        let place = self.next?;
+        self.next = Some((place + 1) % KEPT);
+        self.all.retain(|filed| filed.place != Some(place));
+        Some(place)
     }
 
     /// All of them.
     pub fn all(&self) -> Vec<Report> {
-        self.0.iter().cloned().collect()
+        self.all.iter().map(|filed| filed.report.clone()).collect()
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_last_are_kept_and_one_is_not_kept_twice() {
-        let mut reports = Reports::default();
-        let report = |number: usize| Report {
+    fn report(number: usize) -> Report {
+        let at = |number: usize| At(u64::try_from(number).unwrap_or_default());
+        Report {
             id: format!("drill-{number}"),
             drill: DrillView {
                 provider: "a".into(),
                 fault: "down".into(),
                 share: 1.0,
-                from: At(1),
-                until: At(2),
+                from: at(number),
+                until: at(number + 1),
             },
             scheduled: false,
             skipped: None,
@@ -110,8 +144,18 @@ mod tests {
             calls: Calls::default(),
             turns: Seen::default(),
             breaker: BreakerSeen::default(),
-        };
-        (0..KEPT + 10).for_each(|number| reports.file(report(number)));
+        }
+    }
+
+    fn ids(reports: &Reports) -> Vec<String> {
+        reports.all().into_iter().map(|report| report.id).collect()
+    }
+
+    #[test]
+    fn the_last_are_kept_and_one_is_not_kept_twice() {
+        let mut reports = Reports::default();
+        (0..KEPT + 10)
+            .for_each(|number| assert_eq!(reports.file(report(number)), None, "nobody has looked yet"));
         let last = Report { ended: Some(At(2)), ended_by: Some(EndedBy::Time), ..report(KEPT + 9) };
         reports.file(last.clone());
         assert_eq!((reports.all().len(), reports.all().first()), (KEPT, Some(&last)));
@@ -119,5 +163,28 @@ mod tests {
         let told = serde_json::to_value(&last).unwrap_or_default();
         assert_eq!((&told["provider"], &told["ended_by"]), (&"a".into(), &"time".into()));
         assert_eq!(serde_json::from_value::<Report>(told).ok(), Some(last));
+    }
+
+    #[test]
+    fn notes_are_used_in_turn_over_restarts() {
+        let mut reports = Reports::default();
+        assert_eq!(reports.recall(Vec::new()), []);
+        let places: Vec<_> = (0..KEPT + 2).filter_map(|number| reports.file(report(number))).collect();
+        assert_eq!((places.len(), places.last()), (KEPT + 2, Some(&1)));
+        assert_eq!(reports.file(report(KEPT + 1)), Some(1), "the same report, the same note");
+
+        // As the notes now are; one of them does not read.
+        let kept = (2..KEPT + 2).filter(|number| *number != 9).map(|number| (number % KEPT, report(number)));
+        let mut reports = Reports::default();
+        reports.file(report(1_000));
+        assert_eq!(
+            reports.recall(kept.collect()),
+            [(2, report(1_000))],
+            "what was filed before is noted now"
+        );
+        let ids = ids(&reports);
+        let expected = ["drill-1000".to_owned(), format!("drill-{}", KEPT + 1)];
+        assert_eq!((&ids[..2], ids.len()), (&expected[..], KEPT - 1));
+        assert!(!ids.contains(&"drill-2".to_owned()), "its note is another's by now");
     }
 }

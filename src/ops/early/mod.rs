@@ -130,6 +130,8 @@ impl Early {
                 level: u8::from(out),
                 reason: out.then(|| format!("{}: {words}", figure.name())),
                 words,
+                // What drills bring about is in no window.
+                staged: false,
             }
         })
     }

@@ -78,6 +78,7 @@ impl ProviderActor {
             strikes: self.vitals.strikes,
             until: self.vitals.retry_at.unwrap_or_else(|| self.seed.clock.wall()),
             reason: self.vitals.reason.map_or("", Fault::reason).to_owned(),
+            fault: self.vitals.reason,
         });
         self.write_breaker(record);
     }

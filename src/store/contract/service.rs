@@ -1,6 +1,6 @@
 //! What a store promises of the service's own records: breakers, costs, incidents.
 
-use crate::chat::{At, Incident, Life, Mode};
+use crate::chat::{At, Fault, Incident, Life, Mode};
 use crate::store::{BreakerRecord, INCIDENTS, SpentRecord, Store};
 
 pub(super) async fn breakers_are_as_last_written(store: &dyn Store) {
@@ -10,6 +10,7 @@ pub(super) async fn breakers_are_as_last_written(store: &dyn Store) {
         strikes,
         until: At(9),
         reason: "timeout".into(),
+        fault: Some(Fault::Timeout),
     };
     for (provider, strikes) in [("b", 1), ("a", 1), ("b", 2)] {
         let record = open(provider, strikes);

@@ -71,6 +71,7 @@ async fn everything_is_there_after_a_restart_and_what_ran_is_interrupted() {
         strikes: 3,
         until: At(9),
         reason: "refused".into(),
+        fault: Some(crate::chat::Fault::QuotaSpent),
     };
     let ended = done(turn(1, "a", "first?"), "that");
     let running = turn(2, "b", "second?");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::link::Link;
@@ -42,7 +43,7 @@ impl Instance {
         let link = Link::open(&Secret::new(url), "one", || 0.0).unwrap();
         let local = open(folder.path(), At(0)).unwrap().sled.unwrap();
         let day = Duration::from_secs(24 * 60 * 60);
-        let terms = Terms { retention: day, answers: day };
+        let terms = watch::channel(Terms { retention: day, answers: day }).1;
         let store = Arc::new(SharedStore::start(local, link.clone(), terms, || 0.0));
         Self { store, link, _folder: folder }
     }

@@ -30,6 +30,14 @@ pub(super) fn lives(here: Life, there: Life) -> Life {
     Life { first: here.first.min(there.first), last: here.last.max(there.last) }
 }
 
+/// One turn of two views of it, of which either may know nothing of it.
+pub(super) fn views(here: Option<TurnRecord>, there: Option<TurnRecord>) -> Option<TurnRecord> {
+    match (here, there) {
+        (Some(here), Some(there)) => Some(turns(here, there)),
+        (here, there) => here.or(there),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

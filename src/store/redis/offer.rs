@@ -77,7 +77,7 @@ impl Remote {
         let mut put = Self::script(&scripts::PUT_TURN);
         put.key(key).key(keys::order(conversation)).key(keys::waiting()).key(keys::gone(conversation));
         put.arg(turn.to_string()).arg(old.unwrap_or_default()).arg(bytes).arg(message);
-        put.arg(u8::from(waits)).arg(keys::waits(conversation, turn)).arg(self.terms.retention.as_secs());
+        put.arg(u8::from(waits)).arg(keys::waits(conversation, turn)).arg(self.terms().retention.as_secs());
         self.change(&put).await.into()
     }
 
@@ -94,7 +94,7 @@ impl Remote {
         let mut put = Self::script(&scripts::BEGIN);
         put.key(keys::conversation(id)).key(keys::visitor(subject.unwrap_or_default()));
         put.arg(bytes).arg(record.began.0).arg(id.to_string()).arg(u8::from(subject.is_some()));
-        put.arg(self.terms.retention.as_secs());
+        put.arg(self.terms().retention.as_secs());
         self.change(&put).await.into()
     }
 
@@ -102,7 +102,7 @@ impl Remote {
         let mut put = Self::script(&scripts::FORGET);
         put.key(keys::conversation(id)).key(keys::order(id)).key(keys::gone(id)).key(keys::waiting());
         put.key(keys::origin(id)).key(keys::answers());
-        put.arg(id.to_string()).arg(format!("{PREFIX}a:")).arg(self.terms.retention.as_secs());
+        put.arg(id.to_string()).arg(format!("{PREFIX}a:")).arg(self.terms().retention.as_secs());
         self.change(&put).await.into()
     }
 
@@ -143,7 +143,7 @@ impl Remote {
         let mut put = Self::script(&scripts::PUT_ANSWER);
         put.key(keys::answer(key)).key(keys::answers()).key(format!("{origins}{from}"));
         put.arg(bytes).arg(&[VERSION][..]).arg(from).arg(key.to_string()).arg(answer.saved.0);
-        put.arg(self.terms.answers.as_secs()).arg(origins);
+        put.arg(self.terms().answers.as_secs()).arg(origins);
         self.change(&put).await.into()
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ::redis::{Cmd, FromRedisValue, Script, cmd, pipe};
+use tokio::sync::watch;
 
 use super::keys;
 use super::link::{BEHIND, HOT, Link, LinkError, PREFIX};
@@ -27,7 +28,7 @@ const MOST: usize = 20_000;
 #[derive(Clone)]
 pub(super) struct Remote {
     pub(super) link: Link,
-    pub(super) terms: Terms,
+    pub(super) terms: watch::Receiver<Terms>,
 }
 
 /// The turns of a conversation, and the last that was forgotten of it.
@@ -38,6 +39,11 @@ pub(super) struct Turns {
 }
 
 impl Remote {
+    /// How long what is shared is kept, as things stand.
+    pub(super) fn terms(&self) -> Terms {
+        *self.terms.borrow()
+    }
+
     async fn read<T: FromRedisValue>(&self, limit: Duration, command: &Cmd) -> Result<T, LinkError> {
         self.link.command(limit, command).await
     }

@@ -43,7 +43,12 @@ impl Drop for SharedStore {
 
 impl SharedStore {
     /// Shares what `local` has from now on. To be called within the runtime whose thread is to hand over; `chance` gives numbers in 0..1.
-    pub fn start(local: Arc<SledStore>, link: Link, terms: Terms, chance: fn() -> f64) -> Self {
+    pub fn start(
+        local: Arc<SledStore>,
+        link: Link,
+        terms: watch::Receiver<Terms>,
+        chance: fn() -> f64,
+    ) -> Self {
         local.keep_journal();
         let remote = Remote { link, terms };
         let wake = Arc::new(Notify::new());
@@ -97,7 +102,7 @@ impl SharedStore {
 
 impl Opened {
     /// The same store, shared with other instances. One that is in memory alone cannot be: nothing would be handed over after a crash.
-    pub fn shared(mut self, link: Link, terms: Terms, chance: fn() -> f64) -> Self {
+    pub fn shared(mut self, link: Link, terms: watch::Receiver<Terms>, chance: fn() -> f64) -> Self {
         let Some(local) = self.sled.take() else {
             self.problems.push("Without a data folder nothing is shared with other instances.".into());
             return self;
@@ -114,14 +119,6 @@ impl Opened {
 
 fn unreachable() -> StoreError {
     StoreError::Broken("it may be shared, and what is shared cannot be reached".into())
-}
-
-/// One turn of two views of it.
-fn one(here: Option<TurnRecord>, there: Option<TurnRecord>) -> Option<TurnRecord> {
-    match (here, there) {
-        (Some(here), Some(there)) => Some(merge::turns(here, there)),
-        (here, there) => here.or(there),
-    }
 }
 
 impl Store for SharedStore {
@@ -221,7 +218,7 @@ impl Store for SharedStore {
             match join(self.local.turn(conversation, turn), self.remote.turn(conversation, turn)).await {
                 (here, Ok((there, gone))) => {
                     let here = here.unwrap_or_default().filter(|_| gone.is_none_or(|gone| turn > gone));
-                    Ok(one(here, there))
+                    Ok(merge::views(here, there))
                 }
                 // Another instance may have it: that is not known, which is not the same as that there is none.
                 (Ok(None), Err(LinkError::Away)) => Err(unreachable()),
@@ -265,7 +262,7 @@ impl Store for SharedStore {
             let mut all: BTreeMap<_, _> = there.turns.into_iter().map(|turn| (turn.turn, turn)).collect();
             for turn in here.into_iter().filter(|turn| there.gone.is_none_or(|gone| turn.turn > gone)) {
                 let known = all.remove(&turn.turn);
-                all.extend(one(Some(turn), known).map(|turn| (turn.turn, turn)));
+                all.extend(merge::views(Some(turn), known).map(|turn| (turn.turn, turn)));
             }
             let skip = all.len().saturating_sub(limit);
             Ok(all.into_values().skip(skip).collect())
@@ -388,6 +385,10 @@ impl Store for SharedStore {
                 let _ = timeout(LEAVING, self.all_handed_over()).await;
             }
         })
+    }
+
+    fn hangs(&self) -> bool {
+        self.local.hangs()
     }
 
     fn problem(&self) -> Option<&'static str> {

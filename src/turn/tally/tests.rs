@@ -63,7 +63,7 @@ fn a_name_that_is_not_configured_is_counted_nowhere() {
 }
 
 #[test]
-fn after_a_reload_the_lines_are_those_of_the_providers_that_there_are() {
+fn a_provider_that_went_is_counted_to_its_last_attempt_and_the_last_few_are_told() {
     let tally = tally();
     tally.attempt("a", Outcome::OK, Duration::ZERO);
     tally.attempt("b", Outcome::OK, Duration::ZERO);
@@ -75,13 +75,23 @@ fn after_a_reload_the_lines_are_those_of_the_providers_that_there_are() {
     tally.attempt("b", Outcome::OK, Duration::ZERO);
     for line in [
         "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
+        "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 2",
         "failsoft_attempts_total{outcome=\"ok\",provider=\"c\"} 0",
-        "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",
+        "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"b\"} 1",
     ] {
         shows(&tally, line);
     }
-    let left: Vec<_> = lines(&tally).into_iter().filter(|line| line.contains("\"b\"")).collect();
-    assert!(left.is_empty(), "{left:?}");
+    // It comes back, and goes on from there; nothing counts backwards.
+    tally.follow(&["b".into()]);
+    shows(&tally, "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 2");
+    // One after the other goes: labels do not grow with each reload.
+    for number in 0..2 * REMEMBERED {
+        tally.follow(&[format!("new-{number}").into()]);
+    }
+    let of = |name: &str| lines(&tally).iter().filter(|line| line.contains(&format!("\"{name}\""))).count();
+    assert_eq!((of("a"), of("b"), of("new-0")), (0, 0, 0));
+    let first_kept = REMEMBERED - 1;
+    assert!(of(&format!("new-{first_kept}")) > 0 && of(&format!("new-{}", first_kept - 1)) == 0);
     tally.follow(&["b".into()]);
     shows(&tally, "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 0");
 }

@@ -195,12 +195,20 @@ async fn no_more_turns_than_places() {
         stage.desk.open(&room, question("m", "?"), stage.desk.usual())
     };
     let logs: Vec<_> = (0..TURNS).map(|number| open(number).ok().unwrap()).collect();
-    assert_eq!(stage.desk.running(TURNS), TURNS);
+    assert_eq!(stage.desk.places.taken(), TURNS);
     assert!(matches!(open(TURNS), Err(Refused::Full)));
     logs[0].cancel(Cancel::Stopped);
     stage.ended(&logs[0]).await;
     settled().await;
     assert!(open(TURNS).is_ok(), "its place is free at once, not when its log is dropped");
+    // A reload allows more, then fewer than run.
+    stage.reload(|settings| settings.limits.turns = TURNS + 1);
+    assert!(open(TURNS + 1).is_ok());
+    stage.reload(|settings| settings.limits.turns = 1);
+    logs[1].cancel(Cancel::Stopped);
+    stage.ended(&logs[1]).await;
+    settled().await;
+    assert!(matches!(open(TURNS + 2), Err(Refused::Full)));
 }
 
 #[actix_rt::test(system = "Paused")]

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use failsoft::app::App;
-use failsoft::degradation::DegradationActor;
+use failsoft::degradation::{Checks, DegradationActor};
 use failsoft::provider::backend::{Backend, Vitals, Whereabouts};
 use failsoft::session::lobby::Lobby;
 use failsoft::settings::{Dialect, Loaded, Problems, Secret, Settings, Source};
@@ -57,6 +57,13 @@ pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
     settings
 }
 
+/// Reads the same again and again.
+fn as_it_is(settings: &Settings) -> impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static {
+    let (settings, warnings, source, file) = (settings.clone(), Vec::new(), Source::File, None);
+    let loaded = Loaded { settings, warnings, source, file };
+    move || Ok(loaded.clone())
+}
+
 impl TestApp {
     /// A service with these providers.
     pub async fn of(providers: &[(&str, &ScriptedProvider)]) -> Self {
@@ -70,20 +77,25 @@ impl TestApp {
 
     /// A service whose data folder is `data` within this one.
     pub async fn in_folder(settings: Settings, data: Arc<TempDir>) -> Self {
-        let same = settings.clone();
-        let (warnings, source, file) = (Vec::new(), Source::File, None);
-        let loaded = Loaded { settings: same, warnings, source, file };
-        Self::built(settings, data, move || Ok(loaded.clone())).await
+        let read = as_it_is(&settings);
+        Self::built(settings, data, Checks::EVERY, read).await
+    }
+
+    /// A service that looks so often after what answers without a provider.
+    pub async fn checking(settings: Settings, every: Duration) -> Self {
+        let read = as_it_is(&settings);
+        Self::built(settings, Arc::new(TempDir::new().unwrap()), every, read).await
     }
 
     /// A service that reads this file at a reload.
     pub async fn reading(settings: Settings, data: Arc<TempDir>, file: PathBuf) -> Self {
-        Self::built(settings, data, move || Settings::load(Some(&file), &|_| None)).await
+        Self::built(settings, data, Checks::EVERY, move || Settings::load(Some(&file), &|_| None)).await
     }
 
     async fn built(
         mut settings: Settings,
         data: Arc<TempDir>,
+        self_check: Duration,
         read: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
     ) -> Self {
         let folder = data.path().join("data");
@@ -103,7 +115,7 @@ impl TestApp {
         let folder = Arc::clone(&data);
         let thread = std::thread::spawn(move || {
             let ran = actix::System::new().block_on(async {
-                let app = App::build_from(settings, read).await?;
+                let app = App::build_with(settings, read, self_check).await?;
                 let parts = (app.port(), app.lobby(), app.degradation());
                 assert!(built.send(parts).is_ok(), "the test is gone");
                 app.run_until_stopped(async { drop(stopped.await) }).await
@@ -176,9 +188,8 @@ impl TestApp {
     pub fn at_rest(&self) -> impl Future<Output = ()> {
         let place = std::panic::Location::caller();
         let lobby = Arc::clone(&self.lobby);
-        let turns = u32::try_from(Settings::default().limits.turns).unwrap();
         let rest = async move {
-            drop(lobby.desk.places.acquire_many(turns).await.unwrap());
+            lobby.desk.places.none_taken().await;
             for backend in lobby.desk.table().backends.iter() {
                 let mut vitals = backend.vitals.clone();
                 drop(vitals.wait_for(|vitals| vitals.in_flight == 0).await.unwrap());

@@ -25,7 +25,7 @@ pub use cut::CutProxy;
 pub use http::{Answer, Request};
 pub use page::{Page, Shown};
 pub use provider::ScriptedProvider;
-pub use receiver::{Receiver, Take};
+pub use receiver::{Delivery, Receiver, Take};
 pub use redis::Redis;
 pub use scrape::Scrape;
 pub use script::{

@@ -3,5 +3,6 @@
 mod cache;
 mod conversations;
 mod gate;
+mod keys;
 mod reload;
 mod service;

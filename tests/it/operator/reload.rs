@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::service::{Configured, TOKEN, configuration, provider};
-use crate::harness::{Act, Gate, ScriptedProvider, WsClient, finish, say, soon, spoken, word};
+use crate::harness::{Act, Gate, ScriptedProvider, WsClient, finish, say, soon, spoken, upgrade, word};
 
 /// Two words, then a third and the end when the gate lets them through.
 fn halting(gate: &Gate) -> Vec<Act> {
@@ -195,7 +195,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_counts_at_once() {
         .replace("Hi.", "Hello.\"\nmax_message_chars = 5\ntitle = \"New")
         .replace("messages_per_minute = 10000", "messages_per_minute = 10000\nturns = 7")
         .replace(TOKEN, "admin-other");
-    assert_eq!(service.reload(&other).await["needs_restart"], json!(["server.workers", "limits.turns"]));
+    assert_eq!(service.reload(&other).await["needs_restart"], json!(["server.workers"]));
     // A session that is open goes by it too.
     let refused = client.ask_as("long", "too long").await;
     assert_eq!(refused["code"], "message_too_long");
@@ -229,20 +229,75 @@ async fn a_configuration_without_providers_does_not_turn_a_service_into_a_demo()
 }
 
 #[tokio::test]
-async fn metrics_follow_the_providers() {
-    let (alpha, beta) =
-        (ScriptedProvider::answering("From alpha.").await, ScriptedProvider::answering("From beta.").await);
+async fn metrics_follow_the_providers_and_lose_nothing_of_one_that_went() {
+    let gate = Gate::default();
+    let (alpha, beta) = (halting_provider(&gate).await, ScriptedProvider::answering("From beta.").await);
     let service = Configured::start(&configuration(&[provider("alpha", &alpha, "")])).await;
     let app = &service.app;
-    WsClient::open(app).await.answered("Who?").await;
+    let mut client = WsClient::open(app).await;
+    let turn = client.ask("Count.").await;
+    client.shows(&turn, |shown| shown.text == "one two ").await;
+    let metrics = async || app.request("GET", "/metrics").send().await.body;
     let labels = async || {
-        let text = app.request("GET", "/metrics").send().await.body;
+        let text = metrics().await;
         ["alpha", "beta"].map(|name| text.contains(&format!("provider=\"{name}\"")))
     };
     assert_eq!(labels().await, [true, false]);
     service.reload(&configuration(&[provider("beta", &beta, "")])).await;
-    assert_eq!(labels().await, [false, true]);
+    assert_eq!(labels().await, [true, true]);
     WsClient::open(app).await.answered("Who?").await;
-    let text = app.request("GET", "/metrics").send().await.body;
-    assert!(text.contains("failsoft_attempts_total{outcome=\"ok\",provider=\"beta\"} 1"), "{text}");
+    // Its last answer ends after it went.
+    gate.open();
+    assert_eq!(client.done(&turn).await.text, "one two three.");
+    app.at_rest().await;
+    let lines = [
+        "failsoft_attempts_total{outcome=\"ok\",provider=\"alpha\"} 1",
+        "failsoft_attempts_total{outcome=\"ok\",provider=\"beta\"} 1",
+        "failsoft_tokens_total{direction=\"output\",provider=\"alpha\"} 5",
+    ];
+    let counted = async {
+        // The tokens are those of its actor, which may be told a moment later.
+        loop {
+            let text = metrics().await;
+            if lines.iter().all(|line| text.contains(line)) {
+                return text;
+            }
+        }
+    };
+    let text = soon("all of it in the metrics", counted).await;
+    // What is only so as long as it is configured is told of no other.
+    assert!(!text.contains("failsoft_breaker_state{provider=\"alpha\"}"), "{text}");
+}
+
+#[tokio::test]
+async fn fewer_and_more_turns_and_connections_count_at_once() {
+    let gate = Gate::default();
+    let alpha = halting_provider(&gate).await;
+    let with = |limits: &str| {
+        configuration(&[provider("alpha", &alpha, "")])
+            .replace("connections_per_ip = 10000", &format!("connections_per_ip = 10000\n{limits}"))
+    };
+    let service = Configured::start(&with("turns = 1\nconnections = 3")).await;
+    let app = &service.app;
+    let (mut one, mut two) = (WsClient::open(app).await, WsClient::open(app).await);
+    let first = one.ask("Count.").await;
+    assert_eq!(two.ask_as("full", "Count.").await["code"], "busy");
+    assert_eq!(service.reload(&with("turns = 2\nconnections = 3")).await["needs_restart"], json!([]));
+    let second = two.ask("Count.").await;
+    // Fewer than run: those go on, and the next waits until there are fewer.
+    assert_eq!(service.reload(&with("turns = 1\nconnections = 2")).await["needs_restart"], json!([]));
+    assert_eq!(upgrade(app, &[]).await, Err(503));
+    gate.open();
+    one.done(&first).await;
+    gate.open();
+    two.done(&second).await;
+    app.at_rest().await;
+    let third = one.ask("Count.").await;
+    assert_eq!(two.ask_as("full again", "Count.").await["code"], "busy");
+    gate.open();
+    one.done(&third).await;
+    assert_eq!(service.reload(&with("turns = 1\nconnections = 3")).await["needs_restart"], json!([]));
+    assert_eq!(upgrade(app, &[]).await, Ok(()));
+    let told = service.reload(&with("turns = 1\nconnections = 4")).await;
+    assert_eq!(told["needs_restart"], json!(["limits.connections"]));
 }

@@ -13,6 +13,7 @@ mod memory;
 mod packaging;
 pub mod provider;
 mod reload;
+mod rungs;
 pub mod service;
 mod soak;
 mod starts;

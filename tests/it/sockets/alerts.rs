@@ -7,7 +7,7 @@ use failsoft::settings::{Secret, Settings};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Gate, Receiver, ScriptedProvider, Take, TestApp, WsClient, answer, refusal, settings, soon,
+    Act, Delivery, Gate, Receiver, ScriptedProvider, Take, TestApp, WsClient, answer, refusal, settings, soon,
 };
 
 const KEY: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7];
@@ -167,4 +167,51 @@ async fn a_restart_neither_repeats_an_alert_nor_forgets_its_end() {
     assert_eq!(events, ["provider_down", "mode_changed", "provider_up", "mode_changed"]);
     assert!(all.iter().all(|one| one.json()["incident"] == incident), "{all:?}");
     assert_eq!(all[3].json()["mode"], "normal");
+}
+
+#[tokio::test]
+async fn what_a_drill_brings_about_is_told_as_staged_and_holds_nothing_real_back() {
+    let (alpha, beta) =
+        (ScriptedProvider::answering("From alpha.").await, ScriptedProvider::answering("From beta.").await);
+    let (receiver, slack) = (Receiver::start().await, Receiver::start().await);
+    let mut settings = told(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
+    settings.alerts.slack_webhook = Some(Secret::new(slack.url()));
+    settings.server.admin_token = Some(Secret::new("admin-canary"));
+    let app = TestApp::start(settings).await;
+    let order = async |method: &str, body: Option<Value>| {
+        let request = app.request(method, "/admin/drills").header("authorization", "Bearer admin-canary");
+        let answer = match body {
+            Some(body) => request.json(&body).send().await,
+            None => request.send().await,
+        };
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    let mut client = WsClient::open(&app).await;
+    order("POST", Some(json!({ "provider": "alpha", "fault": "down", "for": "10m" }))).await;
+    assert_eq!(client.answered("Under it?").await.text, "From beta.");
+    let all = receiver.until(|all| all.len() == 2).await;
+    let of = |one: &Delivery| (one.json()["event"].clone(), one.json()["drill"].clone());
+    assert_eq!(of(&all[0]), (json!("provider_down"), json!(true)));
+    assert_eq!(of(&all[1]), (json!("mode_changed"), json!(true)));
+    let text = all[0].json()["text"].clone();
+    assert_eq!(text, "Outage drill: Provider alpha is down: it cannot be reached.");
+    let texts = slack.until(|all| all.len() == 2).await;
+    assert!(texts.iter().all(|one| one.body.contains("Failsoft: Outage drill: ")), "{texts:?}");
+
+    // Its end is one of a drill too.
+    order("DELETE", None).await;
+    let all = receiver.until(|all| all.len() == 4).await;
+    assert_eq!(of(&all[2]), (json!("provider_up"), json!(true)));
+    assert_eq!(
+        (of(&all[3]), &all[3].json()["mode"]),
+        ((json!("mode_changed"), json!(true)), &json!("normal"))
+    );
+
+    // And real trouble of the same kind is told at once, well within the least interval between two alerts.
+    alpha.refuse().await;
+    assert_eq!(client.answered("And now?").await.text, "From beta.");
+    let all = receiver.until(|all| all.len() == 6).await;
+    assert_eq!(of(&all[4]), (json!("provider_down"), json!(false)));
+    assert_eq!(of(&all[5]), (json!("mode_changed"), json!(false)));
+    assert_eq!(all[4].json()["text"], "Provider alpha is down: it cannot be reached.");
 }

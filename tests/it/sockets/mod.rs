@@ -27,6 +27,7 @@ mod outage;
 mod outbox;
 mod panics;
 mod resume;
+mod self_check;
 mod slow_reader;
 mod stop;
 mod strict;

@@ -177,6 +177,7 @@ async fn an_early_warning_is_an_alert_like_others() {
             level,
             reason: (level > 0).then(|| "first_token_p95: Usual is 1.0 s; now it is 4.0 s.".to_owned()),
             words: "Usual is 1.0 s; now it is 4.0 s.".to_owned(),
+            staged: false,
         };
         watched.warnings.send_replace(Arc::from(vec![finding]));
     };

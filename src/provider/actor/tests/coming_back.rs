@@ -110,7 +110,10 @@ async fn the_breaker_is_kept_over_a_restart_of_the_service() {
     assert_eq!(kept(&store).await, None, "closed");
     call(&stand, failed(Fault::QuotaSpent)).await;
     let blocked = kept(&store).await.unwrap();
-    assert_eq!((blocked.blocked, &*blocked.reason), (true, "refused"));
+    assert_eq!(
+        (blocked.blocked, &*blocked.reason, blocked.fault),
+        (true, "refused", Some(Fault::QuotaSpent))
+    );
 }
 
 #[actix_rt::test(system = "Paused")]

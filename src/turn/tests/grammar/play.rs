@@ -11,7 +11,6 @@ use super::cases::{Case, Joiner, TurnCase};
 use super::rules::{Played, check_turn};
 use crate::turn::desk::Wishes;
 use crate::turn::log::Cancel;
-use crate::turn::stage::TURNS;
 
 /// What a joiner read, and where it had stood before.
 pub struct Joined {
@@ -90,8 +89,7 @@ async fn play_turn(stage: &Stage, turn: &TurnCase, number: usize) -> Played {
         // The visitor leaves in the middle of a wait, never of a frame.
         let _ = timeout(time, reader.read(&mut follower)).await;
     }
-    let all = u32::try_from(TURNS).unwrap();
-    drop(stage.desk.places.acquire_many(all).await.unwrap());
+    stage.desk.places.none_taken().await;
     let took = begun.elapsed();
     settled().await;
     assert!(log.ended());

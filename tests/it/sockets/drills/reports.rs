@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use failsoft::settings::Secret;
 use serde_json::{Value, json};
 
 use super::{Ground, counts};
-use crate::harness::{Act, WsClient};
+use crate::harness::{Act, TestApp, WsClient, settings, soon};
 
 #[tokio::test]
 async fn its_report_says_what_clients_saw() {
@@ -89,4 +90,60 @@ async fn an_incident_under_it_is_told_as_staged() {
     ground.end().await;
     let told = client.until(|frame| frame["type"] == "status" && frame["drill"].is_null()).await;
     assert_ne!(told["message"], "Answers come from a backup model. This is an outage drill.");
+}
+
+#[tokio::test]
+async fn reports_outlive_a_restart_and_one_that_does_not_read_is_passed_over_and_said() {
+    let Ground { alpha, beta, app } = ground_with_reports().await;
+    let data = app.stopped().await;
+    let mut with_token = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    with_token.server.admin_token = Some(Secret::new(super::TOKEN));
+    let again = async |data| {
+        let app = TestApp::in_folder(with_token.clone(), data).await;
+        let recalled = async {
+            loop {
+                let list = super::order(&app, "GET", "/admin/drills", None).await.json();
+                if list["reports"] != json!([]) {
+                    return list["reports"].clone();
+                }
+            }
+        };
+        let reports = soon("the reports", recalled).await;
+        (app, reports)
+    };
+    let (app, reports) = again(data).await;
+    let of = |key: &str| reports.as_array().unwrap().iter().map(|one| one[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("fault"), ["cut", "down"], "the newest first");
+    assert_eq!(of("turns")[1]["turns"], 1);
+    assert_eq!(app.status().await["problems"], json!([]));
+    // As a later version would write it.
+    let store = &app.lobby.desk.store;
+    let note = store.note("drill/0".into()).await.unwrap().unwrap();
+    store.write_note("drill/0".into(), note.replace("\"v\":1", "\"v\":99")).await.unwrap();
+    let (app, reports) = again(app.stopped().await).await;
+    assert_eq!((reports.as_array().unwrap().len(), &reports[0]["fault"]), (1, &json!("cut")));
+    let told = "1 report of drills cannot be read (damaged, or of another version) and is passed over.";
+    assert_eq!(app.status().await["problems"], json!([told]));
+}
+
+/// A service with the reports of two drills, of which one visitor saw the first.
+async fn ground_with_reports() -> Ground {
+    let ground = Ground::of(counts(), |_| {}).await;
+    ground.begin("down").await;
+    WsClient::open(&ground.app).await.answered("Under it?").await;
+    ground.end().await;
+    ground.report().await;
+    ground.begin("cut").await;
+    ground.end().await;
+    let both = async {
+        loop {
+            let reports = ground.list().await["reports"].clone();
+            let ended = |one: &Value| one["turns"]["under_way"] == 0;
+            if reports.as_array().unwrap().len() == 2 && reports.as_array().unwrap().iter().all(ended) {
+                return;
+            }
+        }
+    };
+    soon("both reports", both).await;
+    ground
 }
