@@ -351,10 +351,11 @@ impl Store for SharedStore {
 
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
         Box::pin(async move {
-            match self.remote.cached(key).await {
+            // Both at once: who asks does not wait much longer than Redis may take.
+            match join(self.local.cached(key), self.remote.cached(key)).await {
                 // What is not handed over yet is newer; what is, may have been removed elsewhere.
-                Ok(there) if !self.local.is_marked(Changed::Answer(key)).await? => Ok(there),
-                Ok(_) | Err(LinkError::Away | LinkError::Refused) => self.local.cached(key).await,
+                (_, Ok(there)) if !self.local.is_marked(Changed::Answer(key)).await? => Ok(there),
+                (here, Ok(_) | Err(LinkError::Away | LinkError::Refused)) => here,
             }
         })
     }
