@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what the service does to what passes through it, and writes the tables of docs/performance.md anew.
 #
-# Needs Linux, two cores at least, and Rust; takes less than ten minutes besides the build. `benches/run.sh --only NAME` measures one
+# Needs Linux, two cores at least, and Rust; takes about a quarter of an hour besides the build. `benches/run.sh --only NAME` measures one
 # figure and writes nothing; `benches/run.sh --help` names them all. Whatever ends it, no process of it is left.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -18,6 +18,8 @@ pub enum Way {
     Straight,
     /// The bare relay.
     Relay,
+    /// The bare relay where it asks for a stream and gives a whole answer, as the service does. It stands in no table.
+    Gathered,
     /// The service's API.
     V1,
     /// The service's chat.
@@ -41,6 +43,7 @@ impl Line {
         Ok(match self.way {
             Way::Ws => Client::Visitor(Visitor::enter(self.port).await?),
             Way::Straight => Client::Caller(Caller::connect(self.port, "/chat/completions").await?),
+            Way::Gathered => Client::Caller(Caller::connect(self.port, "/gathered/chat/completions").await?),
             Way::Relay | Way::V1 => Client::Caller(Caller::connect(self.port, "/v1/chat/completions").await?),
         })
     }

@@ -81,7 +81,7 @@ pub struct Wanted {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=25))]
     rounds: u32,
     /// The whole run is given up after so many seconds.
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 1800)]
     limit: u64,
 }
 

@@ -39,9 +39,7 @@ impl Place {
         let provider = Process::start(Core::Load, &own, &["provider"]).await.context("the provider")?;
         let (faulty, sound) = provider.said.split_once(' ').context("the provider's ports")?;
         let (faulty, sound) = (faulty.parse()?, sound.parse()?);
-        let url = format!("http://127.0.0.1:{sound}");
-        let relay = Process::start(Core::Measured, &own, &["relay", "--provider", &url]).await;
-        let relay = relay.context("the relay")?;
+        let relay = start_relay(sound).await?;
         // Beside the program, which lies on a disk: the store is to be measured too.
         let folder = TempDir::with_prefix_in("bench-", own.parent().context("no folder")?)?;
         Ok(Self { service_program, folder, _provider: provider, faulty, sound, relay, services: 0 })
@@ -76,6 +74,11 @@ impl Place {
             .context("the service")
     }
 
+    /// Starts another relay, that did nothing so far.
+    pub async fn relay(&self) -> anyhow::Result<Process> {
+        start_relay(self.sound).await
+    }
+
     /// All ways to the provider, through this service.
     pub fn ways(&self, service: &Process) -> anyhow::Result<[Line; 4]> {
         let port = service.port()?;
@@ -86,6 +89,12 @@ impl Place {
             Line { way: Way::Ws, port },
         ])
     }
+}
+
+async fn start_relay(provider: u16) -> anyhow::Result<Process> {
+    let url = format!("http://127.0.0.1:{provider}");
+    let own = std::env::current_exe()?;
+    Process::start(Core::Measured, &own, &["relay", "--provider", &url]).await.context("the relay")
 }
 
 fn provider(name: &str, port: u16) -> String {

@@ -2,13 +2,14 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::pin::pin;
 
 use actix_web::error::ErrorBadGateway;
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt as _, stream};
-use serde_json::Value;
+use futures_util::{Stream, StreamExt as _, stream};
+use serde_json::{Value, json};
 
 struct Upstream {
     client: reqwest::Client,
@@ -28,7 +29,10 @@ pub fn serve(provider: &str) -> anyhow::Result<()> {
         let server = HttpServer::new(move || {
             let client = reqwest::Client::builder().no_proxy().build().expect("a client");
             let upstream = Upstream { client, url: url.clone() };
-            App::new().app_data(web::Data::new(upstream)).route("/v1/chat/completions", web::post().to(relay))
+            App::new()
+                .app_data(web::Data::new(upstream))
+                .route("/v1/chat/completions", web::post().to(relay))
+                .route("/gathered/chat/completions", web::post().to(gathered))
         });
         let server = server.workers(1).max_connections(20_000).on_connect(|connection, _| {
             if let Some(stream) = connection.downcast_ref::<TcpStream>() {
@@ -43,33 +47,62 @@ pub fn serve(provider: &str) -> anyhow::Result<()> {
 async fn relay(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Result<HttpResponse> {
     let asked: Value = serde_json::from_slice(&asked).map_err(actix_web::error::ErrorBadRequest)?;
     let streamed = asked.get("stream").and_then(Value::as_bool).unwrap_or(false);
-    let request = upstream.client.post(&upstream.url).header("content-type", "application/json");
-    let answer = request.body(asked.to_string()).send().await.map_err(ErrorBadGateway)?;
+    let answer = upstream.ask(&asked).await?;
     if !streamed {
         let whole: Value = serde_json::from_slice(&answer.bytes().await.map_err(ErrorBadGateway)?)
             .map_err(ErrorBadGateway)?;
         return Ok(HttpResponse::Ok().json(whole));
     }
+    let events = events(answer).map(|event| event.map(|event| again(&event)));
+    Ok(HttpResponse::Ok().insert_header(("content-type", "text/event-stream")).streaming(events))
+}
+
+/// A whole answer, put together from a stream.
+async fn gathered(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Result<HttpResponse> {
+    let mut asked: Value = serde_json::from_slice(&asked).map_err(actix_web::error::ErrorBadRequest)?;
+    asked["stream"] = json!(true);
+    let mut events = pin!(events(upstream.ask(&asked).await?));
+    let mut text = String::new();
+    while let Some(event) = events.next().await {
+        let event = event.map_err(ErrorBadGateway)?;
+        let value: Value = serde_json::from_slice(data(&event)).unwrap_or_default();
+        text += value.pointer("/choices/0/delta/content").and_then(Value::as_str).unwrap_or_default();
+    }
+    let message = json!({"role": "assistant", "content": text});
+    let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+    Ok(HttpResponse::Ok().json(json!({"object": "chat.completion", "choices": [choice]})))
+}
+
+impl Upstream {
+    async fn ask(&self, asked: &Value) -> actix_web::Result<reqwest::Response> {
+        let request = self.client.post(&self.url).header("content-type", "application/json");
+        request.body(asked.to_string()).send().await.map_err(ErrorBadGateway)
+    }
+}
+
+/// The events of an answer, each with its end.
+fn events(answer: reqwest::Response) -> impl Stream<Item = reqwest::Result<BytesMut>> {
     let mut held = BytesMut::new();
-    let events = answer.bytes_stream().flat_map(move |bytes| {
+    answer.bytes_stream().flat_map(move |bytes| {
         let mut out = Vec::new();
         match bytes {
             Ok(bytes) => held.extend_from_slice(&bytes),
             Err(error) => out.push(Err(error)),
         }
         while let Some(at) = held.windows(2).position(|two| two == b"\n\n") {
-            let event = held.split_to(at + 2);
-            out.push(Ok(again(&event)));
+            out.push(Ok(held.split_to(at + 2)));
         }
         stream::iter(out)
-    });
-    Ok(HttpResponse::Ok().insert_header(("content-type", "text/event-stream")).streaming(events))
+    })
+}
+
+fn data(event: &[u8]) -> &[u8] {
+    event.strip_prefix(b"data: ").unwrap_or(event).trim_ascii_end()
 }
 
 /// One event, parsed and written again.
 fn again(event: &[u8]) -> Bytes {
-    let data = event.strip_prefix(b"data: ").unwrap_or(event).trim_ascii_end();
-    match serde_json::from_slice::<Value>(data) {
+    match serde_json::from_slice::<Value>(data(event)) {
         Ok(value) => format!("data: {value}\n\n").into(),
         Err(_) => Bytes::copy_from_slice(event),
     }

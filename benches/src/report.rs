@@ -35,6 +35,7 @@ impl Row {
         match way {
             // Nothing stands on it that could take processor time.
             Way::Straight if self.name.starts_with("CPU") => {}
+            Way::Gathered => {}
             Way::Straight => self.straight.push(value),
             Way::Relay => self.relay.push(value),
             Way::V1 => self.v1.push(value),

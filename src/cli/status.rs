@@ -37,6 +37,11 @@ fn cell(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    line(&text)
+}
+
+/// Text that moves no cursor.
+fn line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -96,8 +101,13 @@ fn stretch(name: &str, told: &Value) -> Option<String> {
     };
     let total = told.pointer("/counts/total")?;
     let cost = told["cost_usd"].as_f64().map_or(String::new(), |usd| format!(", ${usd:.4}"));
+    let reasons = told["reasons"].as_object().into_iter().flatten();
+    let reasons: Vec<_> =
+        reasons.map(|(reason, count)| format!("{} {}", line(reason), cell(count))).collect();
+    let failed =
+        if reasons.is_empty() { String::new() } else { format!("; failed attempts: {}", reasons.join(", ")) };
     Some(format!(
-        "{name:9} {} messages: {} answered, {} by AI; AI available {} of the time{cost}",
+        "{name:9} {} messages: {} answered, {} by AI; AI available {} of the time{cost}{failed}",
         cell(total),
         percent("answers"),
         percent("ai"),
@@ -206,7 +216,8 @@ mod tests {
                   "retry_at": null, "in_flight": 2, "counts": { "success": 6, "failure": 0, "restarts": 0 },
                   "latency_ms": { "first_token": first } },
             ],
-            "availability": { "24h": { "answers": 1.0, "ai": 0.75, "ai_time": 0.99999, "counts": { "total": 8 } } },
+            "availability": { "24h": { "answers": 1.0, "ai": 0.75, "ai_time": 0.99999, "counts": { "total": 8 },
+                                      "reasons": { "timeout": 4, "refused": 1 } } },
             "incidents": [{ "id": "inc-7", "mode": "degraded", "started": "2026-01-02T03:04:05.000Z", "ended": null,
                             "cause": "alpha: timeout" }],
             "problems": ["The store fails."],
@@ -221,7 +232,7 @@ Mode      degraded since 2026-01-02T03:04:05.000Z, incident inc-7
 Message   Slower than usual.
 Next      beta
 Answers   8, by AI 6, degraded 2, availability 75.00 %
-24 hours  8 messages: 100.00 % answered, 75.00 % by AI; AI available 99.99 % of the time
+24 hours  8 messages: 100.00 % answered, 75.00 % by AI; AI available 99.99 % of the time; failed attempts: refused 1, timeout 4
 
 PROVIDER  MODEL           STATE   HEALTHY  REASON   RETRY AT                  RUNNING  OK  FAILED  RESTARTS  FIRST TOKEN P50/P95 MS
 alpha     a-1             open    no       timeout  2026-01-02T03:05:00.000Z  0        3   5       1         -/-

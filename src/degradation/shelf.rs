@@ -8,6 +8,7 @@
 mod drills;
 mod look;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Shelf {
     terms: RwLock<Arc<Terms>>,
     /// Which keys are saved, by when they were last used.
     kept: Mutex<Bounded<()>>,
+    /// Whether nothing is saved under other keys.
+    all_known: AtomicBool,
     /// Which conversations asked alike, up to as many as it takes.
     askers: Mutex<Bounded<Vec<u64>>>,
     drills: Drills,
@@ -123,7 +126,8 @@ impl Shelf {
         let kept = Mutex::new(Bounded::new(settings.max_entries));
         let askers = Mutex::new(Bounded::new(settings.max_entries));
         let terms = RwLock::new(Arc::new(Terms { settings, system_prompt }));
-        Self { store, terms, kept, askers, drills: Drills::default(), looks: Looks::default() }
+        let (all_known, drills, looks) = Default::default();
+        Self { store, terms, kept, all_known, askers, drills, looks }
     }
 
     fn terms(&self) -> Arc<Terms> {
@@ -158,6 +162,7 @@ impl Shelf {
                 if !gone.is_empty() {
                     drop(self.store.remove_cached(gone));
                 }
+                self.all_known.store(!self.store.is_shared(), Ordering::Relaxed);
             }
             Ok(Err(_)) | Err(_) => tracing::warn!("which answers are saved was not read"),
         }
@@ -223,11 +228,6 @@ impl Shelf {
         let found = found.min_by_key(|found| found.old)?;
         self.told(&found, place);
         Some(found)
-    }
-
-    async fn read(&self, key: Option<CacheKey>) -> Option<(CacheKey, CachedAnswer)> {
-        let key = key?;
-        Some((key, self.store.cached(key).await.ok()??))
     }
 
     /// Notes that an answer was used, and how often it was asked for by then.

@@ -3,7 +3,8 @@
 //! What a month brought is a sum over its hours, so it costs a few kilobytes and survives a restart: one note a day, of which there are as many
 //! as days are looked back, used in turn.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +22,11 @@ pub const MONTH: u64 = 30 * DAY;
 /// Notes that are used in turn: one a day, and one more for the day under way.
 pub const NOTES: u64 = 31;
 
+/// How many attempts at a provider failed, by the protocol's words.
+pub type Reasons = BTreeMap<Cow<'static, str>, u64>;
+
 /// One hour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hour {
     /// Counted from 1970.
     pub hour: u64,
@@ -34,10 +38,13 @@ pub struct Hour {
     pub lost: u64,
     /// USD.
     pub cost_usd: f64,
+    /// Why attempts failed.
+    #[serde(default, skip_serializing_if = "Reasons::is_empty")]
+    pub reasons: Reasons,
 }
 
 /// What a stretch of time came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sum {
     /// Answered by an AI, or by a fresh saved answer of one.
     pub ai: u64,
@@ -47,6 +54,8 @@ pub struct Sum {
     pub lost: u64,
     /// USD.
     pub cost_usd: f64,
+    /// Why attempts failed.
+    pub reasons: Reasons,
 }
 
 impl Sum {
@@ -69,6 +78,12 @@ impl Sum {
 fn share(part: u64, whole: u64) -> Option<f64> {
     #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
     (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn merge(reasons: &mut Reasons, more: &Reasons) {
+    for (reason, count) in more {
+        *reasons.entry(reason.clone()).or_default() += count;
+    }
 }
 
 /// The name of the note of the day that holds this hour.
@@ -103,13 +118,7 @@ impl History {
         if served.total() == 0 && cost_usd <= 0.0 {
             return;
         }
-        let this = now.0 / HOUR_MS;
-        // A clock that was set back counts to the last hour that there is.
-        if self.hours.back().is_none_or(|last| last.hour < this) {
-            self.hours.push_back(Hour { hour: this, ..Hour::default() });
-            self.forget(now);
-        }
-        if let Some(hour) = self.hours.back_mut() {
+        if let Some(hour) = self.hour(now) {
             hour.ai += served.ai;
             hour.degraded += served.degraded;
             hour.lost += served.lost;
@@ -117,21 +126,46 @@ impl History {
         }
     }
 
+    /// Counts attempts that failed just before `now`.
+    pub fn add_failed(&mut self, now: At, failed: Reasons) {
+        if failed.is_empty() {
+            return;
+        }
+        if let Some(hour) = self.hour(now) {
+            merge(&mut hour.reasons, &failed);
+        }
+    }
+
+    /// What is counted into at this moment.
+    fn hour(&mut self, now: At) -> Option<&mut Hour> {
+        let this = now.0 / HOUR_MS;
+        // A clock that was set back counts to the last hour that there is.
+        if self.hours.back().is_none_or(|last| last.hour < this) {
+            self.hours.push_back(Hour { hour: this, ..Hour::default() });
+            self.forget(now);
+        }
+        self.hours.back_mut()
+    }
+
     /// The last so many hours, the one under way among them.
     pub fn last(&self, hours: u64, now: At) -> Sum {
         let first = (now.0 / HOUR_MS + 1).saturating_sub(hours);
-        self.hours.iter().filter(|one| one.hour >= first).fold(Sum::default(), |sum, one| Sum {
-            ai: sum.ai + one.ai,
-            degraded: sum.degraded + one.degraded,
-            lost: sum.lost + one.lost,
-            cost_usd: sum.cost_usd + one.cost_usd,
+        self.hours.iter().filter(|one| one.hour >= first).fold(Sum::default(), |mut sum, one| {
+            merge(&mut sum.reasons, &one.reasons);
+            Sum {
+                ai: sum.ai + one.ai,
+                degraded: sum.degraded + one.degraded,
+                lost: sum.lost + one.lost,
+                cost_usd: sum.cost_usd + one.cost_usd,
+                reasons: sum.reasons,
+            }
         })
     }
 
     /// The hours of the day that was counted to last, and the name of their note; none where nothing was counted.
     pub fn newest_day(&self) -> Option<(String, Vec<Hour>)> {
         let day = self.hours.back()?.hour / DAY;
-        let hours = self.hours.iter().filter(|one| one.hour / DAY == day).copied().collect();
+        let hours = self.hours.iter().filter(|one| one.hour / DAY == day).cloned().collect();
         Some((note_of(day * DAY), hours))
     }
 
@@ -182,6 +216,25 @@ mod tests {
         assert_eq!(history.hours.len() as u64, MONTH);
         assert_eq!(notes.len() as u64, NOTES);
         let back = History::recalled(notes.into_values().flatten(), at(1_999));
+        assert_eq!(back, history);
+    }
+
+    #[test]
+    fn reasons_are_summed_up_and_an_hour_of_an_earlier_version_has_none() {
+        let failed = |of: &[(&'static str, u64)]| -> Reasons {
+            of.iter().map(|(reason, count)| (Cow::Borrowed(*reason), *count)).collect()
+        };
+        let mut history = History::default();
+        history.add_failed(at(1_000), failed(&[("timeout", 1), ("reset", 2)]));
+        history.add_failed(at(1_001), failed(&[("timeout", 4)]));
+        history.add_failed(at(1_001), failed(&[]));
+        assert_eq!(history.last(DAY, at(1_001)).reasons, failed(&[("reset", 2), ("timeout", 5)]));
+        assert_eq!(history.last(1, at(1_001)).reasons, failed(&[("timeout", 4)]));
+        let earlier = r#"[{"hour":1000,"ai":3,"degraded":0,"lost":0,"cost_usd":0.0}]"#;
+        let hours: Vec<Hour> = serde_json::from_str(earlier).unwrap();
+        assert_eq!((hours[0].ai, hours[0].reasons.len()), (3, 0));
+        let text = serde_json::to_string(&history.newest_day().unwrap().1).unwrap();
+        let back = History::recalled(serde_json::from_str::<Vec<Hour>>(&text).unwrap(), at(1_001));
         assert_eq!(back, history);
     }
 

@@ -1,6 +1,7 @@
 //! Takes what was answered from the counts: into the history each few seconds, and a window of early warning each five minutes.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::alerts::Finding;
 use super::early::{Early, WINDOW_MINUTES, Window};
-use super::history::{self, History, Hour};
+use super::history::{self, History, Hour, Reasons};
 use crate::store::Store;
 use crate::turn::counts::Served;
 use crate::turn::desk::Desk;
@@ -77,6 +78,8 @@ struct Counting {
     window: Served,
     /// What each provider had cost when it was looked at last.
     costs: HashMap<Arc<str>, f64>,
+    /// How many attempts had failed, by why.
+    failures: BTreeMap<&'static str, u64>,
     window_usd: f64,
     windows: u32,
     /// How many outage drills had begun when the window did; none while one ran.
@@ -102,6 +105,7 @@ impl Counting {
             counted: Served::default(),
             window: Served::default(),
             costs: HashMap::new(),
+            failures: BTreeMap::new(),
             window_usd: 0.0,
             windows: 0,
             changed: false,
@@ -128,15 +132,29 @@ impl Counting {
 
     fn read(&mut self) {
         let now = self.desk.counts.read();
-        let usd = self.spent();
+        let (usd, failed) = (self.spent(), self.failed());
         let since = now.since(&self.counted);
         self.counted = now;
         self.window_usd += usd;
-        if since.total() > 0 || usd > 0.0 {
+        if since.total() > 0 || usd > 0.0 || !failed.is_empty() {
             let at = self.desk.clock.wall();
-            self.history.send_modify(|history| Arc::make_mut(history).add(at, &since, usd));
+            self.history.send_modify(|history| {
+                let history = Arc::make_mut(history);
+                history.add(at, &since, usd);
+                history.add_failed(at, failed);
+            });
             self.changed = true;
         }
+    }
+
+    /// Why attempts failed since it was asked last.
+    fn failed(&mut self) -> Reasons {
+        let now = self.desk.tally.failed();
+        let before = std::mem::replace(&mut self.failures, now.clone());
+        let since = now.into_iter().map(|(reason, count)| {
+            (Cow::Borrowed(reason), count.saturating_sub(before.get(reason).copied().unwrap_or_default()))
+        });
+        since.filter(|(_, count)| *count > 0).collect()
     }
 
     /// What the providers cost since it was asked last.
@@ -198,4 +216,33 @@ async fn hours(store: &dyn Store) -> Vec<Hour> {
 async fn usual(store: &dyn Store) -> Vec<Window> {
     let note = store.note(USUAL.to_owned()).await.ok().flatten();
     note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::provider::paused::{Paused, pass};
+    use crate::provider::scripted::says;
+    use crate::turn::stage::House;
+
+    #[actix_rt::test(system = "Paused")]
+    async fn windows_in_which_a_drill_ran_are_left_out_of_early_warning() {
+        let stage = House::following([vec![says("Hello.")]]).open();
+        let desk = &stage.desk;
+        let _answered = Answered::start(Arc::clone(desk));
+        let noted = async || usual(&*desk.store).await.len();
+        pass(WINDOW / 2).await;
+        // One within a window, then one that runs over two of them and into a third.
+        desk.shelf.drill_begins();
+        desk.shelf.drill_ends();
+        pass(WINDOW).await;
+        desk.shelf.drill_begins();
+        pass(WINDOW * 2).await;
+        desk.shelf.drill_ends();
+        pass(WINDOW * 6).await;
+        assert_eq!(noted().await, 0, "four were left out, and five were not");
+        pass(WINDOW).await;
+        assert_eq!(noted().await, 6);
+    }
 }

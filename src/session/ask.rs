@@ -179,8 +179,11 @@ pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// The turn that this message opened some time ago. A store that does not answer knows of none: better asked twice than never.
+/// The turn that this message opened some time ago, whose log is gone. A store that does not answer knows of none: better asked twice than never.
 async fn stored(lobby: &Lobby, room: &Room, id: &ClientMsgId) -> Option<TurnRecord> {
+    if room.all_here() {
+        return None;
+    }
     let read = lobby.desk.store.turn_of(room.id(), id.clone());
     tokio::time::timeout(lobby.desk.patience(STORE_LIMIT), read).await.ok()?.ok()?
 }

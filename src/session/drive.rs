@@ -40,9 +40,10 @@ pub async fn drive(
     mut from: mpsc::Receiver<ByteString>,
     to: mpsc::Sender<Out>,
 ) {
-    match hello(&lobby, &mut from, &to).await {
+    // What is over soon is boxed: a session waits nearly all its life, and is to be small for that long.
+    match Box::pin(hello(&lobby, &mut from, &to)).await {
         Ok(Ok(hello)) => {
-            let Ok(visit) = Visit::open(lobby, peer, from, to, hello).await else {
+            let Ok(mut visit) = Box::pin(Visit::open(lobby, peer, from, to, hello)).await else {
                 return;
             };
             // The socket is gone, or told to close: either way there is nobody left to tell.
@@ -111,7 +112,7 @@ impl Visit {
         Ok(visit)
     }
 
-    async fn serve(mut self) -> Result<(), Gone> {
+    async fn serve(&mut self) -> Result<(), Gone> {
         loop {
             if self.following.is_none() {
                 self.following = self.queue.pop_front();
@@ -119,7 +120,7 @@ impl Visit {
             tokio::select! {
                 text = self.from.recv() => {
                     let text = text.ok_or(Gone)?;
-                    self.hear(&text).await?;
+                    Box::pin(self.hear(&text)).await?;
                 }
                 frames = next(&mut self.following) => match frames {
                     Some(frames) => self.to.send(Out::Frames(frames)).await.map_err(|_| Gone)?,

@@ -46,7 +46,11 @@ impl Lobby {
 
     /// Enters a conversation that was made just now: nobody else knows of it, and no store has to be asked whose it is.
     pub fn begin(&self, id: ConversationId) -> Arc<Room> {
-        self.desk.rooms.enter(id)
+        match self.desk.sharing {
+            // Once its id is told, another instance may open turns of it.
+            Some(_) => self.desk.rooms.enter(id),
+            None => self.desk.rooms.begin(id),
+        }
     }
 
     /// Enters a conversation, known or not: everyone may enter anonymous ones, and a visitor with a token those of their own.
@@ -89,14 +93,7 @@ impl Lobby {
 
     /// The last turns of a conversation, those before `before` if given; what runs, or just ended, as it is now.
     pub async fn history(&self, room: &Room, before: Option<TurnId>) -> Vec<TurnRecord> {
-        let read = self.desk.store.turns(room.id(), before, HISTORY_TURNS);
-        let mut turns = match tokio::time::timeout(STORE_LIMIT, read).await {
-            Ok(Ok(turns)) => turns,
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!("history not read in time");
-                Vec::new()
-            }
-        };
+        let mut turns = if room.all_here() { Vec::new() } else { self.stored(room, before).await };
         for log in room.logs().into_iter().filter(|log| before.is_none_or(|before| log.turn() < before)) {
             let record = log.record();
             match turns.iter_mut().find(|turn| turn.turn == record.turn) {
@@ -116,6 +113,17 @@ impl Lobby {
             room.seen(last.turn);
         }
         turns
+    }
+
+    async fn stored(&self, room: &Room, before: Option<TurnId>) -> Vec<TurnRecord> {
+        let read = self.desk.store.turns(room.id(), before, HISTORY_TURNS);
+        match tokio::time::timeout(STORE_LIMIT, read).await {
+            Ok(Ok(turns)) => turns,
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("history not read in time");
+                Vec::new()
+            }
+        }
     }
 
     /// Tells the room of the conversation's newest turn, so that the next one's id is later.

@@ -226,7 +226,7 @@ pub trait Store: Send + Sync {
     /// The keys of all saved answers, those saved longest ago first, what does not read before all.
     fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>>;
 
-    /// Saves an answer in the place of what was there. It goes when its conversation is forgotten. How many there are is for the caller to bound.
+    /// Saves an answer in the place of what was there; once this says so it is found, but a crash may take it. It goes when its conversation is forgotten. How many there are is for the caller to bound.
     fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Removes these saved answers.
@@ -235,6 +235,11 @@ pub trait Store: Send + Sync {
     /// Waits, for a second at most, until other instances can read what was acknowledged; where there are none, not at all.
     fn handed_over(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    /// Whether other processes write to it too.
+    fn is_shared(&self) -> bool {
+        false
     }
 
     /// Whether what it acknowledges outlives the process.

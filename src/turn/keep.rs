@@ -11,7 +11,7 @@ use super::flights::Flight;
 use super::log::{LogWriter, TurnLog};
 use super::prompt::{self, Shape};
 use super::rooms::Room;
-use crate::chat::{Ask, TurnId, TurnRecord};
+use crate::chat::{Ask, TurnId, TurnRecord, TurnState};
 use crate::degradation::shelf::Renewal;
 
 /// How long frames wait for the disk to confirm the question.
@@ -119,31 +119,40 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
     let chat = &table.settings.chat;
     // Turns that are left out of the history still take a place in what is read, so some more are read.
     let limit = chat.history_turns.saturating_mul(2).max(1);
-    let read = desk.store.turns(room.id(), Some(record.turn), limit);
-    let history = tokio::time::timeout(desk.patience(STORE_LIMIT), read).await;
-    let known = matches!(history, Ok(Ok(_)));
-    let history = match history {
-        Ok(Ok(history)) => history,
-        Ok(Err(_)) | Err(_) => {
-            tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
-            Vec::new()
-        }
-    };
-    let history = with_ended(history, room, record.turn);
+    let stored =
+        if room.all_here() { Some(Vec::new()) } else { stored(desk, room, record.turn, limit).await };
+    let known = stored.is_some();
+    let stored = stored.unwrap_or_default();
+    let logs: Vec<_> = room.logs().into_iter().filter(|log| log.turn() < record.turn).collect();
+    let first = known && stored.is_empty() && logs.is_empty();
+    let history = with_ended(stored, &logs, limit);
     let shape =
         Shape { history_turns: chat.history_turns, max_tokens: chat.max_tokens, retry_of: record.retry_of };
     let ask = prompt::ask(Arc::clone(&chat.system_prompt), &history, &record.question, shape);
     let alone = known && ask.messages.len() == 1;
-    Asked { ask, served_by: prompt::served_by(&history), first: known && history.is_empty(), alone }
+    Asked { ask, served_by: prompt::served_by(&history), first, alone }
 }
 
-/// The history with turns that ended just now, as they ended: the store may not have that yet.
-fn with_ended(mut history: Vec<TurnRecord>, room: &Room, before: TurnId) -> Vec<TurnRecord> {
-    for log in room.logs().into_iter().filter(|log| log.ended() && log.turn() < before) {
-        let record = log.record();
-        match history.iter_mut().find(|known| known.turn == record.turn) {
-            Some(known) => *known = record,
-            None => history.push(record),
+/// The last turns before this one, as far as the store tells them in time.
+async fn stored(desk: &Desk, room: &Room, before: TurnId, limit: usize) -> Option<Vec<TurnRecord>> {
+    let read = desk.store.turns(room.id(), Some(before), limit);
+    match tokio::time::timeout(desk.patience(STORE_LIMIT), read).await {
+        Ok(Ok(history)) => Some(history),
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(turn = %before, "history not read in time; the model sees the question alone");
+            None
+        }
+    }
+}
+
+/// The history with turns that ended just now, the last `limit` of them, as they ended: the store may not have that yet.
+fn with_ended(mut history: Vec<TurnRecord>, logs: &[Arc<TurnLog>], limit: usize) -> Vec<TurnRecord> {
+    for log in logs.iter().rev().take(limit) {
+        match history.iter_mut().rev().find(|known| known.turn == log.turn()) {
+            // What the store has of an ended turn is all there is of it.
+            Some(known) if known.state != TurnState::Running => {}
+            Some(known) => *known = log.record(),
+            None => history.extend(log.ended_as(prompt::tells)),
         }
     }
     // The store may have missed one and have a later one.

@@ -131,6 +131,11 @@ pub fn fitted(ask: Ask, cut: Cut) -> Ask {
     Ask { messages, max_tokens, ..ask }
 }
 
+/// Whether an ended turn says anything to [`ask`]: by its answer, or of the turn that was asked again with it.
+pub fn tells(record: &TurnRecord) -> bool {
+    record.retry_of.is_some() || answer_of(record).is_some()
+}
+
 /// Who gave the last whole AI answer of this history.
 pub fn served_by(history: &[TurnRecord]) -> Option<Arc<str>> {
     let whole = |record: &&TurnRecord| {

@@ -40,6 +40,8 @@ struct Inner {
     owner: Option<Option<Arc<str>>>,
     /// It is being forgotten: no turn opens.
     closed: bool,
+    /// Whether the store has nothing of it that is not here.
+    all_here: bool,
 }
 
 /// Late answers that a session may be behind with, before it reads the history anew.
@@ -67,6 +69,14 @@ pub enum NotOpened {
 }
 
 impl Rooms {
+    /// The room of a conversation that was made just now, and is told to nobody outside this process: until the first of its logs is dropped, all of
+    /// it is here, and the store need not be asked.
+    pub fn begin(self: &Arc<Self>, id: ConversationId) -> Arc<Room> {
+        let room = self.enter(id);
+        room.lock().all_here = true;
+        room
+    }
+
     /// The room of this conversation, made if need be.
     pub fn enter(self: &Arc<Self>, id: ConversationId) -> Arc<Room> {
         let mut map = self.lock();
@@ -186,6 +196,11 @@ impl Room {
         inner.last = inner.last.max(Some(turn));
     }
 
+    /// Whether the store has nothing of the conversation that is not in [`Room::logs`].
+    pub fn all_here(&self) -> bool {
+        self.lock().all_here
+    }
+
     /// The turn that runs.
     pub fn running(&self) -> Option<Arc<TurnLog>> {
         self.lock().logs.iter().find(|log| !log.ended()).cloned()
@@ -239,7 +254,9 @@ impl Room {
 
     /// Drops an ended turn's log; the store serves it from now on.
     pub fn drop_log(&self, turn: TurnId) {
-        self.lock().logs.retain(|log| log.turn() != turn || !log.ended());
+        let mut inner = self.lock();
+        inner.logs.retain(|log| log.turn() != turn || !log.ended());
+        inner.all_here = false;
     }
 
     /// The turn that runs now, and a watch for those that are opened from now on.

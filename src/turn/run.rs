@@ -39,7 +39,8 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
     let settings = &*Arc::clone(&desk.table().settings);
     let mut turn =
         Turn { desk, settings, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling };
-    let answered = AssertUnwindSafe(turn.answer(keeping)).catch_unwind();
+    // Boxed: else it would have its place twice, as what is joined is moved once.
+    let answered = Box::pin(AssertUnwindSafe(turn.answer(keeping)).catch_unwind());
     let ((), answered) = tokio::select! {
         both = async { tokio::join!(keeping.confirm(desk, &log), answered) } => both,
         never = keeping.checkpoints(desk, &log) => match never {},

@@ -2,7 +2,7 @@
 //!
 //! Each service has its own; nothing is global. Of fixed size: buckets are fixed, and every label's values are known at the start.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -262,6 +262,20 @@ impl Tally {
         let Some(times) = self.times(provider) else { return };
         times.total.observe(took.as_secs_f64());
         add(&self.attempts, &[provider, outcome.as_str()]);
+    }
+
+    /// How many attempts failed so, over all providers. It may become fewer where the lines of one that is long gone go.
+    pub fn failed(&self) -> BTreeMap<&'static str, u64> {
+        let times = self.times.read().unwrap_or_else(PoisonError::into_inner);
+        let reasons: BTreeSet<_> =
+            Fault::ALL.into_iter().map(|fault| Outcome::from(fault).as_str()).collect();
+        let counter =
+            |name: &Arc<str>, reason| self.attempts.get_metric_with_label_values(&[&**name, reason]).ok();
+        let of = |reason: &'static str| {
+            let counts = times.keys().filter_map(|name| Some(counter(name, reason)?.get()));
+            (reason, counts.sum())
+        };
+        reasons.into_iter().map(of).collect()
     }
 
     /// The saved answers were looked through.

@@ -81,6 +81,7 @@ fn availability(state: &State, now: At, operator: bool) -> Value {
             "ai": sum.by_ai(),
             "ai_time": uptime::share(report.incidents.iter(), report.life, now, hours),
             "counts": { "total": sum.total(), "ai": sum.ai, "degraded": sum.degraded, "lost": sum.lost },
+            "reasons": sum.reasons,
         });
         if let Some(told) = told.as_object_mut().filter(|_| operator) {
             told.insert("cost_usd".into(), sum.cost_usd.into());

@@ -22,7 +22,7 @@ const SETTLED: Duration = Duration::from_millis(300);
 
 /// Each on a service that has just started. It has no use for more than three rounds: memory is not noisy.
 pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
-    let [mut idle, mut socket, mut stream_v1, mut stream_ws, mut all_v1, mut all_ws] =
+    let [mut idle, mut socket, mut stream_relay, mut stream_v1, mut stream_ws, mut all_v1, mut all_ws] =
         std::array::from_fn(|_| Spread::default());
     for _ in 0..bench.rounds.min(3) {
         let service = bench.place.service(Behind::One).await?;
@@ -36,6 +36,10 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         socket.push((service.memory()? - before) / f64::from(SOCKETS) / KB);
         drop(visitors);
         drop(service);
+        let relay = bench.place.relay().await?;
+        let before = relay.memory()?;
+        stream_relay.push((most_of_streams(&relay, Way::Relay).await? - before) / f64::from(STREAMS) / KB);
+        drop(relay);
         for (way, one, all) in
             [(Way::V1, &mut stream_v1, &mut all_v1), (Way::Ws, &mut stream_ws, &mut all_ws)]
         {
@@ -54,6 +58,7 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     report.goals.push(Goal::new("`/ws`: MB in all at 1,000 streams", Bound::AtMost(80.0), all_ws.clone()));
     report.single("memory at rest, MB", idle);
     report.single("memory an idle socket (of 10,000, each in its own conversation), KB", socket);
+    report.single("memory a stream through the relay (of 1,000, 100 tokens each), KB", stream_relay);
     report.single("memory a stream over `/v1` (of 1,000, 100 tokens each), KB", stream_v1);
     report.single("memory a stream over `/ws` (of 1,000, 100 tokens each), KB", stream_ws);
     report.single("memory in all at 1,000 streams over `/v1`, MB", all_v1);

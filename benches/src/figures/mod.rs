@@ -41,7 +41,7 @@ impl Bench {
     fn cpu(&self, line: Line) -> anyhow::Result<f64> {
         match line.way {
             crate::load::Way::Straight => Ok(0.0),
-            crate::load::Way::Relay => self.place.relay.cpu(),
+            crate::load::Way::Relay | crate::load::Way::Gathered => self.place.relay.cpu(),
             crate::load::Way::V1 | crate::load::Way::Ws => self.service.cpu(),
         }
     }

@@ -54,6 +54,11 @@ impl<V: Default> Bounded<V> {
         gone
     }
 
+    /// Whether something is held for this key.
+    pub fn has(&self, key: &CacheKey) -> bool {
+        self.held.contains_key(key)
+    }
+
     /// Forgets all keys.
     pub fn clear(&mut self) {
         self.held.clear();

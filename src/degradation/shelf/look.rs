@@ -1,13 +1,14 @@
-//! A look whether saved answers can be read, in the way of a turn.
+//! How saved answers are read; and a look whether they can be, in the way of a turn.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::{Shelf, lock};
-use crate::store::CacheKey;
+use crate::store::{CacheKey, CachedAnswer};
 
 /// How long a look may take before it counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -54,5 +55,11 @@ impl Shelf {
             Ok(Ok(false) | Err(_)) => Err(Unread::Failed),
             Err(_) => Err(Unread::Hangs),
         }
+    }
+
+    /// What is saved under this key. Where it is known that nothing is, the store is not asked.
+    pub(super) async fn read(&self, key: Option<CacheKey>) -> Option<(CacheKey, CachedAnswer)> {
+        let key = key.filter(|key| !self.all_known.load(Ordering::Relaxed) || lock(&self.kept).has(key))?;
+        Some((key, self.store.cached(key).await.ok()??))
     }
 }

@@ -215,6 +215,26 @@ async fn a_store_that_is_slow_or_broken_has_nothing() {
     assert!(found(&shelf, first(2), "Hours?", Need::Fresh).await.is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_known_not_to_be_saved_is_not_looked_for() {
+    let (store, shelf) = shelf(settings(Share::Always));
+    ask(&shelf, first(1), "Hours?", "saved", 5).await;
+    let looked_for = async |shelf: &Shelf, question: &str| {
+        store.set(Trouble::Slow(Duration::from_millis(40)));
+        let began = tokio::time::Instant::now();
+        let found = found(shelf, first(2), question, Need::Fresh).await.map(|(text, ..)| text);
+        store.set(Trouble::None);
+        (found, began.elapsed() >= Duration::from_millis(40))
+    };
+    assert_eq!(looked_for(&shelf, "Where?").await, (None, true), "before it is known what there is");
+    let shelf = Shelf::new(Arc::clone(&store) as _, settings(Share::Always), "Be kind.".into());
+    shelf.open().await;
+    assert_eq!(looked_for(&shelf, "Where?").await, (None, false));
+    assert_eq!(looked_for(&shelf, "Hours?").await, (Some("saved".into()), true));
+    ask(&shelf, first(3), "Where?", "here", 5).await;
+    assert_eq!(looked_for(&shelf, "Where?").await, (Some("here".into()), true));
+}
+
 /// A visitor's word, that no other ever says.
 const CANARIES: [&str; 2] = ["blue heron", "grey otter"];
 

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use self::rule::{Found, Share, Verdict};
+use self::rule::{Found, Share, UNKNOWN, Verdict};
 use super::alerts::cause::{Cause, Figure, Finding};
 use crate::turn::counts::{Served, Times};
 
@@ -165,9 +165,8 @@ impl Early {
     }
 
     fn judge(&self, figure: Figure, now: &Window) -> Found {
-        let unknown = Found { verdict: Verdict::Usual, usual: None };
         if self.past.len() < rule::LEAST_WINDOWS {
-            return unknown;
+            return UNKNOWN;
         }
         let share = |kind: fn(&Window) -> u64| {
             let pooled = |sum: Share, window: &Window| Share {
@@ -188,11 +187,11 @@ impl Early {
                 // An hour that overlaps this one says nothing of what is usual.
                 let before = self.past.iter().rev().skip(HOUR - 1);
                 let past = before.filter_map(|window| window.cost_an_hour);
-                now.cost_an_hour.map_or(unknown, |cost| rule::amount(cost, past))
+                now.cost_an_hour.map_or(UNKNOWN, |cost| rule::amount(cost, past))
             }
             Figure::FirstToken => {
                 let past = self.past.iter().filter_map(|window| window.first_words_ms);
-                now.first_words_ms.map_or(unknown, |ms| rule::amount(ms, past))
+                now.first_words_ms.map_or(UNKNOWN, |ms| rule::amount(ms, past))
             }
         }
     }

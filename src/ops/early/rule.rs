@@ -61,7 +61,8 @@ pub struct Found {
     pub usual: Option<f64>,
 }
 
-const UNKNOWN: Found = Found { verdict: Verdict::Usual, usual: None };
+/// Nothing is known, so nothing is unusual.
+pub const UNKNOWN: Found = Found { verdict: Verdict::Usual, usual: None };
 
 /// So many of so many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

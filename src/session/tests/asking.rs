@@ -96,6 +96,34 @@ async fn two_tabs_that_send_the_same_at_once_get_one_turn() {
 }
 
 #[actix_rt::test(system = "Paused")]
+async fn of_a_conversation_that_was_made_just_now_nothing_is_read_until_some_of_it_is_in_the_store_alone() {
+    let hall = Hall::following([vec![]]);
+    let began = Instant::now();
+    hall.stage.store.set(Trouble::Slow(ms(200)));
+    let mut tab = hall.tab();
+    tab.say(json!({"type": "hello"})).await;
+    assert_eq!(tab.hear().await["type"], "welcome");
+    assert_eq!(began.elapsed(), ms(0));
+    for (n, message, pause, wait) in
+        [(0, "m", ms(0), ms(0)), (1, "n", ms(0), ms(0)), (2, "o", s(6), ms(200 + 200))]
+    {
+        pass(pause).await;
+        let sent = Instant::now();
+        tab.send(message, &format!("{message}?")).await;
+        tab.until("done").await;
+        let call = &hall.stage.calls(0)[n];
+        assert_eq!(call.at - sent, wait, "{message}: the message is looked for, then the history");
+        let said: Vec<_> = call.ask.messages.iter().map(|message| message.text.to_string()).collect();
+        let questions = ["m?", "Hello.", "n?", "Hello.", "o?"];
+        assert_eq!(said, questions[..=2 * n], "{message}");
+    }
+    let again = Instant::now();
+    tab.send("o", "o?").await;
+    assert_eq!(tab.until("accepted").await["duplicate"], true);
+    assert!(again.elapsed() <= ms(200));
+}
+
+#[actix_rt::test(system = "Paused")]
 async fn another_message_meanwhile_is_busy() {
     let hall = Hall::following([endless()]);
     let (mut tab, _) = hall.enter().await;

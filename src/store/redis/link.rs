@@ -2,14 +2,15 @@
 //!
 //! A keeper writes a sign of life each second over the client's own connection manager, which mends a lost connection at once. A command
 //! that fails or is late wakes the keeper; until it has looked, hot paths are told at once that Redis is away. What fails to answer the
-//! keeper gets a new connection after a pause that grows and is spread by chance, so that a Redis that comes back is not overrun.
+//! keeper gets a new connection after a pause that grows and is spread by chance, so that a Redis that comes back is not overrun. One that
+//! answers, but late for hot paths again and again, is tried by them ever more seldom, down to once a second.
 
 mod heard;
 mod keeper;
 mod trouble;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -24,6 +25,9 @@ use crate::settings::Secret;
 
 /// The beginning of every key and channel.
 pub const PREFIX: &str = "failsoft:";
+
+/// The beginning of a sign of life's key, after [`PREFIX`]; the instance's name follows.
+pub const SIGN: &str = "here:";
 
 /// The longest that a hot path waits for Redis. Unit tests, many at once on a busy machine, are about what is answered, not how soon.
 pub const HOT: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 50 });
@@ -69,6 +73,10 @@ struct Shared {
     health: watch::Sender<Health>,
     /// Whether commands are sent at all: false from the first failure until the keeper has looked.
     open: AtomicBool,
+    /// Whether hot paths may wait for it: false from an answer that was late for one until the keeper says so.
+    quick: AtomicBool,
+    /// How many times in a row that was.
+    late: AtomicU32,
     /// How many connections there were: what was acknowledged over an earlier one may be lost.
     connections: AtomicU64,
     wake: Notify,
@@ -89,6 +97,8 @@ impl Link {
             manager: watch::Sender::new(None),
             health: watch::Sender::new(Health { trouble: Some(Trouble::Joining), since: keeper::now() }),
             open: AtomicBool::new(false),
+            quick: AtomicBool::new(false),
+            late: AtomicU32::new(0),
             connections: AtomicU64::new(0),
             wake: Notify::new(),
             places: Semaphore::new(IN_FLIGHT),
@@ -105,7 +115,7 @@ impl Link {
         self.shared.health.subscribe()
     }
 
-    /// Whether a command would be sent now.
+    /// Whether a command would be sent now, behind the scenes at least.
     pub fn is_up(&self) -> bool {
         self.shared.open.load(Ordering::Acquire)
     }
@@ -117,7 +127,7 @@ impl Link {
 
     /// Asks Redis, within `limit`; [`HOT`] on a path that a visitor waits for, [`BEHIND`] else.
     ///
-    /// `commands` gets a connection of its own right. While Redis is away this fails at once.
+    /// `commands` gets a connection of its own right. While Redis is away this fails at once, on hot paths also while it is slow.
     ///
     /// # Errors
     /// `Away` where Redis is not there, late, or takes no writes: whether the commands took effect is then not known. `Refused` where it
@@ -130,7 +140,8 @@ impl Link {
     where
         F: Future<Output = RedisResult<T>>,
     {
-        if !self.is_up() {
+        let hot = limit <= HOT;
+        if !self.is_up() || hot && !self.shared.quick.load(Ordering::Acquire) {
             return Err(LinkError::Away);
         }
         let asked = timeout(limit, async {
@@ -139,7 +150,12 @@ impl Link {
             Some(commands(manager).await)
         });
         match asked.await {
-            Ok(Some(Ok(answer))) => Ok(answer),
+            Ok(Some(Ok(answer))) => {
+                if hot {
+                    self.shared.late.store(0, Ordering::Release);
+                }
+                Ok(answer)
+            }
             Ok(Some(Err(error))) => {
                 if trouble::is_of_the_link(&error) {
                     self.shared.suspect();
@@ -150,6 +166,10 @@ impl Link {
             }
             Ok(None) => Err(LinkError::Away),
             Err(_) => {
+                // Of many that waited at once the first counts.
+                if hot && self.shared.quick.swap(false, Ordering::AcqRel) {
+                    self.shared.late.fetch_add(1, Ordering::AcqRel);
+                }
                 self.shared.suspect();
                 Err(LinkError::Away)
             }
@@ -217,6 +237,7 @@ impl Link {
 impl Shared {
     /// A command failed or was late: none is sent until the keeper has looked.
     fn suspect(&self) {
+        self.quick.store(false, Ordering::Release);
         self.open.store(false, Ordering::Release);
         self.wake.notify_one();
     }

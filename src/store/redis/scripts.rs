@@ -233,12 +233,13 @@ pub(super) static LAPSED: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Whether this instance is to ask for a late answer. Keys: where that is said. Arguments: the instance, for how long.
+/// Whether this instance is to ask for a late answer: unless another does that shows a sign of life. Keys: where that is said. Arguments: the
+/// instance, for how long, the beginning of a sign's key.
 pub(super) static CLAIM_LATE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local held = redis.call('GET', KEYS[1])
-        if held and held ~= ARGV[1] then return 0 end
+        if held and held ~= ARGV[1] and redis.call('EXISTS', ARGV[3] .. held) == 1 then return 0 end
         redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
         return 1",
     )

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::handover::Handover;
-use super::link::{BEHIND, Link, LinkError};
+use super::link::{BEHIND, Link, LinkError, Trouble};
 use super::merge;
 use super::remote::{Remote, Terms};
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
@@ -20,7 +20,7 @@ use crate::store::{
     StoreError,
 };
 
-/// The longest that is waited for the journal to be handed over when the service goes down.
+/// The longest that is waited for the journal to be handed over when the service goes down: what is late is in it for the next start.
 const LEAVING: Duration = Duration::from_secs(1);
 
 /// A change that is on its way.
@@ -351,10 +351,11 @@ impl Store for SharedStore {
 
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
         Box::pin(async move {
-            match self.remote.cached(key).await {
+            // Both at once: who asks does not wait much longer than Redis may take.
+            match join(self.local.cached(key), self.remote.cached(key)).await {
                 // What is not handed over yet is newer; what is, may have been removed elsewhere.
-                Ok(there) if !self.local.is_marked(Changed::Answer(key)).await? => Ok(there),
-                Ok(_) | Err(LinkError::Away | LinkError::Refused) => self.local.cached(key).await,
+                (_, Ok(there)) if !self.local.is_marked(Changed::Answer(key)).await? => Ok(there),
+                (here, Ok(_) | Err(LinkError::Away | LinkError::Refused)) => here,
             }
         })
     }
@@ -380,10 +381,13 @@ impl Store for SharedStore {
     fn handed_over(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if self.remote.link.is_up() {
-                // Too late, the journal has it for the next start.
                 let _ = timeout(LEAVING, self.all_handed_over()).await;
             }
         })
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn hangs(&self) -> bool {
@@ -391,7 +395,6 @@ impl Store for SharedStore {
     }
 
     fn problem(&self) -> Option<&'static str> {
-        let away = || self.remote.link.health().borrow().trouble.map(|trouble| trouble.sentence());
-        self.local.problem().or_else(away)
+        self.local.problem().or_else(|| self.remote.link.health().borrow().trouble.map(Trouble::sentence))
     }
 }

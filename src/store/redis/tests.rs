@@ -4,9 +4,12 @@
 
 use std::time::Instant;
 
+use tokio::time::timeout;
+
 use super::instance::{Instance, PATIENCE};
 use super::link::HOT;
 use super::server::Redis;
+use super::turns::SharedTurns;
 use crate::chat::{Amendment, At, Feedback, Followup, TurnState};
 use crate::store::contract::{cached, conversation, done, key, message, saying, turn, turn_id};
 use crate::store::{ConversationRecord, Store as _};
@@ -215,4 +218,26 @@ async fn what_nobody_writes_to_expires() {
         let left: u64 = redis.tell(&["TTL", name]).parse().unwrap();
         assert!((80_000..=86_400).contains(&left), "{name} {left}");
     }
+}
+
+#[tokio::test]
+async fn a_late_answer_that_an_instance_died_with_is_for_another() {
+    let redis = Redis::start(&[]);
+    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let [one_turns, other_turns] =
+        [(&one, "one"), (&other, "other")].map(|(at, name)| SharedTurns::new(at.link.clone(), name.into()));
+    assert!(one_turns.claim_late(turn_id(1)).await);
+    assert!(!other_turns.claim_late(turn_id(1)).await, "one lives");
+    assert!(one_turns.claim_late(turn_id(1)).await);
+    // The sign of life that both of these show, as they are named alike, goes by itself after a while; here it is taken away until nobody had
+    // the time to show it again.
+    let taken = async {
+        loop {
+            redis.tell(&["DEL", "failsoft:here:one"]);
+            if other_turns.claim_late(turn_id(1)).await {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, taken).await.unwrap();
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::keys;
-use super::link::{BEHIND, HOT, Link, LinkError, PREFIX};
+use super::link::{BEHIND, HOT, Link, LinkError, PREFIX, SIGN};
 use super::scripts;
 use crate::chat::{ClientMsgId, ConversationId, Followup, TurnId};
 
@@ -26,7 +26,7 @@ const STREAM_STAYS: Duration = Duration::from_secs(10 * 60);
 /// The most batches of a turn that are kept: at one each 50 ms more than six minutes.
 const BATCHES: usize = 8192;
 
-/// How long one instance may ask for a late answer.
+/// How long one instance may ask for a late answer, unless it dies.
 const LATE_LEASE: Duration = Duration::from_secs(5 * 60);
 
 /// Leases that are looked at or renewed at once.
@@ -207,7 +207,7 @@ impl SharedTurns {
     /// Whether it is for this instance to ask for this late answer. Alone it is.
     pub async fn claim_late(&self, turn: TurnId) -> bool {
         let mut claim = scripts::CLAIM_LATE.key(keys::late(turn));
-        claim.arg(&*self.instance).arg(millis(LATE_LEASE));
+        claim.arg(&*self.instance).arg(millis(LATE_LEASE)).arg(format!("{PREFIX}{SIGN}"));
         self.link.script::<i64>(BEHIND, &claim).await.map_or(true, |mine| mine == 1)
     }
 

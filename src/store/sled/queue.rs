@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -19,6 +19,10 @@ const MOST: usize = 4096;
 
 /// The most bytes of text that wait, checkpoints included.
 pub(super) const MOST_BYTES: usize = 64 << 20;
+
+/// How long checkpoints wait for more of them to come: the writing thread wakes for some at once, not for each. Nobody waits for them, and with the
+/// time from one of a turn to the next it stays under the half second that a crash may cost.
+const GATHER: Duration = Duration::from_millis(25);
 
 /// One change of the store.
 #[derive(Debug)]
@@ -59,9 +63,10 @@ pub(super) enum Op {
 }
 
 impl Op {
-    /// Whether nobody waits for it to be on disk.
+    /// Whether nobody waits for it to be on disk: a turn's end has all of its checkpoints, a mark too many costs a look, and a saved answer that a
+    /// crash takes costs a question.
     pub(super) fn is_light(&self) -> bool {
-        matches!(self, Op::Checkpoint(..) | Op::Unmark(_))
+        matches!(self, Op::Checkpoint(..) | Op::Unmark(_) | Op::Cached(..))
     }
 
     /// About how much memory it takes, in bytes.
@@ -108,6 +113,8 @@ impl Pending {
 struct Waiting {
     ops: VecDeque<Pending>,
     checkpoints: BTreeMap<(ConversationId, TurnId), TurnRecord>,
+    /// Since when the oldest of them waits.
+    since: Option<Instant>,
     bytes: usize,
     closed: bool,
 }
@@ -117,10 +124,21 @@ impl Waiting {
         if let Some(old) = self.checkpoints.remove(key) {
             self.bytes -= weight(&old);
         }
+        if self.checkpoints.is_empty() {
+            self.since = None;
+        }
     }
 
     fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.checkpoints.is_empty()
+    }
+
+    /// How long until there is something to take; none while nothing waits.
+    fn due_in(&self) -> Option<Duration> {
+        if self.closed || !self.ops.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        Some((self.since? + GATHER).saturating_duration_since(Instant::now()))
     }
 }
 
@@ -171,28 +189,33 @@ impl Queue {
         }
         waiting.bytes = bytes;
         waiting.checkpoints.insert(key, turn);
-        drop(waiting);
-        self.came.notify_one();
+        if waiting.since.is_none() {
+            waiting.since = Some(Instant::now());
+            drop(waiting);
+            self.came.notify_one();
+        }
     }
 
     /// Takes all that waits, waiting for something to come, at most `patience` if given. None once it is closed and empty.
     pub(super) fn take(&self, patience: Option<Duration>) -> Option<Vec<Pending>> {
+        let until = patience.map(|patience| Instant::now() + patience);
         let mut waiting = self.lock();
-        if waiting.is_empty() && !waiting.closed {
-            waiting = match patience {
-                None => self
-                    .came
-                    .wait_while(waiting, |now| now.is_empty() && !now.closed)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(patience) => {
-                    self.came.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner).0
-                }
+        loop {
+            let due = waiting.due_in();
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if due == Some(Duration::ZERO) || left == Some(Duration::ZERO) {
+                break;
+            }
+            waiting = match [due, left].into_iter().flatten().min() {
+                None => self.came.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(time) => self.came.wait_timeout(waiting, time).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
         if waiting.is_empty() && waiting.closed {
             return None;
         }
         waiting.bytes = 0;
+        waiting.since = None;
         let checkpoints = std::mem::take(&mut waiting.checkpoints);
         let mut taken = Vec::from(std::mem::take(&mut waiting.ops));
         taken.extend(checkpoints.into_iter().map(|((conversation, _), turn)| Pending {
@@ -248,6 +271,26 @@ mod tests {
         let taken = texts(&queue.take(None).unwrap());
         let expected = [("turn", "ab"), ("turn", "other"), ("checkpoint", "abc")];
         assert_eq!(taken, expected.map(|(kind, text)| (kind, text.to_owned())));
+    }
+
+    #[test]
+    fn checkpoints_wait_for_more_of_them_and_a_write_takes_them_along() {
+        let queue = Queue::default();
+        let begun = Instant::now();
+        queue.checkpoint(conversation(1), saying("a"));
+        assert!(
+            queue.take(Some(Duration::ZERO)).unwrap().len() == 1,
+            "who has no patience takes what there is"
+        );
+        queue.checkpoint(conversation(1), saying("ab"));
+        queue.checkpoint(conversation(2), saying("b"));
+        assert_eq!(queue.take(None).unwrap().len(), 2);
+        assert!(begun.elapsed() >= GATHER);
+        queue.checkpoint(conversation(1), saying("abc"));
+        queue.push(Op::Forget(conversation(3))).unwrap();
+        assert_eq!(queue.lock().due_in(), Some(Duration::ZERO));
+        assert_eq!(queue.take(None).unwrap().len(), 2);
+        assert_eq!(queue.lock().due_in(), None);
     }
 
     #[test]

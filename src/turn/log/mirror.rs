@@ -15,7 +15,7 @@ impl Mirror {
         let Frame::Start { turn, client_msg_id, text, at, retry_of, .. } = first else { return None };
         let record = TurnRecord::asked(*turn, client_msg_id.clone(), *at, text.clone(), *retry_of);
         let writer = LogWriter::open(record);
-        LogWriter::confirm(writer.log(), true);
+        writer.log().write(|inner| inner.held = false);
         Some(Self(writer))
     }
 
@@ -29,9 +29,23 @@ impl Mirror {
         for line in lines.lines() {
             // What does not read is of a later version; the next snapshot, or the end, makes up for it.
             if let Ok(frame) = serde_json::from_str::<Frame>(line) {
+                self.confirm_by(&frame);
                 self.log().write(|inner| inner.take(frame));
             }
         }
+    }
+
+    /// The first frame is told before the question is on the disk of its instance, the others after that; but for the end that another one
+    /// tells in its stead.
+    fn confirm_by(&self, frame: &Frame) {
+        let shown = match frame {
+            Frame::Start { .. } => false,
+            Frame::Done(done) => done.finish != Finish::Interrupted,
+            _ => true,
+        };
+        self.log()
+            .durable
+            .send_if_modified(|known| shown && known.is_none() && known.replace(true).is_none());
     }
 
     /// The frame that ends the turn as this record says.
@@ -124,6 +138,7 @@ fn ended(record: &TurnRecord, done: &Done) -> TurnRecord {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::encode;
     use super::*;
     use crate::chat::{At, Failure, Fault, Source, TurnId};
     use crate::turn::seam::Start;
@@ -189,6 +204,26 @@ mod tests {
             assert_eq!(frames(mirror.log(), after).await, frames(&log, after).await, "{after}");
         }
         assert_eq!(mirror.log().record().drafts, log.record().drafts);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_is_on_disk_once_its_instance_shows_an_answer() {
+        let mut writer = opened();
+        let log = Arc::clone(writer.log());
+        let (mut mirror, mut told) = mirror_of(&log);
+        assert!(!mirror.log().durable().await, "it was claimed, no more is known");
+        tell(&log, &mut mirror, &mut told);
+        assert!(!mirror.log().durable().await);
+        writer.attempt(1, "a".into(), "m".into(), Start::Anew);
+        tell(&log, &mut mirror, &mut told);
+        assert!(mirror.log().durable().await);
+        let (mut gone, _) = mirror_of(opened().log());
+        let last = encode(&gone.last(&gone.log().record().interrupted()));
+        gone.take(&last);
+        assert!(
+            gone.log().ended() && !gone.log().durable().await,
+            "another one tells that its instance is gone"
+        );
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub use follower::Follower;
 pub use mirror::Mirror;
@@ -33,6 +33,9 @@ use crate::chat::{
 /// How many frames a log keeps for followers that are a little behind: some seconds of a quick answer. Who is further behind is sent its text,
 /// which is no longer than so many frames.
 const KEPT_FRAMES: usize = 256;
+
+/// Within this time it is known whether a question is on disk: a little longer than a disk is given for it.
+const KNOWN_WITHIN: Duration = Duration::from_millis(300);
 
 /// Why a turn is cancelled before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +141,12 @@ impl TurnLog {
         self.lock().record()
     }
 
+    /// The turn as it ended; none while it runs. Where `wanted` says no it is not copied.
+    pub fn ended_as(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
+        let inner = self.lock();
+        (inner.record.state != TurnState::Running && wanted(&inner.record)).then(|| inner.record.clone())
+    }
+
     /// How many attempts were begun so far.
     pub fn attempts(&self) -> u32 {
         self.lock().record.attempts
@@ -189,13 +198,11 @@ impl TurnLog {
         self.lock().record.amend(change);
     }
 
-    /// Waits until it is known whether the question is on disk, and says so.
+    /// Waits until it is known whether the question is on disk, and says so: false where that is not known soon, as of an instance that is gone.
     pub async fn durable(&self) -> bool {
         let mut durable = self.durable.subscribe();
-        match durable.wait_for(Option::is_some).await {
-            Ok(known) => known.unwrap_or(false),
-            Err(_) => false,
-        }
+        let known = timeout(KNOWN_WITHIN, durable.wait_for(Option::is_some)).await;
+        matches!(known, Ok(Ok(known)) if *known == Some(true))
     }
 
     /// Follows from the first frame on.
@@ -275,6 +282,9 @@ impl TurnLog {
 impl Inner {
     fn record(&self) -> TurnRecord {
         let mut record = self.record.clone();
+        if record.state != TurnState::Running {
+            return record;
+        }
         self.seam.shown().clone_into(&mut record.text);
         record.drafts = self.seam.drafts().to_vec();
         record

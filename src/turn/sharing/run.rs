@@ -234,10 +234,13 @@ async fn interrupt(
         return Some(over(last(known).unwrap_or_default()));
     }
     let told = mirror.as_ref().map(|mirror| mirror.log().record());
-    let Some(record) = told.or(known).map(TurnRecord::interrupted) else {
+    let Some(record) = told.or(known.clone()).map(TurnRecord::interrupted) else {
         return Some(over(String::new()));
     };
     let frames = last(&record).unwrap_or_default();
+    if known.is_none() && is_asked_again(desk, conversation, &record).await? {
+        return Some(over(frames));
+    }
     tracing::warn!(%turn, "the instance that answered a turn is gone; it is interrupted");
     let owed = !record.client_msg_id.is_of_call();
     desk.store.write_turn(conversation, record).await.ok()?;
@@ -246,4 +249,11 @@ async fn interrupt(
         desk.outbox.adopt(desk, conversation, turn);
     }
     Some(over(frames))
+}
+
+/// Whether the message of a turn that is on no disk has another turn: who sent it was cut off before it was accepted, and sent it again to an
+/// instance that could not know of this one. It is that turn, and not two. None where the store does not work.
+async fn is_asked_again(desk: &Desk, conversation: ConversationId, turn: &TurnRecord) -> Option<bool> {
+    let kept = desk.store.turn_of(conversation, turn.client_msg_id.clone()).await.ok()?;
+    Some(kept.is_some_and(|kept| kept.turn != turn.turn))
 }

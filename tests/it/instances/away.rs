@@ -7,12 +7,20 @@ use serde_json::{Value, json};
 use super::line::{Line, State};
 use super::{Instance, history};
 use crate::harness::Redis;
+use crate::process::alone;
 use crate::process::provider::{Manner, Provider, whole};
 use crate::process::service::ms;
 use crate::process::visitor::Visitor;
 
 /// What an answer may take while Redis is in trouble, on a machine that runs much else: far less than the two seconds of the slowest Redis.
 const SOON: Duration = Duration::from_millis(1500);
+
+/// The longest that a whole turn may wait for Redis, and what a busy machine may add: less than a second wait would.
+const HOT: Duration = Duration::from_millis(50);
+const MARGIN: Duration = Duration::from_millis(35);
+
+/// How slow a line is on which each answer is late for who waits: each way.
+const SLOW: Duration = Duration::from_millis(60);
 
 /// Breaks Redis and mends it again.
 struct Trouble {
@@ -97,6 +105,60 @@ async fn in_every_trouble_the_chat_goes_on_alone_and_is_shared_again_after() {
             let turns = history(other.port(), visitor.conversation(), whole_turns).await;
             assert_eq!(turns[3]["text"], whole("Later?"), "{}", trouble.name);
         }
+    }
+}
+
+/// What one question takes, from the message to the end of its answer.
+async fn asked(visitor: &mut Visitor) -> Duration {
+    let begun = Instant::now();
+    assert_eq!(*visitor.ask("How soon?").await.end("source"), "ai");
+    begun.elapsed()
+}
+
+/// The middle of these.
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort();
+    all[all.len() / 2]
+}
+
+#[tokio::test]
+async fn of_a_turns_steps_one_waits_for_redis_and_for_50_ms_at_most() {
+    let _alone = alone().await;
+    let redis = Redis::start(&[]);
+    let line = Line::to(redis.socket()).await;
+    let provider = Provider::start(Manner::Answer).await;
+    let one = Instance::start(&provider, &line.url()).await;
+    let mut visitor = Visitor::new(one.port()).await;
+    // A Redis that stands still, and one that answers all, but later than anybody is made to wait.
+    for stands_still in [true, false] {
+        let (mut usual, mut first, mut then) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..8 {
+            one.shares(true).await;
+            usual.push(asked(&mut visitor).await);
+            if stands_still {
+                redis.pause()
+            } else {
+                line.now(State::Slow(SLOW))
+            }
+            first.push(asked(&mut visitor).await);
+            if stands_still {
+                one.shares(false).await;
+            }
+            for _ in 0..5 {
+                then.push(asked(&mut visitor).await);
+            }
+            redis.go_on();
+            line.now(State::Whole);
+        }
+        let (usual, then) = (median(usual), median(then));
+        // Where the instance had just looked for itself, nobody had to wait. Of the others the quickest is the one that the machine held up least.
+        first.retain(|took| *took >= HOT);
+        let waited = first.into_iter().min().unwrap_or(HOT);
+        // Where answers take long anyway, a wait more or less is not seen, and none is told from the machine's own.
+        let margin = MARGIN.max(2 * usual);
+        println!("usually {}, the first {}, those after it {}", ms(usual), ms(waited), ms(then));
+        assert!(waited < usual + HOT + margin, "{waited:?}, usually {usual:?}");
+        assert!(then < usual + margin, "{then:?}, usually {usual:?}");
     }
 }
 

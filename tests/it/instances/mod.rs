@@ -43,7 +43,7 @@ impl Instance {
 
 async fn start_in(folder: &Path, provider: &Provider, redis: &str) -> Service {
     let config = format!(
-        "{}\n[store]\nbackend = \"redis\"\nredis_url = \"{redis}\"\n[breaker]\nopen_for = \"200ms\"\n[retry]\nbase = \"20ms\"\nmax = \"50ms\"\n",
+        "{}\n[store]\nbackend = \"redis\"\nredis_url = \"{redis}\"\n[breaker]\nopen_for = \"200ms\"\n[retry]\nbase = \"20ms\"\nmax = \"50ms\"\nbudget = 1.0\n",
         provider.config()
     );
     Service::start(folder, &config).await

@@ -44,7 +44,17 @@ impl Visitor {
     }
 
     /// Says hello with these fields, over a handshake with this header.
-    pub async fn with_header(port: u16, mut hello: Value, header: Option<(&'static str, &str)>) -> Self {
+    pub async fn with_header(port: u16, hello: Value, header: Option<(&'static str, &str)>) -> Self {
+        let entered = Self::try_enter(port, hello, header).await;
+        entered.unwrap_or_else(|| panic!("the visitor was not let in"))
+    }
+
+    /// The same at a service that may be gone: none where it is.
+    pub async fn try_enter(
+        port: u16,
+        mut hello: Value,
+        header: Option<(&'static str, &str)>,
+    ) -> Option<Self> {
         let mut request = format!("ws://127.0.0.1:{port}/ws").into_client_request().unwrap();
         if let Some((name, value)) = header {
             request.headers_mut().insert(name, value.parse().unwrap());
@@ -52,12 +62,21 @@ impl Visitor {
         // The usual buffers would make thousands of visitors a matter of this process's memory.
         let small = WebSocketConfig::default().read_buffer_size(4096);
         let opening = connect_async_with_config(request, Some(small), true);
-        let (socket, _) = within("the handshake", opening).await.unwrap();
+        let (socket, _) = within("the handshake", opening).await.ok()?;
         let mut visitor = Self { socket, welcome: Value::Null, messages: 0 };
         hello["type"] = "hello".into();
-        visitor.say(hello).await;
-        visitor.welcome = visitor.next("welcome").await;
-        visitor
+        visitor.try_say(hello).await.ok()?;
+        loop {
+            match visitor.hear().await {
+                Heard::Frame(frame) if frame["type"] == "welcome" => {
+                    visitor.welcome = frame;
+                    return Some(visitor);
+                }
+                Heard::Frame(frame) if frame["type"] == "error" => panic!("{frame}"),
+                Heard::Frame(_) => {}
+                Heard::Closed(_) => return None,
+            }
+        }
     }
 
     /// The conversation's id.

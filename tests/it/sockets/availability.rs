@@ -40,6 +40,8 @@ async fn a_day_is_summed_up_and_survives_a_restart() {
     assert_eq!(day["counts"], json!({ "total": 4, "ai": 3, "degraded": 1, "lost": 0 }));
     assert!(day["cost_usd"].as_f64() > Some(0.01) && day["ai_time"].as_f64() <= Some(1.0), "{day}");
     assert_eq!(app.status().await["availability"]["30d"].get("cost_usd"), None, "for the operator alone");
+    let reasons = day["reasons"].as_object().unwrap();
+    assert!(reasons.len() == 1 && reasons["refused"].as_u64() > Some(0), "{day}");
     // One more, just before it stops.
     client.answered("Still?").await;
     let folder = app.stopped().await;
@@ -48,6 +50,7 @@ async fn a_day_is_summed_up_and_survives_a_restart() {
     let after = counted(&app, 5).await;
     assert_eq!(after["counts"], json!({ "total": 5, "ai": 3, "degraded": 2, "lost": 0 }));
     assert_eq!(after["cost_usd"], day["cost_usd"]);
+    assert!(after["reasons"]["refused"].as_u64() >= day["reasons"]["refused"].as_u64(), "{after}");
     let page = app.request("GET", "/status").send().await;
     assert!(page.body.contains("Messages: 5; answered: 100.00 %; by an AI: 60.00 %"), "{}", page.body);
 }

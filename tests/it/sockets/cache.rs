@@ -68,6 +68,8 @@ async fn save(app: &TestApp, text: &str, hours: u64) {
     let (conversation, turn) = (None, None);
     let answer = CachedAnswer { text: text.into(), saved, conversation, turn, first: true, asked: 0 };
     app.lobby.desk.store.write_cached(shared(), answer).await.unwrap();
+    // It was not there when the service looked for what is saved.
+    app.lobby.desk.shelf.open().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What is kept of a conversation, and its pages.
 
-use failsoft::chat::{At, Finish, Source, TurnId, TurnRecord, TurnState};
+use failsoft::chat::{At, ConversationId, Finish, Source, TurnId, TurnRecord, TurnState};
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, settings, spoken, texts};
@@ -31,12 +31,11 @@ fn numbered(range: std::ops::RangeInclusive<u64>) -> Vec<String> {
 async fn the_history_comes_in_pages_of_a_hundred() {
     let alpha = ScriptedProvider::answering("Now.").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let conversation = WsClient::open(&app).await.conversation;
-    let id = conversation.parse().unwrap();
+    let conversation = ConversationId::from_random([7; 16]);
     for number in 1..=250 {
-        app.lobby.desk.store.write_turn(id, old(number)).await.unwrap();
+        app.lobby.desk.store.write_turn(conversation, old(number)).await.unwrap();
     }
-    let mut client = WsClient::join(&app, &conversation).await;
+    let mut client = WsClient::join(&app, &conversation.to_string()).await;
     let mut newest = client.welcome["history"].clone();
     assert_eq!(questions(&newest), numbered(151..=250));
     for page in [51..=150, 1..=50] {
@@ -65,11 +64,11 @@ async fn the_model_sees_as_much_as_it_has_room_for() {
     settings.chat.max_tokens = 1024;
     settings.providers[0].context_tokens = Some(200);
     let app = TestApp::start(settings).await;
-    let mut client = WsClient::open(&app).await;
-    let id = client.conversation.parse().unwrap();
+    let conversation = ConversationId::from_random([7; 16]);
     for number in 1..=15 {
-        app.lobby.desk.store.write_turn(id, old(number)).await.unwrap();
+        app.lobby.desk.store.write_turn(conversation, old(number)).await.unwrap();
     }
+    let mut client = WsClient::join(&app, &conversation.to_string()).await;
     let asked = |provider: &ScriptedProvider| provider.requests().pop().unwrap().1;
     client.answered("And now?").await;
     // Half the room is the answer's; of the rest 6 tokens are the system prompt's, 6 the question's, 14 each turn's.

@@ -11,12 +11,17 @@ use super::{breaks, holds};
 const LINES: usize = 400;
 
 /// Tests that may sleep: the file, what the line holds, and why no event can be waited for instead.
-const SLEEPS: [(&str, &str, &str); 7] = [
+const SLEEPS: [(&str, &str, &str); 8] = [
     ("tests/it/instances/line.rs", "sleep(delay)", "it is the slowness of the line itself"),
     (
         "tests/it/instances/chaos.rs",
         "sleep(",
         "how long each trouble lasts is drawn by chance: that is the test",
+    ),
+    (
+        "tests/it/instances/chaos/talk.rs",
+        "sleep(AGAIN)",
+        "an instance that is being started has no event to wait for; who asks again at once fills the machine",
     ),
     ("src/provider/paused.rs", "sleep(time)", "it moves the paused clock: no time passes outside"),
     (

@@ -9,11 +9,14 @@ use ::redis::{Client, PushInfo, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{Health, PREFIX, Shared, Trouble, manners};
+use super::{Health, PREFIX, SIGN, Shared, Trouble, manners};
 use crate::chat::At;
 
 /// How often it looks while all is well.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long hot paths leave it alone that was late for them twice; each further time in a row doubles it, up to the usual.
+const LEFT_ALONE: Duration = Duration::from_millis(100);
 
 /// The longest that a look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
@@ -41,7 +44,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// A keeper that shows this instance's sign of life.
     pub(super) fn new(client: Client, instance: &str, chance: fn() -> f64, shared: Arc<Shared>) -> Self {
-        Self { client, sign: format!("{PREFIX}here:{instance}"), chance, shared }
+        Self { client, sign: format!("{PREFIX}{SIGN}{instance}"), chance, shared }
     }
 
     /// Keeps the link until all who use it have dropped it.
@@ -69,15 +72,21 @@ impl Keeper {
             Ok(manager) => manager,
             Err(error) => return (Trouble::of(&error), held),
         };
+        let mut seen = 0;
         loop {
             match timeout(LOOK_LIMIT, self.look(&mut manager)).await {
-                Ok(Ok(())) => self.open(&manager),
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => return (Trouble::of(&error), held),
                 Err(_) => return (Trouble::Unreachable, held),
             }
             held = true;
-            let _ =
-                timeout(LOOK_EVERY.mul_f64(0.8 + 0.4 * (self.chance)()), self.shared.wake.notified()).await;
+            // Once may be a busy machine, and it is well. More than that in a row is paid for, each time once.
+            let late = self.shared.late.load(Ordering::Acquire);
+            let slow = late > 1 && std::mem::replace(&mut seen, late) != late;
+            self.open(&manager, !slow);
+            let wait = if slow { left_alone(late) } else { LOOK_EVERY };
+            let wait = wait.mul_f64(0.8 + 0.4 * (self.chance)());
+            let _ = timeout(wait, self.shared.wake.notified()).await;
         }
     }
 
@@ -105,19 +114,25 @@ impl Keeper {
         if names.is_empty() { Ok(()) } else { manager.subscribe(names).await }
     }
 
-    fn open(&self, manager: &ConnectionManager) {
-        if self.shared.open.load(Ordering::Acquire) {
-            return;
+    /// It takes writes; `quick`: hot paths may wait for it.
+    fn open(&self, manager: &ConnectionManager, quick: bool) {
+        if !self.shared.open.load(Ordering::Acquire) {
+            self.shared.manager.send_replace(Some(manager.clone()));
+            self.shared.open.store(true, Ordering::Release);
         }
-        self.shared.manager.send_replace(Some(manager.clone()));
-        self.shared.open.store(true, Ordering::Release);
-        if self.publish(None) {
-            tracing::info!("joined redis");
+        self.shared.quick.store(quick, Ordering::Release);
+        if self.publish((!quick).then_some(Trouble::Slow)) {
+            if quick {
+                tracing::info!("joined redis");
+            } else {
+                tracing::warn!("redis is slow; this instance goes on alone and hands over behind the scenes");
+            }
         }
     }
 
     fn close(&self, trouble: Trouble) {
         self.shared.open.store(false, Ordering::Release);
+        self.shared.quick.store(false, Ordering::Release);
         self.shared.manager.send_replace(None);
         if self.publish(Some(trouble)) {
             tracing::warn!(?trouble, "redis is away; this instance goes on alone");
@@ -136,6 +151,11 @@ impl Keeper {
     }
 }
 
+/// How long it is left alone that was late so many times in a row.
+fn left_alone(late: u32) -> Duration {
+    LEFT_ALONE.saturating_mul(1 << late.saturating_sub(2).min(10)).min(LOOK_EVERY)
+}
+
 /// The pause before the next connection: doubled by each failure to its limit, then spread over its upper half by `chance`.
 fn pause(failures: u32, chance: f64) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
@@ -145,6 +165,12 @@ fn pause(failures: u32, chance: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_late_again_and_again_is_left_alone_for_longer() {
+        let waits = [2, 3, 4, 5, 6, 40, u32::MAX].map(left_alone).map(|wait| wait.as_millis());
+        assert_eq!(waits, [100, 200, 400, 800, 1000, 1000, 1000]);
+    }
 
     #[test]
     fn pauses_grow_to_their_limit_and_are_spread() {

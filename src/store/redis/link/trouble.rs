@@ -20,6 +20,8 @@ pub enum Trouble {
     Joining,
     /// It cannot be reached, or does not answer in time.
     Unreachable,
+    /// It answers later than a visitor is made to wait for it.
+    Slow,
     /// It wants another user or password.
     Unauthorized,
     /// It takes no writes: a replica, one that lost its replicas, or one whose disk fails.
@@ -38,6 +40,9 @@ impl Trouble {
         match self {
             Trouble::Joining | Trouble::Unreachable => {
                 "Redis cannot be reached: this instance goes on alone and hands over when it is back."
+            }
+            Trouble::Slow => {
+                "Redis takes longer than 50 ms to answer: this instance goes on alone and hands over behind the scenes."
             }
             Trouble::Unauthorized => {
                 "Redis refuses the user or the password in store.redis_url: this instance goes on alone."
