@@ -351,9 +351,8 @@ impl Store for SharedStore {
 
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
         Box::pin(async move {
-            // Both at once: who asks does not wait much longer than Redis may take.
             match join(self.local.cached(key), self.remote.cached(key)).await {
-                // What is not handed over yet is newer; what is, may have been removed elsewhere.
+                // Asked at once, so that nobody waits for both. What is not handed over yet is newer; what is, may have been removed elsewhere.
                 (_, Ok(there)) if !self.local.is_marked(Changed::Answer(key)).await? => Ok(there),
                 (here, Ok(_) | Err(LinkError::Away | LinkError::Refused)) => here,
             }
