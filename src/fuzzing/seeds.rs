@@ -4,6 +4,9 @@ use super::tests::corpus_of;
 use super::*;
 use crate::chat::Fault;
 
+/// Whether a seed reads as a certain kind.
+type Reads = fn(&[u8]) -> bool;
+
 /// Whether this seed of the store's records reads as that kind.
 fn reads<T: DeserializeOwned>(seed: &[u8]) -> bool {
     record::read::<T>(seed).is_some()
@@ -11,7 +14,7 @@ fn reads<T: DeserializeOwned>(seed: &[u8]) -> bool {
 
 #[test]
 fn each_kind_of_record_has_a_seed_that_reads_as_it() {
-    let kinds: [(&str, fn(&[u8]) -> bool); 7] = [
+    let kinds: [(&str, Reads); 7] = [
         ("answer", reads::<CachedAnswer>),
         ("breaker", reads::<BreakerRecord>),
         ("conversation", reads::<ConversationRecord>),
