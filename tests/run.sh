@@ -36,9 +36,10 @@ missing=()
 has cc || missing+=(gcc libc6-dev)
 has chromium || has google-chrome || missing+=(chromium)
 has chromedriver || missing+=(chromium-driver)
-# For the tests of several instances.
+# For the tests of several instances, and for Redis over TLS.
 has redis-server || missing+=(redis-server)
 has redis-cli || missing+=(redis-tools)
+has openssl || missing+=(openssl)
 # For the official OpenAI clients, which the tests of the API call, and for axe-core, which looks at the pages.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 has npm || missing+=(npm)

@@ -4,6 +4,7 @@
 mod away;
 mod chaos;
 mod line;
+mod tls;
 mod turns;
 
 use std::path::Path;
@@ -42,11 +43,14 @@ impl Instance {
 }
 
 async fn start_in(folder: &Path, provider: &Provider, redis: &str) -> Service {
-    let config = format!(
+    Service::start(folder, &config(provider, redis)).await
+}
+
+fn config(provider: &Provider, redis: &str) -> String {
+    format!(
         "{}\n[store]\nbackend = \"redis\"\nredis_url = \"{redis}\"\n[breaker]\nopen_for = \"200ms\"\n[retry]\nbase = \"20ms\"\nmax = \"50ms\"\nbudget = 1.0\n",
         provider.config()
-    );
-    Service::start(folder, &config).await
+    )
 }
 
 /// Two instances that share.

@@ -135,7 +135,7 @@ impl Keeper {
         self.shared.quick.store(false, Ordering::Release);
         self.shared.manager.send_replace(None);
         if self.publish(Some(trouble)) {
-            tracing::warn!(?trouble, "redis is away; this instance goes on alone");
+            tracing::warn!(?trouble, why = trouble.sentence(), "redis is away; this instance goes on alone");
         }
     }
 

@@ -92,6 +92,23 @@ async fn what_keeps_it_away_is_told_without_the_secret() {
 }
 
 #[tokio::test]
+async fn one_that_reads_its_data_is_gone_on_without_and_joined_when_it_has() {
+    // It answers between any two keys, and takes long for each: until it is told not to.
+    let slowly = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"];
+    let mut redis = Redis::start(&[&slowly[..], &["--rdbcompression", "no"]].concat());
+    let fill = "for i = 1, 2000 do redis.call('SET', 'other:' .. i, string.rep('x', 1024)) end";
+    redis.tell(&["EVAL", fill, "0"]);
+    assert_eq!(redis.tell(&["SAVE"]), "OK");
+    redis.restart();
+    let link = link_to(&redis);
+    assert_eq!(away(&link).await, Trouble::Loading);
+    assert_eq!(set(&link, BEHIND).await, Err(LinkError::Away));
+    assert_eq!(redis.tell(&["CONFIG", "SET", "key-load-delay", "0"]), "OK");
+    joined(&link).await;
+    assert_eq!(set(&link, BEHIND).await, Ok(()));
+}
+
+#[tokio::test]
 async fn what_a_command_alone_cannot_do_keeps_nothing_away() {
     let redis = Redis::start(&[]);
     let link = link_to(&redis);

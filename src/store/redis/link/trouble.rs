@@ -1,5 +1,9 @@
 //! What keeps Redis away, in words for the public status; which failures mean that it is.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// Why Redis did not do what it was asked.
@@ -20,6 +24,8 @@ pub enum Trouble {
     Joining,
     /// It cannot be reached, or does not answer in time.
     Unreachable,
+    /// Its certificate is of no CA that is trusted, for another name, or out of date.
+    Untrusted,
     /// It answers later than a visitor is made to wait for it.
     Slow,
     /// It wants another user or password.
@@ -40,6 +46,9 @@ impl Trouble {
         match self {
             Trouble::Joining | Trouble::Unreachable => {
                 "Redis cannot be reached: this instance goes on alone and hands over when it is back."
+            }
+            Trouble::Untrusted => {
+                "Redis cannot be joined, its certificate is not trusted: SSL_CERT_FILE must name its CA, store.redis_url the host that it is for, and it must be in date. This instance goes on alone."
             }
             Trouble::Slow => {
                 "Redis takes longer than 50 ms to answer: this instance goes on alone and hands over behind the scenes."
@@ -66,6 +75,7 @@ impl Trouble {
     pub(super) fn of(error: &RedisError) -> Self {
         match error.kind() {
             ErrorKind::AuthenticationFailed => Trouble::Unauthorized,
+            ErrorKind::Io if is_of_the_certificate(error) => Trouble::Untrusted,
             ErrorKind::Io => Trouble::Unreachable,
             ErrorKind::Server(ServerErrorKind::BusyLoading) => Trouble::Loading,
             ErrorKind::Server(ServerErrorKind::NoPerm) => Trouble::Unauthorized,
@@ -78,6 +88,14 @@ impl Trouble {
             },
         }
     }
+}
+
+/// Whether the connection was given up for the server's certificate. The client shares the failure of its socket, which holds that of TLS.
+fn is_of_the_certificate(error: &RedisError) -> bool {
+    let shared = error.source().and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let socket = shared.and_then(|shared| shared.downcast_ref::<io::Error>());
+    let tls = socket.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Whether a command's failure is the link's or the server's as a whole, rather than this command's own. An answer of another type than was
