@@ -312,8 +312,10 @@ impl Shelf {
 
     async fn write(&self, writes: impl IntoIterator<Item = (CacheKey, CachedAnswer)>) {
         let writes = writes.into_iter().map(|(key, answer)| {
+            // It is on its way before it is known to be there: who removes it comes after it.
+            let written = self.store.write_cached(key, answer);
             self.drop_all(self.use_of(key));
-            self.store.write_cached(key, answer)
+            written
         });
         let written = join_all(writes.collect::<Vec<_>>());
         if tokio::time::timeout(WRITE_LIMIT, written).await.is_err() {
@@ -345,10 +347,11 @@ impl Shelf {
         let late = |_| StoreError::Broken("no answer in time".into());
         let keys = tokio::time::timeout(START_LIMIT, self.store.cached_keys()).await.map_err(late)??;
         for some in keys.chunks(AT_ONCE) {
+            // These alone: what is saved meanwhile stays.
+            some.iter().for_each(|key| lock(&self.kept).remove(key));
             let removed = self.store.remove_cached(some.to_vec());
             tokio::time::timeout(START_LIMIT, removed).await.map_err(late)??;
         }
-        lock(&self.kept).clear();
         lock(&self.askers).clear();
         Ok(keys.len())
     }

@@ -181,7 +181,7 @@ pub fn seconds(wait: Duration) -> u64 {
 
 /// The turn that this message opened some time ago, whose log is gone. A store that does not answer knows of none: better asked twice than never.
 async fn stored(lobby: &Lobby, room: &Room, id: &ClientMsgId) -> Option<TurnRecord> {
-    if room.all_here() {
+    if room.all_here().is_some() {
         return None;
     }
     let read = lobby.desk.store.turn_of(room.id(), id.clone());

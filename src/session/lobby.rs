@@ -93,8 +93,13 @@ impl Lobby {
 
     /// The last turns of a conversation, those before `before` if given; what runs, or just ended, as it is now.
     pub async fn history(&self, room: &Room, before: Option<TurnId>) -> Vec<TurnRecord> {
-        let mut turns = if room.all_here() { Vec::new() } else { self.stored(room, before).await };
-        for log in room.logs().into_iter().filter(|log| before.is_none_or(|before| log.turn() < before)) {
+        let here = room.all_here();
+        let mut turns = if here.is_some() { Vec::new() } else { self.stored(room, before).await };
+        for log in here
+            .unwrap_or_else(|| room.logs())
+            .into_iter()
+            .filter(|log| before.is_none_or(|before| log.turn() < before))
+        {
             let record = log.record();
             match turns.iter_mut().find(|turn| turn.turn == record.turn) {
                 Some(turn) => *turn = record,
@@ -128,6 +133,9 @@ impl Lobby {
 
     /// Tells the room of the conversation's newest turn, so that the next one's id is later.
     pub async fn catch_up(&self, room: &Room) {
+        if room.all_here().is_some() {
+            return;
+        }
         let read = self.desk.store.turns(room.id(), None, 1);
         if let Ok(Ok(turns)) = tokio::time::timeout(STORE_LIMIT, read).await {
             turns.iter().for_each(|turn| room.seen(turn.turn));

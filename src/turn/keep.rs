@@ -119,11 +119,12 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
     let chat = &table.settings.chat;
     // Turns that are left out of the history still take a place in what is read, so some more are read.
     let limit = chat.history_turns.saturating_mul(2).max(1);
-    let stored =
-        if room.all_here() { Some(Vec::new()) } else { stored(desk, room, record.turn, limit).await };
+    let here = room.all_here();
+    let stored = if here.is_some() { Some(Vec::new()) } else { stored(desk, room, record.turn, limit).await };
     let known = stored.is_some();
     let stored = stored.unwrap_or_default();
-    let logs: Vec<_> = room.logs().into_iter().filter(|log| log.turn() < record.turn).collect();
+    let logs = here.unwrap_or_else(|| room.logs()).into_iter().filter(|log| log.turn() < record.turn);
+    let logs: Vec<_> = logs.collect();
     let first = known && stored.is_empty() && logs.is_empty();
     let history = with_ended(stored, &logs, limit);
     let shape =

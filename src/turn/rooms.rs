@@ -196,9 +196,10 @@ impl Room {
         inner.last = inner.last.max(Some(turn));
     }
 
-    /// Whether the store has nothing of the conversation that is not in [`Room::logs`].
-    pub fn all_here(&self) -> bool {
-        self.lock().all_here
+    /// All logs, as [`Room::logs`] gives them, where the store has nothing of the conversation that is not among them; else none.
+    pub fn all_here(&self) -> Option<Vec<Arc<TurnLog>>> {
+        let inner = self.lock();
+        inner.all_here.then(|| inner.logs.iter().cloned().collect())
     }
 
     /// The turn that runs.

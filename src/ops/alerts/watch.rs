@@ -135,6 +135,9 @@ impl Watcher {
         for kind in Kind::ALL {
             known.push((kind, recalled(&*watcher.means.store, kind).await));
         }
+        // A mode that a drill brought about is shown for a while longer, also after a restart in the middle of it.
+        let by_drill = |one: &Known| one.cause == Cause::Mode && one.staged;
+        watcher.staged = known.iter().flat_map(|(_, known)| known).any(by_drill);
         watcher.serve(|kind| {
             let known = known.iter().find(|(of, _)| *of == kind).map(|(_, known)| known.clone());
             Line::recalled(known.unwrap_or_default())

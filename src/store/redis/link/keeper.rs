@@ -82,6 +82,9 @@ impl Keeper {
             held = true;
             // Once may be a busy machine, and it is well. More than that in a row is paid for, each time once.
             let late = self.shared.late.load(Ordering::Acquire);
+            if late < 2 {
+                seen = 0;
+            }
             let slow = late > 1 && std::mem::replace(&mut seen, late) != late;
             self.open(&manager, !slow);
             let wait = if slow { left_alone(late) } else { LOOK_EVERY };
