@@ -182,6 +182,8 @@ impl Queue {
     pub(super) fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
         let mut waiting = self.lock();
         let key = (conversation, turn.turn);
+        // One that takes another's place waits no longer for it.
+        let since = waiting.since;
         waiting.drop_checkpoint(&key);
         let bytes = waiting.bytes + weight(&turn);
         if waiting.closed || waiting.checkpoints.len() >= MOST || bytes > MOST_BYTES {
@@ -189,9 +191,9 @@ impl Queue {
         }
         waiting.bytes = bytes;
         waiting.checkpoints.insert(key, turn);
-        if waiting.since.is_none() {
-            waiting.since = Some(Instant::now());
-            drop(waiting);
+        waiting.since = since.or_else(|| Some(Instant::now()));
+        drop(waiting);
+        if since.is_none() {
             self.came.notify_one();
         }
     }
@@ -291,6 +293,17 @@ mod tests {
         assert_eq!(queue.lock().due_in(), Some(Duration::ZERO));
         assert_eq!(queue.take(None).unwrap().len(), 2);
         assert_eq!(queue.lock().due_in(), None);
+    }
+
+    #[test]
+    fn a_checkpoint_that_takes_anothers_place_waits_no_longer_for_it() {
+        let queue = Queue::default();
+        queue.checkpoint(conversation(1), saying("a"));
+        let since = queue.lock().since;
+        queue.checkpoint(conversation(1), saying("ab"));
+        assert_eq!(queue.lock().since, since);
+        queue.push(Op::Turn(conversation(1), saying("abc"))).unwrap();
+        assert_eq!(queue.lock().since, None, "a write has it all");
     }
 
     #[test]
