@@ -136,6 +136,16 @@ impl WebDriverCompatibleCommand for Drive {
 
 /// Starts the driver on a free port, which it tells. All that it and the browser leave behind goes into this folder.
 async fn start_driver(folder: &Path) -> (Child, u16) {
+    // It takes a port that is free for IPv4, and ends where that is taken for IPv6.
+    for _ in 0..5 {
+        if let Some(started) = try_driver(folder).await {
+            return started;
+        }
+    }
+    panic!("chromedriver ended before it began");
+}
+
+async fn try_driver(folder: &Path) -> Option<(Child, u16)> {
     let mut command = Command::new(binary(&["chromedriver"]));
     command.env("HOME", folder).env("TMPDIR", folder);
     command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -145,10 +155,10 @@ async fn start_driver(folder: &Path) -> (Child, u16) {
         if let Some(port) = line.strip_prefix("ChromeDriver was started successfully on port ") {
             // What else it says has to go somewhere.
             tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
-            return (driver, port.trim_end_matches('.').parse().unwrap());
+            return Some((driver, port.trim_end_matches('.').parse().unwrap()));
         }
     }
-    panic!("chromedriver ended before it began");
+    None
 }
 
 /// The first of these programs that is installed.

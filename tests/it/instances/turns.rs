@@ -101,15 +101,33 @@ async fn what_a_dead_instance_owes_another_answers_late_and_once() {
 async fn the_same_message_on_two_instances_is_one_turn_and_another_has_to_wait() {
     let (redis, provider) = (Redis::start(&[]), Provider::start(Manner::Pause).await);
     let (one, other) = two(&provider, &redis).await;
-    let mut here = Visitor::new(one.port()).await;
-    let mut there = Visitor::back(other.port(), here.conversation()).await;
     let same = json!({ "type": "send", "client_msg_id": "same", "text": "Which?" });
-    here.say(same.clone()).await;
-    there.say(same).await;
-    let accepted = [here.next("accepted").await, there.next("accepted").await];
-    assert_eq!(accepted[0]["turn"], accepted[1]["turn"]);
-    let duplicates: Vec<&Value> = accepted.iter().map(|one| &one["duplicate"]).collect();
-    assert!(duplicates.contains(&&json!(true)) && duplicates.contains(&&json!(false)), "{accepted:?}");
+    let mut tries = 0;
+    let (mut here, mut there, asked) = loop {
+        let mut here = Visitor::new(one.port()).await;
+        let mut there = Visitor::back(other.port(), here.conversation()).await;
+        let asked = provider.requests().len();
+        here.say(same.clone()).await;
+        there.say(same.clone()).await;
+        let accepted = [here.next("accepted").await, there.next("accepted").await];
+        if accepted[0]["turn"] == accepted[1]["turn"] {
+            let duplicates: Vec<&Value> = accepted.iter().map(|one| &one["duplicate"]).collect();
+            assert!(
+                duplicates.contains(&&json!(true)) && duplicates.contains(&&json!(false)),
+                "{accepted:?}"
+            );
+            break (here, there, asked);
+        }
+        // A busy machine held one of them up for longer than anybody waits for Redis, and it went on alone, as it should.
+        tries += 1;
+        assert!(tries < 5, "{accepted:?}");
+        provider.now(Manner::Answer);
+        here.next("done").await;
+        there.next("done").await;
+        provider.now(Manner::Pause);
+        one.shares(true).await;
+        other.shares(true).await;
+    };
     there.say(json!({ "type": "send", "client_msg_id": "same", "text": "Another?" })).await;
     there.next_error("bad_request").await;
     there.say(json!({ "type": "send", "client_msg_id": "other", "text": "More?" })).await;
@@ -118,12 +136,12 @@ async fn the_same_message_on_two_instances_is_one_turn_and_another_has_to_wait()
     for visitor in [&mut here, &mut there] {
         assert_eq!(visitor.next("done").await["text"], whole("Which?"));
     }
-    assert_eq!(provider.requests().len(), 1);
+    assert_eq!(provider.requests().len(), asked + 1);
     // It has ended everywhere at once: the other instance takes the next one, and knows what was said before.
     there.say(json!({ "type": "send", "client_msg_id": "other", "text": "More?" })).await;
     assert_eq!(there.next("done").await["text"], whole("More?"));
     assert!(
-        provider.requests()[1].contains(&whole("Which?")),
+        provider.requests()[asked + 1].contains(&whole("Which?")),
         "the model sees what another instance answered"
     );
     assert_eq!(here.next("done").await["text"], whole("More?"));
