@@ -27,19 +27,17 @@ fn questions() -> [String; 3] {
 
 /// Why saved answers cannot be told, in a sentence for the status; none where they can. Takes as long as a hanging store is waited for at most.
 pub(super) async fn cache(shelf: &Shelf) -> Option<String> {
-    let mut what = "are not read in time";
+    let mut last = Err(Unread::Hangs);
     for _ in 0..TRIES {
-        match shelf.look().await {
+        last = shelf.look().await;
+        match last {
             Ok(took) if took <= READ_LIMIT => return None,
-            Ok(_) => what = "are not read in time",
-            Err(Unread::Failed) => what = "cannot be read",
             // Another would hang beside it.
-            Err(Unread::Hangs) => {
-                what = "are not read in time";
-                break;
-            }
+            Err(Unread::Hangs) => break,
+            Ok(_) | Err(Unread::Failed) => {}
         }
     }
+    let what = if last == Err(Unread::Failed) { "cannot be read" } else { "are not read in time" };
     Some(format!("Self-check: saved answers {what}; an outage is answered without them."))
 }
 

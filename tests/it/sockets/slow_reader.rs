@@ -18,14 +18,20 @@ fn filling() -> Vec<Act> {
     vec![spoken([]), say(&piece.repeat(100)), say(&finish())]
 }
 
+/// Two pages in one conversation: one that takes little in at a time, and does not read, and one that does.
+async fn two_pages(alpha: &ScriptedProvider) -> (TestApp, WsClient, WsClient) {
+    let app = TestApp::of(&[("alpha", alpha)]).await;
+    let mut asleep = WsClient::narrow(app.port).await;
+    asleep.say_hello(&json!({})).await;
+    let awake = WsClient::join(&app, &asleep.conversation).await;
+    (app, asleep, awake)
+}
+
 #[tokio::test]
 async fn a_page_that_never_reads_holds_nothing_up_and_nothing_back() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(filling()).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut asleep = WsClient::narrow(app.port).await;
-    asleep.say_hello(&json!({})).await;
-    let mut awake = WsClient::join(&app, &asleep.conversation).await;
+    let (app, mut asleep, mut awake) = two_pages(&alpha).await;
     let begun = Instant::now();
     for _ in 0..FILLING {
         let shown = awake.answered("Fill it!").await;
@@ -70,10 +76,7 @@ async fn a_page_that_never_reads_holds_nothing_up_and_nothing_back() {
 #[cfg(target_os = "linux")]
 async fn a_page_that_takes_nothing_in_is_dropped() {
     let alpha = ScriptedProvider::start(filling()).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut asleep = WsClient::narrow(app.port).await;
-    asleep.say_hello(&json!({})).await;
-    let mut awake = WsClient::join(&app, &asleep.conversation).await;
+    let (app, _asleep, mut awake) = two_pages(&alpha).await;
     let begun = Instant::now();
     for _ in 0..FILLING {
         awake.answered("Fill it!").await;
