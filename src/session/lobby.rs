@@ -11,6 +11,7 @@ use crate::chat::{ConversationId, StatusView, TurnId, TurnRecord, TurnState};
 use crate::settings::Settings;
 use crate::store::StoreError;
 use crate::turn::desk::Desk;
+use crate::turn::past::{self, Past};
 use crate::turn::rooms::Room;
 
 /// Shared by all sessions.
@@ -93,13 +94,13 @@ impl Lobby {
 
     /// The last turns of a conversation, those before `before` if given; what runs, or just ended, as it is now.
     pub async fn history(&self, room: &Room, before: Option<TurnId>) -> Vec<TurnRecord> {
-        let here = room.all_here();
-        let mut turns = if here.is_some() { Vec::new() } else { self.stored(room, before).await };
-        for log in here
-            .unwrap_or_else(|| room.logs())
-            .into_iter()
-            .filter(|log| before.is_none_or(|before| log.turn() < before))
-        {
+        let Past { stored, logs } =
+            past::read(&*self.desk.store, room, before, HISTORY_TURNS, STORE_LIMIT).await;
+        if stored.is_none() {
+            tracing::warn!("history not read in time");
+        }
+        let mut turns = stored.unwrap_or_default();
+        for log in logs {
             let record = log.record();
             match turns.iter_mut().find(|turn| turn.turn == record.turn) {
                 Some(turn) => *turn = record,
@@ -118,17 +119,6 @@ impl Lobby {
             room.seen(last.turn);
         }
         turns
-    }
-
-    async fn stored(&self, room: &Room, before: Option<TurnId>) -> Vec<TurnRecord> {
-        let read = self.desk.store.turns(room.id(), before, HISTORY_TURNS);
-        match tokio::time::timeout(STORE_LIMIT, read).await {
-            Ok(Ok(turns)) => turns,
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!("history not read in time");
-                Vec::new()
-            }
-        }
     }
 
     /// Tells the room of the conversation's newest turn, so that the next one's id is later.

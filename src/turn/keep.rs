@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::desk::Desk;
 use super::flights::Flight;
 use super::log::{LogWriter, TurnLog};
+use super::past::{self, Past};
 use super::prompt::{self, Shape};
 use super::rooms::Room;
-use crate::chat::{Ask, TurnId, TurnRecord, TurnState};
+use crate::chat::{Ask, TurnRecord, TurnState};
 use crate::degradation::shelf::Renewal;
 
 /// How long frames wait for the disk to confirm the question.
@@ -119,12 +120,13 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
     let chat = &table.settings.chat;
     // Turns that are left out of the history still take a place in what is read, so some more are read.
     let limit = chat.history_turns.saturating_mul(2).max(1);
-    let here = room.all_here();
-    let stored = if here.is_some() { Some(Vec::new()) } else { stored(desk, room, record.turn, limit).await };
+    let patience = desk.patience(STORE_LIMIT);
+    let Past { stored, logs } = past::read(&*desk.store, room, Some(record.turn), limit, patience).await;
     let known = stored.is_some();
+    if !known {
+        tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
+    }
     let stored = stored.unwrap_or_default();
-    let logs = here.unwrap_or_else(|| room.logs()).into_iter().filter(|log| log.turn() < record.turn);
-    let logs: Vec<_> = logs.collect();
     let first = known && stored.is_empty() && logs.is_empty();
     let history = with_ended(stored, &logs, limit);
     let shape =
@@ -132,18 +134,6 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
     let ask = prompt::ask(Arc::clone(&chat.system_prompt), &history, &record.question, shape);
     let alone = known && ask.messages.len() == 1;
     Asked { ask, served_by: prompt::served_by(&history), first, alone }
-}
-
-/// The last turns before this one, as far as the store tells them in time.
-async fn stored(desk: &Desk, room: &Room, before: TurnId, limit: usize) -> Option<Vec<TurnRecord>> {
-    let read = desk.store.turns(room.id(), Some(before), limit);
-    match tokio::time::timeout(desk.patience(STORE_LIMIT), read).await {
-        Ok(Ok(history)) => Some(history),
-        Ok(Err(_)) | Err(_) => {
-            tracing::warn!(turn = %before, "history not read in time; the model sees the question alone");
-            None
-        }
-    }
 }
 
 /// The history with turns that ended just now, the last `limit` of them, as they ended: the store may not have that yet.

@@ -12,6 +12,7 @@ pub mod hedge;
 pub mod keep;
 pub mod log;
 pub mod outbox;
+pub mod past;
 pub mod progress;
 pub mod prompt;
 pub mod quality;
