@@ -312,10 +312,9 @@ impl Shelf {
 
     async fn write(&self, writes: impl IntoIterator<Item = (CacheKey, CachedAnswer)>) {
         let writes = writes.into_iter().map(|(key, answer)| {
-            // It is on its way before it is known to be there: who removes it comes after it.
-            let written = self.store.write_cached(key, answer);
+            // First, so that the store never has more than there may be.
             self.drop_all(self.use_of(key));
-            written
+            self.store.write_cached(key, answer)
         });
         let written = join_all(writes.collect::<Vec<_>>());
         if tokio::time::timeout(WRITE_LIMIT, written).await.is_err() {

@@ -284,10 +284,15 @@ async fn of_more_than_may_be_saved_the_one_used_longest_ago_goes() {
     told_anew(&app, "One?", 2).await;
     told_anew(&app, "Two?", 4).await;
     assert_eq!(told_anew(&app, "One?", 4).await["source"], "cache");
-    told(&mut WsClient::open(&app).await, "Three?").await;
-    let third = key(Scope::Shared, &Settings::default().chat.system_prompt, "Three?").unwrap();
+    let mut third = WsClient::open(&app).await;
+    told(&mut third, "Three?").await;
+    // For its own conversation it is saved last.
+    let scopes = [Scope::Own(third.conversation.parse().unwrap()), Scope::Shared];
+    let [own, shared] =
+        scopes.map(|scope| key(scope, &Settings::default().chat.system_prompt, "Three?").unwrap());
     let store = &app.lobby.desk.store;
-    soon("the third to be saved", async { while store.cached(third).await.unwrap().is_none() {} }).await;
+    soon("the third to be saved", async { while store.cached(own).await.unwrap().is_none() {} }).await;
+    assert!(store.cached(shared).await.unwrap().is_some());
     assert_eq!(store.cached_keys().await.unwrap().len(), 4);
     assert_eq!(told(&mut WsClient::open(&app).await, "One?").await["source"], "cache");
     assert_eq!(told(&mut WsClient::open(&app).await, "Two?").await["source"], "ai");
