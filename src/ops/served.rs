@@ -160,9 +160,9 @@ impl Counting {
     /// What the providers cost since it was asked last.
     fn spent(&mut self) -> f64 {
         let mut sum = 0.0;
-        let (table, gone) = (self.desk.table(), self.desk.departed.all());
+        let table = self.desk.table();
         let there = table.backends.iter().map(|one| (&one.name, &one.vitals));
-        for (name, vitals) in there.chain(gone.iter().map(|one| (&one.name, &one.vitals))) {
+        for (name, vitals) in there.chain(table.departed.iter().map(|one| (&one.name, &one.vitals))) {
             let usd = vitals.borrow().used.cost_usd;
             let before = self.costs.insert(Arc::clone(name), usd).unwrap_or_default();
             // One that was taken out and put in again begins at nothing.
