@@ -172,7 +172,7 @@ impl App {
         };
         let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
         let Watching { answered, alerts, drills } =
-            Watching::begin(&lobby, reports.clone(), opened.problems.clone());
+            Watching::begin(&lobby, reports.clone(), opened.problems.clone(), fleet.as_ref());
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(retain(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));

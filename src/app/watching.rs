@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::chance;
+use crate::fleet::Fleet;
+use crate::ops::alerts::claims::Claims;
 use crate::ops::alerts::watch::{Alerts, Means};
 use crate::ops::drills::{self, Drills};
 use crate::ops::report::Report;
@@ -23,7 +25,12 @@ pub struct Watching {
 
 impl Watching {
     /// Begins to look, on tasks of the calling thread. `opened_with`: what was wrong with the store when it was opened.
-    pub fn begin(lobby: &Lobby, reports: watch::Receiver<Arc<Report>>, opened_with: Vec<String>) -> Self {
+    pub fn begin(
+        lobby: &Lobby,
+        reports: watch::Receiver<Arc<Report>>,
+        opened_with: Vec<String>,
+        fleet: Option<&Fleet>,
+    ) -> Self {
         let (desk, clock) = (&lobby.desk, lobby.desk.clock);
         let answered = Answered::start(Arc::clone(desk));
         let alerts = Alerts::start(Means {
@@ -33,6 +40,7 @@ impl Watching {
             warnings: answered.warnings.clone(),
             store: Arc::clone(&desk.store),
             opened_with,
+            claims: fleet.map(|fleet| Claims::new(fleet.link.clone(), Arc::clone(&fleet.instance))),
             clock,
             random: chance::random,
             chance: chance::fraction,

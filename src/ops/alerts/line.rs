@@ -123,6 +123,20 @@ impl Line {
         }
     }
 
+    /// Another instance told the sink this, and is gone.
+    pub fn learn(&mut self, known: Known) {
+        self.known.insert(known.cause.clone(), known);
+    }
+
+    /// Another instance tells the sink that this is no worse than `level` now.
+    pub fn forget(&mut self, cause: &Cause, level: Level) {
+        if level == 0 {
+            self.known.remove(cause);
+        } else if let Some(known) = self.known.get_mut(cause) {
+            known.level = known.level.min(level);
+        }
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.waiting.len()

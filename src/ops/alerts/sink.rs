@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::cause::{Cause, Level};
 use super::line::{Envelope, Known, Line};
 use super::post::{Poster, Undelivered};
 use crate::chat::At;
@@ -95,6 +96,16 @@ impl Sink {
     /// What it was told last of what is not well.
     pub fn known(&self) -> Vec<Known> {
         self.line().known()
+    }
+
+    /// Another instance told it this, and is gone.
+    pub fn learn(&self, known: Known) {
+        self.line().learn(known);
+    }
+
+    /// Another instance tells it that this is no worse than `level` now.
+    pub fn forget(&self, cause: &Cause, level: Level) {
+        self.line().forget(cause, level);
     }
 
     /// Takes one more alert. Never waits.

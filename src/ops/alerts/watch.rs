@@ -1,5 +1,7 @@
 //! Looks at the service's state, and tells what the rules say is to be told.
 
+mod address;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +9,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::address::{Address, addresses};
 use super::alert::{Alert, Scene};
 use super::cause::{Cause, Finding};
+use super::claims::{Claims, Matter, Verdict};
 use super::line::{Envelope, Known, Line};
-use super::post::{Form, Poster};
 use super::rules::{News, Rules, Told};
 use super::seen;
-use super::sign::Signer;
 use super::sink::{Kind, Sending, Sink};
+use super::together::Together;
 use crate::chat::{At, Mode, ProviderState, StatusView};
 use crate::ops::mode::HOLD_DOWN;
 use crate::ops::report::Report;
 use crate::provider::backend::Clock;
 use crate::router::table::Published;
-use crate::settings::{AlertSettings, Secret, Settings};
+use crate::settings::Settings;
 use crate::store::Store;
 
 /// How often it is looked. A change that is over sooner is none.
@@ -49,6 +52,8 @@ pub struct Means {
     pub store: Arc<dyn Store>,
     /// What was wrong with the store when it was opened.
     pub opened_with: Vec<String>,
+    /// Which of several instances tells; none where this is the only one.
+    pub claims: Option<Claims>,
     /// The clocks.
     pub clock: Clock,
     /// A random number, for ids.
@@ -108,6 +113,7 @@ struct Watcher {
     served: Vec<Served>,
     shown: watch::Sender<Arc<[Arc<Sink>]>>,
     held: VecDeque<Held>,
+    together: Together<Held>,
     /// The incident that ran last.
     incident: Option<String>,
     /// Whether it was looked before.
@@ -117,9 +123,10 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn begin(means: Means, shown: watch::Sender<Arc<[Arc<Sink>]>>) -> Self {
+    async fn begin(mut means: Means, shown: watch::Sender<Arc<[Arc<Sink>]>>) -> Self {
         let settings = Arc::clone(&means.published.borrow().settings);
         let rules = Rules::new(settings.alerts.min_interval);
+        let together = Together::new(means.claims.take());
         let mut watcher = Self {
             means,
             rules,
@@ -127,6 +134,7 @@ impl Watcher {
             served: Vec::new(),
             shown,
             held: VecDeque::new(),
+            together,
             incident: None,
             looked: false,
             staged: false,
@@ -192,11 +200,11 @@ impl Watcher {
         loop {
             tick.tick().await;
             self.follow();
-            self.look();
+            self.look().await;
         }
     }
 
-    fn look(&mut self) {
+    async fn look(&mut self) {
         let (now, at) = (BEFORE + self.means.clock.now(), self.means.clock.wall());
         let view = Arc::clone(&self.means.status.borrow());
         if view.incident.is_some() {
@@ -204,8 +212,9 @@ impl Watcher {
         }
         let table = Arc::clone(&self.means.published.borrow());
         self.rules.keep(table.backends.iter().map(|one| &*one.name));
-        for found in self.found(&view, at) {
-            if let Some(told) = self.rules.see(&found, now) {
+        let found = self.found(&view, at);
+        for one in &found {
+            if let Some(told) = self.rules.see(one, now) {
                 self.held.push_back(Held { told, at, since: now });
             }
         }
@@ -216,7 +225,51 @@ impl Watcher {
                 break;
             }
             if let Some(next) = self.held.pop_front() {
-                self.tell(&next, &view);
+                self.pass(next, &view).await;
+            }
+        }
+        let (name, served) = (address::name(&self.settings.alerts), &self.served);
+        let has = |matter: &Matter| {
+            let known = served.iter().flat_map(|one| one.sink.known());
+            known.into_iter().any(|one| one.cause == matter.cause && one.level >= matter.level)
+        };
+        for (verdict, held) in self.together.again(&name, &found, now, has).await {
+            self.act(verdict, held, &view);
+        }
+    }
+
+    /// Tells it, or leaves that to another instance.
+    async fn pass(&mut self, held: Held, view: &StatusView) {
+        if self.served.is_empty() {
+            return self.tell(&held, view);
+        }
+        let (name, interval) = (address::name(&self.settings.alerts), self.settings.alerts.min_interval);
+        let verdict = self.together.verdict(&name, &held.told, interval).await;
+        self.act(verdict, held, view);
+    }
+
+    fn act(&mut self, verdict: Verdict, held: Held, view: &StatusView) {
+        let told = held.told.clone();
+        let (cause, news) = (&told.found.cause, told.news());
+        match (verdict, news) {
+            (Verdict::Tell, _) => self.tell(&held, view),
+            (Verdict::Leave, News::Worse) => {
+                tracing::info!(?cause, level = told.found.level, "an alert is another instance's to tell");
+                if let Some(beyond) = self.together.leave(&told, held) {
+                    self.tell(&beyond, view);
+                }
+            }
+            (Verdict::Leave, News::Better) => {
+                self.served.iter().for_each(|one| one.sink.forget(cause, told.found.level));
+            }
+            (Verdict::Leave, News::Flapped) => {}
+            (Verdict::TakeOver, _) => {
+                let level = told.found.level.max(told.before);
+                let known = Known { cause: cause.clone(), level, at: held.at, staged: told.staged };
+                self.served.iter().for_each(|one| one.sink.learn(known.clone()));
+                if news == News::Better {
+                    self.tell(&held, view);
+                }
             }
         }
     }
@@ -272,41 +325,6 @@ impl Watcher {
         };
         self.served.iter().for_each(|one| one.sink.push(envelope.clone(), *at));
     }
-}
-
-/// Where a sink is, and how it wants to be told.
-struct Address {
-    kind: Kind,
-    url: Secret,
-    secret: Option<Secret>,
-}
-
-impl Address {
-    fn is(&self, other: &Self) -> bool {
-        let secret = |one: &Self| one.secret.as_ref().map(|secret| secret.expose().to_owned());
-        self.kind == other.kind && self.url.expose() == other.url.expose() && secret(self) == secret(other)
-    }
-
-    /// What delivers there. None is said in the log; the configuration was checked before.
-    fn poster(&self) -> Option<Poster> {
-        let signer = || self.secret.as_ref().and_then(|secret| Signer::new(secret.expose()));
-        let form = match self.kind {
-            Kind::Slack => Form::Slack,
-            Kind::Webhook => Form::Json(signer()),
-        };
-        let poster = Poster::new(&self.url, form);
-        poster
-            .inspect_err(|why| tracing::error!(sink = self.kind.words(), why, "alerts are not sent there"))
-            .ok()
-    }
-}
-
-/// The sinks that are configured.
-fn addresses(settings: &AlertSettings) -> impl Iterator<Item = Address> + use<> {
-    let slack = settings.slack_webhook.clone().map(|url| Address { kind: Kind::Slack, url, secret: None });
-    let secret = settings.webhook_secret.clone();
-    let webhook = settings.webhook.clone().map(|url| Address { kind: Kind::Webhook, url, secret });
-    slack.into_iter().chain(webhook)
 }
 
 /// What earlier processes told a sink; nothing where the store does not say.

@@ -1,11 +1,14 @@
 //! What is told of a service whose state is set by hand, on a paused clock.
 
+mod instances;
+
 use super::*;
 use crate::chat::{Incident, Life, ProviderState};
 use crate::provider::backend::{Backend, Vitals};
 use crate::provider::paused::Paused;
 use crate::provider::stand::{Plan, Stand};
 use crate::router::table::Table;
+use crate::settings::Secret;
 use crate::store::MemoryStore;
 use crate::store::flaky::{Flaky, Trouble};
 
@@ -20,6 +23,11 @@ struct Watched {
 }
 
 async fn watched(opened_with: &[&str]) -> Watched {
+    among(None, opened_with).await
+}
+
+/// One among instances that make these claims.
+async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
     let stand = Stand::alone(Plan::new("a"));
     let vitals = watch::Sender::new(Vitals::default());
     let backend = Arc::into_inner(stand.backend).map(|one| Backend { vitals: vitals.subscribe(), ..one });
@@ -50,6 +58,7 @@ async fn watched(opened_with: &[&str]) -> Watched {
         warnings: warnings.subscribe(),
         store: Arc::clone(&store) as Arc<dyn Store>,
         opened_with: opened_with.iter().map(|one| (*one).to_owned()).collect(),
+        claims,
         clock: Clock::start(),
         random: || 7,
         chance: || 0.5,
@@ -68,7 +77,7 @@ impl Watched {
         let looks = time.as_millis() / LOOK.as_millis();
         for _ in 0..looks {
             tokio::time::advance(LOOK).await;
-            self.watcher.look();
+            self.watcher.look().await;
         }
         let sink = &self.watcher.served[0].sink;
         std::iter::from_fn(|| sink.drawn()).collect()
