@@ -5,10 +5,8 @@
 //! while its holder renews it, a little longer than the trouble, and lapses by itself. Where Redis does not say within 50 ms, each tells its own: better twice than never.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-
-use std::sync::Arc;
 
 use redis::{Script, ScriptInvocation};
 
@@ -19,7 +17,7 @@ use crate::store::link::{HOT, Link, PREFIX, SIGN};
 const STANDS: Duration = Duration::from_secs(10 * 60);
 
 /// How long one stands when what it was of is over: the others find that out within this time.
-const OUTLASTS: Duration = Duration::from_secs(30);
+const OUTLASTS: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 
 /// What is told: of a cause, this level; as a drill's doing, or else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,8 +53,8 @@ impl Claims {
         Self { link, instance }
     }
 
-    /// Who tells that it is so. `sinks` names those that are told.
-    pub async fn alert(&self, sinks: &str, matter: &Matter) -> Verdict {
+    /// Who tells that it is so; none where Redis does not say. `sinks` names those that are told.
+    pub async fn alert(&self, sinks: &str, matter: &Matter) -> Option<Verdict> {
         let mut claim = CLAIM.key(key(sinks, matter));
         claim.arg(&*self.instance).arg(format!("{PREFIX}{SIGN}")).arg(ms(STANDS));
         self.ask(&claim).await
@@ -80,7 +78,7 @@ impl Claims {
             end.key(key(sinks, other));
         }
         end.arg(&*self.instance).arg(format!("{PREFIX}{SIGN}")).arg(ms(OUTLASTS));
-        self.ask(&end).await
+        self.ask(&end).await.unwrap_or(Verdict::Tell)
     }
 
     /// Renews these claims; of each it is noted whether a sink has the alert. One that another instance holds by now stays that one's.
@@ -94,11 +92,11 @@ impl Claims {
         let _ = self.link.script::<i64>(HOT, &renew).await;
     }
 
-    async fn ask(&self, script: &ScriptInvocation<'_>) -> Verdict {
-        match self.link.script::<i64>(HOT, script).await {
-            Ok(0) => Verdict::Leave,
-            Ok(2) => Verdict::TakeOver,
-            Ok(_) | Err(_) => Verdict::Tell,
+    async fn ask(&self, script: &ScriptInvocation<'_>) -> Option<Verdict> {
+        match self.link.script::<i64>(HOT, script).await.ok()? {
+            0 => Some(Verdict::Leave),
+            2 => Some(Verdict::TakeOver),
+            _ => Some(Verdict::Tell),
         }
     }
 }

@@ -5,12 +5,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::cause::{Cause, Finding};
+use super::cause::{Cause, Finding, Level};
 use super::claims::{Claims, Matter, Verdict};
 use super::rules::{News, Told};
 
 /// How often what is claimed is renewed, and what was left to others looked at again.
 const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
+
+/// So many times in a row Redis may not say who tells what was left to another; then it is told here too.
+const UNHEARD: u32 = 3;
 
 /// The most that is left to others at once: a look more for each. What is beyond that is told.
 const MOST: usize = 64;
@@ -20,8 +23,16 @@ pub struct Together<H> {
     claims: Option<Claims>,
     /// Each with whether a sink has it.
     mine: BTreeMap<Matter, bool>,
-    left: Vec<(Matter, H)>,
+    left: Vec<Left<H>>,
     looked: Duration,
+}
+
+/// Something that another tells.
+struct Left<H> {
+    matter: Matter,
+    held: H,
+    /// How many times in a row Redis did not say whether that one lives.
+    unheard: u32,
 }
 
 impl<H> Together<H> {
@@ -38,7 +49,7 @@ impl<H> Together<H> {
         };
         match told.news() {
             News::Worse => {
-                let verdict = claims.alert(sinks, &of(told.found.level)).await;
+                let verdict = claims.alert(sinks, &of(told.found.level)).await.unwrap_or(Verdict::Tell);
                 self.holds(of(told.found.level), verdict);
                 verdict
             }
@@ -48,10 +59,15 @@ impl<H> Together<H> {
                 let milder: Vec<_> = (now + 1..worst).map(of).collect();
                 let over = |matter: &Matter| matter.cause == told.found.cause && matter.level > now;
                 self.mine.retain(|matter, _| !over(matter));
-                self.left.retain(|(matter, _)| !over(matter));
+                self.left.retain(|left| !over(&left.matter));
                 claims.end(sinks, &of(worst), &milder).await
             }
         }
+    }
+
+    /// An earlier process of this instance told this, and it was not over.
+    pub fn recall(&mut self, cause: Cause, level: Level, staged: bool) {
+        self.mine.insert(Matter { cause, level, staged }, true);
     }
 
     /// Notes what came of asking for this.
@@ -66,11 +82,11 @@ impl<H> Together<H> {
     /// Keeps what is left to another, to be looked at again. Gives it back where too much is left.
     pub fn leave(&mut self, told: &Told, held: H) -> Option<H> {
         let matter = Matter { cause: told.found.cause.clone(), level: told.found.level, staged: told.staged };
-        self.left.retain(|(other, _)| *other != matter);
+        self.left.retain(|left| left.matter != matter);
         if self.left.len() >= MOST {
             return Some(held);
         }
-        self.left.push((matter, held));
+        self.left.push(Left { matter, held, unheard: 0 });
         None
     }
 
@@ -104,13 +120,14 @@ impl<H> Together<H> {
         }
         let mut due = Vec::new();
         let mut left = Vec::new();
-        for (matter, held) in std::mem::take(&mut self.left) {
+        for Left { matter, held, unheard } in std::mem::take(&mut self.left) {
             if !stands(&matter) {
                 continue;
             }
             match claims.alert(sinks, &matter).await {
-                Verdict::Leave => left.push((matter, held)),
-                verdict => due.push((matter, verdict, held)),
+                Some(Verdict::Leave) => left.push(Left { matter, held, unheard: 0 }),
+                None if unheard + 1 < UNHEARD => left.push(Left { matter, held, unheard: unheard + 1 }),
+                verdict => due.push((matter, verdict.unwrap_or(Verdict::Tell), held)),
             }
         }
         self.left = left;

@@ -153,6 +153,7 @@ impl Watcher {
         let (clock, now) = (watcher.means.clock, watcher.means.clock.wall());
         for one in told_to_all(&watcher.shown.borrow()) {
             let told = (BEFORE + clock.now()).saturating_sub(now.since(one.at));
+            watcher.together.recall(one.cause.clone(), one.level, one.staged);
             watcher.rules.recall(one.cause, one.level, one.staged, told);
         }
         watcher

@@ -1,6 +1,7 @@
 //! Several instances, each a process of its own, over one real Redis: whose turn a message is, who shows it, what becomes of it when an instance
 //! or Redis is gone.
 
+mod alerts;
 mod away;
 mod chaos;
 mod line;

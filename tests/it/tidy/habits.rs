@@ -11,7 +11,12 @@ use super::{breaks, holds};
 const LINES: usize = 400;
 
 /// Tests that may sleep: the file, what the line holds, and why no event can be waited for instead.
-const SLEEPS: [(&str, &str, &str); 8] = [
+const SLEEPS: [(&str, &str, &str); 9] = [
+    (
+        "tests/it/instances/alerts.rs",
+        "sleep(QUIET)",
+        "that an alert is not told again has no event: it would be within this time",
+    ),
     ("tests/it/instances/line.rs", "sleep(delay)", "it is the slowness of the line itself"),
     (
         "tests/it/instances/chaos.rs",

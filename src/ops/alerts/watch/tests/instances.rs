@@ -1,6 +1,7 @@
 //! Two instances over a real Redis, each with its own eyes: what one of them tells, the other does not.
 
 use super::*;
+use crate::provider::paused::settled;
 use crate::store::link::{Link, PREFIX, SIGN};
 use crate::store::server::Redis;
 
@@ -26,8 +27,7 @@ impl Watched {
             self.watcher.look().await;
             let sink = &self.watcher.served[0].sink;
             told.extend(std::iter::from_fn(|| sink.drawn()).map(|alert| alert.event));
-            // The clock is the machine's: this is what the test is about.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
         }
         told
     }
@@ -65,12 +65,36 @@ async fn who_outlives_the_one_that_told_tells_the_end_and_no_second_alert() {
     other.outage(true);
     assert_eq!(other.tells().await, NOTHING);
     drop(one);
-    // Its link ends first: then nobody renews its sign.
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    // Its link's keeper ends first: then nobody renews its sign.
+    settled().await;
     redis.tell(&["DEL", &format!("{PREFIX}{SIGN}one")]);
     assert_eq!(other.tells().await, NOTHING);
     other.outage(false);
     assert_eq!(other.tells().await, ["mode_changed"]);
+}
+
+#[actix_rt::test]
+async fn what_goes_on_here_is_told_when_the_one_that_told_it_is_well() {
+    let redis = Redis::start(&[]);
+    let (mut one, mut other) = (joined(&redis, "one").await, joined(&redis, "other").await);
+    one.outage(true);
+    assert_eq!(one.tells().await, ["mode_changed"]);
+    other.outage(true);
+    assert_eq!(other.tells().await, NOTHING);
+    one.outage(false);
+    assert_eq!(one.tells().await, ["mode_changed"]);
+    let told = async {
+        loop {
+            let told = other.tells().await;
+            if !told.is_empty() {
+                return told;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, told).await.unwrap(), ["mode_changed"]);
+    other.outage(false);
+    assert_eq!(other.tells().await, ["mode_changed"]);
+    assert_eq!(one.tells().await, NOTHING);
 }
 
 #[actix_rt::test]
