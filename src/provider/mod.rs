@@ -12,6 +12,7 @@ pub mod http_upstream;
 pub mod jitter;
 pub mod latency;
 pub mod leave;
+pub mod lookup;
 pub mod news;
 pub mod permit;
 pub mod places;

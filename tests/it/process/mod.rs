@@ -11,6 +11,7 @@ pub mod http;
 mod kills;
 mod logs;
 mod memory;
+mod names;
 mod packaging;
 pub mod provider;
 mod reload;
