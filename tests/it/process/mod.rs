@@ -21,6 +21,8 @@ mod soak;
 mod starts;
 mod status;
 mod stops;
+mod stops_crowd;
+mod streamed;
 pub mod visitor;
 mod weight;
 
