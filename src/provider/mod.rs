@@ -17,6 +17,7 @@ pub mod news;
 pub mod permit;
 pub mod places;
 pub mod spending;
+pub mod standstill;
 pub mod transport;
 pub mod upstream;
 pub mod window;

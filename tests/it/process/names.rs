@@ -73,7 +73,11 @@ impl Deaf {
         let command = |line: String| {
             let mut command = Command::new("/usr/bin/unshare");
             command.args(["--mount", "/bin/sh", "-c", &line, "sh"]).arg(&file);
-            command.current_dir(folder).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").kill_on_drop(true);
+            command
+                .current_dir(folder)
+                .env_clear()
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .kill_on_drop(true);
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             command
         };

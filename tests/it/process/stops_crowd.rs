@@ -65,7 +65,9 @@ max_concurrent = 10000
 async fn over_the_socket(n: usize, mut visitor: Visitor) -> (usize, Visitor, Shown) {
     let mut shown = Shown::default();
     let options = json!({ "provider": whose(n) });
-    visitor.say(json!({ "type": "send", "client_msg_id": "m", "text": question(n), "options": options })).await;
+    visitor
+        .say(json!({ "type": "send", "client_msg_id": "m", "text": question(n), "options": options }))
+        .await;
     visitor.read(&mut shown, first(&question(n)).len() + WORD.len()).await;
     (n, visitor, shown)
 }
