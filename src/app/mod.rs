@@ -157,6 +157,7 @@ impl App {
             store: Arc::clone(&opened.store),
             router,
             published: published_table,
+            asking: Arc::default(),
             ladder: published.ladder(),
             shelf,
             warming: Notify::new(),

@@ -164,8 +164,7 @@ mod tests {
         thread::sleep(ms(1_500));
         assert!(held.still() >= ms(1_500) && held.awake() < ms(500), "{held:?}");
         assert!(before.still() >= ms(1_500));
-        let after = Mark::now();
-        assert_eq!(after.still(), Duration::ZERO);
+        assert!(Mark::now().still() < ms(500), "what was before counts no more");
         assert!(held.plus(ms(700)) > Instant::now());
     }
 

@@ -117,6 +117,7 @@ impl Made {
             given_up: self.given_up,
             hedge: None,
             late: wishes.late,
+            waits: None,
         }
     }
 }

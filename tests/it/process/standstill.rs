@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
+use super::crowd::may_open;
 use super::held::{Held, threads};
 use super::memory::come;
 use super::provider::{Manner, Provider, WORD, first};
@@ -33,6 +35,12 @@ const USUAL: Duration = Duration::from_secs(2);
 
 /// What the threads of workers are called, by as much of it as the system keeps.
 const WORKER: &str = "actix-rt|system";
+
+/// Who asks at once: more than may wait for an actor.
+const CROWD: usize = 1_200;
+
+/// Files of this process or of the service.
+const FILES: u64 = 2_000;
 
 /// What a whole answer ends with.
 const END: &str = "And this is the end of the answer.";
@@ -178,6 +186,33 @@ async fn without_the_actors_answers_go_on_and_new_ones_are_labelled() {
     assert_eq!(scene.service.stop().await.code, Some(0));
 }
 
+/// More ask than may wait for the RouterActor, while it hears nobody: each is told soon what can be told without it.
+#[tokio::test]
+async fn who_finds_an_actors_mailbox_full_gets_a_labelled_answer() {
+    let _alone = alone().await;
+    if !may_open(FILES).await {
+        println!("NOT RUN: the system's hard limit of open files is below {FILES}");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let provider = Provider::start(Manner::Answer).await;
+    let service = Service::start(folder.path(), &provider.config()).await;
+    let mut visitors = come(service.port, CROWD).await;
+    let Some(held) = hold(i32::try_from(service.pid()).unwrap()).await else { return };
+    let asked = visitors.iter_mut().enumerate().map(async |(n, visitor)| visitor.ask(&question(n)).await);
+    let answers = join_all(asked).await;
+    drop(held);
+    for shown in &answers {
+        assert_eq!((shown.end("degraded"), shown.end("attempts")), (&json!(true), &json!(0)), "{shown:?}");
+    }
+    let slowest = answers.iter().map(|shown| shown.end("total_ms").as_u64().unwrap()).max().unwrap();
+    println!("{CROWD} labelled answers without an actor, the slowest after {slowest} ms");
+    assert!(slowest < 5_000, "{slowest} ms");
+    let asking = async { while *visitors[0].ask("now").await.end("source") != "ai" {} };
+    within("an answer by the provider", asking).await;
+    assert_eq!(service.stop().await.code, Some(0));
+}
+
 #[tokio::test]
 async fn all_of_it_goes_on_where_it_was() {
     let _alone = alone().await;
@@ -192,4 +227,38 @@ async fn all_of_it_goes_on_where_it_was() {
     scene.service.signal("CONT").await;
     scene.ends_well().await;
     assert_eq!(scene.service.stop().await.code, Some(0));
+}
+
+/// A connect has a limit of its own, under which it had no time here: the next one answers, and the first is blamed only where it was waited for.
+#[tokio::test]
+async fn a_connect_that_had_no_time_is_no_fault_of_the_provider() {
+    let folder = TempDir::new().unwrap();
+    let provider = Provider::start(Manner::Answer).await;
+    // It takes connections, and gets on with no handshake.
+    let stuck = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = format!(
+        "[[providers]]\nname = \"stuck\"\ndialect = \"openai\"\nbase_url = \"https://127.0.0.1:{}/v1\"\nmodel = \"stuck-1\"\n\
+         api_key = \"a-key\"\ntimeouts = {{ connect = \"2s\" }}\n{}",
+        stuck.local_addr().unwrap().port(),
+        provider.config()
+    );
+    let service = Service::start(folder.path(), &config).await;
+    let mut visitor = Visitor::new(service.port).await;
+    for (stands_still, failures) in [(true, 0), (false, 1)] {
+        let mut shown = Shown::default();
+        visitor.send("who answers?").await;
+        let _connection = within("the connect", stuck.accept()).await.unwrap();
+        if stands_still {
+            service.signal("STOP").await;
+            let silence = tokio::time::timeout(STILL, visitor.read(&mut shown, usize::MAX));
+            assert!(silence.await.is_err(), "it answered while it stood still");
+            service.signal("CONT").await;
+        }
+        visitor.read(&mut shown, usize::MAX).await;
+        let outcome = &shown.end("tried")[0]["outcome"];
+        assert_eq!((outcome, shown.text.ends_with(END)), (&json!("timeout"), true), "{shown:?}");
+        let quiet = |status: &Value| status["providers"][0]["in_flight"] == 0;
+        let status = service.status_when("no call under way", quiet).await;
+        assert_eq!(status["providers"][0]["counts"]["failure"], failures, "{status}");
+    }
 }
