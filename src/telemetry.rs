@@ -9,7 +9,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// What is logged where `RUST_LOG` says nothing.
+/// What is logged where `RUST_LOG` says nothing: it is not set, or empty, as some files for containers leave it.
 const USUAL: &str = "info,hyper=warn,actix_server=warn";
 
 /// These write what passes over the wire, keys or paths, so they are silent whatever `RUST_LOG` says, also of a module of theirs.
@@ -18,7 +18,8 @@ const SILENT: [&str; 7] =
 
 /// Starts logging. `format` is `$FAILSOFT_LOG`: `json` for JSON lines. A second call does nothing.
 pub fn init(filter: Option<&str>, format: Option<&str>) {
-    let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(USUAL));
+    let filter =
+        EnvFilter::builder().parse_lossy(filter.filter(|filter| !filter.trim().is_empty()).unwrap_or(USUAL));
     let discreet = filter_fn(|line| !is_silent(line.target()));
     let registry = tracing_subscriber::registry().with(filter).with(discreet);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

@@ -287,5 +287,9 @@ mod tests {
             assert_eq!(recalled_of(&written(&format!(",\"fault\":{name}"))), Some(fault));
         }
         assert_eq!(recalled_of(&written("")), Some(Fault::Unreachable), "an earlier version did not say");
+        for later in [r#""eaten""#, r#"{"eaten":{"by":"a dog"}}"#, "null"] {
+            let recalled = recalled_of(&written(&format!(",\"fault\":{later}")));
+            assert_eq!(recalled, Some(Fault::Unreachable), "{later}: its word is known");
+        }
     }
 }

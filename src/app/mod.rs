@@ -134,7 +134,7 @@ impl App {
         let backends = roster.backends();
         let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
         let (table, published_table) =
-            watch::channel(Arc::new(Table { settings: Arc::clone(&settings), backends }));
+            watch::channel(Arc::new(Table::first(Arc::clone(&settings), backends)));
         let router = start_router(published_table.clone(), clock, &care).await;
         let published = Published::new(&settings.degradation.fallback);
         let shelf = Arc::new(shelf(&settings, &opened.store).await);
@@ -169,7 +169,6 @@ impl App {
             durable: watch::Sender::new(true),
             counts: Counts::default(),
             tally,
-            departed: Default::default(),
             spans: collector::spans(&settings, &instance),
             clock,
             random: chance::random,

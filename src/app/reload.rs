@@ -107,9 +107,9 @@ impl Changing {
         let (changes, leaving) = self.roster.carry_out(plan, &remembered).await;
         let (settings, backends) = (Arc::new(settings), self.roster.backends());
         let desk = &self.lobby.desk;
-        desk.departed.follow(&desk.table().backends, &backends);
         desk.tally.follow(backends.iter().map(|one| &one.name));
-        self.table.send_replace(Arc::new(Table { settings: Arc::clone(&settings), backends }));
+        let next = self.table.borrow().next(Arc::clone(&settings), backends);
+        self.table.send_replace(Arc::new(next));
         self.roster.dismiss(leaving).await;
         self.lobby.rates.set_per_minute(quota(settings.limits.messages_per_minute), {
             quota(settings.limits.messages_per_minute_per_ip)

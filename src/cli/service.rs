@@ -62,7 +62,9 @@ impl Service<'_> {
         let request = request.body(body.map(|body| Bytes::from(body.to_string())));
         // Its values are not told: the token is among them.
         let request = request.ok().context("the address or the token cannot be sent over HTTP")?;
-        let answer = transport.request(request).await?;
+        // The error within says it all; what is around it would only say it twice.
+        let answer =
+            transport.request(request).await.map_err(|error| anyhow::anyhow!("{}", error.inner()))?;
         let status = answer.status();
         let (mut body, mut bytes) = (answer.into_body(), Vec::new());
         while let Some(part) = body.next().await {

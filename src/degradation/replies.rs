@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
+use crate::degradation::case;
 use crate::settings::Problems;
 
 /// How much of a question is looked at, in bytes; the rest is passed over.
@@ -128,8 +129,6 @@ impl Replies {
 }
 
 /// The words of a text with one space between and in one case, and where each of them stands in that.
-///
-/// Up, then down, is the nearest to full case folding that the standard library has: it makes one of ß and SS, of σ and ς.
 fn fold(text: &str) -> (String, Vec<Range<usize>>) {
     let mut folded = String::with_capacity(text.len());
     let mut places = Vec::new();
@@ -138,8 +137,7 @@ fn fold(text: &str) -> (String, Vec<Range<usize>>) {
             folded.push(' ');
         }
         let start = folded.len();
-        let upper = word.as_str().chars().flat_map(char::to_uppercase);
-        folded.extend(upper.flat_map(char::to_lowercase));
+        folded.extend(case::folded(word.as_str()));
         places.push(start..folded.len());
     }
     (folded, places)

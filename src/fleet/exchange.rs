@@ -85,6 +85,7 @@ impl Exchange {
     /// Tells what an actor has to say of this account, at once; and again, where it still matters, when Redis is back.
     async fn tell_of(self: Arc<Self>, account: Arc<str>, mut voice: watch::Receiver<Option<News>>) {
         let mut health = self.fleet.link.health();
+        let mut up = is_up(&health);
         let mut last: Option<(News, Instant)> = None;
         loop {
             tokio::select! {
@@ -103,8 +104,8 @@ impl Exchange {
                     if changed.is_err() {
                         return;
                     }
-                    let up = health.borrow_and_update().is_up();
-                    if let Some((news, at)) = last.filter(|_| up) {
+                    let back = comes_back(&mut up, &mut health);
+                    if let Some((news, at)) = last.filter(|_| back) {
                         sleep(JOIN_WITHIN + TELL_WITHIN.mul_f64((self.fleet.chance)())).await;
                         if let Some(news) = news.left_after(at.elapsed()) {
                             self.publish(&account, news).await;
@@ -138,6 +139,7 @@ impl Exchange {
         let mut news = self.fleet.link.hear(CHANNEL);
         let mut health = self.fleet.link.health();
         let mut heard = Heard::new(&self.fleet.instance);
+        let mut up = is_up(&health);
         let mut reliefs = Reliefs::default();
         let mut read_at = Instant::now();
         let mut joined = false;
@@ -161,7 +163,7 @@ impl Exchange {
                     if changed.is_err() {
                         return;
                     }
-                    if health.borrow_and_update().is_up() {
+                    if comes_back(&mut up, &mut health) {
                         // The first time it joins at once: nobody was with it before.
                         let wait = if joined { JOIN_WITHIN.mul_f64((self.fleet.chance)()) } else { Duration::ZERO };
                         read_at = Instant::now() + wait;
@@ -256,6 +258,12 @@ fn is_up(health: &watch::Receiver<Health>) -> bool {
     health.borrow().is_up()
 }
 
+/// Whether Redis is back: it is up, and was not. What is slow was not gone, nor is it back when it is quick.
+fn comes_back(up: &mut bool, health: &mut watch::Receiver<Health>) -> bool {
+    let now = health.borrow_and_update().is_up();
+    !std::mem::replace(up, now) && now
+}
+
 /// What stands under a key for those who join.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -300,5 +308,34 @@ fn leave(commands: &mut Pipeline, account: &str, news: News, message: &[u8]) {
     }
     for kind in over {
         commands.cmd("DEL").arg(key(kind.name(), account)).ignore();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::At;
+    use crate::store::link::Trouble;
+
+    #[test]
+    fn what_is_slow_was_not_gone_and_does_not_come_back() {
+        let now = |trouble| Health { trouble, since: At(0) };
+        let (says, mut health) = watch::channel(now(Some(Trouble::Joining)));
+        let mut up = is_up(&health);
+        let told = [
+            (None, true),
+            (Some(Trouble::Slow), false),
+            (None, false),
+            (Some(Trouble::Slow), false),
+            (Some(Trouble::Unreachable), false),
+            (Some(Trouble::Slow), true),
+            (None, false),
+            (Some(Trouble::ReadOnly), false),
+            (None, true),
+        ];
+        for (trouble, back) in told {
+            says.send_replace(now(trouble));
+            assert_eq!(comes_back(&mut up, &mut health), back, "{trouble:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::alerts::Finding;
 use super::early::{Early, WINDOW_MINUTES, Window};
 use super::history::{self, History, Hour, Reasons};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::turn::counts::Served;
 use crate::turn::desk::Desk;
 
@@ -160,9 +160,9 @@ impl Counting {
     /// What the providers cost since it was asked last.
     fn spent(&mut self) -> f64 {
         let mut sum = 0.0;
-        let (table, gone) = (self.desk.table(), self.desk.departed.all());
+        let table = self.desk.table();
         let there = table.backends.iter().map(|one| (&one.name, &one.vitals));
-        for (name, vitals) in there.chain(gone.iter().map(|one| (&one.name, &one.vitals))) {
+        for (name, vitals) in there.chain(table.departed.iter().map(|one| (&one.name, &one.vitals))) {
             let usd = vitals.borrow().used.cost_usd;
             let before = self.costs.insert(Arc::clone(name), usd).unwrap_or_default();
             // One that was taken out and put in again begins at nothing.
@@ -171,7 +171,7 @@ impl Counting {
         sum
     }
 
-    fn note(&mut self) -> Option<futures_util::future::BoxFuture<'_, Result<(), crate::store::StoreError>>> {
+    fn note(&mut self) -> Option<futures_util::future::BoxFuture<'_, Result<(), StoreError>>> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
@@ -205,7 +205,11 @@ impl Counting {
 async fn hours(store: &dyn Store) -> Vec<Hour> {
     let mut all = Vec::new();
     for number in 0..history::NOTES {
-        let Ok(note) = store.note(history::note(number)).await else { break };
+        let note = match store.note(history::note(number)).await {
+            Err(StoreError::Damaged(_)) => continue,
+            Err(_) => break,
+            Ok(note) => note,
+        };
         let hours: Option<Vec<Hour>> = note.and_then(|text| serde_json::from_str(&text).ok());
         all.extend(hours.unwrap_or_default());
     }
@@ -244,5 +248,17 @@ mod tests {
         assert_eq!(noted().await, 0, "four were left out, and five were not");
         pass(WINDOW).await;
         assert_eq!(noted().await, 6);
+    }
+
+    #[tokio::test]
+    async fn a_day_that_cannot_be_read_costs_no_other_day() {
+        let store = crate::store::flaky::Flaky::default();
+        let hour = |hour| Hour { hour, ..Hour::default() };
+        for number in [3, 4, 5] {
+            let text = serde_json::to_string(&[hour(number * 24)]).unwrap();
+            store.write_note(history::note(number), text).await.unwrap();
+        }
+        store.damage(&history::note(4));
+        assert_eq!(hours(&store).await, [hour(3 * 24), hour(5 * 24)]);
     }
 }

@@ -249,7 +249,7 @@ mod tests {
         let store = Arc::clone(store);
         let mut settings = Settings::default();
         settings.routing.strategy = strategy;
-        let table = Table { settings: settings.into(), backends: Arc::clone(backends) };
+        let table = Table::first(settings.into(), Arc::clone(backends));
         let published = watch::channel(Arc::new(table)).1;
         Means { published, store, clock: Clock::start(), random: || 7 }
     }

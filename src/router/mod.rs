@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod backoff;
 pub mod budget;
+pub mod departed;
 pub mod plan;
 pub mod rank;
 pub mod table;

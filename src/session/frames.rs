@@ -34,6 +34,7 @@ pub enum ClientFrame {
         /// The question.
         text: String,
         /// The visitor's wishes.
+        #[serde(default, deserialize_with = "options")]
         options: Option<Options>,
     },
     /// Ends an answer.
@@ -85,6 +86,18 @@ pub struct Options {
     /// What to do when a provider fails in mid-answer.
     #[serde(default, deserialize_with = "mid_stream")]
     pub mid_stream: Option<MidStream>,
+}
+
+/// Options as an object: an array would else be read as the fields in their order.
+///
+/// # Errors
+/// What is wrong, in serde's words.
+pub fn options<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Options>, D::Error> {
+    let fields = Option::<serde_json::Map<String, serde_json::Value>>::deserialize(from)?;
+    fields
+        .map(|fields| Options::deserialize(serde_json::Value::Object(fields)))
+        .transpose()
+        .map_err(serde::de::Error::custom)
 }
 
 /// The mode by its name in the configuration.
@@ -297,6 +310,10 @@ mod tests {
             (r#"{"type":"shout"}"#, "shout"),
             (r#"{"type":"send","client_msg_id":"","text":"x"}"#, "1 to 64"),
             (r#"{"type":"send","client_msg_id":"a"}"#, "text"),
+            (
+                r#"{"type":"send","client_msg_id":"a","text":"x","options":["alpha",false,"off",null]}"#,
+                "expected a map",
+            ),
             (r#"{"type":"stop","turn":"x"}"#, "28 hexadecimal"),
             (r#"{"type":"hello","conversation":"../../etc"}"#, "22 characters"),
         ] {

@@ -1,7 +1,7 @@
 //! A store that fails, or is slow, when a test tells it to.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -30,6 +30,8 @@ pub enum Trouble {
 pub struct Flaky {
     inner: Arc<dyn Store>,
     trouble: Mutex<Trouble>,
+    /// A note whose place on the disk is damaged, until it is written again.
+    damaged: Mutex<Option<String>>,
     checkpoints: AtomicUsize,
 }
 
@@ -42,12 +44,21 @@ impl Default for Flaky {
 impl Flaky {
     /// `inner`, without trouble for now.
     pub fn over(inner: Arc<dyn Store>) -> Self {
-        Self { inner, trouble: Mutex::default(), checkpoints: AtomicUsize::new(0) }
+        Self { inner, trouble: Mutex::default(), damaged: Mutex::default(), checkpoints: AtomicUsize::new(0) }
     }
 
     /// From now on this is wrong.
     pub fn set(&self, trouble: Trouble) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// From now on this note cannot be read, until it is written again.
+    pub fn damage(&self, note: &str) {
+        *self.damaged() = Some(note.to_owned());
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, Option<String>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many checkpoints it was given.
@@ -207,10 +218,14 @@ impl Store for Flaky {
     }
 
     fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        if self.damaged().as_ref() == Some(&name) {
+            return Box::pin(async { Err(StoreError::Damaged("a test says so".into())) });
+        }
         self.call(|inner| inner.note(name))
     }
 
     fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.damaged().take_if(|damaged| *damaged == name);
         self.call(|inner| inner.write_note(name, text))
     }
 

@@ -14,7 +14,8 @@ mod contract;
 pub mod flaky;
 
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Fault, Incident, Life, TurnId, TurnRecord};
 
@@ -62,9 +63,23 @@ pub struct BreakerRecord {
     pub until: At,
     /// Why, in the protocol's word, which several faults share.
     pub reason: String,
-    /// Why, exactly; none where it was written by a version that did not say so.
-    #[serde(default)]
+    /// Why, exactly; none where it was written by a version that did not say so, or that knows more faults than this one.
+    #[serde(default, deserialize_with = "known_fault")]
     pub fault: Option<Fault>,
+}
+
+/// A fault, where it is one that this version knows.
+fn known_fault<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Fault>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Told {
+        Known(Fault),
+        Other(IgnoredAny),
+    }
+    Ok(match Option::deserialize(from)? {
+        Some(Told::Known(fault)) => Some(fault),
+        Some(Told::Other(IgnoredAny)) | None => None,
+    })
 }
 
 /// What a provider's day cost so far, as it is kept over a restart.

@@ -11,7 +11,6 @@ use futures_util::future::{Either, select};
 use tokio::sync::{Notify, watch};
 
 use super::counts::Counts;
-use super::departed::Departed;
 use super::flights::{Flights, Joined};
 use super::keep::Keeping;
 use super::log::{Cancel, LogWriter, TurnLog};
@@ -80,8 +79,6 @@ pub struct Desk {
     pub counts: Counts,
     /// The same and more, for the metrics.
     pub tally: Tally,
-    /// Providers that went.
-    pub departed: Departed,
     /// Tells a collector of turns and attempts; none where none is configured.
     pub spans: Option<Arc<Spans>>,
     /// The clocks.

@@ -4,7 +4,6 @@ pub mod anchor;
 pub mod attempt;
 pub mod call;
 pub mod counts;
-pub mod departed;
 pub mod desk;
 pub mod flights;
 pub mod forget;

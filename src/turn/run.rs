@@ -64,7 +64,7 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
         _ => lost,
     };
     keeping.end(desk, &record, owed).await;
-    tracing::info!(turn = %log.turn(), source = ?record.source, finish = ?record.finish,
+    tracing::info!(turn = %log.turn(), source = record.source.map(crate::chat::Source::name), finish = record.finish.map(Finish::name),
         attempts = record.attempts, ms = record.total_ms, "turn ended");
     if let Some(spans) = &desk.spans {
         spans.turn(&record, &timings, aside);

@@ -10,7 +10,6 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::counts::Counts;
-use super::departed::Departed;
 use super::desk::{Desk, Phase, Refused, Wishes};
 use super::log::TurnLog;
 use super::outbox::{Outbox, Pace};
@@ -82,7 +81,7 @@ impl House {
         let tally = Tally::new(backends.iter().map(|one| &one.name)).unwrap();
         let (cache, prompt) = (self.settings.cache.clone(), Arc::clone(&self.settings.chat.system_prompt));
         let shelf = Shelf::new(Arc::clone(&store) as _, cache, prompt);
-        let table = watch::Sender::new(Arc::new(Table { settings: self.settings.into(), backends }));
+        let table = watch::Sender::new(Arc::new(Table::first(self.settings.into(), backends)));
         let seed = Seed { table: table.subscribe(), clock, chance: || 0.5 };
         let (place, router) = watch::channel(None);
         let (tell, ends) = mpsc::channel(16);
@@ -105,7 +104,6 @@ impl House {
             durable: watch::Sender::new(true),
             counts: Counts::default(),
             tally,
-            departed: Departed::default(),
             spans: None,
             clock,
             random: number,

@@ -9,9 +9,9 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
-use super::departed::REMEMBERED;
 use super::witness::Witness;
 use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
+use crate::router::departed::REMEMBERED;
 
 /// Seconds to a first token: close together around the limits that operators set, 5 to 15 s.
 const FIRST_TOKEN_S: [f64; 14] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0];

@@ -59,7 +59,12 @@ pub async fn json<T: DeserializeOwned>(payload: web::Payload) -> Result<T, actix
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
         refuse(status, if unread == Unread::TooLarge { "too_large" } else { "bad_request" }, message)
     })?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        refuse(StatusCode::BAD_REQUEST, "bad_request", &format!("the body is not what is asked for: {error}"))
-    })
+    let bad = |why: &str| {
+        refuse(StatusCode::BAD_REQUEST, "bad_request", &format!("the body is not what is asked for: {why}"))
+    };
+    // Else an array would be read as the fields in their order.
+    if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+        return Err(bad("a JSON object is needed"));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))
 }

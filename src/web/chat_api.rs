@@ -14,7 +14,7 @@ use super::gate::{self, Shut};
 use super::refusal::{only, refuse, refuse_until};
 use crate::chat::{ClientMsgId, ConversationId, Finish, TurnRecord};
 use crate::session::ask::{self, Accepted, Caller};
-use crate::session::frames::{ErrorCode, Options, Refusal};
+use crate::session::frames::{ErrorCode, Options, Refusal, options};
 use crate::session::hello::{new_conversation, not_known};
 use crate::session::lobby::NotIn;
 use crate::turn::desk::Wishes;
@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Message {
     message: String,
     conversation: Option<ConversationId>,
+    #[serde(default, deserialize_with = "options")]
     options: Option<Options>,
 }
 

@@ -11,7 +11,7 @@ use super::State;
 use super::admin::providers;
 use super::body;
 use super::gate;
-use super::refusal::{not_found, refuse};
+use super::refusal::{not_found, only, refuse};
 use crate::provider::actor::Reset;
 use crate::settings::{DrillSettings, parse_duration};
 use crate::simulator::Fault;
@@ -67,6 +67,11 @@ pub async fn command(
         "provider": simulator.name(),
         "fault": simulator.fault().map(|fault| fault.to_string()),
     }))
+}
+
+/// Another method than POST.
+pub async fn wrong_method(state: web::Data<State>) -> HttpResponse {
+    if state.settings().demo { only("POST") } else { not_found().await }
 }
 
 fn length(text: &str) -> Result<Duration, String> {

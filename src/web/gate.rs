@@ -133,8 +133,10 @@ fn own(request: &HttpRequest, server: &ServerSettings, origin: &str) -> bool {
     }
     let proxied = trusted(request, &server.trusted_proxies);
     let told = |name| header(request, name).filter(|_| proxied).and_then(|list| list.split(',').next());
-    let scheme = told(&X_FORWARDED_PROTO).map_or("http", str::trim);
-    let host = told(&X_FORWARDED_HOST).or_else(|| header(request, &HOST)).map_or("", str::trim);
+    let hop = |part| told(&FORWARDED).and_then(|hop| of_hop(hop, part));
+    let scheme = told(&X_FORWARDED_PROTO).or_else(|| hop("proto")).map_or("http", str::trim);
+    let host = told(&X_FORWARDED_HOST).or_else(|| hop("host")).or_else(|| header(request, &HOST));
+    let host = host.map_or("", str::trim);
     let own = format!("{scheme}://{host}").to_ascii_lowercase();
     let usual = if scheme == "https" { ":443" } else { ":80" };
     !host.is_empty() && own.strip_suffix(usual).unwrap_or(&own) == origin
@@ -160,7 +162,7 @@ pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
     };
     let mut hops = told(&X_FORWARDED_FOR);
     if hops.is_empty() {
-        hops = told(&FORWARDED).iter().map(|hop| forwarded_for(hop).to_owned()).collect();
+        hops = told(&FORWARDED).iter().map(|hop| of_hop(hop, "for").unwrap_or_default().to_owned()).collect();
     }
     let mut client = peer;
     for hop in hops.iter().rev() {
@@ -174,11 +176,10 @@ pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
     client
 }
 
-/// The `for` of one hop of RFC 7239.
-fn forwarded_for(hop: &str) -> &str {
-    let pairs = hop.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let mut named = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
-    named.next().map_or("", |(_, value)| value.trim_matches('"'))
+/// What one hop of RFC 7239 tells: `for`, `host` or `proto`.
+fn of_hop<'h>(hop: &'h str, part: &str) -> Option<&'h str> {
+    let mut pairs = hop.split(';').filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| name.eq_ignore_ascii_case(part)).map(|(_, value)| value.trim_matches('"'))
 }
 
 /// An address as proxies write it: alone, with a port, in brackets.
@@ -253,6 +254,11 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "outer.example"),
         ];
+        assert_eq!(visitor(&asked("10.1.2.3:5", &headers), &server), Ok(()));
+        assert_eq!(visitor(&asked("192.0.2.1:5", &headers), &server), Err(Shut::ForeignOrigin));
+        // In the standard's header as well.
+        let forwarded = "for=192.0.2.7;proto=https;host=\"outer.example\", for=10.0.0.2;proto=http";
+        let headers = [("host", "inner"), ("origin", "https://outer.example"), ("forwarded", forwarded)];
         assert_eq!(visitor(&asked("10.1.2.3:5", &headers), &server), Ok(()));
         assert_eq!(visitor(&asked("192.0.2.1:5", &headers), &server), Err(Shut::ForeignOrigin));
     }

@@ -11,7 +11,7 @@ use super::{State, gate};
 use crate::chat::{At, ProviderState};
 use crate::provider::backend::{Backend, Vitals};
 use crate::router::actor::{ACTOR_LIMIT, Balance};
-use crate::turn::departed::Gone;
+use crate::router::table::Table;
 
 /// `GET /metrics`. What providers are paid for is shown to the operator, and to who is on this very machine.
 pub async fn scrape(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
@@ -57,7 +57,7 @@ fn collectors(state: &State, balance: Option<f64>, paid: bool) -> prometheus::Re
     let backends: Vec<_> = table.backends.iter().map(|one| &**one).collect();
     all.extend(of_providers(&backends, now)?);
     if paid {
-        all.extend(used(&backends, &desk.departed.all())?);
+        all.extend(used(&table)?);
     }
     Ok(all)
 }
@@ -94,7 +94,7 @@ fn of_providers(backends: &[&Backend], now: At) -> prometheus::Result<Collectors
 }
 
 /// What the providers were paid for, those among them that are not configured any more.
-fn used(backends: &[&Backend], gone: &[Gone]) -> prometheus::Result<Collectors> {
+fn used(table: &Table) -> prometheus::Result<Collectors> {
     let tokens = CounterVec::new(
         Opts::new(
             "failsoft_tokens_total",
@@ -109,8 +109,8 @@ fn used(backends: &[&Backend], gone: &[Gone]) -> prometheus::Result<Collectors> 
         ),
         &["provider"],
     )?;
-    let there = backends.iter().map(|one| (&one.name, one.prices.is_some(), &one.vitals));
-    let gone = gone.iter().map(|one| (&one.name, one.priced, &one.vitals));
+    let there = table.backends.iter().map(|one| (&one.name, one.prices.is_some(), &one.vitals));
+    let gone = table.departed.iter().map(|one| (&one.name, one.priced, &one.vitals));
     for (name, priced, vitals) in there.chain(gone) {
         let used = vitals.borrow().used;
         #[allow(clippy::cast_precision_loss, reason = "nobody pays for 2^53 tokens")]

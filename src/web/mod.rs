@@ -159,6 +159,11 @@ fn read() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
+/// What is there to be read; another method is told so.
+fn page(path: &str, page: Route) -> Resource {
+    web::resource(path).route(page).default_service(web::to(|| async { refusal::only("GET, HEAD") }))
+}
+
 /// A route of `/v1`: what it says of a wrong method has the API's own shape.
 fn v1(path: &str) -> Resource {
     web::resource(path).default_service(web::to(openai::wrong_method))
@@ -183,13 +188,17 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .wrap(from_fn(head::bounded))
             // Outermost, so that errors carry it too.
             .wrap(DefaultHeaders::new().add((X_CONTENT_TYPE_OPTIONS, "nosniff")))
-            .route("/static/{file:.*}", read().to(assets::file))
-            .route("/widget.js", read().to(assets::widget))
-            .route("/embed", read().to(pages::embed))
-            .route("/embed/origin", read().to(embed::origin))
-            .route("/", read().to(pages::chat))
-            .route("/status", read().to(status_page::page))
-            .route("/ws", web::get().to(socket::open))
+            .service(page("/static/{file:.*}", read().to(assets::file)))
+            .service(page("/widget.js", read().to(assets::widget)))
+            .service(page("/embed", read().to(pages::embed)))
+            .service(page("/embed/origin", read().to(embed::origin)))
+            .service(page("/", read().to(pages::chat)))
+            .service(page("/status", read().to(status_page::page)))
+            .service(
+                web::resource("/ws")
+                    .route(web::get().to(socket::open))
+                    .default_service(web::to(|| async { refusal::only("GET") })),
+            )
             .service(
                 web::resource("/api/chat")
                     .route(web::post().to(chat_api::chat))
@@ -198,16 +207,20 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .service(
                 web::scope("/v1")
                     .service(v1("/chat/completions").route(web::post().to(openai::complete)))
-                    .service(v1("/models").route(web::get().to(openai::models)))
-                    .service(v1("/models/{id:.*}").route(web::get().to(openai::one_model)))
+                    .service(v1("/models").route(read().to(openai::models)))
+                    .service(v1("/models/{id:.*}").route(read().to(openai::one_model)))
                     .default_service(web::to(openai::nothing)),
             )
-            .route("/status.json", read().to(status::json))
-            .route("/metrics", read().to(metrics::scrape))
-            .route("/healthz", read().to(status::alive))
-            .route("/readyz", read().to(status::ready))
+            .service(page("/status.json", read().to(status::json)))
+            .service(page("/metrics", read().to(metrics::scrape)))
+            .service(page("/healthz", read().to(status::alive)))
+            .service(page("/readyz", read().to(status::ready)))
             .service(admin::routes())
-            .route("/demo/providers/{name}", web::post().to(demo::command))
+            .service(
+                web::resource("/demo/providers/{name}")
+                    .route(web::post().to(demo::command))
+                    .default_service(web::to(demo::wrong_method)),
+            )
             .default_service(web::to(refusal::not_found));
         apply_fn_factory(app, caught::caught)
     })

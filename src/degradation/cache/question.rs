@@ -2,6 +2,8 @@
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
+use crate::degradation::case::folded;
+
 /// What ends a sentence and may be left out: of several scripts, after compatibility composition.
 const FINAL: &[char] = &['.', '?', '!', ',', ';', ':', '。', '、', '؟', '؛', '۔', '।', '…', '·'];
 
@@ -11,7 +13,7 @@ const FINAL: &[char] = &['.', '?', '!', ',', ';', ':', '。', '、', '؟', '؛',
 /// Some differences that make one are lost with them (`2⁵` and `25`, `US` and `us`): the price of hearing one question in `ＨＥＬＬＯ` and `hello`.
 pub fn normal(question: &str) -> Option<String> {
     // Folding can undo the composition, so it is composed again (Unicode standard, 3.13, D147).
-    let folded = compose(&fold(&compose(question)));
+    let folded = compose(&folded(&compose(question)).collect::<String>());
     let spaced = folded.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut normal = spaced.collect::<Vec<_>>().join(" ");
     normal.truncate(normal.trim_end_matches(|c: char| c == ' ' || FINAL.contains(&c)).len());
@@ -21,11 +23,6 @@ pub fn normal(question: &str) -> Option<String> {
 /// The text in Unicode's form NFKC.
 pub(super) fn compose(text: &str) -> String {
     ComposingNormalizerBorrowed::new_nfkc().normalize(text).into_owned()
-}
-
-/// Up, then down, is the nearest to full case folding that the standard library has: it makes one of ß and SS, of σ and ς.
-fn fold(text: &str) -> String {
-    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]
@@ -44,6 +41,7 @@ mod tests {
             ("What is Rust?", "Ｗｈａｔ ｉｓ Ｒｕｓｔ？"),
             ("Où est le café ?", "où est le cafe\u{301}"),
             ("Wie heißt die Straße?", "WIE HEISST DIE STRASSE?"),
+            ("Wie heißt die Straße?", "WIE HEIẞT DIE STRAẞE?"),
             ("ΟΔΟΣ", "οδός".replace('ό', "ο").as_str()),
             ("ﬁnd it", "find it"),
             ("它是什么？", "它是什么"),
@@ -67,6 +65,16 @@ mod tests {
             assert_ne!(normal(one), normal(other), "{one} and {other}");
         }
         assert_eq!([normal(""), normal(" \n\u{0}"), normal("?!… ")], [None, None, None]);
+    }
+
+    #[test]
+    fn a_normal_form_of_any_character_is_its_own() {
+        // No script with case, and no form of compatibility, stands behind these.
+        for c in '\0'..='\u{2FFFF}' {
+            if let Some(normal_form) = normal(&format!("a{c}b")) {
+                assert_eq!(normal(&normal_form).unwrap(), normal_form, "{c}");
+            }
+        }
     }
 
     proptest! {

@@ -189,6 +189,18 @@ fn the_built_in_replies_read_and_answer_what_visitors_ask() {
     }
 }
 
+#[test]
+fn every_word_that_calls_for_a_reply_finds_it_in_the_form_that_is_kept() {
+    // No script with case stands behind these.
+    for c in '\0'..='\u{2FFFF}' {
+        for word in [format!("{c}"), format!("a{c}b")] {
+            let (once, places) = fold(&word);
+            assert_eq!(fold(&once), (once.clone(), places), "{word}");
+        }
+    }
+    assert!(parse("[[reply]]\nmatch = ['STRAẞE']\ntext = 'yes'").find_themselves());
+}
+
 proptest! {
     #[test]
     fn no_file_and_no_question_panics(file in "(\\[\\[reply\\]\\]|match|pattern|text| = |'|\"|\\[|\\]|\n|,|é|.){0,40}", question in any::<String>()) {

@@ -1,12 +1,13 @@
 //! Reports over a restart: each is a note of the store, with the version of its form.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Drills;
 use super::report::{KEPT, Report};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The version that this program writes. It goes up when an old report could no longer be read as a new one.
 const VERSION: u32 = 1;
@@ -35,14 +36,19 @@ fn read(note: &str) -> Option<Report> {
     (note.v == VERSION).then(|| serde_json::from_value(note.report).ok()).flatten()
 }
 
-/// All that can be read, each with its place, and how many notes cannot.
-async fn kept(store: &dyn Store) -> Option<(Vec<(usize, Report)>, usize)> {
-    let (mut found, mut unread) = (Vec::new(), 0);
+/// All that can be read, each with its place, and the places of those that cannot; none where the store does not work.
+async fn kept(store: &dyn Store) -> Option<(Vec<(usize, Report)>, BTreeSet<usize>)> {
+    let (mut found, mut unread) = (Vec::new(), BTreeSet::new());
     for place in 0..KEPT {
-        let Some(note) = store.note(name(place)).await.ok()? else { continue };
-        match read(&note) {
+        let report = match store.note(name(place)).await {
+            Ok(Some(note)) => read(&note),
+            Ok(None) => continue,
+            Err(StoreError::Damaged(_)) => None,
+            Err(_) => return None,
+        };
+        match report {
             Some(report) => found.push((place, report)),
-            None => unread += 1,
+            None => drop(unread.insert(place)),
         }
     }
     Some((found, unread))
@@ -58,6 +64,7 @@ impl Drills {
     }
 
     fn keep(&self, place: usize, report: &Report) {
+        self.lock().unread.remove(&place);
         drop(self.means.desk.store.write_note(name(place), written(report)));
     }
 
@@ -68,9 +75,9 @@ impl Drills {
             tracing::warn!("the reports of earlier drills were not read; new ones end with this process");
             return;
         };
-        if unread > 0 {
+        if !unread.is_empty() {
             tracing::warn!(
-                count = unread,
+                count = unread.len(),
                 "reports of drills that this version does not read are passed over"
             );
         }
@@ -86,7 +93,7 @@ impl Drills {
 
     /// What is wrong with the reports, in sentences for the status.
     pub fn problems(&self) -> Option<String> {
-        let unread = self.lock().unread;
+        let unread = self.lock().unread.len();
         let (reports, are) = if unread == 1 { ("report", "is") } else { ("reports", "are") };
         (unread > 0).then(|| {
             format!("{unread} {reports} of drills cannot be read (damaged, or of another version) and {are} passed over.")

@@ -8,7 +8,7 @@ mod kept;
 mod report;
 mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ pub struct Drills {
 struct State {
     running: BTreeMap<Arc<str>, Running>,
     reports: Reports,
-    /// Reports of earlier processes that do not read.
-    unread: usize,
+    /// The places of earlier processes' reports that do not read, until others take them.
+    unread: BTreeSet<usize>,
 }
 
 /// A drill that runs, as those see it who may end it.

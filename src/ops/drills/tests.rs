@@ -203,3 +203,41 @@ async fn planned_drills_come_at_their_minute_where_all_is_well() {
         ]
     );
 }
+
+#[actix_rt::test(system = "Paused")]
+async fn reports_that_do_not_read_are_counted_until_others_take_their_place() {
+    let ground = Ground::of(unwell());
+    ground.drills.recall().await;
+    for _ in 0..3 {
+        ground.begin("a", LASTS).unwrap();
+        pass(LASTS).await;
+    }
+    let all = ground.drills.reports();
+    assert_eq!(all.len(), 3);
+    // The place of one is damaged, another is as a later version wrote it.
+    let store = &ground.stage.store;
+    let note = store.note("drill/1".into()).await.unwrap().unwrap();
+    store.write_note("drill/1".into(), note.replace("\"v\":1", "\"v\":99")).await.unwrap();
+    store.damage("drill/0");
+    let again = Ground::of(ground.stage);
+    again.drills.recall().await;
+    let told = "2 reports of drills cannot be read (damaged, or of another version) and are passed over.";
+    assert_eq!(again.drills.problems().as_deref(), Some(told));
+    assert_eq!(again.drills.reports(), [all[0].clone()]);
+    // New ones are kept, behind the last one; the places go round until they come to those.
+    let run = async |times: usize| {
+        for _ in 0..times {
+            again.begin("a", LASTS).unwrap();
+            pass(LASTS).await;
+        }
+        again.drills.problems()
+    };
+    assert_eq!(run(47).await.as_deref(), Some(told));
+    assert!(again.stage.store.note("drill/49".into()).await.unwrap().is_some());
+    let one = "1 report of drills cannot be read (damaged, or of another version) and is passed over.";
+    assert_eq!(run(1).await.as_deref(), Some(one));
+    assert_eq!(run(1).await, None);
+    let last = Ground::of(again.stage);
+    last.drills.recall().await;
+    assert_eq!((last.drills.problems(), last.drills.reports().len()), (None, 50));
+}

@@ -31,7 +31,7 @@ impl Bench {
         let backends = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
         let mut settings = Settings::default();
         settings.retry.budget = budget;
-        let (published, table) = watch::channel(Arc::new(Table { settings: settings.into(), backends }));
+        let (published, table) = watch::channel(Arc::new(Table::first(settings.into(), backends)));
         let seed = Seed { table, clock, chance: || 0.5 };
         let (tell, _) = mpsc::channel(1);
         let router = RouterActor::new(seed, Guard::new("router".into(), tell)).start();

@@ -7,10 +7,11 @@
 
 mod heard;
 mod keeper;
+mod pace;
 mod trouble;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -47,16 +48,16 @@ const BUFFERED: usize = 128;
 /// Whether Redis is there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Health {
-    /// What keeps it away; none: it is there and takes writes.
+    /// What keeps it away, or from being of use to who waits; none: it is well.
     pub trouble: Option<Trouble>,
     /// Since when, by the wall clock.
     pub since: At,
 }
 
 impl Health {
-    /// Whether it is there and takes writes.
+    /// Whether it is there and takes writes; one that is slow does.
     pub fn is_up(&self) -> bool {
-        self.trouble.is_none()
+        matches!(self.trouble, None | Some(Trouble::Slow))
     }
 }
 
@@ -75,8 +76,10 @@ struct Shared {
     open: AtomicBool,
     /// Whether hot paths may wait for it: false from an answer that was late for one until the keeper says so.
     quick: AtomicBool,
-    /// How many times in a row that was.
-    late: AtomicU32,
+    /// Whether that was since the keeper looked.
+    late: AtomicBool,
+    /// Whether a hot path was answered in time since then.
+    timely: AtomicBool,
     /// How many connections there were: what was acknowledged over an earlier one may be lost.
     connections: AtomicU64,
     wake: Notify,
@@ -98,7 +101,8 @@ impl Link {
             health: watch::Sender::new(Health { trouble: Some(Trouble::Joining), since: keeper::now() }),
             open: AtomicBool::new(false),
             quick: AtomicBool::new(false),
-            late: AtomicU32::new(0),
+            late: AtomicBool::new(false),
+            timely: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             wake: Notify::new(),
             places: Semaphore::new(IN_FLIGHT),
@@ -152,7 +156,7 @@ impl Link {
         match asked.await {
             Ok(Some(Ok(answer))) => {
                 if hot {
-                    self.shared.late.store(0, Ordering::Release);
+                    self.shared.timely.store(true, Ordering::Release);
                 }
                 Ok(answer)
             }
@@ -168,7 +172,7 @@ impl Link {
             Err(_) => {
                 // Of many that waited at once the first counts.
                 if hot && self.shared.quick.swap(false, Ordering::AcqRel) {
-                    self.shared.late.fetch_add(1, Ordering::AcqRel);
+                    self.shared.late.store(true, Ordering::Release);
                 }
                 self.shared.suspect();
                 Err(LinkError::Away)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::told::Question;
 use super::{Inner, Kept, LogWriter, TurnLog};
 use crate::chat::{Done, Finish, Frame, TurnRecord, TurnState};
 use crate::turn::seam::Owner;
@@ -27,25 +28,13 @@ impl Mirror {
     /// Takes frames, a line each, as they come from the stream: those that it has are passed over.
     pub fn take(&mut self, lines: &str) {
         for line in lines.lines() {
-            // What does not read is of a later version; the next snapshot, or the end, makes up for it.
+            // What does not read is of another version; the next snapshot, or the end, makes up for it.
             if let Ok(frame) = serde_json::from_str::<Frame>(line) {
-                self.confirm_by(&frame);
                 self.log().write(|inner| inner.take(frame));
+            } else if let Ok(Question { durable }) = serde_json::from_str(line) {
+                self.log().durable.send_replace(Some(durable));
             }
         }
-    }
-
-    /// The first frame is told before the question is on the disk of its instance, the others after that; but for the end that another one
-    /// tells in its stead.
-    fn confirm_by(&self, frame: &Frame) {
-        let shown = match frame {
-            Frame::Start { .. } => false,
-            Frame::Done(done) => done.finish != Finish::Interrupted,
-            _ => true,
-        };
-        self.log()
-            .durable
-            .send_if_modified(|known| shown && known.is_none() && known.replace(true).is_none());
     }
 
     /// The frame that ends the turn as this record says.
@@ -143,10 +132,13 @@ mod tests {
     use crate::chat::{At, Failure, Fault, Source, TurnId};
     use crate::turn::seam::Start;
 
-    fn opened() -> LogWriter {
+    fn started() -> LogWriter {
         let turn = TurnId::after(None, 5, 7);
-        let record = TurnRecord::asked(turn, "m".parse().unwrap(), At(5), "What?".into(), None);
-        let writer = LogWriter::open(record);
+        LogWriter::open(TurnRecord::asked(turn, "m".parse().unwrap(), At(5), "What?".into(), None))
+    }
+
+    fn opened() -> LogWriter {
+        let writer = started();
         LogWriter::confirm(writer.log(), true);
         writer
     }
@@ -207,23 +199,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_is_on_disk_once_its_instance_shows_an_answer() {
-        let mut writer = opened();
-        let log = Arc::clone(writer.log());
-        let (mut mirror, mut told) = mirror_of(&log);
-        assert!(!mirror.log().durable().await, "it was claimed, no more is known");
-        tell(&log, &mut mirror, &mut told);
-        assert!(!mirror.log().durable().await);
-        writer.attempt(1, "a".into(), "m".into(), Start::Anew);
-        tell(&log, &mut mirror, &mut told);
-        assert!(mirror.log().durable().await);
-        let (mut gone, _) = mirror_of(opened().log());
-        let last = encode(&gone.last(&gone.log().record().interrupted()));
-        gone.take(&last);
-        assert!(
-            gone.log().ended() && !gone.log().durable().await,
-            "another one tells that its instance is gone"
-        );
+    async fn of_a_question_it_says_what_its_instance_says() {
+        for (confirmed, durable) in [(Some(true), true), (Some(false), false), (None, false)] {
+            // The others may know the claim alone, or nothing yet.
+            for claimed in [false, true] {
+                let mut writer = started();
+                let log = Arc::clone(writer.log());
+                let start = log.lock().read(Some(0)).0.remove(0);
+                let mut mirror = Mirror::open(&serde_json::from_str(&start).unwrap()).unwrap();
+                let mut told = u64::from(claimed);
+                tell(&log, &mut mirror, &mut told);
+                assert!(!mirror.log().durable().await, "it was claimed, no more is known");
+                if let Some(confirmed) = confirmed {
+                    LogWriter::confirm(&log, confirmed);
+                }
+                writer.attempt(1, "a".into(), "m".into(), Start::Anew);
+                tell(&log, &mut mirror, &mut told);
+                assert_eq!(mirror.log().durable().await, durable, "{confirmed:?}, {claimed}");
+                let last = encode(&mirror.last(&mirror.log().record().interrupted()));
+                mirror.take(&last);
+                assert!(mirror.log().ended(), "another one tells that its instance is gone");
+                assert_eq!(mirror.log().durable().await, durable, "{confirmed:?}, {claimed}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_begins_late_is_told_of_the_disk_as_well() {
+        for durable in [true, false] {
+            let mut writer = started();
+            let log = Arc::clone(writer.log());
+            LogWriter::confirm(&log, durable);
+            writer.attempt(1, "a".into(), "m".into(), Start::Anew);
+            for n in 0..300 {
+                assert!(writer.text(&format!("{n} ")));
+            }
+            assert_eq!(mirror_of(&log).0.log().durable().await, durable);
+        }
     }
 
     #[tokio::test]

@@ -67,8 +67,9 @@ impl LogWriter {
 
     /// Shows the log: whether the question is on disk is known.
     pub fn confirm(log: &TurnLog, durable: bool) {
-        log.write(|inner| inner.held = false);
+        // First, because it is told with the first frames that may be seen.
         log.durable.send_replace(Some(durable));
+        log.write(|inner| inner.held = false);
     }
 
     /// An attempt begins; `start` says how, where text stands.

@@ -11,8 +11,8 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
@@ -46,7 +46,8 @@ pub async fn complete(http: HttpRequest, body: web::Payload, state: web::Data<St
             // Dropped with the answer: then nobody follows, and the turn is given up.
             let follower = log.follow();
             if request.stream {
-                streamed(log, follower, shape, || soonest(&state)).await
+                let answer = streamed(log, follower, shape, || soonest(&state)).await;
+                if http.version() < Version::HTTP_11 { to_the_end(answer) } else { answer }
             } else {
                 whole(&log, follower, &shape, || soonest(&state)).await
             }
@@ -110,7 +111,7 @@ pub fn refuse(status: StatusCode, code: &'static str, message: &str) -> HttpResp
 
 /// A route that takes another method.
 pub async fn wrong_method(http: HttpRequest) -> HttpResponse {
-    let allowed = if http.path().ends_with("/completions") { "POST" } else { "GET" };
+    let allowed = if http.path().ends_with("/completions") { "POST" } else { "GET, HEAD" };
     let problem =
         Problem::new(405, Some("method_not_allowed"), format!("this address takes {allowed} alone"));
     let mut answer = problem.answer();
@@ -238,6 +239,13 @@ async fn streamed(
         .streaming(Chunks::new(log, follower, shape).stream());
     let provider = if part.text.is_empty() { &record.provider } else { &part.provider };
     told(answer, &record, provider.as_deref(), Some(part.source))
+}
+
+/// An answer without chunks, that the connection's end ends: before HTTP/1.1, which some proxies still speak, nobody knows of chunks.
+fn to_the_end(mut answer: HttpResponse) -> HttpResponse {
+    answer.head_mut().no_chunking(true);
+    answer.head_mut().set_connection_type(ConnectionType::Close);
+    answer
 }
 
 /// The problem of a turn that ended without an answer.

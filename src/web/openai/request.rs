@@ -151,6 +151,7 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
     for (place, message) in list.iter().enumerate() {
         let at = format!("messages[{place}]");
         let text = content(message.get("content"), &at)?;
+        refuse_calls(message, &at)?;
         let role = match message.get("role").and_then(Value::as_str) {
             Some("system" | "developer") => {
                 system.push(text);
@@ -189,6 +190,22 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
     }
     let messages = said.into_iter().map(|(role, text)| Message { role, text: text.into() }).collect();
     Ok((system.join("\n\n").into(), messages))
+}
+
+/// Without what a message called, what it says would be another conversation's.
+fn refuse_calls(message: &Value, at: &str) -> Result<(), Problem> {
+    let nothing = |calls: &Value| calls.is_null() || calls.as_array().is_some_and(Vec::is_empty);
+    match ["tool_calls", "function_call"]
+        .iter()
+        .find(|name| message.get(**name).is_some_and(|one| !nothing(one)))
+    {
+        None => Ok(()),
+        Some(name) => {
+            let name = format!("{at}.{name}");
+            let what = format!("{name} is a call of tools, which are not offered here; leave it out");
+            Err(Problem::unsupported(&name, &what))
+        }
+    }
 }
 
 fn content(value: Option<&Value>, at: &str) -> Result<String, Problem> {

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::harness::{
     Act, Completion, Gate, ScriptedProvider, TestApp, WsClient, event, finish, last_chunk, question, say,
-    spoken, streaming, word,
+    soon, spoken, streaming, word,
 };
 
 const TEXT: &str = "The quick brown fox jumps over the lazy dog.";
@@ -269,4 +271,21 @@ fn holds(folder: &Path, wanted: &[u8]) -> bool {
         }
         std::fs::read(&path).unwrap().windows(wanted.len()).any(|bytes| bytes == wanted)
     })
+}
+
+#[tokio::test]
+async fn before_http_1_1_a_stream_is_sent_without_chunks_and_ends_with_its_connection() {
+    let (_alpha, app) = service().await;
+    let body = streaming("What jumps?").to_string();
+    let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.0\r\nhost: 127.0.0.1\r\nconnection: keep-alive\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    soon("the whole answer", stream.read_to_string(&mut heard)).await.unwrap();
+    let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.0 200") && !head.to_lowercase().contains("transfer-encoding"), "{head}");
+    assert!(body.starts_with("data: {") && body.ends_with("data: [DONE]\n\n"), "{body}");
 }

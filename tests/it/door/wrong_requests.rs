@@ -37,6 +37,8 @@ async fn a_wrong_field_is_named() {
         body[name] = value;
         body
     };
+    let calls =
+        json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "c", "type": "function" }] });
     let image = json!([{ "type": "text", "text": "What is this?" }, { "type": "image_url", "image_url": { "url": "x" } }]);
     for (body, param) in [
         (json!({ "messages": user }), "model"),
@@ -50,6 +52,11 @@ async fn a_wrong_field_is_named() {
         (with("messages", json!([7])), "messages[0].role"),
         (with("messages", json!([user[0], { "role": "tool", "content": "42" }])), "messages[1].role"),
         (with("messages", json!([user[0], { "role": "function", "content": "42" }])), "messages[1].role"),
+        (with("messages", json!([user[0], calls, user[0]])), "messages[1].tool_calls"),
+        (
+            with("messages", json!([user[0], { "role": "assistant", "function_call": {} }])),
+            "messages[1].function_call",
+        ),
         (with("messages", json!([{ "role": "user", "content": 7 }])), "messages[0].content"),
         (with("messages", json!([user[0], { "role": "user", "content": image }])), "messages[1].content"),
         (with("messages", Value::Array(vec![user[0].clone(); 2049])), "messages"),
@@ -172,6 +179,7 @@ async fn a_wrong_method_or_address_is_told() {
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(answer.header("allow").is_empty(), status == 404, "{method} {path}");
     }
+    assert_eq!(app.request("HEAD", "/v1/models").status_of_head().await, 200);
     assert_eq!(alpha.asked(), 0);
 }
 
@@ -188,6 +196,10 @@ async fn odd_requests_are_taken() {
         with("tools", Value::Null),
         with("tool_choice", json!("none")),
         with("response_format", json!({ "type": "text" })),
+        with(
+            "messages",
+            json!([{ "role": "user", "content": "What?", "tool_calls": [], "function_call": null }]),
+        ),
         with("stream", Value::Null),
         with("stop", json!([])),
         with("stop", Value::Null),
@@ -215,5 +227,5 @@ async fn odd_requests_are_taken() {
         let answer = app.completion(&body).send().await;
         assert_eq!(answer.status, 200, "{body}: {answer:?}");
     }
-    assert_eq!(alpha.asked(), 14);
+    assert_eq!(alpha.asked(), 15);
 }

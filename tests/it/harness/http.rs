@@ -77,6 +77,16 @@ impl Request {
         soon("an HTTP answer", stream.read_to_end(&mut bytes)).await.unwrap();
         Answer::read(&bytes)
     }
+
+    /// Sends it, by HEAD, and gives the status of its answer, which is a head and no more.
+    pub async fn status_of_head(self) -> u16 {
+        let mut stream = self.begin().await;
+        let mut text = String::new();
+        soon("the head of an answer", stream.read_to_string(&mut text)).await.unwrap();
+        let (head, rest) = text.split_once("\r\n\r\n").expect("no whole head");
+        assert_eq!(rest, "", "after {head}");
+        head.split(' ').nth(1).unwrap().parse().unwrap()
+    }
 }
 
 impl Answer {

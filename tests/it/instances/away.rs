@@ -11,6 +11,7 @@ use crate::process::alone;
 use crate::process::provider::{Manner, Provider, whole};
 use crate::process::service::ms;
 use crate::process::visitor::Visitor;
+use crate::process::within;
 
 /// What an answer may take while Redis is in trouble, on a machine that runs much else: far less than the two seconds of the slowest Redis.
 const SOON: Duration = Duration::from_millis(1500);
@@ -160,6 +161,34 @@ async fn of_a_turns_steps_one_waits_for_redis_and_for_50_ms_at_most() {
         assert!(waited < usual + HOT + margin, "{waited:?}, usually {usual:?}");
         assert!(then < usual + margin, "{then:?}, usually {usual:?}");
     }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_slow_all_the_time_is_told_as_slow_all_the_time() {
+    let _alone = alone().await;
+    let redis = Redis::start(&[]);
+    let line = Line::to(redis.socket()).await;
+    let provider = Provider::start(Manner::Answer).await;
+    let one = Instance::start(&provider, &line.url()).await;
+    one.shares(true).await;
+    let mut visitor = Visitor::new(one.port()).await;
+    line.now(State::Slow(SLOW));
+    let slow = |status: &Value| status["problems"].to_string().contains("Redis takes longer than 50 ms");
+    let told = async {
+        while !slow(&one.service.status().await) {
+            asked(&mut visitor).await;
+        }
+    };
+    within("the status to tell that Redis is slow", told).await;
+    // Each second it is tried again: this is long enough for some of those, and for it to be taken for well again if nobody tried it.
+    let until = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < until {
+        asked(&mut visitor).await;
+        let status = one.service.status().await;
+        assert!(slow(&status), "{}", status["problems"]);
+    }
+    line.now(State::Whole);
+    one.shares(true).await;
 }
 
 #[tokio::test]

@@ -189,6 +189,7 @@ async fn logs_are_lines_for_people_or_json_lines_and_nothing_else() {
     assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["level"].is_string()));
     let turn = lines.iter().find(|line| line["message"] == "turn ended").unwrap();
     assert!(turn["turn"].is_string() && turn["attempts"] == 1, "{turn}");
+    assert_eq!((&turn["source"], &turn["finish"]), (&json!("ai"), &json!("stop")));
     let failed = lines.iter().filter(|line| line["message"] == "attempt failed");
     let failed: Vec<_> = failed.map(|line| (&line["provider"], &line["status"])).collect();
     assert!(failed.contains(&(&json!("scripted"), &json!(401))), "{failed:?}");
@@ -202,6 +203,11 @@ async fn logs_are_lines_for_people_or_json_lines_and_nothing_else() {
     let ended = service.stop().await;
     assert!(!ended.err.contains("INFO") && ended.err.contains("alerts.webhook_secret"), "{}", ended.err);
     assert!(!ended.err.contains('\u{1b}'), "no colours where no terminal is");
+
+    // Empty is as good as not set.
+    let service = start(folder.path(), &provider, &[("RUST_LOG", "")]).await;
+    let ended = service.stop().await;
+    assert!(ended.err.contains("INFO") && !ended.err.contains("actix"), "{}", ended.err);
 }
 
 #[tokio::test]

@@ -174,6 +174,11 @@ impl Service {
         request(self.port, &head, &body.to_string()).await.unwrap()
     }
 
+    /// `/status.json` as it is now.
+    pub async fn status(&self) -> serde_json::Value {
+        self.get("/status.json").await.json()
+    }
+
     /// `/status.json`, as soon as it is as wanted.
     pub async fn status_when(
         &self,
@@ -182,7 +187,7 @@ impl Service {
     ) -> serde_json::Value {
         let asking = async {
             loop {
-                let status = self.get("/status.json").await.json();
+                let status = self.status().await;
                 if wanted(&status) {
                     return status;
                 }

@@ -74,6 +74,8 @@ async fn api_chat_says_what_is_wrong() {
         ("{}", "application/json", 400, "bad_request"),
         (r#"{"message":7}"#, "application/json", 400, "bad_request"),
         (r#"{"message":" "}"#, "application/json", 400, "bad_request"),
+        (r#"["What?", null, null]"#, "application/json", 400, "bad_request"),
+        (r#"{"message":"x","options":["alpha",true,"off",null]}"#, "application/json", 400, "bad_request"),
         (r#"{"message":"x","conversation":"short"}"#, "application/json", 400, "bad_request"),
         (r#"{"message":"x","options":{"provider":"nobody"}}"#, "application/json", 400, "bad_request"),
         (&long, "application/json", 413, "message_too_long"),
@@ -218,6 +220,8 @@ async fn what_is_not_there_is_not_found() {
         ("GET", "/admin/drills"),
         ("POST", "/admin/providers/alpha"),
         ("POST", "/demo/providers/alpha"),
+        ("GET", "/demo/providers/alpha"),
+        ("POST", "/nothing"),
     ] {
         let mut request = app.request(method, path);
         if method == "POST" {
@@ -227,6 +231,31 @@ async fn what_is_not_there_is_not_found() {
         assert_eq!(answer.status, 404, "{method} {path}: {answer:?}");
     }
     assert_eq!(app.provider("alpha").await["state"], "closed");
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_which_is_right() {
+    let (_alpha, app) = service().await;
+    let readable = [
+        "/",
+        "/status",
+        "/status.json",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/widget.js",
+        "/embed",
+        "/static/chat.js",
+    ];
+    for path in readable {
+        assert_eq!(app.request("HEAD", path).status_of_head().await, 200, "HEAD {path}");
+        for method in ["POST", "OPTIONS", "TRACE"] {
+            let answer = app.request(method, path).send().await;
+            assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD"), "{method} {path}");
+        }
+    }
+    let answer = app.request("POST", "/ws").send().await;
+    assert_eq!((answer.status, answer.header("allow")), (405, "GET"));
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ const PURE: &str = concat!(
     r"|router/(?:rank|plan|budget|backoff)\b",
     r"|turn/(?:seam|quality|outbox/line)\b|session/limits/bucket\b|fleet/(?:message|known|share|simulation)\b",
     r"|ops/(?:incidents|uptime|history|early\b|alerts/(?:alert|cause|line|rules|seen|sign)|drills/report)\b",
-    r"|degradation/(?:ladder|replies|request|summary|words|cache)\b|degradation/knowledge/(?:index|passages)\b)",
+    r"|degradation/(?:ladder|replies|request|summary|words|case|cache)\b|degradation/knowledge/(?:index|passages)\b)",
 );
 
 const IMPURE: &str = concat!(

@@ -41,7 +41,7 @@ async fn watched(opened_with: &[&str]) -> Watched {
     let (view, report) = (watch::Sender::new(Arc::new(view)), watch::Sender::new(Arc::new(report)));
     let store = Arc::new(Flaky::over(Arc::new(MemoryStore::default())));
     let settings = Arc::new(Settings::default());
-    let table = Table { settings, backends: Arc::new([Arc::new(backend.unwrap())]) };
+    let table = Table::first(settings, Arc::new([Arc::new(backend.unwrap())]));
     let warnings = watch::Sender::new(Arc::from(Vec::new()));
     let means = Means {
         published: watch::channel(Arc::new(table)).1,

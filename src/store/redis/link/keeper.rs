@@ -7,16 +7,14 @@ use std::time::{Duration, SystemTime};
 use ::redis::aio::{ConnectionManager, SendError};
 use ::redis::{Client, PushInfo, RedisResult};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{Health, PREFIX, SIGN, Shared, Trouble, manners};
+use super::pace::{Pace, Seen};
+use super::{HOT, Health, PREFIX, SIGN, Shared, Trouble, manners};
 use crate::chat::At;
 
 /// How often it looks while all is well.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How long hot paths leave it alone that was late for them twice; each further time in a row doubles it, up to the usual.
-const LEFT_ALONE: Duration = Duration::from_millis(100);
 
 /// The longest that a look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
@@ -57,8 +55,9 @@ impl Keeper {
 
     async fn keep(&self) {
         let mut failures = 0;
+        let mut pace = Pace::default();
         loop {
-            let (trouble, held) = self.hold().await;
+            let (trouble, held) = self.hold(&mut pace).await;
             self.close(trouble);
             failures = if held { 0 } else { failures + 1 };
             sleep(pause(failures, (self.chance)())).await;
@@ -66,29 +65,26 @@ impl Keeper {
     }
 
     /// Keeps one connection, or what the client's manager makes of it, for as long as it answers. Says what ended it, and whether it ever did.
-    async fn hold(&self) -> (Trouble, bool) {
+    async fn hold(&self, pace: &mut Pace) -> (Trouble, bool) {
         let mut held = false;
         let mut manager = match self.connect() {
             Ok(manager) => manager,
             Err(error) => return (Trouble::of(&error), held),
         };
-        let mut seen = 0;
         loop {
-            match timeout(LOOK_LIMIT, self.look(&mut manager)).await {
-                Ok(Ok(())) => {}
+            let took = match timeout(LOOK_LIMIT, self.look(&mut manager)).await {
+                Ok(Ok(took)) => took,
                 Ok(Err(error)) => return (Trouble::of(&error), held),
                 Err(_) => return (Trouble::Unreachable, held),
-            }
+            };
             held = true;
-            // Once may be a busy machine, and it is well. More than that in a row is paid for, each time once.
-            let late = self.shared.late.load(Ordering::Acquire);
-            if late < 2 {
-                seen = 0;
-            }
-            let slow = late > 1 && std::mem::replace(&mut seen, late) != late;
-            self.open(&manager, !slow);
-            let wait = if slow { left_alone(late) } else { LOOK_EVERY };
-            let wait = wait.mul_f64(0.8 + 0.4 * (self.chance)());
+            let left_alone = pace.looked(Seen {
+                late: self.shared.late.swap(false, Ordering::AcqRel),
+                timely: self.shared.timely.swap(false, Ordering::AcqRel),
+                late_look: took > HOT,
+            });
+            self.open(&manager, left_alone.is_none(), pace.is_slow());
+            let wait = left_alone.unwrap_or(LOOK_EVERY).mul_f64(0.8 + 0.4 * (self.chance)());
             let _ = timeout(wait, self.shared.wake.notified()).await;
         }
     }
@@ -108,27 +104,33 @@ impl Keeper {
         ConnectionManager::new_lazy_with_config(self.client.clone(), manners().set_push_sender(hear))
     }
 
-    /// Shows the sign of life, which is a write, and subscribes to what is heard: also again, since a lost connection forgets it.
-    async fn look(&self, manager: &mut ConnectionManager) -> RedisResult<()> {
+    /// Shows the sign of life, which is a write, and subscribes to what is heard: also again, since a lost connection forgets it. Says how long
+    /// the write took.
+    async fn look(&self, manager: &mut ConnectionManager) -> RedisResult<Duration> {
+        let begun = Instant::now();
         let mut sign = ::redis::cmd("SET");
         sign.arg(&self.sign).arg(1).arg("PX").arg(SIGN_MS);
         sign.exec_async(manager).await?;
+        let took = begun.elapsed();
         let names = self.shared.channels.names();
-        if names.is_empty() { Ok(()) } else { manager.subscribe(names).await }
+        if !names.is_empty() {
+            manager.subscribe(names).await?;
+        }
+        Ok(took)
     }
 
-    /// It takes writes; `quick`: hot paths may wait for it.
-    fn open(&self, manager: &ConnectionManager, quick: bool) {
+    /// It takes writes; `quick`: hot paths may wait for it; `slow`: it is late for them again and again.
+    fn open(&self, manager: &ConnectionManager, quick: bool, slow: bool) {
         if !self.shared.open.load(Ordering::Acquire) {
             self.shared.manager.send_replace(Some(manager.clone()));
             self.shared.open.store(true, Ordering::Release);
         }
         self.shared.quick.store(quick, Ordering::Release);
-        if self.publish((!quick).then_some(Trouble::Slow)) {
-            if quick {
-                tracing::info!("joined redis");
-            } else {
+        if self.publish(slow.then_some(Trouble::Slow)) {
+            if slow {
                 tracing::warn!("redis is slow; this instance goes on alone and hands over behind the scenes");
+            } else {
+                tracing::info!("joined redis");
             }
         }
     }
@@ -154,11 +156,6 @@ impl Keeper {
     }
 }
 
-/// How long it is left alone that was late so many times in a row.
-fn left_alone(late: u32) -> Duration {
-    LEFT_ALONE.saturating_mul(1 << late.saturating_sub(2).min(10)).min(LOOK_EVERY)
-}
-
 /// The pause before the next connection: doubled by each failure to its limit, then spread over its upper half by `chance`.
 fn pause(failures: u32, chance: f64) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
@@ -168,12 +165,6 @@ fn pause(failures: u32, chance: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_late_again_and_again_is_left_alone_for_longer() {
-        let waits = [2, 3, 4, 5, 6, 40, u32::MAX].map(left_alone).map(|wait| wait.as_millis());
-        assert_eq!(waits, [100, 200, 400, 800, 1000, 1000, 1000]);
-    }
 
     #[test]
     fn pauses_grow_to_their_limit_and_are_spread() {
