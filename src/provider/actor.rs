@@ -4,6 +4,7 @@ pub mod changing;
 mod hearing;
 mod ledger;
 mod probing;
+mod shown;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +27,14 @@ use crate::settings::HealthSettings;
 use crate::store::Store;
 use crate::supervised::{Crash, Guard};
 pub use hearing::{Hear, SpentElsewhere};
+use shown::Shown;
 
 /// How often it looks for what passed with time alone.
 const TIDY: Duration = Duration::from_secs(60);
+
+/// Messages that wait to be heard, as far as a mailbox has a bound. Who asks for leave is one of the router's questions, which have one; what
+/// permits tell is taken all the same, and is bounded by them.
+const MAILBOX: usize = 1024;
 
 /// What a ProviderActor is made of, and made of again after a panic.
 #[derive(Clone)]
@@ -83,6 +89,8 @@ pub struct ProviderActor {
     retired: bool,
     /// Until when others know, or said, that the provider is to be left alone.
     hold_known: Duration,
+    /// What was told of when it is tried again.
+    shown: Shown,
     _guard: Guard,
 }
 
@@ -157,6 +165,7 @@ impl ProviderActor {
             }
         };
         let disabled = vitals.state == ProviderState::Disabled;
+        let shown = vitals.retry_at.map_or_else(Shown::default, |at| Shown::of(until, at));
         Self {
             seed,
             breaker,
@@ -169,6 +178,7 @@ impl ProviderActor {
             unsettled: 0,
             retired: false,
             hold_known: until,
+            shown,
             _guard: guard,
         }
     }
@@ -179,7 +189,7 @@ impl ProviderActor {
         let transition = transition.or_else(|| self.breaker.tick(now));
         let view = self.breaker.view(now);
         self.vitals.state = if self.disabled { ProviderState::Disabled } else { view.state };
-        self.vitals.retry_at = view.retry_at.map(|at| self.seed.clock.wall_at(at));
+        self.vitals.retry_at = view.retry_at.map(|at| self.shown.tell(at, self.seed.clock.wall_at(at)));
         self.vitals.strikes = view.strikes;
         if view.state != ProviderState::Closed {
             self.vitals.reason = view.fault;
@@ -218,8 +228,7 @@ impl Actor for ProviderActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Every message that reaches it is bounded by the running turns; Admit is waited for with a limit.
-        ctx.set_mailbox_capacity(1024);
+        ctx.set_mailbox_capacity(MAILBOX);
         self.after(None, ctx);
         self.arm_check(ctx);
         // What passes with time alone is published too: old latencies, the day's end.

@@ -54,9 +54,9 @@ impl<V: Default> Bounded<V> {
         gone
     }
 
-    /// Whether something is held for this key.
-    pub fn has(&self, key: &CacheKey) -> bool {
-        self.held.contains_key(key)
+    /// What is held for this key; that is no use of it.
+    pub fn get(&self, key: &CacheKey) -> Option<&V> {
+        self.held.get(key).map(|(_, value)| value)
     }
 
     /// Forgets all keys.

@@ -21,6 +21,21 @@ impl Shelf {
         let none_runs = drills.running.load(Ordering::SeqCst) == 0;
         none_runs.then(|| drills.staged.load(Ordering::SeqCst))
     }
+
+    /// What is being answered at this moment is not saved.
+    pub fn disturb(&self) {
+        self.drills.pass();
+    }
+
+    /// An outage drill begins: what is answered from now on is not saved, until it ends.
+    pub fn drill_begins(&self) {
+        self.drills.begin();
+    }
+
+    /// An outage drill ends.
+    pub fn drill_ends(&self) {
+        self.drills.end();
+    }
 }
 
 impl Drills {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::{Shelf, lock};
+use super::Shelf;
+use super::kept::Edition;
 use crate::store::{CacheKey, CachedAnswer};
 
 /// How long a look may take before it counts as one that hangs.
@@ -19,6 +20,14 @@ const NOBODYS: CacheKey = CacheKey([0; 32]);
 /// The look that is under way: taken for as long as the store is asked, also where nobody waits for that any more. In it the use of what was
 /// looked at.
 pub(super) type Looks = Arc<Mutex<u64>>;
+
+/// A saved answer as it was read.
+pub(super) struct Saved {
+    pub(super) key: CacheKey,
+    /// For who changes it by what was read.
+    pub(super) edition: Edition,
+    pub(super) answer: CachedAnswer,
+}
 
 /// Why no saved answer was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +51,7 @@ impl Shelf {
         }
         let looking = Arc::clone(&self.looks).try_lock_owned();
         let Some(mut last) = looking.ok().filter(|_| !self.store.hangs()) else { return Err(Unread::Hangs) };
-        let (used, key) = lock(&self.kept).used_after(*last).unwrap_or((0, NOBODYS));
+        let (used, key) = self.kept.used_after(*last).unwrap_or((0, NOBODYS));
         *last = used;
         let (store, begun) = (Arc::clone(&self.store), Instant::now());
         let read = tokio::spawn(async move {
@@ -58,8 +67,13 @@ impl Shelf {
     }
 
     /// What is saved under this key. Where it is known that nothing is, the store is not asked.
-    pub(super) async fn read(&self, key: Option<CacheKey>) -> Option<(CacheKey, CachedAnswer)> {
-        let key = key.filter(|key| !self.all_known.load(Ordering::Relaxed) || lock(&self.kept).has(key))?;
-        Some((key, self.store.cached(key).await.ok()??))
+    pub(super) async fn read(&self, key: Option<CacheKey>) -> Option<Saved> {
+        let key = key?;
+        let edition = self.kept.edition(&key);
+        if edition.is_none() && self.all_known.load(Ordering::Relaxed) {
+            return None;
+        }
+        let answer = self.store.cached(key).await.ok()??;
+        Some(Saved { key, edition, answer })
     }
 }

@@ -1,11 +1,14 @@
 //! The shelf over a store in memory.
 
+mod together;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
-use crate::chat::{Finish, Source, TurnId, TurnState};
+use crate::chat::{ConversationId, Finish, Source, TurnId, TurnRecord, TurnState};
+use crate::settings::Share;
 use crate::store::MemoryStore;
 use crate::store::flaky::{Flaky, Trouble};
 

@@ -35,7 +35,7 @@ const SECLUDED: [&str; 3] = ["ops", "fleet", "simulator"];
 
 /// Files that hold decisions alone: no actor, no task, no socket, no clock, no chance; all that is an argument.
 const PURE: &str = concat!(
-    r"^src/(?:chat\b|provider/(?:breaker|drill/(?:effect|events)\b|window\b|dialect\b|latency\b|spending\b|news\b)",
+    r"^src/(?:chat\b|provider/(?:breaker|actor/shown\b|drill/(?:effect|events)\b|window\b|dialect\b|latency\b|spending\b|news\b)",
     r"|router/(?:rank|plan|budget|backoff)\b",
     r"|turn/(?:seam|quality|outbox/line)\b|session/limits/bucket\b|fleet/(?:message|known|share|simulation)\b",
     r"|ops/(?:incidents|uptime|history|early\b|alerts/(?:alert|cause|line|rules|seen|sign)|drills/report)\b",

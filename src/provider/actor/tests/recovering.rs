@@ -127,3 +127,24 @@ async fn no_stampede_meets_a_provider_that_comes_back() {
     assert_eq!((probed(&stand), stand.upstream.most_probes()), (1, 1));
     assert!(stand.admit().await.is_ok());
 }
+
+#[actix_rt::test(system = "Paused")]
+async fn when_it_is_tried_again_is_told_the_same_for_as_long_as_it_is() {
+    let mut stand = opened(Plan::new("a")).await;
+    let told = stand.vitals().await.retry_at;
+    assert!(told.is_some());
+    for step in 0..3 {
+        // The wall clock is the machine's; it is looked at again once it shows another millisecond.
+        let begun = stand.clock().wall();
+        while stand.clock().wall() < begun.plus(ms(3)) {
+            settled().await;
+        }
+        if step == 2 {
+            stand.crash().await;
+            stand.rebuild();
+        } else {
+            stand.actor().send(Enable(true)).await.unwrap();
+        }
+        assert_eq!(stand.vitals().await.retry_at, told, "{step}");
+    }
+}

@@ -1,0 +1,87 @@
+//! How answers come onto the shelf, and how they leave it before their time.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::look::Saved;
+use super::place::Place;
+use super::{START_LIMIT, Shelf, lock};
+use crate::chat::{At, ConversationId, TurnRecord};
+use crate::degradation::cache::key::{Scope, key};
+use crate::degradation::cache::sharing;
+use crate::settings::Share;
+use crate::store::{CacheKey, CachedAnswer, StoreError};
+
+/// How long a change is waited for, by who waits.
+const WRITE_LIMIT: Duration = Duration::from_millis(250);
+
+/// Answers that are removed at once, of all.
+const AT_ONCE: usize = 1_000;
+
+impl Shelf {
+    /// Saves a turn's answer, if it may be, and returns when it can be found.
+    pub async fn keep(&self, place: &Place, record: &TurnRecord, now: At) {
+        let mut writes = Vec::new();
+        if sharing::is_whole(record) && self.drills.undisturbed_since(place.drills) {
+            let answer = CachedAnswer {
+                text: record.text.clone(),
+                saved: now,
+                conversation: Some(place.conversation),
+                turn: Some(record.turn),
+                first: place.alone,
+                asked: place.asked,
+            };
+            if let Some(shared) = place.shared.filter(|_| self.is_tellable(place, record)) {
+                writes.push((shared, answer.clone()));
+            }
+            writes.push((place.own, answer));
+        }
+        self.write(writes).await;
+    }
+
+    /// Whether a turn's answer may be told to the others who ask alike.
+    pub fn is_tellable(&self, place: &Place, record: &TurnRecord) -> bool {
+        let shares = self.terms().settings.share != Share::Never;
+        shares && sharing::is_tellable(record) && self.drills.undisturbed_since(place.drills)
+    }
+
+    pub(super) async fn write(&self, answers: impl IntoIterator<Item = (CacheKey, CachedAnswer)>) {
+        let written = join_all(answers.into_iter().map(|(key, answer)| self.kept.save(key, answer)));
+        if timeout(WRITE_LIMIT, written).await.is_err() {
+            tracing::debug!("an answer is saved late");
+        }
+    }
+
+    /// A visitor was not helped by this answer: it is told to nobody any more.
+    pub async fn evict(&self, conversation: ConversationId, record: &TurnRecord) {
+        let terms = self.terms();
+        for scope in [Scope::Own(conversation), Scope::Shared] {
+            let key = key(scope, &terms.system_prompt, &record.question);
+            let found = timeout(WRITE_LIMIT, self.read(key)).await;
+            if let Ok(Some(Saved { key, edition, answer })) = found
+                && answer.text == record.text
+                && let Some(removed) = self.kept.remove(key, edition)
+            {
+                drop(timeout(WRITE_LIMIT, removed).await);
+            }
+        }
+    }
+
+    /// Removes all saved answers, and forgets who asked what; what is being answered at this moment is not saved either. Gives how many there were.
+    ///
+    /// # Errors
+    /// The store does not do it, or does not say that it did: some may be left.
+    pub async fn clear(&self) -> Result<usize, StoreError> {
+        self.disturb();
+        let late = |_| StoreError::Broken("no answer in time".into());
+        let keys = timeout(START_LIMIT, self.store.cached_keys()).await.map_err(late)??;
+        for some in keys.chunks(AT_ONCE) {
+            // These alone: what is saved meanwhile stays.
+            timeout(START_LIMIT, self.kept.remove_all(some)).await.map_err(late)??;
+        }
+        lock(&self.askers).clear();
+        Ok(keys.len())
+    }
+}
