@@ -6,6 +6,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use failsoft::app::{App, Read};
@@ -20,6 +21,9 @@ const FAILED: u8 = 1;
 
 /// Wrong usage or configuration.
 const MISUSED: u8 = 2;
+
+/// How long the threads of a service that has stopped are waited for.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// The environment variable with the admin token.
 const TOKEN_VARIABLE: &str = "FAILSOFT_ADMIN_TOKEN";
@@ -93,13 +97,28 @@ fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
         listening(&mut loaded.settings);
         Ok(loaded)
     };
-    match actix::System::new().block_on(serve(settings, Arc::new(read))) {
-        Ok(()) => ExitCode::SUCCESS,
+    let system = actix::System::new();
+    let code = match system.block_on(serve(settings, Arc::new(read))) {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("failsoft: {error:#}");
-            ExitCode::from(FAILED)
+            FAILED
         }
-    }
+    };
+    leave_soon(code);
+    drop(system);
+    ExitCode::from(code)
+}
+
+/// Ends the process in a while, if it is still there. What ends it in good order waits for every call that blocks, and one may hang for good: at a
+/// disk, or where a name is looked up. All that was promised is kept by now.
+fn leave_soon(code: u8) {
+    let leave = move || {
+        std::thread::sleep(LEAVING);
+        std::process::exit(code.into())
+    };
+    // Without a thread to be had it ends when it ends.
+    drop(std::thread::Builder::new().name("leaving".into()).spawn(leave));
 }
 
 /// Shows the service that is named, else the one that is configured. Only that one is given the configuration's token.

@@ -29,6 +29,7 @@ use crate::ops::served::Answered;
 use crate::ops::status::{Means, Past, StatusBoard};
 use crate::ops::supervisor::{Care, Supervisor};
 use crate::provider::backend::{Clock, Whereabouts};
+use crate::provider::standstill;
 use crate::provider::transport;
 use crate::router::actor::{RouterActor, Seed};
 use crate::router::table::{Published as PublishedTable, Table};
@@ -110,6 +111,7 @@ impl App {
     pub async fn build_with(settings: Settings, read: Read, self_check: Duration) -> anyhow::Result<Self> {
         let settings = Arc::new(settings);
         transport::install_tls();
+        standstill::watch();
         let listener = bind(&settings.server.listen)?;
         let address = listener.local_addr().context("the port's own address is not known")?;
         let instance: Arc<str> = format!("{:08x}", chance::random() >> 32).into();
@@ -155,6 +157,7 @@ impl App {
             store: Arc::clone(&opened.store),
             router,
             published: published_table,
+            asking: Arc::default(),
             ladder: published.ladder(),
             shelf,
             warming: Notify::new(),

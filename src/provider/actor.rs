@@ -32,6 +32,10 @@ use shown::Shown;
 /// How often it looks for what passed with time alone.
 const TIDY: Duration = Duration::from_secs(60);
 
+/// Messages that wait to be heard, as far as a mailbox has a bound. Who asks for leave is one of the router's questions, which have one; what
+/// permits tell is taken all the same, and is bounded by them.
+const MAILBOX: usize = 1024;
+
 /// What a ProviderActor is made of, and made of again after a panic.
 #[derive(Clone)]
 pub struct Seed {
@@ -224,8 +228,7 @@ impl Actor for ProviderActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Every message that reaches it is bounded by the running turns; Admit is waited for with a limit.
-        ctx.set_mailbox_capacity(1024);
+        ctx.set_mailbox_capacity(MAILBOX);
         self.after(None, ctx);
         self.arm_check(ctx);
         // What passes with time alone is published too: old latencies, the day's end.

@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 
 use super::breaker::Verdict;
 use super::jitter;
+use super::standstill;
 use super::upstream::{Step, Upstream};
 use crate::chat::{Ask, At, Fault, Message, ProviderState, Role, Usage};
 use crate::settings::{HealthSettings, ProbeKind};
@@ -55,7 +56,7 @@ pub fn pause(settings: &HealthSettings, chance: f64) -> Duration {
 
 /// Makes a listing; the fault where it failed.
 pub async fn listing(upstream: Arc<dyn Upstream>, limit: Duration) -> Option<Fault> {
-    match tokio::time::timeout(limit, upstream.list()).await {
+    match standstill::timeout(limit, upstream.list()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure.fault),
         Err(_) => Some(Fault::Timeout),
@@ -85,7 +86,7 @@ pub async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict
         }
         failed(Fault::Truncated, None)
     };
-    tokio::time::timeout(limit, answered).await.unwrap_or_else(|_| failed(Fault::Timeout, None))
+    standstill::timeout(limit, answered).await.unwrap_or_else(|_| failed(Fault::Timeout, None))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use futures_util::TryStreamExt as _;
 use launchdarkly_sdk_transport::{ByteStream, HttpTransport, ResponseFuture, TransportError};
 use reqwest::{Body, Client, ClientBuilder, Url, redirect, retry};
 
+use super::lookup::Resolver;
 use crate::chat::{Failure, Fault};
 
 /// How long an unused connection is kept: less than most servers keep theirs, so that a call seldom meets a closing one.
@@ -81,6 +83,7 @@ fn builder(connect: Duration) -> ClientBuilder {
         .no_zstd()
         .no_deflate()
         .connect_timeout(connect)
+        .dns_resolver(Arc::new(Resolver))
         .pool_idle_timeout(IDLE)
         .http2_keep_alive_interval(PING.0)
         .http2_keep_alive_timeout(PING.1)

@@ -15,6 +15,7 @@ use crate::chat::{Class, Load};
 use crate::provider::actor::{Admit, Refusal};
 use crate::provider::backend::{Backend, Clock};
 use crate::provider::permit::Permit;
+use crate::provider::places::Place;
 use crate::supervised::{Crash, Guard};
 
 /// How long an answer of another actor is waited for; then its provider counts as busy.
@@ -23,6 +24,10 @@ pub const ACTOR_LIMIT: Duration = Duration::from_millis(50);
 /// How long those who did not answer in time are waited for, all together, where nobody else can be asked: a visitor would rather wait for a
 /// busy machine, or an actor that is being rebuilt, than get a lesser answer while a provider is well.
 pub const LAST_LIMIT: Duration = Duration::from_millis(500);
+
+/// Questions that may wait to be heard. Each has a place ([`Pick::waits`]), because a mailbox alone has no bound: it takes one more message of every
+/// new clone of its address, however full it is.
+pub const MAILBOX: usize = 1024;
 
 /// Picks who is asked next, knowing how the turn's attempts so far failed.
 #[derive(Clone, Debug, Default, Message)]
@@ -49,6 +54,8 @@ pub struct Pick {
     pub hedge: Option<Arc<str>>,
     /// It is for a late answer, which nobody waits for: each of its attempts is an extra call and within half the retry budget.
     pub late: bool,
+    /// Its place among the questions that wait, free again when it is heard.
+    pub waits: Option<Arc<Place>>,
 }
 
 /// Asks how many extra calls (retries, hedges) the retry budget would pay for now; for showing.
@@ -302,7 +309,7 @@ impl Actor for RouterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1024);
+        ctx.set_mailbox_capacity(MAILBOX);
     }
 }
 

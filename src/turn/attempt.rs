@@ -11,6 +11,7 @@ use super::call::Call;
 use super::log::{Cancel, LogWriter};
 use super::quality;
 use crate::chat::{Failure, Fault, Finish, Usage};
+use crate::provider::standstill::Mark;
 use crate::provider::upstream::{Step, Steps};
 
 /// How long an attempt may take, and what counts as an answer.
@@ -54,6 +55,8 @@ pub struct Report {
     pub usage: Option<Usage>,
     /// How long it took.
     pub took: Duration,
+    /// Whether it failed by what this thread did, which stood still for most of it: no fault of the provider.
+    pub ours: bool,
 }
 
 impl Report {
@@ -69,7 +72,8 @@ const JOINED_BYTES: usize = 16 * 1024;
 /// What is shown where a provider's filter refuses without a word.
 pub(super) const REFUSAL: &str = "The provider's content filter refused to answer this message.";
 
-/// Reads a call to its end and writes its text to the log. `first_token` hears, once, how long the first token took.
+/// Reads a call to its end and writes its text to the log. `first_token` hears, once, how long the first token took, as far as this thread was
+/// there to see it.
 ///
 /// Returning, or being dropped, closes the provider's connection.
 pub async fn drive(
@@ -82,6 +86,7 @@ pub async fn drive(
     let mut attempt = Attempt {
         limits,
         begun: call.begun,
+        since: call.since,
         last_token: None,
         tell: Some(first_token),
         first_token: None,
@@ -89,6 +94,7 @@ pub async fn drive(
         held: Some(String::new()),
         said: String::new(),
         usage: None,
+        ours: false,
     };
     let ended = attempt.run(call.steps(), writer, cancelled).await;
     Report {
@@ -96,6 +102,7 @@ pub async fn drive(
         first_shown: attempt.first_shown,
         usage: attempt.usage,
         took: attempt.begun.elapsed(),
+        ours: attempt.ours,
         said: attempt.said,
         ended,
     }
@@ -104,7 +111,8 @@ pub async fn drive(
 struct Attempt<F> {
     limits: Limits,
     begun: Instant,
-    last_token: Option<Instant>,
+    since: Mark,
+    last_token: Option<Mark>,
     tell: Option<F>,
     first_token: Option<Duration>,
     first_shown: Option<Duration>,
@@ -112,6 +120,7 @@ struct Attempt<F> {
     held: Option<String>,
     said: String,
     usage: Option<Usage>,
+    ours: bool,
 }
 
 impl<F: FnOnce(Duration)> Attempt<F> {
@@ -177,18 +186,17 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     fn limit(&self) -> (Instant, Fault) {
         let all = self.begun + self.limits.attempt;
         let token = match self.last_token {
-            None => (self.begun + self.limits.first_token, Fault::Timeout),
-            Some(last) => (last + self.limits.stall, Fault::Stalled),
+            None => (self.since.plus(self.limits.first_token), Fault::Timeout),
+            Some(last) => (last.plus(self.limits.stall), Fault::Stalled),
         };
         if all < token.0 { (all, Fault::Timeout) } else { token }
     }
 
     fn token(&mut self) {
-        self.last_token = Some(Instant::now());
+        self.last_token = Some(Mark::now());
         if let Some(tell) = self.tell.take() {
-            let after = self.begun.elapsed();
-            self.first_token = Some(after);
-            tell(after);
+            self.first_token = Some(self.begun.elapsed());
+            tell(self.since.awake());
         }
     }
 
@@ -232,7 +240,11 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             Some(Err(failure)) if failure.fault == Fault::Policy => {
                 Some(self.end(Finish::ContentFilter, writer))
             }
-            Some(Err(failure)) => Some(Ended::Failed(failure)),
+            Some(Err(failure)) => {
+                // A connect has its own limit, which knows nothing of standstills.
+                self.ours = failure.fault == Fault::Timeout && self.since.awake() < self.since.still();
+                Some(Ended::Failed(failure))
+            }
             // An upstream that ends without a verdict breaks its promise; the answer is not known to be whole.
             None => Some(Ended::Failed(Failure::of(Fault::Truncated))),
         }

@@ -9,12 +9,15 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::Instant;
 
 use crate::chat::{Ask, Failure, Fault, Finish, Usage};
+use crate::provider::standstill::Mark;
 use crate::provider::upstream::{Step, Steps, Upstream};
 
 /// A call. Dropping it closes the connection.
 pub struct Call {
     /// When it was begun.
     pub begun: Instant,
+    /// The same moment on this thread.
+    pub since: Mark,
     steps: Steps,
     /// Steps that were waited for and not read yet, oldest first.
     ahead: VecDeque<Result<Step, Failure>>,
@@ -40,14 +43,15 @@ impl Call {
                 Err(Failure::of(Fault::Malformed))
             })
         });
-        Self { begun: Instant::now(), steps: steps.boxed(), ahead: VecDeque::new() }
+        Self { begun: Instant::now(), since: Mark::now(), steps: steps.boxed(), ahead: VecDeque::new() }
     }
 
-    /// Waits for the first word, `limit` from the beginning at most: later it is a failure. Cancel-safe; not to be called after it was told.
+    /// Waits for the first word, `limit` from the beginning at most (less what this thread stood still): later it is a failure. Cancel-safe; not to be called after it was told.
     pub async fn first_word(&mut self, limit: Duration) -> Word {
         loop {
-            let step = tokio::time::timeout_at(self.begun + limit, self.steps.next()).await;
+            let step = tokio::time::timeout_at(self.since.plus(limit), self.steps.next()).await;
             let step = match step {
+                Err(_) if Instant::now() < self.since.plus(limit) => continue,
                 Ok(Some(step)) => step,
                 Ok(None) => Err(Failure::of(Fault::Truncated)),
                 Err(_) => Err(Failure::of(Fault::Timeout)),

@@ -25,7 +25,7 @@ use crate::degradation::shelf::Renewal;
 use crate::degradation::{Ladder, Shelf};
 use crate::provider::backend::{Clock, Whereabouts};
 use crate::provider::places::{Place, Places};
-use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, Pick, Route, RouterActor};
+use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, MAILBOX, Pick, Route, RouterActor};
 use crate::router::table::{Published, Table};
 use crate::settings::MidStream;
 use crate::store::Store;
@@ -55,6 +55,8 @@ pub struct Desk {
     pub router: Whereabouts<RouterActor>,
     /// The settings and the providers, now and after a reload. See [`Desk::table`].
     pub published: Published,
+    /// The questions that the router has not heard yet.
+    pub asking: Arc<Places>,
     /// What answers when no provider can.
     pub ladder: watch::Receiver<Arc<Ladder>>,
     /// Saved answers.
@@ -256,7 +258,7 @@ impl Desk {
         if *self.durable.borrow() { usual } else { usual.min(IN_DOUBT) }
     }
 
-    /// Asks the router; where it is being rebuilt, waits a moment for the new one. Without an answer: nobody.
+    /// Asks the router; where it is being rebuilt, waits a moment for the new one. Without an answer: nobody; at once where too many questions wait.
     pub async fn pick(&self, pick: impl Fn() -> Pick) -> Route {
         let mut router = self.router.clone();
         for _ in 0..2 {
@@ -269,7 +271,9 @@ impl Desk {
             // The router asks the providers one by one within their own limits.
             let limit =
                 LAST_LIMIT + ACTOR_LIMIT * (u32::try_from(self.table().backends.len()).unwrap_or(1) + 1);
-            match tokio::time::timeout(limit, actor.send(pick())).await {
+            let Some(place) = self.asking.take(MAILBOX) else { break };
+            let pick = Pick { waits: Some(Arc::new(place)), ..pick() };
+            match tokio::time::timeout(limit, actor.send(pick)).await {
                 Ok(Ok(route)) => return route,
                 // Its actor ended: the next one's address is on its way.
                 Ok(Err(_)) => drop(tokio::time::timeout(REBUILD_LIMIT, router.changed()).await),

@@ -84,7 +84,7 @@ impl Turn<'_> {
             }
             (false, Word::Token) => {
                 made.given_up += 1;
-                first.lease.permit.overtaken(first.call.begun.elapsed());
+                first.lease.permit.overtaken(first.call.since.awake());
                 self.stopped(first);
                 self.open(&second);
                 Ok(second)
@@ -117,6 +117,7 @@ impl Turn<'_> {
             first_shown: None,
             usage: runner.call.usage(),
             took: runner.call.begun.elapsed(),
+            ours: false,
         };
         self.desk.tally.attempt(&runner.lease.backend.name, Outcome::STOPPED, report.took);
         self.progress.attempted(&mut runner.lease, &report, Outcome::STOPPED, &runner.ask);

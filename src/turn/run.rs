@@ -117,6 +117,7 @@ impl Made {
             given_up: self.given_up,
             hedge: None,
             late: wishes.late,
+            waits: None,
         }
     }
 }
@@ -276,8 +277,8 @@ impl Turn<'_> {
         if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {
             lease.permit.scored(score);
         }
-        // That the turn had no time left says nothing of who was given what was left of it.
-        if hurried && report.took >= limits.attempt {
+        // That the turn had no time left, or that we stood still, says nothing of who was given what was left of it.
+        if report.ours || hurried && report.took >= limits.attempt {
             drop(lease.permit);
         } else {
             settle(lease, &report);

@@ -92,6 +92,7 @@ impl House {
             store: Arc::clone(&store) as _,
             router,
             published: table.subscribe(),
+            asking: Arc::default(),
             ladder: ladder.subscribe(),
             shelf: Arc::new(shelf),
             warming: Notify::new(),

@@ -1,7 +1,7 @@
 //! A handler that panics costs its own request and no other: it is answered with 500, which says nothing of why.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use actix_http::{Request, Response};
 use actix_service::Service;
@@ -26,9 +26,14 @@ where
     B: MessageBody,
 {
     let api = request.path().starts_with("/v1/");
-    let answering = AssertUnwindSafe(routes.call(request)).catch_unwind();
+    // Finding the route, its guards and what wraps it are called at once, before there is anything to wait for.
+    let called = catch_unwind(AssertUnwindSafe(|| routes.call(request)));
     async move {
-        match answering.await {
+        let answered = match called {
+            Ok(answering) => AssertUnwindSafe(answering).catch_unwind().await,
+            Err(panic) => Err(panic),
+        };
+        match answered {
             Ok(answered) => Ok(Response::from(answered?).map_body(|_, body| EitherBody::left(body))),
             // The panic itself is in the log by now.
             Err(_) => Ok(fault(api)),
@@ -52,7 +57,7 @@ mod tests {
     use std::time::Duration;
 
     use actix_service::apply_fn_factory;
-    use actix_web::{App, HttpResponse, HttpServer, web};
+    use actix_web::{App, HttpResponse, HttpServer, guard, web};
     use serde_json::Value;
     use tokio::sync::Semaphore;
 
@@ -80,6 +85,7 @@ mod tests {
                 .app_data(state.clone())
                 .route("/panics", web::get().to(panics))
                 .route("/v1/panics", web::post().to(panics))
+                .route("/guarded", web::get().guard(guard::fn_guard(|_| panic!("{SECRET}"))).to(panics))
                 .route("/waits", web::get().to(waits));
             apply_fn_factory(app, caught)
         });
@@ -91,8 +97,9 @@ mod tests {
         let served = actix::spawn(running);
         let client = client(Duration::from_secs(5), |builder| builder.no_proxy()).unwrap();
         let waiting = actix::spawn(client.get(format!("{base}/waits")).send());
-        for _ in 0..3 {
-            let answer = client.get(format!("{base}/panics")).send().await.unwrap();
+        // In what answers, and in what decides who answers.
+        for path in ["/panics", "/guarded", "/panics", "/guarded"] {
+            let answer = client.get(format!("{base}{path}")).send().await.unwrap();
             assert_eq!(
                 (answer.status().as_u16(), answer.headers()["connection"].as_bytes()),
                 (500, &b"close"[..])

@@ -39,6 +39,7 @@ use crate::ops::drills::Drills;
 use crate::ops::history::History;
 use crate::ops::reload::Reloads;
 use crate::ops::report::Report;
+use crate::provider::standstill;
 use crate::session::lobby::Lobby;
 use crate::settings::Settings;
 use crate::simulator::Simulator;
@@ -180,6 +181,8 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     };
     let connections = (settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
+        // Each worker reads the providers of its own turns.
+        standstill::watch();
         let app = App::new()
             .app_data(web::Data::new(state.clone()))
             .wrap(from_fn(head::bounded))

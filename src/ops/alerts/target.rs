@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::provider::lookup;
 use crate::settings::{is_private_host, is_public};
 
 /// A public name leads to an address that is not.
@@ -30,9 +31,7 @@ pub struct Resolver {
 impl Resolver {
     /// For calls to this host, by the system's own ways.
     pub fn to(host: &str) -> Self {
-        Self::by(host, |name| {
-            Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) })
-        })
+        Self::by(host, |name| Box::pin(async move { lookup::addresses(&name).await }))
     }
 
     /// The same by another way.

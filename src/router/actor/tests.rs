@@ -8,6 +8,7 @@ use super::*;
 use crate::chat::{Failure, Fault};
 use crate::provider::breaker::Verdict;
 use crate::provider::paused::{Paused, pass, settled};
+use crate::provider::places::Places;
 use crate::provider::stand::{Plan, Stand};
 use crate::settings::{CallRetry, Settings};
 use crate::store::MemoryStore;
@@ -241,6 +242,22 @@ async fn many_turns_pick_while_one_provider_is_behind() {
     let routes = futures_util::future::join_all(turns).await;
     assert!(routes.iter().all(|route| route == "1 b"));
     assert_eq!(begun.elapsed(), ACTOR_LIMIT, "they wait beside each other, not in a row");
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn a_question_has_its_place_until_it_is_heard() {
+    let bench = Bench::abc();
+    let places = Arc::<Places>::default();
+    let mut asked = Vec::new();
+    while let Some(place) = places.take(MAILBOX) {
+        let pick = Pick { waits: Some(Arc::new(place)), ..pick(&[]) };
+        // Each by a clone of its own, as turns do: the mailbox would take them without an end.
+        asked.push(tokio::spawn(bench.router.clone().send(pick)));
+    }
+    assert_eq!((asked.len(), places.taken()), (MAILBOX, MAILBOX));
+    futures_util::future::join_all(asked).await;
+    settled().await;
+    assert_eq!((places.taken(), bench.after(&[]).await.as_str()), (0, "1 a"));
 }
 
 #[actix_rt::test(system = "Paused")]

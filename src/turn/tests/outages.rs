@@ -1,6 +1,7 @@
 //! A provider is down for a minute while a turn comes every four seconds.
 
 use super::*;
+use crate::router::actor::MAILBOX;
 use tokio::time::Instant;
 
 /// Turns until `end`, one every four seconds or as soon as the one before has its answer; each is answered, by `a` or by `b`. Gives when `a`
@@ -70,4 +71,18 @@ async fn it_is_found_well_within_half_a_minute_whenever_that_is() {
             assert!(Instant::now() - well <= s(30), "{down:?} for {length} s: {:?}", Instant::now() - well);
         }
     }
+}
+
+#[actix_rt::test(system = "Paused")]
+async fn where_too_many_questions_wait_for_the_router_the_ladder_answers_at_once() {
+    let stage = House::following([vec![says("Hello.")]]).open();
+    let waiting: Vec<_> = (0..MAILBOX).map_while(|_| stage.desk.asking.take(MAILBOX)).collect();
+    let begun = Instant::now();
+    let reader = Reader::follow(&stage.ask("m1")).await;
+    assert_eq!((&*reader.done().text, begun.elapsed()), (FALLBACK, Duration::ZERO));
+    assert!(stage.calls(0).is_empty());
+    drop(waiting);
+    let reader = Reader::follow(&stage.ask("m2")).await;
+    assert_eq!(&*reader.done().text, "Hello.");
+    assert_eq!(stage.desk.asking.taken(), 0);
 }

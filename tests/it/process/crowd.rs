@@ -87,7 +87,7 @@ async fn crowd(port: u16, conversations: &[Option<String>]) -> Vec<(TcpStream, S
 }
 
 /// Lets this process, and those that it starts, have so many files open. False where the system forbids it.
-async fn may_open(files: u64) -> bool {
+pub async fn may_open(files: u64) -> bool {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     let soft = line.split_whitespace().next().and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX);

@@ -8,14 +8,13 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
+use super::alone;
 use super::memory::{come, most_resident};
 use super::provider::{Manner, Provider, WORD, first, whole};
 use super::service::Service;
+use super::streamed::Streamed;
 use super::visitor::Shown;
-use super::{alone, within};
 
 /// The most that the process may ever have used, in bytes. The build under test is not optimised; one that is uses less.
 const MOST: usize = 120 * 1024 * 1024;
@@ -105,47 +104,14 @@ async fn a_thousand_answers_at_once_over_the_socket() {
     assert_eq!(service.stop().await.code, Some(0));
 }
 
-/// A streamed answer over HTTP as far as it was read.
-struct Streamed {
-    stream: TcpStream,
-    text: String,
-}
-
-impl Streamed {
-    async fn ask(port: u16, n: usize) -> Self {
-        let messages = json!([{ "role": "user", "content": format!("question {n}") }]);
-        let body = json!({ "model": "auto", "stream": true, "messages": messages }).to_string();
-        let head = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
-            Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-        Self { stream, text: String::new() }
-    }
-
-    /// Reads on until the text is so.
-    async fn read(&mut self, so: impl Fn(&str) -> bool) {
-        let reading = async {
-            let mut bytes = [0; 2048];
-            while !so(&self.text) {
-                let read = self.stream.read(&mut bytes).await.unwrap();
-                assert!(read > 0, "the answer ended: {}", self.text);
-                self.text += std::str::from_utf8(&bytes[..read]).unwrap();
-            }
-        };
-        within("more of an answer", reading).await;
-    }
-}
-
 #[tokio::test]
 async fn a_thousand_answers_at_once_over_the_api() {
     let _alone = alone().await;
     let folder = TempDir::new().unwrap();
     let provider = Provider::start(Manner::Drip(PAUSE)).await;
     let service = Service::start(folder.path(), &provider.config()).await;
-    let asking = stream::iter(0..STREAMS).map(|n| Streamed::ask(service.port, n)).buffer_unordered(32);
+    let ask = async |n: usize| Streamed::ask(service.port, "auto", &format!("question {n}")).await;
+    let asking = stream::iter(0..STREAMS).map(ask).buffer_unordered(32);
     let mut answers: Vec<_> = asking.collect().await;
     let words = |text: &str| text.matches(&format!("{WORD:?}")).count() >= WORDS;
     join_all(answers.iter_mut().map(|answer| answer.read(words))).await;

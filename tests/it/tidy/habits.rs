@@ -11,7 +11,7 @@ use super::{breaks, holds};
 const LINES: usize = 400;
 
 /// Tests that may sleep: the file, what the line holds, and why no event can be waited for instead.
-const SLEEPS: [(&str, &str, &str); 9] = [
+const SLEEPS: [(&str, &str, &str); 10] = [
     (
         "tests/it/instances/alerts.rs",
         "sleep(QUIET)",
@@ -33,6 +33,11 @@ const SLEEPS: [(&str, &str, &str); 9] = [
         "src/provider/scripted.rs",
         "sleep(pause)",
         "it is the provider's own pause, on a clock that tests pause",
+    ),
+    (
+        "src/provider/standstill.rs",
+        "thread::sleep(ms(",
+        "it is the thread that is blocked, which the test is of",
     ),
     ("src/provider/stand.rs", "sleep(after)", "it is the actor that is behind, on a clock that tests pause"),
     ("src/store/flaky.rs", "sleep(delay)", "it is the slow store itself, on a clock that tests pause"),

@@ -32,6 +32,24 @@ async fn what_an_attempt_came_to_is_counted_once() {
     assert!(first.abs_diff(300) <= 6 && total.abs_diff(2_000) <= 40, "{first} {total}");
 }
 
+/// What was granted is told of in any case: three messages for each place at most.
+#[actix_rt::test(system = "Paused")]
+async fn a_full_mailbox_loses_no_verdict() {
+    let stand = Stand::alone(Plan { max_concurrent: 2, ..Plan::new("a") });
+    let (one, two) = (stand.admit().await.unwrap(), stand.admit().await.unwrap());
+    let actor = stand.actor();
+    // Until this task waits for something, it hears nobody.
+    let took = (0..2 * MAILBOX).take_while(|_| actor.try_send(Admit).is_ok()).count();
+    assert!((MAILBOX..=MAILBOX + 1).contains(&took), "{took}");
+    for permit in [one, two] {
+        permit.first_token(ms(300));
+        permit.settle(Verdict::Whole);
+    }
+    settled().await;
+    let vitals = stand.vitals().await;
+    assert_eq!((vitals.successes, vitals.in_flight, stand.free()), (2, 0, 2));
+}
+
 #[actix_rt::test(system = "Paused")]
 async fn abandoned_calls_move_nothing() {
     let stand = Stand::alone(Plan::new("a"));
