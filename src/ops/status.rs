@@ -61,6 +61,26 @@ fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
     backends.iter().filter_map(|one| Some(one.drills.running()?.view(&one.name))).collect()
 }
 
+/// Who would be asked next. Where chance or turns decide, it is the heaviest, or the first of those that take turns: the page is told of
+/// changes, not of every draw.
+pub fn active(table: &Table, now: At) -> Option<Arc<str>> {
+    let can = |one: &&Arc<Backend>| one.vitals.borrow().can_be_asked(now);
+    // Nor does it change with every call to one that is not known yet.
+    let candidate = |one: &Arc<Backend>| Candidate { asked: false, ..candidate(one) };
+    let candidates: Vec<_> = table.backends.iter().filter(can).map(candidate).collect();
+    let place = match table.settings.routing.strategy {
+        Strategy::Weighted => {
+            let heaviest = |(place, one): &(usize, &Candidate)| (one.weight, std::cmp::Reverse(*place));
+            candidates.iter().enumerate().max_by_key(heaviest)?.0
+        }
+        strategy => {
+            let by = Order { strategy, chance: 0.0, turn_of: 0 };
+            *rank::order(&candidates, by, &Wish::default(), &[]).first()?
+        }
+    };
+    candidates.get(place).map(|one| Arc::clone(&one.name))
+}
+
 /// Who cannot be asked, and why, for the operator.
 fn cause(all: &[(Arc<str>, Vitals)], drills: &[DrillView], now: At) -> String {
     let down =
@@ -148,7 +168,7 @@ impl StatusBoard {
         let drills = drills(&table.backends);
         let changed = self.incidents.see(mode, now, || cause(&all, &drills, now), || id(random));
         let before = Arc::clone(&self.view.borrow());
-        let active = self.active(&table);
+        let active = active(&table, now);
         let switched = (active != before.active && !before.providers.is_empty()).then(|| {
             let was = all.iter().find(|(name, _)| before.active.as_ref() == Some(name));
             let reason = was.filter(|(_, vitals)| !vitals.can_be_asked(now));
@@ -212,27 +232,6 @@ impl StatusBoard {
     /// An incident that is not kept is shown all the same.
     fn keep(&self, incident: Incident) {
         drop(self.means.store.write_incident(incident));
-    }
-
-    /// Who would be asked next. Where chance or turns decide, it is the heaviest, or the first of those that take turns: the page is told of
-    /// changes, not of every draw.
-    fn active(&self, table: &Table) -> Option<Arc<str>> {
-        let now = self.means.clock.wall();
-        let can = |one: &&Arc<Backend>| one.vitals.borrow().can_be_asked(now);
-        // Nor does it change with every call to one that is not known yet.
-        let candidate = |one: &Arc<Backend>| Candidate { asked: false, ..candidate(one) };
-        let candidates: Vec<_> = table.backends.iter().filter(can).map(candidate).collect();
-        let place = match table.settings.routing.strategy {
-            Strategy::Weighted => {
-                let heaviest = |(place, one): &(usize, &Candidate)| (one.weight, std::cmp::Reverse(*place));
-                candidates.iter().enumerate().max_by_key(heaviest)?.0
-            }
-            strategy => {
-                let by = Order { strategy, chance: 0.0, turn_of: 0 };
-                *rank::order(&candidates, by, &Wish::default(), &[]).first()?
-            }
-        };
-        candidates.get(place).map(|one| Arc::clone(&one.name))
     }
 }
 

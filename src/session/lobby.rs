@@ -109,6 +109,8 @@ impl Lobby {
         }
         // The store may have missed one and have a later one.
         turns.sort_by_key(|turn| turn.turn);
+        // Logs may be many, as those of a quick program; the older ones come by their own page.
+        turns.drain(..turns.len().saturating_sub(HISTORY_TURNS));
         for turn in &mut turns {
             // No log, yet running: the store missed its end, or another process of old died under it.
             if turn.state == TurnState::Running && room.log(turn.turn).is_none() {

@@ -20,8 +20,8 @@ use crate::session::lobby::NotIn;
 use crate::turn::desk::Wishes;
 use crate::turn::rooms::Question;
 
-/// A program that left costs nothing after this long.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A program that left costs nothing two seconds later; its provider has to hear of it, too.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A message over HTTP.
 #[derive(Deserialize)]

@@ -10,6 +10,7 @@ use super::State;
 use super::gate;
 use super::refusal::refuse_until;
 use crate::chat::At;
+use crate::ops::status::active;
 use crate::ops::{history, uptime};
 use crate::provider::backend::{Backend, Latency};
 use crate::turn::desk::Phase;
@@ -45,18 +46,20 @@ pub async fn json(request: HttpRequest, state: web::Data<State>) -> HttpResponse
 fn whole(state: &State, operator: bool) -> Value {
     let view = state.lobby.status.borrow().clone();
     let desk = &state.lobby.desk;
-    let now = desk.clock.wall();
+    let (table, now) = (desk.table(), desk.clock.wall());
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     json!({
         "mode": view.mode,
         "since": view.since,
         "incident": view.incident,
         "message": view.message,
-        "active": view.active,
+        // As the providers below stand now; the page hears of it a moment later.
+        "active": active(&table, now),
         "version": env!("CARGO_PKG_VERSION"),
         "instance": &*state.instance,
         "uptime_s": state.started.elapsed().as_secs(),
-        "drill": view.drill,
+        // As the providers below say, who are looked at now.
+        "drill": table.backends.iter().find_map(|one| Some(one.drills.running()?.view(&one.name))),
         "answers": {
             "total": count(&desk.counts.ended),
             "ai": count(&desk.counts.ai),
@@ -64,7 +67,7 @@ fn whole(state: &State, operator: bool) -> Value {
             "availability": desk.counts.availability(),
         },
         "availability": availability(state, now, operator),
-        "providers": desk.table().backends.iter().map(|backend| provider(backend, now, operator)).collect::<Vec<_>>(),
+        "providers": table.backends.iter().map(|backend| provider(backend, now, operator)).collect::<Vec<_>>(),
         "incidents": state.reports.borrow().incidents.iter().take(SHOWN_INCIDENTS).collect::<Vec<_>>(),
         "problems": problems(state),
     })

@@ -13,6 +13,7 @@ use super::status_drills::{self, Choice, Running, Told};
 use super::words::{Words, fill};
 use crate::chat::{At, Incident, Mode, ProviderState};
 use crate::ops::report::{Report, Trend};
+use crate::ops::status::active;
 use crate::provider::backend::{Backend, Vitals};
 
 #[derive(Template)]
@@ -94,6 +95,7 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
     let now = desk.clock.wall();
     let served = state.history.borrow().clone();
     let table = desk.table();
+    let next = active(&table, now);
     let words = Words::wanted(&request);
     let since = Moment::of(view.since).html();
     let page = StatusPage {
@@ -110,7 +112,7 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         switched: switched(words, &report),
         drills: table.backends.iter().filter_map(|one| drill(words, one)).collect(),
         providers: (table.backends.iter())
-            .map(|one| card(words, one, view.active.as_deref(), report.trends.get(&one.name), now, operator))
+            .map(|one| card(words, one, next.as_deref(), report.trends.get(&one.name), now, operator))
             .collect(),
         faults: status_drills::choices(),
         told: if operator { status_drills::told(&state.drills.reports()) } else { Vec::new() },

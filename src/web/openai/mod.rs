@@ -33,8 +33,8 @@ use stream::Chunks;
 /// How long the head of a streamed answer waits for its first text: until then the provider that answers is not known.
 const HEAD_LIMIT: Duration = Duration::from_secs(8);
 
-/// Who left costs nothing after this long.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Who left costs nothing two seconds later; the provider has to hear of it, too.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 static ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 

@@ -56,6 +56,24 @@ async fn the_history_comes_in_pages_of_a_hundred() {
 }
 
 #[tokio::test]
+async fn turns_that_just_ended_come_in_pages_too() {
+    let alpha = ScriptedProvider::answering("Now.").await;
+    let mut settings = settings(&[("alpha", &alpha)]);
+    settings.limits.messages_per_minute = 1000;
+    settings.limits.messages_per_minute_per_ip = 1000;
+    let app = TestApp::start(settings).await;
+    let mut client = WsClient::open(&app).await;
+    for number in 1..=104 {
+        client.answered(&format!("question {number}")).await;
+    }
+    let mut client = WsClient::join(&app, &client.conversation).await;
+    let newest = client.welcome["history"].clone();
+    assert_eq!(questions(&newest), numbered(5..=104));
+    client.say(&json!({ "type": "history", "before": newest[0]["turn"] })).await;
+    assert_eq!(questions(&client.next().await["turns"]), numbered(1..=4));
+}
+
+#[tokio::test]
 async fn the_model_sees_as_much_as_it_has_room_for() {
     let alpha = ScriptedProvider::answering("Now.").await;
     let beta = ScriptedProvider::answering("Now, too.").await;

@@ -28,6 +28,8 @@ async fn a_provider_is_switched_off_on_and_reset() {
     let mut client = WsClient::open(&app).await;
     let told = order(&app, "alpha", TOKEN, &json!({ "action": "disable" })).await;
     assert_eq!((told.status, told.json()), (200, json!({ "provider": "alpha", "state": "disabled" })));
+    // The status says at once who is next.
+    assert_eq!(app.status().await["active"], "beta");
     assert_eq!(client.answered("Who?").await.text, "From beta.");
     assert_eq!((alpha.asked(), beta.asked()), (0, 1));
     assert_eq!(app.provider("alpha").await["state"], "disabled");
