@@ -93,7 +93,7 @@ fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
     // Looked for anew each time: a file that was not there at the start may be there now.
     let read = move || {
         let file = settings::find(config.as_deref(), &env);
-        let mut loaded = Settings::load(file.as_deref(), &env)?;
+        let mut loaded = Settings::load_again(file.as_deref(), &env)?;
         listening(&mut loaded.settings);
         Ok(loaded)
     };

@@ -16,6 +16,7 @@ pub mod lookup;
 pub mod news;
 pub mod permit;
 pub mod places;
+pub mod pools;
 pub mod spending;
 pub mod standstill;
 pub mod transport;

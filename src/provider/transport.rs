@@ -13,6 +13,7 @@ use launchdarkly_sdk_transport::{ByteStream, HttpTransport, ResponseFuture, Tran
 use reqwest::{Body, Client, ClientBuilder, Url, redirect, retry};
 
 use super::lookup::Resolver;
+use super::pools::Pools;
 use crate::chat::{Failure, Fault};
 
 /// How long an unused connection is kept: less than most servers keep theirs, so that a call seldom meets a closing one.
@@ -28,13 +29,13 @@ pub fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// A pool of connections with one limit of time for the connect. Cheap to clone; clones share the pool.
+/// Pools of connections with one limit of time for the connect. Cheap to clone; clones share the pools.
 #[derive(Clone, Debug)]
 pub struct Transport {
     /// Goes through the environment's proxy, where one is set.
-    outside: Client,
+    outside: Pools,
     /// Never does: this machine's own servers are seldom in reach of a proxy.
-    loopback: Client,
+    loopback: Pools,
 }
 
 impl Transport {
@@ -45,13 +46,12 @@ impl Transport {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(connect: Duration) -> Result<Self, reqwest::Error> {
-        let outside = client(connect, |builder| builder)?;
-        let loopback = client(connect, ClientBuilder::no_proxy)?;
-        Ok(Self { outside, loopback })
+        Ok(Self { outside: Pools::new(connect, true)?, loopback: Pools::new(connect, false)? })
     }
 
-    fn client(&self, url: &Url) -> &Client {
-        if is_loopback(url) { &self.loopback } else { &self.outside }
+    fn client(&self, url: &Url) -> Client {
+        let pools = if is_loopback(url) { &self.loopback } else { &self.outside };
+        pools.here()
     }
 }
 

@@ -2,21 +2,23 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ask::Caller;
+use super::ears::{Ears, Heard};
 use super::frames::{ClientLimits, ErrorCode, HEARTBEAT_S, PROTOCOL, Refusal, Resume, ServerFrame, Welcome};
 use super::hello::{Hello, hello};
 use super::lobby::Lobby;
-use crate::chat::{Followup, Frame, StatusView, TurnId, TurnRecord, TurnState};
-use crate::turn::desk::Phase;
+use crate::chat::{Frame, TurnId, TurnRecord, TurnState};
+use crate::turn::doze::Dozing;
 use crate::turn::log::{Follower, TurnLog, encode};
-use crate::turn::rooms::{NewTurn, NewTurns, Room};
+use crate::turn::rooms::{NewTurn, Room};
 
 /// What goes to the socket.
 #[derive(Debug)]
@@ -60,19 +62,13 @@ pub async fn drive(
 pub(super) struct Visit {
     pub(super) lobby: Arc<Lobby>,
     pub(super) caller: Caller,
-    from: mpsc::Receiver<ByteString>,
+    ears: Ears,
     pub(super) to: mpsc::Sender<Out>,
     pub(super) room: Arc<Room>,
-    turns: NewTurns,
-    late: broadcast::Receiver<(TurnId, Followup)>,
-    forgotten: watch::Receiver<u64>,
     pub(super) following: Option<Follower>,
     /// Followed after the present one.
     pub(super) queue: VecDeque<Follower>,
     pub(super) delivered: VecDeque<TurnId>,
-    status: watch::Receiver<Arc<StatusView>>,
-    phase: watch::Receiver<Phase>,
-    heartbeat: Interval,
 }
 
 impl Visit {
@@ -91,21 +87,16 @@ impl Visit {
         let every = Duration::from_secs(HEARTBEAT_S);
         let mut heartbeat = tokio::time::interval_at(Instant::now() + every, every);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (status, phase) = (lobby.status.clone(), lobby.desk.phase.clone());
         let mut visit = Self {
-            status: lobby.status.clone(),
-            phase: lobby.desk.phase.clone(),
             following: None,
             queue: VecDeque::new(),
             delivered: VecDeque::new(),
             lobby,
             caller: Caller { address: peer, subject },
-            from,
+            ears: Ears { from, turns, late, forgotten, status, phase, heartbeat },
             to,
             room,
-            turns,
-            late,
-            forgotten,
-            heartbeat,
         };
         visit.welcome(&history).await?;
         visit.resume(resume, running).await?;
@@ -117,39 +108,44 @@ impl Visit {
             if self.following.is_none() {
                 self.following = self.queue.pop_front();
             }
-            tokio::select! {
-                text = self.from.recv() => {
+            match self.tell().await? {
+                None => self.over(),
+                Some(Heard::Client(text)) => {
                     let text = text.ok_or(Gone)?;
                     Box::pin(self.hear(&text)).await?;
                 }
-                frames = next(&mut self.following) => match frames {
-                    Some(frames) => self.to.send(Out::Frames(frames)).await.map_err(|_| Gone)?,
-                    None => self.over(),
-                },
-                // In their order: the next turn is looked for when all of the one before was told.
-                turn = self.turns.next(&self.room), if self.following.is_none() => match turn {
-                    // The same message again may have led here first.
-                    NewTurn::Log(log) if self.knows(log.turn()) => {}
-                    NewTurn::Log(log) => self.queue.push_back(log.follow()),
-                    NewTurn::Missed => self.tell_history().await?,
-                },
-                late = self.late.recv() => match late {
-                    Ok((turn, late)) => self.say(&ServerFrame::Followup { turn, late: &late }).await?,
-                    // The room that this session holds has the sender, so it is not closed.
-                    Err(_) => self.tell_history().await?,
-                },
-                Ok(()) = self.forgotten.changed() => return self.leave().await,
-                Ok(()) = self.status.changed() => {
-                    let status = Arc::clone(&self.status.borrow_and_update());
-                    self.say(&ServerFrame::Status(&status)).await?;
+                // The same message again may have led here first.
+                Some(Heard::Turn(NewTurn::Log(log))) if self.knows(log.turn()) => {}
+                Some(Heard::Turn(NewTurn::Log(log))) => self.queue.push_back(log.follow()),
+                Some(Heard::Turn(NewTurn::Missed) | Heard::Late(None)) => self.tell_history().await?,
+                Some(Heard::Late(Some((turn, late)))) => {
+                    self.say(&ServerFrame::Followup { turn, late: &late }).await?;
                 }
-                Ok(()) = self.phase.changed() => {
-                    if *self.phase.borrow_and_update() == Phase::Closing {
-                        self.flush().await?;
-                        return self.to.send(Out::Close(1001, "the service restarts")).await.map_err(|_| Gone);
-                    }
+                Some(Heard::Forgotten) => return self.leave().await,
+                Some(Heard::Status(status)) => self.say(&ServerFrame::Status(&status)).await?,
+                Some(Heard::Closing) => {
+                    self.flush().await?;
+                    return self.to.send(Out::Close(1001, "the service restarts")).await.map_err(|_| Gone);
                 }
-                _ = self.heartbeat.tick() => self.say(&ServerFrame::Heartbeat).await?,
+                Some(Heard::Heartbeat) => self.say(&ServerFrame::Heartbeat).await?,
+            }
+        }
+    }
+
+    /// Tells what the followed turn says, until something else is heard; none at that turn's end.
+    ///
+    /// Turns are told in their order: the next one is listened for when all of the one before was told.
+    async fn tell(&mut self) -> Result<Option<Heard>, Gone> {
+        let Self { ears, room, following, to, .. } = self;
+        let heard = pin!(ears.hear(room, following.is_none()));
+        let mut heard = Dozing::new(heard);
+        loop {
+            tokio::select! {
+                heard = &mut heard => return Ok(Some(heard)),
+                frames = next(following) => match frames {
+                    Some(frames) => to.send(Out::Frames(frames)).await.map_err(|_| Gone)?,
+                    None => return Ok(None),
+                },
             }
         }
     }
@@ -202,7 +198,7 @@ impl Visit {
     }
 
     async fn welcome(&mut self, history: &[TurnRecord]) -> Result<(), Gone> {
-        let status = Arc::clone(&self.status.borrow_and_update());
+        let status = Arc::clone(&self.ears.status.borrow_and_update());
         let settings = self.lobby.settings();
         let welcome = Welcome {
             protocol: PROTOCOL,

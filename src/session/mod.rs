@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod ask;
 pub mod drive;
+mod ears;
 pub mod frames;
 pub mod hello;
 pub mod identity;

@@ -68,11 +68,15 @@ pub(super) fn redis_url(text: &str) -> Result<(), String> {
     }
 }
 
-/// The address in `$OLLAMA_HOST` as a base URL: Ollama lets scheme and port be left out, and its server's own
+/// The address in `$OLLAMA_HOST` as a base URL: Ollama lets scheme, port or host be left out, and its server's own
 /// `0.0.0.0` means this machine to a client.
 pub(super) fn ollama_host(text: &str) -> Result<String, String> {
     let text = text.trim();
-    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{}{text}", if text.starts_with(':') { "127.0.0.1" } else { "" })
+    };
     let url = base_url(&url)?;
     let parts = split(&url)?;
     let (host, port) = host_and_port(&parts.authority)?;
@@ -238,6 +242,7 @@ mod tests {
         for (written, read) in [
             ("127.0.0.1:11434", "http://127.0.0.1:11434"),
             ("box", "http://box:11434"),
+            (":1234", "http://127.0.0.1:1234"),
             ("0.0.0.0", "http://127.0.0.1:11434"),
             ("http://box:1234/", "http://box:1234"),
             ("https://ollama.example.com", "https://ollama.example.com"),

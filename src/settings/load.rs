@@ -8,6 +8,7 @@ use super::read::Table;
 use super::reader::{Environment, Reader};
 use super::{Loaded, Secret, Settings, Source, check, load_providers, load_tables, value};
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
@@ -48,6 +49,24 @@ impl Settings {
         let mut loaded = Self::from_text(&file, &text, env)?;
         loaded.file = Some(path.to_path_buf());
         Ok(loaded)
+    }
+
+    /// Reads it once more, for a reload. What came through a pipe is gone: it would be read as an empty configuration, which is a good one.
+    ///
+    /// # Errors
+    /// As for [`Settings::load`]; or it was no file.
+    pub fn load_again(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+        let kind = path.and_then(|path| path.metadata().ok()).map(|data| data.file_type());
+        match path.filter(|_| kind.is_some_and(|kind| kind.is_fifo() || kind.is_socket())) {
+            None => Self::load(path, env),
+            Some(path) => Err(Problems(vec![Problem {
+                file: path.display().to_string(),
+                line: None,
+                key: String::new(),
+                what: "came through a pipe, which cannot be read again; start with a file to reload it"
+                    .to_owned(),
+            }])),
+        }
     }
 
     /// Reads the text of a configuration file; `file` is what it is called in problems.

@@ -8,6 +8,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
 use super::call::Call;
+use super::doze::Dozing;
 use super::log::{Cancel, LogWriter};
 use super::quality;
 use crate::chat::{Failure, Fault, Finish, Usage};
@@ -130,7 +131,8 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         writer: &mut LogWriter,
         cancelled: impl Future<Output = Cancel>,
     ) -> Ended {
-        let mut cancelled = pin!(cancelled);
+        let cancelled = pin!(cancelled);
+        let mut cancelled = Dozing::new(cancelled);
         // Set to the next limit and looked at when it fires, not reset at each token; only a nearer limit moves it.
         let mut timer = pin!(tokio::time::sleep_until(self.limit().0));
         loop {

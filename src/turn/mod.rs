@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod call;
 pub mod counts;
 pub mod desk;
+pub mod doze;
 pub mod flights;
 pub mod forget;
 pub mod hedge;

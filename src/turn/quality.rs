@@ -12,7 +12,7 @@
 //! - keywords: 1 where all of the operator's keywords are in it, as whole words in any case, falling to a half where none is; left out where
 //!   there are none.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::chat::Finish;
 
@@ -59,9 +59,18 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 }
 
 fn different(words: &[String]) -> f64 {
+    // By number: a run's words are hashed once each, not once in every run that they are in.
+    let mut numbers = HashMap::with_capacity(words.len());
+    let number = |word| {
+        let next = numbers.len();
+        *numbers.entry(word).or_insert(next)
+    };
+    let words: Vec<usize> = words.iter().map(number).collect();
     let runs = words.windows(RUN);
     let all = runs.len();
-    if all == 0 { 1.0 } else { share(runs.collect::<HashSet<_>>().len(), all) }
+    let mut seen = HashSet::with_capacity(all);
+    seen.extend(runs);
+    if all == 0 { 1.0 } else { share(seen.len(), all) }
 }
 
 fn expected(text: &[String], keywords: &[String]) -> f64 {

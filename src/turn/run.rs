@@ -1,6 +1,7 @@
 //! Drives one turn: from attempt to attempt, down the ladder where nobody is left, to its one `done`.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::attempt::{self, Ended, Limits, Report};
 use super::call::Call;
 use super::desk::{Desk, Wishes};
+use super::doze::Dozing;
 use super::keep::{Asked, Keeping};
 use super::log::{Cancel, LogWriter};
 use super::progress::{End, Progress};
@@ -41,9 +43,10 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
         Turn { desk, settings, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling };
     // Boxed: else it would have its place twice, as what is joined is moved once.
     let answered = Box::pin(AssertUnwindSafe(turn.answer(keeping)).catch_unwind());
+    let checkpoints = pin!(keeping.checkpoints(desk, &log));
     let ((), answered) = tokio::select! {
         both = async { tokio::join!(keeping.confirm(desk, &log), answered) } => both,
-        never = keeping.checkpoints(desk, &log) => match never {},
+        never = Dozing::new(checkpoints) => match never {},
     };
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");

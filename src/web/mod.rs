@@ -12,6 +12,7 @@ mod gate;
 mod head;
 mod history;
 mod metrics;
+mod named;
 pub(crate) mod openai;
 mod pages;
 mod refusal;
@@ -201,11 +202,13 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             )
             .service(
                 web::resource("/api/chat")
+                    .wrap(from_fn(named::named))
                     .route(web::post().to(chat_api::chat))
                     .default_service(web::to(chat_api::wrong_method)),
             )
             .service(
                 web::scope("/v1")
+                    .wrap(from_fn(named::named))
                     .service(v1("/chat/completions").route(web::post().to(openai::complete)))
                     .service(v1("/models").route(read().to(openai::models)))
                     .service(v1("/models/{id:.*}").route(read().to(openai::one_model)))

@@ -162,6 +162,11 @@ impl Call {
         self.under.is_some()
     }
 
+    /// Whether no drill befalls it, and none began or ended that it has not seen.
+    pub(super) fn is_undisturbed(&self) -> bool {
+        self.under.is_none() && !self.drill.has_changed().unwrap_or_default()
+    }
+
     /// How it is met; none where no drill befalls it.
     pub(super) fn met(&self) -> Option<Met> {
         self.under.as_ref().map(|under| effect::met(under.drill.terms.fault))

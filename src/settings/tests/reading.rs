@@ -59,6 +59,21 @@ fn files_that_cannot_be_read_are_told() {
 }
 
 #[test]
+fn what_came_through_a_pipe_is_not_read_again() {
+    let again = |path: &str| Settings::load_again(Some(Path::new(path)), &empty);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(writer);
+    let pipe = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+    assert!(again(&pipe).unwrap_err().to_string().contains("came through a pipe"));
+    // A file is, nothing at all as well.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[server]\ndrain = \"1s\"").unwrap();
+    let drain = again(file.path().to_str().unwrap()).unwrap().settings.server.drain;
+    assert_eq!(drain, std::time::Duration::from_secs(1));
+    assert!(again("/dev/null").is_ok());
+}
+
+#[test]
 fn a_byte_order_mark_is_passed_over() {
     assert!(load("\u{feff}[server]\ndrain = \"1s\"").is_ok());
 }

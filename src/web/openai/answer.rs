@@ -1,5 +1,6 @@
 //! Answers in OpenAI's shape: whole, and in chunks.
 
+use memchr::memmem;
 use serde::Serialize;
 
 use crate::chat::{Finish, Source, TurnRecord, Usage};
@@ -12,7 +13,20 @@ pub struct Shape {
     created: u64,
     /// Whether a streamed answer tells its usage.
     pub include_usage: bool,
+    /// What the last chunk of text had around its text.
+    around: Option<Around>,
 }
+
+/// A chunk without its text: of one speaker all are alike but for that.
+#[derive(Debug)]
+struct Around {
+    attempt: u32,
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+/// Where a chunk's text is to stand.
+const EMPTY: &[u8] = b"\"content\":\"\"";
 
 /// A whole answer.
 #[derive(Serialize)]
@@ -90,7 +104,7 @@ impl Shape {
     /// The shape of a turn's answer. `started` is the time of the service's start, in seconds, for want of a clock in here.
     pub fn new(log: &TurnLog, started: u64, include_usage: bool) -> Self {
         let created = (log.record().at.0 / 1000).max(started);
-        Self { id: format!("chatcmpl-{}", log.turn()), created, include_usage }
+        Self { id: format!("chatcmpl-{}", log.turn()), created, include_usage, around: None }
     }
 
     /// The whole answer.
@@ -109,8 +123,21 @@ impl Shape {
     }
 
     /// A chunk with more text, as its bytes on the wire; the first one also names the speaker's role.
-    pub fn text(&self, part: &TextPart, first: bool) -> Vec<u8> {
-        let delta = Delta { role: first.then_some("assistant"), content: Some(&part.text) };
+    pub fn text(&mut self, part: &TextPart, first: bool) -> Vec<u8> {
+        if first {
+            return self.chunk_of(part, Some("assistant"), &part.text);
+        }
+        let around = match self.around.take().filter(|around| around.attempt == part.attempt) {
+            Some(around) => around,
+            None => Around::of(part.attempt, &self.chunk_of(part, None, "")),
+        };
+        let chunk = around.put(&part.text);
+        self.around = Some(around);
+        chunk
+    }
+
+    fn chunk_of(&self, part: &TextPart, role: Option<&'static str>, text: &str) -> Vec<u8> {
+        let delta = Delta { role, content: Some(text) };
         let about =
             About { provider: part.provider.as_deref(), attempt: part.attempt, source: part.source.name() };
         let choice = Choice { index: 0, delta, finish_reason: None };
@@ -140,6 +167,25 @@ impl Shape {
             usage: None,
             failsoft: about,
         }
+    }
+}
+
+impl Around {
+    /// Of a chunk whose text is empty. Its quotation marks are found for certain: within a JSON text there are none without a backslash.
+    fn of(attempt: u32, chunk: &[u8]) -> Self {
+        let at = memmem::find(chunk, EMPTY).map_or(chunk.len(), |at| at + EMPTY.len());
+        let (before, after) = chunk.split_at(at);
+        let before = before.strip_suffix(b"\"\"").unwrap_or(before);
+        Self { attempt, before: before.to_vec(), after: after.to_vec() }
+    }
+
+    /// The chunk with this text.
+    fn put(&self, text: &str) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.before.len() + text.len() + 16 + self.after.len());
+        bytes.extend_from_slice(&self.before);
+        let _ = serde_json::to_writer(&mut bytes, text);
+        bytes.extend_from_slice(&self.after);
+        bytes
     }
 }
 
@@ -178,5 +224,35 @@ fn tokens(usage: Option<Usage>) -> Tokens {
         prompt_tokens: input_tokens,
         completion_tokens: output_tokens,
         total_tokens: input_tokens + output_tokens,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part(text: &str, attempt: u32, name: &str) -> TextPart {
+        let name = Some(name.into());
+        let text = text.to_owned();
+        TextPart { text, attempt, provider: name.clone(), model: name, source: Source::Ai, ended: false }
+    }
+
+    proptest! {
+        /// Chunks are written from what is around the one before; they are what would be written anew.
+        #[test]
+        fn each_chunk_is_what_it_would_be_alone(
+            said in prop::collection::vec(("\\PC{0,12}", 1u32..3), 1..6),
+            name in prop_oneof![Just("\"content\":\"\"".to_owned()), "\\PC{1,8}"],
+        ) {
+            let mut shape = Shape { id: name.clone(), created: 7, include_usage: false, around: None };
+            for (at, (text, attempt)) in said.iter().enumerate() {
+                let part = part(text, *attempt, &format!("{name} {attempt}"));
+                let role = (at == 0).then_some("assistant");
+                let alone = shape.chunk_of(&part, role, text);
+                prop_assert_eq!(shape.text(&part, at == 0), alone);
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::RETRY_AFTER;
+use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
 use crate::chat::{Failure, Fault};
@@ -115,6 +115,9 @@ impl Problem {
     pub fn answer(&self) -> HttpResponse {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut answer = HttpResponse::build(status);
+        if status == StatusCode::UNAUTHORIZED {
+            answer.insert_header((WWW_AUTHENTICATE, "Bearer"));
+        }
         if let Some(seconds) = self.later {
             let again = if self.again { "true" } else { "false" };
             answer.insert_header((RETRY_AFTER, seconds.to_string())).insert_header(("x-should-retry", again));

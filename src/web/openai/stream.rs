@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use actix_web::web::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::answer::{Shape, event};
 use super::errors::Problem;
@@ -30,14 +32,29 @@ pub struct Chunks {
     begun: bool,
     last: VecDeque<Bytes>,
     over: bool,
+    /// When a comment is due.
+    due: Instant,
+    /// Fires then, or earlier: set when it fires, not at each chunk.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Chunks {
     /// The chunks of this turn.
     pub fn new(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> Self {
         let changes = log.changes();
-        let last = VecDeque::new();
-        Self { log, changes, _follower: follower, shape, sent: 0, begun: false, last, over: false }
+        let due = Instant::now() + KEEP_ALIVE;
+        Self {
+            log,
+            changes,
+            _follower: follower,
+            shape,
+            sent: 0,
+            begun: false,
+            last: VecDeque::new(),
+            over: false,
+            due,
+            timer: Box::pin(sleep_until(due)),
+        }
     }
 
     /// The body.
@@ -60,6 +77,7 @@ impl Chunks {
             let part = self.log.text_after(self.sent);
             if !part.text.is_empty() {
                 self.sent += part.text.len();
+                self.due = Instant::now() + KEEP_ALIVE;
                 let first = !std::mem::replace(&mut self.begun, true);
                 return Some(self.shape.text(&part, first).into());
             }
@@ -67,10 +85,20 @@ impl Chunks {
                 self.end();
                 continue;
             }
-            match tokio::time::timeout(KEEP_ALIVE, self.changes.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => self.over = true,
-                Err(_) => return Some(Bytes::from_static(b": keep-alive\n\n")),
+            tokio::select! {
+                biased;
+                changed = self.changes.changed() => self.over = changed.is_err(),
+                () = &mut self.timer => {
+                    let now = Instant::now();
+                    let silent = now >= self.due;
+                    if silent {
+                        self.due = now + KEEP_ALIVE;
+                    }
+                    self.timer.as_mut().reset(self.due);
+                    if silent {
+                        return Some(Bytes::from_static(b": keep-alive\n\n"));
+                    }
+                }
             }
         }
     }

@@ -133,8 +133,7 @@ impl Words {
     pub fn wanted(request: &HttpRequest) -> &'static Self {
         let asked = request.query_string().split('&').filter_map(|pair| pair.strip_prefix("lang="));
         let accepted = request.headers().get(ACCEPT_LANGUAGE).and_then(|list| list.to_str().ok());
-        // Browsers name them best first.
-        Self::first(asked.chain(accepted.unwrap_or_default().split(',')))
+        Self::first(asked.chain(best_first(accepted.unwrap_or_default())))
     }
 
     /// In English.
@@ -165,6 +164,17 @@ impl Words {
         };
         cause.split("; ").map(one).collect::<Vec<_>>().join("; ")
     }
+}
+
+/// The languages of a browser's list by their weights; of those that weigh the same the first goes first, and what weighs nothing is not wanted.
+fn best_first(list: &str) -> impl Iterator<Item = &str> {
+    let weighed = list.split(',').map(|one| {
+        let (name, rest) = one.split_once(';').unwrap_or((one, ""));
+        (rest.trim().strip_prefix("q=").map_or(1.0, |weight| weight.parse::<f32>().unwrap_or(0.0)), name)
+    });
+    let mut wanted: Vec<_> = weighed.filter(|(weight, _)| *weight > 0.0).collect();
+    wanted.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    wanted.into_iter().map(|(_, name)| name)
 }
 
 /// Puts what they stand for in the place of the names in braces.
@@ -337,6 +347,20 @@ mod tests {
             (&["pt", "ar_EG"], "ar"),
         ] {
             assert_eq!(Words::first(wanted.iter().copied()).lang, lang, "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn the_language_that_weighs_most_goes_first() {
+        for (list, lang) in [
+            ("de-AT,de;q=0.9,en;q=0.8", "de"),
+            ("ar;q=0.1, fr;q=0.9", "fr"),
+            ("de;q=0, es; q=0.2", "es"),
+            ("xx, fr;q=0.5, de;q=0.5", "fr"),
+            ("de;q=nan, *;q=much", "en"),
+            ("", "en"),
+        ] {
+            assert_eq!(Words::first(best_first(list)).lang, lang, "{list}");
         }
     }
 

@@ -116,7 +116,11 @@ async fn every_route_is_closed_without_a_key() {
         for key in ["wrong", ""] {
             let request = app.request(method, path).header("authorization", &format!("Bearer {key}"));
             let answer = request.json(&streaming("What?")).send().await;
-            assert_eq!(answer.status, 401, "{method} {path}");
+            assert_eq!(
+                (answer.status, answer.header("www-authenticate")),
+                (401, "Bearer"),
+                "{method} {path}"
+            );
             let error = &answer.json()["error"];
             assert_eq!(error["code"], "invalid_api_key");
             assert_eq!((&error["type"], &error["param"]), (&json!("invalid_request_error"), &Value::Null));

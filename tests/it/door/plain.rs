@@ -221,6 +221,9 @@ async fn a_connection_serves_one_answer_after_another() {
 async fn models_are_listed() {
     let (_alpha, app) = service().await;
     let list = app.request("GET", "/v1/models").send().await;
+    let again = app.request("GET", "/v1/models").send().await;
+    assert!(list.header("x-request-id").starts_with("req-"));
+    assert_ne!(list.header("x-request-id"), again.header("x-request-id"));
     assert_eq!(list.status, 200);
     let list = list.json();
     assert_eq!(list["object"], "list");

@@ -18,6 +18,7 @@ async fn service() -> (ScriptedProvider, TestApp) {
 #[track_caller]
 fn shaped(answer: &Answer) -> Value {
     assert_eq!(answer.header("content-type"), "application/json", "{answer:?}");
+    assert!(answer.header("x-request-id").starts_with("req-"), "{answer:?}");
     let body = answer.json();
     let error = &body["error"];
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");

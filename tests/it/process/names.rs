@@ -69,10 +69,15 @@ impl Deaf {
     async fn serves(&self, folder: &Path) -> Option<Command> {
         let file = folder.join("resolv.conf");
         std::fs::write(&file, format!("nameserver {}\n{OPTIONS}\n", self.address)).unwrap();
-        let seen = |then: &str| format!("mount --bind \"$1\" /etc/resolv.conf && shift && {then}");
+        // And nobody else is asked: some systems have a service for it.
+        let sources = folder.join("nsswitch.conf");
+        std::fs::write(&sources, "hosts: files dns\n").unwrap();
+        let mounts =
+            "mount --bind \"$1\" /etc/resolv.conf && mount --bind \"$2\" /etc/nsswitch.conf && shift 2";
+        let seen = |then: &str| format!("{mounts} && {then}");
         let command = |line: String| {
             let mut command = Command::new("/usr/bin/unshare");
-            command.args(["--mount", "/bin/sh", "-c", &line, "sh"]).arg(&file);
+            command.args(["--mount", "/bin/sh", "-c", &line, "sh"]).args([&file, &sources]);
             command
                 .current_dir(folder)
                 .env_clear()

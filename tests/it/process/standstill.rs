@@ -5,15 +5,18 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
 use super::crowd::may_open;
 use super::held::{Held, threads};
 use super::memory::come;
-use super::provider::{Manner, Provider, WORD, first};
+use super::provider::{Manner, Provider, UNLIMITED, WORD, first};
 use super::service::{Service, ms};
 use super::visitor::{Shown, Visitor};
 use super::{alone, within};
@@ -108,19 +111,20 @@ async fn begin(n: usize, mut visitor: Visitor) -> Reading {
     (n, visitor, shown)
 }
 
-/// Reads on for as long as `held` is to stand still, and lets it go then. Gives after what time each heard its next word.
+/// Reads on for as long as `held` is to stand still, and lets it go then. Gives how long each heard nothing, at the longest.
 async fn read_on(reading: &mut [Reading], held: Held) -> Vec<Duration> {
     let begun = Instant::now();
     // The words of those who hear some are what tells that the time is over.
     let held = Mutex::new(Some(held));
     let on = reading.iter_mut().map(async |(_, visitor, shown)| {
-        visitor.read(shown, shown.text.len() + 1).await;
-        let heard = begun.elapsed();
+        let (mut heard, mut silence) = (begun, Duration::ZERO);
         while begun.elapsed() < STILL {
             visitor.read(shown, shown.text.len() + 1).await;
+            silence = silence.max(heard.elapsed());
+            heard = Instant::now();
         }
         drop(held.lock().unwrap().take());
-        heard
+        silence
     });
     join_all(on).await
 }
@@ -143,10 +147,10 @@ async fn a_worker_holds_up_its_own_and_no_provider_is_blamed() {
     let begun = Instant::now();
     let idle = std::mem::take(&mut scene.idle).into_iter().enumerate();
     let asked = idle.map(async |(n, visitor)| (begin(VISITORS + n, visitor).await, begun.elapsed()));
-    let (heard, asked) = tokio::join!(read_on(&mut scene.reading, held), join_all(asked));
+    let (silences, asked) = tokio::join!(read_on(&mut scene.reading, held), join_all(asked));
     let first_words: Vec<_> = asked.iter().map(|(_, took)| *took).collect();
     scene.reading.extend(asked.into_iter().map(|(reading, _)| reading));
-    for (what, times) in [("went on", heard), ("were begun", first_words)] {
+    for (what, times) in [("went on", silences), ("were begun", first_words)] {
         let (usual, late): (Vec<_>, Vec<_>) = times.into_iter().partition(|took| *took < USUAL);
         println!("{} answers {what} while a worker stood still, and {} after", usual.len(), late.len());
         // Each worker has its visitors in turn.
@@ -158,6 +162,76 @@ async fn a_worker_holds_up_its_own_and_no_provider_is_blamed() {
     let slowest = provider["latency_ms"]["first_token"]["p99"].as_u64().unwrap();
     assert!(u128::from(slowest) < STILL.as_millis(), "its first tokens are known as slow: {provider}");
     assert_eq!(scene.service.stop().await.code, Some(0));
+}
+
+/// A provider with whom connections are kept, as with all real ones: whoever opened one, it is not others that wait for it.
+#[tokio::test]
+async fn a_connection_that_is_kept_is_of_the_worker_that_opened_it() {
+    let _alone = alone().await;
+    let folder = TempDir::new().unwrap();
+    let config = format!(
+        "server.workers = 2\n[[providers]]\nname = \"kept\"\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:{}/v1\"\n\
+         model = \"kept-1\"\napi_key = \"a-key\"\nmax_concurrent = 10000\n{UNLIMITED}",
+        keeping().await
+    );
+    let service = Service::start(folder.path(), &config).await;
+    let mut visitors = come(service.port, VISITORS).await;
+    // Each worker has connections that are kept.
+    join_all(visitors.iter_mut().map(|visitor| visitor.ask("before"))).await;
+    let Some(held) = hold(threads(service.pid(), WORKER)[0]).await else { return };
+    let (begun, held) = (Instant::now(), Mutex::new(Some(held)));
+    let (mut usual, mut late) = (0, 0);
+    let asked = visitors.iter_mut().map(async |visitor| {
+        visitor.ask("meanwhile").await;
+        begun.elapsed()
+    });
+    let mut asked = asked.collect::<FuturesUnordered<_>>();
+    loop {
+        match tokio::time::timeout_at((begun + STILL).into(), asked.next()).await {
+            Ok(Some(_)) => usual += 1,
+            Ok(None) => break,
+            Err(_) => {
+                drop(held.lock().unwrap().take());
+                late = asked.by_ref().collect::<Vec<_>>().await.len();
+                break;
+            }
+        }
+    }
+    println!("{usual} visitors were answered while a worker stood still, and {late} after");
+    assert_eq!((usual, late), (VISITORS / 2, VISITORS / 2));
+}
+
+/// Answers each question on every connection, and keeps it.
+async fn keeping() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                loop {
+                    let mut head = String::new();
+                    while !head.ends_with("\r\n\r\n") {
+                        if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    let lower = head.to_ascii_lowercase();
+                    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+                    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
+                    stream.read_exact(&mut body).await.unwrap();
+                    let body = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Yes.\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+                    let length = body.len();
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {length}\r\n\r\n{body}"
+                    );
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            });
+        }
+    });
+    port
 }
 
 #[tokio::test]
@@ -172,8 +246,8 @@ async fn without_the_actors_answers_go_on_and_new_ones_are_labelled() {
         let shown = visitor.ask(&question(VISITORS + n)).await;
         (visitor, shown, begun.elapsed())
     });
-    let (heard, mut asked) = tokio::join!(read_on(&mut scene.reading, held), join_all(asked));
-    assert!(heard.iter().all(|took| *took < USUAL), "{heard:?}");
+    let (silences, mut asked) = tokio::join!(read_on(&mut scene.reading, held), join_all(asked));
+    assert!(silences.iter().all(|silence| *silence < USUAL), "{silences:?}");
     for (_, shown, took) in &asked {
         assert_eq!((shown.end("degraded"), shown.end("attempts")), (&json!(true), &json!(0)), "{shown:?}");
         assert!(*took < USUAL, "a labelled answer after {took:?}");

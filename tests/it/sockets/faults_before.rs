@@ -133,6 +133,8 @@ cases! {
         vec![refusal(502, "content-type: text/html\r\n", "<html>Bad Gateway</html>")],
         "server_error"
     ),
+    status_504: twice(vec![refusal(504, "", "")], "server_error"),
+    status_529: once(json_error(529, "", &json!({ "message": "Overloaded" })), "overloaded"),
     status_503: once(json_error(503, "", &json!({ "message": "busy" })), "overloaded"),
     status_404: once(
         json_error(404, "", &json!({ "message": "no such model", "code": "model_not_found" })),
@@ -145,6 +147,14 @@ cases! {
     status_401: Case {
         state: "blocked",
         ..once(json_error(401, "", &json!({ "message": "bad key", "code": "invalid_api_key" })), "refused")
+    },
+    status_402: Case {
+        state: "blocked",
+        ..once(json_error(402, "", &json!({ "message": "Payment required" })), "refused")
+    },
+    status_403: Case {
+        state: "blocked",
+        ..once(json_error(403, "", &json!({ "message": "not yours", "type": "permission_error" })), "refused")
     },
     quota_spent: Case {
         state: "blocked",

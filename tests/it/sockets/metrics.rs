@@ -286,6 +286,6 @@ async fn what_providers_cost_is_for_the_operator_and_this_machine() {
     }
     let operator = got(&app, &[proxied, ("authorization", "Bearer admin-canary")]).await;
     assert_eq!(names(&operator).len(), ALL.len());
-    assert_eq!(app.request("POST", "/metrics").send().await.status, 404);
+    assert_eq!(app.request("POST", "/metrics").send().await.status, 405);
     drop((alpha, beta));
 }

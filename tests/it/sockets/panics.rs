@@ -1,5 +1,8 @@
 //! A panic in each actor: the turn under way ends well, the next one is served, and nothing is lost.
 
+use std::time::{Duration, Instant};
+
+use failsoft::provider::backend::Whereabouts;
 use failsoft::supervised::Crash;
 use serde_json::json;
 
@@ -151,6 +154,38 @@ async fn the_degradation_actor_panics() {
     }
     alpha.listen();
     assert_eq!(client.answered("What?").await.text, WHOLE);
+}
+
+/// How long after its crash an actor is there again; the median of some.
+async fn back_after<A: actix::Actor>(mut place: Whereabouts<A>, crash: impl AsyncFn() -> ()) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        place.borrow_and_update();
+        crash().await;
+        let crashed = Instant::now();
+        soon("the actor to be rebuilt", place.changed()).await.unwrap();
+        times.push(crashed.elapsed());
+    }
+    times.sort();
+    times[2]
+}
+
+#[tokio::test]
+async fn each_actor_is_back_within_100_ms() {
+    let (_alpha, app, _client) = service().await;
+    let (router, alpha) = (app.lobby.desk.router.clone(), app.backend("alpha").actor.clone());
+    let degradation = app.degradation.clone();
+    let crash_degradation = async || {
+        let actor = app.degradation.borrow().clone().unwrap();
+        assert!(soon("the crash", actor.send(Crash)).await.is_err());
+    };
+    let times = [
+        back_after(router, async || crash_router(&app).await).await,
+        back_after(alpha, async || crash_provider(&app, "alpha").await).await,
+        back_after(degradation, crash_degradation).await,
+    ];
+    println!("the router, a provider's actor and the DegradationActor are back after {times:?}");
+    assert!(times.iter().all(|time| *time < Duration::from_millis(100)), "{times:?}");
 }
 
 #[tokio::test]

@@ -85,6 +85,7 @@ async fn api_chat_says_what_is_wrong() {
         let shown = &body[..body.len().min(60)];
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(code)), "{shown}");
         assert!(answer.json()["error"]["message"].is_string(), "{shown}");
+        assert!(answer.header("x-request-id").starts_with("req-"), "{shown}");
     }
     assert_eq!(alpha.asked(), 0);
 }

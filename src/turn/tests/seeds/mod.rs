@@ -2,7 +2,8 @@
 //! played. Many turns of several conversations run at once in it, while providers fail in every way they can, actors die and are rebuilt,
 //! the store fails or is slow, and visitors leave, come back and stop.
 //!
-//! `FAILSOFT_SEED=7` plays that one; `FAILSOFT_SEED_TURNS=10000000` plays that many turns.
+//! `FAILSOFT_SEED=7` plays that one; `FAILSOFT_SEED_TURNS=10000000` plays that many turns, and says how far it is every minute;
+//! `FAILSOFT_SEED_FROM=5000` begins with that seed, where a long run was broken off.
 
 mod chance;
 mod check;
@@ -11,7 +12,10 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often a long run says how far it is.
+const SAYS: Duration = Duration::from_secs(60);
 
 /// Turns that are played where nobody says how many.
 const ALL_TURNS: u64 = 100_000;
@@ -39,8 +43,9 @@ fn turns_keep_their_promises_whatever_the_seed() {
         return play(seed);
     }
     let turns = number("FAILSOFT_SEED_TURNS").unwrap_or(ALL_TURNS);
-    let (seeds, next, broken) =
-        (turns.div_ceil(world::TURNS_A_HOUSE), AtomicU64::new(0), AtomicBool::new(false));
+    let from = number("FAILSOFT_SEED_FROM").unwrap_or_default();
+    let seeds = from + turns.div_ceil(world::TURNS_A_HOUSE);
+    let (next, broken, said) = (AtomicU64::new(from), AtomicBool::new(false), AtomicU64::new(0));
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -53,11 +58,15 @@ fn turns_keep_their_promises_whatever_the_seed() {
                     }
                     let played = catch_unwind(|| play(seed));
                     broken.fetch_or(played.is_err(), Ordering::Relaxed);
+                    let minutes = begun.elapsed().as_secs() / SAYS.as_secs();
+                    if said.fetch_max(minutes, Ordering::Relaxed) < minutes {
+                        println!("seed {seed} of {from} to {seeds} after {minutes} min");
+                    }
                 }
             });
         }
     });
-    println!("{turns} turns from {seeds} seeds in {:?}", begun.elapsed());
+    println!("{turns} turns, seeds {from} to {seeds}, in {:?}", begun.elapsed());
     assert!(!broken.into_inner(), "a seed breaks a promise; what to do with it stands above");
 }
 
