@@ -1,9 +1,11 @@
 //! `GET /ws`: the gate, then a session.
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
+use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use actix_web::http::{StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::WsResponseBuilder;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::State;
 use super::gate::{self, Shut};
@@ -13,6 +15,12 @@ use crate::session::intake;
 
 /// The version of the protocol.
 const VERSION: &str = "13";
+
+/// Whether it is a handshake's key: RFC 6455, section 4.2.1.
+fn is_key(key: Option<&HeaderValue>) -> bool {
+    let bytes = key.and_then(|key| STANDARD.decode(key).ok());
+    bytes.is_some_and(|bytes| bytes.len() == 16)
+}
 
 /// Opens a session.
 pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
@@ -37,6 +45,11 @@ pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<Sta
         answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
         answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         return answer;
+    }
+    if !is_key(request.headers().get(SEC_WEBSOCKET_KEY)) || request.version() < Version::HTTP_11 {
+        let message =
+            "no WebSocket handshake: it takes HTTP/1.1 and a Sec-WebSocket-Key of 16 bytes in Base64";
+        return refuse(StatusCode::BAD_REQUEST, "bad_request", message);
     }
     let address = gate::address(&request, &server.trusted_proxies);
     let Some(place) = state.connections.enter(address) else {

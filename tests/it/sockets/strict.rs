@@ -26,6 +26,23 @@ async fn another_version_of_the_websocket_protocol_is_told_which_one_there_is() 
 }
 
 #[tokio::test]
+async fn a_key_that_is_none_opens_no_socket() {
+    let (_alpha, app) = service().await;
+    for key in [
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25j",
+        "dGhlIHNhbXBsZSBub25jZSE=",
+        "not a key at all!!",
+        "",
+    ] {
+        let request = app.request("GET", "/ws").header("upgrade", "websocket");
+        let request = request.header("sec-websocket-version", "13").header("sec-websocket-key", key);
+        let answer = request.send().await;
+        assert!(answer.status == 400 && answer.body.contains("Sec-WebSocket-Key"), "{key}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_method_is_told_the_right_one() {
     let (_alpha, app) = service().await;
     for method in ["GET", "PUT", "DELETE"] {
