@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use launchdarkly_sdk_transport::{ByteStream, HttpTransport, ResponseFuture, TransportError};
 use reqwest::{Body, Client, ClientBuilder, Url, redirect, retry};
+use rustls::ClientConfig;
+use rustls_platform_verifier::ConfigVerifierExt as _;
 
 use super::lookup::Resolver;
 use super::pools::Pools;
@@ -55,6 +57,19 @@ impl Transport {
     }
 }
 
+/// What all clients of this process have in common of TLS: the system's CA certificates, which are some milliseconds' work to read and a megabyte to
+/// keep, and the sessions to resume. None where the system has none.
+static TLS: LazyLock<Option<ClientConfig>> = LazyLock::new(|| {
+    install_tls();
+    let mut tls = ClientConfig::with_platform_verifier()
+        .inspect_err(|_| {
+            tracing::warn!("no CA certificates on this system: nobody can be reached over https");
+        })
+        .ok()?;
+    tls.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+    Some(tls)
+});
+
 /// A client that makes one request of one, and gives up a connect after `connect`; `shape` may say more.
 ///
 /// Without any CA certificate on the system it still speaks plain HTTP, and refuses every HTTPS server.
@@ -66,10 +81,12 @@ pub fn client(
     shape: impl Fn(ClientBuilder) -> ClientBuilder,
 ) -> Result<Client, reqwest::Error> {
     install_tls();
-    shape(builder(connect)).build().or_else(|_| {
-        tracing::warn!("no CA certificates on this system: nobody can be reached over https");
-        shape(builder(connect)).tls_certs_only([]).build()
-    })
+    let client = shape(builder(connect));
+    match &*TLS {
+        Some(tls) => client.tls_backend_preconfigured(tls.clone()),
+        None => client.tls_certs_only([]),
+    }
+    .build()
 }
 
 fn builder(connect: Duration) -> ClientBuilder {
