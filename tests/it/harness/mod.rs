@@ -4,6 +4,7 @@
 //! Nothing here sleeps: tests wait for events, each at most [`LIMIT`].
 
 mod app;
+mod certificates;
 mod client;
 mod completion;
 mod cut;
@@ -19,6 +20,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use app::{TestApp, settings};
+pub use certificates::Certificates;
 pub use client::{Heard, WsClient, fresh_id, texts, upgrade};
 pub use completion::{Completion, question, streaming};
 pub use cut::CutProxy;

@@ -1,47 +1,15 @@
 //! Redis over TLS: whose certificate is trusted, what is told of one that is not, and of a password that is wrong behind it.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::config;
-use crate::harness::Redis;
+use crate::harness::{Certificates, Redis};
 use crate::process::provider::{Manner, Provider};
 use crate::process::service::{Service, failsoft};
 use crate::process::visitor::Visitor;
-
-/// A CA, and a certificate of it for this machine, in a folder.
-struct Certificates {
-    folder: TempDir,
-}
-
-impl Certificates {
-    fn make() -> Self {
-        let folder = TempDir::new().unwrap();
-        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-        let of = |name: &str| [format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}")];
-        let (ca, server) = (of("ca"), of("server"));
-        openssl(folder.path(), &[&key[..], &["-keyout", &ca[0], "-out", &ca[1], "-subj", &ca[2]]].concat());
-        let signed =
-            ["-keyout", &server[0], "-out", &server[1], "-subj", &server[2], "-CA", &ca[1], "-CAkey", &ca[0]];
-        let names =
-            ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
-        openssl(folder.path(), &[&key[..], &signed[..], &names[..]].concat());
-        Self { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-}
-
-fn openssl(folder: &Path, arguments: &[&str]) {
-    let made = Command::new("openssl").current_dir(folder).args(["req", "-x509"]).args(arguments).output();
-    let made = made.expect("openssl is there, for certificates");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
 
 /// Whether the installed Redis speaks TLS at all: one that was built without it does not know the setting.
 fn speaks_tls() -> bool {

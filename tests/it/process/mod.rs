@@ -25,6 +25,7 @@ mod status;
 mod stops;
 mod stops_crowd;
 mod streamed;
+mod trusted;
 pub mod visitor;
 mod weight;
 
