@@ -93,6 +93,11 @@ impl Mark {
         Self { at, still: still(at) }
     }
 
+    /// All of the time since.
+    pub fn elapsed(self) -> Duration {
+        self.at.elapsed()
+    }
+
     /// How much of the time since was a standstill; a minute at most.
     pub fn still(self) -> Duration {
         self.still_at(Instant::now())
@@ -104,9 +109,28 @@ impl Mark {
         now.saturating_duration_since(self.at).saturating_sub(self.still_at(now))
     }
 
+    /// So much later, whatever this thread did.
+    pub fn after(self, time: Duration) -> Instant {
+        self.at + time
+    }
+
     /// When so much time has passed that was none, as far as is known now.
     pub fn plus(self, limit: Duration) -> Instant {
-        self.at + limit + self.still()
+        self.after(limit) + self.still()
+    }
+
+    /// Waits for `future` until the limit from here on is over, of the time for which this thread is there.
+    ///
+    /// # Errors
+    /// It is over.
+    pub async fn timeout<T>(self, limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let mut future = pin!(future);
+        loop {
+            let waited = tokio::time::timeout_at(self.plus(limit), &mut future).await;
+            if waited.is_ok() || Instant::now() >= self.plus(limit) {
+                return waited;
+            }
+        }
     }
 
     fn still_at(self, now: Instant) -> Duration {
@@ -120,13 +144,7 @@ impl Mark {
 /// # Errors
 /// The limit is over.
 pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    let (begun, mut future) = (Mark::now(), pin!(future));
-    loop {
-        let waited = tokio::time::timeout_at(begun.plus(limit), &mut future).await;
-        if waited.is_ok() || Instant::now() >= begun.plus(limit) {
-            return waited;
-        }
-    }
+    Mark::now().timeout(limit, future).await
 }
 
 #[cfg(test)]

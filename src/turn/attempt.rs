@@ -87,7 +87,6 @@ pub async fn drive(
     let mut attempt = Attempt {
         limits,
         begun: call.begun,
-        since: call.since,
         last_token: None,
         tell: Some(first_token),
         first_token: None,
@@ -111,8 +110,7 @@ pub async fn drive(
 
 struct Attempt<F> {
     limits: Limits,
-    begun: Instant,
-    since: Mark,
+    begun: Mark,
     last_token: Option<Mark>,
     tell: Option<F>,
     first_token: Option<Duration>,
@@ -186,9 +184,9 @@ impl<F: FnOnce(Duration)> Attempt<F> {
 
     /// The nearest limit, and what it means to pass it.
     fn limit(&self) -> (Instant, Fault) {
-        let all = self.begun + self.limits.attempt;
+        let all = self.begun.after(self.limits.attempt);
         let token = match self.last_token {
-            None => (self.since.plus(self.limits.first_token), Fault::Timeout),
+            None => (self.begun.plus(self.limits.first_token), Fault::Timeout),
             Some(last) => (last.plus(self.limits.stall), Fault::Stalled),
         };
         if all < token.0 { (all, Fault::Timeout) } else { token }
@@ -198,7 +196,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         self.last_token = Some(Mark::now());
         if let Some(tell) = self.tell.take() {
             self.first_token = Some(self.begun.elapsed());
-            tell(self.since.awake());
+            tell(self.begun.awake());
         }
     }
 
@@ -244,7 +242,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             }
             Some(Err(failure)) => {
                 // A connect has its own limit, which knows nothing of standstills.
-                self.ours = failure.fault == Fault::Timeout && self.since.awake() < self.since.still();
+                self.ours = failure.fault == Fault::Timeout && self.begun.awake() < self.begun.still();
                 Some(Ended::Failed(failure))
             }
             // An upstream that ends without a verdict breaks its promise; the answer is not known to be whole.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use tokio::time::Instant;
 
 use crate::chat::{Ask, Failure, Fault, Finish, Usage};
 use crate::provider::standstill::Mark;
@@ -15,9 +14,7 @@ use crate::provider::upstream::{Step, Steps, Upstream};
 /// A call. Dropping it closes the connection.
 pub struct Call {
     /// When it was begun.
-    pub begun: Instant,
-    /// The same moment on this thread.
-    pub since: Mark,
+    pub begun: Mark,
     steps: Steps,
     /// Steps that were waited for and not read yet, oldest first.
     ahead: VecDeque<Result<Step, Failure>>,
@@ -43,15 +40,14 @@ impl Call {
                 Err(Failure::of(Fault::Malformed))
             })
         });
-        Self { begun: Instant::now(), since: Mark::now(), steps: steps.boxed(), ahead: VecDeque::new() }
+        Self { begun: Mark::now(), steps: steps.boxed(), ahead: VecDeque::new() }
     }
 
-    /// Waits for the first word, `limit` from the beginning at most (less what this thread stood still): later it is a failure. Cancel-safe; not to be called after it was told.
+    /// Waits for the first word, `limit` from the beginning at most (less what this thread stood still): later it is a failure. Cancel-safe; not to
+    /// be called after it was told.
     pub async fn first_word(&mut self, limit: Duration) -> Word {
         loop {
-            let step = tokio::time::timeout_at(self.since.plus(limit), self.steps.next()).await;
-            let step = match step {
-                Err(_) if Instant::now() < self.since.plus(limit) => continue,
+            let step = match self.begun.timeout(limit, self.steps.next()).await {
                 Ok(Some(step)) => step,
                 Ok(None) => Err(Failure::of(Fault::Truncated)),
                 Err(_) => Err(Failure::of(Fault::Timeout)),

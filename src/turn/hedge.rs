@@ -32,7 +32,7 @@ impl Turn<'_> {
         deadline: Instant,
     ) -> Result<Runner, Cancel> {
         let after = self.settings.routing.hedge_after;
-        let due = first.call.begun + after;
+        let due = first.call.begun.after(after);
         let late = after >= limit(&first) || due + TOO_LATE > deadline;
         if after.is_zero() || late || self.wishes.only_first {
             return Ok(first);
@@ -84,7 +84,7 @@ impl Turn<'_> {
             }
             (false, Word::Token) => {
                 made.given_up += 1;
-                first.lease.permit.overtaken(first.call.since.awake());
+                first.lease.permit.overtaken(first.call.begun.awake());
                 self.stopped(first);
                 self.open(&second);
                 Ok(second)
