@@ -162,9 +162,10 @@ impl Call {
         self.under.is_some()
     }
 
-    /// Whether no drill befalls it, and none began or ended that it has not seen.
-    pub(super) fn is_undisturbed(&self) -> bool {
-        self.under.is_none() && !self.drill.has_changed().unwrap_or_default()
+    /// Whether a drill began or ended that it has not seen: then [`Call::changed`] is there at once.
+    pub(super) fn is_out_of_date(&self) -> bool {
+        let over = self.under.as_ref().is_some_and(|under| under.drill.is_over());
+        over || self.drill.has_changed().unwrap_or_default()
     }
 
     /// How it is met; none where no drill befalls it.

@@ -231,27 +231,22 @@ impl Body {
     /// The next bytes.
     async fn chunk(&mut self) -> Came {
         let Some(inner) = &mut self.inner else { return Came::End(None) };
-        // Nearly always no drill runs or begins: then the bytes that are there come first, and no more is looked at.
-        let chunk = if self.call.is_undisturbed() {
-            tokio::select! {
-                biased;
-                chunk = inner.next() => chunk,
-                () = self.call.changed() => return Came::Change,
-            }
-        } else {
-            tokio::select! {
-                biased;
-                () = self.call.changed() => return Came::Change,
-                chunk = inner.next() => chunk,
-            }
-        };
-        match chunk {
-            Some(Ok(chunk)) => Came::Event(chunk),
-            Some(Err(error)) => {
-                self.inner = None;
-                Came::End(Some(error))
-            }
-            None => Came::End(None),
+        if self.call.is_out_of_date() {
+            self.call.changed().await;
+            return Came::Change;
+        }
+        // The bytes first: mostly they are there, and no drill is to be waited for.
+        tokio::select! {
+            biased;
+            chunk = inner.next() => match chunk {
+                Some(Ok(chunk)) => Came::Event(chunk),
+                Some(Err(error)) => {
+                    self.inner = None;
+                    Came::End(Some(error))
+                }
+                None => Came::End(None),
+            },
+            () = self.call.changed() => Came::Change,
         }
     }
 }
