@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::chance;
@@ -22,7 +21,7 @@ use crate::provider::news::News;
 use crate::provider::places::Places;
 use crate::provider::spending::{Spent, Terms};
 use crate::provider::transport::Transport;
-use crate::settings::{BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings};
+use crate::settings::{BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings, fingerprint};
 use crate::store::{BreakerRecord, SpentRecord, Store};
 
 /// A probe's permit is believed lost this long after the longest that an attempt may take.
@@ -154,14 +153,10 @@ pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
     }
 }
 
-/// In whose name a provider is asked: a hash of its address, model and key, each with its length before it.
+/// In whose name a provider is asked: a hash of its address, model and key.
 fn account(provider: &ProviderSettings) -> Arc<str> {
     let key = provider.api_key.as_ref().map_or("", |key| key.expose());
-    let parts = [provider.dialect.name(), &provider.base_url, &provider.model, key];
-    let whole = parts.iter().fold(Sha256::new(), |hash, part| {
-        hash.chain_update(part.len().to_be_bytes()).chain_update(part.as_bytes())
-    });
-    whole.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    fingerprint([provider.dialect.name(), &provider.base_url, &provider.model, key]).into()
 }
 
 fn kind(dialect: Dialect) -> Kind {

@@ -47,7 +47,7 @@ pub use problem::{Problem, Problems};
 pub use provider::{Prices, ProviderSettings};
 pub(crate) use read::Table;
 pub use report::report;
-pub use secret::Secret;
+pub use secret::{Secret, fingerprint};
 pub use tables::{
     AlertSettings, CacheSettings, ChatSettings, DegradationSettings, DrillSettings, Hours, LimitSettings,
     QualitySettings, ServerSettings, StoreSettings, TelemetrySettings, WidgetSettings,

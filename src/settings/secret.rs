@@ -1,6 +1,7 @@
 //! Secrets: keys and tokens, in a type that cannot be printed by accident.
 
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -24,9 +25,17 @@ impl Secret {
 impl Secret {
     /// Whether another says the same. For comparing what is configured with what was: it takes the time that it takes, so what a caller gives is not
     /// compared by this.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }
+}
+
+/// A name for these texts together, secrets among them, which tells none of them: 16 hexadecimal digits of a hash of each with its length before it.
+pub fn fingerprint<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
+    let whole = parts.into_iter().fold(Sha256::new(), |hash, part| {
+        hash.chain_update(part.len().to_be_bytes()).chain_update(part.as_bytes())
+    });
+    whole.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Debug for Secret {
@@ -89,6 +98,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_fingerprint_tells_its_parts_apart_and_none_of_them() {
+        let of = |parts: &[&str]| fingerprint(parts.iter().copied());
+        assert_eq!(of(&["canary", "b"]), of(&["canary", "b"]));
+        for other in [&["canaryb"][..], &["canary", "b", ""], &["b", "canary"], &["c", "anaryb"]] {
+            assert_ne!(of(&["canary", "b"]), of(other), "{other:?}");
+        }
+        assert!(of(&["canary"]).len() == 16 && of(&["canary"]).bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
 
     fn env(name: &str) -> Option<String> {
         match name {

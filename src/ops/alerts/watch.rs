@@ -111,6 +111,8 @@ struct Watcher {
     /// The settings by which the sinks are served.
     settings: Arc<Settings>,
     served: Vec<Served>,
+    /// What those that are to be served are called together.
+    sinks: String,
     shown: watch::Sender<Arc<[Arc<Sink>]>>,
     held: VecDeque<Held>,
     together: Together<Held>,
@@ -132,6 +134,7 @@ impl Watcher {
             rules,
             settings,
             served: Vec::new(),
+            sinks: String::new(),
             shown,
             held: VecDeque::new(),
             together,
@@ -181,6 +184,7 @@ impl Watcher {
             let task = actix::spawn(async move { running.run(poster, sending).await });
             self.served.push(Served { sink, address, task });
         }
+        self.sinks = address::name(&self.settings.alerts);
         self.shown.send_replace(self.served.iter().map(|one| Arc::clone(&one.sink)).collect());
     }
 
@@ -229,12 +233,12 @@ impl Watcher {
                 self.pass(next, &view).await;
             }
         }
-        let (name, served) = (address::name(&self.settings.alerts), &self.served);
+        let served = &self.served;
         let has = |matter: &Matter| {
             let known = served.iter().flat_map(|one| one.sink.known());
             known.into_iter().any(|one| one.cause == matter.cause && one.level >= matter.level)
         };
-        for (verdict, held) in self.together.again(&name, &found, now, has).await {
+        for (verdict, held) in self.together.again(&self.sinks, &found, now, has).await {
             self.act(verdict, held, &view);
         }
     }
@@ -244,8 +248,8 @@ impl Watcher {
         if self.served.is_empty() {
             return self.tell(&held, view);
         }
-        let (name, interval) = (address::name(&self.settings.alerts), self.settings.alerts.min_interval);
-        let verdict = self.together.verdict(&name, &held.told, interval).await;
+        let interval = self.settings.alerts.min_interval;
+        let verdict = self.together.verdict(&self.sinks, &held.told, interval).await;
         self.act(verdict, held, view);
     }
 

@@ -1,11 +1,9 @@
 //! The sinks that are configured: where they are, and how they want to be told.
 
-use sha2::{Digest as _, Sha256};
-
 use crate::ops::alerts::post::{Form, Poster};
 use crate::ops::alerts::sign::Signer;
 use crate::ops::alerts::sink::Kind;
-use crate::settings::{AlertSettings, Secret};
+use crate::settings::{AlertSettings, Secret, fingerprint};
 
 /// Where a sink is, and how it wants to be told.
 pub(super) struct Address {
@@ -16,8 +14,11 @@ pub(super) struct Address {
 
 impl Address {
     pub(super) fn is(&self, other: &Self) -> bool {
-        let secret = |one: &Self| one.secret.as_ref().map(|secret| secret.expose().to_owned());
-        self.kind == other.kind && self.url.expose() == other.url.expose() && secret(self) == secret(other)
+        let secrets = match (&self.secret, &other.secret) {
+            (Some(one), Some(other)) => one.is(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.kind == other.kind && self.url.is(&other.url) && secrets
     }
 
     /// What delivers there. None is said in the log; the configuration was checked before.
@@ -36,11 +37,8 @@ impl Address {
 
 /// A name of the sinks that are told: the same for all instances that tell the same.
 pub(super) fn name(settings: &AlertSettings) -> String {
-    let all = addresses(settings).fold(Sha256::new(), |hash, one| {
-        let url = one.url.expose();
-        hash.chain_update(url.len().to_be_bytes()).chain_update(url)
-    });
-    all.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let urls = [&settings.slack_webhook, &settings.webhook];
+    fingerprint(urls.into_iter().flatten().map(Secret::expose))
 }
 
 /// The sinks that are configured.
