@@ -111,16 +111,22 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// Claims an alert. Gives 1; 0 where another instance holds it that lives, 2 where that one had told it and does not. Keys: the alert. Arguments:
-/// the instance, the beginning of a sign of life's key, how long it stands.
-static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+/// A script that leaves an alert to the instance that holds it and lives. Of any other `others` says whether one holds it, and `told` whether a sink has it ('1').
+fn whoever(then: &str) -> Script {
+    let held = r"
         local held = redis.pcall('GET', KEYS[1])
         local owner, told
         if type(held) == 'string' then owner, told = string.match(held, '^(%S+) (%d)$') end
         local others = owner and owner ~= ARGV[1]
-        if others and redis.call('EXISTS', ARGV[2] .. owner) == 1 then return 0 end
+        if others and redis.call('EXISTS', ARGV[2] .. owner) == 1 then return 0 end";
+    Script::new(&format!("{held}{then}"))
+}
+
+/// Claims an alert. Gives 1; 0 where another instance holds it that lives, 2 where that one had told it and does not. Keys: the alert. Arguments:
+/// the instance, the beginning of a sign of life's key, how long it stands.
+static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    whoever(
+        r"
         if not others then told = '0' end
         redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. told, 'PX', ARGV[3])
         return told == '1' and 2 or 1",
@@ -130,13 +136,8 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
 /// Ends what was claimed. Gives 1; 0 where another instance holds it that lives, 2 where that one had told it and does not. Keys: the alert, then
 /// others that are over with it. Arguments: as `CLAIM` has them.
 static END: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    whoever(
         r"
-        local held = redis.pcall('GET', KEYS[1])
-        local owner, told
-        if type(held) == 'string' then owner, told = string.match(held, '^(%S+) (%d)$') end
-        local others = owner and owner ~= ARGV[1]
-        if others and redis.call('EXISTS', ARGV[2] .. owner) == 1 then return 0 end
         if others then redis.call('SET', KEYS[1], ARGV[1] .. ' 0') end
         for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[3]) end
         return others and told == '1' and 2 or 1",

@@ -43,7 +43,7 @@ impl<H> Together<H> {
 
     /// Who tells this to the sinks of this name. `interval`: a sum is told once within it.
     pub async fn verdict(&mut self, sinks: &str, told: &Told, interval: Duration) -> Verdict {
-        let of = |level| Matter { cause: told.found.cause.clone(), level, staged: told.staged };
+        let of = |level| matter(told, level);
         let Some(claims) = self.claims.as_ref().filter(|_| told.found.cause != Cause::Store) else {
             return Verdict::Tell;
         };
@@ -81,7 +81,7 @@ impl<H> Together<H> {
 
     /// Keeps what is left to another, to be looked at again. Gives it back where too much is left.
     pub fn leave(&mut self, told: &Told, held: H) -> Option<H> {
-        let matter = Matter { cause: told.found.cause.clone(), level: told.found.level, staged: told.staged };
+        let matter = matter(told, told.found.level);
         self.left.retain(|left| left.matter != matter);
         if self.left.len() >= MOST {
             return Some(held);
@@ -138,4 +138,9 @@ impl<H> Together<H> {
             })
             .collect()
     }
+}
+
+/// What is told of, at this level of it.
+fn matter(told: &Told, level: Level) -> Matter {
+    Matter { cause: told.found.cause.clone(), level, staged: told.staged }
 }

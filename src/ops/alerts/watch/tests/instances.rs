@@ -40,14 +40,20 @@ impl Watched {
 
 const NOTHING: [&str; 0] = [];
 
-#[actix_rt::test]
-async fn one_alert_and_one_recovery_for_all() {
-    let redis = Redis::start(&[]);
-    let (mut one, mut other) = (joined(&redis, "one").await, joined(&redis, "other").await);
+/// Two of which the first told of an outage that both see.
+async fn told_by_the_first(redis: &Redis) -> (Watched, Watched) {
+    let (mut one, mut other) = (joined(redis, "one").await, joined(redis, "other").await);
     one.outage(true);
     assert_eq!(one.tells().await, ["mode_changed"]);
     other.outage(true);
     assert_eq!(other.tells().await, NOTHING);
+    (one, other)
+}
+
+#[actix_rt::test]
+async fn one_alert_and_one_recovery_for_all() {
+    let redis = Redis::start(&[]);
+    let (mut one, mut other) = told_by_the_first(&redis).await;
     // Who did not tell it finds its end first.
     other.outage(false);
     assert_eq!(other.tells().await, NOTHING);
@@ -59,11 +65,7 @@ async fn one_alert_and_one_recovery_for_all() {
 #[actix_rt::test]
 async fn who_outlives_the_one_that_told_tells_the_end_and_no_second_alert() {
     let redis = Redis::start(&[]);
-    let (mut one, mut other) = (joined(&redis, "one").await, joined(&redis, "other").await);
-    one.outage(true);
-    assert_eq!(one.tells().await, ["mode_changed"]);
-    other.outage(true);
-    assert_eq!(other.tells().await, NOTHING);
+    let (one, mut other) = told_by_the_first(&redis).await;
     drop(one);
     // Its link's keeper ends first: then nobody renews its sign.
     settled().await;
@@ -76,11 +78,7 @@ async fn who_outlives_the_one_that_told_tells_the_end_and_no_second_alert() {
 #[actix_rt::test]
 async fn what_goes_on_here_is_told_when_the_one_that_told_it_is_well() {
     let redis = Redis::start(&[]);
-    let (mut one, mut other) = (joined(&redis, "one").await, joined(&redis, "other").await);
-    one.outage(true);
-    assert_eq!(one.tells().await, ["mode_changed"]);
-    other.outage(true);
-    assert_eq!(other.tells().await, NOTHING);
+    let (mut one, mut other) = told_by_the_first(&redis).await;
     one.outage(false);
     assert_eq!(one.tells().await, ["mode_changed"]);
     let told = async {
