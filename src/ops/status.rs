@@ -57,7 +57,7 @@ fn id(random: fn() -> u64) -> String {
 }
 
 /// The drills that run, in order of preference.
-fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
+pub fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
     backends.iter().filter_map(|one| Some(one.drills.running()?.view(&one.name))).collect()
 }
 

@@ -80,7 +80,6 @@ pub fn client(
     connect: Duration,
     shape: impl Fn(ClientBuilder) -> ClientBuilder,
 ) -> Result<Client, reqwest::Error> {
-    install_tls();
     let client = shape(builder(connect));
     match &*TLS {
         Some(tls) => client.tls_backend_preconfigured(tls.clone()),

@@ -20,7 +20,7 @@ use super::prompt::{self, Cut};
 use super::quality;
 use super::recall::Recall;
 use super::seam::Start;
-use crate::chat::{Ask, Class, Failure, Fault, Finish, Load, Outcome};
+use crate::chat::{Ask, Class, Failure, Fault, Finish, Load, Outcome, Source};
 use crate::provider::backend::Backend;
 use crate::provider::breaker::Verdict;
 use crate::router::actor::{Lease, Pick, Route};
@@ -67,7 +67,7 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
         _ => lost,
     };
     keeping.end(desk, &record, owed).await;
-    tracing::info!(turn = %log.turn(), source = record.source.map(crate::chat::Source::name), finish = record.finish.map(Finish::name),
+    tracing::info!(turn = %log.turn(), source = record.source.map(Source::name), finish = record.finish.map(Finish::name),
         attempts = record.attempts, ms = record.total_ms, "turn ended");
     if let Some(spans) = &desk.spans {
         spans.turn(&record, &timings, aside);

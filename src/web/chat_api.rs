@@ -1,17 +1,16 @@
 //! `POST /api/chat`: one message, one answer, over plain HTTP; the same turn as over the WebSocket.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::State;
 use super::body;
 use super::gate::{self, Shut};
 use super::refusal::{only, refuse, refuse_until};
+use super::{PATIENCE, State};
 use crate::chat::{ClientMsgId, ConversationId, Finish, TurnRecord};
 use crate::session::ask::{self, Accepted, Caller};
 use crate::session::frames::{ErrorCode, Options, Refusal, options};
@@ -19,9 +18,6 @@ use crate::session::hello::{new_conversation, not_known};
 use crate::session::lobby::NotIn;
 use crate::turn::desk::Wishes;
 use crate::turn::rooms::Question;
-
-/// A program that left costs nothing two seconds later; its provider has to hear of it, too.
-const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A message over HTTP.
 #[derive(Deserialize)]

@@ -56,6 +56,9 @@ const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// How long connections have to end at the stop, after the drain.
 const STOP_S: u64 = 2;
 
+/// How long a turn of a program goes on that left: it is to cost nothing two seconds later, and its provider has to hear of it, too.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
 /// What every surface needs.
 #[derive(Clone)]
 pub struct State {

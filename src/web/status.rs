@@ -10,7 +10,7 @@ use super::State;
 use super::gate;
 use super::refusal::refuse_until;
 use crate::chat::At;
-use crate::ops::status::active;
+use crate::ops::status::{active, drills};
 use crate::ops::{history, uptime};
 use crate::provider::backend::{Backend, Latency};
 use crate::turn::desk::Phase;
@@ -59,7 +59,7 @@ fn whole(state: &State, operator: bool) -> Value {
         "instance": &*state.instance,
         "uptime_s": state.started.elapsed().as_secs(),
         // As the providers below say, who are looked at now.
-        "drill": table.backends.iter().find_map(|one| Some(one.drills.running()?.view(&one.name))),
+        "drill": drills(&table.backends).first(),
         "answers": {
             "total": count(&desk.counts.ended),
             "ai": count(&desk.counts.ai),

@@ -41,7 +41,7 @@ impl Kept {
 
     /// To be asked before what is saved under this key is read, by who changes it by what was read.
     pub(super) fn edition(&self, key: &CacheKey) -> Edition {
-        self.lock().keys.get(key).copied()
+        self.lock().edition(key)
     }
 
     /// The key that was used next after this use, and that use: see [`Bounded::used_after`].
@@ -74,7 +74,7 @@ impl Kept {
     /// An answer that was read was used, and is to be `changed` where it is given; nothing happens where another was saved since.
     pub(super) fn used(&self, key: CacheKey, read: Edition, changed: Option<CachedAnswer>) {
         let mut held = self.lock();
-        if held.keys.get(&key).copied() == read {
+        if held.edition(&key) == read {
             self.leave(held.used(key, None).into_iter().collect());
             if let Some(changed) = changed {
                 drop(self.store.write_cached(key, changed));
@@ -85,7 +85,7 @@ impl Kept {
     /// Removes an answer that was read; none where another was saved since.
     pub(super) fn remove(&self, key: CacheKey, read: Edition) -> Option<Written<'_>> {
         let mut held = self.lock();
-        if held.keys.get(&key).copied() != read {
+        if held.edition(&key) != read {
             return None;
         }
         held.keys.remove(&key);
@@ -108,6 +108,10 @@ impl Kept {
 }
 
 impl Held {
+    fn edition(&self, key: &CacheKey) -> Edition {
+        self.keys.get(key).copied()
+    }
+
     fn next(&mut self) -> u64 {
         self.editions += 1;
         self.editions
@@ -115,7 +119,7 @@ impl Held {
 
     /// Notes the use of a key, and its edition where it is another; gives the key that has to go for it.
     fn used(&mut self, key: CacheKey, edition: Option<u64>) -> Option<CacheKey> {
-        let known = self.keys.get(&key).copied();
+        let known = self.edition(&key);
         let edition = edition.or(known).unwrap_or_else(|| self.next());
         let (held, gone) = self.keys.used(key);
         *held = edition;

@@ -16,9 +16,9 @@ use actix_web::http::{ConnectionType, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use super::State;
 use super::body;
 use super::gate::{self, Shut};
+use super::{PATIENCE, State};
 use crate::chat::{Finish, Source, TurnRecord};
 use crate::degradation::cache::CacheUse;
 use crate::settings::MidStream;
@@ -32,9 +32,6 @@ use stream::Chunks;
 
 /// How long the head of a streamed answer waits for its first text: until then the provider that answers is not known.
 const HEAD_LIMIT: Duration = Duration::from_secs(8);
-
-/// Who left costs nothing two seconds later; the provider has to hear of it, too.
-const PATIENCE: Duration = Duration::from_millis(1500);
 
 static ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 
