@@ -104,10 +104,13 @@ impl std::fmt::Display for Lasting {
 }
 
 fn service_url(text: &str) -> Result<String, String> {
-    let url = reqwest::Url::parse(text).ok().filter(|url| url.has_host() && url.query().is_none());
+    let url = reqwest::Url::parse(text)
+        .ok()
+        .filter(|url| url.has_host() && url.query().is_none());
     let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
     let text = text.trim_end_matches('/').to_owned();
-    url.map(|_| text).ok_or_else(|| "an address is written such as http://127.0.0.1:8080".to_owned())
+    url.map(|_| text)
+        .ok_or_else(|| "an address is written such as http://127.0.0.1:8080".to_owned())
 }
 
 fn lasting(text: &str) -> Result<Lasting, String> {
@@ -119,7 +122,10 @@ fn lasting(text: &str) -> Result<Lasting, String> {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    let share = text
+        .parse::<f64>()
+        .ok()
+        .filter(|share| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| "a share is a number above 0 and up to 1".to_owned())
 }
 
@@ -146,18 +152,35 @@ mod tests {
 
     #[test]
     fn every_command_is_understood() {
-        let status = |url: Option<&str>| Command::Status(Status { url: url.map(str::to_owned) });
-        let check = |config: Option<&str>| Command::Check(Check { config: config.map(PathBuf::from) });
+        let status = |url: Option<&str>| {
+            Command::Status(Status {
+                url: url.map(str::to_owned),
+            })
+        };
+        let check = |config: Option<&str>| {
+            Command::Check(Check {
+                config: config.map(PathBuf::from),
+            })
+        };
         for (line, expected) in [
             ("", serve(None, None)),
             ("--config a.toml", serve(Some("a.toml"), None)),
-            ("--listen 127.0.0.1:0 --config a.toml", serve(Some("a.toml"), Some("127.0.0.1:0"))),
+            (
+                "--listen 127.0.0.1:0 --config a.toml",
+                serve(Some("a.toml"), Some("127.0.0.1:0")),
+            ),
             ("serve", serve(None, None)),
-            ("serve --config=a.toml --listen=[::]:80", serve(Some("a.toml"), Some("[::]:80"))),
+            (
+                "serve --config=a.toml --listen=[::]:80",
+                serve(Some("a.toml"), Some("[::]:80")),
+            ),
             ("check", check(None)),
             ("check --config a.toml", check(Some("a.toml"))),
             ("status", status(None)),
-            ("status --url http://localhost:1", status(Some("http://localhost:1"))),
+            (
+                "status --url http://localhost:1",
+                status(Some("http://localhost:1")),
+            ),
         ] {
             match parse(line) {
                 Ok(command) => assert_eq!(command, expected, "{line}"),
@@ -173,10 +196,19 @@ mod tests {
             other => panic!("{line}: {other:?}"),
         };
         let plain = drill("drill openai down");
-        assert_eq!((plain.provider.as_str(), plain.fault), ("openai", Fault::Down));
-        assert_eq!((plain.duration().as_secs(), plain.share, &plain.url), (30, 1.0, &None));
+        assert_eq!(
+            (plain.provider.as_str(), plain.fault),
+            ("openai", Fault::Down)
+        );
+        assert_eq!(
+            (plain.duration().as_secs(), plain.share, &plain.url),
+            (30, 1.0, &None)
+        );
         let full = drill("drill a rate_limit --for 2m --share 0.5 --url http://x");
-        assert_eq!((full.fault, full.duration().as_secs(), full.share), (Fault::RateLimit, 120, 0.5));
+        assert_eq!(
+            (full.fault, full.duration().as_secs(), full.share),
+            (Fault::RateLimit, 120, 0.5)
+        );
         assert_eq!(full.url.as_deref(), Some("http://x"));
     }
 

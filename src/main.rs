@@ -80,7 +80,11 @@ fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
 }
 
 fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
-    let Loaded { mut settings, warnings, .. } = loaded;
+    let Loaded {
+        mut settings,
+        warnings,
+        ..
+    } = loaded;
     for warning in warnings {
         tracing::warn!(line = warning.line, key = warning.key, "{}", warning.what);
     }
@@ -118,7 +122,11 @@ fn leave_soon(code: u8) {
         std::process::exit(code.into())
     };
     // Without a thread to be had it ends when it ends.
-    drop(std::thread::Builder::new().name("leaving".into()).spawn(leave));
+    drop(
+        std::thread::Builder::new()
+            .name("leaving".into())
+            .spawn(leave),
+    );
 }
 
 /// Shows the service that is named, else the one that is configured. Only that one is given the configuration's token.
@@ -159,7 +167,9 @@ fn drill(asked: &cli::Drill) -> ExitCode {
         let settings = match load(None) {
             Ok(loaded) => loaded.settings,
             Err(code) => {
-                eprintln!("failsoft: or say where the service is with --url, and set ${TOKEN_VARIABLE}");
+                eprintln!(
+                    "failsoft: or say where the service is with --url, and set ${TOKEN_VARIABLE}"
+                );
                 return code;
             }
         };
@@ -179,8 +189,14 @@ fn drill(asked: &cli::Drill) -> ExitCode {
         return ExitCode::from(MISUSED);
     };
     let drilled = actix::System::new().block_on(async {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let service = cli::service::Service { url: &url, token: Some(&token) };
+        let (terminate, interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        let service = cli::service::Service {
+            url: &url,
+            token: Some(&token),
+        };
         let say = |line: &str| say(&format!("{line}\n"));
         cli::drill::run(service, asked, either(terminate, interrupt), say).await
     });
@@ -195,12 +211,17 @@ fn drill(asked: &cli::Drill) -> ExitCode {
 
 /// The environment's admin token.
 fn token() -> Option<Secret> {
-    env(TOKEN_VARIABLE).filter(|token| !token.is_empty()).map(Secret::new)
+    env(TOKEN_VARIABLE)
+        .filter(|token| !token.is_empty())
+        .map(Secret::new)
 }
 
 async fn serve(settings: Settings, read: Read) -> anyhow::Result<()> {
-    let (hangup, terminate, interrupt) =
-        (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (hangup, terminate, interrupt) = (
+        signal(SignalKind::hangup())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let app = App::build_from(settings, read).await?;
     say(&format!("{}\n", app.ready_line()));
     let reload = app.reloader();

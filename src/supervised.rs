@@ -28,7 +28,9 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         // A full or closed channel means that the supervisor has many ends to look at, or that the service stops.
-        let _ = self.tell.try_send(ChildDown { name: Arc::clone(&self.name) });
+        let _ = self.tell.try_send(ChildDown {
+            name: Arc::clone(&self.name),
+        });
     }
 }
 

@@ -65,7 +65,9 @@ fn decoding(c: &mut Criterion) {
             let mut steps = Vec::new();
             b.iter(|| {
                 steps.clear();
-                reader.event(event, black_box(data), &mut steps).expect("a good event");
+                reader
+                    .event(event, black_box(data), &mut steps)
+                    .expect("a good event");
                 black_box(&steps);
             });
         });
@@ -82,7 +84,9 @@ fn guarding(c: &mut Criterion) {
         b.iter_batched(
             || (Guard::new(Framing::Sse), Vec::with_capacity(body.len())),
             |(mut guard, mut out)| {
-                guard.push(black_box(body.as_bytes()), &mut out).expect("within its limits");
+                guard
+                    .push(black_box(body.as_bytes()), &mut out)
+                    .expect("within its limits");
                 out
             },
             BatchSize::SmallInput,
@@ -94,8 +98,15 @@ fn guarding(c: &mut Criterion) {
 /// A token as its frame.
 fn encoding(c: &mut Criterion) {
     let turn = TurnId::after(None, 1_700_000_000_000, 1);
-    let frame = Frame::Token { turn, seq: 12, attempt: 1, text: " word".into() };
-    c.bench_function("encode a token's frame", |b| b.iter(|| encode(black_box(&frame))));
+    let frame = Frame::Token {
+        turn,
+        seq: 12,
+        attempt: 1,
+        text: " word".into(),
+    };
+    c.bench_function("encode a token's frame", |b| {
+        b.iter(|| encode(black_box(&frame)))
+    });
 }
 
 /// What each call does to a closed breaker.
@@ -123,7 +134,10 @@ fn ranking(c: &mut Criterion) {
         asked: true,
     };
     let candidates: Vec<_> = (1..=5).map(candidate).collect();
-    let wish = Wish { load: Load::default(), ..Wish::default() };
+    let wish = Wish {
+        load: Load::default(),
+        ..Wish::default()
+    };
     let mut group = c.benchmark_group("rank five providers");
     for (name, strategy) in [
         ("priority", Strategy::Priority),
@@ -131,8 +145,14 @@ fn ranking(c: &mut Criterion) {
         ("fastest", Strategy::Fastest),
         ("cheapest", Strategy::Cheapest),
     ] {
-        let by = Order { strategy, chance: 0.3, turn_of: 0 };
-        group.bench_function(name, |b| b.iter(|| order(black_box(&candidates), by, &wish, &[])));
+        let by = Order {
+            strategy,
+            chance: 0.3,
+            turn_of: 0,
+        };
+        group.bench_function(name, |b| {
+            b.iter(|| order(black_box(&candidates), by, &wish, &[]))
+        });
     }
     group.finish();
 }

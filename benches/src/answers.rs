@@ -24,7 +24,15 @@ impl Heard {
     /// The question goes out now.
     pub fn begin() -> Self {
         let begun = Instant::now();
-        Self { begun, last: begun, reads: 0, tokens: 0, first: None, gaps: Vec::new(), took: Duration::ZERO }
+        Self {
+            begun,
+            last: begun,
+            reads: 0,
+            tokens: 0,
+            first: None,
+            gaps: Vec::new(),
+            took: Duration::ZERO,
+        }
     }
 
     pub fn reads(&self) -> usize {
@@ -54,7 +62,12 @@ impl Heard {
 
     /// The same, if no token is missing.
     pub fn whole(self, script: Script) -> anyhow::Result<Self> {
-        ensure!(self.tokens == script.tokens, "{} tokens came of {}", self.tokens, script.tokens);
+        ensure!(
+            self.tokens == script.tokens,
+            "{} tokens came of {}",
+            self.tokens,
+            script.tokens
+        );
         Ok(self)
     }
 }

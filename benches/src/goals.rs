@@ -17,7 +17,11 @@ pub enum Bound {
 
 impl Goal {
     pub fn new(name: &'static str, bound: Bound, measured: Spread) -> Self {
-        Self { name, bound, measured }
+        Self {
+            name,
+            bound,
+            measured,
+        }
     }
 
     pub fn wanted(&self) -> String {

@@ -12,7 +12,10 @@ use crate::script::{Script, TOKEN_END, body};
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Takes one message with a length off a connection: its head and its body. None where the peer is gone.
-pub async fn message(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<Option<Vec<u8>>> {
+pub async fn message(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<Option<Vec<u8>>> {
     loop {
         if let Some(head) = find(buffer, b"\r\n\r\n") {
             let length = length(&buffer[..head]).unwrap_or(0);
@@ -55,9 +58,15 @@ pub struct Caller {
 
 impl Caller {
     pub async fn connect(port: u16, path: &'static str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.context("connecting")?;
+        let stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .context("connecting")?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, path, buffer: Vec::with_capacity(16 * 1024) })
+        Ok(Self {
+            stream,
+            path,
+            buffer: Vec::with_capacity(16 * 1024),
+        })
     }
 
     async fn post(&mut self, script: Script, streamed: bool) -> anyhow::Result<()> {
@@ -79,13 +88,19 @@ impl Caller {
             let kept = self.buffer.len().saturating_sub(64);
             self.buffer.drain(..kept);
             let before = self.buffer.len();
-            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the answer was cut");
+            ensure!(
+                self.stream.read_buf(&mut self.buffer).await? > 0,
+                "the answer was cut"
+            );
             if heard.reads() == 0 && !self.buffer.starts_with(b"HTTP/1.1 200") {
                 bail!("refused: {}", String::from_utf8_lossy(&self.buffer));
             }
             heard.read(tokens(&self.buffer[before..]), Instant::now());
             if self.buffer.ends_with(LAST_CHUNK) {
-                ensure!(find(&self.buffer, b"[DONE]").is_some(), "the answer broke off");
+                ensure!(
+                    find(&self.buffer, b"[DONE]").is_some(),
+                    "the answer broke off"
+                );
                 return heard.whole(script);
             }
         }
@@ -96,9 +111,19 @@ impl Caller {
         let mut heard = Heard::begin();
         self.buffer.clear();
         self.post(script, false).await?;
-        let answer = message(&mut self.stream, &mut self.buffer).await?.context("no answer")?;
-        ensure!(answer.starts_with(b"HTTP/1.1 200"), "refused: {}", String::from_utf8_lossy(&answer));
+        let answer = message(&mut self.stream, &mut self.buffer)
+            .await?
+            .context("no answer")?;
+        ensure!(
+            answer.starts_with(b"HTTP/1.1 200"),
+            "refused: {}",
+            String::from_utf8_lossy(&answer)
+        );
         heard.read(tokens(&answer), Instant::now());
-        if script.tokens == 0 { Ok(heard) } else { heard.whole(script) }
+        if script.tokens == 0 {
+            Ok(heard)
+        } else {
+            heard.whole(script)
+        }
     }
 }

@@ -43,8 +43,12 @@ impl Line {
         Ok(match self.way {
             Way::Ws => Client::Visitor(Visitor::enter(self.port).await?),
             Way::Straight => Client::Caller(Caller::connect(self.port, "/chat/completions").await?),
-            Way::Gathered => Client::Caller(Caller::connect(self.port, "/gathered/chat/completions").await?),
-            Way::Relay | Way::V1 => Client::Caller(Caller::connect(self.port, "/v1/chat/completions").await?),
+            Way::Gathered => {
+                Client::Caller(Caller::connect(self.port, "/gathered/chat/completions").await?)
+            }
+            Way::Relay | Way::V1 => {
+                Client::Caller(Caller::connect(self.port, "/v1/chat/completions").await?)
+            }
         })
     }
 
@@ -82,8 +86,17 @@ impl Running {
 /// So many streams at once, begun one after another over the time that one answer takes, each with so many answers.
 ///
 /// Visitors are in their chats before; a caller connects when it has something to ask, as a connection without a request is soon closed.
-pub async fn streams(line: Line, count: usize, script: Script, answers: usize) -> anyhow::Result<Running> {
-    let mut ahead = if line.way == Way::Ws { line.clients(count).await? } else { Vec::new() };
+pub async fn streams(
+    line: Line,
+    count: usize,
+    script: Script,
+    answers: usize,
+) -> anyhow::Result<Running> {
+    let mut ahead = if line.way == Way::Ws {
+        line.clients(count).await?
+    } else {
+        Vec::new()
+    };
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
     for n in 0..u32::try_from(count)? {
@@ -97,7 +110,12 @@ pub async fn streams(line: Line, count: usize, script: Script, answers: usize) -
             };
             let mut all = Answers::default();
             for _ in 0..answers {
-                all.add(client.ask(script).await.with_context(|| format!("{:?}", line.way))?);
+                all.add(
+                    client
+                        .ask(script)
+                        .await
+                        .with_context(|| format!("{:?}", line.way))?,
+                );
             }
             Ok(all)
         });
@@ -106,7 +124,12 @@ pub async fn streams(line: Line, count: usize, script: Script, answers: usize) -
 }
 
 /// So many clients that ask for streams one after another, without a pause, for `time`.
-pub async fn flat_out(line: Line, count: usize, script: Script, time: Duration) -> anyhow::Result<Answers> {
+pub async fn flat_out(
+    line: Line,
+    count: usize,
+    script: Script,
+    time: Duration,
+) -> anyhow::Result<Answers> {
     let clients = line.clients(count).await?;
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
@@ -114,7 +137,12 @@ pub async fn flat_out(line: Line, count: usize, script: Script, time: Duration) 
         tasks.spawn(async move {
             let mut all = Answers::default();
             while Instant::now() < end {
-                all.add(client.ask(script).await.with_context(|| format!("{:?}", line.way))?);
+                all.add(
+                    client
+                        .ask(script)
+                        .await
+                        .with_context(|| format!("{:?}", line.way))?,
+                );
             }
             Ok(all)
         });
@@ -134,7 +162,9 @@ pub async fn whole(
     let every = rate.map(|rate| Duration::from_secs(1) / rate);
     let mut tasks = JoinSet::new();
     for (n, client) in (0_u32..).zip(line.clients(count).await?) {
-        let Client::Caller(mut caller) = client else { anyhow::bail!("no such way") };
+        let Client::Caller(mut caller) = client else {
+            anyhow::bail!("no such way")
+        };
         let count = u32::try_from(count)?;
         tasks.spawn(async move {
             let mut all = Answers::default();
@@ -146,7 +176,12 @@ pub async fn whole(
                 if let Some(due) = due {
                     tokio::time::sleep_until(due).await;
                 }
-                all.add(caller.whole(script).await.with_context(|| format!("{:?}", line.way))?);
+                all.add(
+                    caller
+                        .whole(script)
+                        .await
+                        .with_context(|| format!("{:?}", line.way))?,
+                );
             }
             Ok(all)
         });

@@ -90,7 +90,14 @@ fn main() -> ExitCode {
     let ended = match arguments.what {
         What::Relay { provider } => relay::serve(&provider),
         What::Provider => alone(provider::serve()),
-        What::Ask { port, way, answers, tokens, every_ms, whole } => {
+        What::Ask {
+            port,
+            way,
+            answers,
+            tokens,
+            every_ms,
+            whole,
+        } => {
             let script = Script::paced(tokens, Duration::from_millis(every_ms));
             alone(load::ask(Line { way, port }, script, answers, whole))
         }
@@ -107,7 +114,10 @@ fn main() -> ExitCode {
 
 /// On one thread: load and provider have one core together.
 fn alone(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 /// Whatever ends it, the processes that were started are gone afterwards.

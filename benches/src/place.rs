@@ -36,13 +36,26 @@ impl Place {
     pub async fn open(service: &Path) -> anyhow::Result<Self> {
         let service_program = std::path::absolute(service)?;
         let own = std::env::current_exe()?;
-        let provider = Process::start(Core::Load, &own, &["provider"]).await.context("the provider")?;
-        let (faulty, sound) = provider.said.split_once(' ').context("the provider's ports")?;
+        let provider = Process::start(Core::Load, &own, &["provider"])
+            .await
+            .context("the provider")?;
+        let (faulty, sound) = provider
+            .said
+            .split_once(' ')
+            .context("the provider's ports")?;
         let (faulty, sound) = (faulty.parse()?, sound.parse()?);
         let relay = start_relay(sound).await?;
         // Beside the program, which lies on a disk: the store is to be measured too.
         let folder = TempDir::with_prefix_in("bench-", own.parent().context("no folder")?)?;
-        Ok(Self { service_program, folder, _provider: provider, faulty, sound, relay, services: 0 })
+        Ok(Self {
+            service_program,
+            folder,
+            _provider: provider,
+            faulty,
+            sound,
+            relay,
+            services: 0,
+        })
     }
 
     /// Starts a new service with an empty store. Its limits are the defaults but for those that count who comes.
@@ -83,8 +96,14 @@ impl Place {
     pub fn ways(&self, service: &Process) -> anyhow::Result<[Line; 4]> {
         let port = service.port()?;
         Ok([
-            Line { way: Way::Straight, port: self.sound },
-            Line { way: Way::Relay, port: self.relay.port()? },
+            Line {
+                way: Way::Straight,
+                port: self.sound,
+            },
+            Line {
+                way: Way::Relay,
+                port: self.relay.port()?,
+            },
             Line { way: Way::V1, port },
             Line { way: Way::Ws, port },
         ])
@@ -94,7 +113,9 @@ impl Place {
 async fn start_relay(provider: u16) -> anyhow::Result<Process> {
     let url = format!("http://127.0.0.1:{provider}");
     let own = std::env::current_exe()?;
-    Process::start(Core::Measured, &own, &["relay", "--provider", &url]).await.context("the relay")
+    Process::start(Core::Measured, &own, &["relay", "--provider", &url])
+        .await
+        .context("the relay")
 }
 
 fn provider(name: &str, port: u16) -> String {

@@ -48,11 +48,20 @@ impl Process {
         // Also where this program is killed, nothing is left over.
         command.args(["--pdeathsig", "KILL", "taskset", "-c", core.number()]);
         command.arg(program).args(arguments).env_remove("RUST_LOG");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let begun = Instant::now();
-        let mut child = command.spawn().context("needs setpriv and taskset (util-linux)")?;
+        let mut child = command
+            .spawn()
+            .context("needs setpriv and taskset (util-linux)")?;
         let output = child.stdout.take().context("its output")?;
-        let mut process = Self { child, said: String::new(), ready_after: Duration::ZERO };
+        let mut process = Self {
+            child,
+            said: String::new(),
+            ready_after: Duration::ZERO,
+        };
         let (tell, told) = oneshot::channel();
         std::thread::spawn(move || {
             let mut lines = BufReader::new(output).lines();
@@ -61,7 +70,9 @@ impl Process {
             // It may print more.
             lines.for_each(drop);
         });
-        let line = tokio::time::timeout(READY, told).await.context("it is not ready in time")?;
+        let line = tokio::time::timeout(READY, told)
+            .await
+            .context("it is not ready in time")?;
         let line = line?.with_context(|| format!("{} did not start", program.display()))?;
         (process.said, process.ready_after) = line;
         Ok(process)
@@ -69,12 +80,19 @@ impl Process {
 
     /// The port in its first line: the digits at the end.
     pub fn port(&self) -> anyhow::Result<u16> {
-        let digits = self.said.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-        digits.parse().with_context(|| format!("no port in: {}", self.said))
+        let digits = self
+            .said
+            .rsplit(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap_or_default();
+        digits
+            .parse()
+            .with_context(|| format!("no port in: {}", self.said))
     }
 
     fn proc(&self, file: &str) -> anyhow::Result<String> {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).context("the process is gone")
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))
+            .context("the process is gone")
     }
 
     /// Seconds of processor time so far.
@@ -89,7 +107,10 @@ impl Process {
     /// Bytes of memory in use.
     pub fn memory(&self) -> anyhow::Result<f64> {
         let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? * 1024.0)
     }
 }

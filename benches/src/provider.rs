@@ -20,7 +20,12 @@ const HEAD: &[u8] =
 
 /// Each token as it goes over the wire, a chunk of its own.
 static TOKENS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let delta = |n| format!(r#"{{"index":0,"delta":{{"content":"{}"}},"finish_reason":null}}"#, word(n));
+    let delta = |n| {
+        format!(
+            r#"{{"index":0,"delta":{{"content":"{}"}},"finish_reason":null}}"#,
+            word(n)
+        )
+    };
     (0..WORDS).map(|n| chunk(&event(&delta(n)))).collect()
 });
 
@@ -38,7 +43,13 @@ static END: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 fn word(n: usize) -> String {
     let letter = |n: usize| char::from(b'a' + u8::try_from(n % 26).unwrap_or_default());
-    format!("{}{}{} {}", letter(n), letter(n / 2 + 7), letter(n / 26), char::from(TOKEN_END))
+    format!(
+        "{}{}{} {}",
+        letter(n),
+        letter(n / 2 + 7),
+        letter(n / 26),
+        char::from(TOKEN_END)
+    )
 }
 
 fn event(choice: &str) -> String {
@@ -56,7 +67,11 @@ fn chunk(text: &str) -> Vec<u8> {
 pub async fn serve() -> anyhow::Result<()> {
     let faulty = TcpListener::bind("127.0.0.1:0").await?;
     let sound = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{} {}", faulty.local_addr()?.port(), sound.local_addr()?.port());
+    println!(
+        "{} {}",
+        faulty.local_addr()?.port(),
+        sound.local_addr()?.port()
+    );
     std::io::stdout().flush()?;
     crate::process::end_with_input();
     tokio::join!(accept(faulty, true), accept(sound, false));
@@ -84,10 +99,19 @@ async fn converse(mut stream: TcpStream, obeys: bool) -> std::io::Result<()> {
             None if streamed => answer(&mut stream, Script::fast(1)).await?,
             None => stream.write_all(&plain).await?,
             Some(script) if obeys && script.fault == Fault::Refuse => {
-                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}").await?;
+                stream
+                    .write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}")
+                    .await?;
             }
             Some(script) if obeys && script.fault == Fault::Cut => {
-                answer_part(&mut stream, Script { tokens: BEFORE_CUT, ..script }).await?;
+                answer_part(
+                    &mut stream,
+                    Script {
+                        tokens: BEFORE_CUT,
+                        ..script
+                    },
+                )
+                .await?;
                 return stream.set_zero_linger();
             }
             Some(script) if streamed => answer(&mut stream, script).await?,

@@ -27,18 +27,27 @@ pub fn serve(provider: &str) -> anyhow::Result<()> {
     crate::process::end_with_input();
     actix_web::rt::System::new().block_on(async move {
         let server = HttpServer::new(move || {
-            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-            let upstream = Upstream { client, url: url.clone() };
+            let client = reqwest::Client::builder()
+                .no_proxy()
+                .build()
+                .expect("a client");
+            let upstream = Upstream {
+                client,
+                url: url.clone(),
+            };
             App::new()
                 .app_data(web::Data::new(upstream))
                 .route("/v1/chat/completions", web::post().to(relay))
                 .route("/gathered/chat/completions", web::post().to(gathered))
         });
-        let server = server.workers(1).max_connections(20_000).on_connect(|connection, _| {
-            if let Some(stream) = connection.downcast_ref::<TcpStream>() {
-                let _ = stream.set_nodelay(true);
-            }
-        });
+        let server = server
+            .workers(1)
+            .max_connections(20_000)
+            .on_connect(|connection, _| {
+                if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+                    let _ = stream.set_nodelay(true);
+                }
+            });
         server.listen(listener)?.run().await
     })?;
     Ok(())
@@ -46,7 +55,10 @@ pub fn serve(provider: &str) -> anyhow::Result<()> {
 
 async fn relay(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Result<HttpResponse> {
     let asked: Value = serde_json::from_slice(&asked).map_err(actix_web::error::ErrorBadRequest)?;
-    let streamed = asked.get("stream").and_then(Value::as_bool).unwrap_or(false);
+    let streamed = asked
+        .get("stream")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
     let answer = upstream.ask(&asked).await?;
     if !streamed {
         let whole: Value = serde_json::from_slice(&answer.bytes().await.map_err(ErrorBadGateway)?)
@@ -54,19 +66,25 @@ async fn relay(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Result
         return Ok(HttpResponse::Ok().json(whole));
     }
     let events = events(answer).map(|event| event.map(|event| again(&event)));
-    Ok(HttpResponse::Ok().insert_header(("content-type", "text/event-stream")).streaming(events))
+    Ok(HttpResponse::Ok()
+        .insert_header(("content-type", "text/event-stream"))
+        .streaming(events))
 }
 
 /// A whole answer, put together from a stream.
 async fn gathered(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Result<HttpResponse> {
-    let mut asked: Value = serde_json::from_slice(&asked).map_err(actix_web::error::ErrorBadRequest)?;
+    let mut asked: Value =
+        serde_json::from_slice(&asked).map_err(actix_web::error::ErrorBadRequest)?;
     asked["stream"] = json!(true);
     let mut events = pin!(events(upstream.ask(&asked).await?));
     let mut text = String::new();
     while let Some(event) = events.next().await {
         let event = event.map_err(ErrorBadGateway)?;
         let value: Value = serde_json::from_slice(data(&event)).unwrap_or_default();
-        text += value.pointer("/choices/0/delta/content").and_then(Value::as_str).unwrap_or_default();
+        text += value
+            .pointer("/choices/0/delta/content")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
     }
     let message = json!({"role": "assistant", "content": text});
     let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
@@ -75,8 +93,15 @@ async fn gathered(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Res
 
 impl Upstream {
     async fn ask(&self, asked: &Value) -> actix_web::Result<reqwest::Response> {
-        let request = self.client.post(&self.url).header("content-type", "application/json");
-        request.body(asked.to_string()).send().await.map_err(ErrorBadGateway)
+        let request = self
+            .client
+            .post(&self.url)
+            .header("content-type", "application/json");
+        request
+            .body(asked.to_string())
+            .send()
+            .await
+            .map_err(ErrorBadGateway)
     }
 }
 
@@ -97,7 +122,10 @@ fn events(answer: reqwest::Response) -> impl Stream<Item = reqwest::Result<Bytes
 }
 
 fn data(event: &[u8]) -> &[u8] {
-    event.strip_prefix(b"data: ").unwrap_or(event).trim_ascii_end()
+    event
+        .strip_prefix(b"data: ")
+        .unwrap_or(event)
+        .trim_ascii_end()
 }
 
 /// One event, parsed and written again.

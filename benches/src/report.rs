@@ -28,7 +28,14 @@ pub struct Row {
 impl Row {
     pub fn new(name: impl Into<String>, against: Against) -> Self {
         let [straight, relay, v1, ws] = Default::default();
-        Self { name: name.into(), against, straight, relay, v1, ws }
+        Self {
+            name: name.into(),
+            against,
+            straight,
+            relay,
+            v1,
+            ws,
+        }
     }
 
     pub fn push(&mut self, way: Way, value: f64) {
@@ -68,7 +75,10 @@ pub struct Report {
 
 impl Report {
     pub fn single(&mut self, name: &str, value: Spread) {
-        self.singles.push(Single { name: name.to_owned(), value });
+        self.singles.push(Single {
+            name: name.to_owned(),
+            value,
+        });
     }
 
     /// As Markdown.
@@ -77,8 +87,13 @@ impl Report {
         if !self.goals.is_empty() {
             out.push_str("| goal | wanted | measured | reached |\n|---|---|---|---|\n");
             for goal in &self.goals {
-                let (wanted, reached) = (goal.wanted(), if goal.reached() { "yes" } else { "**no**" });
-                let _ = writeln!(out, "| {} | {wanted} | {} | {reached} |", goal.name, goal.measured);
+                let (wanted, reached) =
+                    (goal.wanted(), if goal.reached() { "yes" } else { "**no**" });
+                let _ = writeln!(
+                    out,
+                    "| {} | {wanted} | {} | {reached} |",
+                    goal.name, goal.measured
+                );
             }
             out.push('\n');
         }
@@ -86,7 +101,14 @@ impl Report {
             out.push_str("| | straight | relay | `/v1` | `/ws` | relay to straight | `/v1` to straight | `/ws` to straight | `/v1` to relay | `/ws` to relay |\n");
             out.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
             for row in &self.rows {
-                let Row { name, straight, relay, v1, ws, .. } = row;
+                let Row {
+                    name,
+                    straight,
+                    relay,
+                    v1,
+                    ws,
+                    ..
+                } = row;
                 let beside = [relay, v1, ws].map(|way| self.cell(row, &row.beside_straight(way)));
                 let to_relay = [v1, ws].map(|way| times(&way.times(relay)));
                 let _ = writeln!(
@@ -119,7 +141,11 @@ impl Report {
 
 fn times(spread: &Spread) -> String {
     let median = spread.median();
-    if spread.is_empty() || !median.is_finite() { String::new() } else { format!("× {median:.2}") }
+    if spread.is_empty() || !median.is_finite() {
+        String::new()
+    } else {
+        format!("× {median:.2}")
+    }
 }
 
 const BEGIN: &str = "<!-- measured: begin -->\n";
@@ -127,8 +153,11 @@ const END: &str = "<!-- measured: end -->";
 
 /// Puts the text between a document's marks.
 pub fn placed(document: &str, text: &str) -> anyhow::Result<String> {
-    let parts = document.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.ok_or_else(|| anyhow::anyhow!("the document has no marks: {BEGIN}{END}"))?;
+    let parts = document
+        .split_once(BEGIN)
+        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) =
+        parts.ok_or_else(|| anyhow::anyhow!("the document has no marks: {BEGIN}{END}"))?;
     Ok(format!("{before}{BEGIN}{text}{END}{after}"))
 }
 
@@ -139,7 +168,10 @@ mod tests {
     #[test]
     fn only_what_stands_between_the_marks_is_replaced() {
         let document = format!("a\n{BEGIN}old\n{END}\nb\n");
-        assert_eq!(placed(&document, "new\n").unwrap(), format!("a\n{BEGIN}new\n{END}\nb\n"));
+        assert_eq!(
+            placed(&document, "new\n").unwrap(),
+            format!("a\n{BEGIN}new\n{END}\nb\n")
+        );
         assert!(placed("a", "new").is_err());
     }
 }

@@ -31,7 +31,11 @@ pub struct Script {
 
 impl Script {
     pub fn paced(tokens: usize, every: Duration) -> Self {
-        Self { tokens, every, fault: Fault::None }
+        Self {
+            tokens,
+            every,
+            fault: Fault::None,
+        }
     }
 
     pub fn fast(tokens: usize) -> Self {
@@ -51,7 +55,11 @@ impl Script {
             Fault::Refuse => "refuse",
             Fault::Cut => "cut",
         };
-        format!("bench:{}:{}:{fault}:{number}", self.tokens, self.every.as_micros())
+        format!(
+            "bench:{}:{}:{fault}:{number}",
+            self.tokens,
+            self.every.as_micros()
+        )
     }
 
     /// The last script in a request's body, which may hold a history.
@@ -66,12 +74,18 @@ impl Script {
             "cut" => Fault::Cut,
             _ => return None,
         };
-        Some(Self { tokens, every, fault })
+        Some(Self {
+            tokens,
+            every,
+            fault,
+        })
     }
 }
 
 /// A request's body as OpenAI's clients send it.
 pub fn body(script: Script, stream: bool) -> String {
     let question = script.question();
-    format!(r#"{{"model":"auto","messages":[{{"role":"user","content":"{question}"}}],"stream":{stream}}}"#)
+    format!(
+        r#"{{"model":"auto","messages":[{{"role":"user","content":"{question}"}}],"stream":{stream}}}"#
+    )
 }

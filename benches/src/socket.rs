@@ -21,7 +21,9 @@ pub struct Visitor {
 impl Visitor {
     /// Opens a new conversation and waits for the welcome.
     pub async fn enter(port: u16) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.context("connecting")?;
+        let mut stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .context("connecting")?;
         stream.set_nodelay(true)?;
         let hello = "GET /ws HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
             sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
@@ -30,11 +32,24 @@ impl Visitor {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.context("no handshake")?);
         }
-        ensure!(head.starts_with(b"HTTP/1.1 101"), "refused: {}", String::from_utf8_lossy(&head));
-        let mut visitor = Self { stream, buffer: Vec::new(), taken: 0, asked: 0 };
+        ensure!(
+            head.starts_with(b"HTTP/1.1 101"),
+            "refused: {}",
+            String::from_utf8_lossy(&head)
+        );
+        let mut visitor = Self {
+            stream,
+            buffer: Vec::new(),
+            taken: 0,
+            asked: 0,
+        };
         visitor.say(r#"{"type":"hello"}"#).await?;
         let welcome = visitor.frame().await?;
-        ensure!(is(&welcome, "welcome"), "no welcome: {}", String::from_utf8_lossy(&welcome));
+        ensure!(
+            is(&welcome, "welcome"),
+            "no welcome: {}",
+            String::from_utf8_lossy(&welcome)
+        );
         Ok(visitor)
     }
 
@@ -50,7 +65,11 @@ impl Visitor {
                 heard.caught_up(tokens(&frame), Instant::now());
             } else if is(&frame, "done") {
                 heard.read(0, Instant::now());
-                ensure!(contains(&frame, b"\"source\":\"ai\""), "{}", String::from_utf8_lossy(&frame));
+                ensure!(
+                    contains(&frame, b"\"source\":\"ai\""),
+                    "{}",
+                    String::from_utf8_lossy(&frame)
+                );
                 return heard.whole(script);
             } else if is(&frame, "error") {
                 bail!("refused: {}", String::from_utf8_lossy(&frame));
@@ -64,7 +83,11 @@ impl Visitor {
         loop {
             let frame = self.frame().await?;
             if is(&frame, "done") {
-                ensure!(contains(&frame, b"\"degraded\":true"), "{}", String::from_utf8_lossy(&frame));
+                ensure!(
+                    contains(&frame, b"\"degraded\":true"),
+                    "{}",
+                    String::from_utf8_lossy(&frame)
+                );
                 return Ok(());
             }
             if is(&frame, "error") {
@@ -76,7 +99,10 @@ impl Visitor {
     async fn send(&mut self, text: &str) -> anyhow::Result<()> {
         self.asked += 1;
         let id = self.asked;
-        self.say(&format!(r#"{{"type":"send","client_msg_id":"m{id}","text":"{text}"}}"#)).await
+        self.say(&format!(
+            r#"{{"type":"send","client_msg_id":"m{id}","text":"{text}"}}"#
+        ))
+        .await
     }
 
     /// One text frame, masked with zeros.
@@ -106,7 +132,10 @@ impl Visitor {
             }
             self.buffer.drain(..self.taken);
             self.taken = 0;
-            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the service is gone");
+            ensure!(
+                self.stream.read_buf(&mut self.buffer).await? > 0,
+                "the service is gone"
+            );
         }
     }
 
@@ -115,8 +144,14 @@ impl Visitor {
         let bytes = &self.buffer[self.taken..];
         let (kind, short) = (*bytes.first()? & 0x0f, *bytes.get(1)? & 0x7f);
         let (head, length) = match short {
-            126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-            127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
+            126 => (
+                4,
+                usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)),
+            ),
+            127 => (
+                10,
+                usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?,
+            ),
             short => (2, usize::from(short)),
         };
         let payload = bytes.get(head..head + length)?.to_vec();
@@ -127,7 +162,8 @@ impl Visitor {
 
 fn is(frame: &[u8], kind: &str) -> bool {
     let rest = frame.strip_prefix(b"{\"type\":\"").unwrap_or_default();
-    rest.strip_prefix(kind.as_bytes()).is_some_and(|rest| rest.starts_with(b"\""))
+    rest.strip_prefix(kind.as_bytes())
+        .is_some_and(|rest| rest.starts_with(b"\""))
 }
 
 fn contains(all: &[u8], part: &[u8]) -> bool {

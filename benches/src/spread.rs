@@ -26,7 +26,13 @@ impl Spread {
 
     /// Each round's value against the same round's of another.
     pub fn against(&self, other: &Self, how: impl Fn(f64, f64) -> f64) -> Self {
-        Self(self.0.iter().zip(&other.0).map(|(one, other)| how(*one, *other)).collect())
+        Self(
+            self.0
+                .iter()
+                .zip(&other.0)
+                .map(|(one, other)| how(*one, *other))
+                .collect(),
+        )
     }
 
     pub fn times(&self, other: &Self) -> Self {
@@ -63,7 +69,11 @@ pub fn short(value: f64) -> String {
                 }
                 grouped.push(digit);
             }
-            if value < 0.0 { format!("-{grouped}") } else { grouped }
+            if value < 0.0 {
+                format!("-{grouped}")
+            } else {
+                grouped
+            }
         }
     }
 }
@@ -72,14 +82,21 @@ pub fn short(value: f64) -> String {
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
     let at = ((sorted.len().saturating_sub(1)) as f64 * share).round() as usize;
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }
 
 /// The same of times, in milliseconds.
 pub fn millis(times: &[Duration], share: f64) -> f64 {
-    let values: Vec<_> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
+    let values: Vec<_> = times
+        .iter()
+        .map(|time| time.as_secs_f64() * 1000.0)
+        .collect();
     quantile(&values, share)
 }
 
@@ -95,6 +112,9 @@ mod tests {
         assert_eq!(short(-12345.6), "-12,346");
         assert_eq!(short(999.6), "1,000");
         assert!(quantile(&[], 0.5).is_nan());
-        assert_eq!(quantile(&(0..=100).map(f64::from).collect::<Vec<_>>(), 0.99), 99.0);
+        assert_eq!(
+            quantile(&(0..=100).map(f64::from).collect::<Vec<_>>(), 0.99),
+            99.0
+        );
     }
 }

@@ -21,7 +21,9 @@ use crate::provider::news::News;
 use crate::provider::places::Places;
 use crate::provider::spending::{Spent, Terms};
 use crate::provider::transport::Transport;
-use crate::settings::{BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings, fingerprint};
+use crate::settings::{
+    BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings, fingerprint,
+};
 use crate::store::{BreakerRecord, SpentRecord, Store};
 
 /// A probe's permit is believed lost this long after the longest that an attempt may take.
@@ -64,15 +66,28 @@ impl Made {
     ) -> Self {
         let drills = drills.unwrap_or_else(|| Arc::new(Switch::new(chance::fraction)));
         let dialect = dialect::of(kind(settings.dialect), model(&settings));
-        let upstream =
-            Arc::new(HttpUpstream::new(&settings.base_url, dialect.into(), transport, Arc::clone(&drills)));
+        let upstream = Arc::new(HttpUpstream::new(
+            &settings.base_url,
+            dialect.into(),
+            transport,
+            Arc::clone(&drills),
+        ));
         let account = account(&settings);
         let probing = fleet.map(|fleet| fleet.probing(&account));
-        Self { settings, upstream, drills, account, probing }
+        Self {
+            settings,
+            upstream,
+            drills,
+            account,
+            probing,
+        }
     }
 
     fn prices(&self) -> Option<(f64, f64)> {
-        self.settings.prices.as_ref().map(|prices| (prices.input, prices.output))
+        self.settings
+            .prices
+            .as_ref()
+            .map(|prices| (prices.input, prices.output))
     }
 
     /// The backend.
@@ -100,14 +115,28 @@ impl Made {
 
     /// What its actor is made of.
     pub fn seed(&self, lasting: Lasting) -> Seed {
-        let Lasting { actor, vitals, voice, places, store, clock } = lasting;
+        let Lasting {
+            actor,
+            vitals,
+            voice,
+            places,
+            store,
+            clock,
+        } = lasting;
         let provider = &self.settings;
         Seed {
             name: provider.name.as_str().into(),
-            rules: rules(&provider.breaker, provider.health.recovery_probe, provider.timeouts.attempt),
+            rules: rules(
+                &provider.breaker,
+                provider.health.recovery_probe,
+                provider.timeouts.attempt,
+            ),
             probe_limit: provider.timeouts.first_token_after(0),
             health: provider.health.clone(),
-            terms: Terms { prices: self.prices(), daily_budget_usd: provider.daily_budget_usd },
+            terms: Terms {
+                prices: self.prices(),
+                daily_budget_usd: provider.daily_budget_usd,
+            },
             upstream: self.upstream.clone(),
             drills: Arc::clone(&self.drills),
             places,
@@ -136,16 +165,38 @@ pub struct Remembered {
 
 /// What the store remembers, as the vitals that an actor begins with.
 pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
-    let spent = remembered.spent.iter().find(|record| record.provider == provider);
-    let spent = spent.map(|record| Spent { day: record.day, usd: record.usd, estimated: record.estimated });
-    let vitals = Vitals { spent: spent.unwrap_or_default(), ..Vitals::default() };
-    let Some(record) = remembered.breakers.iter().find(|record| record.provider == provider) else {
+    let spent = remembered
+        .spent
+        .iter()
+        .find(|record| record.provider == provider);
+    let spent = spent.map(|record| Spent {
+        day: record.day,
+        usd: record.usd,
+        estimated: record.estimated,
+    });
+    let vitals = Vitals {
+        spent: spent.unwrap_or_default(),
+        ..Vitals::default()
+    };
+    let Some(record) = remembered
+        .breakers
+        .iter()
+        .find(|record| record.provider == provider)
+    else {
         return vitals;
     };
-    let by_word = || Fault::ALL.into_iter().find(|fault| fault.reason() == record.reason);
+    let by_word = || {
+        Fault::ALL
+            .into_iter()
+            .find(|fault| fault.reason() == record.reason)
+    };
     let fault = record.fault.or_else(by_word);
     Vitals {
-        state: if record.blocked { ProviderState::Blocked } else { ProviderState::Open },
+        state: if record.blocked {
+            ProviderState::Blocked
+        } else {
+            ProviderState::Open
+        },
         retry_at: Some(record.until),
         reason: fault,
         strikes: record.strikes,
@@ -156,7 +207,13 @@ pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
 /// In whose name a provider is asked: a hash of its address, model and key.
 fn account(provider: &ProviderSettings) -> Arc<str> {
     let key = provider.api_key.as_ref().map_or("", |key| key.expose());
-    fingerprint([provider.dialect.name(), &provider.base_url, &provider.model, key]).into()
+    fingerprint([
+        provider.dialect.name(),
+        &provider.base_url,
+        &provider.model,
+        key,
+    ])
+    .into()
 }
 
 fn kind(dialect: Dialect) -> Kind {
@@ -170,7 +227,9 @@ fn kind(dialect: Dialect) -> Kind {
 }
 
 fn tokens(provider: &ProviderSettings) -> u32 {
-    provider.context_tokens.map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
+    provider
+        .context_tokens
+        .map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
 }
 
 fn model(provider: &ProviderSettings) -> Model {
@@ -181,7 +240,9 @@ fn model(provider: &ProviderSettings) -> Model {
         key: provider.api_key.as_ref().map(|key| key.expose().into()),
         api_version: provider.api_version.clone().unwrap_or_default(),
         temperature: provider.temperature,
-        headers: headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+        headers: headers
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+            .collect(),
         context_tokens: tokens(provider),
         prefill: match provider.prefill {
             Prefill::Off | Prefill::Assistant => dialect::Prefill::Plain,
@@ -193,7 +254,11 @@ fn model(provider: &ProviderSettings) -> Model {
 
 fn patience(provider: &ProviderSettings) -> Patience {
     let timeouts = &provider.timeouts;
-    Patience { first_token: timeouts.first_token.clone(), stall: timeouts.stall, attempt: timeouts.attempt }
+    Patience {
+        first_token: timeouts.first_token.clone(),
+        stall: timeouts.stall,
+        attempt: timeouts.attempt,
+    }
 }
 
 fn rules(breaker: &BreakerSettings, recovery_probe: bool, attempt: Duration) -> Rules {
@@ -223,14 +288,30 @@ mod tests {
     fn an_account_is_one_address_model_and_key() {
         let settings = crate::settings::Settings::default();
         let one = settings.provider("a", Dialect::OpenAi);
-        let other_name = ProviderSettings { name: "b".into(), ..one.clone() };
-        assert_eq!(account(&one), account(&other_name), "a name is an instance's own");
+        let other_name = ProviderSettings {
+            name: "b".into(),
+            ..one.clone()
+        };
+        assert_eq!(
+            account(&one),
+            account(&other_name),
+            "a name is an instance's own"
+        );
         assert_eq!(account(&one).len(), 16);
         let key = crate::settings::Secret::new("canary-key".to_owned());
         for other in [
-            ProviderSettings { model: "m".into(), ..one.clone() },
-            ProviderSettings { base_url: format!("{}x", one.base_url), ..one.clone() },
-            ProviderSettings { api_key: Some(key), ..one.clone() },
+            ProviderSettings {
+                model: "m".into(),
+                ..one.clone()
+            },
+            ProviderSettings {
+                base_url: format!("{}x", one.base_url),
+                ..one.clone()
+            },
+            ProviderSettings {
+                api_key: Some(key),
+                ..one.clone()
+            },
         ] {
             assert_ne!(account(&one), account(&other));
         }
@@ -246,14 +327,22 @@ mod tests {
             reason: "timeout".into(),
             fault: None,
         };
-        let spent =
-            |provider: &str| SpentRecord { provider: provider.into(), day: 7, usd: 1.5, estimated: true };
+        let spent = |provider: &str| SpentRecord {
+            provider: provider.into(),
+            day: 7,
+            usd: 1.5,
+            estimated: true,
+        };
         let remembered = Remembered {
             breakers: vec![breaker("a", false), breaker("b", true)],
             spent: vec![spent("b"), spent("c")],
             past: Past::default(),
         };
-        let cost = Spent { day: 7, usd: 1.5, estimated: true };
+        let cost = Spent {
+            day: 7,
+            usd: 1.5,
+            estimated: true,
+        };
         for (name, state, spent) in [
             ("a", ProviderState::Open, Spent::default()),
             ("b", ProviderState::Blocked, cost),
@@ -270,7 +359,14 @@ mod tests {
     fn what_a_breaker_opened_for_is_remembered_also_where_faults_share_a_word() {
         let recalled_of = |text: &str| {
             let breakers = vec![serde_json::from_str(text).unwrap()];
-            recalled("a", &Remembered { breakers, ..Remembered::default() }).reason
+            recalled(
+                "a",
+                &Remembered {
+                    breakers,
+                    ..Remembered::default()
+                },
+            )
+            .reason
         };
         let written = |more: &str| {
             format!(
@@ -279,12 +375,23 @@ mod tests {
         };
         for fault in [Fault::Unreachable, Fault::Unauthorized, Fault::QuotaSpent] {
             let name = serde_json::to_string(&fault).unwrap();
-            assert_eq!(recalled_of(&written(&format!(",\"fault\":{name}"))), Some(fault));
+            assert_eq!(
+                recalled_of(&written(&format!(",\"fault\":{name}"))),
+                Some(fault)
+            );
         }
-        assert_eq!(recalled_of(&written("")), Some(Fault::Unreachable), "an earlier version did not say");
+        assert_eq!(
+            recalled_of(&written("")),
+            Some(Fault::Unreachable),
+            "an earlier version did not say"
+        );
         for later in [r#""eaten""#, r#"{"eaten":{"by":"a dog"}}"#, "null"] {
             let recalled = recalled_of(&written(&format!(",\"fault\":{later}")));
-            assert_eq!(recalled, Some(Fault::Unreachable), "{later}: its word is known");
+            assert_eq!(
+                recalled,
+                Some(Fault::Unreachable),
+                "{later}: its word is known"
+            );
         }
     }
 }

@@ -11,7 +11,10 @@ pub fn random() -> u64 {
 
 /// A random number in 0..1.
 pub fn fraction() -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "53 bits are a double's own precision")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "53 bits are a double's own precision"
+    )]
     let top = (random() >> 11) as f64;
     top / (1_u64 << 53) as f64
 }

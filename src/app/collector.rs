@@ -45,8 +45,12 @@ impl HttpClient for Collector {
         // Once, when it begins, and not with every batch.
         if self.failing.swap(!well, Ordering::Relaxed) == well {
             match &answered {
-                Ok(status) if well => tracing::info!(status = status.as_u16(), "traces are taken again"),
-                Ok(status) => tracing::warn!(status = status.as_u16(), "traces are not taken and lost"),
+                Ok(status) if well => {
+                    tracing::info!(status = status.as_u16(), "traces are taken again")
+                }
+                Ok(status) => {
+                    tracing::warn!(status = status.as_u16(), "traces are not taken and lost")
+                }
                 Err(why) => tracing::warn!(why, "traces are not taken and lost"),
             }
         }
@@ -61,10 +65,22 @@ impl HttpClient for Collector {
 pub fn spans(settings: &Settings, instance: &str) -> Option<Arc<Spans>> {
     let endpoint = settings.telemetry.otlp_endpoint.as_deref()?;
     let here = reqwest::Url::parse(endpoint).is_ok_and(|url| transport::is_loopback(&url));
-    let client = transport::client(CONNECT, |builder| if here { builder.no_proxy() } else { builder });
+    let client = transport::client(
+        CONNECT,
+        |builder| if here { builder.no_proxy() } else { builder },
+    );
     let made = client.ok().and_then(|client| {
         let (runtime, failing) = (Handle::current(), AtomicBool::new(false));
-        Spans::to(endpoint, instance, Collector { client, runtime, failing }).ok()
+        Spans::to(
+            endpoint,
+            instance,
+            Collector {
+                client,
+                runtime,
+                failing,
+            },
+        )
+        .ok()
     });
     if made.is_none() {
         tracing::error!("traces cannot be sent to telemetry.otlp_endpoint");

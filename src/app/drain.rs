@@ -18,13 +18,24 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// Drains; returns when every turn has ended, or was interrupted because `limit` is over, and sessions have had their time to say so.
-pub async fn drain(lobby: &Lobby, connections: &Connections, phase: &watch::Sender<Phase>, limit: Duration) {
+pub async fn drain(
+    lobby: &Lobby,
+    connections: &Connections,
+    phase: &watch::Sender<Phase>,
+    limit: Duration,
+) {
     let places = &lobby.desk.places;
     phase.send_replace(Phase::Draining);
     // What comes after is part of the drain too.
     let reserve = (LAST_WORDS + FAREWELL + CLOSING).min(limit / 3);
-    if tokio::time::timeout(limit - reserve, places.none_taken()).await.is_err() {
-        tracing::warn!(running = places.taken(), "the drain is over; running answers are interrupted");
+    if tokio::time::timeout(limit - reserve, places.none_taken())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            running = places.taken(),
+            "the drain is over; running answers are interrupted"
+        );
         phase.send_replace(Phase::Cutting);
         drop(tokio::time::timeout(LAST_WORDS, places.none_taken()).await);
     }

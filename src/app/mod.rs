@@ -91,7 +91,12 @@ impl App {
         let same = settings.clone();
         let loaded = move || {
             let (warnings, source, file) = (Vec::new(), Source::File, None);
-            Ok(Loaded { settings: same.clone(), warnings, source, file })
+            Ok(Loaded {
+                settings: same.clone(),
+                warnings,
+                source,
+                file,
+            })
         };
         Self::build_from(settings, Arc::new(loaded)).await
     }
@@ -108,12 +113,18 @@ impl App {
     ///
     /// # Errors
     /// As [`App::build`].
-    pub async fn build_with(settings: Settings, read: Read, self_check: Duration) -> anyhow::Result<Self> {
+    pub async fn build_with(
+        settings: Settings,
+        read: Read,
+        self_check: Duration,
+    ) -> anyhow::Result<Self> {
         let settings = Arc::new(settings);
         transport::install_tls();
         standstill::watch();
         let listener = bind(&settings.server.listen)?;
-        let address = listener.local_addr().context("the port's own address is not known")?;
+        let address = listener
+            .local_addr()
+            .context("the port's own address is not known")?;
         let instance: Arc<str> = format!("{:08x}", chance::random() >> 32).into();
         let link = sharing::link(&settings, &instance).await?;
         let opened = open_store(&settings).await?;
@@ -128,18 +139,28 @@ impl App {
         let (steady, care) = (supervisor.steady(), supervisor.care());
         actix::spawn(supervisor.run());
         let fleet = link.as_ref().map(|link| fleet(link, &instance, clock));
-        let mut roster = Roster::new(Arc::clone(&opened.store), clock, care.clone(), fleet.clone());
+        let mut roster = Roster::new(
+            Arc::clone(&opened.store),
+            clock,
+            care.clone(),
+            fleet.clone(),
+        );
         let plan = roster.plan(&providers)?;
         roster.carry_out(plan, &remembered).await;
         let backends = roster.backends();
-        let tally = Tally::new(backends.iter().map(|one| &one.name)).context("the metrics cannot be made")?;
+        let tally = Tally::new(backends.iter().map(|one| &one.name))
+            .context("the metrics cannot be made")?;
         let (table, published_table) =
             watch::channel(Arc::new(Table::first(Arc::clone(&settings), backends)));
         let router = start_router(published_table.clone(), clock, &care).await;
         let published = Published::new(&settings.degradation.fallback);
         let shelf = Arc::new(shelf(&settings, &opened.store).await);
-        let checks = Checks { shelf: Some(Arc::clone(&shelf)), every: self_check };
-        let degradation = start_degradation(published_table.clone(), &published, checks, &care).await;
+        let checks = Checks {
+            shelf: Some(Arc::clone(&shelf)),
+            every: self_check,
+        };
+        let degradation =
+            start_degradation(published_table.clone(), &published, checks, &care).await;
 
         let means = Means {
             published: published_table.clone(),
@@ -163,8 +184,13 @@ impl App {
             warming: Notify::new(),
             flights: Arc::default(),
             places: Arc::default(),
-            outbox: Outbox::new(settings.degradation.outbox, reload::pace(&settings), chance::fraction),
-            sharing: link.map(|link| Arc::new(Sharing::new(SharedTurns::new(link, Arc::clone(&instance))))),
+            outbox: Outbox::new(
+                settings.degradation.outbox,
+                reload::pace(&settings),
+                chance::fraction,
+            ),
+            sharing: link
+                .map(|link| Arc::new(Sharing::new(SharedTurns::new(link, Arc::clone(&instance))))),
             phase: phases,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
@@ -173,9 +199,21 @@ impl App {
             clock,
             random: chance::random,
         };
-        let lobby = Arc::new(Lobby { desk: Arc::new(desk), status, rates: rates(&settings) });
-        let Watching { answered, alerts, drills } =
-            Watching::begin(&lobby, reports.clone(), opened.problems.clone(), fleet.as_ref());
+        let lobby = Arc::new(Lobby {
+            desk: Arc::new(desk),
+            status,
+            rates: rates(&settings),
+        });
+        let Watching {
+            answered,
+            alerts,
+            drills,
+        } = Watching::begin(
+            &lobby,
+            reports.clone(),
+            opened.problems.clone(),
+            fleet.as_ref(),
+        );
         actix::spawn(warm(Arc::clone(&lobby.desk)));
         actix::spawn(retain(Arc::clone(&lobby.desk)));
         actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
@@ -276,23 +314,36 @@ impl App {
         self.answered.stop().await;
         collector::shut_down(self.lobby.desk.spans.clone()).await;
         self.handle.stop(true).await;
-        server.await.context("the server's task failed")?.context("the server failed")
+        server
+            .await
+            .context("the server's task failed")?
+            .context("the server failed")
     }
 
     /// What reads the configuration again.
     pub fn reloader(&self) -> Reloader {
-        Reloader { reloads: self.reloads.clone(), audit: Arc::clone(&self.audit) }
+        Reloader {
+            reloads: self.reloads.clone(),
+            audit: Arc::clone(&self.audit),
+        }
     }
 }
 
 fn bind(listen: &str) -> anyhow::Result<TcpListener> {
     let listener = listening(listen).map_err(|error| {
         let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-        let why = if taken { "; is another process there?" } else { ":" };
-        anyhow::Error::new(error)
-            .context(format!("cannot listen on {listen}{why} choose another address with --listen"))
+        let why = if taken {
+            "; is another process there?"
+        } else {
+            ":"
+        };
+        anyhow::Error::new(error).context(format!(
+            "cannot listen on {listen}{why} choose another address with --listen"
+        ))
     })?;
-    listener.set_nonblocking(true).context("the port cannot be used without blocking")?;
+    listener
+        .set_nonblocking(true)
+        .context("the port cannot be used without blocking")?;
     Ok(listener)
 }
 
@@ -300,14 +351,18 @@ fn bind(listen: &str) -> anyhow::Result<TcpListener> {
 fn listening(listen: &str) -> std::io::Result<TcpListener> {
     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in listen.to_socket_addrs()? {
-        let bound =
-            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).and_then(|socket| {
-                // A restarted service takes its port again at once.
-                socket.set_reuse_address(true)?;
-                socket.bind(&address.into())?;
-                socket.listen(BACKLOG)?;
-                Ok(socket.into())
-            });
+        let bound = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )
+        .and_then(|socket| {
+            // A restarted service takes its port again at once.
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        });
         match bound {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,
@@ -317,7 +372,10 @@ fn listening(listen: &str) -> std::io::Result<TcpListener> {
 }
 
 fn shown_host(listen: &str) -> String {
-    listen.rsplit_once(':').map_or(listen, |(host, _)| host).to_owned()
+    listen
+        .rsplit_once(':')
+        .map_or(listen, |(host, _)| host)
+        .to_owned()
 }
 
 async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
@@ -337,27 +395,52 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
 /// What this instance has to do with others.
 fn fleet(link: &Link, instance: &Arc<str>, clock: Clock) -> Fleet {
     let (link, instance) = (link.clone(), Arc::clone(instance));
-    Fleet { link, instance, clock, random: chance::random, chance: chance::fraction }
+    Fleet {
+        link,
+        instance,
+        clock,
+        random: chance::random,
+        chance: chance::fraction,
+    }
 }
 
 async fn remembered(store: &dyn Store) -> Remembered {
-    let read =
-        async { futures_util::try_join!(store.breakers(), store.spent(), store.incidents(), store.life()) };
+    let read = async {
+        futures_util::try_join!(
+            store.breakers(),
+            store.spent(),
+            store.incidents(),
+            store.life()
+        )
+    };
     match tokio::time::timeout(REMEMBER_LIMIT, read).await {
-        Ok(Ok((breakers, spent, incidents, life))) => {
-            Remembered { breakers, spent, past: Past { incidents, life } }
-        }
+        Ok(Ok((breakers, spent, incidents, life))) => Remembered {
+            breakers,
+            spent,
+            past: Past { incidents, life },
+        },
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("the breakers' last states, the day's costs and the incidents were not read");
+            tracing::warn!(
+                "the breakers' last states, the day's costs and the incidents were not read"
+            );
             Remembered::default()
         }
     }
 }
 
-async fn start_router(table: PublishedTable, clock: Clock, care: &Care) -> Whereabouts<RouterActor> {
-    let seed = Seed { table, clock, chance: chance::fraction };
+async fn start_router(
+    table: PublishedTable,
+    clock: Clock,
+    care: &Care,
+) -> Whereabouts<RouterActor> {
+    let seed = Seed {
+        table,
+        clock,
+        chance: chance::fraction,
+    };
     let (place, router) = watch::channel(None);
-    let build = move |guard| drop(place.send_replace(Some(RouterActor::new(seed.clone(), guard).start())));
+    let build =
+        move |guard| drop(place.send_replace(Some(RouterActor::new(seed.clone(), guard).start())));
     care.adopt("router".into(), build).await;
     router
 }
@@ -389,5 +472,8 @@ async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Shelf {
 fn rates(settings: &Settings) -> Rates {
     let limits = &settings.limits;
     let address = limits.messages_per_minute_per_ip;
-    Rates::per_minute(reload::quota(limits.messages_per_minute), reload::quota(address))
+    Rates::per_minute(
+        reload::quota(limits.messages_per_minute),
+        reload::quota(address),
+    )
 }

@@ -66,14 +66,38 @@ impl Changing {
         while let Some(tell) = asked.recv().await {
             let end = self.reload().await;
             match &end {
-                Ok(Reloaded { providers: Changed { added, changed, removed }, needs_restart, warnings }) => {
-                    tracing::info!(?added, ?changed, ?removed, ?needs_restart, "configuration reloaded");
-                    for Told { line, key, what, .. } in warnings {
+                Ok(Reloaded {
+                    providers:
+                        Changed {
+                            added,
+                            changed,
+                            removed,
+                        },
+                    needs_restart,
+                    warnings,
+                }) => {
+                    tracing::info!(
+                        ?added,
+                        ?changed,
+                        ?removed,
+                        ?needs_restart,
+                        "configuration reloaded"
+                    );
+                    for Told {
+                        line, key, what, ..
+                    } in warnings
+                    {
                         tracing::warn!(line, key, "{what}");
                     }
                 }
                 Err(NotReloaded::Wrong(problems)) => {
-                    for Told { file, line, key, what } in problems {
+                    for Told {
+                        file,
+                        line,
+                        key,
+                        what,
+                    } in problems
+                    {
                         tracing::warn!(file, line, key, "not reloaded: {what}");
                     }
                 }
@@ -87,18 +111,30 @@ impl Changing {
     async fn reload(&mut self) -> Result<Reloaded, NotReloaded> {
         let read = Arc::clone(&self.read);
         let reading = tokio::task::spawn_blocking(move || read());
-        let Loaded { mut settings, warnings, .. } = match tokio::time::timeout(READ_LIMIT, reading).await {
+        let Loaded {
+            mut settings,
+            warnings,
+            ..
+        } = match tokio::time::timeout(READ_LIMIT, reading).await {
             Ok(Ok(read)) => read?,
             Ok(Err(_)) | Err(_) => {
-                return Err(NotReloaded::Failed("the configuration could not be read in time; try again"));
+                return Err(NotReloaded::Failed(
+                    "the configuration could not be read in time; try again",
+                ));
             }
         };
         let before = Arc::clone(&self.table.borrow().settings);
-        let started = Started { demo: !self.simulators.is_empty(), connections: self.connections.ceiling() };
+        let started = Started {
+            demo: !self.simulators.is_empty(),
+            connections: self.connections.ceiling(),
+        };
         let needs_restart = hold(&mut settings, &before, started);
         let providers = simulated::providers(&settings, &self.simulators);
         let plan = self.roster.plan(&providers).map_err(|error| {
-            tracing::error!(error = format!("{error:#}"), "a provider's client cannot be made");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "a provider's client cannot be made"
+            );
             NotReloaded::Failed("a provider's HTTP client cannot be made; the log says why")
         })?;
         let remembered = super::remembered(&*self.store).await;
@@ -111,18 +147,32 @@ impl Changing {
         let next = self.table.borrow().next(Arc::clone(&settings), backends);
         self.table.send_replace(Arc::new(next));
         self.roster.dismiss(leaving).await;
-        self.lobby.rates.set_per_minute(quota(settings.limits.messages_per_minute), {
-            quota(settings.limits.messages_per_minute_per_ip)
-        });
-        self.connections.set_most(settings.limits.connections, settings.limits.connections_per_ip);
+        self.lobby
+            .rates
+            .set_per_minute(quota(settings.limits.messages_per_minute), {
+                quota(settings.limits.messages_per_minute_per_ip)
+            });
+        self.connections.set_most(
+            settings.limits.connections,
+            settings.limits.connections_per_ip,
+        );
         self.terms.send_replace(sharing::terms(&settings));
-        desk.outbox.set(settings.degradation.outbox, pace(&settings));
+        desk.outbox
+            .set(settings.degradation.outbox, pace(&settings));
         let (desk, prompt) = (Arc::clone(desk), Arc::clone(&settings.chat.system_prompt));
         // May take as long as the store, and holds nobody up.
         actix::spawn(async move { desk.shelf.set_terms(settings.cache.clone(), prompt).await });
-        let Changes { added, changed, removed } = changes;
+        let Changes {
+            added,
+            changed,
+            removed,
+        } = changes;
         Ok(Reloaded {
-            providers: Changed { added, changed, removed },
+            providers: Changed {
+                added,
+                changed,
+                removed,
+            },
             needs_restart,
             warnings: warnings.iter().map(Told::from).collect(),
         })
@@ -131,7 +181,9 @@ impl Changing {
     /// Has the reply rules, and the knowledge beside them, read again and taken over.
     async fn read_rules(&self, settings: DegradationSettings) -> Result<(), NotReloaded> {
         let late = NotReloaded::Failed("the reply rules were not read in time; try again");
-        let Some(actor) = self.degradation.borrow().clone() else { return Err(late) };
+        let Some(actor) = self.degradation.borrow().clone() else {
+            return Err(late);
+        };
         match tokio::time::timeout(RULES_LIMIT, actor.send(ReadRules(settings))).await {
             Ok(Ok(read)) => Ok(read?),
             Ok(Err(_)) | Err(_) => Err(late),
@@ -156,7 +208,12 @@ fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'s
     } = &mut settings.server;
     held_back("server.listen", listen, &before.server.listen, &mut held);
     held_back("server.workers", workers, &before.server.workers, &mut held);
-    held_back("server.data_dir", data_dir, &before.server.data_dir, &mut held);
+    held_back(
+        "server.data_dir",
+        data_dir,
+        &before.server.data_dir,
+        &mut held,
+    );
     let StoreSettings { backend, redis_url } = &mut settings.store;
     held_back("store.backend", backend, &before.store.backend, &mut held);
     if redis_url.expose() != before.store.redis_url.expose() {
@@ -164,7 +221,12 @@ fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'s
         held.push("store.redis_url");
     }
     let TelemetrySettings { otlp_endpoint } = &mut settings.telemetry;
-    held_back("telemetry.otlp_endpoint", otlp_endpoint, &before.telemetry.otlp_endpoint, &mut held);
+    held_back(
+        "telemetry.otlp_endpoint",
+        otlp_endpoint,
+        &before.telemetry.otlp_endpoint,
+        &mut held,
+    );
     let LimitSettings {
         connections,
         connections_per_ip: _,
@@ -210,7 +272,12 @@ pub(super) fn quota(messages: u32) -> NonZeroU32 {
 /// Late answers keep the distance of retries, and after a failure that of a breaker's probes.
 pub(super) fn pace(settings: &Settings) -> Pace {
     let (retry, breaker) = (&settings.retry.call, &settings.breaker);
-    Pace { least: retry.base, most: retry.max, rest: breaker.open_for, longest_rest: breaker.open_max }
+    Pace {
+        least: retry.base,
+        most: retry.max,
+        rest: breaker.open_for,
+        longest_rest: breaker.open_max,
+    }
 }
 
 /// Asks for reloads in the name of a signal.
@@ -229,7 +296,13 @@ impl Reloader {
             Err(NotReloaded::Failed(_)) => Outcome::Failed,
         };
         let at = At::from_system(std::time::SystemTime::now());
-        self.audit.note(Entry { at, action: "reload", subject: None, outcome, peer: Peer::Signal });
+        self.audit.note(Entry {
+            at,
+            action: "reload",
+            subject: None,
+            outcome,
+            peer: Peer::Signal,
+        });
     }
 }
 
@@ -238,7 +311,10 @@ mod tests {
     use super::*;
     use crate::settings::{Dialect, Secret, StoreBackend};
 
-    const STARTED: Started = Started { demo: false, connections: 20_000 };
+    const STARTED: Started = Started {
+        demo: false,
+        connections: 20_000,
+    };
 
     #[test]
     fn what_needs_a_restart_is_held_back_and_named_and_the_rest_is_not() {
@@ -266,9 +342,18 @@ mod tests {
             "limits.connections",
         ];
         assert_eq!(held, expected);
-        assert_eq!((&settings.server.listen, settings.limits.turns), (&before.server.listen, 7));
+        assert_eq!(
+            (&settings.server.listen, settings.limits.turns),
+            (&before.server.listen, 7)
+        );
         assert_eq!(settings.limits.connections, 20_000);
-        assert_eq!((settings.chat.title.as_str(), settings.server.admin_token.is_some()), ("New", true));
+        assert_eq!(
+            (
+                settings.chat.title.as_str(),
+                settings.server.admin_token.is_some()
+            ),
+            ("New", true)
+        );
     }
 
     #[test]
@@ -279,7 +364,10 @@ mod tests {
             let mut settings = before.clone();
             settings.limits.connections = now;
             let told = hold(&mut settings, &before, STARTED);
-            assert_eq!((!told.is_empty(), settings.limits.connections), (held, now.min(20_000)));
+            assert_eq!(
+                (!told.is_empty(), settings.limits.connections),
+                (held, now.min(20_000))
+            );
         }
     }
 
@@ -290,10 +378,25 @@ mod tests {
         let mut settings = Settings::demo();
         assert_eq!(hold(&mut settings, &before, STARTED), ["providers"]);
         assert_eq!(
-            (settings.demo, settings.providers.len(), settings.chat.visitor_options),
+            (
+                settings.demo,
+                settings.providers.len(),
+                settings.chat.visitor_options
+            ),
             (false, 1, false)
         );
         let mut settings = Settings::demo();
-        assert!(hold(&mut settings, &before, Started { demo: true, ..STARTED }).is_empty() && settings.demo);
+        assert!(
+            hold(
+                &mut settings,
+                &before,
+                Started {
+                    demo: true,
+                    ..STARTED
+                }
+            )
+            .is_empty()
+                && settings.demo
+        );
     }
 }

@@ -46,7 +46,11 @@ enum Step {
     /// It stays as it is.
     Keep(usize),
     /// It goes by other settings.
-    Change { place: usize, made: Made, anew: bool },
+    Change {
+        place: usize,
+        made: Made,
+        anew: bool,
+    },
     /// It is new.
     Add(Made),
 }
@@ -68,12 +72,21 @@ pub struct Leaving(Vec<Running>);
 impl Roster {
     /// No provider yet.
     pub fn new(store: Arc<dyn Store>, clock: Clock, care: Care, fleet: Option<Fleet>) -> Self {
-        Self { store, clock, care, fleet, running: Vec::new() }
+        Self {
+            store,
+            clock,
+            care,
+            fleet,
+            running: Vec::new(),
+        }
     }
 
     /// The backends, in order of preference.
     pub fn backends(&self) -> Arc<[Arc<Backend>]> {
-        self.running.iter().map(|one| Arc::clone(&one.backend)).collect()
+        self.running
+            .iter()
+            .map(|one| Arc::clone(&one.backend))
+            .collect()
     }
 
     /// Looks what has to be done for these providers, and makes what it takes.
@@ -84,7 +97,10 @@ impl Roster {
         let mut transports = Transports::default();
         let mut steps = Vec::new();
         for settings in providers {
-            let known = self.running.iter().position(|one| one.settings.name == settings.name);
+            let known = self
+                .running
+                .iter()
+                .position(|one| one.settings.name == settings.name);
             let kept = known.and_then(|place| Some((place, &self.running.get(place)?.settings)));
             if let Some((place, before)) = kept
                 && before.is_the_same(settings)
@@ -94,9 +110,12 @@ impl Roster {
             }
             let transport = transports
                 .with_connect(settings.timeouts.connect)
-                .with_context(|| format!("no HTTP client can be made for provider {}", settings.name))?;
+                .with_context(|| {
+                    format!("no HTTP client can be made for provider {}", settings.name)
+                })?;
             // A drill goes on whatever the settings become.
-            let drills = known.and_then(|place| Some(Arc::clone(&self.running.get(place)?.backend.drills)));
+            let drills =
+                known.and_then(|place| Some(Arc::clone(&self.running.get(place)?.backend.drills)));
             let made = Made::new(settings.clone(), transport, self.fleet.as_ref(), drills);
             steps.push(match kept {
                 Some((place, before)) => {
@@ -113,7 +132,10 @@ impl Roster {
     /// what they are asked already. Those that are not in the plan are given back, to be let go by [`Roster::dismiss`].
     pub async fn carry_out(&mut self, plan: Plan, remembered: &Remembered) -> (Changes, Leaving) {
         let mut changes = Changes::default();
-        let mut before: Vec<_> = std::mem::take(&mut self.running).into_iter().map(Some).collect();
+        let mut before: Vec<_> = std::mem::take(&mut self.running)
+            .into_iter()
+            .map(Some)
+            .collect();
         for step in plan.steps {
             let mut take = |place: usize| before.get_mut(place).and_then(Option::take);
             let running = match step {
@@ -131,7 +153,10 @@ impl Roster {
             self.running.extend(running);
         }
         let leaving: Vec<_> = before.into_iter().flatten().collect();
-        changes.removed = leaving.iter().map(|one| one.settings.name.clone()).collect();
+        changes.removed = leaving
+            .iter()
+            .map(|one| one.settings.name.clone())
+            .collect();
         (changes, Leaving(leaving))
     }
 
@@ -146,11 +171,21 @@ impl Roster {
     }
 
     async fn start(&self, made: Made, remembered: &Remembered) -> Running {
-        let vitals = Arc::new(watch::Sender::new(recalled(&made.settings.name, remembered)));
+        let vitals = Arc::new(watch::Sender::new(recalled(
+            &made.settings.name,
+            remembered,
+        )));
         let (place, actor) = watch::channel(None);
         let voice = Arc::new(watch::Sender::new(None));
         let (store, clock, places) = (Arc::clone(&self.store), self.clock, Arc::default());
-        let lasting = Lasting { actor, vitals, voice, places, store, clock };
+        let lasting = Lasting {
+            actor,
+            vitals,
+            voice,
+            places,
+            store,
+            clock,
+        };
         let backend = Arc::new(made.backend(&lasting));
         let seed = Arc::new(Mutex::new(made.seed(lasting.clone())));
         let child: Arc<str> = format!("provider {}", made.settings.name).into();
@@ -159,7 +194,13 @@ impl Roster {
             place.send_replace(Some(ProviderActor::new(lock(&now).clone(), guard).start()));
         };
         self.care.adopt(Arc::clone(&child), build).await;
-        Running { settings: made.settings, backend, lasting, seed, child }
+        Running {
+            settings: made.settings,
+            backend,
+            lasting,
+            seed,
+            child,
+        }
     }
 }
 

@@ -23,7 +23,9 @@ pub(super) async fn link(settings: &Settings, instance: &Arc<str>) -> anyhow::Re
         return Ok(None);
     }
     let link = Link::open(&settings.store.redis_url, instance, chance::fraction);
-    let link = link.map_err(anyhow::Error::msg).context("store.redis_url cannot be used")?;
+    let link = link
+        .map_err(anyhow::Error::msg)
+        .context("store.redis_url cannot be used")?;
     let mut health = link.health();
     let known = health.wait_for(|health| health.trouble != Some(Trouble::Joining));
     // The status says how it stands.
@@ -42,5 +44,8 @@ pub(super) fn shared(opened: Opened, link: Option<&Link>, terms: watch::Receiver
 /// How long others keep what is shared.
 pub(super) fn terms(settings: &Settings) -> Terms {
     let (cache, retention) = (&settings.cache, settings.chat.retention);
-    Terms { retention, answers: cache.ttl + cache.revalidate.max(cache.stale_for) }
+    Terms {
+        retention,
+        answers: cache.ttl + cache.revalidate.max(cache.stale_for),
+    }
 }

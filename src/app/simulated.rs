@@ -19,7 +19,9 @@ pub fn start(settings: &Settings) -> anyhow::Result<Arc<[Arc<Simulator>]>> {
     let mut all = Vec::new();
     for (name, speaks, _) in CAST.into_iter().filter(|_| settings.demo) {
         let started = Simulator::start(name, speaks, Pace::default());
-        all.push(Arc::new(started.context("a simulated provider does not start on loopback")?));
+        all.push(Arc::new(
+            started.context("a simulated provider does not start on loopback")?,
+        ));
     }
     Ok(all.into())
 }
@@ -30,8 +32,10 @@ pub fn providers(settings: &Settings, simulators: &[Arc<Simulator>]) -> Vec<Prov
         return settings.providers.clone();
     }
     let configured = |one: &Arc<Simulator>| {
-        let dialect =
-            CAST.iter().find(|(name, ..)| *name == one.name()).map_or(Dialect::OpenAi, |cast| cast.2);
+        let dialect = CAST
+            .iter()
+            .find(|(name, ..)| *name == one.name())
+            .map_or(Dialect::OpenAi, |cast| cast.2);
         let mut provider = settings.provider(one.name(), dialect);
         provider.base_url = one.base_url();
         one.model().clone_into(&mut provider.model);

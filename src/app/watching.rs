@@ -55,6 +55,10 @@ impl Watching {
             planned.recall().await;
             drills::keep_schedule(planned, move || clock.wall()).await;
         });
-        Self { answered, alerts, drills }
+        Self {
+            answered,
+            alerts,
+            drills,
+        }
     }
 }

@@ -201,14 +201,29 @@ impl Failure {
     /// A failure of which nothing more is known.
     pub fn of(fault: Fault) -> Self {
         let (detail, code) = (String::new(), String::new());
-        Self { fault, detail, quoted: false, code, status: None, retry_after: None }
+        Self {
+            fault,
+            detail,
+            quoted: false,
+            code,
+            status: None,
+            retry_after: None,
+        }
     }
 
     /// A failure in the provider's words, cleaned and cut, with the first of `codes` that is one. Keys are the caller's to redact: only it
     /// knows them.
     pub fn quoting(fault: Fault, words: &str, codes: &[&str]) -> Self {
-        let code = codes.iter().find(|code| is_code(code)).copied().unwrap_or_default();
-        Self { quoted: true, code: code.to_owned(), ..Self::with(fault, words) }
+        let code = codes
+            .iter()
+            .find(|code| is_code(code))
+            .copied()
+            .unwrap_or_default();
+        Self {
+            quoted: true,
+            code: code.to_owned(),
+            ..Self::with(fault, words)
+        }
     }
 
     /// A failure in words of our own, cleaned and cut: they quote nobody.
@@ -218,7 +233,10 @@ impl Failure {
             .map(|c| if c.is_control() { ' ' } else { c })
             .take(DETAIL_CHARS)
             .collect::<String>();
-        Self { detail: detail.trim().to_owned(), ..Self::of(fault) }
+        Self {
+            detail: detail.trim().to_owned(),
+            ..Self::of(fault)
+        }
     }
 
     /// What may be logged of it: never a provider's words, which may repeat what the visitor said, and its code instead.
@@ -265,7 +283,10 @@ impl Outcome {
 impl<'de> Deserialize<'de> for Outcome {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(from)?;
-        let known = Fault::ALL.into_iter().map(Outcome::from).chain([Outcome::OK, Outcome::STOPPED]);
+        let known = Fault::ALL
+            .into_iter()
+            .map(Outcome::from)
+            .chain([Outcome::OK, Outcome::STOPPED]);
         let found = known.into_iter().find(|outcome| outcome.0 == text);
         found.ok_or_else(|| serde::de::Error::custom("not an outcome"))
     }
@@ -298,11 +319,18 @@ mod tests {
     #[test]
     fn what_says_nothing_of_health_moves_no_breaker() {
         for fault in Fault::ALL {
-            let ours = matches!(fault.class(), Class::MoreRoom | Class::Policy | Class::Caller);
+            let ours = matches!(
+                fault.class(),
+                Class::MoreRoom | Class::Policy | Class::Caller
+            );
             if ours {
                 assert_eq!(fault.weight(), Weight::Nothing, "{fault:?}");
             }
-            assert_eq!(fault.class() == Class::Block, fault.weight() == Weight::Block, "{fault:?}");
+            assert_eq!(
+                fault.class() == Class::Block,
+                fault.weight() == Weight::Block,
+                "{fault:?}"
+            );
         }
     }
 
@@ -310,20 +338,43 @@ mod tests {
     fn a_providers_words_are_not_for_logs_and_its_code_is() {
         for fault in Fault::ALL {
             let told = Failure::quoting(fault, "it said this", &["", "its_Code2"]);
-            assert_eq!((told.detail.as_str(), told.code.as_str()), ("it said this", "its_Code2"));
+            assert_eq!(
+                (told.detail.as_str(), told.code.as_str()),
+                ("it said this", "its_Code2")
+            );
             assert_eq!(told.for_logs(), format!("{fault} (its_Code2)"));
-            assert_eq!(Failure::quoting(fault, "it said this", &[]).for_logs(), fault.to_string());
-            assert_eq!(Failure::with(fault, "we say this").for_logs(), format!("{fault}: we say this"));
+            assert_eq!(
+                Failure::quoting(fault, "it said this", &[]).for_logs(),
+                fault.to_string()
+            );
+            assert_eq!(
+                Failure::with(fault, "we say this").for_logs(),
+                format!("{fault}: we say this")
+            );
         }
         let long = "x".repeat(49);
-        for words in ["what the visitor said", "a.b", "a-b", "a\nb", "ä", long.as_str()] {
-            assert_eq!(Failure::quoting(Fault::BadRequest, "", &[words]).code, "", "{words}");
+        for words in [
+            "what the visitor said",
+            "a.b",
+            "a-b",
+            "a\nb",
+            "ä",
+            long.as_str(),
+        ] {
+            assert_eq!(
+                Failure::quoting(Fault::BadRequest, "", &[words]).code,
+                "",
+                "{words}"
+            );
         }
     }
 
     #[test]
     fn a_report_is_short_and_on_one_line() {
-        let failure = Failure::with(Fault::ServerError, &format!("a\nb\u{7}{}", "x".repeat(1000)));
+        let failure = Failure::with(
+            Fault::ServerError,
+            &format!("a\nb\u{7}{}", "x".repeat(1000)),
+        );
         assert_eq!(failure.detail.chars().count(), 300);
         assert!(!failure.detail.contains(['\n', '\u{7}']));
         assert_eq!(Failure::of(Fault::Reset).to_string(), "connection reset");

@@ -48,7 +48,10 @@ impl FromStr for ConversationId {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = BadId { what: "conversation", form: "22 characters of base64url" };
+        let bad = BadId {
+            what: "conversation",
+            form: "22 characters of base64url",
+        };
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad)?;
         bytes.try_into().map(Self).map_err(|_| bad)
     }
@@ -84,7 +87,11 @@ impl fmt::Display for TurnId {
         let mut text = [b'0'; 28];
         for (place, byte) in text.iter_mut().rev().enumerate() {
             let digit = u8::try_from(digits >> (4 * place) & 0xf).unwrap_or_default();
-            *byte = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+            *byte = if digit < 10 {
+                b'0' + digit
+            } else {
+                b'a' + digit - 10
+            };
         }
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
@@ -100,13 +107,19 @@ impl FromStr for TurnId {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = BadId { what: "turn", form: "28 hexadecimal digits" };
+        let bad = BadId {
+            what: "turn",
+            form: "28 hexadecimal digits",
+        };
         if text.len() != 28 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(bad);
         }
         let (ms, chance) = text.split_at(12);
         let number = |digits| u64::from_str_radix(digits, 16).map_err(|_| bad);
-        Ok(Self { ms: number(ms)?, chance: number(chance)? })
+        Ok(Self {
+            ms: number(ms)?,
+            chance: number(chance)?,
+        })
     }
 }
 
@@ -152,7 +165,10 @@ impl FromStr for ClientMsgId {
         if (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(BadId { what: "client_msg_id", form: "1 to 64 printable characters" })
+            Err(BadId {
+                what: "client_msg_id",
+                form: "1 to 64 printable characters",
+            })
         }
     }
 }
@@ -203,10 +219,20 @@ mod tests {
 
     #[test]
     fn bad_ids_are_refused() {
-        for bad in ["", "short", "!!!!!!!!!!!!!!!!!!!!!!", "AAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        for bad in [
+            "",
+            "short",
+            "!!!!!!!!!!!!!!!!!!!!!!",
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
             assert!(bad.parse::<ConversationId>().is_err(), "{bad}");
         }
-        for bad in ["", "00", "zz00000000000000000000000000", "+000000000000000000000000000"] {
+        for bad in [
+            "",
+            "00",
+            "zz00000000000000000000000000",
+            "+000000000000000000000000000",
+        ] {
             assert!(bad.parse::<TurnId>().is_err(), "{bad}");
         }
         assert!("x".repeat(65).parse::<ClientMsgId>().is_err());

@@ -26,10 +26,20 @@ impl Load {
 
     /// The load of the ask with no more than its last `messages`.
     pub fn of_last(ask: &Ask, messages: usize) -> Self {
-        let texts = ask.messages.iter().rev().take(messages).map(|message| &message.text);
+        let texts = ask
+            .messages
+            .iter()
+            .rev()
+            .take(messages)
+            .map(|message| &message.text);
         let system = Some(&ask.system).filter(|text| !text.is_empty());
-        let prompt = texts.chain(system).fold(0_usize, |sum, text| sum.saturating_add(tokens(text)));
-        Self { prompt: u32::try_from(prompt).unwrap_or(u32::MAX), answer: ask.max_tokens }
+        let prompt = texts
+            .chain(system)
+            .fold(0_usize, |sum, text| sum.saturating_add(tokens(text)));
+        Self {
+            prompt: u32::try_from(prompt).unwrap_or(u32::MAX),
+            answer: ask.max_tokens,
+        }
     }
 
     /// Whether it fits a context of `room` tokens (0: unknown, so it is tried). The answer's part is kept free, but of a small context no more
@@ -49,7 +59,9 @@ impl Load {
 }
 
 fn tokens(text: &str) -> usize {
-    text.len().div_ceil(BYTES_A_TOKEN).saturating_add(FRAME_TOKENS)
+    text.len()
+        .div_ceil(BYTES_A_TOKEN)
+        .saturating_add(FRAME_TOKENS)
 }
 
 #[cfg(test)]
@@ -61,7 +73,10 @@ mod tests {
     use super::*;
 
     fn load(system: &str, texts: &[&str]) -> Load {
-        let message = |text: &&str| Message { role: Role::User, text: (*text).into() };
+        let message = |text: &&str| Message {
+            role: Role::User,
+            text: (*text).into(),
+        };
         let ask = Ask {
             system: system.into(),
             messages: texts.iter().map(message).collect(),
@@ -75,7 +90,13 @@ mod tests {
 
     #[test]
     fn four_bytes_are_a_token_and_every_message_has_a_frame() {
-        assert_eq!(load("", &[""]), Load { prompt: 4, answer: 100 });
+        assert_eq!(
+            load("", &[""]),
+            Load {
+                prompt: 4,
+                answer: 100
+            }
+        );
         assert_eq!(load("", &["four"]).prompt, 5);
         assert_eq!(load("seven l", &["fours", "four"]).prompt, 6 + 6 + 5);
         assert_eq!(load("", &["Привет!!"]).prompt, 4 + 4, "two bytes a letter");

@@ -20,12 +20,18 @@ impl At {
 
     /// This moment and `later` more.
     pub fn plus(self, later: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// So much earlier; not before 1970.
     pub fn minus(self, earlier: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// How long `self` is past `earlier`; zero where it is not.

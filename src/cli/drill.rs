@@ -41,7 +41,11 @@ pub async fn run(
     let begun = &told(service, service.ask(Method::POST, PATH, Some(&body)).await)
         .with_context(|| format!("the drill was not begun at {}", service.url))?;
     let ends = Instant::now() + wanted.duration();
-    let share = if wanted.share < 1.0 { format!(", for {} of calls", wanted.share) } else { String::new() };
+    let share = if wanted.share < 1.0 {
+        format!(", for {} of calls", wanted.share)
+    } else {
+        String::new()
+    };
     say(&format!(
         "Outage drill at {}: {}{share}, until {}.",
         wanted.provider,
@@ -57,7 +61,10 @@ pub async fn run(
     if early {
         let path = format!("{PATH}?provider={}", wanted.provider);
         told(service, service.ask(Method::DELETE, &path, None).await).with_context(|| {
-            format!("the drill was not ended; it ends by itself at {}", text(&begun["until"]))
+            format!(
+                "the drill was not ended; it ends by itself at {}",
+                text(&begun["until"])
+            )
         })?;
     }
     let report = tokio::time::timeout(REPORT_LIMIT, report(service, begun)).await;
@@ -73,7 +80,10 @@ pub async fn run(
             Ok(())
         }
         Err(_) => {
-            anyhow::bail!("the drill is over, but the service at {} tells no report of it", service.url)
+            anyhow::bail!(
+                "the drill is over, but the service at {} tells no report of it",
+                service.url
+            )
         }
     }
 }
@@ -85,9 +95,14 @@ async fn over(service: Service<'_>, wanted: &Drill, begun: &Value, ends: Instant
         if Instant::now() >= ends {
             return;
         }
-        let Ok(list) = &told(service, service.ask(Method::GET, PATH, None).await) else { continue };
+        let Ok(list) = &told(service, service.ask(Method::GET, PATH, None).await) else {
+            continue;
+        };
         let running = list["running"].as_array().map_or(&[][..], Vec::as_slice);
-        if !running.iter().any(|one| one["provider"] == wanted.provider && one["from"] == begun["from"]) {
+        if !running
+            .iter()
+            .any(|one| one["provider"] == wanted.provider && one["from"] == begun["from"])
+        {
             return;
         }
     }
@@ -99,9 +114,11 @@ async fn report(service: Service<'_>, begun: &Value) -> Value {
     loop {
         if let Ok(list) = &told(service, service.ask(Method::GET, PATH, None).await) {
             let reports = list["reports"].as_array().map_or(&[][..], Vec::as_slice);
-            let ours = |one: &&Value| one["provider"] == begun["provider"] && one["from"] == begun["from"];
+            let ours =
+                |one: &&Value| one["provider"] == begun["provider"] && one["from"] == begun["from"];
             let found = reports.iter().find(ours);
-            if let Some(report) = found.filter(|one| under_way(one) == 0 || Instant::now() >= hurry) {
+            if let Some(report) = found.filter(|one| under_way(one) == 0 || Instant::now() >= hurry)
+            {
                 return report.clone();
             }
         }
@@ -111,7 +128,10 @@ async fn report(service: Service<'_>, begun: &Value) -> Value {
 
 /// How many of its turns have not ended yet.
 fn under_way(report: &Value) -> u64 {
-    report.pointer("/turns/under_way").and_then(Value::as_u64).unwrap_or_default()
+    report
+        .pointer("/turns/under_way")
+        .and_then(Value::as_u64)
+        .unwrap_or_default()
 }
 
 /// What the service said, or why it refused, in words that say what to do.
@@ -123,7 +143,9 @@ fn told(service: Service<'_>, answer: anyhow::Result<Answer>) -> anyhow::Result<
     match status {
         StatusCode::OK if body.is_object() => Ok(body.clone()),
         StatusCode::UNAUTHORIZED => {
-            anyhow::bail!("it refuses the admin token; set $FAILSOFT_ADMIN_TOKEN to its server.admin_token")
+            anyhow::bail!(
+                "it refuses the admin token; set $FAILSOFT_ADMIN_TOKEN to its server.admin_token"
+            )
         }
         StatusCode::NOT_FOUND if error.get("code").is_none_or(|code| code != "not_found") => {
             anyhow::bail!("what listens at {} is no Failsoft", service.url)
@@ -132,23 +154,41 @@ fn told(service: Service<'_>, answer: anyhow::Result<Answer>) -> anyhow::Result<
             anyhow::bail!("its admin API is off; set server.admin_token in its configuration")
         }
         _ if error.is_object() => anyhow::bail!("{message}"),
-        status => anyhow::bail!("what listens there is no Failsoft: it answers {}", status.as_u16()),
+        status => anyhow::bail!(
+            "what listens there is no Failsoft: it answers {}",
+            status.as_u16()
+        ),
     }
 }
 
 /// One line that moves no cursor, whatever the value holds.
 fn text(value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 fn shown(report: &Value) -> Vec<String> {
     let (turns, breaker, calls) = (&report["turns"], &report["breaker"], &report["calls"]);
     let number = |value: &Value| value.as_u64().unwrap_or_default();
-    let seconds = |value: &Value| value.as_u64().map(|ms| format!("{}.{:01} s", ms / 1_000, ms / 100 % 10));
+    let seconds = |value: &Value| {
+        value
+            .as_u64()
+            .map(|ms| format!("{}.{:01} s", ms / 1_000, ms / 100 % 10))
+    };
     let sources: Vec<_> = turns["sources"].as_object().into_iter().flatten().collect();
-    let sources: Vec<_> = sources.iter().map(|(name, many)| format!("{} {name}", number(many))).collect();
-    let sources = if sources.is_empty() { "none".to_owned() } else { sources.join(", ") };
+    let sources: Vec<_> = sources
+        .iter()
+        .map(|(name, many)| format!("{} {name}", number(many)))
+        .collect();
+    let sources = if sources.is_empty() {
+        "none".to_owned()
+    } else {
+        sources.join(", ")
+    };
     let mut lines = vec![
         format!(
             "Calls     {}, of which the drill befell {}",
@@ -166,15 +206,28 @@ fn shown(report: &Value) -> Vec<String> {
         ),
     ];
     if number(&turns["under_way"]) > 0 {
-        lines.push(format!("          {} still under way", number(&turns["under_way"])));
+        lines.push(format!(
+            "          {} still under way",
+            number(&turns["under_way"])
+        ));
     }
-    let opened = match (seconds(&breaker["opened_after_ms"]), seconds(&breaker["limited_after_ms"])) {
-        (Some(after), _) => format!("opened after {after}, {} in all", times(number(&breaker["opened"]))),
-        (None, Some(after)) => format!("stayed closed; a rate limit was waited out from {after} on"),
+    let opened = match (
+        seconds(&breaker["opened_after_ms"]),
+        seconds(&breaker["limited_after_ms"]),
+    ) {
+        (Some(after), _) => format!(
+            "opened after {after}, {} in all",
+            times(number(&breaker["opened"]))
+        ),
+        (None, Some(after)) => {
+            format!("stayed closed; a rate limit was waited out from {after} on")
+        }
         (None, None) => "stayed closed".to_owned(),
     };
     let again = seconds(&breaker["closed_after_ms"]);
-    let again = again.map_or(String::new(), |after| format!("; asked again {after} after the end"));
+    let again = again.map_or(String::new(), |after| {
+        format!("; asked again {after} after the end")
+    });
     lines.push(format!("Breaker   {opened}{again}"));
     if let Some(longest) = seconds(&turns["longest_first_token_ms"]) {
         lines.push(format!("Slowest   first text after {longest}"));
@@ -183,7 +236,11 @@ fn shown(report: &Value) -> Vec<String> {
 }
 
 fn times(number: u64) -> String {
-    if number == 1 { "once".to_owned() } else { format!("{number} times") }
+    if number == 1 {
+        "once".to_owned()
+    } else {
+        format!("{number} times")
+    }
 }
 
 #[cfg(test)]
@@ -209,28 +266,39 @@ mod tests {
                 "Slowest   first text after 1.2 s",
             ]
         );
-        let nothing =
-            json!({ "calls": {}, "turns": { "sources": {} }, "breaker": { "limited_after_ms": 1000 } });
+        let nothing = json!({ "calls": {}, "turns": { "sources": {} }, "breaker": { "limited_after_ms": 1000 } });
         let lines = shown(&nothing).join("\n");
         assert!(
-            lines.contains("Turns     0: none") && lines.contains("rate limit was waited out from 1.0 s on")
+            lines.contains("Turns     0: none")
+                && lines.contains("rate limit was waited out from 1.0 s on")
         );
     }
 
     #[test]
     fn a_refusal_says_what_to_do() {
-        let service = Service { url: "http://x", token: None };
+        let service = Service {
+            url: "http://x",
+            token: None,
+        };
         let refused = |status: u16, code: &str, message: &str| {
             let body = Some(json!({ "error": { "code": code, "message": message } }));
             let status = StatusCode::from_u16(status).unwrap_or_default();
-            told(service, Ok(Answer { status, body })).map_err(|error| error.to_string()).unwrap_err()
+            told(service, Ok(Answer { status, body }))
+                .map_err(|error| error.to_string())
+                .unwrap_err()
         };
         assert!(refused(401, "unauthorized", "x").contains("$FAILSOFT_ADMIN_TOKEN"));
         assert!(refused(404, "not_found", "there is nothing here").contains("server.admin_token"));
         let unknown = "no provider has that name; there are: a, b";
         assert_eq!(refused(404, "not_found", unknown), unknown);
         assert_eq!(refused(409, "conflict", "a drill\nruns"), "a drill runs");
-        let foreign = told(service, Ok(Answer { status: StatusCode::OK, body: None }));
+        let foreign = told(
+            service,
+            Ok(Answer {
+                status: StatusCode::OK,
+                body: None,
+            }),
+        );
         assert!(foreign.is_err_and(|error| error.to_string().contains("no Failsoft")));
     }
 }

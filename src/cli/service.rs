@@ -44,12 +44,22 @@ impl Service<'_> {
     ///
     /// # Errors
     /// It cannot be reached, or does not answer in time or within bounds.
-    pub async fn ask(self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+    pub async fn ask(
+        self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
         let asked = tokio::time::timeout(LIMIT, self.sent(method, path, body)).await;
         asked.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", LIMIT.as_secs())))
     }
 
-    async fn sent(self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+    async fn sent(
+        self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
         let transport = Transport::new(CONNECT).context("no HTTP client can be made")?;
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let mut request = http::Request::builder().method(method).uri(url);
@@ -61,10 +71,14 @@ impl Service<'_> {
         }
         let request = request.body(body.map(|body| Bytes::from(body.to_string())));
         // Its values are not told: the token is among them.
-        let request = request.ok().context("the address or the token cannot be sent over HTTP")?;
+        let request = request
+            .ok()
+            .context("the address or the token cannot be sent over HTTP")?;
         // The error within says it all; what is around it would only say it twice.
-        let answer =
-            transport.request(request).await.map_err(|error| anyhow::anyhow!("{}", error.inner()))?;
+        let answer = transport
+            .request(request)
+            .await
+            .map_err(|error| anyhow::anyhow!("{}", error.inner()))?;
         let status = answer.status();
         let (mut body, mut bytes) = (answer.into_body(), Vec::new());
         while let Some(part) = body.next().await {
@@ -74,7 +88,10 @@ impl Service<'_> {
                 "what listens there is no Failsoft: its answer has no end"
             );
         }
-        Ok(Answer { status, body: serde_json::from_slice(&bytes).ok() })
+        Ok(Answer {
+            status,
+            body: serde_json::from_slice(&bytes).ok(),
+        })
     }
 }
 
@@ -84,7 +101,10 @@ impl Service<'_> {
 /// The port is not known before the service runs.
 pub fn url_of(listen: &str) -> anyhow::Result<String> {
     let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
-    anyhow::ensure!(port != "0", "server.listen leaves the port open; say where the service is with --url");
+    anyhow::ensure!(
+        port != "0",
+        "server.listen leaves the port open; say where the service is with --url"
+    );
     let host = match host {
         "0.0.0.0" => "127.0.0.1",
         "[::]" => "[::1]",
@@ -107,6 +127,11 @@ mod tests {
         ] {
             assert_eq!(url_of(listen).unwrap(), url);
         }
-        assert!(url_of("127.0.0.1:0").unwrap_err().to_string().contains("--url"));
+        assert!(
+            url_of("127.0.0.1:0")
+                .unwrap_err()
+                .to_string()
+                .contains("--url")
+        );
     }
 }

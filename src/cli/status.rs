@@ -17,15 +17,24 @@ const INCIDENTS: usize = 5;
 /// It cannot be reached, or what answers is no such service; in words for the operator.
 pub async fn table(url: &str, token: Option<&Secret>) -> anyhow::Result<String> {
     let status = ask(url, token).await;
-    let status = status.with_context(|| format!("the service at {url} cannot be asked for its status"))?;
+    let status =
+        status.with_context(|| format!("the service at {url} cannot be asked for its status"))?;
     Ok(written(url, &status))
 }
 
 async fn ask(url: &str, token: Option<&Secret>) -> anyhow::Result<Value> {
-    let answer = Service { url, token }.ask(http::Method::GET, "/status.json", None).await?;
+    let answer = Service { url, token }
+        .ask(http::Method::GET, "/status.json", None)
+        .await?;
     let status = answer.status;
-    anyhow::ensure!(status.is_success(), "what listens there is no Failsoft: it answers {}", status.as_u16());
-    let status = answer.body.filter(|status| status["mode"].is_string() && status["providers"].is_array());
+    anyhow::ensure!(
+        status.is_success(),
+        "what listens there is no Failsoft: it answers {}",
+        status.as_u16()
+    );
+    let status = answer
+        .body
+        .filter(|status| status["mode"].is_string() && status["providers"].is_array());
     status.context("what listens there is no Failsoft: its answer is no status")
 }
 
@@ -42,14 +51,19 @@ fn cell(value: &Value) -> String {
 
 /// Text that moves no cursor.
 fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 fn written(url: &str, status: &Value) -> String {
     let mut lines = head(url, status);
     lines.push(String::new());
     lines.extend(aligned(&providers(status)));
-    for (title, rows) in [("Problems", problems(status)), ("Incidents", incidents(status))] {
+    for (title, rows) in [
+        ("Problems", problems(status)),
+        ("Incidents", incidents(status)),
+    ] {
         if !rows.is_empty() {
             lines.extend([String::new(), title.to_owned()]);
             lines.extend(aligned(&rows).into_iter().map(|row| format!("  {row}")));
@@ -65,14 +79,22 @@ fn head(url: &str, status: &Value) -> Vec<String> {
     let share = answers["availability"].as_f64();
     let share = share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
     let incident = &status["incident"];
-    let incident = if incident.is_null() { String::new() } else { format!(", incident {}", cell(incident)) };
+    let incident = if incident.is_null() {
+        String::new()
+    } else {
+        format!(", incident {}", cell(incident))
+    };
     let mut lines = vec![
         format!(
             "Failsoft {} at {url}, instance {}, up {up}",
             cell(&status["version"]),
             cell(&status["instance"])
         ),
-        format!("Mode      {} since {}{incident}", cell(&status["mode"]), cell(&status["since"])),
+        format!(
+            "Mode      {} since {}{incident}",
+            cell(&status["mode"]),
+            cell(&status["since"])
+        ),
         format!("Next      {}", cell(&status["active"])),
         format!(
             "Answers   {}, by AI {}, degraded {}, availability {share}",
@@ -86,7 +108,10 @@ fn head(url: &str, status: &Value) -> Vec<String> {
             .into_iter()
             .filter_map(|(name, key)| stretch(name, status.get("availability")?.get(key)?)),
     );
-    if status["message"].as_str().is_some_and(|message| !message.is_empty()) {
+    if status["message"]
+        .as_str()
+        .is_some_and(|message| !message.is_empty())
+    {
         lines.insert(2, format!("Message   {}", cell(&status["message"])));
     }
     lines
@@ -95,17 +120,23 @@ fn head(url: &str, status: &Value) -> Vec<String> {
 /// What a stretch of time was like; none where the service does not tell.
 fn stretch(name: &str, told: &Value) -> Option<String> {
     let percent = |key: &str| {
-        told[key]
-            .as_f64()
-            .map_or("-".to_owned(), |share| format!("{:.2} %", (share * 10_000.0).floor() / 100.0))
+        told[key].as_f64().map_or("-".to_owned(), |share| {
+            format!("{:.2} %", (share * 10_000.0).floor() / 100.0)
+        })
     };
     let total = told.pointer("/counts/total")?;
-    let cost = told["cost_usd"].as_f64().map_or(String::new(), |usd| format!(", ${usd:.4}"));
+    let cost = told["cost_usd"]
+        .as_f64()
+        .map_or(String::new(), |usd| format!(", ${usd:.4}"));
     let reasons = told["reasons"].as_object().into_iter().flatten();
-    let reasons: Vec<_> =
-        reasons.map(|(reason, count)| format!("{} {}", line(reason), cell(count))).collect();
-    let failed =
-        if reasons.is_empty() { String::new() } else { format!("; failed attempts: {}", reasons.join(", ")) };
+    let reasons: Vec<_> = reasons
+        .map(|(reason, count)| format!("{} {}", line(reason), cell(count)))
+        .collect();
+    let failed = if reasons.is_empty() {
+        String::new()
+    } else {
+        format!("; failed attempts: {}", reasons.join(", "))
+    };
     Some(format!(
         "{name:9} {} messages: {} answered, {} by AI; AI available {} of the time{cost}{failed}",
         cell(total),
@@ -139,7 +170,10 @@ fn providers(status: &Value) -> Vec<Vec<String>> {
             Some(false) => "no",
             None => "-",
         };
-        let first = |share| one.pointer(&format!("/latency_ms/first_token/{share}")).unwrap_or(&Value::Null);
+        let first = |share| {
+            one.pointer(&format!("/latency_ms/first_token/{share}"))
+                .unwrap_or(&Value::Null)
+        };
         let counts = &one["counts"];
         let mut row = vec![
             cell(&one["name"]),
@@ -162,13 +196,20 @@ fn providers(status: &Value) -> Vec<Vec<String>> {
 }
 
 fn problems(status: &Value) -> Vec<Vec<String>> {
-    list(&status["problems"]).iter().map(|one| vec![cell(one)]).collect()
+    list(&status["problems"])
+        .iter()
+        .map(|one| vec![cell(one)])
+        .collect()
 }
 
 fn incidents(status: &Value) -> Vec<Vec<String>> {
     let newest = list(&status["incidents"]).iter().take(INCIDENTS);
     let row = |one: &Value| {
-        let ended = if one["ended"].is_null() { "now".to_owned() } else { cell(&one["ended"]) };
+        let ended = if one["ended"].is_null() {
+            "now".to_owned()
+        } else {
+            cell(&one["ended"])
+        };
         vec![
             cell(&one["id"]),
             cell(&one["mode"]),
@@ -187,11 +228,18 @@ fn list(value: &Value) -> &[Value] {
 fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<_> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -253,9 +301,18 @@ Incidents
         status["providers"][1]["usage"] =
             json!({ "input_tokens": 1, "output_tokens": 2, "cost_usd": 0.01234 });
         let table = written("http://x", &status);
-        let row = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        let row = |name: &str| {
+            table
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap()
+                .to_owned()
+        };
         assert!(row("PROVIDER").ends_with("  COST USD"));
-        assert!(row("beta").ends_with("  0.0123") && row("alpha").ends_with("  -"), "{table}");
+        assert!(
+            row("beta").ends_with("  0.0123") && row("alpha").ends_with("  -"),
+            "{table}"
+        );
     }
 
     #[test]

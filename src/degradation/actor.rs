@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message, WrapFuture as _,
+    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
+    WrapFuture as _,
 };
 use tokio::sync::watch;
 
@@ -59,7 +60,11 @@ impl Published {
 
     /// All that is wrong, as it now is.
     pub fn health(&self) -> Health {
-        Health::new(self.problems(), self.knowledge.subscribe(), self.broken.subscribe())
+        Health::new(
+            self.problems(),
+            self.knowledge.subscribe(),
+            self.broken.subscribe(),
+        )
     }
 
     /// Publishes what came of reading the knowledge folder.
@@ -72,7 +77,9 @@ impl Published {
         // Said before what is left answers.
         self.knowledge.send_replace(news.problems.into());
         if let Some(index) = news.index {
-            self.ladder.send_modify(|ladder| *ladder = Arc::new(Ladder::clone(ladder).with_knowledge(index)));
+            self.ladder.send_modify(|ladder| {
+                *ladder = Arc::new(Ladder::clone(ladder).with_knowledge(index))
+            });
         }
     }
 
@@ -93,14 +100,19 @@ impl Published {
         match read {
             Ok(ladder) => {
                 let knowledge = Arc::clone(self.ladder.borrow().knowledge());
-                self.ladder.send_replace(Arc::new(ladder.with_knowledge(knowledge)));
+                self.ladder
+                    .send_replace(Arc::new(ladder.with_knowledge(knowledge)));
                 self.problems.send_replace(Arc::default());
                 tracing::info!("reply rules read");
                 Ok(())
             }
             Err(problems) => {
                 let first = problems.0.first().map(tracing::field::display);
-                tracing::warn!(problems = problems.0.len(), first, "reply rules not taken over");
+                tracing::warn!(
+                    problems = problems.0.len(),
+                    first,
+                    "reply rules not taken over"
+                );
                 self.problems.send_replace(problems.0.as_slice().into());
                 Err(problems)
             }
@@ -119,7 +131,10 @@ pub struct Checks {
 
 impl Default for Checks {
     fn default() -> Self {
-        Self { shelf: None, every: Self::EVERY }
+        Self {
+            shelf: None,
+            every: Self::EVERY,
+        }
     }
 }
 
@@ -141,7 +156,11 @@ pub struct DegradationActor {
 
 impl DegradationActor {
     /// An actor that reads what `settings` name when it starts and publishes to `published`. `guard` is dropped when the actor is.
-    pub fn new(settings: DegradationSettings, published: Published, guard: impl Send + 'static) -> Self {
+    pub fn new(
+        settings: DegradationSettings,
+        published: Published,
+        guard: impl Send + 'static,
+    ) -> Self {
         Self {
             first: Some(settings),
             published,
@@ -253,7 +272,10 @@ mod tests {
 
     async fn changed<T>(view: &mut watch::Receiver<T>) {
         let limit = Duration::from_secs(10);
-        tokio::time::timeout(limit, view.changed()).await.unwrap().unwrap();
+        tokio::time::timeout(limit, view.changed())
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     fn said(published: &Published, question: &str) -> String {
@@ -285,7 +307,10 @@ mod tests {
         let what = problems.borrow_and_update().first().unwrap().to_string();
         assert!(what.starts_with("missing.toml: cannot be read"), "{what}");
         assert_eq!(said(&published, "thanks"), "You are welcome!");
-        assert_eq!(actor.send(Reload(rules(&folder, GOOD))).await.unwrap(), Ok(()));
+        assert_eq!(
+            actor.send(Reload(rules(&folder, GOOD))).await.unwrap(),
+            Ok(())
+        );
         assert!(problems.borrow().is_empty());
     }
 
@@ -295,7 +320,10 @@ mod tests {
         let published = Published::new("Later.");
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
         let other = "fallback = 'Soon.'\n[[reply]]\nmatch = ['price']\ntext = 'New.'";
-        assert_eq!(actor.send(Reload(rules(&folder, other))).await.unwrap(), Ok(()));
+        assert_eq!(
+            actor.send(Reload(rules(&folder, other))).await.unwrap(),
+            Ok(())
+        );
         assert_eq!(said(&published, "price"), "New.");
         assert_eq!(said(&published, "xyzzy"), "Soon.");
 
@@ -306,7 +334,13 @@ mod tests {
         assert_eq!(**published.problems().borrow(), *problems.0);
         assert_eq!(said(&published, "price"), "New.");
 
-        assert_eq!(actor.send(Reload(DegradationSettings::default())).await.unwrap(), Ok(()));
+        assert_eq!(
+            actor
+                .send(Reload(DegradationSettings::default()))
+                .await
+                .unwrap(),
+            Ok(())
+        );
         assert!(published.problems().borrow().is_empty());
         assert_eq!(said(&published, "thanks"), "You are welcome!");
     }
@@ -315,7 +349,8 @@ mod tests {
     async fn the_last_of_many_reloads_counts() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
-        let actor = DegradationActor::new(DegradationSettings::default(), published.clone(), ()).start();
+        let actor =
+            DegradationActor::new(DegradationSettings::default(), published.clone(), ()).start();
         let answers = (0..20).map(|n| {
             let path = folder.path().join(format!("{n}.toml"));
             fs::write(&path, format!("fallback = '{n}'")).unwrap();

@@ -3,7 +3,10 @@
 /// The text in one case: down, up, down is the nearest to full case folding that the standard library has. It makes one of ß, ẞ and SS, of σ
 /// and ς, and is its own.
 pub fn folded(text: &str) -> impl Iterator<Item = char> {
-    text.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase).flat_map(char::to_lowercase)
+    text.chars()
+        .flat_map(char::to_lowercase)
+        .flat_map(char::to_uppercase)
+        .flat_map(char::to_lowercase)
 }
 
 #[cfg(test)]
@@ -20,8 +23,12 @@ mod tests {
 
     #[test]
     fn what_differs_in_case_alone_is_one() {
-        for (one, other) in [("Straße", "STRASSE"), ("STRAẞE", "Strasse"), ("ΟΔΟΣ", "οδος"), ("Οδος", "οδοσ")]
-        {
+        for (one, other) in [
+            ("Straße", "STRASSE"),
+            ("STRAẞE", "Strasse"),
+            ("ΟΔΟΣ", "οδος"),
+            ("Οδος", "οδοσ"),
+        ] {
             assert!(folded(one).eq(folded(other)), "{one} and {other}");
         }
     }

@@ -24,7 +24,11 @@ impl Health {
         knowledge: watch::Receiver<Arc<[Problem]>>,
         broken: watch::Receiver<Arc<[String]>>,
     ) -> Self {
-        Self { rules, knowledge, broken }
+        Self {
+            rules,
+            knowledge,
+            broken,
+        }
     }
 
     /// All of it, without paths; empty while all is well.
@@ -32,13 +36,21 @@ impl Health {
         let mut told = Vec::new();
         if !self.rules.borrow().is_empty() {
             told.push(
-                "The reply rules have problems and were not taken over; the log names them.".to_owned(),
+                "The reply rules have problems and were not taken over; the log names them."
+                    .to_owned(),
             );
         }
         let knowledge = Arc::clone(&self.knowledge.borrow());
-        told.extend(knowledge.iter().take(NAMED).map(|problem| format!("Knowledge: {problem}.")));
+        told.extend(
+            knowledge
+                .iter()
+                .take(NAMED)
+                .map(|problem| format!("Knowledge: {problem}.")),
+        );
         if let Some(more) = knowledge.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            told.push(format!("Knowledge: {more} more problems; the log names them."));
+            told.push(format!(
+                "Knowledge: {more} more problems; the log names them."
+            ));
         }
         told.extend(self.broken.borrow().iter().cloned());
         told
@@ -51,6 +63,9 @@ impl Health {
     pub(super) async fn changed_knowledge(&mut self, problems: usize) {
         let limit = std::time::Duration::from_secs(20);
         let there = self.knowledge.wait_for(|found| found.len() == problems);
-        assert!(tokio::time::timeout(limit, there).await.is_ok(), "never {problems} problems");
+        assert!(
+            tokio::time::timeout(limit, there).await.is_ok(),
+            "never {problems} problems"
+        );
     }
 }

@@ -12,7 +12,11 @@ use index::Index;
 /// The answer that a passage makes, with its title and file; none where no passage holds enough of the question.
 pub fn answer(index: &Index, question: &str) -> Option<String> {
     let passage = index.find(question)?;
-    let stem = passage.file.rsplit('/').next().and_then(|name| name.split('.').next());
+    let stem = passage
+        .file
+        .rsplit('/')
+        .next()
+        .and_then(|name| name.split('.').next());
     let source = if stem == Some(&*passage.title) {
         passage.file.to_string()
     } else {

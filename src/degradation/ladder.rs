@@ -26,7 +26,11 @@ pub struct Degraded {
 
 impl Degraded {
     fn of(source: Source, text: &Arc<str>) -> Self {
-        Self { source, text: Arc::clone(text), age_s: None }
+        Self {
+            source,
+            text: Arc::clone(text),
+            age_s: None,
+        }
     }
 }
 
@@ -54,7 +58,10 @@ pub struct Heard<'q> {
 impl<'q> Heard<'q> {
     /// Reads a message, once for all rungs.
     pub fn of(question: &'q str) -> Self {
-        Self { question, request: request::read(question) }
+        Self {
+            question,
+            request: request::read(question),
+        }
     }
 }
 
@@ -75,7 +82,11 @@ impl Ladder {
             .fallback()
             .cloned()
             .unwrap_or_else(|| said.unwrap_or(DegradationSettings::FALLBACK).into());
-        Self { replies, knowledge: Arc::default(), fallback }
+        Self {
+            replies,
+            knowledge: Arc::default(),
+            fallback,
+        }
     }
 
     /// The same with these passages in place of its own.
@@ -101,7 +112,10 @@ impl Ladder {
     /// Answers, from the best rung that can.
     pub fn answer(&self, question: &str) -> Degraded {
         let heard = Heard::of(question);
-        Rung::ALL.into_iter().find_map(|rung| self.answer_from(rung, heard)).unwrap_or_else(|| self.fixed())
+        Rung::ALL
+            .into_iter()
+            .find_map(|rung| self.answer_from(rung, heard))
+            .unwrap_or_else(|| self.fixed())
     }
 
     /// The answer of this rung alone; none where it has none.
@@ -114,7 +128,11 @@ impl Ladder {
 
     fn template(&self, Heard { question, request }: Heard<'_>) -> Option<Degraded> {
         // Of a message that carries a text the wish is the question: a reply about prices is no answer to a text that has one in it.
-        let asked = if let Request::Summary { wish, .. } = request { wish } else { question };
+        let asked = if let Request::Summary { wish, .. } = request {
+            wish
+        } else {
+            question
+        };
         let text = self.replies.find(asked)?;
         Some(Degraded::of(Source::Template, text))
     }
@@ -149,9 +167,15 @@ mod tests {
 
     #[test]
     fn a_template_goes_before_the_fixed_text() {
-        let ladder = ladder("[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'", "Later.");
+        let ladder = ladder(
+            "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'",
+            "Later.",
+        );
         let answer = ladder.answer("What is the PRICE?");
-        assert_eq!((answer.source, &*answer.text), (Source::Template, "See /pricing."));
+        assert_eq!(
+            (answer.source, &*answer.text),
+            (Source::Template, "See /pricing.")
+        );
         let answer = ladder.answer("Who are you?");
         assert_eq!((answer.source, &*answer.text), (Source::Fallback, "Later."));
         assert_eq!(answer.age_s, None);
@@ -163,7 +187,10 @@ mod tests {
         assert_eq!(said("fallback = 'file'", "settings"), "file");
         assert_eq!(said("", "settings"), "settings");
         assert_eq!(said("", " \n"), DegradationSettings::FALLBACK);
-        assert_eq!(&*Ladder::of_last_resort().answer("x").text, DegradationSettings::FALLBACK);
+        assert_eq!(
+            &*Ladder::of_last_resort().answer("x").text,
+            DegradationSettings::FALLBACK
+        );
     }
 
     proptest! {
@@ -179,25 +206,38 @@ mod tests {
         }
     }
 
-    const RETURNS: &str =
-        "# Returns\nSend unused items back within 30 days.\n# Care\nDust the shade with a dry cloth.";
-    const HARBOUR: &str =
-        "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";
+    const RETURNS: &str = "# Returns\nSend unused items back within 30 days.\n# Care\nDust the shade with a dry cloth.";
+    const HARBOUR: &str = "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";
 
     fn knowing(file: &str) -> Ladder {
-        ladder(file, "Later.").with_knowledge(Arc::new(Index::of(passages::cut("shop/faq.md", RETURNS))))
+        ladder(file, "Later.")
+            .with_knowledge(Arc::new(Index::of(passages::cut("shop/faq.md", RETURNS))))
     }
 
     #[test]
     fn a_passage_goes_before_the_fixed_text_and_names_its_source() {
         let answer = knowing("").answer("Within how many days can I send items back?");
         let expected = "Send unused items back within 30 days.\n\n— Returns (shop/faq.md)";
-        assert_eq!((answer.source, &*answer.text), (Source::Extractive, expected));
-        for question in ["Who is the president?", "Write a poem about unused items", ""] {
-            assert_eq!(knowing("").answer(question).source, Source::Fallback, "{question}");
+        assert_eq!(
+            (answer.source, &*answer.text),
+            (Source::Extractive, expected)
+        );
+        for question in [
+            "Who is the president?",
+            "Write a poem about unused items",
+            "",
+        ] {
+            assert_eq!(
+                knowing("").answer(question).source,
+                Source::Fallback,
+                "{question}"
+            );
         }
         let templates = knowing("[[reply]]\nmatch = ['items']\ntext = 'See /items.'");
-        assert_eq!(templates.answer("Can I send items back?").source, Source::Template);
+        assert_eq!(
+            templates.answer("Can I send items back?").source,
+            Source::Template
+        );
     }
 
     #[test]
@@ -206,7 +246,11 @@ mod tests {
         for file in ["", "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'"] {
             let answer = knowing(file).answer(&question);
             assert_eq!(answer.source, Source::Extractive);
-            assert!(answer.text.ends_with("\n\n- The harbour was dug in 1827."), "{}", answer.text);
+            assert!(
+                answer.text.ends_with("\n\n- The harbour was dug in 1827."),
+                "{}",
+                answer.text
+            );
         }
         let wish = knowing("[[reply]]\nmatch = ['summarise']\ntext = 'Not now.'");
         assert_eq!(wish.answer(&question).source, Source::Template);
@@ -214,9 +258,12 @@ mod tests {
 
     #[test]
     fn the_longest_message_is_answered_within_a_tenth_of_a_second() {
-        let ladder = Ladder::new(Replies::built_in(), "").with_knowledge(Arc::clone(knowing("").knowledge()));
-        let text: String =
-            (0..).map(|n| format!("Ship {n} lies in harbour {} with steel. ", n % 9)).take(220).collect();
+        let ladder = Ladder::new(Replies::built_in(), "")
+            .with_knowledge(Arc::clone(knowing("").knowledge()));
+        let text: String = (0..)
+            .map(|n| format!("Ship {n} lies in harbour {} with steel. ", n % 9))
+            .take(220)
+            .collect();
         let text = text.get(..7_980).unwrap();
         for question in [
             text.to_owned(),
@@ -240,7 +287,8 @@ mod tests {
     fn ten_thousand_answers_from_two_hundred_rules() {
         let mut file = String::new();
         for n in 0..100 {
-            file += &format!("[[reply]]\nmatch = ['topic{n}', 'two words {n}']\ntext = 'word {n}'\n");
+            file +=
+                &format!("[[reply]]\nmatch = ['topic{n}', 'two words {n}']\ntext = 'word {n}'\n");
             file += &format!(
                 "[[reply]]\npattern = '(?i)order\\s+(no|number)\\.?\\s*{n}\\b'\ntext = 'pattern {n}'\n"
             );

@@ -105,7 +105,10 @@ impl Replies {
 
     /// Whether the words that call for a reply, asked for, find one: always, unless the replies are broken.
     pub fn find_themselves(&self) -> bool {
-        self.words.keys().take(ASKED_OF_ITSELF).all(|words| self.find(words).is_some())
+        self.words
+            .keys()
+            .take(ASKED_OF_ITSELF)
+            .all(|words| self.find(words).is_some())
     }
 
     /// The first reply that one of the question's words, or runs of words, belongs to.

@@ -93,8 +93,14 @@ pub fn read(message: &str) -> Request<'_> {
     if let Some((wish, text)) = rules.before(message).or_else(|| rules.after(message)) {
         return Request::Summary { wish, text };
     }
-    let head = message.get(..message.floor_char_boundary(WISH)).unwrap_or_default();
-    if rules.work.is_match(head) { Request::Work } else { Request::Question }
+    let head = message
+        .get(..message.floor_char_boundary(WISH))
+        .unwrap_or_default();
+    if rules.work.is_match(head) {
+        Request::Work
+    } else {
+        Request::Question
+    }
 }
 
 impl Rules {
@@ -104,7 +110,8 @@ impl Rules {
         self.cut.find_iter(head).find_map(|cut| {
             let (wish, text) = message.split_at(cut.end());
             let apart = cut.as_str().contains([':', '\n']);
-            self.both(wish, text, apart).then_some((wish.trim(), text.trim()))
+            self.both(wish, text, apart)
+                .then_some((wish.trim(), text.trim()))
         })
     }
 
@@ -115,16 +122,21 @@ impl Rules {
         self.cut.find_iter(tail).find_map(|cut| {
             let (text, wish) = message.split_at(start + cut.end());
             let apart = cut.as_str().contains('\n');
-            self.both(wish, text, apart).then_some((wish.trim(), text.trim()))
+            self.both(wish, text, apart)
+                .then_some((wish.trim(), text.trim()))
         })
     }
 
     fn both(&self, wish: &str, text: &str, apart: bool) -> bool {
-        let elsewhere = self.elsewhere.find_iter(wish).any(|found| !found.as_str().ends_with("own"));
+        let elsewhere = self
+            .elsewhere
+            .find_iter(wish)
+            .any(|found| !found.as_str().ends_with("own"));
         self.summary.is_match(wish)
             && !elsewhere
             && (apart || self.pointing.is_match(wish))
-            && (text.trim().chars().nth(CHARS - 1).is_some() || sentences(text).nth(SENTENCES - 1).is_some())
+            && (text.trim().chars().nth(CHARS - 1).is_some()
+                || sentences(text).nth(SENTENCES - 1).is_some())
     }
 }
 

@@ -53,7 +53,9 @@ fn text_of(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(FILE_BYTES).map_or(u64::MAX, |bytes| bytes + 1);
     let file = File::open(path).map_err(unreadable)?;
-    file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     if bytes.len() > FILE_BYTES {
         return Err(format!("larger than {FILE_BYTES} bytes"));
     }
@@ -66,8 +68,10 @@ mod tests {
     use super::*;
 
     fn problem(path: &Path) -> String {
-        let settings =
-            DegradationSettings { replies: Some(path.to_owned()), ..DegradationSettings::default() };
+        let settings = DegradationSettings {
+            replies: Some(path.to_owned()),
+            ..DegradationSettings::default()
+        };
         read(&settings).unwrap_err().to_string()
     }
 
@@ -75,23 +79,36 @@ mod tests {
     fn a_file_that_will_not_do_is_named_without_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mine.toml");
-        assert!(problem(&file).starts_with("mine.toml: cannot be read: "), "{}", problem(&file));
+        assert!(
+            problem(&file).starts_with("mine.toml: cannot be read: "),
+            "{}",
+            problem(&file)
+        );
         fs::write(&file, "fallback = 1").unwrap();
-        assert!(problem(&file).starts_with("mine.toml:1: fallback: "), "{}", problem(&file));
+        assert!(
+            problem(&file).starts_with("mine.toml:1: fallback: "),
+            "{}",
+            problem(&file)
+        );
         fs::write(&file, b"# \xff").unwrap();
         assert_eq!(problem(&file), "mine.toml: not UTF-8 text");
         fs::write(&file, "#".repeat(FILE_BYTES + 1)).unwrap();
         assert_eq!(problem(&file), "mine.toml: larger than 1048576 bytes");
         let name = folder.path().file_name().unwrap().to_string_lossy();
-        assert_eq!(problem(folder.path()), format!("{name}: not a regular file"));
+        assert_eq!(
+            problem(folder.path()),
+            format!("{name}: not a regular file")
+        );
     }
 
     #[test]
     fn a_file_as_large_as_allowed_is_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "#".repeat(FILE_BYTES)).unwrap();
-        let settings =
-            DegradationSettings { replies: Some(file.path().to_owned()), ..DegradationSettings::default() };
+        let settings = DegradationSettings {
+            replies: Some(file.path().to_owned()),
+            ..DegradationSettings::default()
+        };
         assert!(read(&settings).is_ok());
     }
 }

@@ -22,7 +22,11 @@ const TEXT: &str = "Please summarize this text:\n\nThe harbour was dug in 1827. 
 
 /// One that hardly anything matches, one that is as long as messages usually may be, one that asks for work on a text.
 fn questions() -> [String; 3] {
-    ["Does anybody hear this?".to_owned(), "Is this one long? ".repeat(400), TEXT.to_owned()]
+    [
+        "Does anybody hear this?".to_owned(),
+        "Is this one long? ".repeat(400),
+        TEXT.to_owned(),
+    ]
 }
 
 /// Why saved answers cannot be told, in a sentence for the status; none where they can. Takes as long as a hanging store is waited for at most.
@@ -37,8 +41,14 @@ pub(super) async fn cache(shelf: &Shelf) -> Option<String> {
             Ok(_) | Err(Unread::Failed) => {}
         }
     }
-    let what = if last == Err(Unread::Failed) { "cannot be read" } else { "are not read in time" };
-    Some(format!("Self-check: saved answers {what}; an outage is answered without them."))
+    let what = if last == Err(Unread::Failed) {
+        "cannot be read"
+    } else {
+        "are not read in time"
+    };
+    Some(format!(
+        "Self-check: saved answers {what}; an outage is answered without them."
+    ))
 }
 
 /// What is broken of the ladder, in sentences for the status. Blocks as long as the answers take.
@@ -50,10 +60,17 @@ pub(super) fn walk(ladder: &Ladder) -> Vec<String> {
     if !holds(|| ladder.knowledge().finds_itself()) {
         broken.push("Self-check: the knowledge does not find its own passages.".to_owned());
     }
-    if !holds(|| ladder.answer_from(Rung::Extractive, Heard::of(TEXT)).is_some()) {
+    if !holds(|| {
+        ladder
+            .answer_from(Rung::Extractive, Heard::of(TEXT))
+            .is_some()
+    }) {
         broken.push("Self-check: a text is not summed up.".to_owned());
     }
-    broken.extend(answers(|question| ladder.answer(question), |question| slowest(ladder, question)));
+    broken.extend(answers(
+        |question| ladder.answer(question),
+        |question| slowest(ladder, question),
+    ));
     broken
 }
 
@@ -63,10 +80,15 @@ fn holds(so: impl Fn() -> bool) -> bool {
 }
 
 /// What is broken of the answers to all questions. `slowest` says what makes one slow.
-fn answers(answer: impl Fn(&str) -> Degraded, slowest: impl Fn(&str) -> &'static str) -> Vec<String> {
+fn answers(
+    answer: impl Fn(&str) -> Degraded,
+    slowest: impl Fn(&str) -> &'static str,
+) -> Vec<String> {
     let questions = questions();
-    let mut broken: Vec<_> =
-        questions.iter().filter_map(|question| broken_by(&answer, &slowest, question)).collect();
+    let mut broken: Vec<_> = questions
+        .iter()
+        .filter_map(|question| broken_by(&answer, &slowest, question))
+        .collect();
     broken.sort();
     broken.dedup();
     broken
@@ -124,7 +146,11 @@ mod tests {
     use crate::store::flaky::{Flaky, Trouble};
 
     fn said(text: &str) -> Degraded {
-        Degraded { source: Source::Fallback, text: text.into(), age_s: None }
+        Degraded {
+            source: Source::Fallback,
+            text: text.into(),
+            age_s: None,
+        }
     }
 
     fn told(answer: impl Fn(&str) -> Degraded) -> Vec<String> {
@@ -134,7 +160,10 @@ mod tests {
     #[test]
     fn a_whole_ladder_passes() {
         assert_eq!(walk(&Ladder::of_last_resort()), [""; 0]);
-        let index = Index::of(passages::cut("a.md", "# The\nand\n# Tea\nPour the tea after four minutes."));
+        let index = Index::of(passages::cut(
+            "a.md",
+            "# The\nand\n# Tea\nPour the tea after four minutes.",
+        ));
         let ladder = Ladder::new(Replies::built_in(), "").with_knowledge(Arc::new(index));
         assert_eq!(walk(&ladder), [""; 0]);
     }
@@ -142,7 +171,10 @@ mod tests {
     #[test]
     fn a_broken_rung_is_told() {
         let blank = told(|_| said(" \n"));
-        assert_eq!(blank, ["Self-check: an answer without a provider was blank."]);
+        assert_eq!(
+            blank,
+            ["Self-check: an answer without a provider was blank."]
+        );
         let failed = told(|_| panic!("on purpose"));
         assert_eq!(failed, ["Self-check: answering without a provider failed."]);
         let slow = told(|_| {
@@ -150,8 +182,7 @@ mod tests {
             while Instant::now() <= until {}
             said("late")
         });
-        let expected =
-            "Self-check: an answer without a provider took more than 100 ms; most of it went to a test.";
+        let expected = "Self-check: an answer without a provider took more than 100 ms; most of it went to a test.";
         assert_eq!(slow, [expected]);
         let once = std::cell::Cell::new(true);
         let slow_once = told(|_| {
@@ -167,11 +198,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn saved_answers_that_cannot_be_read_are_told() {
         let store = Arc::new(Flaky::default());
-        let shelf = Shelf::new(Arc::clone(&store) as _, CacheSettings::default(), "Be kind.".into());
+        let shelf = Shelf::new(
+            Arc::clone(&store) as _,
+            CacheSettings::default(),
+            "Be kind.".into(),
+        );
         assert_eq!(cache(&shelf).await, None);
         for (trouble, expected) in [
             (Trouble::Fails, "Self-check: saved answers cannot be read; "),
-            (Trouble::Slow(Duration::from_secs(9)), "Self-check: saved answers are not read in time; "),
+            (
+                Trouble::Slow(Duration::from_secs(9)),
+                "Self-check: saved answers are not read in time; ",
+            ),
         ] {
             store.set(trouble);
             let told = cache(&shelf).await.unwrap_or_default();

@@ -87,9 +87,20 @@ impl Shelf {
     pub fn new(store: Arc<dyn Store>, settings: CacheSettings, system_prompt: Arc<str>) -> Self {
         let kept = Kept::new(Arc::clone(&store), settings.max_entries);
         let askers = Mutex::new(Bounded::new(settings.max_entries));
-        let terms = RwLock::new(Arc::new(Terms { settings, system_prompt }));
+        let terms = RwLock::new(Arc::new(Terms {
+            settings,
+            system_prompt,
+        }));
         let (all_known, drills, looks) = Default::default();
-        Self { store, terms, kept, all_known, askers, drills, looks }
+        Self {
+            store,
+            terms,
+            kept,
+            all_known,
+            askers,
+            drills,
+            looks,
+        }
     }
 
     fn terms(&self) -> Arc<Terms> {
@@ -100,9 +111,14 @@ impl Shelf {
     /// out what there is.
     pub async fn set_terms(&self, settings: CacheSettings, system_prompt: Arc<str>) {
         let (enabled, most) = (settings.enabled, settings.max_entries);
-        let terms = Arc::new(Terms { settings, system_prompt });
-        let before =
-            std::mem::replace(&mut *self.terms.write().unwrap_or_else(PoisonError::into_inner), terms);
+        let terms = Arc::new(Terms {
+            settings,
+            system_prompt,
+        });
+        let before = std::mem::replace(
+            &mut *self.terms.write().unwrap_or_else(PoisonError::into_inner),
+            terms,
+        );
         drop(lock(&self.askers).set_most(most));
         self.kept.set_most(most);
         if enabled && !before.settings.enabled {
@@ -121,7 +137,8 @@ impl Shelf {
         match tokio::time::timeout(START_LIMIT, self.store.cached_keys()).await {
             Ok(Ok(keys)) => {
                 self.kept.found(keys);
-                self.all_known.store(!self.store.is_shared(), Ordering::Relaxed);
+                self.all_known
+                    .store(!self.store.is_shared(), Ordering::Relaxed);
             }
             Ok(Err(_)) | Err(_) => tracing::warn!("which answers are saved was not read"),
         }
@@ -131,7 +148,9 @@ impl Shelf {
     pub async fn find(&self, place: &Place, need: Need, now: At) -> Option<Found> {
         let terms = self.terms();
         let own = async {
-            let found = self.read(Some(place.own).filter(|_| place.alone || need == Need::Outage)).await?;
+            let found = self
+                .read(Some(place.own).filter(|_| place.alone || need == Need::Outage))
+                .await?;
             let fits = need == Need::Outage || found.answer.first;
             Some(found).filter(|_| fits)
         };
@@ -140,16 +159,30 @@ impl Shelf {
             let told = sharing::may_tell(&found.answer, place.asked, &terms.settings);
             Some(found).filter(|_| told)
         };
-        let (own, shared) = tokio::time::timeout(READ_LIMIT, join(own, shared)).await.ok()?;
-        let found = [own, shared].into_iter().flatten().filter_map(|Saved { key, edition, answer }| {
-            let old = now.since(answer.saved);
-            let age = age(old, &terms.settings);
-            let will_do = match need {
-                Need::Fresh => matches!(age, Age::Fresh | Age::Renewable),
-                Need::Outage => age != Age::Gone,
-            };
-            will_do.then_some(Found { answer, key, edition, old, renew: age == Age::Renewable })
-        });
+        let (own, shared) = tokio::time::timeout(READ_LIMIT, join(own, shared))
+            .await
+            .ok()?;
+        let found = [own, shared].into_iter().flatten().filter_map(
+            |Saved {
+                 key,
+                 edition,
+                 answer,
+             }| {
+                let old = now.since(answer.saved);
+                let age = age(old, &terms.settings);
+                let will_do = match need {
+                    Need::Fresh => matches!(age, Age::Fresh | Age::Renewable),
+                    Need::Outage => age != Age::Gone,
+                };
+                will_do.then_some(Found {
+                    answer,
+                    key,
+                    edition,
+                    old,
+                    renew: age == Age::Renewable,
+                })
+            },
+        );
         let found = found.min_by_key(|found| found.old)?;
         self.told(&found, place);
         Some(found)
@@ -158,7 +191,10 @@ impl Shelf {
     /// Notes that an answer was used, and how often it was asked for by then.
     fn told(&self, found: &Found, place: &Place) {
         let more = Some(found.key) == place.shared && found.answer.asked < place.asked;
-        let changed = more.then(|| CachedAnswer { asked: place.asked, ..found.answer.clone() });
+        let changed = more.then(|| CachedAnswer {
+            asked: place.asked,
+            ..found.answer.clone()
+        });
         self.kept.used(found.key, found.edition, changed);
     }
 }

@@ -23,12 +23,19 @@ const QUOTED: usize = 500;
 /// text without a sentence.
 pub fn of(wish: &str, text: &str) -> Option<String> {
     let mut seen = HashSet::new();
-    let all: Vec<&str> = sentences(text).filter(|one| seen.insert(*one)).take(COMPARED).collect();
+    let all: Vec<&str> = sentences(text)
+        .filter(|one| seen.insert(*one))
+        .take(COMPARED)
+        .collect();
     let count = all.len().div_ceil(3).min(KEPT);
     let told: Vec<Vec<String>> = all.iter().map(|one| words::telling(one)).collect();
     // Where no sentence has to do with another, the first ones: a text mostly begins with what it is about.
     let best = rank::best(&told, count).unwrap_or_else(|| (0..count).collect());
-    let chosen: Vec<String> = best.iter().filter_map(|at| all.get(*at)).map(|one| quoted(one)).collect();
+    let chosen: Vec<String> = best
+        .iter()
+        .filter_map(|at| all.get(*at))
+        .map(|one| quoted(one))
+        .collect();
     (!chosen.is_empty()).then(|| format!("{}\n\n{}", heading(wish, text), chosen.join("\n")))
 }
 
@@ -76,8 +83,15 @@ mod tests {
 
     #[test]
     fn without_anything_in_common_the_first_sentences_are_quoted() {
-        let summary = of("TL;DR", "Cats purr. Rivers flow. Clocks tick. Bread smells.").unwrap();
-        assert!(summary.ends_with("AI:\n\n- Cats purr.\n- Rivers flow."), "{summary}");
+        let summary = of(
+            "TL;DR",
+            "Cats purr. Rivers flow. Clocks tick. Bread smells.",
+        )
+        .unwrap();
+        assert!(
+            summary.ends_with("AI:\n\n- Cats purr.\n- Rivers flow."),
+            "{summary}"
+        );
     }
 
     #[test]
@@ -98,7 +112,9 @@ mod tests {
     fn every_text_has_a_bounded_summary() {
         let long = of("", &"word ".repeat(2_000)).unwrap();
         assert!(long.ends_with('…') && long.len() < 600);
-        let many: String = (0..2_000).map(|n| format!("Sentence {n} on ships. ")).collect();
+        let many: String = (0..2_000)
+            .map(|n| format!("Sentence {n} on ships. "))
+            .collect();
         assert_eq!(of("", &many).unwrap().lines().count(), 2 + KEPT);
         assert_eq!(of("", &"The same. ".repeat(50)).unwrap().lines().count(), 3);
     }

@@ -40,7 +40,10 @@ impl DegradationActor {
         watching.root = root;
         watching.again = true;
         if watching.root.is_none() && had {
-            self.published.learn(News { index: Some(Arc::default()), problems: Vec::new() });
+            self.published.learn(News {
+                index: Some(Arc::default()),
+                problems: Vec::new(),
+            });
         }
         self.look(ctx);
     }
@@ -56,7 +59,10 @@ impl DegradationActor {
         let Some(root) = watching.root.clone().filter(|_| watching.looking.is_none()) else {
             return;
         };
-        let kept = watching.folder.take().filter(|folder| folder.root() == root);
+        let kept = watching
+            .folder
+            .take()
+            .filter(|folder| folder.root() == root);
         let mut folder = kept.unwrap_or_else(|| Folder::new(root));
         if std::mem::take(&mut watching.again) {
             folder.forget();
@@ -102,8 +108,13 @@ impl DegradationActor {
         };
         ctx.spawn(check.into_actor(self).map(|mut broken, actor, ctx| {
             actor.watching.checking = false;
-            if actor.watching.looking.is_some_and(|since| since.elapsed() > LOOK_LIMIT) {
-                let what = "Knowledge: the folder does not answer; what was read before still does.";
+            if actor
+                .watching
+                .looking
+                .is_some_and(|since| since.elapsed() > LOOK_LIMIT)
+            {
+                let what =
+                    "Knowledge: the folder does not answer; what was read before still does.";
                 broken.push(what.to_owned());
             }
             actor.published.report(broken);

@@ -16,7 +16,8 @@ pub fn telling(text: &str) -> Vec<String> {
             continue;
         }
         let folded = fold(word);
-        let short = folded.chars().count() < 2 && folded.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let short =
+            folded.chars().count() < 2 && folded.bytes().all(|byte| byte.is_ascii_alphabetic());
         if !short && !silent::is(&folded) {
             found.push(stem(folded));
         }
@@ -45,15 +46,28 @@ pub fn language(text: &str) -> Option<Language> {
             *count += usize::from(is);
         }
     }
-    let all = [Language::English, Language::German, Language::Spanish, Language::French];
+    let all = [
+        Language::English,
+        Language::German,
+        Language::Spanish,
+        Language::French,
+    ];
     let most = counts.iter().max().filter(|most| **most > 0)?;
-    let mut leading = all.into_iter().zip(&counts).filter(|(_, count)| *count == most);
-    leading.next().filter(|_| leading.next().is_none()).map(|(language, _)| language)
+    let mut leading = all
+        .into_iter()
+        .zip(&counts)
+        .filter(|(_, count)| *count == most);
+    leading
+        .next()
+        .filter(|_| leading.next().is_none())
+        .map(|(language, _)| language)
 }
 
 /// Runs of letters, digits and marks; where the script changes between spaced and unspaced, a new run begins.
 fn split(text: &str) -> impl Iterator<Item = &str> {
-    let runs = text.split(|c: char| !c.is_alphanumeric() && !is_mark(c)).filter(|run| !run.is_empty());
+    let runs = text
+        .split(|c: char| !c.is_alphanumeric() && !is_mark(c))
+        .filter(|run| !run.is_empty());
     runs.flat_map(|run| {
         let mut rest = run;
         std::iter::from_fn(move || {
@@ -98,7 +112,11 @@ fn pairs(word: &str, found: &mut Vec<String>) {
 /// Lower case, without the accents of Latin letters, be they one character or two.
 pub(super) fn fold(word: &str) -> String {
     let mut folded = String::with_capacity(word.len());
-    for c in word.chars().flat_map(char::to_lowercase).filter(|c| !is_mark(*c)) {
+    for c in word
+        .chars()
+        .flat_map(char::to_lowercase)
+        .filter(|c| !is_mark(*c))
+    {
         match plain(c) {
             Some(plain) => folded.push_str(plain),
             None => folded.push(c),
@@ -133,9 +151,9 @@ fn plain(c: char) -> Option<&'static str> {
 
 /// Endings that say number, case, gender or tense; the longest first.
 const ENDINGS: [&str; 33] = [
-    "aciones", "ations", "ungen", "ement", "acion", "ation", "mente", "iendo", "ando", "ings", "ment", "ung",
-    "ing", "ers", "ern", "ies", "ado", "ada", "ed", "en", "em", "er", "es", "os", "as", "ar", "ir", "ez",
-    "e", "o", "a", "y", "s",
+    "aciones", "ations", "ungen", "ement", "acion", "ation", "mente", "iendo", "ando", "ings",
+    "ment", "ung", "ing", "ers", "ern", "ies", "ado", "ada", "ed", "en", "em", "er", "es", "os",
+    "as", "ar", "ir", "ez", "e", "o", "a", "y", "s",
 ];
 
 /// What is left of a word at least; a letter less after endings that are hardly ever part of a stem.
@@ -154,7 +172,11 @@ fn stem(mut word: String) -> String {
     for _ in 0..ROUNDS {
         let mut endings = ENDINGS.iter().filter(|ending| word.ends_with(**ending));
         let left = |ending: &&&str| {
-            let least = if SURE.contains(*ending) { STEM - 1 } else { STEM };
+            let least = if SURE.contains(*ending) {
+                STEM - 1
+            } else {
+                STEM
+            };
             word.len() >= ending.len() + least
         };
         let Some(ending) = endings.find(left) else {
@@ -194,13 +216,21 @@ mod tests {
             "cafe\u{301} café cafés",
         ] {
             let words = telling(forms);
-            assert!(words.iter().all(|word| Some(word) == words.first()), "{words:?}");
+            assert!(
+                words.iter().all(|word| Some(word) == words.first()),
+                "{words:?}"
+            );
         }
     }
 
     #[test]
     fn different_words_stay_different() {
-        for (one, other) in [("order", "ordinary"), ("shop", "ship"), ("card", "care"), ("day", "dairy")] {
+        for (one, other) in [
+            ("order", "ordinary"),
+            ("shop", "ship"),
+            ("card", "care"),
+            ("day", "dairy"),
+        ] {
             assert_ne!(telling(one), telling(other));
         }
     }
@@ -216,7 +246,10 @@ mod tests {
         ] {
             assert_eq!(telling(text), [""; 0], "{text}");
         }
-        assert_eq!(telling("Is the X200 in stock in 2024?"), ["x200", "stock", "2024"]);
+        assert_eq!(
+            telling("Is the X200 in stock in 2024?"),
+            ["x200", "stock", "2024"]
+        );
     }
 
     #[test]
@@ -225,7 +258,10 @@ mod tests {
             ("How long is the warranty?", Some(Language::English)),
             ("Wie lange habe ich Garantie?", Some(Language::German)),
             ("¿Cuánto dura la garantía?", Some(Language::Spanish)),
-            ("Quelle est la durée de la garantie ?", Some(Language::French)),
+            (
+                "Quelle est la durée de la garantie ?",
+                Some(Language::French),
+            ),
             ("Garantie", None),
             ("", None),
         ] {

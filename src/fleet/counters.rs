@@ -90,7 +90,11 @@ struct Account {
 impl Counters {
     /// Counts from here.
     pub fn new(fleet: Fleet, lobby: Arc<Lobby>) -> Self {
-        let mut counters = Self { fleet, lobby, accounts: HashMap::new() };
+        let mut counters = Self {
+            fleet,
+            lobby,
+            accounts: HashMap::new(),
+        };
         counters.notice();
         counters
     }
@@ -98,12 +102,18 @@ impl Counters {
     /// Begins to count for each provider that has prices, from what its day had cost before: also while Redis is away.
     fn notice(&mut self) {
         let table = self.lobby.desk.table();
-        for backend in table.backends.iter().filter(|backend| backend.prices.is_some()) {
-            self.accounts.entry(Arc::clone(&backend.name)).or_insert_with(|| Account {
-                share: Share::new(backend.vitals.borrow().spent),
-                written: None,
-                read_at: None,
-            });
+        for backend in table
+            .backends
+            .iter()
+            .filter(|backend| backend.prices.is_some())
+        {
+            self.accounts
+                .entry(Arc::clone(&backend.name))
+                .or_insert_with(|| Account {
+                    share: Share::new(backend.vitals.borrow().spent),
+                    written: None,
+                    read_at: None,
+                });
         }
     }
 
@@ -126,9 +136,15 @@ impl Counters {
         let wall = self.fleet.clock.wall();
         let table = self.lobby.desk.table();
         let mut due = Vec::new();
-        for backend in table.backends.iter().filter(|backend| backend.prices.is_some()) {
+        for backend in table
+            .backends
+            .iter()
+            .filter(|backend| backend.prices.is_some())
+        {
             let spent = backend.vitals.borrow().spent;
-            let Some(account) = self.accounts.get(&backend.name) else { continue };
+            let Some(account) = self.accounts.get(&backend.name) else {
+                continue;
+            };
             let written = account.share.written(spent, wall);
             let old = account.read_at.is_none_or(|at| at.elapsed() >= SUM_AGE);
             if account.written != Some(written) || (backend.is_budgeted && old) {
@@ -141,11 +157,17 @@ impl Counters {
         let mut script = SPEND.prepare_invoke();
         script.arg(&*self.fleet.instance).arg(DAYS_MS);
         for (backend, written) in &due {
-            script.key(key("spent", &format!("{}:{}", written.day, backend.name))).arg(written.nanos);
+            script
+                .key(key("spent", &format!("{}:{}", written.day, backend.name)))
+                .arg(written.nanos);
         }
-        let Ok(sums) = self.fleet.link.script::<Vec<i64>>(BEHIND, &script).await else { return };
+        let Ok(sums) = self.fleet.link.script::<Vec<i64>>(BEHIND, &script).await else {
+            return;
+        };
         for ((backend, written), sum) in due.into_iter().zip(sums) {
-            let (Some(account), Ok(sum)) = (self.accounts.get_mut(&backend.name), u64::try_from(sum)) else {
+            let (Some(account), Ok(sum)) =
+                (self.accounts.get_mut(&backend.name), u64::try_from(sum))
+            else {
                 continue;
             };
             account.written = Some(written);
@@ -170,11 +192,18 @@ async fn messages(link: &Link, rates: &Rates) {
         }
         let mut script = TAKE.prepare_invoke();
         for Untold { of, pace, count } in &told {
-            let [every, most] = [pace.every(), pace.most()].map(|time| time.as_micros().to_string());
-            script.key(key("rate", &of.name())).arg(every).arg(*count).arg(most);
+            let [every, most] =
+                [pace.every(), pace.most()].map(|time| time.as_micros().to_string());
+            script
+                .key(key("rate", &of.name()))
+                .arg(every)
+                .arg(*count)
+                .arg(most);
         }
         // What could not be told stays this instance's own: said twice it would count twice.
-        let Ok(lacks) = link.script::<Vec<i64>>(BEHIND, &script).await else { return };
+        let Ok(lacks) = link.script::<Vec<i64>>(BEHIND, &script).await else {
+            return;
+        };
         for (told, lacks) in told.iter().zip(lacks) {
             rates.learn(told, Duration::from_micros(lacks.max(0).unsigned_abs()));
         }

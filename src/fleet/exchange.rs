@@ -47,7 +47,12 @@ pub struct Exchange {
 impl Exchange {
     /// Begins to tell and to hear.
     pub fn start(fleet: Fleet, desk: Arc<Desk>) {
-        let exchange = Self { fleet, desk, known: Mutex::default(), number: AtomicU64::new(1) };
+        let exchange = Self {
+            fleet,
+            desk,
+            known: Mutex::default(),
+            number: AtomicU64::new(1),
+        };
         let exchange = Arc::new(exchange);
         actix::spawn(Arc::clone(&exchange).hear());
         actix::spawn(exchange.tell());
@@ -123,14 +128,26 @@ impl Exchange {
         }
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let from = self.fleet.instance.to_string();
-        let message = Message { from, number, account: account.to_owned(), news }.encode();
+        let message = Message {
+            from,
+            number,
+            account: account.to_owned(),
+            news,
+        }
+        .encode();
         let mut commands = redis::pipe();
         leave(&mut commands, account, news, &message);
-        commands.cmd("PUBLISH").arg(format!("{PREFIX}{CHANNEL}")).arg(&message).ignore();
+        commands
+            .cmd("PUBLISH")
+            .arg(format!("{PREFIX}{CHANNEL}"))
+            .arg(&message)
+            .ignore();
         match self.fleet.link.pipeline::<()>(BEHIND, &commands).await {
             Ok(()) => self.known().note(account, news, now),
             // Each finds out for itself what it is not told; what still matters is told when Redis is back.
-            Err(error) => tracing::debug!(%error, "a provider's trouble was not told to other instances"),
+            Err(error) => {
+                tracing::debug!(%error, "a provider's trouble was not told to other instances")
+            }
         }
     }
 
@@ -144,7 +161,9 @@ impl Exchange {
         let mut read_at = Instant::now();
         let mut joined = false;
         loop {
-            let relief = reliefs.next().map(|at| at.saturating_sub(self.fleet.clock.now()));
+            let relief = reliefs
+                .next()
+                .map(|at| at.saturating_sub(self.fleet.clock.now()));
             let wake = relief.map_or(read_at, |wait| read_at.min(Instant::now() + wait));
             tokio::select! {
                 message = news.recv() => match message {
@@ -206,23 +225,33 @@ impl Exchange {
         }
         // A key that holds something else spoils no other.
         commands.ignore_errors();
-        let Ok(answers) = self.fleet.link.pipeline::<Vec<RedisResult<Value>>>(BEHIND, &commands).await else {
+        let Ok(answers) = self
+            .fleet
+            .link
+            .pipeline::<Vec<RedisResult<Value>>>(BEHIND, &commands)
+            .await
+        else {
             return false;
         };
-        let places = backends.iter().flat_map(|backend| Kind::ALL.map(|kind| (backend, kind)));
+        let places = backends
+            .iter()
+            .flat_map(|backend| Kind::ALL.map(|kind| (backend, kind)));
         let mut answers = answers.into_iter();
         for (backend, kind) in places {
-            let (Some(Ok(text)), Some(Ok(Value::Int(left)))) = (answers.next(), answers.next()) else {
+            let (Some(Ok(text)), Some(Ok(Value::Int(left)))) = (answers.next(), answers.next())
+            else {
                 continue;
             };
-            let message =
-                redis::from_redis_value::<Vec<u8>>(text).ok().and_then(|text| Message::decode(&text));
+            let message = redis::from_redis_value::<Vec<u8>>(text)
+                .ok()
+                .and_then(|text| Message::decode(&text));
             let own = |message: &Message| *message.from == *self.fleet.instance;
             if let Some(message) =
                 message.filter(|message| message.account == *backend.account && !own(message))
             {
                 // What it lasted when it was told says the machine that told it; what is left of that says Redis.
-                let left = Duration::from_millis(left.max(0).unsigned_abs()).saturating_sub(kind.more());
+                let left =
+                    Duration::from_millis(left.max(0).unsigned_abs()).saturating_sub(kind.more());
                 let news = message.news.shortened_to(left);
                 let now = self.fleet.clock.now();
                 if !self.known().covers(&backend.account, news, now) {
@@ -238,15 +267,28 @@ impl Exchange {
     async fn instances(&self) -> u32 {
         let mut command = redis::cmd("PUBSUB");
         command.arg("NUMSUB").arg(format!("{PREFIX}{CHANNEL}"));
-        let told = self.fleet.link.command::<Vec<(String, i64)>>(BEHIND, &command);
+        let told = self
+            .fleet
+            .link
+            .command::<Vec<(String, i64)>>(BEHIND, &command);
         let told = timeout(Duration::from_millis(200), told).await;
-        let count = told.ok().and_then(Result::ok).and_then(|counts| counts.first().map(|(_, count)| *count));
-        count.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1)
+        let count = told
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|counts| counts.first().map(|(_, count)| *count));
+        count
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(1)
+            .max(1)
     }
 
     /// Tells the actors of all providers of this account. One that is being rebuilt, or is far behind, finds out by its own calls.
     fn pass_on(&self, account: &str, news: News) {
-        for backend in self.backends().iter().filter(|backend| *backend.account == *account) {
+        for backend in self
+            .backends()
+            .iter()
+            .filter(|backend| *backend.account == *account)
+        {
             if let Some(actor) = backend.actor.borrow().as_ref() {
                 let _ = actor.try_send(Hear(news));
             }
@@ -304,7 +346,13 @@ fn leave(commands: &mut Pipeline, account: &str, news: News, message: &[u8]) {
     if let Some(kind) = kind {
         let stands = (news.lasts() + kind.more()).as_millis().max(1);
         let stands = u64::try_from(stands).unwrap_or(u64::MAX);
-        commands.cmd("SET").arg(key(kind.name(), account)).arg(message).arg("PX").arg(stands).ignore();
+        commands
+            .cmd("SET")
+            .arg(key(kind.name(), account))
+            .arg(message)
+            .arg("PX")
+            .arg(stands)
+            .ignore();
     }
     for kind in over {
         commands.cmd("DEL").arg(key(kind.name(), account)).ignore();
@@ -319,7 +367,10 @@ mod tests {
 
     #[test]
     fn what_is_slow_was_not_gone_and_does_not_come_back() {
-        let now = |trouble| Health { trouble, since: At(0) };
+        let now = |trouble| Health {
+            trouble,
+            since: At(0),
+        };
         let (says, mut health) = watch::channel(now(Some(Trouble::Joining)));
         let mut up = is_up(&health);
         let told = [

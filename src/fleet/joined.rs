@@ -13,6 +13,9 @@ pub async fn joined(redis: &Redis) -> Link {
     let link = Link::open(&Secret::new(redis.url()), "0123456789abcdef", || 0.5).unwrap();
     let mut health = link.health();
     let up = health.wait_for(|health| health.is_up());
-    tokio::time::timeout(Duration::from_secs(20), up).await.expect("redis is joined").unwrap();
+    tokio::time::timeout(Duration::from_secs(20), up)
+        .await
+        .expect("redis is joined")
+        .unwrap();
     link
 }

@@ -36,7 +36,11 @@ pub struct Heard {
 impl Heard {
     /// Nothing yet; `own` is this instance, whose own messages are none of its business.
     pub fn new(own: &str) -> Self {
-        Self { own: own.to_owned(), last: HashMap::new(), count: 0 }
+        Self {
+            own: own.to_owned(),
+            last: HashMap::new(),
+            count: 0,
+        }
     }
 
     /// Whether this message is new, and of another.
@@ -53,7 +57,11 @@ impl Heard {
             return news;
         }
         if self.last.len() >= INSTANCES {
-            let oldest = self.last.iter().min_by_key(|(_, (_, when))| *when).map(|(name, _)| name.clone());
+            let oldest = self
+                .last
+                .iter()
+                .min_by_key(|(_, (_, when))| *when)
+                .map(|(name, _)| name.clone());
             oldest.map(|name| self.last.remove(&name));
         }
         self.last.insert(from.to_owned(), (number, count));
@@ -89,7 +97,12 @@ impl Known {
             News::Tripped { .. } if news.is_shared() => stand.open_until = until,
             News::Tripped { .. } => stand.hint_until = now.saturating_add(HINT_STANDS),
             News::Limited { .. } => stand.hold_until = stand.hold_until.max(until),
-            News::Well => *stand = Stand { hold_until: stand.hold_until, ..Stand::default() },
+            News::Well => {
+                *stand = Stand {
+                    hold_until: stand.hold_until,
+                    ..Stand::default()
+                }
+            }
             News::Reset => *stand = Stand::default(),
         }
     }
@@ -100,12 +113,24 @@ impl Known {
             return false;
         };
         // Half of it is near enough: whoever believes the shorter wait tries earlier, one at a time.
-        let until = now.saturating_add(news.lasts() / 2).max(now.saturating_add(Duration::from_millis(1)));
+        let until = now
+            .saturating_add(news.lasts() / 2)
+            .max(now.saturating_add(Duration::from_millis(1)));
         match news {
             News::Tripped { blocked: true, .. } if news.is_shared() => stand.blocked_until >= until,
-            News::Tripped { .. } if news.is_shared() => stand.open_until.max(stand.blocked_until) >= until,
-            News::Tripped { .. } => stand.hint_until.max(stand.open_until).max(stand.blocked_until) > now,
-            News::Limited { lasts } => stand.hold_until.saturating_add(NEAR) >= now.saturating_add(lasts),
+            News::Tripped { .. } if news.is_shared() => {
+                stand.open_until.max(stand.blocked_until) >= until
+            }
+            News::Tripped { .. } => {
+                stand
+                    .hint_until
+                    .max(stand.open_until)
+                    .max(stand.blocked_until)
+                    > now
+            }
+            News::Limited { lasts } => {
+                stand.hold_until.saturating_add(NEAR) >= now.saturating_add(lasts)
+            }
             News::Well | News::Reset => false,
         }
     }
@@ -113,8 +138,15 @@ impl Known {
 
 impl Stand {
     fn is_over(&self, now: Duration) -> bool {
-        let Self { open_until, blocked_until, hold_until, hint_until } = *self;
-        [open_until, blocked_until, hold_until, hint_until].into_iter().all(|until| until <= now)
+        let Self {
+            open_until,
+            blocked_until,
+            hold_until,
+            hint_until,
+        } = *self;
+        [open_until, blocked_until, hold_until, hint_until]
+            .into_iter()
+            .all(|until| until <= now)
     }
 }
 
@@ -125,7 +157,9 @@ pub struct Reliefs(BTreeMap<String, Duration>);
 impl Reliefs {
     /// The account is well: its breaker here closes within a time that grows with the number of instances. Hearing it again puts nothing off.
     pub fn well(&mut self, account: &str, instances: u32, now: Duration, chance: f64) {
-        let spread = APART.saturating_mul(instances.saturating_sub(1)).min(LONGEST_SPREAD);
+        let spread = APART
+            .saturating_mul(instances.saturating_sub(1))
+            .min(LONGEST_SPREAD);
         if self.0.len() < ACCOUNTS {
             let at = now.saturating_add(spread.mul_f64(chance.clamp(0.0, 1.0)));
             let closes = self.0.entry(account.to_owned()).or_insert(at);
@@ -140,7 +174,12 @@ impl Reliefs {
 
     /// Those whose moment has come.
     pub fn take_due(&mut self, now: Duration) -> Vec<String> {
-        let due: Vec<_> = self.0.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        let due: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
         due.iter().for_each(|account| self.cancel(account));
         due
     }

@@ -41,16 +41,30 @@ pub struct Leases {
 impl Leases {
     /// The leases of this account.
     pub fn new(link: Link, account: &str, random: fn() -> u64) -> Self {
-        Self { link, key: super::key("probe", account), random }
+        Self {
+            link,
+            key: super::key("probe", account),
+            random,
+        }
     }
 }
 
 impl Probing for Leases {
     fn ask(&self, limit: Duration) -> BoxFuture<'static, Leave> {
-        let (link, key, token) = (self.link.clone(), self.key.clone(), format!("{:016x}", (self.random)()));
+        let (link, key, token) = (
+            self.link.clone(),
+            self.key.clone(),
+            format!("{:016x}", (self.random)()),
+        );
         Box::pin(async move {
             let mut asked = redis::pipe();
-            asked.cmd("SET").arg(&key).arg(&token).arg("NX").arg("PX").arg(ms(limit + MARGIN));
+            asked
+                .cmd("SET")
+                .arg(&key)
+                .arg(&token)
+                .arg("NX")
+                .arg("PX")
+                .arg(ms(limit + MARGIN));
             asked.cmd("PTTL").arg(&key);
             match link.pipeline::<(Option<String>, i64)>(HOT, &asked).await {
                 Ok((Some(_), _)) => Leave::Go(Box::new(Lease { link, key, token })),

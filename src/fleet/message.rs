@@ -45,8 +45,15 @@ struct Wire {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
 enum Said {
-    Tripped { blocked: bool, fault: Option<Fault>, strikes: u32, lasts_ms: u64 },
-    Limited { lasts_ms: u64 },
+    Tripped {
+        blocked: bool,
+        fault: Option<Fault>,
+        strikes: u32,
+        lasts_ms: u64,
+    },
+    Limited {
+        lasts_ms: u64,
+    },
     Well,
     Reset,
 }
@@ -56,15 +63,31 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let said = match self.news {
-            News::Tripped { blocked, fault, strikes, lasts } => {
-                Said::Tripped { blocked, fault, strikes, lasts_ms: ms(lasts) }
-            }
-            News::Limited { lasts } => Said::Limited { lasts_ms: ms(lasts) },
+            News::Tripped {
+                blocked,
+                fault,
+                strikes,
+                lasts,
+            } => Said::Tripped {
+                blocked,
+                fault,
+                strikes,
+                lasts_ms: ms(lasts),
+            },
+            News::Limited { lasts } => Said::Limited {
+                lasts_ms: ms(lasts),
+            },
             News::Well => Said::Well,
             News::Reset => Said::Reset,
         };
         let (from, account) = (self.from.clone(), self.account.clone());
-        let wire = Wire { v: VERSION, from, number: self.number, account, said };
+        let wire = Wire {
+            v: VERSION,
+            from,
+            number: self.number,
+            account,
+            said,
+        };
         // Text and numbers cannot fail to be written.
         serde_json::to_vec(&wire).unwrap_or_default()
     }
@@ -74,19 +97,40 @@ impl Message {
         if bytes.len() > LONGEST {
             return None;
         }
-        let Wire { v, from, number, account, said } = serde_json::from_slice(bytes).ok()?;
+        let Wire {
+            v,
+            from,
+            number,
+            account,
+            said,
+        } = serde_json::from_slice(bytes).ok()?;
         if v != VERSION || from.len() > LONGEST_NAME || account.len() > LONGEST_NAME {
             return None;
         }
         let news = match said {
-            Said::Tripped { blocked, fault, strikes, lasts_ms } => {
-                News::Tripped { blocked, fault, strikes, lasts: Duration::from_millis(lasts_ms) }
-            }
-            Said::Limited { lasts_ms } => News::Limited { lasts: Duration::from_millis(lasts_ms) },
+            Said::Tripped {
+                blocked,
+                fault,
+                strikes,
+                lasts_ms,
+            } => News::Tripped {
+                blocked,
+                fault,
+                strikes,
+                lasts: Duration::from_millis(lasts_ms),
+            },
+            Said::Limited { lasts_ms } => News::Limited {
+                lasts: Duration::from_millis(lasts_ms),
+            },
             Said::Well => News::Well,
             Said::Reset => News::Reset,
         };
-        Some(Self { from, number, account, news: news.within_reason() })
+        Some(Self {
+            from,
+            number,
+            account,
+            news: news.within_reason(),
+        })
     }
 }
 
@@ -97,15 +141,30 @@ mod tests {
     use super::*;
 
     fn message(news: News) -> Message {
-        Message { from: "0123456789abcdef".into(), number: 7, account: "fedcba9876543210".into(), news }
+        Message {
+            from: "0123456789abcdef".into(),
+            number: 7,
+            account: "fedcba9876543210".into(),
+            news,
+        }
     }
 
     #[test]
     fn what_is_told_is_what_is_heard() {
         let lasts = Duration::from_millis(12_345);
-        let tripped = |fault| News::Tripped { blocked: true, fault, strikes: 3, lasts };
+        let tripped = |fault| News::Tripped {
+            blocked: true,
+            fault,
+            strikes: 3,
+            lasts,
+        };
         let faults = Fault::ALL.into_iter().map(|fault| tripped(Some(fault)));
-        let others = [tripped(None), News::Limited { lasts }, News::Well, News::Reset];
+        let others = [
+            tripped(None),
+            News::Limited { lasts },
+            News::Well,
+            News::Reset,
+        ];
         for news in faults.chain(others) {
             let bytes = message(news).encode();
             assert!(bytes.len() < 200, "{}", bytes.len());
@@ -118,7 +177,10 @@ mod tests {
         let good = String::from_utf8(message(News::Well).encode()).unwrap();
         assert!(Message::decode(good.as_bytes()).is_some());
         let more = good.replacen('{', r#"{"later":[1],"#, 1);
-        assert!(Message::decode(more.as_bytes()).is_some(), "a field more is no other version");
+        assert!(
+            Message::decode(more.as_bytes()).is_some(),
+            "a field more is no other version"
+        );
         for bad in [
             "",
             "null",
@@ -137,15 +199,27 @@ mod tests {
             strikes: 0,
             lasts: Duration::ZERO,
         });
-        let unknown = String::from_utf8(unknown.encode()).unwrap().replace("timeout", "struck_by_lightning");
-        assert_eq!(Message::decode(unknown.as_bytes()), None, "a fault that only a later version knows");
+        let unknown = String::from_utf8(unknown.encode())
+            .unwrap()
+            .replace("timeout", "struck_by_lightning");
+        assert_eq!(
+            Message::decode(unknown.as_bytes()),
+            None,
+            "a fault that only a later version knows"
+        );
     }
 
     #[test]
     fn a_length_of_time_is_believed_within_reason() {
-        let bytes = message(News::Limited { lasts: Duration::MAX }).encode();
+        let bytes = message(News::Limited {
+            lasts: Duration::MAX,
+        })
+        .encode();
         let day = Duration::from_secs(24 * 60 * 60);
-        assert_eq!(Message::decode(&bytes).unwrap().news, News::Limited { lasts: day });
+        assert_eq!(
+            Message::decode(&bytes).unwrap().news,
+            News::Limited { lasts: day }
+        );
     }
 
     proptest! {

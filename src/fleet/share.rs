@@ -34,7 +34,10 @@ impl Share {
     pub fn written(&self, spent: Spent, now: At) -> Written {
         let day = spending::day_of(now);
         let today = if spent.day == day { spent.usd } else { 0.0 };
-        Written { day, nanos: nanos(today - self.remembered(day)) }
+        Written {
+            day,
+            nanos: nanos(today - self.remembered(day)),
+        }
     }
 
     /// What the others spent beyond what this instance counts itself, where all together have written `sum`.
@@ -42,11 +45,19 @@ impl Share {
         let others = sum.saturating_sub(written.nanos);
         // What this instance remembers of its own past is in the others' sum, under an earlier name.
         let beyond = others.saturating_sub(nanos(self.remembered(written.day)));
-        Spent { day: written.day, usd: beyond as f64 / NANOS, estimated: false }
+        Spent {
+            day: written.day,
+            usd: beyond as f64 / NANOS,
+            estimated: false,
+        }
     }
 
     fn remembered(&self, day: u64) -> f64 {
-        if self.before.day == day { self.before.usd } else { 0.0 }
+        if self.before.day == day {
+            self.before.usd
+        } else {
+            0.0
+        }
     }
 }
 
@@ -65,14 +76,24 @@ mod tests {
     const NOON: At = At(DAY * 86_400_000 + 43_200_000);
 
     fn spent(day: u64, usd: f64) -> Spent {
-        Spent { day, usd, estimated: false }
+        Spent {
+            day,
+            usd,
+            estimated: false,
+        }
     }
 
     #[test]
     fn what_was_spent_before_the_start_is_not_written_twice() {
         let share = Share::new(spent(DAY, 0.3));
         let written = share.written(spent(DAY, 0.4), NOON);
-        assert_eq!(written, Written { day: DAY, nanos: 100_000_000 });
+        assert_eq!(
+            written,
+            Written {
+                day: DAY,
+                nanos: 100_000_000
+            }
+        );
         // 0.3 under the earlier name, 0.1 of now, 0.5 of others.
         let elsewhere = share.elsewhere(written, 900_000_000);
         assert_eq!(elsewhere, spent(DAY, 0.5));
@@ -84,8 +105,17 @@ mod tests {
     #[test]
     fn another_day_begins_with_nothing() {
         let share = Share::new(spent(DAY - 1, 5.0));
-        assert_eq!(share.written(spent(DAY - 1, 7.0), NOON), Written { day: DAY, nanos: 0 });
-        assert_eq!(share.written(spent(DAY, 0.25), NOON), Written { day: DAY, nanos: 250_000_000 });
+        assert_eq!(
+            share.written(spent(DAY - 1, 7.0), NOON),
+            Written { day: DAY, nanos: 0 }
+        );
+        assert_eq!(
+            share.written(spent(DAY, 0.25), NOON),
+            Written {
+                day: DAY,
+                nanos: 250_000_000
+            }
+        );
     }
 
     #[test]

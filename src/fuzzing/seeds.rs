@@ -27,7 +27,10 @@ fn each_kind_of_record_has_a_seed_that_reads_as_it() {
         let seed = corpus_of("record", kind);
         assert!(reads(&seed), "{kind} reads as none");
         // A byte more, or the last one less, and it is none.
-        assert!(!reads(&[&seed[..], b"}"].concat()) && !reads(&seed[..seed.len() - 1]), "{kind}");
+        assert!(
+            !reads(&[&seed[..], b"}"].concat()) && !reads(&seed[..seed.len() - 1]),
+            "{kind}"
+        );
     }
     let later = corpus_of("record", "later_version");
     for (kind, reads) in kinds {
@@ -37,7 +40,9 @@ fn each_kind_of_record_has_a_seed_that_reads_as_it() {
 
 #[test]
 fn each_kind_of_frame_has_a_seed_that_reads_as_it() {
-    for kind in ["hello", "send", "retry", "stop", "feedback", "history", "ping"] {
+    for kind in [
+        "hello", "send", "retry", "stop", "feedback", "history", "ping",
+    ] {
         let seed = String::from_utf8(corpus_of("frame", kind)).unwrap();
         assert!(frames::decode(&seed).is_ok(), "{kind}: {seed}");
     }
@@ -46,7 +51,10 @@ fn each_kind_of_frame_has_a_seed_that_reads_as_it() {
 #[test]
 fn requests_and_configurations_have_seeds_that_read() {
     for name in ["plain", "parts"] {
-        assert!(request::read(&corpus_of("completion", name)).is_ok(), "{name}");
+        assert!(
+            request::read(&corpus_of("completion", name)).is_ok(),
+            "{name}"
+        );
     }
     let text = String::from_utf8(corpus_of("configuration", "all")).unwrap();
     assert!(Settings::from_text("failsoft.toml", &text, &|_| Some("a-secret".into())).is_ok());
@@ -61,7 +69,10 @@ fn requests_and_configurations_have_seeds_that_read() {
 /// Every dialect has a seed that is a whole answer, streamed; without its last bytes it is none.
 #[test]
 fn each_dialect_has_a_seed_that_is_a_whole_answer() {
-    for (kind, name) in ["openai", "anthropic", "gemini", "azure", "ollama"].into_iter().enumerate() {
+    for (kind, name) in ["openai", "anthropic", "gemini", "azure", "ollama"]
+        .into_iter()
+        .enumerate()
+    {
         let seed = corpus_of("answer", name);
         assert_eq!(usize::from(seed[0]), kind, "{name} is of another dialect");
         assert!(whole(&seed).is_ok(), "{name}");
@@ -76,7 +87,9 @@ fn whole(seed: &[u8]) -> Result<(), Fault> {
     let text = String::from_utf8(guarded(framing, &seed[2..], usize::from(seed[1]))).unwrap();
     let mut reader = dialect.reader();
     for (name, data) in events(&text) {
-        reader.event(&name, &data, &mut Vec::new()).map_err(|failure| failure.fault)?;
+        reader
+            .event(&name, &data, &mut Vec::new())
+            .map_err(|failure| failure.fault)?;
         if reader.ended() {
             break;
         }

@@ -14,12 +14,23 @@ const CASES: u32 = 3_000;
 
 /// One seed of a target, by its name.
 pub fn corpus_of(target: &str, name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target).join(name)).unwrap()
+    fs::read(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus")
+            .join(target)
+            .join(name),
+    )
+    .unwrap()
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
@@ -38,8 +49,12 @@ fn change() -> impl Strategy<Value = Change> {
     let telling = prop::sample::select(b"\"\\{}[]:,.\r\n\0 -0e\xff\xef\xbb\xbf".to_vec());
     let index = any::<Index>;
     prop_oneof![
-        (index(), prop_oneof![any::<u8>(), telling.clone()]).prop_map(|(at, byte)| Change::Set(at, byte)),
-        (index(), prop::collection::vec(prop_oneof![any::<u8>(), telling], 1..6))
+        (index(), prop_oneof![any::<u8>(), telling.clone()])
+            .prop_map(|(at, byte)| Change::Set(at, byte)),
+        (
+            index(),
+            prop::collection::vec(prop_oneof![any::<u8>(), telling], 1..6)
+        )
             .prop_map(|(at, bytes)| Change::Insert(at, bytes)),
         (index(), index()).prop_map(|(from, to)| Change::Remove(from, to)),
         (index(), index(), index()).prop_map(|(from, to, at)| Change::Repeat(from, to, at)),
@@ -73,13 +88,23 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
 }
 
 fn tried(name: &str) {
-    let (_, target) = TARGETS.into_iter().find(|(known, _)| *known == name).unwrap();
+    let (_, target) = TARGETS
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .unwrap();
     let corpus = corpus(name);
     assert!(!corpus.is_empty(), "fuzz/corpus/{name} is empty");
     corpus.iter().for_each(|bytes| target(bytes));
     let cases = std::env::var("FAILSOFT_FUZZ_CASES").map_or(CASES, |cases| cases.parse().unwrap());
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-    let known = (prop::sample::select(corpus), prop::collection::vec(change(), 1..6))
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let known = (
+        prop::sample::select(corpus),
+        prop::collection::vec(change(), 1..6),
+    )
         .prop_map(|(bytes, changes)| changed(bytes, &changes));
     let any = prop::collection::vec(any::<u8>(), 0..200);
     let ran = runner.run(&prop_oneof![9 => known, 1 => any], |bytes| {
@@ -132,7 +157,14 @@ fn the_fuzzer_has_the_same_targets() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().trim_end_matches(".rs").to_owned())
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .trim_end_matches(".rs")
+                .to_owned()
+        })
         .collect();
     files.sort();
     let mut known = TARGETS.map(|(name, _)| name);

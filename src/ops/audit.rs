@@ -116,15 +116,25 @@ pub struct Audit(Mutex<Kept>);
 impl Audit {
     /// Takes down one more.
     pub fn note(&self, entry: Entry) {
-        let Entry { action, outcome, peer, .. } = entry;
-        let (outcome_name, peer_name, subject) = (outcome.name(), peer.name(), entry.subject.as_deref());
+        let Entry {
+            action,
+            outcome,
+            peer,
+            ..
+        } = entry;
+        let (outcome_name, peer_name, subject) =
+            (outcome.name(), peer.name(), entry.subject.as_deref());
         if outcome == Outcome::Done {
             tracing::info!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "an operator's order");
         } else {
             tracing::warn!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "an operator's order");
         }
         let mut kept = self.kept();
-        let list = if outcome == Outcome::Refused { &mut kept.refused } else { &mut kept.orders };
+        let list = if outcome == Outcome::Refused {
+            &mut kept.refused
+        } else {
+            &mut kept.orders
+        };
         if list.len() >= KEPT {
             list.pop_front();
         }
@@ -134,7 +144,13 @@ impl Audit {
     /// Those that are kept, the newest first; those of one millisecond in no certain order.
     pub fn newest_first(&self) -> Vec<Entry> {
         let kept = self.kept();
-        let mut all: Vec<_> = kept.orders.iter().chain(&kept.refused).cloned().rev().collect();
+        let mut all: Vec<_> = kept
+            .orders
+            .iter()
+            .chain(&kept.refused)
+            .cloned()
+            .rev()
+            .collect();
         all.sort_by_key(|entry| std::cmp::Reverse(entry.at));
         all
     }
@@ -149,7 +165,13 @@ mod tests {
     use super::*;
 
     fn entry(ms: u64, outcome: Outcome) -> Entry {
-        Entry { at: At(ms), action: "reload", subject: None, outcome, peer: Peer::Loopback }
+        Entry {
+            at: At(ms),
+            action: "reload",
+            subject: None,
+            outcome,
+            peer: Peer::Loopback,
+        }
     }
 
     #[test]
@@ -160,7 +182,10 @@ mod tests {
             audit.note(entry(2 + ms, Outcome::Refused));
         }
         let kept = audit.newest_first();
-        assert_eq!((kept.len(), kept.last().cloned()), (KEPT + 1, Some(entry(1, Outcome::Done))));
+        assert_eq!(
+            (kept.len(), kept.last().cloned()),
+            (KEPT + 1, Some(entry(1, Outcome::Done)))
+        );
         assert_eq!(kept.first(), Some(&entry(1_001, Outcome::Refused)));
         for ms in 0..1_000 {
             audit.note(entry(2_000 + ms, Outcome::Invalid));

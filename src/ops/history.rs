@@ -105,10 +105,15 @@ pub struct History {
 impl History {
     /// What earlier processes noted, in any order.
     pub fn recalled(notes: impl IntoIterator<Item = Hour>, now: At) -> Self {
-        let mut hours: Vec<Hour> = notes.into_iter().filter(|one| one.hour <= now.0 / HOUR_MS).collect();
+        let mut hours: Vec<Hour> = notes
+            .into_iter()
+            .filter(|one| one.hour <= now.0 / HOUR_MS)
+            .collect();
         hours.sort_by_key(|one| one.hour);
         hours.dedup_by_key(|one| one.hour);
-        let mut history = Self { hours: hours.into() };
+        let mut history = Self {
+            hours: hours.into(),
+        };
         history.forget(now);
         history
     }
@@ -141,7 +146,10 @@ impl History {
         let this = now.0 / HOUR_MS;
         // A clock that was set back counts to the last hour that there is.
         if self.hours.back().is_none_or(|last| last.hour < this) {
-            self.hours.push_back(Hour { hour: this, ..Hour::default() });
+            self.hours.push_back(Hour {
+                hour: this,
+                ..Hour::default()
+            });
             self.forget(now);
         }
         self.hours.back_mut()
@@ -150,22 +158,30 @@ impl History {
     /// The last so many hours, the one under way among them.
     pub fn last(&self, hours: u64, now: At) -> Sum {
         let first = (now.0 / HOUR_MS + 1).saturating_sub(hours);
-        self.hours.iter().filter(|one| one.hour >= first).fold(Sum::default(), |mut sum, one| {
-            merge(&mut sum.reasons, &one.reasons);
-            Sum {
-                ai: sum.ai + one.ai,
-                degraded: sum.degraded + one.degraded,
-                lost: sum.lost + one.lost,
-                cost_usd: sum.cost_usd + one.cost_usd,
-                reasons: sum.reasons,
-            }
-        })
+        self.hours
+            .iter()
+            .filter(|one| one.hour >= first)
+            .fold(Sum::default(), |mut sum, one| {
+                merge(&mut sum.reasons, &one.reasons);
+                Sum {
+                    ai: sum.ai + one.ai,
+                    degraded: sum.degraded + one.degraded,
+                    lost: sum.lost + one.lost,
+                    cost_usd: sum.cost_usd + one.cost_usd,
+                    reasons: sum.reasons,
+                }
+            })
     }
 
     /// The hours of the day that was counted to last, and the name of their note; none where nothing was counted.
     pub fn newest_day(&self) -> Option<(String, Vec<Hour>)> {
         let day = self.hours.back()?.hour / DAY;
-        let hours = self.hours.iter().filter(|one| one.hour / DAY == day).cloned().collect();
+        let hours = self
+            .hours
+            .iter()
+            .filter(|one| one.hour / DAY == day)
+            .cloned()
+            .collect();
         Some((note_of(day * DAY), hours))
     }
 
@@ -182,7 +198,12 @@ mod tests {
     use super::*;
 
     fn served(ai: u64, degraded: u64, lost: u64) -> Served {
-        Served { ai, degraded, lost, ..Served::default() }
+        Served {
+            ai,
+            degraded,
+            lost,
+            ..Served::default()
+        }
     }
 
     fn at(hour: u64) -> At {
@@ -196,10 +217,20 @@ mod tests {
         history.add(at(1_023), &served(7, 2, 1), 0.5);
         history.add(at(1_023), &served(1, 0, 0), 0.25);
         let day = history.last(DAY, at(1_023));
-        assert_eq!((day.total(), day.ai, day.degraded, day.lost), (21, 18, 2, 1));
-        assert_eq!((day.answered(), day.by_ai()), (Some(20.0 / 21.0), Some(18.0 / 21.0)));
+        assert_eq!(
+            (day.total(), day.ai, day.degraded, day.lost),
+            (21, 18, 2, 1)
+        );
+        assert_eq!(
+            (day.answered(), day.by_ai()),
+            (Some(20.0 / 21.0), Some(18.0 / 21.0))
+        );
         assert!((day.cost_usd - 1.75).abs() < 1e-9);
-        assert_eq!(history.last(DAY, at(1_024)).total(), 11, "the first is too long ago");
+        assert_eq!(
+            history.last(DAY, at(1_024)).total(),
+            11,
+            "the first is too long ago"
+        );
         assert_eq!(history.last(MONTH, at(1_024)).total(), 21);
         assert_eq!(history.last(DAY, at(9_999)).answered(), None);
     }
@@ -222,14 +253,22 @@ mod tests {
     #[test]
     fn reasons_are_summed_up_and_an_hour_of_an_earlier_version_has_none() {
         let failed = |of: &[(&'static str, u64)]| -> Reasons {
-            of.iter().map(|(reason, count)| (Cow::Borrowed(*reason), *count)).collect()
+            of.iter()
+                .map(|(reason, count)| (Cow::Borrowed(*reason), *count))
+                .collect()
         };
         let mut history = History::default();
         history.add_failed(at(1_000), failed(&[("timeout", 1), ("reset", 2)]));
         history.add_failed(at(1_001), failed(&[("timeout", 4)]));
         history.add_failed(at(1_001), failed(&[]));
-        assert_eq!(history.last(DAY, at(1_001)).reasons, failed(&[("reset", 2), ("timeout", 5)]));
-        assert_eq!(history.last(1, at(1_001)).reasons, failed(&[("timeout", 4)]));
+        assert_eq!(
+            history.last(DAY, at(1_001)).reasons,
+            failed(&[("reset", 2), ("timeout", 5)])
+        );
+        assert_eq!(
+            history.last(1, at(1_001)).reasons,
+            failed(&[("timeout", 4)])
+        );
         let earlier = r#"[{"hour":1000,"ai":3,"degraded":0,"lost":0,"cost_usd":0.0}]"#;
         let hours: Vec<Hour> = serde_json::from_str(earlier).unwrap();
         assert_eq!((hours[0].ai, hours[0].reasons.len()), (3, 0));
@@ -245,7 +284,11 @@ mod tests {
         history.add(at(90), &served(1, 0, 0), 0.0);
         assert_eq!(history.last(DAY, at(100)).total(), 2);
         // What another clock noted for later is not believed.
-        let later = Hour { hour: 500, ai: 1, ..Hour::default() };
+        let later = Hour {
+            hour: 500,
+            ai: 1,
+            ..Hour::default()
+        };
         assert_eq!(History::recalled([later], at(100)), History::default());
     }
 }

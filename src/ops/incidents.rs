@@ -54,7 +54,13 @@ impl Incidents {
         match self.all.back_mut().filter(|one| one.ended.is_none()) {
             None if mode == Mode::Normal => return None,
             None => {
-                self.all.push_back(Incident { id: id(), mode, started: now, ended: None, cause: cause() });
+                self.all.push_back(Incident {
+                    id: id(),
+                    mode,
+                    started: now,
+                    ended: None,
+                    cause: cause(),
+                });
                 self.bound();
             }
             Some(running) if mode == Mode::Normal => running.ended = Some(now),
@@ -97,7 +103,12 @@ mod tests {
     use super::*;
 
     fn see(incidents: &mut Incidents, mode: Mode, at: u64) -> Option<Incident> {
-        incidents.see(mode, At(at), || format!("cause at {at}"), || format!("inc-{at}"))
+        incidents.see(
+            mode,
+            At(at),
+            || format!("cause at {at}"),
+            || format!("inc-{at}"),
+        )
     }
 
     fn incident(started: u64, ended: Option<u64>) -> Incident {
@@ -115,17 +126,27 @@ mod tests {
         let mut all = Incidents::default();
         assert_eq!(see(&mut all, Mode::Normal, 1), None);
         let begun = see(&mut all, Mode::Degraded, 2).unwrap();
-        assert_eq!((begun.id.as_str(), begun.mode, begun.ended), ("inc-2", Mode::Degraded, None));
+        assert_eq!(
+            (begun.id.as_str(), begun.mode, begun.ended),
+            ("inc-2", Mode::Degraded, None)
+        );
         assert_eq!(see(&mut all, Mode::Degraded, 3), None, "nothing changed");
         let worse = see(&mut all, Mode::Outage, 4).unwrap();
         assert_eq!(
             (worse.id.as_str(), worse.mode, worse.cause.as_str()),
             ("inc-2", Mode::Outage, "cause at 4")
         );
-        assert_eq!(see(&mut all, Mode::Degraded, 5), None, "it keeps the worst it had");
+        assert_eq!(
+            see(&mut all, Mode::Degraded, 5),
+            None,
+            "it keeps the worst it had"
+        );
         assert_eq!(all.running().map(|one| one.mode), Some(Mode::Outage));
         let over = see(&mut all, Mode::Normal, 6).unwrap();
-        assert_eq!((over.id.as_str(), over.started, over.ended), ("inc-2", At(2), Some(At(6))));
+        assert_eq!(
+            (over.id.as_str(), over.started, over.ended),
+            ("inc-2", At(2), Some(At(6)))
+        );
         assert_eq!(all.running(), None);
         assert_eq!(see(&mut all, Mode::Outage, 7).unwrap().id, "inc-7");
         let ids: Vec<_> = all.newest_first().map(|one| one.id.as_str()).collect();
@@ -134,11 +155,18 @@ mod tests {
 
     #[test]
     fn what_ran_at_the_stop_goes_on() {
-        let mut all = Incidents::recalled(vec![incident(9, None), incident(3, None), incident(1, Some(2))]);
+        let mut all = Incidents::recalled(vec![
+            incident(9, None),
+            incident(3, None),
+            incident(1, Some(2)),
+        ]);
         assert_eq!(all.running().map(|one| one.started), Some(At(9)));
         let ends: Vec<_> = all.newest_first().map(|one| one.ended).collect();
         assert_eq!(ends, [None, Some(At(9)), Some(At(2))]);
-        let life = Life { first: At(0), last: At(10) };
+        let life = Life {
+            first: At(0),
+            last: At(10),
+        };
         assert_eq!(
             all.back(life, At(10_000_000), || "inc-new".into()),
             None,
@@ -149,11 +177,22 @@ mod tests {
 
     #[test]
     fn a_service_that_was_gone_was_down_and_a_restart_is_none() {
-        let life = Life { first: At(0), last: At(1_000) };
+        let life = Life {
+            first: At(0),
+            last: At(1_000),
+        };
         let mut all = Incidents::default();
-        assert_eq!(all.back(life, At(1_000 + 120_000), || "inc-new".into()), None);
-        let down = all.back(life, At(1_000 + 120_001), || "inc-new".into()).unwrap();
-        assert_eq!((down.mode, down.started, down.ended), (Mode::Outage, At(1_000), Some(At(121_001))));
+        assert_eq!(
+            all.back(life, At(1_000 + 120_000), || "inc-new".into()),
+            None
+        );
+        let down = all
+            .back(life, At(1_000 + 120_001), || "inc-new".into())
+            .unwrap();
+        assert_eq!(
+            (down.mode, down.started, down.ended),
+            (Mode::Outage, At(1_000), Some(At(121_001)))
+        );
         assert_eq!(all.running(), None);
     }
 
@@ -164,7 +203,10 @@ mod tests {
         assert_eq!(all.newest_first().count(), INCIDENTS);
         see(&mut all, Mode::Outage, 9_999);
         assert_eq!(
-            (all.newest_first().count(), all.newest_first().last().unwrap().started),
+            (
+                all.newest_first().count(),
+                all.newest_first().last().unwrap().started
+            ),
             (INCIDENTS, At(6))
         );
     }

@@ -14,8 +14,14 @@ pub const HOLD_UP: Duration = Duration::from_secs(10);
 
 /// The mode as it is at this moment: an outage where no enabled provider can be asked, normal where the first one can; under another strategy
 /// than priority, which has use for all, where all can.
-pub fn mode_of<'a>(strategy: Strategy, vitals: impl IntoIterator<Item = &'a Vitals>, now: At) -> Mode {
-    let enabled = vitals.into_iter().filter(|one| one.state != ProviderState::Disabled);
+pub fn mode_of<'a>(
+    strategy: Strategy,
+    vitals: impl IntoIterator<Item = &'a Vitals>,
+    now: At,
+) -> Mode {
+    let enabled = vitals
+        .into_iter()
+        .filter(|one| one.state != ProviderState::Disabled);
     let can: Vec<bool> = enabled.map(|one| one.can_be_asked(now)).collect();
     let normal = match strategy {
         Strategy::Priority => can.first() == Some(&true),
@@ -49,7 +55,10 @@ const GOOD: [Mode; 2] = [Mode::Normal, Mode::Degraded];
 impl Held {
     /// Shows this mode to begin with: what was shown before a restart.
     pub fn showing(shown: Mode) -> Self {
-        Self { shown, ..Self::default() }
+        Self {
+            shown,
+            ..Self::default()
+        }
     }
 
     /// Takes note of the mode that is seen at `now`, and says which is to be shown: the worst that has lasted for [`HOLD_DOWN`] where that is
@@ -77,8 +86,13 @@ fn lasted(
     now: Duration,
     hold: Duration,
 ) -> impl Iterator<Item = Mode> {
-    let held = move |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= hold);
-    modes.into_iter().zip(since).filter(move |(_, since)| held(*since)).map(|(mode, _)| mode)
+    let held =
+        move |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= hold);
+    modes
+        .into_iter()
+        .zip(since)
+        .filter(move |(_, since)| held(*since))
+        .map(|(mode, _)| mode)
 }
 
 #[cfg(test)]
@@ -89,7 +103,10 @@ mod tests {
     const NOW: At = At(1_000);
 
     fn vitals(state: ProviderState) -> Vitals {
-        Vitals { state, ..Vitals::default() }
+        Vitals {
+            state,
+            ..Vitals::default()
+        }
     }
 
     #[test]
@@ -107,8 +124,16 @@ mod tests {
         ] {
             let all: Vec<_> = states.iter().copied().map(vitals).collect();
             for strategy in Strategy::ALL {
-                let mode = if *strategy == Strategy::Priority { by_priority } else { by_another };
-                assert_eq!(mode_of(*strategy, &all, NOW), mode, "{states:?} by {strategy}");
+                let mode = if *strategy == Strategy::Priority {
+                    by_priority
+                } else {
+                    by_another
+                };
+                assert_eq!(
+                    mode_of(*strategy, &all, NOW),
+                    mode,
+                    "{states:?} by {strategy}"
+                );
             }
         }
     }
@@ -116,11 +141,20 @@ mod tests {
     #[test]
     fn a_rate_limit_being_waited_out_and_a_spent_budget_count_as_not_to_be_asked() {
         let later = Some(At(NOW.0 + 1));
-        let limited = Vitals { retry_at: later, ..vitals(ProviderState::Closed) };
-        let spent = Vitals { budget_until: later, ..vitals(ProviderState::Closed) };
+        let limited = Vitals {
+            retry_at: later,
+            ..vitals(ProviderState::Closed)
+        };
+        let spent = Vitals {
+            budget_until: later,
+            ..vitals(ProviderState::Closed)
+        };
         for one in [limited, spent] {
             assert_eq!(mode_of(Strategy::Priority, [&one], NOW), Mode::Outage);
-            assert_eq!(mode_of(Strategy::Priority, [&one], At(NOW.0 + 1)), Mode::Normal);
+            assert_eq!(
+                mode_of(Strategy::Priority, [&one], At(NOW.0 + 1)),
+                Mode::Normal
+            );
         }
     }
 
@@ -130,14 +164,30 @@ mod tests {
         let mut held = Held::default();
         assert_eq!(held.see(Mode::Degraded, at(0)), Mode::Normal);
         assert_eq!(held.see(Mode::Outage, at(1_999)), Mode::Normal);
-        assert_eq!(held.see(Mode::Outage, at(2_000)), Mode::Degraded, "at least that since 0");
+        assert_eq!(
+            held.see(Mode::Outage, at(2_000)),
+            Mode::Degraded,
+            "at least that since 0"
+        );
         assert_eq!(held.see(Mode::Outage, at(3_998)), Mode::Degraded);
-        assert_eq!(held.see(Mode::Outage, at(3_999)), Mode::Outage, "since 1,999");
+        assert_eq!(
+            held.see(Mode::Outage, at(3_999)),
+            Mode::Outage,
+            "since 1,999"
+        );
         assert_eq!(held.see(Mode::Degraded, at(5_000)), Mode::Outage);
-        assert_eq!(held.see(Mode::Outage, at(9_000)), Mode::Outage, "begins anew");
+        assert_eq!(
+            held.see(Mode::Outage, at(9_000)),
+            Mode::Outage,
+            "begins anew"
+        );
         assert_eq!(held.see(Mode::Normal, at(10_000)), Mode::Outage);
         assert_eq!(held.see(Mode::Degraded, at(19_999)), Mode::Outage);
-        assert_eq!(held.see(Mode::Normal, at(20_000)), Mode::Degraded, "at least so good since 10,000");
+        assert_eq!(
+            held.see(Mode::Normal, at(20_000)),
+            Mode::Degraded,
+            "at least so good since 10,000"
+        );
         assert_eq!(held.see(Mode::Normal, at(30_000)), Mode::Normal);
     }
 
@@ -145,7 +195,11 @@ mod tests {
     fn a_flapping_provider_shows_nothing() {
         let mut held = Held::default();
         for second in 0..60 {
-            let seen = if second % 2 == 0 { Mode::Outage } else { Mode::Normal };
+            let seen = if second % 2 == 0 {
+                Mode::Outage
+            } else {
+                Mode::Normal
+            };
             assert_eq!(held.see(seen, Duration::from_secs(second)), Mode::Normal);
         }
     }

@@ -50,10 +50,20 @@ pub struct Told {
 
 impl From<&Problem> for Told {
     fn from(problem: &Problem) -> Self {
-        let Problem { file, line, key, what } = problem;
+        let Problem {
+            file,
+            line,
+            key,
+            what,
+        } = problem;
         let name = std::path::Path::new(file).file_name();
         let file = name.map_or_else(|| file.clone(), |name| name.to_string_lossy().into_owned());
-        Self { file, line: *line, key: key.clone(), what: what.clone() }
+        Self {
+            file,
+            line: *line,
+            key: key.clone(),
+            what: what.clone(),
+        }
     }
 }
 
@@ -93,12 +103,16 @@ impl Reloads {
     pub async fn reload(&self) -> Result<Reloaded, NotReloaded> {
         let (tell, told) = oneshot::channel();
         if self.0.try_send(tell).is_err() {
-            return Err(NotReloaded::Failed("too many reloads wait; try again when one has ended"));
+            return Err(NotReloaded::Failed(
+                "too many reloads wait; try again when one has ended",
+            ));
         }
         match tokio::time::timeout(LIMIT, told).await {
             Ok(Ok(end)) => end,
             Ok(Err(_)) => Err(NotReloaded::Failed("the service goes down")),
-            Err(_) => Err(NotReloaded::Failed("the reload is not over in time; look at the log for its end")),
+            Err(_) => Err(NotReloaded::Failed(
+                "the reload is not over in time; look at the log for its end",
+            )),
         }
     }
 }
@@ -109,11 +123,17 @@ mod tests {
 
     #[test]
     fn a_problem_is_told_without_the_folder_of_its_file() {
-        for (file, told) in
-            [("etc/failsoft/failsoft.toml", "failsoft.toml"), ("environment", "environment"), ("", "")]
-        {
-            let problem =
-                Problem { file: file.into(), line: Some(3), key: "chat.title".into(), what: "no".into() };
+        for (file, told) in [
+            ("etc/failsoft/failsoft.toml", "failsoft.toml"),
+            ("environment", "environment"),
+            ("", ""),
+        ] {
+            let problem = Problem {
+                file: file.into(),
+                line: Some(3),
+                key: "chat.title".into(),
+                what: "no".into(),
+            };
             assert_eq!(Told::from(&problem).file, told);
         }
     }
@@ -128,7 +148,9 @@ mod tests {
             })
             .collect();
         tokio::task::yield_now().await;
-        assert!(matches!(reloads.reload().await, Err(NotReloaded::Failed(why)) if why.contains("too many")));
+        assert!(
+            matches!(reloads.reload().await, Err(NotReloaded::Failed(why)) if why.contains("too many"))
+        );
         let first = asked.recv().await.unwrap();
         first.send(Ok(Reloaded::default())).unwrap();
         let mut ends = Vec::new();
@@ -136,7 +158,12 @@ mod tests {
             ends.push(one.await.unwrap());
         }
         assert_eq!(ends.iter().filter(|end| end.is_ok()).count(), 1);
-        assert_eq!(ends.iter().filter(|end| matches!(end, Err(NotReloaded::Failed(_)))).count(), WAITING - 1);
+        assert_eq!(
+            ends.iter()
+                .filter(|end| matches!(end, Err(NotReloaded::Failed(_))))
+                .count(),
+            WAITING - 1
+        );
         drop(asked);
         assert!(reloads.reload().await.is_err());
     }

@@ -63,6 +63,9 @@ mod tests {
     fn a_trend_forgets_its_oldest() {
         let mut trend = Trend::default();
         (0..100).for_each(|n| trend.note(Some(n)));
-        assert_eq!((trend.points.len(), trend.points[0]), (TREND_POINTS, Some(40)));
+        assert_eq!(
+            (trend.points.len(), trend.points[0]),
+            (TREND_POINTS, Some(40))
+        );
     }
 }

@@ -55,10 +55,18 @@ impl Answered {
         let stop = Arc::new(Notify::new());
         let asked = Arc::clone(&stop);
         actix::spawn(async move {
-            Counting::begin(desk, history, warnings).await.run(&asked).await;
+            Counting::begin(desk, history, warnings)
+                .await
+                .run(&asked)
+                .await;
             ended.send_replace(true);
         });
-        Self { history: shown, warnings: told, stop, stopped }
+        Self {
+            history: shown,
+            warnings: told,
+            stop,
+            stopped,
+        }
     }
 
     /// Counts what is left and notes it. Waits for that, but not for long.
@@ -94,7 +102,9 @@ impl Counting {
         warnings: watch::Sender<Arc<[Finding]>>,
     ) -> Self {
         let read = async { (hours(&*desk.store).await, usual(&*desk.store).await) };
-        let (hours, usual) = tokio::time::timeout(RECALL_LIMIT, read).await.unwrap_or_default();
+        let (hours, usual) = tokio::time::timeout(RECALL_LIMIT, read)
+            .await
+            .unwrap_or_default();
         history.send_replace(Arc::new(History::recalled(hours, desk.clock.wall())));
         Self {
             drills: desk.shelf.drills(),
@@ -152,7 +162,10 @@ impl Counting {
         let now = self.desk.tally.failed();
         let before = std::mem::replace(&mut self.failures, now.clone());
         let since = now.into_iter().map(|(reason, count)| {
-            (Cow::Borrowed(reason), count.saturating_sub(before.get(reason).copied().unwrap_or_default()))
+            (
+                Cow::Borrowed(reason),
+                count.saturating_sub(before.get(reason).copied().unwrap_or_default()),
+            )
         });
         since.filter(|(_, count)| *count > 0).collect()
     }
@@ -162,7 +175,8 @@ impl Counting {
         let mut sum = 0.0;
         let table = self.desk.table();
         let there = table.backends.iter().map(|one| (&one.name, &one.vitals));
-        for (name, vitals) in there.chain(table.departed.iter().map(|one| (&one.name, &one.vitals))) {
+        for (name, vitals) in there.chain(table.departed.iter().map(|one| (&one.name, &one.vitals)))
+        {
             let usd = vitals.borrow().used.cost_usd;
             let before = self.costs.insert(Arc::clone(name), usd).unwrap_or_default();
             // One that was taken out and put in again begins at nothing.
@@ -176,14 +190,21 @@ impl Counting {
             return None;
         }
         let (name, hours) = self.history.borrow().newest_day()?;
-        Some(self.desk.store.write_note(name, serde_json::to_string(&hours).unwrap_or_default()))
+        Some(
+            self.desk
+                .store
+                .write_note(name, serde_json::to_string(&hours).unwrap_or_default()),
+        )
     }
 
     fn close(&mut self) {
         self.read();
         let served = self.counted.since(&self.window);
         self.window = self.counted;
-        let (usd, drills) = (std::mem::take(&mut self.window_usd), self.desk.shelf.drills());
+        let (usd, drills) = (
+            std::mem::take(&mut self.window_usd),
+            self.desk.shelf.drills(),
+        );
         let before = std::mem::replace(&mut self.drills, drills);
         // What a drill brought about is neither usual nor a reason to warn.
         if drills.is_none() || drills != before {
@@ -219,7 +240,8 @@ async fn hours(store: &dyn Store) -> Vec<Hour> {
 /// What was usual to earlier processes.
 async fn usual(store: &dyn Store) -> Vec<Window> {
     let note = store.note(USUAL.to_owned()).await.ok().flatten();
-    note.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    note.and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -253,7 +275,10 @@ mod tests {
     #[tokio::test]
     async fn a_day_that_cannot_be_read_costs_no_other_day() {
         let store = crate::store::flaky::Flaky::default();
-        let hour = |hour| Hour { hour, ..Hour::default() };
+        let hour = |hour| Hour {
+            hour,
+            ..Hour::default()
+        };
         for number in [3, 4, 5] {
             let text = serde_json::to_string(&[hour(number * 24)]).unwrap();
             store.write_note(history::note(number), text).await.unwrap();

@@ -27,7 +27,9 @@ const fn message(mode: Mode, drill: bool) -> &'static str {
         (Mode::Degraded, false) => "Answers come from a backup model.",
         (Mode::Degraded, true) => "Answers come from a backup model. This is an outage drill.",
         (Mode::Outage, false) => "You still get saved and prepared replies.",
-        (Mode::Outage, true) => "You still get saved and prepared replies. This is an outage drill.",
+        (Mode::Outage, true) => {
+            "You still get saved and prepared replies. This is an outage drill."
+        }
     }
 }
 
@@ -58,7 +60,10 @@ fn id(random: fn() -> u64) -> String {
 
 /// The drills that run, in order of preference.
 pub fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
-    backends.iter().filter_map(|one| Some(one.drills.running()?.view(&one.name))).collect()
+    backends
+        .iter()
+        .filter_map(|one| Some(one.drills.running()?.view(&one.name)))
+        .collect()
 }
 
 /// Who would be asked next. Where chance or turns decide, it is the heaviest, or the first of those that take turns: the page is told of
@@ -66,15 +71,23 @@ pub fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
 pub fn active(table: &Table, now: At) -> Option<Arc<str>> {
     let can = |one: &&Arc<Backend>| one.vitals.borrow().can_be_asked(now);
     // Nor does it change with every call to one that is not known yet.
-    let candidate = |one: &Arc<Backend>| Candidate { asked: false, ..candidate(one) };
+    let candidate = |one: &Arc<Backend>| Candidate {
+        asked: false,
+        ..candidate(one)
+    };
     let candidates: Vec<_> = table.backends.iter().filter(can).map(candidate).collect();
     let place = match table.settings.routing.strategy {
         Strategy::Weighted => {
-            let heaviest = |(place, one): &(usize, &Candidate)| (one.weight, std::cmp::Reverse(*place));
+            let heaviest =
+                |(place, one): &(usize, &Candidate)| (one.weight, std::cmp::Reverse(*place));
             candidates.iter().enumerate().max_by_key(heaviest)?.0
         }
         strategy => {
-            let by = Order { strategy, chance: 0.0, turn_of: 0 };
+            let by = Order {
+                strategy,
+                chance: 0.0,
+                turn_of: 0,
+            };
             *rank::order(&candidates, by, &Wish::default(), &[]).first()?
         }
     };
@@ -83,15 +96,23 @@ pub fn active(table: &Table, now: At) -> Option<Arc<str>> {
 
 /// Who cannot be asked, and why, for the operator.
 fn cause(all: &[(Arc<str>, Vitals)], drills: &[DrillView], now: At) -> String {
-    let down =
-        all.iter().filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now));
+    let down = all
+        .iter()
+        .filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now));
     let told = down.map(|(name, vitals)| {
         let staged = drills.iter().any(|drill| drill.provider == *name);
         let staged = if staged { " (an outage drill)" } else { "" };
-        format!("{name}: {}{staged}", vitals.words(now).unwrap_or("not known"))
+        format!(
+            "{name}: {}{staged}",
+            vitals.words(now).unwrap_or("not known")
+        )
     });
     let told: Vec<_> = told.collect();
-    if told.is_empty() { "No provider is enabled.".to_owned() } else { told.join("; ") }
+    if told.is_empty() {
+        "No provider is enabled.".to_owned()
+    } else {
+        told.join("; ")
+    }
 }
 
 /// Computes the state, and keeps its history.
@@ -108,7 +129,10 @@ impl StatusBoard {
     pub fn new(means: Means, past: Past) -> Self {
         let now = means.clock.wall();
         let mut incidents = Incidents::recalled(past.incidents);
-        let life = past.life.unwrap_or(Life { first: now, last: now });
+        let life = past.life.unwrap_or(Life {
+            first: now,
+            last: now,
+        });
         let gone = incidents.back(life, now, || id(means.random));
         let running = incidents.running();
         let mode = running.map_or(Mode::Normal, |one| one.mode);
@@ -127,8 +151,17 @@ impl StatusBoard {
             switched: None,
             trends: HashMap::new(),
         };
-        let (view, report) = (watch::Sender::new(Arc::new(view)), watch::Sender::new(Arc::new(report)));
-        let mut board = Self { means, held: Held::showing(mode), incidents, view, report };
+        let (view, report) = (
+            watch::Sender::new(Arc::new(view)),
+            watch::Sender::new(Arc::new(report)),
+        );
+        let mut board = Self {
+            means,
+            held: Held::showing(mode),
+            incidents,
+            view,
+            report,
+        };
         if let Some(gone) = gone {
             board.keep(gone);
         }
@@ -148,7 +181,10 @@ impl StatusBoard {
 
     /// Looks at the providers now and then, for ever.
     pub async fn run(mut self) {
-        let (mut tick, mut trend) = (tokio::time::interval(LOOK), tokio::time::interval(TREND_EVERY));
+        let (mut tick, mut trend) = (
+            tokio::time::interval(LOOK),
+            tokio::time::interval(TREND_EVERY),
+        );
         loop {
             tokio::select! {
                 _ = tick.tick() => self.look(),
@@ -160,17 +196,28 @@ impl StatusBoard {
     fn look(&mut self) {
         let now = self.means.clock.wall();
         let table = Arc::clone(&self.means.published.borrow());
-        let all: Vec<(Arc<str>, Vitals)> =
-            table.backends.iter().map(|one| (Arc::clone(&one.name), one.vitals.borrow().clone())).collect();
-        let seen = mode_of(table.settings.routing.strategy, all.iter().map(|(_, vitals)| vitals), now);
+        let all: Vec<(Arc<str>, Vitals)> = table
+            .backends
+            .iter()
+            .map(|one| (Arc::clone(&one.name), one.vitals.borrow().clone()))
+            .collect();
+        let seen = mode_of(
+            table.settings.routing.strategy,
+            all.iter().map(|(_, vitals)| vitals),
+            now,
+        );
         let mode = self.held.see(seen, self.means.clock.now());
         let random = self.means.random;
         let drills = drills(&table.backends);
-        let changed = self.incidents.see(mode, now, || cause(&all, &drills, now), || id(random));
+        let changed = self
+            .incidents
+            .see(mode, now, || cause(&all, &drills, now), || id(random));
         let before = Arc::clone(&self.view.borrow());
         let active = active(&table, now);
         let switched = (active != before.active && !before.providers.is_empty()).then(|| {
-            let was = all.iter().find(|(name, _)| before.active.as_ref() == Some(name));
+            let was = all
+                .iter()
+                .find(|(name, _)| before.active.as_ref() == Some(name));
             let reason = was.filter(|(_, vitals)| !vitals.can_be_asked(now));
             Switch {
                 from: before.active.clone(),
@@ -183,7 +230,10 @@ impl StatusBoard {
             active,
             providers: all
                 .into_iter()
-                .map(|(name, vitals)| ProviderView { name, state: vitals.state })
+                .map(|(name, vitals)| ProviderView {
+                    name,
+                    state: vitals.state,
+                })
                 .collect(),
             message: message(mode, !drills.is_empty()).to_owned(),
             drill: drills.into_iter().next(),
@@ -219,10 +269,16 @@ impl StatusBoard {
         self.report.send_modify(|report| {
             let report = Arc::make_mut(report);
             report.life = life;
-            report.trends.retain(|name, _| table.backend(name).is_some());
+            report
+                .trends
+                .retain(|name, _| table.backend(name).is_some());
             for one in table.backends.iter() {
                 let median = one.vitals.borrow().first_token.map(|latency| latency.p50);
-                report.trends.entry(Arc::clone(&one.name)).or_default().note(median);
+                report
+                    .trends
+                    .entry(Arc::clone(&one.name))
+                    .or_default()
+                    .note(median);
             }
         });
         // On its way when the call returns; how it comes out is for the store to say.
@@ -244,20 +300,35 @@ mod tests {
     use crate::settings::{Choice as _, Settings};
     use crate::store::MemoryStore;
 
-    fn means(backends: &Arc<[Arc<Backend>]>, strategy: Strategy, store: &Arc<MemoryStore>) -> Means {
+    fn means(
+        backends: &Arc<[Arc<Backend>]>,
+        strategy: Strategy,
+        store: &Arc<MemoryStore>,
+    ) -> Means {
         let store = Arc::clone(store);
         let mut settings = Settings::default();
         settings.routing.strategy = strategy;
         let table = Table::first(settings.into(), Arc::clone(backends));
         let published = watch::channel(Arc::new(table)).1;
-        Means { published, store, clock: Clock::start(), random: || 7 }
+        Means {
+            published,
+            store,
+            clock: Clock::start(),
+            random: || 7,
+        }
     }
 
     /// Who would be asked next under each strategy, in the order that they are listed to the operator.
     fn active(stands: &[Stand]) -> Vec<String> {
-        let backends: Arc<[_]> = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
+        let backends: Arc<[_]> = stands
+            .iter()
+            .map(|stand| Arc::clone(&stand.backend))
+            .collect();
         let next = |strategy: &Strategy| {
-            let board = StatusBoard::new(means(&backends, *strategy, &Arc::default()), Past::default());
+            let board = StatusBoard::new(
+                means(&backends, *strategy, &Arc::default()),
+                Past::default(),
+            );
             let active = board.watch().borrow().active.clone();
             active.map(|name| name.to_string()).unwrap_or_default()
         };
@@ -269,21 +340,42 @@ mod tests {
         let plans = [("a", 1, 3.0, 900), ("b", 5, 2.0, 300), ("c", 5, 1.0, 600)];
         let mut stands = Vec::new();
         for (name, weight, price, ms) in plans {
-            let terms = Terms { prices: Some((price, price)), daily_budget_usd: None };
-            let stand = Stand::alone(Plan { weight, terms, ..Plan::new(name) });
-            stand.admit().await.unwrap().first_token(Duration::from_millis(ms));
+            let terms = Terms {
+                prices: Some((price, price)),
+                daily_budget_usd: None,
+            };
+            let stand = Stand::alone(Plan {
+                weight,
+                terms,
+                ..Plan::new(name)
+            });
+            stand
+                .admit()
+                .await
+                .unwrap()
+                .first_token(Duration::from_millis(ms));
             stand.vitals().await;
             stands.push(stand);
         }
         // priority, weighted, round_robin, fastest, cheapest
         assert_eq!(active(&stands), ["a", "b", "a", "b", "c"]);
         let later = Some(Clock::start().wall().plus(Duration::from_secs(3_600)));
-        let open = Vitals { state: ProviderState::Open, retry_at: later, ..Vitals::default() };
-        stands[0] = Stand::alone(Plan { vitals: open.clone(), ..Plan::new("a") });
+        let open = Vitals {
+            state: ProviderState::Open,
+            retry_at: later,
+            ..Vitals::default()
+        };
+        stands[0] = Stand::alone(Plan {
+            vitals: open.clone(),
+            ..Plan::new("a")
+        });
         stands[0].vitals().await;
         assert_eq!(active(&stands), ["b", "b", "b", "b", "c"]);
         for place in [1, 2] {
-            stands[place] = Stand::alone(Plan { vitals: open.clone(), ..Plan::new("b") });
+            stands[place] = Stand::alone(Plan {
+                vitals: open.clone(),
+                ..Plan::new("b")
+            });
             stands[place].vitals().await;
         }
         assert_eq!(active(&stands), [""; 5]);
@@ -307,18 +399,26 @@ mod tests {
             reason: Some(crate::chat::Fault::Timeout),
             ..Vitals::default()
         };
-        let down = Stand::alone(Plan { vitals: open, ..Plan::new("a") });
+        let down = Stand::alone(Plan {
+            vitals: open,
+            ..Plan::new("a")
+        });
         down.vitals().await;
         let well = Stand::alone(Plan::new("a"));
         well.vitals().await;
-        let (down, well): (Arc<[_]>, Arc<[_]>) =
-            (Arc::new([Arc::clone(&down.backend)]), Arc::new([Arc::clone(&well.backend)]));
+        let (down, well): (Arc<[_]>, Arc<[_]>) = (
+            Arc::new([Arc::clone(&down.backend)]),
+            Arc::new([Arc::clone(&well.backend)]),
+        );
         let store = Arc::new(MemoryStore::default());
         let mut board = StatusBoard::new(means(&down, Strategy::Priority, &store), Past::default());
         let reports = board.reports();
         assert_eq!(board.watch().borrow().incident, None, "held back");
         let view = looks(&mut board, 4).await;
-        assert_eq!((view.mode, view.incident.as_deref()), (Mode::Outage, Some("inc-0000000000000007")));
+        assert_eq!(
+            (view.mode, view.incident.as_deref()),
+            (Mode::Outage, Some("inc-0000000000000007"))
+        );
         let told = reports.borrow().incidents.clone();
         assert_eq!(
             (told[0].id.as_str(), told[0].mode, told[0].ended),
@@ -328,10 +428,16 @@ mod tests {
         assert_eq!(store.incidents().await.unwrap(), told, "kept");
 
         // The service comes back, with the provider well again.
-        let past = Past { incidents: told, life: store.life().await.unwrap() };
+        let past = Past {
+            incidents: told,
+            life: store.life().await.unwrap(),
+        };
         let mut board = StatusBoard::new(means(&well, Strategy::Priority, &store), past);
         let view = Arc::clone(&board.view.borrow());
-        assert_eq!((view.mode, view.incident.as_deref()), (Mode::Outage, Some("inc-0000000000000007")));
+        assert_eq!(
+            (view.mode, view.incident.as_deref()),
+            (Mode::Outage, Some("inc-0000000000000007"))
+        );
         let view = looks(&mut board, 12).await;
         assert_eq!((view.mode, view.incident.as_deref()), (Mode::Normal, None));
         let kept = store.incidents().await.unwrap();

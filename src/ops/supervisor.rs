@@ -56,7 +56,11 @@ impl Care {
     pub async fn adopt(&self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
         let (done, started) = oneshot::channel();
         // The supervisor is there as long as the service.
-        drop(self.0.send(Word::Adopt(name, Box::new(rebuild), done)).await);
+        drop(
+            self.0
+                .send(Word::Adopt(name, Box::new(rebuild), done))
+                .await,
+        );
         drop(started.await);
     }
 
@@ -84,7 +88,14 @@ impl Default for Supervisor {
         let (tell, hear) = mpsc::channel(WAITING);
         let (care, told) = mpsc::channel(WAITING);
         let steady = watch::Sender::new(true);
-        Self { children: HashMap::new(), told, care: Care(care), tell, hear, steady }
+        Self {
+            children: HashMap::new(),
+            told,
+            care: Care(care),
+            tell,
+            hear,
+            steady,
+        }
     }
 }
 
@@ -101,7 +112,12 @@ impl Supervisor {
 
     fn start(&mut self, name: Arc<str>, rebuild: Rebuild) {
         let guard = Guard::new(Arc::clone(&name), self.tell.clone());
-        let child = Child { name: Arc::clone(&name), rebuild, ends: VecDeque::new(), paused: false };
+        let child = Child {
+            name: Arc::clone(&name),
+            rebuild,
+            ends: VecDeque::new(),
+            paused: false,
+        };
         // A panic drops the guard, which asks for the next try.
         if catch_unwind(AssertUnwindSafe(|| (child.rebuild)(guard))).is_err() {
             tracing::error!(actor = %name, "an actor could not be started; it is tried again");
@@ -116,7 +132,11 @@ impl Supervisor {
                 done
             }
             Word::Release(name, done) => {
-                if self.children.get(&name).is_some_and(|child| Arc::ptr_eq(&child.name, &name)) {
+                if self
+                    .children
+                    .get(&name)
+                    .is_some_and(|child| Arc::ptr_eq(&child.name, &name))
+                {
                     self.children.remove(&name);
                 }
                 done
@@ -147,15 +167,22 @@ impl Supervisor {
             for child in self.children.values_mut() {
                 child.ends.retain(|end| now.duration_since(*end) < SPELL);
             }
-            let steady = self.children.values().all(|child| child.ends.len() <= TOO_MANY);
-            self.steady.send_if_modified(|known| std::mem::replace(known, steady) != steady);
+            let steady = self
+                .children
+                .values()
+                .all(|child| child.ends.len() <= TOO_MANY);
+            self.steady
+                .send_if_modified(|known| std::mem::replace(known, steady) != steady);
         }
     }
 
     /// Rebuilds one that ended; one that ends too often, or does not start, after a pause that holds nobody else up.
     fn rebuild(&mut self, name: Arc<str>) {
         // One that was released ends for good, also where another has its name by now.
-        let known = self.children.get_mut(&name).filter(|child| Arc::ptr_eq(&child.name, &name));
+        let known = self
+            .children
+            .get_mut(&name)
+            .filter(|child| Arc::ptr_eq(&child.name, &name));
         let Some(child) = known else { return };
         let often = child.ends.len() >= TOO_MANY && !child.paused;
         if !child.paused {
@@ -234,7 +261,8 @@ mod tests {
     async fn adopted(care: &Care, name: &Arc<str>) -> watch::Receiver<Option<Addr<TestActor>>> {
         let place = watch::Sender::new(None);
         let here = place.subscribe();
-        let build = move |guard| drop(place.send_replace(Some(TestActor { _guard: guard }.start())));
+        let build =
+            move |guard| drop(place.send_replace(Some(TestActor { _guard: guard }.start())));
         care.adopt(Arc::clone(name), build).await;
         here
     }
@@ -253,7 +281,10 @@ mod tests {
         assert!(first.send(Crash).await.is_err() && second.connected());
         // Releasing it once more takes nothing from its namesake, which is rebuilt when it ends.
         care.release(old_name).await;
-        assert!(!new.has_changed().unwrap(), "the other one's end was not its own");
+        assert!(
+            !new.has_changed().unwrap(),
+            "the other one's end was not its own"
+        );
         assert!(second.send(Crash).await.is_err());
         new.changed().await.unwrap();
         assert!(new.borrow().as_ref().unwrap().connected());

@@ -50,9 +50,13 @@ pub fn timeline<'a>(
             )
         })
         .collect();
-    let known: Duration = bars.iter().map(|bar| bar.to.min(now).since(bar.from.max(life.first))).sum();
+    let known: Duration = bars
+        .iter()
+        .map(|bar| bar.to.min(now).since(bar.from.max(life.first)))
+        .sum();
     let outage: Duration = bars.iter().map(|bar| bar.outage).sum();
-    let up = (!known.is_zero()).then(|| 1.0 - (outage.as_secs_f64() / known.as_secs_f64()).min(1.0));
+    let up =
+        (!known.is_zero()).then(|| 1.0 - (outage.as_secs_f64() / known.as_secs_f64()).min(1.0));
     Timeline { bars, up }
 }
 
@@ -69,7 +73,13 @@ pub fn share<'a>(
     (!known.is_zero()).then(|| 1.0 - (whole.outage.as_secs_f64() / known.as_secs_f64()).min(1.0))
 }
 
-fn bar<'a>(incidents: impl Iterator<Item = &'a Incident>, life: Life, now: At, from: At, to: At) -> Bar {
+fn bar<'a>(
+    incidents: impl Iterator<Item = &'a Incident>,
+    life: Life,
+    now: At,
+    from: At,
+    to: At,
+) -> Bar {
     let known = life.first < to;
     let mut bar = Bar {
         from,
@@ -102,18 +112,37 @@ mod tests {
 
     fn incident(mode: Mode, started: u64, ended: Option<u64>) -> Incident {
         let ended = ended.map(At);
-        Incident { id: "inc".into(), mode, started: At(started), ended, cause: String::new() }
+        Incident {
+            id: "inc".into(),
+            mode,
+            started: At(started),
+            ended,
+            cause: String::new(),
+        }
     }
 
     fn hours(incidents: &[Incident], first: u64, now: u64, count: u64) -> Timeline {
-        let life = Life { first: At(first), last: At(now) };
-        timeline(incidents.iter(), life, At(now), Duration::from_secs(3_600), count)
+        let life = Life {
+            first: At(first),
+            last: At(now),
+        };
+        timeline(
+            incidents.iter(),
+            life,
+            At(now),
+            Duration::from_secs(3_600),
+            count,
+        )
     }
 
     #[test]
     fn bars_are_whole_parts_and_the_last_holds_the_present() {
         let line = hours(&[], 0, 10 * HOUR + 5, 3);
-        let ends: Vec<_> = line.bars.iter().map(|bar| (bar.from.0 / HOUR, bar.to.0 / HOUR)).collect();
+        let ends: Vec<_> = line
+            .bars
+            .iter()
+            .map(|bar| (bar.from.0 / HOUR, bar.to.0 / HOUR))
+            .collect();
         assert_eq!(ends, [(8, 9), (9, 10), (10, 11)]);
         assert_eq!(line.up, Some(1.0));
     }
@@ -123,24 +152,54 @@ mod tests {
         let half = HOUR / 2;
         let bad = [
             incident(Mode::Degraded, 7 * HOUR + half, Some(8 * HOUR + half)),
-            incident(Mode::Outage, 8 * HOUR + half, Some(8 * HOUR + half + HOUR / 4)),
+            incident(
+                Mode::Outage,
+                8 * HOUR + half,
+                Some(8 * HOUR + half + HOUR / 4),
+            ),
             incident(Mode::Outage, 10 * HOUR + half, None),
         ];
         let line = hours(&bad, 0, 11 * HOUR - HOUR / 4, 4);
         let modes: Vec<_> = line.bars.iter().map(|bar| bar.mode.unwrap()).collect();
-        assert_eq!(modes, [Mode::Degraded, Mode::Outage, Mode::Normal, Mode::Outage]);
+        assert_eq!(
+            modes,
+            [Mode::Degraded, Mode::Outage, Mode::Normal, Mode::Outage]
+        );
         let quarter = Duration::from_millis(HOUR / 4);
-        assert_eq!((line.bars[1].outage, line.bars[1].degraded), (quarter, quarter * 2));
+        assert_eq!(
+            (line.bars[1].outage, line.bars[1].degraded),
+            (quarter, quarter * 2)
+        );
         assert_eq!(line.bars[3].outage, quarter, "as far as it has come");
         // Half an hour of three and three quarters.
-        assert!((line.up.unwrap() - (1.0 - 0.5 / 3.75)).abs() < 1e-9, "{:?}", line.up);
+        assert!(
+            (line.up.unwrap() - (1.0 - 0.5 / 3.75)).abs() < 1e-9,
+            "{:?}",
+            line.up
+        );
     }
 
     #[test]
     fn a_share_is_of_the_known_time() {
-        let life = Life { first: At(0), last: At(0) };
-        let bad = [incident(Mode::Outage, 47 * HOUR, Some(48 * HOUR)), incident(Mode::Outage, 0, Some(HOUR))];
-        let of = |first, hours| share(bad.iter(), Life { first: At(first), ..life }, At(49 * HOUR), hours);
+        let life = Life {
+            first: At(0),
+            last: At(0),
+        };
+        let bad = [
+            incident(Mode::Outage, 47 * HOUR, Some(48 * HOUR)),
+            incident(Mode::Outage, 0, Some(HOUR)),
+        ];
+        let of = |first, hours| {
+            share(
+                bad.iter(),
+                Life {
+                    first: At(first),
+                    ..life
+                },
+                At(49 * HOUR),
+                hours,
+            )
+        };
         assert!((of(0, 24).unwrap() - 23.0 / 24.0).abs() < 1e-9);
         assert!((of(0, 720).unwrap() - 47.0 / 49.0).abs() < 1e-9);
         assert!((of(47 * HOUR, 24).unwrap() - 0.5).abs() < 1e-9);
@@ -159,9 +218,21 @@ mod tests {
 
     #[test]
     fn odd_moments_do_no_harm() {
-        let odd = [incident(Mode::Outage, 20 * HOUR, Some(HOUR)), incident(Mode::Outage, 20 * HOUR, None)];
+        let odd = [
+            incident(Mode::Outage, 20 * HOUR, Some(HOUR)),
+            incident(Mode::Outage, 20 * HOUR, None),
+        ];
         assert_eq!(hours(&odd, 0, 10 * HOUR, 2).up, Some(1.0));
-        let line = timeline(odd.iter(), Life { first: At(0), last: At(0) }, At(u64::MAX), Duration::ZERO, 2);
+        let line = timeline(
+            odd.iter(),
+            Life {
+                first: At(0),
+                last: At(0),
+            },
+            At(u64::MAX),
+            Duration::ZERO,
+            2,
+        );
         assert_eq!(line.bars.len(), 2);
     }
 }

@@ -155,17 +155,26 @@ impl ProviderActor {
         let vitals = seed.vitals.borrow().clone();
         let now = seed.clock.now();
         let rules = seed.rules.clone();
-        let until = vitals.retry_at.map_or(now, |at| now + at.since(seed.clock.wall()));
+        let until = vitals
+            .retry_at
+            .map_or(now, |at| now + at.since(seed.clock.wall()));
         let breaker = match vitals.state {
             ProviderState::Closed | ProviderState::Disabled => Breaker::held(rules, now, until),
             state => {
                 let blocked = state == ProviderState::Blocked;
-                let saved = Saved { strikes: vitals.strikes, until, blocked, fault: vitals.reason };
+                let saved = Saved {
+                    strikes: vitals.strikes,
+                    until,
+                    blocked,
+                    fault: vitals.reason,
+                };
                 Breaker::restored(rules, now, saved)
             }
         };
         let disabled = vitals.state == ProviderState::Disabled;
-        let shown = vitals.retry_at.map_or_else(Shown::default, |at| Shown::of(until, at));
+        let shown = vitals
+            .retry_at
+            .map_or_else(Shown::default, |at| Shown::of(until, at));
         Self {
             seed,
             breaker,
@@ -188,8 +197,14 @@ impl ProviderActor {
         let now = self.seed.clock.now();
         let transition = transition.or_else(|| self.breaker.tick(now));
         let view = self.breaker.view(now);
-        self.vitals.state = if self.disabled { ProviderState::Disabled } else { view.state };
-        self.vitals.retry_at = view.retry_at.map(|at| self.shown.tell(at, self.seed.clock.wall_at(at)));
+        self.vitals.state = if self.disabled {
+            ProviderState::Disabled
+        } else {
+            view.state
+        };
+        self.vitals.retry_at = view
+            .retry_at
+            .map(|at| self.shown.tell(at, self.seed.clock.wall_at(at)));
         self.vitals.strikes = view.strikes;
         if view.state != ProviderState::Closed {
             self.vitals.reason = view.fault;
@@ -241,20 +256,32 @@ impl Handler<Admit> for ProviderActor {
 
     fn handle(&mut self, _: Admit, ctx: &mut Self::Context) -> Self::Result {
         if self.disabled || self.retired {
-            return MessageResult(Err(Refusal { busy: false, retry_at: None }));
+            return MessageResult(Err(Refusal {
+                busy: false,
+                retry_at: None,
+            }));
         }
         if let Some(until) = self.spent_until() {
             let clock = self.seed.clock;
             let retry_at = Some(clock.now().saturating_add(until.since(clock.wall())));
-            return MessageResult(Err(Refusal { busy: false, retry_at }));
+            return MessageResult(Err(Refusal {
+                busy: false,
+                retry_at,
+            }));
         }
         let Some(place) = self.seed.places.take(self.seed.max_concurrent) else {
-            return MessageResult(Err(Refusal { busy: true, retry_at: None }));
+            return MessageResult(Err(Refusal {
+                busy: true,
+                retry_at: None,
+            }));
         };
         let admitted = self.breaker.admit(self.seed.clock.now(), Who::Visitor);
         let permit = admitted
             .map(|ticket| Permit::new(ticket, self.seed.actor.clone(), place))
-            .map_err(|refusal| Refusal { busy: false, retry_at: refusal.retry_at });
+            .map_err(|refusal| Refusal {
+                busy: false,
+                retry_at: refusal.retry_at,
+            });
         if permit.is_ok() {
             self.unsettled += 1;
             self.after(None, ctx);
@@ -266,10 +293,19 @@ impl Handler<Admit> for ProviderActor {
 impl Handler<Observe> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, Observe { ticket, first_token }: Observe, ctx: &mut Self::Context) {
+    fn handle(
+        &mut self,
+        Observe {
+            ticket,
+            first_token,
+        }: Observe,
+        ctx: &mut Self::Context,
+    ) {
         let now = self.seed.clock.now();
         self.first_tokens.record(first_token, now);
-        let transition = self.breaker.first_token(ticket, first_token, now, (self.seed.chance)());
+        let transition = self
+            .breaker
+            .first_token(ticket, first_token, now, (self.seed.chance)());
         // Published at once: others may choose by it while this answer goes on.
         self.after(transition, ctx);
     }
@@ -290,7 +326,12 @@ impl Handler<Settle> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) {
-        let Settle { ticket, verdict, took, notes } = settle;
+        let Settle {
+            ticket,
+            verdict,
+            took,
+            notes,
+        } = settle;
         // One that a rebuilt actor did not give is not counted here.
         self.unsettled = self.unsettled.saturating_sub(1);
         let now = self.seed.clock.now();
@@ -319,7 +360,9 @@ impl Handler<Settle> for ProviderActor {
         if let Some(score) = notes.quality {
             self.score(score);
         }
-        let transition = self.breaker.settle(ticket, verdict, now, (self.seed.chance)());
+        let transition = self
+            .breaker
+            .settle(ticket, verdict, now, (self.seed.chance)());
         self.after(transition, ctx);
     }
 }

@@ -71,8 +71,14 @@ pub struct Patience {
 impl Patience {
     /// The limit to the first token of the turn's attempt number `attempt`, counted from 1.
     pub fn first_token(&self, attempt: u32) -> Duration {
-        let step = usize::try_from(attempt).unwrap_or(usize::MAX).saturating_sub(1);
-        self.first_token.get(step).or(self.first_token.last()).copied().unwrap_or(self.attempt)
+        let step = usize::try_from(attempt)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(1);
+        self.first_token
+            .get(step)
+            .or(self.first_token.last())
+            .copied()
+            .unwrap_or(self.attempt)
     }
 }
 
@@ -139,12 +145,17 @@ impl Vitals {
 
     /// Whether nothing speaks against its health: its breaker is closed, and no check failed that is still believed at `now`.
     pub fn healthy(&self, now: At) -> bool {
-        self.state == ProviderState::Closed && self.check.is_none_or(|check| check.fault(now).is_none())
+        self.state == ProviderState::Closed
+            && self.check.is_none_or(|check| check.fault(now).is_none())
     }
 
     /// Why it is not asked, or not healthy, or what failed last, in the protocol's words.
     pub fn why(&self, now: At) -> Option<&'static str> {
-        if self.is_over_budget(now) { Some("budget_spent") } else { self.trouble(now).map(Fault::reason) }
+        if self.is_over_budget(now) {
+            Some("budget_spent")
+        } else {
+            self.trouble(now).map(Fault::reason)
+        }
     }
 
     /// The same as [`Vitals::why`], in words for people: the protocol has one word for who is not there, who does not know the model and who refuses
@@ -164,7 +175,9 @@ impl Vitals {
     /// What a check that is still believed found of a closed one, else what failed last.
     fn trouble(&self, now: At) -> Option<Fault> {
         let checked = self.check.and_then(|check| check.fault(now));
-        checked.filter(|_| self.state == ProviderState::Closed).or(self.reason)
+        checked
+            .filter(|_| self.state == ProviderState::Closed)
+            .or(self.reason)
     }
 }
 
@@ -183,7 +196,9 @@ pub const fn trouble_in_words(fault: Fault) -> &'static str {
         Fault::Unauthorized => "it refuses our key",
         Fault::QuotaSpent => "its quota is spent",
         Fault::Misconfigured => "it knows no such model or address",
-        Fault::TooLong | Fault::Policy | Fault::BadRequest | Fault::Diverged => "it refused a request",
+        Fault::TooLong | Fault::Policy | Fault::BadRequest | Fault::Diverged => {
+            "it refused a request"
+        }
     }
 }
 
@@ -207,7 +222,9 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        Self { origin: Instant::now() }
+        Self {
+            origin: Instant::now(),
+        }
     }
 
     /// Monotonic time since the start.

@@ -69,7 +69,10 @@ pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Frami
     }
     let coding = header(answer.headers(), CONTENT_ENCODING);
     if !matches!(coding.as_str(), "" | "identity") {
-        return Err(refuse(Fault::Malformed, &format!("content encoding {}", plain(&coding))));
+        return Err(refuse(
+            Fault::Malformed,
+            &format!("content encoding {}", plain(&coding)),
+        ));
     }
     let kind = header(answer.headers(), CONTENT_TYPE);
     match kind.split(';').next().unwrap_or_default().trim() {
@@ -77,20 +80,29 @@ pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Frami
         "text/event-stream" => Ok(Framing::Sse),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Framing::Lines),
         other if other.ends_with("+json") => Ok(asked),
-        other => Err(refuse(Fault::Malformed, &format!("content type {}", plain(other)))),
+        other => Err(refuse(
+            Fault::Malformed,
+            &format!("content type {}", plain(other)),
+        )),
     }
 }
 
 /// A header in lower case; empty where there is none.
 fn header(headers: &HeaderMap, name: HeaderName) -> String {
-    let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let value = headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
     value.unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// A media type or coding as it may be repeated; what looks like neither is not.
 fn plain(name: &str) -> &str {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"/+-._".contains(&byte);
-    if name.len() <= 60 && name.bytes().all(token) { name } else { "of no known form" }
+    if name.len() <= 60 && name.bytes().all(token) {
+        name
+    } else {
+        "of no known form"
+    }
 }
 
 /// The body as the parser may see it. After an error, of the guard or of the transport, nothing follows.
@@ -166,14 +178,19 @@ mod tests {
     impl HttpTransport for Canned {
         fn request(&self, _: http::Request<Option<Bytes>>) -> ResponseFuture {
             let body: ByteStream = Box::pin(stream::iter(self.chunks.clone().into_iter().map(Ok)));
-            let answer = http::Response::builder().header(CONTENT_TYPE, self.kind).body(body);
+            let answer = http::Response::builder()
+                .header(CONTENT_TYPE, self.kind)
+                .body(body);
             Box::pin(future::ready(answer.map_err(TransportError::new)))
         }
     }
 
     /// The events that the SSE client reads of these chunks: each one's name and data.
     async fn events(kind: &'static str, chunks: &[&[u8]]) -> Vec<(String, String)> {
-        let chunks = chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();
+        let chunks = chunks
+            .iter()
+            .map(|chunk| Bytes::copy_from_slice(chunk))
+            .collect();
         let transport = Guarded::new(Canned { kind, chunks }, Framing::Sse);
         let client = ClientBuilder::for_url("http://canned.test/").unwrap();
         let client = client.reconnect(ReconnectOptions::reconnect(false).build());
@@ -203,7 +220,11 @@ mod tests {
         let expected = expected.map(|(name, data)| (name.to_owned(), data.to_owned()));
         for at in 0..=bytes.len() {
             let (head, tail) = bytes.split_at(at);
-            assert_eq!(events("text/event-stream", &[head, tail]).await, expected, "at {at}");
+            assert_eq!(
+                events("text/event-stream", &[head, tail]).await,
+                expected,
+                "at {at}"
+            );
         }
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
         assert_eq!(events("text/event-stream", &single).await, expected);
@@ -213,18 +234,33 @@ mod tests {
     async fn a_whole_object_is_one_event_and_lines_are_many() {
         let body: &[u8] = b"{\n\"a\": 1\n}";
         let whole = vec![("message".to_owned(), "{\n\"a\": 1\n}".to_owned())];
-        assert_eq!(events("application/json; charset=utf-8", &[body]).await, whole);
-        assert_eq!(events("application/x-ndjson", &[b"{}\n[]\n"]).await.len(), 2);
+        assert_eq!(
+            events("application/json; charset=utf-8", &[body]).await,
+            whole
+        );
+        assert_eq!(
+            events("application/x-ndjson", &[b"{}\n[]\n"]).await.len(),
+            2
+        );
     }
 
     #[test]
     fn only_a_readable_body_is_read() {
         let of = |status: u16, name: &str, value: &str| {
-            let answer = http::Response::builder().status(status).header(name, value).body(());
+            let answer = http::Response::builder()
+                .status(status)
+                .header(name, value)
+                .body(());
             framing_of(&answer.unwrap(), Framing::Lines).map_err(|failure| failure.fault)
         };
-        assert_eq!(of(200, "content-type", "Text/Event-Stream;charset=utf-8"), Ok(Framing::Sse));
-        assert_eq!(of(200, "content-type", "application/problem+json"), Ok(Framing::Lines));
+        assert_eq!(
+            of(200, "content-type", "Text/Event-Stream;charset=utf-8"),
+            Ok(Framing::Sse)
+        );
+        assert_eq!(
+            of(200, "content-type", "application/problem+json"),
+            Ok(Framing::Lines)
+        );
         assert_eq!(of(200, "server", "x"), Ok(Framing::Lines));
         assert_eq!(of(200, "content-encoding", "identity"), Ok(Framing::Lines));
         for (name, value) in [
@@ -261,7 +297,10 @@ mod tests {
         ];
         let body: ByteStream = Box::pin(stream::iter(chunks.map(Ok)));
         let mut body = guarded(body, Framing::Sse);
-        assert_eq!(body.next().await.unwrap().unwrap(), b"data: 1\n\n".repeat(3));
+        assert_eq!(
+            body.next().await.unwrap().unwrap(),
+            b"data: 1\n\n".repeat(3)
+        );
         assert!(body.next().await.unwrap().is_err());
         assert!(body.next().await.is_none());
     }

@@ -18,7 +18,11 @@ use crate::chat::{Ask, At, Fault, Message, ProviderState, Role, Usage};
 use crate::settings::{HealthSettings, ProbeKind};
 
 /// What a one-token completion uses, where it is cut off before the provider says: about a token in, one out.
-pub const PROBE_USAGE: Usage = Usage { input_tokens: 1, output_tokens: 1, estimated: true };
+pub const PROBE_USAGE: Usage = Usage {
+    input_tokens: 1,
+    output_tokens: 1,
+    estimated: true,
+};
 
 /// What one check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +55,11 @@ pub fn due(probe: ProbeKind, state: ProviderState, held: bool, spent: bool) -> P
 /// together.
 pub fn pause(settings: &HealthSettings, chance: f64) -> Duration {
     let fifth = settings.interval / 5;
-    jitter::between(settings.interval - fifth, settings.interval.saturating_add(fifth), chance)
+    jitter::between(
+        settings.interval - fifth,
+        settings.interval.saturating_add(fifth),
+        chance,
+    )
 }
 
 /// Makes a listing; the fault where it failed.
@@ -65,7 +73,10 @@ pub async fn listing(upstream: Arc<dyn Upstream>, limit: Duration) -> Option<Fau
 
 /// A one-token completion: the only thing but a visitor's turn that proves a provider answers.
 pub async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict {
-    let question = Message { role: Role::User, text: "ping".into() };
+    let question = Message {
+        role: Role::User,
+        text: "ping".into(),
+    };
     let ask = Ask {
         system: "".into(),
         messages: Arc::new([question]),
@@ -74,7 +85,11 @@ pub async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict
         temperature: None,
         stop: Arc::default(),
     };
-    let failed = |fault, retry_after| Verdict::Failed { fault, started: false, retry_after };
+    let failed = |fault, retry_after| Verdict::Failed {
+        fault,
+        started: false,
+        retry_after,
+    };
     let answered = async {
         let mut steps = upstream.ask(&ask);
         while let Some(step) = steps.next().await {
@@ -86,7 +101,9 @@ pub async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict
         }
         failed(Fault::Truncated, None)
     };
-    standstill::timeout(limit, answered).await.unwrap_or_else(|_| failed(Fault::Timeout, None))
+    standstill::timeout(limit, answered)
+        .await
+        .unwrap_or_else(|_| failed(Fault::Timeout, None))
 }
 
 #[cfg(test)]
@@ -106,15 +123,26 @@ mod tests {
             (Blocked, false, false, Off, Off),
             (Disabled, false, false, Off, Off),
         ] {
-            assert_eq!(due(Models, state, held, spent), models, "{state:?} {held} {spent}");
-            assert_eq!(due(Completion, state, held, spent), tokens, "{state:?} {held} {spent}");
+            assert_eq!(
+                due(Models, state, held, spent),
+                models,
+                "{state:?} {held} {spent}"
+            );
+            assert_eq!(
+                due(Completion, state, held, spent),
+                tokens,
+                "{state:?} {held} {spent}"
+            );
             assert_eq!(due(Off, state, held, spent), Off);
         }
     }
 
     #[test]
     fn checks_are_spread_around_the_interval() {
-        let settings = HealthSettings { interval: Duration::from_secs(60), ..HealthSettings::default() };
+        let settings = HealthSettings {
+            interval: Duration::from_secs(60),
+            ..HealthSettings::default()
+        };
         for (chance, seconds) in [(0.0, 48), (0.5, 60), (1.0, 72)] {
             assert_eq!(pause(&settings, chance), Duration::from_secs(seconds));
         }
@@ -122,9 +150,19 @@ mod tests {
 
     #[test]
     fn a_result_is_believed_until_it_expires() {
-        let check = Check { failed: Some(Fault::Timeout), until: At(10) };
+        let check = Check {
+            failed: Some(Fault::Timeout),
+            until: At(10),
+        };
         assert_eq!(check.fault(At(9)), Some(Fault::Timeout));
         assert_eq!(check.fault(At(10)), None);
-        assert_eq!(Check { failed: None, ..check }.fault(At(9)), None);
+        assert_eq!(
+            Check {
+                failed: None,
+                ..check
+            }
+            .fault(At(9)),
+            None
+        );
     }
 }

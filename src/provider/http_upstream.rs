@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use eventsource_client::{BoxStream, Client as _, ClientBuilder, Error, ReconnectOptions, Response, SSE};
+use eventsource_client::{
+    BoxStream, Client as _, ClientBuilder, Error, ReconnectOptions, Response, SSE,
+};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -41,8 +43,18 @@ pub struct HttpUpstream {
 
 impl HttpUpstream {
     /// A provider at this address; a dialect's paths are added to it. Its calls are befallen by the drills of this switch.
-    pub fn new(base_url: &str, dialect: Arc<dyn Dialect>, transport: Transport, drills: Arc<Switch>) -> Self {
-        Self { base_url: base_url.trim_end_matches('/').into(), dialect, transport, drills }
+    pub fn new(
+        base_url: &str,
+        dialect: Arc<dyn Dialect>,
+        transport: Transport,
+        drills: Arc<Switch>,
+    ) -> Self {
+        Self {
+            base_url: base_url.trim_end_matches('/').into(),
+            dialect,
+            transport,
+            drills,
+        }
     }
 
     async fn listed(&self) -> Result<(), Failure> {
@@ -76,7 +88,12 @@ impl HttpUpstream {
             let mut events = self.post(&call)?;
             match events.next().await {
                 Some(Ok(_)) => {
-                    return Ok(Answer { events, reader: self.dialect.reader(), heard: false, text: 0 });
+                    return Ok(Answer {
+                        events,
+                        reader: self.dialect.reader(),
+                        heard: false,
+                        text: 0,
+                    });
                 }
                 Some(Err(Error::UnexpectedResponse(head, body))) => {
                     let text = error_text(body.into_stream()).await;
@@ -104,7 +121,9 @@ impl HttpUpstream {
             Framing::Sse => "text/event-stream",
             Framing::Lines => "application/x-ndjson",
         };
-        let once = ReconnectOptions::reconnect(false).retry_initial(false).build();
+        let once = ReconnectOptions::reconnect(false)
+            .retry_initial(false)
+            .build();
         let build = || {
             let mut builder = ClientBuilder::for_url(&self.url(call))?
                 .method("POST".to_owned())
@@ -113,24 +132,44 @@ impl HttpUpstream {
             for (name, value) in &call.headers {
                 builder = builder.header(name, value)?;
             }
-            Ok(builder.body(call.body.clone()).redirect_limit(0).reconnect(once))
+            Ok(builder
+                .body(call.body.clone())
+                .redirect_limit(0)
+                .reconnect(once))
         };
         let builder = build().map_err(|_: Error| bad_request())?;
         let guarded = Guarded::new(self.transport.clone(), call.framing);
-        let transport = Drilled::new(guarded, Arc::clone(&self.drills), Some(Arc::clone(&self.dialect)));
+        let transport = Drilled::new(
+            guarded,
+            Arc::clone(&self.drills),
+            Some(Arc::clone(&self.dialect)),
+        );
         Ok(builder.build_with_transport(transport).stream())
     }
 
     /// What an error answer means.
     fn refused(&self, answer: &Refused<'_>) -> Failure {
-        Failure { status: Some(answer.status), ..self.dialect.refused(answer) }
+        Failure {
+            status: Some(answer.status),
+            ..self.dialect.refused(answer)
+        }
     }
 }
 
 /// Shows an error answer to a dialect.
 fn judged<T>(head: &Response, body: &[u8], judge: impl FnOnce(&Refused<'_>) -> T) -> T {
-    let header = |name: &str| head.get_header_value(name).ok().flatten().map(str::to_owned);
-    judge(&Refused { status: head.status(), header: &header, body, now: At::from_system(SystemTime::now()) })
+    let header = |name: &str| {
+        head.get_header_value(name)
+            .ok()
+            .flatten()
+            .map(str::to_owned)
+    };
+    judge(&Refused {
+        status: head.status(),
+        header: &header,
+        body,
+        now: At::from_system(SystemTime::now()),
+    })
 }
 
 impl Upstream for HttpUpstream {
@@ -163,19 +202,22 @@ struct Answer {
 impl Answer {
     /// The steps to the end. The connection is let go before the last of them is given.
     fn steps(self) -> Steps {
-        let all = stream::unfold((Some(self), VecDeque::new()), |(mut answer, mut ready)| async move {
-            while ready.is_empty() {
-                let mut steps = Vec::new();
-                let end = answer.as_mut()?.advance(&mut steps).await;
-                ready.extend(steps.into_iter().map(Ok));
-                let end = end.transpose().map(|end| end.map(Step::End));
-                if end.is_some() {
-                    answer = None;
+        let all = stream::unfold(
+            (Some(self), VecDeque::new()),
+            |(mut answer, mut ready)| async move {
+                while ready.is_empty() {
+                    let mut steps = Vec::new();
+                    let end = answer.as_mut()?.advance(&mut steps).await;
+                    ready.extend(steps.into_iter().map(Ok));
+                    let end = end.transpose().map(|end| end.map(Step::End));
+                    if end.is_some() {
+                        answer = None;
+                    }
+                    ready.extend(end);
                 }
-                ready.extend(end);
-            }
-            ready.pop_front().map(|step| (step, (answer, ready)))
-        });
+                ready.pop_front().map(|step| (step, (answer, ready)))
+            },
+        );
         all.boxed()
     }
 
@@ -234,12 +276,17 @@ fn ended_by(error: &Error) -> Failure {
 /// The failure that our transports put into their errors.
 fn broken(error: &TransportError) -> Failure {
     let failure = error.inner().downcast_ref::<Failure>();
-    failure.cloned().unwrap_or_else(|| Failure::of(Fault::Reset))
+    failure
+        .cloned()
+        .unwrap_or_else(|| Failure::of(Fault::Reset))
 }
 
 /// The call cannot even be written down. Its values are not told: the key is among them.
 fn bad_request() -> Failure {
-    Failure::with(Fault::Misconfigured, "the address or a header of the request is not valid")
+    Failure::with(
+        Fault::Misconfigured,
+        "the address or a header of the request is not valid",
+    )
 }
 
 #[cfg(test)]

@@ -30,7 +30,9 @@ impl Latencies {
     /// Counts one call.
     pub fn record(&mut self, took: Duration, now: Duration) {
         self.turn_over(now);
-        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).clamp(1, LONGEST_MS);
+        let ms = u64::try_from(took.as_millis())
+            .unwrap_or(u64::MAX)
+            .clamp(1, LONGEST_MS);
         for window in [&mut self.read, &mut self.younger] {
             if window.is_none() {
                 *window = Histogram::new_with_bounds(1, LONGEST_MS, 2).ok();
@@ -46,7 +48,11 @@ impl Latencies {
         self.turn_over(now);
         let read = self.read.as_ref().filter(|read| !read.is_empty())?;
         let within = |share| read.value_at_quantile(share).min(LONGEST_MS);
-        Some(Latency { p50: within(0.5), p95: within(0.95), p99: within(0.99) })
+        Some(Latency {
+            p50: within(0.5),
+            p95: within(0.95),
+            p99: within(0.99),
+        })
     }
 
     fn turn_over(&mut self, now: Duration) {
@@ -54,7 +60,11 @@ impl Latencies {
         if passed < WINDOW {
             return;
         }
-        self.read = if passed < WINDOW * 2 { self.younger.take() } else { None };
+        self.read = if passed < WINDOW * 2 {
+            self.younger.take()
+        } else {
+            None
+        };
         self.younger = None;
         // Windows begin at whole multiples, so that a rare call does not stretch the one it falls into.
         let windows = now.as_secs() / WINDOW.as_secs();

@@ -63,18 +63,30 @@ struct Lookups {
 
 impl Lookups {
     fn by(ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { ask: Box::new(ask), by_name: Mutex::default() })
+        Arc::new(Self {
+            ask: Box::new(ask),
+            by_name: Mutex::default(),
+        })
     }
 
     async fn find(self: &Arc<Self>, name: &str) -> io::Result<Vec<SocketAddr>> {
         let mut found = self.join(name, Instant::now())?;
-        let found = found.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
-        let found = found.unwrap_or_else(|| Err((io::ErrorKind::Other, "the look-up failed".into())));
+        let found = found
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|found| found.clone());
+        let found =
+            found.unwrap_or_else(|| Err((io::ErrorKind::Other, "the look-up failed".into())));
         found.map_err(|(kind, why)| io::Error::new(kind, why))
     }
 
     /// The look-up to wait for: the youngest, or one that is begun now.
-    fn join(self: &Arc<Self>, name: &str, now: Instant) -> io::Result<watch::Receiver<Option<Found>>> {
+    fn join(
+        self: &Arc<Self>,
+        name: &str,
+        now: Instant,
+    ) -> io::Result<watch::Receiver<Option<Found>>> {
         let mut by_name = self.lock();
         let under_way = by_name.get(name).map(Vec::as_slice).unwrap_or_default();
         if let Some(youngest) = under_way.last()
@@ -83,15 +95,25 @@ impl Lookups {
             return Ok(youngest.found.clone());
         }
         let (tell, found) = watch::channel(None);
-        let lookup = Lookup { begun: now, found: found.clone() };
+        let lookup = Lookup {
+            begun: now,
+            found: found.clone(),
+        };
         let (all, asked) = (Arc::clone(self), name.to_owned());
-        thread::Builder::new().name("lookup".into()).spawn(move || {
-            let ended = Ended { all, name: asked, begun: now };
-            let answer = (ended.all.ask)(&ended.name).map_err(|error| (error.kind(), error.to_string()));
-            // Nobody joins one that has ended: what it found is of that moment.
-            drop(ended);
-            tell.send_replace(Some(answer));
-        })?;
+        thread::Builder::new()
+            .name("lookup".into())
+            .spawn(move || {
+                let ended = Ended {
+                    all,
+                    name: asked,
+                    begun: now,
+                };
+                let answer =
+                    (ended.all.ask)(&ended.name).map_err(|error| (error.kind(), error.to_string()));
+                // Nobody joins one that has ended: what it found is of that moment.
+                drop(ended);
+                tell.send_replace(Some(answer));
+            })?;
         by_name.entry(name.to_owned()).or_default().push(lookup);
         Ok(found)
     }
@@ -144,7 +166,10 @@ mod tests {
                 net.asked.lock().unwrap().push(name.to_owned());
                 net.changed.notify_all();
                 if name == "hangs" {
-                    drop(net.changed.wait_while(net.let_go.lock().unwrap(), |let_go| !*let_go));
+                    drop(
+                        net.changed
+                            .wait_while(net.let_go.lock().unwrap(), |let_go| !*let_go),
+                    );
                 }
                 match name {
                     "unknown" => Err(io::Error::new(io::ErrorKind::NotFound, "no such name")),
@@ -159,7 +184,12 @@ mod tests {
         }
 
         fn asked(&self, name: &str) -> usize {
-            self.asked.lock().unwrap().iter().filter(|asked| *asked == name).count()
+            self.asked
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|asked| *asked == name)
+                .count()
         }
     }
 
@@ -168,14 +198,26 @@ mod tests {
         let net = Arc::<Net>::default();
         let lookups = net.lookups();
         let now = Instant::now();
-        let waiting: Vec<_> = (0..100).map(|_| lookups.join("hangs", now).unwrap()).collect();
+        let waiting: Vec<_> = (0..100)
+            .map(|_| lookups.join("hangs", now).unwrap())
+            .collect();
         assert_eq!(lookups.find("well").await.unwrap().len(), 1);
         let error = lookups.find("unknown").await.unwrap_err();
-        assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::NotFound, "no such name"));
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (io::ErrorKind::NotFound, "no such name")
+        );
         assert!(waiting.iter().all(|found| found.borrow().is_none()));
         net.let_go();
         let found = join_all(waiting.into_iter().map(async |mut found| {
-            found.wait_for(Option::is_some).await.unwrap().clone().unwrap().unwrap().len()
+            found
+                .wait_for(Option::is_some)
+                .await
+                .unwrap()
+                .clone()
+                .unwrap()
+                .unwrap()
+                .len()
         }));
         assert_eq!(found.await, [1; 100]);
         assert_eq!(net.asked("hangs"), 1);
@@ -191,7 +233,11 @@ mod tests {
         let lookups = net.lookups();
         let begun = Instant::now();
         let mut waiting: Vec<_> = (0..600)
-            .map(|tenth| lookups.join("hangs", begun + Duration::from_millis(100) * tenth).unwrap())
+            .map(|tenth| {
+                lookups
+                    .join("hangs", begun + Duration::from_millis(100) * tenth)
+                    .unwrap()
+            })
             .collect();
         assert_eq!(lookups.lock()["hangs"].len(), MOST);
         net.let_go();
@@ -210,7 +256,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_systems_own_is_asked() {
-        assert!(addresses("localhost").await.unwrap().iter().all(|address| address.ip().is_loopback()));
+        assert!(
+            addresses("localhost")
+                .await
+                .unwrap()
+                .iter()
+                .all(|address| address.ip().is_loopback())
+        );
         assert!(addresses("provider.invalid").await.is_err());
     }
 }

@@ -45,7 +45,12 @@ impl News {
             ProviderState::HalfOpen | ProviderState::Disabled => return None,
         };
         let lasts = transition.retry_at.unwrap_or(now).saturating_sub(now);
-        Some(Self::Tripped { blocked, fault: transition.fault, strikes, lasts })
+        Some(Self::Tripped {
+            blocked,
+            fault: transition.fault,
+            strikes,
+            lasts,
+        })
     }
 
     /// Whether it is the provider that said so, to everyone who asks it in the same name; else it may hold for the network of the one who
@@ -58,11 +63,27 @@ impl News {
     }
 
     /// What a breaker makes of it, where waiting is until `until`: a little later than it says, each at a moment of its own.
-    pub fn apply(self, breaker: &mut Breaker, until: Duration, now: Duration) -> Option<Transition> {
+    pub fn apply(
+        self,
+        breaker: &mut Breaker,
+        until: Duration,
+        now: Duration,
+    ) -> Option<Transition> {
         match self {
-            Self::Tripped { blocked, fault, strikes, .. } if self.is_shared() => {
-                breaker.adopt(Saved { strikes, until, blocked, fault }, now)
-            }
+            Self::Tripped {
+                blocked,
+                fault,
+                strikes,
+                ..
+            } if self.is_shared() => breaker.adopt(
+                Saved {
+                    strikes,
+                    until,
+                    blocked,
+                    fault,
+                },
+                now,
+            ),
             Self::Tripped { .. } => {
                 breaker.beware(now);
                 None
@@ -83,12 +104,24 @@ impl News {
     /// The same, for no longer than can be meant: a rate limit up to a day, as from the provider itself; all else up to five minutes.
     pub fn within_reason(self) -> Self {
         match self {
-            Self::Tripped { blocked, fault, strikes, lasts } => {
+            Self::Tripped {
+                blocked,
+                fault,
+                strikes,
+                lasts,
+            } => {
                 let limit = matches!(fault, Some(Fault::RateLimited | Fault::Overloaded));
                 let longest = if limit { LONGEST_HOLD } else { LONGEST_FLOOR };
-                Self::Tripped { blocked, fault, strikes, lasts: lasts.min(longest) }
+                Self::Tripped {
+                    blocked,
+                    fault,
+                    strikes,
+                    lasts: lasts.min(longest),
+                }
             }
-            Self::Limited { lasts } => Self::Limited { lasts: lasts.min(LONGEST_HOLD) },
+            Self::Limited { lasts } => Self::Limited {
+                lasts: lasts.min(LONGEST_HOLD),
+            },
             Self::Well | Self::Reset => self,
         }
     }
@@ -96,10 +129,20 @@ impl News {
     /// The same, but over after `left`, where it would last longer.
     pub fn shortened_to(self, left: Duration) -> Self {
         match self {
-            Self::Tripped { blocked, fault, strikes, lasts } => {
-                Self::Tripped { blocked, fault, strikes, lasts: lasts.min(left) }
-            }
-            Self::Limited { lasts } => Self::Limited { lasts: lasts.min(left) },
+            Self::Tripped {
+                blocked,
+                fault,
+                strikes,
+                lasts,
+            } => Self::Tripped {
+                blocked,
+                fault,
+                strikes,
+                lasts: lasts.min(left),
+            },
+            Self::Limited { lasts } => Self::Limited {
+                lasts: lasts.min(left),
+            },
             Self::Well | Self::Reset => self,
         }
     }
@@ -152,13 +195,20 @@ mod tests {
     }
 
     fn tripped(fault: Option<Fault>, lasts: Duration) -> News {
-        News::Tripped { blocked: false, fault, strikes: 0, lasts }
+        News::Tripped {
+            blocked: false,
+            fault,
+            strikes: 0,
+            lasts,
+        }
     }
 
     #[test]
     fn what_the_provider_says_holds_for_all_and_what_the_network_does_is_a_hint() {
-        let shared: Vec<_> =
-            Fault::ALL.into_iter().filter(|fault| tripped(Some(*fault), s(1)).is_shared()).collect();
+        let shared: Vec<_> = Fault::ALL
+            .into_iter()
+            .filter(|fault| tripped(Some(*fault), s(1)).is_shared())
+            .collect();
         let said = [
             Fault::RateLimited,
             Fault::ServerError,
@@ -168,7 +218,10 @@ mod tests {
             Fault::Misconfigured,
         ];
         assert_eq!(shared, said);
-        assert!(!tripped(None, s(1)).is_shared(), "slow from here may be the way there");
+        assert!(
+            !tripped(None, s(1)).is_shared(),
+            "slow from here may be the way there"
+        );
         assert!(News::Well.is_shared() && News::Limited { lasts: s(1) }.is_shared());
     }
 
@@ -176,27 +229,67 @@ mod tests {
     fn only_ones_own_changes_are_told() {
         use ProviderState::{Blocked, Closed, HalfOpen, Open};
         let fault = Some(Fault::Timeout);
-        let change = |from, to, cause| Transition { from, to, retry_at: Some(s(110)), fault, cause };
+        let change = |from, to, cause| Transition {
+            from,
+            to,
+            retry_at: Some(s(110)),
+            fault,
+            cause,
+        };
         let told = |from, to, cause| News::of(&change(from, to, cause), 3, s(100));
-        let open = News::Tripped { blocked: false, fault, strikes: 3, lasts: s(10) };
+        let open = News::Tripped {
+            blocked: false,
+            fault,
+            strikes: 3,
+            lasts: s(10),
+        };
         assert_eq!(told(Closed, Open, Some(Cause::Run)), Some(open));
         assert_eq!(told(HalfOpen, Open, Some(Cause::Probe)), Some(open));
-        let blocked = News::Tripped { blocked: true, fault, strikes: 3, lasts: s(10) };
+        let blocked = News::Tripped {
+            blocked: true,
+            fault,
+            strikes: 3,
+            lasts: s(10),
+        };
         assert_eq!(told(Closed, Blocked, Some(Cause::Key)), Some(blocked));
         assert_eq!(told(HalfOpen, Closed, None), Some(News::Well));
-        assert_eq!(told(Open, HalfOpen, Some(Cause::Run)), None, "being tried is no news");
+        assert_eq!(
+            told(Open, HalfOpen, Some(Cause::Run)),
+            None,
+            "being tried is no news"
+        );
         for to in [Closed, Open, Blocked] {
-            assert_eq!(told(HalfOpen, to, Some(Cause::Told)), None, "else it would go round for ever");
+            assert_eq!(
+                told(HalfOpen, to, Some(Cause::Told)),
+                None,
+                "else it would go round for ever"
+            );
         }
     }
 
     #[test]
     fn nothing_is_believed_for_longer_than_it_can_be_meant() {
         let year = s(365 * 24 * 3_600);
-        assert_eq!(News::Limited { lasts: year }.within_reason().lasts(), LONGEST_HOLD);
-        assert_eq!(tripped(Some(Fault::Overloaded), year).within_reason().lasts(), LONGEST_HOLD);
-        assert_eq!(tripped(Some(Fault::ServerError), year).within_reason().lasts(), LONGEST_FLOOR);
-        assert_eq!(tripped(None, Duration::MAX).within_reason().lasts(), LONGEST_FLOOR);
+        assert_eq!(
+            News::Limited { lasts: year }.within_reason().lasts(),
+            LONGEST_HOLD
+        );
+        assert_eq!(
+            tripped(Some(Fault::Overloaded), year)
+                .within_reason()
+                .lasts(),
+            LONGEST_HOLD
+        );
+        assert_eq!(
+            tripped(Some(Fault::ServerError), year)
+                .within_reason()
+                .lasts(),
+            LONGEST_FLOOR
+        );
+        assert_eq!(
+            tripped(None, Duration::MAX).within_reason().lasts(),
+            LONGEST_FLOOR
+        );
         let short = tripped(Some(Fault::Timeout), s(9));
         assert_eq!(short.within_reason(), short);
         assert_eq!(News::Well.within_reason(), News::Well);
@@ -205,8 +298,17 @@ mod tests {
     #[test]
     fn what_is_over_is_no_news() {
         let trip = tripped(Some(Fault::ServerError), s(10));
-        assert_eq!(trip.left_after(s(4)), Some(tripped(Some(Fault::ServerError), s(6))));
-        assert_eq!((trip.left_after(s(10)), News::Well.left_after(s(0))), (None, None));
-        assert_eq!(News::Limited { lasts: s(9) }.shortened_to(s(20)), News::Limited { lasts: s(9) });
+        assert_eq!(
+            trip.left_after(s(4)),
+            Some(tripped(Some(Fault::ServerError), s(6)))
+        );
+        assert_eq!(
+            (trip.left_after(s(10)), News::Well.left_after(s(0))),
+            (None, None)
+        );
+        assert_eq!(
+            News::Limited { lasts: s(9) }.shortened_to(s(20)),
+            News::Limited { lasts: s(9) }
+        );
     }
 }

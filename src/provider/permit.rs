@@ -33,13 +33,22 @@ pub(super) struct Notes {
 impl Permit {
     pub(super) fn new(ticket: Ticket, actor: Whereabouts<ProviderActor>, place: Place) -> Self {
         let (ticket, place) = (Some(ticket), Some(place));
-        Self { ticket, actor, begun: Instant::now(), place, notes: Notes::default() }
+        Self {
+            ticket,
+            actor,
+            begun: Instant::now(),
+            place,
+            notes: Notes::default(),
+        }
     }
 
     /// Tells the breaker the first of an attempt's two verdicts: how long the first token took.
     pub fn first_token(&self, after: Duration) {
         if let (Some(ticket), Some(actor)) = (self.ticket, &*self.actor.borrow()) {
-            actor.do_send(Observe { ticket, first_token: after });
+            actor.do_send(Observe {
+                ticket,
+                first_token: after,
+            });
         }
     }
 
@@ -67,12 +76,19 @@ impl Permit {
 
     /// At most one message a permit, so `do_send`, which knows no bound, is bounded by the permits.
     fn tell(&mut self, verdict: Verdict) {
-        let Some(ticket) = self.ticket.take() else { return };
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
         // First the place, so that the actor counts it as free when it hears of the end.
         drop(self.place.take());
         // A rebuilt actor starts from the published state; a verdict lost in between costs one count, never a place.
         if let Some(actor) = &*self.actor.borrow() {
-            actor.do_send(Settle { ticket, verdict, took: self.begun.elapsed(), notes: self.notes });
+            actor.do_send(Settle {
+                ticket,
+                verdict,
+                took: self.begun.elapsed(),
+                notes: self.notes,
+            });
         }
     }
 }

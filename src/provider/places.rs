@@ -21,7 +21,9 @@ impl Places {
     /// One more place, where fewer than `most` are taken.
     pub fn take(self: &Arc<Self>, most: usize) -> Option<Place> {
         let more = |taken: usize| (taken < most).then(|| taken + 1);
-        let took = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        let took = self
+            .taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         took.is_ok().then(|| Place(Arc::clone(self)))
     }
 

@@ -28,7 +28,13 @@ struct Shape {
 }
 
 fn client(connect: Duration, proxied: bool) -> Result<Client, reqwest::Error> {
-    transport::client(connect, |builder| if proxied { builder } else { ClientBuilder::no_proxy(builder) })
+    transport::client(connect, |builder| {
+        if proxied {
+            builder
+        } else {
+            ClientBuilder::no_proxy(builder)
+        }
+    })
 }
 
 impl Pools {
@@ -38,18 +44,24 @@ impl Pools {
     /// When TLS cannot be set up.
     pub fn new(connect: Duration, proxied: bool) -> Result<Self, reqwest::Error> {
         let first = client(connect, proxied)?;
-        let pools = Self(Arc::new(Shape { connect, proxied, first: first.clone() }));
+        let pools = Self(Arc::new(Shape {
+            connect,
+            proxied,
+            first: first.clone(),
+        }));
         pools.keep(first);
         Ok(pools)
     }
 
     /// The client of this thread, made when it is first asked for.
     pub fn here(&self) -> Client {
-        let mine = |(of, _): &&(Weak<Shape>, Client)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(&self.0));
+        let mine =
+            |(of, _): &&(Weak<Shape>, Client)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(&self.0));
         let known = HERE.with_borrow(|all| all.iter().find(mine).map(|(_, client)| client.clone()));
         known.unwrap_or_else(|| {
             // What could be set up once can be again; else the first will do.
-            let made = client(self.0.connect, self.0.proxied).unwrap_or_else(|_| self.0.first.clone());
+            let made =
+                client(self.0.connect, self.0.proxied).unwrap_or_else(|_| self.0.first.clone());
             self.keep(made.clone());
             made
         })
@@ -75,7 +87,10 @@ mod tests {
     #[test]
     fn each_thread_has_one_for_as_long_as_there_is_use_for_it() {
         let seconds = Duration::from_secs;
-        let (one, other) = (Pools::new(seconds(1), false).unwrap(), Pools::new(seconds(2), true).unwrap());
+        let (one, other) = (
+            Pools::new(seconds(1), false).unwrap(),
+            Pools::new(seconds(2), true).unwrap(),
+        );
         drop((one.here(), one.clone().here(), other.here()));
         assert_eq!(kept(), 2);
         let (same, elsewhere) = (one.clone(), std::thread::spawn(kept));

@@ -45,7 +45,12 @@ pub fn says(text: &str) -> Script {
 
 /// An answer in two parts with `pause` between them.
 pub fn says_slowly(first: &str, pause: Duration, rest: &str) -> Script {
-    vec![Act::Say(first.to_owned()), Act::Wait(pause), Act::Say(rest.to_owned()), Act::End(Finish::Stop)]
+    vec![
+        Act::Say(first.to_owned()),
+        Act::Wait(pause),
+        Act::Say(rest.to_owned()),
+        Act::End(Finish::Stop),
+    ]
 }
 
 /// A failure before any text.
@@ -55,7 +60,10 @@ pub fn fails(fault: Fault) -> Script {
 
 /// A rate limit that ends after so long.
 pub fn limited(retry_after: Duration) -> Script {
-    vec![Act::Fail(Failure { retry_after: Some(retry_after), ..Failure::of(Fault::RateLimited) })]
+    vec![Act::Fail(Failure {
+        retry_after: Some(retry_after),
+        ..Failure::of(Fault::RateLimited)
+    })]
 }
 
 /// This much text, then a failure.
@@ -90,7 +98,12 @@ struct Scripts {
 impl Scripts {
     /// The next script; the last one is followed again and again.
     fn next(&mut self, ask: &Ask, obliging: bool) -> (usize, Script) {
-        self.calls.push(Call { at: Instant::now(), ask: ask.clone(), said: String::new(), failure: None });
+        self.calls.push(Call {
+            at: Instant::now(),
+            ask: ask.clone(),
+            said: String::new(),
+            failure: None,
+        });
         let script = match self.scripts.len() {
             0 => says("Hello."),
             1 => self.scripts.front().cloned().unwrap_or_default(),
@@ -105,16 +118,30 @@ impl Scripts {
 /// what stands where it was told to repeat.
 fn go_on(ask: &Ask, script: Script) -> Script {
     let own: String = script.iter().filter_map(said).collect();
-    let begun = ask.messages.iter().rev().take(2).find(|message| message.role == Role::Assistant);
+    let begun = ask
+        .messages
+        .iter()
+        .rev()
+        .take(2)
+        .find(|message| message.role == Role::Assistant);
     let begun = match begun.map(|message| &*message.text) {
         Some(begun) if !begun.is_empty() && own.starts_with(begun) => begun,
         _ => return script,
     };
-    let repeat = ask.messages.last().map_or("", |told| told.text.lines().last().unwrap_or_default());
-    let repeat = if ask.goes_on || !begun.ends_with(repeat) { "" } else { repeat };
+    let repeat = ask
+        .messages
+        .last()
+        .map_or("", |told| told.text.lines().last().unwrap_or_default());
+    let repeat = if ask.goes_on || !begun.ends_with(repeat) {
+        ""
+    } else {
+        repeat
+    };
     let mut skip = begun.len() - repeat.len();
     let rest = script.into_iter().filter_map(|act| {
-        let Act::Say(text) = act else { return Some(act) };
+        let Act::Say(text) = act else {
+            return Some(act);
+        };
         let skipped = skip.min(text.len());
         skip -= skipped;
         let rest = text.get(skipped..).unwrap_or_default();
@@ -231,39 +258,48 @@ impl Upstream for Scripted {
             }
         };
         let begin = (VecDeque::from(script), note, connection);
-        Box::pin(stream::unfold(begin, |(mut script, note, connection)| async move {
-            loop {
-                let step = match script.pop_front()? {
-                    Act::Wait(pause) => {
-                        tokio::time::sleep(pause).await;
-                        continue;
-                    }
-                    Act::Forever(text, pause) => {
-                        tokio::time::sleep(pause).await;
-                        script.push_front(Act::Forever(text.clone(), pause));
-                        Ok(Step::Text(text))
-                    }
-                    Act::Hang => std::future::pending().await,
-                    // As a panic, but for the report.
-                    Act::Panic => std::panic::resume_unwind(Box::new("the script says so")),
-                    Act::Say(text) => Ok(Step::Text(text)),
-                    Act::Think => Ok(Step::Thinking),
-                    Act::Used(input_tokens, output_tokens) => {
-                        Ok(Step::Usage(Usage { input_tokens, output_tokens, estimated: false }))
-                    }
-                    Act::End(finish) => Ok(Step::End(finish)),
-                    Act::Fail(failure) => Err(failure),
-                };
-                note(&step);
-                return Some((step, (script, note, connection)));
-            }
-        }))
+        Box::pin(stream::unfold(
+            begin,
+            |(mut script, note, connection)| async move {
+                loop {
+                    let step = match script.pop_front()? {
+                        Act::Wait(pause) => {
+                            tokio::time::sleep(pause).await;
+                            continue;
+                        }
+                        Act::Forever(text, pause) => {
+                            tokio::time::sleep(pause).await;
+                            script.push_front(Act::Forever(text.clone(), pause));
+                            Ok(Step::Text(text))
+                        }
+                        Act::Hang => std::future::pending().await,
+                        // As a panic, but for the report.
+                        Act::Panic => std::panic::resume_unwind(Box::new("the script says so")),
+                        Act::Say(text) => Ok(Step::Text(text)),
+                        Act::Think => Ok(Step::Thinking),
+                        Act::Used(input_tokens, output_tokens) => Ok(Step::Usage(Usage {
+                            input_tokens,
+                            output_tokens,
+                            estimated: false,
+                        })),
+                        Act::End(finish) => Ok(Step::End(finish)),
+                        Act::Fail(failure) => Err(failure),
+                    };
+                    note(&step);
+                    return Some((step, (script, note, connection)));
+                }
+            },
+        ))
     }
 
     fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
         let mut listings = lock(&self.listings);
         listings.1 += 1;
-        let script = if listings.0.len() > 1 { listings.0.pop_front() } else { listings.0.front().cloned() };
+        let script = if listings.0.len() > 1 {
+            listings.0.pop_front()
+        } else {
+            listings.0.front().cloned()
+        };
         Box::pin(async move {
             for act in script.unwrap_or_default() {
                 match act {

@@ -54,7 +54,11 @@ impl Spent {
     /// Counts a cost to the day of `now`; another day's is forgotten.
     pub fn add(&mut self, usd: f64, estimated: bool, now: At) {
         if self.day != day_of(now) {
-            *self = Self { day: day_of(now), usd: 0.0, estimated: false };
+            *self = Self {
+                day: day_of(now),
+                usd: 0.0,
+                estimated: false,
+            };
         }
         self.usd += usd;
         self.estimated |= estimated;
@@ -75,7 +79,11 @@ impl Spent {
 
     /// When a provider with this budget may be asked again; none where it may be now.
     pub fn until(&self, budget: Option<f64>, now: At) -> Option<At> {
-        let today = if self.day == day_of(now) { self.usd } else { 0.0 };
+        let today = if self.day == day_of(now) {
+            self.usd
+        } else {
+            0.0
+        };
         let spent = budget.is_some_and(|budget| today >= budget);
         spent.then(|| At(day_of(now).saturating_add(1).saturating_mul(DAY_MS)))
     }
@@ -94,7 +102,11 @@ mod tests {
     const MIDNIGHT: At = At(20_001 * DAY_MS);
 
     fn used(input_tokens: u64, output_tokens: u64) -> Usage {
-        Usage { input_tokens, output_tokens, estimated: false }
+        Usage {
+            input_tokens,
+            output_tokens,
+            estimated: false,
+        }
     }
 
     #[test]
@@ -105,7 +117,10 @@ mod tests {
             ((0.0, 0.0), used(u64::MAX, u64::MAX), 0.0),
             ((3.0, 15.0), used(0, 0), 0.0),
         ] {
-            assert!((cost(prices, usage) - usd).abs() < 1e-12, "{prices:?} {usage:?}");
+            assert!(
+                (cost(prices, usage) - usd).abs() < 1e-12,
+                "{prices:?} {usage:?}"
+            );
         }
     }
 
@@ -127,9 +142,23 @@ mod tests {
     fn a_new_day_begins_with_nothing() {
         let mut spent = Spent::default();
         spent.add(5.0, true, NOON);
-        assert_eq!(spent, Spent { day: 20_000, usd: 5.0, estimated: true });
+        assert_eq!(
+            spent,
+            Spent {
+                day: 20_000,
+                usd: 5.0,
+                estimated: true
+            }
+        );
         spent.add(0.5, false, MIDNIGHT);
-        assert_eq!(spent, Spent { day: 20_001, usd: 0.5, estimated: false });
+        assert_eq!(
+            spent,
+            Spent {
+                day: 20_001,
+                usd: 0.5,
+                estimated: false
+            }
+        );
         // A clock that is set back counts the day anew, rather than for ever to one that is not yet.
         spent.add(0.25, false, NOON);
         assert_eq!(spent.until(Some(1.0), NOON), None);
@@ -146,7 +175,11 @@ mod tests {
 
     #[test]
     fn others_costs_of_the_same_day_count_too() {
-        let day = |day, usd| Spent { day, usd, estimated: false };
+        let day = |day, usd| Spent {
+            day,
+            usd,
+            estimated: false,
+        };
         for (own, others, sum) in [
             (day(20_000, 0.75), day(20_000, 0.5), day(20_000, 1.25)),
             (day(20_000, 0.75), day(19_999, 0.5), day(20_000, 0.75)),
@@ -155,7 +188,12 @@ mod tests {
         ] {
             assert_eq!(own.with(others), sum);
         }
-        assert_eq!(day(20_000, 0.75).with(day(20_000, 0.25)).until(Some(1.0), NOON), Some(MIDNIGHT));
+        assert_eq!(
+            day(20_000, 0.75)
+                .with(day(20_000, 0.25))
+                .until(Some(1.0), NOON),
+            Some(MIDNIGHT)
+        );
     }
 
     #[test]

@@ -71,8 +71,14 @@ impl Plan {
             prefill: false,
             max_concurrent: 64,
             weight: 1,
-            health: HealthSettings { probe: ProbeKind::Off, ..HealthSettings::default() },
-            terms: Terms { prices: Some((1.0, 2.0)), daily_budget_usd: None },
+            health: HealthSettings {
+                probe: ProbeKind::Off,
+                ..HealthSettings::default()
+            },
+            terms: Terms {
+                prices: Some((1.0, 2.0)),
+                daily_budget_usd: None,
+            },
             vitals: Vitals::default(),
             scripts: Vec::new(),
             probing: None,
@@ -81,7 +87,10 @@ impl Plan {
 
     /// The same with these scripts.
     pub fn with(self, scripts: impl IntoIterator<Item = Script>) -> Self {
-        Self { scripts: scripts.into_iter().collect(), ..self }
+        Self {
+            scripts: scripts.into_iter().collect(),
+            ..self
+        }
     }
 }
 
@@ -144,7 +153,14 @@ impl Stand {
             voice,
             probing: plan.probing,
         };
-        let stand = Self { backend, upstream, seed, place, tell, ends };
+        let stand = Self {
+            backend,
+            upstream,
+            seed,
+            place,
+            tell,
+            ends,
+        };
         stand.rebuild();
         stand
     }
@@ -157,7 +173,8 @@ impl Stand {
     /// Starts a new actor from the same seed, as the supervisor does after a panic.
     pub fn rebuild(&self) {
         let guard = Guard::new(Arc::clone(&self.seed.name), self.tell.clone());
-        self.place.send_replace(Some(ProviderActor::new(self.seed.clone(), guard).start()));
+        self.place
+            .send_replace(Some(ProviderActor::new(self.seed.clone(), guard).start()));
     }
 
     /// Starts one that looks at no message before `after` has passed.
@@ -181,7 +198,10 @@ impl Stand {
     /// Has the actor go by a seed that is changed so, as a reload does.
     pub fn change(&mut self, anew: bool, change: impl FnOnce(&mut Seed)) {
         change(&mut self.seed);
-        self.actor().do_send(Change { seed: self.seed.clone(), anew });
+        self.actor().do_send(Change {
+            seed: self.seed.clone(),
+            anew,
+        });
     }
 
     /// Waits until the actor has ended.

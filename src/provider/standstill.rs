@@ -60,17 +60,27 @@ struct Beats {
 
 impl Beats {
     fn begin(now: Instant) -> Self {
-        Self { last: now, still: Duration::ZERO }
+        Self {
+            last: now,
+            still: Duration::ZERO,
+        }
     }
 
     fn beat(self, now: Instant) -> Self {
-        Self { last: now, still: self.still(now) }
+        Self {
+            last: now,
+            still: self.still(now),
+        }
     }
 
     /// How long it stood still until now. Right also where others than the beat are first to go on.
     fn still(self, now: Instant) -> Duration {
         let since = now.saturating_duration_since(self.last);
-        if since < NOTICED { self.still } else { self.still + since }
+        if since < NOTICED {
+            self.still
+        } else {
+            self.still + since
+        }
     }
 }
 
@@ -90,7 +100,10 @@ impl Mark {
     /// This moment.
     pub fn now() -> Self {
         let at = Instant::now();
-        Self { at, still: still(at) }
+        Self {
+            at,
+            still: still(at),
+        }
     }
 
     /// All of the time since.
@@ -106,7 +119,8 @@ impl Mark {
     /// How much of it was not.
     pub fn awake(self) -> Duration {
         let now = Instant::now();
-        now.saturating_duration_since(self.at).saturating_sub(self.still_at(now))
+        now.saturating_duration_since(self.at)
+            .saturating_sub(self.still_at(now))
     }
 
     /// So much later, whatever this thread did.
@@ -123,7 +137,11 @@ impl Mark {
     ///
     /// # Errors
     /// It is over.
-    pub async fn timeout<T>(self, limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    pub async fn timeout<T>(
+        self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
         let mut future = pin!(future);
         loop {
             let waited = tokio::time::timeout_at(self.plus(limit), &mut future).await;
@@ -165,11 +183,22 @@ mod tests {
             beats = beats.beat(begun + ms(200) * beat);
         }
         let last = begun + ms(2_000);
-        assert_eq!((beats.last, beats.still(last + ms(999))), (last, Duration::ZERO));
-        assert_eq!(beats.still(last + ms(3_000)), ms(3_000), "known before the beat");
+        assert_eq!(
+            (beats.last, beats.still(last + ms(999))),
+            (last, Duration::ZERO)
+        );
+        assert_eq!(
+            beats.still(last + ms(3_000)),
+            ms(3_000),
+            "known before the beat"
+        );
         let after = beats.beat(last + ms(3_000));
         assert_eq!(after.still(last + ms(3_200)), ms(3_000), "and after, once");
-        assert_eq!(after.beat(last + ms(5_000)).still, ms(5_000), "the second with the first");
+        assert_eq!(
+            after.beat(last + ms(5_000)).still,
+            ms(5_000),
+            "the second with the first"
+        );
     }
 
     #[actix_rt::test]
@@ -180,9 +209,15 @@ mod tests {
         let held = Mark::now();
         // The test is of a thread that is blocked, so it is.
         thread::sleep(ms(1_500));
-        assert!(held.still() >= ms(1_500) && held.awake() < ms(500), "{held:?}");
+        assert!(
+            held.still() >= ms(1_500) && held.awake() < ms(500),
+            "{held:?}"
+        );
         assert!(before.still() >= ms(1_500));
-        assert!(Mark::now().still() < ms(500), "what was before counts no more");
+        assert!(
+            Mark::now().still() < ms(500),
+            "what was before counts no more"
+        );
         assert!(held.plus(ms(700)) > Instant::now());
     }
 

@@ -48,11 +48,18 @@ impl Transport {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(connect: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { outside: Pools::new(connect, true)?, loopback: Pools::new(connect, false)? })
+        Ok(Self {
+            outside: Pools::new(connect, true)?,
+            loopback: Pools::new(connect, false)?,
+        })
     }
 
     fn client(&self, url: &Url) -> Client {
-        let pools = if is_loopback(url) { &self.loopback } else { &self.outside };
+        let pools = if is_loopback(url) {
+            &self.loopback
+        } else {
+            &self.outside
+        };
         pools.here()
     }
 }
@@ -110,7 +117,10 @@ pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let named = host == "localhost" || host.ends_with(".localhost");
-    named || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    named
+        || address
+            .parse()
+            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 impl HttpTransport for Transport {
@@ -156,13 +166,21 @@ fn failure(error: &reqwest::Error) -> Failure {
         // The innermost cause: refused, no such name, a bad certificate. The outer ones repeat the address.
         return Failure::with(
             Fault::Unreachable,
-            &causes(error).last().map(ToString::to_string).unwrap_or_default(),
+            &causes(error)
+                .last()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         );
     }
     let rubbish = causes(error).any(|cause| {
-        let http = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+        let http = cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse);
         let body = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-        http || matches!(body, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput))
+        http || matches!(
+            body,
+            Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+        )
     });
     if rubbish {
         return Failure::with(Fault::Malformed, "not HTTP");
@@ -227,7 +245,9 @@ mod tests {
     fn providers_with_one_limit_share_a_pool() {
         let mut transports = Transports::default();
         for seconds in [3, 5, 3] {
-            transports.with_connect(Duration::from_secs(seconds)).unwrap();
+            transports
+                .with_connect(Duration::from_secs(seconds))
+                .unwrap();
         }
         assert_eq!(transports.by_connect.len(), 2);
     }

@@ -40,15 +40,23 @@ pub struct Window {
 impl Window {
     /// An empty window of this length.
     pub fn new(length: Duration) -> Self {
-        Self { width: (length.as_nanos() / BUCKETS).max(1), buckets: VecDeque::new() }
+        Self {
+            width: (length.as_nanos() / BUCKETS).max(1),
+            buckets: VecDeque::new(),
+        }
     }
 
     /// Counts one at `now`. A `now` earlier than the last counts as the last.
     pub fn record(&mut self, now: Duration, bad: bool) {
         let last = self.buckets.back().map_or(0, |(number, _)| *number);
         let current = self.number(now).max(last);
-        self.buckets.retain(|(number, _)| current - number < BUCKETS);
-        if self.buckets.back().is_none_or(|(number, _)| *number != current) {
+        self.buckets
+            .retain(|(number, _)| current - number < BUCKETS);
+        if self
+            .buckets
+            .back()
+            .is_none_or(|(number, _)| *number != current)
+        {
             self.buckets.push_back((current, Tally::default()));
         }
         if let Some((_, tally)) = self.buckets.back_mut() {
@@ -61,9 +69,13 @@ impl Window {
     pub fn tally(&self, now: Duration) -> Tally {
         let current = self.number(now);
         let within = |number: u128| current.saturating_sub(number) < BUCKETS;
-        self.buckets.iter().filter(|(number, _)| within(*number)).fold(Tally::default(), |sum, (_, tally)| {
-            Tally { all: sum.all.saturating_add(tally.all), bad: sum.bad.saturating_add(tally.bad) }
-        })
+        self.buckets
+            .iter()
+            .filter(|(number, _)| within(*number))
+            .fold(Tally::default(), |sum, (_, tally)| Tally {
+                all: sum.all.saturating_add(tally.all),
+                bad: sum.bad.saturating_add(tally.bad),
+            })
     }
 
     fn number(&self, now: Duration) -> u128 {
@@ -87,8 +99,13 @@ mod tests {
         let mut window = Window::new(LENGTH);
         window.record(at(999), true);
         window.record(at(1_000), false);
-        for (now, all, bad) in [(1_000, 2, 1), (9_999, 2, 1), (10_000, 1, 0), (10_999, 1, 0), (11_000, 0, 0)]
-        {
+        for (now, all, bad) in [
+            (1_000, 2, 1),
+            (9_999, 2, 1),
+            (10_000, 1, 0),
+            (10_999, 1, 0),
+            (11_000, 0, 0),
+        ] {
             assert_eq!(window.tally(at(now)), Tally { all, bad }, "at {now}");
         }
     }
@@ -104,7 +121,11 @@ mod tests {
             (0, 0, 0.0, 0, false),
             (7, 7, f64::NAN, 1, false),
         ] {
-            assert_eq!(Tally { all, bad }.reaches(rate, min), reached, "{bad} of {all}");
+            assert_eq!(
+                Tally { all, bad }.reaches(rate, min),
+                reached,
+                "{bad} of {all}"
+            );
         }
     }
 

@@ -137,7 +137,13 @@ impl RouterActor {
         let mut seed = seed;
         let table = Arc::clone(&seed.table.borrow_and_update());
         let budget = Budget::new(table.settings.retry.budget);
-        Self { seed, table, budget, turn_of: 0, _guard: guard }
+        Self {
+            seed,
+            table,
+            budget,
+            turn_of: 0,
+            _guard: guard,
+        }
     }
 
     /// Goes by what is published now.
@@ -149,13 +155,24 @@ impl RouterActor {
     }
 
     /// Whether the same provider is asked once more, and after what wait.
-    fn again(&mut self, wait: Option<Duration>, last: &Backend, failed: &[Failed]) -> Option<Duration> {
+    fn again(
+        &mut self,
+        wait: Option<Duration>,
+        last: &Backend,
+        failed: &[Failed],
+    ) -> Option<Duration> {
         if !self.budget.withdraw(self.seed.clock.now()) {
             return None;
         }
-        let here = failed.iter().filter(|one| one.provider == last.name).count();
+        let here = failed
+            .iter()
+            .filter(|one| one.provider == last.name)
+            .count();
         let retry = u32::try_from(here).unwrap_or(u32::MAX).saturating_sub(1);
-        let backoff = Backoff { base: last.retry.base, max: last.retry.max };
+        let backoff = Backoff {
+            base: last.retry.base,
+            max: last.retry.max,
+        };
         Some(wait.unwrap_or_else(|| backoff.wait(retry, (self.seed.chance)())))
     }
 
@@ -180,17 +197,26 @@ impl RouterActor {
             self.pass_on(&others);
         }
         let rules = plan::Rules {
-            max_attempts: self.table.settings.routing.max_attempts.saturating_sub(pick.given_up),
+            max_attempts: self
+                .table
+                .settings
+                .routing
+                .max_attempts
+                .saturating_sub(pick.given_up),
             same_provider: last.as_ref().map_or(0, |last| last.retry.same_provider),
-            max_retry_after: last.as_ref().map_or(Duration::ZERO, |last| last.retry.max_retry_after),
+            max_retry_after: last
+                .as_ref()
+                .map_or(Duration::ZERO, |last| last.retry.max_retry_after),
         };
         match plan::next(&pick.failed, others.len(), rules) {
             Next::Nobody => Decision::Nobody,
             Next::Other => Decision::Ask(others),
-            Next::Again(wait) => match last.and_then(|last| self.again(wait, &last, &pick.failed)) {
-                Some(wait) => Decision::Wait(wait),
-                None => Decision::Ask(others),
-            },
+            Next::Again(wait) => {
+                match last.and_then(|last| self.again(wait, &last, &pick.failed)) {
+                    Some(wait) => Decision::Wait(wait),
+                    None => Decision::Ask(others),
+                }
+            }
         }
     }
 
@@ -202,7 +228,11 @@ impl RouterActor {
         }
         let (mut tried, more_room_than) = ruled_out(pick);
         tried.push(Arc::clone(silent));
-        let wish = Wish { more_room_than, load: pick.load, ..Wish::default() };
+        let wish = Wish {
+            more_room_than,
+            load: pick.load,
+            ..Wish::default()
+        };
         let order = self.ordered(&wish, &tried, Some(silent));
         if order.is_empty() || !self.budget.withdraw(self.seed.clock.now()) {
             return Vec::new();
@@ -213,7 +243,11 @@ impl RouterActor {
     /// The next attempt of a late answer, as long as the budget agrees.
     fn route_late(&mut self, pick: &Pick, attempt: u32) -> ResponseFuture<Route> {
         let (tried, more_room_than) = ruled_out(pick);
-        let wish = Wish { more_room_than, load: pick.load, ..Wish::default() };
+        let wish = Wish {
+            more_room_than,
+            load: pick.load,
+            ..Wish::default()
+        };
         let order = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
         // Who was asked before is not asked again: there is time for another turn later.
         let rules = plan::Rules {
@@ -230,8 +264,18 @@ impl RouterActor {
     }
 
     /// The backends in the strategy's order. `after` is whom the turn asked last.
-    fn ordered(&self, wish: &Wish, tried: &[Arc<str>], after: Option<&Arc<str>>) -> Vec<Arc<Backend>> {
-        let candidates: Vec<_> = self.table.backends.iter().map(|one| candidate(one)).collect();
+    fn ordered(
+        &self,
+        wish: &Wish,
+        tried: &[Arc<str>],
+        after: Option<&Arc<str>>,
+    ) -> Vec<Arc<Backend>> {
+        let candidates: Vec<_> = self
+            .table
+            .backends
+            .iter()
+            .map(|one| candidate(one))
+            .collect();
         let after = after.and_then(|name| candidates.iter().position(|one| one.name == *name));
         let by = Order {
             strategy: self.table.settings.routing.strategy,
@@ -239,25 +283,41 @@ impl RouterActor {
             turn_of: after.map_or(self.turn_of, |place| place + 1),
         };
         let order = rank::order(&candidates, by, wish, tried);
-        order.into_iter().filter_map(|place| self.table.backends.get(place).cloned()).collect()
+        order
+            .into_iter()
+            .filter_map(|place| self.table.backends.get(place).cloned())
+            .collect()
     }
 
     /// The next turn is the next one's: after the first that can be asked, so that who comes behind one that is down gets no double share.
     fn pass_on(&mut self, order: &[Arc<Backend>]) {
         let now = self.seed.clock.wall();
-        let asked = order.iter().find(|one| one.vitals.borrow().can_be_asked(now)).or(order.first());
-        let place =
-            asked.and_then(|asked| self.table.backends.iter().position(|one| Arc::ptr_eq(one, asked)));
+        let asked = order
+            .iter()
+            .find(|one| one.vitals.borrow().can_be_asked(now))
+            .or(order.first());
+        let place = asked.and_then(|asked| {
+            self.table
+                .backends
+                .iter()
+                .position(|one| Arc::ptr_eq(one, asked))
+        });
         self.turn_of = place.map_or(self.turn_of, |place| place + 1);
     }
 }
 
 /// Whom the turn has asked already and may not ask again, and whose room was not enough.
 fn ruled_out(pick: &Pick) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
-    let (before, since) = pick.failed.split_at_checked(pick.before_halving).unwrap_or((&pick.failed, &[]));
+    let (before, since) = pick
+        .failed
+        .split_at_checked(pick.before_halving)
+        .unwrap_or((&pick.failed, &[]));
     let forgiven = |one: &&Failed| one.failure.fault.class() == Class::MoreRoom;
     let tried = before.iter().filter(|one| !forgiven(one)).chain(since);
-    (tried.map(|one| Arc::clone(&one.provider)).collect(), plan::outgrown(since))
+    (
+        tried.map(|one| Arc::clone(&one.provider)).collect(),
+        plan::outgrown(since),
+    )
 }
 
 /// Asks for leave, one provider after the other; those who did not answer in time once more, where nobody else gave it.
@@ -271,9 +331,15 @@ async fn admit(backends: Vec<Arc<Backend>>, attempt: u32, clock: Clock) -> Route
         };
         match tokio::time::timeout(ACTOR_LIMIT, actor.send(Admit)).await {
             Ok(Ok(Ok(permit))) => {
-                return Route::Go(Lease { permit, backend, attempt });
+                return Route::Go(Lease {
+                    permit,
+                    backend,
+                    attempt,
+                });
             }
-            Ok(Ok(Err(Refusal { retry_at, .. }))) => earliest = earliest.into_iter().chain(retry_at).min(),
+            Ok(Ok(Err(Refusal { retry_at, .. }))) => {
+                earliest = earliest.into_iter().chain(retry_at).min()
+            }
             // Its actor is gone for a moment, or behind: the provider counts as busy.
             Ok(Err(_)) | Err(_) => unheard.push(backend),
         }
@@ -281,12 +347,22 @@ async fn admit(backends: Vec<Arc<Backend>>, attempt: u32, clock: Clock) -> Route
     let share = LAST_LIMIT / u32::try_from(unheard.len()).unwrap_or(u32::MAX).max(1);
     for backend in unheard {
         match tokio::time::timeout(share, heard(&backend)).await {
-            Ok(Ok(permit)) => return Route::Go(Lease { permit, backend, attempt }),
-            Ok(Err(Refusal { retry_at, .. })) => earliest = earliest.into_iter().chain(retry_at).min(),
+            Ok(Ok(permit)) => {
+                return Route::Go(Lease {
+                    permit,
+                    backend,
+                    attempt,
+                });
+            }
+            Ok(Err(Refusal { retry_at, .. })) => {
+                earliest = earliest.into_iter().chain(retry_at).min()
+            }
             Err(_) => {}
         }
     }
-    Route::Nobody { retry_after: earliest.map(|at| at.saturating_sub(clock.now())) }
+    Route::Nobody {
+        retry_after: earliest.map(|at| at.saturating_sub(clock.now())),
+    }
 }
 
 /// What a provider's actor says, be it this one or, where it is being rebuilt, the next.

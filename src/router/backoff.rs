@@ -19,7 +19,10 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { base: Duration::from_millis(200), max: Duration::from_secs(2) }
+        Self {
+            base: Duration::from_millis(200),
+            max: Duration::from_secs(2),
+        }
     }
 }
 
@@ -40,11 +43,25 @@ mod tests {
     #[test]
     fn doubles_up_to_its_max() {
         let backoff = Backoff::default();
-        for (retry, longest) in
-            [(0, 200), (1, 400), (2, 800), (3, 1_600), (4, 2_000), (5, 2_000), (u32::MAX, 2_000)]
-        {
-            assert_eq!(backoff.wait(retry, 1.0), Duration::from_millis(longest), "retry {retry}");
-            assert_eq!(backoff.wait(retry, 0.5), Duration::from_millis(longest / 2), "retry {retry}");
+        for (retry, longest) in [
+            (0, 200),
+            (1, 400),
+            (2, 800),
+            (3, 1_600),
+            (4, 2_000),
+            (5, 2_000),
+            (u32::MAX, 2_000),
+        ] {
+            assert_eq!(
+                backoff.wait(retry, 1.0),
+                Duration::from_millis(longest),
+                "retry {retry}"
+            );
+            assert_eq!(
+                backoff.wait(retry, 0.5),
+                Duration::from_millis(longest / 2),
+                "retry {retry}"
+            );
             assert_eq!(backoff.wait(retry, 0.0), Duration::ZERO, "retry {retry}");
         }
     }

@@ -145,16 +145,27 @@ mod tests {
 
     #[test]
     fn late_answers_take_half_and_no_more() {
-        let late = |budget: &mut Budget, now| (0..10_000).take_while(|_| budget.withdraw_late(now)).count();
+        let late = |budget: &mut Budget, now| {
+            (0..10_000)
+                .take_while(|_| budget.withdraw_late(now))
+                .count()
+        };
         let mut budget = Budget::new(0.2);
         assert_eq!(late(&mut budget, at(0)), 5);
-        assert_eq!(taken(&mut budget, at(0)), 5, "the other half is there for who waits");
+        assert_eq!(
+            taken(&mut budget, at(0)),
+            5,
+            "the other half is there for who waits"
+        );
         assert_eq!(late(&mut budget, at(60)), 5);
         (0..50).for_each(|_| budget.deposit(at(61)));
         assert_eq!(late(&mut budget, at(61)), 5);
         assert_eq!(taken(&mut budget, at(61)), 10);
         // What others have taken is not there.
-        assert_eq!((taken(&mut budget, at(180)), late(&mut budget, at(180))), (10, 0));
+        assert_eq!(
+            (taken(&mut budget, at(180)), late(&mut budget, at(180))),
+            (10, 0)
+        );
     }
 
     #[test]

@@ -55,7 +55,11 @@ pub fn next(failed: &[Failed], untried: usize, rules: Rules) -> Next {
     match last.failure.fault.class() {
         Class::Policy => Next::Nobody,
         Class::Caller
-            if failed.iter().filter(|one| one.failure.fault.class() == Class::Caller).count() > 1 =>
+            if failed
+                .iter()
+                .filter(|one| one.failure.fault.class() == Class::Caller)
+                .count()
+                > 1 =>
         {
             Next::Nobody
         }
@@ -67,12 +71,17 @@ pub fn next(failed: &[Failed], untried: usize, rules: Rules) -> Next {
 
 /// Those of a turn's providers that have not room enough for what they were asked.
 pub fn outgrown(failed: &[Failed]) -> Vec<Arc<str>> {
-    let too_long = failed.iter().filter(|one| one.failure.fault.class() == Class::MoreRoom);
+    let too_long = failed
+        .iter()
+        .filter(|one| one.failure.fault.class() == Class::MoreRoom);
     too_long.map(|one| Arc::clone(&one.provider)).collect()
 }
 
 fn again(failed: &[Failed], last: &Failed, rules: Rules) -> Next {
-    let here = failed.iter().filter(|one| one.provider == last.provider).count();
+    let here = failed
+        .iter()
+        .filter(|one| one.provider == last.provider)
+        .count();
     // A continuation that did not fit is our own doing: the same provider may answer anew, however long it took.
     let ours = last.failure.fault == Fault::Diverged;
     let quick = ours || last.took <= QUICK;
@@ -93,11 +102,20 @@ fn again(failed: &[Failed], last: &Failed, rules: Rules) -> Next {
 mod tests {
     use super::*;
 
-    const RULES: Rules = Rules { max_attempts: 4, same_provider: 1, max_retry_after: Duration::from_secs(2) };
+    const RULES: Rules = Rules {
+        max_attempts: 4,
+        same_provider: 1,
+        max_retry_after: Duration::from_secs(2),
+    };
 
     fn failed(provider: &str, fault: Fault) -> Failed {
         let took = Duration::from_millis(5);
-        Failed { provider: provider.into(), failure: Failure::of(fault), started: false, took }
+        Failed {
+            provider: provider.into(),
+            failure: Failure::of(fault),
+            started: false,
+            took,
+        }
     }
 
     fn after(mut one: Failed, change: impl FnOnce(&mut Failed)) -> Next {
@@ -130,8 +148,11 @@ mod tests {
     #[test]
     fn a_short_retry_after_is_waited_for_and_a_long_one_is_not() {
         let limited = || failed("a", Fault::RateLimited);
-        let wait =
-            |seconds| after(limited(), |one| one.failure.retry_after = Some(Duration::from_secs(seconds)));
+        let wait = |seconds| {
+            after(limited(), |one| {
+                one.failure.retry_after = Some(Duration::from_secs(seconds))
+            })
+        };
         assert_eq!(wait(1), Next::Again(Some(Duration::from_secs(1))));
         assert_eq!(wait(3), Next::Other);
     }
@@ -139,12 +160,19 @@ mod tests {
     #[test]
     fn a_retry_leaves_an_attempt_for_each_provider_not_yet_tried() {
         assert_eq!(next(&[failed("a", Fault::Reset)], 3, RULES), Next::Other);
-        assert_eq!(next(&[failed("a", Fault::Reset)], 2, RULES), Next::Again(None));
+        assert_eq!(
+            next(&[failed("a", Fault::Reset)], 2, RULES),
+            Next::Again(None)
+        );
     }
 
     #[test]
     fn who_was_asked_too_much_is_known() {
-        let turn = [failed("a", Fault::TooLong), failed("b", Fault::Reset), failed("c", Fault::TooLong)];
+        let turn = [
+            failed("a", Fault::TooLong),
+            failed("b", Fault::Reset),
+            failed("c", Fault::TooLong),
+        ];
         assert_eq!(outgrown(&turn), ["a", "c"].map(Arc::<str>::from));
     }
 

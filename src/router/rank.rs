@@ -58,16 +58,24 @@ const IN_FOR_ONE_OUT: f64 = 3.0;
 
 /// The places, in `candidates`, of those to ask, best first, without those in `tried`.
 pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>]) -> Vec<usize> {
-    let outgrown = candidates.iter().filter(|one| wish.more_room_than.contains(&one.name));
-    let room = outgrown.map(|one| one.context_tokens).max().unwrap_or_default();
+    let outgrown = candidates
+        .iter()
+        .filter(|one| wish.more_room_than.contains(&one.name));
+    let room = outgrown
+        .map(|one| one.context_tokens)
+        .max()
+        .unwrap_or_default();
     let roomier = |one: &Candidate| one.context_tokens == 0 || one.context_tokens > room;
     let fits = |one: &Candidate| roomier(one) && wish.load.fits(one.context_tokens);
     let is = |name: &Option<Arc<str>>, one: &Candidate| name.as_ref() == Some(&one.name);
     let may = |one: &Candidate| {
         fits(one) && !tried.contains(&one.name) && (!wish.only_first || is(&wish.first, one))
     };
-    let mut left: Vec<(usize, &Candidate)> =
-        candidates.iter().enumerate().filter(|(_, one)| may(one)).collect();
+    let mut left: Vec<(usize, &Candidate)> = candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, one)| may(one))
+        .collect();
     // All sorts are stable: where the strategy sees no difference, the order of preference stays.
     match by.strategy {
         Strategy::Priority => {}
@@ -77,7 +85,9 @@ pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>
             left.sort_by_key(|(place, _)| (place + all - by.turn_of % all) % all);
         }
         Strategy::Fastest => left.sort_by_key(|(_, one)| speed(one)),
-        Strategy::Cheapest => left.sort_by(|(_, one), (_, other)| blended(one).total_cmp(&blended(other))),
+        Strategy::Cheapest => {
+            left.sort_by(|(_, one), (_, other)| blended(one).total_cmp(&blended(other)))
+        }
     }
     let stays = matches!(by.strategy, Strategy::Weighted | Strategy::Fastest);
     left.sort_by_key(|(_, one)| Reverse((is(&wish.first, one), stays && is(&wish.served_by, one))));
@@ -120,7 +130,9 @@ fn speed(one: &Candidate) -> (u8, u64) {
 
 /// What a million tokens cost in a chat's usual blend; beyond all prices where they are not known.
 fn blended(one: &Candidate) -> f64 {
-    let cost = one.prices.map(|(input, output)| IN_FOR_ONE_OUT * input + output);
+    let cost = one
+        .prices
+        .map(|(input, output)| IN_FOR_ONE_OUT * input + output);
     cost.filter(|cost| !cost.is_nan()).unwrap_or(f64::INFINITY)
 }
 

@@ -26,13 +26,21 @@ pub struct Table {
 impl Table {
     /// The first one.
     pub fn first(settings: Arc<Settings>, backends: Arc<[Arc<Backend>]>) -> Self {
-        Self { settings, backends, departed: Arc::new([]) }
+        Self {
+            settings,
+            backends,
+            departed: Arc::new([]),
+        }
     }
 
     /// The one that takes the place of this.
     pub fn next(&self, settings: Arc<Settings>, backends: Arc<[Arc<Backend>]>) -> Self {
         let departed = departed(&self.departed, &self.backends, &backends);
-        Self { settings, backends, departed }
+        Self {
+            settings,
+            backends,
+            departed,
+        }
     }
 
     /// The backend of this name.
@@ -53,8 +61,8 @@ mod tests {
     #[actix_rt::test]
     async fn at_every_moment_each_provider_is_there_or_gone_and_not_both() {
         const NAMES: [&str; 20] = [
-            "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s",
-            "t",
+            "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q",
+            "r", "s", "t",
         ];
         let stands = NAMES.map(|name| Stand::alone(Plan::new(name)));
         let of = |places: &[usize]| -> Arc<[Arc<Backend>]> {
@@ -67,8 +75,16 @@ mod tests {
         };
         let settings = Arc::new(Settings::default());
         let names = |table: &Table| {
-            let there: Vec<_> = table.backends.iter().map(|one| one.name.to_string()).collect();
-            let gone: Vec<_> = table.departed.iter().map(|one| one.name.to_string()).collect();
+            let there: Vec<_> = table
+                .backends
+                .iter()
+                .map(|one| one.name.to_string())
+                .collect();
+            let gone: Vec<_> = table
+                .departed
+                .iter()
+                .map(|one| one.name.to_string())
+                .collect();
             (there.join(""), gone.join(""))
         };
         let mut table = Table::first(Arc::clone(&settings), of(&[0, 1]));
@@ -81,12 +97,19 @@ mod tests {
         assert_eq!(after(&[1]), told("b", "a"));
         assert_eq!(after(&[1]), told("b", "a"), "it goes once");
         assert_eq!(after(&[2]), told("c", "ab"));
-        assert_eq!(after(&[0, 2]), told("ac", "b"), "one that is back is not gone");
+        assert_eq!(
+            after(&[0, 2]),
+            told("ac", "b"),
+            "one that is back is not gone"
+        );
         assert_eq!(after(&[2]), told("c", "ba"), "it went again, last");
         for place in 3..NAMES.len() {
             after(&[place]);
         }
         let (there, gone) = after(&[]);
-        assert_eq!((there.as_str(), gone.len(), gone.as_str()), ("", REMEMBERED, "efghijklmnopqrst"));
+        assert_eq!(
+            (there.as_str(), gone.len(), gone.as_str()),
+            ("", REMEMBERED, "efghijklmnopqrst")
+        );
     }
 }

@@ -39,7 +39,12 @@ type Context = WebsocketContext<SessionActor>;
 impl SessionActor {
     /// A session for the socket of `peer`. Whole messages, also those in fragments, have at most `frame_bytes`.
     /// `place` is dropped when it ends.
-    pub fn new(lobby: Arc<Lobby>, peer: IpAddr, frame_bytes: usize, place: impl Send + 'static) -> Self {
+    pub fn new(
+        lobby: Arc<Lobby>,
+        peer: IpAddr,
+        frame_bytes: usize,
+        place: impl Send + 'static,
+    ) -> Self {
         Self {
             lobby,
             peer,
@@ -54,8 +59,10 @@ impl SessionActor {
     fn hear(&mut self, text: ByteString, ctx: &mut Context) {
         let Some(inbox) = &self.inbox else { return };
         if let Err(mpsc::error::TrySendError::Full(text)) = inbox.try_send(text) {
-            let refusal =
-                Refusal::new(ErrorCode::RateLimited, "too many frames at once; send this one again later");
+            let refusal = Refusal::new(
+                ErrorCode::RateLimited,
+                "too many frames at once; send this one again later",
+            );
             let refusal = match super::frames::message_of(&text) {
                 Some(id) => refusal.about(&id),
                 None => refusal,
@@ -91,7 +98,10 @@ impl SessionActor {
 }
 
 fn close(ctx: &mut Context, code: CloseCode, why: &str) {
-    ctx.close(Some(CloseReason { code, description: Some(why.to_owned()) }));
+    ctx.close(Some(CloseReason {
+        code,
+        description: Some(why.to_owned()),
+    }));
     ctx.stop();
 }
 
@@ -129,7 +139,8 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
         match message {
             Ok(M::Text(text)) => self.hear(text, ctx),
             Ok(M::Binary(_)) => {
-                let refusal = Refusal::new(ErrorCode::BadRequest, "frames are JSON text, not binary");
+                let refusal =
+                    Refusal::new(ErrorCode::BadRequest, "frames are JSON text, not binary");
                 ctx.text(ByteString::from(&refusal));
             }
             Ok(M::Continuation(item)) => {
@@ -138,15 +149,20 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
                     Item::FirstText(bytes) => self.fragment(&bytes, false, ctx),
                     Item::Continue(bytes) => self.fragment(&bytes, false, ctx),
                     Item::Last(bytes) => self.fragment(&bytes, true, ctx),
-                    Item::FirstBinary(_) => {
-                        close(ctx, CloseCode::Unsupported, "frames are JSON text, not binary")
-                    }
+                    Item::FirstBinary(_) => close(
+                        ctx,
+                        CloseCode::Unsupported,
+                        "frames are JSON text, not binary",
+                    ),
                 }
             }
             Ok(M::Ping(bytes)) => ctx.pong(&bytes),
             Ok(M::Pong(_) | M::Nop) => {}
             Ok(M::Close(reason)) => {
-                ctx.close(reason.map(|reason| CloseReason { code: reason.code, description: None }));
+                ctx.close(reason.map(|reason| CloseReason {
+                    code: reason.code,
+                    description: None,
+                }));
                 ctx.stop();
             }
             Err(ProtocolError::Overflow) => close(ctx, CloseCode::Size, "the message is too big"),

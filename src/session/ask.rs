@@ -50,17 +50,29 @@ pub async fn send(
     }
     let max = lobby.settings().chat.max_message_chars;
     if question.text.chars().count() > max {
-        let message = format!("the message is longer than {max} characters; shorten it and send it again");
+        let message =
+            format!("the message is longer than {max} characters; shorten it and send it again");
         return Err(refuse(ErrorCode::MessageTooLong, &message));
     }
-    if let Some(log) = room.logs().into_iter().find(|log| *log.client_msg_id() == id) {
-        return if log.asks(&question.text) { Ok(Accepted::Known(log)) } else { Err(other_text(&id)) };
+    if let Some(log) = room
+        .logs()
+        .into_iter()
+        .find(|log| *log.client_msg_id() == id)
+    {
+        return if log.asks(&question.text) {
+            Ok(Accepted::Known(log))
+        } else {
+            Err(other_text(&id))
+        };
     }
     {
-        lobby.rates.take(room.id(), caller.address).map_err(|wait| {
-            let message = "too many messages; wait a little and send it again";
-            refuse(ErrorCode::RateLimited, message).retry_after(seconds(wait))
-        })?;
+        lobby
+            .rates
+            .take(room.id(), caller.address)
+            .map_err(|wait| {
+                let message = "too many messages; wait a little and send it again";
+                refuse(ErrorCode::RateLimited, message).retry_after(seconds(wait))
+            })?;
         if let Some(record) = stored(lobby, room, &id).await {
             if record.question != question.text {
                 return Err(other_text(&id));
@@ -77,19 +89,27 @@ pub async fn send(
     }
     let _opening = room.opening().await;
     let busy = || {
-        let message = "another answer of this conversation is under way; send it when that has ended";
+        let message =
+            "another answer of this conversation is under way; send it when that has ended";
         refuse(ErrorCode::Busy, message).retry_after(1)
     };
     let claim = match lobby.desk.claim(room, &question).await {
         Opening::Here(claim) => claim,
         Opening::Elsewhere(Some(log)) if *log.client_msg_id() == id => {
-            return if log.asks(&question.text) { Ok(Accepted::Known(log)) } else { Err(other_text(&id)) };
+            return if log.asks(&question.text) {
+                Ok(Accepted::Known(log))
+            } else {
+                Err(other_text(&id))
+            };
         }
         Opening::Elsewhere(_) => return Err(busy()),
     };
     begin(lobby, room, caller.subject.as_deref());
     // What a known visitor is told is theirs alone.
-    let wishes = Wishes { anonymous: caller.subject.is_none(), ..wishes };
+    let wishes = Wishes {
+        anonymous: caller.subject.is_none(),
+        ..wishes
+    };
     match lobby.desk.open_claimed(room, question, wishes, claim) {
         Ok(log) => Ok(Accepted::Opened(log)),
         Err(Refused::Room(NotOpened::Duplicate(log))) => Ok(Accepted::Known(log)),
@@ -118,14 +138,33 @@ pub async fn retry(
     client_msg_id: ClientMsgId,
     patience: Duration,
 ) -> Result<Accepted, Refusal> {
-    let record = lobby.turn(room, turn).await.map_err(|refusal| refusal.about(&client_msg_id))?;
+    let record = lobby
+        .turn(room, turn)
+        .await
+        .map_err(|refusal| refusal.about(&client_msg_id))?;
     if record.state == TurnState::Running && room.log(turn).is_some() {
         let message = "that answer is still under way; stop it first";
-        return Err(Refusal::new(ErrorCode::Busy, message).about(&client_msg_id).retry_after(1));
+        return Err(Refusal::new(ErrorCode::Busy, message)
+            .about(&client_msg_id)
+            .retry_after(1));
     }
     let id = client_msg_id.clone();
-    let question = Question { client_msg_id, text: record.question, retry_of: Some(turn) };
-    let accepted = send(lobby, room, caller, question, Wishes { patience, ..lobby.desk.usual() }).await?;
+    let question = Question {
+        client_msg_id,
+        text: record.question,
+        retry_of: Some(turn),
+    };
+    let accepted = send(
+        lobby,
+        room,
+        caller,
+        question,
+        Wishes {
+            patience,
+            ..lobby.desk.usual()
+        },
+    )
+    .await?;
     let retry_of = match &accepted {
         Accepted::Opened(log) | Accepted::Known(log) => log.record().retry_of,
         Accepted::Stored(record) => record.retry_of,
@@ -141,8 +180,16 @@ pub async fn retry(
 ///
 /// # Errors
 /// `bad_request` where a provider is named that does not exist.
-pub fn wishes(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
-    named(lobby, options.filter(|_| lobby.settings().chat.visitor_options), id)
+pub fn wishes(
+    lobby: &Lobby,
+    options: Option<Options>,
+    id: &ClientMsgId,
+) -> Result<Wishes, Refusal> {
+    named(
+        lobby,
+        options.filter(|_| lobby.settings().chat.visitor_options),
+        id,
+    )
 }
 
 /// The wishes of a message, whoever may have them.
@@ -158,7 +205,9 @@ pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resul
         Some(name) => match lobby.desk.table().backend(&name) {
             Some(backend) => Some(Arc::clone(&backend.name)),
             None => {
-                return Err(Refusal::new(ErrorCode::BadRequest, "no provider has that name").about(id));
+                return Err(
+                    Refusal::new(ErrorCode::BadRequest, "no provider has that name").about(id),
+                );
             }
         },
     };
@@ -166,7 +215,13 @@ pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Resul
     let usual = lobby.desk.usual();
     let mid_stream = options.mid_stream.unwrap_or(usual.mid_stream);
     let cache = options.cache.unwrap_or(usual.cache);
-    Ok(Wishes { first, only_first, mid_stream, cache, ..usual })
+    Ok(Wishes {
+        first,
+        only_first,
+        mid_stream,
+        cache,
+        ..usual
+    })
 }
 
 fn other_text(id: &ClientMsgId) -> Refusal {
@@ -185,18 +240,29 @@ async fn stored(lobby: &Lobby, room: &Room, id: &ClientMsgId) -> Option<TurnReco
         return None;
     }
     let read = lobby.desk.store.turn_of(room.id(), id.clone());
-    tokio::time::timeout(lobby.desk.patience(STORE_LIMIT), read).await.ok()?.ok()?
+    tokio::time::timeout(lobby.desk.patience(STORE_LIMIT), read)
+        .await
+        .ok()?
+        .ok()?
 }
 
 /// Writes the conversation's record beside its first turn. An anonymous one that is lost is a lost date; one of a visitor leaves a
 /// conversation that only its id leads to.
 fn begin(lobby: &Lobby, room: &Room, subject: Option<&str>) {
     let subject = subject.map(str::to_owned);
-    let (store, id, began) = (Arc::clone(&lobby.desk.store), room.id(), lobby.desk.clock.wall());
+    let (store, id, began) = (
+        Arc::clone(&lobby.desk.store),
+        room.id(),
+        lobby.desk.clock.wall(),
+    );
     if room.first_message() {
         room.belongs_to(subject.as_deref());
         actix::spawn(async move {
-            if store.begin(id, ConversationRecord { began, subject }).await.is_err() {
+            if store
+                .begin(id, ConversationRecord { began, subject })
+                .await
+                .is_err()
+            {
                 tracing::warn!("a conversation's record was not written");
             }
         });

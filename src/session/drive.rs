@@ -12,7 +12,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ask::Caller;
 use super::ears::{Ears, Heard};
-use super::frames::{ClientLimits, ErrorCode, HEARTBEAT_S, PROTOCOL, Refusal, Resume, ServerFrame, Welcome};
+use super::frames::{
+    ClientLimits, ErrorCode, HEARTBEAT_S, PROTOCOL, Refusal, Resume, ServerFrame, Welcome,
+};
 use super::hello::{Hello, hello};
 use super::lobby::Lobby;
 use crate::chat::{Frame, TurnId, TurnRecord, TurnState};
@@ -79,7 +81,11 @@ impl Visit {
         to: mpsc::Sender<Out>,
         hello: Hello,
     ) -> Result<Self, Gone> {
-        let Hello { room, resume, subject } = hello;
+        let Hello {
+            room,
+            resume,
+            subject,
+        } = hello;
         let (turns, running) = room.watch();
         // Before the history is read, so that none falls between the two.
         let (late, forgotten) = (room.late(), room.forgotten());
@@ -93,8 +99,19 @@ impl Visit {
             queue: VecDeque::new(),
             delivered: VecDeque::new(),
             lobby,
-            caller: Caller { address: peer, subject },
-            ears: Ears { from, turns, late, forgotten, status, phase, heartbeat },
+            caller: Caller {
+                address: peer,
+                subject,
+            },
+            ears: Ears {
+                from,
+                turns,
+                late,
+                forgotten,
+                status,
+                phase,
+                heartbeat,
+            },
             to,
             room,
         };
@@ -117,15 +134,22 @@ impl Visit {
                 // The same message again may have led here first.
                 Some(Heard::Turn(NewTurn::Log(log))) if self.knows(log.turn()) => {}
                 Some(Heard::Turn(NewTurn::Log(log))) => self.queue.push_back(log.follow()),
-                Some(Heard::Turn(NewTurn::Missed) | Heard::Late(None)) => self.tell_history().await?,
+                Some(Heard::Turn(NewTurn::Missed) | Heard::Late(None)) => {
+                    self.tell_history().await?
+                }
                 Some(Heard::Late(Some((turn, late)))) => {
-                    self.say(&ServerFrame::Followup { turn, late: &late }).await?;
+                    self.say(&ServerFrame::Followup { turn, late: &late })
+                        .await?;
                 }
                 Some(Heard::Forgotten) => return self.leave().await,
                 Some(Heard::Status(status)) => self.say(&ServerFrame::Status(&status)).await?,
                 Some(Heard::Closing) => {
                     self.flush().await?;
-                    return self.to.send(Out::Close(1001, "the service restarts")).await.map_err(|_| Gone);
+                    return self
+                        .to
+                        .send(Out::Close(1001, "the service restarts"))
+                        .await
+                        .map_err(|_| Gone);
                 }
                 Some(Heard::Heartbeat) => self.say(&ServerFrame::Heartbeat).await?,
             }
@@ -136,7 +160,13 @@ impl Visit {
     ///
     /// Turns are told in their order: the next one is listened for when all of the one before was told.
     async fn tell(&mut self) -> Result<Option<Heard>, Gone> {
-        let Self { ears, room, following, to, .. } = self;
+        let Self {
+            ears,
+            room,
+            following,
+            to,
+            ..
+        } = self;
         let heard = pin!(ears.hear(room, following.is_none()));
         let mut heard = Dozing::new(heard);
         loop {
@@ -153,9 +183,18 @@ impl Visit {
     /// The conversation was deleted under it: what ended there is told, and that nothing of it is left.
     async fn leave(&mut self) -> Result<(), Gone> {
         self.flush().await?;
-        let refusal = Refusal::new(ErrorCode::NotFound, "this conversation was deleted; begin a new one");
-        self.to.send(Out::Frames(vec![(&refusal).into()])).await.map_err(|_| Gone)?;
-        self.to.send(Out::Close(1008, "the conversation was deleted")).await.map_err(|_| Gone)
+        let refusal = Refusal::new(
+            ErrorCode::NotFound,
+            "this conversation was deleted; begin a new one",
+        );
+        self.to
+            .send(Out::Frames(vec![(&refusal).into()]))
+            .await
+            .map_err(|_| Gone)?;
+        self.to
+            .send(Out::Close(1008, "the conversation was deleted"))
+            .await
+            .map_err(|_| Gone)
     }
 
     /// The conversation as it is now, for who missed something of it.
@@ -194,7 +233,10 @@ impl Visit {
     }
 
     pub(super) async fn say(&self, frame: &ServerFrame<'_>) -> Result<(), Gone> {
-        self.to.send(Out::Frames(vec![frame.encode()])).await.map_err(|_| Gone)
+        self.to
+            .send(Out::Frames(vec![frame.encode()]))
+            .await
+            .map_err(|_| Gone)
     }
 
     async fn welcome(&mut self, history: &[TurnRecord]) -> Result<(), Gone> {
@@ -205,7 +247,9 @@ impl Visit {
             conversation: self.room.id(),
             history,
             status: &status,
-            limits: ClientLimits { max_message_chars: settings.chat.max_message_chars },
+            limits: ClientLimits {
+                max_message_chars: settings.chat.max_message_chars,
+            },
             heartbeat_s: HEARTBEAT_S,
             title: &settings.chat.title,
             greeting: &settings.chat.greeting,
@@ -215,7 +259,11 @@ impl Visit {
     }
 
     /// Takes a turn up where the client stands; who joins in mid-turn gets a snapshot.
-    async fn resume(&mut self, resume: Option<Resume>, running: Option<Arc<TurnLog>>) -> Result<(), Gone> {
+    async fn resume(
+        &mut self,
+        resume: Option<Resume>,
+        running: Option<Arc<TurnLog>>,
+    ) -> Result<(), Gone> {
         if let Some(Resume { turn, seq }) = resume {
             match self.room.log(turn) {
                 Some(log) => self.queue.push_back(log.resume(seq)),
@@ -232,7 +280,11 @@ impl Visit {
 
     /// An ended turn whose log is dropped, as frames: its text and its end.
     pub(super) async fn replay(&mut self, record: TurnRecord, after: u64) -> Result<(), Gone> {
-        let record = if record.state == TurnState::Running { record.interrupted() } else { record };
+        let record = if record.state == TurnState::Running {
+            record.interrupted()
+        } else {
+            record
+        };
         let snapshot = Frame::Snapshot {
             turn: record.turn,
             seq: after.saturating_add(1),
@@ -244,7 +296,10 @@ impl Visit {
             question: record.question.clone(),
         };
         let done = Frame::Done(Box::new(record.done(after.saturating_add(2))));
-        self.to.send(Out::Frames(vec![encode(&snapshot), encode(&done)])).await.map_err(|_| Gone)
+        self.to
+            .send(Out::Frames(vec![encode(&snapshot), encode(&done)]))
+            .await
+            .map_err(|_| Gone)
     }
 }
 

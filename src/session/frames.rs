@@ -3,7 +3,9 @@
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{ClientMsgId, ConversationId, Feedback, Followup, StatusView, TurnId, TurnRecord};
+use crate::chat::{
+    ClientMsgId, ConversationId, Feedback, Followup, StatusView, TurnId, TurnRecord,
+};
 use crate::degradation::cache::CacheUse;
 use crate::settings::MidStream;
 use crate::turn::log::encode;
@@ -103,7 +105,8 @@ pub fn options<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Optio
 /// The mode by its name in the configuration.
 fn mid_stream<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<MidStream>, D::Error> {
     let name = Option::<String>::deserialize(from)?;
-    name.map(|name| name.parse().map_err(serde::de::Error::custom)).transpose()
+    name.map(|name| name.parse().map_err(serde::de::Error::custom))
+        .transpose()
 }
 
 /// Why a frame was not carried out.
@@ -144,17 +147,28 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal about no message in particular.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_s: None, client_msg_id: None }
+        Self {
+            code,
+            message: message.into(),
+            retry_after_s: None,
+            client_msg_id: None,
+        }
     }
 
     /// The same, about this message.
     pub fn about(self, message: &ClientMsgId) -> Self {
-        Self { client_msg_id: Some(message.to_string()), ..self }
+        Self {
+            client_msg_id: Some(message.to_string()),
+            ..self
+        }
     }
 
     /// The same, to be tried again after so many seconds.
     pub fn retry_after(self, seconds: u64) -> Self {
-        Self { retry_after_s: Some(seconds), ..self }
+        Self {
+            retry_after_s: Some(seconds),
+            ..self
+        }
     }
 }
 
@@ -246,9 +260,20 @@ impl ServerFrame<'_> {
 
 impl From<&Refusal> for ByteString {
     fn from(refusal: &Refusal) -> ByteString {
-        let Refusal { code, message, retry_after_s, client_msg_id } = refusal;
+        let Refusal {
+            code,
+            message,
+            retry_after_s,
+            client_msg_id,
+        } = refusal;
         let (code, retry_after_s) = (*code, *retry_after_s);
-        ServerFrame::Error { code, message, retry_after_s, client_msg_id: client_msg_id.as_deref() }.encode()
+        ServerFrame::Error {
+            code,
+            message,
+            retry_after_s,
+            client_msg_id: client_msg_id.as_deref(),
+        }
+        .encode()
     }
 }
 
@@ -258,12 +283,15 @@ impl From<&Refusal> for ByteString {
 /// `bad_request` with what is wrong, and the message that it is about where the frame names one.
 pub fn decode(text: &str) -> Result<ClientFrame, Refusal> {
     let bad = |what: String| Refusal::new(ErrorCode::BadRequest, what);
-    let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|error| bad(format!("the frame is not JSON: {error}")))?;
+    let value: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| bad(format!("the frame is not JSON: {error}")))?;
     if !value.is_object() {
         return Err(bad("the frame is not a JSON object".into()));
     }
-    let about = value.get("client_msg_id").and_then(|id| id.as_str()).map(|id| id.chars().take(64).collect());
+    let about = value
+        .get("client_msg_id")
+        .and_then(|id| id.as_str())
+        .map(|id| id.chars().take(64).collect());
     serde_json::from_value(value).map_err(|error| Refusal {
         client_msg_id: about,
         ..bad(format!("the frame is not of the protocol: {error}"))
@@ -308,18 +336,28 @@ mod tests {
             ("[1]", "not a JSON object"),
             ("{}", "type"),
             (r#"{"type":"shout"}"#, "shout"),
-            (r#"{"type":"send","client_msg_id":"","text":"x"}"#, "1 to 64"),
+            (
+                r#"{"type":"send","client_msg_id":"","text":"x"}"#,
+                "1 to 64",
+            ),
             (r#"{"type":"send","client_msg_id":"a"}"#, "text"),
             (
                 r#"{"type":"send","client_msg_id":"a","text":"x","options":["alpha",false,"off",null]}"#,
                 "expected a map",
             ),
             (r#"{"type":"stop","turn":"x"}"#, "28 hexadecimal"),
-            (r#"{"type":"hello","conversation":"../../etc"}"#, "22 characters"),
+            (
+                r#"{"type":"hello","conversation":"../../etc"}"#,
+                "22 characters",
+            ),
         ] {
             let refusal = decode(text).unwrap_err();
             assert_eq!(refusal.code, ErrorCode::BadRequest);
-            assert!(refusal.message.contains(part), "{text}: {}", refusal.message);
+            assert!(
+                refusal.message.contains(part),
+                "{text}: {}",
+                refusal.message
+            );
         }
         let refusal = decode(r#"{"type":"send","client_msg_id":"m7"}"#).unwrap_err();
         assert_eq!(refusal.client_msg_id.as_deref(), Some("m7"));
@@ -327,7 +365,8 @@ mod tests {
 
     #[test]
     fn errors_have_all_their_fields() {
-        let text = ByteString::from(&Refusal::new(ErrorCode::MessageTooLong, "cut it").retry_after(3));
+        let text =
+            ByteString::from(&Refusal::new(ErrorCode::MessageTooLong, "cut it").retry_after(3));
         assert_eq!(
             &*text,
             r#"{"type":"error","code":"message_too_long","message":"cut it","retry_after_s":3,"client_msg_id":null}"#

@@ -38,13 +38,19 @@ pub(super) async fn hello(
             return Ok(Err("hello expected"));
         };
         let refusal = match decode(&text.ok_or(Gone)?) {
-            Ok(ClientFrame::Hello { conversation, resume, token }) => {
+            Ok(ClientFrame::Hello {
+                conversation,
+                resume,
+                token,
+            }) => {
                 let subject = match identify(lobby, token.as_deref()) {
                     Ok(subject) => subject,
                     Err(bad) => {
                         // Never downgraded: who is not who they say they are is nobody here.
                         let refusal = Refusal::new(ErrorCode::Unauthorized, bad.to_string());
-                        to.send(Out::Frames(vec![(&refusal).into()])).await.map_err(|_| Gone)?;
+                        to.send(Out::Frames(vec![(&refusal).into()]))
+                            .await
+                            .map_err(|_| Gone)?;
                         return Ok(Err("bad token"));
                     }
                 };
@@ -58,7 +64,13 @@ pub(super) async fn hello(
                     None => Ok(lobby.begin(new_conversation()?)),
                 };
                 match entered {
-                    Ok(room) => return Ok(Ok(Hello { room, resume, subject })),
+                    Ok(room) => {
+                        return Ok(Ok(Hello {
+                            room,
+                            resume,
+                            subject,
+                        }));
+                    }
                     Err(NotIn::Theirs) => Refusal::new(
                         ErrorCode::Unauthorized,
                         "this conversation belongs to a signed-in visitor; begin a new one",
@@ -69,13 +81,16 @@ pub(super) async fn hello(
             Ok(_) => return Ok(Err("hello expected")),
             Err(refusal) => refusal,
         };
-        to.send(Out::Frames(vec![(&refusal).into()])).await.map_err(|_| Gone)?;
+        to.send(Out::Frames(vec![(&refusal).into()]))
+            .await
+            .map_err(|_| Gone)?;
     }
 }
 
 /// The refusal for who asks for a conversation while the store does not say whose it is.
 pub fn not_known() -> Refusal {
-    let message = "whose conversation this is cannot be told at the moment; try again, or begin a new one";
+    let message =
+        "whose conversation this is cannot be told at the moment; try again, or begin a new one";
     Refusal::new(ErrorCode::Internal, message).retry_after(2)
 }
 
@@ -85,7 +100,11 @@ fn identify(lobby: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, BadT
         return Ok(None);
     };
     let settings = lobby.settings();
-    let secret = settings.widget.identity_secret.as_ref().ok_or(BadToken::NotTaken)?;
+    let secret = settings
+        .widget
+        .identity_secret
+        .as_ref()
+        .ok_or(BadToken::NotTaken)?;
     let subject = Identity::new(secret.clone()).subject(token, lobby.desk.clock.wall())?;
     Ok(Some(subject.into()))
 }

@@ -87,9 +87,13 @@ impl Identity {
         if header.alg != "HS256" || !is_jwt || header.crit.is_some() {
             return Err(BadToken::Malformed);
         }
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| BadToken::Malformed)?;
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| BadToken::Malformed)?;
         // Compares in constant time.
-        mac(&self.secret, signed)?.verify_slice(&signature).map_err(|_| BadToken::Forged)?;
+        mac(&self.secret, signed)?
+            .verify_slice(&signature)
+            .map_err(|_| BadToken::Forged)?;
         let Claims { sub, exp, nbf } = part(claims).ok_or(BadToken::Claims)?;
         if sub.is_empty() || sub.len() > LONGEST_SUBJECT {
             return Err(BadToken::Claims);
@@ -106,7 +110,8 @@ impl Identity {
 }
 
 fn mac(secret: &Secret, signed: &str) -> Result<Hmac<Sha256>, BadToken> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).map_err(|_| BadToken::Forged)?;
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).map_err(|_| BadToken::Forged)?;
     mac.update(signed.as_bytes());
     Ok(mac)
 }
@@ -122,7 +127,10 @@ fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
 pub(crate) fn sign(secret: &str, header: &Value, claims: &Value) -> String {
     let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
     let signed = format!("{header}.{claims}");
-    let signature = mac(&Secret::new(secret), &signed).unwrap().finalize().into_bytes();
+    let signature = mac(&Secret::new(secret), &signed)
+        .unwrap()
+        .finalize()
+        .into_bytes();
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
@@ -166,18 +174,22 @@ mod tests {
     fn a_valid_one_names_its_visitor() {
         assert_eq!(with(&hs256(), &ann()), Ok("ann".into()));
         assert_eq!(with(&json!({ "alg": "HS256" }), &ann()), Ok("ann".into()));
-        let more =
-            json!({ "sub": "ann", "exp": 1_800_000_000.5, "nbf": 1_800_000_059, "iat": 1, "name": "Ann" });
+        let more = json!({ "sub": "ann", "exp": 1_800_000_000.5, "nbf": 1_800_000_059, "iat": 1, "name": "Ann" });
         assert_eq!(with(&hs256(), &more), Ok("ann".into()));
     }
 
     #[test]
     fn another_algorithm_is_refused_whatever_its_signature() {
         let [_, claims, signature] = <[String; 3]>::try_from(
-            sign(SECRET, &hs256(), &ann()).split('.').map(str::to_owned).collect::<Vec<_>>(),
+            sign(SECRET, &hs256(), &ann())
+                .split('.')
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
         )
         .unwrap();
-        for alg in ["none", "None", "NONE", "", "HS384", "HS512", "RS256", "ES256", "hs256"] {
+        for alg in [
+            "none", "None", "NONE", "", "HS384", "HS512", "RS256", "ES256", "hs256",
+        ] {
             let header = json!({ "alg": alg, "typ": "JWT" });
             assert_eq!(with(&header, &ann()), Err(BadToken::Malformed), "{alg}");
             let header = URL_SAFE_NO_PAD.encode(header.to_string());
@@ -189,16 +201,29 @@ mod tests {
                 );
             }
         }
-        assert_eq!(with(&json!({ "typ": "JWT" }), &ann()), Err(BadToken::Malformed));
-        assert_eq!(with(&json!({ "alg": "HS256", "crit": ["b64"] }), &ann()), Err(BadToken::Malformed));
-        assert_eq!(with(&json!({ "alg": "HS256", "typ": "JWE" }), &ann()), Err(BadToken::Malformed));
+        assert_eq!(
+            with(&json!({ "typ": "JWT" }), &ann()),
+            Err(BadToken::Malformed)
+        );
+        assert_eq!(
+            with(&json!({ "alg": "HS256", "crit": ["b64"] }), &ann()),
+            Err(BadToken::Malformed)
+        );
+        assert_eq!(
+            with(&json!({ "alg": "HS256", "typ": "JWE" }), &ann()),
+            Err(BadToken::Malformed)
+        );
     }
 
     #[test]
     fn what_was_changed_or_signed_by_another_is_forged() {
         let good = sign(SECRET, &hs256(), &ann());
         let (signed, signature) = good.rsplit_once('.').unwrap();
-        let bob = sign("another", &hs256(), &json!({ "sub": "bob", "exp": 1_800_000_060 }));
+        let bob = sign(
+            "another",
+            &hs256(),
+            &json!({ "sub": "bob", "exp": 1_800_000_060 }),
+        );
         assert_eq!(check(&bob), Err(BadToken::Forged));
         let (bobs, _) = bob.rsplit_once('.').unwrap();
         for token in [

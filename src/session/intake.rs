@@ -18,7 +18,13 @@ pub fn bounded(
     most: usize,
 ) -> impl Stream<Item = Result<Bytes, PayloadError>> {
     let most = u64::try_from(most).unwrap_or(u64::MAX);
-    bytes.scan(Bound { most, at: At::Head(Vec::new()) }, |bound, chunk| ready(bound.next(chunk)))
+    bytes.scan(
+        Bound {
+            most,
+            at: At::Head(Vec::new()),
+        },
+        |bound, chunk| ready(bound.next(chunk)),
+    )
 }
 
 /// Whether the decoder's error, which keeps the words alone, is the one of [`bounded`].
@@ -74,7 +80,11 @@ impl Bound {
                         Some(length) => {
                             passed = chunk.len() - rest.len();
                             let bearable = length <= self.most.saturating_mul(THROWN_AWAY);
-                            self.at = if bearable { At::TooBig(length) } else { At::End };
+                            self.at = if bearable {
+                                At::TooBig(length)
+                            } else {
+                                At::End
+                            };
                         }
                     }
                 }
@@ -114,7 +124,10 @@ fn length(head: &[u8]) -> Option<u64> {
     if extended.len() < bytes + mask {
         return None;
     }
-    let long = extended.iter().take(bytes).fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    let long = extended
+        .iter()
+        .take(bytes)
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
     Some(short.unwrap_or(long))
 }
 
@@ -146,12 +159,17 @@ mod tests {
     fn pass(bytes: &[u8], most: usize) -> (usize, bool) {
         let mut found = Vec::new();
         for size in [1, 2, 3, 7, 1000, bytes.len()] {
-            let chunks = bytes.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
+            let chunks = bytes
+                .chunks(size)
+                .map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
             let stream = bounded(stream::iter(chunks.collect::<Vec<_>>()), most);
             let all: Vec<_> = collected(stream);
             let passed = all.iter().flatten().map(Bytes::len).sum::<usize>();
             let over = all.iter().filter(|one| one.is_err()).count();
-            assert!(over <= 1 && all.iter().rev().skip(1).all(Result::is_ok), "nothing follows the error");
+            assert!(
+                over <= 1 && all.iter().rev().skip(1).all(Result::is_ok),
+                "nothing follows the error"
+            );
             found.push((passed, over == 1));
         }
         // Bytes of the chunk that the error takes the place of are lost with it.
@@ -177,9 +195,17 @@ mod tests {
         for length in [101, 126, 1600] {
             let bytes = [frame(100), frame(length), frame(3)].concat();
             let head = frame(length).len() - length;
-            assert_eq!(pass(&bytes, 100), (frame(100).len() + head, true), "{length}");
+            assert_eq!(
+                pass(&bytes, 100),
+                (frame(100).len() + head, true),
+                "{length}"
+            );
             let not_yet = &bytes[..frame(100).len() + head + length - 1];
-            assert_eq!(pass(not_yet, 100), (frame(100).len() + head, false), "{length}");
+            assert_eq!(
+                pass(not_yet, 100),
+                (frame(100).len() + head, false),
+                "{length}"
+            );
         }
     }
 

@@ -80,7 +80,9 @@ impl Shared {
             Self::Address(IpAddr::V4(address)) => ('a', Sha256::digest(address.octets())),
             Self::Address(IpAddr::V6(address)) => ('a', Sha256::digest(address.octets())),
         };
-        hash.iter().take(16).fold(String::from(kind), |name, byte| format!("{name}{byte:02x}"))
+        hash.iter()
+            .take(16)
+            .fold(String::from(kind), |name, byte| format!("{name}{byte:02x}"))
     }
 }
 
@@ -90,7 +92,10 @@ impl Rates {
         let pace = |count: NonZeroU32| Pace::per_minute(count.get());
         Self {
             origin: Instant::now(),
-            paces: Mutex::new(Paces { conversation: pace(conversation), address: pace(address) }),
+            paces: Mutex::new(Paces {
+                conversation: pace(conversation),
+                address: pace(address),
+            }),
             conversations: Buckets::default(),
             addresses: Buckets::default(),
             others: Buckets::default(),
@@ -102,7 +107,10 @@ impl Rates {
     /// From now on so many messages a minute. What was sent before counts as it did.
     pub fn set_per_minute(&self, conversation: NonZeroU32, address: NonZeroU32) {
         let pace = |count: NonZeroU32| Pace::per_minute(count.get());
-        *lock(&self.paces) = Paces { conversation: pace(conversation), address: pace(address) };
+        *lock(&self.paces) = Paces {
+            conversation: pace(conversation),
+            address: pace(address),
+        };
     }
 
     /// Takes one message's place.
@@ -112,7 +120,8 @@ impl Rates {
     pub fn take(&self, conversation: ConversationId, address: IpAddr) -> Result<(), Duration> {
         let (now, paces, address) = (self.now(), *lock(&self.paces), subnet(address));
         // The conversation first, so that one that floods does not use up what its neighbours behind the same address have.
-        self.conversations.take(conversation, paces.conversation, now)?;
+        self.conversations
+            .take(conversation, paces.conversation, now)?;
         self.count(Shared::Conversation(conversation));
         self.addresses.take(address, paces.address, now)?;
         self.count(Shared::Address(address));
@@ -135,7 +144,8 @@ impl Rates {
     /// # Errors
     /// How long to wait.
     pub fn spare(&self, conversation: ConversationId) -> Result<(), Duration> {
-        self.others.take(conversation, Pace::per_minute(OTHERS), self.now())
+        self.others
+            .take(conversation, Pace::per_minute(OTHERS), self.now())
     }
 
     /// Forgets the buckets that are whole. To be called now and then.
@@ -163,7 +173,9 @@ impl Rates {
     pub fn untold(&self, most: usize) -> Vec<Untold> {
         let paces = *lock(&self.paces);
         let mut untold = lock(&self.untold);
-        let Some(map) = untold.as_mut() else { return Vec::new() };
+        let Some(map) = untold.as_mut() else {
+            return Vec::new();
+        };
         let keys: Vec<_> = map.keys().take(most).copied().collect();
         let told = keys.into_iter().filter_map(|of| {
             let pace = match of {
@@ -256,7 +268,10 @@ mod tests {
     use super::*;
 
     fn rates(conversation: u32, address: u32) -> Rates {
-        Rates::per_minute(NonZeroU32::new(conversation).unwrap(), NonZeroU32::new(address).unwrap())
+        Rates::per_minute(
+            NonZeroU32::new(conversation).unwrap(),
+            NonZeroU32::new(address).unwrap(),
+        )
     }
 
     #[test]
@@ -265,8 +280,16 @@ mod tests {
         let [a, b] = [[1; 16], [2; 16]].map(ConversationId::from_random);
         let here: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!((rates.take(a, here), rates.take(a, here)), (Ok(()), Ok(())));
-        assert!(rates.take(a, here).is_err_and(|wait| wait <= Duration::from_secs(30)));
-        assert_eq!(rates.take(b, here), Ok(()), "the flood took nothing more from the address");
+        assert!(
+            rates
+                .take(a, here)
+                .is_err_and(|wait| wait <= Duration::from_secs(30))
+        );
+        assert_eq!(
+            rates.take(b, here),
+            Ok(()),
+            "the flood took nothing more from the address"
+        );
         assert!(rates.take(b, here).is_err(), "three from this address");
         let c = ConversationId::from_random([3; 16]);
         assert_eq!(rates.take(c, "192.0.2.2".parse().unwrap()), Ok(()));
@@ -276,7 +299,10 @@ mod tests {
     fn other_numbers_hold_from_now_on() {
         let number = |n| NonZeroU32::new(n).unwrap();
         let rates = rates(1, 9);
-        let (a, here) = (ConversationId::from_random([1; 16]), "192.0.2.1".parse().unwrap());
+        let (a, here) = (
+            ConversationId::from_random([1; 16]),
+            "192.0.2.1".parse().unwrap(),
+        );
         assert_eq!(rates.take(a, here), Ok(()));
         rates.set_per_minute(number(1), number(9));
         assert!(rates.take(a, here).is_err());
@@ -289,7 +315,10 @@ mod tests {
     #[test]
     fn what_is_let_through_is_told_once_and_what_others_took_counts() {
         let rates = rates(4, 100);
-        let (a, here) = (ConversationId::from_random([1; 16]), "192.0.2.1".parse().unwrap());
+        let (a, here) = (
+            ConversationId::from_random([1; 16]),
+            "192.0.2.1".parse().unwrap(),
+        );
         rates.take(a, here).unwrap();
         assert_eq!(rates.untold(10), [], "nobody shares");
         rates.share(true);
@@ -299,13 +328,19 @@ mod tests {
         let mut told = rates.untold(10);
         told.sort_by_key(|told| told.of.name());
         let of: Vec<_> = told.iter().map(|told| (told.of, told.count)).collect();
-        assert_eq!(of, [(Shared::Address(here), 2), (Shared::Conversation(a), 2)]);
+        assert_eq!(
+            of,
+            [(Shared::Address(here), 2), (Shared::Conversation(a), 2)]
+        );
         assert_eq!(rates.untold(10), []);
         // Four were sent in all, one of them elsewhere.
         rates.learn(&told[1], Duration::from_secs(60));
         assert!(rates.take(a, here).is_err());
         rates.share(false);
-        assert!(rates.take(a, here).is_err(), "what is known stays known when Redis is gone");
+        assert!(
+            rates.take(a, here).is_err(),
+            "what is known stays known when Redis is gone"
+        );
     }
 
     #[test]
@@ -314,9 +349,14 @@ mod tests {
         rates.share(true);
         let here = "192.0.2.1".parse().unwrap();
         for n in 0..UNTOLD as u128 + 10 {
-            rates.take(ConversationId::from_random(n.to_be_bytes()), here).unwrap();
+            rates
+                .take(ConversationId::from_random(n.to_be_bytes()), here)
+                .unwrap();
         }
-        assert_eq!((rates.untold(3).len(), rates.untold(usize::MAX).len()), (3, UNTOLD - 3));
+        assert_eq!(
+            (rates.untold(3).len(), rates.untold(usize::MAX).len()),
+            (3, UNTOLD - 3)
+        );
     }
 
     #[test]
@@ -325,7 +365,12 @@ mod tests {
         let v6 = Shared::Address("2001:db8::1".parse().unwrap()).name();
         let v4 = Shared::Address("192.0.2.1".parse().unwrap()).name();
         let names = [Shared::Conversation(id).name(), v4.clone(), v6.clone()];
-        assert!(names.iter().all(|name| name.len() == 33 && !name.contains("192.")), "{names:?}");
+        assert!(
+            names
+                .iter()
+                .all(|name| name.len() == 33 && !name.contains("192.")),
+            "{names:?}"
+        );
         assert_ne!(v4, v6);
     }
 

@@ -61,7 +61,11 @@ impl Lobby {
     ///
     /// # Errors
     /// See [`NotIn`].
-    pub async fn enter(&self, id: ConversationId, subject: Option<&str>) -> Result<Arc<Room>, NotIn> {
+    pub async fn enter(
+        &self,
+        id: ConversationId,
+        subject: Option<&str>,
+    ) -> Result<Arc<Room>, NotIn> {
         let room = self.desk.rooms.enter(id);
         let known = tokio::time::timeout(STORE_LIMIT, self.desk.store.conversation(id)).await;
         match known {
@@ -145,7 +149,10 @@ impl Lobby {
         let read = self.desk.store.turn(room.id(), turn);
         match tokio::time::timeout(STORE_LIMIT, read).await {
             Ok(Ok(Some(record))) => Ok(record),
-            Ok(Ok(None)) => Err(Refusal::new(ErrorCode::NotFound, "this conversation has no such turn")),
+            Ok(Ok(None)) => Err(Refusal::new(
+                ErrorCode::NotFound,
+                "this conversation has no such turn",
+            )),
             Ok(Err(_)) | Err(_) => {
                 let message = "the store does not answer at the moment; try again";
                 Err(Refusal::new(ErrorCode::Internal, message).retry_after(5))

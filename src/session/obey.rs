@@ -11,7 +11,10 @@ use crate::turn::rooms::Question;
 
 impl Visit {
     pub(super) async fn refuse(&self, refusal: &Refusal) -> Result<(), Gone> {
-        self.to.send(Out::Frames(vec![refusal.into()])).await.map_err(|_| Gone)
+        self.to
+            .send(Out::Frames(vec![refusal.into()]))
+            .await
+            .map_err(|_| Gone)
     }
 
     pub(super) async fn hear(&mut self, text: &str) -> Result<(), Gone> {
@@ -27,9 +30,10 @@ impl Visit {
 
     async fn obey(&mut self, frame: ClientFrame) -> Result<Result<(), Refusal>, Gone> {
         match frame {
-            ClientFrame::Hello { .. } => {
-                Ok(Err(Refusal::new(ErrorCode::BadRequest, "a session says hello once, at its beginning")))
-            }
+            ClientFrame::Hello { .. } => Ok(Err(Refusal::new(
+                ErrorCode::BadRequest,
+                "a session says hello once, at its beginning",
+            ))),
             ClientFrame::Ping => self.say(&ServerFrame::Pong).await.map(Ok),
             ClientFrame::Stop { turn } => Ok(self.stop(turn).await),
             ClientFrame::Feedback { turn, value } => Ok(self.feedback(turn, value).await),
@@ -38,35 +42,64 @@ impl Visit {
                     return Ok(Err(refusal));
                 }
                 let turns = self.lobby.history(&self.room, Some(before)).await;
-                self.say(&ServerFrame::History { turns: &turns }).await.map(Ok)
+                self.say(&ServerFrame::History { turns: &turns })
+                    .await
+                    .map(Ok)
             }
-            ClientFrame::Send { client_msg_id, text, options } => {
+            ClientFrame::Send {
+                client_msg_id,
+                text,
+                options,
+            } => {
                 let wishes = match ask::wishes(&self.lobby, options, &client_msg_id) {
                     Ok(wishes) => wishes,
                     Err(refusal) => return Ok(Err(refusal)),
                 };
-                let question = Question { client_msg_id, text, retry_of: None };
-                let accepted = ask::send(&self.lobby, &self.room, &self.caller, question, wishes).await;
+                let question = Question {
+                    client_msg_id,
+                    text,
+                    retry_of: None,
+                };
+                let accepted =
+                    ask::send(&self.lobby, &self.room, &self.caller, question, wishes).await;
                 self.accept(accepted).await
             }
-            ClientFrame::Retry { turn, client_msg_id } => {
-                let accepted =
-                    ask::retry(&self.lobby, &self.room, &self.caller, turn, client_msg_id, CHAT_PATIENCE)
-                        .await;
+            ClientFrame::Retry {
+                turn,
+                client_msg_id,
+            } => {
+                let accepted = ask::retry(
+                    &self.lobby,
+                    &self.room,
+                    &self.caller,
+                    turn,
+                    client_msg_id,
+                    CHAT_PATIENCE,
+                )
+                .await;
                 self.accept(accepted).await
             }
         }
     }
 
     /// Tells of an accepted message, once it is known whether it is on disk.
-    async fn accept(&mut self, accepted: Result<Accepted, Refusal>) -> Result<Result<(), Refusal>, Gone> {
+    async fn accept(
+        &mut self,
+        accepted: Result<Accepted, Refusal>,
+    ) -> Result<Result<(), Refusal>, Gone> {
         let (log, duplicate) = match accepted {
             Ok(Accepted::Opened(log)) => (log, false),
             Ok(Accepted::Known(log)) => (log, true),
             Ok(Accepted::Stored(record)) => {
                 let (client_msg_id, turn) = (&record.client_msg_id, record.turn);
                 let durable = self.lobby.desk.store.lasting();
-                self.say(&ServerFrame::Accepted { client_msg_id, turn, duplicate: true, durable }).await?;
+                self.say(&ServerFrame::Accepted {
+                    client_msg_id,
+                    turn,
+                    duplicate: true,
+                    durable,
+                })
+                .await?;
                 if !self.delivered.contains(&turn) {
                     self.replay(*record, 0).await?;
                 }
@@ -75,7 +108,13 @@ impl Visit {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let (client_msg_id, turn, durable) = (log.client_msg_id(), log.turn(), log.durable().await);
-        self.say(&ServerFrame::Accepted { client_msg_id, turn, duplicate, durable }).await?;
+        self.say(&ServerFrame::Accepted {
+            client_msg_id,
+            turn,
+            duplicate,
+            durable,
+        })
+        .await?;
         if duplicate && log.ended() && !self.knows(turn) {
             self.queue.push_back(log.resume(0));
         }
@@ -106,7 +145,9 @@ impl Visit {
         self.spare()?;
         let record = self.lobby.turn(&self.room, turn).await?;
         if record.state == TurnState::Running && self.room.log(turn).is_some() {
-            return Err(Refusal::new(ErrorCode::Busy, "the answer is still under way").retry_after(1));
+            return Err(
+                Refusal::new(ErrorCode::Busy, "the answer is still under way").retry_after(1),
+            );
         }
         if value == Feedback::Down {
             self.lobby.desk.shelf.evict(self.room.id(), &record).await;
@@ -118,9 +159,11 @@ impl Visit {
         let write = self.lobby.desk.store.amend(self.room.id(), turn, change);
         match tokio::time::timeout(STORE_LIMIT, write).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => {
-                Err(Refusal::new(ErrorCode::Internal, "the feedback was not saved; try again").retry_after(5))
-            }
+            Ok(Err(_)) | Err(_) => Err(Refusal::new(
+                ErrorCode::Internal,
+                "the feedback was not saved; try again",
+            )
+            .retry_after(5)),
         }
     }
 }

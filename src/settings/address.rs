@@ -39,21 +39,36 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     if parts.rest.contains('#') {
         return Err("the URL has a fragment: end it before the \"#\"".to_owned());
     }
-    Ok(format!("{}://{}{}", parts.scheme, parts.authority, parts.rest))
+    Ok(format!(
+        "{}://{}{}",
+        parts.scheme, parts.authority, parts.rest
+    ))
 }
 
 /// Checks an origin, `https://chat.example.com`, and writes it as browsers do: lower case, without the scheme's own port.
 pub(super) fn origin(text: &str) -> Result<String, String> {
-    const RIGHT: &str = "is needed, such as \"https://www.example.com\" or \"http://localhost:3000\"";
+    const RIGHT: &str =
+        "is needed, such as \"https://www.example.com\" or \"http://localhost:3000\"";
     if text.contains('*') {
-        return Err(format!("there are no wildcards: every site's scheme and host {RIGHT}"));
+        return Err(format!(
+            "there are no wildcards: every site's scheme and host {RIGHT}"
+        ));
     }
     let parts = split(text).map_err(|_| format!("not an origin: a scheme and a host {RIGHT}"))?;
     if !matches!(parts.rest, "" | "/") {
-        return Err(format!("an origin has no path: only a scheme and a host {RIGHT}"));
+        return Err(format!(
+            "an origin has no path: only a scheme and a host {RIGHT}"
+        ));
     }
-    let own_port = if parts.scheme == "https" { ":443" } else { ":80" };
-    let host = parts.authority.strip_suffix(own_port).unwrap_or(&parts.authority);
+    let own_port = if parts.scheme == "https" {
+        ":443"
+    } else {
+        ":80"
+    };
+    let host = parts
+        .authority
+        .strip_suffix(own_port)
+        .unwrap_or(&parts.authority);
     Ok(format!("{}://{host}", parts.scheme))
 }
 
@@ -64,7 +79,10 @@ pub(super) fn redis_url(text: &str) -> Result<(), String> {
     let used = || redis::IntoConnectionInfo::into_connection_info(text).is_ok();
     match rest {
         Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) && used() => Ok(()),
-        _ => Err("not a Redis URL; write it as \"redis://HOST:6379\", or \"rediss://…\" for TLS".to_owned()),
+        _ => Err(
+            "not a Redis URL; write it as \"redis://HOST:6379\", or \"rediss://…\" for TLS"
+                .to_owned(),
+        ),
     }
 }
 
@@ -75,7 +93,14 @@ pub(super) fn ollama_host(text: &str) -> Result<String, String> {
     let url = if text.contains("://") {
         text.to_owned()
     } else {
-        format!("http://{}{text}", if text.starts_with(':') { "127.0.0.1" } else { "" })
+        format!(
+            "http://{}{text}",
+            if text.starts_with(':') {
+                "127.0.0.1"
+            } else {
+                ""
+            }
+        )
     };
     let url = base_url(&url)?;
     let parts = split(&url)?;
@@ -92,7 +117,9 @@ pub(super) fn ollama_host(text: &str) -> Result<String, String> {
 /// The host that a URL names, in lower case, an IPv6 address in its brackets; none where it is no URL.
 pub(super) fn host_of(text: &str) -> Option<String> {
     let parts = split(text).ok()?;
-    host_and_port(&parts.authority).ok().map(|(host, _)| host.to_owned())
+    host_and_port(&parts.authority)
+        .ok()
+        .map(|(host, _)| host.to_owned())
 }
 
 /// Whether a URL that was checked here names this very machine.
@@ -131,11 +158,17 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     };
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if authority.contains('@') {
-        return Err("the URL has a user name or a password in it; they do not belong there".to_owned());
+        return Err(
+            "the URL has a user name or a password in it; they do not belong there".to_owned(),
+        );
     }
     let authority = authority.to_ascii_lowercase();
     host_and_port(&authority)?;
-    Ok(Parts { scheme, authority, rest })
+    Ok(Parts {
+        scheme,
+        authority,
+        rest,
+    })
 }
 
 fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), String> {
@@ -154,7 +187,9 @@ fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), String> {
         Some(Ok(port)) if port > 0 => Some(port),
         Some(_) => return Err("the URL's port is not a number from 1 to 65535".to_owned()),
     };
-    let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let good = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<Ipv6Addr>().is_ok());
     if good {
         return Ok((host, port));
@@ -165,7 +200,9 @@ fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), String> {
 fn is_host_name(host: &str) -> bool {
     !host.is_empty()
         && host.len() <= 253
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 #[cfg(test)]
@@ -179,8 +216,19 @@ mod tests {
         for good in ["127.0.0.1:8080", "0.0.0.0:0", "[::]:80", "localhost:8080"] {
             assert_eq!(listen_address(good).as_deref(), Ok(good));
         }
-        for bad in ["", "8080", ":8080", "localhost", "1.2.3.4:99999", "http://localhost:80", "::1:x"] {
-            assert!(listen_address(bad).unwrap_err().contains("127.0.0.1:8080"), "{bad}");
+        for bad in [
+            "",
+            "8080",
+            ":8080",
+            "localhost",
+            "1.2.3.4:99999",
+            "http://localhost:80",
+            "::1:x",
+        ] {
+            assert!(
+                listen_address(bad).unwrap_err().contains("127.0.0.1:8080"),
+                "{bad}"
+            );
         }
     }
 
@@ -233,7 +281,10 @@ mod tests {
             "https://example.com/chat",
             "https://example.com?x",
         ] {
-            assert!(origin(bad).unwrap_err().contains("https://www.example.com"), "{bad}");
+            assert!(
+                origin(bad).unwrap_err().contains("https://www.example.com"),
+                "{bad}"
+            );
         }
     }
 
@@ -254,10 +305,18 @@ mod tests {
 
     #[test]
     fn loopback() {
-        for here in ["http://localhost:1", "http://127.0.0.9/v1", "http://[::1]:5"] {
+        for here in [
+            "http://localhost:1",
+            "http://127.0.0.9/v1",
+            "http://[::1]:5",
+        ] {
             assert!(is_loopback(here), "{here}");
         }
-        for there in ["http://localhost.example.com", "https://api.openai.com/v1", "http://10.0.0.1"] {
+        for there in [
+            "http://localhost.example.com",
+            "https://api.openai.com/v1",
+            "http://10.0.0.1",
+        ] {
             assert!(!is_loopback(there), "{there}");
         }
     }

@@ -19,10 +19,19 @@ pub trait Choice: Copy + PartialEq + 'static {
 /// # Errors
 /// Lists the names there are.
 pub(super) fn parse_choice<T: Choice>(text: &str) -> Result<T, String> {
-    T::ALL.iter().copied().find(|choice| choice.name() == text).ok_or_else(|| {
-        let names: Vec<&str> = T::ALL.iter().map(|choice| choice.name()).collect();
-        format!("{} is not {}; use {}", quoted(text), T::KIND, either(&names))
-    })
+    T::ALL
+        .iter()
+        .copied()
+        .find(|choice| choice.name() == text)
+        .ok_or_else(|| {
+            let names: Vec<&str> = T::ALL.iter().map(|choice| choice.name()).collect();
+            format!(
+                "{} is not {}; use {}",
+                quoted(text),
+                T::KIND,
+                either(&names)
+            )
+        })
 }
 
 macro_rules! choice {
@@ -184,7 +193,10 @@ mod tests {
     fn an_unknown_name_lists_the_choices() {
         assert_eq!(
             "opnai".parse::<Dialect>(),
-            Err("\"opnai\" is not a dialect; use openai, anthropic, gemini, azure or ollama".to_owned())
+            Err(
+                "\"opnai\" is not a dialect; use openai, anthropic, gemini, azure or ollama"
+                    .to_owned()
+            )
         );
         assert!("OpenAI".parse::<Dialect>().is_err());
     }

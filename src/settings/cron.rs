@@ -10,8 +10,13 @@ use crate::chat::At;
 const DAY_MS: u64 = 86_400_000;
 
 /// The fields in order: name, lowest, highest.
-const FIELDS: [(&str, u32, u32); 5] =
-    [("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31), ("month", 1, 12), ("day of week", 0, 7)];
+const FIELDS: [(&str, u32, u32); 5] = [
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day of month", 1, 31),
+    ("month", 1, 12),
+    ("day of week", 0, 7),
+];
 
 /// A schedule. Each field is a set of its numbers as bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +59,14 @@ impl Cron {
     pub fn holds_at(&self, at: At) -> bool {
         // Read off the moment as it is written, so that there is one calendar.
         let text = at.to_string();
-        let part = |range: std::ops::Range<usize>| text.get(range).and_then(|digits| digits.parse().ok());
-        let (Some(month), Some(day)) = (part(5..7), part(8..10)) else { return false };
-        let (Some(hour), Some(minute)) = (part(11..13), part(14..16)) else { return false };
+        let part =
+            |range: std::ops::Range<usize>| text.get(range).and_then(|digits| digits.parse().ok());
+        let (Some(month), Some(day)) = (part(5..7), part(8..10)) else {
+            return false;
+        };
+        let (Some(hour), Some(minute)) = (part(11..13), part(14..16)) else {
+            return false;
+        };
         // 1970 began on a Thursday.
         let weekday = u32::try_from((at.0 / DAY_MS + 4) % 7).unwrap_or_default();
         self.matches(minute, hour, day, month, weekday)
@@ -70,7 +80,11 @@ impl Cron {
         has(self.minutes, minute)
             && has(self.hours, hour)
             && has(self.months, month)
-            && if self.either_day { by_day || by_weekday } else { by_day && by_weekday }
+            && if self.either_day {
+                by_day || by_weekday
+            } else {
+                by_day && by_weekday
+            }
     }
 }
 
@@ -83,21 +97,37 @@ fn field(text: &str, (name, lowest, highest): (&str, u32, u32)) -> Result<u64, S
     };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u32>().ok().filter(|n| digits && (lowest..=highest).contains(n)).ok_or_else(wrong)
+        text.parse::<u32>()
+            .ok()
+            .filter(|n| digits && (lowest..=highest).contains(n))
+            .ok_or_else(wrong)
     };
     let mut set = 0;
     for part in text.split(',') {
         let (range, step) = match part.split_once('/') {
-            Some((range, step)) => {
-                (range, Some(step.parse::<u8>().ok().filter(|n| *n > 0).ok_or_else(wrong)?))
-            }
+            Some((range, step)) => (
+                range,
+                Some(
+                    step.parse::<u8>()
+                        .ok()
+                        .filter(|n| *n > 0)
+                        .ok_or_else(wrong)?,
+                ),
+            ),
             None => (part, None),
         };
         let (from, to) = match range.split_once('-') {
             _ if range == "*" => (lowest, highest),
             Some((from, to)) => (number(from)?, number(to)?),
             // "5/10" means from 5 on, every 10.
-            None => (number(range)?, if step.is_some() { highest } else { number(range)? }),
+            None => (
+                number(range)?,
+                if step.is_some() {
+                    highest
+                } else {
+                    number(range)?
+                },
+            ),
         };
         if from > to {
             return Err(wrong());

@@ -7,7 +7,13 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// Units from the smallest, in milliseconds.
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// Reads `"1500ms"`, `"10s"` or `"1h30m"`: whole numbers, each with its unit, added up; at most ten years.
 ///
@@ -29,8 +35,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let (number, after) = split_where(rest, |c| !c.is_ascii_digit());
         let (unit, after) = split_where(after, |c| !c.is_ascii_alphabetic());
         let number: u64 = number.parse().map_err(|_| wrong())?;
-        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
-        millis = number.checked_mul(*factor).and_then(|part| millis.checked_add(part)).ok_or_else(wrong)?;
+        let (_, factor) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(wrong)?;
+        millis = number
+            .checked_mul(*factor)
+            .and_then(|part| millis.checked_add(part))
+            .ok_or_else(wrong)?;
         rest = after;
     }
     let duration = Duration::from_millis(millis);
@@ -47,8 +59,13 @@ pub fn show_duration(duration: Duration) -> String {
     UNITS
         .iter()
         .rev()
-        .find(|(_, factor)| millis >= u128::from(*factor) && millis.is_multiple_of(u128::from(*factor)))
-        .map_or_else(|| "0s".to_owned(), |(name, factor)| format!("{}{name}", millis / u128::from(*factor)))
+        .find(|(_, factor)| {
+            millis >= u128::from(*factor) && millis.is_multiple_of(u128::from(*factor))
+        })
+        .map_or_else(
+            || "0s".to_owned(),
+            |(name, factor)| format!("{}{name}", millis / u128::from(*factor)),
+        )
 }
 
 fn split_where(text: &str, end: impl Fn(char) -> bool) -> (&str, &str) {
@@ -73,7 +90,11 @@ mod tests {
             (" 2s ", 2_000),
             ("0s", 0),
         ] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
         }
     }
 

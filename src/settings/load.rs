@@ -22,10 +22,22 @@ const OLLAMA_VARIABLE: &str = "OLLAMA_HOST";
 /// Which configuration file to read: the one named on the command line, else in `$FAILSOFT_CONFIG`, else `failsoft.toml` in the
 /// working directory if there is one, else none. A named one is given back even if it does not exist.
 pub fn find(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let in_environment = || env(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let in_environment = || {
+        env(FILE_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    };
     // A link that leads nowhere is there too, and reading it tells.
-    let usual = || Path::new(USUAL_FILE).symlink_metadata().is_ok().then(|| PathBuf::from(USUAL_FILE));
-    named.map(Path::to_path_buf).or_else(in_environment).or_else(usual)
+    let usual = || {
+        Path::new(USUAL_FILE)
+            .symlink_metadata()
+            .is_ok()
+            .then(|| PathBuf::from(USUAL_FILE))
+    };
+    named
+        .map(Path::to_path_buf)
+        .or_else(in_environment)
+        .or_else(usual)
 }
 
 impl Settings {
@@ -33,17 +45,32 @@ impl Settings {
     ///
     /// # Errors
     /// Every problem there is, in the order of the file.
-    pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+    pub fn load(
+        path: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Loaded, Problems> {
         let Some(path) = path else {
             return Self::from_text("", "", env);
         };
         let file = path.display().to_string();
-        let fail =
-            |line, what| Problems(vec![Problem { file: file.clone(), line, key: String::new(), what }]);
-        let bytes = std::fs::read(path).map_err(|error| fail(None, format!("cannot be read: {error}")))?;
+        let fail = |line, what| {
+            Problems(vec![Problem {
+                file: file.clone(),
+                line,
+                key: String::new(),
+                what,
+            }])
+        };
+        let bytes =
+            std::fs::read(path).map_err(|error| fail(None, format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = error.utf8_error().valid_up_to();
-            let lines = error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count();
+            let lines = error
+                .as_bytes()
+                .iter()
+                .take(good)
+                .filter(|byte| **byte == b'\n')
+                .count();
             fail(Some(lines + 1), "not UTF-8 text".to_owned())
         })?;
         let mut loaded = Self::from_text(&file, &text, env)?;
@@ -55,8 +82,13 @@ impl Settings {
     ///
     /// # Errors
     /// As for [`Settings::load`]; or it was no file.
-    pub fn load_again(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
-        let kind = path.and_then(|path| path.metadata().ok()).map(|data| data.file_type());
+    pub fn load_again(
+        path: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Loaded, Problems> {
+        let kind = path
+            .and_then(|path| path.metadata().ok())
+            .map(|data| data.file_type());
         match path.filter(|_| kind.is_some_and(|kind| kind.is_fifo() || kind.is_socket())) {
             None => Self::load(path, env),
             Some(path) => Err(Problems(vec![Problem {
@@ -86,7 +118,12 @@ impl Settings {
         })?;
         let mut warnings = reader.warnings;
         warnings.sort_by_key(|warning| warning.line);
-        Ok(Loaded { settings, warnings, source, file: None })
+        Ok(Loaded {
+            settings,
+            warnings,
+            source,
+            file: None,
+        })
     }
 }
 
@@ -115,7 +152,11 @@ fn document<'e, T>(
     let read = Table::root(&mut reader, document.get_ref(), read);
     tell_syntax(&mut reader, &broken);
     reader.problems.sort_by_key(|problem| problem.line);
-    if reader.problems.is_empty() { Ok((read, reader)) } else { Err(Problems(reader.problems)) }
+    if reader.problems.is_empty() {
+        Ok((read, reader))
+    } else {
+        Err(Problems(reader.problems))
+    }
 }
 
 /// Reads all tables: first the global policies, which each provider takes over, then the providers, whose names drills need.
@@ -134,21 +175,39 @@ fn tables(root: &mut Table, s: &mut Settings) -> Source {
     });
     root.table("health", |t| load_tables::health(t, &mut s.health));
     root.table("cache", |t| load_tables::cache(t, &mut s.cache));
-    root.table("degradation", |t| load_tables::degradation(t, &mut s.degradation));
+    root.table("degradation", |t| {
+        load_tables::degradation(t, &mut s.degradation)
+    });
     root.table("quality", |t| load_tables::quality(t, &mut s.quality));
     root.table("alerts", |t| load_tables::alerts(t, &mut s.alerts));
     root.table("telemetry", |t| {
-        t.read("otlp_endpoint", &mut s.telemetry.otlp_endpoint, load_tables::endpoint)
+        t.read(
+            "otlp_endpoint",
+            &mut s.telemetry.otlp_endpoint,
+            load_tables::endpoint,
+        )
     });
     root.table("store", |t| load_tables::store(t, &mut s.store));
     root.table("limits", |t| load_tables::limits(t, &mut s.limits));
-    root.table("widget", |t| t.secret("identity_secret", &mut s.widget.identity_secret));
+    root.table("widget", |t| {
+        t.secret("identity_secret", &mut s.widget.identity_secret)
+    });
     load_providers::providers(root, s);
-    let source = if s.providers.is_empty() { from_environment(root.reader, s) } else { Source::File };
+    let source = if s.providers.is_empty() {
+        from_environment(root.reader, s)
+    } else {
+        Source::File
+    };
     // A demo's providers come later, and their names with them.
-    let names: Option<Vec<String>> =
-        (!s.demo).then(|| s.providers.iter().map(|provider| provider.name.clone()).collect());
-    root.tables("drills", |t| s.drills.extend(load_tables::drill(t, names.as_deref())));
+    let names: Option<Vec<String>> = (!s.demo).then(|| {
+        s.providers
+            .iter()
+            .map(|provider| provider.name.clone())
+            .collect()
+    });
+    root.tables("drills", |t| {
+        s.drills.extend(load_tables::drill(t, names.as_deref()))
+    });
     source
 }
 
@@ -157,12 +216,20 @@ fn tell_syntax(reader: &mut Reader<'_>, broken: &[toml::de::Error]) {
     let mut lines = BTreeMap::new();
     for error in broken {
         let at = error.span().map_or(0, |span| span.start);
-        lines.entry(reader.line_at(at)).or_insert((at, error.message()));
+        lines
+            .entry(reader.line_at(at))
+            .or_insert((at, error.message()));
     }
-    reader.problems.retain(|problem| problem.line.is_none_or(|line| !lines.contains_key(&line)));
+    reader
+        .problems
+        .retain(|problem| problem.line.is_none_or(|line| !lines.contains_key(&line)));
     for (line, (at, message)) in lines {
         let column = at - reader.line_start(at) + 1;
-        reader.problem(Some(line), "", format!("not TOML at column {column}: {message}"));
+        reader.problem(
+            Some(line),
+            "",
+            format!("not TOML at column {column}: {message}"),
+        );
     }
 }
 
@@ -170,13 +237,22 @@ fn tell_syntax(reader: &mut Reader<'_>, broken: &[toml::de::Error]) {
 fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source {
     let mut found = Vec::new();
     for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini] {
-        let key = dialect.key_variable().and_then(|variable| Some((variable, held(reader.env, variable)?)));
+        let key = dialect
+            .key_variable()
+            .and_then(|variable| Some((variable, held(reader.env, variable)?)));
         if let Some((variable, key)) = key {
             if key.is_ascii() && !key.contains(|c: char| c.is_control()) {
                 let api_key = Some(Secret::new(key));
-                found.push(ProviderSettings { api_key, ..settings.provider(dialect.name(), dialect) });
+                found.push(ProviderSettings {
+                    api_key,
+                    ..settings.provider(dialect.name(), dialect)
+                });
             } else {
-                tell_environment(reader, variable, "has characters in it that no key has".to_owned());
+                tell_environment(
+                    reader,
+                    variable,
+                    "has characters in it that no key has".to_owned(),
+                );
             }
         }
     }
@@ -184,7 +260,10 @@ fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source 
         match ollama_host(&host) {
             Ok(base_url) => {
                 let dialect = Dialect::Ollama;
-                found.push(ProviderSettings { base_url, ..settings.provider(dialect.name(), dialect) });
+                found.push(ProviderSettings {
+                    base_url,
+                    ..settings.provider(dialect.name(), dialect)
+                });
             }
             Err(what) => tell_environment(reader, OLLAMA_VARIABLE, what),
         }
@@ -203,7 +282,9 @@ fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source 
 
 /// What a variable holds, without the white space that shells and files add; nothing when that is all.
 fn held(env: Environment<'_>, variable: &str) -> Option<String> {
-    env(variable).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    env(variable)
+        .map(|value| value.trim().to_owned())
+        .filter(|value| !value.is_empty())
 }
 
 fn tell_environment(reader: &mut Reader<'_>, variable: &str, what: String) {

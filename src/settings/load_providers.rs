@@ -43,18 +43,34 @@ fn provider(t: &mut Table, settings: &Settings) -> ProviderSettings {
         "model",
         &p.dialect
             .default_model()
-            .map_or("the deployment's name".to_owned(), |model| format!("such as {model:?}")),
+            .map_or("the deployment's name".to_owned(), |model| {
+                format!("such as {model:?}")
+            }),
     );
     t.read("model", &mut p.model, line);
-    t.read("base_url", &mut p.base_url, from_text("a URL in quotes", base_url));
+    t.read(
+        "base_url",
+        &mut p.base_url,
+        from_text("a URL in quotes", base_url),
+    );
     t.read("weight", &mut p.weight, whole(1..=1_000_000));
-    t.read("max_concurrent", &mut p.max_concurrent, whole(1..=1_000_000));
+    t.read(
+        "max_concurrent",
+        &mut p.max_concurrent,
+        whole(1..=1_000_000),
+    );
     t.read("prefill", &mut p.prefill, prefill);
     t.read("context_tokens", &mut p.context_tokens, |value| {
         whole(0..=MANY)(value).map(|tokens: u64| (tokens > 0).then_some(tokens))
     });
-    t.read("temperature", &mut p.temperature, |value| number(0.0..=2.0)(value).map(Some));
-    t.read("api_version", &mut p.api_version, maybe(from_text("text in quotes", api_version)));
+    t.read("temperature", &mut p.temperature, |value| {
+        number(0.0..=2.0)(value).map(Some)
+    });
+    t.read(
+        "api_version",
+        &mut p.api_version,
+        maybe(from_text("text in quotes", api_version)),
+    );
     t.named_secrets("headers", &mut p.headers, header_name);
     prices(t, &mut p);
     t.read("daily_budget_usd", &mut p.daily_budget_usd, |value| {
@@ -91,7 +107,8 @@ fn provider(t: &mut Table, settings: &Settings) -> ProviderSettings {
 
 fn name(text: &str) -> Parsed<String> {
     const LONGEST: usize = 64;
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
     if text.is_empty() || text.len() > LONGEST || !text.bytes().all(allowed) {
         return Err(format!(
             "{} is not a name; use a to z, 0 to 9, _ and -, at most {LONGEST} of them",
@@ -105,21 +122,35 @@ fn name(text: &str) -> Parsed<String> {
 }
 
 fn api_version(text: &str) -> Parsed<String> {
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    {
         return Ok(text.to_owned());
     }
-    Err(format!("{} is not a version; it has letters, digits, -, . and _ only", quoted(text)))
+    Err(format!(
+        "{} is not a version; it has letters, digits, -, . and _ only",
+        quoted(text)
+    ))
 }
 
 fn header_name(name: &str) -> Parsed<String> {
     /// What the connection and the body decide.
-    const OURS: [&str; 5] = ["connection", "content-length", "content-type", "host", "transfer-encoding"];
+    const OURS: [&str; 5] = [
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+    ];
     let lower = name.to_ascii_lowercase();
     if OURS.contains(&lower.as_str()) {
         return Err("this header is set by the service itself; leave it out".to_owned());
     }
     if lower.is_empty()
-        || !lower.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        || !lower
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
     {
         return Err("not the name of a header; it has letters, digits and - only".to_owned());
     }
@@ -127,7 +158,10 @@ fn header_name(name: &str) -> Parsed<String> {
 }
 
 fn prices(t: &mut Table, p: &mut ProviderSettings) {
-    let mut prices = Prices { input: 0.0, output: 0.0 };
+    let mut prices = Prices {
+        input: 0.0,
+        output: 0.0,
+    };
     t.table("prices", |t| {
         for (key, price) in [("input", &mut prices.input), ("output", &mut prices.output)] {
             t.needs(key, "US dollars per million tokens");
@@ -146,7 +180,8 @@ fn api_key(t: &mut Table, p: &mut ProviderSettings, dialect_known: bool) {
         }
         Err("the key has other characters than ASCII in it, which no key has".to_owned())
     });
-    let (true, false, Some(variable)) = (dialect_known, t.has("api_key"), p.dialect.key_variable()) else {
+    let (true, false, Some(variable)) = (dialect_known, t.has("api_key"), p.dialect.key_variable())
+    else {
         return;
     };
     let elsewhere = t.has("base_url") && p.dialect != Dialect::Azure;
@@ -160,20 +195,31 @@ fn api_key(t: &mut Table, p: &mut ProviderSettings, dialect_known: bool) {
         }
         None if !elsewhere => t.problem(
             "api_key",
-            format!("missing: the environment variable {variable} is not set; set it, or write api_key"),
+            format!(
+                "missing: the environment variable {variable} is not set; set it, or write api_key"
+            ),
         ),
-        None if !here => {
-            t.warning("api_key", "no key is written; write api_key, or api_key = \"\" if none is needed")
-        }
+        None if !here => t.warning(
+            "api_key",
+            "no key is written; write api_key, or api_key = \"\" if none is needed",
+        ),
         None => {}
     }
 }
 
 fn look_at_address(t: &mut Table, p: &ProviderSettings) {
     if p.dialect == Dialect::Azure {
-        t.needs("base_url", "the address of the Azure resource, such as \"https://NAME.openai.azure.com\"");
+        t.needs(
+            "base_url",
+            "the address of the Azure resource, such as \"https://NAME.openai.azure.com\"",
+        );
     }
-    if let Some(path) = p.dialect.added_paths().iter().find(|path| p.base_url.ends_with(**path)) {
+    if let Some(path) = p
+        .dialect
+        .added_paths()
+        .iter()
+        .find(|path| p.base_url.ends_with(**path))
+    {
         t.warning(
             "base_url",
             format!(

@@ -12,8 +12,8 @@ use super::tables::{
     QualitySettings, ServerSettings, StoreSettings,
 };
 use super::value::{
-    self, Parsed, choice, duration, flag, from_text, hours, line, maybe, network, number, rate, span, text,
-    whole,
+    self, Parsed, choice, duration, flag, from_text, hours, line, maybe, network, number, rate,
+    span, text, whole,
 };
 use super::webhook::{webhook_secret, webhook_url};
 use toml::de::DeValue;
@@ -22,11 +22,23 @@ use toml::de::DeValue;
 pub(super) const MANY: u64 = 1_000_000_000;
 
 pub(super) fn server(t: &mut Table, s: &mut ServerSettings) {
-    t.read("listen", &mut s.listen, from_text("an address such as \"127.0.0.1:8080\"", listen_address));
-    t.read("public_url", &mut s.public_url, maybe(from_text("a URL in quotes", origin)));
+    t.read(
+        "listen",
+        &mut s.listen,
+        from_text("an address such as \"127.0.0.1:8080\"", listen_address),
+    );
+    t.read(
+        "public_url",
+        &mut s.public_url,
+        maybe(from_text("a URL in quotes", origin)),
+    );
     t.read("workers", &mut s.workers, whole(0..=1024));
     t.read("data_dir", &mut s.data_dir, value::path);
-    t.list("allowed_origins", &mut s.allowed_origins, from_text("an origin in quotes", origin));
+    t.list(
+        "allowed_origins",
+        &mut s.allowed_origins,
+        from_text("an origin in quotes", origin),
+    );
     t.list("trusted_proxies", &mut s.trusted_proxies, network);
     t.secret("admin_token", &mut s.admin_token);
     t.secrets("api_keys", &mut s.api_keys);
@@ -36,8 +48,14 @@ pub(super) fn server(t: &mut Table, s: &mut ServerSettings) {
 pub(super) fn chat(t: &mut Table, s: &mut ChatSettings) {
     t.read("title", &mut s.title, line);
     t.read("greeting", &mut s.greeting, text);
-    t.read("system_prompt", &mut s.system_prompt, |value| text(value).map(Into::into));
-    t.read("max_message_chars", &mut s.max_message_chars, whole(1..=1_000_000));
+    t.read("system_prompt", &mut s.system_prompt, |value| {
+        text(value).map(Into::into)
+    });
+    t.read(
+        "max_message_chars",
+        &mut s.max_message_chars,
+        whole(1..=1_000_000),
+    );
     t.read("history_turns", &mut s.history_turns, whole(0..=10_000));
     t.read("max_tokens", &mut s.max_tokens, whole(1..=10_000_000));
     t.read("visitor_options", &mut s.visitor_options, flag);
@@ -59,11 +77,19 @@ pub(super) fn call_timeouts(t: &mut Table, s: &mut CallTimeouts) {
 }
 
 pub(super) fn breaker(t: &mut Table, s: &mut BreakerSettings) {
-    t.read("consecutive_failures", &mut s.consecutive_failures, whole(1..=MANY));
+    t.read(
+        "consecutive_failures",
+        &mut s.consecutive_failures,
+        whole(1..=MANY),
+    );
     t.read("failure_rate", &mut s.failure_rate, rate);
     t.read("min_calls", &mut s.min_calls, whole(1..=MANY));
     t.read("window", &mut s.window, span);
-    t.read("slow_factor", &mut s.slow_factor, number(1.0..=f64::INFINITY));
+    t.read(
+        "slow_factor",
+        &mut s.slow_factor,
+        number(1.0..=f64::INFINITY),
+    );
     t.read("slow_rate", &mut s.slow_rate, rate);
     t.read("stream_failure_rate", &mut s.stream_failure_rate, rate);
     t.bounded(("open_for", &mut s.open_for), ("open_max", &mut s.open_max));
@@ -109,7 +135,9 @@ pub(super) fn degradation(t: &mut Table, s: &mut DegradationSettings) {
 fn not_blank(value: &DeValue<'_>) -> Parsed<String> {
     let fallback = text(value)?;
     if fallback.trim().is_empty() {
-        return Err("empty; a text is needed, since it is the answer when there is no other".to_owned());
+        return Err(
+            "empty; a text is needed, since it is the answer when there is no other".to_owned(),
+        );
     }
     Ok(fallback)
 }
@@ -131,21 +159,32 @@ pub(super) fn alerts(t: &mut Table, s: &mut AlertSettings) {
 pub(super) fn drill(t: &mut Table, names: Option<&[String]>) -> Option<DrillSettings> {
     let (mut at, mut provider, mut fault) = (None, None, None);
     let mut lasts = DrillSettings::USUAL;
-    t.needs("at", "when, as a cron expression in UTC, such as \"0 3 * * 1\"");
-    t.read("at", &mut at, |value| from_text("a cron expression in quotes", Cron::parse)(value).map(Some));
+    t.needs(
+        "at",
+        "when, as a cron expression in UTC, such as \"0 3 * * 1\"",
+    );
+    t.read("at", &mut at, |value| {
+        from_text("a cron expression in quotes", Cron::parse)(value).map(Some)
+    });
     t.needs("provider", "the name of a provider");
     t.read("provider", &mut provider, |value| {
         let name = line(value)?;
         match names {
             Some(names) if !names.contains(&name) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                Err(format!("{} is not the name of a provider; use {}", quoted(&name), either(&names)))
+                Err(format!(
+                    "{} is not the name of a provider; use {}",
+                    quoted(&name),
+                    either(&names)
+                ))
             }
             _ => Ok(Some(name)),
         }
     });
     t.needs("fault", "what befalls the provider, such as \"down\"");
-    t.read("fault", &mut fault, |value| choice::<Fault>(value).map(Some));
+    t.read("fault", &mut fault, |value| {
+        choice::<Fault>(value).map(Some)
+    });
     t.read("for", &mut lasts, |value| {
         let lasts = span(value)?;
         if lasts > DrillSettings::LONGEST {
@@ -153,7 +192,12 @@ pub(super) fn drill(t: &mut Table, names: Option<&[String]>) -> Option<DrillSett
         }
         Ok(lasts)
     });
-    Some(DrillSettings { at: at?, provider: provider?, fault: fault?, duration: lasts })
+    Some(DrillSettings {
+        at: at?,
+        provider: provider?,
+        fault: fault?,
+        duration: lasts,
+    })
 }
 
 pub(super) fn store(t: &mut Table, s: &mut StoreSettings) {
@@ -167,11 +211,27 @@ pub(super) fn store(t: &mut Table, s: &mut StoreSettings) {
 
 pub(super) fn limits(t: &mut Table, s: &mut LimitSettings) {
     t.read("connections", &mut s.connections, whole(1..=MANY));
-    t.read("connections_per_ip", &mut s.connections_per_ip, whole(1..=MANY));
+    t.read(
+        "connections_per_ip",
+        &mut s.connections_per_ip,
+        whole(1..=MANY),
+    );
     t.read("turns", &mut s.turns, whole(1..=MANY));
-    t.read("messages_per_minute", &mut s.messages_per_minute, whole(1..=MANY));
-    t.read("messages_per_minute_per_ip", &mut s.messages_per_minute_per_ip, whole(1..=MANY));
-    t.read("frame_bytes", &mut s.frame_bytes, whole(1024..=16 * 1024 * 1024));
+    t.read(
+        "messages_per_minute",
+        &mut s.messages_per_minute,
+        whole(1..=MANY),
+    );
+    t.read(
+        "messages_per_minute_per_ip",
+        &mut s.messages_per_minute_per_ip,
+        whole(1..=MANY),
+    );
+    t.read(
+        "frame_bytes",
+        &mut s.frame_bytes,
+        whole(1024..=16 * 1024 * 1024),
+    );
     t.read("idle", &mut s.idle, span);
 }
 

@@ -35,13 +35,16 @@ mod webhook;
 mod tests;
 
 pub use address::listen_address;
-pub use choice::{Choice, Dialect, Fault, MidStream, Prefill, ProbeKind, Share, StoreBackend, Strategy};
+pub use choice::{
+    Choice, Dialect, Fault, MidStream, Prefill, ProbeKind, Share, StoreBackend, Strategy,
+};
 pub use cron::Cron;
 pub use duration::{parse_duration, show_duration};
 pub use load::find;
 pub(crate) use load::read_toml;
 pub use policy::{
-    BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RetrySettings, RoutingSettings, TimeoutSettings,
+    BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RetrySettings, RoutingSettings,
+    TimeoutSettings,
 };
 pub use problem::{Problem, Problems};
 pub use provider::{Prices, ProviderSettings};
@@ -49,8 +52,9 @@ pub(crate) use read::Table;
 pub use report::report;
 pub use secret::{Secret, fingerprint};
 pub use tables::{
-    AlertSettings, CacheSettings, ChatSettings, DegradationSettings, DrillSettings, Hours, LimitSettings,
-    QualitySettings, ServerSettings, StoreSettings, TelemetrySettings, WidgetSettings,
+    AlertSettings, CacheSettings, ChatSettings, DegradationSettings, DrillSettings, Hours,
+    LimitSettings, QualitySettings, ServerSettings, StoreSettings, TelemetrySettings,
+    WidgetSettings,
 };
 pub(crate) use value::wrong;
 pub use webhook::{is_private_host, is_public, webhook_key};

@@ -38,7 +38,10 @@ pub struct TimeoutSettings {
 
 impl Default for TimeoutSettings {
     fn default() -> Self {
-        Self { call: CallTimeouts::default(), turn: Duration::from_secs(120) }
+        Self {
+            call: CallTimeouts::default(),
+            turn: Duration::from_secs(120),
+        }
     }
 }
 
@@ -69,7 +72,11 @@ impl Default for CallTimeouts {
 impl CallTimeouts {
     /// The wait for a first token after `made` attempts; with an empty ladder that of the whole attempt.
     pub fn first_token_after(&self, made: usize) -> Duration {
-        self.first_token.get(made).or(self.first_token.last()).copied().unwrap_or(self.attempt)
+        self.first_token
+            .get(made)
+            .or(self.first_token.last())
+            .copied()
+            .unwrap_or(self.attempt)
     }
 }
 
@@ -129,7 +136,10 @@ pub struct RetrySettings {
 
 impl Default for RetrySettings {
     fn default() -> Self {
-        Self { call: CallRetry::default(), budget: 0.2 }
+        Self {
+            call: CallRetry::default(),
+            budget: 0.2,
+        }
     }
 }
 
@@ -191,7 +201,9 @@ mod tests {
     #[test]
     fn the_ladder_repeats_its_last_step() {
         let timeouts = CallTimeouts::default();
-        let seconds: Vec<u64> = (0..5).map(|made| timeouts.first_token_after(made).as_secs()).collect();
+        let seconds: Vec<u64> = (0..5)
+            .map(|made| timeouts.first_token_after(made).as_secs())
+            .collect();
         assert_eq!(seconds, [5, 10, 15, 15, 15]);
     }
 }

@@ -80,7 +80,11 @@ fn distance(a: &str, b: &str) -> usize {
         let mut next = vec![i + 1];
         for ((to, above), corner) in b.iter().zip(row.iter().skip(1)).zip(&row) {
             let left = next.last().copied().unwrap_or_default();
-            next.push((corner + usize::from(from != *to)).min(above + 1).min(left + 1));
+            next.push(
+                (corner + usize::from(from != *to))
+                    .min(above + 1)
+                    .min(left + 1),
+            );
         }
         row = next;
     }

@@ -183,7 +183,12 @@ mod tests {
             |p| p.prefill = Prefill::Vllm,
             |p| p.context_tokens = Some(9),
             |p| p.temperature = Some(0.5),
-            |p| p.prices = Some(Prices { input: 1.0, output: 1.0 }),
+            |p| {
+                p.prices = Some(Prices {
+                    input: 1.0,
+                    output: 1.0,
+                })
+            },
             |p| p.daily_budget_usd = Some(1.0),
             |p| p.breaker.probes += 1,
             |p| p.health.timeout = Duration::ZERO,
@@ -197,10 +202,16 @@ mod tests {
         };
         assert!(one.is_the_same(&one.clone()) && one.is_the_same_service(&one.clone()));
         for other in another.iter().map(edited) {
-            assert!(!one.is_the_same(&other) && !one.is_the_same_service(&other), "{other:?}");
+            assert!(
+                !one.is_the_same(&other) && !one.is_the_same_service(&other),
+                "{other:?}"
+            );
         }
         for other in measures.iter().map(edited) {
-            assert!(!one.is_the_same(&other) && one.is_the_same_service(&other), "{other:?}");
+            assert!(
+                !one.is_the_same(&other) && one.is_the_same_service(&other),
+                "{other:?}"
+            );
         }
     }
 }

@@ -27,7 +27,13 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         entries: &'d DeTable<'d>,
         read: impl FnOnce(&mut Table<'r, 'd, 'e>) -> T,
     ) -> T {
-        let table = Table { reader, path: String::new(), line: 1, entries, asked: Vec::new() };
+        let table = Table {
+            reader,
+            path: String::new(),
+            line: 1,
+            entries,
+            asked: Vec::new(),
+        };
         table.whole(read)
     }
 
@@ -43,7 +49,8 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
                 Some(near) => format!("no such key; did you mean {near}?"),
                 None => format!("no such key; here may stand {}", either(&self.asked)),
             };
-            self.reader.problem(Some(line), &join(&self.path, name.get_ref()), what);
+            self.reader
+                .problem(Some(line), &join(&self.path, name.get_ref()), what);
         }
         read
     }
@@ -73,7 +80,9 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     /// The line of a key of this table; the table's own when the key is not written.
     pub(super) fn line_of(&self, key: &str) -> usize {
         let found = self.entries.get_key_value(key);
-        found.map_or(self.line, |(name, _)| self.reader.line_at(name.span().start))
+        found.map_or(self.line, |(name, _)| {
+            self.reader.line_at(name.span().start)
+        })
     }
 
     /// Complains when a key that is needed is not written.
@@ -87,7 +96,10 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     pub(super) fn only_global(&mut self, key: &'static str, table: &str) {
         if self.has(key) {
             self.asked.push(key);
-            self.problem(key, format!("is the same for all providers; write it in {table}"));
+            self.problem(
+                key,
+                format!("is the same for all providers; write it in {table}"),
+            );
         }
     }
 
@@ -96,7 +108,11 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         self.entries.get(key).map(|value| value.get_ref())
     }
 
-    pub(super) fn items(&mut self, key: &'static str, value: &'d DeValue<'d>) -> Option<Vec<Item<'d>>> {
+    pub(super) fn items(
+        &mut self,
+        key: &'static str,
+        value: &'d DeValue<'d>,
+    ) -> Option<Vec<Item<'d>>> {
         let Some(items) = value.as_array() else {
             self.problem(key, value::wrong(value, "a list in [brackets]"));
             return None;
@@ -183,9 +199,10 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
             return;
         }
         match (self.has(low_key), self.has(high_key)) {
-            (true, true) => {
-                self.problem(high_key, format!("shorter than {low_key}; it must be at least as long"))
-            }
+            (true, true) => self.problem(
+                high_key,
+                format!("shorter than {low_key}; it must be at least as long"),
+            ),
             (false, true) => *low = *high,
             _ => *high = *low,
         }
@@ -199,11 +216,22 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
             return;
         };
         let (path, line) = (self.path_of(key), self.line_of(key));
-        Table { reader: self.reader, path, line, entries, asked: Vec::new() }.whole(read);
+        Table {
+            reader: self.reader,
+            path,
+            line,
+            entries,
+            asked: Vec::new(),
+        }
+        .whole(read);
     }
 
     /// Reads each of a list of tables, `[[key]]`.
-    pub(crate) fn tables(&mut self, key: &'static str, mut read: impl FnMut(&mut Table<'_, 'd, 'e>)) {
+    pub(crate) fn tables(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&mut Table<'_, 'd, 'e>),
+    ) {
         let Some(value) = self.value(key) else { return };
         if value.is_table() {
             self.problem(
@@ -214,12 +242,26 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         }
         for item in self.items(key, value).unwrap_or_default() {
             let Some(entries) = item.value.as_table() else {
-                self.reader.problem(Some(item.line), &item.key, value::wrong(item.value, "a table"));
+                self.reader.problem(
+                    Some(item.line),
+                    &item.key,
+                    value::wrong(item.value, "a table"),
+                );
                 continue;
             };
-            self.reader.written.push(Written { key: item.key.clone(), line: item.line });
+            self.reader.written.push(Written {
+                key: item.key.clone(),
+                line: item.line,
+            });
             let (path, line) = (item.key, item.line);
-            Table { reader: self.reader, path, line, entries, asked: Vec::new() }.whole(&mut read);
+            Table {
+                reader: self.reader,
+                path,
+                line,
+                entries,
+                asked: Vec::new(),
+            }
+            .whole(&mut read);
         }
     }
 }
@@ -233,8 +275,14 @@ pub(super) struct Item<'d> {
 
 /// The dotted name of a key in a table; what is no bare key is quoted.
 pub(super) fn join(path: &str, key: &str) -> String {
-    let bare =
-        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let bare = !key.is_empty()
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     let key = if bare { key.to_owned() } else { quoted(key) };
-    if path.is_empty() { key } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key
+    } else {
+        format!("{path}.{key}")
+    }
 }

@@ -20,7 +20,9 @@ impl Table<'_, '_, '_> {
     ) {
         let Some(value) = self.value(key) else { return };
         let read = self.resolve(value).and_then(|secret| {
-            secret.as_ref().map_or(Ok(()), |secret| check(secret.expose()))?;
+            secret
+                .as_ref()
+                .map_or(Ok(()), |secret| check(secret.expose()))?;
             Ok(secret)
         });
         match read {
@@ -41,7 +43,10 @@ impl Table<'_, '_, '_> {
         for item in items {
             match self.resolve(item.value) {
                 Ok(Some(secret)) => into.push(secret),
-                Ok(None) => self.reader.problem(Some(item.line), &item.key, "an empty key; leave it out"),
+                Ok(None) => {
+                    self.reader
+                        .problem(Some(item.line), &item.key, "an empty key; leave it out")
+                }
                 Err(what) => self.reader.problem(Some(item.line), &item.key, what),
             }
         }
@@ -57,13 +62,19 @@ impl Table<'_, '_, '_> {
     ) {
         let Some(value) = self.value(key) else { return };
         let Some(entries) = value.as_table() else {
-            self.problem(key, value::wrong(value, "a table, such as { name = \"value\" },"));
+            self.problem(
+                key,
+                value::wrong(value, "a table, such as { name = \"value\" },"),
+            );
             return;
         };
         for (name, value) in entries.iter() {
-            let (line, path) =
-                (self.reader.line_at(name.span().start), join(&self.path_of(key), name.get_ref()));
-            let read = check(name.get_ref()).and_then(|name| Ok((name, self.resolve(value.get_ref())?)));
+            let (line, path) = (
+                self.reader.line_at(name.span().start),
+                join(&self.path_of(key), name.get_ref()),
+            );
+            let read =
+                check(name.get_ref()).and_then(|name| Ok((name, self.resolve(value.get_ref())?)));
             match read {
                 Ok((name, secret)) => into.push((name, secret.unwrap_or_else(|| Secret::new("")))),
                 Err(what) => self.reader.problem(Some(line), &path, what),
@@ -73,9 +84,12 @@ impl Table<'_, '_, '_> {
     }
 
     fn resolve(&self, value: &DeValue<'_>) -> Parsed<Option<Secret>> {
-        let text = value
-            .as_str()
-            .ok_or_else(|| value::wrong(value, "a secret as text (\"env:NAME\", \"file:PATH\" or itself)"))?;
+        let text = value.as_str().ok_or_else(|| {
+            value::wrong(
+                value,
+                "a secret as text (\"env:NAME\", \"file:PATH\" or itself)",
+            )
+        })?;
         secret::resolve(text, self.reader.env)
     }
 }

@@ -26,7 +26,11 @@ pub(super) struct Written {
 
 impl<'e> Reader<'e> {
     pub(super) fn new(file: &str, text: &str, env: Environment<'e>) -> Self {
-        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let ends = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, byte)| *byte == b'\n')
+            .map(|(at, _)| at + 1);
         Self {
             file: file.to_owned(),
             env,
@@ -44,12 +48,18 @@ impl<'e> Reader<'e> {
 
     /// The first byte of the line in which a byte stands.
     pub(super) fn line_start(&self, offset: usize) -> usize {
-        self.line_starts.get(self.line_at(offset) - 1).copied().unwrap_or_default()
+        self.line_starts
+            .get(self.line_at(offset) - 1)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Where the file writes a key.
     pub(super) fn line_of(&self, key: &str) -> Option<usize> {
-        self.written.iter().find(|written| written.key == key).map(|written| written.line)
+        self.written
+            .iter()
+            .find(|written| written.key == key)
+            .map(|written| written.line)
     }
 
     pub(super) fn problem(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
@@ -63,6 +73,11 @@ impl<'e> Reader<'e> {
     }
 
     fn told(&self, line: Option<usize>, key: &str, what: String) -> Problem {
-        Problem { file: self.file.clone(), line, key: key.to_owned(), what }
+        Problem {
+            file: self.file.clone(),
+            line,
+            key: key.to_owned(),
+            what,
+        }
     }
 }

@@ -9,8 +9,12 @@ use std::fmt::Write;
 /// The report on a configuration that may be used, ending in a line break. It holds no secret.
 pub fn report(loaded: &Loaded) -> String {
     let settings = &loaded.settings;
-    let file =
-        loaded.file.as_ref().map_or("no configuration file".to_owned(), |file| file.display().to_string());
+    let file = loaded
+        .file
+        .as_ref()
+        .map_or("no configuration file".to_owned(), |file| {
+            file.display().to_string()
+        });
     let mut text = format!("{file}: fine\n\n{}\n", origin(loaded.source));
     if !settings.providers.is_empty() {
         text.push_str(&table(&settings.providers));
@@ -20,7 +24,15 @@ pub fn report(loaded: &Loaded) -> String {
         let _ = writeln!(text, "{line}");
     }
     section(&mut text, "Missing", &missing(loaded));
-    section(&mut text, "Warnings", &loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>());
+    section(
+        &mut text,
+        "Warnings",
+        &loaded
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+    );
     text
 }
 
@@ -50,7 +62,10 @@ fn table(providers: &[ProviderSettings]) -> String {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let cells = rows.iter().filter_map(|row| row.get(column));
-            let width = cells.map(|cell| cell.chars().count()).max().unwrap_or_default();
+            let width = cells
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or_default();
             let _ = write!(line, "  {cell:width$}");
         }
         let _ = writeln!(text, "{}", line.trim_end());
@@ -67,8 +82,13 @@ fn key(provider: &ProviderSettings) -> &'static str {
 }
 
 fn facts(settings: &Settings) -> [String; 3] {
-    let ladder: Vec<String> =
-        settings.timeouts.call.first_token.iter().map(|step| show_duration(*step)).collect();
+    let ladder: Vec<String> = settings
+        .timeouts
+        .call
+        .first_token
+        .iter()
+        .map(|step| show_duration(*step))
+        .collect();
     [
         format!(
             "Routing   {}, at most {} attempts a turn, {} in mid-answer",
@@ -79,7 +99,11 @@ fn facts(settings: &Settings) -> [String; 3] {
             ladder.join(", "),
             show_duration(settings.timeouts.turn)
         ),
-        format!("Server    {}, data in {}", settings.server.listen, settings.server.data_dir.display()),
+        format!(
+            "Server    {}, data in {}",
+            settings.server.listen,
+            settings.server.data_dir.display()
+        ),
     ]
 }
 
@@ -88,7 +112,12 @@ fn missing(loaded: &Loaded) -> Vec<String> {
     let settings = &loaded.settings;
     let mut missing = Vec::new();
     if loaded.source != Source::File {
-        let held = |dialect: &Dialect| settings.providers.iter().any(|provider| provider.dialect == *dialect);
+        let held = |dialect: &Dialect| {
+            settings
+                .providers
+                .iter()
+                .any(|provider| provider.dialect == *dialect)
+        };
         for dialect in Dialect::ALL.iter().filter(|dialect| !held(dialect)) {
             let variable = match dialect {
                 Dialect::Azure => continue,
@@ -99,11 +128,17 @@ fn missing(loaded: &Loaded) -> Vec<String> {
         }
     }
     if let [only] = settings.providers.as_slice() {
-        missing.push(format!("a second provider: when {} fails there is no other", only.name));
+        missing.push(format!(
+            "a second provider: when {} fails there is no other",
+            only.name
+        ));
     }
     for provider in &settings.providers {
         if provider.prices.is_none() && provider.dialect != Dialect::Ollama {
-            missing.push(format!("prices of {}: what it costs stays unknown", provider.name));
+            missing.push(format!(
+                "prices of {}: what it costs stays unknown",
+                provider.name
+            ));
         }
     }
     if settings.server.admin_token.is_none() {

@@ -33,9 +33,15 @@ impl Secret {
 /// A name for these texts together, secrets among them, which tells none of them: 16 hexadecimal digits of a hash of each with its length before it.
 pub fn fingerprint<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
     let whole = parts.into_iter().fold(Sha256::new(), |hash, part| {
-        hash.chain_update(part.len().to_be_bytes()).chain_update(part.as_bytes())
+        hash.chain_update(part.len().to_be_bytes())
+            .chain_update(part.as_bytes())
     });
-    whole.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    whole
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 impl fmt::Debug for Secret {
@@ -49,7 +55,10 @@ impl fmt::Debug for Secret {
 ///
 /// # Errors
 /// Says what is missing; never what a literal, a variable or a file holds.
-pub(super) fn resolve(written: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Secret>, String> {
+pub(super) fn resolve(
+    written: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Secret>, String> {
     if written.is_empty() {
         return Ok(None);
     }
@@ -69,12 +78,17 @@ pub(super) fn resolve(written: &str, env: &dyn Fn(&str) -> Option<String>) -> Re
 fn from_environment(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(
-            "\"env:\" needs the name of a variable after it, such as \"env:OPENAI_API_KEY\"".to_owned()
+            "\"env:\" needs the name of a variable after it, such as \"env:OPENAI_API_KEY\""
+                .to_owned(),
         );
     }
     match env(name).map(|value| value.trim().to_owned()) {
-        None => Err(format!("the environment variable {name} is not set; set it, or write \"file:PATH\"")),
-        Some(value) if value.is_empty() => Err(format!("the environment variable {name} is empty; set it")),
+        None => Err(format!(
+            "the environment variable {name} is not set; set it, or write \"file:PATH\""
+        )),
+        Some(value) if value.is_empty() => {
+            Err(format!("the environment variable {name} is empty; set it"))
+        }
         Some(value) => Ok(value),
     }
 }
@@ -103,10 +117,18 @@ mod tests {
     fn a_fingerprint_tells_its_parts_apart_and_none_of_them() {
         let of = |parts: &[&str]| fingerprint(parts.iter().copied());
         assert_eq!(of(&["canary", "b"]), of(&["canary", "b"]));
-        for other in [&["canaryb"][..], &["canary", "b", ""], &["b", "canary"], &["c", "anaryb"]] {
+        for other in [
+            &["canaryb"][..],
+            &["canary", "b", ""],
+            &["b", "canary"],
+            &["c", "anaryb"],
+        ] {
             assert_ne!(of(&["canary", "b"]), of(other), "{other:?}");
         }
-        assert!(of(&["canary"]).len() == 16 && of(&["canary"]).bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert!(
+            of(&["canary"]).len() == 16
+                && of(&["canary"]).bytes().all(|byte| byte.is_ascii_hexdigit())
+        );
     }
 
     fn env(name: &str) -> Option<String> {

@@ -169,7 +169,12 @@ impl DegradationSettings {
 
 impl Default for DegradationSettings {
     fn default() -> Self {
-        Self { replies: None, knowledge: None, fallback: Self::FALLBACK.to_owned(), outbox: true }
+        Self {
+            replies: None,
+            knowledge: None,
+            fallback: Self::FALLBACK.to_owned(),
+            outbox: true,
+        }
     }
 }
 
@@ -184,7 +189,10 @@ pub struct QualitySettings {
 
 impl Default for QualitySettings {
     fn default() -> Self {
-        Self { min_chars: 1, keywords: Vec::new() }
+        Self {
+            min_chars: 1,
+            keywords: Vec::new(),
+        }
     }
 }
 
@@ -250,7 +258,10 @@ pub struct StoreSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { backend: StoreBackend::Sled, redis_url: Secret::new("redis://127.0.0.1:6379") }
+        Self {
+            backend: StoreBackend::Sled,
+            redis_url: Secret::new("redis://127.0.0.1:6379"),
+        }
     }
 }
 
@@ -300,8 +311,14 @@ mod tests {
 
     #[test]
     fn hours_may_run_past_midnight() {
-        let night = Hours { from: 22 * 60, to: 5 * 60 };
-        let day = Hours { from: 9 * 60, to: 17 * 60 };
+        let night = Hours {
+            from: 22 * 60,
+            to: 5 * 60,
+        };
+        let day = Hours {
+            from: 9 * 60,
+            to: 17 * 60,
+        };
         for (hours, minute, expected) in [
             (night, 23 * 60, true),
             (night, 0, true),

@@ -16,7 +16,14 @@ pub(super) type Parsed<T> = Result<T, String>;
 
 /// `an integer where a duration is needed`.
 pub(crate) fn wrong(value: &DeValue<'_>, wanted: &str) -> String {
-    let (kind, article) = (value.type_str(), if value.is_integer() || value.is_array() { "an" } else { "a" });
+    let (kind, article) = (
+        value.type_str(),
+        if value.is_integer() || value.is_array() {
+            "an"
+        } else {
+            "a"
+        },
+    );
     format!("{article} {kind} where {wanted} is needed")
 }
 
@@ -36,7 +43,10 @@ pub(super) fn line(value: &DeValue<'_>) -> Parsed<String> {
         return Err("empty; a text is needed".to_owned());
     }
     if text.chars().any(char::is_control) {
-        return Err(format!("{} has a line break or another control character in it", quoted(text)));
+        return Err(format!(
+            "{} has a line break or another control character in it",
+            quoted(text)
+        ));
     }
     Ok(text.trim().to_owned())
 }
@@ -65,7 +75,9 @@ pub(super) fn flag(value: &DeValue<'_>) -> Parsed<bool> {
 }
 
 /// A whole number within bounds.
-pub(super) fn whole<T: TryFrom<u64>>(bounds: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
+pub(super) fn whole<T: TryFrom<u64>>(
+    bounds: RangeInclusive<u64>,
+) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
     move |value| {
         let wanted = format!("a whole number from {} to {}", bounds.start(), bounds.end());
         let number = value.as_integer().ok_or_else(|| wrong(value, &wanted))?;
@@ -154,13 +166,23 @@ pub(super) fn hours(value: &DeValue<'_>) -> Parsed<Hours> {
     let text = string(value, "hours such as \"02:00-05:00\"")?;
     let time = |text: &str| {
         let (hour, minute) = text.split_once(':')?;
-        let two = |text: &str, below: u16| text.parse::<u16>().ok().filter(|n| text.len() == 2 && *n < below);
+        let two = |text: &str, below: u16| {
+            text.parse::<u16>()
+                .ok()
+                .filter(|n| text.len() == 2 && *n < below)
+        };
         Some(two(hour, 24)? * 60 + two(minute, 60)?)
     };
-    let hours = text
-        .split_once('-')
-        .and_then(|(from, to)| Some(Hours { from: time(from.trim())?, to: time(to.trim())? }));
+    let hours = text.split_once('-').and_then(|(from, to)| {
+        Some(Hours {
+            from: time(from.trim())?,
+            to: time(to.trim())?,
+        })
+    });
     hours.filter(|hours| hours.from != hours.to).ok_or_else(|| {
-        format!("{} are not hours of a day; write them as \"02:00-05:00\", in UTC", quoted(text))
+        format!(
+            "{} are not hours of a day; write them as \"02:00-05:00\", in UTC",
+            quoted(text)
+        )
     })
 }

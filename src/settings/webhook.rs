@@ -9,8 +9,16 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use std::net::IpAddr;
 
 /// Endings of names that no public domain has: RFC 6761 and 6762, RFC 8375, ICANN's `internal`, and the customary ones.
-const PRIVATE_ENDINGS: [&str; 8] =
-    ["localhost", "local", "internal", "home.arpa", "lan", "intranet", "corp", "private"];
+const PRIVATE_ENDINGS: [&str; 8] = [
+    "localhost",
+    "local",
+    "internal",
+    "home.arpa",
+    "lan",
+    "intranet",
+    "corp",
+    "private",
+];
 
 /// What Standard Webhooks puts before a secret that is written in base64.
 const IN_BASE64: &str = "whsec_";
@@ -25,7 +33,10 @@ pub(super) fn webhook_url(text: &str) -> Result<(), String> {
     if url.starts_with("https://") || is_private_host(&host) {
         return Ok(());
     }
-    Err("alerts go over https; http is for this machine and for private addresses and names alone".to_owned())
+    Err(
+        "alerts go over https; http is for this machine and for private addresses and names alone"
+            .to_owned(),
+    )
 }
 
 /// Checks what alerts are signed with.
@@ -39,7 +50,10 @@ pub(super) fn webhook_secret(text: &str) -> Result<(), String> {
 /// The key that a secret stands for: the bytes in base64 behind `whsec_`, else its own. None where that is no base64.
 pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
     match secret.strip_prefix(IN_BASE64) {
-        Some(coded) => STANDARD.decode(coded).or_else(|_| STANDARD_NO_PAD.decode(coded)).ok(),
+        Some(coded) => STANDARD
+            .decode(coded)
+            .or_else(|_| STANDARD_NO_PAD.decode(coded))
+            .ok(),
         None => Some(secret.as_bytes().to_vec()),
     }
 }
@@ -51,8 +65,10 @@ pub fn is_private_host(host: &str) -> bool {
         return !is_public(address);
     }
     let name = host.trim_end_matches('.').to_ascii_lowercase();
-    let ends =
-        |ending: &&str| name.strip_suffix(*ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let ends = |ending: &&str| {
+        name.strip_suffix(*ending)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
     !name.contains('.') || PRIVATE_ENDINGS.iter().any(ends)
 }
 
@@ -62,7 +78,9 @@ pub fn is_public(address: IpAddr) -> bool {
         IpAddr::V4(v4) => Some(v4),
         // Mapped, or translated by NAT64: it leads where the IPv4 address within leads.
         IpAddr::V6(v6) => v6.to_ipv4_mapped().or_else(|| match v6.segments() {
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(((u32::from(high) << 16) | u32::from(low)).into()),
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                Some(((u32::from(high) << 16) | u32::from(low)).into())
+            }
             _ => None,
         }),
     };
@@ -79,10 +97,14 @@ pub fn is_public(address: IpAddr) -> bool {
             || (a == 192 && b == 0 && c == 0)
             || (a == 198 && (18..20).contains(&b)));
     }
-    let IpAddr::V6(v6) = address else { return false };
+    let IpAddr::V6(v6) = address else {
+        return false;
+    };
     // What is routed in public is 2000::/3; of that, documentation, and what tunnels other addresses.
     let [first, second, ..] = v6.segments();
-    first & 0xe000 == 0x2000 && first != 0x2002 && !(first == 0x2001 && (second == 0xdb8 || second == 0))
+    first & 0xe000 == 0x2000
+        && first != 0x2002
+        && !(first == 0x2001 && (second == 0xdb8 || second == 0))
 }
 
 #[cfg(test)]
@@ -105,9 +127,11 @@ mod tests {
         ] {
             assert_eq!(webhook_url(good), Ok(()), "{good}");
         }
-        for bad in
-            ["http://hooks.example.com/canary", "http://8.8.8.8/canary", "http://notlocal.example/canary"]
-        {
+        for bad in [
+            "http://hooks.example.com/canary",
+            "http://8.8.8.8/canary",
+            "http://notlocal.example/canary",
+        ] {
             let what = webhook_url(bad).unwrap_err();
             assert!(what.contains("https") && !what.contains("canary"), "{what}");
         }
@@ -157,10 +181,17 @@ mod tests {
     fn secrets_have_two_forms() {
         assert_eq!(webhook_key("plain"), Some(b"plain".to_vec()));
         assert_eq!(webhook_key("whsec_AAEC"), Some(vec![0, 1, 2]));
-        assert_eq!(webhook_key("whsec_AAE"), Some(vec![0, 1]), "padding is often left out");
+        assert_eq!(
+            webhook_key("whsec_AAE"),
+            Some(vec![0, 1]),
+            "padding is often left out"
+        );
         for bad in ["whsec_", "whsec_canary!"] {
             let what = webhook_secret(bad).unwrap_err();
-            assert!(what.contains("base64") && !what.contains("canary"), "{what}");
+            assert!(
+                what.contains("base64") && !what.contains("canary"),
+                "{what}"
+            );
         }
     }
 }

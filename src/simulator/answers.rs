@@ -67,7 +67,12 @@ fn body(question: &str, manner: usize) -> String {
     let topic = topic(question);
     let own = theme(&words);
     let own_text = own.text(manner).replace("{topic}", &topic);
-    if !words.iter().any(|word| matches!(word.as_str(), "long" | "longer" | "essay" | "detailed" | "600")) {
+    if !words.iter().any(|word| {
+        matches!(
+            word.as_str(),
+            "long" | "longer" | "essay" | "detailed" | "600"
+        )
+    }) {
         return own_text;
     }
     // Length is wanted, not thought: everything this voice has to say, its own theme first.
@@ -84,7 +89,11 @@ fn body(question: &str, manner: usize) -> String {
 
 /// Which manner a provider speaks in: by its first letter, so that names that follow each other in the alphabet differ.
 fn manner(voice: &str) -> usize {
-    voice.bytes().next().map_or(0, |first| usize::from(first.wrapping_sub(b'a'))) % MANNERS
+    voice
+        .bytes()
+        .next()
+        .map_or(0, |first| usize::from(first.wrapping_sub(b'a')))
+        % MANNERS
 }
 
 fn opener(manner: usize) -> &'static str {
@@ -125,7 +134,8 @@ fn topic(question: &str) -> String {
 }
 
 fn plain_words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
 }
 
 /// Parts a text into its words, each with the white space before it; together they are the text again.
@@ -133,7 +143,9 @@ pub(super) fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let start = rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len());
+        let start = rest
+            .find(|c: char| !c.is_whitespace())
+            .unwrap_or(rest.len());
         let (space, tail) = rest.split_at(start);
         let end = space.len() + tail.find(char::is_whitespace).unwrap_or(tail.len());
         let (word, after) = rest.split_at(end);
@@ -151,7 +163,13 @@ mod tests {
 
     #[test]
     fn words_together_are_the_text() {
-        for text in ["", " ", "one", " one  two\n\n```rust\n    let é = 1;\n```\n", "ends \n"] {
+        for text in [
+            "",
+            " ",
+            "one",
+            " one  two\n\n```rust\n    let é = 1;\n```\n",
+            "ends \n",
+        ] {
             assert_eq!(words(text).concat(), text);
         }
         assert_eq!(words("one  two\n"), ["one", "  two", "\n"]);
@@ -159,11 +177,19 @@ mod tests {
 
     #[test]
     fn each_voice_is_honest_and_its_own_from_the_first_word() {
-        for question in ["Hello!", "Tell me a story about 1000 ships", "???", "wie geht's dir heute"] {
+        for question in [
+            "Hello!",
+            "Tell me a story about 1000 ships",
+            "???",
+            "wie geht's dir heute",
+        ] {
             let answers = VOICES.map(|voice| answer(question, Some("What does it cost?"), voice));
             for (voice, text) in VOICES.iter().zip(&answers) {
                 let first = text.split("\n\n").next().unwrap_or_default();
-                assert!(first.contains(&format!("simulated answer from {voice}")), "{first}");
+                assert!(
+                    first.contains(&format!("simulated answer from {voice}")),
+                    "{first}"
+                );
                 assert!(first.contains("cost"), "{first}");
                 assert!((75..170).contains(&words(text).len()), "{text}");
                 assert!(!text.contains('{') || text.contains("```"), "{text}");
@@ -183,11 +209,17 @@ mod tests {
             ("Give me a list of things to pack", "1. **"),
             ("Tell me a story", "lighthouses"),
             ("How does a circuit breaker work?", "*half-open*"),
-            ("Where do penguins sleep in winter?", "penguins, sleep and winter"),
+            (
+                "Where do penguins sleep in winter?",
+                "penguins, sleep and winter",
+            ),
             ("*_[x](http://evil)_*", "x, http and evil"),
         ];
         for (question, mark) in table {
-            assert!(answer(question, None, "aurora").contains(mark), "{question}");
+            assert!(
+                answer(question, None, "aurora").contains(mark),
+                "{question}"
+            );
         }
     }
 
@@ -202,11 +234,24 @@ mod tests {
     #[test]
     fn a_broken_answer_is_carried_on_from_its_end() {
         let text = "Ä first sentence that is longer than what gets repeated ```rust fn";
-        let begun = Begun { text: text.to_owned(), repeat: true };
+        let begun = Begun {
+            text: text.to_owned(),
+            repeat: true,
+        };
         let rest = carry_on(&begun, "What does it cost?", "borealis");
         let end: String = text.chars().skip(text.chars().count() - REPEATED).collect();
         assert!(rest.starts_with(&format!("{end}\n```\n")), "{rest}");
-        let prefilled = carry_on(&Begun { text: "Half an".to_owned(), repeat: false }, "cost", "cascade");
-        assert!(prefilled.starts_with(" …\n\n*(It broke off there"), "{prefilled}");
+        let prefilled = carry_on(
+            &Begun {
+                text: "Half an".to_owned(),
+                repeat: false,
+            },
+            "cost",
+            "cascade",
+        );
+        assert!(
+            prefilled.starts_with(" …\n\n*(It broke off there"),
+            "{prefilled}"
+        );
     }
 }

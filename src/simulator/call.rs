@@ -51,8 +51,10 @@ impl Desk {
         mut now: watch::Receiver<Condition>,
     ) -> io::Result<Reply> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let chat = request.method() == Method::POST && request.uri().path() == self.dialect.chat_path();
-        let list = request.method() == Method::GET && request.uri().path() == self.dialect.list_path();
+        let chat =
+            request.method() == Method::POST && request.uri().path() == self.dialect.chat_path();
+        let list =
+            request.method() == Method::GET && request.uri().path() == self.dialect.list_path();
         // Read whole even when it is refused: closing on unread bytes would reset the connection under the refusal.
         let body = match read(request.into_body()).await? {
             Ok(body) => body,
@@ -75,8 +77,11 @@ impl Desk {
             Ok(heard) => self.script(&heard, call),
             Err(refusal) => return self.refuse(&refusal, call),
         };
-        let head = self.head(200, call).header(CONTENT_TYPE, script.content_type);
-        head.body(tell(script, self.pace, began, now).boxed()).map_err(io::Error::other)
+        let head = self
+            .head(200, call)
+            .header(CONTENT_TYPE, script.content_type);
+        head.body(tell(script, self.pace, began, now).boxed())
+            .map_err(io::Error::other)
     }
 
     fn script(&self, heard: &Heard, call: u64) -> Script {
@@ -85,22 +90,36 @@ impl Desk {
         let limit = heard.limit.unwrap_or(usize::MAX);
         let shortened = words.len() > limit;
         words.truncate(limit);
-        let saying =
-            Saying { call, model: &self.model, words: &words, shortened, prompt_words: heard.prompt_words };
+        let saying = Saying {
+            call,
+            model: &self.model,
+            words: &words,
+            shortened,
+            prompt_words: heard.prompt_words,
+        };
         self.dialect.script(heard, &saying)
     }
 
     fn refuse(&self, refusal: &Refusal, call: u64) -> io::Result<Reply> {
-        let mut reply = self.reply(refusal.status(), call, self.dialect.error(refusal, call).to_string())?;
+        let mut reply = self.reply(
+            refusal.status(),
+            call,
+            self.dialect.error(refusal, call).to_string(),
+        )?;
         if *refusal == Refusal::RateLimited {
-            reply.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static("30"));
+            reply
+                .headers_mut()
+                .insert(RETRY_AFTER, hyper::header::HeaderValue::from_static("30"));
         }
         Ok(reply)
     }
 
     fn reply(&self, status: u16, call: u64, json: String) -> io::Result<Reply> {
         let body = Full::from(json).map_err(|never| match never {}).boxed();
-        self.head(status, call).header(CONTENT_TYPE, "application/json").body(body).map_err(io::Error::other)
+        self.head(status, call)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body)
+            .map_err(io::Error::other)
     }
 
     fn head(&self, status: u16, call: u64) -> Builder {

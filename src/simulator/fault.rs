@@ -82,7 +82,10 @@ impl FromStr for Fault {
     type Err = UnknownFault;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|fault| fault.as_str() == name).ok_or(UnknownFault)
+        Self::ALL
+            .into_iter()
+            .find(|fault| fault.as_str() == name)
+            .ok_or(UnknownFault)
     }
 }
 
@@ -100,7 +103,11 @@ pub(super) struct Condition {
 impl Condition {
     /// The condition that follows this one.
     pub fn next(self, fault: Option<Fault>, until: Option<Instant>) -> Self {
-        Self { fault, until, since: self.since.wrapping_add(1) }
+        Self {
+            fault,
+            until,
+            since: self.since.wrapping_add(1),
+        }
     }
 }
 
@@ -166,12 +173,32 @@ mod tests {
         ];
         for (fault, early, late) in table {
             let broken = well.next(Some(fault), None);
-            assert_eq!(effect(broken, broken, 9, 50), early, "{fault}, new, nine words");
-            assert_eq!(effect(broken, broken, 10, 50), late, "{fault}, new, ten words");
-            assert_eq!(effect(broken, broken, 0, 1), early, "{fault}, new, before the only word");
-            assert_eq!(effect(broken, broken, 1, 1), late, "{fault}, new, after the only word");
+            assert_eq!(
+                effect(broken, broken, 9, 50),
+                early,
+                "{fault}, new, nine words"
+            );
+            assert_eq!(
+                effect(broken, broken, 10, 50),
+                late,
+                "{fault}, new, ten words"
+            );
+            assert_eq!(
+                effect(broken, broken, 0, 1),
+                early,
+                "{fault}, new, before the only word"
+            );
+            assert_eq!(
+                effect(broken, broken, 1, 1),
+                late,
+                "{fault}, new, after the only word"
+            );
             assert_eq!(effect(well, broken, 0, 50), late, "{fault}, under way");
-            assert_eq!(effect(broken, broken.next(None, None), 3, 50), Effect::GoOn, "{fault}, mended");
+            assert_eq!(
+                effect(broken, broken.next(None, None), 3, 50),
+                Effect::GoOn,
+                "{fault}, mended"
+            );
         }
     }
 }

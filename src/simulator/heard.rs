@@ -41,10 +41,17 @@ impl Heard {
     /// # Errors
     /// What is wrong, in words for the error object.
     pub fn read(body: &Value) -> Result<Self, String> {
-        let messages = body.get("messages").and_then(Value::as_array).ok_or("'messages' must be an array")?;
+        let messages = body
+            .get("messages")
+            .and_then(Value::as_array)
+            .ok_or("'messages' must be an array")?;
         let said = messages.iter().map(said).collect::<Result<Vec<_>, _>>()?;
-        let questions: Vec<usize> =
-            said.iter().enumerate().filter(|(_, one)| one.role == "user").map(|(at, _)| at).collect();
+        let questions: Vec<usize> = said
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.role == "user")
+            .map(|(at, _)| at)
+            .collect();
         let text_at = |at: usize| said.get(at).map(|one| one.text.clone());
         let begun_at = |at: usize| {
             said.get(at)
@@ -53,11 +60,16 @@ impl Heard {
         };
 
         let mut back = questions.iter().rev().copied();
-        let last = back.next().ok_or("'messages' must contain a message of the user")?;
+        let last = back
+            .next()
+            .ok_or("'messages' must contain a message of the user")?;
         let mut question_at = last;
         let mut begun = None;
         if let Some(text) = begun_at(last + 1) {
-            begun = Some(Begun { text, repeat: false });
+            begun = Some(Begun {
+                text,
+                repeat: false,
+            });
         } else if text_at(last).is_some_and(|text| asks_to_carry_on(&text))
             && let Some(text) = last.checked_sub(1).and_then(begun_at)
             && let Some(before) = back.next()
@@ -72,7 +84,10 @@ impl Heard {
             question: text_at(question_at).unwrap_or_default(),
             earlier: back.next().and_then(text_at),
             begun,
-            prompt_words: said.iter().map(|one| one.text.split_whitespace().count()).sum(),
+            prompt_words: said
+                .iter()
+                .map(|one| one.text.split_whitespace().count())
+                .sum(),
         })
     }
 }
@@ -84,21 +99,31 @@ fn asks_to_carry_on(text: &str) -> bool {
 }
 
 fn said(message: &Value) -> Result<Said, String> {
-    let role = message.get("role").and_then(Value::as_str).ok_or("each message needs a 'role'")?;
+    let role = message
+        .get("role")
+        .and_then(Value::as_str)
+        .ok_or("each message needs a 'role'")?;
     let text = match message.get("content") {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => {
-            parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect()
-        }
+        Some(Value::Array(parts)) => parts
+            .iter()
+            .filter_map(|part| part.get("text").and_then(Value::as_str))
+            .collect(),
         Some(Value::Null) => String::new(),
         _ => return Err("each message needs a 'content'".to_owned()),
     };
-    Ok(Said { role: role.to_owned(), text })
+    Ok(Said {
+        role: role.to_owned(),
+        text,
+    })
 }
 
 /// A limit as numbers come in JSON; anything but a positive one is none.
 pub(super) fn limit(value: Option<&Value>) -> Option<usize> {
-    value.and_then(Value::as_u64).filter(|limit| *limit > 0).and_then(|limit| usize::try_from(limit).ok())
+    value
+        .and_then(Value::as_u64)
+        .filter(|limit| *limit > 0)
+        .and_then(|limit| usize::try_from(limit).ok())
 }
 
 #[cfg(test)]
@@ -119,7 +144,10 @@ mod tests {
             {"role": "assistant", "content": "an answer"},
             {"role": "user", "content": [{"type": "text", "text": "sec"}, {"type": "text", "text": "ond"}]},
         ]));
-        assert_eq!((heard.question.as_str(), heard.earlier.as_deref()), ("second", Some("first")));
+        assert_eq!(
+            (heard.question.as_str(), heard.earlier.as_deref()),
+            ("second", Some("first"))
+        );
         assert_eq!((heard.begun, heard.prompt_words), (None, 6));
     }
 
@@ -131,12 +159,29 @@ mod tests {
             json!({"role": "assistant", "content": "half an"}),
         ];
         let prefilled = read(&Value::Array(messages.clone()));
-        assert_eq!(prefilled.begun, Some(Begun { text: "half an".to_owned(), repeat: false }));
+        assert_eq!(
+            prefilled.begun,
+            Some(Begun {
+                text: "half an".to_owned(),
+                repeat: false
+            })
+        );
 
-        messages.push(json!({"role": "user", "content": "It was cut off. Repeat its last 40 characters."}));
+        messages.push(
+            json!({"role": "user", "content": "It was cut off. Repeat its last 40 characters."}),
+        );
         let asked = read(&Value::Array(messages));
-        assert_eq!(asked.begun, Some(Begun { text: "half an".to_owned(), repeat: true }));
-        assert_eq!((asked.question.as_str(), asked.earlier.as_deref()), ("first", Some("zero")));
+        assert_eq!(
+            asked.begun,
+            Some(Begun {
+                text: "half an".to_owned(),
+                repeat: true
+            })
+        );
+        assert_eq!(
+            (asked.question.as_str(), asked.earlier.as_deref()),
+            ("first", Some("zero"))
+        );
     }
 
     #[test]

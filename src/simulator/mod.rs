@@ -19,7 +19,12 @@ mod speak_ollama;
 mod speak_openai;
 mod tell;
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 mod tests;
 mod themes;
 
@@ -49,13 +54,19 @@ pub struct Pace {
 
 impl Pace {
     /// As fast as the sockets go; for tests.
-    pub const INSTANT: Self = Self { first_token: Duration::ZERO, between_words: Duration::ZERO };
+    pub const INSTANT: Self = Self {
+        first_token: Duration::ZERO,
+        between_words: Duration::ZERO,
+    };
 }
 
 impl Default for Pace {
     /// The demo's pace: slow enough to break an answer by hand in its middle, fast enough not to bore.
     fn default() -> Self {
-        Self { first_token: Duration::from_millis(250), between_words: Duration::from_millis(35) }
+        Self {
+            first_token: Duration::from_millis(250),
+            between_words: Duration::from_millis(35),
+        }
     }
 }
 
@@ -89,9 +100,20 @@ impl Simulator {
             calls: AtomicU64::new(0),
         });
         let (done, applied) = watch::channel(0);
-        let server =
-            tokio::spawn(server::serve(port, listener, Arc::clone(&conditions), done, Arc::clone(&desk)));
-        Ok(Self { desk, address, conditions, applied, server })
+        let server = tokio::spawn(server::serve(
+            port,
+            listener,
+            Arc::clone(&conditions),
+            done,
+            Arc::clone(&desk),
+        ));
+        Ok(Self {
+            desk,
+            address,
+            conditions,
+            applied,
+            server,
+        })
     }
 
     /// What a provider's `base_url` has to be to reach this simulator.
@@ -140,7 +162,11 @@ impl Simulator {
             wanted = condition.since;
         });
         // An error means that the server is gone, which only happens at shutdown: nothing is left to wait for.
-        let _ = self.applied.clone().wait_for(|since| *since >= wanted).await;
+        let _ = self
+            .applied
+            .clone()
+            .wait_for(|since| *since >= wanted)
+            .await;
     }
 }
 

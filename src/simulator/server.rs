@@ -42,8 +42,14 @@ impl Port {
     /// When there is none.
     pub fn reserve() -> io::Result<Self> {
         let held = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let address = held.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { address, _held: cfg!(target_os = "linux").then_some(held) })
+        let address = held
+            .local_addr()?
+            .as_socket()
+            .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self {
+            address,
+            _held: cfg!(target_os = "linux").then_some(held),
+        })
     }
 
     /// Its address.
@@ -162,7 +168,11 @@ async fn connection(stream: TcpStream, desk: Arc<Desk>, mut now: watch::Receiver
 }
 
 async fn down(now: &mut watch::Receiver<Condition>) {
-    if now.wait_for(|condition| condition.fault == Some(Fault::Down)).await.is_err() {
+    if now
+        .wait_for(|condition| condition.fault == Some(Fault::Down))
+        .await
+        .is_err()
+    {
         std::future::pending().await
     }
 }

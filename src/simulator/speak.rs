@@ -52,7 +52,13 @@ impl Script {
         let closing = answer.to_string();
         let half = closing.chars().take(closing.len() / 2).collect();
         let words = vec![String::new(); words];
-        Self { content_type: "application/json", opening: String::new(), words, closing, garbage: half }
+        Self {
+            content_type: "application/json",
+            opening: String::new(),
+            words,
+            closing,
+            garbage: half,
+        }
     }
 }
 
@@ -151,9 +157,15 @@ impl Speaks {
             (Self::OpenAi, true) => speak_openai::stream(saying, heard.usage),
             (Self::Anthropic, true) => speak_anthropic::stream(saying),
             (Self::Ollama, true) => speak_ollama::stream(saying),
-            (Self::OpenAi, false) => Script::whole(&speak_openai::whole(saying), saying.words.len()),
-            (Self::Anthropic, false) => Script::whole(&speak_anthropic::whole(saying), saying.words.len()),
-            (Self::Ollama, false) => Script::whole(&speak_ollama::whole(saying), saying.words.len()),
+            (Self::OpenAi, false) => {
+                Script::whole(&speak_openai::whole(saying), saying.words.len())
+            }
+            (Self::Anthropic, false) => {
+                Script::whole(&speak_anthropic::whole(saying), saying.words.len())
+            }
+            (Self::Ollama, false) => {
+                Script::whole(&speak_ollama::whole(saying), saying.words.len())
+            }
         }
     }
 

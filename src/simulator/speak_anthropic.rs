@@ -18,11 +18,17 @@ pub(super) fn stream(saying: &Saying<'_>) -> Script {
     let start = message(saying, &json!([]), &Value::Null, 1);
     let opening = [
         event("message_start", json!({"message": start})),
-        event("content_block_start", json!({"index": 0, "content_block": {"type": "text", "text": ""}})),
+        event(
+            "content_block_start",
+            json!({"index": 0, "content_block": {"type": "text", "text": ""}}),
+        ),
         event("ping", json!({})),
     ];
     let word = |word: &&str| {
-        event("content_block_delta", json!({"index": 0, "delta": {"type": "text_delta", "text": word}}))
+        event(
+            "content_block_delta",
+            json!({"index": 0, "delta": {"type": "text_delta", "text": word}}),
+        )
     };
     let closing = [
         event("content_block_stop", json!({"index": 0})),
@@ -48,12 +54,16 @@ pub(super) fn stream(saying: &Saying<'_>) -> Script {
 
 pub(super) fn whole(saying: &Saying<'_>) -> Value {
     let content = json!([{"type": "text", "text": saying.words.concat()}]);
-    message(saying, &content, &json!(stop_reason(saying)), saying.words.len())
+    message(
+        saying,
+        &content,
+        &json!(stop_reason(saying)),
+        saying.words.len(),
+    )
 }
 
 pub(super) fn list(model: &str) -> Value {
-    let one =
-        json!({"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"});
+    let one = json!({"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"});
     json!({"data": [one], "has_more": false, "first_id": model, "last_id": model})
 }
 
@@ -86,7 +96,11 @@ fn message(saying: &Saying<'_>, content: &Value, stop_reason: &Value, output: us
 }
 
 fn stop_reason(saying: &Saying<'_>) -> &'static str {
-    if saying.shortened { "max_tokens" } else { "end_turn" }
+    if saying.shortened {
+        "max_tokens"
+    } else {
+        "end_turn"
+    }
 }
 
 /// A frame whose `type` is its event's name.
@@ -104,7 +118,11 @@ mod tests {
 
     fn events(bytes: &str) -> Vec<Value> {
         let read = |frame: &str| {
-            let (name, data) = frame.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let (name, data) = frame
+                .strip_prefix("event: ")
+                .unwrap()
+                .split_once("\ndata: ")
+                .unwrap();
             let data: Value = serde_json::from_str(data).unwrap();
             assert_eq!(data["type"], name);
             data
@@ -114,11 +132,19 @@ mod tests {
 
     #[test]
     fn a_stream_goes_from_message_start_to_message_stop() {
-        let saying =
-            Saying { call: 7, model: "m", words: &["One", " \"two\""], shortened: false, prompt_words: 4 };
+        let saying = Saying {
+            call: 7,
+            model: "m",
+            words: &["One", " \"two\""],
+            shortened: false,
+            prompt_words: 4,
+        };
         let script = stream(&saying);
         let all = events(&[script.opening, script.words.concat(), script.closing].concat());
-        let names: Vec<_> = all.iter().map(|event| event["type"].as_str().unwrap()).collect();
+        let names: Vec<_> = all
+            .iter()
+            .map(|event| event["type"].as_str().unwrap())
+            .collect();
         let delta = "content_block_delta";
         let wanted = [
             "message_start",
@@ -140,7 +166,16 @@ mod tests {
     #[test]
     fn a_limit_is_demanded() {
         let messages = json!([{"role": "user", "content": "hi"}]);
-        assert!(hear(&json!({"messages": messages})).unwrap_err().contains("max_tokens"));
-        assert_eq!(hear(&json!({"messages": messages, "max_tokens": 1})).unwrap().limit, Some(1));
+        assert!(
+            hear(&json!({"messages": messages}))
+                .unwrap_err()
+                .contains("max_tokens")
+        );
+        assert_eq!(
+            hear(&json!({"messages": messages, "max_tokens": 1}))
+                .unwrap()
+                .limit,
+            Some(1)
+        );
     }
 }

@@ -71,16 +71,30 @@ mod tests {
 
     #[test]
     fn a_stream_is_lines_and_the_last_is_done() {
-        let saying =
-            Saying { call: 7, model: "m", words: &["One", "\n\"two\""], shortened: true, prompt_words: 4 };
+        let saying = Saying {
+            call: 7,
+            model: "m",
+            words: &["One", "\n\"two\""],
+            shortened: true,
+            prompt_words: 4,
+        };
         let script = stream(&saying);
         let bytes = [script.opening, script.words.concat(), script.closing].concat();
-        let lines: Vec<Value> = bytes.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> = bytes
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[1]["message"]["content"], "\n\"two\"");
         assert_eq!(lines[1]["done"], false);
-        assert_eq!((&lines[2]["done"], &lines[2]["done_reason"]), (&json!(true), &json!("length")));
-        assert_eq!((&lines[2]["prompt_eval_count"], &lines[2]["eval_count"]), (&json!(4), &json!(2)));
+        assert_eq!(
+            (&lines[2]["done"], &lines[2]["done_reason"]),
+            (&json!(true), &json!("length"))
+        );
+        assert_eq!(
+            (&lines[2]["prompt_eval_count"], &lines[2]["eval_count"]),
+            (&json!(4), &json!(2))
+        );
         assert_eq!(whole(&saying)["message"]["content"], "One\n\"two\"");
     }
 
@@ -89,6 +103,10 @@ mod tests {
         let messages = json!([{"role": "user", "content": "hi"}]);
         let heard = hear(&json!({"messages": messages, "options": {"num_predict": 1}})).unwrap();
         assert_eq!((heard.stream, heard.limit), (true, Some(1)));
-        assert!(!hear(&json!({"messages": messages, "stream": false})).unwrap().stream);
+        assert!(
+            !hear(&json!({"messages": messages, "stream": false}))
+                .unwrap()
+                .stream
+        );
     }
 }

@@ -13,7 +13,10 @@ const CREATED: u64 = 1_767_225_600;
 pub(super) fn hear(body: &Value) -> Result<Heard, String> {
     Ok(Heard {
         stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
-        usage: body.pointer("/stream_options/include_usage").and_then(Value::as_bool).unwrap_or(false),
+        usage: body
+            .pointer("/stream_options/include_usage")
+            .and_then(Value::as_bool)
+            .unwrap_or(false),
         limit: limit(body.get("max_completion_tokens")).or_else(|| limit(body.get("max_tokens"))),
         ..Heard::read(body)?
     })
@@ -32,9 +35,14 @@ pub(super) fn stream(saying: &Saying<'_>, usage: bool) -> Script {
     Script {
         content_type: "text/event-stream",
         opening: delta(json!({"role": "assistant", "content": ""}), None),
-        words: saying.words.iter().map(|word| delta(json!({"content": word}), None)).collect(),
+        words: saying
+            .words
+            .iter()
+            .map(|word| delta(json!({"content": word}), None))
+            .collect(),
         closing,
-        garbage: "data: {\"id\":\"chatcmpl-sim\",\"choices\":[{\"delta\":{\"content\":\"\n\n".to_owned(),
+        garbage: "data: {\"id\":\"chatcmpl-sim\",\"choices\":[{\"delta\":{\"content\":\"\n\n"
+            .to_owned(),
     }
 }
 
@@ -106,14 +114,27 @@ mod tests {
 
     #[test]
     fn a_stream_has_a_role_the_words_a_finish_and_an_end() {
-        let saying =
-            Saying { call: 7, model: "m", words: &["One", " \"two\""], shortened: true, prompt_words: 4 };
+        let saying = Saying {
+            call: 7,
+            model: "m",
+            words: &["One", " \"two\""],
+            shortened: true,
+            prompt_words: 4,
+        };
         let script = stream(&saying, true);
-        assert_eq!(events(&script.opening)[0]["choices"][0]["delta"]["role"], "assistant");
+        assert_eq!(
+            events(&script.opening)[0]["choices"][0]["delta"]["role"],
+            "assistant"
+        );
         let told: String = script
             .words
             .iter()
-            .map(|word| events(word)[0]["choices"][0]["delta"]["content"].as_str().unwrap().to_owned())
+            .map(|word| {
+                events(word)[0]["choices"][0]["delta"]["content"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
             .collect();
         assert_eq!(told, "One \"two\"");
         let closing = events(script.closing.strip_suffix("data: [DONE]\n\n").unwrap());
@@ -121,7 +142,10 @@ mod tests {
         assert_eq!(closing[1]["choices"], json!([]));
         assert_eq!(closing[1]["usage"]["total_tokens"], 6);
         assert!(!stream(&saying, false).closing.contains("total_tokens"));
-        assert_eq!(whole(&saying)["choices"][0]["message"]["content"], "One \"two\"");
+        assert_eq!(
+            whole(&saying)["choices"][0]["message"]["content"],
+            "One \"two\""
+        );
     }
 
     #[test]
@@ -129,7 +153,10 @@ mod tests {
         let messages = json!([{"role": "user", "content": "hi"}]);
         for name in ["max_tokens", "max_completion_tokens"] {
             let heard = hear(&json!({"messages": messages, "stream": true, name: 1})).unwrap();
-            assert_eq!((heard.limit, heard.stream, heard.usage), (Some(1), true, false));
+            assert_eq!(
+                (heard.limit, heard.stream, heard.usage),
+                (Some(1), true, false)
+            );
         }
     }
 }

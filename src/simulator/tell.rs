@@ -21,16 +21,29 @@ pub(super) struct Told {
 }
 
 /// Starts to tell `script` to an answer that was asked for under `began`; ends when told, broken, or unheard.
-pub(super) fn tell(script: Script, pace: Pace, began: Condition, now: watch::Receiver<Condition>) -> Told {
+pub(super) fn tell(
+    script: Script,
+    pace: Pace,
+    began: Condition,
+    now: watch::Receiver<Condition>,
+) -> Told {
     let (to, pieces) = mpsc::channel(1);
     tokio::spawn(async move {
-        let mut teller = Teller { pace, began, now, to: to.clone() };
+        let mut teller = Teller {
+            pace,
+            began,
+            now,
+            to: to.clone(),
+        };
         tokio::select! {
             () = to.closed() => {}
             () = teller.tell(script) => {}
         }
     });
-    Told { pieces, breaking: None }
+    Told {
+        pieces,
+        breaking: None,
+    }
 }
 
 /// What a connection dies of when it is broken on purpose.
@@ -42,7 +55,10 @@ impl Body for Told {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(error) = self.breaking.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -72,13 +88,20 @@ impl Teller {
         let mut opening = script.opening;
         for (told, word) in script.words.into_iter().enumerate() {
             let first = told == 0;
-            let wait = if first { self.pace.first_token } else { self.pace.between_words };
+            let wait = if first {
+                self.pace.first_token
+            } else {
+                self.pace.between_words
+            };
             if !self.goes_on(told, total, wait, &script.garbage).await {
                 return;
             }
             self.say(std::mem::take(&mut opening) + &word).await;
         }
-        if self.goes_on(total, total, Duration::ZERO, &script.garbage).await {
+        if self
+            .goes_on(total, total, Duration::ZERO, &script.garbage)
+            .await
+        {
             self.say(opening + &script.closing).await;
         }
     }
@@ -144,7 +167,10 @@ mod tests {
         let (to, pieces) = mpsc::channel(2);
         to.try_send(Ok(Bytes::from("last words"))).unwrap();
         to.try_send(Err(reset())).unwrap();
-        let mut told = Told { pieces, breaking: None };
+        let mut told = Told {
+            pieces,
+            breaking: None,
+        };
         let mut cx = Context::from_waker(Waker::noop());
         let mut poll = || Pin::new(&mut told).poll_frame(&mut cx);
         assert!(matches!(poll(), Poll::Ready(Some(Ok(_)))));

@@ -15,7 +15,11 @@ pub(super) struct Theme {
 impl Theme {
     /// Its text in the given manner.
     pub fn text(&self, manner: usize) -> &'static str {
-        self.texts.split("\n---\n").nth(manner % MANNERS).unwrap_or_default().trim()
+        self.texts
+            .split("\n---\n")
+            .nth(manner % MANNERS)
+            .unwrap_or_default()
+            .trim()
     }
 }
 
@@ -27,14 +31,35 @@ const SPECIAL: [Theme; 7] = [
         texts: include_str!("themes/breaker.md"),
     },
     Theme {
-        words: &["code", "function", "program", "rust", "python", "javascript", "script", "programming"],
+        words: &[
+            "code",
+            "function",
+            "program",
+            "rust",
+            "python",
+            "javascript",
+            "script",
+            "programming",
+        ],
         texts: include_str!("themes/code.md"),
     },
     Theme {
-        words: &["list", "lists", "bullet", "bullets", "steps", "tips", "ideas", "checklist"],
+        words: &[
+            "list",
+            "lists",
+            "bullet",
+            "bullets",
+            "steps",
+            "tips",
+            "ideas",
+            "checklist",
+        ],
         texts: include_str!("themes/list.md"),
     },
-    Theme { words: &["story", "stories", "tale", "poem"], texts: include_str!("themes/story.md") },
+    Theme {
+        words: &["story", "stories", "tale", "poem"],
+        texts: include_str!("themes/story.md"),
+    },
     Theme {
         words: &[
             "price",
@@ -56,19 +81,34 @@ const SPECIAL: [Theme; 7] = [
         texts: include_str!("themes/hours.md"),
     },
     Theme {
-        words: &["hello", "hi", "hey", "greetings", "morning", "evening", "welcome"],
+        words: &[
+            "hello",
+            "hi",
+            "hey",
+            "greetings",
+            "morning",
+            "evening",
+            "welcome",
+        ],
         texts: include_str!("themes/greeting.md"),
     },
 ];
 
 /// For everything else.
-const GENERAL: Theme = Theme { words: &[], texts: include_str!("themes/general.md") };
+const GENERAL: Theme = Theme {
+    words: &[],
+    texts: include_str!("themes/general.md"),
+};
 
 /// The theme for a question of these words, in lower case.
 pub(super) fn theme(words: &[String]) -> &'static Theme {
     SPECIAL
         .iter()
-        .find(|theme| words.iter().any(|word| theme.words.contains(&word.as_str())))
+        .find(|theme| {
+            words
+                .iter()
+                .any(|word| theme.words.contains(&word.as_str()))
+        })
         .unwrap_or(&GENERAL)
 }
 

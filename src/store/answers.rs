@@ -23,7 +23,11 @@ impl Answers {
 
     /// All keys, those saved longest ago first.
     pub(super) fn keys(&self) -> Vec<CacheKey> {
-        let mut keys: Vec<_> = self.held.iter().map(|(key, answer)| (answer.saved, *key)).collect();
+        let mut keys: Vec<_> = self
+            .held
+            .iter()
+            .map(|(key, answer)| (answer.saved, *key))
+            .collect();
         keys.sort_unstable();
         keys.into_iter().map(|(_, key)| key).collect()
     }
@@ -75,6 +79,9 @@ mod tests {
         answers.write(key(1), cached(1, 1, "short"));
         answers.remove(key(2));
         answers.remove(key(9));
-        assert_eq!((answers.keys(), answers.bytes), (vec![key(1)], cached(1, 1, "short").weight()));
+        assert_eq!(
+            (answers.keys(), answers.bytes),
+            (vec![key(1)], cached(1, 1, "short").weight())
+        );
     }
 }

@@ -27,7 +27,11 @@ impl CacheKey {
             return None;
         }
         for (byte, [high, low]) in key.iter_mut().zip(pairs) {
-            let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            let digit = |c: u8| {
+                char::from(c)
+                    .to_digit(16)
+                    .and_then(|digit| u8::try_from(digit).ok())
+            };
             *byte = digit(*high)? << 4 | digit(*low)?;
         }
         Some(Self(key))
@@ -70,8 +74,18 @@ mod tests {
             *byte = n * 8 + 3;
         }
         let text = CacheKey(bytes).to_string();
-        assert_eq!((text.len(), CacheKey::parse(&text)), (64, Some(CacheKey(bytes))));
-        for bad in ["", "0", &text[1..], &format!("{text}00"), &text.replace('b', "x"), &"é".repeat(32)] {
+        assert_eq!(
+            (text.len(), CacheKey::parse(&text)),
+            (64, Some(CacheKey(bytes)))
+        );
+        for bad in [
+            "",
+            "0",
+            &text[1..],
+            &format!("{text}00"),
+            &text.replace('b', "x"),
+            &"é".repeat(32),
+        ] {
             assert_eq!(CacheKey::parse(bad), None, "{bad}");
         }
     }

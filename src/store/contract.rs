@@ -18,8 +18,8 @@ use self::amending::{
 };
 use self::quiet::who_was_quiet_is_told_in_bounded_steps;
 use self::service::{
-    breakers_are_as_last_written, days_cost_what_was_last_written, incidents_are_as_last_written_and_bounded,
-    life_is_as_last_written, notes_are_as_last_written,
+    breakers_are_as_last_written, days_cost_what_was_last_written,
+    incidents_are_as_last_written_and_bounded, life_is_as_last_written, notes_are_as_last_written,
 };
 use super::flaky::{Flaky, Trouble};
 use super::redis::instance::{Instance, Relay};
@@ -59,7 +59,14 @@ pub(super) fn key(n: u8) -> CacheKey {
 
 pub(super) fn cached(n: u8, ms: u64, text: &str) -> CachedAnswer {
     let (conversation, turn) = (Some(conversation(n)), Some(turn_id(ms)));
-    CachedAnswer { text: text.into(), saved: At(ms), conversation, turn, first: true, asked: 1 }
+    CachedAnswer {
+        text: text.into(),
+        saved: At(ms),
+        conversation,
+        turn,
+        first: true,
+        asked: 1,
+    }
 }
 
 fn texts(turns: &[TurnRecord]) -> Vec<&str> {
@@ -89,7 +96,10 @@ async fn shared() -> Made {
 async fn handed_over() -> Made {
     let redis = Redis::start(&[]);
     let (from, to) = (Instance::join(&redis).await, Instance::join(&redis).await);
-    let relay = Relay { from: Arc::clone(&from.store), to: Arc::clone(&to.store) };
+    let relay = Relay {
+        from: Arc::clone(&from.store),
+        to: Arc::clone(&to.store),
+    };
     (Arc::new(relay), Box::new((from, to, redis)))
 }
 
@@ -179,8 +189,14 @@ async fn an_unknown_conversation_is_empty(store: &dyn Store) {
 }
 
 async fn begin_does_not_overwrite(store: &dyn Store) {
-    let first = ConversationRecord { began: At(1), subject: Some("ann".into()) };
-    let second = ConversationRecord { began: At(2), subject: None };
+    let first = ConversationRecord {
+        began: At(1),
+        subject: Some("ann".into()),
+    };
+    let second = ConversationRecord {
+        began: At(2),
+        subject: None,
+    };
     store.begin(conversation(1), first.clone()).await.unwrap();
     store.begin(conversation(1), second).await.unwrap();
     assert_eq!(store.conversation(conversation(1)).await, Ok(Some(first)));
@@ -188,7 +204,10 @@ async fn begin_does_not_overwrite(store: &dyn Store) {
 
 async fn a_visitors_newest_conversation_is_found(store: &dyn Store) {
     let begin = async |n: u8, began: u64, subject: Option<&str>| {
-        let record = ConversationRecord { began: At(began), subject: subject.map(str::to_owned) };
+        let record = ConversationRecord {
+            began: At(began),
+            subject: subject.map(str::to_owned),
+        };
         store.begin(conversation(n), record).await.unwrap();
     };
     let newest = async |subject: &str| store.newest_of(subject.into()).await.unwrap();
@@ -209,13 +228,22 @@ async fn a_visitors_newest_conversation_is_found(store: &dyn Store) {
     store.forget(conversation(1)).await.unwrap();
     assert_eq!(newest("ann").await, Some(conversation(5)));
     begin(1, 20, Some("bob")).await;
-    assert_eq!((newest("ann").await, newest("bob").await), (Some(conversation(5)), Some(conversation(1))));
+    assert_eq!(
+        (newest("ann").await, newest("bob").await),
+        (Some(conversation(5)), Some(conversation(1)))
+    );
 }
 
 async fn a_turn_is_read_as_it_was_written(store: &dyn Store) {
     let known = saying(turn(5, "m", "what?\u{0}\n\u{1F980}"), "that").interrupted();
-    store.write_turn(conversation(1), known.clone()).await.unwrap();
-    assert_eq!(store.turn(conversation(1), turn_id(5)).await, Ok(Some(known)));
+    store
+        .write_turn(conversation(1), known.clone())
+        .await
+        .unwrap();
+    assert_eq!(
+        store.turn(conversation(1), turn_id(5)).await,
+        Ok(Some(known))
+    );
     // A turn needs no conversation's record, and makes none.
     assert_eq!(store.conversation(conversation(1)).await, Ok(None));
 }
@@ -227,24 +255,43 @@ async fn writes_of_a_turn_take_effect_in_the_order_of_the_calls(store: &dyn Stor
     for call in calls.into_iter().rev() {
         call.await.unwrap();
     }
-    let last = store.turn(conversation(1), turn_id(5)).await.unwrap().unwrap();
+    let last = store
+        .turn(conversation(1), turn_id(5))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(last.text, "99");
 }
 
 async fn a_write_nobody_waits_for_takes_effect(store: &dyn Store) {
     drop(store.write_turn(conversation(1), turn(5, "m", "what?")));
     // Acknowledged after it, so it is seen after it.
-    store.write_turn(conversation(2), turn(5, "m", "what?")).await.unwrap();
-    assert!(store.turn(conversation(1), turn_id(5)).await.unwrap().is_some());
+    store
+        .write_turn(conversation(2), turn(5, "m", "what?"))
+        .await
+        .unwrap();
+    assert!(
+        store
+            .turn(conversation(1), turn_id(5))
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 async fn turns_come_oldest_first_and_in_pages(store: &dyn Store) {
     for ms in [3, 1, 5, 2, 4] {
         let name = ms.to_string();
-        store.write_turn(conversation(1), turn(ms, &name, &name)).await.unwrap();
+        store
+            .write_turn(conversation(1), turn(ms, &name, &name))
+            .await
+            .unwrap();
     }
     let page = async |before: Option<u64>, limit| {
-        let turns = store.turns(conversation(1), before.map(turn_id), limit).await.unwrap();
+        let turns = store
+            .turns(conversation(1), before.map(turn_id), limit)
+            .await
+            .unwrap();
         texts(&turns).join(" ")
     };
     assert_eq!(page(None, 100).await, "1 2 3 4 5");
@@ -258,21 +305,39 @@ async fn turns_come_oldest_first_and_in_pages(store: &dyn Store) {
 
 async fn the_same_message_is_the_same_turn(store: &dyn Store) {
     let first = turn(5, "a/b", "what?");
-    store.write_turn(conversation(1), first.clone()).await.unwrap();
-    store.write_turn(conversation(1), turn(6, "a/b", "again?")).await.unwrap();
-    store.write_turn(conversation(1), turn(7, "a", "other")).await.unwrap();
+    store
+        .write_turn(conversation(1), first.clone())
+        .await
+        .unwrap();
+    store
+        .write_turn(conversation(1), turn(6, "a/b", "again?"))
+        .await
+        .unwrap();
+    store
+        .write_turn(conversation(1), turn(7, "a", "other"))
+        .await
+        .unwrap();
     let of = async |name| store.turn_of(conversation(1), message(name)).await.unwrap();
     assert_eq!(of("a/b").await, Some(first.clone()));
     assert_eq!(of("a").await.map(|turn| turn.turn), Some(turn_id(7)));
     assert_eq!(of("a/").await, None);
     // It is the turn as it stands, not as it was.
-    store.write_turn(conversation(1), done(first, "that")).await.unwrap();
+    store
+        .write_turn(conversation(1), done(first, "that"))
+        .await
+        .unwrap();
     assert_eq!(of("a/b").await.map(|turn| turn.text), Some("that".into()));
 }
 
 async fn conversations_do_not_mix(store: &dyn Store) {
-    store.write_turn(conversation(1), turn(5, "m", "mine")).await.unwrap();
-    store.write_turn(conversation(2), turn(5, "m", "yours")).await.unwrap();
+    store
+        .write_turn(conversation(1), turn(5, "m", "mine"))
+        .await
+        .unwrap();
+    store
+        .write_turn(conversation(2), turn(5, "m", "yours"))
+        .await
+        .unwrap();
     for (n, question) in [(1, "mine"), (2, "yours")] {
         let turns = store.turns(conversation(n), None, 100).await.unwrap();
         assert_eq!(texts(&turns), [question]);
@@ -293,12 +358,18 @@ async fn text_of(store: &dyn Store, ms: u64) -> Option<(String, TurnState)> {
 
 async fn a_checkpoint_is_the_text_so_far(store: &dyn Store) {
     let running = turn(5, "m", "what?");
-    store.write_turn(conversation(1), running.clone()).await.unwrap();
+    store
+        .write_turn(conversation(1), running.clone())
+        .await
+        .unwrap();
     for text in ["a", "ab", "abc"] {
         store.checkpoint(conversation(1), saying(running.clone(), text));
     }
     settled(store).await;
-    assert_eq!(text_of(store, 5).await, Some(("abc".into(), TurnState::Running)));
+    assert_eq!(
+        text_of(store, 5).await,
+        Some(("abc".into(), TurnState::Running))
+    );
 }
 
 async fn a_checkpoint_takes_its_place_among_the_writes(store: &dyn Store) {
@@ -308,17 +379,26 @@ async fn a_checkpoint_takes_its_place_among_the_writes(store: &dyn Store) {
     let second = store.write_turn(conversation(1), saying(running.clone(), "ab"));
     first.await.unwrap();
     second.await.unwrap();
-    assert_eq!(text_of(store, 5).await, Some(("ab".into(), TurnState::Running)));
+    assert_eq!(
+        text_of(store, 5).await,
+        Some(("ab".into(), TurnState::Running))
+    );
     drop(store.write_turn(conversation(1), saying(running.clone(), "abc")));
     store.checkpoint(conversation(1), saying(running.clone(), "abcd"));
     settled(store).await;
-    assert_eq!(text_of(store, 5).await, Some(("abcd".into(), TurnState::Running)));
+    assert_eq!(
+        text_of(store, 5).await,
+        Some(("abcd".into(), TurnState::Running))
+    );
     store.checkpoint(conversation(1), saying(running.clone(), "abcde"));
     let end = store.write_turn(conversation(1), done(running.clone(), "whole"));
     store.checkpoint(conversation(1), saying(running, "late"));
     end.await.unwrap();
     settled(store).await;
-    assert_eq!(text_of(store, 5).await, Some(("whole".into(), TurnState::Done)));
+    assert_eq!(
+        text_of(store, 5).await,
+        Some(("whole".into(), TurnState::Done))
+    );
 }
 
 async fn a_checkpoint_brings_nothing_back(store: &dyn Store) {
@@ -326,7 +406,10 @@ async fn a_checkpoint_brings_nothing_back(store: &dyn Store) {
     store.checkpoint(conversation(1), running.clone());
     settled(store).await;
     assert_eq!(text_of(store, 5).await, None);
-    store.write_turn(conversation(1), running.clone()).await.unwrap();
+    store
+        .write_turn(conversation(1), running.clone())
+        .await
+        .unwrap();
     store.forget(conversation(1)).await.unwrap();
     store.checkpoint(conversation(1), running);
     settled(store).await;
@@ -335,10 +418,16 @@ async fn a_checkpoint_brings_nothing_back(store: &dyn Store) {
 
 async fn forget_removes_everything(store: &dyn Store) {
     for n in [1, 2] {
-        let record = ConversationRecord { began: At(1), subject: None };
+        let record = ConversationRecord {
+            began: At(1),
+            subject: None,
+        };
         store.begin(conversation(n), record).await.unwrap();
         for ms in 1..=50 {
-            store.write_turn(conversation(n), turn(ms, &ms.to_string(), "?")).await.unwrap();
+            store
+                .write_turn(conversation(n), turn(ms, &ms.to_string(), "?"))
+                .await
+                .unwrap();
         }
     }
     store.checkpoint(conversation(1), saying(turn(1, "1", "?"), "so far"));
@@ -350,32 +439,65 @@ async fn forget_removes_everything(store: &dyn Store) {
     assert_eq!(store.turns(conversation(1), None, 100).await, Ok(vec![]));
     // Nothing of anyone else's.
     assert!(store.conversation(conversation(2)).await.unwrap().is_some());
-    assert_eq!(store.turns(conversation(2), None, 100).await.unwrap().len(), 50);
+    assert_eq!(
+        store.turns(conversation(2), None, 100).await.unwrap().len(),
+        50
+    );
     // Its messages may come again.
-    store.write_turn(conversation(1), turn(99, "7", "new")).await.unwrap();
+    store
+        .write_turn(conversation(1), turn(99, "7", "new"))
+        .await
+        .unwrap();
     let of = store.turn_of(conversation(1), message("7")).await.unwrap();
     assert_eq!(of.unwrap().turn, turn_id(99));
 }
 
 async fn saved_answers_are_as_last_written(store: &dyn Store) {
-    assert_eq!((store.cached(key(1)).await, store.cached_keys().await), (Ok(None), Ok(vec![])));
-    for (n, ms, text) in [(1, 9, "first"), (2, 5, "other"), (1, 7, "second"), (3, 6, "third")] {
-        store.write_cached(key(n), cached(n, ms, text)).await.unwrap();
+    assert_eq!(
+        (store.cached(key(1)).await, store.cached_keys().await),
+        (Ok(None), Ok(vec![]))
+    );
+    for (n, ms, text) in [
+        (1, 9, "first"),
+        (2, 5, "other"),
+        (1, 7, "second"),
+        (3, 6, "third"),
+    ] {
+        store
+            .write_cached(key(n), cached(n, ms, text))
+            .await
+            .unwrap();
     }
     assert_eq!(store.cached(key(1)).await, Ok(Some(cached(1, 7, "second"))));
     assert_eq!(store.cached_keys().await, Ok(vec![key(2), key(3), key(1)]));
-    store.remove_cached(vec![key(2), key(9), key(1)]).await.unwrap();
-    assert_eq!((store.cached(key(1)).await, store.cached_keys().await), (Ok(None), Ok(vec![key(3)])));
+    store
+        .remove_cached(vec![key(2), key(9), key(1)])
+        .await
+        .unwrap();
+    assert_eq!(
+        (store.cached(key(1)).await, store.cached_keys().await),
+        (Ok(None), Ok(vec![key(3)]))
+    );
 }
 
 async fn saved_answers_go_with_their_conversation(store: &dyn Store) {
-    let nobodys = CachedAnswer { conversation: None, turn: None, ..cached(1, 5, "nobody's") };
-    for (n, answer) in
-        [(1, cached(1, 5, "one")), (2, cached(1, 6, "two")), (3, cached(1, 7, "was")), (4, nobodys)]
-    {
+    let nobodys = CachedAnswer {
+        conversation: None,
+        turn: None,
+        ..cached(1, 5, "nobody's")
+    };
+    for (n, answer) in [
+        (1, cached(1, 5, "one")),
+        (2, cached(1, 6, "two")),
+        (3, cached(1, 7, "was")),
+        (4, nobodys),
+    ] {
         store.write_cached(key(n), answer).await.unwrap();
     }
-    store.write_cached(key(3), cached(2, 8, "is")).await.unwrap();
+    store
+        .write_cached(key(3), cached(2, 8, "is"))
+        .await
+        .unwrap();
     store.forget(conversation(1)).await.unwrap();
     assert_eq!(store.cached_keys().await, Ok(vec![key(4), key(3)]));
     assert_eq!(store.cached(key(3)).await, Ok(Some(cached(2, 8, "is"))));
@@ -384,6 +506,9 @@ async fn saved_answers_go_with_their_conversation(store: &dyn Store) {
 }
 
 async fn a_store_that_works_has_no_problem(store: &dyn Store) {
-    store.write_turn(conversation(1), turn(5, "m", "what?")).await.unwrap();
+    store
+        .write_turn(conversation(1), turn(5, "m", "what?"))
+        .await
+        .unwrap();
     assert_eq!(store.problem(), None);
 }

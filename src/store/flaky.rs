@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, MemoryStore, SpentRecord, Store,
-    StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, MemoryStore, SpentRecord,
+    Store, StoreError,
 };
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
@@ -44,7 +44,12 @@ impl Default for Flaky {
 impl Flaky {
     /// `inner`, without trouble for now.
     pub fn over(inner: Arc<dyn Store>) -> Self {
-        Self { inner, trouble: Mutex::default(), damaged: Mutex::default(), checkpoints: AtomicUsize::new(0) }
+        Self {
+            inner,
+            trouble: Mutex::default(),
+            damaged: Mutex::default(),
+            checkpoints: AtomicUsize::new(0),
+        }
     }
 
     /// From now on this is wrong.
@@ -98,11 +103,18 @@ impl Store for Flaky {
         self.call(|inner| inner.conversation(id))
     }
 
-    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn begin(
+        &self,
+        id: ConversationId,
+        record: ConversationRecord,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(|inner| inner.begin(id, record))
     }
 
-    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
+    fn newest_of(
+        &self,
+        subject: String,
+    ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
         self.call(|inner| inner.newest_of(subject))
     }
 
@@ -237,7 +249,11 @@ impl Store for Flaky {
         self.call(|inner| inner.cached_keys())
     }
 
-    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn write_cached(
+        &self,
+        key: CacheKey,
+        answer: CachedAnswer,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(|inner| inner.write_cached(key, answer))
     }
 

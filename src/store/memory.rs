@@ -162,17 +162,27 @@ impl Store for MemoryStore {
         done(self.of(id, |found| found.record.clone()).flatten())
     }
 
-    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn begin(
+        &self,
+        id: ConversationId,
+        record: ConversationRecord,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         let mut kept = self.kept();
         kept.touch(id).record.get_or_insert(record);
         kept.make_room(id);
         done(())
     }
 
-    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
+    fn newest_of(
+        &self,
+        subject: String,
+    ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
         let kept = self.kept();
         let began = |(id, of): (&ConversationId, &Conversation)| {
-            let record = of.record.as_ref().filter(|record| record.subject.as_ref() == Some(&subject))?;
+            let record = of
+                .record
+                .as_ref()
+                .filter(|record| record.subject.as_ref() == Some(&subject))?;
             Some((record.began, *id))
         };
         let newest = kept.conversations.iter().filter_map(began).max();
@@ -227,7 +237,11 @@ impl Store for MemoryStore {
     fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
         let kept = self.kept();
         let of = |(id, found): (&ConversationId, &Conversation)| {
-            found.waiting.iter().map(|turn| (*id, *turn)).collect::<Vec<_>>()
+            found
+                .waiting
+                .iter()
+                .map(|turn| (*id, *turn))
+                .collect::<Vec<_>>()
         };
         let mut all: Vec<_> = kept.conversations.iter().flat_map(of).collect();
         all.sort_by_key(|(id, turn)| (*turn, *id));
@@ -236,7 +250,10 @@ impl Store for MemoryStore {
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
         let mut kept = self.kept();
-        let known = kept.conversations.get(&conversation).and_then(|of| of.turns.get(&turn.turn));
+        let known = kept
+            .conversations
+            .get(&conversation)
+            .and_then(|of| of.turns.get(&turn.turn));
         let runs = known.is_some_and(|known| known.state == TurnState::Running);
         if runs && turn.state == TurnState::Running {
             kept.write(conversation, turn);
@@ -248,7 +265,10 @@ impl Store for MemoryStore {
         conversation: ConversationId,
         turn: TurnId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        done(self.of(conversation, |found| found.turns.get(&turn).cloned()).flatten())
+        done(
+            self.of(conversation, |found| found.turns.get(&turn).cloned())
+                .flatten(),
+        )
     }
 
     fn turn_of(
@@ -269,7 +289,10 @@ impl Store for MemoryStore {
         let look = |found: &Conversation| {
             let end = before.map_or(Bound::Unbounded, Bound::Excluded);
             let earlier = found.turns.range((Bound::Unbounded, end)).rev();
-            let mut last = earlier.map(|(_, turn)| turn.clone()).take(limit).collect::<Vec<_>>();
+            let mut last = earlier
+                .map(|(_, turn)| turn.clone())
+                .take(limit)
+                .collect::<Vec<_>>();
             last.reverse();
             last
         };
@@ -283,8 +306,12 @@ impl Store for MemoryStore {
         look: usize,
     ) -> BoxFuture<'_, Result<Idle, StoreError>> {
         let kept = self.kept();
-        let mut ids: Vec<_> =
-            kept.conversations.keys().filter(|id| after.is_none_or(|after| **id > after)).copied().collect();
+        let mut ids: Vec<_> = kept
+            .conversations
+            .keys()
+            .filter(|id| after.is_none_or(|after| **id > after))
+            .copied()
+            .collect();
         ids.sort_unstable();
         let more = ids.len() > look;
         ids.truncate(look);
@@ -292,7 +319,8 @@ impl Store for MemoryStore {
         let quiet = |id: &ConversationId| {
             kept.conversations.get(id).is_some_and(|of| {
                 let last = of.turns.keys().next_back().map(|turn| turn.at());
-                last.or(of.record.as_ref().map(|record| record.began)).is_some_and(|last| last < before)
+                last.or(of.record.as_ref().map(|record| record.began))
+                    .is_some_and(|last| last < before)
             })
         };
         ids.retain(quiet);
@@ -338,7 +366,8 @@ impl Store for MemoryStore {
 
     fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
         let mut kept = self.kept();
-        kept.incidents.insert((incident.started, incident.id.clone()), incident);
+        kept.incidents
+            .insert((incident.started, incident.id.clone()), incident);
         if kept.incidents.len() > INCIDENTS {
             kept.incidents.pop_first();
         }
@@ -371,7 +400,11 @@ impl Store for MemoryStore {
         done(self.kept().answers.keys())
     }
 
-    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn write_cached(
+        &self,
+        key: CacheKey,
+        answer: CachedAnswer,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.kept().answers.write(key, answer);
         done(())
     }

@@ -17,7 +17,9 @@ use futures_util::future::BoxFuture;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Fault, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{
+    Amendment, At, ClientMsgId, ConversationId, Fault, Incident, Life, TurnId, TurnRecord,
+};
 
 pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
@@ -124,10 +126,17 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>>;
 
     /// Writes the conversation's record where there is none yet.
-    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn begin(
+        &self,
+        id: ConversationId,
+        record: ConversationRecord,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The conversation of this visitor that was begun last; none where there is none, or where what leads to it does not read.
-    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>>;
+    fn newest_of(
+        &self,
+        subject: String,
+    ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>>;
 
     /// Writes a turn, new or known, and returns when it is on disk. Writes that are ready together share one flush.
     ///
@@ -242,7 +251,11 @@ pub trait Store: Send + Sync {
     fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>>;
 
     /// Saves an answer in the place of what was there; once this says so it is found, but a crash may take it. It goes when its conversation is forgotten. How many there are is for the caller to bound.
-    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn write_cached(
+        &self,
+        key: CacheKey,
+        answer: CachedAnswer,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Removes these saved answers.
     fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -46,7 +46,9 @@ pub struct Opened {
 impl Opened {
     fn in_memory(mut problems: Vec<String>, why: &str) -> Self {
         tracing::error!(why, "store not usable; conversations are kept in memory");
-        problems.push(format!("Conversations are kept in memory only and end with a restart: {why}."));
+        problems.push(format!(
+            "Conversations are kept in memory only and end with a restart: {why}."
+        ));
         Self {
             store: Arc::new(MemoryStore::default()),
             problems,
@@ -91,19 +93,30 @@ pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
         Ok(lock) => lock,
         Err(Refusal::Locked) => return Err(StoreError::Locked),
         Err(_) => {
-            return Ok(Opened::in_memory(problems, "the data folder cannot be written"));
+            return Ok(Opened::in_memory(
+                problems,
+                "the data folder cannot be written",
+            ));
         }
     };
     let folder = data_dir.join(FOLDER);
     let mut opened = patiently(|| guarded(&folder, OPEN_LIMIT, first));
-    if opened.as_ref().is_err_and(|refusal| *refusal == Refusal::Damaged) {
+    if opened
+        .as_ref()
+        .is_err_and(|refusal| *refusal == Refusal::Damaged)
+    {
         tracing::error!("store damaged; set aside, a new one is begun");
         let aside = data_dir.join(format!("{FOLDER}.damaged-{}", now.0));
         if std::fs::rename(&folder, aside).is_err() {
-            return Ok(Opened::in_memory(problems, "the saved ones are damaged and cannot be set aside"));
+            return Ok(Opened::in_memory(
+                problems,
+                "the saved ones are damaged and cannot be set aside",
+            ));
         }
-        problems
-            .push("The saved conversations were damaged. They were set aside and new ones are begun.".into());
+        problems.push(
+            "The saved conversations were damaged. They were set aside and new ones are begun."
+                .into(),
+        );
         opened = guarded(&folder, OPEN_LIMIT, first);
     }
     let why = match opened {
@@ -140,7 +153,12 @@ fn first(db: Db) -> Result<Found, StoreError> {
     let interrupted = interrupt_running(&db)?;
     // A page of theirs that is damaged costs saved answers, not the conversations.
     let unreadable = unreadable(&db).unwrap_or_default();
-    Ok(Found { reopened: db.was_recovered(), interrupted, unreadable, db })
+    Ok(Found {
+        reopened: db.was_recovered(),
+        interrupted,
+        unreadable,
+        db,
+    })
 }
 
 /// What is to be said of so many saved answers that do not read.
@@ -148,16 +166,29 @@ fn passed_over(count: usize) -> Option<String> {
     if count == 0 {
         return None;
     }
-    tracing::warn!(count, "saved answers that this version does not read are passed over");
-    let (answers, are) = if count == 1 { ("saved answer", "is") } else { ("saved answers", "are") };
-    Some(format!("{count} {answers} cannot be read (damaged, or of another version) and {are} passed over."))
+    tracing::warn!(
+        count,
+        "saved answers that this version does not read are passed over"
+    );
+    let (answers, are) = if count == 1 {
+        ("saved answer", "is")
+    } else {
+        ("saved answers", "are")
+    };
+    Some(format!(
+        "{count} {answers} cannot be read (damaged, or of another version) and {are} passed over."
+    ))
 }
 
 /// Makes the data folder and takes its lock. The lock is our own, so that it also covers setting a damaged tree aside.
 fn lock(data_dir: &Path) -> Result<File, Refusal> {
     let disk = |error: io::Error| Refusal::Disk(error.kind());
     make_private(data_dir).map_err(disk)?;
-    let lock = File::options().create(true).append(true).open(data_dir.join("lock")).map_err(disk)?;
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(data_dir.join("lock"))
+        .map_err(disk)?;
     patiently(|| {
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Refusal::Locked,
@@ -200,7 +231,9 @@ fn guarded<T: Send + 'static>(
         // Too late, nobody listens: the tree is closed again here.
         let _ = tell.send(result.unwrap_or(Err(Refusal::Damaged)));
     };
-    let thread = std::thread::Builder::new().name("store-open".into()).spawn(opening);
+    let thread = std::thread::Builder::new()
+        .name("store-open".into())
+        .spawn(opening);
     thread.map_err(|error| Refusal::Disk(error.kind()))?;
     told.recv_timeout(limit).unwrap_or(Err(Refusal::Late))
 }

@@ -33,7 +33,11 @@ pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Option<T
     let read = read(bytes);
     if read.is_none() {
         // The parser's own words may quote the record, so they stay out of the log.
-        tracing::warn!(record = what, version = bytes.first().copied(), "unreadable record passed over");
+        tracing::warn!(
+            record = what,
+            version = bytes.first().copied(),
+            "unreadable record passed over"
+        );
     }
     read
 }
@@ -76,7 +80,14 @@ mod tests {
     fn what_is_of_no_known_version_or_no_record_is_none() {
         let mut later = encode(&turn(7, "m", "what?")).unwrap();
         later[0] = VERSION + 1;
-        for bytes in [&later[..], &[], &[VERSION], b"\x01{\"turn\":", b"\x01[]", b"\x01\xff\xfe"] {
+        for bytes in [
+            &later[..],
+            &[],
+            &[VERSION],
+            b"\x01{\"turn\":",
+            b"\x01[]",
+            b"\x01\xff\xfe",
+        ] {
             assert_eq!(decode::<TurnRecord>("turn", bytes), None, "{bytes:?}");
         }
     }

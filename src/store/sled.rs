@@ -47,7 +47,11 @@ const FLUSH_EVERY_MS: u64 = 100;
 
 /// Opens the tree in `folder`, blocking, without a limit of time, and panicking where sled does: see [`super::open()`] for the guarded way.
 pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
-    sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(Some(FLUSH_EVERY_MS)).open()
+    sled::Config::new()
+        .path(folder)
+        .cache_capacity(CACHE)
+        .flush_every_ms(Some(FLUSH_EVERY_MS))
+        .open()
 }
 
 /// Conversations on disk. Dropping it lets the writing thread finish what waits and close the tree behind it.
@@ -70,7 +74,10 @@ impl SledStore {
     }
 
     fn over(shared: Arc<Shared>) -> Self {
-        Self { shared, reads: Arc::default() }
+        Self {
+            shared,
+            reads: Arc::default(),
+        }
     }
 
     /// Marks every change from now on, to be handed over to a shared store.
@@ -94,7 +101,11 @@ impl SledStore {
     ) -> BoxFuture<'_, Result<Vec<(Mark, Standing)>, StoreError>> {
         self.read(move |db| {
             let of = |mark: Mark| Some((journal::standing(db, &mark.changed).ok()?, mark));
-            Ok(marks.into_iter().filter_map(of).map(|(standing, mark)| (mark, standing)).collect())
+            Ok(marks
+                .into_iter()
+                .filter_map(of)
+                .map(|(standing, mark)| (mark, standing))
+                .collect())
         })
     }
 
@@ -147,7 +158,9 @@ impl SledStore {
                     })
                 })
             });
-            let result = found.await.unwrap_or_else(|_| Err(StoreError::Broken("no answer in time".into())));
+            let result = found
+                .await
+                .unwrap_or_else(|_| Err(StoreError::Broken("no answer in time".into())));
             if matches!(result, Err(StoreError::Damaged(_))) {
                 self.shared.health.damaged();
             }
@@ -170,11 +183,18 @@ impl Store for SledStore {
         self.read(move |db| layout::conversation(db, id))
     }
 
-    fn begin(&self, id: ConversationId, record: ConversationRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn begin(
+        &self,
+        id: ConversationId,
+        record: ConversationRecord,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Begin(id, record))
     }
 
-    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
+    fn newest_of(
+        &self,
+        subject: String,
+    ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
         self.read(move |db| layout::newest_of(db, &subject))
     }
 
@@ -302,7 +322,11 @@ impl Store for SledStore {
         self.read(cached::keys)
     }
 
-    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn write_cached(
+        &self,
+        key: CacheKey,
+        answer: CachedAnswer,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
         self.write(Op::Cached(key, answer))
     }
 
@@ -316,7 +340,8 @@ impl Store for SledStore {
 
     fn problem(&self) -> Option<&'static str> {
         let hangs = || {
-            self.hangs().then_some("Saved conversations cannot be read in time: the disk does not answer.")
+            self.hangs()
+                .then_some("Saved conversations cannot be read in time: the disk does not answer.")
         };
         self.shared.health.problem().or_else(hangs)
     }

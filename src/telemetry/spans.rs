@@ -11,9 +11,13 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::HttpClient;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{
+    ExporterBuildError, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider,
+};
 
 use crate::chat::{Outcome, TurnRecord};
 
@@ -61,8 +65,11 @@ impl Spans {
         instance: &str,
         client: impl HttpClient + 'static,
     ) -> Result<Self, ExporterBuildError> {
-        let endpoint =
-            if endpoint.ends_with(PATH) { endpoint.to_owned() } else { format!("{endpoint}{PATH}") };
+        let endpoint = if endpoint.ends_with(PATH) {
+            endpoint.to_owned()
+        } else {
+            format!("{endpoint}{PATH}")
+        };
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
@@ -74,14 +81,18 @@ impl Spans {
             .with_max_export_batch_size(BATCH)
             .with_scheduled_delay(GATHER)
             .build();
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+        let processor = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(config)
+            .build();
         let resource = Resource::builder()
             .with_service_name("failsoft")
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
             .build();
-        let provider =
-            SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource).build();
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(processor)
+            .with_resource(resource)
+            .build();
         let tracer = provider.tracer("failsoft");
         Ok(Self { provider, tracer })
     }
@@ -89,24 +100,46 @@ impl Spans {
     /// A turn has ended just now. `aside`: it was none of a visitor's.
     pub fn turn(&self, record: &TurnRecord, timings: &[Timing], aside: bool) {
         let ended = SystemTime::now();
-        let began = ended.checked_sub(Duration::from_millis(record.total_ms)).unwrap_or(ended);
+        let began = ended
+            .checked_sub(Duration::from_millis(record.total_ms))
+            .unwrap_or(ended);
         let name = |one: Option<&'static str>| one.unwrap_or_default();
         let mut attributes = vec![
             KeyValue::new("failsoft.turn", record.turn.to_string()),
-            KeyValue::new("failsoft.source", name(record.source.map(crate::chat::Source::name))),
-            KeyValue::new("failsoft.finish", name(record.finish.map(crate::chat::Finish::name))),
+            KeyValue::new(
+                "failsoft.source",
+                name(record.source.map(crate::chat::Source::name)),
+            ),
+            KeyValue::new(
+                "failsoft.finish",
+                name(record.finish.map(crate::chat::Finish::name)),
+            ),
             KeyValue::new("failsoft.degraded", record.degraded),
             KeyValue::new("failsoft.attempts", i64::from(record.attempts)),
             KeyValue::new("failsoft.aside", aside),
         ];
-        attributes
-            .extend(record.provider.as_ref().map(|one| KeyValue::new("failsoft.provider", one.to_string())));
-        attributes.extend(record.first_token_ms.map(|ms| KeyValue::new("failsoft.first_text_ms", whole(ms))));
-        let turn = self.tracer.span_builder("turn").with_kind(SpanKind::Server).with_start_time(began);
+        attributes.extend(
+            record
+                .provider
+                .as_ref()
+                .map(|one| KeyValue::new("failsoft.provider", one.to_string())),
+        );
+        attributes.extend(
+            record
+                .first_token_ms
+                .map(|ms| KeyValue::new("failsoft.first_text_ms", whole(ms))),
+        );
+        let turn = self
+            .tracer
+            .span_builder("turn")
+            .with_kind(SpanKind::Server)
+            .with_start_time(began);
         let mut turn = turn.with_attributes(attributes).start(&self.tracer);
         let parent = Context::new().with_remote_span_context(turn.span_context().clone());
         for one in &record.tried {
-            let Some(timing) = timings.iter().find(|timing| timing.attempt == one.attempt) else { continue };
+            let Some(timing) = timings.iter().find(|timing| timing.attempt == one.attempt) else {
+                continue;
+            };
             let mut attributes = vec![
                 KeyValue::new("failsoft.turn", record.turn.to_string()),
                 KeyValue::new("failsoft.attempt", i64::from(one.attempt)),
@@ -114,11 +147,19 @@ impl Spans {
                 KeyValue::new("failsoft.outcome", one.outcome.as_str()),
                 KeyValue::new("gen_ai.request.model", one.model.to_string()),
             ];
-            let first = timing.first_token.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+            let first = timing
+                .first_token
+                .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
             attributes.extend(first.map(|ms| KeyValue::new("failsoft.first_token_ms", whole(ms))));
             let start = began + timing.after;
-            let span = self.tracer.span_builder("attempt").with_kind(SpanKind::Client).with_start_time(start);
-            let mut span = span.with_attributes(attributes).start_with_context(&self.tracer, &parent);
+            let span = self
+                .tracer
+                .span_builder("attempt")
+                .with_kind(SpanKind::Client)
+                .with_start_time(start);
+            let mut span = span
+                .with_attributes(attributes)
+                .start_with_context(&self.tracer, &parent);
             if one.outcome != Outcome::OK && one.outcome != Outcome::STOPPED {
                 span.set_status(Status::error(one.outcome.as_str()));
             }

@@ -20,13 +20,21 @@ pub enum Cut {
 /// The end of `shown` that a continuation is to repeat.
 pub fn anchor(shown: &str) -> &str {
     let shown = shown.trim_end();
-    let start = shown.char_indices().rev().take(ANCHOR_CHARS).last().map_or(0, |(at, _)| at);
+    let start = shown
+        .char_indices()
+        .rev()
+        .take(ANCHOR_CHARS)
+        .last()
+        .map_or(0, |(at, _)| at);
     shown.get(start..).unwrap_or_default()
 }
 
 /// Whether `said` repeats the anchor of `shown`, white space apart, and where the repeat ends.
 pub fn cut(shown: &str, said: &str) -> Cut {
-    let mut wanted = anchor(shown).chars().filter(|c| !c.is_whitespace()).peekable();
+    let mut wanted = anchor(shown)
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .peekable();
     for (at, c) in said.char_indices() {
         match wanted.peek() {
             None => return Cut::At(at),
@@ -35,14 +43,23 @@ pub fn cut(shown: &str, said: &str) -> Cut {
             Some(_) => return Cut::Misfit,
         }
     }
-    if wanted.peek().is_none() { Cut::At(said.len()) } else { Cut::TooShort }
+    if wanted.peek().is_none() {
+        Cut::At(said.len())
+    } else {
+        Cut::TooShort
+    }
 }
 
 /// A continuation without the white space that `shown` ends with already: as much of it as both have, and no more, as what follows may be
 /// indented.
 pub fn joined<'a>(shown: &str, more: &'a str) -> &'a str {
     let end = shown.get(shown.trim_end().len()..).unwrap_or_default();
-    let common = end.chars().zip(more.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+    let common = end
+        .chars()
+        .zip(more.chars())
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a.len_utf8())
+        .sum();
     more.get(common..).unwrap_or_default()
 }
 
@@ -60,8 +77,14 @@ mod tests {
 
     #[test]
     fn a_repeat_is_cut_whatever_its_white_space() {
-        for said in ["one two three four", "one  two\nthree four", " onetwothree four"] {
-            let Cut::At(at) = cut("one two three", said) else { panic!("{said}") };
+        for said in [
+            "one two three four",
+            "one  two\nthree four",
+            " onetwothree four",
+        ] {
+            let Cut::At(at) = cut("one two three", said) else {
+                panic!("{said}")
+            };
             assert_eq!(&said[at..], " four");
         }
         assert_eq!(cut("one two", "one"), Cut::TooShort);

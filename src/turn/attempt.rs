@@ -189,7 +189,11 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             None => (self.begun.plus(self.limits.first_token), Fault::Timeout),
             Some(last) => (last.plus(self.limits.stall), Fault::Stalled),
         };
-        if all < token.0 { (all, Fault::Timeout) } else { token }
+        if all < token.0 {
+            (all, Fault::Timeout)
+        } else {
+            token
+        }
     }
 
     fn token(&mut self) {
@@ -225,7 +229,11 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 
     /// A step that is not text. `Some` is the end.
-    fn other(&mut self, step: Option<Result<Step, Failure>>, writer: &mut LogWriter) -> Option<Ended> {
+    fn other(
+        &mut self,
+        step: Option<Result<Step, Failure>>,
+        writer: &mut LogWriter,
+    ) -> Option<Ended> {
         match step {
             Some(Ok(Step::Text(_))) => None,
             Some(Ok(Step::Thinking)) => {
@@ -242,7 +250,8 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             }
             Some(Err(failure)) => {
                 // A connect has its own limit, which knows nothing of standstills.
-                self.ours = failure.fault == Fault::Timeout && self.begun.awake() < self.begun.still();
+                self.ours =
+                    failure.fault == Fault::Timeout && self.begun.awake() < self.begun.still();
                 Some(Ended::Failed(failure))
             }
             // An upstream that ends without a verdict breaks its promise; the answer is not known to be whole.
@@ -255,7 +264,11 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         let refusal = finish == Finish::ContentFilter;
         if !refusal && (held.is_some() || quality::is_one_token_to_the_limit(&self.said, finish)) {
             let nothing = self.said.trim().is_empty();
-            return Ended::Failed(Failure::of(if nothing { Fault::Empty } else { Fault::Poor }));
+            return Ended::Failed(Failure::of(if nothing {
+                Fault::Empty
+            } else {
+                Fault::Poor
+            }));
         }
         let mut fits = true;
         if let Some(held) = held {
@@ -263,9 +276,20 @@ impl<F: FnOnce(Duration)> Attempt<F> {
                 // The answer ends where it was refused; words of ours are no part of it.
                 return Ended::Whole(finish);
             }
-            fits = self.show_first(if held.trim().is_empty() { REFUSAL } else { &held }, writer);
+            fits = self.show_first(
+                if held.trim().is_empty() {
+                    REFUSAL
+                } else {
+                    &held
+                },
+                writer,
+            );
         }
-        if fits && writer.whole() { Ended::Whole(finish) } else { misfit() }
+        if fits && writer.whole() {
+            Ended::Whole(finish)
+        } else {
+            misfit()
+        }
     }
 }
 

@@ -40,7 +40,11 @@ impl Call {
                 Err(Failure::of(Fault::Malformed))
             })
         });
-        Self { begun: Mark::now(), steps: steps.boxed(), ahead: VecDeque::new() }
+        Self {
+            begun: Mark::now(),
+            steps: steps.boxed(),
+            ahead: VecDeque::new(),
+        }
     }
 
     /// Waits for the first word, `limit` from the beginning at most (less what this thread stood still): later it is a failure. Cancel-safe; not to
@@ -54,7 +58,9 @@ impl Call {
             };
             let word = match &step {
                 Ok(Step::Usage(_)) => None,
-                Ok(Step::Text(_) | Step::Thinking | Step::End(Finish::ContentFilter)) => Some(Word::Token),
+                Ok(Step::Text(_) | Step::Thinking | Step::End(Finish::ContentFilter)) => {
+                    Some(Word::Token)
+                }
                 Err(failure) if failure.fault == Fault::Policy => Some(Word::Token),
                 Ok(Step::End(_)) | Err(_) => Some(Word::End),
             };
@@ -76,6 +82,10 @@ impl Call {
 
     /// All its steps, from the first on.
     pub fn steps(self) -> Steps {
-        if self.ahead.is_empty() { self.steps } else { stream::iter(self.ahead).chain(self.steps).boxed() }
+        if self.ahead.is_empty() {
+            self.steps
+        } else {
+            stream::iter(self.ahead).chain(self.steps).boxed()
+        }
     }
 }

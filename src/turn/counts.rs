@@ -64,7 +64,9 @@ impl Served {
             degraded: self.degraded.saturating_sub(earlier.degraded),
             stale: self.stale.saturating_sub(earlier.stale),
             lost: self.lost.saturating_sub(earlier.lost),
-            first_words: self.first_words.zip(&earlier.first_words, u64::saturating_sub),
+            first_words: self
+                .first_words
+                .zip(&earlier.first_words, u64::saturating_sub),
         }
     }
 
@@ -120,7 +122,10 @@ impl Times {
 
     fn zip(&self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
         let mut both = *self;
-        both.0.iter_mut().zip(other.0).for_each(|(one, other)| *one = with(*one, other));
+        both.0
+            .iter_mut()
+            .zip(other.0)
+            .for_each(|(one, other)| *one = with(*one, other));
         both
     }
 }
@@ -128,7 +133,11 @@ impl Times {
 /// The step that a time falls into: the first whose end is not before it.
 fn step(time: Duration) -> usize {
     let above = (time.as_secs_f64() * 1_000.0 / SHORTEST_MS).ln() / STEP.ln();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped just before")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped just before"
+    )]
     let step = above.ceil().clamp(0.0, (STEPS - 1) as f64) as usize;
     step
 }
@@ -164,7 +173,9 @@ impl Counts {
             degraded: read(&self.degraded),
             stale: read(&self.stale),
             lost: read(&self.lost),
-            first_words: Times(std::array::from_fn(|step| self.first_words.get(step).map_or(0, read))),
+            first_words: Times(std::array::from_fn(|step| {
+                self.first_words.get(step).map_or(0, read)
+            })),
         }
     }
 
@@ -209,9 +220,11 @@ mod tests {
         let counts = Counts::default();
         let turn = TurnId::after(None, 1, 1);
         let record = |source, finish| {
-            let mut record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "?".into(), None);
+            let mut record =
+                TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "?".into(), None);
             record.state = TurnState::Done;
-            (record.source, record.finish, record.first_token_ms) = (Some(source), Some(finish), Some(300));
+            (record.source, record.finish, record.first_token_ms) =
+                (Some(source), Some(finish), Some(300));
             record.degraded = source.degraded();
             record
         };
@@ -222,8 +235,21 @@ mod tests {
         counts.count(&record(Source::Ai, Finish::Stopped), false);
         counts.count(&record(Source::Cache, Finish::Stop), false);
         let since = counts.read().since(&before);
-        assert_eq!((since.ai, since.degraded, since.stale, since.lost, since.total()), (1, 1, 1, 1, 3));
-        assert_eq!(since.first_words.count(), 1, "a saved answer's is no provider's");
+        assert_eq!(
+            (
+                since.ai,
+                since.degraded,
+                since.stale,
+                since.lost,
+                since.total()
+            ),
+            (1, 1, 1, 1, 3)
+        );
+        assert_eq!(
+            since.first_words.count(),
+            1,
+            "a saved answer's is no provider's"
+        );
         assert_eq!(counts.availability(), Some(0.5));
     }
 }

@@ -153,7 +153,9 @@ impl Desk {
         let place = self.place()?;
         let (now, chance) = (self.clock.wall(), (self.random)());
         let claimed = claim.map(|claim| claim.turn);
-        let writer = room.open(question, claimed, now, chance).map_err(Refused::Room)?;
+        let writer = room
+            .open(question, claimed, now, chance)
+            .map_err(Refused::Room)?;
         if let Some(sharing) = &self.sharing {
             let told = claim.is_some_and(|claim| claim.told && claim.turn == writer.log().turn());
             sharing.share(room.id(), writer.log(), told);
@@ -166,7 +168,11 @@ impl Desk {
     ///
     /// # Errors
     /// See [`Refused`].
-    pub fn open_unkept(self: &Arc<Self>, ask: Ask, wishes: Wishes) -> Result<Arc<TurnLog>, Refused> {
+    pub fn open_unkept(
+        self: &Arc<Self>,
+        ask: Ask,
+        wishes: Wishes,
+    ) -> Result<Arc<TurnLog>, Refused> {
         let place = self.place()?;
         let writer = self.unkept(&ask, wishes.rigid);
         Ok(self.begin(writer, Keeping::Nowhere(ask), wishes, place))
@@ -177,15 +183,26 @@ impl Desk {
     pub fn renew(self: &Arc<Self>, ask: Ask, renewal: Renewal) {
         let Ok(place) = self.place() else { return };
         let writer = self.unkept(&ask, false);
-        let Joined::Lead(flight) = self.flights.join(renewal.key, writer.log()) else { return };
+        let Joined::Lead(flight) = self.flights.join(renewal.key, writer.log()) else {
+            return;
+        };
         let patience = self.table().settings.timeouts.turn;
-        let wishes = Wishes { patience, degraded: false, cache: CacheUse::Off, ..self.usual() };
+        let wishes = Wishes {
+            patience,
+            degraded: false,
+            cache: CacheUse::Off,
+            ..self.usual()
+        };
         self.begin(writer, Keeping::Aside(ask, renewal, flight), wishes, place);
     }
 
     fn unkept(&self, ask: &Ask, rigid: bool) -> LogWriter {
         let (now, chance) = (self.clock.wall(), (self.random)());
-        let question = ask.messages.last().map(|message| message.text.to_string()).unwrap_or_default();
+        let question = ask
+            .messages
+            .last()
+            .map(|message| message.text.to_string())
+            .unwrap_or_default();
         let turn = TurnId::after(None, now.0, chance);
         let record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), now, question, None);
         LogWriter::open_unframed(record, rigid)
@@ -195,7 +212,9 @@ impl Desk {
         if *self.phase.borrow() != Phase::Open {
             return Err(Refused::Draining);
         }
-        self.places.take(self.table().settings.limits.turns).ok_or(Refused::Full)
+        self.places
+            .take(self.table().settings.limits.turns)
+            .ok_or(Refused::Full)
     }
 
     fn begin(
@@ -208,12 +227,18 @@ impl Desk {
         let (desk, log) = (Arc::clone(self), Arc::clone(writer.log()));
         let turn = log.turn();
         // Nobody waits for what is asked aside.
-        let last = if matches!(keeping, Keeping::Aside(..)) { Phase::Draining } else { Phase::Cutting };
+        let last = if matches!(keeping, Keeping::Aside(..)) {
+            Phase::Draining
+        } else {
+            Phase::Cutting
+        };
         let cut = cut(self.phase.clone(), last, Arc::clone(&log));
         actix::spawn(async move {
             // Its log ends whatever becomes of it, and is dropped all the same.
             // Boxed: it is some kilobytes, which the task would be moved with, several times.
-            let run = Box::pin(AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind());
+            let run = Box::pin(
+                AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind(),
+            );
             let ended = match select(run, pin!(cut)).await {
                 Either::Left((ended, _)) => ended,
                 // The turn says by itself that it was cut, so it goes on to its end either way.
@@ -255,7 +280,11 @@ impl Desk {
     /// How long a turn may wait for the store: so long, and hardly at all while it is known not to confirm in time. An answer must not be late
     /// each time because of a disk that hangs.
     pub fn patience(&self, usual: Duration) -> Duration {
-        if *self.durable.borrow() { usual } else { usual.min(IN_DOUBT) }
+        if *self.durable.borrow() {
+            usual
+        } else {
+            usual.min(IN_DOUBT)
+        }
     }
 
     /// Asks the router; where it is being rebuilt, waits a moment for the new one. Without an answer: nobody; at once where too many questions wait.
@@ -269,10 +298,15 @@ impl Desk {
                 break;
             };
             // The router asks the providers one by one within their own limits.
-            let limit =
-                LAST_LIMIT + ACTOR_LIMIT * (u32::try_from(self.table().backends.len()).unwrap_or(1) + 1);
-            let Some(place) = self.asking.take(MAILBOX) else { break };
-            let pick = Pick { waits: Some(Arc::new(place)), ..pick() };
+            let limit = LAST_LIMIT
+                + ACTOR_LIMIT * (u32::try_from(self.table().backends.len()).unwrap_or(1) + 1);
+            let Some(place) = self.asking.take(MAILBOX) else {
+                break;
+            };
+            let pick = Pick {
+                waits: Some(Arc::new(place)),
+                ..pick()
+            };
             match tokio::time::timeout(limit, actor.send(pick)).await {
                 Ok(Ok(route)) => return route,
                 // Its actor ended: the next one's address is on its way.

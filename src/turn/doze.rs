@@ -27,9 +27,16 @@ struct Bell {
 impl<'f, F: Future + ?Sized> Dozing<'f, F> {
     /// Lets a future doze; its first poll reaches it.
     pub fn new(future: Pin<&'f mut F>) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+        let bell = Arc::new(Bell {
+            rung: AtomicBool::new(true),
+            task: AtomicWaker::new(),
+        });
         let waker = Waker::from(Arc::clone(&bell));
-        Self { future, bell, waker }
+        Self {
+            future,
+            bell,
+            waker,
+        }
     }
 }
 
@@ -80,7 +87,8 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_polled_when_it_woke_and_not_when_others_did() {
-        let (polls, (ring, rung), (tell, mut told)) = (Cell::new(0), oneshot::channel(), mpsc::channel(1));
+        let (polls, (ring, rung), (tell, mut told)) =
+            (Cell::new(0), oneshot::channel(), mpsc::channel(1));
         let mut rung = pin!(counted(&polls, rung));
         let mut dozing = Dozing::new(rung.as_mut());
         let telling = tokio::spawn(async move {
@@ -111,7 +119,11 @@ mod tests {
         let (ring, rung) = oneshot::channel::<()>();
         let mut rung = Box::pin(rung);
         let mut dozing = Dozing::new(rung.as_mut());
-        assert!(Pin::new(&mut dozing).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(
+            Pin::new(&mut dozing)
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_pending()
+        );
         tokio::spawn(async move { ring.send(()) });
         dozing.await.unwrap();
     }

@@ -32,7 +32,10 @@ impl Flights {
             Entry::Occupied(taken) => Joined::Follow(Arc::clone(taken.get())),
             Entry::Vacant(free) => {
                 free.insert(Arc::clone(log));
-                Joined::Lead(Flight { flights: Arc::clone(self), key })
+                Joined::Lead(Flight {
+                    flights: Arc::clone(self),
+                    key,
+                })
             }
         }
     }

@@ -41,7 +41,10 @@ impl Turn<'_> {
         let mut cancelled = std::pin::pin!(log.cancelled(self.wishes.patience));
         let silent = Arc::clone(&first.lease.backend.name);
         let pick = made.pick(self.wishes);
-        let pick = || Pick { hedge: Some(Arc::clone(&silent)), ..pick.clone() };
+        let pick = || Pick {
+            hedge: Some(Arc::clone(&silent)),
+            ..pick.clone()
+        };
         let desk = self.desk;
         let picked = async {
             tokio::time::sleep_until(due).await;
@@ -119,8 +122,11 @@ impl Turn<'_> {
             took: runner.call.begun.elapsed(),
             ours: false,
         };
-        self.desk.tally.attempt(&runner.lease.backend.name, Outcome::STOPPED, report.took);
-        self.progress.attempted(&mut runner.lease, &report, Outcome::STOPPED, &runner.ask);
+        self.desk
+            .tally
+            .attempt(&runner.lease.backend.name, Outcome::STOPPED, report.took);
+        self.progress
+            .attempted(&mut runner.lease, &report, Outcome::STOPPED, &runner.ask);
     }
 }
 

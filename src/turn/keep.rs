@@ -48,7 +48,12 @@ pub struct Asked {
 
 impl Asked {
     fn alien(ask: &Ask) -> Self {
-        Self { ask: ask.clone(), served_by: None, first: false, alone: false }
+        Self {
+            ask: ask.clone(),
+            served_by: None,
+            first: false,
+            alone: false,
+        }
     }
 }
 
@@ -64,7 +69,8 @@ impl Keeping {
         let limit = desk.patience(DURABLE_LIMIT);
         let answer = tokio::time::timeout(limit, &mut written).await;
         let durable = matches!(answer, Ok(Ok(())));
-        desk.durable.send_if_modified(|known| std::mem::replace(known, durable) != durable);
+        desk.durable
+            .send_if_modified(|known| std::mem::replace(known, durable) != durable);
         LogWriter::confirm(log, durable && desk.store.lasting());
         if answer.is_err() && limit < DURABLE_LIMIT {
             let (well, rest) = (desk.durable.clone(), DURABLE_LIMIT.saturating_sub(limit));
@@ -99,8 +105,12 @@ impl Keeping {
             desk.outbox.enter(desk, room.id(), record.turn);
         }
         let written = desk.store.write_turn(room.id(), record.clone());
-        if !matches!(tokio::time::timeout(desk.patience(STORE_LIMIT), written).await, Ok(Ok(()))) {
-            desk.durable.send_if_modified(|durable| std::mem::replace(durable, false));
+        if !matches!(
+            tokio::time::timeout(desk.patience(STORE_LIMIT), written).await,
+            Ok(Ok(()))
+        ) {
+            desk.durable
+                .send_if_modified(|durable| std::mem::replace(durable, false));
         }
     }
 
@@ -121,7 +131,8 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
     // Turns that are left out of the history still take a place in what is read, so some more are read.
     let limit = chat.history_turns.saturating_mul(2).max(1);
     let patience = desk.patience(STORE_LIMIT);
-    let Past { stored, logs } = past::read(&*desk.store, room, Some(record.turn), limit, patience).await;
+    let Past { stored, logs } =
+        past::read(&*desk.store, room, Some(record.turn), limit, patience).await;
     let known = stored.is_some();
     if !known {
         tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
@@ -129,17 +140,38 @@ pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Aske
     let stored = stored.unwrap_or_default();
     let first = known && stored.is_empty() && logs.is_empty();
     let history = with_ended(stored, &logs, limit);
-    let shape =
-        Shape { history_turns: chat.history_turns, max_tokens: chat.max_tokens, retry_of: record.retry_of };
-    let ask = prompt::ask(Arc::clone(&chat.system_prompt), &history, &record.question, shape);
+    let shape = Shape {
+        history_turns: chat.history_turns,
+        max_tokens: chat.max_tokens,
+        retry_of: record.retry_of,
+    };
+    let ask = prompt::ask(
+        Arc::clone(&chat.system_prompt),
+        &history,
+        &record.question,
+        shape,
+    );
     let alone = known && ask.messages.len() == 1;
-    Asked { ask, served_by: prompt::served_by(&history), first, alone }
+    Asked {
+        ask,
+        served_by: prompt::served_by(&history),
+        first,
+        alone,
+    }
 }
 
 /// The history with turns that ended just now, the last `limit` of them, as they ended: the store may not have that yet.
-fn with_ended(mut history: Vec<TurnRecord>, logs: &[Arc<TurnLog>], limit: usize) -> Vec<TurnRecord> {
+fn with_ended(
+    mut history: Vec<TurnRecord>,
+    logs: &[Arc<TurnLog>],
+    limit: usize,
+) -> Vec<TurnRecord> {
     for log in logs.iter().rev().take(limit) {
-        match history.iter_mut().rev().find(|known| known.turn == log.turn()) {
+        match history
+            .iter_mut()
+            .rev()
+            .find(|known| known.turn == log.turn())
+        {
             // What the store has of an ended turn is all there is of it.
             Some(known) if known.state != TurnState::Running => {}
             Some(known) => *known = log.record(),

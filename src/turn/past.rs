@@ -30,7 +30,10 @@ pub async fn read(
     let here = room.all_here();
     let stored = match &here {
         Some(_) => Some(Vec::new()),
-        None => timeout(patience, store.turns(room.id(), before, limit)).await.ok().and_then(Result::ok),
+        None => timeout(patience, store.turns(room.id(), before, limit))
+            .await
+            .ok()
+            .and_then(Result::ok),
     };
     // Looked at after the store, which has a turn before its log is dropped: so none falls between the two.
     let mut logs = here.unwrap_or_else(|| room.logs());

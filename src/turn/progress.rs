@@ -69,7 +69,9 @@ impl Progress {
             took: report.took,
             first_token: report.first_token,
         });
-        let Some(used) = used(report, ask) else { return };
+        let Some(used) = used(report, ask) else {
+            return;
+        };
         lease.permit.used(used);
         let sum = self.usage.get_or_insert_default();
         sum.input_tokens += used.input_tokens;
@@ -90,7 +92,11 @@ impl Progress {
         record.state = TurnState::Done;
         // What ends by itself is the last one's; what is cut off is whose text stands, not who was begun and said nothing.
         let cut = matches!(end, End::Cancelled(_) | End::Torn);
-        if let Some(whose) = self.tried.iter().find(|one| cut && Some(one.attempt) == speaker) {
+        if let Some(whose) = self
+            .tried
+            .iter()
+            .find(|one| cut && Some(one.attempt) == speaker)
+        {
             record.provider = Some(Arc::clone(&whose.provider));
             record.model = Some(Arc::clone(&whose.model));
         }
@@ -112,7 +118,9 @@ impl Progress {
         record.tried = self.tried;
         // One that was given up for a faster one may have a later number, or end sooner.
         record.tried.sort_by_key(|one| one.attempt);
-        record.attempts = record.attempts.max(u32::try_from(record.tried.len()).unwrap_or(u32::MAX));
+        record.attempts = record
+            .attempts
+            .max(u32::try_from(record.tried.len()).unwrap_or(u32::MAX));
         record.usage = self.usage;
         record.cost_usd = self.cost;
         record.first_token_ms = self.first_text.map(millis);
@@ -122,12 +130,19 @@ impl Progress {
 
 /// The tokens of an attempt: what the provider told, or an estimate of what it said. Who was cut off may not have told all of it.
 fn used(report: &Report, ask: &Ask) -> Option<Usage> {
-    let said = report.started().then(|| estimate(ask, report.said.chars().count()));
+    let said = report
+        .started()
+        .then(|| estimate(ask, report.said.chars().count()));
     match (report.usage, said) {
         (Some(told), Some(said))
-            if !matches!(report.ended, Ended::Whole(_)) && said.output_tokens > told.output_tokens =>
+            if !matches!(report.ended, Ended::Whole(_))
+                && said.output_tokens > told.output_tokens =>
         {
-            Some(Usage { output_tokens: said.output_tokens, estimated: true, ..told })
+            Some(Usage {
+                output_tokens: said.output_tokens,
+                estimated: true,
+                ..told
+            })
         }
         (told, said) => told.or(said),
     }
@@ -135,10 +150,18 @@ fn used(report: &Report, ask: &Ask) -> Option<Usage> {
 
 /// About four characters a token: the rule of thumb that the providers' own documentation gives for English.
 fn estimate(ask: &Ask, chars: usize) -> Usage {
-    let asked: usize = ask.messages.iter().map(|message| message.text.chars().count()).sum();
+    let asked: usize = ask
+        .messages
+        .iter()
+        .map(|message| message.text.chars().count())
+        .sum();
     let tokens = |chars: usize| (chars as u64).div_ceil(4);
     let input_tokens = tokens(asked + ask.system.chars().count());
-    Usage { input_tokens, output_tokens: tokens(chars), estimated: true }
+    Usage {
+        input_tokens,
+        output_tokens: tokens(chars),
+        estimated: true,
+    }
 }
 
 fn millis(time: Duration) -> u64 {

@@ -10,14 +10,27 @@ use crate::chat::{Ask, Finish, Load, Message, Role, Source, TurnRecord, TurnStat
 pub fn ask(system: Arc<str>, history: &[TurnRecord], question: &str, shape: Shape) -> Ask {
     let retried = |turn| history.iter().any(|later| later.retry_of == Some(turn));
     let mut messages: Vec<Message> = Vec::new();
-    let usable = history.iter().filter(|record| !retried(record.turn) && Some(record.turn) != shape.retry_of);
-    let pairs: Vec<_> = usable.filter_map(|record| Some((record, answer_of(record)?))).collect();
+    let usable = history
+        .iter()
+        .filter(|record| !retried(record.turn) && Some(record.turn) != shape.retry_of);
+    let pairs: Vec<_> = usable
+        .filter_map(|record| Some((record, answer_of(record)?)))
+        .collect();
     let skip = pairs.len().saturating_sub(shape.history_turns);
     for (record, answer) in pairs.into_iter().skip(skip) {
-        messages.push(Message { role: Role::User, text: record.question.as_str().into() });
-        messages.push(Message { role: Role::Assistant, text: answer.into() });
+        messages.push(Message {
+            role: Role::User,
+            text: record.question.as_str().into(),
+        });
+        messages.push(Message {
+            role: Role::Assistant,
+            text: answer.into(),
+        });
     }
-    messages.push(Message { role: Role::User, text: question.into() });
+    messages.push(Message {
+        role: Role::User,
+        text: question.into(),
+    });
     Ask {
         system,
         messages: messages.into(),
@@ -45,7 +58,12 @@ const LEAST_TOKENS: u32 = 64;
 /// The same question with `shown` as the beginning of the answer, for a provider that goes on from it (prefill).
 pub fn gone_on(ask: &Ask, shown: &str) -> Ask {
     let messages = begun(ask, shown).collect();
-    Ask { messages, goes_on: true, max_tokens: left(ask, shown), ..ask.clone() }
+    Ask {
+        messages,
+        goes_on: true,
+        max_tokens: left(ask, shown),
+        ..ask.clone()
+    }
 }
 
 /// The same question with `shown` as a cut-off answer, and the instruction to repeat its end and to go on: for a provider without prefill. The
@@ -56,35 +74,59 @@ pub fn repeated(ask: &Ask, shown: &str) -> Ask {
          to its end. No greeting, no apology, no comment, and do not begin again. Its last {ANCHOR_CHARS} characters are:\n{}",
         anchor(shown)
     );
-    let told = Message { role: Role::User, text: instruction.into() };
+    let told = Message {
+        role: Role::User,
+        text: instruction.into(),
+    };
     let messages = begun(ask, shown).chain([told]).collect();
-    Ask { messages, max_tokens: left(ask, shown), ..ask.clone() }
+    Ask {
+        messages,
+        max_tokens: left(ask, shown),
+        ..ask.clone()
+    }
 }
 
 /// The messages with `shown` as the last, the model's own. Where a caller's end with a started answer, it is one with what goes on from it.
 fn begun(ask: &Ask, shown: &str) -> impl Iterator<Item = Message> {
-    let (last, before) =
-        ask.messages.split_last().map_or((None, &[][..]), |(last, before)| (Some(last), before));
+    let (last, before) = ask
+        .messages
+        .split_last()
+        .map_or((None, &[][..]), |(last, before)| (Some(last), before));
     let (started, last) = match last {
         Some(last) if last.role == Role::Assistant => (&*last.text, None),
         other => ("", other),
     };
     // No provider takes a beginning that ends in white space.
     let text = format!("{started}{}", shown.trim_end()).into();
-    before.iter().chain(last).cloned().chain([Message { role: Role::Assistant, text }])
+    before.iter().chain(last).cloned().chain([Message {
+        role: Role::Assistant,
+        text,
+    }])
 }
 
 /// The same question for a provider that goes on from a started answer, where a caller's messages end with one.
 pub fn taken_up(ask: &Ask) -> Ask {
-    let begun = ask.messages.last().is_some_and(|last| last.role == Role::Assistant);
-    Ask { goes_on: begun, ..ask.clone() }
+    let begun = ask
+        .messages
+        .last()
+        .is_some_and(|last| last.role == Role::Assistant);
+    Ask {
+        goes_on: begun,
+        ..ask.clone()
+    }
 }
 
 /// Whether a provider's complaint is about a started answer rather than about anything else in the request.
 pub fn refuses_prefill(complaint: &str) -> bool {
     let complaint = complaint.to_lowercase();
-    let about =
-        ["prefill", "assistant", "model turn", "prefix", "continue_final_message", "add_generation_prompt"];
+    let about = [
+        "prefill",
+        "assistant",
+        "model turn",
+        "prefix",
+        "continue_final_message",
+        "add_generation_prompt",
+    ];
     about.iter().any(|word| complaint.contains(word))
 }
 
@@ -128,7 +170,11 @@ pub fn fitted(ask: Ask, cut: Cut) -> Ask {
         Some(last) if left < all => last.into(),
         _ => Arc::clone(&ask.messages),
     };
-    Ask { messages, max_tokens, ..ask }
+    Ask {
+        messages,
+        max_tokens,
+        ..ask
+    }
 }
 
 /// Whether an ended turn says anything to [`ask`]: by its answer, or of the turn that was asked again with it.
@@ -149,8 +195,14 @@ fn answer_of(record: &TurnRecord) -> Option<&str> {
     if let Some(late) = &record.followup {
         return Some(&late.text);
     }
-    let by_ai = matches!(record.source, Some(Source::Ai | Source::Cache | Source::StaleCache));
-    let kept = matches!(record.finish, Some(Finish::Stop | Finish::Length | Finish::Stopped));
+    let by_ai = matches!(
+        record.source,
+        Some(Source::Ai | Source::Cache | Source::StaleCache)
+    );
+    let kept = matches!(
+        record.finish,
+        Some(Finish::Stop | Finish::Length | Finish::Stopped)
+    );
     let whole = record.state == TurnState::Done && by_ai && kept;
     (whole && !record.text.trim().is_empty()).then_some(record.text.as_str())
 }
@@ -161,7 +213,11 @@ mod tests {
     use super::*;
     use crate::chat::{At, Followup, TurnId};
 
-    const SHAPE: Shape = Shape { history_turns: 20, max_tokens: 9, retry_of: None };
+    const SHAPE: Shape = Shape {
+        history_turns: 20,
+        max_tokens: 9,
+        retry_of: None,
+    };
 
     fn turn(number: u64, source: Source, finish: Finish) -> TurnRecord {
         let id = TurnId::after(None, number, 0);
@@ -175,18 +231,30 @@ mod tests {
     }
 
     fn to(kept: usize, room: u32) -> Cut {
-        Cut { kept, room, half: false }
+        Cut {
+            kept,
+            room,
+            half: false,
+        }
     }
 
     fn said(ask: &Ask) -> String {
-        ask.messages.iter().map(|message| &*message.text).collect::<Vec<_>>().join(" ")
+        ask.messages
+            .iter()
+            .map(|message| &*message.text)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
     fn only_what_an_ai_answered_is_history() {
         let mut late = turn(5, Source::Fallback, Finish::Stop);
-        late.followup =
-            Some(Followup { text: "late".into(), provider: "p".into(), model: "m".into(), at: At(9) });
+        late.followup = Some(Followup {
+            text: "late".into(),
+            provider: "p".into(),
+            model: "m".into(),
+            at: At(9),
+        });
         let history = [
             turn(1, Source::Ai, Finish::Stop),
             turn(2, Source::Fallback, Finish::Stop),
@@ -206,7 +274,10 @@ mod tests {
         second.retry_of = Some(first.turn);
         let history = [first.clone(), second];
         assert_eq!(said(&ask("".into(), &history, "now", SHAPE)), "q2 a2 now");
-        let again = Shape { retry_of: Some(first.turn), ..SHAPE };
+        let again = Shape {
+            retry_of: Some(first.turn),
+            ..SHAPE
+        };
         assert_eq!(said(&ask("".into(), &history[..1], "q1", again)), "q1");
     }
 
@@ -222,8 +293,12 @@ mod tests {
         ] {
             assert!(refuses_prefill(words), "{words}");
         }
-        for words in ["max_tokens is too large: 64", "prompt is too long", "Invalid value at 'contents'", ""]
-        {
+        for words in [
+            "max_tokens is too large: 64",
+            "prompt is too long",
+            "Invalid value at 'contents'",
+            "",
+        ] {
             assert!(!refuses_prefill(words), "{words}");
         }
     }
@@ -244,31 +319,70 @@ mod tests {
             (1, "now"),
         ] {
             let fitted = fitted(whole.clone(), to(1, room));
-            assert_eq!((said(&fitted).as_str(), &*fitted.system), (left, "system p"), "{room}");
+            assert_eq!(
+                (said(&fitted).as_str(), &*fitted.system),
+                (left, "system p"),
+                "{room}"
+            );
             assert_eq!(fitted.messages.first().unwrap().role, Role::User);
         }
         // Half of what fits goes to who found that too long.
-        let half = |room| said(&fitted(whole.clone(), Cut { half: true, ..to(1, room) }));
-        assert_eq!([half(0), half(49), half(30)], ["q3 a3 q4 a4 now", "q4 a4 now", "now"]);
+        let half = |room| {
+            said(&fitted(
+                whole.clone(),
+                Cut {
+                    half: true,
+                    ..to(1, room)
+                },
+            ))
+        };
+        assert_eq!(
+            [half(0), half(49), half(30)],
+            ["q3 a3 q4 a4 now", "q4 a4 now", "now"]
+        );
         // What was begun stays with its question, and what the caller sent stays whole.
-        assert_eq!(said(&fitted(gone_on(&whole, "Well,"), to(2, 1))), "now Well,");
-        assert!(said(&fitted(repeated(&whole, "Well,"), to(3, 1))).starts_with("now Well, Your previous"));
+        assert_eq!(
+            said(&fitted(gone_on(&whole, "Well,"), to(2, 1))),
+            "now Well,"
+        );
+        assert!(
+            said(&fitted(repeated(&whole, "Well,"), to(3, 1)))
+                .starts_with("now Well, Your previous")
+        );
         assert_eq!(said(&fitted(whole.clone(), to(9, 1))), said(&whole));
     }
 
     #[test]
     fn the_answer_gets_what_room_is_left() {
-        let long = ask("".into(), &[], "now", Shape { max_tokens: 1000, ..SHAPE });
+        let long = ask(
+            "".into(),
+            &[],
+            "now",
+            Shape {
+                max_tokens: 1000,
+                ..SHAPE
+            },
+        );
         for (room, tokens) in [(0, 1000), (1005, 1000), (1004, 999), (100, 95), (8, 4)] {
-            assert_eq!(fitted(long.clone(), to(1, room)).max_tokens, tokens, "{room}");
+            assert_eq!(
+                fitted(long.clone(), to(1, room)).max_tokens,
+                tokens,
+                "{room}"
+            );
         }
     }
 
     #[test]
     fn a_callers_started_answer_is_taken_up_and_is_one_with_what_follows() {
         let plain = ask("".into(), &[], "now", SHAPE);
-        let begun = Message { role: Role::Assistant, text: "Well, ".into() };
-        let started = Ask { messages: [plain.messages[0].clone(), begun].into(), ..plain.clone() };
+        let begun = Message {
+            role: Role::Assistant,
+            text: "Well, ".into(),
+        };
+        let started = Ask {
+            messages: [plain.messages[0].clone(), begun].into(),
+            ..plain.clone()
+        };
         assert!(taken_up(&started).goes_on && !taken_up(&plain).goes_on);
         assert_eq!(said(&gone_on(&started, "yes ")), "now Well, yes");
         assert_eq!(gone_on(&started, "yes ").messages.len(), 2);
@@ -279,7 +393,10 @@ mod tests {
 
     #[test]
     fn a_conversation_was_served_by_who_gave_its_last_whole_answer() {
-        let by = |name: &str, turn: TurnRecord| TurnRecord { provider: Some(name.into()), ..turn };
+        let by = |name: &str, turn: TurnRecord| TurnRecord {
+            provider: Some(name.into()),
+            ..turn
+        };
         let mut history = vec![
             by("a", turn(1, Source::Ai, Finish::Stop)),
             by("b", turn(2, Source::Ai, Finish::Length)),
@@ -297,10 +414,22 @@ mod tests {
     #[test]
     fn the_oldest_go_first() {
         let history: Vec<_> = (1..=5).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
-        let few = Shape { history_turns: 3, ..SHAPE };
+        let few = Shape {
+            history_turns: 3,
+            ..SHAPE
+        };
         let ask = ask("".into(), &history, "now", few);
         assert_eq!(said(&ask), "q3 a3 q4 a4 q5 a5 now");
-        let half = |ask: Ask| fitted(ask, Cut { kept: 1, room: 0, half: true });
+        let half = |ask: Ask| {
+            fitted(
+                ask,
+                Cut {
+                    kept: 1,
+                    room: 0,
+                    half: true,
+                },
+            )
+        };
         assert_eq!(said(&half(ask.clone())), "q5 a5 now");
         assert_eq!(said(&half(half(ask.clone()))), "now");
         assert!(has_history(&ask) && !has_history(&half(half(ask))));

@@ -38,10 +38,18 @@ pub fn is_one_token_to_the_limit(text: &str, finish: Finish) -> bool {
 fn repeats(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=TOKEN_BYTES).any(|token| {
-        let Some(earlier) = bytes.len().checked_sub(token).and_then(|length| bytes.get(..length)) else {
+        let Some(earlier) = bytes
+            .len()
+            .checked_sub(token)
+            .and_then(|length| bytes.get(..length))
+        else {
             return false;
         };
-        let alike = bytes.iter().rev().zip(earlier.iter().rev()).take_while(|(one, other)| one == other);
+        let alike = bytes
+            .iter()
+            .rev()
+            .zip(earlier.iter().rev())
+            .take_while(|(one, other)| one == other);
         let run = token + alike.count();
         run / token >= TIMES && run >= bytes.len().div_ceil(2)
     })
@@ -55,7 +63,9 @@ pub fn score(text: &str, keywords: &[String]) -> f64 {
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase)
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
 }
 
 fn different(words: &[String]) -> f64 {
@@ -70,7 +80,11 @@ fn different(words: &[String]) -> f64 {
     let all = runs.len();
     let mut seen = HashSet::with_capacity(all);
     seen.extend(runs);
-    if all == 0 { 1.0 } else { share(seen.len(), all) }
+    if all == 0 {
+        1.0
+    } else {
+        share(seen.len(), all)
+    }
 }
 
 fn expected(text: &[String], keywords: &[String]) -> f64 {
@@ -108,10 +122,20 @@ mod tests {
             (format!("{}done.", " the".repeat(500)), false),
             // Not one token, but the same sentence again and again: the score has that.
             (sentence.repeat(50), false),
-            (format!("{}|---|---|---|---|---|---|---|---|---|---|", sentence.repeat(2)), false),
+            (
+                format!(
+                    "{}|---|---|---|---|---|---|---|---|---|---|",
+                    sentence.repeat(2)
+                ),
+                false,
+            ),
             ("".into(), false),
         ] {
-            assert_eq!(is_one_token_to_the_limit(&text, Finish::Length), poor, "{text:?}");
+            assert_eq!(
+                is_one_token_to_the_limit(&text, Finish::Length),
+                poor,
+                "{text:?}"
+            );
             assert!(
                 !is_one_token_to_the_limit(&text, Finish::Stop),
                 "it was not the limit that ended it: {text:?}"
@@ -127,15 +151,27 @@ mod tests {
         assert_eq!(score(good), 1.0);
         assert_eq!(score(""), 0.0);
         assert_eq!(score(&good[..100]), 0.5, "half as long");
-        assert!((score(&good.repeat(4)) - 0.25).abs() < 0.02, "four times the same");
+        assert!(
+            (score(&good.repeat(4)) - 0.25).abs() < 0.02,
+            "four times the same"
+        );
         assert!(score(&"no ".repeat(300)) < 0.01);
     }
 
     #[test]
     fn keywords_count_as_whole_words_in_any_case() {
-        let long = format!("PLEASE call our sales-team, not the hotline. {}", "x".repeat(200));
+        let long = format!(
+            "PLEASE call our sales-team, not the hotline. {}",
+            "x".repeat(200)
+        );
         let score = |keywords: &[&str]| {
-            score(&long, &keywords.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+            score(
+                &long,
+                &keywords
+                    .iter()
+                    .map(|word| (*word).to_owned())
+                    .collect::<Vec<_>>(),
+            )
         };
         for (keywords, expected) in [
             (&[][..], 1.0),

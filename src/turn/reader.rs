@@ -83,9 +83,16 @@ impl Reader {
     pub fn apply(&mut self, frame: Frame) {
         assert!(self.done.is_none(), "after the end: {frame:?}");
         let snapshot = matches!(frame, Frame::Snapshot { .. });
-        assert!(snapshot || frame.seq() == self.seq + 1, "a gap after {}: {frame:?}", self.seq);
+        assert!(
+            snapshot || frame.seq() == self.seq + 1,
+            "a gap after {}: {frame:?}",
+            self.seq
+        );
         let start = matches!(frame, Frame::Start { .. });
-        assert!(snapshot || start == (frame.seq() == 1), "start is the first, and only that: {frame:?}");
+        assert!(
+            snapshot || start == (frame.seq() == 1),
+            "start is the first, and only that: {frame:?}"
+        );
         self.seq = frame.seq();
         match &frame {
             Frame::Start { .. } => {}
@@ -96,24 +103,46 @@ impl Reader {
             }
             Frame::Token { attempt, text, .. } => {
                 assert!(!text.is_empty());
-                assert!([0, self.attempt].contains(attempt), "text of an earlier attempt: {frame:?}");
+                assert!(
+                    [0, self.attempt].contains(attempt),
+                    "text of an earlier attempt: {frame:?}"
+                );
                 self.text.push_str(text);
             }
-            Frame::Restart { attempt, from, to, .. } => {
-                assert!([0, self.attempt].contains(attempt), "a restart for an earlier attempt: {frame:?}");
+            Frame::Restart {
+                attempt, from, to, ..
+            } => {
+                assert!(
+                    [0, self.attempt].contains(attempt),
+                    "a restart for an earlier attempt: {frame:?}"
+                );
                 assert_eq!(*attempt == 0, to.is_none(), "{frame:?}");
                 assert!(!self.text.is_empty(), "nothing to void: {frame:?}");
-                self.drafts.push((Arc::clone(from), std::mem::take(&mut self.text)));
+                self.drafts
+                    .push((Arc::clone(from), std::mem::take(&mut self.text)));
             }
-            Frame::Snapshot { attempt, text, drafts, .. } => {
+            Frame::Snapshot {
+                attempt,
+                text,
+                drafts,
+                ..
+            } => {
                 self.text.clone_from(text);
                 self.drafts = named(drafts);
                 self.attempt = *attempt;
             }
             Frame::Done(done) => {
                 assert_eq!(done.text, self.text, "what is shown is the answer");
-                assert_eq!(named(&done.drafts), self.drafts, "what was voided are the drafts");
-                assert_eq!(done.attempts as usize, done.tried.len(), "every attempt is reported");
+                assert_eq!(
+                    named(&done.drafts),
+                    self.drafts,
+                    "what was voided are the drafts"
+                );
+                assert_eq!(
+                    done.attempts as usize,
+                    done.tried.len(),
+                    "every attempt is reported"
+                );
                 self.done = Some((**done).clone());
             }
         }
@@ -122,5 +151,8 @@ impl Reader {
 }
 
 fn named(drafts: &[Draft]) -> Vec<(Arc<str>, String)> {
-    drafts.iter().map(|draft| (Arc::clone(&draft.provider), draft.text.clone())).collect()
+    drafts
+        .iter()
+        .map(|draft| (Arc::clone(&draft.provider), draft.text.clone()))
+        .collect()
 }

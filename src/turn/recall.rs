@@ -30,7 +30,9 @@ impl Recall {
         let shelf = &desk.shelf;
         let now = desk.clock.wall();
         match (keeping, &self.place) {
-            (Keeping::Aside(_, renewal, _), _) => shelf.keep_renewed(renewal, &log.record(), now).await,
+            (Keeping::Aside(_, renewal, _), _) => {
+                shelf.keep_renewed(renewal, &log.record(), now).await
+            }
             (_, Some(place)) => shelf.keep(place, &log.record(), now).await,
             (_, None) => {}
         }
@@ -40,13 +42,17 @@ impl Recall {
 /// A saved answer that will do, as far as the store tells in time.
 async fn find(desk: &Desk, place: &Place, need: Need) -> Option<Found> {
     let found = desk.shelf.find(place, need, desk.clock.wall());
-    tokio::time::timeout(desk.patience(READ_LIMIT), found).await.ok()?
+    tokio::time::timeout(desk.patience(READ_LIMIT), found)
+        .await
+        .ok()?
 }
 
 impl Turn<'_> {
     /// The end by a saved answer that is fresh, or by what another is being told just now, where there is one and it may be told.
     pub(super) async fn recall(&mut self, keeping: &Keeping, asked: &Asked) -> Option<End> {
-        let Keeping::In(room) = keeping else { return None };
+        let Keeping::In(room) = keeping else {
+            return None;
+        };
         let (desk, wishes) = (self.desk, self.wishes);
         let shelf = &desk.shelf;
         if wishes.cache == CacheUse::Off {
@@ -73,7 +79,10 @@ impl Turn<'_> {
             desk.tally.recalled(Recalled::Hit);
             return Some(self.tell(Source::Cache, &found.answer.text, found.old));
         }
-        let told = match shelf.common(&place).map(|key| desk.flights.join(key, self.writer.log())) {
+        let told = match shelf
+            .common(&place)
+            .map(|key| desk.flights.join(key, self.writer.log()))
+        {
             Some(Joined::Lead(flight)) => {
                 self.recall.flight = Some(flight);
                 None
@@ -82,7 +91,11 @@ impl Turn<'_> {
             None => None,
         };
         let joined = matches!(told, Some(End::Without { .. }));
-        desk.tally.recalled(if joined { Recalled::Joined } else { Recalled::Miss });
+        desk.tally.recalled(if joined {
+            Recalled::Joined
+        } else {
+            Recalled::Miss
+        });
         told
     }
 
@@ -112,7 +125,12 @@ impl Turn<'_> {
 
     fn tell(&mut self, source: Source, text: &str, old: Duration) -> End {
         self.writer.replace(source, text);
-        self.progress.first_text.get_or_insert(self.progress.begun.elapsed());
-        End::Without { source, age_s: Some(old.as_secs()) }
+        self.progress
+            .first_text
+            .get_or_insert(self.progress.begun.elapsed());
+        End::Without {
+            source,
+            age_s: Some(old.as_secs()),
+        }
     }
 }

@@ -31,7 +31,11 @@ pub async fn retain(desk: Arc<Desk>) {
     let mut gone = 0;
     loop {
         let kept = desk.table().settings.chat.retention;
-        let pause = if after.is_some() { STEP } else { (kept / 10).clamp(LEAST, MOST) };
+        let pause = if after.is_some() {
+            STEP
+        } else {
+            (kept / 10).clamp(LEAST, MOST)
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // They may be kept for another time from now on.
@@ -42,7 +46,10 @@ pub async fn retain(desk: Arc<Desk>) {
         let (next, forgotten) = step(&desk, before, after).await;
         (after, gone) = (next, gone + forgotten);
         if after.is_none() && gone > 0 {
-            tracing::info!(conversations = gone, "conversations older than chat.retention were forgotten");
+            tracing::info!(
+                conversations = gone,
+                "conversations older than chat.retention were forgotten"
+            );
             gone = 0;
         }
     }
@@ -50,13 +57,22 @@ pub async fn retain(desk: Arc<Desk>) {
 
 /// Looks at the conversations that come next and forgets those whose last turn was before `before`. Gives where to go on, none at the end, and how
 /// many were forgotten. A store that does not answer ends the pass.
-async fn step(desk: &Desk, before: At, after: Option<ConversationId>) -> (Option<ConversationId>, usize) {
+async fn step(
+    desk: &Desk,
+    before: At,
+    after: Option<ConversationId>,
+) -> (Option<ConversationId>, usize) {
     let look = desk.store.idle(before, after, LOOK);
-    let Ok(Ok(Idle { found, next })) = tokio::time::timeout(LIMIT, look).await else { return (None, 0) };
+    let Ok(Ok(Idle { found, next })) = tokio::time::timeout(LIMIT, look).await else {
+        return (None, 0);
+    };
     let mut gone = 0;
     for id in found {
         // What was asked just now may not be in the store yet.
-        let busy = desk.rooms.find(id).is_some_and(|room| !room.logs().is_empty());
+        let busy = desk
+            .rooms
+            .find(id)
+            .is_some_and(|room| !room.logs().is_empty());
         if !busy && forget(desk, id).await.is_ok() {
             gone += 1;
         }
@@ -92,8 +108,19 @@ mod tests {
         actix::spawn(retain(Arc::clone(&stage.desk)));
         pass(MOST + STEP).await;
         stage.store.set(Trouble::None);
-        let turns = async |n| stage.store.turns(conversation(n), None, 9).await.unwrap().len();
-        assert_eq!((turns(1).await, turns(2).await), (3, 1), "a store that fails loses nothing");
+        let turns = async |n| {
+            stage
+                .store
+                .turns(conversation(n), None, 9)
+                .await
+                .unwrap()
+                .len()
+        };
+        assert_eq!(
+            (turns(1).await, turns(2).await),
+            (3, 1),
+            "a store that fails loses nothing"
+        );
         pass(MOST + STEP).await;
         assert_eq!((turns(1).await, turns(2).await), (0, 1));
     }
@@ -106,9 +133,18 @@ mod tests {
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
             let turn = crate::chat::TurnId::after(None, 5, 0);
-            let record =
-                crate::chat::TurnRecord::asked(turn, "m".parse().unwrap(), At(5), "q".to_owned(), None);
-            stage.store.write_turn(ConversationId::from_random(bytes), record).await.unwrap();
+            let record = crate::chat::TurnRecord::asked(
+                turn,
+                "m".parse().unwrap(),
+                At(5),
+                "q".to_owned(),
+                None,
+            );
+            stage
+                .store
+                .write_turn(ConversationId::from_random(bytes), record)
+                .await
+                .unwrap();
         }
         let (next, gone) = step(&stage.desk, At(6), None).await;
         assert_eq!((next.is_some(), gone), (true, LOOK));

@@ -120,7 +120,10 @@ impl Drop for Room {
     fn drop(&mut self) {
         if let Some(rooms) = self.rooms.upgrade() {
             let mut map = rooms.lock();
-            if map.get(&self.id).is_some_and(|room| room.strong_count() == 0) {
+            if map
+                .get(&self.id)
+                .is_some_and(|room| room.strong_count() == 0)
+            {
                 map.remove(&self.id);
             }
         }
@@ -166,16 +169,30 @@ impl Room {
         chance: u64,
     ) -> Result<LogWriter, NotOpened> {
         let inner = self.lock();
-        if let Some(log) = inner.logs.iter().find(|log| *log.client_msg_id() == question.client_msg_id) {
+        if let Some(log) = inner
+            .logs
+            .iter()
+            .find(|log| *log.client_msg_id() == question.client_msg_id)
+        {
             let same = log.asks(&question.text);
-            return Err(if same { NotOpened::Duplicate(Arc::clone(log)) } else { NotOpened::OtherText });
+            return Err(if same {
+                NotOpened::Duplicate(Arc::clone(log))
+            } else {
+                NotOpened::OtherText
+            });
         }
         if inner.closed || inner.logs.iter().any(|log| !log.ended()) {
             return Err(NotOpened::Busy);
         }
         let next = || TurnId::after(inner.last, now.0, chance);
-        let turn = claimed.filter(|claimed| Some(*claimed) > inner.last).unwrap_or_else(next);
-        let Question { client_msg_id, text, retry_of } = question;
+        let turn = claimed
+            .filter(|claimed| Some(*claimed) > inner.last)
+            .unwrap_or_else(next);
+        let Question {
+            client_msg_id,
+            text,
+            retry_of,
+        } = question;
         let writer = LogWriter::open(TurnRecord::asked(turn, client_msg_id, now, text, retry_of));
         self.enlist(inner, writer.log());
         Ok(writer)
@@ -219,7 +236,9 @@ impl Room {
 
     /// It is known whose it is. What is known already stays: a conversation has one owner.
     pub fn belongs_to(&self, subject: Option<&str>) {
-        self.lock().owner.get_or_insert_with(|| subject.map(Into::into));
+        self.lock()
+            .owner
+            .get_or_insert_with(|| subject.map(Into::into));
     }
 
     /// Opens no turn any more, for as long as what it gives is held.
@@ -250,7 +269,11 @@ impl Room {
 
     /// The log of this turn, where it is not dropped yet.
     pub fn log(&self, turn: TurnId) -> Option<Arc<TurnLog>> {
-        self.lock().logs.iter().find(|log| log.turn() == turn).cloned()
+        self.lock()
+            .logs
+            .iter()
+            .find(|log| log.turn() == turn)
+            .cloned()
     }
 
     /// Drops an ended turn's log; the store serves it from now on.
@@ -265,7 +288,13 @@ impl Room {
         let opened = self.opened.subscribe();
         let inner = self.lock();
         let running = inner.logs.iter().find(|log| !log.ended()).cloned();
-        (NewTurns { next: inner.opened, opened }, running)
+        (
+            NewTurns {
+                next: inner.opened,
+                opened,
+            },
+            running,
+        )
     }
 
     /// Late answers, from now on.

@@ -39,8 +39,14 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
     let (mut progress, mut recall) = (Progress::begin(), Recall::default());
     let (writing, recalling) = (&mut writer, &mut recall);
     let settings = &*Arc::clone(&desk.table().settings);
-    let mut turn =
-        Turn { desk, settings, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling };
+    let mut turn = Turn {
+        desk,
+        settings,
+        writer: writing,
+        wishes: &wishes,
+        progress: &mut progress,
+        recall: recalling,
+    };
     // Boxed: else it would have its place twice, as what is joined is moved once.
     let answered = Box::pin(AssertUnwindSafe(turn.answer(keeping)).catch_unwind());
     let checkpoints = pin!(keeping.checkpoints(desk, &log));
@@ -51,11 +57,20 @@ pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wis
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");
         let (writing, recalling) = (&mut writer, &mut recall);
-        Turn { desk, settings, writer: writing, wishes: &wishes, progress: &mut progress, recall: recalling }
-            .fall()
+        Turn {
+            desk,
+            settings,
+            writer: writing,
+            wishes: &wishes,
+            progress: &mut progress,
+            recall: recalling,
+        }
+        .fall()
     });
     let lost = match end {
-        End::Torn => log.last_failure().is_none_or(|last| !last.fault.class().is_the_requests()),
+        End::Torn => log
+            .last_failure()
+            .is_none_or(|last| !last.fault.class().is_the_requests()),
         End::Cancelled(Cancel::Interrupted) => log.told_to_end().is_some(),
         End::Ai(_) | End::Without { .. } | End::Cancelled(Cancel::Stopped) => false,
     };
@@ -148,8 +163,16 @@ impl Turn<'_> {
         }
         let Asked { ask, served_by, .. } = asked;
         // Of a conversation the question is enough; a caller's messages are used as they are.
-        let load = if wishes.pass_on { Load::of(&ask) } else { Load::of_last(&ask, 1) };
-        let mut made = Made { served_by, load, ..Made::default() };
+        let load = if wishes.pass_on {
+            Load::of(&ask)
+        } else {
+            Load::of_last(&ask, 1)
+        };
+        let mut made = Made {
+            served_by,
+            load,
+            ..Made::default()
+        };
         loop {
             if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
                 return self.descend().await;
@@ -173,8 +196,15 @@ impl Turn<'_> {
                 Route::Nobody { .. } => {
                     let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
                     if wishes.pass_on {
-                        let refused = made.failed.last().map_or_else(|| self.outgrown(load), too_long);
-                        return if refused { End::Torn } else { self.descend().await };
+                        let refused = made
+                            .failed
+                            .last()
+                            .map_or_else(|| self.outgrown(load), too_long);
+                        return if refused {
+                            End::Torn
+                        } else {
+                            self.descend().await
+                        };
                     }
                     let long = made.failed.iter().any(too_long);
                     if made.halved.is_some() || !prompt::has_history(&ask) || !long {
@@ -196,7 +226,9 @@ impl Turn<'_> {
                 Ok(end) => return end,
                 // In mid-answer it is our own doing: the caller's request was taken before.
                 Err(one)
-                    if wishes.pass_on && one.failure.fault.class() == Class::Caller && !self.binding() =>
+                    if wishes.pass_on
+                        && one.failure.fault.class() == Class::Caller
+                        && !self.binding() =>
                 {
                     return End::Torn;
                 }
@@ -208,7 +240,11 @@ impl Turn<'_> {
     /// Begins the leased attempt; nobody is shown it before it is opened.
     pub(super) fn runner(&self, lease: Lease, ask: &Ask, made: &Made, deadline: Instant) -> Runner {
         let shown = self.writer.shown();
-        let start = if shown.is_empty() { Start::Anew } else { self.start(&lease, &made.failed) };
+        let start = if shown.is_empty() {
+            Start::Anew
+        } else {
+            self.start(&lease, &made.failed)
+        };
         let backend = &lease.backend;
         let asked = match start {
             Start::GoesOn => prompt::gone_on(ask, &shown),
@@ -226,17 +262,31 @@ impl Turn<'_> {
             stall: patience.stall,
             attempt: patience.attempt.min(left),
             // Of what stands there is enough.
-            min_chars: if goes_on { 1 } else { self.settings.quality.min_chars },
+            min_chars: if goes_on {
+                1
+            } else {
+                self.settings.quality.min_chars
+            },
             goes_on,
         };
         let before = self.progress.begun.elapsed();
         let call = Call::begin(&lease.backend.upstream, &ask);
-        Runner { lease, call, ask, limits, hurried, start, before }
+        Runner {
+            lease,
+            call,
+            ask,
+            limits,
+            hurried,
+            start,
+            before,
+        }
     }
 
     /// How an attempt begins where text stands: as the mode says, but anew once a continuation did not fit.
     fn start(&self, lease: &Lease, failed: &[Failed]) -> Start {
-        let misfit = failed.iter().any(|one| one.failure.fault == Fault::Diverged && !one.started);
+        let misfit = failed
+            .iter()
+            .any(|one| one.failure.fault == Fault::Diverged && !one.started);
         let prefill = lease.backend.prefill.load(Ordering::Relaxed);
         match self.wishes.mid_stream {
             MidStream::Continue if prefill => Start::GoesOn,
@@ -248,13 +298,28 @@ impl Turn<'_> {
 
     /// Shows that the attempt begins; what is said from now on is its.
     pub(super) fn open(&mut self, runner: &Runner) {
-        let Lease { backend, attempt, .. } = &runner.lease;
-        self.writer.attempt(*attempt, Arc::clone(&backend.name), Arc::clone(&backend.model), runner.start);
+        let Lease {
+            backend, attempt, ..
+        } = &runner.lease;
+        self.writer.attempt(
+            *attempt,
+            Arc::clone(&backend.name),
+            Arc::clone(&backend.model),
+            runner.start,
+        );
     }
 
     /// Reads the attempt to its end. The error is how it failed.
     pub(super) async fn finish(&mut self, runner: Runner) -> Result<End, Failed> {
-        let Runner { mut lease, call, ask, limits, hurried, before, .. } = runner;
+        let Runner {
+            mut lease,
+            call,
+            ask,
+            limits,
+            hurried,
+            before,
+            ..
+        } = runner;
         let log = Arc::clone(self.writer.log());
         let heard = |after| {
             lease.permit.first_token(after);
@@ -269,12 +334,15 @@ impl Turn<'_> {
             Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
             Ended::Failed(failure) => {
                 // A caller's own started answer may be refused, and so may the rest of the request, which is the caller's too.
-                let prefilled = ask.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
+                let prefilled =
+                    ask.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
                 let failed = self.failed(&lease, &report, failure, prefilled);
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
         };
-        self.desk.tally.attempt(&lease.backend.name, outcome, report.took);
+        self.desk
+            .tally
+            .attempt(&lease.backend.name, outcome, report.took);
         self.progress.attempted(&mut lease, &report, outcome, &ask);
         // What goes on from another's text is no answer of its own.
         if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {
@@ -293,12 +361,23 @@ impl Turn<'_> {
     fn score(&self, report: &Report) -> Option<f64> {
         match &report.ended {
             Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => None,
-            Ended::Whole(_) => Some(quality::score(&report.said, &self.settings.quality.keywords)),
-            Ended::Failed(failure) => matches!(failure.fault, Fault::Empty | Fault::Poor).then_some(0.0),
+            Ended::Whole(_) => Some(quality::score(
+                &report.said,
+                &self.settings.quality.keywords,
+            )),
+            Ended::Failed(failure) => {
+                matches!(failure.fault, Fault::Empty | Fault::Poor).then_some(0.0)
+            }
         }
     }
 
-    fn failed(&mut self, lease: &Lease, report: &Report, failure: &Failure, gone_on: bool) -> Failed {
+    fn failed(
+        &mut self,
+        lease: &Lease,
+        report: &Report,
+        failure: &Failure,
+        gone_on: bool,
+    ) -> Failed {
         let (backend, log) = (&lease.backend, self.writer.log());
         tracing::warn!(turn = %log.turn(), attempt = lease.attempt, provider = %backend.name,
             status = failure.status, failure = failure.for_logs(), started = report.started(), "attempt failed");
@@ -314,28 +393,49 @@ impl Turn<'_> {
             // Where text can be voided, who did not fit may answer anew.
             started = self.wishes.rigid;
         }
-        self.writer.failed(Arc::clone(&backend.name), failure.clone());
-        Failed { provider: Arc::clone(&backend.name), failure, started, took: report.took }
+        self.writer
+            .failed(Arc::clone(&backend.name), failure.clone());
+        Failed {
+            provider: Arc::clone(&backend.name),
+            failure,
+            started,
+            took: report.took,
+        }
     }
 
     /// What is asked of this provider: the question and what was begun always, of the history what fits; a caller's messages all.
     fn fitted(&self, asked: Ask, ask: &Ask, backend: &Backend, half: bool) -> Ask {
         let begun = asked.messages.len().saturating_sub(ask.messages.len());
-        let kept = if self.wishes.pass_on { asked.messages.len() } else { begun + 1 };
-        prompt::fitted(asked, Cut { kept, room: backend.context_tokens, half })
+        let kept = if self.wishes.pass_on {
+            asked.messages.len()
+        } else {
+            begun + 1
+        };
+        prompt::fitted(
+            asked,
+            Cut {
+                kept,
+                room: backend.context_tokens,
+                half,
+            },
+        )
     }
 
     /// Whether nobody who may be asked has room for this. Then that is how the turn failed.
     fn outgrown(&mut self, load: Load) -> bool {
         let (wishes, desk) = (self.wishes, self.desk);
-        let may = |one: &&Arc<Backend>| !wishes.only_first || wishes.first.as_ref() == Some(&one.name);
+        let may =
+            |one: &&Arc<Backend>| !wishes.only_first || wishes.first.as_ref() == Some(&one.name);
         let table = desk.table();
         let mut asked = table.backends.iter().filter(may).peekable();
-        let Some(first) = asked.peek().map(|one| Arc::clone(&one.name)) else { return false };
+        let Some(first) = asked.peek().map(|one| Arc::clone(&one.name)) else {
+            return false;
+        };
         let too_long = asked.all(|one| !load.fits(one.context_tokens));
         if too_long {
             let detail = "the messages are longer than any provider has room for";
-            self.writer.failed(first, Failure::with(Fault::TooLong, detail));
+            self.writer
+                .failed(first, Failure::with(Fault::TooLong, detail));
         }
         too_long
     }
@@ -364,7 +464,10 @@ impl Turn<'_> {
         let ladder = Arc::clone(&self.desk.ladder.borrow());
         let answer = ladder.answer(&self.writer.log().record().question);
         self.writer.replace(answer.source, &answer.text);
-        End::Without { source: answer.source, age_s: answer.age_s }
+        End::Without {
+            source: answer.source,
+            age_s: answer.age_s,
+        }
     }
 }
 
@@ -377,7 +480,11 @@ fn settle(lease: Lease, report: &Report) {
             let (fault, retry_after) = (failure.fault, failure.retry_after);
             // To the breaker an answer began with its first token, of whatever kind.
             let started = report.first_token.is_some();
-            lease.permit.settle(Verdict::Failed { fault, started, retry_after });
+            lease.permit.settle(Verdict::Failed {
+                fault,
+                started,
+                retry_after,
+            });
         }
     }
 }

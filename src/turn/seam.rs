@@ -73,7 +73,10 @@ enum Place {
 impl Seam {
     /// A seam for who cannot take back what was shown: text that does not fit is a [`Show::Misfit`], never [`Show::Anew`].
     pub fn rigid() -> Self {
-        Self { rigid: true, ..Self::default() }
+        Self {
+            rigid: true,
+            ..Self::default()
+        }
     }
 
     /// A new attempt begins. Where nothing stands it answers anew, whatever `start` says.
@@ -134,7 +137,11 @@ impl Seam {
     /// Puts `text` in the place of whatever stands.
     pub fn replace(&mut self, writer: Owner, text: &str) -> Show {
         self.writer = Some(writer);
-        if self.shown.is_empty() { self.append(text) } else { self.void(text.to_owned()) }
+        if self.shown.is_empty() {
+            self.append(text)
+        } else {
+            self.void(text.to_owned())
+        }
     }
 
     /// Appends what another seam showed: it is known to fit.
@@ -203,7 +210,10 @@ impl Seam {
             self.place = Place::Echoing(said);
             return Show::Nothing;
         }
-        let more = said.strip_prefix(given).filter(|_| certain).map(str::to_owned);
+        let more = said
+            .strip_prefix(given)
+            .filter(|_| certain)
+            .map(str::to_owned);
         self.join(more.unwrap_or(said))
     }
 
@@ -234,7 +244,11 @@ impl Seam {
         }
         let text = std::mem::replace(&mut self.shown, anew.clone());
         if let Some(Owner { attempt, provider }) = self.owner.take() {
-            self.drafts.push(Draft { attempt, provider, text });
+            self.drafts.push(Draft {
+                attempt,
+                provider,
+                text,
+            });
         }
         self.place = Place::AtEnd;
         self.owner.clone_from(&self.writer);

@@ -51,9 +51,18 @@ impl House {
         Self {
             plans: plans.into_iter().collect(),
             settings: Settings {
-                chat: ChatSettings { system_prompt: "Be kind.".into(), ..ChatSettings::default() },
-                cache: CacheSettings { enabled: false, ..CacheSettings::default() },
-                limits: LimitSettings { turns: TURNS, ..LimitSettings::default() },
+                chat: ChatSettings {
+                    system_prompt: "Be kind.".into(),
+                    ..ChatSettings::default()
+                },
+                cache: CacheSettings {
+                    enabled: false,
+                    ..CacheSettings::default()
+                },
+                limits: LimitSettings {
+                    turns: TURNS,
+                    ..LimitSettings::default()
+                },
                 ..Settings::default()
             },
             pace: Pace {
@@ -68,7 +77,12 @@ impl House {
     /// With backends `a`, `b`, `c` … that follow these scripts.
     pub fn following<const N: usize>(scripts: [Vec<Script>; N]) -> Self {
         let names = ["a", "b", "c", "d"];
-        Self::of(names.into_iter().zip(scripts).map(|(name, scripts)| Plan::new(name).with(scripts)))
+        Self::of(
+            names
+                .into_iter()
+                .zip(scripts)
+                .map(|(name, scripts)| Plan::new(name).with(scripts)),
+        )
     }
 
     /// Opens its doors, on a clock that is paused already.
@@ -77,12 +91,22 @@ impl House {
         let clock = Clock::start();
         let start = |plan| Stand::start(plan, clock, Arc::clone(&store) as _);
         let stands: Vec<_> = self.plans.into_iter().map(start).collect();
-        let backends: Arc<[_]> = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
+        let backends: Arc<[_]> = stands
+            .iter()
+            .map(|stand| Arc::clone(&stand.backend))
+            .collect();
         let tally = Tally::new(backends.iter().map(|one| &one.name)).unwrap();
-        let (cache, prompt) = (self.settings.cache.clone(), Arc::clone(&self.settings.chat.system_prompt));
+        let (cache, prompt) = (
+            self.settings.cache.clone(),
+            Arc::clone(&self.settings.chat.system_prompt),
+        );
         let shelf = Shelf::new(Arc::clone(&store) as _, cache, prompt);
         let table = watch::Sender::new(Arc::new(Table::first(self.settings.into(), backends)));
-        let seed = Seed { table: table.subscribe(), clock, chance: || 0.5 };
+        let seed = Seed {
+            table: table.subscribe(),
+            clock,
+            chance: || 0.5,
+        };
         let (place, router) = watch::channel(None);
         let (tell, ends) = mpsc::channel(16);
         let (phase, phases) = watch::channel(Phase::Open);
@@ -114,7 +138,12 @@ impl House {
             store,
             phase,
             table,
-            router: Seat { seed, place, tell, ends },
+            router: Seat {
+                seed,
+                place,
+                tell,
+                ends,
+            },
             ladder,
         };
         stage.router.rebuild();
@@ -140,7 +169,8 @@ impl Seat {
     /// Starts a new actor from the same seed.
     pub fn rebuild(&self) {
         let guard = Guard::new("router".into(), self.tell.clone());
-        self.place.send_replace(Some(RouterActor::new(self.seed.clone(), guard).start()));
+        self.place
+            .send_replace(Some(RouterActor::new(self.seed.clone(), guard).start()));
     }
 
     /// Has the actor panic, and waits until it is gone. Nobody rebuilds it.
@@ -180,7 +210,11 @@ pub fn conversation(number: u8) -> ConversationId {
 
 /// A message with this name and text.
 pub fn question(name: &str, text: &str) -> Question {
-    Question { client_msg_id: name.parse().unwrap(), text: text.to_owned(), retry_of: None }
+    Question {
+        client_msg_id: name.parse().unwrap(),
+        text: text.to_owned(),
+        retry_of: None,
+    }
 }
 
 impl Stage {
@@ -204,7 +238,8 @@ impl Stage {
 
     /// The same, where it may be refused.
     pub fn try_ask(&self, name: &str, wishes: Wishes) -> Result<Arc<TurnLog>, Refused> {
-        self.desk.open(&self.room(), question(name, "What is new?"), wishes)
+        self.desk
+            .open(&self.room(), question(name, "What is new?"), wishes)
     }
 
     /// Puts ended turns into the store: so many, answered by an AI.
@@ -212,13 +247,21 @@ impl Stage {
         for number in 1..=turns {
             let turn = crate::chat::TurnId::after(None, number, 0);
             let name = format!("old{number}").parse().unwrap();
-            let mut record =
-                TurnRecord::asked(turn, name, crate::chat::At(number), format!("q{number}"), None);
+            let mut record = TurnRecord::asked(
+                turn,
+                name,
+                crate::chat::At(number),
+                format!("q{number}"),
+                None,
+            );
             record.text = format!("a{number}");
             record.state = crate::chat::TurnState::Done;
             record.source = Some(crate::chat::Source::Ai);
             record.finish = Some(crate::chat::Finish::Stop);
-            self.store.write_turn(conversation(1), record).await.unwrap();
+            self.store
+                .write_turn(conversation(1), record)
+                .await
+                .unwrap();
         }
     }
 
@@ -227,7 +270,10 @@ impl Stage {
         self.table.send_modify(|table| {
             let mut settings = Settings::clone(&table.settings);
             change(&mut settings);
-            *table = Arc::new(Table { settings: settings.into(), ..Table::clone(table) });
+            *table = Arc::new(Table {
+                settings: settings.into(),
+                ..Table::clone(table)
+            });
         });
     }
 
@@ -255,7 +301,11 @@ impl Stage {
         for stand in &self.stands {
             let name = &stand.backend.name;
             assert_eq!(stand.free(), stand.places(), "permits of {name}");
-            assert_eq!(stand.backend.vitals.borrow().in_flight, 0, "in flight at {name}");
+            assert_eq!(
+                stand.backend.vitals.borrow().in_flight,
+                0,
+                "in flight at {name}"
+            );
             assert_eq!(stand.upstream.open(), 0, "connections to {name}");
         }
     }

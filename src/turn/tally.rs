@@ -7,17 +7,23 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+};
 
 use super::witness::Witness;
 use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
 use crate::router::departed::REMEMBERED;
 
 /// Seconds to a first token: close together around the limits that operators set, 5 to 15 s.
-const FIRST_TOKEN_S: [f64; 14] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0];
+const FIRST_TOKEN_S: [f64; 14] = [
+    0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0,
+];
 
 /// Seconds that an attempt takes; by default it may take 90.
-const ATTEMPT_S: [f64; 13] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 90.0, 120.0, 300.0];
+const ATTEMPT_S: [f64; 13] = [
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 90.0, 120.0, 300.0,
+];
 
 /// Where a restart leads that leads to no provider. No provider can be called so: names have no brackets.
 const NOBODY: &str = "(none)";
@@ -91,9 +97,14 @@ impl Underway<'_> {
         let source = record.source.unwrap_or(Source::Ai);
         let finish = record.finish.unwrap_or(Finish::Interrupted);
         for Restart { from, to, reason } in restarts {
-            add(&self.tally.restarts, &[from, to.as_deref().unwrap_or(NOBODY), reason.as_str()]);
+            add(
+                &self.tally.restarts,
+                &[from, to.as_deref().unwrap_or(NOBODY), reason.as_str()],
+            );
         }
-        self.tally.witness.ended(self.number, Some(record), restarts.len());
+        self.tally
+            .witness
+            .ended(self.number, Some(record), restarts.len());
         self.count(source, finish);
     }
 
@@ -125,15 +136,22 @@ impl Tally {
     /// # Errors
     /// None but a mistake in the names below.
     pub fn new<'p>(providers: impl IntoIterator<Item = &'p Arc<str>>) -> prometheus::Result<Self> {
-        let started = IntCounter::new("failsoft_turns_started_total", "Turns begun since the start.")?;
-        let in_flight = IntGauge::new("failsoft_turns_in_flight", "Turns that are being answered.")?;
+        let started = IntCounter::new(
+            "failsoft_turns_started_total",
+            "Turns begun since the start.",
+        )?;
+        let in_flight =
+            IntGauge::new("failsoft_turns_in_flight", "Turns that are being answered.")?;
         let cache = counters(
             "failsoft_cache_total",
             "Looks at the saved answers: hit, joined (another's, just being told), miss, stale (old, in an outage).",
             &["result"],
         )?;
-        let turns =
-            counters("failsoft_turns_total", "Turns ended, by source and end.", &["source", "finish"])?;
+        let turns = counters(
+            "failsoft_turns_total",
+            "Turns ended, by source and end.",
+            &["source", "finish"],
+        )?;
         let attempts = counters(
             "failsoft_attempts_total",
             "Attempts ended, by provider and outcome.",
@@ -183,7 +201,11 @@ impl Tally {
     pub fn follow<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
         let mut times = self.times.write().unwrap_or_else(PoisonError::into_inner);
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left: Vec<_> = times.keys().filter(|name| !gone.contains(*name)).cloned().collect();
+        let mut left: Vec<_> = times
+            .keys()
+            .filter(|name| !gone.contains(*name))
+            .cloned()
+            .collect();
         for name in providers {
             left.retain(|one| one != name);
             gone.retain(|one| one != name);
@@ -206,7 +228,8 @@ impl Tally {
     /// A new provider's lines.
     fn begin(&self, name: &str) -> prometheus::Result<Times> {
         for outcome in outcomes() {
-            self.attempts.get_metric_with_label_values(&[name, outcome])?;
+            self.attempts
+                .get_metric_with_label_values(&[name, outcome])?;
         }
         let first_token = self.first_tokens.get_metric_with_label_values(&[name])?;
         let total = self.totals.get_metric_with_label_values(&[name])?;
@@ -235,14 +258,22 @@ impl Tally {
     }
 
     fn times(&self, provider: &str) -> Option<Arc<Times>> {
-        self.times.read().unwrap_or_else(PoisonError::into_inner).get(provider).cloned()
+        self.times
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(provider)
+            .cloned()
     }
 
     /// A turn began.
     pub fn began(&self) -> Underway<'_> {
         self.started.inc();
         self.in_flight.inc();
-        Underway { tally: self, number: self.witness.began(), counted: false }
+        Underway {
+            tally: self,
+            number: self.witness.began(),
+            counted: false,
+        }
     }
 
     /// Who sees what visitors get under an outage drill.
@@ -259,7 +290,9 @@ impl Tally {
 
     /// An attempt ended.
     pub fn attempt(&self, provider: &str, outcome: Outcome, took: Duration) {
-        let Some(times) = self.times(provider) else { return };
+        let Some(times) = self.times(provider) else {
+            return;
+        };
         times.total.observe(took.as_secs_f64());
         add(&self.attempts, &[provider, outcome.as_str()]);
     }
@@ -267,12 +300,19 @@ impl Tally {
     /// How many attempts failed so, over all providers. It may become fewer where the lines of one that is long gone go.
     pub fn failed(&self) -> BTreeMap<&'static str, u64> {
         let times = self.times.read().unwrap_or_else(PoisonError::into_inner);
-        let reasons: BTreeSet<_> =
-            Fault::ALL.into_iter().map(|fault| Outcome::from(fault).as_str()).collect();
-        let counter =
-            |name: &Arc<str>, reason| self.attempts.get_metric_with_label_values(&[&**name, reason]).ok();
+        let reasons: BTreeSet<_> = Fault::ALL
+            .into_iter()
+            .map(|fault| Outcome::from(fault).as_str())
+            .collect();
+        let counter = |name: &Arc<str>, reason| {
+            self.attempts
+                .get_metric_with_label_values(&[&**name, reason])
+                .ok()
+        };
         let of = |reason: &'static str| {
-            let counts = times.keys().filter_map(|name| Some(counter(name, reason)?.get()));
+            let counts = times
+                .keys()
+                .filter_map(|name| Some(counter(name, reason)?.get()));
             (reason, counts.sum())
         };
         reasons.into_iter().map(of).collect()
@@ -300,7 +340,10 @@ impl Tally {
 
 /// All ends of an attempt.
 fn outcomes() -> impl Iterator<Item = &'static str> {
-    let all = Fault::ALL.into_iter().map(Outcome::from).chain([Outcome::OK, Outcome::STOPPED]);
+    let all = Fault::ALL
+        .into_iter()
+        .map(Outcome::from)
+        .chain([Outcome::OK, Outcome::STOPPED]);
     all.map(Outcome::as_str)
 }
 
@@ -309,7 +352,10 @@ fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCo
 }
 
 fn times(name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
-    HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["provider"])
+    HistogramVec::new(
+        HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+        &["provider"],
+    )
 }
 
 /// One more. The error is a wrong number of labels, which no input can bring about.

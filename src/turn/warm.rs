@@ -53,10 +53,15 @@ pub async fn warm(desk: Arc<Desk>) {
             continue;
         }
         for question in &settings.cache.warm {
-            if asked.get(question).is_some_and(|asked| asked.elapsed() < AGAIN) {
+            if asked
+                .get(question)
+                .is_some_and(|asked| asked.elapsed() < AGAIN)
+            {
                 continue;
             }
-            let Some(renewal) = desk.shelf.ahead(question, now).await else { continue };
+            let Some(renewal) = desk.shelf.ahead(question, now).await else {
+                continue;
+            };
             asked.insert(question.clone(), Instant::now());
             ask(&desk, settings, question, renewal);
             break;
@@ -65,8 +70,17 @@ pub async fn warm(desk: Arc<Desk>) {
 }
 
 fn ask(desk: &Arc<Desk>, settings: &Settings, question: &str, renewal: Renewal) {
-    let shape = Shape { history_turns: 0, max_tokens: settings.chat.max_tokens, retry_of: None };
-    let ask = prompt::ask(Arc::clone(&settings.chat.system_prompt), &[], question, shape);
+    let shape = Shape {
+        history_turns: 0,
+        max_tokens: settings.chat.max_tokens,
+        retry_of: None,
+    };
+    let ask = prompt::ask(
+        Arc::clone(&settings.chat.system_prompt),
+        &[],
+        question,
+        shape,
+    );
     desk.renew(ask, renewal);
 }
 
@@ -74,8 +88,8 @@ fn ask(desk: &Arc<Desk>, settings: &Settings, question: &str, renewal: Renewal) 
 fn is_quiet(table: &Table, now: At) -> bool {
     table.backends.iter().all(|backend| {
         let vitals = backend.vitals.borrow();
-        let well =
-            vitals.state == ProviderState::Closed && vitals.waits_until().is_none_or(|until| until <= now);
+        let well = vitals.state == ProviderState::Closed
+            && vitals.waits_until().is_none_or(|until| until <= now);
         vitals.in_flight == 0 && (well || vitals.state == ProviderState::Disabled)
     })
 }

@@ -67,7 +67,11 @@ impl Witness {
         let mut inner = self.lock();
         inner.begun += 1;
         inner.open += 1;
-        for watch in inner.watches.iter_mut().filter(|watch| watch.last.is_none()) {
+        for watch in inner
+            .watches
+            .iter_mut()
+            .filter(|watch| watch.last.is_none())
+        {
             watch.seen.under_way += 1;
         }
         inner.begun
@@ -77,7 +81,11 @@ impl Witness {
     pub(super) fn ended(&self, number: u64, record: Option<&TurnRecord>, restarts: usize) {
         let mut inner = self.lock();
         inner.open = inner.open.saturating_sub(1);
-        for watch in inner.watches.iter_mut().filter(|watch| watch.last.is_none_or(|last| number <= last)) {
+        for watch in inner
+            .watches
+            .iter_mut()
+            .filter(|watch| watch.last.is_none_or(|last| number <= last))
+        {
             watch.seen.count(record, restarts, &watch.provider);
         }
     }
@@ -85,10 +93,27 @@ impl Witness {
     /// A drill of this provider begins.
     pub fn watch(&self, provider: Arc<str>) -> Watching {
         let mut inner = self.lock();
-        let number = inner.watches.iter().map(|watch| watch.number).max().unwrap_or_default() + 1;
-        let seen = Seen { under_way: inner.open, ..Seen::default() };
-        inner.watches.push(Watch { number, provider, last: None, seen });
-        Watching { witness: self.clone(), number }
+        let number = inner
+            .watches
+            .iter()
+            .map(|watch| watch.number)
+            .max()
+            .unwrap_or_default()
+            + 1;
+        let seen = Seen {
+            under_way: inner.open,
+            ..Seen::default()
+        };
+        inner.watches.push(Watch {
+            number,
+            provider,
+            last: None,
+            seen,
+        });
+        Watching {
+            witness: self.clone(),
+            number,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -101,7 +126,11 @@ impl Watching {
     pub fn over(&self) {
         let mut inner = self.witness.lock();
         let begun = inner.begun;
-        for watch in inner.watches.iter_mut().filter(|watch| watch.number == self.number) {
+        for watch in inner
+            .watches
+            .iter_mut()
+            .filter(|watch| watch.number == self.number)
+        {
             watch.last.get_or_insert(begun);
         }
     }
@@ -109,14 +138,20 @@ impl Watching {
     /// What was seen so far.
     pub fn seen(&self) -> Seen {
         let inner = self.witness.lock();
-        let watch = inner.watches.iter().find(|watch| watch.number == self.number);
+        let watch = inner
+            .watches
+            .iter()
+            .find(|watch| watch.number == self.number);
         watch.map(|watch| watch.seen.clone()).unwrap_or_default()
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.witness.lock().watches.retain(|watch| watch.number != self.number);
+        self.witness
+            .lock()
+            .watches
+            .retain(|watch| watch.number != self.number);
     }
 }
 
@@ -137,7 +172,9 @@ impl Seen {
         self.restarts += restarts as u64;
         self.attempts += u64::from(record.attempts);
         let failed = record.tried.iter().filter(|one| {
-            *one.provider == *provider && one.outcome != Outcome::OK && one.outcome != Outcome::STOPPED
+            *one.provider == *provider
+                && one.outcome != Outcome::OK
+                && one.outcome != Outcome::STOPPED
         });
         self.failed += failed.count() as u64;
         self.longest_first_token_ms = self.longest_first_token_ms.max(record.first_token_ms);
@@ -152,7 +189,8 @@ mod tests {
 
     fn record(source: Source, tried: &[(&str, Outcome)]) -> TurnRecord {
         let turn = TurnId::after(None, 1, 1);
-        let mut record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), String::new(), None);
+        let mut record =
+            TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), String::new(), None);
         record.source = Some(source);
         record.degraded = source.degraded();
         record.finish = Some(Finish::Stop);
@@ -179,7 +217,11 @@ mod tests {
         let during = witness.began();
         assert_eq!(first.seen().under_way, 2);
         let reset = Outcome::from(Fault::Reset);
-        witness.ended(early, Some(&record(Source::Ai, &[("a", reset), ("b", Outcome::OK)])), 1);
+        witness.ended(
+            early,
+            Some(&record(Source::Ai, &[("a", reset), ("b", Outcome::OK)])),
+            1,
+        );
         let late = witness.began();
         first.over();
         let second = witness.watch("b".into());
@@ -187,7 +229,11 @@ mod tests {
         witness.ended(after, Some(&record(Source::Cache, &[])), 0);
         witness.ended(during, None, 0);
         assert_eq!((first.seen().turns, first.seen().under_way), (2, 1));
-        witness.ended(late, Some(&record(Source::Fallback, &[("a", reset), ("b", reset)])), 2);
+        witness.ended(
+            late,
+            Some(&record(Source::Fallback, &[("a", reset), ("b", reset)])),
+            2,
+        );
         let seen = first.seen();
         let sources = [("ai".to_owned(), 1), ("fallback".to_owned(), 1)].into();
         let expected = Seen {

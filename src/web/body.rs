@@ -31,7 +31,10 @@ impl Unread {
         match self {
             Unread::TooLarge => (413, "the body is larger than 1 MiB"),
             Unread::Late => (408, "the body did not arrive whole in time"),
-            Unread::Broken => (400, "the body is not framed as HTTP asks for, or was cut short"),
+            Unread::Broken => (
+                400,
+                "the body is not framed as HTTP asks for, or was cut short",
+            ),
         }
     }
 }
@@ -53,17 +56,35 @@ pub async fn read(payload: web::Payload) -> Result<web::Bytes, Unread> {
 ///
 /// # Errors
 /// The answer that says what is wrong with it.
-pub async fn json<T: DeserializeOwned>(payload: web::Payload) -> Result<T, actix_web::HttpResponse> {
+pub async fn json<T: DeserializeOwned>(
+    payload: web::Payload,
+) -> Result<T, actix_web::HttpResponse> {
     let bytes = read(payload).await.map_err(|unread| {
         let (status, message) = unread.told();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        refuse(status, if unread == Unread::TooLarge { "too_large" } else { "bad_request" }, message)
+        refuse(
+            status,
+            if unread == Unread::TooLarge {
+                "too_large"
+            } else {
+                "bad_request"
+            },
+            message,
+        )
     })?;
     let bad = |why: &str| {
-        refuse(StatusCode::BAD_REQUEST, "bad_request", &format!("the body is not what is asked for: {why}"))
+        refuse(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            &format!("the body is not what is asked for: {why}"),
+        )
     };
     // Else an array would be read as the fields in their order.
-    if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+    if bytes
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|byte| *byte != b'{')
+    {
         return Err(bad("a JSON object is needed"));
     }
     serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))

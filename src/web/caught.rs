@@ -34,7 +34,9 @@ where
             Err(panic) => Err(panic),
         };
         match answered {
-            Ok(answered) => Ok(Response::from(answered?).map_body(|_, body| EitherBody::left(body))),
+            Ok(answered) => {
+                Ok(Response::from(answered?).map_body(|_, body| EitherBody::left(body)))
+            }
             // The panic itself is in the log by now.
             Err(_) => Ok(fault(api)),
         }
@@ -44,8 +46,14 @@ where
 fn fault<B>(api: bool) -> Response<EitherBody<B, BoxBody>> {
     let (status, code) = (StatusCode::INTERNAL_SERVER_ERROR, "internal");
     let message = "the service made a mistake with this request; try again, or tell its operator";
-    let mut answer = if api { openai::refuse(status, code, message) } else { refuse(status, code, message) };
-    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let mut answer = if api {
+        openai::refuse(status, code, message)
+    } else {
+        refuse(status, code, message)
+    };
+    answer
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // How much of the request was read is not known.
     answer.head_mut().set_connection_type(ConnectionType::Close);
     Response::from(answer).map_body(|_, body| EitherBody::right(body))
@@ -85,7 +93,12 @@ mod tests {
                 .app_data(state.clone())
                 .route("/panics", web::get().to(panics))
                 .route("/v1/panics", web::post().to(panics))
-                .route("/guarded", web::get().guard(guard::fn_guard(|_| panic!("{SECRET}"))).to(panics))
+                .route(
+                    "/guarded",
+                    web::get()
+                        .guard(guard::fn_guard(|_| panic!("{SECRET}")))
+                        .to(panics),
+                )
                 .route("/waits", web::get().to(waits));
             apply_fn_factory(app, caught)
         });
@@ -101,22 +114,42 @@ mod tests {
         for path in ["/panics", "/guarded", "/panics", "/guarded"] {
             let answer = client.get(format!("{base}{path}")).send().await.unwrap();
             assert_eq!(
-                (answer.status().as_u16(), answer.headers()["connection"].as_bytes()),
+                (
+                    answer.status().as_u16(),
+                    answer.headers()["connection"].as_bytes()
+                ),
                 (500, &b"close"[..])
             );
             assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
             let text = answer.text().await.unwrap();
             let body: Value = serde_json::from_str(&text).unwrap();
-            assert!(body["error"]["code"] == "internal" && !text.contains(SECRET), "{text}");
+            assert!(
+                body["error"]["code"] == "internal" && !text.contains(SECRET),
+                "{text}"
+            );
         }
         // With a body that nobody read; in the words of that API.
-        let answer = client.post(format!("{base}/v1/panics")).body("x".repeat(100_000)).send().await.unwrap();
+        let answer = client
+            .post(format!("{base}/v1/panics"))
+            .body("x".repeat(100_000))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 500);
         let body: Value = answer.json().await.unwrap();
-        assert_eq!((&body["error"]["type"], &body["error"]["param"]), (&"server_error".into(), &Value::Null));
+        assert_eq!(
+            (&body["error"]["type"], &body["error"]["param"]),
+            (&"server_error".into(), &Value::Null)
+        );
         gate.add_permits(1);
         let answer = waiting.await.unwrap().unwrap();
-        assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().as_str()), (200, "whole"));
+        assert_eq!(
+            (
+                answer.status().as_u16(),
+                answer.text().await.unwrap().as_str()
+            ),
+            (200, "whole")
+        );
         stop.stop(false).await;
         served.await.unwrap().unwrap();
     }

@@ -29,7 +29,11 @@ pub struct Message {
 }
 
 /// Answers a message whole.
-pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
+pub async fn chat(
+    request: HttpRequest,
+    body: web::Payload,
+    state: web::Data<State>,
+) -> HttpResponse {
     let settings = state.settings();
     let server = &settings.server;
     match gate::api(&request, server) {
@@ -47,16 +51,27 @@ pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<Sta
             return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
         }
     }
-    let Message { message, conversation, options } = match body::json(body).await {
+    let Message {
+        message,
+        conversation,
+        options,
+    } = match body::json(body).await {
         Ok(message) => message,
         Err(refusal) => return refusal,
     };
     let known = conversation.is_some();
     let Some(conversation) = conversation.or_else(|| new_conversation().ok()) else {
-        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", "no conversation can be begun now");
+        return refuse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "no conversation can be begun now",
+        );
     };
-    let entered =
-        if known { state.lobby.enter(conversation, None).await } else { Ok(state.lobby.begin(conversation)) };
+    let entered = if known {
+        state.lobby.enter(conversation, None).await
+    } else {
+        Ok(state.lobby.begin(conversation))
+    };
     let room = match entered {
         Ok(room) => room,
         Err(NotIn::Theirs) => {
@@ -67,13 +82,23 @@ pub async fn chat(request: HttpRequest, body: web::Payload, state: web::Data<Sta
     };
     let client_msg_id = ClientMsgId::of_call((state.lobby.desk.random)());
     let wishes = match ask::named(&state.lobby, options, &client_msg_id) {
-        Ok(wishes) => Wishes { patience: PATIENCE, ..wishes },
+        Ok(wishes) => Wishes {
+            patience: PATIENCE,
+            ..wishes
+        },
         Err(refusal) => return refused(&refusal),
     };
     state.lobby.catch_up(&room).await;
     let address = gate::address(&request, &server.trusted_proxies);
-    let question = Question { client_msg_id, text: message, retry_of: None };
-    let caller = Caller { address, subject: None };
+    let question = Question {
+        client_msg_id,
+        text: message,
+        retry_of: None,
+    };
+    let caller = Caller {
+        address,
+        subject: None,
+    };
     let log = match ask::send(&state.lobby, &room, &caller, question, wishes).await {
         Ok(Accepted::Opened(log) | Accepted::Known(log)) => log,
         Ok(Accepted::Stored(record)) => return answered(conversation, &record),

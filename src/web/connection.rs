@@ -19,7 +19,9 @@ const UNREAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Sets an accepted connection's options. What cannot be set costs speed or patience, not the connection.
 pub fn tune(connection: &dyn Any, _: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+    let Some(stream) = connection.downcast_ref::<TcpStream>() else {
+        return;
+    };
     let socket = SockRef::from(stream);
     // A stream of small frames goes out twice as fast.
     let _ = socket.set_tcp_nodelay(true);
@@ -49,7 +51,13 @@ impl Connections {
     /// No connection yet, of so many in all and so many for an address.
     pub fn new(most: usize, most_each: usize) -> Self {
         let (ceiling, most, most_each) = (most, most.into(), most_each.into());
-        Self { most, most_each, ceiling, all: watch::Sender::new(0), each: Mutex::default() }
+        Self {
+            most,
+            most_each,
+            ceiling,
+            all: watch::Sender::new(0),
+            each: Mutex::default(),
+        }
     }
 
     /// A place for one more of this address; none where there are too many.
@@ -57,14 +65,18 @@ impl Connections {
         let address = subnet(address);
         let mut each = self.lock();
         let of_it = each.get(&address).copied().unwrap_or(0);
-        if self.open() >= self.most.load(Ordering::Relaxed) || of_it >= self.most_each.load(Ordering::Relaxed)
+        if self.open() >= self.most.load(Ordering::Relaxed)
+            || of_it >= self.most_each.load(Ordering::Relaxed)
         {
             return None;
         }
         each.insert(address, of_it + 1);
         self.all.send_modify(|all| *all += 1);
         drop(each);
-        Some(Place { connections: Arc::clone(self), address })
+        Some(Place {
+            connections: Arc::clone(self),
+            address,
+        })
     }
 
     /// So many in all and for an address from now on. Those that are open stay.
@@ -97,7 +109,9 @@ impl Connections {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut each = self.connections.lock();
-        self.connections.all.send_modify(|all| *all = all.saturating_sub(1));
+        self.connections
+            .all
+            .send_modify(|all| *all = all.saturating_sub(1));
         if let Some(of_it) = each.get_mut(&self.address) {
             *of_it -= 1;
             if *of_it == 0 {
@@ -118,7 +132,10 @@ mod tests {
         let connections = Arc::new(Connections::new(3, 3));
         connections.none_left().await;
         let address = "192.0.2.1".parse().unwrap();
-        let places = (connections.enter(address).unwrap(), connections.enter(address).unwrap());
+        let places = (
+            connections.enter(address).unwrap(),
+            connections.enter(address).unwrap(),
+        );
         let mut waiting = std::pin::pin!(connections.none_left());
         assert!((&mut waiting).now_or_never().is_none());
         drop(places.0);
@@ -144,7 +161,11 @@ mod tests {
         assert!(connections.enter(a).is_none(), "two in all, by now");
         connections.set_most(9, 9);
         let fourth: Vec<_> = (0..9).map_while(|_| connections.enter(a)).collect();
-        assert_eq!((fourth.len(), connections.ceiling()), (1, 3), "never more than at the start");
+        assert_eq!(
+            (fourth.len(), connections.ceiling()),
+            (1, 3),
+            "never more than at the start"
+        );
         drop(fourth);
         drop((second, third));
         assert!(connections.lock().is_empty());

@@ -34,14 +34,26 @@ pub async fn command(
         return not_found().await;
     }
     if gate::own_page(&request, &state.settings().server).is_err() {
-        return refuse(StatusCode::FORBIDDEN, "forbidden_origin", "the demo is commanded from its own page");
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "forbidden_origin",
+            "the demo is commanded from its own page",
+        );
     }
     let command: Command = match body::json(body).await {
         Ok(command) => command,
         Err(refusal) => return refusal,
     };
-    let Some(simulator) = state.simulators.iter().find(|one| one.name() == name.as_str()) else {
-        return refuse(StatusCode::NOT_FOUND, "not_found", "no simulated provider has that name");
+    let Some(simulator) = state
+        .simulators
+        .iter()
+        .find(|one| one.name() == name.as_str())
+    else {
+        return refuse(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "no simulated provider has that name",
+        );
     };
     let bad = |message: &str| refuse(StatusCode::BAD_REQUEST, "bad_request", message);
     let length = match command.r#for.as_deref().map(length) {
@@ -71,14 +83,21 @@ pub async fn command(
 
 /// Another method than POST.
 pub async fn wrong_method(state: web::Data<State>) -> HttpResponse {
-    if state.settings().demo { only("POST") } else { not_found().await }
+    if state.settings().demo {
+        only("POST")
+    } else {
+        not_found().await
+    }
 }
 
 fn length(text: &str) -> Result<Duration, String> {
     let length = parse_duration(text).map_err(|error| format!("for: {error}"))?;
     let longest = DrillSettings::LONGEST;
     if length.is_zero() || length > longest {
-        return Err(format!("for: a fault lasts from a moment to {} minutes", longest.as_secs() / 60));
+        return Err(format!(
+            "for: a fault lasts from a moment to {} minutes",
+            longest.as_secs() / 60
+        ));
     }
     Ok(length)
 }

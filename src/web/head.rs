@@ -15,9 +15,12 @@ const MOST: usize = 16 * 1024;
 const BESIDE: usize = 4;
 
 fn size(request: &ServiceRequest) -> usize {
-    let line = request.method().as_str().len() + request.path().len() + request.query_string().len();
+    let line =
+        request.method().as_str().len() + request.path().len() + request.query_string().len();
     let headers = request.headers().iter();
-    headers.map(|(name, value)| name.as_str().len() + value.len() + BESIDE).fold(line, usize::saturating_add)
+    headers
+        .map(|(name, value)| name.as_str().len() + value.len() + BESIDE)
+        .fold(line, usize::saturating_add)
 }
 
 /// Refuses a head that is too big with 431 (RFC 6585, section 5), before anything of it is looked at, and closes.
@@ -28,7 +31,10 @@ pub async fn bounded<B: MessageBody + 'static>(
     if size(&request) <= MOST {
         return Ok(next.call(request).await?.map_into_left_body());
     }
-    let (status, code) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large");
+    let (status, code) = (
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "headers_too_large",
+    );
     let message = "the request's headers are too big: at most 16 KiB in all";
     let mut answer = if request.path().starts_with("/v1/") {
         openai::refuse(status, code, message)

@@ -82,8 +82,12 @@ pub fn mode_name(mode: Mode) -> &'static str {
 
 /// A line of a hundred by twenty-four, for what is known; none where there is too little.
 pub fn spark(words: &Words, trend: &Trend) -> Option<Spark> {
-    let known: Vec<(usize, u64)> =
-        trend.points.iter().enumerate().filter_map(|(at, point)| Some((at, (*point)?))).collect();
+    let known: Vec<(usize, u64)> = trend
+        .points
+        .iter()
+        .enumerate()
+        .filter_map(|(at, point)| Some((at, (*point)?)))
+        .collect();
     let most = known.iter().map(|(_, ms)| *ms).max()?;
     let width = trend.points.len().saturating_sub(1).max(1);
     let place = |(at, ms): &(usize, u64)| {
@@ -93,25 +97,41 @@ pub fn spark(words: &Words, trend: &Trend) -> Option<Spark> {
     };
     let points: Vec<_> = known.iter().map(place).collect();
     let said = fill(words.line, &[("most", &most.to_string())]);
-    (points.len() > 1).then(|| Spark { points: points.join(" "), said })
+    (points.len() > 1).then(|| Spark {
+        points: points.join(" "),
+        said,
+    })
 }
 
 /// The last day.
 pub fn day(words: &Words, report: &Report, served: &History, now: At) -> Line {
     let served = answered(words, served.last(history::DAY, now));
-    Line { served, ..line(words, (words.day, words.day_ago), report, now, DAY) }
+    Line {
+        served,
+        ..line(words, (words.day, words.day_ago), report, now, DAY)
+    }
 }
 
 /// The last month.
 pub fn month(words: &Words, report: &Report, served: &History, now: At) -> Line {
     let served = answered(words, served.last(history::MONTH, now));
-    Line { served, ..line(words, (words.month, words.month_ago), report, now, MONTH) }
+    Line {
+        served,
+        ..line(words, (words.month, words.month_ago), report, now, MONTH)
+    }
 }
 
 fn answered(words: &Words, sum: Sum) -> Option<String> {
     let share = |share: f64| format!("{:.2} %", floor(share));
     let (answered, ai) = (share(sum.answered()?), share(sum.by_ai()?));
-    Some(fill(words.served, &[("count", &sum.total().to_string()), ("answered", &answered), ("ai", &ai)]))
+    Some(fill(
+        words.served,
+        &[
+            ("count", &sum.total().to_string()),
+            ("answered", &answered),
+            ("ai", &ai),
+        ],
+    ))
 }
 
 fn line(
@@ -122,8 +142,18 @@ fn line(
     (count, each): (u64, Duration),
 ) -> Line {
     let timeline = uptime::timeline(report.incidents.iter(), report.life, now, each, count);
-    let up = timeline.up.map_or_else(|| words.unknown.to_owned(), |up| format!("{:.2} %", floor(up)));
-    let with = |mode| timeline.bars.iter().filter(|bar| bar.mode == Some(mode)).count().to_string();
+    let up = timeline.up.map_or_else(
+        || words.unknown.to_owned(),
+        |up| format!("{:.2} %", floor(up)),
+    );
+    let with = |mode| {
+        timeline
+            .bars
+            .iter()
+            .filter(|bar| bar.mode == Some(mode))
+            .count()
+            .to_string()
+    };
     let said = fill(
         words.drawn,
         &[
@@ -157,28 +187,50 @@ fn part(words: &Words, bar: &Bar) -> Part {
         None => ("unknown", words.unknown.to_owned()),
         Some(Mode::Normal) => ("normal", words.all_well.to_owned()),
         Some(mode) => {
-            let told = [(bar.outage, words.no_ai_for), (bar.degraded, words.backup_for)].into_iter();
+            let told = [
+                (bar.outage, words.no_ai_for),
+                (bar.degraded, words.backup_for),
+            ]
+            .into_iter();
             let told = told.filter(|(time, _)| !time.is_zero());
-            let told: Vec<_> =
-                told.map(|(time, what)| fill(what, &[("length", &length(words, time))])).collect();
+            let told: Vec<_> = told
+                .map(|(time, what)| fill(what, &[("length", &length(words, time))]))
+                .collect();
             (mode_name(mode), told.join(", "))
         }
     };
-    Part { mode, title: format!("{when}: {what}") }
+    Part {
+        mode,
+        title: format!("{when}: {what}"),
+    }
 }
 
 /// A length in its two greatest units.
 pub fn length(words: &Words, length: Duration) -> String {
     let seconds = length.as_secs();
-    let sizes = [seconds % 60, seconds / 60 % 60, seconds / 3_600 % 24, seconds / 86_400];
-    let parts: Vec<_> =
-        sizes.into_iter().zip(words.units).rev().skip_while(|(size, _)| *size == 0).take(2).collect();
+    let sizes = [
+        seconds % 60,
+        seconds / 60 % 60,
+        seconds / 3_600 % 24,
+        seconds / 86_400,
+    ];
+    let parts: Vec<_> = sizes
+        .into_iter()
+        .zip(words.units)
+        .rev()
+        .skip_while(|(size, _)| *size == 0)
+        .take(2)
+        .collect();
     let told: Vec<_> = parts
         .into_iter()
         .filter(|(size, _)| *size > 0)
         .map(|(size, unit)| format!("{size} {unit}"))
         .collect();
-    if told.is_empty() { format!("0 {}", words.units[0]) } else { told.join(" ") }
+    if told.is_empty() {
+        format!("0 {}", words.units[0])
+    } else {
+        told.join(" ")
+    }
 }
 
 #[cfg(test)]
@@ -196,25 +248,42 @@ mod tests {
             (3_601, "1 h"),
             (90_000, "1 d 1 h"),
         ] {
-            assert_eq!(length(Words::english(), Duration::from_secs(seconds)), words);
+            assert_eq!(
+                length(Words::english(), Duration::from_secs(seconds)),
+                words
+            );
         }
     }
 
     #[test]
     fn a_line_is_drawn_of_what_is_known() {
-        let trend = |points: &[Option<u64>]| Trend { points: points.iter().copied().collect() };
+        let trend = |points: &[Option<u64>]| Trend {
+            points: points.iter().copied().collect(),
+        };
         assert!(
             spark(Words::english(), &trend(&[])).is_none()
                 && spark(Words::english(), &trend(&[None, Some(5)])).is_none()
         );
-        let line = spark(Words::english(), &trend(&[Some(100), None, Some(200), Some(0)])).unwrap();
+        let line = spark(
+            Words::english(),
+            &trend(&[Some(100), None, Some(200), Some(0)]),
+        )
+        .unwrap();
         assert_eq!(line.points, "0,12 66,1 100,23");
         assert!(line.said.contains("200 ms"), "{}", line.said);
-        assert_eq!(spark(Words::english(), &trend(&[Some(0), Some(0)])).unwrap().points, "0,23 100,23");
+        assert_eq!(
+            spark(Words::english(), &trend(&[Some(0), Some(0)]))
+                .unwrap()
+                .points,
+            "0,23 100,23"
+        );
     }
 
     #[test]
     fn what_was_not_whole_is_not_shown_as_whole() {
-        assert_eq!((floor(1.0), floor(0.99999), floor(0.0)), (100.0, 99.99, 0.0));
+        assert_eq!(
+            (floor(1.0), floor(0.99999), floor(0.0)),
+            (100.0, 99.99, 0.0)
+        );
     }
 }

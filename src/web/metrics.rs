@@ -32,7 +32,10 @@ pub async fn scrape(request: HttpRequest, state: web::Data<State>) -> HttpRespon
 /// What the retry budget would pay for; none while the router is being rebuilt, or behind.
 async fn balance(state: &State) -> Option<f64> {
     let router = state.lobby.desk.router.borrow().clone()?;
-    tokio::time::timeout(ACTOR_LIMIT, router.send(Balance)).await.ok()?.ok()
+    tokio::time::timeout(ACTOR_LIMIT, router.send(Balance))
+        .await
+        .ok()?
+        .ok()
 }
 
 type Collectors = Vec<Box<dyn Collector>>;
@@ -40,7 +43,11 @@ type Collectors = Vec<Box<dyn Collector>>;
 fn collectors(state: &State, balance: Option<f64>, paid: bool) -> prometheus::Result<Collectors> {
     let desk = &state.lobby.desk;
     let mut all: Collectors = desk.tally.collectors().into();
-    all.push(number("failsoft_sessions", "Open WebSockets.", state.connections.open())?);
+    all.push(number(
+        "failsoft_sessions",
+        "Open WebSockets.",
+        state.connections.open(),
+    )?);
     let budget = GaugeVec::new(
         Opts::new(
             "failsoft_retry_budget",
@@ -49,7 +56,9 @@ fn collectors(state: &State, balance: Option<f64>, paid: bool) -> prometheus::Re
         &[],
     )?;
     if let Some(balance) = balance {
-        budget.get_metric_with_label_values::<&str>(&[])?.set(balance);
+        budget
+            .get_metric_with_label_values::<&str>(&[])?
+            .set(balance);
     }
     all.push(Box::new(budget));
     let now = desk.clock.wall();
@@ -75,16 +84,24 @@ fn of_providers(backends: &[&Backend], now: At) -> prometheus::Result<Collectors
         "failsoft_breaker_state",
         "0 closed, 1 half-open, 2 open, 3 blocked (key or quota refused), 4 switched off by the operator.",
     )?;
-    let health =
-        gauges("failsoft_health_up", "What the last health check found, as long as it is believed: 1 up.")?;
-    let quality =
-        gauges("failsoft_answer_quality", "How good answers look, 0 to 1: a mean of about the last 20.")?;
+    let health = gauges(
+        "failsoft_health_up",
+        "What the last health check found, as long as it is believed: 1 up.",
+    )?;
+    let quality = gauges(
+        "failsoft_answer_quality",
+        "How good answers look, 0 to 1: a mean of about the last 20.",
+    )?;
     for backend in backends {
         let vitals = backend.vitals.borrow().clone();
         let name = &*backend.name;
-        states.get_metric_with_label_values(&[name])?.set(state_number(vitals.state));
+        states
+            .get_metric_with_label_values(&[name])?
+            .set(state_number(vitals.state));
         if let Some(up) = up(&vitals, now) {
-            health.get_metric_with_label_values(&[name])?.set(f64::from(u8::from(up)));
+            health
+                .get_metric_with_label_values(&[name])?
+                .set(f64::from(u8::from(up)));
         }
         if let Some(score) = vitals.quality {
             quality.get_metric_with_label_values(&[name])?.set(score);
@@ -109,18 +126,29 @@ fn used(table: &Table) -> prometheus::Result<Collectors> {
         ),
         &["provider"],
     )?;
-    let there = table.backends.iter().map(|one| (&one.name, one.prices.is_some(), &one.vitals));
-    let gone = table.departed.iter().map(|one| (&one.name, one.priced, &one.vitals));
+    let there = table
+        .backends
+        .iter()
+        .map(|one| (&one.name, one.prices.is_some(), &one.vitals));
+    let gone = table
+        .departed
+        .iter()
+        .map(|one| (&one.name, one.priced, &one.vitals));
     for (name, priced, vitals) in there.chain(gone) {
         let used = vitals.borrow().used;
         #[allow(clippy::cast_precision_loss, reason = "nobody pays for 2^53 tokens")]
-        for (direction, used) in [("input", used.input_tokens as f64), ("output", used.output_tokens as f64)]
-        {
-            tokens.get_metric_with_label_values(&[&**name, direction])?.inc_by(used);
+        for (direction, used) in [
+            ("input", used.input_tokens as f64),
+            ("output", used.output_tokens as f64),
+        ] {
+            tokens
+                .get_metric_with_label_values(&[&**name, direction])?
+                .inc_by(used);
         }
         if priced {
             // Less than nothing it cannot cost; a counter would end the thread.
-            cost.get_metric_with_label_values(&[name])?.inc_by(used.cost_usd.max(0.0));
+            cost.get_metric_with_label_values(&[name])?
+                .inc_by(used.cost_usd.max(0.0));
         }
     }
     Ok(vec![Box::new(tokens), Box::new(cost)])
@@ -148,7 +176,10 @@ fn written(all: Collectors) -> prometheus::Result<String> {
     let mut bare = String::new();
     for collector in all {
         let families = collector.collect();
-        for family in families.iter().filter(|family| family.get_metric().is_empty()) {
+        for family in families
+            .iter()
+            .filter(|family| family.get_metric().is_empty())
+        {
             bare += &head(family);
         }
         registry.register(collector)?;
@@ -176,7 +207,13 @@ mod tests {
 
     #[test]
     fn a_check_counts_as_long_as_it_is_believed() {
-        let with = |failed| Vitals { check: Some(Check { failed, until: At(10) }), ..Vitals::default() };
+        let with = |failed| Vitals {
+            check: Some(Check {
+                failed,
+                until: At(10),
+            }),
+            ..Vitals::default()
+        };
         assert_eq!(up(&with(None), At(9)), Some(true));
         assert_eq!(up(&with(Some(Fault::Timeout)), At(9)), Some(false));
         assert_eq!(up(&with(Some(Fault::Timeout)), At(10)), None);

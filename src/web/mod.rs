@@ -126,7 +126,10 @@ impl State {
             drills,
         } = parts;
         let settings = lobby.settings();
-        let connections = Connections::new(settings.limits.connections, settings.limits.connections_per_ip);
+        let connections = Connections::new(
+            settings.limits.connections,
+            settings.limits.connections_per_ip,
+        );
         let created = lobby.desk.clock.wall().0 / 1000;
         Self {
             lobby,
@@ -165,7 +168,9 @@ fn read() -> Route {
 
 /// What is there to be read; another method is told so.
 fn page(path: &str, page: Route) -> Resource {
-    web::resource(path).route(page).default_service(web::to(|| async { refusal::only("GET, HEAD") }))
+    web::resource(path)
+        .route(page)
+        .default_service(web::to(|| async { refusal::only("GET, HEAD") }))
 }
 
 /// A route of `/v1`: what it says of a wrong method has the API's own shape.

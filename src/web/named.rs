@@ -19,7 +19,11 @@ pub async fn named<B: MessageBody>(
     let mut answer = next.call(request).await?;
     if let Some(state) = state.filter(|_| !answer.headers().contains_key(&REQUEST_ID)) {
         let name = format!("req-{:016x}", (state.lobby.desk.random)());
-        tracing::debug!(request = name, status = answer.status().as_u16(), "answered without a turn");
+        tracing::debug!(
+            request = name,
+            status = answer.status().as_u16(),
+            "answered without a turn"
+        );
         if let Ok(value) = HeaderValue::from_str(&name) {
             answer.headers_mut().insert(REQUEST_ID.clone(), value);
         }

@@ -1,7 +1,8 @@
 //! The pages: the chat, the status, and a sample of another site with the widget on it.
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
@@ -57,7 +58,10 @@ pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
         Ok(html) => HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
             .insert_header((CACHE_CONTROL, "no-cache"))
-            .insert_header((CONTENT_SECURITY_POLICY, policy(&state.settings().server.allowed_origins)))
+            .insert_header((
+                CONTENT_SECURITY_POLICY,
+                policy(&state.settings().server.allowed_origins),
+            ))
             .insert_header((VARY, "accept-language"))
             .insert_header((REFERRER_POLICY, "no-referrer"))
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -71,7 +75,9 @@ pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
 
 /// No inline script or style, nothing from elsewhere; framed by allowed sites alone.
 fn policy(allowed_origins: &[String]) -> String {
-    let ancestors = ["'self'"].into_iter().chain(allowed_origins.iter().map(String::as_str));
+    let ancestors = ["'self'"]
+        .into_iter()
+        .chain(allowed_origins.iter().map(String::as_str));
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
          font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors {}",

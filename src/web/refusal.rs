@@ -24,8 +24,14 @@ pub fn refuse_until(status: StatusCode, code: &str, message: &str, seconds: u64)
 /// A route that takes another method alone.
 pub fn only(allowed: &'static str) -> HttpResponse {
     let message = format!("this address takes {allowed} alone");
-    let mut answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message);
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    let mut answer = refuse(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        &message,
+    );
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 

@@ -23,13 +23,18 @@ fn is_key(key: Option<&HeaderValue>) -> bool {
 }
 
 /// Opens a session.
-pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
+pub async fn open(
+    request: HttpRequest,
+    body: web::Payload,
+    state: web::Data<State>,
+) -> HttpResponse {
     let settings = state.settings();
     let server = &settings.server;
     match gate::visitor(&request, server) {
         Ok(()) => {}
         Err(Shut::ForeignOrigin) => {
-            let message = "this site may not open the chat; its owner can add it to server.allowed_origins";
+            let message =
+                "this site may not open the chat; its owner can add it to server.allowed_origins";
             return refuse(StatusCode::FORBIDDEN, "forbidden_origin", message);
         }
         Err(Shut::NoKey) => {
@@ -42,13 +47,16 @@ pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<Sta
     if version.is_some_and(|version| version.as_bytes() != VERSION.as_bytes()) {
         let message = "this WebSocket version is not spoken here; use 13";
         let mut answer = refuse(StatusCode::UPGRADE_REQUIRED, "bad_request", message);
-        answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
-        answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        answer
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
+        answer
+            .headers_mut()
+            .insert(UPGRADE, HeaderValue::from_static("websocket"));
         return answer;
     }
     if !is_key(request.headers().get(SEC_WEBSOCKET_KEY)) || request.version() < Version::HTTP_11 {
-        let message =
-            "no WebSocket handshake: it takes HTTP/1.1 and a Sec-WebSocket-Key of 16 bytes in Base64";
+        let message = "no WebSocket handshake: it takes HTTP/1.1 and a Sec-WebSocket-Key of 16 bytes in Base64";
         return refuse(StatusCode::BAD_REQUEST, "bad_request", message);
     }
     let address = gate::address(&request, &server.trusted_proxies);
@@ -63,10 +71,15 @@ pub async fn open(request: HttpRequest, body: web::Payload, state: web::Data<Sta
     let frame_bytes = settings.limits.frame_bytes;
     let session = SessionActor::new(state.lobby.clone(), address, frame_bytes, place);
     let body = intake::bounded(body, frame_bytes);
-    match WsResponseBuilder::new(session, &request, body).frame_size(frame_bytes).start() {
+    match WsResponseBuilder::new(session, &request, body)
+        .frame_size(frame_bytes)
+        .start()
+    {
         Ok(answer) => answer,
-        Err(error) => {
-            refuse(StatusCode::BAD_REQUEST, "bad_request", &format!("no WebSocket handshake: {error}"))
-        }
+        Err(error) => refuse(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            &format!("no WebSocket handshake: {error}"),
+        ),
     }
 }

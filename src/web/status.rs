@@ -30,7 +30,12 @@ pub async fn ready(state: web::Data<State>) -> HttpResponse {
         return refuse_until(status, "shutting_down", "the service is going down", 5);
     }
     if !*state.steady.borrow() {
-        return refuse_until(status, "unsteady", "a part of the service fails again and again", 5);
+        return refuse_until(
+            status,
+            "unsteady",
+            "a part of the service fails again and again",
+            5,
+        );
     }
     HttpResponse::Ok().json(json!({ "status": "ready" }))
 }
@@ -40,7 +45,10 @@ pub async fn json(request: HttpRequest, state: web::Data<State>) -> HttpResponse
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .json(whole(&state, gate::operator(&request, &state.settings().server).is_ok()))
+        .json(whole(
+            &state,
+            gate::operator(&request, &state.settings().server).is_ok(),
+        ))
 }
 
 fn whole(state: &State, operator: bool) -> Value {
@@ -141,13 +149,18 @@ pub(super) fn problems(state: &State) -> Vec<String> {
     let mut problems = state.problems.to_vec();
     problems.extend(state.lobby.desk.store.problem().map(str::to_owned));
     if !*state.lobby.desk.durable.borrow() {
-        problems.push("The store does not confirm writes in time; messages may not survive a crash.".into());
+        problems.push(
+            "The store does not confirm writes in time; messages may not survive a crash.".into(),
+        );
     }
     let now = state.lobby.desk.clock.wall();
     let spent = |one: &&std::sync::Arc<Backend>| one.vitals.borrow().is_over_budget(now);
     let table = state.lobby.desk.table();
     problems.extend(table.backends.iter().filter(spent).map(|one| {
-        format!("Provider {} has spent its budget for today; it is passed over until midnight UTC.", one.name)
+        format!(
+            "Provider {} has spent its budget for today; it is passed over until midnight UTC.",
+            one.name
+        )
     }));
     problems.extend(state.degradation.sentences());
     problems.extend(state.alerts.problems());

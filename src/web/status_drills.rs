@@ -40,7 +40,13 @@ pub(super) struct Choice {
 
 /// All faults, in the order of the protocol.
 pub(super) fn choices() -> Vec<Choice> {
-    Fault::ALL.iter().map(|fault| Choice { value: fault.name(), words: words(*fault) }).collect()
+    Fault::ALL
+        .iter()
+        .map(|fault| Choice {
+            value: fault.name(),
+            words: words(*fault),
+        })
+        .collect()
 }
 
 const fn words(fault: Fault) -> &'static str {
@@ -58,7 +64,11 @@ const fn words(fault: Fault) -> &'static str {
 
 fn said(fault: &str, share: f64) -> String {
     let fault = fault.parse::<Fault>().map_or(fault, |fault| words(fault));
-    if share < 1.0 { format!("{fault}, {:.0} % of calls", share * 100.0) } else { fault.to_owned() }
+    if share < 1.0 {
+        format!("{fault}, {:.0} % of calls", share * 100.0)
+    } else {
+        fault.to_owned()
+    }
 }
 
 /// The last reports, as lines.
@@ -73,8 +83,15 @@ fn one(report: &Report) -> Told {
         (Some(why), _) => format!("planned, not run: {why}"),
         (None, None) => format!("{planned}running"),
         (None, Some(ended)) => {
-            let early = if ended < drill.until { " (ended early)" } else { "" };
-            format!("{planned}{}{early}", length(Words::english(), ended.since(drill.from)))
+            let early = if ended < drill.until {
+                " (ended early)"
+            } else {
+                ""
+            };
+            format!(
+                "{planned}{}{early}",
+                length(Words::english(), ended.since(drill.from))
+            )
         }
     };
     Told {
@@ -82,21 +99,33 @@ fn one(report: &Report) -> Told {
         words: said(&drill.fault, drill.share),
         from: Moment::of(drill.from),
         course,
-        lines: if report.skipped.is_some() { Vec::new() } else { lines(report) },
+        lines: if report.skipped.is_some() {
+            Vec::new()
+        } else {
+            lines(report)
+        },
     }
 }
 
 fn lines(report: &Report) -> Vec<String> {
     let (turns, breaker) = (&report.turns, report.breaker);
     let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms / 100 % 10);
-    let sources: Vec<_> = turns.sources.iter().map(|(name, many)| format!("{many} {name}")).collect();
+    let sources: Vec<_> = turns
+        .sources
+        .iter()
+        .map(|(name, many)| format!("{many} {name}"))
+        .collect();
     let mut answers = match turns.turns {
         0 => "No visitor asked".to_owned(),
         1 => format!("1 answer: {}", sources.join(", ")),
         many => format!("{many} answers: {}", sources.join(", ")),
     };
     if turns.restarts > 0 {
-        let times = if turns.restarts == 1 { "once".to_owned() } else { format!("{} times", turns.restarts) };
+        let times = if turns.restarts == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", turns.restarts)
+        };
         answers += &format!("; begun anew in mid-answer {times}");
     }
     if let Some(longest) = turns.longest_first_token_ms {
@@ -104,12 +133,16 @@ fn lines(report: &Report) -> Vec<String> {
     }
     let breaker = match (breaker.opened_after_ms, breaker.limited_after_ms) {
         (Some(after), _) => format!("The breaker opened after {}", seconds(after)),
-        (None, Some(after)) => format!("Left alone from {} on, as its rate limit asked", seconds(after)),
+        (None, Some(after)) => format!(
+            "Left alone from {} on, as its rate limit asked",
+            seconds(after)
+        ),
         (None, None) => "The breaker stayed closed".to_owned(),
     };
     let again = report.breaker.closed_after_ms;
-    let again =
-        again.map_or(String::new(), |after| format!(", asked again {} after the end", seconds(after)));
+    let again = again.map_or(String::new(), |after| {
+        format!(", asked again {} after the end", seconds(after))
+    });
     vec![
         answers,
         format!(
@@ -141,7 +174,10 @@ mod tests {
             skipped: None,
             ended: Some(At(30_000)),
             ended_by: Some(EndedBy::Operator),
-            calls: Calls { total: 5, befallen: 3 },
+            calls: Calls {
+                total: 5,
+                befallen: 3,
+            },
             turns: Seen {
                 turns: 2,
                 sources: [("ai".to_owned(), 2)].into(),
@@ -170,6 +206,9 @@ mod tests {
         );
         report.skipped = Some("another drill runs".into());
         let shown = one(&report);
-        assert_eq!((shown.course.as_str(), shown.lines.len()), ("planned, not run: another drill runs", 0));
+        assert_eq!(
+            (shown.course.as_str(), shown.lines.len()),
+            ("planned, not run: another drill runs", 0)
+        );
     }
 }

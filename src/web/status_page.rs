@@ -110,14 +110,39 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         as_of: fill(words.as_of, &[("at", &Moment::of(now).html())]),
         now: Moment::of(now),
         switched: switched(words, &report),
-        drills: table.backends.iter().filter_map(|one| drill(words, one)).collect(),
+        drills: table
+            .backends
+            .iter()
+            .filter_map(|one| drill(words, one))
+            .collect(),
         providers: (table.backends.iter())
-            .map(|one| card(words, one, next.as_deref(), report.trends.get(&one.name), now, operator))
+            .map(|one| {
+                card(
+                    words,
+                    one,
+                    next.as_deref(),
+                    report.trends.get(&one.name),
+                    now,
+                    operator,
+                )
+            })
             .collect(),
         faults: status_drills::choices(),
-        told: if operator { status_drills::told(&state.drills.reports()) } else { Vec::new() },
-        timelines: vec![day(words, &report, &served, now), month(words, &report, &served, now)],
-        incidents: report.incidents.iter().take(SHOWN_INCIDENTS).map(|one| entry(words, one, now)).collect(),
+        told: if operator {
+            status_drills::told(&state.drills.reports())
+        } else {
+            Vec::new()
+        },
+        timelines: vec![
+            day(words, &report, &served, now),
+            month(words, &report, &served, now),
+        ],
+        incidents: report
+            .incidents
+            .iter()
+            .take(SHOWN_INCIDENTS)
+            .map(|one| entry(words, one, now))
+            .collect(),
         problems: problems(&state),
         operator,
         orders: server.admin_token.is_some(),
@@ -135,21 +160,38 @@ const fn headline(words: &Words, mode: Mode) -> &'static str {
 
 fn switched(words: &Words, report: &Report) -> Option<Switched> {
     let switch = report.switched.as_ref()?;
-    let name = |one: &Option<std::sync::Arc<str>>| one.as_deref().unwrap_or(words.nobody).to_owned();
+    let name =
+        |one: &Option<std::sync::Arc<str>>| one.as_deref().unwrap_or(words.nobody).to_owned();
     let why = match (switch.reason, &switch.from) {
         (Some(reason), _) => reason,
         (None, None) => "it can be asked again",
         (None, Some(_)) => "it is preferred",
     };
-    let (from, to, at) = (name(&switch.from), name(&switch.to), Moment::of(switch.at).html());
+    let (from, to, at) = (
+        name(&switch.from),
+        name(&switch.to),
+        Moment::of(switch.at).html(),
+    );
     let [shown_from, shown_to] = [&from, &to].map(|name| isolated(name));
-    let values = [("at", &*at), ("from", &*shown_from), ("to", &*shown_to), ("why", words.said(why))];
-    Some(Switched { told: fill(words.switch, &values), from, to })
+    let values = [
+        ("at", &*at),
+        ("from", &*shown_from),
+        ("to", &*shown_to),
+        ("why", words.said(why)),
+    ];
+    Some(Switched {
+        told: fill(words.switch, &values),
+        from,
+        to,
+    })
 }
 
 /// A name as markup, so that it runs in its own direction whatever is around it.
 fn isolated(name: &str) -> String {
-    let safe = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let safe = name
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
     format!("<bdi>{safe}</bdi>")
 }
 
@@ -164,7 +206,14 @@ fn card(
     let vitals = backend.vitals.borrow().clone();
     let waits = vitals.waits_until().filter(|at| *at > now);
     let (state, told) = match vitals.state {
-        ProviderState::Closed => ("closed", if waits.is_some() { words.waits } else { words.working }),
+        ProviderState::Closed => (
+            "closed",
+            if waits.is_some() {
+                words.waits
+            } else {
+                words.working
+            },
+        ),
         ProviderState::HalfOpen => ("half_open", words.trying),
         ProviderState::Open => ("open", words.failing),
         ProviderState::Blocked => ("blocked", words.blocked),
@@ -172,7 +221,10 @@ fn card(
     };
     let retry = |at| {
         let at = Moment::of(at);
-        Retry { told: fill(words.again_at, &[("at", &at.shown)]), at }
+        Retry {
+            told: fill(words.again_at, &[("at", &at.shown)]),
+            at,
+        }
     };
     let troubled = !vitals.can_be_asked(now) && vitals.state != ProviderState::Disabled;
     Card {
@@ -180,7 +232,10 @@ fn card(
         model: backend.model.to_string(),
         state,
         words: told,
-        reason: vitals.words(now).filter(|_| troubled).map(|phrase| words.said(phrase)),
+        reason: vitals
+            .words(now)
+            .filter(|_| troubled)
+            .map(|phrase| words.said(phrase)),
         retry_at: waits.filter(|_| troubled).map(retry),
         active: active == Some(&*backend.name),
         first_token: vitals.first_token.map(|latency| (latency.p50, latency.p95)),
@@ -193,13 +248,24 @@ fn card(
 fn drill(words: &Words, backend: &Backend) -> Option<Running> {
     let drill = backend.drills.running()?.view(&backend.name);
     let (name, until) = (isolated(&drill.provider), Moment::of(drill.until).html());
-    let values = [("name", &*name), ("fault", &*drill.fault), ("until", &*until)];
-    Some(Running { provider: drill.provider.to_string(), told: fill(words.drill, &values) })
+    let values = [
+        ("name", &*name),
+        ("fault", &*drill.fault),
+        ("until", &*until),
+    ];
+    Some(Running {
+        provider: drill.provider.to_string(),
+        told: fill(words.drill, &values),
+    })
 }
 
 fn usage(vitals: &Vitals) -> String {
     let used = vitals.used;
-    let about = if used.estimated || vitals.spent.estimated { "about " } else { "" };
+    let about = if used.estimated || vitals.spent.estimated {
+        "about "
+    } else {
+        ""
+    };
     format!(
         "{} tokens in, {} out, {about}${:.4} since the start; {about}${:.4} today",
         used.input_tokens, used.output_tokens, used.cost_usd, vitals.spent.usd
@@ -208,12 +274,21 @@ fn usage(vitals: &Vitals) -> String {
 
 fn entry(words: &Words, incident: &Incident, now: At) -> Entry {
     let lasted = length(words, incident.ended.unwrap_or(now).since(incident.started));
-    let [from, to] = [incident.started, incident.ended.unwrap_or(now)].map(|at| Moment::of(at).html());
-    let told = if incident.ended.is_some() { words.ended } else { words.running };
+    let [from, to] =
+        [incident.started, incident.ended.unwrap_or(now)].map(|at| Moment::of(at).html());
+    let told = if incident.ended.is_some() {
+        words.ended
+    } else {
+        words.running
+    };
     Entry {
         id: incident.id.clone(),
         mode: mode_name(incident.mode),
-        words: if incident.mode == Mode::Outage { words.no_ai } else { words.backup },
+        words: if incident.mode == Mode::Outage {
+            words.no_ai
+        } else {
+            words.backup
+        },
         runs: incident.ended.is_none(),
         when: fill(told, &[("from", &from), ("to", &to), ("length", &lasted)]),
         cause: words.cause(&incident.cause),

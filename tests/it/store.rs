@@ -46,7 +46,9 @@ impl Writing {
     fn next(&mut self, word: &str) -> String {
         let lines = self.said.by_ref().map(Result::unwrap);
         let mut found = lines.filter_map(|line| Some(line.strip_prefix(word)?.trim().to_owned()));
-        found.next().unwrap_or_else(|| panic!("it ended without a word of {word}"))
+        found
+            .next()
+            .unwrap_or_else(|| panic!("it ended without a word of {word}"))
     }
 
     /// Ends the process as a crash does, and gives all else it said.
@@ -81,11 +83,21 @@ fn whole(ms: u64) -> String {
 
 fn asked(ms: u64) -> TurnRecord {
     let id = TurnId::after(None, ms, 0);
-    TurnRecord::asked(id, format!("m{ms}").parse().unwrap(), At(ms), whole(ms), None)
+    TurnRecord::asked(
+        id,
+        format!("m{ms}").parse().unwrap(),
+        At(ms),
+        whole(ms),
+        None,
+    )
 }
 
 fn done(ms: u64) -> TurnRecord {
-    TurnRecord { state: TurnState::Done, text: whole(ms), ..asked(ms) }
+    TurnRecord {
+        state: TurnState::Done,
+        text: whole(ms),
+        ..asked(ms)
+    }
 }
 
 #[test]
@@ -96,7 +108,10 @@ fn child() {
     };
     let opened = open(Path::new(&folder), At(0)).unwrap();
     assert_eq!(opened.problems, Vec::<String>::new());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         match work.as_str() {
             "turns" => write_turns(opened.store).await,
@@ -164,7 +179,10 @@ async fn check(opened: &Opened, acknowledged: &BTreeMap<(u8, u64), bool>) {
     let store = &opened.store;
     let mut interrupted = Vec::new();
     for n in 0..WRITERS {
-        let turns = store.turns(conversation(n), None, usize::MAX).await.unwrap();
+        let turns = store
+            .turns(conversation(n), None, usize::MAX)
+            .await
+            .unwrap();
         for turn in turns {
             let ms = turn.at.0;
             assert_eq!(turn.question, whole(ms));
@@ -177,14 +195,20 @@ async fn check(opened: &Opened, acknowledged: &BTreeMap<(u8, u64), bool>) {
                 }
                 TurnState::Running => panic!("{n} {ms} runs"),
             }
-            let of = store.turn_of(conversation(n), turn.client_msg_id.clone()).await.unwrap();
+            let of = store
+                .turn_of(conversation(n), turn.client_msg_id.clone())
+                .await
+                .unwrap();
             assert_eq!(of, Some(turn));
         }
     }
     for (&(n, ms), &ended) in acknowledged {
         let turn = store.turn(conversation(n), asked(ms).turn).await.unwrap();
         let turn = turn.unwrap_or_else(|| panic!("{n} {ms} is gone"));
-        assert!(!ended || turn.state == TurnState::Done, "{n} {ms}: its end is gone");
+        assert!(
+            !ended || turn.state == TurnState::Done,
+            "{n} {ms}: its end is gone"
+        );
     }
     for id in &opened.interrupted {
         assert!(interrupted.contains(id));
@@ -206,8 +230,10 @@ async fn a_killed_process_leaves_every_acknowledged_turn_and_none_half() {
         for line in said {
             let mut words = line.split(' ');
             let (word, n, ms) = (words.next(), words.next(), words.next());
-            let (Some(n), Some(ms)) = (n.and_then(|n| n.parse().ok()), ms.and_then(|ms| ms.parse().ok()))
-            else {
+            let (Some(n), Some(ms)) = (
+                n.and_then(|n| n.parse().ok()),
+                ms.and_then(|ms| ms.parse().ok()),
+            ) else {
                 continue;
             };
             match word {
@@ -242,10 +268,18 @@ async fn a_checkpoint_outlives_a_kill_half_a_second_later() {
     let (last, _) = *said.last().unwrap();
     let (_, safe) = *said.iter().rfind(|(at, _)| at + 500 <= last).unwrap();
     let opened = open(folder.path(), At(0)).unwrap();
-    let turn = opened.store.turn(conversation(0), asked(1).turn).await.unwrap().unwrap();
+    let turn = opened
+        .store
+        .turn(conversation(0), asked(1).turn)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(turn.state, TurnState::Interrupted);
     let saved = turn.text.parse::<u64>().unwrap();
-    assert!(saved >= safe, "saved {saved}, half a second before the end it was {safe}");
+    assert!(
+        saved >= safe,
+        "saved {saved}, half a second before the end it was {safe}"
+    );
 }
 
 /// A file that may not grow stands for a disk that is full.
@@ -259,13 +293,21 @@ async fn a_full_disk_stops_nothing_and_what_it_refused_is_made_up_for() {
     let mut child = Writing::start(limited, "fill", folder.path());
     child.next("refused");
     let mut more = Command::new("prlimit");
-    more.args(["--fsize=unlimited:unlimited", "--pid", &child.child.id().to_string()]);
+    more.args([
+        "--fsize=unlimited:unlimited",
+        "--pid",
+        &child.child.id().to_string(),
+    ]);
     assert!(more.status().unwrap().success());
     let last = child.next("again").parse::<u64>().unwrap();
     child.kill();
     let opened = open(folder.path(), At(0)).unwrap();
     assert_eq!(opened.problems, Vec::<String>::new());
-    let turns = opened.store.turns(conversation(0), None, usize::MAX).await.unwrap();
+    let turns = opened
+        .store
+        .turns(conversation(0), None, usize::MAX)
+        .await
+        .unwrap();
     let found = turns.iter().map(|turn| turn.at.0).collect::<Vec<_>>();
     assert_eq!(found, (1..=last).collect::<Vec<_>>());
     assert!(turns.iter().all(|turn| turn.text == whole(turn.at.0)));

@@ -27,13 +27,22 @@ fn holds(law: Law) {
 #[track_caller]
 fn breaks(law: Law, files: &[(&str, &str)], places: &[&str]) {
     let breaches = law(&Tree::of(files.iter().copied()));
-    let found: Vec<_> = breaches.iter().map(|breach| breach.split(": ").next().unwrap_or_default()).collect();
+    let found: Vec<_> = breaches
+        .iter()
+        .map(|breach| breach.split(": ").next().unwrap_or_default())
+        .collect();
     assert_eq!(found, places, "\n{}\n", breaches.join("\n"));
 }
 
 #[test]
 fn the_tree_is_read() {
-    for path in ["src/lib.rs", "src/chat/fault.rs", "tests/it/tidy/source.rs", "tests/run.sh", "Cargo.lock"] {
+    for path in [
+        "src/lib.rs",
+        "src/chat/fault.rs",
+        "tests/it/tidy/source.rs",
+        "tests/run.sh",
+        "Cargo.lock",
+    ] {
         assert!(HERE.files.iter().any(|file| file.path == path), "{path}");
     }
 }

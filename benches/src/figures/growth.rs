@@ -25,14 +25,27 @@ pub async fn streams(bench: &mut Bench) -> anyhow::Result<()> {
         let script = Script::paced(TOKENS, every);
         // Two seconds' worth, at least one answer each.
         let answers = (Duration::from_secs(2).as_micros() / script.lasts().as_micros()).max(1);
-        let mut first50 = Row::new(format!("first token, {count} streams, p50, ms"), Against::More);
-        let mut first99 = Row::new(format!("first token, {count} streams, p99, ms"), Against::More);
-        let mut gap99 = Row::new(format!("between tokens, {count} streams, p99, ms"), Against::More);
-        let mut cpu = Row::new(format!("CPU seconds a million tokens, {count} streams"), Against::Times);
+        let mut first50 = Row::new(
+            format!("first token, {count} streams, p50, ms"),
+            Against::More,
+        );
+        let mut first99 = Row::new(
+            format!("first token, {count} streams, p99, ms"),
+            Against::More,
+        );
+        let mut gap99 = Row::new(
+            format!("between tokens, {count} streams, p99, ms"),
+            Against::More,
+        );
+        let mut cpu = Row::new(
+            format!("CPU seconds a million tokens, {count} streams"),
+            Against::Times,
+        );
         for round in 0..bench.rounds {
             for line in bench.ways(round)? {
                 let running =
-                    load::streams(line, usize::from(count), script, usize::try_from(answers)?).await?;
+                    load::streams(line, usize::from(count), script, usize::try_from(answers)?)
+                        .await?;
                 let before = bench.cpu(line)?;
                 let heard = running.ended().await?;
                 first50.push(line.way, millis(&heard.firsts, 0.5));
@@ -45,14 +58,27 @@ pub async fn streams(bench: &mut Bench) -> anyhow::Result<()> {
         bench.report.rows.extend([first50, first99, gap99, cpu]);
     }
     if let [(relay, v1, ws), .., (last_relay, last_v1, last_ws)] = costs.as_slice() {
-        let grown = [last_relay.times(relay), last_v1.times(v1), last_ws.times(ws)];
+        let grown = [
+            last_relay.times(relay),
+            last_v1.times(v1),
+            last_ws.times(ws),
+        ];
         let [by_relay, by_v1, by_ws] = &grown;
         let name = "`/v1`: growth of the CPU a token from 10 to 5,000 streams, times the relay's";
-        bench.report.goals.push(Goal::new(name, Bound::AtMost(1.25), by_v1.times(by_relay)));
+        bench
+            .report
+            .goals
+            .push(Goal::new(name, Bound::AtMost(1.25), by_v1.times(by_relay)));
         let name = "`/ws`: growth of the CPU a token from 10 to 5,000 streams, times the relay's";
-        bench.report.goals.push(Goal::new(name, Bound::AtMost(1.25), by_ws.times(by_relay)));
+        bench
+            .report
+            .goals
+            .push(Goal::new(name, Bound::AtMost(1.25), by_ws.times(by_relay)));
         for (way, grown) in ["the relay", "`/v1`", "`/ws`"].into_iter().zip(grown) {
-            bench.report.single(&format!("{way}: CPU a token of 5,000 streams, times that of 10"), grown);
+            bench.report.single(
+                &format!("{way}: CPU a token of 5,000 streams, times that of 10"),
+                grown,
+            );
         }
     }
     Ok(())
@@ -64,19 +90,34 @@ pub async fn long(bench: &mut Bench) -> anyhow::Result<()> {
     let mut short = Row::new(name("100"), Against::Times);
     let mut long = Row::new(name("100,000"), Against::Times);
     for round in 0..bench.rounds {
-        for line in bench.ways(round)?.into_iter().filter(|line| line.way != Way::Straight) {
+        for line in bench
+            .ways(round)?
+            .into_iter()
+            .filter(|line| line.way != Way::Straight)
+        {
             for (row, tokens, answers) in [(&mut short, 100, 1000), (&mut long, 100_000, 1)] {
                 let before = bench.cpu(line)?;
-                let heard = load::streams(line, 1, Script::fast(tokens), answers).await?.ended().await?;
+                let heard = load::streams(line, 1, Script::fast(tokens), answers)
+                    .await?
+                    .ended()
+                    .await?;
                 row.push(line.way, a_million(bench.cpu(line)? - before, heard.tokens));
             }
         }
     }
     let goals = &mut bench.report.goals;
     let name = "`/v1`: CPU a token of an answer of 100,000, times that of one of 100";
-    goals.push(Goal::new(name, Bound::AtMost(1.1), long.v1.times(&short.v1)));
+    goals.push(Goal::new(
+        name,
+        Bound::AtMost(1.1),
+        long.v1.times(&short.v1),
+    ));
     let name = "`/ws`: CPU a token of an answer of 100,000, times that of one of 100";
-    goals.push(Goal::new(name, Bound::AtMost(1.1), long.ws.times(&short.ws)));
+    goals.push(Goal::new(
+        name,
+        Bound::AtMost(1.1),
+        long.ws.times(&short.ws),
+    ));
     bench.report.rows.extend([short, long]);
     Ok(())
 }

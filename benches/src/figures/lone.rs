@@ -30,7 +30,11 @@ pub async fn fail_over(bench: &mut Bench) -> anyhow::Result<()> {
         let (mut usual, mut refused) = (Vec::new(), Vec::new());
         // Two good ones to each bad one, so that the breaker stays closed.
         for n in 0..3 * TIMES {
-            let fault = if n % 3 == 2 { Fault::Refuse } else { Fault::None };
+            let fault = if n % 3 == 2 {
+                Fault::Refuse
+            } else {
+                Fault::None
+            };
             let heard = caller.streamed(Script { fault, ..whole }).await?;
             if n % 3 == 2 { &mut refused } else { &mut usual }.extend(heard.first);
         }
@@ -43,7 +47,10 @@ pub async fn fail_over(bench: &mut Bench) -> anyhow::Result<()> {
                 _ => Fault::None,
             };
             // Each in its own conversation, as the history is no part of this.
-            let heard = Visitor::enter(port).await?.ask(Script { fault, ..whole }).await?;
+            let heard = Visitor::enter(port)
+                .await?
+                .ask(Script { fault, ..whole })
+                .await?;
             match fault {
                 Fault::None => usual.extend(heard.first),
                 Fault::Refuse => refused.extend(heard.first),
@@ -61,12 +68,26 @@ pub async fn fail_over(bench: &mut Bench) -> anyhow::Result<()> {
         ("`/ws`: ms to fail over before the first token", &ws),
         ("`/ws`: ms to fail over in mid-answer", &middle),
     ] {
-        report.goals.push(Goal::new(name, Bound::AtMost(5.0), value.clone()));
+        report
+            .goals
+            .push(Goal::new(name, Bound::AtMost(5.0), value.clone()));
     }
-    report.single("fail-over before the first token, added over `/v1`, p50, ms", v1);
-    report.single("fail-over before the first token, added over `/ws`, p50, ms", ws);
-    report.single("fail-over in mid-answer over `/ws`, last token to next text, p50, ms", middle);
-    report.single("fail-over in mid-answer over `/ws`, last token to next text, the worst, ms", middle_worst);
+    report.single(
+        "fail-over before the first token, added over `/v1`, p50, ms",
+        v1,
+    );
+    report.single(
+        "fail-over before the first token, added over `/ws`, p50, ms",
+        ws,
+    );
+    report.single(
+        "fail-over in mid-answer over `/ws`, last token to next text, p50, ms",
+        middle,
+    );
+    report.single(
+        "fail-over in mid-answer over `/ws`, last token to next text, the worst, ms",
+        middle_worst,
+    );
     Ok(())
 }
 
@@ -76,7 +97,10 @@ pub async fn degraded(bench: &mut Bench) -> anyhow::Result<()> {
     for _ in 0..bench.rounds {
         let service = bench.place.service(Behind::Nobody).await?;
         let port = service.port()?;
-        for (way, each, cpu) in [(Way::V1, &mut v1, &mut cpu_v1), (Way::Ws, &mut ws, &mut cpu_ws)] {
+        for (way, each, cpu) in [
+            (Way::V1, &mut v1, &mut cpu_v1),
+            (Way::Ws, &mut ws, &mut cpu_ws),
+        ] {
             let mut tasks = JoinSet::new();
             let (before, begun) = (service.cpu()?, Instant::now());
             for _ in 0..64 {
@@ -92,10 +116,21 @@ pub async fn degraded(bench: &mut Bench) -> anyhow::Result<()> {
         drop(service);
     }
     let report = &mut bench.report;
-    report.goals.push(Goal::new("`/v1`: degraded answers a second", Bound::AtLeast(5000.0), v1.clone()));
-    report.goals.push(Goal::new("`/ws`: degraded answers a second", Bound::AtLeast(5000.0), ws.clone()));
+    report.goals.push(Goal::new(
+        "`/v1`: degraded answers a second",
+        Bound::AtLeast(5000.0),
+        v1.clone(),
+    ));
+    report.goals.push(Goal::new(
+        "`/ws`: degraded answers a second",
+        Bound::AtLeast(5000.0),
+        ws.clone(),
+    ));
     report.single("degraded answers a second over `/v1`, 64 connections", v1);
-    report.single("degraded answers a second over `/ws`, 64 conversations, each kept on disk", ws);
+    report.single(
+        "degraded answers a second over `/ws`, 64 conversations, each kept on disk",
+        ws,
+    );
     report.single("CPU µs a degraded answer over `/v1`", cpu_v1);
     report.single("CPU µs a degraded answer over `/ws`", cpu_ws);
     Ok(())
@@ -131,7 +166,11 @@ pub async fn start(bench: &mut Bench) -> anyhow::Result<()> {
         }
         value.push(quantile(&times, 0.5));
     }
-    bench.report.goals.push(Goal::new("ms to start", Bound::AtMost(300.0), value.clone()));
+    bench.report.goals.push(Goal::new(
+        "ms to start",
+        Bound::AtMost(300.0),
+        value.clone(),
+    ));
     bench.report.single("start until it listens, ms", value);
     Ok(())
 }

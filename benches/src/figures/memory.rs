@@ -22,8 +22,15 @@ const SETTLED: Duration = Duration::from_millis(300);
 
 /// Each on a service that has just started. It has no use for more than three rounds: memory is not noisy.
 pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
-    let [mut idle, mut socket, mut stream_relay, mut stream_v1, mut stream_ws, mut all_v1, mut all_ws] =
-        std::array::from_fn(|_| Spread::default());
+    let [
+        mut idle,
+        mut socket,
+        mut stream_relay,
+        mut stream_v1,
+        mut stream_ws,
+        mut all_v1,
+        mut all_ws,
+    ] = std::array::from_fn(|_| Spread::default());
     for _ in 0..bench.rounds.min(3) {
         let service = bench.place.service(Behind::One).await?;
         tokio::time::sleep(SETTLED).await;
@@ -38,11 +45,13 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         drop(service);
         let relay = bench.place.relay().await?;
         let before = relay.memory()?;
-        stream_relay.push((most_of_streams(&relay, Way::Relay).await? - before) / f64::from(STREAMS) / KB);
+        stream_relay
+            .push((most_of_streams(&relay, Way::Relay).await? - before) / f64::from(STREAMS) / KB);
         drop(relay);
-        for (way, one, all) in
-            [(Way::V1, &mut stream_v1, &mut all_v1), (Way::Ws, &mut stream_ws, &mut all_ws)]
-        {
+        for (way, one, all) in [
+            (Way::V1, &mut stream_v1, &mut all_v1),
+            (Way::Ws, &mut stream_ws, &mut all_ws),
+        ] {
             let service = bench.place.service(Behind::One).await?;
             tokio::time::sleep(SETTLED).await;
             let before = service.memory()?;
@@ -53,14 +62,38 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
         }
     }
     let report = &mut bench.report;
-    report.goals.push(Goal::new("KB an idle socket, of 10,000", Bound::AtMost(25.0), socket.clone()));
-    report.goals.push(Goal::new("`/v1`: MB in all at 1,000 streams", Bound::AtMost(80.0), all_v1.clone()));
-    report.goals.push(Goal::new("`/ws`: MB in all at 1,000 streams", Bound::AtMost(80.0), all_ws.clone()));
+    report.goals.push(Goal::new(
+        "KB an idle socket, of 10,000",
+        Bound::AtMost(25.0),
+        socket.clone(),
+    ));
+    report.goals.push(Goal::new(
+        "`/v1`: MB in all at 1,000 streams",
+        Bound::AtMost(80.0),
+        all_v1.clone(),
+    ));
+    report.goals.push(Goal::new(
+        "`/ws`: MB in all at 1,000 streams",
+        Bound::AtMost(80.0),
+        all_ws.clone(),
+    ));
     report.single("memory at rest, MB", idle);
-    report.single("memory an idle socket (of 10,000, each in its own conversation), KB", socket);
-    report.single("memory a stream through the relay (of 1,000, 100 tokens each), KB", stream_relay);
-    report.single("memory a stream over `/v1` (of 1,000, 100 tokens each), KB", stream_v1);
-    report.single("memory a stream over `/ws` (of 1,000, 100 tokens each), KB", stream_ws);
+    report.single(
+        "memory an idle socket (of 10,000, each in its own conversation), KB",
+        socket,
+    );
+    report.single(
+        "memory a stream through the relay (of 1,000, 100 tokens each), KB",
+        stream_relay,
+    );
+    report.single(
+        "memory a stream over `/v1` (of 1,000, 100 tokens each), KB",
+        stream_v1,
+    );
+    report.single(
+        "memory a stream over `/ws` (of 1,000, 100 tokens each), KB",
+        stream_ws,
+    );
     report.single("memory in all at 1,000 streams over `/v1`, MB", all_v1);
     report.single("memory in all at 1,000 streams over `/ws`, MB", all_ws);
     Ok(())
@@ -68,9 +101,21 @@ pub async fn measure(bench: &mut Bench) -> anyhow::Result<()> {
 
 async fn most_of_streams(service: &Process, way: Way) -> anyhow::Result<f64> {
     let script = Script::paced(100, Duration::from_millis(50));
-    let line = Line { way, port: service.port()? };
+    let line = Line {
+        way,
+        port: service.port()?,
+    };
     // Half of it passes until all have begun.
-    let running = load::streams(line, usize::from(STREAMS), Script { tokens: 100, ..script }, 1).await?;
+    let running = load::streams(
+        line,
+        usize::from(STREAMS),
+        Script {
+            tokens: 100,
+            ..script
+        },
+        1,
+    )
+    .await?;
     let mut most = 0.0_f64;
     let mut ended = std::pin::pin!(running.ended());
     loop {

@@ -17,8 +17,9 @@ use crate::process::Process;
 use crate::report::{Report, placed};
 
 /// The names for `--only`, in their order.
-const NAMES: [&str; 10] =
-    ["stream", "whole", "most", "speed", "growth", "long", "memory", "failover", "degraded", "start"];
+const NAMES: [&str; 10] = [
+    "stream", "whole", "most", "speed", "growth", "long", "memory", "failover", "degraded", "start",
+];
 
 /// A run under way.
 struct Bench {
@@ -60,7 +61,12 @@ pub async fn all(wanted: &Wanted) -> anyhow::Result<()> {
     let begun = SystemTime::now();
     let mut place = Place::open(&wanted.service).await?;
     let service = place.service(Behind::One).await?;
-    let mut bench = Bench { place, service, rounds: wanted.rounds, report: Report::default() };
+    let mut bench = Bench {
+        place,
+        service,
+        rounds: wanted.rounds,
+        report: Report::default(),
+    };
     for name in NAMES {
         if !wanted.only.is_empty() && !wanted.only.iter().any(|only| only == name) {
             continue;
@@ -82,7 +88,11 @@ pub async fn all(wanted: &Wanted) -> anyhow::Result<()> {
         eprintln!("{name}: {:.0} s", start.elapsed().as_secs_f64());
     }
     let took = begun.elapsed().unwrap_or_default();
-    let text = format!("{}{}", conditions(before, begun, took, wanted.rounds)?, bench.report.tables());
+    let text = format!(
+        "{}{}",
+        conditions(before, begun, took, wanted.rounds)?,
+        bench.report.tables()
+    );
     println!("{text}");
     if let Some(document) = wanted.document.as_ref().filter(|_| wanted.only.is_empty()) {
         let old = std::fs::read_to_string(document).context("the document")?;
@@ -92,14 +102,29 @@ pub async fn all(wanted: &Wanted) -> anyhow::Result<()> {
 }
 
 /// When and where this was measured, and what else the machine had to do.
-fn conditions(before: f64, begun: SystemTime, took: Duration, rounds: u32) -> anyhow::Result<String> {
+fn conditions(
+    before: f64,
+    begun: SystemTime,
+    took: Duration,
+    rounds: u32,
+) -> anyhow::Result<String> {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let name = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
     let name = name.trim_start_matches([' ', '\t', ':']);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let cores = cpus
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
     let seconds = begun.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let quiet = if before < 0.5 { "quiet" } else { "NOT quiet: others were at work, take the ratios alone" };
+    let quiet = if before < 0.5 {
+        "quiet"
+    } else {
+        "NOT quiet: others were at work, take the ratios alone"
+    };
     Ok(format!(
         "Measured on {} in {} s: {name}, {cores} cores, Linux {}; load average before {before:.2} ({quiet}). \
         Median of {rounds} rounds (least to most).\n\n",
@@ -122,7 +147,10 @@ fn date(seconds: u64) -> String {
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
     let date = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = (year + era * 400, if month < 10 { month + 3 } else { month - 9 });
+    let (year, month) = (
+        year + era * 400,
+        if month < 10 { month + 3 } else { month - 9 },
+    );
     format!("{}-{month:02}-{date:02}", year + u64::from(month <= 2))
 }
 

@@ -19,16 +19,32 @@ const SCRIPT: fn() -> Script = || Script::fast(10);
 /// At 200 and at 1,000 a second.
 pub async fn at_a_rate(bench: &mut Bench) -> anyhow::Result<()> {
     for rate in [200, 1000] {
-        let mut p50 = Row::new(format!("whole answer at {rate} a second, p50, ms"), Against::More);
-        let mut p99 = Row::new(format!("whole answer at {rate} a second, p99, ms"), Against::More);
-        let mut cpu = Row::new(format!("CPU µs a whole answer at {rate} a second"), Against::Times);
+        let mut p50 = Row::new(
+            format!("whole answer at {rate} a second, p50, ms"),
+            Against::More,
+        );
+        let mut p99 = Row::new(
+            format!("whole answer at {rate} a second, p99, ms"),
+            Against::More,
+        );
+        let mut cpu = Row::new(
+            format!("CPU µs a whole answer at {rate} a second"),
+            Against::Times,
+        );
         for round in 0..bench.rounds {
-            for line in bench.ways(round)?.into_iter().filter(|line| line.way != Way::Ws) {
+            for line in bench
+                .ways(round)?
+                .into_iter()
+                .filter(|line| line.way != Way::Ws)
+            {
                 let before = bench.cpu(line)?;
                 let heard = load::whole(line, CONNECTIONS, SCRIPT(), Some(rate), TIME).await?;
                 p50.push(line.way, millis(&heard.whole, 0.5));
                 p99.push(line.way, millis(&heard.whole, 0.99));
-                cpu.push(line.way, super::streams::a_million(bench.cpu(line)? - before, heard.whole.len()));
+                cpu.push(
+                    line.way,
+                    super::streams::a_million(bench.cpu(line)? - before, heard.whole.len()),
+                );
             }
         }
         bench.report.rows.extend([p50, p99, cpu]);
@@ -46,7 +62,10 @@ pub async fn most(bench: &mut Bench) -> anyhow::Result<()> {
         for line in &mut ways {
             // Another way takes its turn: the relay as it is when it asks for a stream, as the service does.
             *line = if line.way == Way::Ws {
-                Line { way: Way::Gathered, port: bench.place.relay.port()? }
+                Line {
+                    way: Way::Gathered,
+                    port: bench.place.relay.port()?,
+                }
             } else {
                 *line
             };
@@ -67,13 +86,20 @@ pub async fn most(bench: &mut Bench) -> anyhow::Result<()> {
     }
     let report = &mut bench.report;
     let name = "`/v1`: whole answers a second, times the relay's";
-    report.goals.push(Goal::new(name, Bound::AtLeast(0.7), most.v1.times(&most.relay)));
+    report.goals.push(Goal::new(
+        name,
+        Bound::AtLeast(0.7),
+        most.v1.times(&most.relay),
+    ));
     let where_streamed = "where the relay asks for a stream too";
     report.single(
         &format!("whole answers a second, 64 connections, {where_streamed}: the relay's"),
         gathered.clone(),
     );
-    report.single(&format!("CPU µs a whole answer, {where_streamed}: the relay's"), gathered_cpu);
+    report.single(
+        &format!("CPU µs a whole answer, {where_streamed}: the relay's"),
+        gathered_cpu,
+    );
     report.single(
         &format!("whole answers a second over `/v1`, {where_streamed}: times the relay's"),
         most.v1.times(&gathered),

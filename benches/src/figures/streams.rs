@@ -31,12 +31,26 @@ pub async fn paced(bench: &mut Bench) -> anyhow::Result<()> {
     }
     let goals = &mut bench.report.goals;
     let added = |name, way| Goal::new(name, Bound::AtMost(1.0), first50.beside_straight(way));
-    goals.push(added("`/v1`: ms added to the first token, p50, 200 streams", &first50.v1));
-    goals.push(added("`/ws`: ms added to the first token, p50, 200 streams", &first50.ws));
+    goals.push(added(
+        "`/v1`: ms added to the first token, p50, 200 streams",
+        &first50.v1,
+    ));
+    goals.push(added(
+        "`/ws`: ms added to the first token, p50, 200 streams",
+        &first50.ws,
+    ));
     let v1 = cpu.v1.times(&cpu.relay);
-    goals.push(Goal::new("`/v1`: CPU a token, times the relay's", Bound::AtMost(1.4), v1));
+    goals.push(Goal::new(
+        "`/v1`: CPU a token, times the relay's",
+        Bound::AtMost(1.4),
+        v1,
+    ));
     let ws = cpu.ws.times(&cpu.relay);
-    goals.push(Goal::new("`/ws`: CPU a token, times the relay's", Bound::AtMost(2.0), ws));
+    goals.push(Goal::new(
+        "`/ws`: CPU a token, times the relay's",
+        Bound::AtMost(2.0),
+        ws,
+    ));
     bench.report.rows.extend([first50, first99, gap99, cpu]);
     Ok(())
 }
@@ -45,13 +59,19 @@ pub async fn paced(bench: &mut Bench) -> anyhow::Result<()> {
 pub async fn fast(bench: &mut Bench) -> anyhow::Result<()> {
     let time = Duration::from_millis(1500);
     let mut speed = Row::new("tokens a second, 16 streams without a pace", Against::Times);
-    let mut cpu = Row::new("CPU seconds a million tokens without a pace", Against::Times);
+    let mut cpu = Row::new(
+        "CPU seconds a million tokens without a pace",
+        Against::Times,
+    );
     for round in 0..bench.rounds {
         for line in bench.ways(round)? {
             let (before, begun) = (bench.cpu(line)?, std::time::Instant::now());
             let heard = load::flat_out(line, 16, Script::fast(1000), time).await?;
             #[allow(clippy::cast_precision_loss)]
-            speed.push(line.way, heard.tokens as f64 / begun.elapsed().as_secs_f64());
+            speed.push(
+                line.way,
+                heard.tokens as f64 / begun.elapsed().as_secs_f64(),
+            );
             cpu.push(line.way, a_million(bench.cpu(line)? - before, heard.tokens));
         }
     }

@@ -36,7 +36,12 @@ mod tests {
 
     fn settings(ttl: u64, revalidate: u64, stale_for: u64) -> CacheSettings {
         let [ttl, revalidate, stale_for] = [ttl, revalidate, stale_for].map(Duration::from_secs);
-        CacheSettings { ttl, revalidate, stale_for, ..CacheSettings::default() }
+        CacheSettings {
+            ttl,
+            revalidate,
+            stale_for,
+            ..CacheSettings::default()
+        }
     }
 
     #[test]

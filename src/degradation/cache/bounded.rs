@@ -17,13 +17,22 @@ pub struct Bounded<V> {
 impl<V: Default> Bounded<V> {
     /// An empty map for `most` keys, at least one.
     pub fn new(most: usize) -> Self {
-        Self { most: most.max(1), held: HashMap::new(), order: BTreeMap::new(), uses: 0 }
+        Self {
+            most: most.max(1),
+            held: HashMap::new(),
+            order: BTreeMap::new(),
+            uses: 0,
+        }
     }
 
     /// What is held for this key, made where there is nothing yet; with the key that had to go for it.
     pub fn used(&mut self, key: CacheKey) -> (&mut V, Option<CacheKey>) {
         let full = self.held.len() >= self.most && !self.held.contains_key(&key);
-        let gone = if full { self.order.pop_first().map(|(_, key)| key) } else { None };
+        let gone = if full {
+            self.order.pop_first().map(|(_, key)| key)
+        } else {
+            None
+        };
         if let Some(gone) = &gone {
             self.held.remove(gone);
         }
@@ -37,7 +46,11 @@ impl<V: Default> Bounded<V> {
 
     /// The key that was used next after this use, and that use; after the last the first again. Asked with what it gave before, it goes round.
     pub fn used_after(&self, last: u64) -> Option<(u64, CacheKey)> {
-        let next = self.order.range(last.saturating_add(1)..).next().or_else(|| self.order.iter().next());
+        let next = self
+            .order
+            .range(last.saturating_add(1)..)
+            .next()
+            .or_else(|| self.order.iter().next());
         next.map(|(when, key)| (*when, *key))
     }
 
@@ -126,7 +139,10 @@ mod tests {
         }
         map.used(key(1));
         assert_eq!(map.set_most(1), [key(2), key(3)]);
-        assert_eq!((map.len(), map.order.len(), map.set_most(5)), (1, 1, vec![]));
+        assert_eq!(
+            (map.len(), map.order.len(), map.set_most(5)),
+            (1, 1, vec![])
+        );
         map.clear();
         assert_eq!((map.len(), map.order.len()), (0, 0));
     }
@@ -151,6 +167,9 @@ mod tests {
             last = when;
             key
         };
-        assert_eq!([next(), next(), next(), next()], [key(2), key(3), key(1), key(2)]);
+        assert_eq!(
+            [next(), next(), next(), next()],
+            [key(2), key(3), key(1), key(2)]
+        );
     }
 }

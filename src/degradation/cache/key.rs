@@ -60,7 +60,10 @@ mod tests {
                 }
             }
         }
-        assert_eq!(key(own(1), "s", "What is Rust?"), key(own(1), "s", "what is rust"));
+        assert_eq!(
+            key(own(1), "s", "What is Rust?"),
+            key(own(1), "s", "what is rust")
+        );
         assert_eq!(key(own(1), "s", "?"), None);
     }
 
@@ -71,12 +74,17 @@ mod tests {
         assert_eq!(keys.len(), cuts.len());
         // A question is never cut: the last character of a long one counts.
         let long = "x".repeat(100_000);
-        assert_ne!(key(own(1), "", &format!("{long}a")), key(own(1), "", &format!("{long}b")));
+        assert_ne!(
+            key(own(1), "", &format!("{long}a")),
+            key(own(1), "", &format!("{long}b"))
+        );
     }
 
     #[test]
     fn a_key_stays_the_same_over_versions_of_the_program() {
-        let known = key(Scope::Shared, "Be kind.", "What is Rust?").unwrap().to_string();
+        let known = key(Scope::Shared, "Be kind.", "What is Rust?")
+            .unwrap()
+            .to_string();
         assert_eq!(known, KNOWN);
     }
 

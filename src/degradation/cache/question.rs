@@ -5,7 +5,9 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 use crate::degradation::case::folded;
 
 /// What ends a sentence and may be left out: of several scripts, after compatibility composition.
-const FINAL: &[char] = &['.', '?', '!', ',', ';', ':', '。', '、', '؟', '؛', '۔', '।', '…', '·'];
+const FINAL: &[char] = &[
+    '.', '?', '!', ',', ';', ':', '。', '、', '؟', '؛', '۔', '।', '…', '·',
+];
 
 /// The question without what makes no difference: compatibility forms (NFKC: wide digits, ligatures, composed accents), case, the amount of
 /// white space, and final punctuation. None where nothing is left.
@@ -14,15 +16,23 @@ const FINAL: &[char] = &['.', '?', '!', ',', ';', ':', '。', '、', '؟', '؛',
 pub fn normal(question: &str) -> Option<String> {
     // Folding can undo the composition, so it is composed again (Unicode standard, 3.13, D147).
     let folded = compose(&folded(&compose(question)).collect::<String>());
-    let spaced = folded.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let spaced = folded
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty());
     let mut normal = spaced.collect::<Vec<_>>().join(" ");
-    normal.truncate(normal.trim_end_matches(|c: char| c == ' ' || FINAL.contains(&c)).len());
+    normal.truncate(
+        normal
+            .trim_end_matches(|c: char| c == ' ' || FINAL.contains(&c))
+            .len(),
+    );
     (!normal.is_empty()).then_some(normal)
 }
 
 /// The text in Unicode's form NFKC.
 pub(super) fn compose(text: &str) -> String {
-    ComposingNormalizerBorrowed::new_nfkc().normalize(text).into_owned()
+    ComposingNormalizerBorrowed::new_nfkc()
+        .normalize(text)
+        .into_owned()
 }
 
 #[cfg(test)]
@@ -64,7 +74,10 @@ mod tests {
         ] {
             assert_ne!(normal(one), normal(other), "{one} and {other}");
         }
-        assert_eq!([normal(""), normal(" \n\u{0}"), normal("?!… ")], [None, None, None]);
+        assert_eq!(
+            [normal(""), normal(" \n\u{0}"), normal("?!… ")],
+            [None, None, None]
+        );
     }
 
     #[test]

@@ -18,7 +18,10 @@ pub fn is_open(question: &str, first: bool, anonymous: bool) -> bool {
 pub fn is_whole(record: &TurnRecord) -> bool {
     let whole = record.state == TurnState::Done && record.finish == Some(Finish::Stop);
     let text = record.text.trim();
-    whole && record.source == Some(Source::Ai) && !text.is_empty() && record.text.len() <= ANSWER_BYTES
+    whole
+        && record.source == Some(Source::Ai)
+        && !text.is_empty()
+        && record.text.len() <= ANSWER_BYTES
 }
 
 /// Whether the answer to an open question may be told to others: given in one go by one provider, and nothing personal in it.
@@ -52,7 +55,8 @@ mod tests {
 
     fn answered() -> TurnRecord {
         let turn = TurnId::after(None, 1, 1);
-        let mut record = TurnRecord::asked(turn, "m".parse().unwrap(), At(1), "Hours?".into(), None);
+        let mut record =
+            TurnRecord::asked(turn, "m".parse().unwrap(), At(1), "Hours?".into(), None);
         record.text = "From 9 to 5.".into();
         record.state = TurnState::Done;
         record.source = Some(Source::Ai);
@@ -64,8 +68,14 @@ mod tests {
     #[test]
     fn only_what_is_nobodys_own_is_open() {
         assert!(is_open("What are your hours?", true, true));
-        assert!(!is_open("What are your hours?", false, true), "it has a history");
-        assert!(!is_open("What are your hours?", true, false), "a signed-in visitor's");
+        assert!(
+            !is_open("What are your hours?", false, true),
+            "it has a history"
+        );
+        assert!(
+            !is_open("What are your hours?", true, false),
+            "a signed-in visitor's"
+        );
         assert!(!is_open("Write to ann@example.com", true, true));
     }
 
@@ -91,7 +101,13 @@ mod tests {
         }
         let kept_not_told: [Spoil; 3] = [
             |record| record.attempts = 2,
-            |record| record.drafts = vec![Draft { attempt: 1, provider: "a".into(), text: "x".into() }],
+            |record| {
+                record.drafts = vec![Draft {
+                    attempt: 1,
+                    provider: "a".into(),
+                    text: "x".into(),
+                }]
+            },
             |record| record.text = "Ask Ann, +49 30 1234567.".into(),
         ];
         for spoil in kept_not_told {
@@ -103,7 +119,11 @@ mod tests {
 
     #[test]
     fn how_often_it_must_be_asked_is_for_the_operator_to_say() {
-        let settings = |share| CacheSettings { share, repeated_min: 3, ..CacheSettings::default() };
+        let settings = |share| CacheSettings {
+            share,
+            repeated_min: 3,
+            ..CacheSettings::default()
+        };
         let saved = |asked| CachedAnswer {
             text: "From 9 to 5.".into(),
             saved: At(1),
@@ -119,9 +139,16 @@ mod tests {
             (Share::Repeated, 1, 3, true),
             (Share::Always, 1, 1, true),
         ] {
-            assert_eq!(may_tell(&saved(noted), asked, &settings(share)), told, "{share:?} {asked} {noted}");
+            assert_eq!(
+                may_tell(&saved(noted), asked, &settings(share)),
+                told,
+                "{share:?} {asked} {noted}"
+            );
         }
-        let ahead = CachedAnswer { conversation: None, ..saved(0) };
+        let ahead = CachedAnswer {
+            conversation: None,
+            ..saved(0)
+        };
         assert!(may_tell(&ahead, 1, &settings(Share::Never)));
     }
 }

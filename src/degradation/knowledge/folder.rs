@@ -44,7 +44,11 @@ pub struct News {
 impl Folder {
     /// A folder that was not looked at yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, limits: Limits::default(), seen: Seen::Nothing }
+        Self {
+            root,
+            limits: Limits::default(),
+            seen: Seen::Nothing,
+        }
     }
 
     /// Where it is.
@@ -64,7 +68,10 @@ impl Folder {
                 let lost = Seen::Lost(what.clone());
                 let news = self.seen != lost;
                 self.seen = lost;
-                news.then(|| News { index: None, problems: vec![self.of_folder(what)] })
+                news.then(|| News {
+                    index: None,
+                    problems: vec![self.of_folder(what)],
+                })
             }
             Ok(Listing { entries, problems }) => {
                 if matches!(&self.seen, Seen::Files(seen) if *seen == entries) {
@@ -78,12 +85,19 @@ impl Folder {
     }
 
     fn read(&self, entries: &[Entry], problems: Vec<String>) -> News {
-        let mut problems: Vec<_> = problems.into_iter().map(|what| self.of_folder(what)).collect();
+        let mut problems: Vec<_> = problems
+            .into_iter()
+            .map(|what| self.of_folder(what))
+            .collect();
         let mut found: Vec<Passage> = Vec::new();
         let mut bytes = 0;
         for entry in entries {
-            let wrong =
-                |what: String| Problem { file: entry.name.clone(), line: None, key: String::new(), what };
+            let wrong = |what: String| Problem {
+                file: entry.name.clone(),
+                line: None,
+                key: String::new(),
+                what,
+            };
             match text_of(entry, self.limits.file_bytes) {
                 Err(what) => problems.push(wrong(what)),
                 Ok(text) if bytes + text.len() > self.limits.bytes => {
@@ -108,12 +122,20 @@ impl Folder {
         if found.is_empty() {
             problems.push(self.of_folder("holds no text that could answer".to_owned()));
         }
-        News { index: Some(Arc::new(Index::of(found))), problems }
+        News {
+            index: Some(Arc::new(Index::of(found))),
+            problems,
+        }
     }
 
     fn of_folder(&self, what: String) -> Problem {
         let name = self.root.file_name().unwrap_or(self.root.as_os_str());
-        Problem { file: listing::shown(name), line: None, key: String::new(), what }
+        Problem {
+            file: listing::shown(name),
+            line: None,
+            key: String::new(),
+            what,
+        }
     }
 }
 
@@ -122,7 +144,9 @@ fn text_of(entry: &Entry, limit: usize) -> Result<String, String> {
     let unreadable = |error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
     let most = u64::try_from(limit).map_or(u64::MAX, |bytes| bytes + 1);
-    File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)).map_err(unreadable)?;
+    File::open(path)
+        .and_then(|file| file.take(most).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
     if bytes.len() > limit {
         return Err(format!("larger than {limit} bytes"));
     }

@@ -34,7 +34,10 @@ struct Parted;
 
 impl Tokenizer for Parted {
     fn tokenize(&self, text: &str) -> Vec<String> {
-        text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        text.split(' ')
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -63,7 +66,9 @@ impl Default for Index {
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Index").field("passages", &self.passages.len()).finish_non_exhaustive()
+        f.debug_struct("Index")
+            .field("passages", &self.passages.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -81,13 +86,24 @@ impl Index {
                 let places = places.entry(word.index).or_default();
                 // A word comes as often as it stands there, each time with its whole weight.
                 if places.last().is_none_or(|last| last.passage != passage) {
-                    places.push(Place { passage, weight: word.value });
+                    places.push(Place {
+                        passage,
+                        weight: word.value,
+                    });
                 }
             }
         }
         places.values_mut().for_each(Vec::shrink_to_fit);
-        let languages = passages.iter().map(|passage| words::language(&passage.text)).collect();
-        Self { passages, languages, places, embedder }
+        let languages = passages
+            .iter()
+            .map(|passage| words::language(&passage.text))
+            .collect();
+        Self {
+            passages,
+            languages,
+            places,
+            embedder,
+        }
     }
 
     /// How many passages there are.
@@ -113,7 +129,10 @@ impl Index {
         let mut found = vec![Found::default(); self.passages.len()];
         for (term, rarity) in &terms {
             for place in self.places.get(term).into_iter().flatten() {
-                if let Some(found) = usize::try_from(place.passage).ok().and_then(|at| found.get_mut(at)) {
+                if let Some(found) = usize::try_from(place.passage)
+                    .ok()
+                    .and_then(|at| found.get_mut(at))
+                {
                     found.score += rarity * place.weight;
                     found.held += rarity;
                 }
@@ -125,17 +144,26 @@ impl Index {
                 found.score *= FOREIGN;
             }
         }
-        let best = found.iter().zip(&self.passages).filter(|(found, _)| found.held >= FLOOR * asked);
+        let best = found
+            .iter()
+            .zip(&self.passages)
+            .filter(|(found, _)| found.held >= FLOOR * asked);
         // Of equals the first, so that the same question has the same answer.
-        best.rev().max_by(|(a, _), (b, _)| a.rank().total_cmp(&b.rank())).map(|(_, passage)| passage)
+        best.rev()
+            .max_by(|(a, _), (b, _)| a.rank().total_cmp(&b.rank()))
+            .map(|(_, passage)| passage)
     }
 
     /// Whether the beginning of a passage, asked for, finds a passage: always, unless the index is broken.
     pub fn finds_itself(&self) -> bool {
-        let mut asked = self
-            .passages
-            .iter()
-            .map(|passage| passage.text.split_whitespace().take(TERMS / 2).collect::<Vec<_>>().join(" "));
+        let mut asked = self.passages.iter().map(|passage| {
+            passage
+                .text
+                .split_whitespace()
+                .take(TERMS / 2)
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
         asked
             .find(|question| self.terms(question).is_some())
             .is_none_or(|question| self.find(&question).is_some())
@@ -144,12 +172,22 @@ impl Index {
     /// What a question is about, each word once, with how rare it is here (the idf of BM25); none where it is nothing or too much.
     fn terms(&self, question: &str) -> Option<Vec<(u32, f32)>> {
         let words = words::telling(question);
-        let mut terms: Vec<u32> =
-            self.embedder.embed(&words.join(" ")).0.into_iter().map(|word| word.index).collect();
+        let mut terms: Vec<u32> = self
+            .embedder
+            .embed(&words.join(" "))
+            .0
+            .into_iter()
+            .map(|word| word.index)
+            .collect();
         terms.sort_unstable();
         terms.dedup();
         let few = !self.is_empty() && (1..=TERMS).contains(&terms.len());
-        few.then(|| terms.into_iter().map(|term| (term, self.rarity(term))).collect())
+        few.then(|| {
+            terms
+                .into_iter()
+                .map(|term| (term, self.rarity(term)))
+                .collect()
+        })
     }
 
     #[allow(clippy::cast_precision_loss, reason = "a weight")]
@@ -187,9 +225,17 @@ fn parted(passage: &Passage) -> String {
 impl Index {
     /// What it takes in memory, in bytes, counted without the allocator's own.
     pub(super) fn bytes(&self) -> usize {
-        let places: usize = self.places.values().map(|places| places.capacity() * size_of::<Place>()).sum();
+        let places: usize = self
+            .places
+            .values()
+            .map(|places| places.capacity() * size_of::<Place>())
+            .sum();
         let entries = self.places.capacity() * (size_of::<(u32, Vec<Place>)>() + 1);
-        let texts: usize = self.passages.iter().map(|one| one.text.len() + size_of::<Passage>()).sum();
+        let texts: usize = self
+            .passages
+            .iter()
+            .map(|one| one.text.len() + size_of::<Passage>())
+            .sum();
         places + entries + texts
     }
 }

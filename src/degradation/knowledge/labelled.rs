@@ -20,7 +20,13 @@ fn measured(name: &str, questions: &str) -> Figures {
     let news = Folder::new(folder).look().unwrap();
     assert_eq!(news.problems, []);
     let index: &Index = &news.index.unwrap();
-    let mut figures = Figures { answerable: 0, right: 0, wrong: 0, others: 0, false_answers: 0 };
+    let mut figures = Figures {
+        answerable: 0,
+        right: 0,
+        wrong: 0,
+        others: 0,
+        false_answers: 0,
+    };
     for line in questions.lines() {
         let (question, label) = line.split_once('\t').unwrap();
         let found = index.find(question);
@@ -37,30 +43,48 @@ fn measured(name: &str, questions: &str) -> Figures {
             println!("{question:60} {label:30} {}", title.unwrap_or("-"));
         }
     }
-    let Figures { answerable, right, wrong, others, false_answers } = figures;
+    let Figures {
+        answerable,
+        right,
+        wrong,
+        others,
+        false_answers,
+    } = figures;
     println!(
         "{right} of {answerable} right, {wrong} from a wrong passage; {false_answers} of {others} answered beside the point"
     );
     let row = format!("| {name} | {answerable} | {right} | {wrong} | {others} | {false_answers} |");
-    assert!(include_str!("../../../README.md").contains(&row), "the README does not say: {row}");
+    assert!(
+        include_str!("../../../README.md").contains(&row),
+        "the README does not say: {row}"
+    );
     figures
 }
 
 #[test]
 fn the_questions_that_the_floor_was_chosen_on() {
-    let figures = measured("chosen on", include_str!("../../../tests/fixtures/questions_tuned.tsv"));
+    let figures = measured(
+        "chosen on",
+        include_str!("../../../tests/fixtures/questions_tuned.tsv"),
+    );
     assert!(figures.right >= 29 && figures.wrong <= 1 && figures.false_answers == 0);
 }
 
 #[test]
 fn the_questions_that_it_was_not_chosen_on() {
-    let figures = measured("held out", include_str!("../../../tests/fixtures/questions_held_out.tsv"));
+    let figures = measured(
+        "held out",
+        include_str!("../../../tests/fixtures/questions_held_out.tsv"),
+    );
     assert!(figures.right >= 27 && figures.wrong + figures.false_answers == 0);
 }
 
 /// Near misses, and questions in other words than the documents': made to be failed.
 #[test]
 fn the_questions_that_are_hard() {
-    let figures = measured("made to be failed", include_str!("../../../tests/fixtures/questions_hard.tsv"));
+    let figures = measured(
+        "made to be failed",
+        include_str!("../../../tests/fixtures/questions_hard.tsv"),
+    );
     assert!(figures.right >= 3 && figures.wrong + figures.false_answers <= 8);
 }

@@ -174,13 +174,25 @@ impl Cutter {
             return;
         }
         let title = self.title();
-        self.done.push(Passage { title, file: Arc::clone(&self.file), text: text.into() });
+        self.done.push(Passage {
+            title,
+            file: Arc::clone(&self.file),
+            text: text.into(),
+        });
     }
 
     fn title(&self) -> Arc<str> {
-        let named = self.headings.iter().map(|(_, heading)| heading.as_str()).filter(|one| !one.is_empty());
+        let named = self
+            .headings
+            .iter()
+            .map(|(_, heading)| heading.as_str())
+            .filter(|one| !one.is_empty());
         let path = named.collect::<Vec<_>>().join(" › ");
-        let mut title = if path.is_empty() { self.root.clone() } else { path };
+        let mut title = if path.is_empty() {
+            self.root.clone()
+        } else {
+            path
+        };
         title.truncate(title.floor_char_boundary(TITLE));
         match self.done.last() {
             Some(last) if *last.title == *title => Arc::clone(&last.title),
@@ -191,18 +203,28 @@ impl Cutter {
 
 /// A line between paragraphs: `---`, `***`, `___`, `===`.
 fn is_rule(line: &str) -> bool {
-    line.len() >= 3 && ["-", "*", "_", "="].iter().any(|mark| line.trim_start_matches(mark).is_empty())
+    line.len() >= 3
+        && ["-", "*", "_", "="]
+            .iter()
+            .any(|mark| line.trim_start_matches(mark).is_empty())
 }
 
 /// Where to cut a text that is longer than [`LONGEST`]: after the last sentence that fits, else the last word, else the last character.
 fn place_to_cut(text: &str) -> usize {
     let fits = text.floor_char_boundary(LONGEST);
     let head = text.get(..fits).unwrap_or_default();
-    let ends =
-        |marks: &[&str]| marks.iter().filter_map(|mark| head.rfind(mark).map(|at| at + mark.len())).max();
+    let ends = |marks: &[&str]| {
+        marks
+            .iter()
+            .filter_map(|mark| head.rfind(mark).map(|at| at + mark.len()))
+            .max()
+    };
     let sentence = ends(&[". ", "! ", "? ", ".\n", "!\n", "?\n", "。", "！", "？"]);
     let enough = |at: &usize| *at > LONGEST / 4;
-    sentence.filter(enough).or_else(|| ends(&["\n", " "]).filter(enough)).unwrap_or(fits)
+    sentence
+        .filter(enough)
+        .or_else(|| ends(&["\n", " "]).filter(enough))
+        .unwrap_or(fits)
 }
 
 #[cfg(test)]
@@ -212,7 +234,10 @@ mod tests {
     use super::*;
 
     fn told(file: &str, text: &str) -> Vec<(String, String)> {
-        cut(file, text).into_iter().map(|one| (one.title.to_string(), one.text.into_string())).collect()
+        cut(file, text)
+            .into_iter()
+            .map(|one| (one.title.to_string(), one.text.into_string()))
+            .collect()
     }
 
     fn pair(title: &str, text: &str) -> (String, String) {
@@ -229,7 +254,10 @@ mod tests {
             pair("Shop › Repair", "Bring it.\n#hashtag"),
         ];
         assert_eq!(told("faq/shop.md", text), expected);
-        assert_eq!(cut("faq/shop.md", text).first().map(|one| &*one.file), Some("faq/shop.md"));
+        assert_eq!(
+            cut("faq/shop.md", text).first().map(|one| &*one.file),
+            Some("faq/shop.md")
+        );
         assert_eq!(
             told("a.md", "Title\n=====\nOne.\n\nTwo\n---\nThree."),
             [pair("Title", "One."), pair("Title › Two", "Three.")]
@@ -238,7 +266,10 @@ mod tests {
 
     #[test]
     fn in_plain_text_a_mark_is_a_mark() {
-        assert_eq!(told("notes.txt", "# One\n\n```\nTwo"), [pair("notes", "# One\n\n```\nTwo")]);
+        assert_eq!(
+            told("notes.txt", "# One\n\n```\nTwo"),
+            [pair("notes", "# One\n\n```\nTwo")]
+        );
         assert_eq!(told("notes.txt", "\u{feff} \r\n\r\n"), []);
     }
 
@@ -246,8 +277,14 @@ mod tests {
     fn front_matter_is_left_out_but_for_its_title() {
         let text = "---\ntitle: \"All of it\"\nsecret: x\n---\nText.";
         assert_eq!(told("a.md", text), [pair("All of it", "Text.")]);
-        assert_eq!(told("a.md", "+++\ntitle = 'T'\n+++\nText."), [pair("T", "Text.")]);
-        assert_eq!(told("a.md", "---\nnever closed"), [pair("a", "never closed")]);
+        assert_eq!(
+            told("a.md", "+++\ntitle = 'T'\n+++\nText."),
+            [pair("T", "Text.")]
+        );
+        assert_eq!(
+            told("a.md", "---\nnever closed"),
+            [pair("a", "never closed")]
+        );
     }
 
     #[test]
@@ -255,7 +292,10 @@ mod tests {
         let text = "Run:\n\n```sh\n# no heading\n\nx=1\n```\nAfter.\n\n# Real\n~~~\n```\n~~~\n";
         assert_eq!(
             told("a.md", text),
-            [pair("a", "Run:\n\n```sh\n# no heading\n\nx=1\n```\n\nAfter."), pair("Real", "~~~\n```\n~~~")]
+            [
+                pair("a", "Run:\n\n```sh\n# no heading\n\nx=1\n```\n\nAfter."),
+                pair("Real", "~~~\n```\n~~~")
+            ]
         );
     }
 
@@ -268,7 +308,11 @@ mod tests {
         for (_, text) in &passages {
             assert!(text.len() <= LONGEST && text.ends_with('.'), "{text}");
         }
-        let joined: String = passages.iter().skip(1).map(|(_, text)| format!("{text} ")).collect();
+        let joined: String = passages
+            .iter()
+            .skip(1)
+            .map(|(_, text)| format!("{text} "))
+            .collect();
         assert_eq!(joined, long);
     }
 

@@ -10,7 +10,9 @@ use super::passages::Passage;
 fn passages(count: usize) -> Vec<Passage> {
     let mut state = 1_u64;
     let mut chance = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         u32::try_from(state >> 33).unwrap()
     };
     let mut word = move || {
@@ -38,7 +40,12 @@ fn questions() -> impl Iterator<Item = String> {
 
 fn resident() -> usize {
     let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0_usize) * 4096
+    pages
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0_usize)
+        * 4096
 }
 
 #[test]
@@ -76,7 +83,10 @@ fn ten_thousand_passages() {
         .collect();
     times.sort();
     let median = times[times.len() / 2];
-    println!("a query: median {median:?}, slowest {:?}", times.last().unwrap());
+    println!(
+        "a query: median {median:?}, slowest {:?}",
+        times.last().unwrap()
+    );
     assert_eq!(index.len(), 10_000);
     assert!(median < Duration::from_millis(5), "{median:?}");
     assert!(index.bytes() < 100 << 20, "{} bytes", index.bytes());

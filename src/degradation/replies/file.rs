@@ -26,14 +26,19 @@ const PATTERN_CACHE_BYTES: usize = 128 * 1024;
 pub(super) fn read(file_name: &str, text: &str) -> Result<Replies, Problems> {
     read_toml(file_name, text, |root| {
         let mut replies = Replies::default();
-        root.read("fallback", &mut replies.fallback, |value| said(value).map(Some));
+        root.read("fallback", &mut replies.fallback, |value| {
+            said(value).map(Some)
+        });
         let mut count = 0;
         root.tables("reply", |table| {
             reply(table, &mut replies);
             count += 1;
         });
         if count > REPLIES {
-            root.problem("reply", format!("{count} of them; at most {REPLIES} may stand here"));
+            root.problem(
+                "reply",
+                format!("{count} of them; at most {REPLIES} may stand here"),
+            );
         }
         replies
     })
@@ -51,10 +56,16 @@ fn reply(table: &mut Table<'_, '_, '_>, replies: &mut Replies) {
         }
     }
     if !table.has("pattern") {
-        table.needs("match", "list the words that call for this reply, or give a pattern");
+        table.needs(
+            "match",
+            "list the words that call for this reply, or give a pattern",
+        );
     }
     if entries.len() > ENTRIES {
-        let what = format!("{} entries; at most {ENTRIES} may stand here", entries.len());
+        let what = format!(
+            "{} entries; at most {ENTRIES} may stand here",
+            entries.len()
+        );
         table.problem("match", what);
     }
     table.needs("text", "say what the visitor reads");
@@ -71,9 +82,10 @@ fn said(value: &DeValue<'_>) -> Result<Arc<str>, String> {
     match value.as_str().map(str::trim) {
         None => Err(wrong(value, "text in quotes")),
         Some("") => Err("empty; say what the visitor reads".to_owned()),
-        Some(text) if text.len() > TEXT_BYTES => {
-            Err(format!("{} bytes; a text may have at most {TEXT_BYTES}", text.len()))
-        }
+        Some(text) if text.len() > TEXT_BYTES => Err(format!(
+            "{} bytes; a text may have at most {TEXT_BYTES}",
+            text.len()
+        )),
         Some(text) => Ok(text.into()),
     }
 }
@@ -86,7 +98,9 @@ fn entry(value: &DeValue<'_>) -> Result<(String, usize), String> {
     match places.len() {
         0 => Err("no letter and no digit in it; name a word, or use pattern".to_owned()),
         words @ 1..=ENTRY_WORDS => Ok((folded, words)),
-        words => Err(format!("{words} words; it may have at most {ENTRY_WORDS}, or use pattern")),
+        words => Err(format!(
+            "{words} words; it may have at most {ENTRY_WORDS}, or use pattern"
+        )),
     }
 }
 
@@ -94,16 +108,22 @@ fn pattern(value: &DeValue<'_>) -> Result<Regex, String> {
     let Some(text) = value.as_str() else {
         return Err(wrong(value, "a regular expression in quotes"));
     };
-    let built = RegexBuilder::new(text).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_CACHE_BYTES).build();
+    let built = RegexBuilder::new(text)
+        .size_limit(PATTERN_BYTES)
+        .dfa_size_limit(PATTERN_CACHE_BYTES)
+        .build();
     match built {
         Ok(pattern) if pattern.is_match("") => {
             Err("matches every question; make it ask for something, or use fallback".to_owned())
         }
         Ok(pattern) => Ok(pattern),
-        Err(regex::Error::CompiledTooBig(_)) => {
-            Err(format!("more than {PATTERN_BYTES} bytes when compiled; shorten its repetitions"))
-        }
-        Err(error) => Err(format!("no regular expression: {}", reason(&error.to_string()))),
+        Err(regex::Error::CompiledTooBig(_)) => Err(format!(
+            "more than {PATTERN_BYTES} bytes when compiled; shorten its repetitions"
+        )),
+        Err(error) => Err(format!(
+            "no regular expression: {}",
+            reason(&error.to_string())
+        )),
     }
 }
 

@@ -72,7 +72,11 @@ fn the_first_reply_in_the_file_wins_whatever_its_kind() {
          [[reply]]\nmatch = ['a', 'b', 'c']\ntext = '3'\n[[reply]]\npattern = 'c'\ntext = '4'\n",
     );
     for (question, text) in [("c b a", "1"), ("c b", "2"), ("c", "3"), ("xcx", "4")] {
-        assert_eq!(replies.find(question).map(|text| &**text), Some(text), "{question}");
+        assert_eq!(
+            replies.find(question).map(|text| &**text),
+            Some(text),
+            "{question}"
+        );
     }
     assert_eq!((replies.len(), replies.find("d")), (4, None));
 }
@@ -87,7 +91,8 @@ fn only_the_beginning_of_a_question_is_looked_at() {
 
 #[test]
 fn texts_lose_the_white_space_around_them() {
-    let replies = parse("fallback = ' later '\n[[reply]]\nmatch = ['a']\ntext = \"\"\"\n two\nlines\n\"\"\"");
+    let replies =
+        parse("fallback = ' later '\n[[reply]]\nmatch = ['a']\ntext = \"\"\"\n two\nlines\n\"\"\"");
     assert_eq!(replies.find("a").map(|text| &**text), Some("two\nlines"));
     assert_eq!(replies.fallback().map(|text| &**text), Some("later"));
     assert!(parse("").is_empty() && parse("").fallback().is_none());
@@ -106,20 +111,32 @@ fn all_problems_are_told_with_their_lines() {
         (2, "reply[0].text: missing"),
         (3, "reply[0].match: an empty list"),
         (5, "reply[1].pattern: no regular expression: unclosed group"),
-        (6, "reply[1].text: an integer where text in quotes is needed"),
-        (7, "reply[1].lang: no such key; here may stand match, pattern or text"),
+        (
+            6,
+            "reply[1].text: an integer where text in quotes is needed",
+        ),
+        (
+            7,
+            "reply[1].lang: no such key; here may stand match, pattern or text",
+        ),
         (8, "reply[2].match: missing; list the words"),
         (9, "reply[2].text: empty"),
         (11, "reply[3].match[1]: no letter and no digit"),
         (11, "reply[3].match[2]: an integer where text"),
         (11, "reply[3].match[3]: 9 words; it may have at most 8"),
         (12, "reply[3].pattern: matches every question"),
-        (15, "reply[4].match: an integer where text in quotes is needed"),
+        (
+            15,
+            "reply[4].match: an integer where text in quotes is needed",
+        ),
         (16, "reply[4].pattern: more than 524288 bytes when compiled"),
     ];
     let found = problems(file);
     for ((line, what), problem) in expected.iter().zip(&found) {
-        assert!(problem.starts_with(&format!("r.toml:{line}: {what}")), "{line} {what}: {problem}");
+        assert!(
+            problem.starts_with(&format!("r.toml:{line}: {what}")),
+            "{line} {what}: {problem}"
+        );
         assert!(!problem.contains('\n'), "{problem}");
     }
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -128,15 +145,30 @@ fn all_problems_are_told_with_their_lines() {
 #[test]
 fn what_is_no_such_document_is_told() {
     for (file, what) in [
-        ("[reply]\nmatch = ['a']", "r.toml:1: reply: a single table; write [[reply]]"),
-        ("reply = [1]", "r.toml:1: reply[0]: an integer where a table is needed"),
-        ("\nfallback = 1", "r.toml:2: fallback: an integer where text in quotes is needed"),
+        (
+            "[reply]\nmatch = ['a']",
+            "r.toml:1: reply: a single table; write [[reply]]",
+        ),
+        (
+            "reply = [1]",
+            "r.toml:1: reply[0]: an integer where a table is needed",
+        ),
+        (
+            "\nfallback = 1",
+            "r.toml:2: fallback: an integer where text in quotes is needed",
+        ),
         ("\nfallback = ''", "r.toml:2: fallback: empty"),
         ("fallback = ", "r.toml:1: not TOML at column 12"),
-        ("[[reply]]\nmatch = ['a']\ntext = 'b'\nfallback = 'c'", "r.toml:4: reply[0].fallback: no such key"),
+        (
+            "[[reply]]\nmatch = ['a']\ntext = 'b'\nfallback = 'c'",
+            "r.toml:4: reply[0].fallback: no such key",
+        ),
     ] {
         let found = problems(file);
-        assert!(matches!(&*found, [one] if one.starts_with(what)), "{file}: {found:?}");
+        assert!(
+            matches!(&*found, [one] if one.starts_with(what)),
+            "{file}: {found:?}"
+        );
     }
 }
 
@@ -144,7 +176,10 @@ fn what_is_no_such_document_is_told() {
 fn sizes_are_bounded() {
     let many = |n| "[[reply]]\nmatch = ['a']\ntext = 'b'\n".repeat(n);
     assert_eq!(parse(&many(1_000)).len(), 1_000);
-    assert_eq!(problems(&many(1_001)), ["r.toml:1: reply: 1001 of them; at most 1000 may stand here"]);
+    assert_eq!(
+        problems(&many(1_001)),
+        ["r.toml:1: reply: 1001 of them; at most 1000 may stand here"]
+    );
     let long = |n| format!("[[reply]]\nmatch = ['a']\ntext = '{}'", "x".repeat(n));
     assert_eq!(parse(&long(16 * 1024)).len(), 1);
     assert_eq!(
@@ -152,7 +187,10 @@ fn sizes_are_bounded() {
         ["r.toml:3: reply[0].text: 16385 bytes; a text may have at most 16384"]
     );
     let entries = format!("[[reply]]\nmatch = [{}]\ntext = 'b'", "'a',".repeat(101));
-    assert_eq!(problems(&entries), ["r.toml:2: reply[0].match: 101 entries; at most 100 may stand here"]);
+    assert_eq!(
+        problems(&entries),
+        ["r.toml:2: reply[0].match: 101 entries; at most 100 may stand here"]
+    );
 }
 
 #[test]
@@ -183,7 +221,10 @@ fn the_built_in_replies_read_and_answer_what_visitors_ask() {
     ] {
         let answer = replies.find(question);
         match said {
-            Some(said) => assert!(answer.is_some_and(|text| text.contains(said)), "{question}: {answer:?}"),
+            Some(said) => assert!(
+                answer.is_some_and(|text| text.contains(said)),
+                "{question}: {answer:?}"
+            ),
             None => assert_eq!(answer, None, "{question}"),
         }
     }

@@ -2,8 +2,7 @@
 
 use super::*;
 
-const TEXT: &str =
-    "The harbour was dug in 1827. A canal links it with the sea. Today it handles steel, cars and grain.";
+const TEXT: &str = "The harbour was dug in 1827. A canal links it with the sea. Today it handles steel, cars and grain.";
 const LONG: &str = "The harbour was dug in 1827 and has grown ever since, because a canal links it with the sea; today it handles steel, cars \
     and grain, and its canal is being widened so that larger ships may reach it all year round without waiting for the tide.";
 
@@ -98,7 +97,10 @@ fn texts_to_sum_up_are_told_from_others() {
         "The rules tell {} labelled messages in four languages rightly",
         SUMMARIES.len() + OTHERS.len()
     );
-    assert!(include_str!("../../../README.md").contains(&figure), "the README does not say: {figure}");
+    assert!(
+        include_str!("../../../README.md").contains(&figure),
+        "the README does not say: {figure}"
+    );
 }
 
 #[test]

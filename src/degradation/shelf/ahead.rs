@@ -21,7 +21,11 @@ pub struct Renewal {
 impl Shelf {
     /// What is to be asked to renew an answer.
     pub fn renewal(&self, found: &Found) -> Renewal {
-        Renewal { key: found.key, before: found.answer.clone(), drills: self.drills.undisturbed() }
+        Renewal {
+            key: found.key,
+            before: found.answer.clone(),
+            drills: self.drills.undisturbed(),
+        }
     }
 
     /// What is to be asked ahead of time for this question, if it is due.
@@ -36,8 +40,12 @@ impl Shelf {
 
     async fn asked_ahead(&self, question: &str, now: At, at_once: bool) -> Option<Renewal> {
         let terms = self.terms();
-        let key = key(Scope::Shared, &terms.system_prompt, question).filter(|_| terms.settings.enabled)?;
-        let saved = timeout(READ_LIMIT, self.store.cached(key)).await.ok()?.ok()?;
+        let key = key(Scope::Shared, &terms.system_prompt, question)
+            .filter(|_| terms.settings.enabled)?;
+        let saved = timeout(READ_LIMIT, self.store.cached(key))
+            .await
+            .ok()?
+            .ok()?;
         // A visitor's is not told to all.
         let saved = saved.filter(|answer| answer.conversation.is_none());
         let old = saved.as_ref().map(|answer| now.since(answer.saved));
@@ -60,7 +68,11 @@ impl Shelf {
     /// Saves a renewed answer, if it may be, and returns when it can be found.
     pub async fn keep_renewed(&self, renewal: &Renewal, record: &TurnRecord, now: At) {
         let may = sharing::is_tellable(record) && self.drills.undisturbed_since(renewal.drills);
-        let answer = CachedAnswer { text: record.text.clone(), saved: now, ..renewal.before.clone() };
+        let answer = CachedAnswer {
+            text: record.text.clone(),
+            saved: now,
+            ..renewal.before.clone()
+        };
         self.write(may.then_some((renewal.key, answer))).await;
     }
 }

@@ -32,7 +32,13 @@ struct Held {
 impl Kept {
     /// None yet, of so many at most.
     pub(super) fn new(store: Arc<dyn Store>, most: usize) -> Self {
-        Self { store, held: Mutex::new(Held { keys: Bounded::new(most), editions: 0 }) }
+        Self {
+            store,
+            held: Mutex::new(Held {
+                keys: Bounded::new(most),
+                editions: 0,
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -59,7 +65,10 @@ impl Kept {
     /// These are saved, the last one used last. What is too much goes.
     pub(super) fn found(&self, keys: Vec<CacheKey>) {
         let mut held = self.lock();
-        let gone = keys.into_iter().filter_map(|key| held.used(key, None)).collect();
+        let gone = keys
+            .into_iter()
+            .filter_map(|key| held.used(key, None))
+            .collect();
         self.leave(gone);
     }
 

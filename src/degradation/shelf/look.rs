@@ -50,7 +50,9 @@ impl Shelf {
             return Ok(Duration::ZERO);
         }
         let looking = Arc::clone(&self.looks).try_lock_owned();
-        let Some(mut last) = looking.ok().filter(|_| !self.store.hangs()) else { return Err(Unread::Hangs) };
+        let Some(mut last) = looking.ok().filter(|_| !self.store.hangs()) else {
+            return Err(Unread::Hangs);
+        };
         let (used, key) = self.kept.used_after(*last).unwrap_or((0, NOBODYS));
         *last = used;
         let (store, begun) = (Arc::clone(&self.store), Instant::now());
@@ -74,6 +76,10 @@ impl Shelf {
             return None;
         }
         let answer = self.store.cached(key).await.ok()??;
-        Some(Saved { key, edition, answer })
+        Some(Saved {
+            key,
+            edition,
+            answer,
+        })
     }
 }

@@ -43,16 +43,34 @@ pub struct Asker {
 impl Shelf {
     /// The question's place, and that it was asked; none for a question without a word, or where nothing is to be saved.
     pub fn place(&self, question: &str, asker: Asker) -> Option<Place> {
-        let Asker { conversation, anonymous, first, alone } = asker;
+        let Asker {
+            conversation,
+            anonymous,
+            first,
+            alone,
+        } = asker;
         let terms = self.terms();
         if !terms.settings.enabled {
             return None;
         }
         let own = key(Scope::Own(conversation), &terms.system_prompt, question)?;
         let open = sharing::is_open(question, first, anonymous);
-        let shared = if open { key(Scope::Shared, &terms.system_prompt, question) } else { None };
-        let asked = shared.map_or(0, |shared| self.asked(shared, conversation, &terms.settings));
-        Some(Place { conversation, own, shared, alone, asked, drills: self.drills.undisturbed() })
+        let shared = if open {
+            key(Scope::Shared, &terms.system_prompt, question)
+        } else {
+            None
+        };
+        let asked = shared.map_or(0, |shared| {
+            self.asked(shared, conversation, &terms.settings)
+        });
+        Some(Place {
+            conversation,
+            own,
+            shared,
+            alone,
+            asked,
+            drills: self.drills.undisturbed(),
+        })
     }
 
     /// From how many conversations this came, this one included; counted up to as many as it takes.
@@ -72,12 +90,15 @@ impl Shelf {
 
     /// Whether many ask this, so that one answer will do for those who ask now.
     pub fn common(&self, place: &Place) -> Option<CacheKey> {
-        place.shared.filter(|_| sharing::is_common(place.asked, &self.terms().settings))
+        place
+            .shared
+            .filter(|_| sharing::is_common(place.asked, &self.terms().settings))
     }
 }
 
 /// A part of the conversation's hash: enough to tell some thousand apart, and no key to the conversation.
 fn fingerprint(conversation: ConversationId) -> u64 {
     let hash = Sha256::digest(conversation.to_string());
-    hash.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    hash.first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -48,7 +48,11 @@ impl Shelf {
     }
 
     pub(super) async fn write(&self, answers: impl IntoIterator<Item = (CacheKey, CachedAnswer)>) {
-        let written = join_all(answers.into_iter().map(|(key, answer)| self.kept.save(key, answer)));
+        let written = join_all(
+            answers
+                .into_iter()
+                .map(|(key, answer)| self.kept.save(key, answer)),
+        );
         if timeout(WRITE_LIMIT, written).await.is_err() {
             tracing::debug!("an answer is saved late");
         }
@@ -60,7 +64,11 @@ impl Shelf {
         for scope in [Scope::Own(conversation), Scope::Shared] {
             let key = key(scope, &terms.system_prompt, &record.question);
             let found = timeout(WRITE_LIMIT, self.read(key)).await;
-            if let Ok(Some(Saved { key, edition, answer })) = found
+            if let Ok(Some(Saved {
+                key,
+                edition,
+                answer,
+            })) = found
                 && answer.text == record.text
                 && let Some(removed) = self.kept.remove(key, edition)
             {
@@ -76,10 +84,14 @@ impl Shelf {
     pub async fn clear(&self) -> Result<usize, StoreError> {
         self.disturb();
         let late = |_| StoreError::Broken("no answer in time".into());
-        let keys = timeout(START_LIMIT, self.store.cached_keys()).await.map_err(late)??;
+        let keys = timeout(START_LIMIT, self.store.cached_keys())
+            .await
+            .map_err(late)??;
         for some in keys.chunks(AT_ONCE) {
             // These alone: what is saved meanwhile stays.
-            timeout(START_LIMIT, self.kept.remove_all(some)).await.map_err(late)??;
+            timeout(START_LIMIT, self.kept.remove_all(some))
+                .await
+                .map_err(late)??;
         }
         lock(&self.askers).clear();
         Ok(keys.len())

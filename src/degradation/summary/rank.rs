@@ -73,7 +73,10 @@ fn similarity(shared: usize, one: usize, other: usize) -> f32 {
 
 /// PageRank with weights.
 fn scores(edges: &[Vec<(usize, f32)>]) -> Vec<f32> {
-    let totals: Vec<f32> = edges.iter().map(|out| out.iter().map(|(_, weight)| weight).sum()).collect();
+    let totals: Vec<f32> = edges
+        .iter()
+        .map(|out| out.iter().map(|(_, weight)| weight).sum())
+        .collect();
     let mut scores = vec![1.0; edges.len()];
     for _ in 0..ROUNDS {
         let mut next = vec![1.0 - DAMPING; edges.len()];

@@ -32,14 +32,20 @@ fn end_of_first(text: &str) -> usize {
             '.' | '!' | '?' | '…' => {
                 // Marks and closing quotes in a row belong to it.
                 let mut end = after;
-                while let Some((at, c)) = chars
-                    .next_if(|(_, c)| matches!(c, '.' | '!' | '?' | '…' | '"' | '”' | '“' | '»' | ')' | '\''))
-                {
+                while let Some((at, c)) = chars.next_if(|(_, c)| {
+                    matches!(
+                        c,
+                        '.' | '!' | '?' | '…' | '"' | '”' | '“' | '»' | ')' | '\''
+                    )
+                }) {
                     end = at + c.len_utf8();
                 }
                 let goes_on = chars.peek().is_some_and(|(_, c)| !c.is_whitespace());
                 let one_mark = c == '.' && end == after;
-                if started && !goes_on && !(one_mark && is_abbreviation(text.get(..at).unwrap_or_default())) {
+                if started
+                    && !goes_on
+                    && !(one_mark && is_abbreviation(text.get(..at).unwrap_or_default()))
+                {
                     return end;
                 }
             }
@@ -58,14 +64,19 @@ fn ends_line(next: &str) -> bool {
 /// Whether a full stop after this belongs to its last word: a letter, a day or an ordinal, a title.
 fn is_abbreviation(before: &str) -> bool {
     const KNOWN: [&str; 30] = [
-        "mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "no", "nr", "ca", "bzw", "usw", "vgl", "evtl",
-        "inkl", "ggf", "str", "sr", "sra", "srta", "dra", "ud", "uds", "mme", "mlle", "approx", "inc", "e.g",
-        "i.e",
+        "mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "no", "nr", "ca", "bzw", "usw", "vgl",
+        "evtl", "inkl", "ggf", "str", "sr", "sra", "srta", "dra", "ud", "uds", "mme", "mlle",
+        "approx", "inc", "e.g", "i.e",
     ];
-    let word = before.rsplit(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
+    let word = before
+        .rsplit(|c: char| c.is_whitespace() || c == '(')
+        .next()
+        .unwrap_or_default();
     let last = word.rsplit('.').next().unwrap_or_default();
     let short = last.chars().count() == 1 && last.chars().all(char::is_alphabetic);
-    let day = (1..=2).contains(&last.len()) && last.bytes().all(|byte| byte.is_ascii_digit()) && last == word;
+    let day = (1..=2).contains(&last.len())
+        && last.bytes().all(|byte| byte.is_ascii_digit())
+        && last == word;
     short || day || KNOWN.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
@@ -82,13 +93,31 @@ mod tests {
     #[test]
     fn marks_end_sentences_and_abbreviations_do_not() {
         for (text, expected) in [
-            ("One. Two! Three? Four", &["One.", "Two!", "Three?", "Four"][..]),
-            ("Dr. Who met Mr. J. Smith. They left.", &["Dr. Who met Mr. J. Smith.", "They left."]),
-            ("Das gilt z. B. am 3. Mai. Gut so.", &["Das gilt z. B. am 3. Mai.", "Gut so."]),
+            (
+                "One. Two! Three? Four",
+                &["One.", "Two!", "Three?", "Four"][..],
+            ),
+            (
+                "Dr. Who met Mr. J. Smith. They left.",
+                &["Dr. Who met Mr. J. Smith.", "They left."],
+            ),
+            (
+                "Das gilt z. B. am 3. Mai. Gut so.",
+                &["Das gilt z. B. am 3. Mai.", "Gut so."],
+            ),
             ("It was 2019. It rained.", &["It was 2019.", "It rained."]),
-            ("It costs 4.90 at a.b.example today. Yes.", &["It costs 4.90 at a.b.example today.", "Yes."]),
-            ("He said: \"No.\" Then he left...", &["He said: \"No.\"", "Then he left..."]),
-            ("A wrapped\nline. A title\n\nText.", &["A wrapped\nline.", "A title", "Text."]),
+            (
+                "It costs 4.90 at a.b.example today. Yes.",
+                &["It costs 4.90 at a.b.example today.", "Yes."],
+            ),
+            (
+                "He said: \"No.\" Then he left...",
+                &["He said: \"No.\"", "Then he left..."],
+            ),
+            (
+                "A wrapped\nline. A title\n\nText.",
+                &["A wrapped\nline.", "A title", "Text."],
+            ),
             ("List:\n- one\n- two", &["List:", "one", "two"]),
             ("今日は。元気？", &["今日は。", "元気？"]),
             (" ... \n\n !", &[]),

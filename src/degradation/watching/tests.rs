@@ -20,7 +20,10 @@ struct Stand {
 }
 
 fn settings(knowledge: Option<&Path>) -> DegradationSettings {
-    DegradationSettings { knowledge: knowledge.map(Path::to_owned), ..DegradationSettings::default() }
+    DegradationSettings {
+        knowledge: knowledge.map(Path::to_owned),
+        ..DegradationSettings::default()
+    }
 }
 
 impl Stand {
@@ -31,14 +34,25 @@ impl Stand {
         }
         let published = Published::new("Later.");
         let view = published.ladder();
-        let actor = DegradationActor::new(settings(Some(folder.path())), published.clone(), ()).start();
-        Self { folder, published, view, actor }
+        let actor =
+            DegradationActor::new(settings(Some(folder.path())), published.clone(), ()).start();
+        Self {
+            folder,
+            published,
+            view,
+            actor,
+        }
     }
 
     async fn until(&mut self, passages: usize) {
         let limit = Duration::from_secs(20);
-        let there = self.view.wait_for(|ladder| ladder.knowledge().len() == passages);
-        assert!(tokio::time::timeout(limit, there).await.is_ok(), "never {passages} passages");
+        let there = self
+            .view
+            .wait_for(|ladder| ladder.knowledge().len() == passages);
+        assert!(
+            tokio::time::timeout(limit, there).await.is_ok(),
+            "never {passages} passages"
+        );
     }
 
     fn source(&self, question: &str) -> Source {
@@ -73,11 +87,25 @@ async fn a_reload_keeps_the_knowledge_changes_the_folder_and_lets_go_of_it() {
     let mut stand = Stand::new(&[TEA]);
     stand.until(1).await;
     let other = tempfile::tempdir().unwrap();
-    fs::write(other.path().join("a.md"), format!("{}\n# Milk\n{}", TEA.1, MILK.1)).unwrap();
-    assert_eq!(stand.actor.send(Reload(settings(Some(other.path())))).await.unwrap(), Ok(()));
+    fs::write(
+        other.path().join("a.md"),
+        format!("{}\n# Milk\n{}", TEA.1, MILK.1),
+    )
+    .unwrap();
+    assert_eq!(
+        stand
+            .actor
+            .send(Reload(settings(Some(other.path()))))
+            .await
+            .unwrap(),
+        Ok(())
+    );
     assert_ne!(stand.view.borrow().knowledge().len(), 0, "no gap");
     stand.until(2).await;
-    assert_eq!(stand.actor.send(Reload(settings(None))).await.unwrap(), Ok(()));
+    assert_eq!(
+        stand.actor.send(Reload(settings(None))).await.unwrap(),
+        Ok(())
+    );
     assert_eq!(stand.view.borrow().knowledge().len(), 0);
     assert_eq!(stand.source("When do I pour the tea?"), Source::Fallback);
 }
@@ -95,9 +123,14 @@ async fn what_is_wrong_is_said_while_it_lasts() {
     }
     problems.changed_knowledge(13).await;
     assert_eq!(stand.problems().len(), 11);
-    assert_eq!(stand.problems().last().unwrap(), "Knowledge: 3 more problems; the log names them.");
+    assert_eq!(
+        stand.problems().last().unwrap(),
+        "Knowledge: 3 more problems; the log names them."
+    );
 
-    stand.published.report(vec!["Self-check: broken.".to_owned()]);
+    stand
+        .published
+        .report(vec!["Self-check: broken.".to_owned()]);
     assert_eq!(stand.problems().last().unwrap(), "Self-check: broken.");
     stand.published.report(Vec::new());
     assert_eq!(stand.problems().len(), 11);
@@ -107,8 +140,12 @@ async fn what_is_wrong_is_said_while_it_lasts() {
 async fn a_rebuilt_actor_finds_the_knowledge_where_it_was() {
     let mut stand = Stand::new(&[TEA]);
     stand.until(1).await;
-    let rebuilt =
-        DegradationActor::new(settings(Some(stand.folder.path())), stand.published.clone(), ()).start();
+    let rebuilt = DegradationActor::new(
+        settings(Some(stand.folder.path())),
+        stand.published.clone(),
+        (),
+    )
+    .start();
     stand.actor = rebuilt;
     assert_eq!(stand.source("When do I pour the tea?"), Source::Extractive);
     fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();

@@ -10,7 +10,10 @@ use crate::chat::ConversationId;
 use crate::fleet::joined::{Redis, joined};
 
 fn rates(conversation: u32) -> Rates {
-    let rates = Rates::per_minute(NonZeroU32::new(conversation).unwrap(), NonZeroU32::new(1_000).unwrap());
+    let rates = Rates::per_minute(
+        NonZeroU32::new(conversation).unwrap(),
+        NonZeroU32::new(1_000).unwrap(),
+    );
     rates.share(true);
     rates
 }
@@ -29,18 +32,33 @@ async fn a_limit_holds_over_two_instances_but_for_what_one_look_lets_through() {
         let mut through = 0;
         for _ in 0..50 {
             for (rates, link) in both.iter().zip(&links) {
-                through += (0..within_a_look).filter(|_| rates.take(conversation, here()).is_ok()).count();
+                through += (0..within_a_look)
+                    .filter(|_| rates.take(conversation, here()).is_ok())
+                    .count();
                 messages(link, rates).await;
             }
         }
-        assert!((limit..=limit + within_a_look).contains(&through), "{through} at {within_a_look} a look");
+        assert!(
+            (limit..=limit + within_a_look).contains(&through),
+            "{through} at {within_a_look} a look"
+        );
         // What was too much is owed.
-        let waits = both.each_ref().map(|rates| rates.take(conversation, here()).unwrap_err());
+        let waits = both
+            .each_ref()
+            .map(|rates| rates.take(conversation, here()).unwrap_err());
         let owed = Duration::from_secs(3) * u32::try_from(through - limit).unwrap();
-        assert!(waits.iter().any(|wait| *wait + Duration::from_secs(3) >= owed), "{waits:?} of {owed:?}");
+        assert!(
+            waits
+                .iter()
+                .any(|wait| *wait + Duration::from_secs(3) >= owed),
+            "{waits:?} of {owed:?}"
+        );
     }
     let keys = redis.tell(&["KEYS", "*"]);
-    assert!(!keys.contains("192.0.2.1") && keys.contains("fleet:rate:c"), "{keys}");
+    assert!(
+        !keys.contains("192.0.2.1") && keys.contains("fleet:rate:c"),
+        "{keys}"
+    );
 }
 
 #[tokio::test]
@@ -50,9 +68,17 @@ async fn who_was_told_by_nobody_counts_alone_and_joins_with_what_it_knows() {
     let (one, other) = (rates(10), rates(10));
     let conversation = ConversationId::from_random([1; 16]);
     redis.kill();
-    let took = |rates: &Rates| (0..50).filter(|_| rates.take(conversation, here()).is_ok()).count();
+    let took = |rates: &Rates| {
+        (0..50)
+            .filter(|_| rates.take(conversation, here()).is_ok())
+            .count()
+    };
     messages(&links[0], &one).await;
-    assert_eq!((took(&one), took(&other)), (10, 10), "each its local share, and no more");
+    assert_eq!(
+        (took(&one), took(&other)),
+        (10, 10),
+        "each its local share, and no more"
+    );
     messages(&links[0], &one).await;
     assert_eq!(one.untold(9), [], "nothing is saved up for Redis");
     redis.restart();
@@ -85,10 +111,15 @@ async fn rubbish_under_a_key_is_written_over() {
         let rates = rates(5);
         rates.take(conversation, here()).unwrap();
         messages(&link, &rates).await;
-        let left = (0..50).filter(|_| rates.take(conversation, here()).is_ok()).count();
+        let left = (0..50)
+            .filter(|_| rates.take(conversation, here()).is_ok())
+            .count();
         let most = if rubbish.contains(&"inf") { 0 } else { 4 };
         assert_eq!(left, most, "{rubbish:?}");
-        assert!(redis.tell(&["PTTL", &key]).parse::<i64>().unwrap() > 0, "{rubbish:?}");
+        assert!(
+            redis.tell(&["PTTL", &key]).parse::<i64>().unwrap() > 0,
+            "{rubbish:?}"
+        );
     }
 }
 
@@ -98,7 +129,11 @@ async fn shares_add_up_however_often_they_are_written() {
     let link = joined(&redis).await;
     let write = async |instance: &str, nanos: u64| {
         let mut script = SPEND.prepare_invoke();
-        script.arg(instance).arg(DAYS_MS).key("failsoft:fleet:spent:1:a").arg(nanos);
+        script
+            .arg(instance)
+            .arg(DAYS_MS)
+            .key("failsoft:fleet:spent:1:a")
+            .arg(nanos);
         script.key("failsoft:rubbish").arg(7);
         link.script::<Vec<i64>>(BEHIND, &script).await.unwrap()
     };
@@ -111,8 +146,15 @@ async fn shares_add_up_however_often_they_are_written() {
         ("a", 6, 13),
         ("b", 0, 6),
     ] {
-        assert_eq!(write(instance, nanos).await, [sum, -1], "{instance} {nanos}");
+        assert_eq!(
+            write(instance, nanos).await,
+            [sum, -1],
+            "{instance} {nanos}"
+        );
     }
-    let stands = redis.tell(&["PTTL", "failsoft:fleet:spent:1:a"]).parse::<u64>().unwrap();
+    let stands = redis
+        .tell(&["PTTL", "failsoft:fleet:spent:1:a"])
+        .parse::<u64>()
+        .unwrap();
     assert!(stands > DAYS_MS / 2 && stands <= DAYS_MS);
 }

@@ -8,7 +8,12 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn tripped(blocked: bool, fault: Fault, lasts: Duration) -> News {
-    News::Tripped { blocked, fault: Some(fault), strikes: 0, lasts }
+    News::Tripped {
+        blocked,
+        fault: Some(fault),
+        strikes: 0,
+        lasts,
+    }
 }
 
 #[test]
@@ -32,11 +37,17 @@ fn a_message_is_heard_once_and_ones_own_never() {
 fn as_many_instances_are_remembered_as_there_can_be_and_no_more() {
     let mut heard = Heard::new("me");
     (0..INSTANCES).for_each(|n| assert!(heard.is_news(&n.to_string(), 1)));
-    assert!(!heard.is_news("0", 1), "the first is still known, and was heard just now");
+    assert!(
+        !heard.is_news("0", 1),
+        "the first is still known, and was heard just now"
+    );
     assert!(heard.is_news("one more", 1));
     assert_eq!(heard.last.len(), INSTANCES);
     assert!(!heard.is_news("0", 1));
-    assert!(heard.is_news("1", 1), "the one that said nothing for longest is forgotten");
+    assert!(
+        heard.is_news("1", 1),
+        "the one that said nothing for longest is forgotten"
+    );
 }
 
 #[test]
@@ -65,7 +76,11 @@ fn what_all_know_needs_not_be_told() {
     ] {
         let mut all = Known::default();
         all.note("a", known, s(100));
-        assert_eq!(all.covers("a", news, s(100 + after)), covered, "{known:?}, then {news:?} after {after}");
+        assert_eq!(
+            all.covers("a", news, s(100 + after)),
+            covered,
+            "{known:?}, then {news:?} after {after}"
+        );
         assert!(!all.covers("b", news, s(100)));
     }
 }
@@ -73,12 +88,18 @@ fn what_all_know_needs_not_be_told() {
 #[test]
 fn what_is_over_must_be_told_again() {
     let mut all = Known::default();
-    let (trip, hold) = (tripped(true, Fault::Unauthorized, s(60)), News::Limited { lasts: s(30) });
+    let (trip, hold) = (
+        tripped(true, Fault::Unauthorized, s(60)),
+        News::Limited { lasts: s(30) },
+    );
     all.note("a", trip, s(0));
     all.note("a", hold, s(0));
     all.note("a", News::Well, s(1));
     assert!(!all.covers("a", trip, s(1)));
-    assert!(all.covers("a", hold, s(1)), "a rate limit is over with its time alone");
+    assert!(
+        all.covers("a", hold, s(1)),
+        "a rate limit is over with its time alone"
+    );
     all.note("a", News::Reset, s(1));
     assert!(!all.covers("a", hold, s(1)));
 }
@@ -90,7 +111,10 @@ fn accounts_are_bounded() {
     (0..ACCOUNTS + 5).for_each(|n| all.note(&n.to_string(), trip, s(0)));
     assert_eq!(all.0.len(), ACCOUNTS);
     all.note("later", trip, s(11));
-    assert!(all.covers("later", trip, s(11)) && all.0.len() == 1, "what is over makes room");
+    assert!(
+        all.covers("later", trip, s(11)) && all.0.len() == 1,
+        "what is over makes room"
+    );
 }
 
 #[test]
@@ -106,7 +130,11 @@ fn a_fleet_closes_one_by_one_unless_it_fails_again() {
         let mut reliefs = Reliefs::default();
         reliefs.well("a", instances, s(5), chance);
         reliefs.well("a", instances, s(6), chance);
-        assert_eq!(reliefs.next(), Some(s(5) + Duration::from_millis(wait)), "{instances}");
+        assert_eq!(
+            reliefs.next(),
+            Some(s(5) + Duration::from_millis(wait)),
+            "{instances}"
+        );
     }
     let mut reliefs = Reliefs::default();
     reliefs.well("a", 1_001, s(5), 1.0);

@@ -30,7 +30,10 @@ async fn wait(leases: &Leases) -> Duration {
 }
 
 fn left(redis: &Redis) -> i64 {
-    redis.tell(&["PTTL", "failsoft:fleet:probe:0123456789abcdef"]).parse().unwrap()
+    redis
+        .tell(&["PTTL", "failsoft:fleet:probe:0123456789abcdef"])
+        .parse()
+        .unwrap()
 }
 
 /// Until what was given back has arrived.
@@ -50,7 +53,10 @@ async fn one_probes_and_the_others_wait_until_it_is_given_back() {
     let held = go(&one).await.unwrap();
     let rest = wait(&other).await;
     assert!(rest > LIMIT - MARGIN && rest <= LIMIT + MARGIN, "{rest:?}");
-    assert!(wait(&one).await > Duration::ZERO, "nor does the same instance twice");
+    assert!(
+        wait(&one).await > Duration::ZERO,
+        "nor does the same instance twice"
+    );
     // It failed: nobody need try for twenty seconds.
     held.give_back(Duration::from_secs(20));
     until(|| left(&redis) > 15_000).await;
@@ -71,7 +77,11 @@ async fn a_holder_that_dies_frees_it_by_the_end_of_its_time() {
     let ends = left(&redis);
     assert!(ends > 0 && ends <= 6_000, "{ends}");
     // As if that time had passed; and who held it gives back no lease of another's.
-    let late = Lease { link: link.clone(), key: one.key.clone(), token: "of before".into() };
+    let late = Lease {
+        link: link.clone(),
+        key: one.key.clone(),
+        token: "of before".into(),
+    };
     redis.tell(&["DEL", &one.key]);
     let _held = go(&one).await.unwrap();
     let mut script = GIVE_BACK.key(&late.key);
@@ -85,7 +95,10 @@ async fn rubbish_under_the_key_holds_up_nobody_for_ever() {
     let redis = Redis::start(&[]);
     let link = joined(&redis).await;
     let one = leases(&link);
-    for command in [["SET", &*one.key, "rubbish"].as_slice(), &["RPUSH", &*one.key, "rubbish"]] {
+    for command in [
+        ["SET", &*one.key, "rubbish"].as_slice(),
+        &["RPUSH", &*one.key, "rubbish"],
+    ] {
         redis.tell(&["DEL", &one.key]);
         redis.tell(command);
         assert!(go(&one).await.is_some());

@@ -32,17 +32,38 @@ pub struct Figures {
 impl Figures {
     /// The seconds from the first breaker that closed until the provider had nine tenths of its usual load.
     fn ramp(&self) -> usize {
-        let first = self.calls_a_second.iter().position(|calls| *calls > 0).unwrap_or_default();
-        let full = self.calls_a_second.iter().position(|calls| calls * 10 >= self.usual * 9);
+        let first = self
+            .calls_a_second
+            .iter()
+            .position(|calls| *calls > 0)
+            .unwrap_or_default();
+        let full = self
+            .calls_a_second
+            .iter()
+            .position(|calls| calls * 10 >= self.usual * 9);
         full.map_or(0, |full| full + 1 - first)
     }
 
     /// As a row of the document's table.
     pub fn row(&self, what: &str, how: &str) -> String {
-        let seconds =
-            |time: Option<Duration>| time.map_or("never".into(), |time| format!("{:.1}", time.as_secs_f64()));
-        let Self { calls, calls_at_first, probes, news, turns, delayed, lost, .. } = self;
-        let (first, last, ramp) = (seconds(self.closed_first), seconds(self.closed_last), self.ramp());
+        let seconds = |time: Option<Duration>| {
+            time.map_or("never".into(), |time| format!("{:.1}", time.as_secs_f64()))
+        };
+        let Self {
+            calls,
+            calls_at_first,
+            probes,
+            news,
+            turns,
+            delayed,
+            lost,
+            ..
+        } = self;
+        let (first, last, ramp) = (
+            seconds(self.closed_first),
+            seconds(self.closed_last),
+            self.ramp(),
+        );
         format!(
             "| {what} | {how} | {calls} | {calls_at_first} | {probes} | {news} | {delayed} of {turns} | {first} | {last} | {ramp} | {lost} |"
         )

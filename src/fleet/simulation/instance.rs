@@ -40,7 +40,10 @@ impl Instance {
     /// A fresh one.
     pub fn new() -> Self {
         Self {
-            breakers: [Breaker::new(Rules::default()), Breaker::new(Rules::default())],
+            breakers: [
+                Breaker::new(Rules::default()),
+                Breaker::new(Rules::default()),
+            ],
             budget: Budget::new(0.2),
             known: Known::default(),
             reliefs: Reliefs::default(),
@@ -58,12 +61,26 @@ impl Instance {
             first_token_ms: None,
             asked: false,
         });
-        let tried: Vec<Arc<str>> = turn.failed.iter().map(|one| Arc::clone(&one.provider)).collect();
-        let by = Order { strategy: Strategy::Priority, chance: 0.5, turn_of: 0 };
-        let wish = Wish { load: Load::default(), ..Wish::default() };
+        let tried: Vec<Arc<str>> = turn
+            .failed
+            .iter()
+            .map(|one| Arc::clone(&one.provider))
+            .collect();
+        let by = Order {
+            strategy: Strategy::Priority,
+            chance: 0.5,
+            turn_of: 0,
+        };
+        let wish = Wish {
+            load: Load::default(),
+            ..Wish::default()
+        };
         let others = rank::order(&candidates, by, &wish, &tried);
-        let rules =
-            plan::Rules { max_attempts: 4, same_provider: 1, max_retry_after: Duration::from_secs(2) };
+        let rules = plan::Rules {
+            max_attempts: 4,
+            same_provider: 1,
+            max_retry_after: Duration::from_secs(2),
+        };
         match plan::next(&turn.failed, others.len(), rules) {
             Next::Nobody => (Vec::new(), false),
             Next::Other => (others, false),

@@ -38,7 +38,16 @@ impl Scene {
     fn new(together: bool, fault: Fault, fails_after: Duration) -> Self {
         let s = Duration::from_secs;
         let (down, well, end) = (s(30), s(150), s(210));
-        Self { instances: 1_000, together, fault, fails_after, down, well, end, between: s(2) }
+        Self {
+            instances: 1_000,
+            together,
+            fault,
+            fails_after,
+            down,
+            well,
+            end,
+            between: s(2),
+        }
     }
 
     fn play(self) -> Figures {
@@ -56,7 +65,11 @@ fn table() -> Vec<String> {
         ("is silent (5 s)", Fault::Timeout, ms(5_000)),
     ] {
         for (how, together) in [("alone", false), ("together", true)] {
-            rows.push(Scene::new(together, fault, fails_after).play().row(what, how));
+            rows.push(
+                Scene::new(together, fault, fails_after)
+                    .play()
+                    .row(what, how),
+            );
         }
     }
     rows
@@ -66,8 +79,15 @@ fn table() -> Vec<String> {
 fn the_document_holds_what_a_thousand_instances_do() {
     let document = include_str!("../../../docs/scale.md");
     let rows = table();
-    let missing: Vec<_> = rows.iter().filter(|row| !document.contains(row.as_str())).collect();
-    assert!(missing.is_empty(), "docs/scale.md must have this table:\n{}", rows.join("\n"));
+    let missing: Vec<_> = rows
+        .iter()
+        .filter(|row| !document.contains(row.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/scale.md must have this table:\n{}",
+        rows.join("\n")
+    );
 }
 
 #[test]
@@ -80,13 +100,21 @@ fn a_fleet_that_speaks_spares_the_provider_and_loses_no_answer() {
         (Fault::Timeout, ms(5_000), (4, 3)),
     ] {
         let play = |together| {
-            let scene = Scene { instances: 100, ..Scene::new(together, fault, fails_after) };
+            let scene = Scene {
+                instances: 100,
+                ..Scene::new(together, fault, fails_after)
+            };
             scene.play()
         };
         let (alone, together) = (play(false), play(true));
         for figures in [&alone, &together] {
             assert_eq!(figures.lost, 0, "{fault:?}: every turn gets its answer");
-            assert!(figures.closed_last.is_some_and(|last| last <= Duration::from_secs(30)), "{fault:?}");
+            assert!(
+                figures
+                    .closed_last
+                    .is_some_and(|last| last <= Duration::from_secs(30)),
+                "{fault:?}"
+            );
         }
         assert!(
             together.calls * of <= alone.calls * together_at_most,
@@ -94,7 +122,12 @@ fn a_fleet_that_speaks_spares_the_provider_and_loses_no_answer() {
             together.calls,
             alone.calls
         );
-        assert!(together.probes * 5 <= alone.probes, "{fault:?}: {} of {}", together.probes, alone.probes);
+        assert!(
+            together.probes * 5 <= alone.probes,
+            "{fault:?}: {} of {}",
+            together.probes,
+            alone.probes
+        );
         assert_eq!(together.most_probes_at_once, 1);
     }
 }
@@ -102,7 +135,10 @@ fn a_fleet_that_speaks_spares_the_provider_and_loses_no_answer() {
 #[test]
 fn one_instance_among_others_that_is_cut_off_disturbs_nobody_for_long() {
     let scene = Scene::new(true, Fault::Unreachable, Duration::from_millis(5));
-    let mut world = World::new(Scene { instances: 50, ..scene });
+    let mut world = World::new(Scene {
+        instances: 50,
+        ..scene
+    });
     world.cut_off_only(0);
     let figures = world.play();
     // The others hear its warnings, and go on: only who fails after one minds it.

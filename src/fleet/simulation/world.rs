@@ -58,7 +58,11 @@ impl World {
     pub fn new(scene: Scene) -> Self {
         let seconds = (scene.end - scene.well).as_secs() as usize;
         let usual = scene.instances as f64 / scene.between.as_secs_f64();
-        let figures = Figures { calls_a_second: vec![0; seconds], usual: usual as u64, ..Figures::default() };
+        let figures = Figures {
+            calls_a_second: vec![0; seconds],
+            usual: usual as u64,
+            ..Figures::default()
+        };
         Self {
             scene,
             now: Duration::ZERO,
@@ -97,7 +101,9 @@ impl World {
                     self.ends(instance, provider, ticket, verdict, turn);
                 }
                 Event::Alarm(instance) => self.alarm(instance),
-                Event::ProbeEnds(instance, ticket, verdict) => self.probe_ends(instance, ticket, verdict),
+                Event::ProbeEnds(instance, ticket, verdict) => {
+                    self.probe_ends(instance, ticket, verdict)
+                }
                 Event::News(teller, news) => self.news(teller, news),
                 Event::Relief(instance) => {
                     if !self.instances[instance].reliefs.take_due(at).is_empty() {
@@ -140,7 +146,13 @@ impl World {
         self.visitor_of(instance);
         self.figures.turns += 1;
         self.instances[instance].budget.deposit(self.now);
-        self.ask(instance, Turn { failed: Vec::new(), again: None });
+        self.ask(
+            instance,
+            Turn {
+                failed: Vec::new(),
+                again: None,
+            },
+        );
     }
 
     fn ask(&mut self, instance: usize, mut turn: Turn) {
@@ -153,7 +165,9 @@ impl World {
             return self.at(wait, Event::GoesOn(instance, turn));
         }
         let asked = again.into_iter().chain(others).find_map(|provider| {
-            let ticket = self.instances[instance].breakers[provider].admit(now, Who::Visitor).ok()?;
+            let ticket = self.instances[instance].breakers[provider]
+                .admit(now, Who::Visitor)
+                .ok()?;
             Some((provider, ticket))
         });
         let Some((provider, ticket)) = asked else {
@@ -163,11 +177,18 @@ impl World {
         self.called(provider);
         if self.is_down(instance, provider) {
             let (fault, wait) = (self.scene.fault, self.scene.fails_after);
-            let verdict = Verdict::Failed { fault, started: false, retry_after: None };
+            let verdict = Verdict::Failed {
+                fault,
+                started: false,
+                retry_after: None,
+            };
             self.at(wait, Event::Ends(instance, provider, ticket, verdict, turn));
         } else {
             self.at(FIRST_TOKEN, Event::FirstToken(instance, provider, ticket));
-            self.at(ANSWERS, Event::Ends(instance, provider, ticket, Verdict::Whole, turn));
+            self.at(
+                ANSWERS,
+                Event::Ends(instance, provider, ticket, Verdict::Whole, turn),
+            );
         }
     }
 
@@ -179,13 +200,23 @@ impl World {
         if self.now < well {
             self.figures.calls += 1;
             self.figures.calls_at_first += u64::from(self.now < down + Duration::from_secs(10));
-        } else if let Some(second) = self.figures.calls_a_second.get_mut((self.now - well).as_secs() as usize)
+        } else if let Some(second) = self
+            .figures
+            .calls_a_second
+            .get_mut((self.now - well).as_secs() as usize)
         {
             *second += 1;
         }
     }
 
-    fn ends(&mut self, instance: usize, provider: usize, ticket: Ticket, verdict: Verdict, mut turn: Turn) {
+    fn ends(
+        &mut self,
+        instance: usize,
+        provider: usize,
+        ticket: Ticket,
+        verdict: Verdict,
+        mut turn: Turn,
+    ) {
         let chance = self.chance();
         let transition =
             self.instances[instance].breakers[provider].settle(ticket, verdict, self.now, chance);
@@ -211,7 +242,9 @@ impl World {
         let now = self.now;
         if let Some(change) = &transition {
             let own = News::of(change, 0, now);
-            if let (Some(News::Tripped { .. }), crate::chat::ProviderState::Closed) = (own, change.from) {
+            if let (Some(News::Tripped { .. }), crate::chat::ProviderState::Closed) =
+                (own, change.from)
+            {
                 self.figures.opened += 1;
             }
             if change.to == crate::chat::ProviderState::Closed && now >= self.scene.well {
@@ -259,7 +292,14 @@ impl World {
         self.figures.most_probes_at_once = self.figures.most_probes_at_once.max(self.probing);
         let (wait, verdict) = if self.is_down(instance, 0) {
             let fault = self.scene.fault;
-            (self.scene.fails_after, Verdict::Failed { fault, started: false, retry_after: None })
+            (
+                self.scene.fails_after,
+                Verdict::Failed {
+                    fault,
+                    started: false,
+                    retry_after: None,
+                },
+            )
         } else {
             (FIRST_TOKEN, Verdict::Whole)
         };

@@ -52,7 +52,11 @@ impl Alert {
             incident: scene.incident,
             reason: told.found.reason.clone(),
             at: scene.at,
-            text: if told.staged { format!("Outage drill: {}", text(told)) } else { text(told) },
+            text: if told.staged {
+                format!("Outage drill: {}", text(told))
+            } else {
+                text(told)
+            },
             held_back: told.muted,
             drill: told.staged,
         }
@@ -60,10 +64,16 @@ impl Alert {
 
     /// The body for Slack: the sentence, with the incident's id.
     pub fn for_slack(&self) -> String {
-        let incident = self.incident.as_ref().map_or(String::new(), |id| format!(" ({id})"));
+        let incident = self
+            .incident
+            .as_ref()
+            .map_or(String::new(), |id| format!(" ({id})"));
         let text = format!("Failsoft: {}{incident}", self.text);
         // Slack takes these three for its own marks.
-        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let text = text
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
         serde_json::json!({ "text": text }).to_string()
     }
 }
@@ -75,7 +85,11 @@ fn event(cause: &Cause, news: News) -> &'static str {
         Cause::Budget(_) => ["budget_spent", "budget_renewed", "budget_flapped"],
         Cause::Mode => ["mode_changed", "mode_changed", "mode_flapped"],
         Cause::Store => ["store_failed", "store_recovered", "store_flapped"],
-        Cause::Warning(_) => ["early_warning", "early_warning_over", "early_warning_flapped"],
+        Cause::Warning(_) => [
+            "early_warning",
+            "early_warning_over",
+            "early_warning_flapped",
+        ],
     };
     match news {
         News::Worse => worse,
@@ -90,10 +104,14 @@ fn text(told: &Told) -> String {
     let text = match (&found.cause, level) {
         (Cause::Provider(name), 0) => format!("Provider {name} works again."),
         (Cause::Provider(name), 1) => format!("Provider {name} is down: {words}."),
-        (Cause::Provider(name), _) => format!("Provider {name} is blocked until somebody mends it: {words}."),
+        (Cause::Provider(name), _) => {
+            format!("Provider {name} is blocked until somebody mends it: {words}.")
+        }
         (Cause::Budget(name), 0) => format!("Provider {name} may spend again."),
         (Cause::Budget(name), _) => {
-            format!("Provider {name} has spent its budget for today; it is passed over until midnight UTC.")
+            format!(
+                "Provider {name} has spent its budget for today; it is passed over until midnight UTC."
+            )
         }
         (Cause::Mode, 0) => "Everything works again.".to_owned(),
         (Cause::Mode, 1) => format!("Answers come from a backup model. {words}"),
@@ -131,40 +149,81 @@ mod tests {
 
     fn told(cause: Cause, level: u8, before: u8, muted: u32) -> Told {
         let reason = (level > 0).then(|| "timeout".to_owned());
-        let found = Finding { cause, level, reason, words: "no answer in time".into(), staged: false };
-        Told { found, before, muted, staged: false }
+        let found = Finding {
+            cause,
+            level,
+            reason,
+            words: "no answer in time".into(),
+            staged: false,
+        };
+        Told {
+            found,
+            before,
+            muted,
+            staged: false,
+        }
     }
 
     fn alert(told: &Told) -> Alert {
-        let scene = Scene { mode: Mode::Degraded, incident: Some("inc-7".into()), at: At(5) };
+        let scene = Scene {
+            mode: Mode::Degraded,
+            incident: Some("inc-7".into()),
+            at: At(5),
+        };
         Alert::of(told, scene)
     }
 
     #[test]
     fn a_receiver_gets_what_it_was_promised() {
-        let json = serde_json::to_value(alert(&told(Cause::Provider("a".into()), 1, 0, 0))).unwrap();
+        let json =
+            serde_json::to_value(alert(&told(Cause::Provider("a".into()), 1, 0, 0))).unwrap();
         let expected = serde_json::json!({
             "event": "provider_down", "provider": "a", "mode": "degraded", "incident": "inc-7", "reason": "timeout",
             "at": "1970-01-01T00:00:00.005Z", "text": "Provider a is down: no answer in time.", "held_back": 0, "drill": false,
         });
         assert_eq!(json, expected);
-        let staged = alert(&Told { staged: true, ..told(Cause::Provider("a".into()), 1, 0, 0) });
+        let staged = alert(&Told {
+            staged: true,
+            ..told(Cause::Provider("a".into()), 1, 0, 0)
+        });
         let expected = ("Outage drill: Provider a is down: no answer in time.", true);
         assert_eq!((staged.text.as_str(), staged.drill), expected);
         let whole = alert(&told(Cause::Store, 0, 1, 0));
-        assert_eq!((whole.event, &whole.provider, &whole.reason), ("store_recovered", &None, &None));
+        assert_eq!(
+            (whole.event, &whole.provider, &whole.reason),
+            ("store_recovered", &None, &None)
+        );
     }
 
     #[test]
     fn every_cause_and_news_has_words() {
         let figures = Figure::ALL.map(Cause::Warning);
-        let causes = [Cause::Provider("a".into()), Cause::Budget("a".into()), Cause::Mode, Cause::Store];
+        let causes = [
+            Cause::Provider("a".into()),
+            Cause::Budget("a".into()),
+            Cause::Mode,
+            Cause::Store,
+        ];
         for cause in causes.into_iter().chain(figures) {
             for (level, before, muted) in [(1, 0, 0), (2, 0, 3), (0, 1, 0), (0, 0, 98), (1, 0, 1)] {
                 let alert = alert(&told(cause.clone(), level, before, muted));
-                assert!(alert.text.ends_with('.') || alert.text.ends_with("time"), "{}", alert.text);
-                assert_eq!(alert.text.contains("98 times"), muted == 98, "{}", alert.text);
-                assert_eq!(alert.event.ends_with("flapped"), muted == 98, "{}", alert.event);
+                assert!(
+                    alert.text.ends_with('.') || alert.text.ends_with("time"),
+                    "{}",
+                    alert.text
+                );
+                assert_eq!(
+                    alert.text.contains("98 times"),
+                    muted == 98,
+                    "{}",
+                    alert.text
+                );
+                assert_eq!(
+                    alert.event.ends_with("flapped"),
+                    muted == 98,
+                    "{}",
+                    alert.event
+                );
             }
         }
     }
@@ -173,6 +232,9 @@ mod tests {
     fn slack_takes_nothing_for_a_mark_of_its_own() {
         let mut alert = alert(&told(Cause::Store, 1, 0, 0));
         alert.text = "a <!channel> & b".into();
-        assert_eq!(alert.for_slack(), r#"{"text":"Failsoft: a &lt;!channel&gt; &amp; b (inc-7)"}"#);
+        assert_eq!(
+            alert.for_slack(),
+            r#"{"text":"Failsoft: a &lt;!channel&gt; &amp; b (inc-7)"}"#
+        );
     }
 }

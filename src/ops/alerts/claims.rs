@@ -56,14 +56,20 @@ impl Claims {
     /// Who tells that it is so; none where Redis does not say. `sinks` names those that are told.
     pub async fn alert(&self, sinks: &str, matter: &Matter) -> Option<Verdict> {
         let mut claim = CLAIM.key(key(sinks, matter));
-        claim.arg(&*self.instance).arg(format!("{PREFIX}{SIGN}")).arg(ms(STANDS));
+        claim
+            .arg(&*self.instance)
+            .arg(format!("{PREFIX}{SIGN}"))
+            .arg(ms(STANDS));
         self.ask(&claim).await
     }
 
     /// Who tells how often it was so, within `interval`.
     pub async fn sum(&self, sinks: &str, matter: &Matter, interval: Duration) -> Verdict {
         let mut set = redis::cmd("SET");
-        set.arg(format!("{}:sum", key(sinks, matter))).arg(&*self.instance).arg("NX").arg("PX");
+        set.arg(format!("{}:sum", key(sinks, matter)))
+            .arg(&*self.instance)
+            .arg("NX")
+            .arg("PX");
         set.arg(ms(interval.min(STANDS)));
         match self.link.command::<Option<String>>(HOT, &set).await {
             Ok(None) => Verdict::Leave,
@@ -77,7 +83,9 @@ impl Claims {
         for other in others {
             end.key(key(sinks, other));
         }
-        end.arg(&*self.instance).arg(format!("{PREFIX}{SIGN}")).arg(ms(OUTLASTS));
+        end.arg(&*self.instance)
+            .arg(format!("{PREFIX}{SIGN}"))
+            .arg(ms(OUTLASTS));
         self.ask(&end).await.unwrap_or(Verdict::Tell)
     }
 

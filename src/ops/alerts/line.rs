@@ -58,8 +58,14 @@ pub struct Line {
 impl Line {
     /// A line to a sink that was told this before.
     pub fn recalled(known: Vec<Known>) -> Self {
-        let known = known.into_iter().map(|one| (one.cause.clone(), one)).collect();
-        Self { known, ..Self::default() }
+        let known = known
+            .into_iter()
+            .map(|one| (one.cause.clone(), one))
+            .collect();
+        Self {
+            known,
+            ..Self::default()
+        }
     }
 
     /// Takes one more; the oldest makes room for it where the line is full.
@@ -85,9 +91,8 @@ impl Line {
         while let Some(next) = self.waiting.pop_front() {
             let known = self.known.get(&next.cause);
             let wanted = match next.news {
-                News::Worse => {
-                    known.is_none_or(|one| one.level < next.level || (one.staged && !next.alert.drill))
-                }
+                News::Worse => known
+                    .is_none_or(|one| one.level < next.level || (one.staged && !next.alert.drill)),
                 News::Better => known.is_some(),
                 News::Flapped => true,
             };
@@ -105,15 +110,29 @@ impl Line {
         if envelope.level == 0 {
             self.known.remove(&envelope.cause);
         } else {
-            let Envelope { cause, level, alert, .. } = envelope;
-            let known = Known { cause: cause.clone(), level: *level, at: alert.at, staged: alert.drill };
+            let Envelope {
+                cause,
+                level,
+                alert,
+                ..
+            } = envelope;
+            let known = Known {
+                cause: cause.clone(),
+                level: *level,
+                at: alert.at,
+                staged: alert.drill,
+            };
             self.known.insert(cause.clone(), known);
         }
     }
 
     /// It will not be delivered. Where it was a recovery, that is forgotten: the next alert is news again.
     pub fn given_up(&mut self, envelope: &Envelope, now: At) {
-        if self.under_way.as_ref().is_some_and(|one| one.id == envelope.id) {
+        if self
+            .under_way
+            .as_ref()
+            .is_some_and(|one| one.id == envelope.id)
+        {
             self.under_way = None;
         }
         self.lost += 1;
@@ -175,7 +194,13 @@ mod tests {
             held_back: 0,
             drill: false,
         };
-        Envelope { id: at.to_string(), cause, level, news, alert }
+        Envelope {
+            id: at.to_string(),
+            cause,
+            level,
+            news,
+            alert,
+        }
     }
 
     fn down(at: u64) -> Envelope {
@@ -198,9 +223,16 @@ mod tests {
     #[test]
     fn alerts_go_in_their_order() {
         let mut line = Line::default();
-        [down(1), up(2), down(3)].into_iter().for_each(|one| line.push(one, At(9)));
+        [down(1), up(2), down(3)]
+            .into_iter()
+            .for_each(|one| line.push(one, At(9)));
         assert_eq!(ids(&mut line), ["1", "2", "3"]);
-        let known = Known { cause: Cause::Store, level: 1, at: At(3), staged: false };
+        let known = Known {
+            cause: Cause::Store,
+            level: 1,
+            at: At(3),
+            staged: false,
+        };
         assert_eq!((line.known(), line.lost()), (vec![known], (0, None)));
     }
 
@@ -232,32 +264,57 @@ mod tests {
         line.push(up(1_000), At(1_000));
         assert_eq!((line.len(), line.lost().0), (MOST, 2));
         let told = ids(&mut line);
-        assert_eq!((told.len(), told[0].as_str()), (MOST - 1, "2"), "the recovery is passed over");
+        assert_eq!(
+            (told.len(), told[0].as_str()),
+            (MOST - 1, "2"),
+            "the recovery is passed over"
+        );
     }
 
     #[test]
     fn what_was_under_way_is_the_next_again() {
         let mut line = Line::default();
-        [down(1), up(2)].into_iter().for_each(|one| line.push(one, At(9)));
+        [down(1), up(2)]
+            .into_iter()
+            .for_each(|one| line.push(one, At(9)));
         assert_eq!(line.take().unwrap().id, "1");
         assert_eq!(ids(&mut line.resumed()), ["1", "2"]);
     }
 
     #[test]
     fn who_was_told_of_a_drill_is_told_of_what_goes_on_without_it() {
-        let of = |at, drill| Envelope { alert: Alert { drill, ..down(at).alert }, ..down(at) };
+        let of = |at, drill| Envelope {
+            alert: Alert {
+                drill,
+                ..down(at).alert
+            },
+            ..down(at)
+        };
         let mut line = Line::default();
-        [of(1, true), of(2, true), of(3, false), of(4, false), of(5, true)]
-            .into_iter()
-            .for_each(|one| line.push(one, At(9)));
+        [
+            of(1, true),
+            of(2, true),
+            of(3, false),
+            of(4, false),
+            of(5, true),
+        ]
+        .into_iter()
+        .for_each(|one| line.push(one, At(9)));
         assert_eq!(ids(&mut line), ["1", "3"]);
     }
 
     #[test]
     fn what_an_earlier_process_told_is_known() {
-        let known = vec![Known { cause: Cause::Store, level: 1, at: At(1), staged: false }];
+        let known = vec![Known {
+            cause: Cause::Store,
+            level: 1,
+            at: At(1),
+            staged: false,
+        }];
         let mut line = Line::recalled(known);
-        [down(2), up(3)].into_iter().for_each(|one| line.push(one, At(9)));
+        [down(2), up(3)]
+            .into_iter()
+            .for_each(|one| line.push(one, At(9)));
         assert_eq!(ids(&mut line), ["3"], "it was told, and is told to be over");
         let text = serde_json::to_string(
             &Line::recalled(vec![Known {
@@ -269,6 +326,9 @@ mod tests {
             .known(),
         );
         let back: Vec<Known> = serde_json::from_str(&text.unwrap()).unwrap();
-        assert_eq!((back[0].level, &back[0].cause), (2, &Cause::Provider("a".into())));
+        assert_eq!(
+            (back[0].level, &back[0].cause),
+            (2, &Cause::Provider("a".into()))
+        );
     }
 }

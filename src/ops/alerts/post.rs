@@ -55,7 +55,8 @@ impl Undelivered {
 
 /// Whether that is why there was no connection.
 pub fn is_private(error: &reqwest::Error) -> bool {
-    std::iter::successors(error.source(), |&cause| cause.source()).any(|cause| cause.is::<PrivateAddress>())
+    std::iter::successors(error.source(), |&cause| cause.source())
+        .any(|cause| cause.is::<PrivateAddress>())
 }
 
 /// How a sink wants it.
@@ -87,7 +88,11 @@ impl Poster {
             let builder = builder.dns_resolver(Arc::clone(&resolver));
             if here { builder.no_proxy() } else { builder }
         });
-        Ok(Self { client: client.map_err(|_| "no HTTP client can be made for alerts")?, url, form })
+        Ok(Self {
+            client: client.map_err(|_| "no HTTP client can be made for alerts")?,
+            url,
+            form,
+        })
     }
 
     /// Tries once.
@@ -95,23 +100,31 @@ impl Poster {
     /// # Errors
     /// Why it was not taken.
     pub async fn post(&self, envelope: &Envelope, now: At) -> Result<(), Undelivered> {
-        let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json");
         let request = match &self.form {
             Form::Slack => request.body(envelope.alert.for_slack()),
             Form::Json(signer) => {
                 let body = serde_json::to_string(&envelope.alert).unwrap_or_default();
                 let timestamp = now.0 / 1_000;
-                let mut request =
-                    request.header("webhook-id", &envelope.id).header("webhook-timestamp", timestamp);
+                let mut request = request
+                    .header("webhook-id", &envelope.id)
+                    .header("webhook-timestamp", timestamp);
                 if let Some(signer) = signer {
-                    request =
-                        request.header("webhook-signature", signer.sign(&envelope.id, timestamp, &body));
+                    request = request.header(
+                        "webhook-signature",
+                        signer.sign(&envelope.id, timestamp, &body),
+                    );
                 }
                 request.body(body)
             }
         };
         let answered = tokio::time::timeout(LIMIT, request.send()).await;
-        let answer = answered.map_err(|_| Undelivered::Late)?.map_err(|error| why(&error))?;
+        let answer = answered
+            .map_err(|_| Undelivered::Late)?
+            .map_err(|error| why(&error))?;
         // Its body is nobody's business: the connection is closed with it unread.
         match answer.status() {
             status if status.is_success() => Ok(()),
@@ -143,7 +156,11 @@ mod tests {
         ] {
             assert!(passing.passes(), "{passing}");
         }
-        for lasting in [Undelivered::Private, Undelivered::Redirected, Undelivered::Refused(404)] {
+        for lasting in [
+            Undelivered::Private,
+            Undelivered::Redirected,
+            Undelivered::Refused(404),
+        ] {
             assert!(!lasting.passes(), "{lasting}");
         }
     }

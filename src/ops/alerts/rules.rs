@@ -66,14 +66,19 @@ impl Track {
     fn is_due(&self, level: Level, staged: bool, interval: Duration, now: Duration) -> bool {
         let [real, rehearsed] = &self.alerted;
         let times = if staged { rehearsed } else { real };
-        let told = usize::from(level).checked_sub(1).and_then(|at| times.get(at).copied().flatten());
+        let told = usize::from(level)
+            .checked_sub(1)
+            .and_then(|at| times.get(at).copied().flatten());
         told.is_none_or(|told| now.saturating_sub(told) >= interval)
     }
 
     fn told_at(&mut self, level: Level, staged: bool, now: Duration) {
         let [real, rehearsed] = &mut self.alerted;
         let times = if staged { rehearsed } else { real };
-        if let Some(place) = usize::from(level).checked_sub(1).and_then(|at| times.get_mut(at)) {
+        if let Some(place) = usize::from(level)
+            .checked_sub(1)
+            .and_then(|at| times.get_mut(at))
+        {
             *place = Some(now);
         }
     }
@@ -89,7 +94,10 @@ pub struct Rules {
 impl Rules {
     /// At most one alert of a level of a cause within `interval`; nothing was told yet.
     pub fn new(interval: Duration) -> Self {
-        Self { interval, tracks: BTreeMap::new() }
+        Self {
+            interval,
+            tracks: BTreeMap::new(),
+        }
     }
 
     /// From now on with this interval.
@@ -108,7 +116,9 @@ impl Rules {
     /// Forgets the providers that are not among these: they are not asked any more, so nothing comes back.
     pub fn keep<'p>(&mut self, providers: impl Iterator<Item = &'p str> + Clone) {
         self.tracks.retain(|cause, _| {
-            cause.provider().is_none_or(|name| providers.clone().any(|kept| *kept == **name))
+            cause
+                .provider()
+                .is_none_or(|name| providers.clone().any(|kept| *kept == **name))
         });
     }
 
@@ -119,14 +129,26 @@ impl Rules {
         let level = found.level.min(WORST);
         let worsened = level > std::mem::replace(&mut track.level, level);
         // To who was told of a drill, what goes on without one is new.
-        let before = if track.staged && !found.staged && level > 0 { 0 } else { track.told };
-        let found = Finding { level, ..found.clone() };
+        let before = if track.staged && !found.staged && level > 0 {
+            0
+        } else {
+            track.told
+        };
+        let found = Finding {
+            level,
+            ..found.clone()
+        };
         if level > before {
             if track.is_due(level, found.staged, interval, now) {
                 (track.told, track.staged) = (level, found.staged);
                 track.told_at(level, found.staged, now);
                 let (muted, staged) = (std::mem::take(&mut track.muted), found.staged);
-                return Some(Told { found, before, muted, staged });
+                return Some(Told {
+                    found,
+                    before,
+                    muted,
+                    staged,
+                });
             }
             track.muted += u32::from(worsened);
             return None;
@@ -136,11 +158,18 @@ impl Rules {
             return news.then(|| {
                 track.told = level;
                 track.staged &= level > 0;
-                Told { found, before, muted: 0, staged }
+                Told {
+                    found,
+                    before,
+                    muted: 0,
+                    staged,
+                }
             });
         }
         let due = |track: &Track, level| {
-            [true, false].iter().all(|staged| track.is_due(level, *staged, interval, now))
+            [true, false]
+                .iter()
+                .all(|staged| track.is_due(level, *staged, interval, now))
         };
         let over = (1..=WORST).all(|level| due(track, level));
         if track.muted == 0 || !over {
@@ -149,7 +178,12 @@ impl Rules {
         // It is an alert too: the next one waits for the interval again.
         (1..=WORST).for_each(|level| track.told_at(level, found.staged, now));
         let (muted, staged) = (std::mem::take(&mut track.muted), found.staged);
-        Some(Told { found, before, muted, staged })
+        Some(Told {
+            found,
+            before,
+            muted,
+            staged,
+        })
     }
 }
 
@@ -162,7 +196,13 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(300);
 
     fn found(cause: &Cause, level: Level) -> Finding {
-        Finding { cause: cause.clone(), level, reason: None, words: String::new(), staged: false }
+        Finding {
+            cause: cause.clone(),
+            level,
+            reason: None,
+            words: String::new(),
+            staged: false,
+        }
     }
 
     fn provider() -> Cause {
@@ -181,8 +221,19 @@ mod tests {
 
     #[test]
     fn a_change_is_told_once_and_its_end_once() {
-        let steps = [(0, 0), (1, 1), (2, 1), (400, 1), (900, 0), (901, 0), (2_000, 0)];
-        assert_eq!(told(&provider(), &steps), [(1, News::Worse, 1, 0), (900, News::Better, 0, 0)]);
+        let steps = [
+            (0, 0),
+            (1, 1),
+            (2, 1),
+            (400, 1),
+            (900, 0),
+            (901, 0),
+            (2_000, 0),
+        ];
+        assert_eq!(
+            told(&provider(), &steps),
+            [(1, News::Worse, 1, 0), (900, News::Better, 0, 0)]
+        );
     }
 
     #[test]
@@ -190,13 +241,25 @@ mod tests {
         let flaps = (0..200).map(|n| (n, u8::from(n % 2 == 0)));
         let quiet = (200..2_000).map(|n| (n, 0));
         let all: Vec<_> = flaps.chain(quiet).collect();
-        let expected = [(0, News::Worse, 1, 0), (1, News::Better, 0, 0), (300, News::Flapped, 0, 99)];
+        let expected = [
+            (0, News::Worse, 1, 0),
+            (1, News::Better, 0, 0),
+            (300, News::Flapped, 0, 99),
+        ];
         assert_eq!(told(&provider(), &all), expected);
     }
 
     #[test]
     fn what_was_held_back_is_told_where_it_still_holds() {
-        let steps = [(0, 1), (10, 0), (20, 1), (299, 1), (300, 1), (301, 1), (400, 0)];
+        let steps = [
+            (0, 1),
+            (10, 0),
+            (20, 1),
+            (299, 1),
+            (300, 1),
+            (301, 1),
+            (400, 0),
+        ];
         let expected = [
             (0, News::Worse, 1, 0),
             (10, News::Better, 0, 0),
@@ -208,7 +271,15 @@ mod tests {
 
     #[test]
     fn a_worse_level_is_news_within_the_interval() {
-        let steps = [(0, 1), (10, 2), (20, 1), (30, 2), (40, 0), (50, 1), (310, 1)];
+        let steps = [
+            (0, 1),
+            (10, 2),
+            (20, 1),
+            (30, 2),
+            (40, 0),
+            (50, 1),
+            (310, 1),
+        ];
         let mode = [
             (0, News::Worse, 1, 0),
             (10, News::Worse, 2, 0),
@@ -232,11 +303,17 @@ mod tests {
         let mut rules = Rules::new(INTERVAL);
         rules.recall(provider(), 1, false, Duration::from_secs(100));
         let mut see = |level, at| {
-            rules.see(&found(&provider(), level), Duration::from_secs(at)).map(|told| told.news())
+            rules
+                .see(&found(&provider(), level), Duration::from_secs(at))
+                .map(|told| told.news())
         };
         assert_eq!(see(1, 200), None, "it was told");
         assert_eq!(see(0, 210), Some(News::Better));
-        assert_eq!(see(1, 220), None, "within the interval of the earlier process");
+        assert_eq!(
+            see(1, 220),
+            None,
+            "within the interval of the earlier process"
+        );
         assert_eq!(see(1, 400), Some(News::Worse));
     }
 
@@ -244,21 +321,44 @@ mod tests {
     fn a_drill_holds_no_real_trouble_back_and_what_goes_on_without_it_is_told() {
         let mut rules = Rules::new(INTERVAL);
         let mut see = |level, staged, at| {
-            let found = Finding { staged, ..found(&provider(), level) };
-            rules.see(&found, Duration::from_secs(at)).map(|told| (told.news(), told.staged))
+            let found = Finding {
+                staged,
+                ..found(&provider(), level)
+            };
+            rules
+                .see(&found, Duration::from_secs(at))
+                .map(|told| (told.news(), told.staged))
         };
         assert_eq!(see(1, true, 1), Some((News::Worse, true)));
         assert_eq!(see(1, true, 2), None);
-        assert_eq!(see(0, false, 3), Some((News::Better, true)), "what is over was a drill's");
-        assert_eq!(see(1, false, 4), Some((News::Worse, false)), "within the interval of what was none");
+        assert_eq!(
+            see(0, false, 3),
+            Some((News::Better, true)),
+            "what is over was a drill's"
+        );
+        assert_eq!(
+            see(1, false, 4),
+            Some((News::Worse, false)),
+            "within the interval of what was none"
+        );
         assert_eq!(see(1, true, 5), None, "a drill on top of it is no news");
         assert_eq!(see(0, false, 6), Some((News::Better, false)));
         assert_eq!(see(1, true, 302), Some((News::Worse, true)));
-        assert_eq!(see(1, false, 400), Some((News::Worse, false)), "it goes on without the drill");
+        assert_eq!(
+            see(1, false, 400),
+            Some((News::Worse, false)),
+            "it goes on without the drill"
+        );
         assert_eq!(see(0, false, 401), Some((News::Better, false)));
         rules.recall(provider(), 1, true, Duration::from_secs(500));
-        let told = rules.see(&found(&provider(), 0), Duration::from_secs(501)).unwrap();
-        assert_eq!((told.news(), told.staged), (News::Better, true), "an earlier process told of a drill");
+        let told = rules
+            .see(&found(&provider(), 0), Duration::from_secs(501))
+            .unwrap();
+        assert_eq!(
+            (told.news(), told.staged),
+            (News::Better, true),
+            "an earlier process told of a drill"
+        );
     }
 
     #[test]
@@ -275,7 +375,9 @@ mod tests {
     #[test]
     fn without_an_interval_all_is_told() {
         let mut rules = Rules::new(Duration::ZERO);
-        let news = (0..10).filter_map(|n| rules.see(&found(&provider(), n % 2), INTERVAL)).count();
+        let news = (0..10)
+            .filter_map(|n| rules.see(&found(&provider(), n % 2), INTERVAL))
+            .count();
         assert_eq!(news, 9);
     }
 

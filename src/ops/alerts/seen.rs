@@ -20,7 +20,10 @@ pub fn provider(
     };
     let spent = vitals.is_over_budget(now);
     // What its breaker opened for, also where its budget is spent besides.
-    let unspent = Vitals { budget_until: None, ..vitals.clone() };
+    let unspent = Vitals {
+        budget_until: None,
+        ..vitals.clone()
+    };
     let finding = level.map(|level| Finding {
         cause: Cause::Provider(name.clone()),
         level,
@@ -72,27 +75,48 @@ mod tests {
 
     fn seen(vitals: &Vitals) -> Vec<(Cause, u8, Option<String>)> {
         let found = provider(&"a".into(), vitals, true, At(1_000));
-        found.map(|one| (one.cause, one.level, one.reason)).collect()
+        found
+            .map(|one| (one.cause, one.level, one.reason))
+            .collect()
     }
 
     #[test]
     fn a_provider_is_down_by_its_breaker_and_its_budget_is_another_matter() {
         let (own, budget) = (Cause::Provider("a".into()), Cause::Budget("a".into()));
         let reason = |text: &str| Some(text.to_owned());
-        let vitals = |state, fault| Vitals { state, reason: fault, ..Vitals::default() };
+        let vitals = |state, fault| Vitals {
+            state,
+            reason: fault,
+            ..Vitals::default()
+        };
         for (state, level) in [(ProviderState::Open, 1), (ProviderState::Blocked, 2)] {
             let found = seen(&vitals(state, Some(Fault::Timeout)));
-            assert_eq!(found, [(own.clone(), level, reason("timeout")), (budget.clone(), 0, None)]);
+            assert_eq!(
+                found,
+                [
+                    (own.clone(), level, reason("timeout")),
+                    (budget.clone(), 0, None)
+                ]
+            );
         }
         // What failed last is no reason for one that is well.
         let well = seen(&vitals(ProviderState::Closed, Some(Fault::Timeout)));
         assert_eq!(well, [(own.clone(), 0, None), (budget.clone(), 0, None)]);
         for state in [ProviderState::HalfOpen, ProviderState::Disabled] {
-            assert_eq!(seen(&vitals(state, None)), [(budget.clone(), 0, None)], "{state:?}");
+            assert_eq!(
+                seen(&vitals(state, None)),
+                [(budget.clone(), 0, None)],
+                "{state:?}"
+            );
         }
-        let spent =
-            Vitals { budget_until: Some(At(2_000)), ..vitals(ProviderState::Open, Some(Fault::Reset)) };
-        let expected = [(own, 1, reason("reset")), (budget, 1, reason("budget_spent"))];
+        let spent = Vitals {
+            budget_until: Some(At(2_000)),
+            ..vitals(ProviderState::Open, Some(Fault::Reset))
+        };
+        let expected = [
+            (own, 1, reason("reset")),
+            (budget, 1, reason("budget_spent")),
+        ];
         assert_eq!(seen(&spent), expected);
     }
 }

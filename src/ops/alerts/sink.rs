@@ -17,7 +17,10 @@ use crate::store::Store;
 const TRIES: u32 = 8;
 
 /// The waits between tries.
-const BACKOFF: Backoff = Backoff { base: Duration::from_secs(2), max: Duration::from_secs(120) };
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(2),
+    max: Duration::from_secs(120),
+};
 
 /// The least of such a wait: a jitter of almost nothing would hammer a sink that has just failed.
 const LEAST: Duration = Duration::from_millis(250);
@@ -77,7 +80,12 @@ pub struct Sending {
 impl Sink {
     /// One before which this waits.
     pub fn new(kind: Kind, line: Line) -> Self {
-        Self { kind, line: Mutex::new(line), came: Notify::new(), failing: Mutex::new(None) }
+        Self {
+            kind,
+            line: Mutex::new(line),
+            came: Notify::new(),
+            failing: Mutex::new(None),
+        }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -151,7 +159,11 @@ impl Sink {
             }
             tokio::time::sleep(BACKOFF.wait(tried - 1, (sending.chance)()).max(LEAST)).await;
         }
-        tracing::error!(sink = self.kind.words(), event = envelope.alert.event, "an alert was given up");
+        tracing::error!(
+            sink = self.kind.words(),
+            event = envelope.alert.event,
+            "an alert was given up"
+        );
         self.line().given_up(envelope, sending.clock.wall());
         self.keep(sending);
     }
@@ -171,7 +183,11 @@ impl Sink {
             (line.len(), line.lost())
         };
         let failing = failing.map(|why| {
-            let waiting = if waiting > 0 { format!(" ({waiting} more wait)") } else { String::new() };
+            let waiting = if waiting > 0 {
+                format!(" ({waiting} more wait)")
+            } else {
+                String::new()
+            };
             format!("Alerts do not reach {words}: {why}{waiting}.")
         });
         let recently = lost_at.is_some_and(|at| now.since(at) < LOSS_TOLD);

@@ -31,13 +31,18 @@ pub struct Resolver {
 impl Resolver {
     /// For calls to this host, by the system's own ways.
     pub fn to(host: &str) -> Self {
-        Self::by(host, |name| Box::pin(async move { lookup::addresses(&name).await }))
+        Self::by(host, |name| {
+            Box::pin(async move { lookup::addresses(&name).await })
+        })
     }
 
     /// The same by another way.
     fn by(
         host: &str,
-        lookup: impl Fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
+        lookup: impl Fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self {
             guarded: (!is_private_host(host)).then(|| host.to_ascii_lowercase()),
@@ -69,23 +74,46 @@ mod tests {
     use super::*;
 
     async fn leads(host: &str, asked: &str, to: &[&str]) -> Result<usize, bool> {
-        let addresses: Vec<SocketAddr> =
-            to.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
-        let resolver = Resolver::by(host, move |_| Box::pin(std::future::ready(Ok(addresses.clone()))));
+        let addresses: Vec<SocketAddr> = to
+            .iter()
+            .map(|ip| SocketAddr::new(ip.parse().unwrap(), 0))
+            .collect();
+        let resolver = Resolver::by(host, move |_| {
+            Box::pin(std::future::ready(Ok(addresses.clone())))
+        });
         let found = resolver.resolve(asked.parse().unwrap()).await;
-        found.map(Iterator::count).map_err(|error| error.is::<PrivateAddress>())
+        found
+            .map(Iterator::count)
+            .map_err(|error| error.is::<PrivateAddress>())
     }
 
     #[tokio::test]
     async fn a_public_name_leads_to_public_addresses_alone() {
         let host = "hooks.example.com";
         assert_eq!(leads(host, host, &["8.8.8.8", "2606:4700::1"]).await, Ok(2));
-        assert_eq!(leads(host, "HOOKS.example.com", &["8.8.8.8", "10.0.0.1"]).await, Ok(1));
-        for private in ["127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "::ffff:192.168.0.1"] {
+        assert_eq!(
+            leads(host, "HOOKS.example.com", &["8.8.8.8", "10.0.0.1"]).await,
+            Ok(1)
+        );
+        for private in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "10.0.0.1",
+            "::1",
+            "::ffff:192.168.0.1",
+        ] {
             assert_eq!(leads(host, host, &[private]).await, Err(true), "{private}");
         }
-        assert_eq!(leads(host, "proxy.example.com", &["10.0.0.1"]).await, Ok(1), "the environment's proxy");
-        assert_eq!(leads("hooks.internal", "hooks.internal", &["10.0.0.1"]).await, Ok(1), "it is meant");
+        assert_eq!(
+            leads(host, "proxy.example.com", &["10.0.0.1"]).await,
+            Ok(1),
+            "the environment's proxy"
+        );
+        assert_eq!(
+            leads("hooks.internal", "hooks.internal", &["10.0.0.1"]).await,
+            Ok(1),
+            "it is meant"
+        );
     }
 
     /// Over a real client: nobody is called, and the reason is known.
@@ -93,11 +121,15 @@ mod tests {
     async fn a_client_does_not_call_where_it_must_not() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let here = listener.local_addr().unwrap();
-        let resolver =
-            Resolver::by("hooks.example.com", move |_| Box::pin(std::future::ready(Ok(vec![here]))));
+        let resolver = Resolver::by("hooks.example.com", move |_| {
+            Box::pin(std::future::ready(Ok(vec![here])))
+        });
         let resolver = Arc::new(resolver);
-        let shape = |builder: reqwest::ClientBuilder| builder.no_proxy().dns_resolver(Arc::clone(&resolver));
-        let client = crate::provider::transport::client(std::time::Duration::from_secs(5), shape).unwrap();
+        let shape = |builder: reqwest::ClientBuilder| {
+            builder.no_proxy().dns_resolver(Arc::clone(&resolver))
+        };
+        let client =
+            crate::provider::transport::client(std::time::Duration::from_secs(5), shape).unwrap();
         let url = format!("http://hooks.example.com:{}/", here.port());
         let error = client.post(url).send().await.unwrap_err();
         assert!(super::super::post::is_private(&error), "{error:?}");

@@ -38,18 +38,30 @@ struct Left<H> {
 impl<H> Together<H> {
     /// Among those that make these claims; none: alone.
     pub fn new(claims: Option<Claims>) -> Self {
-        Self { claims, mine: BTreeMap::new(), left: Vec::new(), looked: Duration::ZERO }
+        Self {
+            claims,
+            mine: BTreeMap::new(),
+            left: Vec::new(),
+            looked: Duration::ZERO,
+        }
     }
 
     /// Who tells this to the sinks of this name. `interval`: a sum is told once within it.
     pub async fn verdict(&mut self, sinks: &str, told: &Told, interval: Duration) -> Verdict {
         let of = |level| matter(told, level);
-        let Some(claims) = self.claims.as_ref().filter(|_| told.found.cause != Cause::Store) else {
+        let Some(claims) = self
+            .claims
+            .as_ref()
+            .filter(|_| told.found.cause != Cause::Store)
+        else {
             return Verdict::Tell;
         };
         match told.news() {
             News::Worse => {
-                let verdict = claims.alert(sinks, &of(told.found.level)).await.unwrap_or(Verdict::Tell);
+                let verdict = claims
+                    .alert(sinks, &of(told.found.level))
+                    .await
+                    .unwrap_or(Verdict::Tell);
                 self.holds(of(told.found.level), verdict);
                 verdict
             }
@@ -67,7 +79,14 @@ impl<H> Together<H> {
 
     /// An earlier process of this instance told this, and it was not over.
     pub fn recall(&mut self, cause: Cause, level: Level, staged: bool) {
-        self.mine.insert(Matter { cause, level, staged }, true);
+        self.mine.insert(
+            Matter {
+                cause,
+                level,
+                staged,
+            },
+            true,
+        );
     }
 
     /// Notes what came of asking for this.
@@ -86,7 +105,11 @@ impl<H> Together<H> {
         if self.left.len() >= MOST {
             return Some(held);
         }
-        self.left.push(Left { matter, held, unheard: 0 });
+        self.left.push(Left {
+            matter,
+            held,
+            unheard: 0,
+        });
         None
     }
 
@@ -99,7 +122,11 @@ impl<H> Together<H> {
         now: Duration,
         has: impl Fn(&Matter) -> bool,
     ) -> Vec<(Verdict, H)> {
-        let Some(claims) = self.claims.as_ref().filter(|_| now.saturating_sub(self.looked) >= AGAIN) else {
+        let Some(claims) = self
+            .claims
+            .as_ref()
+            .filter(|_| now.saturating_sub(self.looked) >= AGAIN)
+        else {
             return Vec::new();
         };
         self.looked = now;
@@ -113,20 +140,36 @@ impl<H> Together<H> {
                 .provider()
                 .is_some_and(|name| found.iter().any(|one| one.cause.provider() == Some(name))),
         };
-        self.mine.retain(|matter, _| known(matter).is_some() || stands(matter));
-        self.mine.iter_mut().for_each(|(matter, told)| *told |= has(matter));
+        self.mine
+            .retain(|matter, _| known(matter).is_some() || stands(matter));
+        self.mine
+            .iter_mut()
+            .for_each(|(matter, told)| *told |= has(matter));
         if !self.mine.is_empty() {
             claims.renew(sinks, &self.mine).await;
         }
         let mut due = Vec::new();
         let mut left = Vec::new();
-        for Left { matter, held, unheard } in std::mem::take(&mut self.left) {
+        for Left {
+            matter,
+            held,
+            unheard,
+        } in std::mem::take(&mut self.left)
+        {
             if !stands(&matter) {
                 continue;
             }
             match claims.alert(sinks, &matter).await {
-                Some(Verdict::Leave) => left.push(Left { matter, held, unheard: 0 }),
-                None if unheard + 1 < UNHEARD => left.push(Left { matter, held, unheard: unheard + 1 }),
+                Some(Verdict::Leave) => left.push(Left {
+                    matter,
+                    held,
+                    unheard: 0,
+                }),
+                None if unheard + 1 < UNHEARD => left.push(Left {
+                    matter,
+                    held,
+                    unheard: unheard + 1,
+                }),
                 verdict => due.push((matter, verdict.unwrap_or(Verdict::Tell), held)),
             }
         }
@@ -142,5 +185,9 @@ impl<H> Together<H> {
 
 /// What is told of, at this level of it.
 fn matter(told: &Told, level: Level) -> Matter {
-    Matter { cause: told.found.cause.clone(), level, staged: told.staged }
+    Matter {
+        cause: told.found.cause.clone(),
+        level,
+        staged: told.staged,
+    }
 }

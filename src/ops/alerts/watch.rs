@@ -75,13 +75,20 @@ impl Alerts {
         let (sinks, shown) = watch::channel(Arc::from(Vec::new()));
         let clock = means.clock;
         actix::spawn(async move { Watcher::begin(means, sinks).await.run().await });
-        Self { sinks: shown, clock }
+        Self {
+            sinks: shown,
+            clock,
+        }
     }
 
     /// What is wrong with the sinks, in sentences for the status.
     pub fn problems(&self) -> Vec<String> {
         let now = self.clock.wall();
-        self.sinks.borrow().iter().flat_map(|sink| sink.problems(now)).collect()
+        self.sinks
+            .borrow()
+            .iter()
+            .flat_map(|sink| sink.problems(now))
+            .collect()
     }
 }
 
@@ -150,13 +157,18 @@ impl Watcher {
         let by_drill = |one: &Known| one.cause == Cause::Mode && one.staged;
         watcher.staged = known.iter().flat_map(|(_, known)| known).any(by_drill);
         watcher.serve(|kind| {
-            let known = known.iter().find(|(of, _)| *of == kind).map(|(_, known)| known.clone());
+            let known = known
+                .iter()
+                .find(|(of, _)| *of == kind)
+                .map(|(_, known)| known.clone());
             Line::recalled(known.unwrap_or_default())
         });
         let (clock, now) = (watcher.means.clock, watcher.means.clock.wall());
         for one in told_to_all(&watcher.shown.borrow()) {
             let told = (BEFORE + clock.now()).saturating_sub(now.since(one.at));
-            watcher.together.recall(one.cause.clone(), one.level, one.staged);
+            watcher
+                .together
+                .recall(one.cause.clone(), one.level, one.staged);
             watcher.rules.recall(one.cause, one.level, one.staged, told);
         }
         watcher
@@ -176,16 +188,27 @@ impl Watcher {
                 self.served.push(before.swap_remove(same));
                 continue;
             }
-            let Some(poster) = address.poster() else { continue };
+            let Some(poster) = address.poster() else {
+                continue;
+            };
             let earlier = before.iter().find(|one| one.address.kind == address.kind);
             let waiting = earlier.map_or_else(|| line(address.kind), |one| one.sink.handed_over());
             let sink = Arc::new(Sink::new(address.kind, waiting));
             let (sending, running) = (sending.clone(), Arc::clone(&sink));
             let task = actix::spawn(async move { running.run(poster, sending).await });
-            self.served.push(Served { sink, address, task });
+            self.served.push(Served {
+                sink,
+                address,
+                task,
+            });
         }
         self.sinks = address::name(&self.settings.alerts);
-        self.shown.send_replace(self.served.iter().map(|one| Arc::clone(&one.sink)).collect());
+        self.shown.send_replace(
+            self.served
+                .iter()
+                .map(|one| Arc::clone(&one.sink))
+                .collect(),
+        );
     }
 
     /// Takes over what a reload changed.
@@ -220,11 +243,18 @@ impl Watcher {
         let found = self.found(&view, at);
         for one in &found {
             if let Some(told) = self.rules.see(one, now) {
-                self.held.push_back(Held { told, at, since: now });
+                self.held.push_back(Held {
+                    told,
+                    at,
+                    since: now,
+                });
             }
         }
         while let Some(first) = self.held.front() {
-            let may_belong = matches!(first.told.found.cause, Cause::Provider(_) | Cause::Budget(_));
+            let may_belong = matches!(
+                first.told.found.cause,
+                Cause::Provider(_) | Cause::Budget(_)
+            );
             let waits = may_belong && first.told.news() == News::Worse && view.incident.is_none();
             if waits && now.saturating_sub(first.since) < INCIDENT_WAIT {
                 break;
@@ -236,7 +266,9 @@ impl Watcher {
         let served = &self.served;
         let has = |matter: &Matter| {
             let known = served.iter().flat_map(|one| one.sink.known());
-            known.into_iter().any(|one| one.cause == matter.cause && one.level >= matter.level)
+            known
+                .into_iter()
+                .any(|one| one.cause == matter.cause && one.level >= matter.level)
         };
         for (verdict, held) in self.together.again(&self.sinks, &found, now, has).await {
             self.act(verdict, held, &view);
@@ -249,7 +281,10 @@ impl Watcher {
             return self.tell(&held, view);
         }
         let interval = self.settings.alerts.min_interval;
-        let verdict = self.together.verdict(&self.sinks, &held.told, interval).await;
+        let verdict = self
+            .together
+            .verdict(&self.sinks, &held.told, interval)
+            .await;
         self.act(verdict, held, view);
     }
 
@@ -259,19 +294,32 @@ impl Watcher {
         match (verdict, news) {
             (Verdict::Tell, _) => self.tell(&held, view),
             (Verdict::Leave, News::Worse) => {
-                tracing::info!(?cause, level = told.found.level, "an alert is another instance's to tell");
+                tracing::info!(
+                    ?cause,
+                    level = told.found.level,
+                    "an alert is another instance's to tell"
+                );
                 if let Some(beyond) = self.together.leave(&told, held) {
                     self.tell(&beyond, view);
                 }
             }
             (Verdict::Leave, News::Better) => {
-                self.served.iter().for_each(|one| one.sink.forget(cause, told.found.level));
+                self.served
+                    .iter()
+                    .for_each(|one| one.sink.forget(cause, told.found.level));
             }
             (Verdict::Leave, News::Flapped) => {}
             (Verdict::TakeOver, _) => {
                 let level = told.found.level.max(told.before);
-                let known = Known { cause: cause.clone(), level, at: held.at, staged: told.staged };
-                self.served.iter().for_each(|one| one.sink.learn(known.clone()));
+                let known = Known {
+                    cause: cause.clone(),
+                    level,
+                    at: held.at,
+                    staged: told.staged,
+                };
+                self.served
+                    .iter()
+                    .for_each(|one| one.sink.learn(known.clone()));
                 if news == News::Better {
                     self.tell(&held, view);
                 }
@@ -296,12 +344,23 @@ impl Watcher {
         }
         let report = self.means.reports.borrow();
         let running = report.incidents.first().filter(|one| one.ended.is_none());
-        found.push(seen::mode(view.mode, running.map(|one| one.cause.as_str()), self.staged));
+        found.push(seen::mode(
+            view.mode,
+            running.map(|one| one.cause.as_str()),
+            self.staged,
+        ));
         // What was wrong at the start is told once, and is over where the store that was begun instead works.
-        let opened_with =
-            self.means.opened_with.first().filter(|_| !self.looked || !self.means.store.lasting());
+        let opened_with = self
+            .means
+            .opened_with
+            .first()
+            .filter(|_| !self.looked || !self.means.store.lasting());
         self.looked = true;
-        found.push(seen::store(opened_with.map(String::as_str).or(self.means.store.problem())));
+        found.push(seen::store(
+            opened_with
+                .map(String::as_str)
+                .or(self.means.store.problem()),
+        ));
         found.extend(self.means.warnings.borrow().iter().cloned());
         found
     }
@@ -316,8 +375,18 @@ impl Watcher {
         };
         // A mode that is normal again ends the incident that ran.
         let ended = told.found.cause == Cause::Mode;
-        let incident = view.incident.clone().or_else(|| self.incident.clone().filter(|_| ended));
-        let alert = Alert::of(told, Scene { mode, incident, at: *at });
+        let incident = view
+            .incident
+            .clone()
+            .or_else(|| self.incident.clone().filter(|_| ended));
+        let alert = Alert::of(
+            told,
+            Scene {
+                mode,
+                incident,
+                at: *at,
+            },
+        );
         tracing::warn!(event = alert.event, provider = alert.provider.as_deref(), mode = ?alert.mode,
             incident = alert.incident, reason = alert.reason, held_back = alert.held_back, "alert");
         let random = self.means.random;
@@ -328,7 +397,9 @@ impl Watcher {
             news: told.news(),
             alert,
         };
-        self.served.iter().for_each(|one| one.sink.push(envelope.clone(), *at));
+        self.served
+            .iter()
+            .for_each(|one| one.sink.push(envelope.clone(), *at));
     }
 }
 
@@ -336,19 +407,28 @@ impl Watcher {
 async fn recalled(store: &dyn Store, kind: Kind) -> Vec<Known> {
     let read = tokio::time::timeout(RECALL_LIMIT, store.note(kind.note().to_owned())).await;
     let text = read.ok().and_then(Result::ok).flatten();
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    text.and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
 /// What every sink was told. What one does not know is told again, and passed over by who knows it.
 fn told_to_all(sinks: &[Arc<Sink>]) -> Vec<Known> {
     let all: Vec<Vec<Known>> = sinks.iter().map(|sink| sink.known()).collect();
-    let Some((first, others)) = all.split_first() else { return Vec::new() };
+    let Some((first, others)) = all.split_first() else {
+        return Vec::new();
+    };
     let least = |one: &Known| {
         let level = |known: &Vec<Known>| {
-            known.iter().find(|other| other.cause == one.cause).map_or(0, |other| other.level)
+            known
+                .iter()
+                .find(|other| other.cause == one.cause)
+                .map_or(0, |other| other.level)
         };
         let level = others.iter().map(level).fold(one.level, std::cmp::Ord::min);
-        (level > 0).then(|| Known { level, ..one.clone() })
+        (level > 0).then(|| Known {
+            level,
+            ..one.clone()
+        })
     };
     first.iter().filter_map(least).collect()
 }

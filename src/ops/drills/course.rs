@@ -53,7 +53,16 @@ impl Course {
         let closed = vitals.borrow_and_update().state == ProviderState::Closed;
         let armed = Armed::arm(desk, backend, terms)?;
         let breaker = BreakerSeen::default();
-        Ok(Self { armed, watching, begun: Instant::now(), scheduled, id, breaker, vitals, closed })
+        Ok(Self {
+            armed,
+            watching,
+            begun: Instant::now(),
+            scheduled,
+            id,
+            breaker,
+            vitals,
+            closed,
+        })
     }
 
     /// As everyone is told of it.
@@ -156,7 +165,12 @@ impl Armed {
         // First this, so that there is no call under the drill whose answer may be saved.
         desk.shelf.drill_begins();
         match backend.drills.begin(terms, desk.clock.wall()) {
-            Ok(drill) => Ok(Self { desk: Arc::clone(desk), backend, drill, lifted: false }),
+            Ok(drill) => Ok(Self {
+                desk: Arc::clone(desk),
+                backend,
+                drill,
+                lifted: false,
+            }),
             Err(known) => {
                 desk.shelf.drill_ends();
                 Err(known)
@@ -171,7 +185,8 @@ impl Armed {
         let mut actor = self.backend.actor.clone();
         let lifted = async {
             loop {
-                let Ok(Some(here)) = actor.wait_for(Option::is_some).await.map(|one| one.clone()) else {
+                let Ok(Some(here)) = actor.wait_for(Option::is_some).await.map(|one| one.clone())
+                else {
                     return;
                 };
                 if here.send(DrillOver).await.is_ok() {

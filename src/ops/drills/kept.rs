@@ -33,7 +33,9 @@ fn written(report: &Report) -> String {
 /// The report of a note; none where it does not read.
 fn read(note: &str) -> Option<Report> {
     let note: Note = serde_json::from_str(note).ok()?;
-    (note.v == VERSION).then(|| serde_json::from_value(note.report).ok()).flatten()
+    (note.v == VERSION)
+        .then(|| serde_json::from_value(note.report).ok())
+        .flatten()
 }
 
 /// All that can be read, each with its place, and the places of those that cannot; none where the store does not work.
@@ -65,14 +67,21 @@ impl Drills {
 
     fn keep(&self, place: usize, report: &Report) {
         self.lock().unread.remove(&place);
-        drop(self.means.desk.store.write_note(name(place), written(report)));
+        drop(
+            self.means
+                .desk
+                .store
+                .write_note(name(place), written(report)),
+        );
     }
 
     /// Reads what earlier processes kept. Where the store does not say, this process's reports are in memory alone.
     pub async fn recall(&self) {
         let read = kept(&*self.means.desk.store);
         let Ok(Some((found, unread))) = tokio::time::timeout(RECALL_LIMIT, read).await else {
-            tracing::warn!("the reports of earlier drills were not read; new ones end with this process");
+            tracing::warn!(
+                "the reports of earlier drills were not read; new ones end with this process"
+            );
             return;
         };
         if !unread.is_empty() {
@@ -94,7 +103,11 @@ impl Drills {
     /// What is wrong with the reports, in sentences for the status.
     pub fn problems(&self) -> Option<String> {
         let unread = self.lock().unread.len();
-        let (reports, are) = if unread == 1 { ("report", "is") } else { ("reports", "are") };
+        let (reports, are) = if unread == 1 {
+            ("report", "is")
+        } else {
+            ("reports", "are")
+        };
         (unread > 0).then(|| {
             format!("{unread} {reports} of drills cannot be read (damaged, or of another version) and {are} passed over.")
         })

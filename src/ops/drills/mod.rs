@@ -81,7 +81,10 @@ pub enum NotBegun {
 impl Drills {
     /// None yet. The planned ones come by themselves where [`keep_schedule`] runs.
     pub fn new(means: Means) -> Arc<Self> {
-        Arc::new(Self { means, state: Mutex::default() })
+        Arc::new(Self {
+            means,
+            state: Mutex::default(),
+        })
     }
 
     /// Begins a drill. It ends by itself.
@@ -109,11 +112,22 @@ impl Drills {
         let view = course.view();
         let (stop, stopped) = watch::channel(false);
         let (tell, over) = watch::channel(false);
-        state.running.insert(Arc::clone(&name), Running { view: view.clone(), stop, over });
+        state.running.insert(
+            Arc::clone(&name),
+            Running {
+                view: view.clone(),
+                stop,
+                over,
+            },
+        );
         drop(state);
         tracing::warn!(provider = %name, fault = view.fault, share = view.share, until = %view.until, scheduled,
             "an outage drill begins");
-        let ends = Ends { drills: Arc::clone(self), name, tell };
+        let ends = Ends {
+            drills: Arc::clone(self),
+            name,
+            tell,
+        };
         self.means.runtime.spawn(async move {
             let drills = Arc::clone(&ends.drills);
             let file = |report| drills.file(report);
@@ -142,7 +156,10 @@ impl Drills {
         }
         let mut ended = Vec::new();
         for mut one in chosen {
-            if tokio::time::timeout(END_LIMIT, one.over.wait_for(|over| *over)).await.is_err() {
+            if tokio::time::timeout(END_LIMIT, one.over.wait_for(|over| *over))
+                .await
+                .is_err()
+            {
                 tracing::warn!(provider = %one.view.provider, "what a drill left is not lifted yet");
             }
             ended.push(one.view);
@@ -152,7 +169,11 @@ impl Drills {
 
     /// The drills that run.
     pub fn running(&self) -> Vec<DrillView> {
-        self.lock().running.values().map(|one| one.view.clone()).collect()
+        self.lock()
+            .running
+            .values()
+            .map(|one| one.view.clone())
+            .collect()
     }
 
     /// What came of the last ones, newest first.
@@ -162,7 +183,11 @@ impl Drills {
 
     /// Runs a planned drill, where all is well; else files that it was not run, and why.
     fn planned(self: &Arc<Self>, plan: &DrillSettings) {
-        let terms = Terms { fault: plan.fault, share: 1.0, lasts: plan.duration };
+        let terms = Terms {
+            fault: plan.fault,
+            share: 1.0,
+            lasts: plan.duration,
+        };
         let why = match self.hindrance() {
             Some(why) => why,
             None => match self.begin(&plan.provider, terms, true) {
@@ -206,8 +231,17 @@ impl Drills {
 
     fn backend(&self, name: &str) -> Result<Arc<Backend>, NotBegun> {
         let table = self.means.desk.table();
-        let known = || table.backends.iter().map(|one| one.name.to_string()).collect();
-        table.backend(name).cloned().ok_or_else(|| NotBegun::NoProvider(known()))
+        let known = || {
+            table
+                .backends
+                .iter()
+                .map(|one| one.name.to_string())
+                .collect()
+        };
+        table
+            .backend(name)
+            .cloned()
+            .ok_or_else(|| NotBegun::NoProvider(known()))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -84,7 +84,11 @@ pub struct Reports {
 impl Reports {
     /// Files one, or takes it for the one with its id. Gives the note that it belongs into, where that is known yet.
     pub fn file(&mut self, report: Report) -> Option<usize> {
-        if let Some(known) = self.all.iter_mut().find(|known| known.report.id == report.id) {
+        if let Some(known) = self
+            .all
+            .iter_mut()
+            .find(|known| known.report.id == report.id)
+        {
             known.report = report;
             return known.place;
         }
@@ -99,7 +103,13 @@ impl Reports {
         kept.sort_by_key(|(_, report)| std::cmp::Reverse(report.drill.from));
         self.next = Some(kept.first().map_or(0, |(place, _)| (place + 1) % KEPT));
         let filed = std::mem::take(&mut self.all);
-        self.all = kept.into_iter().map(|(place, report)| Filed { place: Some(place), report }).collect();
+        self.all = kept
+            .into_iter()
+            .map(|(place, report)| Filed {
+                place: Some(place),
+                report,
+            })
+            .collect();
         let unnoted = filed
             .into_iter()
             .rev()
@@ -154,14 +164,25 @@ mod tests {
     #[test]
     fn the_last_are_kept_and_one_is_not_kept_twice() {
         let mut reports = Reports::default();
-        (0..KEPT + 10)
-            .for_each(|number| assert_eq!(reports.file(report(number)), None, "nobody has looked yet"));
-        let last = Report { ended: Some(At(2)), ended_by: Some(EndedBy::Time), ..report(KEPT + 9) };
+        (0..KEPT + 10).for_each(|number| {
+            assert_eq!(reports.file(report(number)), None, "nobody has looked yet")
+        });
+        let last = Report {
+            ended: Some(At(2)),
+            ended_by: Some(EndedBy::Time),
+            ..report(KEPT + 9)
+        };
         reports.file(last.clone());
-        assert_eq!((reports.all().len(), reports.all().first()), (KEPT, Some(&last)));
+        assert_eq!(
+            (reports.all().len(), reports.all().first()),
+            (KEPT, Some(&last))
+        );
         // As it is told, so it is read.
         let told = serde_json::to_value(&last).unwrap_or_default();
-        assert_eq!((&told["provider"], &told["ended_by"]), (&"a".into(), &"time".into()));
+        assert_eq!(
+            (&told["provider"], &told["ended_by"]),
+            (&"a".into(), &"time".into())
+        );
         assert_eq!(serde_json::from_value::<Report>(told).ok(), Some(last));
     }
 
@@ -169,12 +190,20 @@ mod tests {
     fn notes_are_used_in_turn_over_restarts() {
         let mut reports = Reports::default();
         assert_eq!(reports.recall(Vec::new()), []);
-        let places: Vec<_> = (0..KEPT + 2).filter_map(|number| reports.file(report(number))).collect();
+        let places: Vec<_> = (0..KEPT + 2)
+            .filter_map(|number| reports.file(report(number)))
+            .collect();
         assert_eq!((places.len(), places.last()), (KEPT + 2, Some(&1)));
-        assert_eq!(reports.file(report(KEPT + 1)), Some(1), "the same report, the same note");
+        assert_eq!(
+            reports.file(report(KEPT + 1)),
+            Some(1),
+            "the same report, the same note"
+        );
 
         // As the notes now are; one of them does not read.
-        let kept = (2..KEPT + 2).filter(|number| *number != 9).map(|number| (number % KEPT, report(number)));
+        let kept = (2..KEPT + 2)
+            .filter(|number| *number != 9)
+            .map(|number| (number % KEPT, report(number)));
         let mut reports = Reports::default();
         reports.file(report(1_000));
         assert_eq!(
@@ -185,6 +214,9 @@ mod tests {
         let ids = ids(&reports);
         let expected = ["drill-1000".to_owned(), format!("drill-{}", KEPT + 1)];
         assert_eq!((&ids[..2], ids.len()), (&expected[..], KEPT - 1));
-        assert!(!ids.contains(&"drill-2".to_owned()), "its note is another's by now");
+        assert!(
+            !ids.contains(&"drill-2".to_owned()),
+            "its note is another's by now"
+        );
     }
 }

@@ -23,7 +23,11 @@ pub async fn run(drills: Arc<Drills>, wall: impl Fn() -> At) {
         // As it is now: a reload may have changed it.
         let plan = drills.means.desk.table();
         for minute in unseen(last, now) {
-            for drill in plan.settings.drills.iter().filter(|drill| drill.at.holds_at(At(minute * MINUTE_MS)))
+            for drill in plan
+                .settings
+                .drills
+                .iter()
+                .filter(|drill| drill.at.holds_at(At(minute * MINUTE_MS)))
             {
                 drills.planned(drill);
             }
@@ -38,7 +42,11 @@ fn minute(at: At) -> u64 {
 
 /// The minutes to look at, when the last look was at minute `last`. A clock that was set back begins anew, so that no drill waits for years.
 fn unseen(last: u64, now: u64) -> impl Iterator<Item = u64> {
-    let from = if now < last { now } else { (last + 1).max(now.saturating_sub(LATE)) };
+    let from = if now < last {
+        now
+    } else {
+        (last + 1).max(now.saturating_sub(LATE))
+    };
     from..=now
 }
 

@@ -78,9 +78,21 @@ struct Standing {
 
 impl Standing {
     fn see(&mut self, verdict: Verdict, needed: u32) {
-        self.unusual_run = if verdict == Verdict::Unusual { self.unusual_run + 1 } else { 0 };
-        self.usual_run = if verdict == Verdict::Usual { self.usual_run + 1 } else { 0 };
-        self.out = if self.out { self.usual_run < USUAL_RUN } else { self.unusual_run >= needed };
+        self.unusual_run = if verdict == Verdict::Unusual {
+            self.unusual_run + 1
+        } else {
+            0
+        };
+        self.usual_run = if verdict == Verdict::Usual {
+            self.usual_run + 1
+        } else {
+            0
+        };
+        self.out = if self.out {
+            self.usual_run < USUAL_RUN
+        } else {
+            self.unusual_run >= needed
+        };
     }
 }
 
@@ -98,7 +110,10 @@ impl Early {
     /// What an earlier process remembered, oldest first.
     pub fn recalled(past: Vec<Window>) -> Self {
         let beyond = past.len().saturating_sub(WEEK);
-        Self { past: past.into_iter().skip(beyond).collect(), ..Self::default() }
+        Self {
+            past: past.into_iter().skip(beyond).collect(),
+            ..Self::default()
+        }
     }
 
     /// What is remembered, oldest first.
@@ -178,7 +193,11 @@ impl Early {
             let lately = self.past.iter().rev().take(LATELY - 1).fold(one, pooled);
             // A jump is seen in one window, what is smaller or rarer in some together.
             let [at_once, together] = [one, lately].map(|share| rule::share(share, past));
-            if at_once.verdict > together.verdict { at_once } else { together }
+            if at_once.verdict > together.verdict {
+                at_once
+            } else {
+                together
+            }
         };
         match figure {
             Figure::Degraded => share(|window| window.without_ai),
@@ -187,11 +206,13 @@ impl Early {
                 // An hour that overlaps this one says nothing of what is usual.
                 let before = self.past.iter().rev().skip(HOUR - 1);
                 let past = before.filter_map(|window| window.cost_an_hour);
-                now.cost_an_hour.map_or(UNKNOWN, |cost| rule::amount(cost, past))
+                now.cost_an_hour
+                    .map_or(UNKNOWN, |cost| rule::amount(cost, past))
             }
             Figure::FirstToken => {
                 let past = self.past.iter().filter_map(|window| window.first_words_ms);
-                now.first_words_ms.map_or(UNKNOWN, |ms| rule::amount(ms, past))
+                now.first_words_ms
+                    .map_or(UNKNOWN, |ms| rule::amount(ms, past))
             }
         }
     }
@@ -200,16 +221,21 @@ impl Early {
 /// What is usual and what is, in figures.
 fn words(figure: Figure, usual: Option<f64>, now: &Window) -> String {
     let share = |part: u64| {
-        let usual = usual.map_or(String::new(), |usual| format!("Usual is {:.1} %; now ", usual * 100.0));
-        format!("{usual}it is {part} of {} in {WINDOW_MINUTES} min.", now.all)
+        let usual = usual.map_or(String::new(), |usual| {
+            format!("Usual is {:.1} %; now ", usual * 100.0)
+        });
+        format!(
+            "{usual}it is {part} of {} in {WINDOW_MINUTES} min.",
+            now.all
+        )
     };
     match figure {
         Figure::Degraded => share(now.without_ai),
         Figure::Stale => share(now.stale),
         Figure::Cost => amount_words(usual, now.cost_an_hour, |usd| format!("${usd:.2} an hour")),
-        Figure::FirstToken => {
-            amount_words(usual, now.first_words_ms, |ms| format!("{:.1} s (95 % stay within)", ms / 1_000.0))
-        }
+        Figure::FirstToken => amount_words(usual, now.first_words_ms, |ms| {
+            format!("{:.1} s (95 % stay within)", ms / 1_000.0)
+        }),
     }
 }
 

@@ -62,7 +62,10 @@ pub struct Found {
 }
 
 /// Nothing is known, so nothing is unusual.
-pub const UNKNOWN: Found = Found { verdict: Verdict::Usual, usual: None };
+pub const UNKNOWN: Found = Found {
+    verdict: Verdict::Usual,
+    usual: None,
+};
 
 /// So many of so many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +82,10 @@ pub fn share(now: Share, past: Share) -> Found {
         return UNKNOWN;
     }
     let usual = ratio(past.of_kind + 1, past.all + 2);
-    let found = |verdict| Found { verdict, usual: Some(ratio(past.of_kind, past.all)) };
+    let found = |verdict| Found {
+        verdict,
+        usual: Some(ratio(past.of_kind, past.all)),
+    };
     if now.of_kind < LEAST_OF_A_KIND || now.all == 0 {
         return found(Verdict::Usual);
     }
@@ -98,7 +104,13 @@ pub fn share(now: Share, past: Share) -> Found {
 
 /// The Kullback-Leibler divergence of a coin that falls `seen` from one that falls `usual`, both within 0 and 1, `usual` strictly.
 fn divergence(seen: f64, usual: f64) -> f64 {
-    let part = |seen: f64, usual: f64| if seen > 0.0 { seen * (seen / usual).ln() } else { 0.0 };
+    let part = |seen: f64, usual: f64| {
+        if seen > 0.0 {
+            seen * (seen / usual).ln()
+        } else {
+            0.0
+        }
+    };
     part(seen, usual) + part(1.0 - seen, 1.0 - usual)
 }
 
@@ -129,7 +141,10 @@ pub fn amount(now: f64, past: impl Iterator<Item = f64>) -> Found {
         now if now > f64::midpoint(median, limit) => Verdict::Unclear,
         _ => Verdict::Usual,
     };
-    Found { verdict, usual: Some(median.exp()) }
+    Found {
+        verdict,
+        usual: Some(median.exp()),
+    }
 }
 
 /// What this share of sorted values stays within.
@@ -159,9 +174,21 @@ mod tests {
         assert_eq!(share(of(50, 50), of(0, 199)), UNKNOWN);
         // A tenth where there was none in ten thousand.
         assert_eq!(verdict(of(4, 40), of(0, 10_000)), Verdict::Unusual);
-        assert_eq!(verdict(of(3, 3), of(0, 10_000)), Verdict::Unusual, "few, and all of them");
-        assert_eq!(verdict(of(2, 2), of(0, 10_000)), Verdict::Usual, "two are none");
-        assert_eq!(verdict(of(3, 400), of(0, 10_000)), Verdict::Usual, "less than a percent point more");
+        assert_eq!(
+            verdict(of(3, 3), of(0, 10_000)),
+            Verdict::Unusual,
+            "few, and all of them"
+        );
+        assert_eq!(
+            verdict(of(2, 2), of(0, 10_000)),
+            Verdict::Usual,
+            "two are none"
+        );
+        assert_eq!(
+            verdict(of(3, 400), of(0, 10_000)),
+            Verdict::Usual,
+            "less than a percent point more"
+        );
         // What is often so needs more.
         assert_eq!(verdict(of(10, 100), of(500, 10_000)), Verdict::Usual);
         assert_eq!(verdict(of(17, 100), of(500, 10_000)), Verdict::Unclear);

@@ -18,7 +18,10 @@ impl Chance {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         let top = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
-        #[allow(clippy::cast_precision_loss, reason = "53 bits are a double's own precision")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "53 bits are a double's own precision"
+        )]
         let fraction = (top as f64 + 0.5) / (1_u64 << 53) as f64;
         fraction
     }
@@ -115,8 +118,15 @@ fn alarms(
 fn false_alarms(traffic: Traffic, weeks: u64) -> [u32; 4] {
     let mut sum = [0; 4];
     for week in 0..weeks {
-        let alarms = alarms(&mut Early::default(), traffic, 0..WEEK, &mut Chance::new(week + 1));
-        sum.iter_mut().zip(alarms).for_each(|(sum, alarms)| *sum += alarms);
+        let alarms = alarms(
+            &mut Early::default(),
+            traffic,
+            0..WEEK,
+            &mut Chance::new(week + 1),
+        );
+        sum.iter_mut()
+            .zip(alarms)
+            .for_each(|(sum, alarms)| *sum += alarms);
     }
     sum
 }
@@ -125,14 +135,43 @@ fn false_alarms(traffic: Traffic, weeks: u64) -> [u32; 4] {
 fn steady_traffic_raises_hardly_an_alarm_in_weeks() {
     for (name, traffic) in [
         ("a busy service", STEADY),
-        ("few visitors", Traffic { answers: 3.0, ..STEADY }),
-        ("hardly any", Traffic { answers: 0.3, ..STEADY }),
-        ("many degraded answers", Traffic { degraded: 0.2, stale: 0.1, ..STEADY }),
+        (
+            "few visitors",
+            Traffic {
+                answers: 3.0,
+                ..STEADY
+            },
+        ),
+        (
+            "hardly any",
+            Traffic {
+                answers: 0.3,
+                ..STEADY
+            },
+        ),
+        (
+            "many degraded answers",
+            Traffic {
+                degraded: 0.2,
+                stale: 0.1,
+                ..STEADY
+            },
+        ),
     ] {
-        assert_eq!(false_alarms(traffic, 4), [0; 4], "{name}: degraded, stale, cost, first words");
+        assert_eq!(
+            false_alarms(traffic, 4),
+            [0; 4],
+            "{name}: degraded, stale, cost, first words"
+        );
     }
     // Where one time in twenty is over seven times the median, the twentieth is known less well: two in four weeks, with these seeds.
-    let [degraded, stale, cost, first_words] = false_alarms(Traffic { spread: 1.2, ..STEADY }, 4);
+    let [degraded, stale, cost, first_words] = false_alarms(
+        Traffic {
+            spread: 1.2,
+            ..STEADY
+        },
+        4,
+    );
     assert_eq!((degraded, stale, cost), (0, 0, 0));
     assert!(first_words <= 2, "{first_words}");
 }
@@ -140,15 +179,29 @@ fn steady_traffic_raises_hardly_an_alarm_in_weeks() {
 #[test]
 fn day_and_night_are_usual() {
     for answers in [5.0, 40.0] {
-        let traffic = Traffic { answers, swing: 0.8, ..STEADY };
+        let traffic = Traffic {
+            answers,
+            swing: 0.8,
+            ..STEADY
+        };
         let [degraded, stale, cost, first_words] = false_alarms(traffic, 4);
-        assert_eq!((degraded, stale, first_words), (0, 0, 0), "{answers} answers a window");
+        assert_eq!(
+            (degraded, stale, first_words),
+            (0, 0, 0),
+            "{answers} answers a window"
+        );
         // The first morning that it sees may surprise it, once.
-        assert!(cost <= 4, "{cost} alarms of cost at {answers} answers a window in four first weeks");
+        assert!(
+            cost <= 4,
+            "{cost} alarms of cost at {answers} answers a window in four first weeks"
+        );
         let (mut early, mut chance) = (Early::default(), Chance::new(9));
         alarms(&mut early, traffic, 0..WEEK, &mut chance);
         let later = alarms(&mut early, traffic, 0..3 * WEEK, &mut chance);
-        assert_eq!(later, [0; 4], "{answers} answers a window, once a week is known");
+        assert_eq!(
+            later, [0; 4],
+            "{answers} answers a window, once a week is known"
+        );
     }
 }
 
@@ -159,30 +212,86 @@ fn delay(figure: Figure, usual: Traffic, changed: Traffic, seed: u64) -> Option<
     (0..48).find(|at| {
         let (served, cost) = changed.window(576 + at, &mut chance);
         let found = early.close(&served, cost);
-        found.iter().any(|one| one.cause == Cause::Warning(figure) && one.level > 0)
+        found
+            .iter()
+            .any(|one| one.cause == Cause::Warning(figure) && one.level > 0)
     })
 }
 
 #[test]
 fn a_change_is_told_soon() {
-    let few = Traffic { answers: 6.0, ..STEADY };
+    let few = Traffic {
+        answers: 6.0,
+        ..STEADY
+    };
     for (name, figure, usual, changed, most) in [
-        ("a tenth is degraded", Figure::Degraded, STEADY, Traffic { degraded: 0.1, ..STEADY }, 4),
-        ("half of few is degraded", Figure::Degraded, few, Traffic { degraded: 0.5, ..few }, 5),
-        ("a tenth is stale", Figure::Stale, STEADY, Traffic { stale: 0.1, ..STEADY }, 4),
-        ("answers cost four times as much", Figure::Cost, STEADY, Traffic { cost: 0.008, ..STEADY }, 8),
+        (
+            "a tenth is degraded",
+            Figure::Degraded,
+            STEADY,
+            Traffic {
+                degraded: 0.1,
+                ..STEADY
+            },
+            4,
+        ),
+        (
+            "half of few is degraded",
+            Figure::Degraded,
+            few,
+            Traffic {
+                degraded: 0.5,
+                ..few
+            },
+            5,
+        ),
+        (
+            "a tenth is stale",
+            Figure::Stale,
+            STEADY,
+            Traffic {
+                stale: 0.1,
+                ..STEADY
+            },
+            4,
+        ),
+        (
+            "answers cost four times as much",
+            Figure::Cost,
+            STEADY,
+            Traffic {
+                cost: 0.008,
+                ..STEADY
+            },
+            8,
+        ),
         (
             "first words take three times as long",
             Figure::FirstToken,
             STEADY,
-            Traffic { first_words: 2.4, ..STEADY },
+            Traffic {
+                first_words: 2.4,
+                ..STEADY
+            },
             4,
         ),
-        ("and where few ask", Figure::FirstToken, few, Traffic { first_words: 3.2, ..few }, 16),
+        (
+            "and where few ask",
+            Figure::FirstToken,
+            few,
+            Traffic {
+                first_words: 3.2,
+                ..few
+            },
+            16,
+        ),
     ] {
         for seed in 1..=5 {
             let delay = delay(figure, usual, changed, seed);
-            assert!(delay.is_some_and(|windows| windows <= most), "{name}: {delay:?} windows, seed {seed}");
+            assert!(
+                delay.is_some_and(|windows| windows <= most),
+                "{name}: {delay:?} windows, seed {seed}"
+            );
         }
     }
 }
@@ -191,7 +300,10 @@ fn a_change_is_told_soon() {
 fn it_is_over_when_it_is_usual_again_and_what_lasts_becomes_usual() {
     let (mut early, mut chance) = (Early::default(), Chance::new(3));
     alarms(&mut early, STEADY, 0..WEEK, &mut chance);
-    let slow = Traffic { first_words: 4.0, ..STEADY };
+    let slow = Traffic {
+        first_words: 4.0,
+        ..STEADY
+    };
     assert_eq!(alarms(&mut early, slow, 0..6, &mut chance), [0, 0, 0, 1]);
     assert!(early.standings[3].out);
     alarms(&mut early, STEADY, 6..16, &mut chance);
@@ -224,9 +336,16 @@ fn a_restart_forgets_nothing_and_memory_is_bounded() {
 fn the_words_say_what_is_usual_and_what_is() {
     let (mut early, mut chance) = (Early::default(), Chance::new(7));
     alarms(&mut early, STEADY, 0..576, &mut chance);
-    let (served, cost) = Traffic { degraded: 0.5, ..STEADY }.window(0, &mut chance);
+    let (served, cost) = Traffic {
+        degraded: 0.5,
+        ..STEADY
+    }
+    .window(0, &mut chance);
     let found = early.close(&served, cost);
     let words = found[0].reason.clone().unwrap();
     assert!(words.starts_with("degraded_share: Usual is 0."), "{words}");
-    assert!(found[2].words.contains("$") && found[3].words.contains(" s "), "{found:?}");
+    assert!(
+        found[2].words.contains("$") && found[3].words.contains(" s "),
+        "{found:?}"
+    );
 }

@@ -32,10 +32,16 @@ impl ProviderActor {
             return;
         }
         let mut news = transition.and_then(|change| News::of(change, view.strikes, now));
-        let hold = view.retry_at.filter(|_| view.state == ProviderState::Closed);
-        if let Some(until) = hold.filter(|until| *until > self.hold_known.saturating_add(WORTH_TELLING)) {
+        let hold = view
+            .retry_at
+            .filter(|_| view.state == ProviderState::Closed);
+        if let Some(until) =
+            hold.filter(|until| *until > self.hold_known.saturating_add(WORTH_TELLING))
+        {
             self.hold_known = until;
-            news = Some(News::Limited { lasts: until.saturating_sub(now) });
+            news = Some(News::Limited {
+                lasts: until.saturating_sub(now),
+            });
         }
         if news.is_some() {
             self.seed.voice.send_replace(news);
@@ -44,7 +50,11 @@ impl ProviderActor {
 
     /// A moment later than that of the one who told, so that not everyone it told comes back at once.
     pub(super) fn spread(&self) -> Duration {
-        jitter::between(Duration::ZERO, self.seed.rules.open_for / 5, (self.seed.chance)())
+        jitter::between(
+            Duration::ZERO,
+            self.seed.rules.open_for / 5,
+            (self.seed.chance)(),
+        )
     }
 }
 
@@ -54,7 +64,9 @@ impl Handler<Hear> for ProviderActor {
     fn handle(&mut self, Hear(news): Hear, ctx: &mut Context<Self>) {
         let now = self.seed.clock.now();
         let news = news.within_reason();
-        let until = now.saturating_add(news.lasts()).saturating_add(self.spread());
+        let until = now
+            .saturating_add(news.lasts())
+            .saturating_add(self.spread());
         match news {
             News::Limited { .. } => self.hold_known = self.hold_known.max(until),
             News::Reset => {
@@ -73,7 +85,9 @@ impl Handler<SpentElsewhere> for ProviderActor {
 
     fn handle(&mut self, SpentElsewhere(spent): SpentElsewhere, ctx: &mut Context<Self>) {
         // What was known of this day stays known: a counter that was lost, and begins anew, gives no second budget.
-        if spent.day > self.vitals.spent_elsewhere.day || spent.usd > self.vitals.spent_elsewhere.usd {
+        if spent.day > self.vitals.spent_elsewhere.day
+            || spent.usd > self.vitals.spent_elsewhere.usd
+        {
             let before = self.spent_until();
             self.vitals.spent_elsewhere = spent;
             if before.is_none() && self.spent_until().is_some() {

@@ -19,7 +19,9 @@ impl ProviderActor {
         used.input_tokens = used.input_tokens.saturating_add(usage.input_tokens);
         used.output_tokens = used.output_tokens.saturating_add(usage.output_tokens);
         used.estimated |= usage.estimated;
-        let Some(prices) = self.seed.terms.prices else { return };
+        let Some(prices) = self.seed.terms.prices else {
+            return;
+        };
         let usd = spending::cost(prices, usage);
         used.cost_usd += usd;
         let (wall, budget) = (self.seed.clock.wall(), self.seed.terms.daily_budget_usd);
@@ -76,7 +78,10 @@ impl ProviderActor {
             provider: self.seed.name.to_string(),
             blocked: state == ProviderState::Blocked,
             strikes: self.vitals.strikes,
-            until: self.vitals.retry_at.unwrap_or_else(|| self.seed.clock.wall()),
+            until: self
+                .vitals
+                .retry_at
+                .unwrap_or_else(|| self.seed.clock.wall()),
             reason: self.vitals.reason.map_or("", Fault::reason).to_owned(),
             fault: self.vitals.reason,
         });

@@ -20,7 +20,11 @@ impl ProviderActor {
             ctx.cancel_future(timer);
         }
         let now = self.seed.clock.now();
-        if let Some(due) = self.breaker.due(now).filter(|_| !self.disabled && !self.retired) {
+        if let Some(due) = self
+            .breaker
+            .due(now)
+            .filter(|_| !self.disabled && !self.retired)
+        {
             let due = due.max(self.budget_until().unwrap_or_default());
             self.timer = Some(ctx.run_later(due.saturating_sub(now), Self::probe));
         }
@@ -47,10 +51,12 @@ impl ProviderActor {
             };
             Ok((held, health::completion(upstream, limit).await))
         };
-        let settled = trial.into_actor(self).map(move |tried, this: &mut Self, ctx| match tried {
-            Ok((held, verdict)) => this.tried(ticket, verdict, held, &asked, ctx),
-            Err(rest) => this.put_off(ticket, rest, ctx),
-        });
+        let settled = trial
+            .into_actor(self)
+            .map(move |tried, this: &mut Self, ctx| match tried {
+                Ok((held, verdict)) => this.tried(ticket, verdict, held, &asked, ctx),
+                Err(rest) => this.put_off(ticket, rest, ctx),
+            });
         ctx.spawn(settled);
     }
 
@@ -65,7 +71,9 @@ impl ProviderActor {
     ) {
         self.probed(verdict, asked);
         let now = self.seed.clock.now();
-        let transition = self.breaker.settle(ticket, verdict, now, (self.seed.chance)());
+        let transition = self
+            .breaker
+            .settle(ticket, verdict, now, (self.seed.chance)());
         if let Some(held) = held {
             held.give_back(self.breaker.rest_of_others(now));
         }
@@ -98,7 +106,10 @@ impl ProviderActor {
         }
         let (wall, settings) = (self.seed.clock.wall(), &self.seed.health);
         let passed = |at: Option<_>| at.is_none_or(|at| at <= wall);
-        let (held, spent) = (!passed(self.vitals.retry_at), !passed(self.vitals.budget_until));
+        let (held, spent) = (
+            !passed(self.vitals.retry_at),
+            !passed(self.vitals.budget_until),
+        );
         let (upstream, limit) = (Arc::clone(&self.seed.upstream), settings.timeout);
         match health::due(settings.probe, self.vitals.state, held, spent) {
             ProbeKind::Off => self.arm_check(ctx),
@@ -146,13 +157,18 @@ impl ProviderActor {
         self.vitals.checked_at = Some(wall);
         self.vitals.checks += 1;
         self.vitals.checks_failed += u64::from(failed.is_some());
-        self.vitals.check = Some(Check { failed, until: wall.plus(self.seed.health.expire) });
+        self.vitals.check = Some(Check {
+            failed,
+            until: wall.plus(self.seed.health.expire),
+        });
     }
 
     /// Until when the budget is spent, on the monotonic clock.
     fn budget_until(&self) -> Option<Duration> {
         let clock = self.seed.clock;
-        self.vitals.budget_until.map(|at| clock.now().saturating_add(at.since(clock.wall())))
+        self.vitals
+            .budget_until
+            .map(|at| clock.now().saturating_add(at.since(clock.wall())))
     }
 }
 

@@ -19,9 +19,9 @@ impl Shown {
 
     /// What is to be told of `moment`, which the wall clock's reading of now makes `wall`.
     pub(super) fn tell(&mut self, moment: Duration, wall: At) -> At {
-        let known = self
-            .0
-            .filter(|(known, told)| *known == moment && told.since(wall).max(wall.since(*told)) <= ASTRAY);
+        let known = self.0.filter(|(known, told)| {
+            *known == moment && told.since(wall).max(wall.since(*told)) <= ASTRAY
+        });
         let told = known.map_or(wall, |(_, told)| told);
         *self = Self::of(moment, told);
         told

@@ -24,7 +24,11 @@ fn ms(milliseconds: u64) -> Duration {
 }
 
 fn failed(fault: Fault) -> Verdict {
-    Verdict::Failed { fault, started: false, retry_after: None }
+    Verdict::Failed {
+        fault,
+        started: false,
+        retry_after: None,
+    }
 }
 
 async fn call(stand: &Stand, verdict: Verdict) {

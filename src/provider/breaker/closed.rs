@@ -44,12 +44,25 @@ impl Closed {
 
     /// Counts afresh, by these rules; a hold stays, and so does a warning.
     pub(super) fn recount(&mut self, rules: &Rules) {
-        let Self { held_until, wary_until, .. } = *self;
-        *self = Self { held_until, wary_until, ..Self::new(rules) };
+        let Self {
+            held_until,
+            wary_until,
+            ..
+        } = *self;
+        *self = Self {
+            held_until,
+            wary_until,
+            ..Self::new(rules)
+        };
     }
 
     /// A first token came after `latency`.
-    pub(super) fn first_token(&mut self, latency: Duration, now: Duration, rules: &Rules) -> Option<Cause> {
+    pub(super) fn first_token(
+        &mut self,
+        latency: Duration,
+        now: Duration,
+        rules: &Rules,
+    ) -> Option<Cause> {
         self.wary_until = Duration::ZERO;
         self.calls.went_well(now);
         self.slow.record(latency, now, rules).then_some(Cause::Slow)
@@ -70,9 +83,17 @@ impl Closed {
     ) -> Option<Cause> {
         let wary = now < self.wary_until;
         let (record, in_a_row, rate) = if started {
-            (&mut self.streams, BROKEN_IN_A_ROW, rules.stream_failure_rate)
+            (
+                &mut self.streams,
+                BROKEN_IN_A_ROW,
+                rules.stream_failure_rate,
+            )
         } else {
-            (&mut self.calls, rules.consecutive_failures, rules.failure_rate)
+            (
+                &mut self.calls,
+                rules.consecutive_failures,
+                rules.failure_rate,
+            )
         };
         record.went_badly(now, hard);
         let cause = if hard && record.run >= in_a_row {
@@ -97,7 +118,10 @@ struct Record {
 
 impl Record {
     fn new(rules: &Rules) -> Self {
-        Self { run: 0, window: Window::new(rules.window) }
+        Self {
+            run: 0,
+            window: Window::new(rules.window),
+        }
     }
 
     fn went_well(&mut self, now: Duration) {

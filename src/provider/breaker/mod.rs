@@ -97,9 +97,20 @@ impl Breaker {
     /// Half-open, if its open time has ended. Whoever wants to hear of that calls it at [`Breaker::due`]; the others need not.
     pub fn tick(&mut self, now: Duration) -> Option<Transition> {
         match self.state {
-            State::Open { until, strikes, why } if until <= now => {
+            State::Open {
+                until,
+                strikes,
+                why,
+            } if until <= now => {
                 let trial = Trial::from(until);
-                Some(self.enter(State::HalfOpen { trial, strikes, why }, until))
+                Some(self.enter(
+                    State::HalfOpen {
+                        trial,
+                        strikes,
+                        why,
+                    },
+                    until,
+                ))
             }
             _ => None,
         }
@@ -121,10 +132,15 @@ impl Breaker {
             }
         };
         if !admitted {
-            let View { state, retry_at, .. } = self.view(now);
+            let View {
+                state, retry_at, ..
+            } = self.view(now);
             return Err(Refusal { state, retry_at });
         }
-        let ticket = Ticket { generation: self.generation, id: self.issued };
+        let ticket = Ticket {
+            generation: self.generation,
+            id: self.issued,
+        };
         self.issued = self.issued.wrapping_add(1);
         if !matches!(self.state, State::Closed(_)) {
             let lease_ends = now.saturating_add(self.rules.probe_lease);
@@ -167,9 +183,11 @@ impl Breaker {
         }
         match &mut self.state {
             State::Closed(closed) => match verdict {
-                Verdict::Failed { fault, started, retry_after } => {
-                    self.failed(fault, started, retry_after, now, chance)
-                }
+                Verdict::Failed {
+                    fault,
+                    started,
+                    retry_after,
+                } => self.failed(fault, started, retry_after, now, chance),
                 Verdict::Whole => {
                     closed.whole(now);
                     None
@@ -180,13 +198,18 @@ impl Breaker {
             State::HalfOpen { trial, strikes, .. } => {
                 let strikes = strikes.saturating_add(1);
                 match trial.hear(probe?, verdict, now, self.rules.open_for)? {
-                    Found::Well(so_many) => (so_many >= self.rules.probes()).then(|| self.close(now)),
+                    Found::Well(so_many) => {
+                        (so_many >= self.rules.probes()).then(|| self.close(now))
+                    }
                     Found::Unwell(fault, asked) if fault.weight() == Weight::Block => {
                         Some(self.block(fault, asked, now, chance))
                     }
                     Found::Unwell(fault, asked) => {
                         let floor = self.rules.floor(fault, asked, chance);
-                        let why = Why { fault: Some(fault), cause: Cause::Probe };
+                        let why = Why {
+                            fault: Some(fault),
+                            cause: Cause::Probe,
+                        };
                         Some(self.open(strikes, why, now.saturating_add(floor), now, chance))
                     }
                 }
@@ -199,7 +222,8 @@ impl Breaker {
                         if fault.weight() == Weight::Block {
                             why.fault = Some(fault);
                         }
-                        trial.not_before = now.saturating_add(self.rules.blocked_time(fault, asked, chance));
+                        trial.not_before =
+                            now.saturating_add(self.rules.blocked_time(fault, asked, chance));
                         None
                     }
                 }
@@ -232,7 +256,10 @@ impl Breaker {
         let cause = closed.failed(hard, started, now, &self.rules)?;
         let floor = now.saturating_add(self.rules.floor(fault, asked, chance));
         let not_before = closed.held_until.max(floor);
-        let why = Why { fault: Some(fault), cause };
+        let why = Why {
+            fault: Some(fault),
+            cause,
+        };
         Some(self.open(0, why, not_before, now, chance))
     }
 }

@@ -75,20 +75,36 @@ impl Rules {
         let doubled = self.open_for.saturating_mul(2_u32.saturating_pow(strikes));
         let middle = doubled.min(self.open_max);
         let fifth = middle / 5;
-        jitter::between(middle - fifth, middle.saturating_add(fifth).min(self.open_max), chance)
+        jitter::between(
+            middle - fifth,
+            middle.saturating_add(fifth).min(self.open_max),
+            chance,
+        )
     }
 
     /// The least time to leave the provider alone when it said so itself: what it asked for, clamped, and up to a fifth of
     /// `open_for` more, because everyone it told comes back at that moment. Zero where it asked for nothing.
-    pub(super) fn floor(&self, fault: Fault, retry_after: Option<Duration>, chance: f64) -> Duration {
+    pub(super) fn floor(
+        &self,
+        fault: Fault,
+        retry_after: Option<Duration>,
+        chance: f64,
+    ) -> Duration {
         match asked(fault, retry_after) {
             Duration::ZERO => Duration::ZERO,
-            asked => asked.saturating_add(jitter::between(Duration::ZERO, self.open_for / 5, chance)),
+            asked => {
+                asked.saturating_add(jitter::between(Duration::ZERO, self.open_for / 5, chance))
+            }
         }
     }
 
     /// How long to leave a blocked provider alone: `blocked_for`, and longer only where it asks for that itself.
-    pub(super) fn blocked_time(&self, fault: Fault, retry_after: Option<Duration>, chance: f64) -> Duration {
+    pub(super) fn blocked_time(
+        &self,
+        fault: Fault,
+        retry_after: Option<Duration>,
+        chance: f64,
+    ) -> Duration {
         self.floor(fault, retry_after, chance).max(self.blocked_for)
     }
 
@@ -100,7 +116,11 @@ impl Rules {
 
 /// What a provider asks for, within reason.
 pub(super) fn asked(fault: Fault, retry_after: Option<Duration>) -> Duration {
-    let longest = if is_limit(fault) { LONGEST_HOLD } else { LONGEST_FLOOR };
+    let longest = if is_limit(fault) {
+        LONGEST_HOLD
+    } else {
+        LONGEST_FLOOR
+    };
     retry_after.unwrap_or_default().min(longest)
 }
 

@@ -41,14 +41,19 @@ impl Slow {
     /// A first token came after `latency`. Is that one too many slow ones?
     pub(super) fn record(&mut self, latency: Duration, now: Duration, rules: &Rules) -> bool {
         self.take_over(now, rules);
-        let slow = self.usual.is_some_and(|usual| latency >= limit(usual, rules.slow_factor));
+        let slow = self
+            .usual
+            .is_some_and(|usual| latency >= limit(usual, rules.slow_factor));
         if self.usual.is_some() {
             self.compared.record(now, slow);
         }
         if !slow {
             self.learn(latency, now);
         }
-        slow && self.compared.tally(now).reaches(rules.slow_rate, rules.min_calls)
+        slow && self
+            .compared
+            .tally(now)
+            .reaches(rules.slow_rate, rules.min_calls)
     }
 
     fn learn(&mut self, latency: Duration, now: Duration) {
@@ -63,7 +68,9 @@ impl Slow {
 
     /// Makes what was learnt the measure, once it spans a window and is enough.
     fn take_over(&mut self, now: Duration, rules: &Rules) {
-        let enough = usize::try_from(rules.min_calls).unwrap_or(SAMPLES).clamp(1, SAMPLES);
+        let enough = usize::try_from(rules.min_calls)
+            .unwrap_or(SAMPLES)
+            .clamp(1, SAMPLES);
         if self.learning.len() >= enough && now.saturating_sub(self.began) >= rules.window {
             let middle = self.learning.len() / 2;
             let (_, median, _) = self.learning.make_contiguous().select_nth_unstable(middle);
@@ -99,12 +106,19 @@ mod tests {
     #[test]
     fn slow_is_five_times_the_median_and_at_least_a_second() {
         let rules = Rules::default();
-        for (usual, latency, is_slow) in
-            [(300, 1_499, false), (300, 1_500, true), (20, 999, false), (20, 1_000, true)]
-        {
+        for (usual, latency, is_slow) in [
+            (300, 1_499, false),
+            (300, 1_500, true),
+            (20, 999, false),
+            (20, 1_000, true),
+        ] {
             let (mut slow, now) = taught(usual, &rules);
             slow.record(ms(latency), now, &rules);
-            assert_eq!(slow.compared.tally(now).bad == 1, is_slow, "{latency} where {usual} is usual");
+            assert_eq!(
+                slow.compared.tally(now).bad == 1,
+                is_slow,
+                "{latency} where {usual} is usual"
+            );
         }
     }
 
@@ -134,8 +148,13 @@ mod tests {
             }
             let onset = start + ms(60_000);
             let calls = times.map(|now| now + ms(60_000));
-            let tripped = calls.into_iter().find(|now| slow.record(ms(3_000), *now, &rules));
-            assert!(tripped.is_some_and(|at| at - onset < ms(60_000)), "a call each {per_call} ms");
+            let tripped = calls
+                .into_iter()
+                .find(|now| slow.record(ms(3_000), *now, &rules));
+            assert!(
+                tripped.is_some_and(|at| at - onset < ms(60_000)),
+                "a call each {per_call} ms"
+            );
         }
     }
 
@@ -170,7 +189,10 @@ mod tests {
     #[test]
     fn no_factor_panics() {
         for factor in [f64::NAN, f64::INFINITY, -1.0, 0.0, f64::MAX] {
-            let rules = Rules { slow_factor: factor, ..Rules::default() };
+            let rules = Rules {
+                slow_factor: factor,
+                ..Rules::default()
+            };
             let (mut slow, now) = taught(300, &rules);
             slow.record(Duration::MAX, now, &rules);
         }

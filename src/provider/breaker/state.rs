@@ -10,9 +10,20 @@ use crate::chat::{Fault, ProviderState};
 #[derive(Clone, Debug)]
 pub(super) enum State {
     Closed(Box<Closed>),
-    Open { until: Duration, strikes: u32, why: Why },
-    HalfOpen { trial: Trial, strikes: u32, why: Why },
-    Blocked { trial: Trial, why: Why },
+    Open {
+        until: Duration,
+        strikes: u32,
+        why: Why,
+    },
+    HalfOpen {
+        trial: Trial,
+        strikes: u32,
+        why: Why,
+    },
+    Blocked {
+        trial: Trial,
+        why: Why,
+    },
 }
 
 /// What it is in for.
@@ -31,8 +42,12 @@ impl Breaker {
         match &self.state {
             State::Closed(_) => None,
             State::Open { until, .. } => Some((*until).max(now)),
-            State::HalfOpen { trial, .. } => trial.due(self.rules.probes(), &self.places, now, &self.rules),
-            State::Blocked { trial, .. } => trial.due(BLOCKED_PROBES, &self.places, now, &self.rules),
+            State::HalfOpen { trial, .. } => {
+                trial.due(self.rules.probes(), &self.places, now, &self.rules)
+            }
+            State::Blocked { trial, .. } => {
+                trial.due(BLOCKED_PROBES, &self.places, now, &self.rules)
+            }
         }
     }
 
@@ -40,8 +55,16 @@ impl Breaker {
     pub fn view(&self, now: Duration) -> View {
         let (retry_at, strikes, why) = match &self.state {
             State::Closed(closed) => (closed.held_until, 0, None),
-            State::Open { until, strikes, why } => (*until, *strikes, Some(why)),
-            State::HalfOpen { trial, strikes, why } => (trial.not_before, *strikes, Some(why)),
+            State::Open {
+                until,
+                strikes,
+                why,
+            } => (*until, *strikes, Some(why)),
+            State::HalfOpen {
+                trial,
+                strikes,
+                why,
+            } => (trial.not_before, *strikes, Some(why)),
             State::Blocked { trial, why } => (trial.not_before, 0, Some(why)),
         };
         let (state, since) = match self.state {
@@ -75,8 +98,17 @@ impl Breaker {
         now: Duration,
         chance: f64,
     ) -> Transition {
-        let until = now.saturating_add(self.rules.open_time(strikes, chance)).max(not_before);
-        self.enter(State::Open { until, strikes, why }, now)
+        let until = now
+            .saturating_add(self.rules.open_time(strikes, chance))
+            .max(not_before);
+        self.enter(
+            State::Open {
+                until,
+                strikes,
+                why,
+            },
+            now,
+        )
     }
 
     pub(super) fn block(
@@ -88,7 +120,10 @@ impl Breaker {
     ) -> Transition {
         let pause = self.rules.blocked_time(fault, asked, chance);
         let trial = Trial::from(now.saturating_add(pause));
-        let why = Why { fault: Some(fault), cause: Cause::Key };
+        let why = Why {
+            fault: Some(fault),
+            cause: Cause::Key,
+        };
         self.enter(State::Blocked { trial, why }, now)
     }
 
@@ -104,7 +139,18 @@ impl Breaker {
         self.since = now;
         let nanosecond = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.generation = self.generation.saturating_add(1).max(nanosecond);
-        let View { retry_at, fault, cause, .. } = self.view(now);
-        Transition { from, to: self.name(), retry_at, fault, cause }
+        let View {
+            retry_at,
+            fault,
+            cause,
+            ..
+        } = self.view(now);
+        Transition {
+            from,
+            to: self.name(),
+            retry_at,
+            fault,
+            cause,
+        }
     }
 }

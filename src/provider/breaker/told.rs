@@ -21,14 +21,31 @@ impl Breaker {
         let State::Closed(closed) = &self.state else {
             return None;
         };
-        let Saved { strikes, until, blocked, fault } = saved;
-        let until = until.min(now.saturating_add(LONGEST_HOLD)).max(closed.held_until);
-        let why = Why { fault, cause: Cause::Told };
+        let Saved {
+            strikes,
+            until,
+            blocked,
+            fault,
+        } = saved;
+        let until = until
+            .min(now.saturating_add(LONGEST_HOLD))
+            .max(closed.held_until);
+        let why = Why {
+            fault,
+            cause: Cause::Told,
+        };
         let trial = Trial::from(until);
         Some(if blocked {
             self.enter(State::Blocked { trial, why }, now)
         } else {
-            self.enter(State::Open { until, strikes, why }, now)
+            self.enter(
+                State::Open {
+                    until,
+                    strikes,
+                    why,
+                },
+                now,
+            )
         })
     }
 
@@ -56,14 +73,19 @@ impl Breaker {
         }
         let transition = self.close(now);
         self.beware(now);
-        Some(Transition { cause: Some(Cause::Told), ..transition })
+        Some(Transition {
+            cause: Some(Cause::Told),
+            ..transition
+        })
     }
 
     /// How long after a probe of its own others need not probe. It went badly: until a little before this one tries again, so that it is not
     /// always the same that probes, whose network may be the trouble. It went well: until they have all heard so.
     pub fn rest_of_others(&self, now: Duration) -> Duration {
         match self.due(now) {
-            Some(due) => due.saturating_sub(now).saturating_sub(self.rules.open_for / 5),
+            Some(due) => due
+                .saturating_sub(now)
+                .saturating_sub(self.rules.open_for / 5),
             None => self.rules.open_for,
         }
     }
@@ -76,7 +98,9 @@ impl Breaker {
             return;
         }
         if let State::HalfOpen { trial, .. } | State::Blocked { trial, .. } = &mut self.state {
-            trial.not_before = trial.not_before.max(until.min(now.saturating_add(LONGEST_HOLD)));
+            trial.not_before = trial
+                .not_before
+                .max(until.min(now.saturating_add(LONGEST_HOLD)));
         }
     }
 }

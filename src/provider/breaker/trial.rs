@@ -20,7 +20,11 @@ struct Place {
 impl Places {
     /// Gives a place to a probe until `lease_ends`.
     pub(super) fn take(&mut self, ticket: Ticket, who: Who, lease_ends: Duration) {
-        self.0.push(Place { ticket, who, lease_ends });
+        self.0.push(Place {
+            ticket,
+            who,
+            lease_ends,
+        });
     }
 
     /// Takes the place back: whose it was, if its lease had not ended.
@@ -41,7 +45,10 @@ impl Places {
     }
 
     fn leases(&self, now: Duration) -> impl Iterator<Item = Duration> {
-        self.0.iter().map(|place| place.lease_ends).filter(move |ends| *ends > now)
+        self.0
+            .iter()
+            .map(|place| place.lease_ends)
+            .filter(move |ends| *ends > now)
     }
 }
 
@@ -68,7 +75,11 @@ pub(super) enum Found {
 impl Trial {
     /// A trial that begins at this moment.
     pub(super) fn from(not_before: Duration) -> Self {
-        Self { not_before, successes: 0, unsure: false }
+        Self {
+            not_before,
+            successes: 0,
+            unsure: false,
+        }
     }
 
     /// Is there a place for this one, where `needed` good probes end the trial?
@@ -88,7 +99,13 @@ impl Trial {
     }
 
     /// When the owner should next try a probe; never in the past.
-    pub(super) fn due(&self, needed: u32, places: &Places, now: Duration, rules: &Rules) -> Option<Duration> {
+    pub(super) fn due(
+        &self,
+        needed: u32,
+        places: &Places,
+        now: Duration,
+        rules: &Rules,
+    ) -> Option<Duration> {
         if !rules.recovery_probe || self.unsure {
             None
         } else if places.taken(now) < self.room(needed) {
@@ -118,7 +135,9 @@ impl Trial {
                 self.successes = self.successes.saturating_add(1);
                 return Some(Found::Well(self.successes));
             }
-            Verdict::Failed { fault, retry_after, .. } if fault.weight() != Weight::Nothing => {
+            Verdict::Failed {
+                fault, retry_after, ..
+            } if fault.weight() != Weight::Nothing => {
                 return Some(Found::Unwell(fault, retry_after));
             }
             Verdict::Failed { .. } => self.unsure |= who == Who::Probe,

@@ -32,7 +32,10 @@ pub struct Anthropic {
 impl Anthropic {
     /// The dialect for this model.
     pub fn new(model: Model) -> Self {
-        Self { model: Arc::new(model), learned: Learned::new(&[TEMPERATURE]) }
+        Self {
+            model: Arc::new(model),
+            learned: Learned::new(&[TEMPERATURE]),
+        }
     }
 
     fn newer(&self) -> bool {
@@ -40,7 +43,10 @@ impl Anthropic {
     }
 
     fn call(&self, path: &str, body: String) -> Call {
-        let version = ("anthropic-version", Some(self.model.version(VERSION).to_owned()));
+        let version = (
+            "anthropic-version",
+            Some(self.model.version(VERSION).to_owned()),
+        );
         let key = if self.newer() {
             ("authorization", self.model.bearer())
         } else {
@@ -215,7 +221,9 @@ impl Reader for Answer {
             let complaint = Complaint::of(data.as_bytes());
             return Err(judge::event(&complaint, &self.model, fault));
         }
-        objects(data)?.iter().try_for_each(|event| self.read(name, event, out))
+        objects(data)?
+            .iter()
+            .try_for_each(|event| self.read(name, event, out))
     }
 
     fn ended(&self) -> bool {
@@ -230,7 +238,9 @@ impl Reader for Answer {
 /// What an error means: `error.details.error_code` first, then its type, then the status; wording only where nothing else tells.
 fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
     match text(&complaint.error, "/details/error_code") {
-        "enforced_spend_limit_reached" | "contract_spend_limit_reached" | "organization_on_hold" => {
+        "enforced_spend_limit_reached"
+        | "contract_spend_limit_reached"
+        | "organization_on_hold" => {
             return Fault::QuotaSpent;
         }
         "ramp_limit_exceeded" => return Fault::RateLimited,

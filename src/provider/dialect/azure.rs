@@ -20,7 +20,9 @@ pub struct Azure {
 impl Azure {
     /// The dialect for this deployment.
     pub fn new(model: Model) -> Self {
-        Self { openai: Openai::of_openai(model) }
+        Self {
+            openai: Openai::of_openai(model),
+        }
     }
 
     /// The path of `dated`, or of `undated` in the API without a version.
@@ -30,7 +32,11 @@ impl Azure {
         let path = if base.ends_with("/v1") {
             undated.to_owned()
         } else {
-            let root = if base.ends_with("/openai") { "" } else { "/openai" };
+            let root = if base.ends_with("/openai") {
+                ""
+            } else {
+                "/openai"
+            };
             let version = escaped(model.version(VERSION));
             format!("{root}{dated}?api-version={version}")
         };

@@ -46,7 +46,11 @@ impl Complaint {
             || is(event, "type", "error");
         let answers = ["choices", "candidates", "done", "type"];
         let flat = !answers.iter().any(|key| event.get(key).is_some());
-        if marked || flat { Self::found(event) } else { None }
+        if marked || flat {
+            Self::found(event)
+        } else {
+            None
+        }
     }
 
     fn unrecognised(message: String) -> Self {
@@ -63,22 +67,33 @@ impl Complaint {
     fn found(value: &Value) -> Option<Self> {
         let inner = value.get("error").filter(|error| truthy(error));
         let flat = ["message", "detail", "statusCode"];
-        let flat =
-            flat.iter().any(|key| value.get(key).is_some_and(|said| truthy(said) && !said.is_object()))
-                || is(value, "object", "error")
-                || is(value, "type", "error");
+        let flat = flat.iter().any(|key| {
+            value
+                .get(key)
+                .is_some_and(|said| truthy(said) && !said.is_object())
+        }) || is(value, "object", "error")
+            || is(value, "type", "error");
         if inner.is_none() && !flat {
             return None;
         }
         let error = inner.filter(|error| error.is_object()).unwrap_or(value);
         let code = first_word(error, &["code", "statusCode"]);
         let kind = first_word(error, &["type", "status"]);
-        let message = [inner.and_then(|inner| inner.get("message")), inner.filter(|inner| inner.is_string())]
-            .into_iter()
-            .chain([value.get("message"), value.get("detail")])
-            .flatten()
-            .find_map(message)
-            .unwrap_or_else(|| if code.is_empty() { kind.clone() } else { code.clone() });
+        let message = [
+            inner.and_then(|inner| inner.get("message")),
+            inner.filter(|inner| inner.is_string()),
+        ]
+        .into_iter()
+        .chain([value.get("message"), value.get("detail")])
+        .flatten()
+        .find_map(message)
+        .unwrap_or_else(|| {
+            if code.is_empty() {
+                kind.clone()
+            } else {
+                code.clone()
+            }
+        });
         Some(Self {
             message,
             code,
@@ -126,9 +141,16 @@ impl Complaint {
         let detailed = text(&self.error, "/details/error_code");
         let reason = text(&self.error, "/details/0/reason");
         // A number mostly repeats the status: the type says more.
-        let named = Some(self.code.as_str()).filter(|code| code.parse::<u16>().is_err()).unwrap_or_default();
-        let codes = [detailed, reason, named, &self.kind, &self.code].map(|code| redact(code, model));
-        Failure::quoting(fault, &redact(&self.message, model), &codes.each_ref().map(String::as_str))
+        let named = Some(self.code.as_str())
+            .filter(|code| code.parse::<u16>().is_err())
+            .unwrap_or_default();
+        let codes =
+            [detailed, reason, named, &self.kind, &self.code].map(|code| redact(code, model));
+        Failure::quoting(
+            fault,
+            &redact(&self.message, model),
+            &codes.each_ref().map(String::as_str),
+        )
     }
 }
 

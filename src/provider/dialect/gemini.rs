@@ -26,7 +26,9 @@ pub struct Gemini {
 impl Gemini {
     /// The dialect for this model.
     pub fn new(model: Model) -> Self {
-        Self { model: Arc::new(model) }
+        Self {
+            model: Arc::new(model),
+        }
     }
 
     fn call(&self, path: &str, body: String) -> Call {
@@ -74,7 +76,10 @@ struct Config<'a> {
 }
 
 fn content<'a>(role: Option<&'static str>, text: Cow<'a, str>) -> Content<'a> {
-    Content { role, parts: [Part { text }] }
+    Content {
+        role,
+        parts: [Part { text }],
+    }
 }
 
 impl Dialect for Gemini {
@@ -87,7 +92,14 @@ impl Dialect for Gemini {
             contents: conversation(ask, Order::Strict)
                 .into_iter()
                 .map(|said| {
-                    content(Some(if said.role == ASSISTANT { "model" } else { "user" }), said.content)
+                    content(
+                        Some(if said.role == ASSISTANT {
+                            "model"
+                        } else {
+                            "user"
+                        }),
+                        said.content,
+                    )
                 })
                 .collect(),
             generation_config: Config {
@@ -96,7 +108,10 @@ impl Dialect for Gemini {
                 stop_sequences: &ask.stop,
             },
         });
-        self.call(&format!("{folder}{name}:streamGenerateContent?alt=sse"), body)
+        self.call(
+            &format!("{folder}{name}:streamGenerateContent?alt=sse"),
+            body,
+        )
     }
 
     fn listing(&self) -> Call {
@@ -104,7 +119,10 @@ impl Dialect for Gemini {
     }
 
     fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Answer { model: Arc::clone(&self.model), progress: Progress::default() })
+        Box::new(Answer {
+            model: Arc::clone(&self.model),
+            progress: Progress::default(),
+        })
     }
 
     fn refused(&self, answer: &Refused<'_>) -> Failure {
@@ -133,7 +151,10 @@ impl Answer {
         }
         self.finish(text(event, "/candidates/0/finishReason"), out)?;
         // The question itself was blocked.
-        if !matches!(text(event, "/promptFeedback/blockReason"), "" | "BLOCK_REASON_UNSPECIFIED") {
+        if !matches!(
+            text(event, "/promptFeedback/blockReason"),
+            "" | "BLOCK_REASON_UNSPECIFIED"
+        ) {
             self.progress.finish(Finish::ContentFilter, out);
         }
         if let Some(usage) = event.get("usageMetadata").filter(|usage| usage.is_object()) {
@@ -177,7 +198,9 @@ impl Reader for Answer {
             let complaint = Complaint::of(data.as_bytes());
             return Err(judge::event(&complaint, &self.model, fault));
         }
-        objects(data)?.iter().try_for_each(|event| self.read(event, out))
+        objects(data)?
+            .iter()
+            .try_for_each(|event| self.read(event, out))
     }
 
     fn ended(&self) -> bool {
@@ -193,7 +216,9 @@ impl Reader for Answer {
 fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
     let lower = complaint.lower();
     let reasons = details(complaint, "google.rpc.ErrorInfo");
-    let bad_key = reasons.into_iter().any(|info| text(info, "/reason").starts_with("API_KEY_"));
+    let bad_key = reasons
+        .into_iter()
+        .any(|info| text(info, "/reason").starts_with("API_KEY_"));
     if bad_key || lower.contains("api key not valid") || lower.contains("api key expired") {
         // It comes with 400, like the faults of a request.
         return Fault::Unauthorized;
@@ -205,7 +230,9 @@ fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
         // The account's billing, or a country that is not served.
         ("FAILED_PRECONDITION", _) if lower.contains("billing") => Fault::QuotaSpent,
         ("FAILED_PRECONDITION", _) => Fault::Unauthorized,
-        (_, Some(429)) | ("RESOURCE_EXHAUSTED", _) if spent_for_long(complaint, &lower) => Fault::QuotaSpent,
+        (_, Some(429)) | ("RESOURCE_EXHAUSTED", _) if spent_for_long(complaint, &lower) => {
+            Fault::QuotaSpent
+        }
         _ => judge::by_status(status, complaint),
     }
 }
@@ -213,7 +240,9 @@ fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
 /// Whether it is the quota of a day, one of nothing at all, or paid credit that is spent: the next minute does not help.
 fn spent_for_long(complaint: &Complaint, lower: &str) -> bool {
     let failures = details(complaint, "google.rpc.QuotaFailure");
-    let violations = failures.into_iter().filter_map(|failure| failure.get("violations")?.as_array());
+    let violations = failures
+        .into_iter()
+        .filter_map(|failure| failure.get("violations")?.as_array());
     let long = violations.flatten().any(|violation| {
         text(violation, "/quotaId").contains("PerDay") || text(violation, "/quotaValue") == "0"
     });

@@ -19,7 +19,12 @@ const LONGEST_S: f64 = 86_400.0;
 pub(super) type Header<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The hint of an answer that means `fault`, which must be one that time can heal.
-pub(super) fn hint(header: Header<'_>, complaint: &Complaint, fault: Fault, now: At) -> Option<Duration> {
+pub(super) fn hint(
+    header: Header<'_>,
+    complaint: &Complaint,
+    fault: Fault,
+    now: At,
+) -> Option<Duration> {
     let limited = fault == Fault::RateLimited;
     let busy = limited || matches!(fault, Fault::Overloaded | Fault::QuotaSpent);
     if !busy && fault != Fault::ServerError {
@@ -90,7 +95,10 @@ fn spent_limit(header: Header<'_>, now: At) -> Option<Duration> {
         let reset = header(&format!("anthropic-ratelimit-{limit}-reset"));
         let left = header(&format!("anthropic-ratelimit-{limit}-remaining"));
         let date = reset.and_then(|reset| humantime::parse_rfc3339(reset.trim()).ok());
-        (date.and_then(|date| until(At::from_system(date), now)), left)
+        (
+            date.and_then(|date| until(At::from_system(date), now)),
+            left,
+        )
     });
     let limits: Vec<(Duration, bool)> = openai
         .into_iter()

@@ -19,7 +19,10 @@ pub(super) fn answer(answer: &Refused<'_>, model: &Model, judge: Judge) -> Failu
         _ => {
             // A proxy's page, perhaps; or an answer, whose text must not get into a report.
             let detail = "neither a stream nor an error";
-            return Failure { status: Some(answer.status), ..Failure::with(Fault::Malformed, detail) };
+            return Failure {
+                status: Some(answer.status),
+                ..Failure::with(Fault::Malformed, detail)
+            };
         }
     };
     let fault = heeding((answer.header)("x-should-retry").as_deref(), fault);
@@ -87,7 +90,9 @@ fn by_words(complaint: &Complaint) -> Fault {
         ("at capacity", Fault::Overloaded),
         ("busy", Fault::Overloaded),
     ];
-    by_codes(complaint).or_else(|| first_part(&PHRASES, &complaint.message)).unwrap_or(Fault::ServerError)
+    by_codes(complaint)
+        .or_else(|| first_part(&PHRASES, &complaint.message))
+        .unwrap_or(Fault::ServerError)
 }
 
 /// The fault that its code, or else its type, stands for, by the part that the vendors' words have in common.

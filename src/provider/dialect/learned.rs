@@ -19,7 +19,11 @@ pub(super) struct Learned {
 impl Learned {
     /// Nothing refused yet of these parameters, which are top-level members of the request.
     pub(super) const fn new(names: &'static [&'static str]) -> Self {
-        Self { names, refused: AtomicU8::new(0), strict: AtomicBool::new(false) }
+        Self {
+            names,
+            refused: AtomicU8::new(0),
+            strict: AtomicBool::new(false),
+        }
     }
 
     fn bit(&self, name: &str) -> u8 {
@@ -43,7 +47,11 @@ impl Learned {
         }
         // Another turn may have learned it meanwhile: what counts is that this request still had it.
         let body: Value = serde_json::from_str(&sent.body).ok()?;
-        let sent = self.names.iter().copied().filter(|name| body.get(name).is_some());
+        let sent = self
+            .names
+            .iter()
+            .copied()
+            .filter(|name| body.get(name).is_some());
         let name = named(&complaint, sent)?;
         self.refused.fetch_or(self.bit(name), Ordering::Relaxed);
         Some(name)
@@ -51,14 +59,23 @@ impl Learned {
 
     /// The order of the conversations that the server takes, as far as is known.
     pub(super) fn order(&self) -> Order {
-        if self.strict.load(Ordering::Relaxed) { Order::Strict } else { Order::Free }
+        if self.strict.load(Ordering::Relaxed) {
+            Order::Strict
+        } else {
+            Order::Free
+        }
     }
 
     /// Whether the answer refuses `sent` for who begins or ends its conversation, from now on remembered. Some models' templates take only
     /// what goes to and fro between the user and the model; some servers take no answer as the last message.
     pub(super) fn learn_order(&self, sent: &Call, answer: &Refused<'_>) -> bool {
-        const PHRASES: [&str; 5] =
-            ["alternate", "prefill", "add_generation_prompt", "last role", "last message"];
+        const PHRASES: [&str; 5] = [
+            "alternate",
+            "prefill",
+            "add_generation_prompt",
+            "last role",
+            "last message",
+        ];
         let complaint = Complaint::of(answer.body);
         let lower = complaint.lower();
         let refuses = matches!(answer.status, 400 | 422 | 500)
@@ -72,11 +89,22 @@ impl Learned {
 
 /// Whether the conversation that was sent begins or ends with the model, and is not marked as one to be gone on with.
 fn odd_order(sent: &Call) -> bool {
-    let Ok(body) = serde_json::from_str::<Value>(&sent.body) else { return false };
+    let Ok(body) = serde_json::from_str::<Value>(&sent.body) else {
+        return false;
+    };
     let messages = body.get("messages").and_then(Value::as_array);
-    let role = |message: &Value| message.get("role").and_then(Value::as_str).map(str::to_owned);
-    let mut roles =
-        messages.into_iter().flatten().filter_map(role).filter(|role| role != "system").peekable();
+    let role = |message: &Value| {
+        message
+            .get("role")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let mut roles = messages
+        .into_iter()
+        .flatten()
+        .filter_map(role)
+        .filter(|role| role != "system")
+        .peekable();
     let first = roles.peek().is_some_and(|role| role == ASSISTANT);
     let last = roles.last().is_some_and(|role| role == ASSISTANT);
     let marked = body.get("continue_final_message").is_some();
@@ -85,7 +113,11 @@ fn odd_order(sent: &Call) -> bool {
 
 /// Which of `names` the complaint refuses as such, not merely its value's size.
 fn named(complaint: &Complaint, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    const CODES: [&str; 3] = ["unsupported_parameter", "unsupported_value", "unknown_parameter"];
+    const CODES: [&str; 3] = [
+        "unsupported_parameter",
+        "unsupported_value",
+        "unknown_parameter",
+    ];
     const PHRASES: [&str; 10] = [
         "unsupported",
         "not supported",
@@ -99,8 +131,8 @@ fn named(complaint: &Complaint, names: impl Iterator<Item = &'static str>) -> Op
         "removed",
     ];
     let lower = complaint.lower();
-    let refuses =
-        CODES.contains(&complaint.code.as_str()) || PHRASES.iter().any(|phrase| lower.contains(phrase));
+    let refuses = CODES.contains(&complaint.code.as_str())
+        || PHRASES.iter().any(|phrase| lower.contains(phrase));
     if !refuses {
         return None;
     }

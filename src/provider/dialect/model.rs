@@ -68,12 +68,18 @@ impl Model {
 
     /// The API's version, or `default`.
     pub(super) fn version<'a>(&'a self, default: &'a str) -> &'a str {
-        if self.api_version.is_empty() { default } else { &self.api_version }
+        if self.api_version.is_empty() {
+            default
+        } else {
+            &self.api_version
+        }
     }
 
     /// The temperature of an ask, or the configured one, as JSON can say it.
     pub(super) fn temperature(&self, ask: &Ask) -> Option<f64> {
-        ask.temperature.or(self.temperature).filter(|value| value.is_finite())
+        ask.temperature
+            .or(self.temperature)
+            .filter(|value| value.is_finite())
     }
 
     /// The base URL without slashes at its end.

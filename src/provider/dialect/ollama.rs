@@ -22,7 +22,9 @@ pub struct Ollama {
 impl Ollama {
     /// The dialect for this model.
     pub fn new(model: Model) -> Self {
-        Self { model: Arc::new(model) }
+        Self {
+            model: Arc::new(model),
+        }
     }
 
     fn call(&self, path: &str, body: String) -> Call {
@@ -78,7 +80,10 @@ impl Dialect for Ollama {
     }
 
     fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Answer { model: Arc::clone(&self.model), progress: Progress::default() })
+        Box::new(Answer {
+            model: Arc::clone(&self.model),
+            progress: Progress::default(),
+        })
     }
 
     fn refused(&self, answer: &Refused<'_>) -> Failure {
@@ -135,7 +140,9 @@ impl Reader for Answer {
         if self.progress.ended() {
             return Ok(());
         }
-        objects(data)?.iter().try_for_each(|line| self.line(line, out))
+        objects(data)?
+            .iter()
+            .try_for_each(|line| self.line(line, out))
     }
 
     fn ended(&self) -> bool {

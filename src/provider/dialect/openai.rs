@@ -55,7 +55,12 @@ impl Openai {
     fn with_limits(model: Model, limits: [&'static str; 2]) -> Self {
         Self {
             model: Arc::new(model),
-            learned: Learned::new(&[MAX_TOKENS, MAX_COMPLETION_TOKENS, STREAM_OPTIONS, TEMPERATURE]),
+            learned: Learned::new(&[
+                MAX_TOKENS,
+                MAX_COMPLETION_TOKENS,
+                STREAM_OPTIONS,
+                TEMPERATURE,
+            ]),
             limits,
         }
     }
@@ -68,13 +73,19 @@ impl Openai {
     /// The name of the token limit as far as it is known.
     fn limit(&self) -> &'static str {
         let [first, second] = self.limits;
-        if self.learned.takes(first) || !self.learned.takes(second) { first } else { second }
+        if self.learned.takes(first) || !self.learned.takes(second) {
+            first
+        } else {
+            second
+        }
     }
 
     /// The request's body.
     pub(super) fn body(&self, ask: &Ask) -> String {
         let limit = self.limit();
-        let usage = StreamOptions { include_usage: true };
+        let usage = StreamOptions {
+            include_usage: true,
+        };
         let form = Some(self.model.prefill).filter(|_| ask.goes_on);
         let mut messages = with_system(ask, self.learned.order());
         if form == Some(Prefill::Prefix) {
@@ -88,7 +99,10 @@ impl Openai {
             stream_options: self.learned.takes(STREAM_OPTIONS).then_some(usage),
             max_tokens: (limit == MAX_TOKENS).then_some(ask.max_tokens),
             max_completion_tokens: (limit == MAX_COMPLETION_TOKENS).then_some(ask.max_tokens),
-            temperature: self.model.temperature(ask).filter(|_| self.learned.takes(TEMPERATURE)),
+            temperature: self
+                .model
+                .temperature(ask)
+                .filter(|_| self.learned.takes(TEMPERATURE)),
             stop: &ask.stop,
             continue_final_message: vllm.then_some(true),
             // Both true is refused.
@@ -149,7 +163,10 @@ impl Dialect for Openai {
     }
 
     fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Answer { model: Arc::clone(&self.model), progress: Progress::default() })
+        Box::new(Answer {
+            model: Arc::clone(&self.model),
+            progress: Progress::default(),
+        })
     }
 
     fn refused(&self, answer: &Refused<'_>) -> Failure {
@@ -236,8 +253,8 @@ impl Answer {
             self.progress.text(text(part, "/text"), out);
         }
         self.progress.refusal(text(delta, "/refusal"), out);
-        let unshown =
-            parts.is_some_and(|parts| !parts.is_empty()) || UNSHOWN.iter().any(|place| holds(delta, place));
+        let unshown = parts.is_some_and(|parts| !parts.is_empty())
+            || UNSHOWN.iter().any(|place| holds(delta, place));
         if unshown && out.len() == before {
             out.push(Step::Thinking);
         }
@@ -247,7 +264,9 @@ impl Answer {
 /// The choice that we asked for; others, which a server may send unasked, are not mixed into it.
 fn first_choice(chunk: &Value) -> Option<&Value> {
     let choices = chunk.get("choices")?.as_array()?;
-    choices.iter().find(|choice| count(choice, "/index").unwrap_or_default() == 0)
+    choices
+        .iter()
+        .find(|choice| count(choice, "/index").unwrap_or_default() == 0)
 }
 
 impl Reader for Answer {
@@ -268,7 +287,9 @@ impl Reader for Answer {
             self.progress.text(&text, out);
             return Ok(());
         }
-        objects(data)?.iter().try_for_each(|chunk| self.chunk(chunk, out))
+        objects(data)?
+            .iter()
+            .try_for_each(|chunk| self.chunk(chunk, out))
     }
 
     fn ended(&self) -> bool {
@@ -334,5 +355,6 @@ fn filtered(complaint: &Complaint, lower: &str) -> bool {
 }
 
 fn names_the_model(complaint: &Complaint, model: &Model) -> bool {
-    complaint.param == "model" || (!model.model.is_empty() && complaint.message.contains(&model.model))
+    complaint.param == "model"
+        || (!model.model.is_empty() && complaint.message.contains(&model.model))
 }

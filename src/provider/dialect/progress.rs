@@ -78,7 +78,9 @@ impl Progress {
 
 /// A finish reason that the dialect does not know: the answer ended in order, so it counts as whole.
 pub(super) fn unknown(reason: &str) -> Finish {
-    let reason = Some(reason).filter(|reason| is_code(reason)).unwrap_or("in words");
+    let reason = Some(reason)
+        .filter(|reason| is_code(reason))
+        .unwrap_or("in words");
     tracing::info!(reason, "unknown finish reason taken for stop");
     Finish::Stop
 }
@@ -122,10 +124,12 @@ pub(super) fn holds(value: &Value, path: &str) -> bool {
 
 /// What stands at a path of keys and places, each after a slash. [`Value::pointer`] without its escapes, for which it makes two new texts a key.
 pub(super) fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('/').skip(1).try_fold(value, |within, key| match within {
-        Value::Array(all) => all.get(key.parse::<usize>().ok()?),
-        other => other.get(key),
-    })
+    path.split('/')
+        .skip(1)
+        .try_fold(value, |within, key| match within {
+            Value::Array(all) => all.get(key.parse::<usize>().ok()?),
+            other => other.get(key),
+        })
 }
 
 /// Whether a value says anything.

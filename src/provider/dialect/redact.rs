@@ -19,7 +19,10 @@ pub(super) fn redact(text: &str, model: &Model) -> String {
     let key = model.key.as_ref().map(ExposeSecret::expose_secret);
     let values = model.headers.iter().map(|(_, value)| value.as_str());
     // A provider repeats the token of an `authorization`, not the scheme before it.
-    let tokens = values.clone().filter_map(|value| value.trim().split_once(' ')).map(|(_, token)| token);
+    let tokens = values
+        .clone()
+        .filter_map(|value| value.trim().split_once(' '))
+        .map(|(_, token)| token);
     for secret in key.into_iter().chain(values).chain(tokens).map(str::trim) {
         if secret.len() >= SHORTEST {
             text = text.replace(secret, MASK);
@@ -72,14 +75,23 @@ mod tests {
             ..Model::default()
         };
         for (said, shown) in [
-            ("Incorrect API key provided: canary/key=1.", "Incorrect API key provided: ***."),
+            (
+                "Incorrect API key provided: canary/key=1.",
+                "Incorrect API key provided: ***.",
+            ),
             ("p4ssage-word is refused", "*** is refused"),
-            ("not 'Basic dXNlcjpwYXNz', and not dXNlcjpwYXNz", "not '***', and not ***"),
+            (
+                "not 'Basic dXNlcjpwYXNz', and not dXNlcjpwYXNz",
+                "not '***', and not ***",
+            ),
             ("key sk-proj-abc***xyz; see docs", "key ***; see docs"),
             ("url?key=AIzaSyA1234567&alt=sse", "url?key=***&alt=sse"),
             ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
             ("'bearer' \"tok_1\" refused", "'bearer' \"***\" refused"),
-            ("task-force asks: risk-free? sk-", "task-force asks: risk-free? sk-"),
+            (
+                "task-force asks: risk-free? sk-",
+                "task-force asks: risk-free? sk-",
+            ),
             ("ключ sk-äbc не годится", "ключ sk-äbc не годится"),
             ("", ""),
         ] {
@@ -89,7 +101,10 @@ mod tests {
 
     #[test]
     fn a_placeholder_key_garbles_nothing() {
-        let model = Model { key: Some("x".into()), ..Model::default() };
+        let model = Model {
+            key: Some("x".into()),
+            ..Model::default()
+        };
         assert_eq!(redact("max exceeded", &model), "max exceeded");
     }
 }

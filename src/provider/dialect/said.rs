@@ -26,7 +26,11 @@ pub(super) struct Said<'a> {
 
 impl<'a> Said<'a> {
     fn new(role: &'static str, content: impl Into<Cow<'a, str>>) -> Self {
-        Self { role, content: content.into(), prefix: false }
+        Self {
+            role,
+            content: content.into(),
+            prefix: false,
+        }
     }
 }
 
@@ -52,7 +56,11 @@ pub(super) enum Order {
 /// takes a started answer that ends in white space.
 pub(super) fn conversation(ask: &Ask, order: Order) -> Vec<Said<'_>> {
     let mut all: Vec<Said<'_>> = Vec::with_capacity(ask.messages.len() + 2);
-    for message in ask.messages.iter().filter(|message| !message.text.trim().is_empty()) {
+    for message in ask
+        .messages
+        .iter()
+        .filter(|message| !message.text.trim().is_empty())
+    {
         let role = match message.role {
             Role::User => "user",
             Role::Assistant => ASSISTANT,

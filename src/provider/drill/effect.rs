@@ -79,7 +79,12 @@ mod tests {
         for (fault, new, early, late) in [
             (Fault::Down, Met::Refused, Next::Reset, Next::Reset),
             (Fault::RateLimit, Met::Status(429), Next::Reset, Next::Reset),
-            (Fault::Unauthorized, Met::Status(401), Next::Reset, Next::Reset),
+            (
+                Fault::Unauthorized,
+                Met::Status(401),
+                Next::Reset,
+                Next::Reset,
+            ),
             (Fault::Timeout, Met::Silence, Next::Silence, Next::Silence),
             (Fault::Stall, Met::Answered, Next::GoOn, Next::Silence),
             (Fault::Cut, Met::Answered, Next::GoOn, Next::Reset),
@@ -99,13 +104,21 @@ mod tests {
         // A linear congruential generator with a fixed seed (Knuth's MMIX), so that every run draws the same.
         let mut seed = 7_u64;
         let mut chance = || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             f64::from(u32::try_from(seed >> 33).unwrap()) / f64::from(1_u32 << 31)
         };
-        for (share, least, most) in [(1.0, 10_000, 10_000), (0.5, 4_850, 5_150), (0.1, 900, 1_100)] {
+        for (share, least, most) in [
+            (1.0, 10_000, 10_000),
+            (0.5, 4_850, 5_150),
+            (0.1, 900, 1_100),
+        ] {
             let hit = (0..10_000).filter(|_| befalls(share, chance())).count();
             assert!((least..=most).contains(&hit), "{hit} of 10,000 at {share}");
         }
-        assert!(befalls(1.0, 0.999_999_999) && !befalls(0.5, 0.5) && befalls(f64::MIN_POSITIVE, 0.0));
+        assert!(
+            befalls(1.0, 0.999_999_999) && !befalls(0.5, 0.5) && befalls(f64::MIN_POSITIVE, 0.0)
+        );
     }
 }

@@ -44,11 +44,16 @@ impl Events {
 pub fn read(event: &[u8]) -> (Cow<'_, str>, String) {
     let text = String::from_utf8_lossy(event);
     let fields = |name: &str| {
-        let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         lines.collect::<Vec<_>>()
     };
     let data = fields("data").join("\n");
-    let name = fields("event").last().map_or("message", |name| *name).to_owned();
+    let name = fields("event")
+        .last()
+        .map_or("message", |name| *name)
+        .to_owned();
     (name.into(), data)
 }
 
@@ -69,7 +74,10 @@ mod tests {
                 all.extend(std::iter::from_fn(|| events.whole()));
             }
             let read: Vec<_> = all.iter().map(|event| read(event)).collect();
-            let expected = [("a".into(), "1\n2".to_owned()), ("message".into(), "3".to_owned())];
+            let expected = [
+                ("a".into(), "1\n2".to_owned()),
+                ("message".into(), "3".to_owned()),
+            ];
             assert_eq!(read, expected, "at {at}");
             assert_eq!(events.rest().unwrap(), &b"data: half"[..]);
             assert_eq!((events.whole(), events.rest()), (None, None));

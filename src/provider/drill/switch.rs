@@ -42,7 +42,10 @@ pub struct Drill {
 impl Drill {
     /// How many calls were made under it or were under way when it began, and how many of these it befell.
     pub fn calls(&self) -> (u64, u64) {
-        (self.calls.load(Ordering::Relaxed), self.befallen.load(Ordering::Relaxed))
+        (
+            self.calls.load(Ordering::Relaxed),
+            self.befallen.load(Ordering::Relaxed),
+        )
     }
 
     /// As everyone is told of it.
@@ -74,7 +77,11 @@ pub struct Switch {
 impl Switch {
     /// One with no drill, that draws the calls of a share by this chance.
     pub fn new(chance: fn() -> f64) -> Self {
-        Self { drill: watch::Sender::new(None), shadow: AtomicBool::new(false), chance }
+        Self {
+            drill: watch::Sender::new(None),
+            shadow: AtomicBool::new(false),
+            chance,
+        }
     }
 
     /// Begins a drill now.
@@ -107,14 +114,17 @@ impl Switch {
     /// Ends the drill, if it is this one that runs.
     pub fn end(&self, drill: &Drill) {
         self.drill.send_if_modified(|present| {
-            let runs = present.as_ref().is_some_and(|one| one.number == drill.number);
+            let runs = present
+                .as_ref()
+                .is_some_and(|one| one.number == drill.number);
             runs.then(|| present.take()).is_some()
         });
     }
 
     /// What the drill left is lifted: what the breaker becomes from now on is the provider's own doing.
     pub fn lifted(&self) {
-        self.shadow.store(self.running().is_some(), Ordering::SeqCst);
+        self.shadow
+            .store(self.running().is_some(), Ordering::SeqCst);
     }
 
     /// The drill that runs.
@@ -129,8 +139,13 @@ impl Switch {
 
     /// A call that is made now.
     pub(super) fn call(&self) -> Call {
-        let mut call =
-            Call { drill: self.drill.subscribe(), chance: self.chance, known: 0, under: None, told: 0 };
+        let mut call = Call {
+            drill: self.drill.subscribe(),
+            chance: self.chance,
+            known: 0,
+            under: None,
+            told: 0,
+        };
         call.look();
         if let Some(under) = &mut call.under {
             under.born = true;
@@ -164,19 +179,27 @@ impl Call {
 
     /// Whether a drill began or ended that it has not seen: then [`Call::changed`] is there at once.
     pub(super) fn is_out_of_date(&self) -> bool {
-        let over = self.under.as_ref().is_some_and(|under| under.drill.is_over());
+        let over = self
+            .under
+            .as_ref()
+            .is_some_and(|under| under.drill.is_over());
         over || self.drill.has_changed().unwrap_or_default()
     }
 
     /// How it is met; none where no drill befalls it.
     pub(super) fn met(&self) -> Option<Met> {
-        self.under.as_ref().map(|under| effect::met(under.drill.terms.fault))
+        self.under
+            .as_ref()
+            .map(|under| effect::met(under.drill.terms.fault))
     }
 
     /// What its answer does next. `last`: no more tokens are to come.
     pub(super) fn next(&self, last: bool) -> Next {
         self.under.as_ref().map_or(Next::GoOn, |under| {
-            effect::next(under.drill.terms.fault, Some(self.told).filter(|_| under.born && !last))
+            effect::next(
+                under.drill.terms.fault,
+                Some(self.told).filter(|_| under.born && !last),
+            )
         })
     }
 
@@ -204,7 +227,11 @@ impl Call {
 
     /// Sees which drill runs. One that it has not seen yet draws whether it befalls this call.
     fn look(&mut self) {
-        let drill = self.drill.borrow_and_update().clone().filter(|drill| !drill.is_over());
+        let drill = self
+            .drill
+            .borrow_and_update()
+            .clone()
+            .filter(|drill| !drill.is_over());
         let Some(drill) = drill else {
             self.under = None;
             return;
@@ -215,7 +242,9 @@ impl Call {
         self.known = drill.number;
         let befallen = effect::befalls(drill.terms.share, (self.chance)());
         drill.calls.fetch_add(1, Ordering::Relaxed);
-        drill.befallen.fetch_add(u64::from(befallen), Ordering::Relaxed);
+        drill
+            .befallen
+            .fetch_add(u64::from(befallen), Ordering::Relaxed);
         self.under = befallen.then_some(Under { drill, born: false });
     }
 }

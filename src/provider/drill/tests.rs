@@ -45,10 +45,15 @@ impl HttpTransport for Paced {
     fn request(&self, _: http::Request<Option<Bytes>>) -> ResponseFuture {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let head = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n".to_owned();
-        let token = |n: usize| format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{n} \"}}}}]}}\n\n");
+        let token = |n: usize| {
+            format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{n} \"}}}}]}}\n\n")
+        };
         let end =
-            "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n".to_owned();
-        let parts = std::iter::once(head).chain((0..self.tokens).map(token)).chain([end]);
+            "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"
+                .to_owned();
+        let parts = std::iter::once(head)
+            .chain((0..self.tokens).map(token))
+            .chain([end]);
         let body = stream::iter(parts.collect::<Vec<_>>()).then(|part| async move {
             pass(PACE).await;
             Ok(Bytes::from(part))
@@ -56,8 +61,9 @@ impl HttpTransport for Paced {
         // Its futures may not be shared between threads; the transport's streams may.
         let body = std::sync::Mutex::new(body.boxed());
         let mut body = body;
-        let body: ByteStream =
-            Box::pin(stream::poll_fn(move |cx| body.get_mut().unwrap().poll_next_unpin(cx)));
+        let body: ByteStream = Box::pin(stream::poll_fn(move |cx| {
+            body.get_mut().unwrap().poll_next_unpin(cx)
+        }));
         Box::pin(async move { Ok(http::Response::new(body)) })
     }
 }
@@ -82,21 +88,43 @@ enum Came {
 
 impl Stage {
     fn of(tokens: usize) -> Self {
-        Self { switch: Arc::new(Switch::new(|| 0.5)), provider: Paced { tokens, asked: Arc::default() } }
+        Self {
+            switch: Arc::new(Switch::new(|| 0.5)),
+            provider: Paced {
+                tokens,
+                asked: Arc::default(),
+            },
+        }
     }
 
     fn begin(&self, fault: Fault) -> Arc<Drill> {
-        self.begin_for(fault, 1.0, Duration::from_secs(600)).unwrap()
+        self.begin_for(fault, 1.0, Duration::from_secs(600))
+            .unwrap()
     }
 
-    fn begin_for(&self, fault: Fault, share: f64, lasts: Duration) -> Result<Arc<Drill>, Arc<Drill>> {
-        self.switch.begin(Terms { fault, share, lasts }, At(1_000))
+    fn begin_for(
+        &self,
+        fault: Fault,
+        share: f64,
+        lasts: Duration,
+    ) -> Result<Arc<Drill>, Arc<Drill>> {
+        self.switch.begin(
+            Terms {
+                fault,
+                share,
+                lasts,
+            },
+            At(1_000),
+        )
     }
 
     /// Makes a call; `at` is told each number of tokens as it is reached, the head of the answer being none.
     async fn call(&self, at: impl Fn(usize)) -> Came {
-        let transport =
-            Drilled::new(self.provider.clone(), Arc::clone(&self.switch), Some(speaks(Kind::Openai)));
+        let transport = Drilled::new(
+            self.provider.clone(),
+            Arc::clone(&self.switch),
+            Some(speaks(Kind::Openai)),
+        );
         let request = http::Request::post("http://x/").body(None).unwrap();
         let answer = match tokio::time::timeout(SECOND * 60, transport.request(request)).await {
             Ok(Ok(answer)) => answer,
@@ -120,7 +148,10 @@ impl Stage {
                 Ok(Some(Err(error))) => return Came::Tokens(tokens, Some(failed(&error))),
                 Ok(None) if text.contains("outage") => return Came::Garbage(tokens),
                 Ok(None) => {
-                    assert!(text.ends_with("data: [DONE]\n\n"), "cut without a word: {text}");
+                    assert!(
+                        text.ends_with("data: [DONE]\n\n"),
+                        "cut without a word: {text}"
+                    );
                     return Came::Tokens(tokens, None);
                 }
                 Err(_) => return Came::Silence(tokens),
@@ -223,7 +254,10 @@ async fn what_was_held_back_goes_on_when_the_drill_ends() {
         let begun = Instant::now();
         assert_eq!(stage.call(|_| {}).await, Came::Tokens(20, None), "{fault}");
         let took = begun.elapsed();
-        assert!((SECOND * 5..SECOND * 8).contains(&took), "{fault}: {took:?}");
+        assert!(
+            (SECOND * 5..SECOND * 8).contains(&took),
+            "{fault}: {took:?}"
+        );
         assert!(stage.switch.running().is_none());
         // By an order.
         let stage = Stage::of(20);
@@ -244,7 +278,10 @@ async fn one_at_a_time_and_only_that_one_is_ended() {
     let known = stage.begin_for(Fault::Cut, 1.0, SECOND).unwrap_err();
     assert_eq!((known.terms.fault, known.until), (Fault::Down, At(2_000)));
     tokio::time::advance(SECOND).await;
-    assert!(stage.switch.running().is_none() && stage.switch.shadows(), "over, but not lifted");
+    assert!(
+        stage.switch.running().is_none() && stage.switch.shadows(),
+        "over, but not lifted"
+    );
     let second = stage.begin_for(Fault::Cut, 1.0, SECOND).unwrap();
     // Whoever ends the first one late does not end the second.
     stage.switch.end(&first);
@@ -265,7 +302,10 @@ async fn a_call_is_drawn_once_a_drill() {
     assert_eq!(drill.calls(), (1, 0));
     stage.switch.end(&drill);
     let drill = stage.begin_for(Fault::Cut, 0.51, SECOND * 600).unwrap();
-    assert_eq!(stage.call(|_| {}).await, Came::Tokens(10, Some(Failed::Reset)));
+    assert_eq!(
+        stage.call(|_| {}).await,
+        Came::Tokens(10, Some(Failed::Reset))
+    );
     assert_eq!(drill.calls(), (1, 1));
 }
 
@@ -273,13 +313,25 @@ async fn a_call_is_drawn_once_a_drill() {
 fn every_dialect_understands_what_is_staged() {
     let garbage = "{\"outage\": {\"drill";
     let body = br#"{"error":{"message":"An outage drill."}}"#;
-    for kind in [Kind::Openai, Kind::Anthropic, Kind::Gemini, Kind::Azure, Kind::Ollama] {
+    for kind in [
+        Kind::Openai,
+        Kind::Anthropic,
+        Kind::Gemini,
+        Kind::Azure,
+        Kind::Ollama,
+    ] {
         let dialect = speaks(kind);
         let read = dialect.reader().event("message", garbage, &mut Vec::new());
         assert_eq!(read.unwrap_err().fault, Failed::Malformed, "{kind:?}");
         let judged = |status| {
-            let header = |name: &str| (name == "retry-after" && status == 429).then(|| "30".to_owned());
-            dialect.refused(&Refused { status, header: &header, body, now: At(0) })
+            let header =
+                |name: &str| (name == "retry-after" && status == 429).then(|| "30".to_owned());
+            dialect.refused(&Refused {
+                status,
+                header: &header,
+                body,
+                now: At(0),
+            })
         };
         let limited = judged(429);
         assert_eq!(

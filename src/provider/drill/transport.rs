@@ -34,13 +34,21 @@ pub struct Drilled<T> {
 impl<T> Drilled<T> {
     /// Puts a transport under this switch. Good answers must come guarded, as whole lines; where they are in this dialect, its tokens count.
     pub fn new(transport: T, switch: Arc<Switch>, dialect: Option<Arc<dyn Dialect>>) -> Self {
-        Self { transport, switch, dialect }
+        Self {
+            transport,
+            switch,
+            dialect,
+        }
     }
 }
 
 impl<T: HttpTransport> HttpTransport for Drilled<T> {
     fn request(&self, request: http::Request<Option<Bytes>>) -> ResponseFuture {
-        let Self { transport, switch, dialect } = self.clone();
+        let Self {
+            transport,
+            switch,
+            dialect,
+        } = self.clone();
         Box::pin(async move {
             let mut call = switch.call();
             // The connections of this provider are as they were when the drill ends: what was held back until then is sent.
@@ -85,7 +93,9 @@ fn body_of(bytes: &'static [u8]) -> ByteStream {
 }
 
 fn refusal(status: u16) -> Result<http::Response<ByteStream>, TransportError> {
-    let mut answer = http::Response::builder().status(status).header(CONTENT_TYPE, "application/json");
+    let mut answer = http::Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, "application/json");
     if status == 429 {
         answer = answer.header(RETRY_AFTER, WAIT_S);
     }
@@ -116,7 +126,13 @@ enum Came {
 
 impl Body {
     fn new(inner: ByteStream, call: Call, reader: Box<dyn Reader + Send>) -> Self {
-        Self { inner: Some(inner), call, events: Events::default(), reader, last: None }
+        Self {
+            inner: Some(inner),
+            call,
+            events: Events::default(),
+            reader,
+            last: None,
+        }
     }
 
     fn stream(self) -> ByteStream {
@@ -127,7 +143,10 @@ impl Body {
         // Never locked: the type of such streams asks for what can be shared between threads.
         let mut parts = Mutex::new(parts.boxed());
         Box::pin(stream::poll_fn(move |cx| {
-            parts.get_mut().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(cx)
+            parts
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .poll_next_unpin(cx)
         }))
     }
 
@@ -165,8 +184,15 @@ impl Body {
         let mut steps = Vec::new();
         // A reader that begins in mid-answer may understand nothing: then every event is a token.
         let read = self.reader.event(&name, &data, &mut steps);
-        let tokens = steps.iter().filter(|step| matches!(step, Step::Text(_) | Step::Thinking)).count();
-        let tokens = if read.is_err() { 1 } else { u32::try_from(tokens).unwrap_or(u32::MAX) };
+        let tokens = steps
+            .iter()
+            .filter(|step| matches!(step, Step::Text(_) | Step::Thinking))
+            .count();
+        let tokens = if read.is_err() {
+            1
+        } else {
+            u32::try_from(tokens).unwrap_or(u32::MAX)
+        };
         while read.is_ok() && self.reader.ended() {
             match self.call.next(true) {
                 Next::GoOn | Next::Slowly => break,
@@ -177,7 +203,10 @@ impl Body {
         }
         while tokens > 0 && self.call.next(false) == Next::Slowly {
             let due = *self.last.get_or_insert_with(Instant::now) + SLOW;
-            if tokio::time::timeout_at(due, self.call.changed()).await.is_err() {
+            if tokio::time::timeout_at(due, self.call.changed())
+                .await
+                .is_err()
+            {
                 self.last = Some(Instant::now());
                 break;
             }
@@ -230,7 +259,9 @@ impl Body {
 
     /// The next bytes.
     async fn chunk(&mut self) -> Came {
-        let Some(inner) = &mut self.inner else { return Came::End(None) };
+        let Some(inner) = &mut self.inner else {
+            return Came::End(None);
+        };
         if self.call.is_out_of_date() {
             self.call.changed().await;
             return Came::Change;

@@ -25,7 +25,10 @@ fn sse(body: &[u8]) -> String {
 fn every_line_end_is_one() {
     for end in ["\n", "\r", "\r\n"] {
         let body = format!("event: a{end}data: 1{end}data: 2{end}{end}data: 3{end}{end}");
-        assert_eq!(sse(body.as_bytes()), "event: a\ndata: 1\ndata: 2\n\ndata: 3\n\n");
+        assert_eq!(
+            sse(body.as_bytes()),
+            "event: a\ndata: 1\ndata: 2\n\ndata: 3\n\n"
+        );
     }
 }
 
@@ -34,12 +37,21 @@ fn only_what_means_something_goes_on() {
     assert_eq!(sse(b"\xef\xbb\xbfdata: 1\n\n"), "data: 1\n\n");
     assert_eq!(sse(b"data:1\n\ndata:  2\n\n"), "data: 1\n\ndata:  2\n\n");
     assert_eq!(sse(b"data\n\n"), "data: \n\n");
-    assert_eq!(sse(b": ping\n\n:\n\ndata: 1\n: in between\n\n"), "data: 1\n\n");
-    assert_eq!(sse(b"id: 7\nretry: x\ncomment: no\nodd\ndata: 1\n\n"), "data: 1\n\n");
+    assert_eq!(
+        sse(b": ping\n\n:\n\ndata: 1\n: in between\n\n"),
+        "data: 1\n\n"
+    );
+    assert_eq!(
+        sse(b"id: 7\nretry: x\ncomment: no\nodd\ndata: 1\n\n"),
+        "data: 1\n\n"
+    );
     assert_eq!(sse(b"id: 7\n\nunknown: 1\n\n\n\n"), "");
     assert_eq!(sse(b"event:\ndata: 1\n\n"), "event: message\ndata: 1\n\n");
     // The error field of old servers, which may follow an event that has no blank line.
-    assert_eq!(sse(b"data: 1\nerror: {}\ndata: 2\n\n"), "data: 1\n\nevent: error\ndata: {}\n\ndata: 2\n\n");
+    assert_eq!(
+        sse(b"data: 1\nerror: {}\ndata: 2\n\n"),
+        "data: 1\n\nevent: error\ndata: {}\n\ndata: 2\n\n"
+    );
     assert_eq!(sse(b"error\n\nerrors: 1\n\n"), "");
     assert_eq!(sse(b""), "");
 }
@@ -53,7 +65,10 @@ fn the_last_event_needs_no_blank_line() {
 
 #[test]
 fn bad_utf8_is_replaced() {
-    assert_eq!(sse(b"data: a\xffb\xe2\x82\n\n"), "data: a\u{fffd}b\u{fffd}\n\n");
+    assert_eq!(
+        sse(b"data: a\xffb\xe2\x82\n\n"),
+        "data: a\u{fffd}b\u{fffd}\n\n"
+    );
     assert_eq!(sse("data: a€\n\n".as_bytes()), "data: a€\n\n");
 }
 
@@ -66,7 +81,10 @@ fn bare_json_becomes_an_event() {
         "data: {\"ok\":1}\n\ndata: {\ndata:   \"error\": {\ndata:     \"message\": \"a } \\\" ] {\"\ndata:   }\ndata: }\n\ndata: {}\n\n"
     );
     assert_eq!(sse(b"{\"error\":1}"), "data: {\"error\":1}\n\n");
-    assert_eq!(sse(b"[{\"error\":1}\n]"), "data: [{\"error\":1}\ndata: ]\n\n");
+    assert_eq!(
+        sse(b"[{\"error\":1}\n]"),
+        "data: [{\"error\":1}\ndata: ]\n\n"
+    );
     // It is never joined to the event that it interrupts.
     assert_eq!(sse(b"data: 1\n{}\n"), "data: 1\n\ndata: {}\n\n");
 }

@@ -16,7 +16,11 @@ const SSE_KIND: &str = "text/event-stream";
 fn question() -> Ask {
     Ask {
         system: "".into(),
-        messages: [Message { role: Role::User, text: "why?".into() }].into(),
+        messages: [Message {
+            role: Role::User,
+            text: "why?".into(),
+        }]
+        .into(),
         max_tokens: 10,
         goes_on: false,
         temperature: None,
@@ -40,7 +44,9 @@ fn at(server: &Scripted) -> HttpUpstream {
 /// All steps of an answer, within a time that no good run comes near.
 async fn steps(upstream: &HttpUpstream) -> Vec<Result<Step, Failure>> {
     let all = upstream.ask(&question()).collect();
-    tokio::time::timeout(Duration::from_secs(20), all).await.expect("an answer without end")
+    tokio::time::timeout(Duration::from_secs(20), all)
+        .await
+        .expect("an answer without end")
 }
 
 /// The text of the steps, and how they ended: one end, and it is the last.
@@ -62,16 +68,25 @@ fn outcome(mut steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Fai
 async fn a_question_is_one_post_and_its_answer_comes_in_steps() {
     let body = ": ping\n\ndata: text a\n\ndata: think\n\nid: 1\n\ndata: text b\n\ndata: end\n\n";
     let mut server = Scripted::start(&[&[ok(SSE_KIND, body)]]).await;
-    let upstream = upstream(&format!("http://{}/base/", server.address), Plain::default());
+    let upstream = upstream(
+        &format!("http://{}/base/", server.address),
+        Plain::default(),
+    );
     let answer = upstream.ask(&question());
     // Nothing is sent before it is polled.
     assert_eq!(server.so_far().await, []);
-    assert_eq!(outcome(answer.collect().await), ("a~b".into(), Ok(Finish::Stop)));
+    assert_eq!(
+        outcome(answer.collect().await),
+        ("a~b".into(), Ok(Finish::Stop))
+    );
     let requests = server.requests().await;
     let [request] = requests.as_slice() else {
         panic!("{requests:?}");
     };
-    assert!(request.starts_with("POST /base/ask?x=1 HTTP/1.1\r\n"), "{request}");
+    assert!(
+        request.starts_with("POST /base/ask?x=1 HTTP/1.1\r\n"),
+        "{request}"
+    );
     for header in [
         "content-type: application/json",
         "accept: text/event-stream",
@@ -86,11 +101,24 @@ async fn a_question_is_one_post_and_its_answer_comes_in_steps() {
 
 #[tokio::test]
 async fn lines_are_events_too() {
-    let mut server = Scripted::start(&[&[ok("application/x-ndjson", "text a\ntext b\n\nend\n")]]).await;
-    let dialect = Plain { framing: Framing::Lines, ..Plain::default() };
+    let mut server =
+        Scripted::start(&[&[ok("application/x-ndjson", "text a\ntext b\n\nend\n")]]).await;
+    let dialect = Plain {
+        framing: Framing::Lines,
+        ..Plain::default()
+    };
     let upstream = upstream(&format!("http://{}", server.address), dialect);
-    assert_eq!(outcome(steps(&upstream).await), ("ab".into(), Ok(Finish::Stop)));
-    assert!(server.requests().await.concat().contains("accept: application/x-ndjson"));
+    assert_eq!(
+        outcome(steps(&upstream).await),
+        ("ab".into(), Ok(Finish::Stop))
+    );
+    assert!(
+        server
+            .requests()
+            .await
+            .concat()
+            .contains("accept: application/x-ndjson")
+    );
 }
 
 #[tokio::test]
@@ -113,8 +141,12 @@ async fn what_has_no_end_is_left() {
 
 #[tokio::test]
 async fn an_answer_ends_at_its_end_mark_though_the_server_stays() {
-    let mut server = Scripted::start(&[&[ok(SSE_KIND, "data: text a\n\ndata: end\n\n"), Act::Wait]]).await;
-    assert_eq!(outcome(steps(&at(&server)).await), ("a".into(), Ok(Finish::Stop)));
+    let mut server =
+        Scripted::start(&[&[ok(SSE_KIND, "data: text a\n\ndata: end\n\n"), Act::Wait]]).await;
+    assert_eq!(
+        outcome(steps(&at(&server)).await),
+        ("a".into(), Ok(Finish::Stop))
+    );
     server.closed().await;
 }
 
@@ -142,21 +174,32 @@ async fn dropping_the_steps_closes_the_connection() {
 #[tokio::test]
 async fn a_whole_answer_gives_its_connection_back() {
     let body = "d\r\ndata: text a\n\r\n1\r\n\n\r\nb\r\ndata: end\n\n\r\n0\r\n\r\n";
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut server = Scripted::start(&[&[send(&format!("{head}{body}")), Act::Again]]).await;
     let upstream = at(&server);
     for _ in 0..3 {
-        assert_eq!(outcome(steps(&upstream).await), ("a".into(), Ok(Finish::Stop)));
+        assert_eq!(
+            outcome(steps(&upstream).await),
+            ("a".into(), Ok(Finish::Stop))
+        );
     }
     let seen = server.so_far().await;
-    assert_eq!(seen.iter().filter(|seen| **seen == Seen::Opened).count(), 1, "{seen:?}");
+    assert_eq!(
+        seen.iter().filter(|seen| **seen == Seen::Opened).count(),
+        1,
+        "{seen:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_mapping_at_fault_is_asked_again_but_not_for_ever() {
     let refusal = [send("HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n")];
     let answer = [ok(SSE_KIND, "data: end\n\n")];
-    let adapting = || Plain { adapts: true, ..Plain::default() };
+    let adapting = || Plain {
+        adapts: true,
+        ..Plain::default()
+    };
     let mut server = Scripted::start(&[&refusal, &answer]).await;
     let asked = upstream(&format!("http://{}", server.address), adapting());
     assert_eq!(outcome(steps(&asked).await).1, Ok(Finish::Stop));
@@ -166,11 +209,17 @@ async fn a_mapping_at_fault_is_asked_again_but_not_for_ever() {
     );
     let mut server = Scripted::start(&[&refusal]).await;
     let asked = upstream(&format!("http://{}", server.address), adapting());
-    assert_eq!(outcome(steps(&asked).await).1.unwrap_err().fault, Fault::BadRequest);
+    assert_eq!(
+        outcome(steps(&asked).await).1.unwrap_err().fault,
+        Fault::BadRequest
+    );
     assert_eq!(server.requests().await.len(), 1 + MAPPINGS as usize);
     // Nor where it comes to the same.
     let mut server = Scripted::start(&[&refusal]).await;
-    assert_eq!(outcome(steps(&at(&server)).await).1.unwrap_err().fault, Fault::BadRequest);
+    assert_eq!(
+        outcome(steps(&at(&server)).await).1.unwrap_err().fault,
+        Fault::BadRequest
+    );
     assert_eq!(server.requests().await.len(), 1);
 }
 
@@ -186,9 +235,16 @@ async fn a_listing_is_one_get() {
     assert_eq!(upstream.list().await, Ok(()));
     assert_eq!(upstream.list().await.unwrap_err().fault, Fault::Malformed);
     let failure = upstream.list().await.unwrap_err();
-    assert_eq!((failure.fault, failure.status), (Fault::Unauthorized, Some(401)));
+    assert_eq!(
+        (failure.fault, failure.status),
+        (Fault::Unauthorized, Some(401))
+    );
     let requests = server.requests().await;
     assert_eq!(requests.len(), 3);
     assert!(requests.concat().starts_with("GET /list HTTP/1.1\r\n"));
-    assert!(requests.iter().all(|request| request.contains("x-key: secret")));
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.contains("x-key: secret"))
+    );
 }

@@ -28,14 +28,25 @@ impl Bench {
         let clock = Clock::start();
         let start = |plan| Stand::start(plan, clock, Arc::new(MemoryStore::default()));
         let stands: Vec<_> = plans.into_iter().map(start).collect();
-        let backends = stands.iter().map(|stand| Arc::clone(&stand.backend)).collect();
+        let backends = stands
+            .iter()
+            .map(|stand| Arc::clone(&stand.backend))
+            .collect();
         let mut settings = Settings::default();
         settings.retry.budget = budget;
         let (published, table) = watch::channel(Arc::new(Table::first(settings.into(), backends)));
-        let seed = Seed { table, clock, chance: || 0.5 };
+        let seed = Seed {
+            table,
+            clock,
+            chance: || 0.5,
+        };
         let (tell, _) = mpsc::channel(1);
         let router = RouterActor::new(seed, Guard::new("router".into(), tell)).start();
-        Self { stands, router, published }
+        Self {
+            stands,
+            router,
+            published,
+        }
     }
 
     fn abc() -> Self {
@@ -54,7 +65,11 @@ impl Bench {
     /// Opens the breaker of one.
     async fn open(&self, place: usize) {
         for _ in 0..5 {
-            let verdict = Verdict::Failed { fault: Fault::Timeout, started: false, retry_after: None };
+            let verdict = Verdict::Failed {
+                fault: Fault::Timeout,
+                started: false,
+                retry_after: None,
+            };
             self.stands[place].admit().await.unwrap().settle(verdict);
             settled().await;
         }
@@ -65,22 +80,36 @@ fn told(route: Route) -> String {
     match route {
         Route::Go(lease) => format!("{} {}", lease.attempt, lease.backend.name),
         Route::Wait(wait) => format!("wait {}", wait.as_millis()),
-        Route::Nobody { retry_after } => format!("nobody {:?}", retry_after.map(|after| after.as_millis())),
+        Route::Nobody { retry_after } => {
+            format!("nobody {:?}", retry_after.map(|after| after.as_millis()))
+        }
     }
 }
 
 fn pick(failed: &[Failed]) -> Pick {
-    Pick { failed: failed.into(), ..Pick::default() }
+    Pick {
+        failed: failed.into(),
+        ..Pick::default()
+    }
 }
 
 fn failed(provider: &str, fault: Fault) -> Failed {
-    Failed { provider: provider.into(), failure: Failure::of(fault), started: false, took: ms(5) }
+    Failed {
+        provider: provider.into(),
+        failure: Failure::of(fault),
+        started: false,
+        took: ms(5),
+    }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn providers_are_asked_in_order_without_the_tried() {
     let bench = Bench::abc();
-    let (a, b, c) = (failed("a", Fault::Timeout), failed("b", Fault::Timeout), failed("c", Fault::Timeout));
+    let (a, b, c) = (
+        failed("a", Fault::Timeout),
+        failed("b", Fault::Timeout),
+        failed("c", Fault::Timeout),
+    );
     assert_eq!(bench.after(&[]).await, "1 a");
     assert_eq!(bench.after(std::slice::from_ref(&a)).await, "2 b");
     assert_eq!(bench.after(&[c.clone(), a.clone()]).await, "3 b");
@@ -90,10 +119,27 @@ async fn providers_are_asked_in_order_without_the_tried() {
 #[actix_rt::test(system = "Paused")]
 async fn each_attempt_of_a_late_answer_is_within_half_the_budget() {
     let bench = Bench::abc();
-    let late = |failed: &[Failed]| Pick { late: true, ..pick(failed) };
+    let late = |failed: &[Failed]| Pick {
+        late: true,
+        ..pick(failed)
+    };
     let reset = [failed("a", Fault::Reset)];
-    assert_eq!(told(bench.route(late(&reset)).await), "2 b", "who failed is not asked again");
-    assert_eq!(told(bench.route(Pick { hedge: Some("a".into()), ..late(&[]) }).await), "nobody None");
+    assert_eq!(
+        told(bench.route(late(&reset)).await),
+        "2 b",
+        "who failed is not asked again"
+    );
+    assert_eq!(
+        told(
+            bench
+                .route(Pick {
+                    hedge: Some("a".into()),
+                    ..late(&[])
+                })
+                .await
+        ),
+        "nobody None"
+    );
     // They deposit nothing themselves.
     for _ in 0..4 {
         assert_eq!(told(bench.route(late(&[])).await), "1 a");
@@ -108,21 +154,37 @@ async fn each_attempt_of_a_late_answer_is_within_half_the_budget() {
 
 #[actix_rt::test(system = "Paused")]
 async fn who_cannot_be_asked_is_passed_over_and_the_earliest_return_is_told() {
-    let bench = Bench::of(["a", "b", "c"].map(|name| Plan { max_concurrent: 1, ..Plan::new(name) }), 0.2);
+    let bench = Bench::of(
+        ["a", "b", "c"].map(|name| Plan {
+            max_concurrent: 1,
+            ..Plan::new(name)
+        }),
+        0.2,
+    );
     bench.open(0).await;
     assert_eq!(bench.after(&[]).await, "1 b");
     pass(Duration::from_secs(4)).await;
     bench.open(1).await;
     let held = bench.route(pick(&[])).await;
     assert!(matches!(&held, Route::Go(lease) if &*lease.backend.name == "c"));
-    assert_eq!(bench.after(&[]).await, "nobody Some(6000)", "a full one does not say when");
+    assert_eq!(
+        bench.after(&[]).await,
+        "nobody Some(6000)",
+        "a full one does not say when"
+    );
     drop(held);
     assert_eq!(bench.after(&[]).await, "1 c");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_lease_that_nobody_takes_gives_its_place_back() {
-    let bench = Bench::of([Plan { max_concurrent: 1, ..Plan::new("a") }], 0.2);
+    let bench = Bench::of(
+        [Plan {
+            max_concurrent: 1,
+            ..Plan::new("a")
+        }],
+        0.2,
+    );
     for _ in 0..3 {
         assert_eq!(bench.after(&[]).await, "1 a");
     }
@@ -136,10 +198,17 @@ async fn a_wait_leads_back_to_the_same_provider_or_on_to_others() {
     let bench = Bench::abc();
     let reset = [failed("a", Fault::Reset)];
     assert_eq!(bench.after(&reset).await, "wait 100");
-    let waited = || Pick { waited: true, ..pick(&[failed("a", Fault::Reset)]) };
+    let waited = || Pick {
+        waited: true,
+        ..pick(&[failed("a", Fault::Reset)])
+    };
     assert_eq!(told(bench.route(waited()).await), "2 a");
     bench.open(0).await;
-    assert_eq!(told(bench.route(waited()).await), "2 b", "it opened meanwhile");
+    assert_eq!(
+        told(bench.route(waited()).await),
+        "2 b",
+        "it opened meanwhile"
+    );
     let mut twice = reset.to_vec();
     twice.push(failed("a", Fault::Reset));
     assert_eq!(bench.after(&twice).await, "3 b");
@@ -148,7 +217,13 @@ async fn a_wait_leads_back_to_the_same_provider_or_on_to_others() {
 /// One that is tried again so often.
 fn trying(same_provider: u32) -> Plan {
     let plan = Plan::new("a");
-    Plan { retry: CallRetry { same_provider, ..plan.retry }, ..plan }
+    Plan {
+        retry: CallRetry {
+            same_provider,
+            ..plan.retry
+        },
+        ..plan
+    }
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -161,7 +236,11 @@ async fn each_wait_is_longer_than_the_one_before() {
     assert_eq!(bench.after(&reset(4)).await, "nobody None");
     // What failed elsewhere does not lengthen it.
     let bench = Bench::abc();
-    let elsewhere = [failed("b", Fault::Timeout), failed("c", Fault::Timeout), failed("a", Fault::Reset)];
+    let elsewhere = [
+        failed("b", Fault::Timeout),
+        failed("c", Fault::Timeout),
+        failed("a", Fault::Reset),
+    ];
     assert_eq!(bench.after(&elsewhere).await, "wait 100");
 }
 
@@ -204,7 +283,11 @@ async fn retries_have_a_budget_and_other_providers_need_none() {
     for _ in 0..5 {
         assert_eq!(bench.after(&[]).await, "1 a");
     }
-    assert_eq!(bench.after(&reset).await, "wait 100", "five turns pay for one");
+    assert_eq!(
+        bench.after(&reset).await,
+        "wait 100",
+        "five turns pay for one"
+    );
     assert_eq!(bench.after(&reset).await, "2 b");
     pass(Duration::from_secs(66)).await;
     assert_eq!(bench.after(&reset).await, "wait 100", "a minute later");
@@ -223,13 +306,23 @@ async fn a_provider_whose_actor_is_gone_counts_as_busy() {
 
 #[actix_rt::test(system = "Paused")]
 async fn a_provider_whose_actor_is_behind_is_not_waited_for() {
-    let bench = Bench::of(["a", "b"].map(|name| Plan { max_concurrent: 1, ..Plan::new(name) }), 0.2);
+    let bench = Bench::of(
+        ["a", "b"].map(|name| Plan {
+            max_concurrent: 1,
+            ..Plan::new(name)
+        }),
+        0.2,
+    );
     bench.stands[0].rebuild_behind(Duration::from_secs(1));
     let begun = Instant::now();
     assert_eq!(bench.after(&[]).await, "1 b");
     assert_eq!(begun.elapsed(), ACTOR_LIMIT);
     pass(Duration::from_secs(1)).await;
-    assert_eq!(bench.stands[0].free(), 1, "what it granted too late came back");
+    assert_eq!(
+        bench.stands[0].free(),
+        1,
+        "what it granted too late came back"
+    );
     assert_eq!(bench.after(&[]).await, "1 a");
 }
 
@@ -241,7 +334,11 @@ async fn many_turns_pick_while_one_provider_is_behind() {
     let turns = (0..50).map(|_| bench.after(&[]));
     let routes = futures_util::future::join_all(turns).await;
     assert!(routes.iter().all(|route| route == "1 b"));
-    assert_eq!(begun.elapsed(), ACTOR_LIMIT, "they wait beside each other, not in a row");
+    assert_eq!(
+        begun.elapsed(),
+        ACTOR_LIMIT,
+        "they wait beside each other, not in a row"
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -250,42 +347,68 @@ async fn a_question_has_its_place_until_it_is_heard() {
     let places = Arc::<Places>::default();
     let mut asked = Vec::new();
     while let Some(place) = places.take(MAILBOX) {
-        let pick = Pick { waits: Some(Arc::new(place)), ..pick(&[]) };
+        let pick = Pick {
+            waits: Some(Arc::new(place)),
+            ..pick(&[])
+        };
         // Each by a clone of its own, as turns do: the mailbox would take them without an end.
         asked.push(tokio::spawn(bench.router.clone().send(pick)));
     }
     assert_eq!((asked.len(), places.taken()), (MAILBOX, MAILBOX));
     futures_util::future::join_all(asked).await;
     settled().await;
-    assert_eq!((places.taken(), bench.after(&[]).await.as_str()), (0, "1 a"));
+    assert_eq!(
+        (places.taken(), bench.after(&[]).await.as_str()),
+        (0, "1 a")
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn wishes_are_kept_over_failures() {
     let bench = Bench::abc();
-    let wish = |failed: &[Failed], only_first| Pick { first: Some("c".into()), only_first, ..pick(failed) };
+    let wish = |failed: &[Failed], only_first| Pick {
+        first: Some("c".into()),
+        only_first,
+        ..pick(failed)
+    };
     assert_eq!(told(bench.route(wish(&[], false)).await), "1 c");
     let tried = [failed("c", Fault::Timeout)];
     assert_eq!(told(bench.route(wish(&tried, false)).await), "2 a");
     assert_eq!(told(bench.route(wish(&tried, true)).await), "nobody None");
-    let again = Pick { waited: true, ..wish(&[failed("c", Fault::Reset)], true) };
+    let again = Pick {
+        waited: true,
+        ..wish(&[failed("c", Fault::Reset)], true)
+    };
     assert_eq!(told(bench.route(again).await), "2 c");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn half_the_history_goes_to_those_it_was_too_long_for() {
     let rooms = [("a", 100), ("b", 200), ("c", 50)];
-    let plan = |(name, context_tokens)| Plan { context_tokens, ..Plan::new(name) };
+    let plan = |(name, context_tokens)| Plan {
+        context_tokens,
+        ..Plan::new(name)
+    };
     let bench = Bench::of(rooms.map(plan), 0.2);
     let long = |name| failed(name, Fault::TooLong);
     assert_eq!(bench.after(&[long("a")]).await, "2 b");
     assert_eq!(bench.after(&[long("a"), long("b")]).await, "nobody None");
-    let halved = |failed: &[Failed], before_halving| Pick { before_halving, ..pick(failed) };
-    assert_eq!(told(bench.route(halved(&[long("a"), long("b")], 2)).await), "3 a");
+    let halved = |failed: &[Failed], before_halving| Pick {
+        before_halving,
+        ..pick(failed)
+    };
+    assert_eq!(
+        told(bench.route(halved(&[long("a"), long("b")], 2)).await),
+        "3 a"
+    );
     let turn = [long("a"), failed("b", Fault::Timeout)];
     assert_eq!(told(bench.route(halved(&turn, 2)).await), "3 a");
     let turn = [long("a"), failed("b", Fault::Timeout), long("a")];
-    assert_eq!(told(bench.route(halved(&turn, 2)).await), "nobody None", "c has less room than a");
+    assert_eq!(
+        told(bench.route(halved(&turn, 2)).await),
+        "nobody None",
+        "c has less room than a"
+    );
     let too_many = halved(&[long("a")], 9);
     assert_eq!(told(bench.route(too_many).await), "2 a");
 }
@@ -299,12 +422,21 @@ async fn each_question_is_decided_by_what_is_published_then() {
     let mut table = Table::clone(&bench.published.borrow());
     let mut settings = Settings::clone(&table.settings);
     settings.routing.max_attempts = 2;
-    (table.settings, table.backends) =
-        (settings.into(), [Arc::clone(&new.backend), Arc::clone(&bench.stands[1].backend)].into());
+    (table.settings, table.backends) = (
+        settings.into(),
+        [
+            Arc::clone(&new.backend),
+            Arc::clone(&bench.stands[1].backend),
+        ]
+        .into(),
+    );
     bench.published.send_replace(Arc::new(table));
     let down = failed("a", Fault::Unreachable);
     assert_eq!(bench.after(&[]).await, "1 new");
     let after = bench.after(std::slice::from_ref(&down)).await;
-    assert_eq!(after, "2 new", "a turn that began before finds who there is now");
+    assert_eq!(
+        after, "2 new",
+        "a turn that began before finds who there is now"
+    );
     assert_eq!(bench.after(&[down.clone(), down]).await, "nobody None");
 }

@@ -18,7 +18,10 @@ impl Pace {
     pub fn per_minute(count: u32) -> Self {
         let count = count.max(1);
         let every = Duration::from_secs(60) / count;
-        Self { every, whole: every * count }
+        Self {
+            every,
+            whole: every * count,
+        }
     }
 
     /// Between two, at the steady rate.
@@ -55,7 +58,9 @@ impl Bucket {
 
     /// Hears that it lacks so much, as all instances together know. It never lacks less than it knows itself.
     pub fn lacks_at_least(&mut self, lacks: Duration, pace: Pace, now: Duration) {
-        self.whole_at = self.whole_at.max(now.saturating_add(lacks.min(pace.most())));
+        self.whole_at = self
+            .whole_at
+            .max(now.saturating_add(lacks.min(pace.most())));
     }
 
     /// Whether nothing is to be remembered of it.
@@ -75,7 +80,9 @@ mod tests {
     }
 
     fn taken(bucket: &mut Bucket, pace: Pace, now: Duration) -> usize {
-        (0..1_000).take_while(|_| bucket.take(pace, now).is_ok()).count()
+        (0..1_000)
+            .take_while(|_| bucket.take(pace, now).is_ok())
+            .count()
     }
 
     #[test]
@@ -94,7 +101,13 @@ mod tests {
     fn zero_a_minute_is_one() {
         assert_eq!(Pace::per_minute(0), Pace::per_minute(1));
         let mut bucket = Bucket::default();
-        assert_eq!((taken(&mut bucket, Pace::per_minute(0), s(0)), bucket.whole_at), (1, s(60)));
+        assert_eq!(
+            (
+                taken(&mut bucket, Pace::per_minute(0), s(0)),
+                bucket.whole_at
+            ),
+            (1, s(60))
+        );
     }
 
     #[test]
@@ -105,10 +118,18 @@ mod tests {
         bucket.lacks_at_least(s(75), pace, s(0));
         assert_eq!(bucket.take(pace, s(0)), Err(s(18)));
         bucket.lacks_at_least(s(3), pace, s(0));
-        assert_eq!(bucket.take(pace, s(0)), Err(s(18)), "it knows better itself");
+        assert_eq!(
+            bucket.take(pace, s(0)),
+            Err(s(18)),
+            "it knows better itself"
+        );
         assert_eq!(taken(&mut bucket, pace, s(18)), 1);
         bucket.lacks_at_least(Duration::MAX, pace, s(18));
-        assert_eq!(bucket.take(pace, s(18)), Err(s(63)), "no debt is longer than a minute");
+        assert_eq!(
+            bucket.take(pace, s(18)),
+            Err(s(63)),
+            "no debt is longer than a minute"
+        );
     }
 
     /// A store that all instances share, as the script in Redis keeps it.

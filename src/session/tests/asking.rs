@@ -22,7 +22,10 @@ async fn a_message_is_accepted_and_answered() {
     };
     kinds.sort();
     assert_eq!(kinds, ["accepted", "attempt", "done", "start", "token"]);
-    assert_eq!((&done["text"], &done["source"]), (&json!("Hi."), &json!("ai")));
+    assert_eq!(
+        (&done["text"], &done["source"]),
+        (&json!("Hi."), &json!("ai"))
+    );
     tab.silent().await;
     let (_, welcome) = hall.enter().await;
     let turn = &welcome["history"][0];
@@ -44,13 +47,26 @@ async fn what_is_wrong_with_a_message_is_said_about_it() {
     ] {
         tab.send(id, text).await;
         let error = tab.hear().await;
-        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)));
-        assert_eq!(error["client_msg_id"].as_str().unwrap(), id.get(..64).unwrap_or(id));
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&json!("error"), &json!(code))
+        );
+        assert_eq!(
+            error["client_msg_id"].as_str().unwrap(),
+            id.get(..64).unwrap_or(id)
+        );
     }
-    tab.say(json!({"type": "send", "client_msg_id": "m", "text": "?", "options": {"provider": "z"}})).await;
+    tab.say(
+        json!({"type": "send", "client_msg_id": "m", "text": "?", "options": {"provider": "z"}}),
+    )
+    .await;
     assert_eq!(tab.refused().await, "bad_request");
     tab.send("m", &"é".repeat(100)).await;
-    assert_eq!(tab.until("accepted").await["duplicate"], false, "the id was not used up");
+    assert_eq!(
+        tab.until("accepted").await["duplicate"],
+        false,
+        "the id was not used up"
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -62,7 +78,10 @@ async fn the_same_message_is_the_same_turn_while_it_runs_and_long_after() {
     let again = async |tab: &mut Tab| {
         tab.send("m", "?").await;
         let accepted = tab.until("accepted").await;
-        assert_eq!((&accepted["turn"], &accepted["duplicate"]), (&turn, &json!(true)));
+        assert_eq!(
+            (&accepted["turn"], &accepted["duplicate"]),
+            (&turn, &json!(true))
+        );
     };
     again(&mut tab).await;
     tab.until("done").await;
@@ -96,7 +115,8 @@ async fn two_tabs_that_send_the_same_at_once_get_one_turn() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn of_a_conversation_that_was_made_just_now_nothing_is_read_until_some_of_it_is_in_the_store_alone() {
+async fn of_a_conversation_that_was_made_just_now_nothing_is_read_until_some_of_it_is_in_the_store_alone()
+ {
     let hall = Hall::following([vec![]]);
     let began = Instant::now();
     hall.stage.store.set(Trouble::Slow(ms(200)));
@@ -104,16 +124,27 @@ async fn of_a_conversation_that_was_made_just_now_nothing_is_read_until_some_of_
     tab.say(json!({"type": "hello"})).await;
     assert_eq!(tab.hear().await["type"], "welcome");
     assert_eq!(began.elapsed(), ms(0));
-    for (n, message, pause, wait) in
-        [(0, "m", ms(0), ms(0)), (1, "n", ms(0), ms(0)), (2, "o", s(6), ms(200 + 200))]
-    {
+    for (n, message, pause, wait) in [
+        (0, "m", ms(0), ms(0)),
+        (1, "n", ms(0), ms(0)),
+        (2, "o", s(6), ms(200 + 200)),
+    ] {
         pass(pause).await;
         let sent = Instant::now();
         tab.send(message, &format!("{message}?")).await;
         tab.until("done").await;
         let call = &hall.stage.calls(0)[n];
-        assert_eq!(call.at - sent, wait, "{message}: the message is looked for, then the history");
-        let said: Vec<_> = call.ask.messages.iter().map(|message| message.text.to_string()).collect();
+        assert_eq!(
+            call.at - sent,
+            wait,
+            "{message}: the message is looked for, then the history"
+        );
+        let said: Vec<_> = call
+            .ask
+            .messages
+            .iter()
+            .map(|message| message.text.to_string())
+            .collect();
         let questions = ["m?", "Hello.", "n?", "Hello.", "o?"];
         assert_eq!(said, questions[..=2 * n], "{message}");
     }
@@ -131,9 +162,11 @@ async fn another_message_meanwhile_is_busy() {
     let turn = tab.until("accepted").await["turn"].clone();
     tab.send("n", "?").await;
     assert_eq!(tab.until("error").await["code"], "busy");
-    tab.say(json!({"type": "retry", "turn": turn, "client_msg_id": "r"})).await;
+    tab.say(json!({"type": "retry", "turn": turn, "client_msg_id": "r"}))
+        .await;
     assert_eq!(tab.until("error").await["code"], "busy");
-    tab.say(json!({"type": "feedback", "turn": turn, "value": "up"})).await;
+    tab.say(json!({"type": "feedback", "turn": turn, "value": "up"}))
+        .await;
     assert_eq!(tab.until("error").await["code"], "busy");
     tab.say(json!({"type": "stop", "turn": turn})).await;
     assert_eq!(tab.until("done").await["finish"], "stopped");
@@ -147,13 +180,24 @@ async fn a_retry_is_a_new_turn_and_knows_of_which() {
     let (mut tab, _) = hall.enter().await;
     tab.send("m", "?").await;
     let first = tab.until("done").await;
-    assert_eq!((&first["text"], &first["degraded"]), (&json!(FALLBACK), &json!(true)));
-    let retry = |turn: &Value, id: &str| json!({"type": "retry", "turn": turn, "client_msg_id": id});
+    assert_eq!(
+        (&first["text"], &first["degraded"]),
+        (&json!(FALLBACK), &json!(true))
+    );
+    let retry =
+        |turn: &Value, id: &str| json!({"type": "retry", "turn": turn, "client_msg_id": id});
     tab.say(retry(&first["turn"], "m")).await;
-    assert_eq!(tab.refused().await, "bad_request", "its own message is no retry");
+    assert_eq!(
+        tab.refused().await,
+        "bad_request",
+        "its own message is no retry"
+    );
     tab.say(retry(&first["turn"], "r")).await;
     let start = tab.until("start").await;
-    assert_eq!((&start["retry_of"], &start["text"]), (&first["turn"], &json!("?")));
+    assert_eq!(
+        (&start["retry_of"], &start["text"]),
+        (&first["turn"], &json!("?"))
+    );
     assert_eq!(tab.until("done").await["text"], "Hi.");
     tab.say(retry(&first["turn"], "r")).await;
     assert_eq!(tab.until("accepted").await["duplicate"], true);
@@ -201,7 +245,11 @@ async fn what_the_disk_did_not_confirm_is_said_so() {
         let begun = Instant::now();
         tab.send("m", "?").await;
         let accepted = tab.until("accepted").await;
-        assert_eq!((&accepted["durable"], begun.elapsed()), (&json!(durable), ms(wait)), "{trouble:?}");
+        assert_eq!(
+            (&accepted["durable"], begun.elapsed()),
+            (&json!(durable), ms(wait)),
+            "{trouble:?}"
+        );
         assert_eq!(tab.until("done").await["text"], "Hi.");
     }
 }
@@ -210,15 +258,23 @@ async fn what_the_disk_did_not_confirm_is_said_so() {
 async fn turns_that_the_store_missed_stand_in_their_place() {
     let hall = Hall::following([vec![says("Hi.")]]);
     let (mut tab, _) = hall.enter().await;
-    for (name, trouble) in [("1", Trouble::Fails), ("2", Trouble::None), ("3", Trouble::Fails)] {
+    for (name, trouble) in [
+        ("1", Trouble::Fails),
+        ("2", Trouble::None),
+        ("3", Trouble::Fails),
+    ] {
         hall.stage.store.set(trouble);
         tab.send(name, name).await;
         tab.until("done").await;
     }
     hall.stage.store.set(Trouble::None);
     let (_, welcome) = hall.enter().await;
-    let questions: Vec<_> =
-        welcome["history"].as_array().unwrap().iter().map(|turn| &turn["question"]).collect();
+    let questions: Vec<_> = welcome["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|turn| &turn["question"])
+        .collect();
     assert_eq!(questions, ["1", "2", "3"]);
 }
 

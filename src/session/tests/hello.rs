@@ -55,14 +55,19 @@ async fn without_a_conversation_a_new_one_is_opened() {
         let mut tab = hall.tab();
         tab.say(json!({"type": "hello"})).await;
         let welcome = tab.hear().await;
-        assert_eq!((&welcome["protocol"], &welcome["heartbeat_s"]), (&json!(1), &json!(15)));
+        assert_eq!(
+            (&welcome["protocol"], &welcome["heartbeat_s"]),
+            (&json!(1), &json!(15))
+        );
         assert_eq!(welcome["history"], json!([]));
         ids.push(welcome["conversation"].as_str().unwrap().to_owned());
     }
     assert_ne!(ids[0], ids[1]);
     assert_eq!(ids[0].len(), 22);
     let mut known = hall.tab();
-    known.say(json!({"type": "hello", "conversation": ids[0]})).await;
+    known
+        .say(json!({"type": "hello", "conversation": ids[0]}))
+        .await;
     assert_eq!(known.hear().await["conversation"], json!(ids[0]));
     known.say(hello()).await;
     assert_eq!(known.refused().await, "bad_request", "a second hello");
@@ -71,13 +76,24 @@ async fn without_a_conversation_a_new_one_is_opened() {
 #[actix_rt::test(system = "Paused")]
 async fn a_conversation_of_another_is_not_entered() {
     let hall = Hall::following([vec![]]);
-    let owned = ConversationRecord { began: At(0), subject: Some("someone".to_owned()) };
-    hall.stage.store.begin(conversation(1), owned).await.unwrap();
+    let owned = ConversationRecord {
+        began: At(0),
+        subject: Some("someone".to_owned()),
+    };
+    hall.stage
+        .store
+        .begin(conversation(1), owned)
+        .await
+        .unwrap();
     let mut tab = hall.tab();
     tab.say(hello()).await;
     assert_eq!(tab.refused().await, "unauthorized");
     tab.say(json!({"type": "hello"})).await;
-    assert_eq!(tab.hear().await["type"], "welcome", "a new one may be begun");
+    assert_eq!(
+        tab.hear().await["type"],
+        "welcome",
+        "a new one may be begun"
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -86,11 +102,15 @@ async fn a_store_in_trouble_costs_the_history_and_a_second_or_two() {
         let hall = Hall::following([vec![]]);
         hall.stage.remember(3).await;
         // Where visitors have tokens, whose it is must be known first.
-        hall.stage.reload(|settings| settings.widget.identity_secret = None);
+        hall.stage
+            .reload(|settings| settings.widget.identity_secret = None);
         hall.stage.store.set(trouble);
         let begun = Instant::now();
         let (_, welcome) = hall.enter().await;
-        assert_eq!((begun.elapsed(), &welcome["history"]), (s(waits), &json!([])));
+        assert_eq!(
+            (begun.elapsed(), &welcome["history"]),
+            (s(waits), &json!([]))
+        );
     }
 }
 
@@ -100,9 +120,18 @@ async fn the_welcome_has_the_last_hundred_turns_and_more_are_told_when_asked_for
     hall.stage.remember(120).await;
     let (mut tab, welcome) = hall.enter().await;
     let turns = welcome["history"].as_array().unwrap();
-    let ids = |turns: &[Value]| [turns[0]["question"].clone(), turns[turns.len() - 1]["question"].clone()];
-    assert_eq!((turns.len(), ids(turns)), (100, [json!("q21"), json!("q120")]));
-    tab.say(json!({"type": "history", "before": turns[0]["turn"]})).await;
+    let ids = |turns: &[Value]| {
+        [
+            turns[0]["question"].clone(),
+            turns[turns.len() - 1]["question"].clone(),
+        ]
+    };
+    assert_eq!(
+        (turns.len(), ids(turns)),
+        (100, [json!("q21"), json!("q120")])
+    );
+    tab.say(json!({"type": "history", "before": turns[0]["turn"]}))
+        .await;
     let older = tab.until("history").await;
     let turns = older["turns"].as_array().unwrap();
     assert_eq!((turns.len(), ids(turns)), (20, [json!("q1"), json!("q20")]));
@@ -121,7 +150,10 @@ async fn the_server_shows_that_it_lives() {
     assert_eq!(tab.next().await, json!({"type": "pong"}));
     hall.status.send_replace(view("Some trouble."));
     let status = tab.next().await;
-    assert_eq!((&status["type"], &status["message"]), (&json!("status"), &json!("Some trouble.")));
+    assert_eq!(
+        (&status["type"], &status["message"]),
+        (&json!("status"), &json!("Some trouble."))
+    );
 }
 
 #[actix_rt::test(system = "Paused")]

@@ -66,9 +66,16 @@ impl Hall {
         let stage = house.open();
         let (status, watched) = watch::channel(view(""));
         let many = NonZeroU32::new(1_000_000).unwrap();
-        let lobby =
-            Lobby { desk: Arc::clone(&stage.desk), status: watched, rates: Rates::per_minute(many, many) };
-        Self { stage, lobby: Arc::new(lobby), status }
+        let lobby = Lobby {
+            desk: Arc::clone(&stage.desk),
+            status: watched,
+            rates: Rates::per_minute(many, many),
+        };
+        Self {
+            stage,
+            lobby: Arc::new(lobby),
+            status,
+        }
     }
 
     /// With backends `a`, `b` … that follow these scripts.
@@ -82,7 +89,11 @@ impl Hall {
         let (to, hear) = mpsc::channel(2);
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
         actix::spawn(drive(Arc::clone(&self.lobby), peer, from, to));
-        Tab { say, hear, heard: Vec::new().into_iter() }
+        Tab {
+            say,
+            hear,
+            heard: Vec::new().into_iter(),
+        }
     }
 
     /// A tab in conversation 1, and its welcome.
@@ -93,7 +104,8 @@ impl Hall {
     /// The same, with a turn to resume.
     async fn enter_at(&self, resume: Value) -> (Tab, Value) {
         let mut tab = self.tab();
-        tab.say(json!({"type": "hello", "conversation": conversation(1), "resume": resume})).await;
+        tab.say(json!({"type": "hello", "conversation": conversation(1), "resume": resume}))
+            .await;
         let welcome = tab.hear().await;
         assert_eq!(welcome["type"], "welcome");
         (tab, welcome)
@@ -117,7 +129,8 @@ impl Tab {
     }
 
     async fn send(&self, id: &str, text: &str) {
-        self.say(json!({"type": "send", "client_msg_id": id, "text": text})).await;
+        self.say(json!({"type": "send", "client_msg_id": id, "text": text}))
+            .await;
     }
 
     /// The next frame, heartbeats included; or the Close, as `{"close": code}`; null where the session just ends.
@@ -126,7 +139,10 @@ impl Tab {
             if let Some(frame) = self.heard.next() {
                 return serde_json::from_str(&frame).unwrap();
             }
-            match tokio::time::timeout(s(3_600), self.hear.recv()).await.unwrap() {
+            match tokio::time::timeout(s(3_600), self.hear.recv())
+                .await
+                .unwrap()
+            {
                 Some(Out::Frames(frames)) => self.heard = frames.into_iter(),
                 Some(Out::Close(code, _)) => return json!({ "close": code }),
                 None => return Value::Null,
@@ -148,7 +164,10 @@ impl Tab {
     async fn until(&mut self, kind: &str) -> Value {
         loop {
             let frame = self.hear().await;
-            assert!(!frame.is_null() && frame.get("close").is_none(), "{frame} instead of {kind}");
+            assert!(
+                !frame.is_null() && frame.get("close").is_none(),
+                "{frame} instead of {kind}"
+            );
             if frame["type"] == kind {
                 return frame;
             }

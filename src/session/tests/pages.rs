@@ -28,7 +28,9 @@ fn script() -> impl Strategy<Value = Script> {
         1 => Just(Act::Fail(crate::chat::Failure::of(Fault::Reset))),
     ];
     (pieces, last).prop_map(|(pieces, last)| {
-        let each = pieces.into_iter().flat_map(|(text, pause)| [Act::Say(text), Act::Wait(ms(pause))]);
+        let each = pieces
+            .into_iter()
+            .flat_map(|(text, pause)| [Act::Say(text), Act::Wait(ms(pause))]);
         each.chain([last]).collect()
     })
 }
@@ -37,21 +39,37 @@ fn script() -> impl Strategy<Value = Script> {
 async fn page(hall: &Hall, lines: Vec<Line>, name: &str) -> Reader {
     let mut reader = Reader::default();
     let mut turn = Value::Null;
-    for line in lines.into_iter().chain([Line { lasts: s(600), away: s(0), pace: s(0) }]) {
-        let resume = if turn.is_null() { Value::Null } else { json!({"turn": turn, "seq": reader.seq}) };
+    for line in lines.into_iter().chain([Line {
+        lasts: s(600),
+        away: s(0),
+        pace: s(0),
+    }]) {
+        let resume = if turn.is_null() {
+            Value::Null
+        } else {
+            json!({"turn": turn, "seq": reader.seq})
+        };
         let (mut tab, welcome) = hall.enter_at(resume).await;
-        let known = welcome["history"].as_array().unwrap().iter().find(|turn| turn["client_msg_id"] == name);
+        let known = welcome["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|turn| turn["client_msg_id"] == name);
         if known.is_none() || reader.done.is_none() {
             tab.send(name, "?").await;
         }
         let read = async {
             while reader.done.is_none() {
                 let frame = tab.hear().await;
-                assert!(frame["type"] != "error" || frame["code"] == "busy", "{frame}");
+                assert!(
+                    frame["type"] != "error" || frame["code"] == "busy",
+                    "{frame}"
+                );
                 // Frames of the turn, from whoever's line it was opened.
                 if let Ok(frame) = serde_json::from_value::<Frame>(frame) {
                     turn = json!(frame.turn());
-                    let seen = frame.seq() <= reader.seq && !matches!(frame, Frame::Snapshot { .. });
+                    let seen =
+                        frame.seq() <= reader.seq && !matches!(frame, Frame::Snapshot { .. });
                     if !seen {
                         reader.apply(frame);
                     }
@@ -73,17 +91,32 @@ async fn page(hall: &Hall, lines: Vec<Line>, name: &str) -> Reader {
 fn cut_lines_leave_no_trace() {
     let system = Paused::new();
     let lines = || prop::collection::vec(line(), 0..6);
-    let cases =
-        (prop::collection::vec(script(), 1..4), prop::collection::vec(script(), 1..3), lines(), lines());
-    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let cases = (
+        prop::collection::vec(script(), 1..4),
+        prop::collection::vec(script(), 1..3),
+        lines(),
+        lines(),
+    );
+    let mut runner = TestRunner::new(Config {
+        cases: 300,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let ran = runner.run(&cases, |(first, second, one, other)| {
         system.block_on(async {
             let hall = Hall::following([first, second]);
             let (one, other) = tokio::join!(page(&hall, one, "m"), page(&hall, other, "m"));
             let (one, other) = (one.done(), other.done());
-            assert_eq!((&one.text, one.turn, &one.drafts), (&other.text, other.turn, &other.drafts));
+            assert_eq!(
+                (&one.text, one.turn, &one.drafts),
+                (&other.text, other.turn, &other.drafts)
+            );
             let asked = hall.stage.calls(0).len() + hall.stage.calls(1).len();
-            assert_eq!(asked, one.tried.len(), "one turn for one message, however often it was sent");
+            assert_eq!(
+                asked,
+                one.tried.len(),
+                "one turn for one message, however often it was sent"
+            );
             pass(s(6)).await;
             hall.stage.assert_idle().await;
             assert_eq!(hall.stage.desk.rooms.count(), 0);

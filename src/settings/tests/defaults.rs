@@ -10,9 +10,16 @@ const EXAMPLE: &str = include_str!("../../../failsoft.example.toml");
 /// The example with every commented key or table switched on.
 fn uncommented() -> String {
     let key = |line: &str| {
-        line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+        line.starts_with('[')
+            || line
+                .split_once(" = ")
+                .is_some_and(|(key, _)| !key.contains(' '))
     };
-    let lines = EXAMPLE.lines().map(|line| line.strip_prefix("# ").filter(|rest| key(rest)).unwrap_or(line));
+    let lines = EXAMPLE.lines().map(|line| {
+        line.strip_prefix("# ")
+            .filter(|rest| key(rest))
+            .unwrap_or(line)
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -29,23 +36,48 @@ fn the_example_holds_exactly_the_defaults() {
     assert_eq!(loaded.source, Source::File);
     assert_eq!(loaded.warnings, []);
     assert_eq!(shown(loaded.settings.clone()), shown(Settings::default()));
-    assert_eq!(loaded.settings.store.redis_url.expose(), "redis://127.0.0.1:6379");
-    let [openai] = loaded.settings.providers.as_slice() else { panic!("one provider") };
+    assert_eq!(
+        loaded.settings.store.redis_url.expose(),
+        "redis://127.0.0.1:6379"
+    );
+    let [openai] = loaded.settings.providers.as_slice() else {
+        panic!("one provider")
+    };
     let mut plain = Settings::default().provider("openai", Dialect::OpenAi);
     plain.api_key = openai.api_key.clone();
-    plain.prices = Some(Prices { input: 0.15, output: 0.6 });
+    plain.prices = Some(Prices {
+        input: 0.15,
+        output: 0.6,
+    });
     assert_eq!(format!("{openai:?}"), format!("{plain:?}"));
-    assert_eq!(openai.api_key.as_ref().unwrap().expose(), format!("sk-{CANARY}"));
+    assert_eq!(
+        openai.api_key.as_ref().unwrap().expose(),
+        format!("sk-{CANARY}")
+    );
 }
 
 #[test]
 fn the_example_names_every_key() {
     let text = uncommented();
-    let known = format!("{:#?}", (Settings::default(), Settings::default().provider("", Dialect::OpenAi)));
+    let known = format!(
+        "{:#?}",
+        (
+            Settings::default(),
+            Settings::default().provider("", Dialect::OpenAi)
+        )
+    );
     // Fields that are no keys of their own, or have another name as one.
     let inner = ["call", "demo"];
-    for field in known.lines().filter_map(|line| line.trim().split_once(": ")).map(|(field, _)| field) {
-        let named = [format!("\n{field} = "), format!("\n[{field}]"), format!("\n[[{field}]]")];
+    for field in known
+        .lines()
+        .filter_map(|line| line.trim().split_once(": "))
+        .map(|(field, _)| field)
+    {
+        let named = [
+            format!("\n{field} = "),
+            format!("\n[{field}]"),
+            format!("\n[[{field}]]"),
+        ];
         assert!(
             inner.contains(&field) || named.iter().any(|named| text.contains(named)),
             "{field} is not in the example"
@@ -57,11 +89,25 @@ fn the_example_names_every_key() {
 fn all_that_the_example_comments_out_is_right_too() {
     let env = |_: &str| Some("key".to_owned());
     let loaded = Settings::from_text("failsoft.example.toml", &uncommented(), &env).unwrap();
-    let names: Vec<&str> = loaded.settings.providers.iter().map(|provider| provider.name.as_str()).collect();
-    assert_eq!(names, ["openai", "anthropic", "gemini", "azure", "local", "vllm"]);
+    let names: Vec<&str> = loaded
+        .settings
+        .providers
+        .iter()
+        .map(|provider| provider.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["openai", "anthropic", "gemini", "azure", "local", "vllm"]
+    );
     let openai = &loaded.settings.providers[0];
-    assert_eq!((openai.temperature, openai.breaker.open_for.as_secs()), (Some(0.7), 60));
-    assert_eq!(loaded.settings.providers[4].timeouts.first_token, [Duration::from_secs(60)]);
+    assert_eq!(
+        (openai.temperature, openai.breaker.open_for.as_secs()),
+        (Some(0.7), 60)
+    );
+    assert_eq!(
+        loaded.settings.providers[4].timeouts.first_token,
+        [Duration::from_secs(60)]
+    );
     assert!(loaded.settings.providers[5].api_key.is_none());
     let drill = DrillSettings {
         at: Cron::parse("0 3 * * 1").unwrap(),
@@ -74,7 +120,9 @@ fn all_that_the_example_comments_out_is_right_too() {
 
 #[test]
 fn an_empty_file_gives_the_defaults() {
-    let mut read = Settings::from_text("failsoft.toml", "", &empty).unwrap().settings;
+    let mut read = Settings::from_text("failsoft.toml", "", &empty)
+        .unwrap()
+        .settings;
     assert!(read.demo && read.chat.visitor_options);
     let demo = Settings::demo();
     assert_eq!(shown(read.clone()), shown(demo));
@@ -91,16 +139,26 @@ fn every_form_of_a_value_is_understood() {
          [timeouts]\nfirst_token = \"7s\"\n[breaker]\nslow_factor = 3\nmin_calls = 0x10\n[cache]\nwarm_hours = \"22:30-05:00\"\n\
          [limits]\nconnections = 1_000\n[retry]\nbudget = 1e-1\n",
     );
-    assert_eq!(s.server.public_url.as_deref(), Some("https://chat.example.com"));
     assert_eq!(
-        s.server.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        s.server.public_url.as_deref(),
+        Some("https://chat.example.com")
+    );
+    assert_eq!(
+        s.server
+            .trusted_proxies
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
         ["10.0.0.0/8", "::1/128"]
     );
     assert_eq!(s.server.allowed_origins, ["https://a.example"]);
     assert_eq!(s.server.api_keys[1].expose(), format!("sk-{CANARY}"));
     assert_eq!(s.timeouts.call.first_token, [Duration::from_secs(7)]);
     assert_eq!((s.breaker.slow_factor, s.breaker.min_calls), (3.0, 16));
-    assert_eq!(s.cache.warm_hours.map(|hours| (hours.from, hours.to)), Some((1350, 300)));
+    assert_eq!(
+        s.cache.warm_hours.map(|hours| (hours.from, hours.to)),
+        Some((1350, 300))
+    );
     assert_eq!((s.limits.connections, s.retry.budget), (1000, 0.1));
 }
 

@@ -27,14 +27,24 @@ fn load(text: &str) -> Result<Loaded, Problems> {
 }
 
 fn settings(text: &str) -> Settings {
-    load(text).unwrap_or_else(|problems| panic!("{problems}\nin\n{text}")).settings
+    load(text)
+        .unwrap_or_else(|problems| panic!("{problems}\nin\n{text}"))
+        .settings
 }
 
 /// Each problem as one line, without the file's name.
 fn problems(text: &str) -> Vec<String> {
-    let problems = load(text).err().unwrap_or_else(|| panic!("nothing wrong in\n{text}"));
+    let problems = load(text)
+        .err()
+        .unwrap_or_else(|| panic!("nothing wrong in\n{text}"));
     let lines = problems.0.iter().map(ToString::to_string);
-    lines.map(|line| line.strip_prefix("failsoft.toml:").unwrap_or(&line).to_owned()).collect()
+    lines
+        .map(|line| {
+            line.strip_prefix("failsoft.toml:")
+                .unwrap_or(&line)
+                .to_owned()
+        })
+        .collect()
 }
 
 /// A good provider, in four lines.
@@ -44,6 +54,9 @@ const PROVIDER: &str = "[[providers]]\nname = \"a\"\ndialect = \"openai\"\nmodel
 fn one(text: &str, begins: &str, says: &str) {
     let found = problems(text);
     assert_eq!(found.len(), 1, "{found:#?}\nin\n{text}");
-    assert!(found[0].starts_with(begins), "{found:?} does not begin with {begins}");
+    assert!(
+        found[0].starts_with(begins),
+        "{found:?} does not begin with {begins}"
+    );
     assert!(found[0].contains(says), "{found:?} does not say {says}");
 }

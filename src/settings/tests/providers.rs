@@ -5,7 +5,11 @@ use super::{PROVIDER, load, settings};
 use std::time::Duration;
 
 fn from_environment(held: &[(&str, &str)]) -> Loaded {
-    let env = |name: &str| held.iter().find(|(held, _)| *held == name).map(|(_, value)| (*value).to_owned());
+    let env = |name: &str| {
+        held.iter()
+            .find(|(held, _)| *held == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
     Settings::load(None, &env).unwrap()
 }
 
@@ -16,17 +20,40 @@ fn a_provider_takes_over_the_globals_and_overlays_its_own() {
          {PROVIDER}breaker = {{ open_for = \"60s\" }}\ntimeouts = {{ first_token = \"1s\" }}\nretry = {{ base = \"1s\" }}\n\
          health = {{ recovery_probe = false }}\n[[providers]]\nname = \"b\"\ndialect = \"ollama\"\nmodel = \"m\"\n"
     ));
-    let [a, b] = s.providers.as_slice() else { panic!("two providers") };
-    assert_eq!((a.breaker.probes, a.breaker.open_for.as_secs(), a.breaker.open_max.as_secs()), (3, 60, 60));
-    assert_eq!((b.breaker.probes, b.breaker.open_for.as_secs(), b.breaker.open_max.as_secs()), (3, 5, 25));
+    let [a, b] = s.providers.as_slice() else {
+        panic!("two providers")
+    };
+    assert_eq!(
+        (
+            a.breaker.probes,
+            a.breaker.open_for.as_secs(),
+            a.breaker.open_max.as_secs()
+        ),
+        (3, 60, 60)
+    );
+    assert_eq!(
+        (
+            b.breaker.probes,
+            b.breaker.open_for.as_secs(),
+            b.breaker.open_max.as_secs()
+        ),
+        (3, 5, 25)
+    );
     assert_eq!(
         (a.timeouts.stall, &a.timeouts.first_token),
         (Duration::from_secs(4), &vec![Duration::from_secs(1)])
     );
-    assert_eq!((b.timeouts.stall, b.timeouts.first_token.len()), (Duration::from_secs(4), 3));
+    assert_eq!(
+        (b.timeouts.stall, b.timeouts.first_token.len()),
+        (Duration::from_secs(4), 3)
+    );
     assert_eq!((a.retry.same_provider, a.retry.base.as_secs()), (2, 1));
     assert_eq!(
-        (a.health.timeout.as_secs(), a.health.recovery_probe, b.health.recovery_probe),
+        (
+            a.health.timeout.as_secs(),
+            a.health.recovery_probe,
+            b.health.recovery_probe
+        ),
         (1, false, true)
     );
 }
@@ -43,11 +70,26 @@ fn own_keys_are_read() {
         (p.base_url.as_str(), p.prefill, p.context_tokens),
         ("http://127.0.0.1:9/v1", Prefill::Assistant, Some(4096))
     );
-    assert_eq!((p.weight, p.max_concurrent, p.temperature), (3, 2, Some(0.0)));
-    assert_eq!((p.api_version.as_deref(), p.daily_budget_usd), (Some("v1"), Some(5.0)));
-    assert_eq!((p.headers[0].0.as_str(), p.headers[0].1.expose()), ("x-team", "sk-canary"));
-    assert_eq!(p.prices.map(|prices| (prices.input, prices.output)), Some((1.0, 2.5)));
-    assert_eq!(settings(&format!("{PROVIDER}prefill = false")).providers[0].prefill, Prefill::Off);
+    assert_eq!(
+        (p.weight, p.max_concurrent, p.temperature),
+        (3, 2, Some(0.0))
+    );
+    assert_eq!(
+        (p.api_version.as_deref(), p.daily_budget_usd),
+        (Some("v1"), Some(5.0))
+    );
+    assert_eq!(
+        (p.headers[0].0.as_str(), p.headers[0].1.expose()),
+        ("x-team", "sk-canary")
+    );
+    assert_eq!(
+        p.prices.map(|prices| (prices.input, prices.output)),
+        Some((1.0, 2.5))
+    );
+    assert_eq!(
+        settings(&format!("{PROVIDER}prefill = false")).providers[0].prefill,
+        Prefill::Off
+    );
 }
 
 #[test]
@@ -59,7 +101,11 @@ fn the_key_is_the_written_one_else_that_of_the_environment() {
         ("base_url = \"http://127.0.0.1:9/v1\"", Some("sk-canary")),
     ] {
         let s = settings(&format!("{PROVIDER}{more}"));
-        assert_eq!(s.providers[0].api_key.as_ref().map(|key| key.expose()), key, "{more}");
+        assert_eq!(
+            s.providers[0].api_key.as_ref().map(|key| key.expose()),
+            key,
+            "{more}"
+        );
     }
     // At an address of one's own a key may not be needed.
     let s = settings(
@@ -90,8 +136,18 @@ fn providers_are_found_in_the_environment_in_a_fixed_order() {
         found,
         [
             ["openai", "https://api.openai.com/v1", "gpt-4o-mini", "o"],
-            ["anthropic", "https://api.anthropic.com", "claude-haiku-4-5", "a"],
-            ["gemini", "https://generativelanguage.googleapis.com", "gemini-2.5-flash", "g"],
+            [
+                "anthropic",
+                "https://api.anthropic.com",
+                "claude-haiku-4-5",
+                "a"
+            ],
+            [
+                "gemini",
+                "https://generativelanguage.googleapis.com",
+                "gemini-2.5-flash",
+                "g"
+            ],
             ["ollama", "http://box:1234", "llama3.2", ""],
         ]
     );
@@ -103,7 +159,9 @@ fn empty_variables_are_none_and_none_is_a_demo() {
     let loaded = from_environment(&[("OPENAI_API_KEY", " "), ("OLLAMA_HOST", "")]);
     assert_eq!(loaded.source, Source::Demo);
     assert!(
-        loaded.settings.demo && loaded.settings.chat.visitor_options && loaded.settings.providers.is_empty()
+        loaded.settings.demo
+            && loaded.settings.chat.visitor_options
+            && loaded.settings.providers.is_empty()
     );
     let simulated = loaded.settings.provider("alpha", Dialect::Gemini);
     assert_eq!(simulated.timeouts.stall, Duration::from_secs(3));
@@ -111,8 +169,9 @@ fn empty_variables_are_none_and_none_is_a_demo() {
 
 #[test]
 fn a_demo_keeps_a_stall_that_is_written() {
-    let demo =
-        Settings::from_text("failsoft.toml", "[timeouts]\nstall = \"1s\"", &|_| None).unwrap().settings;
+    let demo = Settings::from_text("failsoft.toml", "[timeouts]\nstall = \"1s\"", &|_| None)
+        .unwrap()
+        .settings;
     assert!(demo.demo);
     assert_eq!(demo.timeouts.call.stall, Duration::from_secs(1));
 }
@@ -120,8 +179,16 @@ fn a_demo_keeps_a_stall_that_is_written() {
 #[test]
 fn a_demo_may_drill_providers_that_come_later() {
     let text = "[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"alpha\"\nfault = \"cut\"";
-    let demo = Settings::from_text("failsoft.toml", text, &|_| None).unwrap().settings;
-    assert_eq!((demo.drills[0].provider.as_str(), demo.drills[0].duration.as_secs()), ("alpha", 30));
+    let demo = Settings::from_text("failsoft.toml", text, &|_| None)
+        .unwrap()
+        .settings;
+    assert_eq!(
+        (
+            demo.drills[0].provider.as_str(),
+            demo.drills[0].duration.as_secs()
+        ),
+        ("alpha", 30)
+    );
 }
 
 #[test]
@@ -133,7 +200,8 @@ fn a_bad_variable_is_a_problem_of_the_environment() {
     };
     let told = Settings::load(None, &env).unwrap_err().to_string();
     assert!(
-        told.contains("environment: OLLAMA_HOST: ") && told.contains("environment: GEMINI_API_KEY: "),
+        told.contains("environment: OLLAMA_HOST: ")
+            && told.contains("environment: GEMINI_API_KEY: "),
         "{told}"
     );
     assert!(!told.contains("canary"));
@@ -142,7 +210,12 @@ fn a_bad_variable_is_a_problem_of_the_environment() {
 #[test]
 fn each_dialect_brings_its_own_defaults() {
     for (dialect, base_url, variable, model) in [
-        (Dialect::OpenAi, Some("https://api.openai.com/v1"), Some("OPENAI_API_KEY"), Some("gpt-4o-mini")),
+        (
+            Dialect::OpenAi,
+            Some("https://api.openai.com/v1"),
+            Some("OPENAI_API_KEY"),
+            Some("gpt-4o-mini"),
+        ),
         (
             Dialect::Anthropic,
             Some("https://api.anthropic.com"),
@@ -156,9 +229,18 @@ fn each_dialect_brings_its_own_defaults() {
             Some("gemini-2.5-flash"),
         ),
         (Dialect::Azure, None, Some("AZURE_OPENAI_API_KEY"), None),
-        (Dialect::Ollama, Some("http://127.0.0.1:11434"), None, Some("llama3.2")),
+        (
+            Dialect::Ollama,
+            Some("http://127.0.0.1:11434"),
+            None,
+            Some("llama3.2"),
+        ),
     ] {
-        assert_eq!((dialect.default_base_url(), dialect.key_variable()), (base_url, variable), "{dialect:?}");
+        assert_eq!(
+            (dialect.default_base_url(), dialect.key_variable()),
+            (base_url, variable),
+            "{dialect:?}"
+        );
         assert_eq!(dialect.default_model(), model, "{dialect:?}");
         let provider = Settings::default().provider("a", dialect);
         assert_eq!(provider.base_url, base_url.unwrap_or_default());
@@ -173,5 +255,8 @@ fn each_dialect_brings_its_own_defaults() {
 #[test]
 fn the_environment_is_not_asked_where_providers_are_written() {
     let loaded = load("[[providers]]\nname = \"b\"\ndialect = \"ollama\"\nmodel = \"m\"").unwrap();
-    assert_eq!((loaded.source, loaded.settings.providers.len()), (Source::File, 1));
+    assert_eq!(
+        (loaded.source, loaded.settings.providers.len()),
+        (Source::File, 1)
+    );
 }

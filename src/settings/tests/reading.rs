@@ -11,7 +11,10 @@ fn all_problems_come_at_once_and_in_order() {
     let text = "[server]\nlistn = \"x\"\ndrain = \"soon\"\n[[providers]]\nname = \"A\"\ndialect = \"opnai\"\nbreaker = { probes = 0 }\n\
                 [[providers]]\ndialect = \"ollama\"\nname = \"b\"\n[routing]\nmax_attempts = 0\n";
     let found = problems(text);
-    let begins: Vec<&str> = found.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
+    let begins: Vec<&str> = found
+        .iter()
+        .map(|line| line.split(": ").nth(1).unwrap())
+        .collect();
     assert_eq!(
         begins,
         [
@@ -33,16 +36,28 @@ fn broken_syntax_is_told_with_line_and_column_beside_the_rest() {
         ("[server\n", "1: not TOML at column 8: "),
         ("[server]\ndrain = \n", "2: not TOML at column 9: "),
         ("[server]\ndrain = 30s\n", "2: not TOML at column 9: "),
-        ("[server]\nlisten = \"127.0.0.1:1\n", "2: not TOML at column "),
-        ("[server]\ndrain = \"1s\"\ndrain = \"2s\"\n", "3: not TOML at column 1: duplicate key"),
-        ("[chat]\n[server]\n[chat]\n", "3: not TOML at column 2: duplicate key"),
+        (
+            "[server]\nlisten = \"127.0.0.1:1\n",
+            "2: not TOML at column ",
+        ),
+        (
+            "[server]\ndrain = \"1s\"\ndrain = \"2s\"\n",
+            "3: not TOML at column 1: duplicate key",
+        ),
+        (
+            "[chat]\n[server]\n[chat]\n",
+            "3: not TOML at column 2: duplicate key",
+        ),
     ] {
         let found = problems(text);
         assert_eq!(found.len(), 1, "{found:#?}\nin\n{text}");
         assert!(found[0].starts_with(begins), "{found:?} for {text}");
     }
     let both = problems("[server]\nlistn = 1\ndrain = \n[routing]\nmax_attempts = 0\n");
-    let begins: Vec<&str> = both.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    let begins: Vec<&str> = both
+        .iter()
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
     assert_eq!(begins, ["2:", "3:", "5:"], "{both:#?}");
 }
 
@@ -55,7 +70,10 @@ fn files_that_cannot_be_read_are_told() {
     assert!(read(folder.path()).contains("cannot be read"));
     let mut bytes = tempfile::NamedTempFile::new().unwrap();
     bytes.write_all(b"[server]\n# \xff\n").unwrap();
-    assert_eq!(read(bytes.path()), format!("{}:2: not UTF-8 text", bytes.path().display()));
+    assert_eq!(
+        read(bytes.path()),
+        format!("{}:2: not UTF-8 text", bytes.path().display())
+    );
 }
 
 #[test]
@@ -64,11 +82,20 @@ fn what_came_through_a_pipe_is_not_read_again() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(writer);
     let pipe = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
-    assert!(again(&pipe).unwrap_err().to_string().contains("came through a pipe"));
+    assert!(
+        again(&pipe)
+            .unwrap_err()
+            .to_string()
+            .contains("came through a pipe")
+    );
     // A file is, nothing at all as well.
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[server]\ndrain = \"1s\"").unwrap();
-    let drain = again(file.path().to_str().unwrap()).unwrap().settings.server.drain;
+    let drain = again(file.path().to_str().unwrap())
+        .unwrap()
+        .settings
+        .server
+        .drain;
     assert_eq!(drain, std::time::Duration::from_secs(1));
     assert!(again("/dev/null").is_ok());
 }
@@ -81,7 +108,10 @@ fn a_byte_order_mark_is_passed_over() {
 #[test]
 fn the_file_is_the_named_one_else_that_of_the_environment_else_the_usual_one() {
     let env = |name: &str| (name == "FAILSOFT_CONFIG").then(|| "from-env.toml".to_owned());
-    assert_eq!(find(Some(Path::new("named.toml")), &env), Some(PathBuf::from("named.toml")));
+    assert_eq!(
+        find(Some(Path::new("named.toml")), &env),
+        Some(PathBuf::from("named.toml"))
+    );
     assert_eq!(find(None, &env), Some(PathBuf::from("from-env.toml")));
     // Tests run in the root of the crate, where there is no such file.
     assert_eq!(find(None, &empty), None);

@@ -44,7 +44,10 @@ fn what_is_missing_is_said() {
     }
     assert!(!alone.contains("$OPENAI_API_KEY"));
     let demo = report(&Settings::load(None, &empty).unwrap());
-    assert!(demo.contains("demo mode") && demo.contains("$OPENAI_API_KEY: not set"), "{demo}");
+    assert!(
+        demo.contains("demo mode") && demo.contains("$OPENAI_API_KEY: not set"),
+        "{demo}"
+    );
 }
 
 #[test]

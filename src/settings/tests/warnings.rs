@@ -30,26 +30,50 @@ fn defaults_and_what_is_switched_off_need_no_warning() {
         assert_eq!(warnings(text), [""; 0], "{text}");
     }
     let folder = std::env::temp_dir();
-    assert_eq!(warnings(&format!("[degradation]\nknowledge = {folder:?}")), [""; 0]);
-    assert_eq!(warnings(&format!("{PROVIDER}prefill = false\ndaily_budget_usd = 0")), [""; 0]);
+    assert_eq!(
+        warnings(&format!("[degradation]\nknowledge = {folder:?}")),
+        [""; 0]
+    );
+    assert_eq!(
+        warnings(&format!("{PROVIDER}prefill = false\ndaily_budget_usd = 0")),
+        [""; 0]
+    );
 }
 
 #[test]
 fn what_is_odd_is_told() {
     for (text, expected) in [
-        ("base_url = \"https://llm.example.com/v1\"", &["5: providers[0].base_url"][..]),
-        ("base_url = \"https://llm.example.com/v1\"\napi_key = \"\"", &[]),
-        ("base_url = \"http://localhost:1/v1/chat/completions\"", &["5: providers[0].base_url"]),
-        ("daily_budget_usd = 5.0", &["5: providers[0].daily_budget_usd"]),
-        ("prices = { input = 1, output = 1 }\ndaily_budget_usd = 5.0", &[]),
+        (
+            "base_url = \"https://llm.example.com/v1\"",
+            &["5: providers[0].base_url"][..],
+        ),
+        (
+            "base_url = \"https://llm.example.com/v1\"\napi_key = \"\"",
+            &[],
+        ),
+        (
+            "base_url = \"http://localhost:1/v1/chat/completions\"",
+            &["5: providers[0].base_url"],
+        ),
+        (
+            "daily_budget_usd = 5.0",
+            &["5: providers[0].daily_budget_usd"],
+        ),
+        (
+            "prices = { input = 1, output = 1 }\ndaily_budget_usd = 5.0",
+            &[],
+        ),
     ] {
         assert_eq!(warnings(&format!("{PROVIDER}{text}")), expected, "{text}");
     }
     let ollama = "[[providers]]\nname = \"a\"\ndialect = \"ollama\"\nmodel = \"m\"\n";
-    assert_eq!(warnings(ollama), ["1: providers[0].context_tokens"], "the server cuts in silence");
+    assert_eq!(
+        warnings(ollama),
+        ["1: providers[0].context_tokens"],
+        "the server cuts in silence"
+    );
     assert_eq!(warnings(&format!("{ollama}context_tokens = 8192")), [""; 0]);
-    let elsewhere =
-        "[[providers]]\nname = \"a\"\ndialect = \"gemini\"\nmodel = \"m\"\nbase_url = \"http://gateway:1\"";
+    let elsewhere = "[[providers]]\nname = \"a\"\ndialect = \"gemini\"\nmodel = \"m\"\nbase_url = \"http://gateway:1\"";
     assert_eq!(warnings(elsewhere), ["1: providers[0].api_key"]);
     assert_eq!(
         warnings("[alerts]\nwebhook = \"https://hooks.example/canary\""),
@@ -60,8 +84,20 @@ fn what_is_odd_is_told() {
         warnings("[telemetry]\notlp_endpoint = \"http://localhost:4317\""),
         ["2: telemetry.otlp_endpoint"]
     );
-    assert_eq!(warnings("[telemetry]\notlp_endpoint = \"http://localhost:4318\""), [""; 0]);
-    assert_eq!(warnings("[alerts]\nwebhook_secret = \"canary\""), ["2: alerts.webhook_secret"]);
-    assert_eq!(warnings("[limits]\nframe_bytes = 4096"), ["2: limits.frame_bytes"]);
-    assert_eq!(warnings("[chat]\nmax_message_chars = 100000"), ["2: chat.max_message_chars"]);
+    assert_eq!(
+        warnings("[telemetry]\notlp_endpoint = \"http://localhost:4318\""),
+        [""; 0]
+    );
+    assert_eq!(
+        warnings("[alerts]\nwebhook_secret = \"canary\""),
+        ["2: alerts.webhook_secret"]
+    );
+    assert_eq!(
+        warnings("[limits]\nframe_bytes = 4096"),
+        ["2: limits.frame_bytes"]
+    );
+    assert_eq!(
+        warnings("[chat]\nmax_message_chars = 100000"),
+        ["2: chat.max_message_chars"]
+    );
 }

@@ -16,9 +16,14 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 /// Much longer than the pace, so that nothing within it is silence.
 pub(super) const SILENCE: Duration = Duration::from_millis(150);
 /// One word, then nothing more before the test is over: what happens then is the fault's doing.
-pub(super) const ONE_WORD: Pace =
-    Pace { first_token: Duration::ZERO, between_words: Duration::from_secs(3600) };
-pub(super) const QUICK: Pace = Pace { first_token: Duration::ZERO, between_words: Duration::from_millis(5) };
+pub(super) const ONE_WORD: Pace = Pace {
+    first_token: Duration::ZERO,
+    between_words: Duration::from_secs(3600),
+};
+pub(super) const QUICK: Pace = Pace {
+    first_token: Duration::ZERO,
+    between_words: Duration::from_millis(5),
+};
 pub(super) const QUESTION: &str = "Tell me a story";
 
 /// A client that sees what is on the wire.
@@ -29,10 +34,18 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) async fn connect(simulator: &Simulator) -> io::Result<Self> {
-        Ok(Self { stream: TcpStream::connect(simulator.address).await?, seen: Vec::new() })
+        Ok(Self {
+            stream: TcpStream::connect(simulator.address).await?,
+            seen: Vec::new(),
+        })
     }
 
-    pub(super) async fn request(simulator: &Simulator, method: &str, path: &str, body: &str) -> Self {
+    pub(super) async fn request(
+        simulator: &Simulator,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Self {
         let mut wire = Self::connect(simulator).await.unwrap();
         wire.send(method, path, body, "close").await;
         wire
@@ -48,17 +61,27 @@ impl Wire {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: sim\r\nconnection: {connection}\r\ncontent-length: {length}\r\n\r\n"
         );
-        self.stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        self.stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .await
+            .unwrap();
     }
 
     /// One read: how many bytes, 0 at a clean end.
     pub(super) async fn more(&mut self) -> io::Result<usize> {
-        timeout(SOON, self.stream.read_buf(&mut self.seen)).await.expect("the wire is silent")
+        timeout(SOON, self.stream.read_buf(&mut self.seen))
+            .await
+            .expect("the wire is silent")
     }
 
     pub(super) async fn until(&mut self, mark: &str) {
         while !self.text().contains(mark) {
-            assert_ne!(self.more().await.unwrap(), 0, "ended before {mark}: {}", self.text());
+            assert_ne!(
+                self.more().await.unwrap(),
+                0,
+                "ended before {mark}: {}",
+                self.text()
+            );
         }
     }
 
@@ -69,7 +92,12 @@ impl Wire {
     }
 
     pub(super) async fn is_reset(&mut self) {
-        assert_eq!(self.end().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{}", self.text());
+        assert_eq!(
+            self.end().await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset,
+            "{}",
+            self.text()
+        );
     }
 
     /// Reads what is still to come, until nothing comes.

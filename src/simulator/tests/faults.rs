@@ -13,12 +13,48 @@ use super::client::*;
 #[tokio::test]
 async fn refusals_have_the_shape_of_the_dialect() {
     let table = [
-        (Speaks::OpenAi, Fault::RateLimit, "429", "/error/code", "rate_limit_exceeded"),
-        (Speaks::OpenAi, Fault::Unauthorized, "401", "/error/code", "invalid_api_key"),
-        (Speaks::Anthropic, Fault::RateLimit, "429", "/error/type", "rate_limit_error"),
-        (Speaks::Anthropic, Fault::Unauthorized, "401", "/error/type", "authentication_error"),
-        (Speaks::Ollama, Fault::RateLimit, "429", "/error", "Rate limit"),
-        (Speaks::Ollama, Fault::Unauthorized, "401", "/error", "API key"),
+        (
+            Speaks::OpenAi,
+            Fault::RateLimit,
+            "429",
+            "/error/code",
+            "rate_limit_exceeded",
+        ),
+        (
+            Speaks::OpenAi,
+            Fault::Unauthorized,
+            "401",
+            "/error/code",
+            "invalid_api_key",
+        ),
+        (
+            Speaks::Anthropic,
+            Fault::RateLimit,
+            "429",
+            "/error/type",
+            "rate_limit_error",
+        ),
+        (
+            Speaks::Anthropic,
+            Fault::Unauthorized,
+            "401",
+            "/error/type",
+            "authentication_error",
+        ),
+        (
+            Speaks::Ollama,
+            Fault::RateLimit,
+            "429",
+            "/error",
+            "Rate limit",
+        ),
+        (
+            Speaks::Ollama,
+            Fault::Unauthorized,
+            "401",
+            "/error",
+            "API key",
+        ),
     ];
     for (dialect, fault, status, pointer, name) in table {
         let simulator = start(dialect, Pace::INSTANT);
@@ -26,10 +62,22 @@ async fn refusals_have_the_shape_of_the_dialect() {
         let list = Wire::request(&simulator, "GET", dialect.list_path(), "").await;
         for mut wire in [Wire::ask(&simulator).await, list] {
             wire.end().await.unwrap();
-            assert!(wire.text().starts_with(&format!("HTTP/1.1 {status} ")), "{}", wire.text());
-            assert_eq!(wire.text().contains("retry-after: 30\r\n"), fault == Fault::RateLimit);
             assert!(
-                wire.json().pointer(pointer).unwrap().as_str().unwrap().contains(name),
+                wire.text().starts_with(&format!("HTTP/1.1 {status} ")),
+                "{}",
+                wire.text()
+            );
+            assert_eq!(
+                wire.text().contains("retry-after: 30\r\n"),
+                fault == Fault::RateLimit
+            );
+            assert!(
+                wire.json()
+                    .pointer(pointer)
+                    .unwrap()
+                    .as_str()
+                    .unwrap()
+                    .contains(name),
                 "{}",
                 wire.text()
             );
@@ -95,7 +143,13 @@ async fn a_timeout_is_silence_until_it_is_mended() {
 #[tokio::test]
 async fn answers_under_way_break_at_once() {
     for dialect in ALL {
-        for fault in [Fault::Down, Fault::RateLimit, Fault::Unauthorized, Fault::Cut, Fault::Garbage] {
+        for fault in [
+            Fault::Down,
+            Fault::RateLimit,
+            Fault::Unauthorized,
+            Fault::Cut,
+            Fault::Garbage,
+        ] {
             let simulator = start(dialect, ONE_WORD);
             let mut wire = Wire::ask(&simulator).await;
             wire.until("Hello").await;
@@ -147,7 +201,10 @@ async fn slow_is_a_word_a_second_and_mending_quickens_it() {
 #[tokio::test]
 async fn down_refuses_and_mending_opens_the_same_port() {
     let simulator = start(Speaks::OpenAi, Pace::INSTANT);
-    let (url, mut idle) = (simulator.base_url(), Wire::connect(&simulator).await.unwrap());
+    let (url, mut idle) = (
+        simulator.base_url(),
+        Wire::connect(&simulator).await.unwrap(),
+    );
     for _ in 0..3 {
         idle.seen.clear();
         idle.send("GET", "/v1/models", "", "keep-alive").await;
@@ -158,7 +215,10 @@ async fn down_refuses_and_mending_opens_the_same_port() {
         let refused = Wire::connect(&simulator).await.err().unwrap();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         simulator.mend().await;
-        assert_eq!((simulator.fault(), simulator.base_url()), (None, url.clone()));
+        assert_eq!(
+            (simulator.fault(), simulator.base_url()),
+            (None, url.clone())
+        );
         idle = Wire::connect(&simulator).await.unwrap();
     }
 }
@@ -168,9 +228,17 @@ async fn a_fault_ends_by_itself() {
     let simulator = start(Speaks::OpenAi, Pace::INSTANT);
     let mut conditions = simulator.conditions.subscribe();
     for fault in [Fault::Down, Fault::Stall] {
-        simulator.break_with(fault, Some(Duration::from_millis(20))).await;
+        simulator
+            .break_with(fault, Some(Duration::from_millis(20)))
+            .await;
         assert_eq!(simulator.fault(), Some(fault));
-        timeout(SOON, conditions.wait_for(|condition| condition.fault.is_none())).await.unwrap().unwrap();
+        timeout(
+            SOON,
+            conditions.wait_for(|condition| condition.fault.is_none()),
+        )
+        .await
+        .unwrap()
+        .unwrap();
     }
     let mut wire = Wire::ask(&simulator).await;
     wire.end().await.unwrap();
@@ -180,7 +248,9 @@ async fn a_fault_ends_by_itself() {
 #[tokio::test]
 async fn a_later_fault_is_not_ended_by_an_earlier_ones_time() {
     let simulator = start(Speaks::OpenAi, Pace::INSTANT);
-    simulator.break_with(Fault::Slow, Some(Duration::from_millis(20))).await;
+    simulator
+        .break_with(Fault::Slow, Some(Duration::from_millis(20)))
+        .await;
     simulator.break_with(Fault::Timeout, None).await;
     let mut wire = Wire::ask(&simulator).await;
     wire.falls_silent().await;
@@ -196,13 +266,20 @@ async fn a_dropped_simulator_cuts_its_answers_and_leaves_the_port() {
     drop(simulator);
     let _ = wire.end().await;
     assert!(!wire.text().contains("[DONE]") && !wire.text().contains("\r\n0\r\n\r\n"));
-    assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(
+        TcpStream::connect(address).await.unwrap_err().kind(),
+        io::ErrorKind::ConnectionRefused
+    );
 }
 
 #[tokio::test]
 async fn who_stops_listening_ends_the_answer() {
     let simulator = start(Speaks::OpenAi, ONE_WORD);
-    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
     let before = tasks();
     let mut wire = Wire::ask(&simulator).await;
     wire.until("Hello").await;

@@ -10,7 +10,10 @@ async fn a_healthy_answer_is_told_whole() {
         let mut wire = Wire::ask(&simulator).await;
         wire.end().await.unwrap();
         assert!(wire.text().starts_with("HTTP/1.1 200 OK\r\n"));
-        assert_eq!(wire.told(dialect).concat(), answers::answer(QUESTION, None, "aurora"));
+        assert_eq!(
+            wire.told(dialect).concat(),
+            answers::answer(QUESTION, None, "aurora")
+        );
         assert!(wire.body().contains(end_mark(dialect)), "{dialect:?}");
     }
 }
@@ -21,7 +24,13 @@ async fn words_come_one_by_one_and_the_connection_serves_again() {
     let mut wire = Wire::connect(&simulator).await.unwrap();
     for _ in 0..3 {
         wire.seen.clear();
-        wire.send("POST", "/api/chat", &chat(Speaks::Ollama, true, 5).to_string(), "keep-alive").await;
+        wire.send(
+            "POST",
+            "/api/chat",
+            &chat(Speaks::Ollama, true, 5).to_string(),
+            "keep-alive",
+        )
+        .await;
         wire.until("\r\n0\r\n\r\n").await;
         assert_eq!(wire.told(Speaks::Ollama).len(), 5);
         assert!(wire.body().contains("\"done_reason\":\"length\""));
@@ -44,7 +53,11 @@ async fn a_probe_gets_one_word_and_length() {
             let body = chat(dialect, stream, 1).to_string();
             let mut wire = Wire::request(&simulator, "POST", dialect.chat_path(), &body).await;
             wire.end().await.unwrap();
-            assert!(wire.body().contains(length) && wire.body().contains("Hello"), "{}", wire.body());
+            assert!(
+                wire.body().contains(length) && wire.body().contains("Hello"),
+                "{}",
+                wire.body()
+            );
             assert!(!wire.body().contains(" from"), "{}", wire.body());
         }
     }
@@ -69,7 +82,11 @@ async fn models_are_listed_and_other_requests_refused() {
             let mut wire = Wire::request(&simulator, method, path, body).await;
             wire.until("\r\n\r\n").await;
             wire.until("}").await;
-            assert!(wire.text().starts_with(&format!("HTTP/1.1 {status} ")), "{}", wire.text());
+            assert!(
+                wire.text().starts_with(&format!("HTTP/1.1 {status} ")),
+                "{}",
+                wire.text()
+            );
             assert!(wire.text().contains("\"error\""), "{}", wire.text());
         }
     }

@@ -5,29 +5,57 @@ use crate::chat::{Amendment, At, ConversationId, Feedback, Followup, TurnId, Tur
 use crate::store::Store;
 
 fn late(text: &str) -> Amendment {
-    Amendment::Followup(Followup { text: text.into(), provider: "p".into(), model: "m".into(), at: At(9) })
+    Amendment::Followup(Followup {
+        text: text.into(),
+        provider: "p".into(),
+        model: "m".into(),
+        at: At(9),
+    })
 }
 
 pub(super) async fn an_amendment_changes_what_is_there_and_nothing_else(store: &dyn Store) {
     let id = conversation(1);
     store.amend(id, turn_id(5), late("late")).await.unwrap();
-    store.amend(id, turn_id(5), Amendment::Feedback(Feedback::Up)).await.unwrap();
-    assert_eq!(store.turns(id, None, 9).await, Ok(vec![]), "what is not there does not begin");
+    store
+        .amend(id, turn_id(5), Amendment::Feedback(Feedback::Up))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.turns(id, None, 9).await,
+        Ok(vec![]),
+        "what is not there does not begin"
+    );
     let ended = done(turn(5, "m", "what?"), "that");
     // In the order of the calls, whoever waits for which.
     drop(store.write_turn(id, ended.clone()));
     drop(store.amend(id, turn_id(5), Amendment::Feedback(Feedback::Up)));
     drop(store.amend(id, turn_id(5), late("late")));
-    store.amend(id, turn_id(5), Amendment::Feedback(Feedback::Down)).await.unwrap();
+    store
+        .amend(id, turn_id(5), Amendment::Feedback(Feedback::Down))
+        .await
+        .unwrap();
     let found = store.turn(id, turn_id(5)).await.unwrap().unwrap();
     let text = found.followup.clone().unwrap().text;
-    assert_eq!((text.as_str(), found.feedback), ("late", Some(Feedback::Down)));
-    assert_eq!(TurnRecord { followup: None, feedback: None, ..found }, ended);
+    assert_eq!(
+        (text.as_str(), found.feedback),
+        ("late", Some(Feedback::Down))
+    );
+    assert_eq!(
+        TurnRecord {
+            followup: None,
+            feedback: None,
+            ..found
+        },
+        ended
+    );
 }
 
 pub(super) async fn the_first_late_answer_counts(store: &dyn Store) {
     let id = conversation(1);
-    store.write_turn(id, done(turn(5, "m", "what?"), "that")).await.unwrap();
+    store
+        .write_turn(id, done(turn(5, "m", "what?"), "that"))
+        .await
+        .unwrap();
     for text in ["first", "second"] {
         store.amend(id, turn_id(5), late(text)).await.unwrap();
         let found = store.turn(id, turn_id(5)).await.unwrap().unwrap();
@@ -38,18 +66,37 @@ pub(super) async fn the_first_late_answer_counts(store: &dyn Store) {
 pub(super) async fn who_waits_is_told_oldest_first(store: &dyn Store) {
     assert_eq!(store.waiting().await, Ok(vec![]));
     for (n, ms) in [(2, 7), (1, 9), (1, 5), (3, 6), (1, 5)] {
-        store.write_waiting(conversation(n), turn_id(ms), true).await.unwrap();
+        store
+            .write_waiting(conversation(n), turn_id(ms), true)
+            .await
+            .unwrap();
     }
     let waiting = async || -> Vec<(ConversationId, TurnId)> { store.waiting().await.unwrap() };
     let all = [(1, 5), (3, 6), (2, 7), (1, 9)].map(|(n, ms)| (conversation(n), turn_id(ms)));
     assert_eq!(waiting().await, all);
     // The answer that came, the turn that is not wanted, the conversation that is gone.
-    store.write_turn(conversation(1), done(turn(5, "m", "what?"), "that")).await.unwrap();
-    store.amend(conversation(1), turn_id(5), Amendment::Feedback(Feedback::Up)).await.unwrap();
+    store
+        .write_turn(conversation(1), done(turn(5, "m", "what?"), "that"))
+        .await
+        .unwrap();
+    store
+        .amend(
+            conversation(1),
+            turn_id(5),
+            Amendment::Feedback(Feedback::Up),
+        )
+        .await
+        .unwrap();
     assert_eq!(waiting().await, all);
-    store.amend(conversation(1), turn_id(5), late("late")).await.unwrap();
+    store
+        .amend(conversation(1), turn_id(5), late("late"))
+        .await
+        .unwrap();
     assert_eq!(waiting().await, all[1..]);
-    store.write_waiting(conversation(3), turn_id(6), false).await.unwrap();
+    store
+        .write_waiting(conversation(3), turn_id(6), false)
+        .await
+        .unwrap();
     store.forget(conversation(2)).await.unwrap();
     assert_eq!(waiting().await, all[3..]);
 }

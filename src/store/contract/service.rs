@@ -14,7 +14,10 @@ pub(super) async fn breakers_are_as_last_written(store: &dyn Store) {
     };
     for (provider, strikes) in [("b", 1), ("a", 1), ("b", 2)] {
         let record = open(provider, strikes);
-        store.write_breaker(provider.into(), Some(record)).await.unwrap();
+        store
+            .write_breaker(provider.into(), Some(record))
+            .await
+            .unwrap();
     }
     let mut found = store.breakers().await.unwrap();
     found.sort_by(|one, other| one.provider.cmp(&other.provider));
@@ -24,8 +27,12 @@ pub(super) async fn breakers_are_as_last_written(store: &dyn Store) {
 }
 
 pub(super) async fn days_cost_what_was_last_written(store: &dyn Store) {
-    let spent =
-        |provider: &str, day, usd| SpentRecord { provider: provider.into(), day, usd, estimated: false };
+    let spent = |provider: &str, day, usd| SpentRecord {
+        provider: provider.into(),
+        day,
+        usd,
+        estimated: false,
+    };
     assert_eq!(store.spent().await, Ok(vec![]));
     for (provider, day, usd) in [("b", 1, 0.5), ("a", 1, 0.25), ("b", 2, 0.125)] {
         store.write_spent(spent(provider, day, usd)).await.unwrap();
@@ -49,7 +56,10 @@ pub(super) async fn incidents_are_as_last_written_and_bounded(store: &dyn Store)
     for (ms, ended) in [(900, None), (10_000, None), (900, Some(At(950)))] {
         store.write_incident(incident(ms, ended)).await.unwrap();
     }
-    assert_eq!(store.incidents().await, Ok(vec![incident(900, Some(At(950))), incident(10_000, None)]));
+    assert_eq!(
+        store.incidents().await,
+        Ok(vec![incident(900, Some(At(950))), incident(10_000, None)])
+    );
     for ms in 0..u64::try_from(INCIDENTS).unwrap() {
         drop(store.write_incident(incident(20_000 + ms, None)));
     }
@@ -63,7 +73,13 @@ pub(super) async fn life_is_as_last_written(store: &dyn Store) {
     for last in [At(6), At(7)] {
         store.write_life(Life { first: At(5), last }).await.unwrap();
     }
-    assert_eq!(store.life().await, Ok(Some(Life { first: At(5), last: At(7) })));
+    assert_eq!(
+        store.life().await,
+        Ok(Some(Life {
+            first: At(5),
+            last: At(7)
+        }))
+    );
 }
 
 pub(super) async fn notes_are_as_last_written(store: &dyn Store) {
@@ -71,7 +87,14 @@ pub(super) async fn notes_are_as_last_written(store: &dyn Store) {
     for (name, text) in [("one", "first"), ("two", ""), ("one", "second\n\u{0}é")] {
         store.write_note(name.into(), text.into()).await.unwrap();
     }
-    assert_eq!(store.note("one".into()).await, Ok(Some("second\n\u{0}é".into())));
+    assert_eq!(
+        store.note("one".into()).await,
+        Ok(Some("second\n\u{0}é".into()))
+    );
     assert_eq!(store.note("two".into()).await, Ok(Some(String::new())));
-    assert_eq!(store.note("on".into()).await, Ok(None), "a name is no prefix");
+    assert_eq!(
+        store.note("on".into()).await,
+        Ok(None),
+        "a name is no prefix"
+    );
 }

@@ -25,7 +25,10 @@ fn the_conversation_written_to_least_recently_goes_first() {
     write(&store, 1, 2, "");
     write(&store, 4, 1, "");
     assert_eq!(kept(&store), [1, 3, 4]);
-    let record = ConversationRecord { began: At(1), subject: None };
+    let record = ConversationRecord {
+        began: At(1),
+        subject: None,
+    };
     drop(store.begin(conversation(5), record));
     assert_eq!(kept(&store), [1, 4, 5]);
 }

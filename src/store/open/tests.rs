@@ -25,14 +25,25 @@ fn open_in(folder: &TempDir) -> Opened {
 /// Whether the store takes a turn and gives it back.
 async fn works(opened: &Opened) -> bool {
     let new = turn(1_000_000, "new", "works?");
-    opened.store.write_turn(conversation(200), new.clone()).await.unwrap();
+    opened
+        .store
+        .write_turn(conversation(200), new.clone())
+        .await
+        .unwrap();
     opened.store.turn(conversation(200), new.turn).await == Ok(Some(new))
 }
 
 /// What every public sentence must keep to itself.
 fn is_public(problems: &[String], folder: &TempDir) -> bool {
-    let name = folder.path().file_name().unwrap().to_string_lossy().into_owned();
-    problems.iter().all(|said| !said.contains('/') && !said.contains(&name))
+    let name = folder
+        .path()
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    problems
+        .iter()
+        .all(|said| !said.contains('/') && !said.contains(&name))
 }
 
 /// A data folder with `turns` turns of one conversation, closed.
@@ -41,7 +52,11 @@ async fn with_turns(turns: u64) -> TempDir {
     let opened = open_in(&folder);
     for ms in 1..=turns {
         let turn = done(turn(ms, &ms.to_string(), "what?"), &"that ".repeat(200));
-        opened.store.write_turn(conversation(1), turn).await.unwrap();
+        opened
+            .store
+            .write_turn(conversation(1), turn)
+            .await
+            .unwrap();
     }
     folder
 }
@@ -64,7 +79,10 @@ async fn a_new_folder_is_made_for_the_service_alone() {
 async fn everything_is_there_after_a_restart_and_what_ran_is_interrupted() {
     let folder = TempDir::new().unwrap();
     let opened = open_in(&folder);
-    let record = ConversationRecord { began: At(1), subject: Some("ann".into()) };
+    let record = ConversationRecord {
+        began: At(1),
+        subject: Some("ann".into()),
+    };
     let breaker = BreakerRecord {
         provider: "one".into(),
         blocked: true,
@@ -77,26 +95,55 @@ async fn everything_is_there_after_a_restart_and_what_ran_is_interrupted() {
     let running = turn(2, "b", "second?");
     let store = &opened.store;
     store.begin(conversation(1), record.clone()).await.unwrap();
-    store.write_turn(conversation(1), ended.clone()).await.unwrap();
-    store.write_turn(conversation(1), running.clone()).await.unwrap();
-    store.write_turn(conversation(2), running.clone()).await.unwrap();
-    store.write_turn(conversation(2), done(running.clone(), "whole")).await.unwrap();
+    store
+        .write_turn(conversation(1), ended.clone())
+        .await
+        .unwrap();
+    store
+        .write_turn(conversation(1), running.clone())
+        .await
+        .unwrap();
+    store
+        .write_turn(conversation(2), running.clone())
+        .await
+        .unwrap();
+    store
+        .write_turn(conversation(2), done(running.clone(), "whole"))
+        .await
+        .unwrap();
     store.checkpoint(conversation(1), saying(running.clone(), "so far"));
-    store.write_breaker("one".into(), Some(breaker.clone())).await.unwrap();
+    store
+        .write_breaker("one".into(), Some(breaker.clone()))
+        .await
+        .unwrap();
     drop(opened);
 
     let opened = open_in(&folder);
     assert!(opened.reopened && opened.problems.is_empty());
     let waiting = [(conversation(1), turn_id(2))];
-    assert_eq!((&opened.interrupted[..], opened.store.waiting().await), (&waiting[..], Ok(waiting.to_vec())));
+    assert_eq!(
+        (&opened.interrupted[..], opened.store.waiting().await),
+        (&waiting[..], Ok(waiting.to_vec()))
+    );
     let cut = saying(running, "so far").interrupted();
     assert_eq!(cut.finish, Some(Finish::Interrupted));
     let turns = opened.store.turns(conversation(1), None, 100).await;
     assert_eq!(turns, Ok(vec![ended, cut.clone()]));
-    assert_eq!(opened.store.turn_of(conversation(1), message("b")).await, Ok(Some(cut)));
-    let whole = opened.store.turn(conversation(2), turn_id(2)).await.unwrap().unwrap();
+    assert_eq!(
+        opened.store.turn_of(conversation(1), message("b")).await,
+        Ok(Some(cut))
+    );
+    let whole = opened
+        .store
+        .turn(conversation(2), turn_id(2))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(whole.state, TurnState::Done);
-    assert_eq!(opened.store.conversation(conversation(1)).await, Ok(Some(record)));
+    assert_eq!(
+        opened.store.conversation(conversation(1)).await,
+        Ok(Some(record))
+    );
     assert_eq!(opened.store.breakers().await, Ok(vec![breaker]));
     drop(opened);
 
@@ -123,22 +170,32 @@ async fn what_is_damaged_is_set_aside() {
         file.write_all(bytes).unwrap();
     }
     fn snapshot(store: PathBuf) -> PathBuf {
-        let mut files = fs::read_dir(store).unwrap().map(|file| file.unwrap().path());
-        files.find(|path| path.to_string_lossy().contains("snap.")).unwrap()
+        let mut files = fs::read_dir(store)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        files
+            .find(|path| path.to_string_lossy().contains("snap."))
+            .unwrap()
     }
     let damages: [(&str, Damage); 5] = [
         ("cut", |store| {
             let file = File::options().write(true).open(store.join("db")).unwrap();
             file.set_len(file.metadata().unwrap().len() / 3).unwrap();
         }),
-        ("emptied", |store| drop(File::create(store.join("db")).unwrap())),
+        ("emptied", |store| {
+            drop(File::create(store.join("db")).unwrap())
+        }),
         ("overwritten", |store| {
             let length = fs::metadata(store.join("db")).unwrap().len() as u32;
             let noise = (0..length).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
             overwrite(store.join("db"), 0, &noise.collect::<Vec<_>>());
         }),
-        ("index overwritten", |store| overwrite(snapshot(store), 9, b"noise")),
-        ("settings overwritten", |store| overwrite(store.join("conf"), 0, b"\xffnoise")),
+        ("index overwritten", |store| {
+            overwrite(snapshot(store), 9, b"noise")
+        }),
+        ("settings overwritten", |store| {
+            overwrite(store.join("conf"), 0, b"\xffnoise")
+        }),
     ];
     for (name, damage) in damages {
         let folder = with_turns(300).await;
@@ -148,7 +205,11 @@ async fn what_is_damaged_is_set_aside() {
         damage(folder.path().join(FOLDER));
         let opened = open_in(&folder);
         assert_eq!(opened.problems.len(), 1, "{name}");
-        assert!(is_public(&opened.problems, &folder), "{name}: {:?}", opened.problems);
+        assert!(
+            is_public(&opened.problems, &folder),
+            "{name}: {:?}",
+            opened.problems
+        );
         assert!(!opened.reopened, "{name}");
         assert!(works(&opened).await, "{name}");
         let aside = folder.path().join(format!("{FOLDER}.damaged-{}", NOW.0));
@@ -194,14 +255,20 @@ async fn damage_anywhere_neither_stops_the_service_nor_makes_things_up() {
         }
         fs::write(store.join("db"), spoilt).unwrap();
         let opened = open_in(&copy);
-        let _ = opened.store.write_turn(conversation(1), turn(301, "301", "?")).await;
+        let _ = opened
+            .store
+            .write_turn(conversation(1), turn(301, "301", "?"))
+            .await;
         let mut found = Vec::new();
         for ms in 1..=300 {
             let read = opened.store.turn(conversation(1), turn_id(ms)).await;
             found.extend(read.ok().flatten());
         }
         assert!(opened.reopened || found.is_empty(), "{seed}");
-        assert!(found.iter().all(|turn| turn.text == "that ".repeat(200)), "{seed}");
+        assert!(
+            found.iter().all(|turn| turn.text == "that ".repeat(200)),
+            "{seed}"
+        );
         assert!(
             found.len() == 300 || !opened.problems.is_empty() || opened.store.problem().is_some(),
             "{seed}: {} in silence",
@@ -214,11 +281,22 @@ async fn damage_anywhere_neither_stops_the_service_nor_makes_things_up() {
 async fn a_snapshot_that_was_being_written_does_no_harm() {
     let folder = with_turns(3).await;
     drop(lock(folder.path()).unwrap());
-    let unfinished = folder.path().join(FOLDER).join("snap.7FFFFFFFFFFFFFFF.generating");
+    let unfinished = folder
+        .path()
+        .join(FOLDER)
+        .join("snap.7FFFFFFFFFFFFFFF.generating");
     fs::write(&unfinished, b"half").unwrap();
     let opened = open_in(&folder);
     assert_eq!(opened.problems, Vec::<String>::new());
-    assert_eq!(opened.store.turns(conversation(1), None, 100).await.unwrap().len(), 3);
+    assert_eq!(
+        opened
+            .store
+            .turns(conversation(1), None, 100)
+            .await
+            .unwrap()
+            .len(),
+        3
+    );
     assert!(!unfinished.exists());
 }
 
@@ -232,7 +310,11 @@ async fn where_the_folder_cannot_be_used_memory_serves() {
     for data_dir in [file.join("data"), taken] {
         let opened = open(&data_dir, NOW).unwrap();
         assert_eq!(opened.problems.len(), 1);
-        assert!(is_public(&opened.problems, &folder), "{:?}", opened.problems);
+        assert!(
+            is_public(&opened.problems, &folder),
+            "{:?}",
+            opened.problems
+        );
         assert!(works(&opened).await && !opened.reopened);
     }
 }
@@ -240,7 +322,9 @@ async fn where_the_folder_cannot_be_used_memory_serves() {
 #[test]
 fn neither_a_panic_nor_a_hang_goes_through() {
     let folder = TempDir::new().unwrap();
-    let panics = guarded(folder.path(), OPEN_LIMIT, |_| -> Result<(), _> { panic!("asked to") });
+    let panics = guarded(folder.path(), OPEN_LIMIT, |_| -> Result<(), _> {
+        panic!("asked to")
+    });
     assert_eq!(panics, Err(Refusal::Damaged));
     let (release, held) = mpsc::channel::<()>();
     let hangs = guarded(folder.path(), Duration::from_millis(50), move |_| {
@@ -250,7 +334,10 @@ fn neither_a_panic_nor_a_hang_goes_through() {
     assert_eq!(hangs, Err(Refusal::Late));
     drop(release);
     // It closes the tree behind it.
-    assert_eq!(patiently(|| guarded(folder.path(), OPEN_LIMIT, |_| Ok(()))), Ok(()));
+    assert_eq!(
+        patiently(|| guarded(folder.path(), OPEN_LIMIT, |_| Ok(()))),
+        Ok(())
+    );
 }
 
 #[tokio::test]

@@ -91,15 +91,19 @@ impl Handover {
         let mut after = None;
         let mut whole = true;
         loop {
-            let Ok(page) = self.local.marks(after.clone(), PAGE).await else { return false };
-            let Some(last) = page.last() else { return whole };
+            let Ok(page) = self.local.marks(after.clone(), PAGE).await else {
+                return false;
+            };
+            let Some(last) = page.last() else {
+                return whole;
+            };
             after = Some(last.clone());
             let mut done = Vec::new();
             let mut fresh = Vec::new();
             for mark in page {
-                let rest = resting
-                    .get(&mark.name())
-                    .filter(|rest| rest.mark == mark && (rest.connection == connection || !rest.taken));
+                let rest = resting.get(&mark.name()).filter(|rest| {
+                    rest.mark == mark && (rest.connection == connection || !rest.taken)
+                });
                 match rest {
                     Some(rest) if rest.until > Instant::now() => {}
                     Some(rest) if rest.taken => {
@@ -110,16 +114,20 @@ impl Handover {
                 }
             }
             self.local.unmark(done);
-            let Ok(fresh) = self.local.standing(fresh).await else { return false };
+            let Ok(fresh) = self.local.standing(fresh).await else {
+                return false;
+            };
             let mut fresh = fresh.into_iter().peekable();
             while fresh.peek().is_some() {
                 let some: Vec<_> = fresh.by_ref().take(AT_ONCE).collect();
                 // What was forgotten goes before what was begun anew.
-                let (first, rest): (Vec<_>, Vec<_>) =
-                    some.into_iter().partition(|(mark, _)| matches!(mark.changed, Changed::Forgotten(_)));
+                let (first, rest): (Vec<_>, Vec<_>) = some
+                    .into_iter()
+                    .partition(|(mark, _)| matches!(mark.changed, Changed::Forgotten(_)));
                 for group in [first, rest] {
                     let (marks, standing): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-                    let came = join_all(standing.into_iter().map(|one| self.remote.offer(one))).await;
+                    let came =
+                        join_all(standing.into_iter().map(|one| self.remote.offer(one))).await;
                     for (mark, came) in marks.into_iter().zip(came) {
                         match came {
                             Offered::Away => return false,
@@ -134,7 +142,15 @@ impl Handover {
                             Offered::Taken | Offered::Refused => {
                                 let taken = came == Offered::Taken;
                                 let until = Instant::now() + if taken { SETTLES } else { REFUSED };
-                                resting.insert(mark.name(), Rest { mark, connection, until, taken });
+                                resting.insert(
+                                    mark.name(),
+                                    Rest {
+                                        mark,
+                                        connection,
+                                        until,
+                                        taken,
+                                    },
+                                );
                             }
                         }
                     }

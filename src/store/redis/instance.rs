@@ -16,7 +16,8 @@ use super::{SharedStore, Terms};
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::settings::Secret;
 use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, SpentRecord, Store, StoreError, open,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, SpentRecord, Store,
+    StoreError, open,
 };
 
 /// More than any step takes, unless it fails.
@@ -43,26 +44,42 @@ impl Instance {
         let link = Link::open(&Secret::new(url), "one", || 0.0).unwrap();
         let local = open(folder.path(), At(0)).unwrap().sled.unwrap();
         let day = Duration::from_secs(24 * 60 * 60);
-        let terms = watch::channel(Terms { retention: day, answers: day }).1;
+        let terms = watch::channel(Terms {
+            retention: day,
+            answers: day,
+        })
+        .1;
         let store = Arc::new(SharedStore::start(local, link.clone(), terms, || 0.0));
-        Self { store, link, _folder: folder }
+        Self {
+            store,
+            link,
+            _folder: folder,
+        }
     }
 
     /// Waits until Redis is there.
     pub(in crate::store) async fn joined(&self) {
         let mut health = self.link.health();
-        timeout(PATIENCE, health.wait_for(|health| health.is_up())).await.unwrap().unwrap();
+        timeout(PATIENCE, health.wait_for(|health| health.is_up()))
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     /// Waits until Redis is away.
     pub(in crate::store) async fn left(&self) {
         let mut health = self.link.health();
-        timeout(PATIENCE, health.wait_for(|health| !health.is_up())).await.unwrap().unwrap();
+        timeout(PATIENCE, health.wait_for(|health| !health.is_up()))
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     /// Waits until all is handed over.
     pub(in crate::store) async fn handed_over(&self) {
-        timeout(PATIENCE, self.store.all_handed_over()).await.unwrap();
+        timeout(PATIENCE, self.store.all_handed_over())
+            .await
+            .unwrap();
     }
 }
 
@@ -79,7 +96,9 @@ impl Relay {
     fn then_over<'s>(&'s self, written: Written<'s>) -> Written<'s> {
         Box::pin(async move {
             written.await?;
-            timeout(PATIENCE, self.from.all_handed_over()).await.unwrap();
+            timeout(PATIENCE, self.from.all_handed_over())
+                .await
+                .unwrap();
             Ok(())
         })
     }
@@ -101,7 +120,12 @@ impl Store for Relay {
     fn amend(&self, conversation: ConversationId, turn: TurnId, change: Amendment) -> Written<'_> {
         self.then_over(self.from.amend(conversation, turn, change))
     }
-    fn write_waiting(&self, conversation: ConversationId, turn: TurnId, waits: bool) -> Written<'_> {
+    fn write_waiting(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        waits: bool,
+    ) -> Written<'_> {
         self.then_over(self.from.write_waiting(conversation, turn, waits))
     }
     fn waiting(&self) -> Read<'_, Vec<(ConversationId, TurnId)>> {
@@ -113,7 +137,11 @@ impl Store for Relay {
     fn turn(&self, conversation: ConversationId, turn: TurnId) -> Read<'_, Option<TurnRecord>> {
         self.to.turn(conversation, turn)
     }
-    fn turn_of(&self, conversation: ConversationId, message: ClientMsgId) -> Read<'_, Option<TurnRecord>> {
+    fn turn_of(
+        &self,
+        conversation: ConversationId,
+        message: ClientMsgId,
+    ) -> Read<'_, Option<TurnRecord>> {
         self.to.turn_of(conversation, message)
     }
     fn turns(

@@ -95,10 +95,14 @@ impl Link {
     /// # Errors
     /// What is wrong with the URL, without repeating it.
     pub fn open(url: &Secret, instance: &str, chance: fn() -> f64) -> Result<Self, String> {
-        let client = client(url.expose()).map_err(|_| "it is not a Redis URL that can be used".to_owned())?;
+        let client = client(url.expose())
+            .map_err(|_| "it is not a Redis URL that can be used".to_owned())?;
         let shared = Arc::new(Shared {
             manager: watch::Sender::new(None),
-            health: watch::Sender::new(Health { trouble: Some(Trouble::Joining), since: keeper::now() }),
+            health: watch::Sender::new(Health {
+                trouble: Some(Trouble::Joining),
+                since: keeper::now(),
+            }),
             open: AtomicBool::new(false),
             quick: AtomicBool::new(false),
             late: AtomicBool::new(false),
@@ -111,7 +115,10 @@ impl Link {
         let (alive, dropped) = watch::channel(());
         let keeper = keeper::Keeper::new(client, instance, chance, Arc::clone(&shared));
         tokio::spawn(keeper.run(dropped));
-        Ok(Self { shared, _alive: Arc::new(alive) })
+        Ok(Self {
+            shared,
+            _alive: Arc::new(alive),
+        })
     }
 
     /// Whether Redis is there, as the keeper saw it last.
@@ -189,7 +196,10 @@ impl Link {
         limit: Duration,
         command: &::redis::Cmd,
     ) -> Result<T, LinkError> {
-        self.ask(limit, |mut manager| async move { command.query_async(&mut manager).await }).await
+        self.ask(limit, |mut manager| async move {
+            command.query_async(&mut manager).await
+        })
+        .await
     }
 
     /// Several commands at once.
@@ -201,7 +211,10 @@ impl Link {
         limit: Duration,
         commands: &::redis::Pipeline,
     ) -> Result<T, LinkError> {
-        self.ask(limit, |mut manager| async move { commands.query_async(&mut manager).await }).await
+        self.ask(limit, |mut manager| async move {
+            commands.query_async(&mut manager).await
+        })
+        .await
     }
 
     /// A script, which Redis runs as one.
@@ -213,7 +226,10 @@ impl Link {
         limit: Duration,
         script: &::redis::ScriptInvocation<'_>,
     ) -> Result<T, LinkError> {
-        self.ask(limit, |mut manager| async move { script.invoke_async(&mut manager).await }).await
+        self.ask(limit, |mut manager| async move {
+            script.invoke_async(&mut manager).await
+        })
+        .await
     }
 
     /// Hears what is published on this channel (without [`PREFIX`]) from now on, also after Redis was away. What was published meanwhile is
@@ -231,7 +247,12 @@ impl Link {
     ///
     /// # Errors
     /// As [`Link::ask`].
-    pub async fn publish(&self, limit: Duration, channel: &str, message: &[u8]) -> Result<(), LinkError> {
+    pub async fn publish(
+        &self,
+        limit: Duration,
+        channel: &str,
+        message: &[u8],
+    ) -> Result<(), LinkError> {
         let mut command = ::redis::cmd("PUBLISH");
         command.arg(format!("{PREFIX}{channel}")).arg(message);
         self.command::<i64>(limit, &command).await.map(drop)
@@ -251,7 +272,10 @@ impl Shared {
 fn client(url: &str) -> RedisResult<Client> {
     use ::redis::IntoConnectionInfo as _;
     let info = url.into_connection_info()?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let settings = info
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP3);
     Client::open(info.set_redis_settings(settings))
 }
 

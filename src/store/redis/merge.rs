@@ -9,7 +9,15 @@ fn reached(turn: &TurnRecord) -> (u8, usize) {
         TurnState::Interrupted => 1,
         TurnState::Done => 2,
     };
-    (state, turn.text.len() + turn.drafts.iter().map(|draft| draft.text.len()).sum::<usize>())
+    (
+        state,
+        turn.text.len()
+            + turn
+                .drafts
+                .iter()
+                .map(|draft| draft.text.len())
+                .sum::<usize>(),
+    )
 }
 
 /// One turn, of what is known here and what is known there: the one that got further, with the first late answer; the thumb is as it was
@@ -21,13 +29,24 @@ pub(super) fn turns(here: TurnRecord, there: TurnRecord) -> TurnRecord {
         (_, Some(_)) => there.followup.clone(),
         (_, None) => here.followup.clone(),
     };
-    let further = if reached(&here) > reached(&there) { here } else { there };
-    TurnRecord { feedback, followup, ..further }
+    let further = if reached(&here) > reached(&there) {
+        here
+    } else {
+        there
+    };
+    TurnRecord {
+        feedback,
+        followup,
+        ..further
+    }
 }
 
 /// When any instance was seen to run.
 pub(super) fn lives(here: Life, there: Life) -> Life {
-    Life { first: here.first.min(there.first), last: here.last.max(there.last) }
+    Life {
+        first: here.first.min(there.first),
+        last: here.last.max(there.last),
+    }
 }
 
 /// One turn of two views of it, of which either may know nothing of it.
@@ -50,7 +69,12 @@ mod tests {
         let cut = saying(turn(5, "m", "?"), "a long").interrupted();
         let longer = saying(turn(5, "m", "?"), "a long text").interrupted();
         let whole = done(turn(5, "m", "?"), "a");
-        for (less, more) in [(&running, &cut), (&cut, &longer), (&longer, &whole), (&running, &whole)] {
+        for (less, more) in [
+            (&running, &cut),
+            (&cut, &longer),
+            (&longer, &whole),
+            (&running, &whole),
+        ] {
             assert_eq!(&turns(less.clone(), more.clone()), more);
             assert_eq!(&turns(more.clone(), less.clone()), more);
             assert_eq!(&turns(more.clone(), more.clone()), more);
@@ -60,13 +84,31 @@ mod tests {
     #[test]
     fn no_late_answer_and_no_thumb_is_lost() {
         let late = |at: u64, text: &str| {
-            Some(Followup { text: text.into(), provider: "p".into(), model: "m".into(), at: At(at) })
+            Some(Followup {
+                text: text.into(),
+                provider: "p".into(),
+                model: "m".into(),
+                at: At(at),
+            })
         };
         let base = saying(turn(5, "m", "?"), "a").interrupted();
-        let first = TurnRecord { followup: late(1, "first"), ..base.clone() };
-        let second = TurnRecord { followup: late(2, "second"), feedback: Some(Feedback::Up), ..base.clone() };
-        for merged in [turns(first.clone(), second.clone()), turns(second.clone(), first.clone())] {
-            assert_eq!((merged.followup, merged.feedback), (first.followup.clone(), Some(Feedback::Up)));
+        let first = TurnRecord {
+            followup: late(1, "first"),
+            ..base.clone()
+        };
+        let second = TurnRecord {
+            followup: late(2, "second"),
+            feedback: Some(Feedback::Up),
+            ..base.clone()
+        };
+        for merged in [
+            turns(first.clone(), second.clone()),
+            turns(second.clone(), first.clone()),
+        ] {
+            assert_eq!(
+                (merged.followup, merged.feedback),
+                (first.followup.clone(), Some(Feedback::Up))
+            );
         }
         assert_eq!(turns(base.clone(), second.clone()), second);
         assert_eq!(turns(second.clone(), base), second);
@@ -74,7 +116,22 @@ mod tests {
 
     #[test]
     fn a_life_is_from_the_first_to_the_last() {
-        let (one, other) = (Life { first: At(5), last: At(7) }, Life { first: At(3), last: At(6) });
-        assert_eq!(lives(one, other), Life { first: At(3), last: At(7) });
+        let (one, other) = (
+            Life {
+                first: At(5),
+                last: At(7),
+            },
+            Life {
+                first: At(3),
+                last: At(6),
+            },
+        );
+        assert_eq!(
+            lives(one, other),
+            Life {
+                first: At(3),
+                last: At(7)
+            }
+        );
     }
 }

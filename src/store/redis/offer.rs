@@ -52,69 +52,123 @@ impl Remote {
                 self.offer_waiting(conversation, turn, waits).await
             }
             // Forgotten meanwhile, or outgrown.
-            Standing::Incident(_, None) | Standing::Life(None) | Standing::Conversation(_, None) => {
-                Offered::Taken
-            }
+            Standing::Incident(_, None)
+            | Standing::Life(None)
+            | Standing::Conversation(_, None) => Offered::Taken,
         }
     }
 
-    async fn offer_turn(&self, conversation: ConversationId, here: TurnRecord, waits: bool) -> Offered {
+    async fn offer_turn(
+        &self,
+        conversation: ConversationId,
+        here: TurnRecord,
+        waits: bool,
+    ) -> Offered {
         let key = keys::conversation(conversation);
         let (turn, message) = (here.turn, here.client_msg_id.to_string());
-        let read = self.link.command(BEHIND, cmd("HGET").arg(&key).arg(format!("t:{turn}"))).await;
+        let read = self
+            .link
+            .command(BEHIND, cmd("HGET").arg(&key).arg(format!("t:{turn}")))
+            .await;
         let old: Option<Vec<u8>> = match read {
             Ok(old) => old,
             Err(error) => return Offered::from(Err(error)),
         };
-        let merged = match old.as_ref().map(|bytes| decode::<TurnRecord>("turn", bytes)) {
+        let merged = match old
+            .as_ref()
+            .map(|bytes| decode::<TurnRecord>("turn", bytes))
+        {
             None => here,
             Some(Some(there)) => merge::turns(here, there),
             // Of another version: who wrote it knows more.
             Some(None) => return Offered::Taken,
         };
         let waits = waits && merged.followup.is_none();
-        let Ok(bytes) = encode(&merged) else { return Offered::Refused };
+        let Ok(bytes) = encode(&merged) else {
+            return Offered::Refused;
+        };
         let mut put = Self::script(&scripts::PUT_TURN);
-        put.key(key).key(keys::order(conversation)).key(keys::waiting()).key(keys::gone(conversation));
-        put.arg(turn.to_string()).arg(old.unwrap_or_default()).arg(bytes).arg(message);
-        put.arg(u8::from(waits)).arg(keys::waits(conversation, turn)).arg(self.terms().retention.as_secs());
+        put.key(key)
+            .key(keys::order(conversation))
+            .key(keys::waiting())
+            .key(keys::gone(conversation));
+        put.arg(turn.to_string())
+            .arg(old.unwrap_or_default())
+            .arg(bytes)
+            .arg(message);
+        put.arg(u8::from(waits))
+            .arg(keys::waits(conversation, turn))
+            .arg(self.terms().retention.as_secs());
         self.change(&put).await.into()
     }
 
     /// Of a turn that is not written yet, or any more, there is only whether it waits.
-    async fn offer_waiting(&self, conversation: ConversationId, turn: TurnId, waits: bool) -> Offered {
+    async fn offer_waiting(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        waits: bool,
+    ) -> Offered {
         let (list, name) = (keys::waiting(), keys::waits(conversation, turn));
-        let command = if waits { Cmd::zadd(list, name, 0) } else { Cmd::zrem(list, name) };
-        self.link.command::<i64>(BEHIND, &command).await.map(|_| 1).into()
+        let command = if waits {
+            Cmd::zadd(list, name, 0)
+        } else {
+            Cmd::zrem(list, name)
+        };
+        self.link
+            .command::<i64>(BEHIND, &command)
+            .await
+            .map(|_| 1)
+            .into()
     }
 
     async fn offer_conversation(&self, id: ConversationId, record: &ConversationRecord) -> Offered {
-        let Ok(bytes) = encode(record) else { return Offered::Refused };
+        let Ok(bytes) = encode(record) else {
+            return Offered::Refused;
+        };
         let subject = record.subject.as_deref();
         let mut put = Self::script(&scripts::BEGIN);
-        put.key(keys::conversation(id)).key(keys::visitor(subject.unwrap_or_default()));
-        put.arg(bytes).arg(record.began.0).arg(id.to_string()).arg(u8::from(subject.is_some()));
+        put.key(keys::conversation(id))
+            .key(keys::visitor(subject.unwrap_or_default()));
+        put.arg(bytes)
+            .arg(record.began.0)
+            .arg(id.to_string())
+            .arg(u8::from(subject.is_some()));
         put.arg(self.terms().retention.as_secs());
         self.change(&put).await.into()
     }
 
     async fn offer_forgotten(&self, id: ConversationId) -> Offered {
         let mut put = Self::script(&scripts::FORGET);
-        put.key(keys::conversation(id)).key(keys::order(id)).key(keys::gone(id)).key(keys::waiting());
+        put.key(keys::conversation(id))
+            .key(keys::order(id))
+            .key(keys::gone(id))
+            .key(keys::waiting());
         put.key(keys::origin(id)).key(keys::answers());
-        put.arg(id.to_string()).arg(format!("{PREFIX}a:")).arg(self.terms().retention.as_secs());
+        put.arg(id.to_string())
+            .arg(format!("{PREFIX}a:"))
+            .arg(self.terms().retention.as_secs());
         self.change(&put).await.into()
     }
 
     async fn offer_incident(&self, name: &str, incident: &Incident) -> Offered {
-        let Ok(bytes) = encode(incident) else { return Offered::Refused };
+        let Ok(bytes) = encode(incident) else {
+            return Offered::Refused;
+        };
         let mut put = Self::script(&scripts::PUT_FIELD);
-        put.key(keys::incidents()).arg(name).arg(bytes).arg(&[VERSION][..]).arg(INCIDENTS);
+        put.key(keys::incidents())
+            .arg(name)
+            .arg(bytes)
+            .arg(&[VERSION][..])
+            .arg(INCIDENTS);
         self.change(&put).await.into()
     }
 
     async fn offer_life(&self, here: Life) -> Offered {
-        let read = self.link.command(BEHIND, cmd("GET").arg(keys::life())).await;
+        let read = self
+            .link
+            .command(BEHIND, cmd("GET").arg(keys::life()))
+            .await;
         let old: Option<Vec<u8>> = match read {
             Ok(old) => old,
             Err(error) => return Offered::from(Err(error)),
@@ -124,9 +178,13 @@ impl Remote {
             Some(Some(there)) => merge::lives(here, there),
             Some(None) => return Offered::Taken,
         };
-        let Ok(bytes) = encode(&merged) else { return Offered::Refused };
+        let Ok(bytes) = encode(&merged) else {
+            return Offered::Refused;
+        };
         let mut put = Self::script(&scripts::SWAP);
-        put.key(keys::life()).arg(old.unwrap_or_default()).arg(bytes);
+        put.key(keys::life())
+            .arg(old.unwrap_or_default())
+            .arg(bytes);
         self.change(&put).await.into()
     }
 
@@ -138,11 +196,22 @@ impl Remote {
             put.arg(&[VERSION][..]).arg(key.to_string()).arg(origins);
             return self.change(&put).await.into();
         };
-        let Ok(bytes) = encode(&answer) else { return Offered::Refused };
-        let from = answer.conversation.map(|id| id.to_string()).unwrap_or_default();
+        let Ok(bytes) = encode(&answer) else {
+            return Offered::Refused;
+        };
+        let from = answer
+            .conversation
+            .map(|id| id.to_string())
+            .unwrap_or_default();
         let mut put = Self::script(&scripts::PUT_ANSWER);
-        put.key(keys::answer(key)).key(keys::answers()).key(format!("{origins}{from}"));
-        put.arg(bytes).arg(&[VERSION][..]).arg(from).arg(key.to_string()).arg(answer.saved.0);
+        put.key(keys::answer(key))
+            .key(keys::answers())
+            .key(format!("{origins}{from}"));
+        put.arg(bytes)
+            .arg(&[VERSION][..])
+            .arg(from)
+            .arg(key.to_string())
+            .arg(answer.saved.0);
         put.arg(self.terms().answers.as_secs()).arg(origins);
         self.change(&put).await.into()
     }

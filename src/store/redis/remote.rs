@@ -44,7 +44,11 @@ impl Remote {
         *self.terms.borrow()
     }
 
-    async fn read<T: FromRedisValue>(&self, limit: Duration, command: &Cmd) -> Result<T, LinkError> {
+    async fn read<T: FromRedisValue>(
+        &self,
+        limit: Duration,
+        command: &Cmd,
+    ) -> Result<T, LinkError> {
         self.link.command(limit, command).await
     }
 
@@ -54,12 +58,15 @@ impl Remote {
         id: ConversationId,
     ) -> Result<(Result<Option<ConversationRecord>, StoreError>, bool), LinkError> {
         let mut both = pipe();
-        both.hget(keys::conversation(id), "record").exists(keys::gone(id));
+        both.hget(keys::conversation(id), "record")
+            .exists(keys::gone(id));
         let (bytes, gone): (Option<Vec<u8>>, bool) = self.link.pipeline(HOT, &both).await?;
         let record = match bytes.map(|bytes| decode("conversation", &bytes)) {
             None => Ok(None),
             Some(Some(record)) => Ok(Some(record)),
-            Some(None) => Err(StoreError::Damaged("a conversation's record cannot be read".into())),
+            Some(None) => Err(StoreError::Damaged(
+                "a conversation's record cannot be read".into(),
+            )),
         };
         Ok((record, gone))
     }
@@ -79,8 +86,10 @@ impl Remote {
         turn: TurnId,
     ) -> Result<(Option<TurnRecord>, Option<TurnId>), LinkError> {
         let mut both = pipe();
-        both.hget(keys::conversation(conversation), format!("t:{turn}")).get(keys::gone(conversation));
-        let (bytes, gone): (Option<Vec<u8>>, Option<String>) = self.link.pipeline(HOT, &both).await?;
+        both.hget(keys::conversation(conversation), format!("t:{turn}"))
+            .get(keys::gone(conversation));
+        let (bytes, gone): (Option<Vec<u8>>, Option<String>) =
+            self.link.pipeline(HOT, &both).await?;
         let record = bytes.and_then(|bytes| decode("turn", &bytes));
         Ok((record, gone.and_then(|gone| gone.parse().ok())))
     }
@@ -92,7 +101,10 @@ impl Remote {
         message: &ClientMsgId,
     ) -> Result<Option<TurnRecord>, LinkError> {
         let mut script = scripts::TURN_OF.key(keys::conversation(conversation));
-        let bytes: Option<Vec<u8>> = self.link.script(HOT, script.arg(message.to_string())).await?;
+        let bytes: Option<Vec<u8>> = self
+            .link
+            .script(HOT, script.arg(message.to_string()))
+            .await?;
         Ok(bytes.and_then(|bytes| decode("turn", &bytes)))
     }
 
@@ -104,12 +116,21 @@ impl Remote {
         limit: usize,
     ) -> Result<Turns, LinkError> {
         let mut script = scripts::TURNS.key(keys::conversation(conversation));
-        script.key(keys::order(conversation)).key(keys::gone(conversation));
-        script.arg(before.map_or_else(|| "+".to_owned(), |before| format!("({before}"))).arg(limit);
+        script
+            .key(keys::order(conversation))
+            .key(keys::gone(conversation));
+        script
+            .arg(before.map_or_else(|| "+".to_owned(), |before| format!("({before}")))
+            .arg(limit);
         let found: Vec<Vec<u8>> = self.link.script(HOT, &script).await?;
         let mut found = found.into_iter();
-        let gone = found.next().and_then(|gone| std::str::from_utf8(&gone).ok()?.parse().ok());
-        Ok(Turns { turns: found.filter_map(|bytes| decode("turn", &bytes)).collect(), gone })
+        let gone = found
+            .next()
+            .and_then(|gone| std::str::from_utf8(&gone).ok()?.parse().ok());
+        Ok(Turns {
+            turns: found.filter_map(|bytes| decode("turn", &bytes)).collect(),
+            gone,
+        })
     }
 
     /// The turns that wait for a late answer, oldest first.
@@ -125,7 +146,10 @@ impl Remote {
         let mut command = cmd("HVALS");
         command.arg(keys::incidents());
         let found: Vec<Vec<u8>> = self.read(BEHIND, &command).await?;
-        Ok(found.iter().filter_map(|bytes| decode("incident", bytes)).collect())
+        Ok(found
+            .iter()
+            .filter_map(|bytes| decode("incident", bytes))
+            .collect())
     }
 
     /// When any instance was seen to run.
@@ -147,13 +171,21 @@ impl Remote {
     /// The keys of all saved answers, those saved longest ago first.
     pub(super) async fn cached_keys(&self) -> Result<Vec<CacheKey>, LinkError> {
         let mut script = scripts::ANSWERS.key(keys::answers());
-        let names: Vec<String> =
-            self.link.script(BEHIND, script.arg(format!("{PREFIX}a:")).arg(MOST)).await?;
-        Ok(names.iter().filter_map(|name| CacheKey::parse(name)).collect())
+        let names: Vec<String> = self
+            .link
+            .script(BEHIND, script.arg(format!("{PREFIX}a:")).arg(MOST))
+            .await?;
+        Ok(names
+            .iter()
+            .filter_map(|name| CacheKey::parse(name))
+            .collect())
     }
 
     /// Runs a script that changes something, behind the scenes, and says what it says.
-    pub(super) async fn change(&self, script: &::redis::ScriptInvocation<'_>) -> Result<i64, LinkError> {
+    pub(super) async fn change(
+        &self,
+        script: &::redis::ScriptInvocation<'_>,
+    ) -> Result<i64, LinkError> {
         self.link.script(BEHIND, script).await
     }
 

@@ -16,8 +16,8 @@ use super::remote::{Remote, Terms};
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::sled::{Changed, SledStore};
 use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, Idle, Opened, SpentRecord, Store,
-    StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, Idle, Opened,
+    SpentRecord, Store, StoreError,
 };
 
 /// The longest that is waited for the journal to be handed over when the service goes down: what is late is in it for the next start.
@@ -54,9 +54,21 @@ impl SharedStore {
         let wake = Arc::new(Notify::new());
         let (passes, seen) = watch::channel((0, 0));
         let (to, by) = (Arc::clone(&local), Arc::clone(&wake));
-        let handover = Handover { local: to, remote: remote.clone(), wake: by, passes, chance };
+        let handover = Handover {
+            local: to,
+            remote: remote.clone(),
+            wake: by,
+            passes,
+            chance,
+        };
         let handover = tokio::spawn(handover.run()).abort_handle();
-        Self { local, remote, wake, passes: seen, handover }
+        Self {
+            local,
+            remote,
+            wake,
+            passes: seen,
+            handover,
+        }
     }
 
     /// Waits until all that was acknowledged before is handed over.
@@ -102,9 +114,15 @@ impl SharedStore {
 
 impl Opened {
     /// The same store, shared with other instances. One that is in memory alone cannot be: nothing would be handed over after a crash.
-    pub fn shared(mut self, link: Link, terms: watch::Receiver<Terms>, chance: fn() -> f64) -> Self {
+    pub fn shared(
+        mut self,
+        link: Link,
+        terms: watch::Receiver<Terms>,
+        chance: fn() -> f64,
+    ) -> Self {
         let Some(local) = self.sled.take() else {
-            self.problems.push("Without a data folder nothing is shared with other instances.".into());
+            self.problems
+                .push("Without a data folder nothing is shared with other instances.".into());
             return self;
         };
         let shared = SharedStore::start(local, link, terms, chance);
@@ -130,8 +148,12 @@ impl Store for SharedStore {
             match join(self.local.conversation(id), self.remote.conversation(id)).await {
                 (here, Ok((Ok(None), gone))) => {
                     // Forgotten elsewhere, unless it was begun anew here.
-                    let stays =
-                        !gone || self.local.is_marked(Changed::Conversation(id)).await.unwrap_or(true);
+                    let stays = !gone
+                        || self
+                            .local
+                            .is_marked(Changed::Conversation(id))
+                            .await
+                            .unwrap_or(true);
                     if stays { here } else { Ok(None) }
                 }
                 (_, Ok((there, _))) => there,
@@ -144,10 +166,16 @@ impl Store for SharedStore {
         self.then_hand_over(self.local.begin(id, record))
     }
 
-    fn newest_of(&self, subject: String) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
+    fn newest_of(
+        &self,
+        subject: String,
+    ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
         Box::pin(async move {
-            let (here, there) =
-                join(self.local.newest_of(subject.clone()), self.remote.of_visitor(&subject)).await;
+            let (here, there) = join(
+                self.local.newest_of(subject.clone()),
+                self.remote.of_visitor(&subject),
+            )
+            .await;
             let there = match there {
                 Ok(there) => there,
                 Err(_) => return here,
@@ -189,7 +217,12 @@ impl Store for SharedStore {
         }))
     }
 
-    fn write_waiting(&self, conversation: ConversationId, turn: TurnId, waits: bool) -> Written<'_> {
+    fn write_waiting(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        waits: bool,
+    ) -> Written<'_> {
         self.and_hand_over(self.local.write_waiting(conversation, turn, waits))
     }
 
@@ -197,7 +230,11 @@ impl Store for SharedStore {
         Box::pin(async move {
             let (here, there) = join(self.local.waiting(), self.remote.waiting()).await;
             let Ok(there) = there else { return here };
-            let mut all: Vec<_> = here?.into_iter().chain(there).map(|(id, turn)| (turn, id)).collect();
+            let mut all: Vec<_> = here?
+                .into_iter()
+                .chain(there)
+                .map(|(id, turn)| (turn, id))
+                .collect();
             all.sort_unstable();
             all.dedup();
             Ok(all.into_iter().map(|(turn, id)| (id, turn)).collect())
@@ -215,9 +252,16 @@ impl Store for SharedStore {
         turn: TurnId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
         Box::pin(async move {
-            match join(self.local.turn(conversation, turn), self.remote.turn(conversation, turn)).await {
+            match join(
+                self.local.turn(conversation, turn),
+                self.remote.turn(conversation, turn),
+            )
+            .await
+            {
                 (here, Ok((there, gone))) => {
-                    let here = here.unwrap_or_default().filter(|_| gone.is_none_or(|gone| turn > gone));
+                    let here = here
+                        .unwrap_or_default()
+                        .filter(|_| gone.is_none_or(|gone| turn > gone));
                     Ok(merge::views(here, there))
                 }
                 // Another instance may have it: that is not known, which is not the same as that there is none.
@@ -259,8 +303,15 @@ impl Store for SharedStore {
             let Ok(there) = there else { return here };
             let here = here.unwrap_or_default();
             self.outdated(conversation, &here, there.gone);
-            let mut all: BTreeMap<_, _> = there.turns.into_iter().map(|turn| (turn.turn, turn)).collect();
-            for turn in here.into_iter().filter(|turn| there.gone.is_none_or(|gone| turn.turn > gone)) {
+            let mut all: BTreeMap<_, _> = there
+                .turns
+                .into_iter()
+                .map(|turn| (turn.turn, turn))
+                .collect();
+            for turn in here
+                .into_iter()
+                .filter(|turn| there.gone.is_none_or(|gone| turn.turn > gone))
+            {
                 let known = all.remove(&turn.turn);
                 all.extend(merge::views(Some(turn), known).map(|turn| (turn.turn, turn)));
             }
@@ -281,8 +332,9 @@ impl Store for SharedStore {
             let mut found = Vec::new();
             for id in known {
                 let there = self.remote.turns(id, None, 1).await;
-                let there =
-                    there.map_err(|_| StoreError::Broken("it is shared, and cannot be reached".into()))?;
+                let there = there.map_err(|_| {
+                    StoreError::Broken("it is shared, and cannot be reached".into())
+                })?;
                 if there.turns.iter().all(|turn| turn.turn.at() < before) {
                     found.push(id);
                 }
@@ -325,7 +377,9 @@ impl Store for SharedStore {
             let Ok(there) = there else { return here };
             // As it is known here is newer where it is known here: each instance writes its own.
             let all = there.into_iter().chain(here?);
-            let all: BTreeMap<_, _> = all.map(|one| ((one.started, one.id.clone()), one)).collect();
+            let all: BTreeMap<_, _> = all
+                .map(|one| ((one.started, one.id.clone()), one))
+                .collect();
             let skip = all.len().saturating_sub(INCIDENTS);
             Ok(all.into_values().skip(skip).collect())
         })
@@ -394,6 +448,13 @@ impl Store for SharedStore {
     }
 
     fn problem(&self) -> Option<&'static str> {
-        self.local.problem().or_else(|| self.remote.link.health().borrow().trouble.map(Trouble::sentence))
+        self.local.problem().or_else(|| {
+            self.remote
+                .link
+                .health()
+                .borrow()
+                .trouble
+                .map(Trouble::sentence)
+        })
     }
 }

@@ -23,9 +23,21 @@ async fn alone_an_instance_goes_on_and_hands_over_when_redis_comes() {
     redis.kill();
     let one = Instance::alone(&redis.url());
     let id = conversation(1);
-    one.store.begin(id, ConversationRecord { began: At(1), subject: Some("ann".into()) }).await.unwrap();
+    one.store
+        .begin(
+            id,
+            ConversationRecord {
+                began: At(1),
+                subject: Some("ann".into()),
+            },
+        )
+        .await
+        .unwrap();
     for ms in 1..=300 {
-        drop(one.store.write_turn(id, done(turn(ms, &ms.to_string(), "?"), "a")));
+        drop(
+            one.store
+                .write_turn(id, done(turn(ms, &ms.to_string(), "?"), "a")),
+        );
     }
     let asked = Instant::now();
     one.store.write_turn(id, turn(301, "m", "?")).await.unwrap();
@@ -37,8 +49,16 @@ async fn alone_an_instance_goes_on_and_hands_over_when_redis_comes() {
     one.handed_over().await;
     let other = Instance::join(&redis).await;
     let turns = other.store.turns(id, None, 1000).await.unwrap();
-    assert!(turns.iter().map(|turn| turn.turn).eq((1..=301).map(turn_id)));
-    assert_eq!(other.store.conversation(id).await.unwrap().unwrap().subject, Some("ann".into()));
+    assert!(
+        turns
+            .iter()
+            .map(|turn| turn.turn)
+            .eq((1..=301).map(turn_id))
+    );
+    assert_eq!(
+        other.store.conversation(id).await.unwrap().unwrap().subject,
+        Some("ann".into())
+    );
     assert_eq!(other.store.problem(), None);
 }
 
@@ -65,7 +85,10 @@ async fn a_redis_that_lost_everything_is_told_again_what_it_was_told_last() {
     let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
     let id = conversation(1);
     for round in 1..=5 {
-        one.store.write_turn(id, done(turn(round, &round.to_string(), "?"), "a")).await.unwrap();
+        one.store
+            .write_turn(id, done(turn(round, &round.to_string(), "?"), "a"))
+            .await
+            .unwrap();
         one.handed_over().await;
         redis.restart();
         one.joined().await;
@@ -88,8 +111,17 @@ async fn alone_it_is_not_known_that_a_turn_is_nowhere() {
     redis.kill();
     one.left().await;
     assert!(one.store.turn(conversation(1), turn_id(5)).await.is_err());
-    one.store.write_turn(conversation(1), turn(5, "m", "?")).await.unwrap();
-    assert!(one.store.turn(conversation(1), turn_id(5)).await.unwrap().is_some());
+    one.store
+        .write_turn(conversation(1), turn(5, "m", "?"))
+        .await
+        .unwrap();
+    assert!(
+        one.store
+            .turn(conversation(1), turn_id(5))
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 #[tokio::test]
@@ -98,17 +130,36 @@ async fn what_one_amends_is_amended_for_all() {
     let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
     let (id, late) = (
         conversation(1),
-        Followup { text: "late".into(), provider: "p".into(), model: "m".into(), at: At(9) },
+        Followup {
+            text: "late".into(),
+            provider: "p".into(),
+            model: "m".into(),
+            at: At(9),
+        },
     );
-    one.store.write_turn(id, done(turn(5, "m", "?"), "sorry")).await.unwrap();
+    one.store
+        .write_turn(id, done(turn(5, "m", "?"), "sorry"))
+        .await
+        .unwrap();
     one.store.write_waiting(id, turn_id(5), true).await.unwrap();
     one.handed_over().await;
     assert_eq!(other.store.waiting().await.unwrap(), [(id, turn_id(5))]);
-    other.store.amend(id, turn_id(5), Amendment::Feedback(Feedback::Down)).await.unwrap();
-    other.store.amend(id, turn_id(5), Amendment::Followup(late.clone())).await.unwrap();
+    other
+        .store
+        .amend(id, turn_id(5), Amendment::Feedback(Feedback::Down))
+        .await
+        .unwrap();
+    other
+        .store
+        .amend(id, turn_id(5), Amendment::Followup(late.clone()))
+        .await
+        .unwrap();
     other.handed_over().await;
     let seen = one.store.turn(id, turn_id(5)).await.unwrap().unwrap();
-    assert_eq!((seen.feedback, seen.followup.as_ref()), (Some(Feedback::Down), Some(&late)));
+    assert_eq!(
+        (seen.feedback, seen.followup.as_ref()),
+        (Some(Feedback::Down), Some(&late))
+    );
     // Who says again that it waits is told that it is answered.
     one.store.write_waiting(id, turn_id(5), true).await.unwrap();
     one.handed_over().await;
@@ -121,12 +172,24 @@ async fn what_got_further_elsewhere_stays() {
     let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
     let id = conversation(1);
     let running = turn(5, "m", "?");
-    one.store.write_turn(id, done(running.clone(), "whole")).await.unwrap();
+    one.store
+        .write_turn(id, done(running.clone(), "whole"))
+        .await
+        .unwrap();
     one.handed_over().await;
-    other.store.write_turn(id, saying(running, "a part of it").interrupted()).await.unwrap();
+    other
+        .store
+        .write_turn(id, saying(running, "a part of it").interrupted())
+        .await
+        .unwrap();
     other.handed_over().await;
     for instance in [&one, &other] {
-        let seen = instance.store.turn_of(id, message("m")).await.unwrap().unwrap();
+        let seen = instance
+            .store
+            .turn_of(id, message("m"))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((seen.text.as_str(), seen.state), ("whole", TurnState::Done));
     }
 }
@@ -136,15 +199,30 @@ async fn what_is_forgotten_on_one_is_gone_on_the_other_also_from_its_disk() {
     let mut redis = Redis::start(&[]);
     let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
     let id = conversation(1);
-    one.store.begin(id, ConversationRecord { began: At(1), subject: None }).await.unwrap();
-    one.store.write_turn(id, done(turn(5, "m", "secret"), "a")).await.unwrap();
+    one.store
+        .begin(
+            id,
+            ConversationRecord {
+                began: At(1),
+                subject: None,
+            },
+        )
+        .await
+        .unwrap();
+    one.store
+        .write_turn(id, done(turn(5, "m", "secret"), "a"))
+        .await
+        .unwrap();
     one.handed_over().await;
     other.store.forget(id).await.unwrap();
     other.handed_over().await;
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
     assert_eq!(one.store.turn(id, turn_id(5)).await.unwrap(), None);
     // Its copy went with the read: also alone it is not there.
-    one.store.write_breaker("settled".into(), None).await.unwrap();
+    one.store
+        .write_breaker("settled".into(), None)
+        .await
+        .unwrap();
     redis.kill();
     one.left().await;
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
@@ -157,19 +235,42 @@ async fn an_unknown_version_is_left_alone() {
     let id = conversation(1);
     let hash = format!("failsoft:c:{id}");
     let answer = format!("failsoft:a:{}", key(1));
-    for (field, place) in [(format!("t:{}", turn_id(5)), hash.as_str()), ("v".into(), answer.as_str())] {
+    for (field, place) in [
+        (format!("t:{}", turn_id(5)), hash.as_str()),
+        ("v".into(), answer.as_str()),
+    ] {
         redis.tell(&["HSET", place, &field, "9from tomorrow"]);
     }
-    redis.tell(&["ZADD", &format!("failsoft:o:{id}"), "0", &turn_id(5).to_string()]);
+    redis.tell(&[
+        "ZADD",
+        &format!("failsoft:o:{id}"),
+        "0",
+        &turn_id(5).to_string(),
+    ]);
     redis.tell(&["SET", "failsoft:l", "9from tomorrow"]);
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
     assert_eq!(one.store.cached(key(1)).await.unwrap(), None);
-    one.store.write_turn(id, done(turn(5, "m", "?"), "mine")).await.unwrap();
-    one.store.write_cached(key(1), cached(1, 5, "mine")).await.unwrap();
+    one.store
+        .write_turn(id, done(turn(5, "m", "?"), "mine"))
+        .await
+        .unwrap();
+    one.store
+        .write_cached(key(1), cached(1, 5, "mine"))
+        .await
+        .unwrap();
     one.store.remove_cached(vec![key(1)]).await.unwrap();
-    one.store.write_life(crate::chat::Life { first: At(1), last: At(2) }).await.unwrap();
+    one.store
+        .write_life(crate::chat::Life {
+            first: At(1),
+            last: At(2),
+        })
+        .await
+        .unwrap();
     one.handed_over().await;
-    for (place, field) in [(hash.as_str(), format!("t:{}", turn_id(5))), (answer.as_str(), "v".into())] {
+    for (place, field) in [
+        (hash.as_str(), format!("t:{}", turn_id(5))),
+        (answer.as_str(), "v".into()),
+    ] {
         assert_eq!(redis.tell(&["HGET", place, &field]), "9from tomorrow");
     }
     assert_eq!(redis.tell(&["GET", "failsoft:l"]), "9from tomorrow");
@@ -183,34 +284,84 @@ async fn rubbish_under_our_keys_costs_nothing_but_sharing() {
     let redis = Redis::start(&[]);
     let one = Instance::join(&redis).await;
     let id = conversation(1);
-    for place in [format!("failsoft:c:{id}"), format!("failsoft:o:{id}"), format!("failsoft:gone:{id}")]
-        .into_iter()
-        .chain(["w", "i", "ak", "v"].map(|name| format!("failsoft:{name}")))
+    for place in [
+        format!("failsoft:c:{id}"),
+        format!("failsoft:o:{id}"),
+        format!("failsoft:gone:{id}"),
+    ]
+    .into_iter()
+    .chain(["w", "i", "ak", "v"].map(|name| format!("failsoft:{name}")))
     {
         redis.tell(&["LPUSH", &place, "rubbish"]);
     }
-    one.store.begin(id, ConversationRecord { began: At(1), subject: None }).await.unwrap();
-    one.store.write_turn(id, done(turn(5, "m", "?"), "mine")).await.unwrap();
-    one.store.write_cached(key(1), cached(1, 5, "mine")).await.unwrap();
+    one.store
+        .begin(
+            id,
+            ConversationRecord {
+                began: At(1),
+                subject: None,
+            },
+        )
+        .await
+        .unwrap();
+    one.store
+        .write_turn(id, done(turn(5, "m", "?"), "mine"))
+        .await
+        .unwrap();
+    one.store
+        .write_cached(key(1), cached(1, 5, "mine"))
+        .await
+        .unwrap();
     one.handed_over().await;
     assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 1);
-    assert_eq!(one.store.turn_of(id, message("m")).await.unwrap().unwrap().text, "mine");
+    assert_eq!(
+        one.store
+            .turn_of(id, message("m"))
+            .await
+            .unwrap()
+            .unwrap()
+            .text,
+        "mine"
+    );
     assert!(one.store.conversation(id).await.unwrap().is_some());
-    assert_eq!(one.store.cached(key(1)).await.unwrap().unwrap().text, "mine");
-    assert_eq!((one.store.waiting().await, one.store.incidents().await), (Ok(vec![]), Ok(vec![])));
+    assert_eq!(
+        one.store.cached(key(1)).await.unwrap().unwrap().text,
+        "mine"
+    );
+    assert_eq!(
+        (one.store.waiting().await, one.store.incidents().await),
+        (Ok(vec![]), Ok(vec![]))
+    );
     // What is not rubbish is shared all the same.
-    one.store.write_turn(conversation(2), turn(6, "m", "?")).await.unwrap();
+    one.store
+        .write_turn(conversation(2), turn(6, "m", "?"))
+        .await
+        .unwrap();
     one.handed_over().await;
     let other = Instance::join(&redis).await;
-    assert_eq!(other.store.turns(conversation(2), None, 9).await.unwrap().len(), 1);
+    assert_eq!(
+        other
+            .store
+            .turns(conversation(2), None, 9)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn what_nobody_writes_to_expires() {
     let redis = Redis::start(&[]);
     let one = Instance::join(&redis).await;
-    one.store.write_turn(conversation(1), turn(5, "m", "?")).await.unwrap();
-    one.store.write_cached(key(1), cached(1, 5, "a")).await.unwrap();
+    one.store
+        .write_turn(conversation(1), turn(5, "m", "?"))
+        .await
+        .unwrap();
+    one.store
+        .write_cached(key(1), cached(1, 5, "a"))
+        .await
+        .unwrap();
     one.handed_over().await;
     let names = redis.tell(&["KEYS", "failsoft:[aco]:*"]);
     assert_eq!(names.lines().count(), 3, "{names}");
@@ -224,8 +375,8 @@ async fn what_nobody_writes_to_expires() {
 async fn a_late_answer_that_an_instance_died_with_is_for_another() {
     let redis = Redis::start(&[]);
     let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
-    let [one_turns, other_turns] =
-        [(&one, "one"), (&other, "other")].map(|(at, name)| SharedTurns::new(at.link.clone(), name.into()));
+    let [one_turns, other_turns] = [(&one, "one"), (&other, "other")]
+        .map(|(at, name)| SharedTurns::new(at.link.clone(), name.into()));
     assert!(one_turns.claim_late(turn_id(1)).await);
     assert!(!other_turns.claim_late(turn_id(1)).await, "one lives");
     assert!(one_turns.claim_late(turn_id(1)).await);

@@ -107,9 +107,19 @@ impl SharedTurns {
     ) -> Result<Claimed, LinkError> {
         let told = self.said(&Told::Opened(conversation, turn));
         let mut claim = scripts::CLAIM.key(keys::run(conversation));
-        claim.key(keys::runs()).key(keys::frames(turn)).key(keys::conversation(conversation));
-        claim.arg(turn.to_string()).arg(&*self.instance).arg(message.to_string()).arg(start);
-        claim.arg(millis(LEASE)).arg(millis(STREAM_STAYS)).arg(keys::waits(conversation, turn));
+        claim
+            .key(keys::runs())
+            .key(keys::frames(turn))
+            .key(keys::conversation(conversation));
+        claim
+            .arg(turn.to_string())
+            .arg(&*self.instance)
+            .arg(message.to_string())
+            .arg(start);
+        claim
+            .arg(millis(LEASE))
+            .arg(millis(STREAM_STAYS))
+            .arg(keys::waits(conversation, turn));
         claim.arg(format!("{PREFIX}{CHANNEL}")).arg(told);
         let (how, other): (i64, String) = self.link.script(HOT, &claim).await?;
         match (how, other.parse()) {
@@ -123,12 +133,20 @@ impl SharedTurns {
     ///
     /// # Errors
     /// As [`Link::ask`].
-    pub async fn running(&self, conversations: &[ConversationId]) -> Result<Vec<Option<TurnId>>, LinkError> {
+    pub async fn running(
+        &self,
+        conversations: &[ConversationId],
+    ) -> Result<Vec<Option<TurnId>>, LinkError> {
         if conversations.is_empty() {
             return Ok(Vec::new());
         }
         let mut get = cmd("MGET");
-        get.arg(conversations.iter().map(|id| keys::run(*id)).collect::<Vec<_>>());
+        get.arg(
+            conversations
+                .iter()
+                .map(|id| keys::run(*id))
+                .collect::<Vec<_>>(),
+        );
         let found: Vec<Option<String>> = self.link.command(HOT, &get).await?;
         let elsewhere = |run: Option<String>| {
             let run = run?;
@@ -145,10 +163,18 @@ impl SharedTurns {
     pub async fn append(&self, batches: &[Batch]) -> Result<(), LinkError> {
         for some in batches.chunks(AT_ONCE) {
             let mut append = scripts::APPEND.key(keys::runs());
-            append.arg(&*self.instance).arg(millis(LEASE)).arg(millis(STREAM_STAYS)).arg(BATCHES);
+            append
+                .arg(&*self.instance)
+                .arg(millis(LEASE))
+                .arg(millis(STREAM_STAYS))
+                .arg(BATCHES);
             for one in some {
-                append.key(keys::run(one.conversation)).key(keys::frames(one.turn));
-                append.arg(one.turn.to_string()).arg(keys::waits(one.conversation, one.turn));
+                append
+                    .key(keys::run(one.conversation))
+                    .key(keys::frames(one.turn));
+                append
+                    .arg(one.turn.to_string())
+                    .arg(keys::waits(one.conversation, one.turn));
                 append.arg(&one.frames).arg(u8::from(one.ended));
             }
             self.link.script::<i64>(BEHIND, &append).await?;
@@ -162,8 +188,13 @@ impl SharedTurns {
     /// As [`Link::ask`].
     pub async fn frames(&self, turn: TurnId) -> Result<Vec<Part>, LinkError> {
         let key = keys::frames(turn);
-        let found: StreamRangeReply =
-            self.link.ask(HOT, |mut manager| async move { manager.xrange_all(key).await }).await?;
+        let found: StreamRangeReply = self
+            .link
+            .ask(
+                HOT,
+                |mut manager| async move { manager.xrange_all(key).await },
+            )
+            .await?;
         Ok(found
             .ids
             .iter()
@@ -175,19 +206,30 @@ impl SharedTurns {
     ///
     /// # Errors
     /// As [`Link::ask`].
-    pub async fn news(&self, after: &[(TurnId, String)]) -> Result<Vec<(TurnId, Vec<Part>)>, LinkError> {
+    pub async fn news(
+        &self,
+        after: &[(TurnId, String)],
+    ) -> Result<Vec<(TurnId, Vec<Part>)>, LinkError> {
         let keys: Vec<_> = after.iter().map(|(turn, _)| keys::frames(*turn)).collect();
         let places: Vec<_> = after.iter().map(|(_, place)| place.clone()).collect();
         let (of, options) = (keys.clone(), StreamReadOptions::default().count(256));
         let read = self.link.ask(BEHIND, |mut manager| async move {
-            manager.xread_options::<_, _, Option<StreamReadReply>>(&of, &places, &options).await
+            manager
+                .xread_options::<_, _, Option<StreamReadReply>>(&of, &places, &options)
+                .await
         });
-        let Some(found) = read.await? else { return Ok(Vec::new()) };
+        let Some(found) = read.await? else {
+            return Ok(Vec::new());
+        };
         let mut news = Vec::new();
         for stream in found.keys {
-            let turn = keys.iter().position(|key| *key == stream.key).and_then(|at| after.get(at));
+            let turn = keys
+                .iter()
+                .position(|key| *key == stream.key)
+                .and_then(|at| after.get(at));
             let parts = stream.ids.iter();
-            let parts = parts.filter_map(|entry| Some((entry.id.clone(), payload(entry.map.get("f")?)?)));
+            let parts =
+                parts.filter_map(|entry| Some((entry.id.clone(), payload(entry.map.get("f")?)?)));
             news.extend(turn.map(|(turn, _)| (*turn, parts.collect())));
         }
         Ok(news)
@@ -207,14 +249,23 @@ impl SharedTurns {
     /// Whether it is for this instance to ask for this late answer. Alone it is.
     pub async fn claim_late(&self, turn: TurnId) -> bool {
         let mut claim = scripts::CLAIM_LATE.key(keys::late(turn));
-        claim.arg(&*self.instance).arg(millis(LATE_LEASE)).arg(format!("{PREFIX}{SIGN}"));
-        self.link.script::<i64>(BEHIND, &claim).await.map_or(true, |mine| mine == 1)
+        claim
+            .arg(&*self.instance)
+            .arg(millis(LATE_LEASE))
+            .arg(format!("{PREFIX}{SIGN}"));
+        self.link
+            .script::<i64>(BEHIND, &claim)
+            .await
+            .map_or(true, |mine| mine == 1)
     }
 
     /// Tells the other instances; who is away does not hear it.
     pub async fn tell(&self, told: &Told) {
         // They find it by looking, too.
-        let _ = self.link.publish(BEHIND, CHANNEL, self.said(told).as_bytes()).await;
+        let _ = self
+            .link
+            .publish(BEHIND, CHANNEL, self.said(told).as_bytes())
+            .await;
     }
 
     fn said(&self, told: &Told) -> String {
@@ -223,7 +274,10 @@ impl SharedTurns {
 
     /// Hears what other instances tell.
     pub fn hear(&self) -> Heard {
-        Heard { messages: self.link.hear(CHANNEL), instance: Arc::clone(&self.instance) }
+        Heard {
+            messages: self.link.hear(CHANNEL),
+            instance: Arc::clone(&self.instance),
+        }
     }
 }
 
@@ -244,7 +298,8 @@ impl Heard {
                 // What does not read is of a later version.
                 Ok(message) => {
                     let read = serde_json::from_slice::<(String, Told)>(&message);
-                    if let Some((_, told)) = read.ok().filter(|(from, _)| **from != *self.instance) {
+                    if let Some((_, told)) = read.ok().filter(|(from, _)| **from != *self.instance)
+                    {
                         return Ok(told);
                     }
                 }

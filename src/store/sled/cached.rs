@@ -28,7 +28,9 @@ pub(super) fn keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix("a/") {
         let (key, bytes) = entry.map_err(|error| meaning(&error))?;
-        let key = std::str::from_utf8(&key).ok().and_then(|key| CacheKey::parse(key.strip_prefix("a/")?));
+        let key = std::str::from_utf8(&key)
+            .ok()
+            .and_then(|key| CacheKey::parse(key.strip_prefix("a/")?));
         let saved = read::<CachedAnswer>(&bytes).map_or(At(0), |answer| answer.saved);
         found.extend(key.map(|key| (saved, key)));
     }
@@ -71,8 +73,9 @@ pub(super) fn forget(db: &Db, conversation: ConversationId) -> Result<(), StoreE
     let prefix = format!("o/{conversation}/");
     for origin in db.scan_prefix(&prefix).keys() {
         let origin = origin.map_err(|error| meaning(&error))?;
-        let key =
-            std::str::from_utf8(&origin).ok().and_then(|key| CacheKey::parse(key.strip_prefix(&prefix)?));
+        let key = std::str::from_utf8(&origin)
+            .ok()
+            .and_then(|key| CacheKey::parse(key.strip_prefix(&prefix)?));
         if let Some(key) = key
             && get_answer(db, key)?.is_none_or(|answer| answer.conversation == Some(conversation))
         {
@@ -107,7 +110,10 @@ mod tests {
         assert_eq!(unreadable(&db), Ok(1));
         put_answer(&db, key(2), &cached(1, 10, "mine")).unwrap();
         assert_eq!(unreadable(&db), Ok(0));
-        assert_eq!(get_answer(&db, key(2)).unwrap(), Some(cached(1, 10, "mine")));
+        assert_eq!(
+            get_answer(&db, key(2)).unwrap(),
+            Some(cached(1, 10, "mine"))
+        );
     }
 
     #[test]
@@ -119,7 +125,15 @@ mod tests {
         assert_eq!(origins(), 1);
         forget(&db, conversation(1)).unwrap();
         assert!(get_answer(&db, key(1)).unwrap().is_some());
-        put_answer(&db, key(1), &CachedAnswer { conversation: None, ..cached(1, 7, "nobody's") }).unwrap();
+        put_answer(
+            &db,
+            key(1),
+            &CachedAnswer {
+                conversation: None,
+                ..cached(1, 7, "nobody's")
+            },
+        )
+        .unwrap();
         assert_eq!(origins(), 0);
         put_answer(&db, key(3), &cached(3, 5, "mine")).unwrap();
         remove_answer(&db, key(3)).unwrap();

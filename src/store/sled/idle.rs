@@ -22,7 +22,10 @@ pub(super) fn idle(
         let last = match last_turn(db, id)? {
             Some(turn) => Some(turn.at()),
             // Where the record does not read nothing is known.
-            None => conversation(db, id).ok().flatten().map(|record| record.began),
+            None => conversation(db, id)
+                .ok()
+                .flatten()
+                .map(|record| record.began),
         };
         found.extend(last.filter(|last| *last < before).map(|_| id));
     }
@@ -38,11 +41,17 @@ fn next(db: &Db, after: Option<ConversationId>) -> Result<Option<ConversationId>
         let end = kind.replace('/', "0");
         for key in db.range(from..end).keys() {
             let key = key.map_err(|error| meaning(&error))?;
-            let name =
-                std::str::from_utf8(&key).ok().and_then(|key| key.strip_prefix(kind)?.split('/').next());
+            let name = std::str::from_utf8(&key)
+                .ok()
+                .and_then(|key| key.strip_prefix(kind)?.split('/').next());
             // What is no conversation's is passed over.
-            let Some((name, id)) = name.and_then(|name| Some((name, name.parse().ok()?))) else { continue };
-            if nearest.as_ref().is_none_or(|(before, _)| name < before.as_str()) {
+            let Some((name, id)) = name.and_then(|name| Some((name, name.parse().ok()?))) else {
+                continue;
+            };
+            if nearest
+                .as_ref()
+                .is_none_or(|(before, _)| name < before.as_str())
+            {
                 nearest = Some((name.to_owned(), id));
             }
             break;

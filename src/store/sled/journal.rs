@@ -81,7 +81,10 @@ impl Changed {
             "n" => Some(Changed::Conversation(name.parse().ok()?)),
             "t" => {
                 let (turn, conversation) = name.split_once('/')?;
-                Some(Changed::Turn(conversation.parse().ok()?, turn.parse().ok()?))
+                Some(Changed::Turn(
+                    conversation.parse().ok()?,
+                    turn.parse().ok()?,
+                ))
             }
             _ => None,
         }
@@ -131,10 +134,14 @@ pub(super) fn mark(db: &Db, op: &Op) -> Result<(), StoreError> {
 
 /// The next marks in their order, those behind `after` if given.
 pub(super) fn marks(db: &Db, after: Option<&Mark>, limit: usize) -> Result<Vec<Mark>, StoreError> {
-    let from = after
-        .map_or(Bound::Included(b"j/".to_vec()), |mark| Bound::Excluded(mark.changed.key().into_bytes()));
+    let from = after.map_or(Bound::Included(b"j/".to_vec()), |mark| {
+        Bound::Excluded(mark.changed.key().into_bytes())
+    });
     let mut found = Vec::new();
-    for entry in db.range((from, Bound::Excluded(b"j0".to_vec()))).take(limit) {
+    for entry in db
+        .range((from, Bound::Excluded(b"j0".to_vec())))
+        .take(limit)
+    {
         let (key, number) = entry.map_err(|error| meaning(&error))?;
         // A mark of a later version is for that version to hand over.
         found.extend(Changed::parse(&key).map(|changed| Mark { changed, number }));
@@ -149,7 +156,10 @@ pub(super) fn standing(db: &Db, changed: &Changed) -> Result<Standing, StoreErro
         Changed::Forgotten(id) => Standing::Forgotten(*id),
         Changed::Incident(key) => {
             let bytes = layout::get(db, key)?;
-            Standing::Incident(key.clone(), bytes.and_then(|bytes| decode("incident", &bytes)))
+            Standing::Incident(
+                key.clone(),
+                bytes.and_then(|bytes| decode("incident", &bytes)),
+            )
         }
         Changed::Life => Standing::Life(layout::life(db)?),
         // One that does not read is for the version that wrote it.
@@ -158,7 +168,12 @@ pub(super) fn standing(db: &Db, changed: &Changed) -> Result<Standing, StoreErro
         }
         Changed::Turn(conversation, turn) => {
             let record = layout::turn(db, *conversation, *turn)?.map(Box::new);
-            Standing::Turn(*conversation, *turn, record, layout::waits(db, *conversation, *turn)?)
+            Standing::Turn(
+                *conversation,
+                *turn,
+                record,
+                layout::waits(db, *conversation, *turn)?,
+            )
         }
     })
 }
@@ -190,9 +205,13 @@ mod tests {
         let db = sled::Config::new().temporary(true).open().unwrap();
         let late = Op::Turn(conversation(1), turn(9, "m", "?"));
         let early = Op::Turn(conversation(2), turn(5, "m", "?"));
-        for op in
-            [&late, &early, &Op::Forget(conversation(3)), &Op::Cached(key(1), cached(1, 1, "a")), &early]
-        {
+        for op in [
+            &late,
+            &early,
+            &Op::Forget(conversation(3)),
+            &Op::Cached(key(1), cached(1, 1, "a")),
+            &early,
+        ] {
             mark(&db, op).unwrap();
         }
         let all = marks(&db, None, 9).unwrap();
@@ -207,8 +226,14 @@ mod tests {
         assert_eq!(marks(&db, Some(&all[1]), 1).unwrap(), all[2..3]);
         mark(&db, &late).unwrap();
         unmark(&db, &all).unwrap();
-        let left: Vec<_> = marks(&db, None, 9).unwrap().into_iter().map(|mark| mark.changed).collect();
+        let left: Vec<_> = marks(&db, None, 9)
+            .unwrap()
+            .into_iter()
+            .map(|mark| mark.changed)
+            .collect();
         assert_eq!(left, [Changed::Turn(conversation(1), turn_id(9))]);
-        assert!(is_marked(&db, &left[0]).unwrap() && !is_marked(&db, &Changed::Answer(key(1))).unwrap());
+        assert!(
+            is_marked(&db, &left[0]).unwrap() && !is_marked(&db, &Changed::Answer(key(1))).unwrap()
+        );
     }
 }

@@ -27,7 +27,9 @@ use sled::{Db, Error};
 use super::cached;
 use super::journal;
 use super::queue::Op;
-use crate::chat::{Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState};
+use crate::chat::{
+    Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState,
+};
 use crate::store::record::{decode, encode};
 use crate::store::{BreakerRecord, ConversationRecord, INCIDENTS, SpentRecord, StoreError};
 
@@ -42,7 +44,11 @@ fn subject_prefix(subject: &str) -> String {
 /// The key under which a visitor's conversation is found; in the order of the keys, which is that of time.
 fn subject_key(id: ConversationId, record: &ConversationRecord) -> Option<String> {
     let subject = record.subject.as_ref()?;
-    Some(format!("{}{:016x}/{id}", subject_prefix(subject), record.began.0))
+    Some(format!(
+        "{}{:016x}/{id}",
+        subject_prefix(subject),
+        record.began.0
+    ))
 }
 
 fn turn_key(conversation: ConversationId, turn: TurnId) -> String {
@@ -82,7 +88,10 @@ const LIFE: &str = "l";
 
 /// The turn that a key of an index names.
 fn named(key: &[u8], index: &str) -> Option<(ConversationId, TurnId)> {
-    let (conversation, turn) = std::str::from_utf8(key).ok()?.strip_prefix(index)?.split_once('/')?;
+    let (conversation, turn) = std::str::from_utf8(key)
+        .ok()?
+        .strip_prefix(index)?
+        .split_once('/')?;
     Some((conversation.parse().ok()?, turn.parse().ok()?))
 }
 
@@ -107,7 +116,10 @@ pub(super) fn get(db: &Db, key: &str) -> Result<Option<sled::IVec>, StoreError> 
 ///
 /// # Errors
 /// `Damaged` where it is there but cannot be read: whose conversation it is must not be guessed.
-pub(super) fn conversation(db: &Db, id: ConversationId) -> Result<Option<ConversationRecord>, StoreError> {
+pub(super) fn conversation(
+    db: &Db,
+    id: ConversationId,
+) -> Result<Option<ConversationRecord>, StoreError> {
     let Some(bytes) = get(db, &conversation_key(id))? else {
         return Ok(None);
     };
@@ -120,7 +132,9 @@ pub(super) fn conversation(db: &Db, id: ConversationId) -> Result<Option<Convers
 pub(super) fn newest_of(db: &Db, subject: &str) -> Result<Option<ConversationId>, StoreError> {
     for key in db.scan_prefix(subject_prefix(subject)).keys().rev() {
         let key = key.map_err(|error| meaning(&error))?;
-        let name = std::str::from_utf8(&key).ok().and_then(|key| key.rsplit('/').next());
+        let name = std::str::from_utf8(&key)
+            .ok()
+            .and_then(|key| key.rsplit('/').next());
         // A crash may have kept the record from being written, and then the conversation is not theirs.
         if let Some(id) = name.and_then(|name| name.parse().ok())
             && let Ok(Some(record)) = conversation(db, id)
@@ -172,7 +186,10 @@ pub(super) fn turns(
 ) -> Result<Vec<TurnRecord>, StoreError> {
     let first = format!("t/{conversation}/");
     // '0' follows '/': the first key behind all of the conversation's.
-    let end = before.map_or_else(|| format!("t/{conversation}0"), |before| turn_key(conversation, before));
+    let end = before.map_or_else(
+        || format!("t/{conversation}0"),
+        |before| turn_key(conversation, before),
+    );
     let mut found = Vec::new();
     for entry in db.range(first..end).rev() {
         if found.len() >= limit {
@@ -213,7 +230,11 @@ pub(super) fn life(db: &Db) -> Result<Option<Life>, StoreError> {
 }
 
 /// Whether a turn waits for a late answer.
-pub(super) fn waits(db: &Db, conversation: ConversationId, turn: TurnId) -> Result<bool, StoreError> {
+pub(super) fn waits(
+    db: &Db,
+    conversation: ConversationId,
+    turn: TurnId,
+) -> Result<bool, StoreError> {
     Ok(get(db, &waiting_key(conversation, turn))?.is_some())
 }
 
@@ -232,7 +253,11 @@ pub(super) fn waiting(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreErr
     Ok(found)
 }
 
-fn all<T: DeserializeOwned>(db: &Db, prefix: &str, what: &'static str) -> Result<Vec<T>, StoreError> {
+fn all<T: DeserializeOwned>(
+    db: &Db,
+    prefix: &str,
+    what: &'static str,
+) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix(prefix) {
         let (_, bytes) = entry.map_err(|error| meaning(&error))?;
@@ -243,7 +268,9 @@ fn all<T: DeserializeOwned>(db: &Db, prefix: &str, what: &'static str) -> Result
 
 /// Writes what a key holds.
 pub(super) fn put(db: &Db, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
-    db.insert(key, value).map(drop).map_err(|error| meaning(&error))
+    db.insert(key, value)
+        .map(drop)
+        .map_err(|error| meaning(&error))
 }
 
 /// Removes a key.
@@ -271,7 +298,9 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
         }
         Op::Turn(conversation, turn) => write_turn(db, *conversation, turn),
         Op::Amend(conversation, turn, change) => amend(db, *conversation, *turn, change),
-        Op::Waiting(conversation, turn, true) => put(db, &waiting_key(*conversation, *turn), Vec::new()),
+        Op::Waiting(conversation, turn, true) => {
+            put(db, &waiting_key(*conversation, *turn), Vec::new())
+        }
         Op::Waiting(conversation, turn, false) => remove(db, waiting_key(*conversation, *turn)),
         Op::Checkpoint(conversation, turn) => {
             // The index decides: a turn that ended or was forgotten meanwhile does not come back.
@@ -290,7 +319,9 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
         Op::Life(life) => put(db, LIFE, encode(life)?),
         Op::Note(name, text) => put(db, &note_key(name), encode(text)?),
         Op::Cached(key, answer) => cached::put_answer(db, *key, answer),
-        Op::Uncached(keys) => keys.iter().try_for_each(|key| cached::remove_answer(db, *key)),
+        Op::Uncached(keys) => keys
+            .iter()
+            .try_for_each(|key| cached::remove_answer(db, *key)),
         #[cfg(test)]
         #[allow(clippy::panic)]
         Op::Panic => panic!("asked to"),
@@ -319,7 +350,12 @@ fn write_turn(db: &Db, conversation: ConversationId, turn: &TurnRecord) -> Resul
     Ok(())
 }
 
-fn amend(db: &Db, conversation: ConversationId, id: TurnId, change: &Amendment) -> Result<(), StoreError> {
+fn amend(
+    db: &Db,
+    conversation: ConversationId,
+    id: TurnId,
+    change: &Amendment,
+) -> Result<(), StoreError> {
     if let Some(mut record) = turn(db, conversation, id)? {
         record.amend(change.clone());
         put(db, &turn_key(conversation, id), encode(&record)?)?;
@@ -367,7 +403,11 @@ pub(crate) fn interrupt_running(db: &Db) -> Result<Vec<(ConversationId, TurnId)>
             && let Some(record) = turn(db, conversation, id)?
             && record.state != TurnState::Done
         {
-            put(db, &turn_key(conversation, id), encode(&record.interrupted())?)?;
+            put(
+                db,
+                &turn_key(conversation, id),
+                encode(&record.interrupted())?,
+            )?;
             put(db, &waiting_key(conversation, id), Vec::new())?;
             interrupted.push((conversation, id));
         }

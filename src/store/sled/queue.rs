@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 use super::journal::Mark;
 use crate::chat::{Amendment, ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::record::weight;
-use crate::store::{BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, StoreError};
+use crate::store::{
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, StoreError,
+};
 
 /// The most writes that wait: twice the turns that run at once by default, so only a disk that stands still fills it.
 const MOST: usize = 4096;
@@ -172,7 +174,10 @@ impl Queue {
         }
         let (waiter, told) = oneshot::channel();
         waiting.bytes = bytes;
-        waiting.ops.push_back(Pending { op, waiter: Some(waiter) });
+        waiting.ops.push_back(Pending {
+            op,
+            waiter: Some(waiter),
+        });
         drop(waiting);
         self.came.notify_one();
         Ok(told)
@@ -209,8 +214,16 @@ impl Queue {
                 break;
             }
             waiting = match [due, left].into_iter().flatten().min() {
-                None => self.came.wait(waiting).unwrap_or_else(PoisonError::into_inner),
-                Some(time) => self.came.wait_timeout(waiting, time).unwrap_or_else(PoisonError::into_inner).0,
+                None => self
+                    .came
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(time) => {
+                    self.came
+                        .wait_timeout(waiting, time)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
             };
         }
         if waiting.is_empty() && waiting.closed {
@@ -220,10 +233,14 @@ impl Queue {
         waiting.since = None;
         let checkpoints = std::mem::take(&mut waiting.checkpoints);
         let mut taken = Vec::from(std::mem::take(&mut waiting.ops));
-        taken.extend(checkpoints.into_iter().map(|((conversation, _), turn)| Pending {
-            op: Op::Checkpoint(conversation, turn),
-            waiter: None,
-        }));
+        taken.extend(
+            checkpoints
+                .into_iter()
+                .map(|((conversation, _), turn)| Pending {
+                    op: Op::Checkpoint(conversation, turn),
+                    waiter: None,
+                }),
+        );
         Some(taken)
     }
 
@@ -259,7 +276,10 @@ mod tests {
         for text in ["a", "ab", "abc"] {
             queue.checkpoint(conversation(1), saying(text));
         }
-        assert_eq!(texts(&queue.take(None).unwrap()), [("checkpoint", "abc".into())]);
+        assert_eq!(
+            texts(&queue.take(None).unwrap()),
+            [("checkpoint", "abc".into())]
+        );
         assert_eq!(queue.lock().bytes, 0);
     }
 
@@ -269,7 +289,9 @@ mod tests {
         queue.checkpoint(conversation(1), saying("a"));
         queue.push(Op::Turn(conversation(1), saying("ab"))).unwrap();
         queue.checkpoint(conversation(1), saying("abc"));
-        queue.push(Op::Turn(conversation(2), saying("other"))).unwrap();
+        queue
+            .push(Op::Turn(conversation(2), saying("other")))
+            .unwrap();
         let taken = texts(&queue.take(None).unwrap());
         let expected = [("turn", "ab"), ("turn", "other"), ("checkpoint", "abc")];
         assert_eq!(taken, expected.map(|(kind, text)| (kind, text.to_owned())));
@@ -302,7 +324,9 @@ mod tests {
         let since = queue.lock().since;
         queue.checkpoint(conversation(1), saying("ab"));
         assert_eq!(queue.lock().since, since);
-        queue.push(Op::Turn(conversation(1), saying("abc"))).unwrap();
+        queue
+            .push(Op::Turn(conversation(1), saying("abc")))
+            .unwrap();
         assert_eq!(queue.lock().since, None, "a write has it all");
     }
 

@@ -30,7 +30,10 @@ pub(super) struct Read {
 
 impl Default for Reads {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(MOST)), begun: Mutex::default() }
+        Self {
+            places: Arc::new(Semaphore::new(MOST)),
+            begun: Mutex::default(),
+        }
     }
 }
 
@@ -43,13 +46,20 @@ impl Reads {
         let number = begun.last;
         begun.all.insert(number, Instant::now());
         drop(begun);
-        Some(Read { reads: Arc::clone(self), number, _place: place })
+        Some(Read {
+            reads: Arc::clone(self),
+            number,
+            _place: place,
+        })
     }
 
     /// Whether one has been under way for longer than this.
     pub(super) fn hang(&self, limit: Duration) -> bool {
         // They are in the order in which they began.
-        self.lock().all.first_key_value().is_some_and(|(_, begun)| begun.elapsed() > limit)
+        self.lock()
+            .all
+            .first_key_value()
+            .is_some_and(|(_, begun)| begun.elapsed() > limit)
     }
 
     fn lock(&self) -> MutexGuard<'_, Begun> {

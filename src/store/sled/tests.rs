@@ -43,7 +43,10 @@ async fn unreadable_records_are_passed_over() {
     spoil(format!("m/{id}/3"), b"");
     spoil("b/one".into(), b"\x01{}");
     let turns = store.turns(id, None, 100).await.unwrap();
-    assert_eq!(turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(), [1, 3].map(turn_id));
+    assert_eq!(
+        turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(),
+        [1, 3].map(turn_id)
+    );
     assert_eq!(store.turn(id, turn_id(2)).await, Ok(None));
     assert_eq!(store.turn_of(id, message("2")).await, Ok(None));
     assert_eq!(store.turn_of(id, message("3")).await, Ok(None));
@@ -69,7 +72,11 @@ async fn every_prefix_that_a_crash_leaves_reads_well() {
         db.insert(format!("t/{id}/{}", turn_id(ms)), bytes).unwrap();
     };
     // A question that got no further than the index, or the message; an end, and an end by an earlier start, that did not leave the index.
-    for key in [format!("t/{id}/{}", turn_id(1)), format!("m/{id}/1"), format!("t/{id}/{}", turn_id(2))] {
+    for key in [
+        format!("t/{id}/{}", turn_id(1)),
+        format!("m/{id}/1"),
+        format!("t/{id}/{}", turn_id(2)),
+    ] {
         db.remove(key).unwrap();
     }
     put(3, done(turn(3, "3", "?"), "that"));
@@ -79,7 +86,10 @@ async fn every_prefix_that_a_crash_leaves_reads_well() {
     assert_eq!(interrupted, [(id, turn_id(4))]);
     assert_eq!(db.scan_prefix("r/").count(), 0);
     let turns = store.turns(id, None, 100).await.unwrap();
-    assert_eq!(turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(), [3, 4].map(turn_id));
+    assert_eq!(
+        turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(),
+        [3, 4].map(turn_id)
+    );
     assert_eq!(turns[0].text, "that");
     for name in ["1", "2"] {
         assert_eq!(store.turn_of(id, message(name)).await, Ok(None));
@@ -94,8 +104,12 @@ async fn every_prefix_that_a_crash_leaves_reads_well() {
 async fn a_conversation_whose_owner_cannot_be_read_is_nobodys() {
     let (store, _folder) = fresh();
     let db = store.shared.tree().unwrap();
-    db.insert(format!("c/{}", conversation(1)), b"\x02{}").unwrap();
-    let record = ConversationRecord { began: At(1), subject: None };
+    db.insert(format!("c/{}", conversation(1)), b"\x02{}")
+        .unwrap();
+    let record = ConversationRecord {
+        began: At(1),
+        subject: None,
+    };
     store.begin(conversation(1), record).await.unwrap();
     let found = store.conversation(conversation(1)).await;
     assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
@@ -108,7 +122,9 @@ async fn a_conversation_whose_owner_cannot_be_read_is_nobodys() {
 async fn no_call_waits_longer_than_the_limit() {
     let store = standing_still();
     let began = tokio::time::Instant::now();
-    assert!(is_broken(&store.write_turn(conversation(1), turn(1, "m", "?")).await));
+    assert!(is_broken(
+        &store.write_turn(conversation(1), turn(1, "m", "?")).await
+    ));
     assert_eq!(began.elapsed().as_secs(), LIMIT.as_secs());
     let mut taken = Vec::new();
     while let Some(Some(read)) = store.reads.begin().now_or_never() {
@@ -124,7 +140,9 @@ async fn a_full_queue_and_no_tree_are_said_at_once() {
     let store = standing_still();
     while store.shared.queue.push(Op::Forget(conversation(1))).is_ok() {}
     let began = tokio::time::Instant::now();
-    assert!(is_broken(&store.write_turn(conversation(1), turn(1, "m", "?")).await));
+    assert!(is_broken(
+        &store.write_turn(conversation(1), turn(1, "m", "?")).await
+    ));
     assert!(is_broken(&store.breakers().await));
     assert_eq!(began.elapsed().as_secs(), 0);
 }
@@ -146,7 +164,11 @@ async fn a_panic_of_the_database_costs_one_change() {
     }
     // What was not the culprit is made up for, and new changes are taken.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while store.write_turn(conversation(3), turn(1, "m", "new")).await.is_err() {
+    while store
+        .write_turn(conversation(3), turn(1, "m", "new"))
+        .await
+        .is_err()
+    {
         assert!(Instant::now() < deadline, "it does not open again");
         tokio::task::yield_now().await;
     }
@@ -165,7 +187,9 @@ fn what_is_wrong_is_said() {
     let damaged = shared.health.problem().unwrap();
     shared.health.set_flushing(Some(Instant::now()));
     assert_eq!(shared.health.problem(), Some(damaged));
-    shared.health.set_flushing(Instant::now().checked_sub(LIMIT));
+    shared
+        .health
+        .set_flushing(Instant::now().checked_sub(LIMIT));
     let slow = shared.health.problem().unwrap();
     assert_ne!(slow, damaged);
 }
@@ -208,7 +232,10 @@ async fn writes_that_are_ready_together_share_a_flush() {
         if writers == 1 {
             assert_eq!(flushes, writes);
         } else {
-            assert!(flushes * 10 < writes, "{flushes} flushes for {writes} writes");
+            assert!(
+                flushes * 10 < writes,
+                "{flushes} flushes for {writes} writes"
+            );
         }
     }
 }

@@ -52,7 +52,10 @@ impl Shared {
 
     /// Puts a tree, or none, in the place of the one there was. That one is for the caller to close, and not under the lock that readers need.
     fn set_tree(&self, tree: Option<Db>) -> Option<Db> {
-        std::mem::replace(&mut *self.tree.write().unwrap_or_else(PoisonError::into_inner), tree)
+        std::mem::replace(
+            &mut *self.tree.write().unwrap_or_else(PoisonError::into_inner),
+            tree,
+        )
     }
 }
 
@@ -104,8 +107,19 @@ impl Health {
 ///
 /// # Errors
 /// `Broken` where there is no thread or no second handle of the tree's file to be had.
-pub(super) fn start(shared: Arc<Shared>, db: Db, folder: PathBuf, lock: File) -> Result<(), StoreError> {
-    let mut writer = Writer { shared, folder, disk: None, owed: VecDeque::new(), retry_at: Instant::now() };
+pub(super) fn start(
+    shared: Arc<Shared>,
+    db: Db,
+    folder: PathBuf,
+    lock: File,
+) -> Result<(), StoreError> {
+    let mut writer = Writer {
+        shared,
+        folder,
+        disk: None,
+        owed: VecDeque::new(),
+        retry_at: Instant::now(),
+    };
     writer.resume(db)?;
     std::thread::Builder::new()
         .name("store".into())
@@ -138,7 +152,11 @@ impl Disk {
         let journals = shared.journals.load(Ordering::Relaxed);
         for pending in batch {
             // Before the change: a mark too many costs a look, one too few a record.
-            let marked = if journals { journal::mark(&self.db, &pending.op) } else { Ok(()) };
+            let marked = if journals {
+                journal::mark(&self.db, &pending.op)
+            } else {
+                Ok(())
+            };
             match marked.and_then(|()| layout::apply(&self.db, &pending.op)) {
                 Err(error @ StoreError::Broken(_)) => return Err(error),
                 result => results.push(result),
@@ -148,7 +166,9 @@ impl Disk {
         if !batch.iter().all(|pending| pending.op.is_light()) {
             let broken = |kind: std::io::ErrorKind| StoreError::Broken(kind.to_string());
             self.db.flush().map_err(|error| layout::meaning(&error))?;
-            self.file.sync_data().map_err(|error| broken(error.kind()))?;
+            self.file
+                .sync_data()
+                .map_err(|error| broken(error.kind()))?;
             shared.flushes.fetch_add(1, Ordering::Relaxed);
         }
         Ok(results)
@@ -226,7 +246,9 @@ impl Writer {
         self.owe(batch, error);
         let tree = self.shared.set_tree(None);
         // In disorder it may never close: then it is not opened again either, but this thread goes on telling so.
-        let _ = std::thread::Builder::new().name("store-close".into()).spawn(move || close((disk, tree)));
+        let _ = std::thread::Builder::new()
+            .name("store-close".into())
+            .spawn(move || close((disk, tree)));
         self.retry_at = Instant::now() + HEAL_EVERY;
     }
 
@@ -238,7 +260,11 @@ impl Writer {
                 self.owed.push_back(pending);
             }
         }
-        let mut bytes = self.owed.iter().map(|pending| pending.op.weight()).sum::<usize>();
+        let mut bytes = self
+            .owed
+            .iter()
+            .map(|pending| pending.op.weight())
+            .sum::<usize>();
         while bytes > MOST_BYTES
             && let Some(oldest) = self.owed.pop_front()
         {

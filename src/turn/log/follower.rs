@@ -19,8 +19,17 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(log: Arc<TurnLog>, published: watch::Receiver<u64>, cursor: Option<u64>) -> Self {
-        Self { log, published, cursor, over: false }
+    pub(super) fn new(
+        log: Arc<TurnLog>,
+        published: watch::Receiver<u64>,
+        cursor: Option<u64>,
+    ) -> Self {
+        Self {
+            log,
+            published,
+            cursor,
+            over: false,
+        }
     }
 
     /// The next frames, as they stand encoded; `None` after the turn's end. Cancel-safe.
@@ -30,7 +39,10 @@ impl Follower {
             let (frames, ended) = {
                 let inner = self.log.lock();
                 if inner.held || self.cursor == Some(inner.seq) {
-                    (Vec::new(), inner.record.state != TurnState::Running && !inner.held)
+                    (
+                        Vec::new(),
+                        inner.record.state != TurnState::Running && !inner.held,
+                    )
                 } else {
                     let (frames, cursor) = inner.read(self.cursor);
                     self.cursor = Some(cursor);

@@ -16,7 +16,10 @@ pub(super) enum Kept {
 impl Kept {
     pub(super) fn of(frame: Frame) -> Self {
         match frame {
-            Frame::Token { attempt, text, .. } => Self::Token { attempt, text: text.into() },
+            Frame::Token { attempt, text, .. } => Self::Token {
+                attempt,
+                text: text.into(),
+            },
             other => Self::Other((&*encode(&other)).into()),
         }
     }
@@ -24,9 +27,13 @@ impl Kept {
     /// As its bytes on the wire.
     pub(super) fn encoded(&self, turn: TurnId, seq: u64) -> ByteString {
         match self {
-            Self::Token { attempt, text } => {
-                encode(&Token { kind: "token", turn, seq, attempt: *attempt, text })
-            }
+            Self::Token { attempt, text } => encode(&Token {
+                kind: "token",
+                turn,
+                seq,
+                attempt: *attempt,
+                text,
+            }),
             Self::Other(frame) => (&**frame).into(),
         }
     }
@@ -50,7 +57,12 @@ mod tests {
     #[test]
     fn a_kept_token_is_encoded_as_its_frame_is() {
         let turn = TurnId::after(None, 1, 2);
-        let frame = Frame::Token { turn, seq: 7, attempt: 2, text: "a\n\"é\"".into() };
+        let frame = Frame::Token {
+            turn,
+            seq: 7,
+            attempt: 2,
+            text: "a\n\"é\"".into(),
+        };
         assert_eq!(Kept::of(frame.clone()).encoded(turn, 7), encode(&frame));
     }
 }

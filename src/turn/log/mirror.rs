@@ -13,7 +13,17 @@ pub struct Mirror(LogWriter);
 impl Mirror {
     /// Opens a log with a turn's first frame; none where it is another.
     pub fn open(first: &Frame) -> Option<Self> {
-        let Frame::Start { turn, client_msg_id, text, at, retry_of, .. } = first else { return None };
+        let Frame::Start {
+            turn,
+            client_msg_id,
+            text,
+            at,
+            retry_of,
+            ..
+        } = first
+        else {
+            return None;
+        };
         let record = TurnRecord::asked(*turn, client_msg_id.clone(), *at, text.clone(), *retry_of);
         let writer = LogWriter::open(record);
         writer.log().write(|inner| inner.held = false);
@@ -46,13 +56,20 @@ impl Mirror {
 impl Inner {
     fn take(&mut self, frame: Frame) {
         let (seq, snapshot) = (frame.seq(), matches!(frame, Frame::Snapshot { .. }));
-        let next = seq == self.seq + 1 || (snapshot || matches!(frame, Frame::Done(_))) && seq > self.seq;
+        let next =
+            seq == self.seq + 1 || (snapshot || matches!(frame, Frame::Done(_))) && seq > self.seq;
         if self.record.state != TurnState::Running || !next {
             return;
         }
         match &frame {
             Frame::Start { .. } => return,
-            Frame::Attempt { attempt, provider, model, after, .. } => {
+            Frame::Attempt {
+                attempt,
+                provider,
+                model,
+                after,
+                ..
+            } => {
                 self.record.attempts = *attempt;
                 self.record.provider = Some(Arc::clone(provider));
                 self.record.model = Some(Arc::clone(model));
@@ -60,28 +77,53 @@ impl Inner {
             }
             Frame::Token { attempt, text, .. } => {
                 let provider = self.record.provider.clone().unwrap_or_else(|| "".into());
-                self.seam.mirror(Owner { attempt: *attempt, provider }, text);
+                self.seam.mirror(
+                    Owner {
+                        attempt: *attempt,
+                        provider,
+                    },
+                    text,
+                );
             }
             Frame::Restart { attempt, to, .. } => {
                 let provider = to.clone().unwrap_or_else(|| "".into());
-                let _ = self.seam.replace(Owner { attempt: *attempt, provider }, "");
+                let _ = self.seam.replace(
+                    Owner {
+                        attempt: *attempt,
+                        provider,
+                    },
+                    "",
+                );
                 if to.is_none() {
                     self.record.provider = None;
                     self.record.model = None;
                 }
             }
-            Frame::Snapshot { attempt, provider, model, text, drafts, .. } => {
+            Frame::Snapshot {
+                attempt,
+                provider,
+                model,
+                text,
+                drafts,
+                ..
+            } => {
                 self.record.attempts = self.record.attempts.max(*attempt);
                 self.record.provider.clone_from(provider);
                 self.record.model.clone_from(model);
-                let owner =
-                    Owner { attempt: *attempt, provider: provider.clone().unwrap_or_else(|| "".into()) };
+                let owner = Owner {
+                    attempt: *attempt,
+                    provider: provider.clone().unwrap_or_else(|| "".into()),
+                };
                 self.seam.restore(owner, text.clone(), drafts.clone());
             }
             Frame::Done(done) => {
                 let provider = done.provider.clone().unwrap_or_else(|| "".into());
-                let owner = Owner { attempt: done.attempts, provider };
-                self.seam.restore(owner, done.text.clone(), done.drafts.clone());
+                let owner = Owner {
+                    attempt: done.attempts,
+                    provider,
+                };
+                self.seam
+                    .restore(owner, done.text.clone(), done.drafts.clone());
                 self.record = ended(&self.record, done);
             }
         }
@@ -104,7 +146,11 @@ fn ended(record: &TurnRecord, done: &Done) -> TurnRecord {
     let interrupted = done.finish == Finish::Interrupted;
     TurnRecord {
         text: done.text.clone(),
-        state: if interrupted { TurnState::Interrupted } else { TurnState::Done },
+        state: if interrupted {
+            TurnState::Interrupted
+        } else {
+            TurnState::Done
+        },
         source: Some(done.source),
         degraded: done.degraded,
         provider: done.provider.clone(),
@@ -134,7 +180,13 @@ mod tests {
 
     fn started() -> LogWriter {
         let turn = TurnId::after(None, 5, 7);
-        LogWriter::open(TurnRecord::asked(turn, "m".parse().unwrap(), At(5), "What?".into(), None))
+        LogWriter::open(TurnRecord::asked(
+            turn,
+            "m".parse().unwrap(),
+            At(5),
+            "What?".into(),
+            None,
+        ))
     }
 
     fn opened() -> LogWriter {
@@ -155,7 +207,8 @@ mod tests {
     fn mirror_of(log: &TurnLog) -> (Mirror, u64) {
         let (lines, told, _) = log.news(0).unwrap();
         let mut lines = lines.lines();
-        let mut mirror = Mirror::open(&serde_json::from_str(lines.next().unwrap()).unwrap()).unwrap();
+        let mut mirror =
+            Mirror::open(&serde_json::from_str(lines.next().unwrap()).unwrap()).unwrap();
         lines.for_each(|line| mirror.take(line));
         (mirror, told)
     }
@@ -193,7 +246,11 @@ mod tests {
         tell(&log, &mut mirror, &mut told);
         assert!(mirror.log().ended());
         for after in 0..=told {
-            assert_eq!(frames(mirror.log(), after).await, frames(&log, after).await, "{after}");
+            assert_eq!(
+                frames(mirror.log(), after).await,
+                frames(&log, after).await,
+                "{after}"
+            );
         }
         assert_eq!(mirror.log().record().drafts, log.record().drafts);
     }
@@ -209,17 +266,31 @@ mod tests {
                 let mut mirror = Mirror::open(&serde_json::from_str(&start).unwrap()).unwrap();
                 let mut told = u64::from(claimed);
                 tell(&log, &mut mirror, &mut told);
-                assert!(!mirror.log().durable().await, "it was claimed, no more is known");
+                assert!(
+                    !mirror.log().durable().await,
+                    "it was claimed, no more is known"
+                );
                 if let Some(confirmed) = confirmed {
                     LogWriter::confirm(&log, confirmed);
                 }
                 writer.attempt(1, "a".into(), "m".into(), Start::Anew);
                 tell(&log, &mut mirror, &mut told);
-                assert_eq!(mirror.log().durable().await, durable, "{confirmed:?}, {claimed}");
+                assert_eq!(
+                    mirror.log().durable().await,
+                    durable,
+                    "{confirmed:?}, {claimed}"
+                );
                 let last = encode(&mirror.last(&mirror.log().record().interrupted()));
                 mirror.take(&last);
-                assert!(mirror.log().ended(), "another one tells that its instance is gone");
-                assert_eq!(mirror.log().durable().await, durable, "{confirmed:?}, {claimed}");
+                assert!(
+                    mirror.log().ended(),
+                    "another one tells that its instance is gone"
+                );
+                assert_eq!(
+                    mirror.log().durable().await,
+                    durable,
+                    "{confirmed:?}, {claimed}"
+                );
             }
         }
     }
@@ -253,7 +324,10 @@ mod tests {
         assert_eq!(mirror.log().record(), log.record());
         more(&mut writer);
         tell(&log, &mut mirror, &mut told);
-        assert_eq!((mirror.log().record(), mirror.log().last_seq()), (log.record(), log.last_seq()));
+        assert_eq!(
+            (mirror.log().record(), mirror.log().last_seq()),
+            (log.record(), log.last_seq())
+        );
     }
 
     #[test]
@@ -265,8 +339,14 @@ mod tests {
         let (mut mirror, told) = mirror_of(&log);
         let record = mirror.log().record().interrupted();
         let last = mirror.last(&record);
-        assert_eq!((record.text.as_str(), record.state), ("so far", TurnState::Interrupted));
+        assert_eq!(
+            (record.text.as_str(), record.state),
+            ("so far", TurnState::Interrupted)
+        );
         mirror.take(&serde_json::to_string(&last).unwrap());
-        assert_eq!((mirror.log().record().finish, last.seq()), (Some(Finish::Interrupted), told + 1));
+        assert_eq!(
+            (mirror.log().record().finish, last.seq()),
+            (Some(Finish::Interrupted), told + 1)
+        );
     }
 }

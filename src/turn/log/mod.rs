@@ -144,7 +144,8 @@ impl TurnLog {
     /// The turn as it ended; none while it runs. Where `wanted` says no it is not copied.
     pub fn ended_as(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
         let inner = self.lock();
-        (inner.record.state != TurnState::Running && wanted(&inner.record)).then(|| inner.record.clone())
+        (inner.record.state != TurnState::Running && wanted(&inner.record))
+            .then(|| inner.record.clone())
     }
 
     /// How many attempts were begun so far.
@@ -162,10 +163,18 @@ impl TurnLog {
     pub fn text_after(&self, at: usize) -> TextPart {
         let inner = self.lock();
         let shown = if inner.held { "" } else { inner.seam.shown() };
-        let next =
-            inner.speakers.iter().position(|speaker| speaker.from > at).unwrap_or(inner.speakers.len());
-        let end = inner.speakers.get(next).map_or(shown.len(), |speaker| speaker.from);
-        let speaker = next.checked_sub(1).and_then(|place| inner.speakers.get(place));
+        let next = inner
+            .speakers
+            .iter()
+            .position(|speaker| speaker.from > at)
+            .unwrap_or(inner.speakers.len());
+        let end = inner
+            .speakers
+            .get(next)
+            .map_or(shown.len(), |speaker| speaker.from);
+        let speaker = next
+            .checked_sub(1)
+            .and_then(|place| inner.speakers.get(place));
         TextPart {
             text: shown.get(at..end).unwrap_or_default().to_owned(),
             attempt: speaker.map_or(0, |speaker| speaker.attempt),
@@ -307,12 +316,23 @@ impl Inner {
 
     /// Notes who says the text from a byte on; of interest to readers of text alone.
     fn spoken(&mut self, attempt: u32, from: usize) {
-        if self.framed || self.speakers.last().is_some_and(|last| last.attempt == attempt) {
+        if self.framed
+            || self
+                .speakers
+                .last()
+                .is_some_and(|last| last.attempt == attempt)
+        {
             return;
         }
         let (provider, model) = (self.record.provider.clone(), self.record.model.clone());
         let source = self.record.source.unwrap_or(Source::Ai);
-        self.speakers.push(Speaker { from, attempt, provider, model, source });
+        self.speakers.push(Speaker {
+            from,
+            attempt,
+            provider,
+            model,
+            source,
+        });
     }
 
     fn show(&mut self, show: Show, before: Option<Owner>) {
@@ -327,17 +347,37 @@ impl Inner {
             Show::Anew(text) => {
                 self.speakers.clear();
                 self.spoken(attempt, 0);
-                let reason = self.torn.or(self.last_failure.as_ref().map(|after| after.reason));
+                let reason = self
+                    .torn
+                    .or(self.last_failure.as_ref().map(|after| after.reason));
                 let from = before.map_or_else(|| "".into(), |before| before.provider);
-                let to = owner.filter(|owner| owner.attempt > 0).map(|owner| owner.provider);
+                let to = owner
+                    .filter(|owner| owner.attempt > 0)
+                    .map(|owner| owner.provider);
                 let reason = reason.unwrap_or(Outcome::from(crate::chat::Fault::Diverged));
-                self.restarts.push(Restart { from: Arc::clone(&from), to: to.clone(), reason });
-                self.append(|turn, seq| Frame::Restart { turn, seq, attempt, from, to, reason });
+                self.restarts.push(Restart {
+                    from: Arc::clone(&from),
+                    to: to.clone(),
+                    reason,
+                });
+                self.append(|turn, seq| Frame::Restart {
+                    turn,
+                    seq,
+                    attempt,
+                    from,
+                    to,
+                    reason,
+                });
                 text
             }
         };
         if !text.is_empty() {
-            self.append(|turn, seq| Frame::Token { turn, seq, attempt, text });
+            self.append(|turn, seq| Frame::Token {
+                turn,
+                seq,
+                attempt,
+                text,
+            });
         }
     }
 
@@ -353,12 +393,20 @@ impl Inner {
         if let Some(cursor) = cursor.filter(|cursor| cursor + 1 >= first_kept) {
             let skip = usize::try_from(cursor + 1 - first_kept).unwrap_or(usize::MAX);
             let frames = (first_kept..).zip(&self.frames).skip(skip);
-            return (frames.map(|(seq, kept)| kept.encoded(turn, seq)).collect(), self.seq);
+            return (
+                frames.map(|(seq, kept)| kept.encoded(turn, seq)).collect(),
+                self.seq,
+            );
         }
         let ended = self.record.state != TurnState::Running;
         let seq = if ended { self.seq - 1 } else { self.seq };
         let mut frames = vec![encode(&self.snapshot(seq))];
-        frames.extend(self.frames.back().filter(|_| ended).map(|kept| kept.encoded(turn, self.seq)));
+        frames.extend(
+            self.frames
+                .back()
+                .filter(|_| ended)
+                .map(|kept| kept.encoded(turn, self.seq)),
+        );
         (frames, self.seq)
     }
 

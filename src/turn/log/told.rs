@@ -32,12 +32,17 @@ impl TurnLog {
             frames.push(encode(&Question { durable }));
         }
         let lines: Vec<&str> = frames.iter().map(|frame| &**frame).collect();
-        Some((lines.join("\n"), end, inner.record.state != TurnState::Running))
+        Some((
+            lines.join("\n"),
+            end,
+            inner.record.state != TurnState::Running,
+        ))
     }
 
     /// It is followed where this log cannot see it.
     pub fn touch(&self) {
-        self.control.send_modify(|control| control.alone_since = Instant::now());
+        self.control
+            .send_modify(|control| control.alone_since = Instant::now());
     }
 
     /// How long nobody has followed; none while somebody does.

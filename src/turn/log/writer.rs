@@ -38,7 +38,11 @@ impl LogWriter {
         };
         let inner = Inner {
             record,
-            seam: if rigid { Seam::rigid() } else { Seam::default() },
+            seam: if rigid {
+                Seam::rigid()
+            } else {
+                Seam::default()
+            },
             framed,
             streamed: framed || rigid,
             seq: 1,
@@ -56,7 +60,11 @@ impl LogWriter {
             inner: Mutex::new(inner),
             published: watch::Sender::new(0),
             durable: watch::Sender::new(None),
-            control: watch::Sender::new(Control { followers: 0, alone_since: Instant::now(), cancel: None }),
+            control: watch::Sender::new(Control {
+                followers: 0,
+                alone_since: Instant::now(),
+                cancel: None,
+            }),
         }))
     }
 
@@ -75,12 +83,25 @@ impl LogWriter {
     /// An attempt begins; `start` says how, where text stands.
     pub fn attempt(&mut self, attempt: u32, provider: Arc<str>, model: Arc<str>, start: Start) {
         self.0.write(|inner| {
-            inner.seam.begin(Owner { attempt, provider: Arc::clone(&provider) }, start);
+            inner.seam.begin(
+                Owner {
+                    attempt,
+                    provider: Arc::clone(&provider),
+                },
+                start,
+            );
             inner.record.attempts = attempt;
             inner.record.provider = Some(Arc::clone(&provider));
             inner.record.model = Some(Arc::clone(&model));
             let after = inner.last_failure.clone();
-            inner.append(|turn, seq| Frame::Attempt { turn, seq, attempt, provider, model, after });
+            inner.append(|turn, seq| Frame::Attempt {
+                turn,
+                seq,
+                attempt,
+                provider,
+                model,
+                after,
+            });
         });
     }
 
@@ -113,7 +134,11 @@ impl LogWriter {
     pub fn failed(&mut self, provider: Arc<str>, failure: Failure) {
         let reason = Outcome::from(failure.fault);
         self.0.write(|inner| {
-            if inner.seam.owner().is_some_and(|owner| owner.attempt == inner.record.attempts) {
+            if inner
+                .seam
+                .owner()
+                .is_some_and(|owner| owner.attempt == inner.record.attempts)
+            {
                 inner.torn = Some(reason);
             }
             inner.last_failure = Some(After { provider, reason });
@@ -125,7 +150,13 @@ impl LogWriter {
     pub fn replace(&mut self, source: Source, text: &str) {
         self.0.write(|inner| {
             let before = inner.seam.owner().cloned();
-            let show = inner.seam.replace(Owner { attempt: 0, provider: source.name().into() }, text);
+            let show = inner.seam.replace(
+                Owner {
+                    attempt: 0,
+                    provider: source.name().into(),
+                },
+                text,
+            );
             inner.record.source = Some(source);
             inner.record.degraded = source.degraded();
             inner.record.provider = None;
@@ -141,7 +172,12 @@ impl LogWriter {
 
     /// The attempt whose text stands; none where there is no text, or no provider's.
     pub fn speaker(&self) -> Option<u32> {
-        self.0.lock().seam.owner().map(|owner| owner.attempt).filter(|attempt| *attempt > 0)
+        self.0
+            .lock()
+            .seam
+            .owner()
+            .map(|owner| owner.attempt)
+            .filter(|attempt| *attempt > 0)
     }
 
     /// How often shown text was voided so far, in order.
@@ -172,6 +208,8 @@ impl Drop for LogWriter {
                 inner.end(record);
             }
         });
-        self.0.durable.send_if_modified(|durable| durable.is_none() && durable.replace(false).is_none());
+        self.0
+            .durable
+            .send_if_modified(|durable| durable.is_none() && durable.replace(false).is_none());
     }
 }

@@ -35,7 +35,13 @@ pub(super) async fn answer(desk: &Arc<Desk>, one: Waiting) -> Came {
     let usual = desk.usual();
     // Nobody sees where one failed in mid-answer, so the next one's is whole.
     let mid_stream = MidStream::Restart;
-    let wishes = Wishes { patience: PATIENCE, mid_stream, degraded: false, late: true, ..usual };
+    let wishes = Wishes {
+        patience: PATIENCE,
+        mid_stream,
+        degraded: false,
+        late: true,
+        ..usual
+    };
     if let Some(sharing) = &desk.sharing
         && !sharing.claim_late(one.turn).await
     {
@@ -44,7 +50,10 @@ pub(super) async fn answer(desk: &Arc<Desk>, one: Waiting) -> Came {
     let Ok(log) = desk.open_unkept(ask, wishes) else {
         return Came::Held;
     };
-    let under_way = UnderWay { _follower: log.follow(), log };
+    let under_way = UnderWay {
+        _follower: log.follow(),
+        log,
+    };
     let said = under_way.ended().await;
     let (true, Some(provider), Some(model)) = (is_whole(&said), &said.provider, &said.model) else {
         return under_way.failed(&said);
@@ -54,14 +63,28 @@ pub(super) async fn answer(desk: &Arc<Desk>, one: Waiting) -> Came {
         return Came::Unwanted;
     }
     let (provider, model) = (Arc::clone(provider), Arc::clone(model));
-    let late = Followup { text: said.text, provider, model, at: desk.clock.wall() };
-    let kept = desk.store.amend(one.conversation, one.turn, Amendment::Followup(late.clone())).await;
+    let late = Followup {
+        text: said.text,
+        provider,
+        model,
+        at: desk.clock.wall(),
+    };
+    let kept = desk
+        .store
+        .amend(
+            one.conversation,
+            one.turn,
+            Amendment::Followup(late.clone()),
+        )
+        .await;
     if kept.is_err() {
         tracing::warn!(turn = %one.turn, "a late answer was not saved in time");
     }
     tracing::info!(turn = %one.turn, provider = %late.provider, "answered late");
     if let Some(sharing) = &desk.sharing {
-        sharing.tell_late(one.conversation, one.turn, late.clone()).await;
+        sharing
+            .tell_late(one.conversation, one.turn, late.clone())
+            .await;
     }
     room.follow_up(one.turn, late);
     Came::Answered
@@ -74,7 +97,9 @@ pub(super) fn is_well(desk: &Desk, backend: &Backend) -> bool {
     let now = desk.clock.wall();
     match vitals.state {
         ProviderState::Closed => vitals.can_be_asked(now),
-        ProviderState::Open | ProviderState::Blocked => vitals.waits_until().is_some_and(|at| at <= now),
+        ProviderState::Open | ProviderState::Blocked => {
+            vitals.waits_until().is_some_and(|at| at <= now)
+        }
         ProviderState::HalfOpen | ProviderState::Disabled => false,
     }
 }
@@ -84,10 +109,17 @@ async fn wanted(desk: &Desk, one: Waiting) -> Result<Option<TurnRecord>, StoreEr
     let Some(record) = desk.store.turn(one.conversation, one.turn).await? else {
         return Ok(None);
     };
-    let mut later = desk.store.turns(one.conversation, None, LOOKED_THROUGH).await?;
+    let mut later = desk
+        .store
+        .turns(one.conversation, None, LOOKED_THROUGH)
+        .await?;
     // One that was opened just now may not be in the store yet.
     let room = desk.rooms.find(one.conversation);
-    later.extend(room.iter().flat_map(|room| room.logs()).map(|log| log.record()));
+    later.extend(
+        room.iter()
+            .flat_map(|room| room.logs())
+            .map(|log| log.record()),
+    );
     Ok(is_wanted(&record, &later, desk.clock.wall()).then_some(record))
 }
 

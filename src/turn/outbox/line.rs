@@ -51,7 +51,9 @@ impl Pace {
 
     /// The wait after this many failures in a row, jittered by a fifth. `chance`: 0 to 1.
     fn rest(self, failures: u32, chance: f64) -> Duration {
-        let doubled = self.rest.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+        let doubled = self
+            .rest
+            .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
         let whole = doubled.min(self.longest_rest);
         jitter::between(whole.mul_f64(0.8), whole, chance)
     }
@@ -100,7 +102,14 @@ impl Line {
     /// An empty line.
     pub fn new(pace: Pace) -> Self {
         let (next_at, rest_until) = (Duration::ZERO, Duration::ZERO);
-        Self { pace, places: BTreeMap::new(), failures: 0, given: 0, next_at, rest_until }
+        Self {
+            pace,
+            places: BTreeMap::new(),
+            failures: 0,
+            given: 0,
+            next_at,
+            rest_until,
+        }
     }
 
     /// Keeps other waits from now on; one that has begun goes on.
@@ -121,7 +130,11 @@ impl Line {
     pub fn stand(&mut self, one: Waiting) -> Option<Waiting> {
         self.places.entry(one).or_default();
         let over = self.places.len() > MOST;
-        let oldest = self.places.iter().find(|(_, place)| !place.under_way).map(|(one, _)| *one);
+        let oldest = self
+            .places
+            .iter()
+            .find(|(_, place)| !place.under_way)
+            .map(|(one, _)| *one);
         let gone = oldest.filter(|_| over)?;
         self.places.remove(&gone);
         Some(gone)
@@ -129,7 +142,8 @@ impl Line {
 
     /// Those of this conversation wait no more; but for who is under way, until that is settled.
     pub fn forget(&mut self, conversation: ConversationId) {
-        self.places.retain(|one, place| one.conversation != conversation || place.under_way);
+        self.places
+            .retain(|one, place| one.conversation != conversation || place.under_way);
     }
 
     /// Whether nobody waits.
@@ -144,7 +158,10 @@ impl Line {
             return None;
         }
         let mut seen: BTreeSet<_> = self.under_way().map(|one| one.conversation).collect();
-        let firsts = self.places.iter_mut().filter(|(one, _)| seen.insert(one.conversation));
+        let firsts = self
+            .places
+            .iter_mut()
+            .filter(|(one, _)| seen.insert(one.conversation));
         let (one, place) = firsts.min_by_key(|(one, place)| (place.passed, **one))?;
         place.under_way = true;
         self.next_at = now + self.pace.next(chance);
@@ -153,7 +170,9 @@ impl Line {
 
     /// What came of one that was under way. True where it waits no more.
     pub fn settle(&mut self, one: Waiting, came: Came, now: Duration, chance: f64) -> bool {
-        let Some(place) = self.places.get_mut(&one) else { return false };
+        let Some(place) = self.places.get_mut(&one) else {
+            return false;
+        };
         place.under_way = false;
         place.passed += u32::from(matches!(came, Came::Failed | Came::Passed));
         place.failed += u32::from(came == Came::Failed);
@@ -172,7 +191,9 @@ impl Line {
             Came::Failed => {
                 self.failures += 1;
                 self.given = 0;
-                self.rest_until = self.rest_until.max(now + self.pace.rest(self.failures, chance));
+                self.rest_until = self
+                    .rest_until
+                    .max(now + self.pace.rest(self.failures, chance));
             }
             Came::Held => {
                 self.given = 0;
@@ -184,11 +205,16 @@ impl Line {
 
     /// Nobody is under way: who asked is gone.
     pub fn abandon(&mut self) {
-        self.places.values_mut().for_each(|place| place.under_way = false);
+        self.places
+            .values_mut()
+            .for_each(|place| place.under_way = false);
     }
 
     fn under_way(&self) -> impl Iterator<Item = &Waiting> {
-        self.places.iter().filter(|(_, place)| place.under_way).map(|(one, _)| one)
+        self.places
+            .iter()
+            .filter(|(_, place)| place.under_way)
+            .map(|(one, _)| one)
     }
 }
 
@@ -196,7 +222,9 @@ impl Line {
 /// conversation's turns, those after it at least. A program that asked over HTTP was told at once, and reads nothing later.
 pub fn is_wanted(record: &TurnRecord, later: &[TurnRecord], now: At) -> bool {
     let answered = record.state == TurnState::Done && !record.degraded;
-    let retried = later.iter().any(|other| other.retry_of == Some(record.turn));
+    let retried = later
+        .iter()
+        .any(|other| other.retry_of == Some(record.turn));
     let late = now.since(record.at) >= WITHIN;
     !(answered || record.followup.is_some() || retried || late || record.client_msg_id.is_of_call())
 }

@@ -29,7 +29,12 @@ pub struct Outbox {
 impl Outbox {
     /// An empty one, which takes nobody where it is not `on`. `chance`: a random number in 0..1.
     pub fn new(on: bool, pace: Pace, chance: fn() -> f64) -> Self {
-        Self { on: watch::Sender::new(on), line: Mutex::new(Line::new(pace)), came: Notify::new(), chance }
+        Self {
+            on: watch::Sender::new(on),
+            line: Mutex::new(Line::new(pace)),
+            came: Notify::new(),
+            chance,
+        }
     }
 
     /// From now on turns are answered late or not, with these waits. Those that wait already do so until it is on again.
@@ -60,7 +65,11 @@ impl Outbox {
         }
         // On its way when the call returns, and on disk together with the turn's end.
         drop(desk.store.write_waiting(conversation, turn, true));
-        let gone = self.line().enter(Waiting { turn, conversation }, desk.clock.now(), (self.chance)());
+        let gone = self.line().enter(
+            Waiting { turn, conversation },
+            desk.clock.now(),
+            (self.chance)(),
+        );
         gone.into_iter().for_each(|gone| run::let_go(desk, gone));
         self.came.notify_one();
     }

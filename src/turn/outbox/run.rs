@@ -80,7 +80,12 @@ async fn rounds(desk: &Arc<Desk>) -> Infallible {
             outbox.came.notified().await;
         }
         let on = outbox.is_on();
-        let well = on && desk.table().backends.iter().any(|backend| late::is_well(desk, backend));
+        let well = on
+            && desk
+                .table()
+                .backends
+                .iter()
+                .any(|backend| late::is_well(desk, backend));
         let next = well.then(|| outbox.begin(desk.clock.now())).flatten();
         if let Some(one) = next {
             under_way.push(guarded(desk, one));
@@ -99,7 +104,9 @@ async fn rounds(desk: &Arc<Desk>) -> Infallible {
 
 /// One late answer. A panic is a failure of it.
 async fn guarded(desk: &Arc<Desk>, one: Waiting) -> (Waiting, Came) {
-    let came = AssertUnwindSafe(late::answer(desk, one)).catch_unwind().await;
+    let came = AssertUnwindSafe(late::answer(desk, one))
+        .catch_unwind()
+        .await;
     (
         one,
         came.unwrap_or_else(|_| {

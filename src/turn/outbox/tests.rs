@@ -23,7 +23,9 @@ fn s(seconds: u64) -> Duration {
 /// A house whose one provider is down, with its outbox at work.
 fn down() -> Stage {
     let stage = House::following([vec![fails(Fault::Unreachable)]]).open();
-    stage.stands[0].upstream.follow_when_probed([fails(Fault::Unreachable)]);
+    stage.stands[0]
+        .upstream
+        .follow_when_probed([fails(Fault::Unreachable)]);
     actix::spawn(run(Arc::clone(&stage.desk)));
     stage
 }
@@ -36,8 +38,14 @@ fn recover(stage: &Stage, scripts: impl IntoIterator<Item = Script>) {
 
 /// Asks in a conversation and waits for the end.
 async fn ask(stage: &Stage, room: &Arc<Room>, name: &str, retry_of: Option<TurnId>) -> TurnRecord {
-    let question = crate::turn::rooms::Question { retry_of, ..question(name, name) };
-    let log = stage.desk.open(room, question, stage.desk.usual()).unwrap_or_else(|_| panic!("refused"));
+    let question = crate::turn::rooms::Question {
+        retry_of,
+        ..question(name, name)
+    };
+    let log = stage
+        .desk
+        .open(room, question, stage.desk.usual())
+        .unwrap_or_else(|_| panic!("refused"));
     stage.ended(&log).await;
     log.record()
 }
@@ -54,7 +62,14 @@ async fn late(receiver: &mut Receiver<(TurnId, Followup)>) -> (TurnId, String) {
 }
 
 async fn waiting(stage: &Stage) -> Vec<TurnId> {
-    stage.store.waiting().await.unwrap().into_iter().map(|(_, turn)| turn).collect()
+    stage
+        .store
+        .waiting()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(_, turn)| turn)
+        .collect()
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -83,11 +98,18 @@ async fn what_an_outage_left_is_answered_in_order_and_kept() {
             (FALLBACK, true, Some(Finish::Stop))
         );
         let late = record.followup.unwrap();
-        assert_eq!((&*late.text, &*late.provider, &*late.model), (text, "a", "a-1"));
+        assert_eq!(
+            (&*late.text, &*late.provider, &*late.model),
+            (text, "a", "a-1")
+        );
     }
     // Each was asked with the late answers to those before it, as the next turn is.
     let asked = stage.calls(0).pop().unwrap().ask;
-    let said: Vec<_> = asked.messages.iter().map(|message| &*message.text).collect();
+    let said: Vec<_> = asked
+        .messages
+        .iter()
+        .map(|message| &*message.text)
+        .collect();
     assert_eq!(said, ["one", "1", "two", "2", "three"]);
     recover(&stage, [says("4")]);
     assert!(!ask(&stage, &room, "four", None).await.degraded);
@@ -95,14 +117,19 @@ async fn what_an_outage_left_is_answered_in_order_and_kept() {
     // They are no turns of their own.
     use std::sync::atomic::Ordering::Relaxed;
     let counts = &stage.desk.counts;
-    assert_eq!([&counts.ended, &counts.ai, &counts.degraded].map(|one| one.load(Relaxed)), [4, 1, 3]);
+    assert_eq!(
+        [&counts.ended, &counts.ai, &counts.degraded].map(|one| one.load(Relaxed)),
+        [4, 1, 3]
+    );
     stage.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn they_take_half_the_retry_budget_and_come_all_the_same() {
     let stage = down();
-    let rooms: Vec<_> = (1..=30).map(|n| stage.desk.rooms.enter(conversation(n))).collect();
+    let rooms: Vec<_> = (1..=30)
+        .map(|n| stage.desk.rooms.enter(conversation(n)))
+        .collect();
     let mut sessions = Vec::new();
     for room in &rooms {
         sessions.push(room.late());
@@ -117,11 +144,17 @@ async fn they_take_half_the_retry_budget_and_come_all_the_same() {
         assert_eq!(late(session).await.1, "Late.");
     }
     let took = begun.elapsed();
-    let calls: Vec<_> = stage.calls(0)[before..].iter().map(|call| call.at).collect();
+    let calls: Vec<_> = stage.calls(0)[before..]
+        .iter()
+        .map(|call| call.at)
+        .collect();
     assert_eq!(calls.len(), 30, "nobody was asked twice");
     // Ten a minute are free, and nobody asks: half of them, to the budget's six seconds.
     for (n, call) in calls.iter().enumerate() {
-        let minute = calls[n..].iter().take_while(|later| **later - *call < s(54)).count();
+        let minute = calls[n..]
+            .iter()
+            .take_while(|later| **later - *call < s(54))
+            .count();
         assert!(minute <= 5, "{minute} in the minute after {n}");
     }
     assert!(took > s(240) && took < s(600), "{took:?}");
@@ -147,18 +180,36 @@ async fn who_asked_again_meanwhile_gets_none() {
     while stage.stands[0].upstream.open() == 0 {
         pass(Duration::from_millis(100)).await;
     }
-    assert_eq!(ask(&stage, &room, "two again", Some(second)).await.text, "Live.");
+    assert_eq!(
+        ask(&stage, &room, "two again", Some(second)).await.text,
+        "Live."
+    );
     pass(s(60)).await;
     assert!(session.try_recv().is_err());
     assert_eq!(waiting(&stage).await, []);
-    assert_eq!(stage.store.turn(room.id(), second).await.unwrap().unwrap().followup, None);
+    assert_eq!(
+        stage
+            .store
+            .turn(room.id(), second)
+            .await
+            .unwrap()
+            .unwrap()
+            .followup,
+        None
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_provider_that_fails_again_is_left_alone() {
-    for fault in [fails(Fault::Unreachable), breaks("La", Fault::Reset), silent()] {
+    for fault in [
+        fails(Fault::Unreachable),
+        breaks("La", Fault::Reset),
+        silent(),
+    ] {
         let stage = down();
-        let rooms: Vec<_> = (1..=6).map(|n| stage.desk.rooms.enter(conversation(n))).collect();
+        let rooms: Vec<_> = (1..=6)
+            .map(|n| stage.desk.rooms.enter(conversation(n)))
+            .collect();
         for room in &rooms {
             degraded(&stage, room, "m").await;
         }
@@ -171,7 +222,10 @@ async fn a_provider_that_fails_again_is_left_alone() {
         let calls = stage.calls(0).len() - before;
         // One was answered. One that fails at once is alone, one that takes its time has another beside it.
         let at_once = fault.len() == 1 && matches!(fault[0], Act::Fail(_));
-        assert!(calls == 2 || calls == 3 && !at_once, "{calls} calls: {fault:?}");
+        assert!(
+            calls == 2 || calls == 3 && !at_once,
+            "{calls} calls: {fault:?}"
+        );
         // Well again, all get theirs.
         let mut others: Vec<_> = rooms[1..].iter().map(|room| room.late()).collect();
         recover(&stage, [says("Late, too.")]);
@@ -218,9 +272,22 @@ async fn an_answer_that_was_written_before_a_crash_is_not_given_twice() {
     let stage = down();
     let room = stage.room();
     let turn = degraded(&stage, &room, "one").await;
-    let late = Followup { text: "First.".into(), provider: "a".into(), model: "a-1".into(), at: At(9) };
-    stage.store.amend(room.id(), turn, Amendment::Followup(late)).await.unwrap();
-    stage.store.write_waiting(room.id(), turn, true).await.unwrap();
+    let late = Followup {
+        text: "First.".into(),
+        provider: "a".into(),
+        model: "a-1".into(),
+        at: At(9),
+    };
+    stage
+        .store
+        .amend(room.id(), turn, Amendment::Followup(late))
+        .await
+        .unwrap();
+    stage
+        .store
+        .write_waiting(room.id(), turn, true)
+        .await
+        .unwrap();
     let mut session = room.late();
     let calls = stage.calls(0).len();
     recover(&stage, [says("Second.")]);
@@ -236,7 +303,11 @@ async fn only_what_the_service_left_unanswered_waits() {
     let stage = down();
     let room = stage.room();
     recover(&stage, [silent()]);
-    let open = |name: &str| stage.desk.open(&room, question(name, name), stage.desk.usual());
+    let open = |name: &str| {
+        stage
+            .desk
+            .open(&room, question(name, name), stage.desk.usual())
+    };
     let [stopped, left, called, alone] = ["stopped", "left", "api-0", "alone"];
     let log = open(stopped).unwrap_or_else(|_| panic!("refused"));
     log.cancel(Cancel::Stopped);
@@ -248,7 +319,11 @@ async fn only_what_the_service_left_unanswered_waits() {
     assert_eq!(log.record().finish, Some(Finish::Interrupted));
     recover(&stage, [fails(Fault::Unreachable)]);
     degraded(&stage, &room, called).await;
-    let only = Wishes { first: Some("a".into()), only_first: true, ..stage.desk.usual() };
+    let only = Wishes {
+        first: Some("a".into()),
+        only_first: true,
+        ..stage.desk.usual()
+    };
     let log = stage.ask_with(alone, only);
     stage.ended(&log).await;
     assert!(log.record().degraded);
@@ -266,7 +341,10 @@ async fn only_what_the_service_left_unanswered_waits() {
 #[actix_rt::test(system = "Paused")]
 async fn a_question_that_providers_refuse_holds_nobody_up() {
     let stage = down();
-    let (first, second) = (stage.desk.rooms.enter(conversation(1)), stage.desk.rooms.enter(conversation(2)));
+    let (first, second) = (
+        stage.desk.rooms.enter(conversation(1)),
+        stage.desk.rooms.enter(conversation(2)),
+    );
     degraded(&stage, &first, "one").await;
     let turn = degraded(&stage, &second, "two").await;
     let mut session = second.late();
@@ -284,7 +362,10 @@ async fn a_store_that_fails_costs_nothing_but_what_it_does_not_keep() {
     stage.store.set(Trouble::Fails);
     recover(&stage, [says("Late.")]);
     pass(s(120)).await;
-    assert!(session.try_recv().is_err(), "whether it is wanted is not known");
+    assert!(
+        session.try_recv().is_err(),
+        "whether it is wanted is not known"
+    );
     for trouble in [Trouble::Panics, Trouble::None] {
         stage.store.set(trouble);
         pass(s(60)).await;

@@ -27,12 +27,20 @@ async fn asked(stage: &Stage, number: u8) -> String {
 
 async fn asked_in(stage: &Stage, number: u8, name: &str) -> String {
     let room = stage.desk.rooms.enter(conversation(number));
-    let Ok(log) = stage.desk.open(&room, question(name, "What is new?"), stage.desk.usual()) else {
+    let Ok(log) = stage
+        .desk
+        .open(&room, question(name, "What is new?"), stage.desk.usual())
+    else {
         panic!("refused")
     };
     let reader = Reader::follow(&log).await;
     stage.assert_idle().await;
-    reader.done().tried.iter().map(|one| &*one.provider).collect()
+    reader
+        .done()
+        .tried
+        .iter()
+        .map(|one| &*one.provider)
+        .collect()
 }
 
 /// Puts an ended turn into a conversation, answered whole by this provider.
@@ -44,7 +52,11 @@ async fn served(stage: &Stage, number: u8, provider: &str) {
     record.source = Some(Source::Ai);
     record.finish = Some(Finish::Stop);
     record.provider = Some(provider.into());
-    stage.store.write_turn(conversation(number), record).await.unwrap();
+    stage
+        .store
+        .write_turn(conversation(number), record)
+        .await
+        .unwrap();
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -61,7 +73,11 @@ async fn they_take_turns() {
 async fn whose_turn_it_is_passes_over_one_that_is_down_and_gives_nobody_its_share() {
     let mut down = house(Strategy::RoundRobin);
     let later = At(u64::MAX / 2);
-    down.plans[1].vitals = Vitals { state: ProviderState::Open, retry_at: Some(later), ..Vitals::default() };
+    down.plans[1].vitals = Vitals {
+        state: ProviderState::Open,
+        retry_at: Some(later),
+        ..Vitals::default()
+    };
     let stage = down.open();
     let mut all = String::new();
     for number in 0..6 {
@@ -97,8 +113,15 @@ async fn chance_goes_by_weight() {
 #[actix_rt::test(system = "Paused")]
 async fn the_cheapest_is_asked_and_the_next_cheapest_where_it_fails() {
     let mut priced = house(Strategy::Cheapest);
-    for (plan, prices) in priced.plans.iter_mut().zip([Some((3.0, 15.0)), None, Some((0.15, 0.6))]) {
-        plan.terms = Terms { prices, daily_budget_usd: None };
+    for (plan, prices) in priced
+        .plans
+        .iter_mut()
+        .zip([Some((3.0, 15.0)), None, Some((0.15, 0.6))])
+    {
+        plan.terms = Terms {
+            prices,
+            daily_budget_usd: None,
+        };
     }
     priced.plans[2].scripts = vec![says("c"), fails(Fault::Timeout)];
     let stage = priced.open();
@@ -109,10 +132,18 @@ async fn the_cheapest_is_asked_and_the_next_cheapest_where_it_fails() {
 #[actix_rt::test(system = "Paused")]
 async fn the_unknown_are_tried_and_then_the_fastest_is_asked_until_it_is_forgotten() {
     let after = |ms, text: &str| {
-        vec![Act::Wait(Duration::from_millis(ms)), says(text).remove(0), Act::End(Finish::Stop)]
+        vec![
+            Act::Wait(Duration::from_millis(ms)),
+            says(text).remove(0),
+            Act::End(Finish::Stop),
+        ]
     };
     let mut house = house(Strategy::Fastest);
-    for (plan, (ms, text)) in house.plans.iter_mut().zip([(900, "a"), (300, "b"), (600, "c")]) {
+    for (plan, (ms, text)) in house
+        .plans
+        .iter_mut()
+        .zip([(900, "a"), (300, "b"), (600, "c")])
+    {
         plan.scripts = vec![after(ms, text)];
     }
     let stage = house.open();
@@ -128,7 +159,10 @@ async fn the_unknown_are_tried_and_then_the_fastest_is_asked_until_it_is_forgott
         pass(Duration::from_secs(30)).await;
         seen += &asked(&stage, number).await;
     }
-    assert!(seen.starts_with("bbbb") && seen.contains("aaaaaa"), "{seen}");
+    assert!(
+        seen.starts_with("bbbb") && seen.contains("aaaaaa"),
+        "{seen}"
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -141,12 +175,25 @@ async fn a_conversation_stays_with_who_served_it_while_that_one_is_well() {
         assert_eq!(asked(&stage, 1).await, "c", "{strategy}");
         // Its own answers keep it there.
         assert_eq!(asked_in(&stage, 1, "again").await, "c", "{strategy}");
-        stage.stands[2].upstream.follow([fails(Fault::Unauthorized)]);
-        assert_eq!(asked_in(&stage, 1, "more").await.chars().next(), Some('c'), "{strategy}");
+        stage.stands[2]
+            .upstream
+            .follow([fails(Fault::Unauthorized)]);
+        assert_eq!(
+            asked_in(&stage, 1, "more").await.chars().next(),
+            Some('c'),
+            "{strategy}"
+        );
         let moved = asked_in(&stage, 1, "last").await;
-        assert!(moved == "a" || moved == "b", "blocked, it is not asked: {moved} under {strategy}");
+        assert!(
+            moved == "a" || moved == "b",
+            "blocked, it is not asked: {moved} under {strategy}"
+        );
         served(&stage, 2, "gone").await;
-        assert_ne!(asked(&stage, 2).await, "c", "one that is no more configured holds nobody");
+        assert_ne!(
+            asked(&stage, 2).await,
+            "c",
+            "one that is no more configured holds nobody"
+        );
     }
 }
 
@@ -165,15 +212,26 @@ async fn whose_budget_is_spent_is_passed_over() {
 #[actix_rt::test(system = "Paused")]
 async fn what_a_broken_answer_did_not_tell_is_estimated() {
     let text = "four".repeat(100);
-    let script = vec![Act::Used(50, 1), Act::Say(text), Act::Fail(crate::chat::Failure::of(Fault::Reset))];
+    let script = vec![
+        Act::Used(50, 1),
+        Act::Say(text),
+        Act::Fail(crate::chat::Failure::of(Fault::Reset)),
+    ];
     let stage = House::of([Plan::new("a").with([script])]).open();
     asked(&stage, 1).await;
     let used = stage.stands[0].vitals().await.used;
-    assert_eq!((used.input_tokens, used.output_tokens, used.estimated), (50, 100, true));
+    assert_eq!(
+        (used.input_tokens, used.output_tokens, used.estimated),
+        (50, 100, true)
+    );
 }
 
 fn repeated(finish: Finish) -> Script {
-    vec![Act::Say("Well, ".into()), Act::Say(" the".repeat(500)), Act::End(finish)]
+    vec![
+        Act::Say("Well, ".into()),
+        Act::Say(" the".repeat(500)),
+        Act::End(finish),
+    ]
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -181,17 +239,28 @@ async fn one_token_repeated_to_the_limit_is_a_failed_attempt() {
     let stage = House::following([vec![repeated(Finish::Length)], vec![says("Hello.")]]).open();
     let log = stage.ask("m");
     let reader = Reader::follow(&log).await;
-    assert_eq!((reader.done().text.as_str(), reader.done().drafts.len()), ("Hello.", 1));
+    assert_eq!(
+        (reader.done().text.as_str(), reader.done().drafts.len()),
+        ("Hello.", 1)
+    );
     assert_eq!(reader.done().tried[0].outcome.as_str(), "malformed");
     let vitals = stage.stands[0].vitals().await;
-    assert_eq!((vitals.failures, vitals.reason, vitals.quality), (1, Some(Fault::Poor), Some(0.0)));
+    assert_eq!(
+        (vitals.failures, vitals.reason, vitals.quality),
+        (1, Some(Fault::Poor), Some(0.0))
+    );
     let ends = House::following([vec![repeated(Finish::Stop)], vec![]]).open();
-    assert_eq!(asked(&ends, 1).await, "a", "it was not the limit that ended it");
+    assert_eq!(
+        asked(&ends, 1).await,
+        "a",
+        "it was not the limit that ended it"
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn no_visitor_can_open_breakers_by_asking_for_poor_answers() {
-    let mut house = House::following([vec![repeated(Finish::Length), says("ok")], vec![says("ok")]]);
+    let mut house =
+        House::following([vec![repeated(Finish::Length), says("ok")], vec![says("ok")]]);
     house.settings.quality.min_chars = 10;
     let stage = house.open();
     for number in 0..20 {
@@ -205,7 +274,8 @@ async fn no_visitor_can_open_breakers_by_asking_for_poor_answers() {
 
 #[actix_rt::test(system = "Paused")]
 async fn whole_answers_are_scored_and_refusals_are_not() {
-    let good = "One two three four five six seven eight nine ten, and so on to the end of it. ".to_owned();
+    let good =
+        "One two three four five six seven eight nine ten, and so on to the end of it. ".to_owned();
     let refuses = vec![Act::Say("No.".into()), Act::End(Finish::ContentFilter)];
     let mut house = House::following([vec![says(&good), refuses]]);
     house.settings.quality.keywords = vec!["seven".to_owned(), "eleven".to_owned()];
@@ -213,7 +283,10 @@ async fn whole_answers_are_scored_and_refusals_are_not() {
     asked(&stage, 1).await;
     let quality = stage.stands[0].vitals().await.quality.unwrap();
     let expected = f64::from(u32::try_from(good.trim().len()).unwrap()) / 200.0 * 0.75;
-    assert!((quality - expected).abs() < 1e-9, "{quality} for {expected}");
+    assert!(
+        (quality - expected).abs() < 1e-9,
+        "{quality} for {expected}"
+    );
     asked(&stage, 2).await;
     assert_eq!(stage.stands[0].vitals().await.quality, Some(quality));
 }

@@ -4,7 +4,10 @@ use super::*;
 use proptest::prelude::*;
 
 fn owner(attempt: u32) -> Owner {
-    Owner { attempt, provider: Arc::from(format!("p{attempt}")) }
+    Owner {
+        attempt,
+        provider: Arc::from(format!("p{attempt}")),
+    }
 }
 
 fn after(first: &str) -> Seam {
@@ -34,7 +37,10 @@ fn the_first_difference_voids_all() {
     assert_eq!(seam.push("Hello"), Show::Nothing);
     assert_eq!(seam.push(" moon"), Show::Anew("Hello moon".into()));
     assert_eq!(seam.drafts()[0].text, "Hello world");
-    assert_eq!((seam.drafts()[0].attempt, &*seam.drafts()[0].provider), (1, "p1"));
+    assert_eq!(
+        (seam.drafts()[0].attempt, &*seam.drafts()[0].provider),
+        (1, "p1")
+    );
 }
 
 #[test]
@@ -58,17 +64,26 @@ fn who_fails_while_repeating_leaves_what_stands() {
     let mut seam = after("Hello world");
     assert_eq!(seam.push("Hello"), Show::Nothing);
     seam.begin(owner(3), Start::Anew);
-    assert_eq!(seam.push("Hello world, again"), Show::More(", again".into()));
+    assert_eq!(
+        seam.push("Hello world, again"),
+        Show::More(", again".into())
+    );
     assert_eq!(seam.owner(), Some(&owner(3)));
 }
 
 #[test]
 fn a_replacement_keeps_the_torn_text_as_a_draft() {
     let mut seam = after("Hello wor");
-    assert_eq!(seam.replace(owner(0), "Sorry."), Show::Anew("Sorry.".into()));
+    assert_eq!(
+        seam.replace(owner(0), "Sorry."),
+        Show::Anew("Sorry.".into())
+    );
     assert_eq!((seam.shown(), seam.drafts().len()), ("Sorry.", 1));
     let mut empty = after("");
-    assert_eq!(empty.replace(owner(0), "Sorry."), Show::More("Sorry.".into()));
+    assert_eq!(
+        empty.replace(owner(0), "Sorry."),
+        Show::More("Sorry.".into())
+    );
     assert!(empty.drafts().is_empty());
 }
 
@@ -84,7 +99,10 @@ fn a_repeated_end_is_cut_and_the_text_goes_on() {
     assert_eq!(seam.push("The sk"), Show::Nothing);
     assert_eq!(seam.push("y is blue"), Show::More(" blue".into()));
     assert_eq!(seam.push("."), Show::More(".".into()));
-    assert_eq!((seam.shown(), seam.owner()), ("The sky is blue.", Some(&owner(2))));
+    assert_eq!(
+        (seam.shown(), seam.owner()),
+        ("The sky is blue.", Some(&owner(2)))
+    );
     assert!(seam.drafts().is_empty());
 }
 
@@ -92,7 +110,10 @@ fn a_repeated_end_is_cut_and_the_text_goes_on() {
 fn a_continuation_that_does_not_fit_changes_nothing() {
     let mut seam = continued("The sky is", Start::Repeats);
     assert_eq!(seam.push("Of course! "), Show::Misfit);
-    assert_eq!((seam.shown(), seam.owner()), ("The sky is", Some(&owner(1))));
+    assert_eq!(
+        (seam.shown(), seam.owner()),
+        ("The sky is", Some(&owner(1)))
+    );
     let mut seam = continued("The sky is", Start::Repeats);
     assert_eq!(seam.push("The"), Show::Nothing);
     assert_eq!(seam.whole(), Show::Misfit, "ended within the repeat");
@@ -107,7 +128,10 @@ fn who_begins_the_answer_again_is_compared_from_the_beginning() {
     assert_eq!(seam.push(" End."), Show::More(" End.".into()));
     // All at once, too.
     let mut seam = continued(&first, Start::Repeats);
-    assert_eq!(seam.push(&format!("{first} End.")), Show::More(" End.".into()));
+    assert_eq!(
+        seam.push(&format!("{first} End.")),
+        Show::More(" End.".into())
+    );
 }
 
 #[test]
@@ -125,8 +149,11 @@ fn a_continuation_is_the_same_however_it_is_cut() {
         ("one", " two", "one two"),
     ] {
         for start in [Start::GoesOn, Start::Repeats] {
-            let said =
-                if start == Start::Repeats { format!("{}{said}", shown.trim_end()) } else { said.to_owned() };
+            let said = if start == Start::Repeats {
+                format!("{}{said}", shown.trim_end())
+            } else {
+                said.to_owned()
+            };
             for size in 1..=said.len() {
                 let mut seam = continued(shown, start);
                 for piece in said.as_bytes().chunks(size) {
@@ -146,7 +173,11 @@ fn a_beginning_that_is_sent_back_is_cut() {
         let said = format!("{first}End.");
         let mut seam = continued(&first, Start::GoesOn);
         let _ = (seam.push(&said[..cut]), seam.push(&said[cut..]));
-        assert_eq!((seam.whole(), seam.shown()), (Show::Nothing, said.as_str()), "{cut}");
+        assert_eq!(
+            (seam.whole(), seam.shown()),
+            (Show::Nothing, said.as_str()),
+            "{cut}"
+        );
     }
     // What only begins like it is its continuation, whole or not.
     let mut seam = continued(&first, Start::GoesOn);

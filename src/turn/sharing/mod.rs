@@ -67,7 +67,9 @@ impl Desk {
         match &self.sharing {
             // What runs here, or is mirrored here, answers for itself.
             Some(sharing) if room.running().is_none() => {
-                sharing.claim(room, question, self.clock.wall(), (self.random)()).await
+                sharing
+                    .claim(room, question, self.clock.wall(), (self.random)())
+                    .await
             }
             _ => Opening::Here(None),
         }
@@ -84,7 +86,11 @@ impl Desk {
 impl Sharing {
     /// Over what instances share.
     pub fn new(turns: SharedTurns) -> Self {
-        Self { turns, ours: Mutex::default(), theirs: Mutex::default() }
+        Self {
+            turns,
+            ours: Mutex::default(),
+            theirs: Mutex::default(),
+        }
     }
 
     fn ours(&self) -> MutexGuard<'_, HashMap<TurnId, Ours>> {
@@ -105,7 +111,11 @@ impl Sharing {
             at: now,
             retry_of: question.retry_of,
         });
-        match self.turns.claim(room.id(), turn, &question.client_msg_id, &start).await {
+        match self
+            .turns
+            .claim(room.id(), turn, &question.client_msg_id, &start)
+            .await
+        {
             Ok(Claimed::Mine) => Opening::Here(Some(Claim { turn, told: true })),
             Ok(Claimed::Busy(other) | Claimed::Known(other)) => {
                 Opening::Elsewhere(self.follow(room, other).await)
@@ -117,14 +127,21 @@ impl Sharing {
 
     /// Shows the others a turn that this instance answers. `told`: they know its first frame.
     pub fn share(&self, conversation: ConversationId, log: &Arc<TurnLog>, told: bool) {
-        let ours = Ours { conversation, log: Arc::clone(log), told: u64::from(told), renewed: None };
+        let ours = Ours {
+            conversation,
+            log: Arc::clone(log),
+            told: u64::from(told),
+            renewed: None,
+        };
         self.ours().insert(log.turn(), ours);
     }
 
     /// Looks whether other instances answer turns in these rooms, and follows them.
     async fn look(&self, rooms: &[Arc<Room>]) {
         let ids: Vec<_> = rooms.iter().map(|room| room.id()).collect();
-        let Ok(running) = self.turns.running(&ids).await else { return };
+        let Ok(running) = self.turns.running(&ids).await else {
+            return;
+        };
         for (room, turn) in rooms.iter().zip(running) {
             if let Some(turn) = turn {
                 self.follow(room, turn).await;
@@ -146,7 +163,16 @@ impl Sharing {
             return room.log(turn);
         }
         let (room, followed) = (Arc::clone(room), None);
-        self.theirs().insert(turn, Theirs { room, mirror, place, stopped: false, followed });
+        self.theirs().insert(
+            turn,
+            Theirs {
+                room,
+                mirror,
+                place,
+                stopped: false,
+                followed,
+            },
+        );
         Some(log)
     }
 

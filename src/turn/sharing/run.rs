@@ -33,7 +33,9 @@ const ROOMS: usize = 64;
 
 /// Shares turns with other instances, for as long as the service runs.
 pub async fn run(desk: Arc<Desk>) {
-    let Some(sharing) = desk.sharing.clone() else { return };
+    let Some(sharing) = desk.sharing.clone() else {
+        return;
+    };
     let loops = futures_util::future::join4(
         tell(&sharing),
         read(&sharing),
@@ -83,10 +85,28 @@ fn batches(sharing: &Sharing) -> (Vec<Batch>, Vec<u64>) {
     let new = ours.iter().filter(|_| up).filter_map(|(turn, one)| {
         let (conversation, turn) = (one.conversation, *turn);
         if let Some((frames, told, ended)) = one.log.news(one.told) {
-            return Some((Batch { conversation, turn, frames, ended }, told));
+            return Some((
+                Batch {
+                    conversation,
+                    turn,
+                    frames,
+                    ended,
+                },
+                told,
+            ));
         }
         let due = one.renewed.is_none_or(|renewed| renewed.elapsed() >= RENEW);
-        due.then(|| (Batch { conversation, turn, frames: String::new(), ended: false }, one.told))
+        due.then(|| {
+            (
+                Batch {
+                    conversation,
+                    turn,
+                    frames: String::new(),
+                    ended: false,
+                },
+                one.told,
+            )
+        })
     });
     new.unzip()
 }
@@ -106,7 +126,11 @@ async fn read(sharing: &Sharing) -> Infallible {
             sharing.theirs().drain().for_each(|(_, one)| let_go(one));
             continue;
         }
-        let after: Vec<_> = sharing.theirs().iter().map(|(turn, one)| (*turn, one.place.clone())).collect();
+        let after: Vec<_> = sharing
+            .theirs()
+            .iter()
+            .map(|(turn, one)| (*turn, one.place.clone()))
+            .collect();
         for (turn, parts) in sharing.turns.news(&after).await.unwrap_or_default() {
             if let Some(one) = sharing.theirs().get_mut(&turn) {
                 for (place, lines) in parts {
@@ -163,7 +187,8 @@ async fn hear(desk: &Arc<Desk>, sharing: &Sharing) -> Infallible {
         let told = timeout(RENEW, heard.next()).await;
         let present = sharing.turns.link().connection();
         // Over a new connection something may have been missed as well.
-        let missed = matches!(told, Ok(Err(_))) || present != connection && sharing.turns.link().is_up();
+        let missed =
+            matches!(told, Ok(Err(_))) || present != connection && sharing.turns.link().is_up();
         if missed {
             connection = present;
             for rooms in desk.rooms.all().chunks(ROOMS) {
@@ -222,14 +247,26 @@ async fn interrupt(
     conversation: ConversationId,
     turn: TurnId,
 ) -> Option<Batch> {
-    let over = |frames| Batch { conversation, turn, frames, ended: true };
+    let over = |frames| Batch {
+        conversation,
+        turn,
+        frames,
+        ended: true,
+    };
     let known = desk.store.turn(conversation, turn).await.ok()?;
     let mirror = sharing.mirror(turn).await.map(|(mirror, _)| mirror);
     if mirror.as_ref().is_some_and(|mirror| mirror.log().ended()) {
         return Some(over(String::new()));
     }
-    let last = |record: &TurnRecord| mirror.as_ref().map(|mirror| encode(&mirror.last(record)).to_string());
-    if let Some(known) = known.as_ref().filter(|known| known.state == TurnState::Done) {
+    let last = |record: &TurnRecord| {
+        mirror
+            .as_ref()
+            .map(|mirror| encode(&mirror.last(record)).to_string())
+    };
+    if let Some(known) = known
+        .as_ref()
+        .filter(|known| known.state == TurnState::Done)
+    {
         // It ended while nobody could be told.
         return Some(over(last(known).unwrap_or_default()));
     }
@@ -253,7 +290,15 @@ async fn interrupt(
 
 /// Whether the message of a turn that is on no disk has another turn: who sent it was cut off before it was accepted, and sent it again to an
 /// instance that could not know of this one. It is that turn, and not two. None where the store does not work.
-async fn is_asked_again(desk: &Desk, conversation: ConversationId, turn: &TurnRecord) -> Option<bool> {
-    let kept = desk.store.turn_of(conversation, turn.client_msg_id.clone()).await.ok()?;
+async fn is_asked_again(
+    desk: &Desk,
+    conversation: ConversationId,
+    turn: &TurnRecord,
+) -> Option<bool> {
+    let kept = desk
+        .store
+        .turn_of(conversation, turn.client_msg_id.clone())
+        .await
+        .ok()?;
     Some(kept.is_some_and(|kept| kept.turn != turn.turn))
 }

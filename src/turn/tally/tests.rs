@@ -4,9 +4,18 @@ use super::*;
 use crate::chat::{At, ClientMsgId, TurnId};
 
 fn lines(tally: &Tally) -> Vec<String> {
-    let families: Vec<_> = tally.collectors().iter().flat_map(|one| one.collect()).collect();
-    let whole: Vec<_> = families.into_iter().filter(|one| !one.get_metric().is_empty()).collect();
-    let text = prometheus::TextEncoder::new().encode_to_string(&whole).unwrap();
+    let families: Vec<_> = tally
+        .collectors()
+        .iter()
+        .flat_map(|one| one.collect())
+        .collect();
+    let whole: Vec<_> = families
+        .into_iter()
+        .filter(|one| !one.get_metric().is_empty())
+        .collect();
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&whole)
+        .unwrap();
     text.lines().map(str::to_owned).collect()
 }
 
@@ -16,7 +25,10 @@ fn tally() -> Tally {
 
 fn shows(tally: &Tally, line: &str) {
     let lines = lines(tally);
-    assert!(lines.iter().any(|one| one == line), "{line} is not in {lines:#?}");
+    assert!(
+        lines.iter().any(|one| one == line),
+        "{line} is not in {lines:#?}"
+    );
 }
 
 #[test]
@@ -69,7 +81,10 @@ fn a_provider_that_went_is_counted_to_its_last_attempt_and_the_last_few_are_told
     tally.attempt("b", Outcome::OK, Duration::ZERO);
     let reason = Outcome::from(Fault::Reset);
     for (from, to) in [("a", Some("b")), ("b", Some("a")), ("a", None)] {
-        add(&tally.restarts, &[from, to.unwrap_or(NOBODY), reason.as_str()]);
+        add(
+            &tally.restarts,
+            &[from, to.unwrap_or(NOBODY), reason.as_str()],
+        );
     }
     tally.follow(&["c".into(), "a".into()]);
     tally.attempt("b", Outcome::OK, Duration::ZERO);
@@ -83,17 +98,28 @@ fn a_provider_that_went_is_counted_to_its_last_attempt_and_the_last_few_are_told
     }
     // It comes back, and goes on from there; nothing counts backwards.
     tally.follow(&["b".into()]);
-    shows(&tally, "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 2");
+    shows(
+        &tally,
+        "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 2",
+    );
     // One after the other goes: labels do not grow with each reload.
     for number in 0..2 * REMEMBERED {
         tally.follow(&[format!("new-{number}").into()]);
     }
-    let of = |name: &str| lines(&tally).iter().filter(|line| line.contains(&format!("\"{name}\""))).count();
+    let of = |name: &str| {
+        lines(&tally)
+            .iter()
+            .filter(|line| line.contains(&format!("\"{name}\"")))
+            .count()
+    };
     assert_eq!((of("a"), of("b"), of("new-0")), (0, 0, 0));
     let first_kept = REMEMBERED - 1;
     assert!(of(&format!("new-{first_kept}")) > 0 && of(&format!("new-{}", first_kept - 1)) == 0);
     tally.follow(&["b".into()]);
-    shows(&tally, "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 0");
+    shows(
+        &tally,
+        "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 0",
+    );
 }
 
 #[test]
@@ -102,11 +128,21 @@ fn a_turn_is_counted_by_how_it_ended() {
     let (underway, torn) = (tally.began(), tally.began());
     shows(&tally, "failsoft_turns_in_flight 2");
     let turn = TurnId::after(None, 1, 1);
-    let mut record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "canary".into(), None);
+    let mut record = TurnRecord::asked(
+        turn,
+        ClientMsgId::of_turn(turn),
+        At(1),
+        "canary".into(),
+        None,
+    );
     record.source = Some(Source::Template);
     record.finish = Some(Finish::Stop);
     let reason = Outcome::from(Fault::Reset);
-    let restart = |to: Option<&str>| Restart { from: "a".into(), to: to.map(Into::into), reason };
+    let restart = |to: Option<&str>| Restart {
+        from: "a".into(),
+        to: to.map(Into::into),
+        reason,
+    };
     underway.ended(&record, &[restart(Some("b")), restart(None)]);
     drop(torn);
     for line in [
@@ -124,8 +160,13 @@ fn a_turn_is_counted_by_how_it_ended() {
 
 #[test]
 fn the_words_are_those_of_the_protocol() {
-    for finish in [Finish::Stop, Finish::Length, Finish::ContentFilter, Finish::Stopped, Finish::Interrupted]
-    {
+    for finish in [
+        Finish::Stop,
+        Finish::Length,
+        Finish::ContentFilter,
+        Finish::Stopped,
+        Finish::Interrupted,
+    ] {
         assert_eq!(serde_json::to_value(finish).unwrap(), finish.name());
     }
     for source in Source::ALL {

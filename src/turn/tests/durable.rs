@@ -37,7 +37,11 @@ async fn a_store_that_is_too_slow_is_not_waited_for() {
     // Once it is known, it is hardly waited for at all: of the end, and of all of the next turn.
     assert_eq!(begun.elapsed(), ms(265), "neither is the write of its end");
     stage.store.set(Trouble::None);
-    stage.desk.rooms.enter(crate::turn::stage::conversation(1)).drop_log(log.turn());
+    stage
+        .desk
+        .rooms
+        .enter(crate::turn::stage::conversation(1))
+        .drop_log(log.turn());
     let log = stage.ask("n");
     assert!(log.durable().await);
     assert!(*stage.desk.durable.borrow(), "until it is well again");
@@ -53,7 +57,11 @@ async fn a_store_that_fails_costs_the_history_and_nothing_else() {
     let reader = Reader::follow(&log).await;
     assert_answered(&reader, "a", "Hello.");
     assert_eq!(reader.done().total_ms, 0);
-    assert_eq!(stage.calls(0)[0].ask.messages.len(), 1, "the question alone");
+    assert_eq!(
+        stage.calls(0)[0].ask.messages.len(),
+        1,
+        "the question alone"
+    );
     assert!(!*stage.desk.durable.borrow());
     stage.assert_idle().await;
 }
@@ -93,7 +101,11 @@ async fn the_text_so_far_is_saved_every_350_ms_where_it_changed() {
     assert_eq!(saved(ms(699)).await, (String::new(), 0));
     assert_eq!(saved(ms(2)).await, ("one".to_owned(), 1));
     assert_eq!(saved(ms(350)).await, ("one two".to_owned(), 2));
-    assert_eq!(saved(ms(2_799)).await, ("one two".to_owned(), 2), "nothing new, nothing saved");
+    assert_eq!(
+        saved(ms(2_799)).await,
+        ("one two".to_owned(), 2),
+        "nothing new, nothing saved"
+    );
     assert_eq!(saved(ms(352)).await, ("one two three".to_owned(), 3));
     log.cancel(Cancel::Stopped);
     stage.ended(&log).await;
@@ -103,12 +115,19 @@ async fn the_text_so_far_is_saved_every_350_ms_where_it_changed() {
 
 #[actix_rt::test(system = "Paused")]
 async fn a_restart_is_saved_too() {
-    let first = vec![vec![say("one"), Act::Wait(s(1)), Act::Fail(Failure::of(Fault::Reset))]];
+    let first = vec![vec![
+        say("one"),
+        Act::Wait(s(1)),
+        Act::Fail(Failure::of(Fault::Reset)),
+    ]];
     let stage = House::following([first, vec![vec![say("two"), Act::Hang]]]).open();
     let log = stage.ask("m");
     pass(ms(1_600)).await;
     let stored = stage.stored(&log).await.unwrap();
-    assert_eq!((&*stored.text, stored.drafts.len(), &*stored.drafts[0].text), ("two", 1, "one"));
+    assert_eq!(
+        (&*stored.text, stored.drafts.len(), &*stored.drafts[0].text),
+        ("two", 1, "one")
+    );
     assert_eq!(stored.provider.as_deref(), Some("b"));
 }
 

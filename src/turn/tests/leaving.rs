@@ -25,7 +25,10 @@ async fn stop_ends_the_answer_at_once_and_closes_the_connection() {
     reader.read(&mut follower).await;
     assert_eq!(stopped.elapsed(), Duration::ZERO);
     let done = reader.done();
-    assert_eq!((done.finish, done.source, &*done.text), (Finish::Stopped, Source::Ai, "hahaha"));
+    assert_eq!(
+        (done.finish, done.source, &*done.text),
+        (Finish::Stopped, Source::Ai, "hahaha")
+    );
     assert_eq!(tried(&reader), ["1 a stopped 1000"]);
     stage.assert_idle().await;
     let vitals = stage.stands[0].vitals().await;
@@ -36,7 +39,10 @@ async fn stop_ends_the_answer_at_once_and_closes_the_connection() {
     );
     assert!(stage.calls(1).is_empty(), "no new attempt");
     let stored = stage.stored(&log).await.unwrap();
-    assert_eq!((stored.state, stored.finish), (TurnState::Done, Some(Finish::Stopped)));
+    assert_eq!(
+        (stored.state, stored.finish),
+        (TurnState::Done, Some(Finish::Stopped))
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -48,7 +54,10 @@ async fn stop_during_a_back_off_begins_no_attempt() {
     log.cancel(Cancel::Stopped);
     let mut reader = Reader::default();
     reader.read(&mut follower).await;
-    assert_eq!((reader.done().finish, reader.done().total_ms), (Finish::Stopped, 1_000));
+    assert_eq!(
+        (reader.done().finish, reader.done().total_ms),
+        (Finish::Stopped, 1_000)
+    );
     pass(s(5)).await;
     assert_eq!((stage.calls(0).len(), stage.calls(1).len()), (1, 0));
     stage.assert_idle().await;
@@ -60,7 +69,10 @@ async fn stop_before_the_first_attempt_begins_none() {
     let log = stage.ask("m");
     log.cancel(Cancel::Stopped);
     let reader = Reader::follow(&log).await;
-    assert_eq!((reader.kinds().as_str(), reader.done().finish), ("start done", Finish::Stopped));
+    assert_eq!(
+        (reader.kinds().as_str(), reader.done().finish),
+        ("start done", Finish::Stopped)
+    );
     assert!(stage.calls(0).is_empty());
 }
 
@@ -73,8 +85,15 @@ async fn stop_when_text_of_a_failed_attempt_stands_keeps_that_text() {
     log.cancel(Cancel::Stopped);
     let mut reader = Reader::default();
     reader.read(&mut follower).await;
-    assert_eq!((reader.done().finish, &*reader.text), (Finish::Stopped, "Hello"));
-    assert_eq!(reader.done().provider.as_deref(), Some("a"), "whose text it is");
+    assert_eq!(
+        (reader.done().finish, &*reader.text),
+        (Finish::Stopped, "Hello")
+    );
+    assert_eq!(
+        reader.done().provider.as_deref(),
+        Some("a"),
+        "whose text it is"
+    );
     assert_eq!(tried(&reader), ["1 a reset 0", "2 b stopped 1000"]);
 }
 
@@ -100,7 +119,10 @@ async fn nobody_following_for_a_minute_interrupts() {
     pass(ms(1)).await;
     assert!(log.ended());
     let record = log.record();
-    assert_eq!((record.state, record.finish), (TurnState::Interrupted, Some(Finish::Interrupted)));
+    assert_eq!(
+        (record.state, record.finish),
+        (TurnState::Interrupted, Some(Finish::Interrupted))
+    );
     assert!(record.text.starts_with("hahaha"));
     stage.assert_idle().await;
     assert_eq!(stage.stands[0].vitals().await.failures, 0);
@@ -108,7 +130,10 @@ async fn nobody_following_for_a_minute_interrupts() {
 
 #[actix_rt::test(system = "Paused")]
 async fn the_minute_runs_on_from_one_attempt_to_the_next() {
-    let scripts = [vec![vec![say("ha"), Act::Hang]], vec![vec![Act::Forever("ho".to_owned(), s(1))]]];
+    let scripts = [
+        vec![vec![say("ha"), Act::Hang]],
+        vec![vec![Act::Forever("ho".to_owned(), s(1))]],
+    ];
     let mut house = House::following(scripts);
     house.plans[0].patience.stall = s(50);
     let stage = house.open();
@@ -157,7 +182,13 @@ async fn each_absence_has_its_own_minute() {
 #[actix_rt::test(system = "Paused")]
 async fn impatient_wishes_are_cut_off_sooner() {
     let stage = endless().open();
-    let log = stage.ask_with("m", Wishes { patience: s(1), ..stage.desk.usual() });
+    let log = stage.ask_with(
+        "m",
+        Wishes {
+            patience: s(1),
+            ..stage.desk.usual()
+        },
+    );
     pass(s(1)).await;
     assert!(log.ended());
 }
@@ -168,20 +199,28 @@ async fn one_turn_a_conversation_and_one_turn_a_message() {
     let log = stage.ask("m");
     pass(ms(1)).await;
     let refused = |name, text| {
-        let refused = stage.desk.open(&stage.room(), question(name, text), stage.desk.usual());
-        refused.map(|_| "opened").unwrap_or_else(|refused| match refused {
-            Refused::Room(NotOpened::Busy) => "busy",
-            Refused::Room(NotOpened::Duplicate(same)) if Arc::ptr_eq(&same, &log) => "the same",
-            Refused::Room(NotOpened::OtherText) => "other text",
-            _ => "?",
-        })
+        let refused = stage
+            .desk
+            .open(&stage.room(), question(name, text), stage.desk.usual());
+        refused
+            .map(|_| "opened")
+            .unwrap_or_else(|refused| match refused {
+                Refused::Room(NotOpened::Busy) => "busy",
+                Refused::Room(NotOpened::Duplicate(same)) if Arc::ptr_eq(&same, &log) => "the same",
+                Refused::Room(NotOpened::OtherText) => "other text",
+                _ => "?",
+            })
     };
     assert_eq!(refused("other", "What is new?"), "busy");
     assert_eq!(refused("m", "What is new?"), "the same");
     assert_eq!(refused("m", "What is old?"), "other text");
     log.cancel(Cancel::Stopped);
     stage.ended(&log).await;
-    assert_eq!(refused("m", "What is new?"), "the same", "also after its end");
+    assert_eq!(
+        refused("m", "What is new?"),
+        "the same",
+        "also after its end"
+    );
     assert_eq!(refused("other", "What is new?"), "opened");
     assert_eq!(stage.calls(0).len(), 1);
 }
@@ -191,16 +230,26 @@ async fn no_more_turns_than_places() {
     use crate::turn::stage::{TURNS, conversation};
     let stage = endless().open();
     let open = |number: usize| {
-        let room = stage.desk.rooms.enter(conversation(u8::try_from(number).unwrap()));
-        stage.desk.open(&room, question("m", "?"), stage.desk.usual())
+        let room = stage
+            .desk
+            .rooms
+            .enter(conversation(u8::try_from(number).unwrap()));
+        stage
+            .desk
+            .open(&room, question("m", "?"), stage.desk.usual())
     };
-    let logs: Vec<_> = (0..TURNS).map(|number| open(number).ok().unwrap()).collect();
+    let logs: Vec<_> = (0..TURNS)
+        .map(|number| open(number).ok().unwrap())
+        .collect();
     assert_eq!(stage.desk.places.taken(), TURNS);
     assert!(matches!(open(TURNS), Err(Refused::Full)));
     logs[0].cancel(Cancel::Stopped);
     stage.ended(&logs[0]).await;
     settled().await;
-    assert!(open(TURNS).is_ok(), "its place is free at once, not when its log is dropped");
+    assert!(
+        open(TURNS).is_ok(),
+        "its place is free at once, not when its log is dropped"
+    );
     // A reload allows more, then fewer than run.
     stage.reload(|settings| settings.limits.turns = TURNS + 1);
     assert!(open(TURNS + 1).is_ok());
@@ -216,7 +265,10 @@ async fn a_drain_refuses_new_turns_and_lets_running_ones_end() {
     let stage = House::following([vec![says_slowly("Hel", s(3), "lo.")]]).open();
     let log = stage.ask("m");
     stage.phase.send_replace(Phase::Draining);
-    assert!(matches!(stage.try_ask("n", stage.desk.usual()), Err(Refused::Draining)));
+    assert!(matches!(
+        stage.try_ask("n", stage.desk.usual()),
+        Err(Refused::Draining)
+    ));
     let reader = Reader::follow(&log).await;
     assert_answered(&reader, "a", "Hello.");
 }
@@ -227,16 +279,27 @@ async fn the_end_of_a_drain_interrupts_every_turn() {
     let stage = endless().open();
     let mut logs = vec![stage.ask("m")];
     let room = stage.desk.rooms.enter(conversation(2));
-    logs.extend(stage.desk.open(&room, question("m", "?"), stage.desk.usual()).ok());
+    logs.extend(
+        stage
+            .desk
+            .open(&room, question("m", "?"), stage.desk.usual())
+            .ok(),
+    );
     let followers: Vec<_> = logs.iter().map(TurnLog::follow).collect();
     pass(s(1)).await;
     stage.phase.send_replace(Phase::Cutting);
     for mut follower in followers {
         let mut reader = Reader::default();
         reader.read(&mut follower).await;
-        assert_eq!((reader.done().finish, &*reader.text), (Finish::Interrupted, "hahaha"));
+        assert_eq!(
+            (reader.done().finish, &*reader.text),
+            (Finish::Interrupted, "hahaha")
+        );
     }
     stage.assert_idle().await;
     let stored = stage.stored(&logs[0]).await.unwrap();
-    assert_eq!((stored.state, &*stored.text), (TurnState::Interrupted, "hahaha"));
+    assert_eq!(
+        (stored.state, &*stored.text),
+        (TurnState::Interrupted, "hahaha")
+    );
 }

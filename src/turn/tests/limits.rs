@@ -9,12 +9,26 @@ fn silence() -> Vec<Script> {
 
 #[actix_rt::test(system = "Paused")]
 async fn first_tokens_are_waited_for_by_a_ladder_whose_last_step_repeats() {
-    let reader = first_answer(House::following([silence(), silence(), silence(), silence()])).await;
+    let reader = first_answer(House::following([
+        silence(),
+        silence(),
+        silence(),
+        silence(),
+    ]))
+    .await;
     assert_eq!(
         tried(&reader),
-        ["1 a timeout 5000", "2 b timeout 10000", "3 c timeout 15000", "4 d timeout 15000"]
+        [
+            "1 a timeout 5000",
+            "2 b timeout 10000",
+            "3 c timeout 15000",
+            "4 d timeout 15000"
+        ]
     );
-    assert_eq!(reader.kinds(), "start attempt attempt attempt attempt token done");
+    assert_eq!(
+        reader.kinds(),
+        "start attempt attempt attempt attempt token done"
+    );
     assert_fallback(&reader);
     assert_eq!(reader.done().total_ms, 45_000);
 }
@@ -31,7 +45,10 @@ async fn a_slow_answer_within_every_limit_is_an_answer() {
     ];
     let reader = first_answer(House::following([vec![slow]])).await;
     assert_answered(&reader, "a", "Hello");
-    assert_eq!((reader.done().first_token_ms, reader.done().total_ms), (Some(4_900), 34_700));
+    assert_eq!(
+        (reader.done().first_token_ms, reader.done().total_ms),
+        (Some(4_900), 34_700)
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -39,40 +56,61 @@ async fn a_stall_is_found_within_its_limit_and_the_text_starts_anew() {
     let stalls = vec![say("Hel"), Act::Wait(s(3)), say("lo"), Act::Hang];
     let reader = first_answer(House::following([vec![stalls], vec![says("Good day.")]])).await;
     assert_eq!(tried(&reader), ["1 a stalled 18000", "2 b ok 0"]);
-    assert_eq!(reader.kinds(), "start attempt token token attempt restart token done");
+    assert_eq!(
+        reader.kinds(),
+        "start attempt token token attempt restart token done"
+    );
     assert_eq!(reader.drafts, [("a".into(), "Hello".to_owned())]);
     assert_answered(&reader, "b", "Good day.");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn the_end_may_stall_too() {
-    let reader =
-        first_answer(House::following([vec![vec![say("Hello."), Act::Hang]], vec![says("Hello.")]])).await;
+    let reader = first_answer(House::following([
+        vec![vec![say("Hello."), Act::Hang]],
+        vec![says("Hello.")],
+    ]))
+    .await;
     assert_eq!(tried(&reader), ["1 a stalled 15000", "2 b ok 0"]);
-    assert_eq!(reader.kinds(), "start attempt token attempt done", "the same text needs no restart");
+    assert_eq!(
+        reader.kinds(),
+        "start attempt token attempt done",
+        "the same text needs no restart"
+    );
     assert_answered(&reader, "b", "Hello.");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn thinking_counts_as_tokens_and_says_nothing() {
-    let mut thinks: Script = (0..4).flat_map(|_| [Act::Wait(ms(4_900)), Act::Think]).collect();
+    let mut thinks: Script = (0..4)
+        .flat_map(|_| [Act::Wait(ms(4_900)), Act::Think])
+        .collect();
     thinks.extend([Act::Wait(ms(14_900)), say("Hello."), end()]);
     let reader = first_answer(House::following([vec![thinks]])).await;
     assert_answered(&reader, "a", "Hello.");
     assert_eq!(reader.kinds(), "start attempt token done");
-    assert_eq!(reader.done().first_token_ms, Some(34_500), "to the first shown text");
+    assert_eq!(
+        reader.done().first_token_ms,
+        Some(34_500),
+        "to the first shown text"
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn thinking_that_stops_is_a_stall() {
-    let reader =
-        first_answer(House::following([vec![vec![Act::Think, Act::Hang]], vec![says("Hello.")]])).await;
+    let reader = first_answer(House::following([
+        vec![vec![Act::Think, Act::Hang]],
+        vec![says("Hello.")],
+    ]))
+    .await;
     assert_eq!(tried(&reader), ["1 a stalled 15000", "2 b ok 0"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn what_was_used_is_no_token() {
-    let used = (0..9).flat_map(|_| [Act::Wait(s(1)), Act::Used(1, 1)]).collect();
+    let used = (0..9)
+        .flat_map(|_| [Act::Wait(s(1)), Act::Used(1, 1)])
+        .collect();
     let reader = first_answer(House::following([vec![used], vec![says("Hello.")]])).await;
     assert_eq!(tried(&reader), ["1 a timeout 5000", "2 b ok 0"]);
 }
@@ -88,11 +126,31 @@ async fn an_endless_answer_ends_with_its_attempt() {
 #[actix_rt::test(system = "Paused")]
 async fn the_turns_limit_ends_the_last_attempt_and_no_other_is_begun() {
     let endless = || vec![vec![Act::Forever("ha".to_owned(), ms(500))]];
-    let reader = first_answer(House::following([endless(), silence(), endless(), silence()])).await;
-    assert_eq!(tried(&reader), ["1 a timeout 90000", "2 b timeout 10000", "3 c timeout 20000"]);
+    let reader = first_answer(House::following([
+        endless(),
+        silence(),
+        endless(),
+        silence(),
+    ]))
+    .await;
+    assert_eq!(
+        tried(&reader),
+        [
+            "1 a timeout 90000",
+            "2 b timeout 10000",
+            "3 c timeout 20000"
+        ]
+    );
     assert_fallback(&reader);
     assert_eq!(reader.done().total_ms, 120_000);
-    assert_eq!(reader.kinds().split(' ').filter(|kind| *kind == "restart").count(), 1);
+    assert_eq!(
+        reader
+            .kinds()
+            .split(' ')
+            .filter(|kind| *kind == "restart")
+            .count(),
+        1
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -120,9 +178,21 @@ async fn what_holds_no_text_is_no_answer() {
         let stage = House::following([vec![script.clone()], vec![says("Hello.")]]).open();
         let reader = answer(&stage).await;
         assert_answered(&reader, "b", "Hello.");
-        assert_eq!(reader.kinds(), "start attempt attempt token done", "nothing of it is shown: {script:?}");
+        assert_eq!(
+            reader.kinds(),
+            "start attempt attempt token done",
+            "nothing of it is shown: {script:?}"
+        );
         let outcome = reader.done().tried[0].outcome.as_str();
-        assert_eq!(outcome, if script.is_empty() { "truncated" } else { "malformed" }, "{script:?}");
+        assert_eq!(
+            outcome,
+            if script.is_empty() {
+                "truncated"
+            } else {
+                "malformed"
+            },
+            "{script:?}"
+        );
     }
 }
 
@@ -136,11 +206,25 @@ async fn too_few_characters_are_held_back_until_there_are_enough() {
     let short = answer(&with(says(" ok! \n"))).await;
     assert_eq!(
         (tried(&short), short.kinds().as_str()),
-        (vec!["1 a malformed 0".to_owned(), "2 b ok 0".to_owned()], "start attempt attempt token done")
+        (
+            vec!["1 a malformed 0".to_owned(), "2 b ok 0".to_owned()],
+            "start attempt attempt token done"
+        )
     );
     let cut = answer(&with(breaks("ok!", Fault::Stalled))).await;
-    assert_eq!(cut.kinds(), "start attempt attempt token done", "what was held back needs no restart");
-    let grows = vec![say(" o"), Act::Wait(s(1)), say("k! "), Act::Wait(s(1)), say("é!"), end()];
+    assert_eq!(
+        cut.kinds(),
+        "start attempt attempt token done",
+        "what was held back needs no restart"
+    );
+    let grows = vec![
+        say(" o"),
+        Act::Wait(s(1)),
+        say("k! "),
+        Act::Wait(s(1)),
+        say("é!"),
+        end(),
+    ];
     let grown = answer(&with(grows)).await;
     assert_answered(&grown, "a", " ok! é!");
     assert_eq!(
@@ -153,7 +237,10 @@ async fn too_few_characters_are_held_back_until_there_are_enough() {
 async fn a_whole_answer_may_be_cut_by_its_length() {
     let script = vec![say("Hello and"), Act::End(Finish::Length)];
     let reader = first_answer(House::following([vec![script]])).await;
-    assert_eq!((reader.done().finish, &*reader.text), (Finish::Length, "Hello and"));
+    assert_eq!(
+        (reader.done().finish, &*reader.text),
+        (Finish::Length, "Hello and")
+    );
 }
 
 #[actix_rt::test(system = "Paused")]

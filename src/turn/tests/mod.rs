@@ -42,7 +42,16 @@ fn end() -> Act {
 /// The attempts as `done` reports them: each one's number, provider, outcome, milliseconds.
 fn tried(reader: &Reader) -> Vec<String> {
     let each = reader.done().tried.iter();
-    each.map(|one| format!("{} {} {} {}", one.attempt, one.provider, one.outcome.as_str(), one.ms)).collect()
+    each.map(|one| {
+        format!(
+            "{} {} {} {}",
+            one.attempt,
+            one.provider,
+            one.outcome.as_str(),
+            one.ms
+        )
+    })
+    .collect()
 }
 
 /// Asks once, reads to the end, and finds nothing left behind.
@@ -60,13 +69,25 @@ async fn first_answer(house: House) -> Reader {
 
 fn assert_fallback(reader: &Reader) {
     let done = reader.done();
-    assert_eq!((done.source, done.degraded, &*done.text), (Source::Fallback, true, FALLBACK));
-    assert_eq!((done.finish, done.provider.as_deref(), done.model.as_deref()), (Finish::Stop, None, None));
+    assert_eq!(
+        (done.source, done.degraded, &*done.text),
+        (Source::Fallback, true, FALLBACK)
+    );
+    assert_eq!(
+        (done.finish, done.provider.as_deref(), done.model.as_deref()),
+        (Finish::Stop, None, None)
+    );
 }
 
 fn assert_answered(reader: &Reader, provider: &str, text: &str) {
     let done = reader.done();
-    assert_eq!((done.source, done.degraded, &*done.text), (Source::Ai, false, text));
-    assert_eq!((done.provider.as_deref(), done.finish), (Some(provider), Finish::Stop));
+    assert_eq!(
+        (done.source, done.degraded, &*done.text),
+        (Source::Ai, false, text)
+    );
+    assert_eq!(
+        (done.provider.as_deref(), done.finish),
+        (Some(provider), Finish::Stop)
+    );
     assert_eq!(done.model.as_deref(), Some(&*format!("{provider}-1")));
 }

@@ -14,7 +14,10 @@ async fn turns(stage: &Stage, end: Instant, count: &mut u32) -> Option<Instant> 
         let reader = Reader::follow(&stage.ask(&format!("m{count}"))).await;
         let done = reader.done();
         assert_eq!((done.source, &*done.text), (Source::Ai, "Hello."));
-        assert!(Instant::now() - begun <= s(5), "a first token is waited for no longer");
+        assert!(
+            Instant::now() - begun <= s(5),
+            "a first token is waited for no longer"
+        );
         if done.provider.as_deref() == Some("a") {
             back = back.or(Some(begun));
         }
@@ -25,7 +28,12 @@ async fn turns(stage: &Stage, end: Instant, count: &mut u32) -> Option<Instant> 
 
 #[actix_rt::test(system = "Paused")]
 async fn everyone_is_answered_and_it_is_tried_once_an_open_time() {
-    for down in [fails(Fault::Unreachable), fails(Fault::Overloaded), fails(Fault::ServerError), silent()] {
+    for down in [
+        fails(Fault::Unreachable),
+        fails(Fault::Overloaded),
+        fails(Fault::ServerError),
+        silent(),
+    ] {
         let stage = House::following([vec![down.clone()], vec![says("Hello.")]]).open();
         let alpha = &stage.stands[0];
         alpha.upstream.follow_when_probed([down.clone()]);
@@ -38,16 +46,28 @@ async fn everyone_is_answered_and_it_is_tried_once_an_open_time() {
         let tries: Vec<_> = alpha.upstream.probes().iter().map(|call| call.at).collect();
         let mut before = last;
         for (at, open_for) in tries.iter().zip([10, 20, 22]) {
-            assert!(*at - before >= s(open_for), "{down:?}: tried again after {:?}", *at - before);
+            assert!(
+                *at - before >= s(open_for),
+                "{down:?}: tried again after {:?}",
+                *at - before
+            );
             before = *at;
         }
-        assert!((1..=3).contains(&tries.len()), "{down:?}: {} tries", tries.len());
+        assert!(
+            (1..=3).contains(&tries.len()),
+            "{down:?}: {} tries",
+            tries.len()
+        );
 
         let well = Instant::now();
         alpha.upstream.follow([says("Hello.")]);
         alpha.upstream.follow_when_probed([says("pong")]);
         let back = turns(&stage, well + s(60), &mut count).await.unwrap();
-        assert!(back - well <= s(30), "{down:?}: back after {:?}", back - well);
+        assert!(
+            back - well <= s(30),
+            "{down:?}: back after {:?}",
+            back - well
+        );
         stage.assert_idle().await;
     }
 }
@@ -67,8 +87,15 @@ async fn it_is_found_well_within_half_a_minute_whenever_that_is() {
             let well = Instant::now();
             alpha.upstream.follow_when_probed([says("pong")]);
             let mut vitals = alpha.backend.vitals.clone();
-            vitals.wait_for(|vitals| vitals.state == ProviderState::Closed).await.unwrap();
-            assert!(Instant::now() - well <= s(30), "{down:?} for {length} s: {:?}", Instant::now() - well);
+            vitals
+                .wait_for(|vitals| vitals.state == ProviderState::Closed)
+                .await
+                .unwrap();
+            assert!(
+                Instant::now() - well <= s(30),
+                "{down:?} for {length} s: {:?}",
+                Instant::now() - well
+            );
         }
     }
 }
@@ -76,10 +103,15 @@ async fn it_is_found_well_within_half_a_minute_whenever_that_is() {
 #[actix_rt::test(system = "Paused")]
 async fn where_too_many_questions_wait_for_the_router_the_ladder_answers_at_once() {
     let stage = House::following([vec![says("Hello.")]]).open();
-    let waiting: Vec<_> = (0..MAILBOX).map_while(|_| stage.desk.asking.take(MAILBOX)).collect();
+    let waiting: Vec<_> = (0..MAILBOX)
+        .map_while(|_| stage.desk.asking.take(MAILBOX))
+        .collect();
     let begun = Instant::now();
     let reader = Reader::follow(&stage.ask("m1")).await;
-    assert_eq!((&*reader.done().text, begun.elapsed()), (FALLBACK, Duration::ZERO));
+    assert_eq!(
+        (&*reader.done().text, begun.elapsed()),
+        (FALLBACK, Duration::ZERO)
+    );
     assert!(stage.calls(0).is_empty());
     drop(waiting);
     let reader = Reader::follow(&stage.ask("m2")).await;

@@ -15,30 +15,57 @@ async fn who_is_too_far_behind_gets_a_snapshot_and_goes_on() {
     log.cancel(Cancel::Stopped);
     let mut reader = Reader::default();
     reader.take(&slow.next().await.unwrap());
-    assert!(matches!(reader.frames[..], [Frame::Snapshot { .. }]), "{}", reader.kinds());
+    assert!(
+        matches!(reader.frames[..], [Frame::Snapshot { .. }]),
+        "{}",
+        reader.kinds()
+    );
     reader.read(&mut slow).await;
     assert_eq!(reader.frames.len(), 2);
-    assert_eq!((reader.text.len(), &*reader.text), (500, &*reader.done().text));
+    assert_eq!(
+        (reader.text.len(), &*reader.text),
+        (500, &*reader.done().text)
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_snapshot_in_mid_turn_is_of_the_attempt_under_way() {
-    let scripts = [vec![breaks("Hel", Fault::Reset)], vec![vec![Act::Wait(s(3)), say("Hello."), end()]]];
+    let scripts = [
+        vec![breaks("Hel", Fault::Reset)],
+        vec![vec![Act::Wait(s(3)), say("Hello."), end()]],
+    ];
     let stage = House::following(scripts).open();
     let log = stage.ask("m");
     pass(s(1)).await;
     let mut late = log.resume(0);
     let mut reader = Reader::default();
     reader.take(&late.next().await.unwrap());
-    let Frame::Snapshot { attempt, provider, model, text, question, drafts, seq, .. } =
-        reader.frames[0].clone()
+    let Frame::Snapshot {
+        attempt,
+        provider,
+        model,
+        text,
+        question,
+        drafts,
+        seq,
+        ..
+    } = reader.frames[0].clone()
     else {
         panic!("{}", reader.kinds());
     };
-    assert_eq!((attempt, provider.as_deref(), model.as_deref()), (2, Some("b"), Some("b-1")));
-    assert_eq!((&*text, &*question, drafts.len(), seq), ("Hel", "What is new?", 0, 4));
+    assert_eq!(
+        (attempt, provider.as_deref(), model.as_deref()),
+        (2, Some("b"), Some("b-1"))
+    );
+    assert_eq!(
+        (&*text, &*question, drafts.len(), seq),
+        ("Hel", "What is new?", 0, 4)
+    );
     reader.read(&mut late).await;
-    assert_eq!((reader.kinds().as_str(), &*reader.text), ("snapshot token done", "Hello."));
+    assert_eq!(
+        (reader.kinds().as_str(), &*reader.text),
+        ("snapshot token done", "Hello.")
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -64,15 +91,20 @@ async fn who_resumes_at_an_unknown_frame_gets_a_snapshot() {
 
 #[actix_rt::test(system = "Paused")]
 async fn every_follower_reads_the_same() {
-    let stage =
-        House::following([vec![breaks("Hel", Fault::Stalled)], vec![says_slowly("Good ", s(1), "day.")]])
-            .open();
+    let stage = House::following([
+        vec![breaks("Hel", Fault::Stalled)],
+        vec![says_slowly("Good ", s(1), "day.")],
+    ])
+    .open();
     let log = stage.ask("m");
     let (mut one, mut other) = (log.follow(), log.follow());
     let (mut first, mut second) = (Reader::default(), Reader::default());
     tokio::join!(first.read(&mut one), second.read(&mut other));
     assert_eq!(first.frames, second.frames);
-    assert_eq!(first.kinds(), "start attempt token attempt restart token token done");
+    assert_eq!(
+        first.kinds(),
+        "start attempt token attempt restart token token done"
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -116,18 +148,27 @@ async fn turns_are_told_in_order_and_those_that_are_gone_as_missed() {
     for name in ["1", "2"] {
         stage.ended(&stage.ask(name)).await;
     }
-    assert_eq!((told(&mut new).await, told(&mut new).await), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(
+        (told(&mut new).await, told(&mut new).await),
+        ("1".to_owned(), "2".to_owned())
+    );
     stage.ended(&stage.ask("3")).await;
     pass(s(6)).await;
     stage.ended(&stage.ask("4")).await;
-    assert_eq!((told(&mut new).await, told(&mut new).await), ("missed".to_owned(), "4".to_owned()));
+    assert_eq!(
+        (told(&mut new).await, told(&mut new).await),
+        ("missed".to_owned(), "4".to_owned())
+    );
     let nothing = tokio::time::timeout(s(1), new.next(&room)).await;
     assert!(nothing.is_err());
     let five = stage.ask("5");
     let (mut late, running) = room.watch();
     assert_eq!(running.unwrap().turn(), five.turn());
     stage.ended(&five).await;
-    assert!(tokio::time::timeout(s(1), late.next(&room)).await.is_err(), "it was told of the running one");
+    assert!(
+        tokio::time::timeout(s(1), late.next(&room)).await.is_err(),
+        "it was told of the running one"
+    );
     assert_eq!(told(&mut new).await, "5");
 }
 

@@ -6,14 +6,32 @@ use crate::chat::{After, Frame};
 /// One line for each `attempt` and `restart` frame.
 fn told(reader: &Reader) -> Vec<String> {
     let each = reader.frames.iter().filter_map(|frame| match frame {
-        Frame::Attempt { attempt, provider, after, .. } => {
-            let after =
-                after.as_ref().map(|After { provider, reason }| format!("{provider} {}", reason.as_str()));
-            Some(format!("{attempt} {provider} after {}", after.unwrap_or("nobody".to_owned())))
+        Frame::Attempt {
+            attempt,
+            provider,
+            after,
+            ..
+        } => {
+            let after = after
+                .as_ref()
+                .map(|After { provider, reason }| format!("{provider} {}", reason.as_str()));
+            Some(format!(
+                "{attempt} {provider} after {}",
+                after.unwrap_or("nobody".to_owned())
+            ))
         }
-        Frame::Restart { attempt, from, to, reason, .. } => {
+        Frame::Restart {
+            attempt,
+            from,
+            to,
+            reason,
+            ..
+        } => {
             let to = to.as_deref().unwrap_or("nobody");
-            Some(format!("restart {attempt} from {from} to {to}: {}", reason.as_str()))
+            Some(format!(
+                "restart {attempt} from {from} to {to}: {}",
+                reason.as_str()
+            ))
         }
         _ => None,
     });
@@ -30,7 +48,12 @@ async fn a_restart_says_why_the_text_that_stood_was_torn() {
     let reader = first_answer(House::following(scripts)).await;
     assert_eq!(
         told(&reader),
-        ["1 a after nobody", "2 b after a reset", "3 c after b server_error", "restart 3 from a to c: reset",]
+        [
+            "1 a after nobody",
+            "2 b after a reset",
+            "3 c after b server_error",
+            "restart 3 from a to c: reset",
+        ]
     );
     assert_eq!(reader.drafts, [("a".into(), "Hello, you.".to_owned())]);
 }
@@ -55,26 +78,39 @@ async fn each_torn_text_has_its_own_reason() {
             "restart 0 from c to nobody: overloaded",
         ]
     );
-    let drafts: Vec<_> = reader.done().drafts.iter().map(|draft| (draft.attempt, &*draft.text)).collect();
+    let drafts: Vec<_> = reader
+        .done()
+        .drafts
+        .iter()
+        .map(|draft| (draft.attempt, &*draft.text))
+        .collect();
     assert_eq!(drafts, [(1, "One."), (3, "Two. And more.")]);
     assert_fallback(&reader);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn an_answer_that_ends_shorter_than_what_stands_is_shown_whole() {
-    let reader =
-        first_answer(House::following([vec![breaks("Hello, you there", Fault::Reset)], vec![says("Hello")]]))
-            .await;
+    let reader = first_answer(House::following([
+        vec![breaks("Hello, you there", Fault::Reset)],
+        vec![says("Hello")],
+    ]))
+    .await;
     assert_eq!(told(&reader)[2..], ["restart 2 from a to b: reset"]);
     assert_answered(&reader, "b", "Hello");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_refusal_after_shown_text_is_shown_alone() {
-    let scripts = [vec![breaks("Hello", Fault::Reset)], vec![fails(Fault::Policy)]];
+    let scripts = [
+        vec![breaks("Hello", Fault::Reset)],
+        vec![fails(Fault::Policy)],
+    ];
     let reader = first_answer(House::following(scripts)).await;
     assert_eq!(told(&reader)[2..], ["restart 2 from a to b: reset"]);
-    assert_eq!((reader.done().finish, reader.done().provider.as_deref()), (Finish::ContentFilter, Some("b")));
+    assert_eq!(
+        (reader.done().finish, reader.done().provider.as_deref()),
+        (Finish::ContentFilter, Some("b"))
+    );
 }
 
 #[actix_rt::test(system = "Paused")]

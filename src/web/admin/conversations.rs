@@ -22,7 +22,9 @@ pub async fn remove(id: web::Path<String>, state: web::Data<State>) -> HttpRespo
         Err(why) => {
             let message = match why {
                 NotForgotten::Runs => "an answer of it does not end; try again",
-                NotForgotten::Store => "the store does not answer; the conversation may be left, try again",
+                NotForgotten::Store => {
+                    "the store does not answer; the conversation may be left, try again"
+                }
             };
             refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", message, 5)
         }
@@ -33,6 +35,10 @@ pub async fn remove(id: web::Path<String>, state: web::Data<State>) -> HttpRespo
 /// The first 32 bits of the id's hash.
 fn mark(id: ConversationId) -> String {
     let hash = Sha256::digest(id.to_string());
-    let first: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let first: String = hash
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256 {first}")
 }

@@ -70,7 +70,10 @@ pub async fn end(request: HttpRequest, state: web::Data<State>) -> HttpResponse 
     match state.drills.end(whose.provider.as_deref()).await {
         Ok(ended) => {
             let names: Vec<_> = ended.iter().map(|drill| &*drill.provider).collect();
-            about(HttpResponse::Ok().json(json!({ "ended": ended })), names.join(", "))
+            about(
+                HttpResponse::Ok().json(json!({ "ended": ended })),
+                names.join(", "),
+            )
         }
         Err(error) => refused(&error),
     }
@@ -85,14 +88,24 @@ fn refused(error: &NotBegun) -> HttpResponse {
 }
 
 fn terms(wanted: &Wanted) -> Result<Terms, String> {
-    let fault: Fault = wanted.fault.parse().map_err(|error| format!("fault: {error}"))?;
-    let lasts = wanted.r#for.as_deref().map_or(Ok(DrillSettings::USUAL), lasts)?;
+    let fault: Fault = wanted
+        .fault
+        .parse()
+        .map_err(|error| format!("fault: {error}"))?;
+    let lasts = wanted
+        .r#for
+        .as_deref()
+        .map_or(Ok(DrillSettings::USUAL), lasts)?;
     let share = wanted.share.unwrap_or(1.0);
     // What is not a number is not above 0 either.
     if !(share > 0.0 && share <= 1.0) {
         return Err("share: a number above 0 and up to 1".to_owned());
     }
-    Ok(Terms { fault, share, lasts })
+    Ok(Terms {
+        fault,
+        share,
+        lasts,
+    })
 }
 
 fn lasts(text: &str) -> Result<Duration, String> {
@@ -115,18 +128,45 @@ mod tests {
     #[test]
     fn what_is_left_out_has_its_usual_value() {
         let terms = read(json!({ "provider": "a", "fault": "cut" })).unwrap();
-        assert_eq!(terms, Terms { fault: Fault::Cut, share: 1.0, lasts: Duration::from_secs(30) });
-        let terms = read(json!({ "provider": "a", "fault": "slow", "for": "15m", "share": 0.5 })).unwrap();
-        assert_eq!(terms, Terms { fault: Fault::Slow, share: 0.5, lasts: Duration::from_secs(900) });
+        assert_eq!(
+            terms,
+            Terms {
+                fault: Fault::Cut,
+                share: 1.0,
+                lasts: Duration::from_secs(30)
+            }
+        );
+        let terms =
+            read(json!({ "provider": "a", "fault": "slow", "for": "15m", "share": 0.5 })).unwrap();
+        assert_eq!(
+            terms,
+            Terms {
+                fault: Fault::Slow,
+                share: 0.5,
+                lasts: Duration::from_secs(900)
+            }
+        );
     }
 
     #[test]
     fn what_is_impossible_is_said_by_its_name() {
         for (part, value, told) in [
-            ("fault", json!("fire"), "fault: \"fire\" is not a fault; use down, rate_limit"),
-            ("for", json!("0s"), "for: a drill lasts longer than zero and at most 15m"),
+            (
+                "fault",
+                json!("fire"),
+                "fault: \"fire\" is not a fault; use down, rate_limit",
+            ),
+            (
+                "for",
+                json!("0s"),
+                "for: a drill lasts longer than zero and at most 15m",
+            ),
             ("for", json!("15m1s"), "for: "),
-            ("for", json!("901s"), "for: a drill lasts longer than zero and at most 15m"),
+            (
+                "for",
+                json!("901s"),
+                "for: a drill lasts longer than zero and at most 15m",
+            ),
             ("for", json!("soon"), "for: "),
             ("share", json!(0), "share: a number above 0 and up to 1"),
             ("share", json!(-0.5), "share: "),

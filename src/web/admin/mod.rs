@@ -94,24 +94,44 @@ async fn watched<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, actix_web::Error> {
     let Some(state) = request.app_data::<web::Data<State>>().cloned() else {
-        return Ok(request.into_response(not_found().await).map_into_right_body());
+        return Ok(request
+            .into_response(not_found().await)
+            .map_into_right_body());
     };
     let settings = state.settings();
     if settings.server.admin_token.is_none() {
-        return Ok(request.into_response(not_found().await).map_into_right_body());
+        return Ok(request
+            .into_response(not_found().await)
+            .map_into_right_body());
     }
     let looks = request.method() == Method::GET;
-    let action = action(request.method(), request.match_pattern().as_deref().unwrap_or_default());
-    let peer = Peer::of(gate::address(request.request(), &settings.server.trusted_proxies));
+    let action = action(
+        request.method(),
+        request.match_pattern().as_deref().unwrap_or_default(),
+    );
+    let peer = Peer::of(gate::address(
+        request.request(),
+        &settings.server.trusted_proxies,
+    ));
     let answer = match keep_out(request.request(), &state) {
         Some(refusal) => request.into_response(refusal).map_into_right_body(),
         None => next.call(request).await?.map_into_left_body(),
     };
     let outcome = Outcome::of_status(answer.status().as_u16());
     if !looks || outcome == Outcome::Refused {
-        let subject = answer.response().extensions().get::<Subject>().map(|subject| subject.0.clone());
+        let subject = answer
+            .response()
+            .extensions()
+            .get::<Subject>()
+            .map(|subject| subject.0.clone());
         let at = state.lobby.desk.clock.wall();
-        state.audit.note(Entry { at, action, subject, outcome, peer });
+        state.audit.note(Entry {
+            at,
+            action,
+            subject,
+            outcome,
+            peer,
+        });
     }
     Ok(answer)
 }

@@ -21,7 +21,11 @@ struct Order {
 }
 
 /// Carries out `enable`, `disable` or `reset`.
-pub async fn order(name: web::Path<String>, body: web::Payload, state: web::Data<State>) -> HttpResponse {
+pub async fn order(
+    name: web::Path<String>,
+    body: web::Payload,
+    state: web::Data<State>,
+) -> HttpResponse {
     let order: Order = match body::json(body).await {
         Ok(order) => order,
         Err(refusal) => return refusal,
@@ -38,13 +42,17 @@ pub async fn order(name: web::Path<String>, body: web::Payload, state: web::Data
         "reset" => tell(backend, Reset).await,
         _ => {
             let message = "action: one of enable, disable, reset";
-            return about(refuse(StatusCode::BAD_REQUEST, "bad_request", message), &*backend.name);
+            return about(
+                refuse(StatusCode::BAD_REQUEST, "bad_request", message),
+                &*backend.name,
+            );
         }
     };
     let answer = match done {
         Some(state) => HttpResponse::Ok().json(json!({ "provider": backend.name, "state": state })),
         None => {
-            let message = "the provider's actor does not answer; nothing may have changed, try again";
+            let message =
+                "the provider's actor does not answer; nothing may have changed, try again";
             refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", message, 1)
         }
     };
@@ -59,6 +67,9 @@ where
     crate::provider::actor::ProviderActor: actix::Handler<M>,
 {
     let actor = backend.actor.borrow().clone()?;
-    tokio::time::timeout(LAST_LIMIT, actor.send(order)).await.ok()?.ok()?;
+    tokio::time::timeout(LAST_LIMIT, actor.send(order))
+        .await
+        .ok()?
+        .ok()?;
     Some(backend.vitals.borrow().state)
 }

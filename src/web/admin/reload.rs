@@ -17,6 +17,8 @@ pub async fn order(state: web::Data<State>) -> HttpResponse {
             let error = json!({ "code": "invalid_configuration", "message": message, "problems": problems });
             HttpResponse::build(StatusCode::UNPROCESSABLE_ENTITY).json(json!({ "error": error }))
         }
-        Err(NotReloaded::Failed(why)) => refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", why, 5),
+        Err(NotReloaded::Failed(why)) => {
+            refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", why, 5)
+        }
     }
 }

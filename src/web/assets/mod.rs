@@ -10,8 +10,8 @@ use std::io::Write as _;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use actix_web::http::header::{
-    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG,
-    HeaderName, IF_NONE_MATCH, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE,
+    ETAG, HeaderName, IF_NONE_MATCH, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
@@ -60,10 +60,22 @@ async fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
     let Some(Asset { tag, plain, packed }) = asset(name) else {
         return not_found().await;
     };
-    let told = |header| request.headers().get(header).and_then(|value| value.to_str().ok());
-    let known = |tags: &str| tags.split(',').any(|one| one.trim().trim_start_matches("W/") == tag);
+    let told = |header| {
+        request
+            .headers()
+            .get(header)
+            .and_then(|value| value.to_str().ok())
+    };
+    let known = |tags: &str| {
+        tags.split(',')
+            .any(|one| one.trim().trim_start_matches("W/") == tag)
+    };
     let fresh = told(IF_NONE_MATCH).is_some_and(known);
-    let mut answer = if fresh { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let mut answer = if fresh {
+        HttpResponse::NotModified()
+    } else {
+        HttpResponse::Ok()
+    };
     answer
         .insert_header((ETAG, tag.as_str()))
         .insert_header((CACHE_CONTROL, "no-cache"))
@@ -76,7 +88,9 @@ async fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
     }
     answer.insert_header((CONTENT_TYPE, kind(name)));
     if told(ACCEPT_ENCODING).is_some_and(takes_gzip) {
-        return answer.insert_header((CONTENT_ENCODING, "gzip")).body(packed);
+        return answer
+            .insert_header((CONTENT_ENCODING, "gzip"))
+            .body(packed);
     }
     answer.body(plain)
 }
@@ -85,13 +99,21 @@ async fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
 fn takes_gzip(accepted: &str) -> bool {
     accepted.split(',').any(|one| {
         let (coding, weight) = one.split_once(';').unwrap_or((one, ""));
-        let none = weight.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()) == Some(0.0);
+        let none = weight
+            .trim()
+            .strip_prefix("q=")
+            .and_then(|q| q.parse::<f32>().ok())
+            == Some(0.0);
         coding.trim().eq_ignore_ascii_case("gzip") && !none
     })
 }
 
 fn asset(name: &str) -> Option<Asset> {
-    if let Some(asset) = SERVED.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+    if let Some(asset) = SERVED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(name)
+    {
         return Some(asset.clone());
     }
     let plain = match name {
@@ -121,7 +143,9 @@ fn plain(name: &str) -> Option<Bytes> {
 fn own_scripts() -> BTreeMap<String, String> {
     let names = Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"));
     let read = |name: &str| String::from_utf8(plain(name)?.into()).ok();
-    names.filter_map(|name| Some((name.to_string(), read(&name)?))).collect()
+    names
+        .filter_map(|name| Some((name.to_string(), read(&name)?)))
+        .collect()
 }
 
 fn pack(plain: &[u8]) -> std::io::Result<Bytes> {
@@ -148,11 +172,16 @@ mod tests {
     /// What the joining relies on, in every script of ours.
     #[test]
     fn our_scripts_keep_to_the_habits_that_joining_relies_on() {
-        for name in Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/")) {
+        for name in
+            Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"))
+        {
             let data = Files::get(&name).unwrap().data;
             for (at, line) in std::str::from_utf8(&data).unwrap().lines().enumerate() {
                 let at = at + 1;
-                if ["//", "*", "/*"].iter().any(|sign| line.trim().starts_with(sign)) {
+                if ["//", "*", "/*"]
+                    .iter()
+                    .any(|sign| line.trim().starts_with(sign))
+                {
                     continue;
                 }
                 let code = line.split(" // ").next().unwrap();
@@ -162,10 +191,16 @@ mod tests {
                         !(open(code) && code != line),
                         "{name}:{at}: a text with what looks like a comment"
                     );
-                    assert!(quote != '`' || !open(line), "{name}:{at}: a text that goes on in the next line");
+                    assert!(
+                        quote != '`' || !open(line),
+                        "{name}:{at}: a text that goes on in the next line"
+                    );
                 }
                 let import = line.starts_with("import ");
-                assert!(!import || line.ends_with("';"), "{name}:{at}: an import over several lines");
+                assert!(
+                    !import || line.ends_with("';"),
+                    "{name}:{at}: an import over several lines"
+                );
             }
         }
     }
@@ -174,27 +209,48 @@ mod tests {
     fn the_chat_is_served_as_one_module_and_what_others_use_too_beside_it() {
         let scripts = own_scripts();
         let chat = joined(CHAT, &scripts);
-        for part in
-            ["class Session", "class Transcript", "class Outbox", "class Log", "export function mount"]
-        {
+        for part in [
+            "class Session",
+            "class Transcript",
+            "class Outbox",
+            "class Log",
+            "export function mount",
+        ] {
             assert_eq!(chat.matches(part).count(), 1, "{part}");
         }
-        let imports: Vec<_> = chat.lines().filter(|line| line.starts_with("import ")).collect();
+        let imports: Vec<_> = chat
+            .lines()
+            .filter(|line| line.starts_with("import "))
+            .collect();
         assert!(
             imports.len() == 2,
             "what is loaded later uses these too, and they hold one state: {imports:#?}"
         );
-        assert!(imports.iter().all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';")));
+        assert!(
+            imports
+                .iter()
+                .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';"))
+        );
         // Two things of one name would be an error in the browser. What is not indented stands at a module's top.
         let mut names = std::collections::BTreeSet::new();
         for part in script::parts(CHAT, &scripts) {
             let data = Files::get(part).unwrap().data;
             for line in std::str::from_utf8(&data).unwrap().lines() {
-                let line = line.trim_start_matches("export ").trim_start_matches("async ");
-                let Some((kind, rest)) = line.split_once(' ') else { continue };
+                let line = line
+                    .trim_start_matches("export ")
+                    .trim_start_matches("async ");
+                let Some((kind, rest)) = line.split_once(' ') else {
+                    continue;
+                };
                 if ["const", "let", "class", "function"].contains(&kind) {
-                    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
-                    assert!(names.insert(name.to_owned()), "{part}: there are two {name}");
+                    let name = rest
+                        .split(|c: char| !c.is_alphanumeric() && c != '_')
+                        .next()
+                        .unwrap();
+                    assert!(
+                        names.insert(name.to_owned()),
+                        "{part}: there are two {name}"
+                    );
                 }
             }
         }

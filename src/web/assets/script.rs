@@ -10,7 +10,10 @@ pub fn lean(text: &str) -> String {
     for line in text.lines().map(str::trim) {
         comment |= line.starts_with("/*");
         if !comment && !line.starts_with("//") {
-            let code = line.split_once(" // ").map_or(line, |(code, _)| code).trim_end();
+            let code = line
+                .split_once(" // ")
+                .map_or(line, |(code, _)| code)
+                .trim_end();
             lean.push_str(code);
             lean.extend((!code.is_empty()).then_some('\n'));
         }
@@ -48,14 +51,20 @@ pub fn joined(entry: &str, scripts: &BTreeMap<String, String>) -> String {
 pub fn parts<'a>(entry: &'a str, scripts: &'a BTreeMap<String, String>) -> Vec<&'a str> {
     let mut within = Vec::new();
     visit(entry, scripts, &mut within);
-    let outside = scripts.iter().filter(|(name, _)| !within.contains(&name.as_str()));
-    let shared: BTreeSet<_> = outside.flat_map(|(_, text)| text.lines().filter_map(import)).collect();
+    let outside = scripts
+        .iter()
+        .filter(|(name, _)| !within.contains(&name.as_str()));
+    let shared: BTreeSet<_> = outside
+        .flat_map(|(_, text)| text.lines().filter_map(import))
+        .collect();
     within.retain(|name| *name == entry || !shared.iter().any(|(_, from)| from == name));
     within
 }
 
 fn visit<'a>(name: &'a str, scripts: &'a BTreeMap<String, String>, found: &mut Vec<&'a str>) {
-    let Some(text) = scripts.get(name) else { return };
+    let Some(text) = scripts.get(name) else {
+        return;
+    };
     for (_, needed) in text.lines().filter_map(import) {
         if !found.contains(&needed) {
             visit(needed, scripts, found);
@@ -68,7 +77,9 @@ fn visit<'a>(name: &'a str, scripts: &'a BTreeMap<String, String>, found: &mut V
 
 /// Of a line that imports names from a module beside it: the names, and the module.
 fn import(line: &str) -> Option<(&str, &str)> {
-    line.strip_prefix("import { ")?.strip_suffix("';")?.split_once(" } from './")
+    line.strip_prefix("import { ")?
+        .strip_suffix("';")?
+        .split_once(" } from './")
 }
 
 #[cfg(test)]
@@ -97,11 +108,19 @@ mod tests {
                 "one.js",
                 "import { two } from './two.js';\nimport { all } from './all.js';\nexport function one() {}\n",
             ),
-            ("two.js", "import { more } from './all.js';\nexport class Two {}\n"),
+            (
+                "two.js",
+                "import { more } from './all.js';\nexport class Two {}\n",
+            ),
             ("all.js", "export const all = 1;\n"),
-            ("later.js", "import { all } from './all.js';\nexport const later = 2;\n"),
+            (
+                "later.js",
+                "import { all } from './all.js';\nexport const later = 2;\n",
+            ),
         ];
-        let scripts = scripts.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        let scripts = scripts
+            .map(|(name, text)| (name.to_owned(), text.to_owned()))
+            .into();
         assert_eq!(parts("top.js", &scripts), ["two.js", "one.js", "top.js"]);
         let expected = "import { all, more, two } from './all.js';\nclass Two {}\nfunction one() {}\nexport const top = one + two;\n";
         assert_eq!(joined("top.js", &scripts), expected);

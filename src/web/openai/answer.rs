@@ -104,13 +104,27 @@ impl Shape {
     /// The shape of a turn's answer. `started` is the time of the service's start, in seconds, for want of a clock in here.
     pub fn new(log: &TurnLog, started: u64, include_usage: bool) -> Self {
         let created = (log.record().at.0 / 1000).max(started);
-        Self { id: format!("chatcmpl-{}", log.turn()), created, include_usage, around: None }
+        Self {
+            id: format!("chatcmpl-{}", log.turn()),
+            created,
+            include_usage,
+            around: None,
+        }
     }
 
     /// The whole answer.
     pub fn whole<'a>(&'a self, record: &'a TurnRecord) -> Whole<'a> {
-        let message = Message { role: "assistant", content: &record.text, refusal: () };
-        let choice = WholeChoice { index: 0, message, logprobs: (), finish_reason: reason(record.finish) };
+        let message = Message {
+            role: "assistant",
+            content: &record.text,
+            refusal: (),
+        };
+        let choice = WholeChoice {
+            index: 0,
+            message,
+            logprobs: (),
+            finish_reason: reason(record.finish),
+        };
         Whole {
             id: &self.id,
             object: "chat.completion",
@@ -127,7 +141,11 @@ impl Shape {
         if first {
             return self.chunk_of(part, Some("assistant"), &part.text);
         }
-        let around = match self.around.take().filter(|around| around.attempt == part.attempt) {
+        let around = match self
+            .around
+            .take()
+            .filter(|around| around.attempt == part.attempt)
+        {
             Some(around) => around,
             None => Around::of(part.attempt, &self.chunk_of(part, None, "")),
         };
@@ -137,27 +155,49 @@ impl Shape {
     }
 
     fn chunk_of(&self, part: &TextPart, role: Option<&'static str>, text: &str) -> Vec<u8> {
-        let delta = Delta { role, content: Some(text) };
-        let about =
-            About { provider: part.provider.as_deref(), attempt: part.attempt, source: part.source.name() };
-        let choice = Choice { index: 0, delta, finish_reason: None };
+        let delta = Delta {
+            role,
+            content: Some(text),
+        };
+        let about = About {
+            provider: part.provider.as_deref(),
+            attempt: part.attempt,
+            source: part.source.name(),
+        };
+        let choice = Choice {
+            index: 0,
+            delta,
+            finish_reason: None,
+        };
         event(&self.chunk(part.model.as_deref(), &[choice], about))
     }
 
     /// The chunk that ends the answer.
     pub fn finish(&self, record: &TurnRecord) -> Vec<u8> {
         let finish_reason = Some(reason(record.finish));
-        let choice = Choice { index: 0, delta: Delta::default(), finish_reason };
+        let choice = Choice {
+            index: 0,
+            delta: Delta::default(),
+            finish_reason,
+        };
         event(&self.chunk(record.model.as_deref(), &[choice], about(record)))
     }
 
     /// The chunk with the usage.
     pub fn usage(&self, record: &TurnRecord) -> Vec<u8> {
         let chunk = self.chunk(record.model.as_deref(), &[], about(record));
-        event(&Chunk { usage: Some(tokens(record.usage)), ..chunk })
+        event(&Chunk {
+            usage: Some(tokens(record.usage)),
+            ..chunk
+        })
     }
 
-    fn chunk<'a>(&'a self, model: Option<&'a str>, choices: &'a [Choice<'a>], about: About<'a>) -> Chunk<'a> {
+    fn chunk<'a>(
+        &'a self,
+        model: Option<&'a str>,
+        choices: &'a [Choice<'a>],
+        about: About<'a>,
+    ) -> Chunk<'a> {
         Chunk {
             id: &self.id,
             object: "chat.completion.chunk",
@@ -176,7 +216,11 @@ impl Around {
         let at = memmem::find(chunk, EMPTY).map_or(chunk.len(), |at| at + EMPTY.len());
         let (before, after) = chunk.split_at(at);
         let before = before.strip_suffix(b"\"\"").unwrap_or(before);
-        Self { attempt, before: before.to_vec(), after: after.to_vec() }
+        Self {
+            attempt,
+            before: before.to_vec(),
+            after: after.to_vec(),
+        }
     }
 
     /// The chunk with this text.
@@ -206,8 +250,16 @@ fn named(model: Option<&str>) -> &str {
 
 fn about(record: &TurnRecord) -> About<'_> {
     let source = record.source.map_or("ai", Source::name);
-    let attempt = if record.provider.is_some() { record.attempts } else { 0 };
-    About { provider: record.provider.as_deref(), attempt, source }
+    let attempt = if record.provider.is_some() {
+        record.attempts
+    } else {
+        0
+    };
+    About {
+        provider: record.provider.as_deref(),
+        attempt,
+        source,
+    }
 }
 
 fn reason(finish: Option<Finish>) -> &'static str {
@@ -219,7 +271,11 @@ fn reason(finish: Option<Finish>) -> &'static str {
 }
 
 fn tokens(usage: Option<Usage>) -> Tokens {
-    let Usage { input_tokens, output_tokens, .. } = usage.unwrap_or_default();
+    let Usage {
+        input_tokens,
+        output_tokens,
+        ..
+    } = usage.unwrap_or_default();
     Tokens {
         prompt_tokens: input_tokens,
         completion_tokens: output_tokens,
@@ -236,7 +292,14 @@ mod tests {
     fn part(text: &str, attempt: u32, name: &str) -> TextPart {
         let name = Some(name.into());
         let text = text.to_owned();
-        TextPart { text, attempt, provider: name.clone(), model: name, source: Source::Ai, ended: false }
+        TextPart {
+            text,
+            attempt,
+            provider: name.clone(),
+            model: name,
+            source: Source::Ai,
+            ended: false,
+        }
     }
 
     proptest! {

@@ -35,17 +35,30 @@ pub struct Problem {
 impl Problem {
     /// What is wrong with a request as a whole.
     pub fn new(status: u16, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, param: None, code, message: message.into(), later: None, again: false }
+        Self {
+            status,
+            param: None,
+            code,
+            message: message.into(),
+            later: None,
+            again: false,
+        }
     }
 
     /// A field that is wrong, and what would be right.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { param: Some(param.into()), ..Self::new(400, None, message) }
+        Self {
+            param: Some(param.into()),
+            ..Self::new(400, None, message)
+        }
     }
 
     /// A field that is right, for what is not offered.
     pub fn unsupported(param: &str, message: &str) -> Self {
-        Self { code: Some("unsupported_parameter"), ..Self::field(param, message) }
+        Self {
+            code: Some("unsupported_parameter"),
+            ..Self::field(param, message)
+        }
     }
 
     /// A body that cannot be read at all.
@@ -55,14 +68,20 @@ impl Problem {
 
     /// A model that is none of ours.
     pub fn unknown_model() -> Self {
-        let message =
-            "no provider has that name or model; GET /v1/models lists them, and auto takes the best";
-        Self { status: 404, code: Some("model_not_found"), ..Self::field("model", message) }
+        let message = "no provider has that name or model; GET /v1/models lists them, and auto takes the best";
+        Self {
+            status: 404,
+            code: Some("model_not_found"),
+            ..Self::field("model", message)
+        }
     }
 
     /// Nobody can answer now. Told not to retry at once: a client's own retries would only multiply the load.
     pub fn unavailable(message: &str, seconds: u64) -> Self {
-        Self { later: Some(seconds), ..Self::new(503, Some("unavailable"), message) }
+        Self {
+            later: Some(seconds),
+            ..Self::new(503, Some("unavailable"), message)
+        }
     }
 
     /// Too many requests of this address. A client's own retry after that time is right.
@@ -70,7 +89,11 @@ impl Problem {
         let message = "too many requests from this address; wait a little and ask again";
         let seconds = wait.as_secs().saturating_add(1);
         let problem = Self::new(429, Some("rate_limit_exceeded"), message);
-        Self { later: Some(seconds), again: true, ..problem }
+        Self {
+            later: Some(seconds),
+            again: true,
+            ..problem
+        }
     }
 
     /// A turn that ended without an answer: because the service goes down, or by how its last attempt failed. A refused request is passed on
@@ -81,11 +104,23 @@ impl Problem {
         }
         let failure = log.last_failure();
         let refused = failure.filter(|one| one.fault.class().is_the_requests());
-        let Some(Failure { fault, detail, status, .. }) = refused else {
-            let seconds = soonest.map_or(NOBODY_S, |wait| wait.as_secs().saturating_add(1).min(LONGEST_S));
+        let Some(Failure {
+            fault,
+            detail,
+            status,
+            ..
+        }) = refused
+        else {
+            let seconds = soonest.map_or(NOBODY_S, |wait| {
+                wait.as_secs().saturating_add(1).min(LONGEST_S)
+            });
             return Self::unavailable("no provider can answer now", seconds);
         };
-        let message = if detail.is_empty() { "the provider refused the request" } else { &*detail };
+        let message = if detail.is_empty() {
+            "the provider refused the request"
+        } else {
+            &*detail
+        };
         match (fault, status) {
             (Fault::TooLong, _) => Self::new(400, Some("context_length_exceeded"), message),
             (_, Some(422)) => Self::new(422, None, message),
@@ -95,19 +130,25 @@ impl Problem {
 
     /// The service goes down, and takes no more. Another instance, or the next process, will: a client's own retry is right.
     pub fn restarting() -> Self {
-        Self { again: true, ..Self::unavailable("the service is restarting; try again", RESTART_S) }
+        Self {
+            again: true,
+            ..Self::unavailable("the service is restarting; try again", RESTART_S)
+        }
     }
 
     /// The text of an answer broke off. What was sent stands, and is not whole.
     pub fn interrupted() -> Self {
-        let message =
-            "the answer broke off, and no provider could go on from there; what was sent is not whole";
+        let message = "the answer broke off, and no provider could go on from there; what was sent is not whole";
         Self::new(502, Some("stream_interrupted"), message)
     }
 
     /// The error object.
     pub fn object(&self) -> Value {
-        let kind = if self.status < 500 { "invalid_request_error" } else { "server_error" };
+        let kind = if self.status < 500 {
+            "invalid_request_error"
+        } else {
+            "server_error"
+        };
         json!({ "error": { "message": self.message, "type": kind, "param": self.param, "code": self.code } })
     }
 
@@ -120,7 +161,9 @@ impl Problem {
         }
         if let Some(seconds) = self.later {
             let again = if self.again { "true" } else { "false" };
-            answer.insert_header((RETRY_AFTER, seconds.to_string())).insert_header(("x-should-retry", again));
+            answer
+                .insert_header((RETRY_AFTER, seconds.to_string()))
+                .insert_header(("x-should-retry", again));
         }
         answer.json(self.object())
     }

@@ -36,7 +36,11 @@ const HEAD_LIMIT: Duration = Duration::from_secs(8);
 static ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// `POST /v1/chat/completions`. Who may not come in has nothing of its body read.
-pub async fn complete(http: HttpRequest, body: web::Payload, state: web::Data<State>) -> HttpResponse {
+pub async fn complete(
+    http: HttpRequest,
+    body: web::Payload,
+    state: web::Data<State>,
+) -> HttpResponse {
     match asked(&http, body, &state).await {
         Ok((log, request)) => {
             let shape = Shape::new(&log, state.created, request.include_usage);
@@ -44,7 +48,11 @@ pub async fn complete(http: HttpRequest, body: web::Payload, state: web::Data<St
             let follower = log.follow();
             if request.stream {
                 let answer = streamed(log, follower, shape, || soonest(&state)).await;
-                if http.version() < Version::HTTP_11 { to_the_end(answer) } else { answer }
+                if http.version() < Version::HTTP_11 {
+                    to_the_end(answer)
+                } else {
+                    answer
+                }
             } else {
                 whole(&log, follower, &shape, || soonest(&state)).await
             }
@@ -70,9 +78,10 @@ async fn asked(
     match state.lobby.desk.open_unkept(request.ask.clone(), wishes) {
         Ok(log) => Ok((log, request)),
         Err(Refused::Draining) => Err(Problem::restarting()),
-        Err(Refused::Full | Refused::Room(_)) => {
-            Err(Problem::unavailable("the service is full; try again soon", 5))
-        }
+        Err(Refused::Full | Refused::Room(_)) => Err(Problem::unavailable(
+            "the service is full; try again soon",
+            5,
+        )),
     }
 }
 
@@ -81,16 +90,26 @@ pub async fn models(http: HttpRequest, state: web::Data<State>) -> HttpResponse 
     if let Err(problem) = let_in(&http, &state) {
         return problem.answer();
     }
-    let data: Vec<_> = names(&state).iter().map(|name| model(name, &state)).collect();
+    let data: Vec<_> = names(&state)
+        .iter()
+        .map(|name| model(name, &state))
+        .collect();
     HttpResponse::Ok().json(json!({ "object": "list", "data": data }))
 }
 
 /// `GET /v1/models/{id}`.
-pub async fn one_model(http: HttpRequest, name: web::Path<String>, state: web::Data<State>) -> HttpResponse {
+pub async fn one_model(
+    http: HttpRequest,
+    name: web::Path<String>,
+    state: web::Data<State>,
+) -> HttpResponse {
     if let Err(problem) = let_in(&http, &state) {
         return problem.answer();
     }
-    match names(&state).iter().find(|known| known.as_ref() == name.as_str()) {
+    match names(&state)
+        .iter()
+        .find(|known| known.as_ref() == name.as_str())
+    {
         Some(name) => HttpResponse::Ok().json(model(name, &state)),
         None => Problem::unknown_model().answer(),
     }
@@ -108,11 +127,20 @@ pub fn refuse(status: StatusCode, code: &'static str, message: &str) -> HttpResp
 
 /// A route that takes another method.
 pub async fn wrong_method(http: HttpRequest) -> HttpResponse {
-    let allowed = if http.path().ends_with("/completions") { "POST" } else { "GET, HEAD" };
-    let problem =
-        Problem::new(405, Some("method_not_allowed"), format!("this address takes {allowed} alone"));
+    let allowed = if http.path().ends_with("/completions") {
+        "POST"
+    } else {
+        "GET, HEAD"
+    };
+    let problem = Problem::new(
+        405,
+        Some("method_not_allowed"),
+        format!("this address takes {allowed} alone"),
+    );
     let mut answer = problem.answer();
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 
@@ -125,7 +153,11 @@ fn names(state: &State) -> Vec<Arc<str>> {
     let table = state.lobby.desk.table();
     let backends = &table.backends;
     let mut names: Vec<Arc<str>> = vec!["auto".into()];
-    for name in backends.iter().map(|one| &one.name).chain(backends.iter().map(|one| &one.model)) {
+    for name in backends
+        .iter()
+        .map(|one| &one.name)
+        .chain(backends.iter().map(|one| &one.model))
+    {
         if !names.contains(name) {
             names.push(Arc::clone(name));
         }
@@ -152,12 +184,18 @@ fn in_time(http: &HttpRequest, state: &State) -> Result<(), Problem> {
         return Ok(());
     }
     let address = gate::address(http, &state.settings().server.trusted_proxies);
-    state.lobby.rates.take_alone(address).map_err(Problem::too_many)
+    state
+        .lobby
+        .rates
+        .take_alone(address)
+        .map_err(Problem::too_many)
 }
 
 fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes, Problem> {
     let off = |name: &str| {
-        http.headers().get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
+        http.headers()
+            .get(name)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
     };
     let table = state.lobby.desk.table();
     let backends = &table.backends;
@@ -168,13 +206,22 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
         None => return Err(Problem::unknown_model()),
     };
     let only_first = off("x-failover");
-    let first = first.or_else(|| backends.first().filter(|_| only_first).map(|one| Arc::clone(&one.name)));
+    let first = first.or_else(|| {
+        backends
+            .first()
+            .filter(|_| only_first)
+            .map(|one| Arc::clone(&one.name))
+    });
     Ok(Wishes {
         first,
         only_first,
         patience: PATIENCE,
         // Text that was sent cannot be taken back.
-        mid_stream: if request.stream { MidStream::Continue } else { MidStream::Restart },
+        mid_stream: if request.stream {
+            MidStream::Continue
+        } else {
+            MidStream::Restart
+        },
         rigid: request.stream,
         degraded: !off("x-degraded-answers"),
         pass_on: true,
@@ -189,7 +236,10 @@ fn soonest(state: &State) -> Option<Duration> {
     let desk = &state.lobby.desk;
     let now = desk.clock.wall();
     let table = desk.table();
-    let waits = table.backends.iter().filter_map(|one| one.vitals.borrow().waits_until());
+    let waits = table
+        .backends
+        .iter()
+        .filter_map(|one| one.vitals.borrow().waits_until());
     waits.filter(|at| *at > now).min().map(|at| at.since(now))
 }
 
@@ -221,7 +271,8 @@ async fn streamed(
 ) -> HttpResponse {
     let mut changes = log.changes();
     let first = async {
-        while log.text_after(0).text.is_empty() && !log.ended() && changes.changed().await.is_ok() {}
+        while log.text_after(0).text.is_empty() && !log.ended() && changes.changed().await.is_ok() {
+        }
     };
     // After the limit the head goes out without knowing; the chunks are the authority.
     drop(tokio::time::timeout(HEAD_LIMIT, first).await);
@@ -234,7 +285,11 @@ async fn streamed(
         .insert_header((CACHE_CONTROL, "no-cache"))
         .insert_header((ACCEL.clone(), "no"))
         .streaming(Chunks::new(log, follower, shape).stream());
-    let provider = if part.text.is_empty() { &record.provider } else { &part.provider };
+    let provider = if part.text.is_empty() {
+        &record.provider
+    } else {
+        &part.provider
+    };
     told(answer, &record, provider.as_deref(), Some(part.source))
 }
 
@@ -246,7 +301,11 @@ fn to_the_end(mut answer: HttpResponse) -> HttpResponse {
 }
 
 /// The problem of a turn that ended without an answer.
-fn failed(log: &TurnLog, record: &TurnRecord, soonest: impl FnOnce() -> Option<Duration>) -> Option<Problem> {
+fn failed(
+    log: &TurnLog,
+    record: &TurnRecord,
+    soonest: impl FnOnce() -> Option<Duration>,
+) -> Option<Problem> {
     let failed = record.finish == Some(Finish::Interrupted);
     failed.then(|| Problem::of(log, soonest()))
 }
@@ -267,7 +326,9 @@ fn told(
         ("x-request-id", &record.turn.to_string()),
     ] {
         if let Ok(value) = HeaderValue::from_str(value) {
-            answer.headers_mut().insert(HeaderName::from_static(name), value);
+            answer
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
         }
     }
     answer

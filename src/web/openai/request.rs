@@ -64,7 +64,12 @@ pub fn read(body: &[u8]) -> Result<Request, Problem> {
         temperature: temperature(&fields)?,
         stop: stops(&fields)?,
     };
-    Ok(Request { model, ask, stream, include_usage })
+    Ok(Request {
+        model,
+        ask,
+        stream,
+        include_usage,
+    })
 }
 
 /// A field that is there and not null.
@@ -74,7 +79,9 @@ fn known<'f>(fields: &'f Map<String, Value>, name: &str) -> Option<&'f Value> {
 
 fn refuse_unoffered(fields: &Map<String, Value>) -> Result<(), Problem> {
     for name in ["tools", "functions"] {
-        if known(fields, name).is_some_and(|list| list.as_array().is_none_or(|list| !list.is_empty())) {
+        if known(fields, name)
+            .is_some_and(|list| list.as_array().is_none_or(|list| !list.is_empty()))
+        {
             return Err(Problem::unsupported(
                 name,
                 &format!("{name} are not offered here; leave the field out"),
@@ -82,7 +89,10 @@ fn refuse_unoffered(fields: &Map<String, Value>) -> Result<(), Problem> {
         }
     }
     if known(fields, "n").is_some_and(|n| n.as_u64() != Some(1)) {
-        return Err(Problem::unsupported("n", "n must be 1: one answer a request"));
+        return Err(Problem::unsupported(
+            "n",
+            "n must be 1: one answer a request",
+        ));
     }
     let text = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
     if known(fields, "response_format").is_some_and(|format| !text(format)) {
@@ -98,7 +108,10 @@ fn flag(fields: &Map<String, Value>, name: &str) -> Result<bool, Problem> {
     match known(fields, name) {
         None => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),
-        Some(_) => Err(Problem::field(name, format!("{name} must be true or false"))),
+        Some(_) => Err(Problem::field(
+            name,
+            format!("{name} must be true or false"),
+        )),
     }
 }
 
@@ -107,28 +120,41 @@ fn tokens(fields: &Map<String, Value>, name: &str) -> Result<Option<u32>, Proble
         None => Ok(None),
         Some(value) => match value.as_u64().and_then(|tokens| u32::try_from(tokens).ok()) {
             Some(tokens) if tokens > 0 => Ok(Some(tokens)),
-            _ => Err(Problem::field(name, format!("{name} must be a whole number above 0"))),
+            _ => Err(Problem::field(
+                name,
+                format!("{name} must be a whole number above 0"),
+            )),
         },
     }
 }
 
 fn temperature(fields: &Map<String, Value>) -> Result<Option<f64>, Problem> {
-    match known(fields, "temperature").map(|value| value.as_f64().filter(|one| (0.0..=2.0).contains(one))) {
+    match known(fields, "temperature")
+        .map(|value| value.as_f64().filter(|one| (0.0..=2.0).contains(one)))
+    {
         None => Ok(None),
         Some(Some(temperature)) => Ok(Some(temperature)),
-        Some(None) => Err(Problem::field("temperature", "temperature must be a number from 0 to 2")),
+        Some(None) => Err(Problem::field(
+            "temperature",
+            "temperature must be a number from 0 to 2",
+        )),
     }
 }
 
 fn stops(fields: &Map<String, Value>) -> Result<Arc<[String]>, Problem> {
-    let bad =
-        || Problem::field("stop", format!("stop must be a string, or an array of at most {STOPS} strings"));
+    let bad = || {
+        Problem::field(
+            "stop",
+            format!("stop must be a string, or an array of at most {STOPS} strings"),
+        )
+    };
     match known(fields, "stop") {
         None => Ok(Arc::default()),
         Some(Value::String(stop)) => Ok(Arc::new([stop.clone()])),
-        Some(Value::Array(list)) if list.len() <= STOPS => {
-            list.iter().map(|stop| stop.as_str().map(str::to_owned).ok_or_else(bad)).collect()
-        }
+        Some(Value::Array(list)) if list.len() <= STOPS => list
+            .iter()
+            .map(|stop| stop.as_str().map(str::to_owned).ok_or_else(bad))
+            .collect(),
         Some(_) => Err(bad()),
     }
 }
@@ -138,7 +164,10 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
     let list = match known(fields, "messages") {
         Some(Value::Array(list)) if !list.is_empty() && list.len() <= MESSAGES => list,
         Some(Value::Array(list)) if list.is_empty() => {
-            return Err(Problem::field("messages", "messages must have at least one message"));
+            return Err(Problem::field(
+                "messages",
+                "messages must have at least one message",
+            ));
         }
         _ => {
             return Err(Problem::field(
@@ -161,14 +190,18 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
             // Without tools there are no results of theirs, and as the user's words they would say something else.
             Some(role @ ("tool" | "function")) => {
                 let name = format!("{at}.role");
-                let message =
-                    format!("{name} is {role}, and tools are not offered here; leave such messages out");
+                let message = format!(
+                    "{name} is {role}, and tools are not offered here; leave such messages out"
+                );
                 return Err(Problem::unsupported(&name, &message));
             }
             Some("assistant") => Role::Assistant,
             _ => {
                 let right = "must be system, developer, user or assistant";
-                return Err(Problem::field(format!("{at}.role"), format!("{at}.role {right}")));
+                return Err(Problem::field(
+                    format!("{at}.role"),
+                    format!("{at}.role {right}"),
+                ));
             }
         };
         match said.last_mut() {
@@ -186,9 +219,18 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
         system.clear();
     }
     if said.iter().all(|(_, text)| text.trim().is_empty()) {
-        return Err(Problem::field("messages", "messages must have a message with text"));
+        return Err(Problem::field(
+            "messages",
+            "messages must have a message with text",
+        ));
     }
-    let messages = said.into_iter().map(|(role, text)| Message { role, text: text.into() }).collect();
+    let messages = said
+        .into_iter()
+        .map(|(role, text)| Message {
+            role,
+            text: text.into(),
+        })
+        .collect();
     Ok((system.join("\n\n").into(), messages))
 }
 
@@ -202,7 +244,8 @@ fn refuse_calls(message: &Value, at: &str) -> Result<(), Problem> {
         None => Ok(()),
         Some(name) => {
             let name = format!("{at}.{name}");
-            let what = format!("{name} is a call of tools, which are not offered here; leave it out");
+            let what =
+                format!("{name} is a call of tools, which are not offered here; leave it out");
             Err(Problem::unsupported(&name, &what))
         }
     }
@@ -214,13 +257,20 @@ fn content(value: Option<&Value>, at: &str) -> Result<String, Problem> {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Array(parts)) => {
-            let text = |part: &Value| match (part.get("type").and_then(Value::as_str), part.get("text")) {
-                (Some("text"), Some(Value::String(text))) => Ok(text.clone()),
-                _ => Err(Problem::unsupported(&name, &format!("{name} may have parts of type text only"))),
-            };
+            let text =
+                |part: &Value| match (part.get("type").and_then(Value::as_str), part.get("text")) {
+                    (Some("text"), Some(Value::String(text))) => Ok(text.clone()),
+                    _ => Err(Problem::unsupported(
+                        &name,
+                        &format!("{name} may have parts of type text only"),
+                    )),
+                };
             parts.iter().map(text).collect()
         }
-        Some(_) => Err(Problem::field(&name, format!("{name} must be a string or an array of text parts"))),
+        Some(_) => Err(Problem::field(
+            &name,
+            format!("{name} must be a string or an array of text parts"),
+        )),
     }
 }
 
@@ -230,7 +280,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn said(ask: &Ask) -> Vec<(Role, &str)> {
-        ask.messages.iter().map(|message| (message.role, &*message.text)).collect()
+        ask.messages
+            .iter()
+            .map(|message| (message.role, &*message.text))
+            .collect()
     }
 
     #[test]
@@ -244,16 +297,34 @@ mod tests {
         );
         let request = request.unwrap();
         assert_eq!(&*request.ask.system, "S\n\nD");
-        let expected = [(Role::User, "ab\n\nc"), (Role::Assistant, "d"), (Role::User, "e")];
+        let expected = [
+            (Role::User, "ab\n\nc"),
+            (Role::Assistant, "d"),
+            (Role::User, "e"),
+        ];
         assert_eq!(said(&request.ask), expected);
-        assert_eq!((request.ask.max_tokens, request.stream, request.include_usage), (7, true, true));
-        assert_eq!((request.ask.temperature, request.ask.stop.as_ref()), (Some(0.5), &["X".to_owned()][..]));
+        assert_eq!(
+            (
+                request.ask.max_tokens,
+                request.stream,
+                request.include_usage
+            ),
+            (7, true, true)
+        );
+        assert_eq!(
+            (request.ask.temperature, request.ask.stop.as_ref()),
+            (Some(0.5), &["X".to_owned()][..])
+        );
     }
 
     #[test]
     fn system_texts_alone_are_asked_as_the_user() {
-        let request = read(br#"{"model":"auto","messages":[{"role":"system","content":"S"}]}"#).unwrap();
-        assert_eq!((&*request.ask.system, said(&request.ask)), ("", vec![(Role::User, "S")]));
+        let request =
+            read(br#"{"model":"auto","messages":[{"role":"system","content":"S"}]}"#).unwrap();
+        assert_eq!(
+            (&*request.ask.system, said(&request.ask)),
+            ("", vec![(Role::User, "S")])
+        );
     }
 
     #[test]
@@ -264,32 +335,59 @@ mod tests {
             ("[]".to_owned(), None),
             (format!(r#"{{"messages":{user}}}"#), Some("model")),
             (r#"{"model":"a"}"#.to_owned(), Some("messages")),
-            (r#"{"model":"a","messages":[]}"#.to_owned(), Some("messages")),
-            (r#"{"model":"a","messages":[{"role":"user","content":" "}]}"#.to_owned(), Some("messages")),
+            (
+                r#"{"model":"a","messages":[]}"#.to_owned(),
+                Some("messages"),
+            ),
+            (
+                r#"{"model":"a","messages":[{"role":"user","content":" "}]}"#.to_owned(),
+                Some("messages"),
+            ),
             (
                 r#"{"model":"a","messages":[{"role":"robot","content":"x"}]}"#.to_owned(),
                 Some("messages[0].role"),
             ),
             (
-                r#"{"model":"a","messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#.to_owned(),
+                r#"{"model":"a","messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#
+                    .to_owned(),
                 Some("messages[0].content"),
             ),
-            (format!(r#"{{"model":"a","messages":{user},"tools":[{{}}]}}"#), Some("tools")),
-            (format!(r#"{{"model":"a","messages":{user},"n":2}}"#), Some("n")),
             (
-                format!(r#"{{"model":"a","messages":{user},"response_format":{{"type":"json_object"}}}}"#),
+                format!(r#"{{"model":"a","messages":{user},"tools":[{{}}]}}"#),
+                Some("tools"),
+            ),
+            (
+                format!(r#"{{"model":"a","messages":{user},"n":2}}"#),
+                Some("n"),
+            ),
+            (
+                format!(
+                    r#"{{"model":"a","messages":{user},"response_format":{{"type":"json_object"}}}}"#
+                ),
                 Some("response_format"),
             ),
-            (format!(r#"{{"model":"a","messages":{user},"max_tokens":0}}"#), Some("max_tokens")),
-            (format!(r#"{{"model":"a","messages":{user},"temperature":9}}"#), Some("temperature")),
-            (format!(r#"{{"model":"a","messages":{user},"stream":"yes"}}"#), Some("stream")),
+            (
+                format!(r#"{{"model":"a","messages":{user},"max_tokens":0}}"#),
+                Some("max_tokens"),
+            ),
+            (
+                format!(r#"{{"model":"a","messages":{user},"temperature":9}}"#),
+                Some("temperature"),
+            ),
+            (
+                format!(r#"{{"model":"a","messages":{user},"stream":"yes"}}"#),
+                Some("stream"),
+            ),
         ] {
             let problem = read(body.as_bytes()).unwrap_err();
             let expected = match field {
                 Some(field) => format!("param: Some(\"{field}\")"),
                 None => "param: None".to_owned(),
             };
-            assert!(format!("{problem:?}").contains(&expected), "{body}: {problem:?}");
+            assert!(
+                format!("{problem:?}").contains(&expected),
+                "{body}: {problem:?}"
+            );
         }
     }
 

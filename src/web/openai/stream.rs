@@ -108,7 +108,11 @@ impl Chunks {
         self.over = true;
         let record = self.log.record();
         if matches!(record.finish, Some(Finish::Interrupted) | None) {
-            let problem = if self.begun { Problem::interrupted() } else { Problem::of(&self.log, None) };
+            let problem = if self.begun {
+                Problem::interrupted()
+            } else {
+                Problem::of(&self.log, None)
+            };
             self.last.push_back(event(&problem.object()).into());
             return;
         }

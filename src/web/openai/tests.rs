@@ -51,14 +51,19 @@ async fn silence_is_filled_with_comments() {
     }
     says(&mut writer, "Well, ");
     let chunk = String::from_utf8(chunks.next().await.unwrap().unwrap().to_vec()).unwrap();
-    assert!(chunk.contains(r#""role":"assistant""#) && chunk.contains("Well, "), "{chunk}");
+    assert!(
+        chunk.contains(r#""role":"assistant""#) && chunk.contains("Well, "),
+        "{chunk}"
+    );
     assert_eq!(seconds(begun), 30.0);
     // From one word to the next as well.
     assert_eq!(chunks.next().await.unwrap().unwrap(), ": keep-alive\n\n");
     assert_eq!(seconds(begun), 40.0);
     ends(writer, Finish::Stop);
-    let rest: Vec<_> =
-        chunks.map(|chunk| String::from_utf8(chunk.unwrap().to_vec()).unwrap()).collect().await;
+    let rest: Vec<_> = chunks
+        .map(|chunk| String::from_utf8(chunk.unwrap().to_vec()).unwrap())
+        .collect()
+        .await;
     assert!(rest[0].contains(r#""finish_reason":"stop""#), "{rest:?}");
     assert_eq!((rest.len(), rest[1].as_str()), (2, "data: [DONE]\n\n"));
 }
@@ -79,14 +84,20 @@ async fn the_head_waits_for_the_first_text_and_at_most_eight_seconds() {
     let begun = Instant::now();
     let answer = streamed(log, follower, shape, || None).await;
     assert_eq!((seconds(begun), answer.status()), (8.0, StatusCode::OK));
-    assert_eq!(answer.headers().get("content-type").unwrap(), "text/event-stream; charset=utf-8");
+    assert_eq!(
+        answer.headers().get("content-type").unwrap(),
+        "text/event-stream; charset=utf-8"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_without_text_is_an_error_before_the_head_and_an_object_after_it() {
     let fails = |writer: &mut LogWriter| {
         writer.attempt(1, "alpha".into(), "model".into(), Start::Anew);
-        writer.failed("alpha".into(), Failure::with(Fault::BadRequest, "messages are too few"));
+        writer.failed(
+            "alpha".into(),
+            Failure::with(Fault::BadRequest, "messages are too few"),
+        );
     };
     let (mut writer, log, follower, shape) = turn();
     fails(&mut writer);
@@ -100,7 +111,10 @@ async fn an_end_without_text_is_an_error_before_the_head_and_an_object_after_it(
     ends(writer, Finish::Interrupted);
     let text = body::to_bytes(answer.into_body()).await.ok().unwrap();
     let text = std::str::from_utf8(&text).unwrap();
-    assert!(text.contains("messages are too few") && text.contains("invalid_request_error"), "{text}");
+    assert!(
+        text.contains("messages are too few") && text.contains("invalid_request_error"),
+        "{text}"
+    );
     assert!(!text.contains("[DONE]"), "{text}");
 }
 
@@ -113,5 +127,8 @@ async fn a_service_that_goes_down_says_so_and_blames_no_provider() {
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers().get("retry-after").unwrap(), "2");
     let text = body::to_bytes(answer.into_body()).await.ok().unwrap();
-    assert!(std::str::from_utf8(&text).unwrap().contains("restarting"), "{text:?}");
+    assert!(
+        std::str::from_utf8(&text).unwrap().contains("restarting"),
+        "{text:?}"
+    );
 }

@@ -69,7 +69,10 @@ pub const WORDS: Words = Words {
         ("answers that are none", "إجابات ليست بإجابات"),
         ("it refuses our key", "يرفض مفتاحنا"),
         ("its quota is spent", "نفدت حصته"),
-        ("it knows no such model or address", "لا يعرف هذا النموذج أو العنوان"),
+        (
+            "it knows no such model or address",
+            "لا يعرف هذا النموذج أو العنوان",
+        ),
         ("it refused a request", "رفض طلبًا"),
         ("it can be asked again", "يمكن سؤاله من جديد"),
         ("it is preferred", "هو المفضّل"),

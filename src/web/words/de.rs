@@ -57,10 +57,16 @@ pub const WORDS: Words = Words {
     drill: "Ausfallübung: {name} ({fault}) bis {until}",
     staged: "eine Ausfallübung",
     phrases: &[
-        ("today's budget is spent", "das Tagesbudget ist aufgebraucht"),
+        (
+            "today's budget is spent",
+            "das Tagesbudget ist aufgebraucht",
+        ),
         ("it cannot be reached", "nicht erreichbar"),
         ("the connection broke", "die Verbindung brach ab"),
-        ("it fell silent in mid-answer", "verstummte mitten in der Antwort"),
+        (
+            "it fell silent in mid-answer",
+            "verstummte mitten in der Antwort",
+        ),
         ("answers broke off", "Antworten brachen ab"),
         ("no answer in time", "keine Antwort in der Zeit"),
         ("its rate limit", "Anfragegrenze erreicht"),
@@ -69,12 +75,18 @@ pub const WORDS: Words = Words {
         ("answers that are none", "Antworten, die keine sind"),
         ("it refuses our key", "unser Schlüssel wird abgelehnt"),
         ("its quota is spent", "das Kontingent ist aufgebraucht"),
-        ("it knows no such model or address", "Modell oder Adresse unbekannt"),
+        (
+            "it knows no such model or address",
+            "Modell oder Adresse unbekannt",
+        ),
         ("it refused a request", "eine Anfrage wurde abgelehnt"),
         ("it can be asked again", "wieder verfügbar"),
         ("it is preferred", "bevorzugt"),
         ("The service was not running.", "Der Dienst lief nicht."),
-        ("No provider is enabled.", "Kein Anbieter ist eingeschaltet."),
+        (
+            "No provider is enabled.",
+            "Kein Anbieter ist eingeschaltet.",
+        ),
         ("not known", "nicht bekannt"),
     ],
 };

@@ -131,8 +131,14 @@ impl Words {
     /// In the language that a request asks for: by `?lang=`, else the first of the browser's that there is. It saves the chat page a round trip;
     /// which one is spoken there it decides by itself.
     pub fn wanted(request: &HttpRequest) -> &'static Self {
-        let asked = request.query_string().split('&').filter_map(|pair| pair.strip_prefix("lang="));
-        let accepted = request.headers().get(ACCEPT_LANGUAGE).and_then(|list| list.to_str().ok());
+        let asked = request
+            .query_string()
+            .split('&')
+            .filter_map(|pair| pair.strip_prefix("lang="));
+        let accepted = request
+            .headers()
+            .get(ACCEPT_LANGUAGE)
+            .and_then(|list| list.to_str().ok());
         Self::first(asked.chain(best_first(accepted.unwrap_or_default())))
     }
 
@@ -143,14 +149,19 @@ impl Words {
 
     fn first<'a>(wanted: impl Iterator<Item = &'a str>) -> &'static Self {
         let mut names = wanted.filter_map(|one| one.trim().split(['-', '_', ';']).next());
-        let known =
-            names.find_map(|name| ALL.into_iter().find(|words| words.lang.eq_ignore_ascii_case(name)));
+        let known = names.find_map(|name| {
+            ALL.into_iter()
+                .find(|words| words.lang.eq_ignore_ascii_case(name))
+        });
         known.unwrap_or(&en::WORDS)
     }
 
     /// A phrase of the service's in this language; as it is where nobody translated it.
     pub fn said<'a>(&self, phrase: &'a str) -> &'a str {
-        self.phrases.iter().find(|(english, _)| *english == phrase).map_or(phrase, |(_, here)| here)
+        self.phrases
+            .iter()
+            .find(|(english, _)| *english == phrase)
+            .map_or(phrase, |(_, here)| here)
     }
 
     /// An incident's cause, which names providers and their troubles.
@@ -170,7 +181,12 @@ impl Words {
 fn best_first(list: &str) -> impl Iterator<Item = &str> {
     let weighed = list.split(',').map(|one| {
         let (name, rest) = one.split_once(';').unwrap_or((one, ""));
-        (rest.trim().strip_prefix("q=").map_or(1.0, |weight| weight.parse::<f32>().unwrap_or(0.0)), name)
+        (
+            rest.trim()
+                .strip_prefix("q=")
+                .map_or(1.0, |weight| weight.parse::<f32>().unwrap_or(0.0)),
+            name,
+        )
     });
     let mut wanted: Vec<_> = weighed.filter(|(weight, _)| *weight > 0.0).collect();
     wanted.sort_by(|(one, _), (other, _)| other.total_cmp(one));
@@ -184,7 +200,12 @@ pub fn fill(words: &str, values: &[(&str, &str)]) -> String {
     while let Some((before, after)) = rest.split_once('{') {
         filled.push_str(before);
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
-        filled.extend(values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value));
+        filled.extend(
+            values
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| *value),
+        );
         rest = after;
     }
     filled + rest
@@ -316,7 +337,10 @@ mod tests {
     }
 
     fn names(text: &str) -> BTreeSet<&str> {
-        text.split('{').skip(1).map(|rest| rest.split_once('}').unwrap().0).collect()
+        text.split('{')
+            .skip(1)
+            .map(|rest| rest.split_once('}').unwrap().0)
+            .collect()
     }
 
     #[test]
@@ -324,15 +348,25 @@ mod tests {
         let english = texts(&en::WORDS);
         for words in ALL {
             for (here, english) in texts(words).iter().zip(&english) {
-                assert!(!here.trim().is_empty() && names(here) == names(english), "{}: {here}", words.lang);
+                assert!(
+                    !here.trim().is_empty() && names(here) == names(english),
+                    "{}: {here}",
+                    words.lang
+                );
             }
             assert_eq!(words.dir == "rtl", words.lang == "ar");
             // What may be seen of a provider's trouble is English in English alone.
             let troubles = Fault::ALL.into_iter().map(trouble_in_words);
-            for phrase in
-                troubles.chain(["today's budget is spent", "it can be asked again", "it is preferred"])
-            {
-                assert!((words.said(phrase) == phrase) == (words.lang == "en"), "{}: {phrase}", words.lang);
+            for phrase in troubles.chain([
+                "today's budget is spent",
+                "it can be asked again",
+                "it is preferred",
+            ]) {
+                assert!(
+                    (words.said(phrase) == phrase) == (words.lang == "en"),
+                    "{}: {phrase}",
+                    words.lang
+                );
             }
         }
     }
@@ -346,7 +380,11 @@ mod tests {
             (&[], "en"),
             (&["pt", "ar_EG"], "ar"),
         ] {
-            assert_eq!(Words::first(wanted.iter().copied()).lang, lang, "{wanted:?}");
+            assert_eq!(
+                Words::first(wanted.iter().copied()).lang,
+                lang,
+                "{wanted:?}"
+            );
         }
     }
 
@@ -370,13 +408,22 @@ mod tests {
             de::WORDS.cause("a: it refuses our key; b:c: its rate limit"),
             "a: unser Schlüssel wird abgelehnt; b:c: Anfragegrenze erreicht"
         );
-        assert_eq!(en::WORDS.cause("a: it refuses our key"), "a: it refuses our key");
-        assert_eq!(fr::WORDS.cause("The service was not running."), "Le service ne tournait pas.");
+        assert_eq!(
+            en::WORDS.cause("a: it refuses our key"),
+            "a: it refuses our key"
+        );
+        assert_eq!(
+            fr::WORDS.cause("The service was not running."),
+            "Le service ne tournait pas."
+        );
     }
 
     #[test]
     fn names_in_braces_are_filled_once() {
-        assert_eq!(fill("{a} and {b}, {c}", &[("a", "{b}"), ("b", "2")]), "{b} and 2, ");
+        assert_eq!(
+            fill("{a} and {b}, {c}", &[("a", "{b}"), ("b", "2")]),
+            "{b} and 2, "
+        );
         assert_eq!(fill("nothing {", &[]), "nothing ");
     }
 }

@@ -23,10 +23,20 @@ async fn axe() -> &'static str {
         // Beside the build folder's own temporary one.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("axe");
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/axe/install.sh");
-        let ran =
-            tokio::time::timeout(LIMIT, Command::new(program).arg(folder).kill_on_drop(true).output()).await;
+        let ran = tokio::time::timeout(
+            LIMIT,
+            Command::new(program)
+                .arg(folder)
+                .kill_on_drop(true)
+                .output(),
+        )
+        .await;
         let ran = ran.expect("it takes too long").unwrap();
-        assert!(ran.status.success(), "axe-core was not installed: {}", String::from_utf8_lossy(&ran.stderr));
+        assert!(
+            ran.status.success(),
+            "axe-core was not installed: {}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
         std::fs::read_to_string(String::from_utf8(ran.stdout).unwrap().trim()).unwrap()
     };
     AXE.get_or_init(install).await
@@ -35,7 +45,8 @@ async fn axe() -> &'static str {
 /// Asserts that axe-core finds nothing, in light and in dark.
 pub async fn nothing_is_found(tab: &Tab, what: &str) {
     // From outside the page: its policy takes no script of ours.
-    tab.cdp("Runtime.evaluate", json!({ "expression": axe().await })).await;
+    tab.cdp("Runtime.evaluate", json!({ "expression": axe().await }))
+        .await;
     for scheme in ["light", "dark"] {
         tab.prefer(scheme).await;
         tab.until(&format!(
@@ -70,11 +81,13 @@ async fn nothing_is_found_on_the_status_page() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&format!("{}status", site.address())).await;
-    tab.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'").await;
+    tab.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'")
+        .await;
     nothing_is_found(&tab, "all is well").await;
     site.fault("aurora", "unauthorized").await;
     site.post("/api/chat", &json!({ "message": "Well?" })).await;
-    tab.until("document.querySelector('[data-role=\"incident\"]')").await;
+    tab.until("document.querySelector('[data-role=\"incident\"]')")
+        .await;
     nothing_is_found(&tab, "an incident").await;
 }
 
@@ -82,17 +95,22 @@ async fn nothing_is_found_on_the_status_page() {
 async fn nothing_is_found_in_the_widget() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
-    for (path, attributes) in
-        [("/", "data-locale=\"en\""), ("/ar", "data-locale=\"ar\" data-accent=\"#ffd400\"")]
-    {
-        let tab = chrome.open(&host.plain(path, "", &tag(&site, attributes))).await;
-        tab.until("witness.shadow && witness.part('launcher')").await;
+    for (path, attributes) in [
+        ("/", "data-locale=\"en\""),
+        ("/ar", "data-locale=\"ar\" data-accent=\"#ffd400\""),
+    ] {
+        let tab = chrome
+            .open(&host.plain(path, "", &tag(&site, attributes)))
+            .await;
+        tab.until("witness.shadow && witness.part('launcher')")
+            .await;
         nothing_is_found(&tab, "closed").await;
         open(&tab).await;
         nothing_is_found(&tab, "open").await;
         tab.ask_widget(RICH).await;
         tab.until_done().await;
-        tab.until("witness.answer().querySelector('.hljs-keyword')").await;
+        tab.until("witness.answer().querySelector('.hljs-keyword')")
+            .await;
         nothing_is_found(&tab, "with an answer").await;
         tab.eval("localStorage.clear()").await;
     }
@@ -103,25 +121,38 @@ async fn nothing_is_found_on_the_sample_page() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&format!("{}embed", site.address())).await;
-    tab.until("witness.shadow && document.querySelector('[data-role=\"snippet\"]').textContent").await;
+    tab.until("witness.shadow && document.querySelector('[data-role=\"snippet\"]').textContent")
+        .await;
     nothing_is_found(&tab, "the sample page").await;
-    let policy =
-        tab.eval("fetch(location.href).then(({ headers }) => headers.get('content-security-policy'))").await;
+    let policy = tab
+        .eval("fetch(location.href).then(({ headers }) => headers.get('content-security-policy'))")
+        .await;
     let policy = policy.as_str().unwrap();
-    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
     // The form makes the snippet, and the widget follows it.
     let set = "((name, value) => { const { elements } = document.querySelector('form'); elements[name].value = value;
         for (const type of ['input', 'change']) elements[name].dispatchEvent(new Event(type, { bubbles: true })); })";
-    tab.eval(&format!("{set}('title', 'Say \"hi\" & <more>')")).await;
+    tab.eval(&format!("{set}('title', 'Say \"hi\" & <more>')"))
+        .await;
     tab.eval(&format!("{set}('locale', 'fr')")).await;
-    let snippet = tab.string("document.querySelector('[data-role=\"snippet\"]').textContent").await;
+    let snippet = tab
+        .string("document.querySelector('[data-role=\"snippet\"]').textContent")
+        .await;
     let expected = format!(
         "<script src=\"{}widget.js\" async\n  data-title=\"Say &#34;hi&#34; &#38; &#60;more&#62;\"\n  data-locale=\"fr\"></script>",
         site.address()
     );
     assert_eq!(snippet, expected);
-    tab.until("witness.part('launcher')?.getAttribute('aria-label') === 'Ouvrir le chat'").await;
-    assert_eq!(tab.eval("document.querySelectorAll('failsoft-chat').length").await, 1);
+    tab.until("witness.part('launcher')?.getAttribute('aria-label') === 'Ouvrir le chat'")
+        .await;
+    assert_eq!(
+        tab.eval("document.querySelectorAll('failsoft-chat').length")
+            .await,
+        1
+    );
     tab.click("[data-ask]").await;
     tab.until(
         "witness.part('panel') && witness.frame('start')?.text === 'Tell me about the stovetop kettle.'",
@@ -138,7 +169,11 @@ async fn an_answer_is_spoken_of_three_times_at_most() {
     let tab = chrome.open(&site.address()).await;
     tab.until("witness.frame('welcome')").await;
     let live = "document.querySelectorAll('[aria-live]:not([aria-live=\"off\"]), [role=\"status\"], [role=\"alert\"]')";
-    assert_eq!(tab.eval(&format!("{live}.length")).await, 1, "one region speaks");
+    assert_eq!(
+        tab.eval(&format!("{live}.length")).await,
+        1,
+        "one region speaks"
+    );
     tab.eval(&format!(
         "(window.spoken = [], new MutationObserver(() => spoken.push({live}[0].textContent)).observe({live}[0], {{ childList: true, characterData: true, subtree: true }}))"
     ))
@@ -149,16 +184,27 @@ async fn an_answer_is_spoken_of_three_times_at_most() {
     tab.until_done().await;
     let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
     assert!(spoken.len() <= 3, "{spoken:#?}");
-    assert!(spoken.last().unwrap().contains("aurora unavailable"), "{spoken:#?}");
+    assert!(
+        spoken.last().unwrap().contains("aurora unavailable"),
+        "{spoken:#?}"
+    );
 
     // Before the first token too, and once.
     site.fault("aurora", "unauthorized").await;
     tab.eval("(spoken.length = 0)").await;
     tab.ask("What does it cost?").await;
     tab.until_done().await;
-    tab.until("spoken.some((words) => words.includes('aurora unavailable'))").await;
+    tab.until("spoken.some((words) => words.includes('aurora unavailable'))")
+        .await;
     let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
-    assert_eq!(spoken.iter().filter(|words| words.contains("unavailable")).count(), 1, "{spoken:#?}");
+    assert_eq!(
+        spoken
+            .iter()
+            .filter(|words| words.contains("unavailable"))
+            .count(),
+        1,
+        "{spoken:#?}"
+    );
 }
 
 #[tokio::test]
@@ -179,9 +225,13 @@ async fn all_that_can_be_done_is_done_by_keyboard() {
     tab.eval("document.activeElement.blur()").await;
     for _ in 0..50 {
         tab.press("Tab").await;
-        let [name, seen]: [serde_json::Value; 2] = serde_json::from_value(tab.eval(stop).await).unwrap();
+        let [name, seen]: [serde_json::Value; 2] =
+            serde_json::from_value(tab.eval(stop).await).unwrap();
         let name = name.as_str().unwrap().to_owned();
-        assert!(seen == true || name.starts_with("body"), "{name} does not show that it has the focus");
+        assert!(
+            seen == true || name.starts_with("body"),
+            "{name} does not show that it has the focus"
+        );
         stops.push(name);
     }
     for wanted in [
@@ -201,7 +251,10 @@ async fn all_that_can_be_done_is_done_by_keyboard() {
         "break",
         "mend",
     ] {
-        assert!(stops.iter().any(|one| one == wanted), "{wanted} is not among {stops:?}");
+        assert!(
+            stops.iter().any(|one| one == wanted),
+            "{wanted} is not among {stops:?}"
+        );
     }
     // What is reached can be used.
     let go = async |role: &str| {
@@ -214,11 +267,17 @@ async fn all_that_can_be_done_is_done_by_keyboard() {
         panic!("{role} was not reached");
     };
     go("up").await;
-    tab.until("witness.root().querySelector('[data-role=\"up\"][aria-pressed=\"true\"]')").await;
+    tab.until("witness.root().querySelector('[data-role=\"up\"][aria-pressed=\"true\"]')")
+        .await;
     let answers = tab.eval("witness.answers().length").await.as_u64().unwrap();
     go("retry").await;
-    tab.until(&format!("witness.answers().length === {}", answers + 1)).await;
-    assert_eq!(tab.eval("document.activeElement.localName").await, "textarea", "one can write on");
+    tab.until(&format!("witness.answers().length === {}", answers + 1))
+        .await;
+    assert_eq!(
+        tab.eval("document.activeElement.localName").await,
+        "textarea",
+        "one can write on"
+    );
     tab.until_done().await;
     tab.is_untroubled().await;
 }

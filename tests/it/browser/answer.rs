@@ -15,16 +15,26 @@ async fn a_question_streams_an_answer() {
 
     let shown = tab.shown().await;
     let lengths: std::collections::BTreeSet<_> = shown.iter().map(|one| one.text.len()).collect();
-    assert!(lengths.len() > 20, "the text comes as it is written: {lengths:?}");
+    assert!(
+        lengths.len() > 20,
+        "the text comes as it is written: {lengths:?}"
+    );
     assert_eq!(restarts(&shown), 0);
 
     tab.reads_whole().await;
     let rendered = "witness.answer().querySelector('[data-role=\"text\"] pre code').textContent";
-    assert!(tab.string(rendered).await.contains("fn backoff"), "Markdown is shown as what it means");
+    assert!(
+        tab.string(rendered).await.contains("fn backoff"),
+        "Markdown is shown as what it means"
+    );
     let below = "witness.part('chip', witness.answer()).getBoundingClientRect().top
         >= witness.answer().querySelector('[data-role=\"text\"]').getBoundingClientRect().bottom";
     assert_eq!(tab.eval(below).await, true);
-    assert_eq!(tab.string("witness.part('chip', witness.answer()).textContent").await, "Answered by aurora");
+    assert_eq!(
+        tab.string("witness.part('chip', witness.answer()).textContent")
+            .await,
+        "Answered by aurora"
+    );
     tab.is_untroubled().await;
     assert_eq!(chrome.complaints().await, Vec::<String>::new());
 }

@@ -64,13 +64,26 @@ impl Chrome {
             // In a page one waits for conditions, each with a limit of its own.
             "timeouts": { "script": 300_000, "pageLoad": 30_000 },
         });
-        let Value::Object(wanted) = wanted else { unreachable!() };
+        let Value::Object(wanted) = wanted else {
+            unreachable!()
+        };
         let wanted: Capabilities = wanted.into_iter().collect();
         let mut builder = ClientBuilder::new(HttpConnector::new());
-        let client = builder.capabilities(wanted).connect(&format!("http://127.0.0.1:{port}")).await.unwrap();
+        let client = builder
+            .capabilities(wanted)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .unwrap();
         let first = Cell::new(Some(client.window().await.unwrap()));
         let session = client.session_id().await.unwrap().unwrap();
-        Self { client, first, session, driver, port, _profile: profile }
+        Self {
+            client,
+            first,
+            session,
+            driver,
+            port,
+            _profile: profile,
+        }
     }
 
     /// Opens this address in a window of its own. All windows share the profile.
@@ -80,7 +93,11 @@ impl Chrome {
             None => self.client.new_window(false).await.unwrap().handle,
         };
         let tab = Tab::new(self.client.clone(), window);
-        tab.cdp("Page.addScriptToEvaluateOnNewDocument", json!({ "source": WITNESS })).await;
+        tab.cdp(
+            "Page.addScriptToEvaluateOnNewDocument",
+            json!({ "source": WITNESS }),
+        )
+        .await;
         tab.go(address).await;
         tab
     }
@@ -92,11 +109,15 @@ impl Chrome {
 
     /// What the browser itself had to complain of since it was last asked: failed requests, refused resources, errors.
     pub async fn complaints(&self) -> Vec<String> {
-        let log = Drive { path: "se/log", body: json!({ "type": "browser" }) };
+        let log = Drive {
+            path: "se/log",
+            body: json!({ "type": "browser" }),
+        };
         let entries = self.client.issue_cmd(log).await.unwrap();
         let entries = entries.as_array().unwrap().iter();
         let bad = entries.filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING");
-        bad.map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
+        bad.map(|entry| entry["message"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -126,7 +147,11 @@ pub struct Drive {
 
 impl WebDriverCompatibleCommand for Drive {
     fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, <Url as FromStr>::Err> {
-        base.join(&format!("session/{}/{}", session.unwrap_or_default(), self.path))
+        base.join(&format!(
+            "session/{}/{}",
+            session.unwrap_or_default(),
+            self.path
+        ))
     }
 
     fn method_and_body(&self, _: &Url) -> (http::Method, Option<String>) {
@@ -148,7 +173,11 @@ async fn start_driver(folder: &Path) -> (Child, u16) {
 async fn try_driver(folder: &Path) -> Option<(Child, u16)> {
     let mut command = Command::new(binary(&["chromedriver"]));
     command.env("HOME", folder).env("TMPDIR", folder);
-    command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .arg("--port=0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut driver = command.kill_on_drop(true).spawn().unwrap();
     let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
     while let Some(line) = said.next_line().await.unwrap() {
@@ -165,9 +194,14 @@ async fn try_driver(folder: &Path) -> Option<(Child, u16)> {
 fn binary(names: &[&str]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<_> = std::env::split_paths(&path).collect();
-    let mut places = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let mut places = names
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
     let found = places.find(|place| Path::is_file(place));
     found.unwrap_or_else(|| {
-        panic!("the browser's tests need {}: tests/run.sh installs it", names.join(" or "))
+        panic!(
+            "the browser's tests need {}: tests/run.sh installs it",
+            names.join(" or ")
+        )
     })
 }

@@ -18,9 +18,14 @@ async fn a_reload_in_mid_answer_shows_at_once_what_was_read() {
     tab.until_it_says(150).await;
     let read = tab.text().await;
     tab.reload().await;
-    tab.until("witness.shown.length && witness.frame('welcome')").await;
+    tab.until("witness.shown.length && witness.frame('welcome')")
+        .await;
     let shown = tab.shown().await;
-    assert!(shown[0].text.starts_with(&read), "{:?} after {read:?}", shown[0].text);
+    assert!(
+        shown[0].text.starts_with(&read),
+        "{:?} after {read:?}",
+        shown[0].text
+    );
     let first = "witness.shown[0].at < witness.frames[0].at";
     assert_eq!(tab.eval(first).await, true, "before the service was heard");
 
@@ -49,19 +54,30 @@ async fn drafts_and_answers_are_there_after_a_reload() {
     tab.until_it_says(150).await;
     site.fault("aurora", "cut").await;
     tab.until_done().await;
-    let whole =
-        "witness.answers().map((el) => [el.rawText, el.dataset.source, el.dataset.state, el.textContent])";
+    let whole = "witness.answers().map((el) => [el.rawText, el.dataset.source, el.dataset.state, el.textContent])";
     let before = tab.eval(whole).await;
     tab.reload().await;
-    tab.until("witness.answers().length === 2 && witness.frame('welcome')").await;
+    tab.until("witness.answers().length === 2 && witness.frame('welcome')")
+        .await;
     assert_eq!(tab.eval(whole).await, before);
 
     tab.click(r#"[data-role="draft"] summary"#).await;
-    let draft = &tab.eval("witness.frame('welcome').history[1].drafts[0]").await;
+    let draft = &tab
+        .eval("witness.frame('welcome').history[1].drafts[0]")
+        .await;
     assert_eq!(draft["provider"], "aurora");
-    let opened = tab.string("document.querySelector('[data-role=\"draft\"]').innerText").await;
-    let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
-    assert!(letters(&opened).ends_with(&letters(draft["text"].as_str().unwrap())), "{opened} and {draft}");
+    let opened = tab
+        .string("document.querySelector('[data-role=\"draft\"]').innerText")
+        .await;
+    let letters = |text: &str| {
+        text.chars()
+            .filter(|c| c.is_alphanumeric())
+            .collect::<String>()
+    };
+    assert!(
+        letters(&opened).ends_with(&letters(draft["text"].as_str().unwrap())),
+        "{opened} and {draft}"
+    );
     tab.is_untroubled().await;
 }
 
@@ -75,26 +91,48 @@ async fn a_killed_service_leaves_what_was_read_and_answers_anew() {
     tab.until_it_says(200).await;
     site.kill().await;
     let read = tab.text().await;
-    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
+    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
+        .await;
     assert_eq!(tab.text().await, read);
     let connection = tab.string("witness.part('connection').innerText").await;
-    assert!(connection.contains("Next try in") || connection.contains("Connecting"), "{connection}");
+    assert!(
+        connection.contains("Next try in") || connection.contains("Connecting"),
+        "{connection}"
+    );
 
     site.start_again().await;
     line.lead_to(site.port());
-    tab.until("witness.answer().dataset.state === 'interrupted' && !witness.part('banner')").await;
-    assert_eq!(tab.text().await, read, "what was read stays, also where the service has less of it");
-    assert!(tab.string("witness.answer().innerText").await.contains("Interrupted"));
+    tab.until("witness.answer().dataset.state === 'interrupted' && !witness.part('banner')")
+        .await;
+    assert_eq!(
+        tab.text().await,
+        read,
+        "what was read stays, also where the service has less of it"
+    );
+    assert!(
+        tab.string("witness.answer().innerText")
+            .await
+            .contains("Interrupted")
+    );
     tab.reload().await;
-    tab.until("witness.answer()?.dataset.state === 'interrupted' && witness.frame('welcome')").await;
+    tab.until("witness.answer()?.dataset.state === 'interrupted' && witness.frame('welcome')")
+        .await;
     assert_eq!(tab.text().await, read, "and after a reload");
 
     tab.click(r#"[data-role="retry"]"#).await;
     let done = tab.until_done().await;
-    assert_eq!((&done["source"], &done["finish"]), (&json!("ai"), &json!("stop")));
+    assert_eq!(
+        (&done["source"], &done["finish"]),
+        (&json!("ai"), &json!("stop"))
+    );
     let history = site.history(&tab.conversation().await).await;
-    let states: Vec<_> =
-        history.iter().map(|turn| (turn["state"].as_str().unwrap(), &turn["retry_of"])).collect();
-    assert_eq!(states, [("interrupted", &Value::Null), ("done", &history[0]["turn"])]);
+    let states: Vec<_> = history
+        .iter()
+        .map(|turn| (turn["state"].as_str().unwrap(), &turn["retry_of"]))
+        .collect();
+    assert_eq!(
+        states,
+        [("interrupted", &Value::Null), ("done", &history[0]["turn"])]
+    );
     tab.is_untroubled().await;
 }

@@ -42,8 +42,15 @@ impl Effort {
                 if tick % 20 == 0 {
                     pages = renderers(driver);
                 }
-                let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1e3;
-                let ran = pages.iter().filter_map(|pid| Some((*pid, ran(*pid)?))).collect();
+                let at = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap()
+                    .as_secs_f64()
+                    * 1e3;
+                let ran = pages
+                    .iter()
+                    .filter_map(|pid| Some((*pid, ran(*pid)?)))
+                    .collect();
                 kept.lock().unwrap().push((at, ran));
             }
         });
@@ -53,7 +60,8 @@ impl Effort {
     /// The tasks of this page that ran for longer than [`LONG_MS`]: how long by the clock, and how long they ran.
     pub async fn own(&self, tab: &Tab) -> Vec<(f64, f64)> {
         let held: Vec<(f64, f64)> = serde_json::from_value(tab.eval("witness.held").await).unwrap();
-        let own = |(from, length): &(f64, f64)| (*length, self.ran(*from, from + length).min(*length));
+        let own =
+            |(from, length): &(f64, f64)| (*length, self.ran(*from, from + length).min(*length));
         let all: Vec<_> = held.iter().map(own).collect();
         println!("tasks of over {LONG_MS} ms, by the clock and as they ran: {all:?}");
         all.into_iter().filter(|(_, own)| *own > LONG_MS).collect()
@@ -62,9 +70,20 @@ impl Effort {
     /// How long a page's thread ran between two moments, at most: the one that ran most.
     fn ran(&self, from: f64, to: f64) -> f64 {
         let samples = self.samples.lock().unwrap();
-        let before = samples.iter().rfind(|(at, _)| *at <= from).or(samples.first()).unwrap();
-        let after = samples.iter().find(|(at, _)| *at >= to).or(samples.last()).unwrap();
-        let each = after.1.iter().map(|(page, ran)| ran - before.1.get(page).unwrap_or(&0.0));
+        let before = samples
+            .iter()
+            .rfind(|(at, _)| *at <= from)
+            .or(samples.first())
+            .unwrap();
+        let after = samples
+            .iter()
+            .find(|(at, _)| *at >= to)
+            .or(samples.last())
+            .unwrap();
+        let each = after
+            .1
+            .iter()
+            .map(|(page, ran)| ran - before.1.get(page).unwrap_or(&0.0));
         each.fold(0.0, f64::max)
     }
 }
@@ -79,7 +98,9 @@ impl Drop for Effort {
 fn renderers(driver: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let parents: BTreeMap<u32, u32> = numbers.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let parents: BTreeMap<u32, u32> = numbers
+        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .collect();
     let descends = |mut pid: u32| {
         while let Some(parent) = parents.get(&pid) {
             if *parent == driver {
@@ -90,20 +111,33 @@ fn renderers(driver: u32) -> Vec<u32> {
         false
     };
     let renders = |pid: &u32| {
-        let line = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
+        let line =
+            fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains("--type=renderer")
     };
-    parents.keys().copied().filter(|pid| descends(*pid)).filter(renders).collect()
+    parents
+        .keys()
+        .copied()
+        .filter(|pid| descends(*pid))
+        .filter(renders)
+        .collect()
 }
 
 fn parent(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    let status =
+        fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// How long the process's main thread has run, in milliseconds; none where it is gone.
 fn ran(pid: u32) -> Option<f64> {
-    let told = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("schedstat")).ok()?;
+    let told =
+        fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("schedstat")).ok()?;
     let nanoseconds: f64 = told.split_whitespace().next()?.parse().ok()?;
     Some(nanoseconds / 1e6)
 }

@@ -54,7 +54,10 @@ async fn the_panel_breaks_and_mends_a_provider() {
     fails_over(&tab, "cut").await;
 
     tab.click(&format!(r#"{row} [data-action="mend"]"#)).await;
-    tab.until(&format!("!document.querySelector('{row}').innerText.includes('Fault')")).await;
+    tab.until(&format!(
+        "!document.querySelector('{row}').innerText.includes('Fault')"
+    ))
+    .await;
     tab.ask(QUESTION).await;
     assert_eq!(tab.until_done().await["provider"], "aurora");
     tab.is_untroubled().await;
@@ -70,11 +73,18 @@ async fn a_slow_answer_just_goes_on() {
     tab.until_it_says(SHOWN).await;
     site.fault("aurora", "slow").await;
     let before = tab.text().await.chars().count();
-    tab.until(&format!("witness.text().length > {}", before + 10)).await;
-    assert_eq!(tab.string("witness.answer().dataset.state").await, "streaming");
+    tab.until(&format!("witness.text().length > {}", before + 10))
+        .await;
+    assert_eq!(
+        tab.string("witness.answer().dataset.state").await,
+        "streaming"
+    );
     site.fault("aurora", "none").await;
     let done = tab.until_done().await;
-    assert_eq!((&done["provider"], &done["attempts"]), (&json!("aurora"), &json!(1)));
+    assert_eq!(
+        (&done["provider"], &done["attempts"]),
+        (&json!("aurora"), &json!(1))
+    );
     assert_eq!(restarts(&tab.shown().await), 0);
 }
 
@@ -101,12 +111,22 @@ async fn an_answer_that_nobody_can_finish_ends_in_a_labelled_one() {
         site.fault(provider, "down").await;
     }
     let done = tab.until_done().await;
-    assert_eq!((&done["degraded"], &done["provider"]), (&json!(true), &json!(null)));
+    assert_eq!(
+        (&done["degraded"], &done["provider"]),
+        (&json!(true), &json!(null))
+    );
     assert_eq!(restarts(&tab.shown().await), 1);
-    let label = tab.string("witness.part('label', witness.answer()).innerText").await;
+    let label = tab
+        .string("witness.part('label', witness.answer()).innerText")
+        .await;
     assert!(label.ends_with("AI unavailable"), "{label}");
-    let draft = tab.string("witness.part('draft', witness.answer()).innerText").await;
-    assert!(draft.starts_with("Interrupted draft from aurora"), "{draft}");
+    let draft = tab
+        .string("witness.part('draft', witness.answer()).innerText")
+        .await;
+    assert!(
+        draft.starts_with("Interrupted draft from aurora"),
+        "{draft}"
+    );
     tab.reads_whole().await;
 
     // With the others back, the same question is answered.
@@ -115,7 +135,11 @@ async fn an_answer_that_nobody_can_finish_ends_in_a_labelled_one() {
     }
     tab.click(r#"[data-role="retry"]"#).await;
     assert_eq!(tab.until_done().await["provider"], "borealis");
-    assert_eq!(tab.eval("document.querySelectorAll('[data-from=\"user\"]').length").await, 1);
+    assert_eq!(
+        tab.eval("document.querySelectorAll('[data-from=\"user\"]').length")
+            .await,
+        1
+    );
     tab.is_untroubled().await;
 }
 
@@ -123,20 +147,37 @@ async fn an_answer_that_nobody_can_finish_ends_in_a_labelled_one() {
 async fn fails_over(tab: &Tab, fault: &str) {
     let done = tab.until_done().await;
     let who = done["provider"].as_str().unwrap();
-    assert_eq!((&done["source"], &done["finish"]), (&json!("ai"), &json!("stop")), "{fault}");
+    assert_eq!(
+        (&done["source"], &done["finish"]),
+        (&json!("ai"), &json!("stop")),
+        "{fault}"
+    );
     assert_ne!(who, "aurora", "{fault}");
     let whole = format!("simulated answer from {who}");
-    assert!(done["text"].as_str().unwrap().contains(&whole), "{fault}: {done:#}");
+    assert!(
+        done["text"].as_str().unwrap().contains(&whole),
+        "{fault}: {done:#}"
+    );
     assert_eq!(done["tried"][0]["provider"], "aurora", "{fault}");
     tab.reads_whole().await;
 
     let shown = tab.shown().await;
     assert_eq!(restarts(&shown), 1, "{fault}");
     let paused: Vec<_> = shown.iter().filter(|one| one.paused).collect();
-    assert!(!paused.is_empty(), "{fault}: nothing said that another is asked: {shown:#?}");
+    assert!(
+        !paused.is_empty(),
+        "{fault}: nothing said that another is asked: {shown:#?}"
+    );
     let held = &paused.last().unwrap().text;
-    assert!(held.len() >= SHOWN, "{fault}: the text stays while another is asked");
-    assert_eq!(done["drafts"], json!([{ "attempt": 1, "provider": "aurora", "text": held }]), "{fault}");
+    assert!(
+        held.len() >= SHOWN,
+        "{fault}: the text stays while another is asked"
+    );
+    assert_eq!(
+        done["drafts"],
+        json!([{ "attempt": 1, "provider": "aurora", "text": held }]),
+        "{fault}"
+    );
 
     let words = held.split_whitespace().count();
     let folded: Value = tab
@@ -144,6 +185,12 @@ async fn fails_over(tab: &Tab, fault: &str) {
         .await;
     let line = format!("Interrupted draft from aurora · {words} words");
     assert_eq!(folded, json!([[false, line]]), "{fault}");
-    let chip = tab.string("witness.part('chip', witness.answer()).textContent").await;
-    assert_eq!(chip, format!("Answered by {who} · aurora unavailable"), "{fault}");
+    let chip = tab
+        .string("witness.part('chip', witness.answer()).textContent")
+        .await;
+    assert_eq!(
+        chip,
+        format!("Answered by {who} · aurora unavailable"),
+        "{fault}"
+    );
 }

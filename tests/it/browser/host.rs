@@ -45,7 +45,10 @@ impl Host {
 
     /// Puts a page there, with this `Content-Security-Policy` where it is not empty, and gives its address.
     pub fn page(&self, path: &str, policy: &str, html: &str) -> String {
-        let page = Page { policy: policy.to_owned(), html: html.to_owned() };
+        let page = Page {
+            policy: policy.to_owned(),
+            html: html.to_owned(),
+        };
         self.pages.lock().unwrap().insert(path.to_owned(), page);
         format!("{}{path}", self.origin())
     }
@@ -73,8 +76,11 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<HashMap<String, Page>>>)
     let page = pages.lock().unwrap().get(path).cloned();
     let told = match page {
         Some(Page { policy, html }) => {
-            let policy =
-                if policy.is_empty() { policy } else { format!("Content-Security-Policy: {policy}\r\n") };
+            let policy = if policy.is_empty() {
+                policy
+            } else {
+                format!("Content-Security-Policy: {policy}\r\n")
+            };
             format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n{policy}Content-Length: {}\r\nConnection: close\r\n\r\n{html}",
                 html.len()

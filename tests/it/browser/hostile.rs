@@ -70,7 +70,10 @@ async fn elsewhere() -> (String, watch::Receiver<usize>) {
 /// Pieces of so many characters: whatever is dangerous is split somewhere in its middle.
 fn pieces(text: &str, length: usize) -> Vec<String> {
     let characters: Vec<_> = text.chars().collect();
-    characters.chunks(length).map(|piece| piece.iter().collect()).collect()
+    characters
+        .chunks(length)
+        .map(|piece| piece.iter().collect())
+        .collect()
 }
 
 pub async fn site(providers: &[&ScriptedProvider], title: &str) -> Site {
@@ -94,7 +97,11 @@ async fn what_strangers_write_runs_nothing_and_loads_nothing() {
     let parts = pieces(&attack, 11);
     let gate = Gate::default();
     let mut script = vec![say(&head())];
-    script.extend(parts.iter().flat_map(|part| [gate.hold(), say(&word(part))]));
+    script.extend(
+        parts
+            .iter()
+            .flat_map(|part| [gate.hold(), say(&word(part))]),
+    );
     script.extend([gate.hold(), say(&finish())]);
     let provider = ScriptedProvider::start(script).await;
     let title = "<img src=x onerror=ran=1> & \"others\"";
@@ -102,8 +109,15 @@ async fn what_strangers_write_runs_nothing_and_loads_nothing() {
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.until("witness.frame('welcome')").await;
-    assert_eq!(tab.string("document.querySelector('h1').textContent").await, title);
-    assert!(tab.string("document.querySelector('[data-role=\"empty\"]').innerText").await.contains(title));
+    assert_eq!(
+        tab.string("document.querySelector('h1').textContent").await,
+        title
+    );
+    assert!(
+        tab.string("document.querySelector('[data-role=\"empty\"]').innerText")
+            .await
+            .contains(title)
+    );
 
     let question = "<img src=x onerror=ran=1><script>ran = 1</script> [x](javascript:ran=1)";
     tab.ask(question).await;
@@ -111,19 +125,24 @@ async fn what_strangers_write_runs_nothing_and_loads_nothing() {
     for part in &parts {
         gate.open();
         told += part.encode_utf16().count();
-        tab.until(&format!("witness.text().length === {told}")).await;
+        tab.until(&format!("witness.text().length === {told}"))
+            .await;
     }
     is_harmless(&tab).await;
     gate.open();
     tab.until_done().await;
     is_harmless(&tab).await;
     assert_eq!(
-        tab.string("document.querySelector('[data-from=\"user\"] [data-role=\"text\"]').textContent").await,
+        tab.string(
+            "document.querySelector('[data-from=\"user\"] [data-role=\"text\"]').textContent"
+        )
+        .await,
         question
     );
 
     tab.reload().await;
-    tab.until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')").await;
+    tab.until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')")
+        .await;
     assert_eq!(tab.text().await, attack);
     is_harmless(&tab).await;
     tab.is_untroubled().await;
@@ -136,8 +155,12 @@ async fn a_draft_of_hostile_text_runs_nothing() {
     let (address, came) = elsewhere().await;
     let attack = ATTACKS.join("\n\n").replace("ELSEWHERE", &address);
     let gate = Gate::default();
-    let broken =
-        ScriptedProvider::start(vec![say(&(head() + &word(&attack))), gate.hold(), Act::Reset]).await;
+    let broken = ScriptedProvider::start(vec![
+        say(&(head() + &word(&attack))),
+        gate.hold(),
+        Act::Reset,
+    ])
+    .await;
     let whole = ScriptedProvider::answering("Something else altogether.").await;
     let site = site(&[&broken, &whole], "Chat").await;
     let chrome = Chrome::start().await;
@@ -160,10 +183,16 @@ async fn is_harmless(tab: &Tab) {
     assert_eq!(tab.eval(leaked).await, json!([]));
 
     let log = "document.querySelector('[data-role=\"log\"]').querySelectorAll('.fs-turn *')";
-    let names = tab.eval(&format!("[...new Set([...{log}].map((el) => el.localName))]")).await;
+    let names = tab
+        .eval(&format!(
+            "[...new Set([...{log}].map((el) => el.localName))]"
+        ))
+        .await;
     let names: BTreeSet<String> = serde_json::from_value(names).unwrap();
-    let strange: Vec<_> =
-        names.iter().filter(|name| !HARMLESS.split(' ').any(|known| known == *name)).collect();
+    let strange: Vec<_> = names
+        .iter()
+        .filter(|name| !HARMLESS.split(' ').any(|known| known == *name))
+        .collect();
     assert!(strange.is_empty(), "{strange:?}");
     let attributes = format!(
         "[...{log}].flatMap((el) => [...el.attributes].map(({{ name, value }}) => `${{name}}=${{value}}`))

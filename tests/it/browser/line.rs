@@ -47,8 +47,15 @@ impl Line {
     pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state =
-            State { to: port, refusing: false, opened: 0, cut: 0, frozen: 0, deaf: false, bytes_left: None };
+        let state = State {
+            to: port,
+            refusing: false,
+            opened: 0,
+            cut: 0,
+            frozen: 0,
+            deaf: false,
+            bytes_left: None,
+        };
         let (state, _) = watch::channel(state);
         tokio::spawn(accept(listener, state.clone()));
         Self { port: own, state }
@@ -67,7 +74,8 @@ impl Line {
     /// Cuts every connection, as a reset, when the service has said so many bytes more, wherever that is in what it says. New ones
     /// pass.
     pub fn cut_after(&self, bytes: usize) {
-        self.state.send_modify(|state| state.bytes_left = Some(bytes));
+        self.state
+            .send_modify(|state| state.bytes_left = Some(bytes));
     }
 
     /// Cuts every connection and lets none through until [`Self::restore`].
@@ -80,7 +88,8 @@ impl Line {
 
     /// Lets connections through again, and all that is said on them. What was frozen stays so.
     pub fn restore(&self) {
-        self.state.send_modify(|state| (state.refusing, state.deaf) = (false, false));
+        self.state
+            .send_modify(|state| (state.refusing, state.deaf) = (false, false));
     }
 
     /// The connections there are carry nothing more and stay open, as when a network is gone without a word.
@@ -120,7 +129,13 @@ async fn carry(browser: TcpStream, to: u16, number: u64, state: watch::Sender<St
     let ((from_browser, to_browser), (from_service, to_service)) =
         (browser.into_split(), service.into_split());
     let mut cut = state.subscribe();
-    let up = pump(from_browser, to_service, number, Way::ToService, state.clone());
+    let up = pump(
+        from_browser,
+        to_service,
+        number,
+        Way::ToService,
+        state.clone(),
+    );
     let down = pump(from_service, to_browser, number, Way::ToBrowser, state);
     tokio::select! {
         _ = async { tokio::join!(up, down) } => {}
@@ -136,7 +151,11 @@ async fn pump(
     way: Way,
     state: watch::Sender<State>,
 ) -> io::Result<()> {
-    let mut to = Cutting { to, number, state: state.clone() };
+    let mut to = Cutting {
+        to,
+        number,
+        state: state.clone(),
+    };
     let mut changes = state.subscribe();
     let mut bytes = [0; 4096];
     loop {
@@ -146,7 +165,10 @@ async fn pump(
         if read == 0 {
             return to.to.shutdown().await;
         }
-        let left = state.borrow().bytes_left.filter(|left| way == Way::ToBrowser && *left <= read);
+        let left = state
+            .borrow()
+            .bytes_left
+            .filter(|left| way == Way::ToBrowser && *left <= read);
         to.to.write_all(&bytes[..left.unwrap_or(read)]).await?;
         state.send_if_modified(|state| {
             match &mut state.bytes_left {

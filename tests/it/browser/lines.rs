@@ -24,27 +24,42 @@ async fn five_cuts_of_the_line_leave_the_answer_whole_in_every_window() {
     let second = chrome.open(&line.address()).await;
     second.until("witness.text().length > 50").await;
     // Anywhere: at a frame's beginning, in its header, in its middle.
-    let mut random = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
+    let mut random = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .subsec_nanos();
     println!("the cuts begin with {random}");
     for _ in 0..5 {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let bytes = usize::try_from(random >> 16).unwrap() % 1200;
         let (before, hellos) = (tab.text().await.len(), tab.eval(HELLOS).await);
         line.cut_after(bytes);
-        tab.until(&format!("{HELLOS} > {hellos} && witness.text().length > {before} + 100")).await;
+        tab.until(&format!(
+            "{HELLOS} > {hellos} && witness.text().length > {before} + 100"
+        ))
+        .await;
     }
     let done = tab.until_done().await;
-    assert_eq!((&done["provider"], &done["attempts"]), (&json!("aurora"), &json!(1)));
+    assert_eq!(
+        (&done["provider"], &done["attempts"]),
+        (&json!("aurora"), &json!(1))
+    );
     let text = done["text"].as_str().unwrap();
     assert!(text.split_whitespace().count() > 500 && text.matches("## Part 3").count() == 1);
     assert_eq!(restarts(&tab.shown().await), 0);
     tab.reads_whole().await;
 
-    second.until("witness.answer().dataset.state === 'done'").await;
+    second
+        .until("witness.answer().dataset.state === 'done'")
+        .await;
     assert_eq!(second.text().await, text);
     assert_eq!(restarts(&second.shown().await), 0);
     let rendered = "witness.answer().querySelector('[data-role=\"text\"]').innerHTML";
-    assert_eq!(tab.string(rendered).await, second.string(rendered).await, "cut or not, it looks the same");
+    assert_eq!(
+        tab.string(rendered).await,
+        second.string(rendered).await,
+        "cut or not, it looks the same"
+    );
     tab.is_untroubled().await;
     second.is_untroubled().await;
 }
@@ -63,7 +78,10 @@ async fn a_line_that_died_without_a_word_is_noticed_on_waking() {
     line.freeze();
     let before = tab.text().await.len();
     tab.eval("dispatchEvent(new Event('online'))").await;
-    tab.until(&format!("{HELLOS} === 2 && witness.text().length > {before} + 100")).await;
+    tab.until(&format!(
+        "{HELLOS} === 2 && witness.text().length > {before} + 100"
+    ))
+    .await;
     tab.click(r#"[data-role="stop"]"#).await;
     tab.until_done().await;
     assert_eq!(restarts(&tab.shown().await), 0);
@@ -82,7 +100,10 @@ async fn who_was_away_for_a_switch_and_long_after_it_sees_all_of_it() {
     let read = tab.text().await;
     site.fault("aurora", "cut").await;
     // Someone else sees the answer through to its end meanwhile: hundreds of frames that the page has missed.
-    let end = Visitor::back(site.port(), &conversation).await.next("done").await;
+    let end = Visitor::back(site.port(), &conversation)
+        .await
+        .next("done")
+        .await;
     line.restore();
     // As a browser says it whose network is back: else the next try may be half a minute away.
     tab.eval("dispatchEvent(new Event('online'))").await;

@@ -38,7 +38,11 @@ async fn looks_well(tab: &Tab, what: &str) {
             let wrong = tab.eval(&format!("({LOOKS})({width})")).await;
             assert_eq!(wrong, json!([]), "{what}, {width} px, {scheme}");
             let ground = "getComputedStyle(document.querySelector('.fs')).backgroundColor.match(/[\\d.]+/g).slice(0, 3).every((part) => part < 64)";
-            assert_eq!(tab.eval(ground).await, scheme == "dark", "{what}: {scheme} is {scheme}");
+            assert_eq!(
+                tab.eval(ground).await,
+                scheme == "dark",
+                "{what}: {scheme} is {scheme}"
+            );
         }
     }
 }
@@ -51,7 +55,8 @@ pub async fn in_every_state(
     drawn: &str,
     look: impl AsyncFn(&Tab, &str),
 ) {
-    tab.until("witness.part('empty') && document.querySelector('[data-role=\"demo\"]')").await;
+    tab.until("witness.part('empty') && document.querySelector('[data-role=\"demo\"]')")
+        .await;
     look(tab, "empty").await;
 
     tab.ask(question).await;
@@ -61,7 +66,10 @@ pub async fn in_every_state(
     tab.click("[data-role=\"draft\"] summary").await;
     tab.ask("Hello").await;
     tab.until_done().await;
-    tab.until(&format!("witness.part('banner')?.dataset.mode === 'degraded' && {drawn}")).await;
+    tab.until(&format!(
+        "witness.part('banner')?.dataset.mode === 'degraded' && {drawn}"
+    ))
+    .await;
     look(tab, "an answer with a draft, degraded").await;
 
     for provider in ["borealis", "cascade"] {
@@ -69,7 +77,8 @@ pub async fn in_every_state(
     }
     tab.ask("What does it cost?").await;
     tab.until_done().await;
-    tab.until("witness.part('banner')?.dataset.mode === 'outage'").await;
+    tab.until("witness.part('banner')?.dataset.mode === 'outage'")
+        .await;
     look(tab, "a labelled answer, outage").await;
 }
 
@@ -78,7 +87,14 @@ async fn the_demo_looks_well_in_every_state() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
-    in_every_state(&site, &tab, "Where do penguins sleep in winter?", "true", looks_well).await;
+    in_every_state(
+        &site,
+        &tab,
+        "Where do penguins sleep in winter?",
+        "true",
+        looks_well,
+    )
+    .await;
     tab.is_untroubled().await;
     assert_eq!(chrome.complaints().await, Vec::<String>::new());
 }

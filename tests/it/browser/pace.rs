@@ -23,7 +23,12 @@ fn quick() -> Vec<Act> {
     let mut script = vec![say(&head())];
     for step in 0..RATE * SECONDS / 3 {
         let end = if step % 40 == 39 { ".\n\n" } else { " " };
-        let words = format!("{}{}{}", word("some "), word("**words** "), word(&format!("number{step}{end}")));
+        let words = format!(
+            "{}{}{}",
+            word("some "),
+            word("**words** "),
+            word(&format!("number{step}{end}"))
+        );
         script.extend([Act::Wait(Duration::from_millis(10)), say(&words)]);
     }
     script.push(say(&finish()));
@@ -34,7 +39,11 @@ fn quick() -> Vec<Act> {
 async fn spent(tab: &Tab) -> f64 {
     let metrics = tab.cdp("Performance.getMetrics", json!({})).await;
     let all = metrics["metrics"].as_array().unwrap();
-    all.iter().find(|one| one["name"] == "TaskDuration").unwrap()["value"].as_f64().unwrap()
+    all.iter()
+        .find(|one| one["name"] == "TaskDuration")
+        .unwrap()["value"]
+        .as_f64()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -64,7 +73,8 @@ async fn three_hundred_tokens_a_second_hold_up_nothing_and_are_drawn_once_a_fram
         })()",
     )
     .await;
-    tab.cdp("Performance.enable", json!({ "timeDomain": "threadTicks" })).await;
+    tab.cdp("Performance.enable", json!({ "timeDomain": "threadTicks" }))
+        .await;
     tab.ask("Quick!").await;
     // Three tokens are 24 to 27 characters.
     let shown = |tokens: usize| format!("witness.text().length > {}", tokens * 8);
@@ -73,16 +83,23 @@ async fn three_hundred_tokens_a_second_hold_up_nothing_and_are_drawn_once_a_fram
     tab.until(&shown(all / 10)).await;
     for part in [4, 7, 10] {
         let begun = spent(&tab).await;
-        tab.within(Duration::from_secs(120), &shown(all * part / 10 - all / 20)).await;
+        tab.within(Duration::from_secs(120), &shown(all * part / 10 - all / 20))
+            .await;
         costs.push(spent(&tab).await - begun);
     }
     tab.until_done().await;
     let pace = tab.eval("pace").await;
     println!("{costs:?} s of the processor for each 2700 tokens; {pace}");
     assert!(pace["draws"].as_u64() > Some(100), "{pace}");
-    assert!(pace["most"].as_u64() <= Some(1), "more than one change between two frames: {pace}");
+    assert!(
+        pace["most"].as_u64() <= Some(1),
+        "more than one change between two frames: {pace}"
+    );
     assert_eq!(effort.own(&tab).await, []);
-    assert!(costs[2] < 3.0 * costs[0] + 0.1, "it costs more the longer the answer is: {costs:?}");
+    assert!(
+        costs[2] < 3.0 * costs[0] + 0.1,
+        "it costs more the longer the answer is: {costs:?}"
+    );
     tab.is_untroubled().await;
 }
 
@@ -90,7 +107,10 @@ async fn three_hundred_tokens_a_second_hold_up_nothing_and_are_drawn_once_a_fram
 fn slow(seconds: u32) -> Vec<Act> {
     let mut script = vec![say(&head())];
     for number in 0..seconds * 4 {
-        script.extend([say(&word(&format!("word{number} "))), Act::Wait(Duration::from_millis(250))]);
+        script.extend([
+            say(&word(&format!("word{number} "))),
+            Act::Wait(Duration::from_millis(250)),
+        ]);
     }
     script.push(say(&finish()));
     script
@@ -105,13 +125,24 @@ async fn a_page_that_slept_for_a_minute_catches_up_on_waking() {
     tab.ask("Slowly!").await;
     tab.until_it_says(20).await;
     let conversation = tab.conversation().await;
-    tab.cdp("Page.setWebLifecycleState", json!({ "state": "frozen" })).await;
+    tab.cdp("Page.setWebLifecycleState", json!({ "state": "frozen" }))
+        .await;
     // Another window reads on for the minute that is left of the answer; the page sees none of it.
-    let end = Visitor::back(site.port(), &conversation).await.next("done").await;
-    tab.cdp("Page.setWebLifecycleState", json!({ "state": "active" })).await;
-    tab.within(Duration::from_secs(10), "witness.answer().dataset.state === 'done'").await;
+    let end = Visitor::back(site.port(), &conversation)
+        .await
+        .next("done")
+        .await;
+    tab.cdp("Page.setWebLifecycleState", json!({ "state": "active" }))
+        .await;
+    tab.within(
+        Duration::from_secs(10),
+        "witness.answer().dataset.state === 'done'",
+    )
+    .await;
     assert_eq!(tab.text().await, end["text"]);
-    let took = tab.eval("witness.shown.findLast(({ state }) => state === 'done').at - witness.woke").await;
+    let took = tab
+        .eval("witness.shown.findLast(({ state }) => state === 'done').at - witness.woke")
+        .await;
     assert!(took.as_f64().unwrap() < 2000.0, "it took {took} ms");
     assert_eq!(restarts(&tab.shown().await), 0);
     tab.is_untroubled().await;
@@ -127,16 +158,21 @@ async fn tries_to_come_back_grow_apart_and_can_be_hastened() {
     line.sever();
     // How much they grow is chance's affair within a doubling bound: see the tests of the page's own functions.
     tab.until("witness.opened.length >= 5").await;
-    tab.until("/Next try in \\d+ s/.test(witness.part('connection')?.innerText)").await;
+    tab.until("/Next try in \\d+ s/.test(witness.part('connection')?.innerText)")
+        .await;
     let tries = tab.eval("witness.opened.length").await.as_u64().unwrap();
     line.restore();
     tab.click(r#"[data-role="retry-now"]"#).await;
-    tab.until("witness.frames.filter(({ frame }) => frame.type === 'welcome').length === 2").await;
+    tab.until("witness.frames.filter(({ frame }) => frame.type === 'welcome').length === 2")
+        .await;
     let opened: Vec<f64> = serde_json::from_value(tab.eval("witness.opened").await).unwrap();
     assert!(opened.len() as u64 >= tries, "{opened:?}");
     // Those after it may have been hastened.
     let apart: Vec<f64> = opened[..5].windows(2).map(|two| two[1] - two[0]).collect();
-    assert!(apart.iter().skip(1).all(|pause| *pause >= 200.0), "no tight loop: {apart:?}");
+    assert!(
+        apart.iter().skip(1).all(|pause| *pause >= 200.0),
+        "no tight loop: {apart:?}"
+    );
     tab.until("!witness.part('banner')").await;
     assert_eq!(tab.eval("witness.trouble").await, Value::Array(vec![]));
 }

@@ -18,7 +18,12 @@ async fn take(tab: &Tab, name: &str) {
     // No caret blinks, and no pointer rests on anything.
     tab.eval("document.activeElement.blur()").await;
     tab.until("document.fonts.status === 'loaded' && !document.getAnimations().some((one) => one instanceof CSSTransition)").await;
-    let shot = tab.cdp("Page.captureScreenshot", json!({ "format": "png", "optimizeForSpeed": false })).await;
+    let shot = tab
+        .cdp(
+            "Page.captureScreenshot",
+            json!({ "format": "png", "optimizeForSpeed": false }),
+        )
+        .await;
     let png = STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
     assert!(png.len() < LARGEST, "{name} has {} bytes", png.len());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
@@ -39,7 +44,8 @@ async fn pictures() {
     let row = r#"[data-role="demo"][data-provider="aurora"]"#;
     tab.click(&format!(r#"{row} option[value="down"]"#)).await;
     tab.click(&format!(r#"{row} [data-action="break"]"#)).await;
-    tab.until("witness.part('draft') && witness.text().includes('no reader notices')").await;
+    tab.until("witness.part('draft') && witness.text().includes('no reader notices')")
+        .await;
     let aside = json!({ "type": "mouseMoved", "x": 1100, "y": 600 });
     tab.cdp("Input.dispatchMouseEvent", aside).await;
     take(&tab, "failover.png").await;
@@ -58,8 +64,15 @@ async fn pictures() {
     let phone = chrome.open("about:blank").await;
     // Denser screens only make the file larger: it is shown small.
     let screen = json!({ "width": 390, "height": 844, "deviceScaleFactor": 1.5, "mobile": true });
-    phone.cdp("Emulation.setDeviceMetricsOverride", screen).await;
-    phone.cdp("Emulation.setTouchEmulationEnabled", json!({ "enabled": true })).await;
+    phone
+        .cdp("Emulation.setDeviceMetricsOverride", screen)
+        .await;
+    phone
+        .cdp(
+            "Emulation.setTouchEmulationEnabled",
+            json!({ "enabled": true }),
+        )
+        .await;
     phone.prefer("dark").await;
     site.fault("aurora", "unauthorized").await;
     phone.go(&site.address()).await;
@@ -68,7 +81,9 @@ async fn pictures() {
     phone.reload().await;
     phone.ask("What are your opening hours?").await;
     phone.until_done().await;
-    phone.until("witness.part('banner')?.dataset.mode === 'degraded'").await;
+    phone
+        .until("witness.part('banner')?.dataset.mode === 'degraded'")
+        .await;
     take(&phone, "phone.png").await;
 
     let page = chrome.open("about:blank").await;
@@ -79,6 +94,7 @@ async fn pictures() {
         "document.querySelector('[data-role=\"provider\"][data-name=\"borealis\"][data-active=\"true\"]')",
     )
     .await;
-    page.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'").await;
+    page.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'")
+        .await;
     take(&page, "status.png").await;
 }

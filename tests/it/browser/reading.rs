@@ -35,16 +35,24 @@ async fn the_end_is_followed_only_by_who_is_there() {
     let length = |parts: usize| format!("witness.text().length === {}", parts * paragraph.len());
     let below = format!("{LOG}.scrollHeight - {LOG}.scrollTop - {LOG}.clientHeight");
     tab.until(&length(1)).await;
-    tab.until(&format!("{LOG}.scrollTop > 0 && {below} < 2")).await;
+    tab.until(&format!("{LOG}.scrollTop > 0 && {below} < 2"))
+        .await;
     gate.open();
     tab.until(&length(2)).await;
     tab.until(&format!("{below} < 2")).await;
-    assert_eq!(tab.eval("witness.root().querySelector('.fs-jump').hidden").await, true);
+    assert_eq!(
+        tab.eval("witness.root().querySelector('.fs-jump').hidden")
+            .await,
+        true
+    );
 
     // Scrolled up by hand: there it stays, whatever comes.
     let wheel = json!({ "type": "mouseWheel", "x": 400, "y": 400, "deltaX": 0, "deltaY": -300 });
     tab.cdp("Input.dispatchMouseEvent", wheel).await;
-    tab.until(&format!("{below} > 200 && !document.querySelector('.fs-jump').hidden")).await;
+    tab.until(&format!(
+        "{below} > 200 && !document.querySelector('.fs-jump').hidden"
+    ))
+    .await;
     let top = tab.eval(&format!("{LOG}.scrollTop")).await;
     gate.open();
     tab.until(&length(3)).await;
@@ -71,8 +79,7 @@ async fn text_runs_in_its_own_direction() {
     tab.until("witness.answer().querySelector('li')").await;
     let ways = "[...witness.answer().querySelectorAll('p, ul')].filter((el) => el.closest('[data-role=\"text\"]')).map((el) => getComputedStyle(el).direction)";
     assert_eq!(tab.eval(ways).await, json!(["ltr", "rtl", "rtl", "ltr"]));
-    let asked =
-        "getComputedStyle(document.querySelector('[data-from=\"user\"] [data-role=\"text\"]')).direction";
+    let asked = "getComputedStyle(document.querySelector('[data-from=\"user\"] [data-role=\"text\"]')).direction";
     assert_eq!(tab.eval(asked).await, "rtl");
 }
 
@@ -86,15 +93,28 @@ async fn the_smallest_screen_has_room_for_all_of_it() {
     // A telephone of old, and a desk of 1280 by 1024 at 400 %.
     for (width, height) in [(320, 568), (320, 256)] {
         tab.resize(width, height, false).await;
-        tab.until(&format!("innerWidth === {width} && innerHeight === {height}")).await;
-        assert_eq!(tab.eval(&format!("({LOOKS})({width})")).await, json!([]), "{width} by {height}");
+        tab.until(&format!(
+            "innerWidth === {width} && innerHeight === {height}"
+        ))
+        .await;
+        assert_eq!(
+            tab.eval(&format!("({LOOKS})({width})")).await,
+            json!([]),
+            "{width} by {height}"
+        );
         let reachable = "[...document.querySelectorAll('textarea, .fs-go, .fs-head button')].filter(witness.visible).every((el) => {
             el.scrollIntoView({ block: 'nearest' });
             const { left, right, top, bottom } = el.getBoundingClientRect();
             return left >= 0 && right <= innerWidth && top >= 0 && bottom <= innerHeight;
         })";
         assert_eq!(tab.eval(reachable).await, true, "{width} by {height}");
-        assert!(tab.eval(&format!("{LOG}.clientHeight")).await.as_u64().unwrap() >= 100);
+        assert!(
+            tab.eval(&format!("{LOG}.clientHeight"))
+                .await
+                .as_u64()
+                .unwrap()
+                >= 100
+        );
     }
 }
 
@@ -117,10 +137,16 @@ async fn nothing_moves_for_who_wants_no_motion() {
     tab.ask_widget("Hello").await;
     tab.until_done().await;
     tab.eval("(Failsoft.close(), Failsoft.open())").await;
-    assert_eq!(tab.eval("[moved, witness.shadow.getAnimations().length]").await, json!([[], 0]));
+    assert_eq!(
+        tab.eval("[moved, witness.shadow.getAnimations().length]")
+            .await,
+        json!([[], 0])
+    );
     // For others something does.
-    let lively = json!({ "features": [{ "name": "prefers-reduced-motion", "value": "no-preference" }] });
+    let lively =
+        json!({ "features": [{ "name": "prefers-reduced-motion", "value": "no-preference" }] });
     tab.cdp("Emulation.setEmulatedMedia", lively).await;
-    tab.eval("(Failsoft.close(), witness.part('launcher').offsetWidth, Failsoft.open())").await;
+    tab.eval("(Failsoft.close(), witness.part('launcher').offsetWidth, Failsoft.open())")
+        .await;
     tab.until("moved.includes('transitionrun fsw-panel')").await;
 }

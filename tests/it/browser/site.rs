@@ -25,7 +25,11 @@ impl Site {
     pub async fn configured(tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let service = Service::start(folder.path(), tables).await;
-        Self { folder, tables: tables.to_owned(), running: Some(service) }
+        Self {
+            folder,
+            tables: tables.to_owned(),
+            running: Some(service),
+        }
     }
 
     fn service(&self) -> &Service {
@@ -59,11 +63,15 @@ impl Site {
 
     /// Breaks a provider of the demo for some time.
     pub async fn fault_for(&self, provider: &str, fault: &str, time: &str) {
-        self.command(provider, json!({ "fault": fault, "for": time })).await;
+        self.command(provider, json!({ "fault": fault, "for": time }))
+            .await;
     }
 
     async fn command(&self, provider: &str, command: Value) {
-        let answer = self.service().post(&format!("/demo/providers/{provider}"), command.clone()).await;
+        let answer = self
+            .service()
+            .post(&format!("/demo/providers/{provider}"), command.clone())
+            .await;
         assert_eq!(answer.status, 200, "{provider}: {command}");
     }
 
@@ -79,7 +87,10 @@ impl Site {
 
     /// The turns of a conversation, as another of its pages is told them.
     pub async fn history(&self, conversation: &str) -> Vec<Value> {
-        Visitor::back(self.port(), conversation).await.history().to_vec()
+        Visitor::back(self.port(), conversation)
+            .await
+            .history()
+            .to_vec()
     }
 }
 

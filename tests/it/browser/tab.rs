@@ -41,14 +41,24 @@ impl Tab {
     }
 
     async fn here(&self) -> &Client {
-        self.client.switch_to_window(self.window.clone()).await.unwrap();
+        self.client
+            .switch_to_window(self.window.clone())
+            .await
+            .unwrap();
         &self.client
     }
 
     /// Sends a command of the browser's own protocol.
     pub async fn cdp(&self, command: &str, with: Value) -> Value {
         let body = json!({ "cmd": command, "params": with });
-        self.here().await.issue_cmd(Drive { path: "goog/cdp/execute", body }).await.unwrap()
+        self.here()
+            .await
+            .issue_cmd(Drive {
+                path: "goog/cdp/execute",
+                body,
+            })
+            .await
+            .unwrap()
     }
 
     /// Opens this address.
@@ -71,7 +81,10 @@ impl Tab {
     /// The string that an expression in the page gives.
     pub async fn string(&self, expression: &str) -> String {
         let value = self.eval(expression).await;
-        value.as_str().unwrap_or_else(|| panic!("{expression} is {value}")).to_owned()
+        value
+            .as_str()
+            .unwrap_or_else(|| panic!("{expression} is {value}"))
+            .to_owned()
     }
 
     /// Waits until an expression in the page holds; for [`SOON`] at most.
@@ -98,7 +111,12 @@ impl Tab {
             look();";
         let script = script.replace("EXPRESSION", expression);
         let limit = u64::try_from(limit.as_millis()).unwrap();
-        let failed = self.here().await.execute_async(&script, vec![json!(limit)]).await.unwrap();
+        let failed = self
+            .here()
+            .await
+            .execute_async(&script, vec![json!(limit)])
+            .await
+            .unwrap();
         if failed != "" {
             panic!("{failed}: {expression}\n{}", self.sight().await);
         }
@@ -118,7 +136,11 @@ impl Tab {
     /// Clicks where this selector leads first.
     pub async fn click(&self, selector: &str) {
         let element = self.here().await.find(Locator::Css(selector)).await;
-        element.unwrap_or_else(|error| panic!("{selector}: {error}")).click().await.unwrap();
+        element
+            .unwrap_or_else(|error| panic!("{selector}: {error}"))
+            .click()
+            .await
+            .unwrap();
     }
 
     /// Writes a message and sends it.
@@ -126,7 +148,14 @@ impl Tab {
         // It comes when its words have.
         self.until("document.querySelector('textarea')").await;
         let keys = format!("{question}{}", char::from(Key::Enter));
-        self.here().await.find(Locator::Css("textarea")).await.unwrap().send_keys(&keys).await.unwrap();
+        self.here()
+            .await
+            .find(Locator::Css("textarea"))
+            .await
+            .unwrap()
+            .send_keys(&keys)
+            .await
+            .unwrap();
     }
 
     /// Presses this key, by the name that scripts know it by, wherever the focus is; `Shift+` before it holds that too.
@@ -162,23 +191,33 @@ impl Tab {
             "(({{ left, right, top, bottom }}) => [(left + right) / 2, (top + bottom) / 2])(({element}).getBoundingClientRect())"
         );
         let at: [f64; 2] = serde_json::from_value(self.eval(&middle).await).unwrap();
-        let event = json!({ "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1 });
+        let event =
+            json!({ "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1 });
         self.cdp("Input.dispatchMouseEvent", event).await;
     }
 
     /// Writes a message into the widget and sends it.
     pub async fn ask_widget(&self, question: &str) {
-        self.until("witness.shadow?.querySelector('textarea')").await;
-        self.eval("witness.shadow.querySelector('textarea').focus()").await;
-        self.cdp("Input.insertText", json!({ "text": question })).await;
+        self.until("witness.shadow?.querySelector('textarea')")
+            .await;
+        self.eval("witness.shadow.querySelector('textarea').focus()")
+            .await;
+        self.cdp("Input.insertText", json!({ "text": question }))
+            .await;
         self.press("Enter").await;
     }
 
     /// Waits until the answer to what this page asked last shows at least so many characters, and is not done.
     pub async fn until_it_says(&self, length: usize) {
-        self.until(&format!("witness.current() && witness.text().length >= {length}")).await;
+        self.until(&format!(
+            "witness.current() && witness.text().length >= {length}"
+        ))
+        .await;
         let state = self.string("witness.answer().dataset.state").await;
-        assert_eq!(state, "streaming", "it was meant to be caught in the middle");
+        assert_eq!(
+            state, "streaming",
+            "it was meant to be caught in the middle"
+        );
     }
 
     /// Waits until the answer to what this page asked last has ended, and gives its `done` frame. What the page shows is what
@@ -202,16 +241,23 @@ impl Tab {
 
     /// How the last answer came to be what it is.
     pub async fn shown(&self) -> Vec<Shown> {
-        let shown =
-            self.eval("witness.shown.filter(({ turn }) => turn === witness.answer().dataset.turn)").await;
+        let shown = self
+            .eval("witness.shown.filter(({ turn }) => turn === witness.answer().dataset.turn)")
+            .await;
         serde_json::from_value(shown).unwrap()
     }
 
     /// Asserts that the words of the last answer can be read, all of them and in their order, as far as they are letters: what
     /// else there is may be Markdown's.
     pub async fn reads_whole(&self) {
-        let letters = |text: &str| text.chars().filter(|c| c.is_alphabetic()).collect::<String>();
-        let read = self.string("witness.answer().querySelector('[data-role=\"text\"]').textContent").await;
+        let letters = |text: &str| {
+            text.chars()
+                .filter(|c| c.is_alphabetic())
+                .collect::<String>()
+        };
+        let read = self
+            .string("witness.answer().querySelector('[data-role=\"text\"]').textContent")
+            .await;
         assert_eq!(letters(&read), letters(&self.text().await));
     }
 
@@ -235,23 +281,40 @@ impl Tab {
         let scale = if phone { 2 } else { 1 };
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone });
         self.cdp("Emulation.setDeviceMetricsOverride", size).await;
-        self.cdp("Emulation.setTouchEmulationEnabled", json!({ "enabled": phone })).await;
+        self.cdp(
+            "Emulation.setTouchEmulationEnabled",
+            json!({ "enabled": phone }),
+        )
+        .await;
     }
 
     /// Prefers this colour scheme, `light` or `dark`.
     pub async fn prefer(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        self.cdp("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+        self.cdp(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": features }),
+        )
+        .await;
     }
 }
 
 /// How often text was taken away. Each time it went into a draft, else the reader has lost it; and it is never hidden meanwhile.
 pub fn restarts(shown: &[Shown]) -> usize {
-    assert!(!shown.iter().any(|one| one.blank), "text was there and not to be seen: {shown:#?}");
-    let shrinks = shown.windows(2).filter(|pair| !pair[1].text.starts_with(&pair[0].text));
+    assert!(
+        !shown.iter().any(|one| one.blank),
+        "text was there and not to be seen: {shown:#?}"
+    );
+    let shrinks = shown
+        .windows(2)
+        .filter(|pair| !pair[1].text.starts_with(&pair[0].text));
     shrinks
         .inspect(|pair| {
-            assert_eq!(pair[1].drafts, pair[0].drafts + 1, "text was lost: {pair:#?}");
+            assert_eq!(
+                pair[1].drafts,
+                pair[0].drafts + 1,
+                "text was lost: {pair:#?}"
+            );
         })
         .count()
 }

@@ -10,8 +10,12 @@ use super::tab::Tab;
 async fn seen(tab: &Tab) -> String {
     let tree = tab.cdp("Accessibility.getFullAXTree", json!({})).await;
     let nodes = tree["nodes"].as_array().unwrap().iter();
-    let texts = nodes.filter(|node| node["ignored"] == false && node["role"]["value"] == "StaticText");
-    texts.filter_map(|node| node["name"]["value"].as_str()).collect::<Vec<_>>().join("\n")
+    let texts =
+        nodes.filter(|node| node["ignored"] == false && node["role"]["value"] == "StaticText");
+    texts
+        .filter_map(|node| node["name"]["value"].as_str())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[tokio::test]
@@ -19,7 +23,11 @@ async fn without_scripts_each_page_says_what_it_can() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
-    tab.cdp("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
+    tab.cdp(
+        "Emulation.setScriptExecutionDisabled",
+        json!({ "value": true }),
+    )
+    .await;
     tab.cdp("Network.enable", json!({})).await;
     for (path, language, words) in [
         ("", "en-US", "This chat needs JavaScript"),
@@ -44,10 +52,19 @@ async fn where_the_scripts_do_not_come_the_page_says_so_after_a_while() {
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
     tab.cdp("Network.enable", json!({})).await;
-    tab.cdp("Network.setBlockedURLs", json!({ "urls": ["*/static/*.js*"] })).await;
+    tab.cdp(
+        "Network.setBlockedURLs",
+        json!({ "urls": ["*/static/*.js*"] }),
+    )
+    .await;
     tab.go(&site.address()).await;
-    let said = "(({ visibility }) => visibility)(getComputedStyle(document.querySelector('.fs-late')))";
-    assert_eq!(tab.eval(said).await, "hidden", "not before the chat had its time");
+    let said =
+        "(({ visibility }) => visibility)(getComputedStyle(document.querySelector('.fs-late')))";
+    assert_eq!(
+        tab.eval(said).await,
+        "hidden",
+        "not before the chat had its time"
+    );
     tab.until(&format!("{said} === 'visible'")).await;
     assert!(seen(&tab).await.contains("The chat does not load."));
 }

@@ -8,12 +8,16 @@ use super::site::Site;
 use super::tab::restarts;
 
 /// The words that stand by a message which waits.
-const WAITING: &str = "document.querySelector('[data-role=\"log\"]').innerText.includes('Waiting to send')";
+const WAITING: &str =
+    "document.querySelector('[data-role=\"log\"]').innerText.includes('Waiting to send')";
 
 /// The turns that a question has.
 async fn turns_of(question: &str, site: &Site, conversation: &str) -> usize {
     let history = site.history(conversation).await;
-    history.iter().filter(|turn| turn["question"] == question).count()
+    history
+        .iter()
+        .filter(|turn| turn["question"] == question)
+        .count()
 }
 
 #[tokio::test]
@@ -27,7 +31,8 @@ async fn what_is_written_without_a_line_is_sent_once() {
     let second = chrome.open(&line.address()).await;
     second.until("witness.frame('welcome')").await;
     line.sever();
-    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
+    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
+        .await;
     let asked = ["First, a story", "Then a list"];
     for question in asked {
         tab.ask(question).await;
@@ -35,14 +40,20 @@ async fn what_is_written_without_a_line_is_sent_once() {
     tab.until(WAITING).await;
     line.restore();
     for tab in [&tab, &second] {
-        tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2").await;
+        tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2")
+            .await;
         tab.until(&format!("!{WAITING}")).await;
-        let questions = "[...document.querySelectorAll('[data-from=\"user\"]')].map((el) => el.rawText)";
+        let questions =
+            "[...document.querySelectorAll('[data-from=\"user\"]')].map((el) => el.rawText)";
         assert_eq!(tab.eval(questions).await, json!(asked));
         tab.is_untroubled().await;
     }
     for question in asked {
-        assert_eq!(turns_of(question, &site, &conversation).await, 1, "{question}");
+        assert_eq!(
+            turns_of(question, &site, &conversation).await,
+            1,
+            "{question}"
+        );
     }
 }
 
@@ -58,7 +69,8 @@ async fn what_is_written_during_an_answer_waits_for_its_end() {
         "document.querySelector('[data-role=\"log\"]').innerText.includes('Waiting for the current answer')",
     )
     .await;
-    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2").await;
+    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2")
+        .await;
     let refused = "witness.frames.filter(({ frame }) => frame.type === 'error').length";
     assert_eq!(tab.eval(refused).await, 0, "it was held back, not refused");
     let history = site.history(&tab.conversation().await).await;
@@ -83,9 +95,17 @@ async fn what_was_sent_unheard_is_sent_again_and_is_the_same_turn() {
     line.sever();
     tab.until(WAITING).await;
     line.restore();
-    tab.until("witness.answer()?.dataset.state === 'done'").await;
-    assert_eq!(tab.eval("document.querySelectorAll('[data-from=\"user\"]').length").await, 1);
-    assert_eq!(turns_of("What does it cost?", &site, &conversation).await, 1);
+    tab.until("witness.answer()?.dataset.state === 'done'")
+        .await;
+    assert_eq!(
+        tab.eval("document.querySelectorAll('[data-from=\"user\"]').length")
+            .await,
+        1
+    );
+    assert_eq!(
+        turns_of("What does it cost?", &site, &conversation).await,
+        1
+    );
     tab.is_untroubled().await;
 }
 
@@ -105,10 +125,14 @@ async fn what_waits_survives_a_reload() {
     tab.reload().await;
     tab.until("witness.frame('done')").await;
     assert_eq!(
-        tab.string("document.querySelector('[data-from=\"user\"]').rawText").await,
+        tab.string("document.querySelector('[data-from=\"user\"]').rawText")
+            .await,
         "What does it cost?"
     );
-    assert_eq!(turns_of("What does it cost?", &site, &conversation).await, 1);
+    assert_eq!(
+        turns_of("What does it cost?", &site, &conversation).await,
+        1
+    );
     tab.is_untroubled().await;
 }
 
@@ -122,24 +146,50 @@ async fn stop_stops_at_once_and_for_good() {
     tab.click(r#"[data-role="stop"]"#).await;
     let done = tab.until_done().await;
     assert_eq!(done["finish"], "stopped");
-    assert_eq!(tab.string("witness.answer().dataset.state").await, "stopped");
-    let clicked = tab.eval("witness.clicks.find(({ role }) => role === 'stop').at").await.as_f64().unwrap();
+    assert_eq!(
+        tab.string("witness.answer().dataset.state").await,
+        "stopped"
+    );
+    let clicked = tab
+        .eval("witness.clicks.find(({ role }) => role === 'stop').at")
+        .await
+        .as_f64()
+        .unwrap();
     let shown = tab.shown().await;
-    let last_growth = shown.windows(2).rfind(|pair| pair[0].text != pair[1].text).unwrap()[1].at;
-    assert!(last_growth - clicked <= 200.0, "it grew for {} ms after the click", last_growth - clicked);
+    let last_growth = shown
+        .windows(2)
+        .rfind(|pair| pair[0].text != pair[1].text)
+        .unwrap()[1]
+        .at;
+    assert!(
+        last_growth - clicked <= 200.0,
+        "it grew for {} ms after the click",
+        last_growth - clicked
+    );
     assert_eq!(restarts(&shown), 0);
-    assert!(tab.string("witness.answer().innerText").await.contains("Stopped"));
+    assert!(
+        tab.string("witness.answer().innerText")
+            .await
+            .contains("Stopped")
+    );
 
     // It stays so, for this page and for all others.
     let text = tab.text().await;
     tab.ask("Hello").await;
     tab.until_done().await;
     tab.reload().await;
-    tab.until("witness.answers().length === 2 && witness.frame('welcome')").await;
+    tab.until("witness.answers().length === 2 && witness.frame('welcome')")
+        .await;
     assert_eq!(tab.string("witness.answers()[0].rawText").await, text);
-    assert_eq!(tab.string("witness.answers()[0].dataset.state").await, "stopped");
+    assert_eq!(
+        tab.string("witness.answers()[0].dataset.state").await,
+        "stopped"
+    );
     let history = site.history(&tab.conversation().await).await;
-    assert_eq!((&history[0]["text"], &history[0]["finish"]), (&Value::from(text), &json!("stopped")));
+    assert_eq!(
+        (&history[0]["text"], &history[0]["finish"]),
+        (&Value::from(text), &json!("stopped"))
+    );
 }
 
 #[tokio::test]
@@ -151,7 +201,8 @@ async fn leaving_does_not_stop_an_answer() {
     tab.until_it_says(50).await;
     tab.go("about:blank").await;
     tab.go(&site.address()).await;
-    tab.until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')").await;
+    tab.until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')")
+        .await;
     let history = site.history(&tab.conversation().await).await;
     assert_eq!(
         (&history[0]["text"], &history[0]["finish"]),
@@ -170,10 +221,12 @@ async fn stop_without_a_line_reaches_the_service_when_there_is_one() {
     line.sever();
     tab.click(r#"[data-role="stop"]"#).await;
     let text = tab.text().await;
-    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'").await;
+    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
+        .await;
     assert_eq!(tab.text().await, text, "it is frozen meanwhile");
     line.restore();
-    tab.until("witness.answer().dataset.state === 'stopped'").await;
+    tab.until("witness.answer().dataset.state === 'stopped'")
+        .await;
     assert_eq!(restarts(&tab.shown().await), 0);
     let history = site.history(&tab.conversation().await).await;
     assert_eq!(
@@ -195,7 +248,9 @@ async fn one_window_stops_what_another_one_asked() {
     second.click(r#"[data-role="stop"]"#).await;
     let done = tab.until_done().await;
     assert_eq!(done["finish"], "stopped");
-    second.until("witness.answer().dataset.state === 'stopped'").await;
+    second
+        .until("witness.answer().dataset.state === 'stopped'")
+        .await;
     assert_eq!(done["text"], second.text().await);
 }
 
@@ -208,7 +263,9 @@ async fn too_many_messages_are_held_back_and_each_is_sent_once() {
         // Answers come at once then.
         site.fault(provider, "unauthorized").await;
     }
-    let asked: Vec<_> = (1..=7).map(|number| format!("What costs number {number}?")).collect();
+    let asked: Vec<_> = (1..=7)
+        .map(|number| format!("What costs number {number}?"))
+        .collect();
     for question in &asked {
         tab.ask(question).await;
     }
@@ -216,9 +273,13 @@ async fn too_many_messages_are_held_back_and_each_is_sent_once() {
         "document.querySelector('[data-role=\"log\"]').innerText.includes('Too many messages at once')",
     )
     .await;
-    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 7").await;
+    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 7")
+        .await;
     let history = site.history(&tab.conversation().await).await;
-    let questions: Vec<_> = history.iter().map(|turn| turn["question"].as_str().unwrap()).collect();
+    let questions: Vec<_> = history
+        .iter()
+        .map(|turn| turn["question"].as_str().unwrap())
+        .collect();
     assert_eq!(questions, asked);
     tab.is_untroubled().await;
 }
@@ -233,12 +294,17 @@ async fn a_thumb_is_kept_and_a_new_conversation_is_empty() {
     let conversation = tab.conversation().await;
     tab.click(r#"[data-role="up"]"#).await;
     tab.reload().await;
-    tab.until("witness.part('up')?.ariaPressed === 'true' && witness.frame('welcome')").await;
+    tab.until("witness.part('up')?.ariaPressed === 'true' && witness.frame('welcome')")
+        .await;
     assert_eq!(site.history(&conversation).await[0]["feedback"], "up");
 
     tab.click(r#"[data-role="new"]"#).await;
-    tab.until("witness.part('empty') && witness.answers().length === 0").await;
-    tab.until(&format!("witness.frame('welcome').conversation !== '{conversation}'")).await;
+    tab.until("witness.part('empty') && witness.answers().length === 0")
+        .await;
+    tab.until(&format!(
+        "witness.frame('welcome').conversation !== '{conversation}'"
+    ))
+    .await;
     tab.click(r#"[data-role="suggestion"]"#).await;
     tab.until_done().await;
     assert_eq!(tab.eval("witness.answers().length").await, 1);

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, ScriptedProvider, TestApp, question, refusal, settings, spoken, streaming};
+use crate::harness::{
+    Act, ScriptedProvider, TestApp, question, refusal, settings, spoken, streaming,
+};
 
 fn error(status: u16, body: &Value) -> Vec<Act> {
     let body = json!({ "error": body }).to_string();
@@ -18,20 +20,34 @@ fn too_long() -> Value {
 async fn a_refused_request_is_passed_on_with_its_reason() {
     for (status, told) in [(400, 400), (422, 422)] {
         let message = "temperature: must be nice, not sk-canary-key";
-        let fault = json!({ "message": message, "type": "invalid_request_error", "param": "temperature" });
+        let fault =
+            json!({ "message": message, "type": "invalid_request_error", "param": "temperature" });
         let alpha = ScriptedProvider::start(error(status, &fault)).await;
         let beta = ScriptedProvider::answering("Not asked.").await;
         let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
         for body in [question("What?"), streaming("What?")] {
             // Also where no degraded answer is wanted: it is no outage.
             for degraded in ["on", "off"] {
-                let answer = app.completion(&body).header("x-degraded-answers", degraded).send().await;
-                assert_eq!((answer.status, answer.header("content-type")), (told, "application/json"));
+                let answer = app
+                    .completion(&body)
+                    .header("x-degraded-answers", degraded)
+                    .send()
+                    .await;
+                assert_eq!(
+                    (answer.status, answer.header("content-type")),
+                    (told, "application/json")
+                );
                 let error = &answer.json()["error"];
                 assert_eq!(error["type"], "invalid_request_error");
                 let said = error["message"].as_str().unwrap();
-                assert!(said.starts_with("temperature: must be nice") && !said.contains("canary"), "{said}");
-                assert_eq!((answer.header("x-provider"), answer.header("x-attempts")), ("alpha", "1"));
+                assert!(
+                    said.starts_with("temperature: must be nice") && !said.contains("canary"),
+                    "{said}"
+                );
+                assert_eq!(
+                    (answer.header("x-provider"), answer.header("x-attempts")),
+                    ("alpha", "1")
+                );
                 assert!(!answer.header("x-request-id").is_empty());
             }
         }
@@ -44,18 +60,29 @@ async fn a_refused_request_is_passed_on_with_its_reason() {
 #[tokio::test]
 async fn a_refusal_of_another_than_the_first_is_passed_on_too() {
     let alpha = ScriptedProvider::start(vec![refusal(503, "", "busy")]).await;
-    let beta =
-        ScriptedProvider::start(error(400, &json!({ "message": "no", "type": "invalid_request_error" })))
-            .await;
+    let beta = ScriptedProvider::start(error(
+        400,
+        &json!({ "message": "no", "type": "invalid_request_error" }),
+    ))
+    .await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let answer = app.completion(&streaming("What?")).send().await;
-    assert_eq!((answer.status, &answer.json()["error"]["message"]), (400, &json!("no")));
-    assert_eq!((answer.header("x-provider"), answer.header("x-attempts")), ("beta", "2"));
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["message"]),
+        (400, &json!("no"))
+    );
+    assert_eq!(
+        (answer.header("x-provider"), answer.header("x-attempts")),
+        ("beta", "2")
+    );
 }
 
 #[tokio::test]
 async fn what_is_too_long_goes_to_who_has_more_room() {
-    for (status, fault) in [(400, too_long()), (413, json!({ "message": "Payload too large" }))] {
+    for (status, fault) in [
+        (400, too_long()),
+        (413, json!({ "message": "Payload too large" })),
+    ] {
         for body in [question("What?"), streaming("What?")] {
             let alpha = ScriptedProvider::start(error(status, &fault)).await;
             let beta = ScriptedProvider::answering("Not asked: no more room.").await;
@@ -76,7 +103,10 @@ async fn what_is_too_long_goes_to_who_has_more_room() {
 
 #[tokio::test]
 async fn what_is_too_long_for_all_is_told_and_never_cut() {
-    for (status, fault) in [(400, too_long()), (413, json!({ "message": "Payload too large" }))] {
+    for (status, fault) in [
+        (400, too_long()),
+        (413, json!({ "message": "Payload too large" })),
+    ] {
         let alpha = ScriptedProvider::start(error(status, &fault)).await;
         let app = TestApp::of(&[("alpha", &alpha)]).await;
         let history = json!([
@@ -85,7 +115,8 @@ async fn what_is_too_long_for_all_is_told_and_never_cut() {
             { "role": "user", "content": "Three?" },
         ]);
         for stream in [false, true] {
-            let answer = app.completion(&json!({ "model": "auto", "messages": history, "stream": stream }));
+            let answer =
+                app.completion(&json!({ "model": "auto", "messages": history, "stream": stream }));
             let answer = answer.send().await;
             assert_eq!(answer.status, 400);
             let error = &answer.json()["error"];
@@ -121,9 +152,11 @@ async fn a_refused_parameter_of_ours_is_mapped_anew_and_not_passed_on() {
 async fn what_broke_is_not_the_callers_fault() {
     // A refusal that comes after text, from one that is to go on with it.
     let alpha = ScriptedProvider::start(vec![spoken(["Some ", "text"]), Act::Reset]).await;
-    let beta =
-        ScriptedProvider::start(error(400, &json!({ "message": "no", "type": "invalid_request_error" })))
-            .await;
+    let beta = ScriptedProvider::start(error(
+        400,
+        &json!({ "message": "no", "type": "invalid_request_error" }),
+    ))
+    .await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let answer = app.stream("What?").await.ended().await;
     assert_eq!(

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Completion, ScriptedProvider, TestApp, WsClient, answer, chunk, event, head, last_chunk, question,
-    refusal, say, settings, spoken, streaming, word,
+    Act, Completion, ScriptedProvider, TestApp, WsClient, answer, chunk, event, head, last_chunk,
+    question, refusal, say, settings, spoken, streaming, word,
 };
 
 /// What a provider answers that is asked from the beginning.
@@ -51,12 +51,24 @@ enum Got {
 
 async fn ask(app: &TestApp, door: Door) -> Got {
     match door {
-        Door::Socket => Got::Text(WsClient::open(app).await.answered("What?").await.text.clone()),
+        Door::Socket => Got::Text(
+            WsClient::open(app)
+                .await
+                .answered("What?")
+                .await
+                .text
+                .clone(),
+        ),
         Door::Whole => {
             let answer = app.completion(&question("What?")).send().await;
             let body = answer.json();
             match answer.status {
-                200 => Got::Text(body["choices"][0]["message"]["content"].as_str().unwrap().into()),
+                200 => Got::Text(
+                    body["choices"][0]["message"]["content"]
+                        .as_str()
+                        .unwrap()
+                        .into(),
+                ),
                 status => Got::Error(status, body["error"]["message"].as_str().unwrap().into()),
             }
         }
@@ -86,7 +98,11 @@ async fn before(fault: Vec<Act>, reason: &str, asked_then: [usize; 2]) {
         let app = service(&alpha, &beta).await;
         for asked in asked_then {
             assert_eq!(ask(&app, door).await, Got::Text(WHOLE.into()), "{door:?}");
-            assert_eq!(alpha.asked(), asked, "{door:?}: requests that the provider saw");
+            assert_eq!(
+                alpha.asked(),
+                asked,
+                "{door:?}: requests that the provider saw"
+            );
         }
         assert_eq!(beta.asked(), 2, "{door:?}");
         settled(&app, &alpha, reason).await;
@@ -103,7 +119,15 @@ async fn settled(app: &TestApp, alpha: &ScriptedProvider, reason: &str) {
 }
 
 fn twenty() -> Vec<String> {
-    (1..=20).map(|n| if n < 20 { format!("{n}, ") } else { format!("{n},") }).collect()
+    (1..=20)
+        .map(|n| {
+            if n < 20 {
+                format!("{n}, ")
+            } else {
+                format!("{n},")
+            }
+        })
+        .collect()
 }
 
 /// The answer of one who was told to repeat the last 40 characters of `shown` and to go on.
@@ -120,14 +144,27 @@ async fn after(fault: Vec<Act>, reason: &str) {
         let shown = words.concat();
         let alpha = ScriptedProvider::start(script).await;
         let stream = door == Door::Stream;
-        let beta = ScriptedProvider::start(if stream { going_on(&shown) } else { answer(WHOLE) }).await;
-        let expected = if stream { shown.clone() + REST } else { WHOLE.into() };
+        let beta = ScriptedProvider::start(if stream {
+            going_on(&shown)
+        } else {
+            answer(WHOLE)
+        })
+        .await;
+        let expected = if stream {
+            shown.clone() + REST
+        } else {
+            WHOLE.into()
+        };
         let app = service(&alpha, &beta).await;
         assert_eq!(ask(&app, door).await, Got::Text(expected), "{door:?}");
         // Never the same one again after text.
         assert_eq!((alpha.asked(), beta.asked()), (1, 1), "{door:?}");
         settled(&app, &alpha, reason).await;
-        assert_eq!(app.provider("alpha").await["counts"]["restarts"], 1, "{door:?}");
+        assert_eq!(
+            app.provider("alpha").await["counts"]["restarts"],
+            1,
+            "{door:?}"
+        );
     }
 }
 
@@ -139,7 +176,11 @@ fn events(events: &[&str]) -> Vec<Act> {
 
 fn error(status: u16, headers: &str, body: &Value) -> Vec<Act> {
     let headers = format!("content-type: application/json\r\n{headers}");
-    vec![refusal(status, &headers, &json!({ "error": body }).to_string())]
+    vec![refusal(
+        status,
+        &headers,
+        &json!({ "error": body }).to_string(),
+    )]
 }
 
 fn broken() -> Value {
@@ -166,11 +207,17 @@ macro_rules! after {
 
 /// An event that never ends, a mebibyte at a time.
 fn huge_event() -> Act {
-    Act::Every(Duration::from_millis(1), chunk(&"x".repeat(1024 * 1024)).into_bytes())
+    Act::Every(
+        Duration::from_millis(1),
+        chunk(&"x".repeat(1024 * 1024)).into_bytes(),
+    )
 }
 
 fn drip() -> [Act; 2] {
-    [say(&chunk("data:")), Act::Every(PAUSE, chunk("x").into_bytes())]
+    [
+        say(&chunk("data:")),
+        Act::Every(PAUSE, chunk("x").into_bytes()),
+    ]
 }
 
 before! {
@@ -214,7 +261,11 @@ async fn refused() {
         for _ in 0..2 {
             assert_eq!(ask(&app, door).await, Got::Text(WHOLE.into()), "{door:?}");
         }
-        assert_eq!(app.provider("alpha").await["counts"]["failure"], 2, "{door:?}: calls");
+        assert_eq!(
+            app.provider("alpha").await["counts"]["failure"],
+            2,
+            "{door:?}: calls"
+        );
     }
 }
 
@@ -222,11 +273,17 @@ async fn refused() {
 async fn limited_for_a_moment() {
     for door in DOORS {
         let alpha = ScriptedProvider::answering(WHOLE).await;
-        alpha.once(error(429, "retry-after-ms: 300\r\n", &json!({ "message": "slow down" })));
+        alpha.once(error(
+            429,
+            "retry-after-ms: 300\r\n",
+            &json!({ "message": "slow down" }),
+        ));
         let beta = ScriptedProvider::answering("Not needed.").await;
         let app = service(&alpha, &beta).await;
         assert_eq!(ask(&app, door).await, Got::Text(WHOLE.into()), "{door:?}");
-        let [(first, _), (second, _)] = &alpha.requests()[..] else { panic!("{door:?}: not asked twice") };
+        let [(first, _), (second, _)] = &alpha.requests()[..] else {
+            panic!("{door:?}: not asked twice")
+        };
         assert!(
             *second - *first >= Duration::from_millis(300),
             "{door:?}: asked after {:?}",
@@ -242,15 +299,30 @@ async fn an_endless_answer() {
     let words = "0123456789 abcde ghijk mnopq stuvw yzabc ef".repeat(256);
     let most = 1024 * 1024 / words.len() + 1;
     for door in DOORS {
-        let alpha =
-            ScriptedProvider::start(vec![say(&head()), Act::Every(PAUSE, word(&words).into_bytes())]).await;
+        let alpha = ScriptedProvider::start(vec![
+            say(&head()),
+            Act::Every(PAUSE, word(&words).into_bytes()),
+        ])
+        .await;
         let shown = words.repeat(most);
         let stream = door == Door::Stream;
-        let beta = ScriptedProvider::start(if stream { going_on(&shown) } else { answer(WHOLE) }).await;
+        let beta = ScriptedProvider::start(if stream {
+            going_on(&shown)
+        } else {
+            answer(WHOLE)
+        })
+        .await;
         let app = service(&alpha, &beta).await;
-        let Got::Text(got) = ask(&app, door).await else { panic!("{door:?}: an error") };
+        let Got::Text(got) = ask(&app, door).await else {
+            panic!("{door:?}: an error")
+        };
         let expected = if stream { shown + REST } else { WHOLE.into() };
-        assert!(got == expected, "{door:?}: {} bytes instead of {}", got.len(), expected.len());
+        assert!(
+            got == expected,
+            "{door:?}: {} bytes instead of {}",
+            got.len(),
+            expected.len()
+        );
         assert_eq!((alpha.asked(), beta.asked()), (1, 1), "{door:?}");
         app.at_rest().await;
     }
@@ -260,7 +332,8 @@ async fn an_endless_answer() {
 async fn a_refused_request_is_the_callers_own() {
     for door in DOORS {
         let message = "messages: at least one is required";
-        let body = json!({ "message": message, "type": "invalid_request_error", "param": "messages" });
+        let body =
+            json!({ "message": message, "type": "invalid_request_error", "param": "messages" });
         let alpha = ScriptedProvider::start(error(400, "", &body)).await;
         let beta = ScriptedProvider::answering(WHOLE).await;
         let app = service(&alpha, &beta).await;
@@ -271,13 +344,24 @@ async fn a_refused_request_is_the_callers_own() {
                 Door::Whole => (ask(&app, door).await, Got::Error(400, message.into()), 0),
                 Door::Stream => {
                     let answer = app.completion(&streaming("What?")).send().await;
-                    let said = answer.json()["error"]["message"].as_str().unwrap().to_owned();
-                    (Got::Error(answer.status, said), Got::Error(400, message.into()), 0)
+                    let said = answer.json()["error"]["message"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned();
+                    (
+                        Got::Error(answer.status, said),
+                        Got::Error(400, message.into()),
+                        0,
+                    )
                 }
             };
             assert_eq!(got, expected, "{door:?}");
             assert_eq!((alpha.asked(), beta.asked()), (turn, others), "{door:?}");
         }
-        assert_eq!(app.provider("alpha").await["state"], "closed", "{door:?}: no breaker counts it");
+        assert_eq!(
+            app.provider("alpha").await["state"],
+            "closed",
+            "{door:?}: no breaker counts it"
+        );
     }
 }

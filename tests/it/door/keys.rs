@@ -33,11 +33,17 @@ async fn status(app: &TestApp, authorization: &[u8]) -> u16 {
     request.extend_from_slice(body.as_bytes());
     let (mut reader, mut writer) = stream.split();
     let mut heard = [0; 12];
-    let (_, read) =
-        soon("an answer", async { tokio::join!(writer.write_all(&request), reader.read_exact(&mut heard)) })
-            .await;
+    let (_, read) = soon("an answer", async {
+        tokio::join!(writer.write_all(&request), reader.read_exact(&mut heard))
+    })
+    .await;
     read.unwrap();
-    std::str::from_utf8(&heard).unwrap().strip_prefix("HTTP/1.1 ").unwrap().parse().unwrap()
+    std::str::from_utf8(&heard)
+        .unwrap()
+        .strip_prefix("HTTP/1.1 ")
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -45,7 +51,10 @@ async fn only_a_whole_key_opens() {
     let (alpha, app) = service(&["other", KEY]).await;
     for key in [KEY, "other"] {
         assert_eq!(status(&app, format!("Bearer {key}").as_bytes()).await, 200);
-        assert_eq!(status(&app, format!("bearer  {key} ").as_bytes()).await, 200);
+        assert_eq!(
+            status(&app, format!("bearer  {key} ").as_bytes()).await,
+            200
+        );
     }
     assert_eq!(alpha.asked(), 4);
     let mut wrong: Vec<Vec<u8>> = [
@@ -74,20 +83,31 @@ async fn only_a_whole_key_opens() {
     .map(|text| text.as_bytes().to_vec())
     .to_vec();
     // Not UTF-8; Latin 1; longer than any key.
-    wrong.extend([b"Bearer \xff\xfe\x80".to_vec(), b"Bearer oth\xe9r".to_vec(), b"\xc3\x28".to_vec()]);
+    wrong.extend([
+        b"Bearer \xff\xfe\x80".to_vec(),
+        b"Bearer oth\xe9r".to_vec(),
+        b"\xc3\x28".to_vec(),
+    ]);
     wrong.push([b"Bearer ".as_slice(), &[b'k'; 10_000]].concat());
     // And whatever a header may hold.
     let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
     wrong.extend((1..=200).map(|length| {
         let byte = |_| {
-            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            chance = chance
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             // Printable, or beyond ASCII.
             [b' ' + (chance >> 58) as u8, 0x80 | (chance >> 57) as u8][(chance >> 40) as usize % 2]
         };
         [b"Bearer ".to_vec(), (0..length).map(byte).collect()].concat()
     }));
     for value in wrong {
-        assert_eq!(status(&app, &value).await, 401, "{}", String::from_utf8_lossy(&value));
+        assert_eq!(
+            status(&app, &value).await,
+            401,
+            "{}",
+            String::from_utf8_lossy(&value)
+        );
     }
     assert_eq!(alpha.asked(), 4);
 }
@@ -96,12 +116,21 @@ async fn only_a_whole_key_opens() {
 async fn a_head_that_is_no_http_is_refused_too() {
     let (alpha, app) = service(&[KEY]).await;
     let huge = [b"Bearer ".as_slice(), &vec![b'k'; 1024 * 1024]].concat();
-    for value in [b"Bearer other\0".as_slice(), b"Bearer \x01\x02", b"Bearer a\rb", &huge] {
+    for value in [
+        b"Bearer other\0".as_slice(),
+        b"Bearer \x01\x02",
+        b"Bearer a\rb",
+        &huge,
+    ] {
         let status = status(&app, value).await;
         assert!((400..500).contains(&status), "{status}");
     }
     assert_eq!(alpha.asked(), 0);
-    assert_eq!(status(&app, format!("Bearer {KEY}").as_bytes()).await, 200, "it serves on");
+    assert_eq!(
+        status(&app, format!("Bearer {KEY}").as_bytes()).await,
+        200,
+        "it serves on"
+    );
 }
 
 #[tokio::test]
@@ -114,7 +143,9 @@ async fn every_route_is_closed_without_a_key() {
         ("GET", "/v1/models/none"),
     ] {
         for key in ["wrong", ""] {
-            let request = app.request(method, path).header("authorization", &format!("Bearer {key}"));
+            let request = app
+                .request(method, path)
+                .header("authorization", &format!("Bearer {key}"));
             let answer = request.json(&streaming("What?")).send().await;
             assert_eq!(
                 (answer.status, answer.header("www-authenticate")),
@@ -123,10 +154,19 @@ async fn every_route_is_closed_without_a_key() {
             );
             let error = &answer.json()["error"];
             assert_eq!(error["code"], "invalid_api_key");
-            assert_eq!((&error["type"], &error["param"]), (&json!("invalid_request_error"), &Value::Null));
-            assert!(!answer.body.contains(KEY) && !answer.body.contains("wrong"), "{}", answer.body);
+            assert_eq!(
+                (&error["type"], &error["param"]),
+                (&json!("invalid_request_error"), &Value::Null)
+            );
+            assert!(
+                !answer.body.contains(KEY) && !answer.body.contains("wrong"),
+                "{}",
+                answer.body
+            );
         }
-        let request = app.request(method, path).header("authorization", &format!("Bearer {KEY}"));
+        let request = app
+            .request(method, path)
+            .header("authorization", &format!("Bearer {KEY}"));
         assert_ne!(request.json(&question("What?")).send().await.status, 401);
     }
     assert_eq!(alpha.asked(), 1);
@@ -156,7 +196,11 @@ async fn other_sites_pages_are_refused() {
         ("http://127.0.0.1", false),
         (own.as_str(), true),
     ] {
-        let answer = app.completion(&question("What?")).header("origin", origin).send().await;
+        let answer = app
+            .completion(&question("What?"))
+            .header("origin", origin)
+            .send()
+            .await;
         assert_eq!(answer.status, if let_in { 200 } else { 403 }, "{origin}");
         if !let_in {
             assert_eq!(answer.json()["error"]["code"], "forbidden_origin");
@@ -166,23 +210,45 @@ async fn other_sites_pages_are_refused() {
     assert_eq!(alpha.asked(), 1);
     // With a key, too.
     let (_alpha, app) = service(&[KEY]).await;
-    let request = app.completion(&question("What?")).header("origin", "https://evil.example");
-    assert_eq!(request.header("authorization", &format!("Bearer {KEY}")).send().await.status, 403);
+    let request = app
+        .completion(&question("What?"))
+        .header("origin", "https://evil.example");
+    assert_eq!(
+        request
+            .header("authorization", &format!("Bearer {KEY}"))
+            .send()
+            .await
+            .status,
+        403
+    );
 }
 
 #[tokio::test]
 async fn without_keys_a_proxy_lets_nobody_in() {
     let (alpha, app) = service(&[]).await;
-    for (name, value) in
-        [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7"), ("via", "1.1 proxy")]
-    {
-        let answer = app.completion(&question("What?")).header(name, value).send().await;
+    for (name, value) in [
+        ("x-forwarded-for", "192.0.2.7"),
+        ("forwarded", "for=192.0.2.7"),
+        ("via", "1.1 proxy"),
+    ] {
+        let answer = app
+            .completion(&question("What?"))
+            .header(name, value)
+            .send()
+            .await;
         assert_eq!(
             (answer.status, &answer.json()["error"]["code"]),
             (401, &json!("invalid_api_key")),
             "{name}"
         );
     }
-    assert_eq!(app.completion(&question("What?")).host("evil.example").send().await.status, 401);
+    assert_eq!(
+        app.completion(&question("What?"))
+            .host("evil.example")
+            .send()
+            .await
+            .status,
+        401
+    );
     assert_eq!(alpha.asked(), 0);
 }

@@ -23,7 +23,10 @@ enum By {
 #[tokio::test]
 async fn who_leaves_is_not_paid_for() {
     // Silent from the beginning, and silent after some words.
-    for script in [vec![Act::Silence], vec![spoken(["Some ", "words "]), Act::Silence]] {
+    for script in [
+        vec![Act::Silence],
+        vec![spoken(["Some ", "words "]), Act::Silence],
+    ] {
         let alpha = ScriptedProvider::start(script).await;
         let beta = ScriptedProvider::answering("Nobody listens.").await;
         let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
@@ -40,7 +43,9 @@ async fn who_leaves_is_not_paid_for() {
         for (by, mut caller) in callers {
             match by {
                 By::Fin => drop(caller),
-                By::Rst => socket2::SockRef::from(&caller).set_linger(Some(Duration::ZERO)).unwrap(),
+                By::Rst => socket2::SockRef::from(&caller)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap(),
                 By::Half => {
                     caller.shutdown().await.unwrap();
                     halves.push(caller);
@@ -48,12 +53,19 @@ async fn who_leaves_is_not_paid_for() {
             }
         }
         alpha.until(|counts| counts.left == all).await;
-        assert!(leave.elapsed() < LIMIT, "the provider's calls went on for {:?}", leave.elapsed());
+        assert!(
+            leave.elapsed() < LIMIT,
+            "the provider's calls went on for {:?}",
+            leave.elapsed()
+        );
         app.at_rest().await;
         assert_eq!((alpha.counts().open, beta.asked()), (0, 0));
         // Leaving is no failure of the provider.
         let vitals = app.provider("alpha").await;
-        assert_eq!((&vitals["counts"]["failure"], &vitals["state"]), (&0.into(), &"closed".into()));
+        assert_eq!(
+            (&vitals["counts"]["failure"], &vitals["state"]),
+            (&0.into(), &"closed".into())
+        );
     }
 }
 
@@ -61,7 +73,10 @@ async fn who_leaves_is_not_paid_for() {
 async fn who_leaves_in_the_middle_of_words_is_noticed_too() {
     let alpha = ScriptedProvider::start(vec![
         spoken([]),
-        Act::Every(Duration::from_millis(20), crate::harness::word("more ").into_bytes()),
+        Act::Every(
+            Duration::from_millis(20),
+            crate::harness::word("more ").into_bytes(),
+        ),
     ])
     .await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
@@ -70,15 +85,22 @@ async fn who_leaves_in_the_middle_of_words_is_noticed_too() {
     drop(answer);
     let leaves = Instant::now();
     alpha.until(|counts| counts.left == 1).await;
-    assert!(leaves.elapsed() < LIMIT, "the provider's call went on for {:?}", leaves.elapsed());
+    assert!(
+        leaves.elapsed() < LIMIT,
+        "the provider's call went on for {:?}",
+        leaves.elapsed()
+    );
     app.at_rest().await;
 }
 
 #[tokio::test]
 async fn who_stays_keeps_its_answer_while_another_leaves() {
     let gate = Gate::default();
-    let script =
-        vec![spoken(["Some ", "words "]), gate.hold(), crate::harness::say(&crate::harness::finish())];
+    let script = vec![
+        spoken(["Some ", "words "]),
+        gate.hold(),
+        crate::harness::say(&crate::harness::finish()),
+    ];
     let alpha = ScriptedProvider::start(script).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut stays = app.stream("What?").await;

@@ -7,7 +7,11 @@ use crate::harness::{Act, Answer, ScriptedProvider, TestApp, answer, refusal, se
 
 fn refused(message: &str) -> Vec<Act> {
     let body = json!({ "error": { "message": message, "type": "invalid_request_error" } });
-    vec![refusal(400, "content-type: application/json\r\n", &body.to_string())]
+    vec![refusal(
+        400,
+        "content-type: application/json\r\n",
+        &body.to_string(),
+    )]
 }
 
 fn begun() -> Value {
@@ -15,14 +19,22 @@ fn begun() -> Value {
 }
 
 async fn ask(app: &TestApp, messages: &Value) -> Answer {
-    app.completion(&json!({ "model": "auto", "messages": messages })).send().await
+    app.completion(&json!({ "model": "auto", "messages": messages }))
+        .send()
+        .await
 }
 
 /// Each message of the provider's request of this number: its speaker and text.
 fn sent(provider: &ScriptedProvider, number: usize) -> Vec<String> {
-    let asked = provider.requests()[number].1["messages"].as_array().unwrap().clone();
+    let asked = provider.requests()[number].1["messages"]
+        .as_array()
+        .unwrap()
+        .clone();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    asked.iter().map(|one| format!("{}: {}", text(&one["role"]), text(&one["content"]))).collect()
+    asked
+        .iter()
+        .map(|one| format!("{}: {}", text(&one["role"]), text(&one["content"])))
+        .collect()
 }
 
 async fn with_prefill(alpha: &ScriptedProvider, form: Prefill) -> TestApp {
@@ -43,7 +55,14 @@ async fn system_texts_come_first_and_neighbours_are_one() {
         { "role": "developer", "content": "Be kind." },
     ]);
     assert_eq!(ask(&app, &messages).await.status, 200);
-    assert_eq!(sent(&alpha, 0), ["system: Be brief.\n\nBe kind.", "assistant: Welcome!", "user: One\n\nTwo"]);
+    assert_eq!(
+        sent(&alpha, 0),
+        [
+            "system: Be brief.\n\nBe kind.",
+            "assistant: Welcome!",
+            "user: One\n\nTwo"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -59,10 +78,22 @@ async fn a_started_answer_is_history_or_taken_up_as_the_provider_does() {
         assert_eq!(ask(&app, &begun()).await.status, 200);
         let request = alpha.requests()[0].1.clone();
         // What is taken up may not end in white space.
-        let last = if form == Prefill::Off { "assistant: It was " } else { "assistant: It was" };
+        let last = if form == Prefill::Off {
+            "assistant: It was "
+        } else {
+            "assistant: It was"
+        };
         assert_eq!(sent(&alpha, 0), ["user: Who?", last], "{form:?}");
-        assert_eq!(request["messages"][1].get("prefix").is_some(), prefix, "{form:?}");
-        assert_eq!(request.get("continue_final_message").is_some(), vllm, "{form:?}");
+        assert_eq!(
+            request["messages"][1].get("prefix").is_some(),
+            prefix,
+            "{form:?}"
+        );
+        assert_eq!(
+            request.get("continue_final_message").is_some(),
+            vllm,
+            "{form:?}"
+        );
     }
 }
 
@@ -76,7 +107,10 @@ async fn who_refuses_to_take_it_up_is_asked_without_from_then_on() {
     assert_eq!((answer.status, answer.header("x-attempts")), (200, "2"));
     let instruction = "user: Go on with your answer from where it ends. Do not repeat any of it.";
     assert_eq!(sent(&alpha, 0), ["user: Who?", "assistant: It was"]);
-    assert_eq!(sent(&alpha, 1), ["user: Who?", "assistant: It was ", instruction]);
+    assert_eq!(
+        sent(&alpha, 1),
+        ["user: Who?", "assistant: It was ", instruction]
+    );
     assert_eq!(ask(&app, &begun()).await.header("x-attempts"), "1");
     assert_eq!((alpha.asked(), sent(&alpha, 2)), (3, sent(&alpha, 1)));
     assert_eq!(app.provider("alpha").await["state"], "closed");
@@ -88,17 +122,24 @@ async fn what_else_is_refused_of_such_a_request_is_passed_on() {
     let app = with_prefill(&alpha, Prefill::Assistant).await;
     let answer = ask(&app, &begun()).await;
     assert_eq!((answer.status, alpha.asked()), (400, 1));
-    assert_eq!(answer.json()["error"]["message"], "temperature: must be nice");
+    assert_eq!(
+        answer.json()["error"]["message"],
+        "temperature: must be nice"
+    );
 }
 
 #[tokio::test]
 async fn an_order_that_the_model_does_not_take_is_mapped_anew() {
     let alpha = ScriptedProvider::start(answer("Ann.")).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
-    alpha.once(refused("Conversation roles must alternate user/assistant/user/assistant/..."));
-    let messages =
-        json!([{ "role": "assistant", "content": "Welcome!" }, { "role": "user", "content": "Hi" }]);
+    alpha.once(refused(
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+    ));
+    let messages = json!([{ "role": "assistant", "content": "Welcome!" }, { "role": "user", "content": "Hi" }]);
     let answer = ask(&app, &messages).await;
     assert_eq!((answer.status, answer.header("x-attempts")), (200, "1"));
-    assert_eq!(sent(&alpha, 1), ["user: Please begin.", "assistant: Welcome!", "user: Hi"]);
+    assert_eq!(
+        sent(&alpha, 1),
+        ["user: Please begin.", "assistant: Welcome!", "user: Hi"]
+    );
 }

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::{
-    Act, Completion, Gate, ScriptedProvider, TestApp, WsClient, event, finish, last_chunk, question, say,
-    soon, spoken, streaming, word,
+    Act, Completion, Gate, ScriptedProvider, TestApp, WsClient, event, finish, last_chunk,
+    question, say, soon, spoken, streaming, word,
 };
 
 const TEXT: &str = "The quick brown fox jumps over the lazy dog.";
@@ -23,16 +23,28 @@ async fn service() -> (ScriptedProvider, TestApp) {
 async fn a_whole_answer() {
     let (alpha, app) = service().await;
     let answer = app.completion(&question("What jumps?")).send().await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
-    for (name, value) in
-        [("x-provider", "alpha"), ("x-source", "ai"), ("x-degraded", "false"), ("x-attempts", "1")]
-    {
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "application/json")
+    );
+    for (name, value) in [
+        ("x-provider", "alpha"),
+        ("x-source", "ai"),
+        ("x-degraded", "false"),
+        ("x-attempts", "1"),
+    ] {
         assert_eq!(answer.header(name), value, "{name}");
     }
     assert!(!answer.header("x-request-id").is_empty());
     let body = answer.json();
-    assert!(body["id"].as_str().unwrap().starts_with("chatcmpl-"), "{body}");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(
+        body["id"].as_str().unwrap().starts_with("chatcmpl-"),
+        "{body}"
+    );
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     assert!(now - body["created"].as_u64().unwrap() < 60, "{body}");
     for (key, value) in [
         ("object", json!("chat.completion")),
@@ -46,8 +58,14 @@ async fn a_whole_answer() {
                 "finish_reason": "stop",
             }]),
         ),
-        ("usage", json!({ "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12 })),
-        ("failsoft", json!({ "provider": "alpha", "attempt": 1, "source": "ai" })),
+        (
+            "usage",
+            json!({ "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12 }),
+        ),
+        (
+            "failsoft",
+            json!({ "provider": "alpha", "attempt": 1, "source": "ai" }),
+        ),
     ] {
         assert_eq!(body[key], value, "{key}");
     }
@@ -79,8 +97,14 @@ async fn the_provider_is_asked_what_the_caller_said_and_nothing_more() {
             { "role": "user", "content": "Three?" },
         ])
     );
-    assert_eq!((&asked["model"], &asked["max_tokens"]), (&json!("alpha-model"), &json!(77)));
-    assert_eq!((&asked["temperature"], &asked["stop"]), (&json!(0.25), &json!(["END"])));
+    assert_eq!(
+        (&asked["model"], &asked["max_tokens"]),
+        (&json!("alpha-model"), &json!(77))
+    );
+    assert_eq!(
+        (&asked["temperature"], &asked["stop"]),
+        (&json!(0.25), &json!(["END"]))
+    );
     for name in ["user", "seed", "metadata", "n", "tools"] {
         assert!(asked.get(name).is_none(), "{name} in {asked}");
     }
@@ -89,7 +113,9 @@ async fn the_provider_is_asked_what_the_caller_said_and_nothing_more() {
 #[tokio::test]
 async fn a_streamed_answer() {
     let (_alpha, app) = service().await;
-    let request = app.completion(&streaming("What jumps?")).header("accept-encoding", "gzip, br, zstd");
+    let request = app
+        .completion(&streaming("What jumps?"))
+        .header("accept-encoding", "gzip, br, zstd");
     let answer = Completion::open(request).await;
     assert_eq!(answer.status, 200);
     for (name, value) in [
@@ -107,8 +133,14 @@ async fn a_streamed_answer() {
     }
     assert!(!answer.header("x-request-id").is_empty());
     let answer = answer.ended().await;
-    assert_eq!((answer.text().as_str(), answer.finish().as_str()), (TEXT, "stop"));
-    assert_eq!((answer.speakers(), answer.error), (vec!["alpha 1 ai".to_owned()], None));
+    assert_eq!(
+        (answer.text().as_str(), answer.finish().as_str()),
+        (TEXT, "stop")
+    );
+    assert_eq!(
+        (answer.speakers(), answer.error),
+        (vec!["alpha 1 ai".to_owned()], None)
+    );
     for chunk in &answer.chunks {
         assert_eq!(chunk["model"], "alpha-model", "{chunk}");
         assert_eq!(chunk.get("usage"), None, "usage unasked in {chunk}");
@@ -124,12 +156,20 @@ async fn the_usage_comes_last_and_only_when_it_is_asked_for() {
     let answer = Completion::open(app.completion(&body)).await.ended().await;
     let last = answer.chunks.last().unwrap();
     assert_eq!(last["choices"], json!([]));
-    assert_eq!(last["usage"], json!({ "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12 }));
+    assert_eq!(
+        last["usage"],
+        json!({ "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12 })
+    );
     assert_eq!(answer.text(), TEXT);
     for options in [Value::Null, json!({}), json!({ "include_usage": false })] {
         body["stream_options"] = options;
         let answer = Completion::open(app.completion(&body)).await.ended().await;
-        assert!(answer.chunks.iter().all(|chunk| chunk["choices"] != json!([])));
+        assert!(
+            answer
+                .chunks
+                .iter()
+                .all(|chunk| chunk["choices"] != json!([]))
+        );
     }
 }
 
@@ -155,14 +195,24 @@ async fn text_comes_as_it_is_said() {
 
 #[tokio::test]
 async fn how_it_finished_is_told() {
-    for (reason, told) in [("length", "length"), ("content_filter", "content_filter"), ("tool_calls", "stop")]
-    {
-        let end = json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": reason }] }).to_string();
-        let script = vec![spoken(["Some ", "text"]), say(&(event(&end) + &event("[DONE]") + &last_chunk()))];
+    for (reason, told) in [
+        ("length", "length"),
+        ("content_filter", "content_filter"),
+        ("tool_calls", "stop"),
+    ] {
+        let end = json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": reason }] })
+            .to_string();
+        let script = vec![
+            spoken(["Some ", "text"]),
+            say(&(event(&end) + &event("[DONE]") + &last_chunk())),
+        ];
         let alpha = ScriptedProvider::start(script).await;
         let app = TestApp::of(&[("alpha", &alpha)]).await;
         let answer = app.stream("What?").await.ended().await;
-        assert_eq!((answer.text().as_str(), answer.finish().as_str()), ("Some text", told));
+        assert_eq!(
+            (answer.text().as_str(), answer.finish().as_str()),
+            ("Some text", told)
+        );
         let answer = app.completion(&question("What?")).send().await.json();
         assert_eq!(answer["choices"][0]["finish_reason"], told);
         assert_eq!(answer["choices"][0]["message"]["content"], "Some text");
@@ -171,13 +221,17 @@ async fn how_it_finished_is_told() {
 
 #[tokio::test]
 async fn a_filter_that_refuses_is_the_answer() {
-    let body = json!({ "error": { "message": "no", "code": "content_filter", "type": null } }).to_string();
+    let body =
+        json!({ "error": { "message": "no", "code": "content_filter", "type": null } }).to_string();
     let refusal = crate::harness::refusal(400, "content-type: application/json\r\n", &body);
     let alpha = ScriptedProvider::start(vec![refusal]).await;
     let beta = ScriptedProvider::answering(TEXT).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let answer = app.stream("What?").await;
-    assert_eq!((answer.header("x-provider"), answer.header("x-source")), ("alpha", "ai"));
+    assert_eq!(
+        (answer.header("x-provider"), answer.header("x-source")),
+        ("alpha", "ai")
+    );
     let answer = answer.ended().await;
     assert_eq!(answer.finish(), "content_filter");
     assert!(!answer.text().is_empty());
@@ -191,8 +245,16 @@ async fn a_filter_that_refuses_is_the_answer() {
 async fn a_connection_serves_one_answer_after_another() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (_alpha, app) = service().await;
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
-    for body in [streaming("One?"), question("Two?"), streaming("Three?"), json!([]), question("Four?")] {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", app.port))
+        .await
+        .unwrap();
+    for body in [
+        streaming("One?"),
+        question("Two?"),
+        streaming("Three?"),
+        json!([]),
+        question("Four?"),
+    ] {
         let body = body.to_string();
         let head = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n",
@@ -201,7 +263,9 @@ async fn a_connection_serves_one_answer_after_another() {
         stream.write_all((head + &body).as_bytes()).await.unwrap();
         let mut heard = String::new();
         let whole = |heard: &str| {
-            let length = heard.split_once("content-length: ").and_then(|(_, rest)| rest.split_once("\r\n"));
+            let length = heard
+                .split_once("content-length: ")
+                .and_then(|(_, rest)| rest.split_once("\r\n"));
             match (length, heard.split_once("\r\n\r\n")) {
                 (Some((length, _)), Some((_, body))) => Ok(body.len()) == length.parse(),
                 _ => heard.ends_with("\r\n0\r\n\r\n"),
@@ -209,11 +273,16 @@ async fn a_connection_serves_one_answer_after_another() {
         };
         while !whole(&heard) {
             let mut bytes = [0; 4096];
-            let read = crate::harness::soon("an answer", stream.read(&mut bytes)).await.unwrap();
+            let read = crate::harness::soon("an answer", stream.read(&mut bytes))
+                .await
+                .unwrap();
             assert_ne!(read, 0, "closed after {heard}");
             heard += std::str::from_utf8(&bytes[..read]).unwrap();
         }
-        assert!(heard.contains("[DONE]") || heard.contains(TEXT) || heard.contains("JSON object"), "{heard}");
+        assert!(
+            heard.contains("[DONE]") || heard.contains(TEXT) || heard.contains("JSON object"),
+            "{heard}"
+        );
     }
 }
 
@@ -228,16 +297,25 @@ async fn models_are_listed() {
     let list = list.json();
     assert_eq!(list["object"], "list");
     let models = list["data"].as_array().unwrap();
-    let names: Vec<_> = models.iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let names: Vec<_> = models
+        .iter()
+        .map(|model| model["id"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["auto", "alpha", "alpha-model"]);
     for model in models {
-        assert_eq!((&model["object"], &model["owned_by"]), (&json!("model"), &json!("failsoft")));
+        assert_eq!(
+            (&model["object"], &model["owned_by"]),
+            (&json!("model"), &json!("failsoft"))
+        );
         assert!(model["created"].is_u64(), "{model}");
         let path = format!("/v1/models/{}", model["id"].as_str().unwrap());
         assert_eq!(app.request("GET", &path).send().await.json(), *model);
     }
     let unknown = app.request("GET", "/v1/models/gpt-9").send().await;
-    assert_eq!((unknown.status, &unknown.json()["error"]["code"]), (404, &json!("model_not_found")));
+    assert_eq!(
+        (unknown.status, &unknown.json()["error"]["code"]),
+        (404, &json!("model_not_found"))
+    );
 }
 
 #[tokio::test]
@@ -246,23 +324,37 @@ async fn nothing_of_it_is_stored() {
     let alpha = ScriptedProvider::answering("The canary-answer sings.").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     for _ in 0..4 {
-        app.completion(&question("Is the canary-question heard?")).send().await;
-        app.stream("Is the canary-question heard?").await.ended().await;
+        app.completion(&question("Is the canary-question heard?"))
+            .send()
+            .await;
+        app.stream("Is the canary-question heard?")
+            .await
+            .ended()
+            .await;
     }
     // One that breaks, and one that is left in its middle.
     alpha.once(vec![spoken(["The ", "canary-answer "]), Act::Reset]);
-    app.stream("Is the canary-question heard?").await.ended().await;
+    app.stream("Is the canary-question heard?")
+        .await
+        .ended()
+        .await;
     alpha.once(vec![spoken(["The ", "canary-answer "]), gate.hold()]);
     let mut left = app.stream("Is the canary-question heard?").await;
     left.shows("The canary-answer ").await;
     drop(left);
     // What is kept is found by the same search.
     alpha.usually(crate::harness::answer("Nothing sings."));
-    WsClient::open(&app).await.answered("Is the visitor's question kept?").await;
+    WsClient::open(&app)
+        .await
+        .answered("Is the visitor's question kept?")
+        .await;
     app.at_rest().await;
     let folder = app.stopped().await;
     assert!(holds(folder.path(), b"visitor's question"));
-    assert!(!holds(folder.path(), b"canary-"), "a trace of what was said");
+    assert!(
+        !holds(folder.path(), b"canary-"),
+        "a trace of what was said"
+    );
 }
 
 /// Whether any file below this folder holds these bytes.
@@ -272,7 +364,10 @@ fn holds(folder: &Path, wanted: &[u8]) -> bool {
         if path.is_dir() {
             return holds(&path, wanted);
         }
-        std::fs::read(&path).unwrap().windows(wanted.len()).any(|bytes| bytes == wanted)
+        std::fs::read(&path)
+            .unwrap()
+            .windows(wanted.len())
+            .any(|bytes| bytes == wanted)
     })
 }
 
@@ -287,8 +382,16 @@ async fn before_http_1_1_a_stream_is_sent_without_chunks_and_ends_with_its_conne
     );
     stream.write_all((head + &body).as_bytes()).await.unwrap();
     let mut heard = String::new();
-    soon("the whole answer", stream.read_to_string(&mut heard)).await.unwrap();
+    soon("the whole answer", stream.read_to_string(&mut heard))
+        .await
+        .unwrap();
     let (head, body) = heard.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.0 200") && !head.to_lowercase().contains("transfer-encoding"), "{head}");
-    assert!(body.starts_with("data: {") && body.ends_with("data: [DONE]\n\n"), "{body}");
+    assert!(
+        head.starts_with("HTTP/1.0 200") && !head.to_lowercase().contains("transfer-encoding"),
+        "{head}"
+    );
+    assert!(
+        body.starts_with("data: {") && body.ends_with("data: [DONE]\n\n"),
+        "{body}"
+    );
 }

@@ -34,14 +34,19 @@ fn messages(asked: &Value) -> Vec<Value> {
 
 #[tokio::test]
 async fn each_form_is_asked_in_its_own_words() {
-    for (form, prefix, vllm) in
-        [(Prefill::Assistant, false, false), (Prefill::Vllm, false, true), (Prefill::Prefix, true, false)]
-    {
+    for (form, prefix, vllm) in [
+        (Prefill::Assistant, false, false),
+        (Prefill::Vllm, false, true),
+        (Prefill::Prefix, true, false),
+    ] {
         let alpha = ScriptedProvider::start(vec![]).await;
         let beta = ScriptedProvider::answering("sleeps under a tree.").await;
         let app = service(&alpha, &beta, form).await;
         let answer = broken(&app, &alpha).await;
-        assert_eq!((answer.text(), answer.finish()), (format!("{SAID}sleeps under a tree."), "stop".into()));
+        assert_eq!(
+            (answer.text(), answer.finish()),
+            (format!("{SAID}sleeps under a tree."), "stop".into())
+        );
         assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 2 ai"]);
 
         let asked = &beta.requests()[0].1;
@@ -49,10 +54,22 @@ async fn each_form_is_asked_in_its_own_words() {
         if prefix {
             begun["prefix"] = true.into();
         }
-        assert_eq!(messages(asked), [json!({ "role": "user", "content": "What?" }), begun], "{form:?}");
+        assert_eq!(
+            messages(asked),
+            [json!({ "role": "user", "content": "What?" }), begun],
+            "{form:?}"
+        );
         let flag = |name: &str| asked.get(name).cloned();
-        assert_eq!(flag("continue_final_message"), vllm.then_some(json!(true)), "{form:?}");
-        assert_eq!(flag("add_generation_prompt"), vllm.then_some(json!(false)), "{form:?}");
+        assert_eq!(
+            flag("continue_final_message"),
+            vllm.then_some(json!(true)),
+            "{form:?}"
+        );
+        assert_eq!(
+            flag("add_generation_prompt"),
+            vllm.then_some(json!(false)),
+            "{form:?}"
+        );
         // A question that nothing was said to yet is asked as ever.
         app.stream("And?").await.ended().await;
         app.at_rest().await;
@@ -82,22 +99,36 @@ async fn a_beginning_that_comes_back_is_cut() {
     let alpha = ScriptedProvider::start(vec![]).await;
     let beta = ScriptedProvider::answering("The quick brown fox is gone.").await;
     let app = service(&alpha, &beta, Prefill::Assistant).await;
-    assert_eq!(broken(&app, &alpha).await.text(), format!("{SAID}The quick brown fox is gone."));
+    assert_eq!(
+        broken(&app, &alpha).await.text(),
+        format!("{SAID}The quick brown fox is gone.")
+    );
 }
 
 #[tokio::test]
 async fn who_refuses_a_beginning_is_asked_without() {
     let body = json!({ "error": { "message": "prefill is not supported", "type": "invalid_request_error" } });
-    let refused = || vec![refusal(400, "content-type: application/json\r\n", &body.to_string())];
+    let refused = || {
+        vec![refusal(
+            400,
+            "content-type: application/json\r\n",
+            &body.to_string(),
+        )]
+    };
     let alpha = ScriptedProvider::start(vec![]).await;
     let beta = ScriptedProvider::start(answer(&format!("{LAST} sleeps."))).await;
     let app = service(&alpha, &beta, Prefill::Assistant).await;
     beta.once(refused());
     let answer = broken(&app, &alpha).await;
-    assert_eq!((answer.text(), answer.finish()), (format!("{SAID}sleeps."), "stop".into()));
+    assert_eq!(
+        (answer.text(), answer.finish()),
+        (format!("{SAID}sleeps."), "stop".into())
+    );
     assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 3 ai"]);
     let asked = beta.requests();
-    let [(_, first), (_, second)] = &asked[..] else { panic!("asked {} times", asked.len()) };
+    let [(_, first), (_, second)] = &asked[..] else {
+        panic!("asked {} times", asked.len())
+    };
     assert_eq!(messages(first).last().unwrap()["role"], "assistant");
     assert_eq!(messages(second).last().unwrap()["role"], "user");
     // It is remembered.

@@ -18,7 +18,9 @@ fn long() -> Value {
 async fn ask(app: &TestApp, messages: &Value, headers: &[(&str, &str)]) -> Answer {
     let body = json!({ "model": "auto", "messages": messages, "max_tokens": 50 });
     let request = app.completion(&body);
-    let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+    let request = headers.iter().fold(request, |request, (name, value)| {
+        request.header(name, value)
+    });
     request.send().await
 }
 
@@ -33,8 +35,15 @@ fn with_rooms(alpha: &ScriptedProvider, beta: &ScriptedProvider, rooms: [u64; 2]
 
 fn is_too_long(answer: &Answer) {
     let error = &answer.json()["error"];
-    assert_eq!((answer.status, &error["code"]), (400, &json!("context_length_exceeded")), "{error}");
-    assert_eq!((answer.header("x-attempts"), answer.header("x-should-retry")), ("0", ""));
+    assert_eq!(
+        (answer.status, &error["code"]),
+        (400, &json!("context_length_exceeded")),
+        "{error}"
+    );
+    assert_eq!(
+        (answer.header("x-attempts"), answer.header("x-should-retry")),
+        ("0", "")
+    );
 }
 
 #[tokio::test]
@@ -43,8 +52,18 @@ async fn who_has_room_is_asked_and_gets_all_of_it() {
     let beta = ScriptedProvider::answering("Large.").await;
     let app = TestApp::start(with_rooms(&alpha, &beta, [200, 1_000])).await;
     let answer = ask(&app, &long(), &[]).await;
-    assert_eq!((answer.status, answer.header("x-provider"), answer.header("x-attempts")), (200, "beta", "1"));
-    assert_eq!((alpha.asked(), &beta.requests()[0].1["messages"]), (0, &long()));
+    assert_eq!(
+        (
+            answer.status,
+            answer.header("x-provider"),
+            answer.header("x-attempts")
+        ),
+        (200, "beta", "1")
+    );
+    assert_eq!(
+        (alpha.asked(), &beta.requests()[0].1["messages"]),
+        (0, &long())
+    );
     // What fits goes to the first.
     let short = json!([{ "role": "user", "content": "And?" }]);
     assert_eq!(ask(&app, &short, &[]).await.header("x-provider"), "alpha");
@@ -74,6 +93,9 @@ async fn where_only_the_large_one_is_down_it_is_an_outage() {
     let answer = ask(&app, &long(), &[]).await;
     assert_eq!((answer.status, answer.header("x-degraded")), (200, "true"));
     let answer = ask(&app, &long(), &[("x-degraded-answers", "off")]).await;
-    assert_eq!((answer.status, answer.header("x-should-retry")), (503, "false"));
+    assert_eq!(
+        (answer.status, answer.header("x-should-retry")),
+        (503, "false")
+    );
     assert_eq!(alpha.asked(), 0);
 }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Answer, ScriptedProvider, TestApp, question, refusal, settings, streaming};
+use crate::harness::{
+    Act, Answer, ScriptedProvider, TestApp, question, refusal, settings, streaming,
+};
 
 struct Three {
     app: TestApp,
@@ -21,7 +23,10 @@ impl Three {
         let mut settings = settings(&[("alpha", alpha), ("beta", beta), ("gamma", gamma)]);
         settings.providers[1].model = "vendor/large-2".into();
         settings.providers[2].model = "vendor/large-2".into();
-        Self { app: TestApp::start(settings).await, providers }
+        Self {
+            app: TestApp::start(settings).await,
+            providers,
+        }
     }
 
     fn breaks(&self, place: usize) {
@@ -35,7 +40,13 @@ impl Three {
     async fn send(&self, model: &str, headers: &[(&str, &str)], mut body: Value) -> Answer {
         body["model"] = model.into();
         let request = self.app.completion(&body);
-        headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send().await
+        headers
+            .iter()
+            .fold(request, |request, (name, value)| {
+                request.header(name, value)
+            })
+            .send()
+            .await
     }
 }
 
@@ -53,12 +64,23 @@ async fn the_model_names_who_is_asked_first() {
     ] {
         let answer = three.ask(model, &[]).await;
         assert_eq!(
-            (answer.status, answer.header("x-provider"), answer.header("x-attempts")),
+            (
+                answer.status,
+                answer.header("x-provider"),
+                answer.header("x-attempts")
+            ),
             (200, provider, "1")
         );
         let body = answer.json();
-        assert_eq!(body["choices"][0]["message"]["content"], format!("{provider}."));
-        let answered = if provider == "alpha" { "alpha-model" } else { "vendor/large-2" };
+        assert_eq!(
+            body["choices"][0]["message"]["content"],
+            format!("{provider}.")
+        );
+        let answered = if provider == "alpha" {
+            "alpha-model"
+        } else {
+            "vendor/large-2"
+        };
         assert_eq!(body["model"], answered, "{model}");
     }
 }
@@ -68,10 +90,16 @@ async fn the_rest_is_asked_after_it() {
     let three = Three::start().await;
     three.breaks(1);
     let answer = three.ask("beta", &[]).await;
-    assert_eq!((answer.header("x-provider"), answer.header("x-attempts")), ("alpha", "2"));
+    assert_eq!(
+        (answer.header("x-provider"), answer.header("x-attempts")),
+        ("alpha", "2")
+    );
     three.breaks(0);
     let answer = three.ask("beta", &[("x-failover", "on")]).await;
-    assert_eq!((answer.header("x-provider"), answer.header("x-attempts")), ("gamma", "3"));
+    assert_eq!(
+        (answer.header("x-provider"), answer.header("x-attempts")),
+        ("gamma", "3")
+    );
 }
 
 #[tokio::test]
@@ -82,17 +110,27 @@ async fn an_unknown_model_is_not_found() {
             let answer = three.send(model, &[], body).await;
             assert_eq!(answer.status, 404, "{model:?}");
             let error = &answer.json()["error"];
-            assert_eq!((&error["code"], &error["param"]), (&json!("model_not_found"), &json!("model")));
+            assert_eq!(
+                (&error["code"], &error["param"]),
+                (&json!("model_not_found"), &json!("model"))
+            );
             assert_eq!(error["type"], "invalid_request_error");
         }
     }
-    assert_eq!(three.providers.each_ref().map(ScriptedProvider::asked), [0, 0, 0]);
+    assert_eq!(
+        three.providers.each_ref().map(ScriptedProvider::asked),
+        [0, 0, 0]
+    );
 }
 
 #[tokio::test]
 async fn without_failover_only_that_one_is_asked() {
     let three = Three::start().await;
-    for (model, provider) in [("beta", "beta"), ("vendor/large-2", "beta"), ("auto", "alpha")] {
+    for (model, provider) in [
+        ("beta", "beta"),
+        ("vendor/large-2", "beta"),
+        ("auto", "alpha"),
+    ] {
         let answer = three.ask(model, &[("x-failover", "off")]).await;
         assert_eq!(answer.header("x-provider"), provider, "{model}");
     }
@@ -100,11 +138,23 @@ async fn without_failover_only_that_one_is_asked() {
     let before = three.providers.each_ref().map(ScriptedProvider::asked);
     let answer = three.ask("beta", &[("x-failover", "Off")]).await;
     assert_eq!(
-        (answer.status, answer.header("x-degraded"), answer.header("x-provider")),
+        (
+            answer.status,
+            answer.header("x-degraded"),
+            answer.header("x-provider")
+        ),
         (200, "true", "none")
     );
-    let answer = three.ask("beta", &[("x-failover", "off"), ("x-degraded-answers", "off")]).await;
-    assert_eq!((answer.status, answer.header("x-should-retry")), (503, "false"));
+    let answer = three
+        .ask(
+            "beta",
+            &[("x-failover", "off"), ("x-degraded-answers", "off")],
+        )
+        .await;
+    assert_eq!(
+        (answer.status, answer.header("x-should-retry")),
+        (503, "false")
+    );
     let after = three.providers.each_ref().map(ScriptedProvider::asked);
     assert_eq!((after[0], after[2]), (before[0], before[2]));
     // Nobody goes on with its text either.
@@ -113,7 +163,10 @@ async fn without_failover_only_that_one_is_asked() {
     body["model"] = "gamma".into();
     three.providers[2].usually(vec![crate::harness::spoken(["Some ", "text"]), Act::Reset]);
     let request = three.app.completion(&body).header("x-failover", "off");
-    let answer = crate::harness::Completion::open(request).await.ended().await;
+    let answer = crate::harness::Completion::open(request)
+        .await
+        .ended()
+        .await;
     assert_eq!((answer.text().as_str(), answer.done), ("Some text", false));
     assert_eq!(three.providers[0].asked(), before[0]);
 }

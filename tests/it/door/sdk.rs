@@ -29,10 +29,16 @@ fn scripts() -> PathBuf {
 /// All that it said, where its end was none.
 async fn run(program: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(program);
-    let ran = tokio::time::timeout(LIMIT, command.args(arguments).kill_on_drop(true).output()).await;
+    let ran =
+        tokio::time::timeout(LIMIT, command.args(arguments).kill_on_drop(true).output()).await;
     let ran = ran.expect("it takes too long").unwrap();
-    let [out, err] = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    if ran.status.success() { Ok(out) } else { Err(format!("{}:\n{out}\n{err}", program.display())) }
+    let [out, err] =
+        [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    if ran.status.success() {
+        Ok(out)
+    } else {
+        Err(format!("{}:\n{out}\n{err}", program.display()))
+    }
 }
 
 /// The folder that the clients are installed in.
@@ -42,7 +48,10 @@ async fn clients() -> &'static str {
         // Beside the build folder's own temporary one.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("sdk");
         let installed = run(&scripts().join("install.sh"), &[folder.to_str().unwrap()]).await;
-        installed.unwrap_or_else(|said| panic!("the clients were not installed: {said}")).trim().to_owned()
+        installed
+            .unwrap_or_else(|said| panic!("the clients were not installed: {said}"))
+            .trim()
+            .to_owned()
     };
     FOLDER.get_or_init(install).await
 }
@@ -61,22 +70,37 @@ impl Services {
         let folder = TempDir::new().unwrap();
         let demo = Service::of(failsoft(folder.path(), &["--listen", "127.0.0.1:0"])).await;
         let urls = json!({ "demo": url(demo.port) });
-        let mut all = Self { urls, demo, _folder: folder, _apps: vec![], _providers: vec![] };
+        let mut all = Self {
+            urls,
+            demo,
+            _folder: folder,
+            _apps: vec![],
+            _providers: vec![],
+        };
         let whole = || answer("The quick brown fox jumps over the lazy dog, and then it sleeps.");
         let torn = || vec![spoken([SAID]), Act::Reset];
         let rest = || answer("fox jumps over the lazy dog, and then it sleeps.");
         let asis = |_: &mut Settings| {};
         all.add("well", vec![whole()], asis).await;
-        all.add("closed", vec![whole()], |settings| settings.server.api_keys = vec![Secret::new("right")])
-            .await;
+        all.add("closed", vec![whole()], |settings| {
+            settings.server.api_keys = vec![Secret::new("right")]
+        })
+        .await;
         all.add("breaks", vec![torn(), rest()], asis).await;
         all.add("torn", vec![torn()], asis).await;
-        let fault = json!({ "message": "temperature must be nice", "type": "invalid_request_error" });
+        let fault =
+            json!({ "message": "temperature must be nice", "type": "invalid_request_error" });
         all.add("refuses", vec![error(400, &fault)], asis).await;
         let fault = json!({ "message": "too long", "code": "context_length_exceeded" });
         all.add("narrow", vec![error(400, &fault)], asis).await;
-        let sorry = |settings: &mut Settings| settings.degradation.fallback = "Later, please.".into();
-        all.add("down", vec![error(503, &json!({ "message": "busy" }))], sorry).await;
+        let sorry =
+            |settings: &mut Settings| settings.degradation.fallback = "Later, please.".into();
+        all.add(
+            "down",
+            vec![error(503, &json!({ "message": "busy" }))],
+            sorry,
+        )
+        .await;
         all
     }
 
@@ -106,13 +130,19 @@ fn url(port: u16) -> String {
 }
 
 fn error(status: u16, body: &Value) -> Vec<Act> {
-    vec![refusal(status, "content-type: application/json\r\n", &json!({ "error": body }).to_string())]
+    vec![refusal(
+        status,
+        "content-type: application/json\r\n",
+        &json!({ "error": body }).to_string(),
+    )]
 }
 
 /// Runs a script; its last check is the one named.
 async fn checks(services: &Services, program: &Path, arguments: &[&str], last: &str) {
     let logged = || services.demo.logged();
-    let out = run(program, arguments).await.unwrap_or_else(|said| panic!("{said}\nthe demo:\n{}", logged()));
+    let out = run(program, arguments)
+        .await
+        .unwrap_or_else(|said| panic!("{said}\nthe demo:\n{}", logged()));
     assert!(out.ends_with(&format!("ok {last}\n")), "{out}");
     assert!(!logged().contains("panic"), "{}", logged());
 }
@@ -122,7 +152,13 @@ async fn python() {
     let (clients, services) = tokio::join!(clients(), Services::start());
     let program = Path::new(clients).join("python/bin/python");
     let (script, urls) = (scripts().join("client.py"), services.urls.to_string());
-    checks(&services, &program, &[script.to_str().unwrap(), &urls], "concurrent").await;
+    checks(
+        &services,
+        &program,
+        &[script.to_str().unwrap(), &urls],
+        "concurrent",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -20,7 +20,9 @@ async fn told(app: &TestApp, bytes: &[u8]) -> String {
 }
 
 fn answers(told: &str) -> Vec<&str> {
-    told.match_indices("HTTP/1.1 ").map(|(at, _)| told[at + 9..].split(' ').next().unwrap()).collect()
+    told.match_indices("HTTP/1.1 ")
+        .map(|(at, _)| told[at + 9..].split(' ').next().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -35,50 +37,107 @@ async fn what_can_be_read_in_two_ways_is_refused_and_closed() {
     for (what, request) in [
         (
             "both lengths, CL.TE",
-            format!("{post}content-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+            format!(
+                "{post}content-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
         ),
         (
             "both lengths, TE.CL",
             format!("{post}transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n{chunk}"),
         ),
-        ("two lengths", format!("{post}content-length: {length}\r\ncontent-length: 0\r\n\r\n{body}")),
-        ("two lengths in one line", format!("{post}content-length: {length}, 0\r\n\r\n{body}")),
-        ("a signed length", format!("{post}content-length: +{length}\r\n\r\n{body}")),
-        ("a negative length", format!("{post}content-length: -1\r\n\r\n{body}")),
-        ("a length in hex", format!("{post}content-length: 0x10\r\n\r\n{body}")),
-        ("a length without end", format!("{post}content-length: 99999999999999999999999\r\n\r\n{body}")),
-        ("another coding", format!("{post}transfer-encoding: xchunked\r\n\r\n{chunk}")),
-        ("chunked not last", format!("{post}transfer-encoding: chunked, identity\r\n\r\n{chunk}")),
+        (
+            "two lengths",
+            format!("{post}content-length: {length}\r\ncontent-length: 0\r\n\r\n{body}"),
+        ),
+        (
+            "two lengths in one line",
+            format!("{post}content-length: {length}, 0\r\n\r\n{body}"),
+        ),
+        (
+            "a signed length",
+            format!("{post}content-length: +{length}\r\n\r\n{body}"),
+        ),
+        (
+            "a negative length",
+            format!("{post}content-length: -1\r\n\r\n{body}"),
+        ),
+        (
+            "a length in hex",
+            format!("{post}content-length: 0x10\r\n\r\n{body}"),
+        ),
+        (
+            "a length without end",
+            format!("{post}content-length: 99999999999999999999999\r\n\r\n{body}"),
+        ),
+        (
+            "another coding",
+            format!("{post}transfer-encoding: xchunked\r\n\r\n{chunk}"),
+        ),
+        (
+            "chunked not last",
+            format!("{post}transfer-encoding: chunked, identity\r\n\r\n{chunk}"),
+        ),
         (
             "two codings",
-            format!("{post}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n{chunk}"),
+            format!(
+                "{post}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n{chunk}"
+            ),
         ),
-        ("a space before the colon", format!("{post}transfer-encoding : chunked\r\n\r\n{chunk}")),
-        ("a folded header", format!("{post}transfer-encoding:\r\n chunked\r\n\r\n{chunk}")),
-        ("a vertical tab in the coding", format!("{post}transfer-encoding: \x0bchunked\r\n\r\n{chunk}")),
-        ("a NUL in a header", format!("{post}x-a: a\0b\r\ncontent-length: 0\r\n\r\n")),
+        (
+            "a space before the colon",
+            format!("{post}transfer-encoding : chunked\r\n\r\n{chunk}"),
+        ),
+        (
+            "a folded header",
+            format!("{post}transfer-encoding:\r\n chunked\r\n\r\n{chunk}"),
+        ),
+        (
+            "a vertical tab in the coding",
+            format!("{post}transfer-encoding: \x0bchunked\r\n\r\n{chunk}"),
+        ),
+        (
+            "a NUL in a header",
+            format!("{post}x-a: a\0b\r\ncontent-length: 0\r\n\r\n"),
+        ),
         (
             "a chunk size in words",
             format!("{post}transfer-encoding: chunked\r\n\r\nzz\r\n{body}\r\n0\r\n\r\n"),
         ),
-        ("a negative chunk", format!("{post}transfer-encoding: chunked\r\n\r\n-1\r\n{body}\r\n0\r\n\r\n")),
+        (
+            "a negative chunk",
+            format!("{post}transfer-encoding: chunked\r\n\r\n-1\r\n{body}\r\n0\r\n\r\n"),
+        ),
         (
             "a chunk size in 0x",
             format!("{post}transfer-encoding: chunked\r\n\r\n0x{length:x}\r\n{body}\r\n0\r\n\r\n"),
         ),
         (
             "a chunk without end",
-            format!("{post}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{body}\r\n0\r\n\r\n"),
+            format!(
+                "{post}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{body}\r\n0\r\n\r\n"
+            ),
         ),
         (
             "a chunk longer than told",
             format!("{post}transfer-encoding: chunked\r\n\r\n2\r\n{body}\r\n0\r\n\r\n"),
         ),
-        ("two hosts", "GET /healthz HTTP/1.1\r\nhost: localhost\r\nhost: example.com\r\n\r\n".to_owned()),
+        (
+            "two hosts",
+            "GET /healthz HTTP/1.1\r\nhost: localhost\r\nhost: example.com\r\n\r\n".to_owned(),
+        ),
         ("no host", "GET /healthz HTTP/1.1\r\n\r\n".to_owned()),
-        ("no such version", "GET /healthz HTTP/3.7\r\nhost: localhost\r\n\r\n".to_owned()),
-        ("a space in the address", "GET /healthz x HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned()),
-        ("no name of a header", "GET /healthz HTTP/1.1\r\nhost: localhost\r\n: x\r\n\r\n".to_owned()),
+        (
+            "no such version",
+            "GET /healthz HTTP/3.7\r\nhost: localhost\r\n\r\n".to_owned(),
+        ),
+        (
+            "a space in the address",
+            "GET /healthz x HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
+        ),
+        (
+            "no name of a header",
+            "GET /healthz HTTP/1.1\r\nhost: localhost\r\n: x\r\n\r\n".to_owned(),
+        ),
         ("rubbish", "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n".to_owned()),
     ] {
         let told = told(&app, format!("{request}{SMUGGLED}").as_bytes()).await;
@@ -86,7 +145,10 @@ async fn what_can_be_read_in_two_ways_is_refused_and_closed() {
             taken.push((what, answers(&told).join(" ")));
         }
     }
-    assert!(taken.is_empty(), "not refused, or what came behind was read: {taken:?}");
+    assert!(
+        taken.is_empty(),
+        "not refused, or what came behind was read: {taken:?}"
+    );
     assert_eq!(alpha.asked(), 0);
     assert_eq!(app.request("GET", "/healthz").send().await.status, 200);
 }

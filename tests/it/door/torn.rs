@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::harness::{
-    Act, Completion, Gate, ScriptedProvider, TestApp, answer, last_chunk, refusal, say, settings, spoken,
+    Act, Completion, Gate, ScriptedProvider, TestApp, answer, last_chunk, refusal, say, settings,
+    spoken,
 };
 
 const SAID: &str = "The quick brown fox jumps over the lazy dog, and then it";
@@ -37,7 +38,10 @@ fn torn(answer: &Completion) {
     assert_eq!((answer.text().as_str(), answer.done), (SAID, false));
     assert_eq!(answer.speakers(), ["alpha 1 ai"]);
     let error = answer.error.as_ref().unwrap();
-    assert_eq!((&error["type"], &error["code"]), (&json!("server_error"), &json!("stream_interrupted")));
+    assert_eq!(
+        (&error["type"], &error["code"]),
+        (&json!("server_error"), &json!("stream_interrupted"))
+    );
     assert_eq!(error["param"], json!(null));
 }
 
@@ -84,7 +88,11 @@ async fn a_later_provider_may_fit() {
         )],
     ] {
         let (answer, asked) = broken(vec![fault.clone(), answer(&format!("{LAST} sleeps."))]).await;
-        assert_eq!((answer.text(), answer.finish()), (format!("{SAID} sleeps."), "stop".into()), "{fault:?}");
+        assert_eq!(
+            (answer.text(), answer.finish()),
+            (format!("{SAID} sleeps."), "stop".into()),
+            "{fault:?}"
+        );
         assert_eq!(asked[1], 1);
         let third = format!("gamma {} ai", asked[0] + 2);
         assert_eq!(answer.speakers(), ["alpha 1 ai".to_owned(), third]);
@@ -94,10 +102,14 @@ async fn a_later_provider_may_fit() {
 #[tokio::test]
 async fn a_degraded_answer_is_not_put_behind_text() {
     let (answer, asked) = broken(
-        vec![vec![refusal(503, "", "busy")], vec![Act::Close], vec![Act::Silence]]
-            .into_iter()
-            .take(2)
-            .collect(),
+        vec![
+            vec![refusal(503, "", "busy")],
+            vec![Act::Close],
+            vec![Act::Silence],
+        ]
+        .into_iter()
+        .take(2)
+        .collect(),
     )
     .await;
     torn(&answer);

@@ -17,14 +17,36 @@ async fn service() -> (ScriptedProvider, TestApp) {
 /// An error in OpenAI's shape.
 #[track_caller]
 fn shaped(answer: &Answer) -> Value {
-    assert_eq!(answer.header("content-type"), "application/json", "{answer:?}");
-    assert!(answer.header("x-request-id").starts_with("req-"), "{answer:?}");
+    assert_eq!(
+        answer.header("content-type"),
+        "application/json",
+        "{answer:?}"
+    );
+    assert!(
+        answer.header("x-request-id").starts_with("req-"),
+        "{answer:?}"
+    );
     let body = answer.json();
     let error = &body["error"];
-    assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
-    assert_eq!(error["type"], if answer.status < 500 { "invalid_request_error" } else { "server_error" });
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|message| !message.is_empty()),
+        "{body}"
+    );
+    assert_eq!(
+        error["type"],
+        if answer.status < 500 {
+            "invalid_request_error"
+        } else {
+            "server_error"
+        }
+    );
     for key in ["param", "code"] {
-        assert!(error[key].is_string() || error[key] == Value::Null, "{key} in {body}");
+        assert!(
+            error[key].is_string() || error[key] == Value::Null,
+            "{key} in {body}"
+        );
     }
     error.clone()
 }
@@ -38,8 +60,7 @@ async fn a_wrong_field_is_named() {
         body[name] = value;
         body
     };
-    let calls =
-        json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "c", "type": "function" }] });
+    let calls = json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "c", "type": "function" }] });
     let image = json!([{ "type": "text", "text": "What is this?" }, { "type": "image_url", "image_url": { "url": "x" } }]);
     for (body, param) in [
         (json!({ "messages": user }), "model"),
@@ -47,28 +68,85 @@ async fn a_wrong_field_is_named() {
         (json!({ "model": "auto" }), "messages"),
         (with("messages", json!([])), "messages"),
         (with("messages", json!("What?")), "messages"),
-        (with("messages", json!([{ "role": "user", "content": " \n" }])), "messages"),
-        (with("messages", json!([{ "role": "robot", "content": "x" }])), "messages[0].role"),
-        (with("messages", json!([{ "content": "x" }])), "messages[0].role"),
-        (with("messages", json!([7])), "messages[0].role"),
-        (with("messages", json!([user[0], { "role": "tool", "content": "42" }])), "messages[1].role"),
-        (with("messages", json!([user[0], { "role": "function", "content": "42" }])), "messages[1].role"),
-        (with("messages", json!([user[0], calls, user[0]])), "messages[1].tool_calls"),
         (
-            with("messages", json!([user[0], { "role": "assistant", "function_call": {} }])),
+            with("messages", json!([{ "role": "user", "content": " \n" }])),
+            "messages",
+        ),
+        (
+            with("messages", json!([{ "role": "robot", "content": "x" }])),
+            "messages[0].role",
+        ),
+        (
+            with("messages", json!([{ "content": "x" }])),
+            "messages[0].role",
+        ),
+        (with("messages", json!([7])), "messages[0].role"),
+        (
+            with(
+                "messages",
+                json!([user[0], { "role": "tool", "content": "42" }]),
+            ),
+            "messages[1].role",
+        ),
+        (
+            with(
+                "messages",
+                json!([user[0], { "role": "function", "content": "42" }]),
+            ),
+            "messages[1].role",
+        ),
+        (
+            with("messages", json!([user[0], calls, user[0]])),
+            "messages[1].tool_calls",
+        ),
+        (
+            with(
+                "messages",
+                json!([user[0], { "role": "assistant", "function_call": {} }]),
+            ),
             "messages[1].function_call",
         ),
-        (with("messages", json!([{ "role": "user", "content": 7 }])), "messages[0].content"),
-        (with("messages", json!([user[0], { "role": "user", "content": image }])), "messages[1].content"),
-        (with("messages", Value::Array(vec![user[0].clone(); 2049])), "messages"),
-        (with("tools", json!([{ "type": "function", "function": { "name": "f" } }])), "tools"),
+        (
+            with("messages", json!([{ "role": "user", "content": 7 }])),
+            "messages[0].content",
+        ),
+        (
+            with(
+                "messages",
+                json!([user[0], { "role": "user", "content": image }]),
+            ),
+            "messages[1].content",
+        ),
+        (
+            with("messages", Value::Array(vec![user[0].clone(); 2049])),
+            "messages",
+        ),
+        (
+            with(
+                "tools",
+                json!([{ "type": "function", "function": { "name": "f" } }]),
+            ),
+            "tools",
+        ),
         (with("functions", json!([{ "name": "f" }])), "functions"),
         (with("n", json!(2)), "n"),
-        (with("response_format", json!({ "type": "json_object" })), "response_format"),
-        (with("response_format", json!({ "type": "json_schema", "json_schema": {} })), "response_format"),
+        (
+            with("response_format", json!({ "type": "json_object" })),
+            "response_format",
+        ),
+        (
+            with(
+                "response_format",
+                json!({ "type": "json_schema", "json_schema": {} }),
+            ),
+            "response_format",
+        ),
         (with("stream", json!("true")), "stream"),
         (with("max_tokens", json!(-1)), "max_tokens"),
-        (with("max_completion_tokens", json!(1.5)), "max_completion_tokens"),
+        (
+            with("max_completion_tokens", json!(1.5)),
+            "max_completion_tokens",
+        ),
         (with("temperature", json!("hot")), "temperature"),
         (with("temperature", json!(2.1)), "temperature"),
         (with("stop", json!(["a", "b", "c", "d", "e"])), "stop"),
@@ -81,7 +159,11 @@ async fn a_wrong_field_is_named() {
             }
             let answer = app.completion(&body).send().await;
             let error = shaped(&answer);
-            assert_eq!((answer.status, &error["param"]), (400, &json!(param)), "{error}");
+            assert_eq!(
+                (answer.status, &error["param"]),
+                (400, &json!(param)),
+                "{error}"
+            );
         }
     }
     assert_eq!(alpha.asked(), 0);
@@ -91,8 +173,20 @@ async fn a_wrong_field_is_named() {
 async fn a_body_that_is_no_json_is_told() {
     let (alpha, app) = service().await;
     let deep = format!("{{\"model\":{}", "[".repeat(100_000));
-    for body in ["", "{", "null", "[]", "7", "\"x\"", "model=auto", "{\"model\":\"auto\"}}", deep.as_str()] {
-        let answer = app.request("POST", "/v1/chat/completions").header("content-type", "application/json");
+    for body in [
+        "",
+        "{",
+        "null",
+        "[]",
+        "7",
+        "\"x\"",
+        "model=auto",
+        "{\"model\":\"auto\"}}",
+        deep.as_str(),
+    ] {
+        let answer = app
+            .request("POST", "/v1/chat/completions")
+            .header("content-type", "application/json");
         let answer = answer.body(body).send().await;
         shaped(&answer);
         assert_eq!(answer.status, 400, "{answer:?}");
@@ -101,8 +195,12 @@ async fn a_body_that_is_no_json_is_told() {
     // The content type is nobody's business.
     let body = question("What?").to_string();
     for kind in ["text/plain", "application/x-www-form-urlencoded"] {
-        let answer =
-            app.request("POST", "/v1/chat/completions").header("content-type", kind).body(&body).send().await;
+        let answer = app
+            .request("POST", "/v1/chat/completions")
+            .header("content-type", kind)
+            .body(&body)
+            .send()
+            .await;
         assert_eq!(answer.status, 200);
     }
 }
@@ -112,7 +210,11 @@ async fn a_huge_body_is_refused() {
     let (alpha, app) = service().await;
     // A mebibyte is read, and no byte more.
     let body = question(&"x".repeat(1_048_000)).to_string();
-    let answer = app.request("POST", "/v1/chat/completions").body(&body).send().await;
+    let answer = app
+        .request("POST", "/v1/chat/completions")
+        .body(&body)
+        .send()
+        .await;
     assert_eq!(answer.status, 200, "{} bytes", body.len());
     for bytes in [1_048_577, 8_000_000] {
         let body = question(&"x".repeat(bytes)).to_string();
@@ -136,9 +238,14 @@ async fn a_huge_body_is_refused() {
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = format!("{:x}\r\n{}\r\n", 65536, "x".repeat(65536));
-    stream.write_all((head.to_owned() + &chunk.repeat(17)).as_bytes()).await.unwrap();
+    stream
+        .write_all((head.to_owned() + &chunk.repeat(17)).as_bytes())
+        .await
+        .unwrap();
     let mut heard = vec![0; 12];
-    soon("the refusal", stream.read_exact(&mut heard)).await.unwrap();
+    soon("the refusal", stream.read_exact(&mut heard))
+        .await
+        .unwrap();
     assert_eq!(heard, b"HTTP/1.1 413");
     assert_eq!(alpha.asked(), 1);
 }
@@ -147,8 +254,7 @@ async fn a_huge_body_is_refused() {
 async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
     let (_alpha, app) = service().await;
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
-    let head =
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{\"model\"";
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{\"model\"";
     stream.write_all(head.as_bytes()).await.unwrap();
     let begun = Instant::now();
     let mut heard = Vec::new();
@@ -156,7 +262,11 @@ async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
     let answer = Answer::read(&heard);
     shaped(&answer);
     assert_eq!(answer.status, 408);
-    assert!(begun.elapsed().as_secs() < 10, "after {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed().as_secs() < 10,
+        "after {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -178,9 +288,16 @@ async fn a_wrong_method_or_address_is_told() {
         let answer = app.request(method, path).send().await;
         shaped(&answer);
         assert_eq!(answer.status, status, "{method} {path}");
-        assert_eq!(answer.header("allow").is_empty(), status == 404, "{method} {path}");
+        assert_eq!(
+            answer.header("allow").is_empty(),
+            status == 404,
+            "{method} {path}"
+        );
     }
-    assert_eq!(app.request("HEAD", "/v1/models").status_of_head().await, 200);
+    assert_eq!(
+        app.request("HEAD", "/v1/models").status_of_head().await,
+        200
+    );
     assert_eq!(alpha.asked(), 0);
 }
 
@@ -207,7 +324,10 @@ async fn odd_requests_are_taken() {
         with("max_tokens", Value::Null),
         with("logprobs", json!(false)),
         with("stream_options", json!({ "include_usage": true })),
-        with("messages", json!([{ "role": "system", "content": "What?" }])),
+        with(
+            "messages",
+            json!([{ "role": "system", "content": "What?" }]),
+        ),
         with(
             "messages",
             json!([{ "role": "developer", "content": "Be brief." }, { "role": "user", "content": "What?" }]),

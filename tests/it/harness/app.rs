@@ -60,7 +60,12 @@ pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
 /// Reads the same again and again.
 fn as_it_is(settings: &Settings) -> impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static {
     let (settings, warnings, source, file) = (settings.clone(), Vec::new(), Source::File, None);
-    let loaded = Loaded { settings, warnings, source, file };
+    let loaded = Loaded {
+        settings,
+        warnings,
+        source,
+        file,
+    };
     move || Ok(loaded.clone())
 }
 
@@ -89,7 +94,10 @@ impl TestApp {
 
     /// A service that reads this file at a reload.
     pub async fn reading(settings: Settings, data: Arc<TempDir>, file: PathBuf) -> Self {
-        Self::built(settings, data, Checks::EVERY, move || Settings::load(Some(&file), &|_| None)).await
+        Self::built(settings, data, Checks::EVERY, move || {
+            Settings::load(Some(&file), &|_| None)
+        })
+        .await
     }
 
     async fn built(
@@ -126,7 +134,14 @@ impl TestApp {
         let Ok((port, lobby, degradation)) = soon("the service to start", building).await else {
             panic!("the service did not start: {:?}", thread.join());
         };
-        Self { port, lobby, degradation, data, stop: Some(stop), thread: Some(thread) }
+        Self {
+            port,
+            lobby,
+            degradation,
+            data,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
     /// The data folder.
@@ -144,13 +159,20 @@ impl TestApp {
         self.stop();
         let thread = self.thread.take().unwrap();
         let joined = tokio::task::spawn_blocking(move || thread.join());
-        soon("the service to stop", joined).await.unwrap().unwrap().unwrap();
+        soon("the service to stop", joined)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         let data = Arc::clone(&self.data);
         drop(self);
         // Its store is closed on a thread of its own, which lets go of the lock at last.
         let lock = File::open(data.path().join("data").join("lock")).unwrap();
         let locked = tokio::task::spawn_blocking(move || lock.lock());
-        soon("the folder to be let go", locked).await.unwrap().unwrap();
+        soon("the folder to be let go", locked)
+            .await
+            .unwrap()
+            .unwrap();
         data
     }
 
@@ -168,7 +190,10 @@ impl TestApp {
     pub async fn provider(&self, name: &str) -> Value {
         let status = self.status().await;
         let providers = status["providers"].as_array().unwrap().clone();
-        providers.into_iter().find(|one| one["name"] == name).unwrap()
+        providers
+            .into_iter()
+            .find(|one| one["name"] == name)
+            .unwrap()
     }
 
     /// A backend.
@@ -178,9 +203,15 @@ impl TestApp {
 
     /// Waits until a provider's vitals are so.
     #[track_caller]
-    pub fn vitals(&self, name: &str, so: impl FnMut(&Vitals) -> bool) -> impl Future<Output = Vitals> {
+    pub fn vitals(
+        &self,
+        name: &str,
+        so: impl FnMut(&Vitals) -> bool,
+    ) -> impl Future<Output = Vitals> {
         let mut vitals = self.backend(name).vitals.clone();
-        soon("a provider's vitals", async move { vitals.wait_for(so).await.unwrap().clone() })
+        soon("a provider's vitals", async move {
+            vitals.wait_for(so).await.unwrap().clone()
+        })
     }
 
     /// Waits until no turn runs and every permit is back; within 5 s, as after every fault.
@@ -192,7 +223,12 @@ impl TestApp {
             lobby.desk.places.none_taken().await;
             for backend in lobby.desk.table().backends.iter() {
                 let mut vitals = backend.vitals.clone();
-                drop(vitals.wait_for(|vitals| vitals.in_flight == 0).await.unwrap());
+                drop(
+                    vitals
+                        .wait_for(|vitals| vitals.in_flight == 0)
+                        .await
+                        .unwrap(),
+                );
             }
         };
         async move {

@@ -14,14 +14,41 @@ impl Certificates {
     /// Makes them.
     pub fn make() -> Self {
         let folder = TempDir::new().unwrap();
-        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-        let of = |name: &str| [format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}")];
+        let key = [
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ];
+        let of = |name: &str| {
+            [
+                format!("{name}.key"),
+                format!("{name}.pem"),
+                format!("/CN={name}"),
+            ]
+        };
         let (ca, server) = (of("ca"), of("server"));
-        openssl(folder.path(), &[&key[..], &["-keyout", &ca[0], "-out", &ca[1], "-subj", &ca[2]]].concat());
-        let signed =
-            ["-keyout", &server[0], "-out", &server[1], "-subj", &server[2], "-CA", &ca[1], "-CAkey", &ca[0]];
-        let names =
-            ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
+        openssl(
+            folder.path(),
+            &[
+                &key[..],
+                &["-keyout", &ca[0], "-out", &ca[1], "-subj", &ca[2]],
+            ]
+            .concat(),
+        );
+        let signed = [
+            "-keyout", &server[0], "-out", &server[1], "-subj", &server[2], "-CA", &ca[1],
+            "-CAkey", &ca[0],
+        ];
+        let names = [
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ];
         openssl(folder.path(), &[&key[..], &signed[..], &names[..]].concat());
         Self { folder }
     }
@@ -33,7 +60,15 @@ impl Certificates {
 }
 
 fn openssl(folder: &Path, arguments: &[&str]) {
-    let made = Command::new("openssl").current_dir(folder).args(["req", "-x509"]).args(arguments).output();
+    let made = Command::new("openssl")
+        .current_dir(folder)
+        .args(["req", "-x509"])
+        .args(arguments)
+        .output();
     let made = made.expect("openssl is there, for certificates");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
 }

@@ -41,7 +41,9 @@ pub fn fresh_id() -> String {
 
 /// A field of each, as text.
 pub fn texts<'a>(of: impl IntoIterator<Item = &'a Value>, name: &str) -> Vec<String> {
-    of.into_iter().map(|one| one[name].as_str().unwrap_or_default().to_owned()).collect()
+    of.into_iter()
+        .map(|one| one[name].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// A WebSocket to this address of loopback with these headers.
@@ -66,7 +68,11 @@ pub async fn handshake(
         request = request.header(*name, *value);
     }
     let request = request.body(()).unwrap();
-    let shaken = soon("a handshake", tokio_tungstenite::client_async(request, stream)).await;
+    let shaken = soon(
+        "a handshake",
+        tokio_tungstenite::client_async(request, stream),
+    )
+    .await;
     shaken.map(|(socket, _)| socket).map_err(Box::new)
 }
 
@@ -97,13 +103,24 @@ impl WsClient {
     pub async fn narrow(port: u16) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        Self::over(socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap()).await
+        Self::over(
+            socket
+                .connect(SocketAddr::from(([127, 0, 0, 1], port)))
+                .await
+                .unwrap(),
+        )
+        .await
     }
 
     async fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         let socket = handshake(stream, &[]).await.unwrap();
-        Self { socket, page: Page::default(), conversation: String::new(), welcome: Value::Null }
+        Self {
+            socket,
+            page: Page::default(),
+            conversation: String::new(),
+            welcome: Value::Null,
+        }
     }
 
     /// Says hello and waits for the welcome.
@@ -113,16 +130,23 @@ impl WsClient {
         self.say(&hello).await;
         self.welcome = self.next().await;
         assert_eq!(self.welcome["type"], "welcome", "{}", self.welcome);
-        self.welcome["conversation"].as_str().unwrap().clone_into(&mut self.conversation);
+        self.welcome["conversation"]
+            .as_str()
+            .unwrap()
+            .clone_into(&mut self.conversation);
     }
 
     /// Connects again, and takes the running turn up where the page stands.
     pub async fn reconnect(&mut self, port: u16) {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         self.socket = handshake(stream, &[]).await.unwrap();
-        let resume = self.page.resume().map(|(turn, seq)| json!({ "turn": turn, "seq": seq }));
+        let resume = self
+            .page
+            .resume()
+            .map(|(turn, seq)| json!({ "turn": turn, "seq": seq }));
         let conversation = self.conversation.clone();
-        self.say_hello(&json!({ "conversation": conversation, "resume": resume })).await;
+        self.say_hello(&json!({ "conversation": conversation, "resume": resume }))
+            .await;
     }
 
     /// Sends a frame.
@@ -132,7 +156,9 @@ impl WsClient {
 
     /// Sends any message.
     pub async fn send(&mut self, message: Message) {
-        soon("room to send", self.socket.send(message)).await.unwrap();
+        soon("room to send", self.socket.send(message))
+            .await
+            .unwrap();
     }
 
     /// Sends a question and waits until it is accepted; gives its turn.
@@ -144,9 +170,11 @@ impl WsClient {
 
     /// Sends a question under this id; gives what it is answered by, `accepted` or `error`.
     pub async fn ask_as(&mut self, id: &str, text: &str) -> Value {
-        self.say(&json!({ "type": "send", "client_msg_id": id, "text": text })).await;
+        self.say(&json!({ "type": "send", "client_msg_id": id, "text": text }))
+            .await;
         self.until(|frame| {
-            ["accepted", "error"].contains(&frame["type"].as_str().unwrap()) && frame["client_msg_id"] == id
+            ["accepted", "error"].contains(&frame["type"].as_str().unwrap())
+                && frame["client_msg_id"] == id
         })
         .await
     }
@@ -175,7 +203,9 @@ impl WsClient {
                     Heard::Frame(frame)
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                Some(Ok(Message::Close(reason))) => Heard::Closed(reason.map(|reason| reason.code.into())),
+                Some(Ok(Message::Close(reason))) => {
+                    Heard::Closed(reason.map(|reason| reason.code.into()))
+                }
                 Some(Ok(other)) => panic!("the server sent {other:?}"),
                 Some(Err(_)) | None => Heard::Cut,
             };
@@ -211,12 +241,19 @@ impl WsClient {
 
     /// Reads until a turn shows so.
     #[track_caller]
-    pub fn shows(&mut self, turn: &str, so: impl Fn(&Shown) -> bool) -> impl Future<Output = &Shown> {
+    pub fn shows(
+        &mut self,
+        turn: &str,
+        so: impl Fn(&Shown) -> bool,
+    ) -> impl Future<Output = &Shown> {
         let place = std::panic::Location::caller();
         soon("a turn to show so", async move {
             while !self.page.find(turn).is_some_and(&so) {
                 let heard = self.receive().await;
-                assert!(matches!(heard, Heard::Frame(_)), "{place}: {heard:?} instead of a frame");
+                assert!(
+                    matches!(heard, Heard::Frame(_)),
+                    "{place}: {heard:?} instead of a frame"
+                );
             }
             self.page.turn(turn)
         })

@@ -58,7 +58,9 @@ impl Completion {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            soon("the head of an answer", stream.read_line(&mut line)).await.unwrap();
+            soon("the head of an answer", stream.read_line(&mut line))
+                .await
+                .unwrap();
             match line.trim_end() {
                 "" => break,
                 line => lines.push(line.to_owned()),
@@ -68,7 +70,9 @@ impl Completion {
         let headers = headers.iter().map(|line| line.split_once(':').unwrap());
         Self {
             status: first.split(' ').nth(1).unwrap().parse().unwrap(),
-            headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().into())).collect(),
+            headers: headers
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().into()))
+                .collect(),
             chunks: Vec::new(),
             comments: 0,
             error: None,
@@ -85,18 +89,28 @@ impl Completion {
 
     /// The text so far.
     pub fn text(&self) -> String {
-        let texts = self.chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+        let texts = self
+            .chunks
+            .iter()
+            .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
         texts.collect()
     }
 
     /// Who spoke: provider, attempt and source of each chunk with text, without repeats.
     pub fn speakers(&self) -> Vec<String> {
-        let spoken = self.chunks.iter().filter(|chunk| chunk["choices"][0]["delta"]["content"].is_string());
+        let spoken = self
+            .chunks
+            .iter()
+            .filter(|chunk| chunk["choices"][0]["delta"]["content"].is_string());
         let mut speakers: Vec<_> = spoken
             .map(|chunk| {
                 let about = &chunk["failsoft"];
                 let provider = about["provider"].as_str().unwrap_or("none");
-                format!("{provider} {} {}", about["attempt"], about["source"].as_str().unwrap())
+                format!(
+                    "{provider} {} {}",
+                    about["attempt"],
+                    about["source"].as_str().unwrap()
+                )
             })
             .collect();
         speakers.dedup();
@@ -109,7 +123,11 @@ impl Completion {
         let place = std::panic::Location::caller();
         async move {
             while self.text() != text {
-                assert!(self.read().await, "{place}: it ended with {:?}", self.text());
+                assert!(
+                    self.read().await,
+                    "{place}: it ended with {:?}",
+                    self.text()
+                );
             }
         }
     }
@@ -122,8 +140,16 @@ impl Completion {
             while self.read().await {}
             assert_eq!(self.rest, "", "{place}: half an event at the end");
             let finishes = self.finishes();
-            assert_eq!(self.done, self.error.is_none(), "{place}: an end mark or an error, not both");
-            assert_eq!(finishes.len(), usize::from(self.done), "{place}: {finishes:?}");
+            assert_eq!(
+                self.done,
+                self.error.is_none(),
+                "{place}: an end mark or an error, not both"
+            );
+            assert_eq!(
+                finishes.len(),
+                usize::from(self.done),
+                "{place}: {finishes:?}"
+            );
             self
         }
     }
@@ -137,17 +163,26 @@ impl Completion {
     }
 
     fn finishes(&self) -> Vec<String> {
-        let reasons = self.chunks.iter().map(|chunk| &chunk["choices"][0]["finish_reason"]);
-        reasons.filter_map(|reason| reason.as_str().map(str::to_owned)).collect()
+        let reasons = self
+            .chunks
+            .iter()
+            .map(|chunk| &chunk["choices"][0]["finish_reason"]);
+        reasons
+            .filter_map(|reason| reason.as_str().map(str::to_owned))
+            .collect()
     }
 
     /// Reads one chunk of the body; false at its end.
     async fn read(&mut self) -> bool {
         let mut length = String::new();
-        soon("more of a stream", self.stream.read_line(&mut length)).await.unwrap();
+        soon("more of a stream", self.stream.read_line(&mut length))
+            .await
+            .unwrap();
         let length = usize::from_str_radix(length.trim_end(), 16).expect("the body was cut");
         let mut chunk = vec![0; length + 2];
-        soon("the rest of a chunk", self.stream.read_exact(&mut chunk)).await.unwrap();
+        soon("the rest of a chunk", self.stream.read_exact(&mut chunk))
+            .await
+            .unwrap();
         self.rest += std::str::from_utf8(&chunk[..length]).unwrap();
         while let Some((event, rest)) = self.rest.split_once("\n\n") {
             let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -162,7 +197,10 @@ impl Completion {
             self.comments += 1;
             return;
         }
-        assert!(!self.done && self.error.is_none(), "after the end came {event}");
+        assert!(
+            !self.done && self.error.is_none(),
+            "after the end came {event}"
+        );
         match event.strip_prefix("data: ").expect("not an event") {
             "[DONE]" => self.done = true,
             data => self.chunk(serde_json::from_str(data).unwrap()),
@@ -172,13 +210,20 @@ impl Completion {
     /// The laws that clients rely on.
     fn chunk(&mut self, chunk: Value) {
         if chunk["error"].is_object() {
-            assert!(chunk["error"]["message"].is_string() && chunk["error"]["type"].is_string(), "{chunk}");
+            assert!(
+                chunk["error"]["message"].is_string() && chunk["error"]["type"].is_string(),
+                "{chunk}"
+            );
             self.error = Some(chunk["error"].clone());
             return;
         }
         assert_eq!(chunk["object"], "chat.completion.chunk", "{chunk}");
         let first = self.chunks.first().unwrap_or(&chunk);
-        assert_eq!((&chunk["id"], &chunk["created"]), (&first["id"], &first["created"]), "{chunk}");
+        assert_eq!(
+            (&chunk["id"], &chunk["created"]),
+            (&first["id"], &first["created"]),
+            "{chunk}"
+        );
         assert!(
             chunk["id"].as_str().unwrap().starts_with("chatcmpl-") && chunk["created"].is_u64(),
             "{chunk}"
@@ -189,15 +234,25 @@ impl Completion {
         }
         let choices = chunk["choices"].as_array().unwrap();
         let role = &chunk["choices"][0]["delta"]["role"];
-        let expected = if self.chunks.is_empty() { json!("assistant") } else { Value::Null };
-        assert_eq!(*role, expected, "the first chunk alone names the role: {chunk}");
+        let expected = if self.chunks.is_empty() {
+            json!("assistant")
+        } else {
+            Value::Null
+        };
+        assert_eq!(
+            *role, expected,
+            "the first chunk alone names the role: {chunk}"
+        );
         match &choices[..] {
             [choice] => {
                 assert!(self.finishes().is_empty(), "after the finish came {chunk}");
                 assert_eq!(choice["index"], 0, "{chunk}");
                 assert!(choice.get("finish_reason").is_some(), "{chunk}");
             }
-            [] => assert!(chunk["usage"].is_object() && self.finishes().len() == 1, "{chunk}"),
+            [] => assert!(
+                chunk["usage"].is_object() && self.finishes().len() == 1,
+                "{chunk}"
+            ),
             _ => panic!("more than one choice in {chunk}"),
         }
         self.chunks.push(chunk);

@@ -46,25 +46,40 @@ impl Request {
 
     /// With another Host.
     pub fn host(self, host: &str) -> Self {
-        Self { host: host.into(), ..self }
+        Self {
+            host: host.into(),
+            ..self
+        }
     }
 
     /// With a body of JSON.
     pub fn json(self, body: &Value) -> Self {
-        self.header("content-type", "application/json").body(&body.to_string())
+        self.header("content-type", "application/json")
+            .body(&body.to_string())
     }
 
     /// With a body.
     pub fn body(self, body: &str) -> Self {
-        Self { body: body.into(), ..self }
+        Self {
+            body: body.into(),
+            ..self
+        }
     }
 
     /// Sends it and leaves the connection to the caller, who need not stay.
     pub async fn begin(self) -> TcpStream {
-        let Self { port, head, host, body } = self;
+        let Self {
+            port,
+            head,
+            host,
+            body,
+        } = self;
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let length =
-            if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let length = if body.is_empty() {
+            String::new()
+        } else {
+            format!("content-length: {}\r\n", body.len())
+        };
         let request = format!("{head}host: {host}\r\n{length}\r\n{body}");
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
@@ -74,7 +89,9 @@ impl Request {
     pub async fn send(self) -> Answer {
         let mut stream = self.begin().await;
         let mut bytes = Vec::new();
-        soon("an HTTP answer", stream.read_to_end(&mut bytes)).await.unwrap();
+        soon("an HTTP answer", stream.read_to_end(&mut bytes))
+            .await
+            .unwrap();
         Answer::read(&bytes)
     }
 
@@ -82,7 +99,9 @@ impl Request {
     pub async fn status_of_head(self) -> u16 {
         let mut stream = self.begin().await;
         let mut text = String::new();
-        soon("the head of an answer", stream.read_to_string(&mut text)).await.unwrap();
+        soon("the head of an answer", stream.read_to_string(&mut text))
+            .await
+            .unwrap();
         let (head, rest) = text.split_once("\r\n\r\n").expect("no whole head");
         assert_eq!(rest, "", "after {head}");
         head.split(' ').nth(1).unwrap().parse().unwrap()
@@ -95,17 +114,34 @@ impl Answer {
         let text = std::str::from_utf8(bytes).unwrap();
         let (head, rest) = text.split_once("\r\n\r\n").expect("no whole head");
         let mut lines = head.split("\r\n");
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
         let headers: BTreeMap<_, _> = lines
             .map(|line| line.split_once(':').unwrap())
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
-        let body = if chunked { unchunked(rest) } else { rest.to_owned() };
+        let chunked = headers
+            .get("transfer-encoding")
+            .is_some_and(|coding| coding == "chunked");
+        let body = if chunked {
+            unchunked(rest)
+        } else {
+            rest.to_owned()
+        };
         if let Some(length) = headers.get("content-length") {
             assert_eq!(length.parse(), Ok(body.len()), "the body was cut");
         }
-        Self { status, headers, body }
+        Self {
+            status,
+            headers,
+            body,
+        }
     }
 
     /// The body as JSON.

@@ -31,8 +31,8 @@ pub use receiver::{Delivery, Receiver, Take};
 pub use redis::Redis;
 pub use scrape::Scrape;
 pub use script::{
-    Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, listing, refusal, say, spoken, word,
-    words,
+    Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, listing, refusal, say,
+    spoken, word, words,
 };
 
 /// The longest that any one event is waited for: far more than it takes, also on a busy machine.

@@ -47,7 +47,8 @@ impl Page {
     /// The turn of this id.
     #[track_caller]
     pub fn turn(&self, id: &str) -> &Shown {
-        self.find(id).unwrap_or_else(|| panic!("the page has no turn {id}"))
+        self.find(id)
+            .unwrap_or_else(|| panic!("the page has no turn {id}"))
     }
 
     /// The turn of this id, where it was seen.
@@ -70,7 +71,11 @@ impl Page {
         }
         let id = string(&frame["turn"]);
         if self.find(&id).is_none() {
-            self.turns.push(Shown { turn: id.clone(), races: self.races, ..Shown::default() });
+            self.turns.push(Shown {
+                turn: id.clone(),
+                races: self.races,
+                ..Shown::default()
+            });
         }
         let turn = self.turns.iter_mut().find(|turn| turn.turn == id).unwrap();
         turn.apply(kind, frame);
@@ -86,7 +91,11 @@ impl Shown {
         }
         assert!(self.done.is_none(), "after done came {frame}");
         assert_eq!(seq, self.seq + 1, "a gap before {frame}");
-        assert_eq!(kind == "start", seq == 1, "a turn begins with start, once: {frame}");
+        assert_eq!(
+            kind == "start",
+            seq == 1,
+            "a turn begins with start, once: {frame}"
+        );
         self.seq = seq;
         let attempt = frame["attempt"].as_u64();
         match kind {
@@ -94,16 +103,26 @@ impl Shown {
             "attempt" => {
                 let made = u64::try_from(self.attempts.len()).unwrap();
                 let gaps = self.snapshots > 0 || self.races && made > 0;
-                assert!(gaps || attempt == Some(made + 1), "attempts count from 1: {frame}");
-                assert!(attempt.unwrap() > self.speaker, "attempts count upwards: {frame}");
-                let known = frame["after"].is_null() == (attempt == Some(1)) || self.races && made > 0;
+                assert!(
+                    gaps || attempt == Some(made + 1),
+                    "attempts count from 1: {frame}"
+                );
+                assert!(
+                    attempt.unwrap() > self.speaker,
+                    "attempts count upwards: {frame}"
+                );
+                let known =
+                    frame["after"].is_null() == (attempt == Some(1)) || self.races && made > 0;
                 assert!(known, "who failed before? {frame}");
                 self.speaker = attempt.unwrap();
                 self.attempts.push(frame.clone());
             }
             "token" => {
                 let first = self.text.is_empty() && attempt == Some(0);
-                assert!(first || attempt == Some(self.speaker), "of another attempt: {frame}");
+                assert!(
+                    first || attempt == Some(self.speaker),
+                    "of another attempt: {frame}"
+                );
                 assert_ne!(frame["text"], "", "an empty token");
                 self.tokens += 1;
                 self.text += frame["text"].as_str().unwrap();
@@ -111,9 +130,13 @@ impl Shown {
             "restart" => {
                 assert!(!self.text.is_empty(), "nothing to void: {frame}");
                 assert_eq!(frame["to"].is_null(), attempt == Some(0), "{frame}");
-                assert!(attempt == Some(0) || attempt == Some(self.speaker), "{frame}");
+                assert!(
+                    attempt == Some(0) || attempt == Some(self.speaker),
+                    "{frame}"
+                );
                 self.speaker = attempt.unwrap();
-                self.drafts.push((string(&frame["from"]), std::mem::take(&mut self.text)));
+                self.drafts
+                    .push((string(&frame["from"]), std::mem::take(&mut self.text)));
                 self.restarts.push(frame.clone());
             }
             _ => self.end(frame),
@@ -133,8 +156,15 @@ impl Shown {
 
     #[track_caller]
     fn end(&mut self, frame: &Value) {
-        assert_eq!(frame["text"], *self.text, "done has another text than what is shown");
-        assert_eq!(drafts(frame), self.drafts, "done has other drafts than what was shown");
+        assert_eq!(
+            frame["text"], *self.text,
+            "done has another text than what is shown"
+        );
+        assert_eq!(
+            drafts(frame),
+            self.drafts,
+            "done has other drafts than what was shown"
+        );
         let tried = frame["tried"].as_array().unwrap();
         assert_eq!(frame["attempts"], tried.len(), "{frame}");
         for (number, one) in (1..).zip(tried) {
@@ -144,14 +174,26 @@ impl Shown {
             assert_eq!(frame["attempts"], self.attempts.len(), "{frame}");
         }
         let source = frame["source"].as_str().unwrap();
-        assert_eq!(frame["degraded"], !["ai", "cache"].contains(&source), "{frame}");
-        assert!(frame["degraded"] == false || frame["provider"].is_null(), "{frame}");
+        assert_eq!(
+            frame["degraded"],
+            !["ai", "cache"].contains(&source),
+            "{frame}"
+        );
+        assert!(
+            frame["degraded"] == false || frame["provider"].is_null(),
+            "{frame}"
+        );
         self.done = Some(frame.clone());
     }
 
     /// The providers of the attempts, in order, each with the reason that the one before failed for.
     pub fn path(&self) -> Vec<(String, String)> {
-        let step = |frame: &Value| (string(&frame["provider"]), string(&frame["after"]["reason"]));
+        let step = |frame: &Value| {
+            (
+                string(&frame["provider"]),
+                string(&frame["after"]["reason"]),
+            )
+        };
         self.attempts.iter().map(step).collect()
     }
 
@@ -159,13 +201,20 @@ impl Shown {
     #[track_caller]
     pub fn outcomes(&self) -> Vec<String> {
         let done = self.done.as_ref().expect("the turn has not ended");
-        done["tried"].as_array().unwrap().iter().map(|one| string(&one["outcome"])).collect()
+        done["tried"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| string(&one["outcome"]))
+            .collect()
     }
 }
 
 fn drafts(frame: &Value) -> Vec<(String, String)> {
     let drafts = frame["drafts"].as_array().unwrap().iter();
-    drafts.map(|draft| (string(&draft["provider"]), string(&draft["text"]))).collect()
+    drafts
+        .map(|draft| (string(&draft["provider"]), string(&draft["text"])))
+        .collect()
 }
 
 #[cfg(test)]
@@ -226,22 +275,40 @@ mod tests {
             done("Good day", 2, &draft),
         ]);
         let turn = page.turn("t");
-        assert_eq!((turn.question.as_str(), turn.text.as_str(), turn.tokens), ("why?", "Good day", 3));
-        assert_eq!(turn.path(), [("b".into(), "".into()), ("b".into(), "reset".into())]);
+        assert_eq!(
+            (turn.question.as_str(), turn.text.as_str(), turn.tokens),
+            ("why?", "Good day", 3)
+        );
+        assert_eq!(
+            turn.path(),
+            [("b".into(), "".into()), ("b".into(), "reset".into())]
+        );
         assert_eq!(page.resume(), None);
     }
 
     #[test]
     fn who_loses_a_race_is_not_shown() {
-        let race = [start(), attempt(1), attempt(3), token(3, "Hello"), done("Hello", 3, &json!([]))];
-        let mut page = Page { races: true, ..Page::default() };
+        let race = [
+            start(),
+            attempt(1),
+            attempt(3),
+            token(3, "Hello"),
+            done("Hello", 3, &json!([])),
+        ];
+        let mut page = Page {
+            races: true,
+            ..Page::default()
+        };
         for (seq, frame) in (1..).zip(&race) {
             let mut frame = frame.clone();
             (frame["turn"], frame["seq"]) = ("t".into(), seq.into());
             page.apply(&frame);
         }
         assert_eq!(page.turn("t").attempts.len(), 2);
-        assert!(std::panic::catch_unwind(|| frames(&race)).is_err(), "where there are none, it is a gap");
+        assert!(
+            std::panic::catch_unwind(|| frames(&race)).is_err(),
+            "where there are none, it is a gap"
+        );
     }
 
     #[test]
@@ -266,7 +333,13 @@ mod tests {
                 token(1, "x"),
                 done("x", 1, &json!([{ "provider": "a", "text": "z" }])),
             ],
-            vec![start(), attempt(1), token(1, "x"), done("x", 1, &none), token(1, "more")],
+            vec![
+                start(),
+                attempt(1),
+                token(1, "x"),
+                done("x", 1, &none),
+                token(1, "more"),
+            ],
         ] {
             let applied = std::panic::catch_unwind(|| frames(&wrong));
             assert!(applied.is_err(), "{wrong:?}");

@@ -142,7 +142,9 @@ impl ScriptedProvider {
     #[track_caller]
     pub fn until(&self, so: impl FnMut(&Counts) -> bool) -> impl Future<Output = Counts> {
         let mut counts = self.shared.counts.subscribe();
-        soon("the provider to see it", async move { *counts.wait_for(so).await.unwrap() })
+        soon("the provider to see it", async move {
+            *counts.wait_for(so).await.unwrap()
+        })
     }
 
     /// The bodies of the visitors' questions so far, and when they came.
@@ -171,18 +173,43 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
         let listing = request.is_null();
         let probe = request["max_tokens"] == 1;
         let asked = !listing && !probe;
-        let once = if asked { shared.once.lock().unwrap().pop_front() } else { None };
-        let usual = if listing { &shared.listing } else { &shared.usual };
-        let refused = shared.key.lock().unwrap().as_ref().is_some_and(|demanded| *demanded != key);
+        let once = if asked {
+            shared.once.lock().unwrap().pop_front()
+        } else {
+            None
+        };
+        let usual = if listing {
+            &shared.listing
+        } else {
+            &shared.usual
+        };
+        let refused = shared
+            .key
+            .lock()
+            .unwrap()
+            .as_ref()
+            .is_some_and(|demanded| *demanded != key);
         let refusal = refused.then(|| vec![super::refusal(401, "", "")]);
-        let script = refusal.or(once).unwrap_or_else(|| usual.lock().unwrap().clone());
-        let told = |act| if matches!(act, Act::Echo) { super::script::echo(&request) } else { vec![act] };
+        let script = refusal
+            .or(once)
+            .unwrap_or_else(|| usual.lock().unwrap().clone());
+        let told = |act| {
+            if matches!(act, Act::Echo) {
+                super::script::echo(&request)
+            } else {
+                vec![act]
+            }
+        };
         let script: Vec<_> = script.into_iter().flat_map(told).collect();
         if !listing {
             shared.calls.lock().unwrap().push(Instant::now());
         }
         if asked {
-            shared.requests.lock().unwrap().push((Instant::now(), request));
+            shared
+                .requests
+                .lock()
+                .unwrap()
+                .push((Instant::now(), request));
         }
         shared.counts.send_modify(|counts| {
             counts.asked += usize::from(asked);
@@ -209,7 +236,11 @@ enum End {
     Closed,
 }
 
-async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>, counts: &watch::Sender<Counts>) -> End {
+async fn play(
+    stream: &mut BufReader<TcpStream>,
+    script: Vec<Act>,
+    counts: &watch::Sender<Counts>,
+) -> End {
     for act in script {
         match act {
             Act::Send(bytes) => {
@@ -245,7 +276,9 @@ async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>, counts: &watc
                 return End::Left;
             }
             Act::Reset => {
-                socket2::SockRef::from(stream.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
+                socket2::SockRef::from(stream.get_ref())
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
                 return End::Closed;
             }
             Act::Close => {
@@ -260,7 +293,10 @@ async fn play(stream: &mut BufReader<TcpStream>, script: Vec<Act>, counts: &watc
 /// Waits until the client closes the connection. It has nothing to say before it has its answer.
 async fn gone(stream: &mut BufReader<TcpStream>) {
     let read = stream.fill_buf().await.map(<[u8]>::len);
-    assert!(matches!(read, Err(_) | Ok(0)), "the client spoke before it was answered");
+    assert!(
+        matches!(read, Err(_) | Ok(0)),
+        "the client spoke before it was answered"
+    );
 }
 
 /// What the next request says in `authorization`, and its JSON body, null where it has none; none where the client closes instead.

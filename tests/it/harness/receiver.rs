@@ -61,13 +61,20 @@ impl Delivery {
     /// Asserts that the signature is that of this key, over what came.
     #[track_caller]
     pub fn is_signed_by(&self, key: &[u8]) {
-        let signed =
-            format!("{}.{}.{}", self.header("webhook-id"), self.header("webhook-timestamp"), self.body);
+        let signed = format!(
+            "{}.{}.{}",
+            self.header("webhook-id"),
+            self.header("webhook-timestamp"),
+            self.body
+        );
         let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
         mac.update(signed.as_bytes());
         let expected = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
         assert_eq!(self.header("webhook-signature"), expected);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
         let age = now - self.header("webhook-timestamp").parse::<u64>().unwrap();
         assert!(age < 60, "{age} s old");
     }
@@ -93,7 +100,11 @@ impl Receiver {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(BufReader::new(stream), Arc::clone(&takes), Arc::clone(&came)));
+                tokio::spawn(serve(
+                    BufReader::new(stream),
+                    Arc::clone(&takes),
+                    Arc::clone(&came),
+                ));
             }
         });
         receiver
@@ -116,15 +127,31 @@ impl Receiver {
 
     /// The events that were taken so far, each with its provider.
     pub fn taken(&self) -> Vec<(String, Value)> {
-        let taken = self.came().into_iter().filter(|one| one.taken).map(|one| one.json());
-        taken.map(|json| (json["event"].as_str().unwrap().to_owned(), json["provider"].clone())).collect()
+        let taken = self
+            .came()
+            .into_iter()
+            .filter(|one| one.taken)
+            .map(|one| one.json());
+        taken
+            .map(|json| {
+                (
+                    json["event"].as_str().unwrap().to_owned(),
+                    json["provider"].clone(),
+                )
+            })
+            .collect()
     }
 
     /// Waits until the deliveries are so.
     #[track_caller]
-    pub fn until(&self, so: impl FnMut(&Vec<Delivery>) -> bool) -> impl Future<Output = Vec<Delivery>> {
+    pub fn until(
+        &self,
+        so: impl FnMut(&Vec<Delivery>) -> bool,
+    ) -> impl Future<Output = Vec<Delivery>> {
         let mut came = self.came.subscribe();
-        soon("the receiver to get it", async move { came.wait_for(so).await.unwrap().clone() })
+        soon("the receiver to get it", async move {
+            came.wait_for(so).await.unwrap().clone()
+        })
     }
 
     /// Waits for a taken alert of this event, and gives it.
@@ -159,7 +186,9 @@ async fn serve(
             }
             Take::Reset => {
                 let linger = Some(Duration::ZERO);
-                socket2::SockRef::from(stream.get_ref()).set_linger(linger).unwrap();
+                socket2::SockRef::from(stream.get_ref())
+                    .set_linger(linger)
+                    .unwrap();
                 return;
             }
             Take::CloseEarly => {
@@ -167,7 +196,9 @@ async fn serve(
                 return;
             }
             Take::Endless => {
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n").await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n")
+                    .await;
                 while stream.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
                 return;
             }
@@ -196,5 +227,10 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Delivery> {
     let mut body = vec![0; headers["content-length"].parse().unwrap()];
     stream.read_exact(&mut body).await.ok()?;
     let text = String::from_utf8_lossy(&body).into_owned();
-    Some(Delivery { headers, bytes: body, body: text, taken: false })
+    Some(Delivery {
+        headers,
+        bytes: body,
+        body: text,
+        taken: false,
+    })
 }

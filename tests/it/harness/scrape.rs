@@ -21,45 +21,73 @@ impl Scrape {
     /// sample twice, a histogram that does not add up.
     pub fn read(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has no end");
-        let mut scrape = Self { types: BTreeMap::new(), samples: BTreeMap::new() };
+        let mut scrape = Self {
+            types: BTreeMap::new(),
+            samples: BTreeMap::new(),
+        };
         let (mut present, mut helped) = (String::new(), BTreeSet::new());
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
-                let (name, help) = rest.split_once(' ').unwrap_or_else(|| panic!("no help: {line}"));
-                assert!(!help.is_empty() && helped.insert(name.to_owned()), "helped twice: {line}");
+                let (name, help) = rest
+                    .split_once(' ')
+                    .unwrap_or_else(|| panic!("no help: {line}"));
+                assert!(
+                    !help.is_empty() && helped.insert(name.to_owned()),
+                    "helped twice: {line}"
+                );
                 present = name.to_owned();
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').unwrap();
                 assert_eq!(name, present, "its HELP is not right before: {line}");
                 assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
                 assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
-                assert!(scrape.types.insert(name.to_owned(), kind.to_owned()).is_none(), "twice: {line}");
+                assert!(
+                    scrape
+                        .types
+                        .insert(name.to_owned(), kind.to_owned())
+                        .is_none(),
+                    "twice: {line}"
+                );
             } else {
                 scrape.sample(line, &present);
             }
         }
-        assert!(helped.iter().eq(scrape.types.keys()), "a HELP without a TYPE");
+        assert!(
+            helped.iter().eq(scrape.types.keys()),
+            "a HELP without a TYPE"
+        );
         scrape.histograms_add_up();
         scrape
     }
 
     fn sample(&mut self, line: &str, present: &str) {
         let form = Regex::new(r#"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$"#).unwrap();
-        let parts = form.captures(line).unwrap_or_else(|| panic!("not a sample: {line:?}"));
+        let parts = form
+            .captures(line)
+            .unwrap_or_else(|| panic!("not a sample: {line:?}"));
         let name = &parts[1];
         let family = match self.types.get(present).map(String::as_str) {
             Some("histogram") => {
-                let of = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+                let of = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end));
                 of.unwrap_or_else(|| panic!("no part of a histogram: {line}"))
             }
             Some(_) => name,
             None => panic!("a sample before its TYPE: {line}"),
         };
         assert_eq!(family, present, "apart from its metric: {line}");
-        let value: f64 = parts[3].parse().unwrap_or_else(|error| panic!("{error}: {line}"));
+        let value: f64 = parts[3]
+            .parse()
+            .unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(value.is_finite() && value >= 0.0, "{line}");
         let labels = labels(parts.get(2).map_or("", |found| found.as_str()));
-        assert!(self.samples.insert((name.to_owned(), labels), value).is_none(), "twice: {line}");
+        assert!(
+            self.samples
+                .insert((name.to_owned(), labels), value)
+                .is_none(),
+            "twice: {line}"
+        );
     }
 
     fn histograms_add_up(&self) {
@@ -69,15 +97,25 @@ impl Scrape {
                 if *sample == format!("{name}_bucket") {
                     let mut labels = labels.clone();
                     let bound = labels.remove("le").expect("a bucket without its bound");
-                    series.entry(labels).or_default().push((bound.parse().unwrap(), *value));
+                    series
+                        .entry(labels)
+                        .or_default()
+                        .push((bound.parse().unwrap(), *value));
                 }
             }
             for (labels, mut buckets) in series {
                 buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-                assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{name} {labels:?} {buckets:?}");
+                assert!(
+                    buckets.is_sorted_by(|a, b| a.1 <= b.1),
+                    "{name} {labels:?} {buckets:?}"
+                );
                 let (bound, all) = *buckets.last().unwrap();
                 assert!(bound.is_infinite(), "{name} {labels:?} has no last bucket");
-                let part = |end: &str| self.samples.get(&(format!("{name}{end}"), labels.clone())).copied();
+                let part = |end: &str| {
+                    self.samples
+                        .get(&(format!("{name}{end}"), labels.clone()))
+                        .copied()
+                };
                 assert_eq!(part("_count"), Some(all), "{name} {labels:?}");
                 assert!(part("_sum").is_some(), "{name} {labels:?}");
             }
@@ -86,19 +124,30 @@ impl Scrape {
 
     /// A sample's value; none where it is not there.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let labels = labels
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         self.samples.get(&(name.to_owned(), labels)).copied()
     }
 
     /// The sum of all samples of this name.
     pub fn sum(&self, name: &str) -> f64 {
-        self.samples.iter().filter(|((sample, _), _)| sample == name).map(|(_, value)| value).sum()
+        self.samples
+            .iter()
+            .filter(|((sample, _), _)| sample == name)
+            .map(|(_, value)| value)
+            .sum()
     }
 
     /// The samples of this name that are not 0, with their labels' values in the order of the labels' names.
     pub fn counted(&self, name: &str) -> Vec<(Vec<&str>, f64)> {
-        let of = self.samples.iter().filter(|((sample, _), value)| sample == name && **value != 0.0);
-        of.map(|((_, labels), value)| (labels.values().map(String::as_str).collect(), *value)).collect()
+        let of = self
+            .samples
+            .iter()
+            .filter(|((sample, _), value)| sample == name && **value != 0.0);
+        of.map(|((_, labels), value)| (labels.values().map(String::as_str).collect(), *value))
+            .collect()
     }
 }
 
@@ -107,8 +156,15 @@ fn labels(mut text: &str) -> Labels {
     let one = Regex::new(r#"^([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)"#).unwrap();
     let mut labels = Labels::new();
     while !text.is_empty() {
-        let found = one.captures(text).unwrap_or_else(|| panic!("not a label: {text:?}"));
-        assert!(labels.insert(found[1].to_owned(), found[2].to_owned()).is_none(), "a label twice");
+        let found = one
+            .captures(text)
+            .unwrap_or_else(|| panic!("not a label: {text:?}"));
+        assert!(
+            labels
+                .insert(found[1].to_owned(), found[2].to_owned())
+                .is_none(),
+            "a label twice"
+        );
         text = &text[found[0].len()..];
     }
     labels

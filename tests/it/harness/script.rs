@@ -61,7 +61,8 @@ pub fn say(text: &str) -> Act {
 
 /// The head of a streamed answer.
 pub fn head() -> String {
-    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".into()
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        .into()
 }
 
 /// Text as one HTTP chunk.
@@ -111,12 +112,15 @@ pub fn words(text: &str) -> impl Iterator<Item = &str> {
 /// An error answer with these header lines and this body.
 pub fn refusal(status: u16, headers: &str, body: &str) -> Act {
     let length = body.len();
-    say(&format!("HTTP/1.1 {status} No\r\n{headers}content-length: {length}\r\n\r\n{body}"))
+    say(&format!(
+        "HTTP/1.1 {status} No\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    ))
 }
 
 /// A list of models.
 pub fn listing() -> Act {
-    let body = json!({ "object": "list", "data": [{ "id": "a-model", "object": "model" }] }).to_string();
+    let body =
+        json!({ "object": "list", "data": [{ "id": "a-model", "object": "model" }] }).to_string();
     let length = body.len();
     say(&format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -133,7 +137,9 @@ pub fn apart<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<Act> {
 /// What an echo does with a request.
 pub fn echo(request: &Value) -> Vec<Act> {
     let messages = request["messages"].as_array().into_iter().flatten();
-    let shown = messages.filter_map(|message| message["content"].as_str()).flat_map(str::split_whitespace);
+    let shown = messages
+        .filter_map(|message| message["content"].as_str())
+        .flat_map(str::split_whitespace);
     // Once each, or answers to answers would double each time.
     let mut said: Vec<&str> = Vec::new();
     for word in shown {

@@ -19,20 +19,35 @@ const QUIET: Duration = Duration::from_secs(7);
 async fn an_outage_that_both_see_is_told_once_and_so_is_its_end() {
     let _alone = alone().await;
     let redis = Redis::start(&[]);
-    let (provider, receiver) = (Provider::start(Manner::Answer).await, Receiver::start().await);
-    let config = config(&provider, &redis.url()).replace("[breaker]\n", "[breaker]\nblocked_for = \"1s\"\n")
+    let (provider, receiver) = (
+        Provider::start(Manner::Answer).await,
+        Receiver::start().await,
+    );
+    let config = config(&provider, &redis.url())
+        .replace("[breaker]\n", "[breaker]\nblocked_for = \"1s\"\n")
         + &format!("[alerts]\nwebhook = \"{}\"\n", receiver.url());
     let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
-    let both =
-        [Service::start(folders[0].path(), &config).await, Service::start(folders[1].path(), &config).await];
+    let both = [
+        Service::start(folders[0].path(), &config).await,
+        Service::start(folders[1].path(), &config).await,
+    ];
     let mode = async |wanted: &str| {
         for service in &both {
-            service.status_when("the mode", |status| status["mode"] == wanted).await;
+            service
+                .status_when("the mode", |status| status["mode"] == wanted)
+                .await;
         }
     };
     mode("normal").await;
     provider.now(Manner::Refuse(401, json!({ "error": { "message": "no" } })));
-    assert_eq!(*Visitor::new(both[0].port).await.ask("Who?").await.end("degraded"), true);
+    assert_eq!(
+        *Visitor::new(both[0].port)
+            .await
+            .ask("Who?")
+            .await
+            .end("degraded"),
+        true
+    );
     mode("outage").await;
     receiver.event("provider_down").await;
     receiver.event("mode_changed").await;
@@ -41,11 +56,30 @@ async fn an_outage_that_both_see_is_told_once_and_so_is_its_end() {
     provider.now(Manner::Answer);
     mode("normal").await;
     receiver.event("provider_up").await;
-    receiver.until(|all| all.iter().filter(|one| one.json()["event"] == "mode_changed").count() > 1).await;
+    receiver
+        .until(|all| {
+            all.iter()
+                .filter(|one| one.json()["event"] == "mode_changed")
+                .count()
+                > 1
+        })
+        .await;
     tokio::time::sleep(QUIET).await;
     let mut told: Vec<_> = receiver.came().iter().map(|one| one.json()).collect();
     told.sort_by_key(|one| one["at"].to_string());
-    let mut events: Vec<_> = told.iter().map(|one: &Value| one["event"].as_str().unwrap()).collect();
+    let mut events: Vec<_> = told
+        .iter()
+        .map(|one: &Value| one["event"].as_str().unwrap())
+        .collect();
     events.sort_unstable();
-    assert_eq!(events, ["mode_changed", "mode_changed", "provider_down", "provider_up"], "{told:#?}");
+    assert_eq!(
+        events,
+        [
+            "mode_changed",
+            "mode_changed",
+            "provider_down",
+            "provider_up"
+        ],
+        "{told:#?}"
+    );
 }

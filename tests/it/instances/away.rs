@@ -39,7 +39,12 @@ const TROUBLES: [Trouble; 6] = [
         mends: |redis, _| redis.restart(),
         told: true,
     },
-    Trouble { name: "paused", breaks: |redis, _| redis.pause(), mends: |redis, _| redis.go_on(), told: true },
+    Trouble {
+        name: "paused",
+        breaks: |redis, _| redis.pause(),
+        mends: |redis, _| redis.go_on(),
+        told: true,
+    },
     Trouble {
         name: "cut off",
         breaks: |_, line| line.now(State::Cut),
@@ -72,7 +77,10 @@ const TROUBLES: [Trouble; 6] = [
 #[tokio::test]
 async fn in_every_trouble_the_chat_goes_on_alone_and_is_shared_again_after() {
     let mut redis = Redis::start(&[]);
-    let (one_line, line) = (Line::to(redis.socket()).await, Line::to(redis.socket()).await);
+    let (one_line, line) = (
+        Line::to(redis.socket()).await,
+        Line::to(redis.socket()).await,
+    );
     let provider = Provider::start(Manner::Answer).await;
     let one = Instance::start(&provider, &one_line.url()).await;
     let other = Instance::start(&provider, &line.url()).await;
@@ -90,7 +98,11 @@ async fn in_every_trouble_the_chat_goes_on_alone_and_is_shared_again_after() {
             assert_eq!(*shown.end("source"), "ai", "{}", trouble.name);
             durable |= shown.accepted.as_ref().unwrap()["durable"] == true;
         }
-        println!("Redis {}: the slowest of three answers took {}", trouble.name, ms(slowest));
+        println!(
+            "Redis {}: the slowest of three answers took {}",
+            trouble.name,
+            ms(slowest)
+        );
         // Its own disk has them, though a busy one may confirm one of them too late.
         assert!(durable, "{}", trouble.name);
         assert!(slowest < SOON, "{}: {slowest:?}", trouble.name);
@@ -101,8 +113,9 @@ async fn in_every_trouble_the_chat_goes_on_alone_and_is_shared_again_after() {
         one.shares(true).await;
         other.shares(true).await;
         if trouble.told {
-            let whole_turns =
-                |turns: &[Value]| turns.len() == 4 && turns.iter().all(|turn| turn["state"] == "done");
+            let whole_turns = |turns: &[Value]| {
+                turns.len() == 4 && turns.iter().all(|turn| turn["state"] == "done")
+            };
             let turns = history(other.port(), visitor.conversation(), whole_turns).await;
             assert_eq!(turns[3]["text"], whole("Later?"), "{}", trouble.name);
         }
@@ -157,8 +170,16 @@ async fn of_a_turns_steps_one_waits_for_redis_and_for_50_ms_at_most() {
         let waited = first.into_iter().min().unwrap_or(HOT);
         // Where answers take long anyway, a wait more or less is not seen, and none is told from the machine's own.
         let margin = MARGIN.max(2 * usual);
-        println!("usually {}, the first {}, those after it {}", ms(usual), ms(waited), ms(then));
-        assert!(waited < usual + HOT + margin, "{waited:?}, usually {usual:?}");
+        println!(
+            "usually {}, the first {}, those after it {}",
+            ms(usual),
+            ms(waited),
+            ms(then)
+        );
+        assert!(
+            waited < usual + HOT + margin,
+            "{waited:?}, usually {usual:?}"
+        );
         assert!(then < usual + margin, "{then:?}, usually {usual:?}");
     }
 }
@@ -173,7 +194,11 @@ async fn a_redis_that_is_slow_all_the_time_is_told_as_slow_all_the_time() {
     one.shares(true).await;
     let mut visitor = Visitor::new(one.port()).await;
     line.now(State::Slow(SLOW));
-    let slow = |status: &Value| status["problems"].to_string().contains("Redis takes longer than 50 ms");
+    let slow = |status: &Value| {
+        status["problems"]
+            .to_string()
+            .contains("Redis takes longer than 50 ms")
+    };
     let told = async {
         while !slow(&one.service.status().await) {
             asked(&mut visitor).await;
@@ -203,7 +228,10 @@ async fn without_redis_at_the_start_an_instance_starts_alone_and_joins_later() {
     redis.restart();
     one.shares(true).await;
     let other = Instance::start(&provider, &redis.url()).await;
-    let turns = history(other.port(), visitor.conversation(), |turns| turns.len() == 1).await;
+    let turns = history(other.port(), visitor.conversation(), |turns| {
+        turns.len() == 1
+    })
+    .await;
     assert_eq!(turns[0]["text"], whole("Alone?"));
 }
 
@@ -214,10 +242,22 @@ async fn a_wrong_password_is_told_without_it() {
     let one = Instance::start(&provider, &format!("{}?pass=canary-mine", redis.url())).await;
     let status = one
         .service
-        .status_when("the refusal", |status| status["problems"].to_string().contains("password"))
+        .status_when("the refusal", |status| {
+            status["problems"].to_string().contains("password")
+        })
         .await;
     assert!(!status.to_string().contains("canary"));
-    assert!(Visitor::new(one.port()).await.ask("Still?").await.end("source") == &json!("ai"));
+    assert!(
+        Visitor::new(one.port())
+            .await
+            .ask("Still?")
+            .await
+            .end("source")
+            == &json!("ai")
+    );
     let logged = one.service.kill().await;
-    assert!(logged.contains("Unauthorized") && !logged.contains("canary"), "{logged}");
+    assert!(
+        logged.contains("Unauthorized") && !logged.contains("canary"),
+        "{logged}"
+    );
 }

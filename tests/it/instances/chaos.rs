@@ -40,7 +40,10 @@ const SETTLES: Duration = Duration::from_secs(90);
 const VISITORS: usize = 4;
 
 fn number<T: std::str::FromStr>(name: &str, usual: T) -> T {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(usual)
 }
 
 /// Marsaglia's xorshift: all that is asked of it is to be the same again.
@@ -125,8 +128,13 @@ impl Two<'_> {
 
 /// A turn in a line.
 fn brief(turn: &Value) -> String {
-    let fields = ["turn", "client_msg_id", "at", "state"].map(|field| turn[field].as_str().unwrap_or("-"));
-    format!("{} late: {}", fields.join(" "), turn["followup"].is_object())
+    let fields =
+        ["turn", "client_msg_id", "at", "state"].map(|field| turn[field].as_str().unwrap_or("-"));
+    format!(
+        "{} late: {}",
+        fields.join(" "),
+        turn["followup"].is_object()
+    )
 }
 
 /// What a round came to.
@@ -145,19 +153,33 @@ struct Count {
 async fn round(seed: u64, troubles: u32, kills: bool) -> Count {
     // What a Redis that is killed has on its own disk is what it wrote there by the second: it does lose things.
     let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
-    let lines = [Line::to(redis.socket()).await, Line::to(redis.socket()).await];
+    let lines = [
+        Line::to(redis.socket()).await,
+        Line::to(redis.socket()).await,
+    ];
     let provider = Provider::start(Manner::Answer).await;
     let mut all = [None, None];
     for (one, line) in all.iter_mut().zip(&lines) {
         *one = Some(Instance::start(&provider, &line.url()).await);
     }
-    let ports = [0, 1].map(|which| AtomicU16::new(Option::as_ref(&all[which]).map_or(0, Instance::port)));
-    let mut two = Two { provider: &provider, lines: &lines, all, ports: Arc::new(ports) };
+    let ports =
+        [0, 1].map(|which| AtomicU16::new(Option::as_ref(&all[which]).map_or(0, Instance::port)));
+    let mut two = Two {
+        provider: &provider,
+        lines: &lines,
+        all,
+        ports: Arc::new(ports),
+    };
     let (end, over) = watch::channel(false);
     let talking: Vec<_> = (0..2 * VISITORS)
         .map(|name| {
             let roams = kills && name % 4 > 1;
-            let talker = Talker { ports: Arc::clone(&two.ports), first: name, roams, name };
+            let talker = Talker {
+                ports: Arc::clone(&two.ports),
+                first: name,
+                roams,
+                name,
+            };
             tokio::spawn(talker.talk(over.clone()))
         })
         .collect();
@@ -165,9 +187,18 @@ async fn round(seed: u64, troubles: u32, kills: bool) -> Count {
         trouble(&mut redis, &lines, Chance::of(seed), troubles).await;
         end.send_replace(true);
     };
-    let killed = async { if kills { two.kill(Chance::of(!seed), over.clone()).await } else { 0 } };
+    let killed = async {
+        if kills {
+            two.kill(Chance::of(!seed), over.clone()).await
+        } else {
+            0
+        }
+    };
     let ((), kills) = tokio::join!(troubled, killed);
-    let mut count = Count { kills, ..Count::default() };
+    let mut count = Count {
+        kills,
+        ..Count::default()
+    };
     for one in two.all.iter().flatten() {
         one.shares(true).await;
     }
@@ -192,18 +223,28 @@ async fn tell(talked: &Talked, two: &Two<'_>, count: &mut Count) {
     let agreed = async {
         loop {
             let [one, other] = [&two.all[0], &two.all[1]].map(|one| one.as_ref().unwrap().port());
-            let one = Visitor::back(one, &talked.conversation).await.history().to_vec();
+            let one = Visitor::back(one, &talked.conversation)
+                .await
+                .history()
+                .to_vec();
             if settled(&one) && one == Visitor::back(other, &talked.conversation).await.history() {
                 return one;
             }
         }
     };
     let Ok(turns) = tokio::time::timeout(SETTLES, agreed).await else {
-        panic!("{} does not settle: {:#?}, {}", talked.conversation, talked.accepted, two.tell(talked).await)
+        panic!(
+            "{} does not settle: {:#?}, {}",
+            talked.conversation,
+            talked.accepted,
+            two.tell(talked).await
+        )
     };
     let mut messages: BTreeMap<&str, usize> = BTreeMap::new();
     for turn in &turns {
-        *messages.entry(turn["client_msg_id"].as_str().unwrap()).or_default() += 1;
+        *messages
+            .entry(turn["client_msg_id"].as_str().unwrap())
+            .or_default() += 1;
         let question = turn["question"].as_str().unwrap();
         match turn["state"].as_str().unwrap() {
             "done" => assert_eq!(turn["text"], whole(question)),
@@ -214,20 +255,45 @@ async fn tell(talked: &Talked, two: &Two<'_>, count: &mut Count) {
             other => panic!("{other}"),
         }
     }
-    for (turn, Accepted { message, text, durable }) in &talked.accepted {
-        let found: Vec<_> = turns.iter().filter(|known| known["turn"] == **turn).collect();
+    for (
+        turn,
+        Accepted {
+            message,
+            text,
+            durable,
+        },
+    ) in &talked.accepted
+    {
+        let found: Vec<_> = turns
+            .iter()
+            .filter(|known| known["turn"] == **turn)
+            .collect();
         let [found] = found[..] else {
             assert!(found.is_empty() && !durable, "{text}: {found:?}");
             count.unsaved += 1;
             continue;
         };
-        assert_eq!((&found["question"], &found["client_msg_id"]), (&json!(text), &json!(message)));
+        assert_eq!(
+            (&found["question"], &found["client_msg_id"]),
+            (&json!(text), &json!(message))
+        );
     }
-    let twice: Vec<_> =
-        messages.into_iter().filter(|(_, count)| *count > 1).map(|(message, _)| message).collect();
+    let twice: Vec<_> = messages
+        .into_iter()
+        .filter(|(_, count)| *count > 1)
+        .map(|(message, _)| message)
+        .collect();
     // Only who went elsewhere while nobody there could know: that instance had to take it for a new message.
-    let all = turns.iter().filter(|turn| twice.iter().any(|message| turn["client_msg_id"] == **message));
-    assert!(twice.is_empty() || talked.roamed, "twice: {:#?}", all.map(brief).collect::<Vec<_>>());
+    let all = turns.iter().filter(|turn| {
+        twice
+            .iter()
+            .any(|message| turn["client_msg_id"] == **message)
+    });
+    assert!(
+        twice.is_empty() || talked.roamed,
+        "twice: {:#?}",
+        all.map(brief).collect::<Vec<_>>()
+    );
     count.twice += twice.len();
 }
 
@@ -240,7 +306,13 @@ async fn rounds(troubles: u32, kills: bool) {
         let some = left.min(IN_ROUND);
         println!("seed {seed}: FAILSOFT_SEED={seed} FAILSOFT_REDIS_TROUBLES={some} repeats it");
         let begun = Instant::now();
-        let Count { accepted, interrupted, kills, twice, unsaved } = round(seed, some, kills).await;
+        let Count {
+            accepted,
+            interrupted,
+            kills,
+            twice,
+            unsaved,
+        } = round(seed, some, kills).await;
         println!(
             "{some} troubles and {kills} kills in {}: {accepted} accepted messages are there on both instances, {interrupted} of them answered late; \
              {twice} twice, {unsaved} not on disk",
@@ -252,7 +324,10 @@ async fn rounds(troubles: u32, kills: bool) {
             break;
         }
     }
-    assert!(all > usize::try_from(troubles).unwrap(), "there was traffic");
+    assert!(
+        all > usize::try_from(troubles).unwrap(),
+        "there was traffic"
+    );
 }
 
 #[tokio::test]

@@ -55,7 +55,11 @@ impl Line {
     }
 }
 
-async fn carry(client: TcpStream, socket: PathBuf, mut state: watch::Receiver<State>) -> std::io::Result<()> {
+async fn carry(
+    client: TcpStream,
+    socket: PathBuf,
+    mut state: watch::Receiver<State>,
+) -> std::io::Result<()> {
     let server = UnixStream::connect(socket).await?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();

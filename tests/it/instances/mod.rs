@@ -39,7 +39,11 @@ impl Instance {
     /// Waits until it shares, or until it goes on alone.
     async fn shares(&self, shares: bool) {
         let redis = |status: &Value| status["problems"].to_string().contains("Redis");
-        self.service.status_when("the status to tell of Redis", |status| redis(status) != shares).await;
+        self.service
+            .status_when("the status to tell of Redis", |status| {
+                redis(status) != shares
+            })
+            .await;
     }
 }
 
@@ -56,7 +60,10 @@ fn config(provider: &Provider, redis: &str) -> String {
 
 /// Two instances that share.
 async fn two(provider: &Provider, redis: &Redis) -> (Instance, Instance) {
-    let pair = (Instance::start(provider, &redis.url()).await, Instance::start(provider, &redis.url()).await);
+    let pair = (
+        Instance::start(provider, &redis.url()).await,
+        Instance::start(provider, &redis.url()).await,
+    );
     pair.0.shares(true).await;
     pair.1.shares(true).await;
     pair

@@ -13,7 +13,9 @@ use crate::process::visitor::Visitor;
 
 /// Whether the installed Redis speaks TLS at all: one that was built without it does not know the setting.
 fn speaks_tls() -> bool {
-    Redis::start(&[]).tell(&["CONFIG", "GET", "tls-port"]).contains("tls-port")
+    Redis::start(&[])
+        .tell(&["CONFIG", "GET", "tls-port"])
+        .contains("tls-port")
 }
 
 /// A Redis that takes this password over TLS, and the port where it does.
@@ -23,8 +25,22 @@ fn secured(certificates: &Certificates, password: &str) -> (Redis, u16) {
     drop(free);
     let path = |name: &str| certificates.path(name).display().to_string();
     let (certificate, key) = (path("server.pem"), path("server.key"));
-    let tls = ["--tls-port", &port.to_string(), "--tls-cert-file", &certificate, "--tls-key-file", &key];
-    let more = ["--tls-ca-cert-file", &path("ca.pem"), "--tls-auth-clients", "no", "--requirepass", password];
+    let tls = [
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+    ];
+    let more = [
+        "--tls-ca-cert-file",
+        &path("ca.pem"),
+        "--tls-auth-clients",
+        "no",
+        "--requirepass",
+        password,
+    ];
     (Redis::start(&[&tls[..], &more[..]].concat()), port)
 }
 
@@ -60,10 +76,20 @@ async fn a_certificate_is_trusted_by_its_ca_and_what_is_wrong_is_told_for_what_i
             told.map_or(!problems.contains("Redis"), |told| problems.contains(told))
         });
         let status = status.await.to_string();
-        assert_eq!(*Visitor::new(one.port).await.ask("Still?").await.end("source"), "ai");
+        assert_eq!(
+            *Visitor::new(one.port)
+                .await
+                .ask("Still?")
+                .await
+                .end("source"),
+            "ai"
+        );
         let logged = one.kill().await;
         assert!(logged.contains(named), "{named}: {logged}");
-        assert!(!status.contains("canary") && !logged.contains("canary"), "{status}\n{logged}");
+        assert!(
+            !status.contains("canary") && !logged.contains("canary"),
+            "{status}\n{logged}"
+        );
     }
     drop(redis);
 }

@@ -136,19 +136,36 @@ type Tables = BTreeMap<&'static str, BTreeMap<&'static str, String>>;
 fn tables(alpha: &ScriptedProvider) -> Tables {
     let mut tables = Tables::new();
     let mut set = |table, key, value: &str| {
-        tables.entry(table).or_default().insert(key, value.to_owned());
+        tables
+            .entry(table)
+            .or_default()
+            .insert(key, value.to_owned());
     };
     set("server", "admin_token", &format!("\"{TOKEN}\""));
     set("server", "drain", "\"200ms\"");
     set("server", "workers", "2");
     set("cache", "enabled", "false");
     set("degradation", "outbox", "false");
-    let of = [("name", "beta"), ("dialect", "anthropic"), ("model", "beta-1"), ("api_key", "sk-canary-key")];
+    let of = [
+        ("name", "beta"),
+        ("dialect", "anthropic"),
+        ("model", "beta-1"),
+        ("api_key", "sk-canary-key"),
+    ];
     for (key, value) in of {
         set("providers", key, &format!("\"{value}\""));
     }
-    set("providers", "base_url", &format!("\"{}\"", alpha.base_url()));
-    for (key, value) in [("at", "0 3 * * 1"), ("fault", "down"), ("for", "2m"), ("provider", "omega")] {
+    set(
+        "providers",
+        "base_url",
+        &format!("\"{}\"", alpha.base_url()),
+    );
+    for (key, value) in [
+        ("at", "0 3 * * 1"),
+        ("fault", "down"),
+        ("for", "2m"),
+        ("provider", "omega"),
+    ] {
         set("drills", key, &format!("\"{value}\""));
     }
     tables
@@ -158,7 +175,12 @@ fn text(tables: &Tables, alpha: &ScriptedProvider) -> String {
     let mut text = String::new();
     for (table, lines) in tables {
         let list = ["providers", "drills"].contains(table);
-        let _ = writeln!(text, "{}{table}{}", if list { "[[" } else { "[" }, if list { "]]" } else { "]" });
+        let _ = writeln!(
+            text,
+            "{}{table}{}",
+            if list { "[[" } else { "[" },
+            if list { "]]" } else { "]" }
+        );
         for (key, value) in lines {
             let _ = writeln!(text, "{key} = {value}");
         }
@@ -174,7 +196,10 @@ fn text(tables: &Tables, alpha: &ScriptedProvider) -> String {
 async fn reload(service: &Configured, text: &str, token: &str) -> Answer {
     service.write(text);
     let order = service.app.request("POST", "/admin/reload");
-    order.header("authorization", &format!("Bearer {token}")).send().await
+    order
+        .header("authorization", &format!("Bearer {token}"))
+        .send()
+        .await
 }
 
 /// The settings as they count, but for secrets, which are shown to nobody.
@@ -204,22 +229,39 @@ async fn every_key_counts_at_once_or_is_named_as_one_that_needs_a_restart() {
     let mut token = TOKEN;
     for (table, key, value, from) in ROWS.iter().copied() {
         let mut changed = base.clone();
-        changed.entry(table).or_default().insert(key, value.replace("FOLDER", &folder));
+        changed
+            .entry(table)
+            .or_default()
+            .insert(key, value.replace("FOLDER", &folder));
         if (table, key) == ("providers", "daily_budget_usd") {
             // What nothing is known to cost has no budget.
-            changed.entry(table).or_default().insert("prices", "{ input = 1.0, output = 2.0 }".into());
+            changed
+                .entry(table)
+                .or_default()
+                .insert("prices", "{ input = 1.0, output = 2.0 }".into());
         }
         let answer = reload(&service, &text(&changed, &alpha), token).await;
         assert_eq!(answer.status, 200, "{table}.{key}: {}", answer.body);
         let told = answer.json();
-        let needed = if from == Restart { json!([format!("{table}.{key}")]) } else { json!([]) };
+        let needed = if from == Restart {
+            json!([format!("{table}.{key}")])
+        } else {
+            json!([])
+        };
         assert_eq!(told["needs_restart"], needed, "{table}.{key}");
         if from == Restart {
             assert_eq!(counting(&service), before, "{table}.{key} is held back");
         } else {
-            assert_eq!(counting(&service), written(&service), "{table}.{key} is taken over");
+            assert_eq!(
+                counting(&service),
+                written(&service),
+                "{table}.{key} is taken over"
+            );
             let secret = ["api_key", "admin_token"].contains(&key);
-            assert!(secret || counting(&service) != before, "{table}.{key} is read");
+            assert!(
+                secret || counting(&service) != before,
+                "{table}.{key} is read"
+            );
         }
         let touched = ["added", "changed", "removed"].map(|what| told["providers"][what].clone());
         let touches = touched.iter().any(|names| names != &json!([]));
@@ -229,7 +271,11 @@ async fn every_key_counts_at_once_or_is_named_as_one_that_needs_a_restart() {
         }
         // And back, before the next.
         let answer = reload(&service, &text(&base, &alpha), token).await;
-        assert_eq!((answer.status, counting(&service)), (200, before.clone()), "{table}.{key} goes back");
+        assert_eq!(
+            (answer.status, counting(&service)),
+            (200, before.clone()),
+            "{table}.{key} goes back"
+        );
         token = TOKEN;
     }
 }
@@ -242,7 +288,10 @@ async fn known(
     alpha: &ScriptedProvider,
 ) -> BTreeSet<String> {
     let mut wrong = tables.clone();
-    wrong.entry(table).or_default().insert("zzzzzzzzzz", "1".into());
+    wrong
+        .entry(table)
+        .or_default()
+        .insert("zzzzzzzzzz", "1".into());
     let answer = reload(service, &text(&wrong, alpha), TOKEN).await;
     assert_eq!(answer.status, 422, "{table}: {}", answer.body);
     let problems = answer.json()["error"]["problems"].clone();
@@ -253,7 +302,10 @@ async fn known(
             .map(str::to_owned)
     };
     let list = problems.as_array().unwrap().iter().find_map(what).unwrap();
-    list.replace(" or ", ", ").split(", ").map(str::to_owned).collect()
+    list.replace(" or ", ", ")
+        .split(", ")
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test]
@@ -261,16 +313,32 @@ async fn no_key_is_left_out_of_that() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let base = tables(&alpha);
     let service = Configured::start(&text(&base, &alpha)).await;
-    let tried: BTreeSet<_> = ROWS.iter().map(|row| (row.0, row.1)).chain(PLACED).collect();
+    let tried: BTreeSet<_> = ROWS
+        .iter()
+        .map(|row| (row.0, row.1))
+        .chain(PLACED)
+        .collect();
     let names: BTreeSet<_> = tried.iter().map(|(table, _)| *table).collect();
     // A table that nobody knows: what may stand at the top.
-    let answer = reload(&service, &format!("zzzzzzzzzz = 1\n{}", text(&base, &alpha)), TOKEN).await;
+    let answer = reload(
+        &service,
+        &format!("zzzzzzzzzz = 1\n{}", text(&base, &alpha)),
+        TOKEN,
+    )
+    .await;
     for table in &names {
         assert!(answer.body.contains(table), "{table}: {}", answer.body);
     }
     for table in names.iter().copied() {
-        let keys: BTreeSet<_> =
-            tried.iter().filter(|(of, _)| *of == table).map(|(_, key)| (*key).to_owned()).collect();
-        assert_eq!(known(&service, &base, table, &alpha).await, keys, "[{table}]");
+        let keys: BTreeSet<_> = tried
+            .iter()
+            .filter(|(of, _)| *of == table)
+            .map(|(_, key)| (*key).to_owned())
+            .collect();
+        assert_eq!(
+            known(&service, &base, table, &alpha).await,
+            keys,
+            "[{table}]"
+        );
     }
 }

@@ -26,7 +26,11 @@ pub struct Configured {
 /// A provider in the words of a configuration file, with the lines that come after its own.
 pub fn provider(name: &str, scripted: &ScriptedProvider, more: &str) -> String {
     let url = scripted.base_url();
-    let key = if more.contains("api_key") { String::new() } else { format!("api_key = \"{KEY}\"\n") };
+    let key = if more.contains("api_key") {
+        String::new()
+    } else {
+        format!("api_key = \"{KEY}\"\n")
+    };
     format!(
         "[[providers]]\nname = \"{name}\"\ndialect = \"openai\"\nbase_url = \"{url}\"\nmodel = \"{name}-model\"\n{key}{more}\n"
     )
@@ -77,7 +81,10 @@ impl Configured {
 
     /// The same, with a body.
     pub async fn order_with(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        let request = self.app.request(method, path).header("authorization", &format!("Bearer {TOKEN}"));
+        let request = self
+            .app
+            .request(method, path)
+            .header("authorization", &format!("Bearer {TOKEN}"));
         match body {
             Some(body) => request.json(body).send().await,
             None => request.send().await,
@@ -100,8 +107,8 @@ impl Configured {
     pub async fn audit(&self) -> Vec<String> {
         let list = self.order("GET", "/admin/audit").await.json();
         let of = |entry: &Value| {
-            let words =
-                ["action", "subject", "outcome", "peer"].map(|key| entry[key].as_str().unwrap_or("-"));
+            let words = ["action", "subject", "outcome", "peer"]
+                .map(|key| entry[key].as_str().unwrap_or("-"));
             words.join(" ")
         };
         list["entries"].as_array().unwrap().iter().map(of).collect()

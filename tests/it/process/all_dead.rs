@@ -42,9 +42,16 @@ breaker = {{ consecutive_failures = 1, open_for = "60s", open_max = "60s" }}
 
 fn write_files(folder: &Path) {
     fs::create_dir(folder.join("docs")).unwrap();
-    fs::write(folder.join("docs").join("tea.md"), "# Tea\n\nPour the tea after four minutes.\n").unwrap();
-    fs::write(folder.join("replies.toml"), "[[reply]]\nmatch = [\"price\"]\ntext = \"It is one.\"\n")
-        .unwrap();
+    fs::write(
+        folder.join("docs").join("tea.md"),
+        "# Tea\n\nPour the tea after four minutes.\n",
+    )
+    .unwrap();
+    fs::write(
+        folder.join("replies.toml"),
+        "[[reply]]\nmatch = [\"price\"]\ntext = \"It is one.\"\n",
+    )
+    .unwrap();
 }
 
 #[tokio::test]
@@ -52,9 +59,18 @@ async fn with_network_store_and_disk_dead_at_once_the_answer_comes_within_100_ms
     let folder = TempDir::new().unwrap();
     write_files(folder.path());
     // A port that was somebody's, and is nobody's now.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     fs::write(folder.path().join("failsoft.toml"), config(port)).unwrap();
-    let mut service = Service::of(confined(folder.path(), &["--listen", "127.0.0.1:0"], BLOCKS)).await;
+    let mut service = Service::of(confined(
+        folder.path(),
+        &["--listen", "127.0.0.1:0"],
+        BLOCKS,
+    ))
+    .await;
     let mut visitor = Visitor::new(service.port).await;
     let warm = async {
         // Until the documents are read, and every breaker is open.
@@ -81,7 +97,11 @@ async fn with_network_store_and_disk_dead_at_once_the_answer_comes_within_100_ms
 
     let mut times = Vec::new();
     let asks = [
-        ("When do I pour the tea?", "extractive", "Pour the tea after four minutes.\n\n— Tea (tea.md)"),
+        (
+            "When do I pour the tea?",
+            "extractive",
+            "Pour the tea after four minutes.\n\n— Tea (tea.md)",
+        ),
         ("What is the price?", "template", "It is one."),
         ("Xyzzy?", "fallback", "Later, please."),
     ];
@@ -94,18 +114,34 @@ async fn with_network_store_and_disk_dead_at_once_the_answer_comes_within_100_ms
             let asked = Instant::now();
             let shown = visitor.ask(question).await;
             times.push(asked.elapsed());
-            assert_eq!((shown.end("source"), shown.text.as_str()), (&json!(source), text));
-            assert_eq!((shown.end("degraded"), shown.end("attempts")), (&json!(true), &json!(0)));
+            assert_eq!(
+                (shown.end("source"), shown.text.as_str()),
+                (&json!(source), text)
+            );
+            assert_eq!(
+                (shown.end("degraded"), shown.end("attempts")),
+                (&json!(true), &json!(0))
+            );
             assert_eq!(shown.accepted.unwrap()["durable"], false);
         }
     }
     times.sort();
-    println!("a labelled answer: median {:?}, slowest {:?}", times[15], times[29]);
-    assert!(times[15] < Duration::from_millis(100), "the median is {:?}", times[15]);
+    println!(
+        "a labelled answer: median {:?}, slowest {:?}",
+        times[15], times[29]
+    );
+    assert!(
+        times[15] < Duration::from_millis(100),
+        "the median is {:?}",
+        times[15]
+    );
     // It says what is wrong, and where it cannot be helped it does not fall over.
     let status = service.get("/status.json").await.json();
     assert_eq!(status["active"], json!(null));
-    assert!(status["problems"].as_array().unwrap().len() >= 2, "{status}");
+    assert!(
+        status["problems"].as_array().unwrap().len() >= 2,
+        "{status}"
+    );
     assert_eq!(service.get("/healthz").await.status, 200);
     assert!(!service.is_over());
     let logged = service.logged();

@@ -17,9 +17,19 @@ async fn save(data: &std::path::Path) {
     let opened = store::open(data, At(0)).unwrap();
     for byte in [1, 2] {
         let (conversation, turn) = (None, None);
-        let answer =
-            CachedAnswer { text: "Saved.".into(), saved: At(0), conversation, turn, first: true, asked: 0 };
-        opened.store.write_cached(CacheKey([byte; 32]), answer).await.unwrap();
+        let answer = CachedAnswer {
+            text: "Saved.".into(),
+            saved: At(0),
+            conversation,
+            turn,
+            first: true,
+            asked: 0,
+        };
+        opened
+            .store
+            .write_cached(CacheKey([byte; 32]), answer)
+            .await
+            .unwrap();
     }
     drop(opened);
     fs::File::open(data.join("lock")).unwrap().lock().unwrap();
@@ -36,9 +46,17 @@ async fn replies_documents_and_saved_answers_that_do_not_read_are_named_and_pass
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
     save(&path("failsoft-data")).await;
-    fs::write(path("replies.toml"), "[[reply]]\nmatch = [\"price\"]\ntext = 3\n").unwrap();
+    fs::write(
+        path("replies.toml"),
+        "[[reply]]\nmatch = [\"price\"]\ntext = 3\n",
+    )
+    .unwrap();
     fs::create_dir(path("docs")).unwrap();
-    fs::write(path("docs/tea.md"), "# Tea\n\nPour the tea after four minutes.\n").unwrap();
+    fs::write(
+        path("docs/tea.md"),
+        "# Tea\n\nPour the tea after four minutes.\n",
+    )
+    .unwrap();
     fs::write(path("docs/latin.txt"), b"caf\xe9").unwrap();
     let refused = Manner::Refuse(401, json!({ "error": { "message": "no" } }));
     let provider = Provider::start(refused).await;
@@ -49,11 +67,17 @@ async fn replies_documents_and_saved_answers_that_do_not_read_are_named_and_pass
     let mut service = Service::start(folder.path(), &config).await;
     let all = |status: &Value| {
         let problems = status["problems"].to_string();
-        ["reply rules", "latin.txt", "saved answer"].iter().all(|what| problems.contains(what))
+        ["reply rules", "latin.txt", "saved answer"]
+            .iter()
+            .all(|what| problems.contains(what))
     };
     let status = service.status_when("all three in the status", all).await;
     println!("{}", status["problems"]);
-    for secret in ["replies.toml", "failsoft-data", folder.path().to_str().unwrap()] {
+    for secret in [
+        "replies.toml",
+        "failsoft-data",
+        folder.path().to_str().unwrap(),
+    ] {
         assert!(!status["problems"].to_string().contains(secret), "{status}");
     }
     // What is logged comes through a pipe, which is read beside this.
@@ -71,8 +95,9 @@ async fn replies_documents_and_saved_answers_that_do_not_read_are_named_and_pass
     }
     // Nothing stops: the good document answers, and so do the built-in replies.
     let mut visitor = Visitor::new(service.port).await;
-    let asking =
-        async { while visitor.ask("When do I pour the tea?").await.end("source") != "extractive" {} };
+    let asking = async {
+        while visitor.ask("When do I pour the tea?").await.end("source") != "extractive" {}
+    };
     within("the good document", asking).await;
     assert_eq!(visitor.ask("Xyzzy?").await.end("degraded"), true);
     assert_eq!(service.get("/readyz").await.status, 200);

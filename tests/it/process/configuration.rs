@@ -26,7 +26,11 @@ async fn every_problem_is_told_at_once_with_file_line_and_key() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("wrong.toml"), WRONG).unwrap();
     for command in ["serve", "check"] {
-        let ended = run(failsoft(folder.path(), &[command, "--config", "wrong.toml"])).await;
+        let ended = run(failsoft(
+            folder.path(),
+            &[command, "--config", "wrong.toml"],
+        ))
+        .await;
         assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""));
         let lines: Vec<_> = ended.err.lines().collect();
         let expected = [
@@ -48,15 +52,28 @@ async fn every_problem_is_told_at_once_with_file_line_and_key() {
 #[tokio::test]
 async fn check_reads_the_reply_rules_too() {
     let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("failsoft.toml"), "degradation.replies = \"mine.toml\"\n").unwrap();
-    let rules = "[[reply]]\nmatch = [\"price\"]\ntext = 3\n[[reply]]\npattern = \"(\"\ntext = \"x\"\n";
+    std::fs::write(
+        folder.path().join("failsoft.toml"),
+        "degradation.replies = \"mine.toml\"\n",
+    )
+    .unwrap();
+    let rules =
+        "[[reply]]\nmatch = [\"price\"]\ntext = 3\n[[reply]]\npattern = \"(\"\ntext = \"x\"\n";
     std::fs::write(folder.path().join("mine.toml"), rules).unwrap();
     let ended = run(failsoft(folder.path(), &["check"])).await;
     assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""));
     let lines: Vec<_> = ended.err.lines().collect();
     assert_eq!(lines.len(), 2, "{}", ended.err);
-    assert!(lines[0].starts_with("mine.toml:3: reply[0].text: "), "{}", ended.err);
-    assert!(lines[1].starts_with("mine.toml:5: reply[1].pattern: "), "{}", ended.err);
+    assert!(
+        lines[0].starts_with("mine.toml:3: reply[0].text: "),
+        "{}",
+        ended.err
+    );
+    assert!(
+        lines[1].starts_with("mine.toml:5: reply[1].pattern: "),
+        "{}",
+        ended.err
+    );
     std::fs::write(folder.path().join("mine.toml"), "fallback = \"Later.\"\n").unwrap();
     assert_eq!(run(failsoft(folder.path(), &["check"])).await.code, Some(0));
 }
@@ -76,13 +93,23 @@ async fn check_reaches_no_network_opens_no_store_and_shows_no_secret() {
     command.env("NEAR_KEY", "canary-key");
     let ended = run(command).await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
-    for part in
-        ["failsoft.toml: fine", "1  near", "2  spare", "m-1", "key set", "no key needed", &url, "Missing:"]
-    {
+    for part in [
+        "failsoft.toml: fine",
+        "1  near",
+        "2  spare",
+        "m-1",
+        "key set",
+        "no key needed",
+        &url,
+        "Missing:",
+    ] {
         assert!(ended.out.contains(part), "{part} in\n{}", ended.out);
     }
     assert!(!ended.out.contains("canary"), "{}", ended.out);
-    assert_eq!(provider.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(
+        provider.accept().unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock
+    );
     assert!(!folder.path().join("failsoft-data").exists());
 }
 
@@ -105,7 +132,10 @@ async fn providers_come_from_the_keys_in_the_environment_in_their_order() {
         words.next()?.parse::<u8>().ok()?;
         words.next()
     });
-    assert_eq!(rows.collect::<Vec<_>>(), ["openai", "anthropic", "gemini", "ollama"]);
+    assert_eq!(
+        rows.collect::<Vec<_>>(),
+        ["openai", "anthropic", "gemini", "ollama"]
+    );
     assert!(!ended.out.contains("canary"), "{}", ended.out);
 }
 
@@ -113,17 +143,29 @@ async fn providers_come_from_the_keys_in_the_environment_in_their_order() {
 async fn with_a_provider_in_the_environment_it_is_no_demo() {
     let folder = TempDir::new().unwrap();
     // A port where nobody listens: it was free a moment ago.
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let mut command = failsoft(folder.path(), &["--listen", "127.0.0.1:0"]);
     command.env("OLLAMA_HOST", nobody.to_string());
     let service = Service::of(command).await;
     let status = service.get("/status.json").await.json();
-    let names = status["providers"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap());
+    let names = status["providers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap());
     assert_eq!(names.collect::<Vec<_>>(), ["ollama"]);
     let mut visitor = Visitor::new(service.port).await;
     assert_eq!(visitor.welcome["demo"], false);
     let shown = visitor.ask("Is anybody there?").await;
     assert_eq!(*shown.end("degraded"), true);
-    let broken = service.post("/demo/providers/ollama", serde_json::json!({ "fault": "down" })).await;
+    let broken = service
+        .post(
+            "/demo/providers/ollama",
+            serde_json::json!({ "fault": "down" }),
+        )
+        .await;
     assert_eq!(broken.status, 404);
 }

@@ -57,11 +57,17 @@ async fn comes(port: u16, conversation: Option<&str>) -> Came {
         let text = String::from_utf8_lossy(&heard);
         let begins = text.lines().next().unwrap_or_default();
         if begins.starts_with("HTTP/1.1 503 ") && text.contains("\r\n\r\n") {
-            assert!(text.to_ascii_lowercase().contains("\r\nretry-after: "), "{text}");
+            assert!(
+                text.to_ascii_lowercase().contains("\r\nretry-after: "),
+                "{text}"
+            );
             return Came::Refused;
         }
         if let Some(at) = text.find("\"conversation\":\"") {
-            assert!(begins.starts_with("HTTP/1.1 101 ") && text.contains("\"type\":\"welcome\""), "{text}");
+            assert!(
+                begins.starts_with("HTTP/1.1 101 ") && text.contains("\"type\":\"welcome\""),
+                "{text}"
+            );
             let id = text[at..].split('"').nth(3).unwrap().to_owned();
             return Came::Served(stream, id);
         }
@@ -82,20 +88,34 @@ async fn crowd(port: u16, conversations: &[Option<String>]) -> Vec<(TcpStream, S
         })
         .collect();
     let refused = conversations.len() - served.len();
-    println!("{} served and {refused} refused after {}", served.len(), ms(begun.elapsed()));
+    println!(
+        "{} served and {refused} refused after {}",
+        served.len(),
+        ms(begun.elapsed())
+    );
     served
 }
 
 /// Lets this process, and those that it starts, have so many files open. False, and that is said, where the system forbids it.
 pub async fn may_open(files: u64) -> bool {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
-    let soft = line.split_whitespace().next().and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX);
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .unwrap();
+    let soft = line
+        .split_whitespace()
+        .next()
+        .and_then(|soft| soft.parse().ok())
+        .unwrap_or(u64::MAX);
     if soft >= files {
         return true;
     }
     let me = std::process::id().to_string();
-    let raised = Command::new("prlimit").args([&format!("--nofile={files}:"), "--pid", &me]).status().await;
+    let raised = Command::new("prlimit")
+        .args([&format!("--nofile={files}:"), "--pid", &me])
+        .status()
+        .await;
     let may = raised.is_ok_and(|status| status.success());
     if !may {
         println!("NOT RUN: the system's hard limit of open files is below {files}");
@@ -112,7 +132,9 @@ async fn ten_thousand_at_once_are_served_or_refused_and_so_they_are_when_they_co
     let folder = TempDir::new().unwrap();
     let provider = Provider::start(Manner::Answer).await;
     let limits = format!("connections = {}\nconnections_per_ip = 20000", ROOM + 1);
-    let config = provider.config().replace("connections_per_ip = 10000", &limits);
+    let config = provider
+        .config()
+        .replace("connections_per_ip = 10000", &limits);
     let service = Service::start(folder.path(), &config).await;
     let port = service.port;
     let mut first = Visitor::new(port).await;
@@ -128,8 +150,19 @@ async fn ten_thousand_at_once_are_served_or_refused_and_so_they_are_when_they_co
     let mut service = Service::start_on(folder.path(), &config, port).await;
     let served = crowd(port, &ids).await;
     assert_eq!(served.len(), ROOM);
-    assert!(served.iter().zip(&ids).all(|((_, id), known)| Some(id) == known.as_ref()));
-    assert_eq!(Visitor::back(port, first.conversation()).await.history().len(), 1);
+    assert!(
+        served
+            .iter()
+            .zip(&ids)
+            .all(|((_, id), known)| Some(id) == known.as_ref())
+    );
+    assert_eq!(
+        Visitor::back(port, first.conversation())
+            .await
+            .history()
+            .len(),
+        1
+    );
     drop(served);
     assert!(!service.is_over());
     assert_eq!(service.stop().await.code, Some(0));

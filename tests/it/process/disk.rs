@@ -23,10 +23,16 @@ fn problems(status: &Value) -> String {
 
 /// Overwrites every file of a folder with bytes that nobody wrote.
 fn ruin(folder: &Path) {
-    let noise: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..100_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { ruin(&path) } else { fs::write(&path, &noise).unwrap() }
+        if path.is_dir() {
+            ruin(&path)
+        } else {
+            fs::write(&path, &noise).unwrap()
+        }
     }
 }
 
@@ -37,25 +43,41 @@ async fn on_a_ruined_store_it_starts_says_so_and_keeps_what_there_was() {
     let service = Service::start(folder.path(), &provider.config()).await;
     let mut visitor = Visitor::new(service.port).await;
     visitor.ask("before").await;
-    assert_eq!(service.get("/status.json").await.json()["problems"], serde_json::json!([]));
+    assert_eq!(
+        service.get("/status.json").await.json()["problems"],
+        serde_json::json!([])
+    );
     service.stop().await;
     ruin(&folder.path().join(DATA).join("store"));
 
     let service = Service::start(folder.path(), &provider.config()).await;
     let status = service.get("/status.json").await.json();
     assert!(problems(&status).contains("damaged"), "{status}");
-    assert!(!problems(&status).contains('/') && !problems(&status).contains(DATA), "{status}");
-    let aside = fs::read_dir(folder.path().join(DATA)).unwrap().map(|entry| entry.unwrap().file_name());
-    let aside: Vec<_> = aside.filter(|name| name.to_string_lossy().starts_with("store.damaged-")).collect();
+    assert!(
+        !problems(&status).contains('/') && !problems(&status).contains(DATA),
+        "{status}"
+    );
+    let aside = fs::read_dir(folder.path().join(DATA))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let aside: Vec<_> = aside
+        .filter(|name| name.to_string_lossy().starts_with("store.damaged-"))
+        .collect();
     assert_eq!(aside.len(), 1);
     let mut back = Visitor::back(service.port, visitor.conversation()).await;
     assert_eq!(back.history(), [] as [Value; 0]);
     let shown = back.ask("after").await;
-    assert_eq!((shown.text, &shown.accepted.unwrap()["durable"]), (whole("after"), &Value::Bool(true)));
+    assert_eq!(
+        (shown.text, &shown.accepted.unwrap()["durable"]),
+        (whole("after"), &Value::Bool(true))
+    );
     service.kill().await;
 
     let service = Service::start(folder.path(), &provider.config()).await;
-    assert_eq!(service.get("/status.json").await.json()["problems"], serde_json::json!([]));
+    assert_eq!(
+        service.get("/status.json").await.json()["problems"],
+        serde_json::json!([])
+    );
     let back = Visitor::back(service.port, visitor.conversation()).await;
     assert_eq!(back.history()[0]["question"], "after");
 }
@@ -86,7 +108,11 @@ fn conversation(n: u8) -> ConversationId {
 
 fn turn(n: u8, at: u64) -> TurnRecord {
     // Some of a conversation's last turns were under way when it ended.
-    let state = if at == TURNS && n.is_multiple_of(4) { TurnState::Running } else { TurnState::Done };
+    let state = if at == TURNS && n.is_multiple_of(4) {
+        TurnState::Running
+    } else {
+        TurnState::Done
+    };
     let ended = state == TurnState::Done;
     TurnRecord {
         state,

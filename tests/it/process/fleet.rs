@@ -67,7 +67,13 @@ redis_url = "{}"
         let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
         let one = Service::start(folders[0].path(), &config).await;
         let other = Service::start(folders[1].path(), &config).await;
-        let pair = Self { redis, alpha, _beta: beta, both: [one, other], _folders: folders };
+        let pair = Self {
+            redis,
+            alpha,
+            _beta: beta,
+            both: [one, other],
+            _folders: folders,
+        };
         pair.joined().await;
         pair
     }
@@ -76,7 +82,10 @@ redis_url = "{}"
     async fn joined(&self) {
         let both = async {
             let heard = |text: String| text.lines().last().is_some_and(|count| count == "2");
-            while !heard(self.redis.tell(&["PUBSUB", "NUMSUB", "failsoft:fleet:news"])) {
+            while !heard(
+                self.redis
+                    .tell(&["PUBSUB", "NUMSUB", "failsoft:fleet:news"]),
+            ) {
                 tokio::task::yield_now().await;
             }
         };
@@ -85,14 +94,18 @@ redis_url = "{}"
 
     /// Asks one instance; gives what it says.
     async fn ask(&self, which: usize) -> Value {
-        let answer = self.both[which].post("/api/chat", json!({ "message": "What?" })).await;
+        let answer = self.both[which]
+            .post("/api/chat", json!({ "message": "What?" }))
+            .await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.json()
     }
 
     /// Waits until one instance's first provider is so; gives when that was.
     async fn alpha_is(&self, which: usize, so: impl Fn(&Value) -> bool) -> Instant {
-        self.both[which].status_when("the provider's state", |status| so(&status["providers"][0])).await;
+        self.both[which]
+            .status_when("the provider's state", |status| so(&status["providers"][0]))
+            .await;
         Instant::now()
     }
 
@@ -110,25 +123,42 @@ redis_url = "{}"
 }
 
 fn refuses(status: u16) -> Vec<crate::harness::Act> {
-    vec![refusal(status, "content-type: application/json\r\n", r#"{"error":{"message":"no"}}"#)]
+    vec![refusal(
+        status,
+        "content-type: application/json\r\n",
+        r#"{"error":{"message":"no"}}"#,
+    )]
 }
 
 #[tokio::test]
 async fn what_one_is_refused_the_other_does_not_ask_for_and_hears_when_it_is_over() {
     let _alone = alone().await;
     let of_alpha = r#"breaker = { blocked_for = "1s" }"#;
-    let pair = Pair::start(With { of_alpha, ..With::default() }).await;
+    let pair = Pair::start(With {
+        of_alpha,
+        ..With::default()
+    })
+    .await;
     let mut took = Vec::new();
     for (one, other) in [(0, 1), (1, 0), (0, 1)] {
         pair.alpha.usually(refuses(401));
         let asked = pair.alpha.asked();
         let said = pair.ask(one);
-        let seen = async { (pair.state_is(one, "blocked").await, pair.state_is(other, "blocked").await) };
+        let seen = async {
+            (
+                pair.state_is(one, "blocked").await,
+                pair.state_is(other, "blocked").await,
+            )
+        };
         let (said, (first, second)) = tokio::join!(said, seen);
         assert_eq!(said["message"], BETA);
         took.push(second.saturating_duration_since(first));
         assert_eq!(pair.ask(other).await["message"], BETA);
-        assert_eq!(pair.alpha.asked(), asked + 1, "the other did not find out for itself");
+        assert_eq!(
+            pair.alpha.asked(),
+            asked + 1,
+            "the other did not find out for itself"
+        );
         pair.alpha.usually(answer("Well again."));
         pair.state_is(one, "closed").await;
         pair.state_is(other, "closed").await;
@@ -145,10 +175,20 @@ async fn what_one_is_refused_the_other_does_not_ask_for_and_hears_when_it_is_ove
 async fn a_rate_limit_of_one_is_waited_out_by_both() {
     let pair = Pair::start(With::default()).await;
     let limit = "content-type: application/json\r\nretry-after: 600\r\n";
-    pair.alpha.usually(vec![refusal(429, limit, r#"{"error":{"message":"slow down"}}"#)]);
+    pair.alpha.usually(vec![refusal(
+        429,
+        limit,
+        r#"{"error":{"message":"slow down"}}"#,
+    )]);
     assert_eq!(pair.ask(0).await["message"], BETA);
-    pair.alpha_is(1, |alpha| alpha["retry_at"].is_string() && alpha["state"] == "closed").await;
-    assert_eq!((pair.ask(1).await["message"].clone(), pair.alpha.asked()), (json!(BETA), 1));
+    pair.alpha_is(1, |alpha| {
+        alpha["retry_at"].is_string() && alpha["state"] == "closed"
+    })
+    .await;
+    assert_eq!(
+        (pair.ask(1).await["message"].clone(), pair.alpha.asked()),
+        (json!(BETA), 1)
+    );
     // What is told stands for those who come later, on any machine.
     let folder = TempDir::new().unwrap();
     let config = std::fs::read_to_string(pair._folders[0].path().join("failsoft.toml")).unwrap();
@@ -168,9 +208,18 @@ async fn a_provider_that_one_cannot_reach_is_no_more_than_a_hint() {
     }
     pair.state_is(0, "open").await;
     // The hint comes before this question, which is what it is for: one failure is enough now.
-    let hint = async { while !pair.redis.tell(&["KEYS", "failsoft:fleet:hint:*"]).contains("hint") {} };
+    let hint = async {
+        while !pair
+            .redis
+            .tell(&["KEYS", "failsoft:fleet:hint:*"])
+            .contains("hint")
+        {}
+    };
     within("the hint", hint).await;
-    assert_eq!(pair.both[1].get("/status.json").await.json()["providers"][0]["state"], "closed");
+    assert_eq!(
+        pair.both[1].get("/status.json").await.json()["providers"][0]["state"],
+        "closed"
+    );
     let asking = async {
         for _ in 0..4 {
             assert_eq!(pair.ask(1).await["message"], BETA);
@@ -184,7 +233,11 @@ async fn a_provider_that_one_cannot_reach_is_no_more_than_a_hint() {
 #[tokio::test]
 async fn both_together_make_one_probe_at_a_time_and_both_come_back_by_it() {
     let of_alpha = r#"breaker = { open_for = "500ms", open_max = "1s", consecutive_failures = 1 }"#;
-    let pair = Pair::start(With { of_alpha, ..With::default() }).await;
+    let pair = Pair::start(With {
+        of_alpha,
+        ..With::default()
+    })
+    .await;
     pair.alpha.usually(refuses(500));
     assert_eq!(pair.ask(0).await["message"], BETA);
     pair.state_is(1, "open").await;
@@ -194,7 +247,10 @@ async fn both_together_make_one_probe_at_a_time_and_both_come_back_by_it() {
     script.extend(answer("pong"));
     pair.alpha.usually(script);
     let before = pair.alpha.counts().probes;
-    let held = pair.alpha.until(|counts| counts.probes > before && counts.open == 1).await;
+    let held = pair
+        .alpha
+        .until(|counts| counts.probes > before && counts.open == 1)
+        .await;
     let waits = |alpha: &Value| alpha["state"] == "half_open" && alpha["retry_at"].is_string();
     let waiting = async {
         loop {
@@ -211,7 +267,10 @@ async fn both_together_make_one_probe_at_a_time_and_both_come_back_by_it() {
     for which in 0..2 {
         pair.state_is(which, "closed").await;
     }
-    assert_eq!((pair.alpha.counts().probes, pair.alpha.counts().most), (held.probes, 1));
+    assert_eq!(
+        (pair.alpha.counts().probes, pair.alpha.counts().most),
+        (held.probes, 1)
+    );
     pair.stop().await;
 }
 
@@ -219,12 +278,17 @@ async fn both_together_make_one_probe_at_a_time_and_both_come_back_by_it() {
 async fn a_budget_is_one_for_all() {
     // A question costs seven and five tokens at these prices: about half of it.
     let of_alpha = "prices = { input = 50000.0, output = 50000.0 }\ndaily_budget_usd = 1.0";
-    let pair = Pair::start(With { of_alpha, ..With::default() }).await;
+    let pair = Pair::start(With {
+        of_alpha,
+        ..With::default()
+    })
+    .await;
     assert_eq!(pair.ask(0).await["provider"], "alpha");
     assert_eq!(pair.ask(1).await["provider"], "alpha");
     let begun = Instant::now();
     for which in 0..2 {
-        pair.alpha_is(which, |alpha| alpha["reason"] == "budget_spent").await;
+        pair.alpha_is(which, |alpha| alpha["reason"] == "budget_spent")
+            .await;
     }
     println!("halted by both after {:?}", begun.elapsed());
     for which in 0..2 {
@@ -238,27 +302,47 @@ async fn a_budget_is_one_for_all() {
 async fn a_rate_limit_of_visitors_is_one_for_all() {
     const LIMIT: usize = 10;
     let more = "[limits]\nmessages_per_minute_per_ip = 10";
-    let pair = Pair::start(With { more, ..With::default() }).await;
+    let pair = Pair::start(With {
+        more,
+        ..With::default()
+    })
+    .await;
     let counted = |pair: &Pair| {
         let key = pair.redis.tell(&["KEYS", "failsoft:fleet:rate:a*"]);
-        if key.is_empty() { String::new() } else { pair.redis.tell(&["GET", &key]) }
+        if key.is_empty() {
+            String::new()
+        } else {
+            pair.redis.tell(&["GET", &key])
+        }
     };
     let mut through = [0, 0];
     for round in 0..2 * LIMIT {
         let before = counted(&pair);
         let which = round % 2;
-        let answer = pair.both[which].post("/api/chat", json!({ "message": "What?" })).await;
+        let answer = pair.both[which]
+            .post("/api/chat", json!({ "message": "What?" }))
+            .await;
         if answer.status == 429 {
-            assert!(answer.head.to_ascii_lowercase().contains("retry-after"), "{}", answer.head);
+            assert!(
+                answer.head.to_ascii_lowercase().contains("retry-after"),
+                "{}",
+                answer.head
+            );
             continue;
         }
         through[which] += 1;
         // Until this instance has told it, and so has heard what the other let through.
-        within("the common count", async { while counted(&pair) == before {} }).await;
+        within("the common count", async {
+            while counted(&pair) == before {}
+        })
+        .await;
     }
     // The other's last one may not have been heard of when the last of all was let through.
     let all = through[0] + through[1];
-    assert!((LIMIT..=LIMIT + 1).contains(&all) && through[0] >= 4 && through[1] >= 4, "{through:?}");
+    assert!(
+        (LIMIT..=LIMIT + 1).contains(&all) && through[0] >= 4 && through[1] >= 4,
+        "{through:?}"
+    );
     pair.stop().await;
 }
 

@@ -50,10 +50,13 @@ async fn cut(folder: &Path) -> (Service, Vec<(Visitor, Shown)>, Duration) {
         visitors.push((visitor, shown, Vec::new()));
     }
     // The last one reads this much, which takes several checkpoints; the others read on for as long.
-    let reading = visitors.iter_mut().zip(1..).map(|((visitor, shown, read), place)| {
-        let chars = if place == CUT { 500 } else { usize::MAX };
-        watch(visitor, shown, read, chars).boxed_local()
-    });
+    let reading = visitors
+        .iter_mut()
+        .zip(1..)
+        .map(|((visitor, shown, read), place)| {
+            let chars = if place == CUT { 500 } else { usize::MAX };
+            watch(visitor, shown, read, chars).boxed_local()
+        });
     drop(select_all(reading).await);
     let killed = Instant::now();
     service.kill().await;
@@ -64,17 +67,28 @@ async fn cut(folder: &Path) -> (Service, Vec<(Visitor, Shown)>, Duration) {
     let mut most = Duration::ZERO;
     for (n, (visitor, shown, read)) in visitors.iter().enumerate() {
         let back = Visitor::back(port, visitor.conversation()).await;
-        let [turn] = back.history() else { panic!("{:?}", back.history()) };
-        assert_eq!((&turn["state"], &turn["finish"]), (&json!("interrupted"), &json!("interrupted")));
+        let [turn] = back.history() else {
+            panic!("{:?}", back.history())
+        };
+        assert_eq!(
+            (&turn["state"], &turn["finish"]),
+            (&json!("interrupted"), &json!("interrupted"))
+        );
         assert_eq!(turn["question"], format!("question {n}"));
         let text = turn["text"].as_str().unwrap();
         // The service may have been ahead of what had reached the visitor, never of another opinion.
-        assert!(text.starts_with(&shown.text) || shown.text.starts_with(text), "{text}\n\n{}", shown.text);
+        assert!(
+            text.starts_with(&shown.text) || shown.text.starts_with(text),
+            "{text}\n\n{}",
+            shown.text
+        );
         assert!(read.len() > 20, "it read on");
         let missing = read.iter().find(|(_, shown)| shown.len() > text.len());
         most = most.max(missing.map_or(Duration::ZERO, |(at, _)| killed.duration_since(*at)));
     }
-    let visitors = visitors.into_iter().map(|(visitor, shown, _)| (visitor, shown));
+    let visitors = visitors
+        .into_iter()
+        .map(|(visitor, shown, _)| (visitor, shown));
     (service, visitors.collect(), most)
 }
 
@@ -86,7 +100,10 @@ async fn an_answer_cut_by_a_crash_is_there_as_interrupted_and_can_be_had_again()
     for _ in 0..3 {
         let folder = TempDir::new().unwrap();
         let (service, visitors, lost) = cut(folder.path()).await;
-        println!("of {CUT} answers cut by a crash at most the last {} were lost", ms(lost));
+        println!(
+            "of {CUT} answers cut by a crash at most the last {} were lost",
+            ms(lost)
+        );
         least = least.min(lost);
         if least <= LOST {
             let (visitor, shown) = &visitors[0];
@@ -102,7 +119,11 @@ async fn an_answer_cut_by_a_crash_is_there_as_interrupted_and_can_be_had_again()
 /// Who comes back to the turn is told how it ended.
 async fn resumed(port: u16, conversation: &str, shown: &Shown) {
     let resume = json!({ "turn": shown.turn(), "seq": shown.seq });
-    let mut back = Visitor::enter(port, json!({ "conversation": conversation, "resume": resume })).await;
+    let mut back = Visitor::enter(
+        port,
+        json!({ "conversation": conversation, "resume": resume }),
+    )
+    .await;
     let mut again = Shown::default();
     back.read(&mut again, usize::MAX).await;
     assert_eq!(again.turn(), shown.turn());
@@ -114,19 +135,37 @@ async fn retried(port: u16, conversation: &str, shown: &Shown) {
     let mut back = Visitor::back(port, conversation).await;
     let turn = back.history()[0].clone();
     let id = turn["client_msg_id"].clone();
-    back.say(json!({ "type": "send", "client_msg_id": id, "text": turn["question"] })).await;
+    back.say(json!({ "type": "send", "client_msg_id": id, "text": turn["question"] }))
+        .await;
     let accepted = back.next("accepted").await;
-    assert_eq!((&accepted["turn"], &accepted["duplicate"]), (&json!(shown.turn()), &json!(true)));
+    assert_eq!(
+        (&accepted["turn"], &accepted["duplicate"]),
+        (&json!(shown.turn()), &json!(true))
+    );
     back.next("done").await;
-    back.say(json!({ "type": "retry", "turn": shown.turn(), "client_msg_id": "retry-1" })).await;
+    back.say(json!({ "type": "retry", "turn": shown.turn(), "client_msg_id": "retry-1" }))
+        .await;
     let again = back.answer().await;
     assert_eq!(again.start.as_ref().unwrap()["retry_of"], shown.turn());
     assert_eq!(again.accepted.as_ref().unwrap()["duplicate"], false);
-    assert_eq!((again.end("finish"), again.end("source")), (&json!("stop"), &json!("ai")));
+    assert_eq!(
+        (again.end("finish"), again.end("source")),
+        (&json!("stop"), &json!("ai"))
+    );
     let back = Visitor::back(port, conversation).await;
-    let states: Vec<_> = back.history().iter().map(|turn| (&turn["state"], &turn["retry_of"])).collect();
+    let states: Vec<_> = back
+        .history()
+        .iter()
+        .map(|turn| (&turn["state"], &turn["retry_of"]))
+        .collect();
     let first = json!(shown.turn());
-    assert_eq!(states, [(&json!("interrupted"), &Value::Null), (&json!("done"), &first)]);
+    assert_eq!(
+        states,
+        [
+            (&json!("interrupted"), &Value::Null),
+            (&json!("done"), &first)
+        ]
+    );
 }
 
 /// What one visitor was told of their messages.
@@ -144,11 +183,17 @@ struct Told {
 async fn talk(port: u16, n: usize, tick: tokio::sync::mpsc::UnboundedSender<()>) -> Told {
     let mut visitor = Visitor::new(port).await;
     let conversation = visitor.conversation().to_owned();
-    let mut told = Told { conversation, durable: true, ..Told::default() };
+    let mut told = Told {
+        conversation,
+        durable: true,
+        ..Told::default()
+    };
     for message in 0.. {
         let text = format!("message {message} of {n}");
         if visitor
-            .try_say(json!({ "type": "send", "client_msg_id": format!("m{message}"), "text": text }))
+            .try_say(
+                json!({ "type": "send", "client_msg_id": format!("m{message}"), "text": text }),
+            )
             .await
             .is_err()
         {
@@ -156,11 +201,14 @@ async fn talk(port: u16, n: usize, tick: tokio::sync::mpsc::UnboundedSender<()>)
         }
         let mut shown = Shown::default();
         while shown.done.is_none() || shown.accepted.is_none() {
-            let Heard::Frame(frame) = visitor.hear().await else { return told };
+            let Heard::Frame(frame) = visitor.hear().await else {
+                return told;
+            };
             shown.apply(&frame);
             if frame["type"] == "accepted" {
                 told.durable &= frame["durable"] == true;
-                told.accepted.insert(frame["turn"].as_str().unwrap().to_owned(), text.clone());
+                told.accepted
+                    .insert(frame["turn"].as_str().unwrap().to_owned(), text.clone());
                 let _ = tick.send(());
             }
         }
@@ -188,10 +236,15 @@ async fn every_message_that_was_accepted_is_there_after_a_crash() {
     let (mut accepted, mut interrupted) = (0, 0);
     for one in &told {
         let back = Visitor::back(port, &one.conversation).await;
-        let turns: BTreeMap<_, _> =
-            back.history().iter().map(|turn| (turn["turn"].as_str().unwrap(), turn)).collect();
+        let turns: BTreeMap<_, _> = back
+            .history()
+            .iter()
+            .map(|turn| (turn["turn"].as_str().unwrap(), turn))
+            .collect();
         for (turn, text) in &one.accepted {
-            let found = turns.get(turn.as_str()).unwrap_or_else(|| panic!("{text} is gone"));
+            let found = turns
+                .get(turn.as_str())
+                .unwrap_or_else(|| panic!("{text} is gone"));
             assert_eq!(found["question"], *text);
             // An end that was shown was written before, unless the disk was too slow, which is said by `durable`.
             let ended = one.ended.contains(turn) && one.durable;
@@ -204,7 +257,9 @@ async fn every_message_that_was_accepted_is_there_after_a_crash() {
         }
         accepted += one.accepted.len();
     }
-    println!("{accepted} accepted messages are there after the crash, {interrupted} of them interrupted");
+    println!(
+        "{accepted} accepted messages are there after the crash, {interrupted} of them interrupted"
+    );
     assert!(accepted >= 200);
 }
 
@@ -219,9 +274,14 @@ async fn stopped(visitor: &mut Visitor) -> Shown {
     let mut shown = Shown::default();
     visitor.send("Is the first one broken?").await;
     visitor.read(&mut shown, 1).await;
-    visitor.say(json!({ "type": "stop", "turn": shown.turn() })).await;
+    visitor
+        .say(json!({ "type": "stop", "turn": shown.turn() }))
+        .await;
     visitor.read(&mut shown, usize::MAX).await;
-    assert_eq!((shown.end("provider"), shown.end("finish")), (&json!("borealis"), &json!("stopped")));
+    assert_eq!(
+        (shown.end("provider"), shown.end("finish")),
+        (&json!("borealis"), &json!("stopped"))
+    );
     shown
 }
 
@@ -231,7 +291,9 @@ async fn a_breaker_that_was_open_comes_back_open() {
         let folder = TempDir::new().unwrap();
         let service = Service::start(folder.path(), UNLIMITED).await;
         let mut visitor = Visitor::new(service.port).await;
-        let broken = service.post("/demo/providers/aurora", json!({ "fault": fault })).await;
+        let broken = service
+            .post("/demo/providers/aurora", json!({ "fault": fault }))
+            .await;
         assert_eq!(broken.status, 200, "{}", broken.body);
         let trip = async {
             loop {
@@ -244,9 +306,15 @@ async fn a_breaker_that_was_open_comes_back_open() {
         };
         let status = within("the breaker to trip", trip).await;
         let before = provider(&status, "aurora").clone();
-        assert_eq!((&before["state"], &before["healthy"]), (&json!(state), &json!(false)));
+        assert_eq!(
+            (&before["state"], &before["healthy"]),
+            (&json!(state), &json!(false))
+        );
         // Written in the order of the calls: when this is on disk, the breaker is.
-        assert_eq!(stopped(&mut visitor).await.accepted.unwrap()["durable"], true);
+        assert_eq!(
+            stopped(&mut visitor).await.accepted.unwrap()["durable"],
+            true
+        );
         if crash {
             service.kill().await;
         } else {
@@ -283,7 +351,11 @@ async fn an_answer_cut_by_a_crash_comes_late_and_once() {
         let mut back = Visitor::back(service.port, conversation).await;
         assert_eq!(back.history()[0]["state"], "interrupted");
         let known = back.history()[0]["followup"].clone();
-        let late = if known.is_null() { back.next("followup").await } else { known };
+        let late = if known.is_null() {
+            back.next("followup").await
+        } else {
+            known
+        };
         assert_eq!(late["text"], whole(&format!("question {n}")));
     }
     // Another crash, and nobody is asked again.

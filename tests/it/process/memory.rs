@@ -34,27 +34,46 @@ pub fn most_resident(pid: u32) -> usize {
 #[cfg(target_os = "linux")]
 fn memory(pid: u32, what: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(what))
+        .unwrap();
+    line.trim()
+        .strip_suffix(" kB")
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * 1024
 }
 
 /// How many files a process may have open.
 #[cfg(target_os = "linux")]
 fn files() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap_or(usize::MAX)
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .unwrap();
+    line.split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap_or(usize::MAX)
 }
 
 /// How many files a process has open.
 #[cfg(target_os = "linux")]
 fn open(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
 }
 
 /// So many visitors in conversations of their own.
 pub async fn come(port: u16, count: usize) -> Vec<Visitor> {
-    let coming = stream::iter(0..count).map(|_| Visitor::new(port)).buffer_unordered(32);
+    let coming = stream::iter(0..count)
+        .map(|_| Visitor::new(port))
+        .buffer_unordered(32);
     within("all visitors", coming.collect()).await
 }
 
@@ -69,7 +88,12 @@ async fn an_idle_visitor_costs_little_memory() {
     let before = resident(service.pid());
     let idle = come(service.port, count).await;
     // Each of them is there and served.
-    assert_eq!(idle.iter().filter(|visitor| visitor.welcome["protocol"] == 1).count(), count);
+    assert_eq!(
+        idle.iter()
+            .filter(|visitor| visitor.welcome["protocol"] == 1)
+            .count(),
+        count
+    );
     let each = resident(service.pid()).saturating_sub(before) / count;
     println!("{count} idle visitors cost {each} bytes each, over {before} with {FIRST}");
     assert!(each < MOST, "{each} bytes");
@@ -97,14 +121,27 @@ async fn without_files_to_open_it_waits_and_goes_on_when_there_are_some_again() 
     visitor.ask("first").await;
     let limit = |files: &str| {
         Command::new("prlimit")
-            .args([&format!("--nofile={files}"), "--pid", &service.pid().to_string()])
+            .args([
+                &format!("--nofile={files}"),
+                "--pid",
+                &service.pid().to_string(),
+            ])
             .status()
     };
-    assert!(limit(&format!("{}:", open(service.pid()) + 8)).await.unwrap().success());
+    assert!(
+        limit(&format!("{}:", open(service.pid()) + 8))
+            .await
+            .unwrap()
+            .success()
+    );
     // Accepted or waiting in the kernel's queue: nobody is told.
     let mut crowd = Vec::new();
     for _ in 0..40 {
-        crowd.push(TcpStream::connect(("127.0.0.1", service.port)).await.unwrap());
+        crowd.push(
+            TcpStream::connect(("127.0.0.1", service.port))
+                .await
+                .unwrap(),
+        );
     }
     // No connection to the provider can be had either: a labelled answer, over the socket that is open.
     let shown = visitor.ask("second").await;

@@ -47,7 +47,10 @@ impl Deaf {
         let [.., high, low] = std::process::id().to_be_bytes();
         // Of loopback, and of this test alone.
         let address = Ipv4Addr::new(127, NEXT.fetch_add(1, Ordering::Relaxed), high, low);
-        Some(Self { socket: UdpSocket::bind((address, 53)).await.ok()?, address })
+        Some(Self {
+            socket: UdpSocket::bind((address, 53)).await.ok()?,
+            address,
+        })
     }
 
     /// Waits until somebody asks for this name.
@@ -57,7 +60,10 @@ impl Deaf {
             let mut question = [0; 512];
             loop {
                 let length = self.socket.recv(&mut question).await.unwrap();
-                if question[..length].windows(first.len()).any(|part| part == first) {
+                if question[..length]
+                    .windows(first.len())
+                    .any(|part| part == first)
+                {
                     return;
                 }
             }
@@ -72,18 +78,22 @@ impl Deaf {
         // And nobody else is asked: some systems have a service for it.
         let sources = folder.join("nsswitch.conf");
         std::fs::write(&sources, "hosts: files dns\n").unwrap();
-        let mounts =
-            "mount --bind \"$1\" /etc/resolv.conf && mount --bind \"$2\" /etc/nsswitch.conf && shift 2";
+        let mounts = "mount --bind \"$1\" /etc/resolv.conf && mount --bind \"$2\" /etc/nsswitch.conf && shift 2";
         let seen = |then: &str| format!("{mounts} && {then}");
         let command = |line: String| {
             let mut command = Command::new("/usr/bin/unshare");
-            command.args(["--mount", "/bin/sh", "-c", &line, "sh"]).args([&file, &sources]);
+            command
+                .args(["--mount", "/bin/sh", "-c", &line, "sh"])
+                .args([&file, &sources]);
             command
                 .current_dir(folder)
                 .env_clear()
                 .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
                 .kill_on_drop(true);
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
             command
         };
         let tried = command(seen("true")).output().await.ok()?;
@@ -103,7 +113,9 @@ async fn nameless(folder: &Path, config: &str) -> Option<(Service, Deaf)> {
     };
     let started = started.await;
     if started.is_none() {
-        println!("NOT RUN: a server of names of our own, for one process alone, takes the rights of root");
+        println!(
+            "NOT RUN: a server of names of our own, for one process alone, takes the rights of root"
+        );
     }
     started
 }
@@ -135,7 +147,9 @@ visitor_options = true
 
 /// How many threads a process has.
 fn threads(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+    std::fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .count()
 }
 
 #[tokio::test]
@@ -143,13 +157,18 @@ async fn the_next_answers_within_the_connect_limit_and_nothing_else_is_starved()
     let _alone = alone().await;
     let folder = TempDir::new().unwrap();
     let provider = Provider::start(Manner::Answer).await;
-    let Some((service, deaf)) = nameless(folder.path(), &config(&provider)).await else { return };
+    let Some((service, deaf)) = nameless(folder.path(), &config(&provider)).await else {
+        return;
+    };
     let mut visitor = Visitor::new(service.port).await;
     let conversation = visitor.conversation().to_owned();
     let (shown, ()) = tokio::join!(visitor.ask("first"), deaf.asked("nameless.example"));
     assert_eq!(shown.text, whole("first"));
     let tried = &shown.end("tried")[0];
-    assert_eq!((&tried["provider"], &tried["outcome"]), (&json!("nameless"), &json!("timeout")));
+    assert_eq!(
+        (&tried["provider"], &tried["outcome"]),
+        (&json!("nameless"), &json!("timeout"))
+    );
     let waited = Duration::from_millis(tried["ms"].as_u64().unwrap());
     assert!(waited >= CONNECT, "given up after {waited:?}");
     let before = threads(service.pid());
@@ -169,15 +188,32 @@ async fn the_next_answers_within_the_connect_limit_and_nothing_else_is_starved()
             let options = json!({ "provider": "scripted" });
             let said = json!({ "message": question, "options": options });
             let answer = service.post("/api/chat", said).await.json();
-            assert_eq!((&answer["message"], &answer["attempts"]), (&json!(whole(&question)), &json!(1)));
-            assert_eq!(Visitor::back(service.port, &conversation).await.history().len(), 1);
+            assert_eq!(
+                (&answer["message"], &answer["attempts"]),
+                (&json!(whole(&question)), &json!(1))
+            );
+            assert_eq!(
+                Visitor::back(service.port, &conversation)
+                    .await
+                    .history()
+                    .len(),
+                1
+            );
         }
         begun.elapsed()
     };
     let (_, others) = tokio::join!(asked, others);
-    println!("{CROWD} answers {} after a name hung, others' {}", ms(begun.elapsed()), ms(others));
+    println!(
+        "{CROWD} answers {} after a name hung, others' {}",
+        ms(begun.elapsed()),
+        ms(others)
+    );
     let most = before + THREADS;
-    assert!(threads(service.pid()) <= most, "{} threads, after {before}", threads(service.pid()));
+    assert!(
+        threads(service.pid()) <= most,
+        "{} threads, after {before}",
+        threads(service.pid())
+    );
 
     drop(crowd);
     goes(service).await;
@@ -198,7 +234,9 @@ async fn one_of_redis_keeps_neither_the_chat_nor_the_end_waiting() {
     let provider = Provider::start(Manner::Answer).await;
     let shared = "store = { backend = \"redis\", redis_url = \"redis://redis.example:6379\" }\n";
     let config = format!("{shared}{}", provider.config());
-    let Some((service, deaf)) = nameless(folder.path(), &config).await else { return };
+    let Some((service, deaf)) = nameless(folder.path(), &config).await else {
+        return;
+    };
     let mut visitor = Visitor::new(service.port).await;
     let (shown, ()) = tokio::join!(visitor.ask("alone"), deaf.asked("redis.example"));
     assert_eq!(shown.text, whole("alone"));

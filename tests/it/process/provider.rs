@@ -44,8 +44,15 @@ impl Provider {
     pub async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (manner, asked) = (Arc::new(watch::Sender::new(manner)), Arc::new(watch::Sender::default()));
-        let provider = Self { port, manner: Arc::clone(&manner), asked: Arc::clone(&asked) };
+        let (manner, asked) = (
+            Arc::new(watch::Sender::new(manner)),
+            Arc::new(watch::Sender::default()),
+        );
+        let provider = Self {
+            port,
+            manner: Arc::clone(&manner),
+            asked: Arc::clone(&asked),
+        };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (manner, asked) = (manner.subscribe(), Arc::clone(&asked));
@@ -119,7 +126,9 @@ pub fn whole(question: &str) -> String {
 }
 
 /// The head and the body of the next request; none where the client is gone.
-pub async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<(String, String)>> {
+pub async fn read_request(
+    stream: &mut BufReader<TcpStream>,
+) -> io::Result<Option<(String, String)>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if stream.read_line(&mut head).await? == 0 {
@@ -127,7 +136,9 @@ pub async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Optio
         }
     }
     let lower = head.to_ascii_lowercase();
-    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length = lower
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"));
     let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
     stream.read_exact(&mut body).await?;
     Ok(Some((head, String::from_utf8(body).unwrap())))
@@ -139,7 +150,9 @@ async fn serve(
     asked: &watch::Sender<Vec<String>>,
 ) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    let Some((head, body)) = read_request(&mut stream).await? else { return Ok(()) };
+    let Some((head, body)) = read_request(&mut stream).await? else {
+        return Ok(());
+    };
     asked.send_modify(|all| all.push(format!("{head}{body}")));
     let manners = manner.borrow_and_update().clone();
     if let Manner::Refuse(status, error) = manners {
@@ -172,24 +185,35 @@ async fn serve(
         return stream.flush().await;
     }
     let begun = first(question);
-    stream.write_all(format!("{head}{}", event(&begun, None)).as_bytes()).await?;
+    stream
+        .write_all(format!("{head}{}", event(&begun, None)).as_bytes())
+        .await?;
     stream.flush().await?;
     if *manner.borrow() == Manner::Cut {
         return Ok(());
     }
-    let pause = if let Manner::Drip(pause) = *manner.borrow() { Some(pause) } else { None };
+    let pause = if let Manner::Drip(pause) = *manner.borrow() {
+        Some(pause)
+    } else {
+        None
+    };
     tokio::select! {
         told = told_to_answer(manner) => if !told { return Ok(()) },
         broken = drip(&mut stream, pause.unwrap_or_default()), if pause.is_some() => return broken,
     }
-    let rest = event(&whole(question)[begun.len()..], None) + &event("", Some("stop")) + "data: [DONE]\n\n";
+    let rest = event(&whole(question)[begun.len()..], None)
+        + &event("", Some("stop"))
+        + "data: [DONE]\n\n";
     stream.write_all(rest.as_bytes()).await?;
     stream.flush().await
 }
 
 /// Waits for the word; false where the test is over without one.
 async fn told_to_answer(mut manner: watch::Receiver<Manner>) -> bool {
-    manner.wait_for(|manner| *manner == Manner::Answer).await.is_ok()
+    manner
+        .wait_for(|manner| *manner == Manner::Answer)
+        .await
+        .is_ok()
 }
 
 /// Drips until the client is gone.

@@ -26,8 +26,11 @@ async fn asked_until(visitor: &mut Visitor, text: &str) {
 #[tokio::test]
 async fn a_hangup_reloads_the_replies_and_bad_ones_change_nothing() {
     let folder = TempDir::new().unwrap();
-    let provider =
-        Provider::start(Manner::Refuse(401, serde_json::json!({ "error": { "message": "no" } }))).await;
+    let provider = Provider::start(Manner::Refuse(
+        401,
+        serde_json::json!({ "error": { "message": "no" } }),
+    ))
+    .await;
     let config = format!("degradation.replies = \"{FILE}\"\n{}", provider.config());
     write(folder.path(), &reply("It is one."));
     let mut service = Service::start(folder.path(), &config).await;
@@ -38,14 +41,20 @@ async fn a_hangup_reloads_the_replies_and_bad_ones_change_nothing() {
     service.signal("HUP").await;
     super::within("the new reply", asked_until(&mut visitor, "It is two.")).await;
 
-    let problems = |status: &serde_json::Value| status["problems"].to_string().contains("reply rules");
+    let problems =
+        |status: &serde_json::Value| status["problems"].to_string().contains("reply rules");
     write(folder.path(), "[[reply]]\nmatch = [\"price\"]\ntext = 3\n");
     service.signal("HUP").await;
-    let status = service.status_when("the problem in the status", problems).await;
+    let status = service
+        .status_when("the problem in the status", problems)
+        .await;
     assert_eq!(visitor.ask("What is the price?").await.text, "It is two.");
     assert!(!status["problems"].to_string().contains(FILE), "{status}");
     let logged = service.logged();
-    assert!(logged.contains(&format!("{FILE}:3: reply[0].text: ")), "{logged}");
+    assert!(
+        logged.contains(&format!("{FILE}:3: reply[0].text: ")),
+        "{logged}"
+    );
 
     std::fs::remove_file(folder.path().join(FILE)).unwrap();
     service.signal("HUP").await;
@@ -53,7 +62,9 @@ async fn a_hangup_reloads_the_replies_and_bad_ones_change_nothing() {
 
     write(folder.path(), &reply("It is three."));
     service.signal("HUP").await;
-    service.status_when("the problem's end", |status| !problems(status)).await;
+    service
+        .status_when("the problem's end", |status| !problems(status))
+        .await;
     assert_eq!(visitor.ask("What is the price?").await.text, "It is three.");
     assert!(!service.is_over());
 }
@@ -73,7 +84,10 @@ async fn a_hangup_leaves_an_answer_under_way_alone() {
     assert_eq!(service.get("/readyz").await.status, 200);
     provider.now(Manner::Answer);
     visitor.read(&mut shown, usize::MAX).await;
-    assert_eq!((shown.text.as_str(), shown.end("finish").as_str()), (whole("slowly").as_str(), Some("stop")));
+    assert_eq!(
+        (shown.text.as_str(), shown.end("finish").as_str()),
+        (whole("slowly").as_str(), Some("stop"))
+    );
     assert_eq!(service.stop().await.code, Some(0));
 }
 
@@ -83,7 +97,9 @@ async fn a_hangup_takes_another_key_over_for_new_calls_and_a_bad_file_changes_no
     let key = folder.path().join("key");
     std::fs::write(&key, "sk-canary-one\n").unwrap();
     let provider = Provider::start(Manner::Pause).await;
-    let config = provider.config().replace("\"scripted-key\"", "\"file:key\"");
+    let config = provider
+        .config()
+        .replace("\"scripted-key\"", "\"file:key\"");
     let mut service = Service::start(folder.path(), &config).await;
     let mut visitor = Visitor::new(service.port).await;
     let mut shown = Shown::default();
@@ -99,9 +115,15 @@ async fn a_hangup_takes_another_key_over_for_new_calls_and_a_bad_file_changes_no
     other.send("at once").await;
     other.read(&mut theirs, first("at once").len()).await;
     let keys = || -> Vec<String> {
-        let asked = provider.requests().into_iter().filter(|request| request.contains("\"messages\""));
+        let asked = provider
+            .requests()
+            .into_iter()
+            .filter(|request| request.contains("\"messages\""));
         let key = |request: String| {
-            request.lines().find_map(|line| line.split_once("Bearer ")).map(|(_, key)| key.to_owned())
+            request
+                .lines()
+                .find_map(|line| line.split_once("Bearer "))
+                .map(|(_, key)| key.to_owned())
         };
         asked.filter_map(key).collect()
     };
@@ -113,7 +135,9 @@ async fn a_hangup_takes_another_key_over_for_new_calls_and_a_bad_file_changes_no
     logged(&service, "not reloaded: ").await;
     let mut third = Visitor::new(service.port).await;
     third.send("once more").await;
-    third.read(&mut Shown::default(), first("once more").len()).await;
+    third
+        .read(&mut Shown::default(), first("once more").len())
+        .await;
     assert_eq!(keys().last().map(String::as_str), Some("sk-canary-two"));
 
     // And nothing of all that cut an answer.
@@ -129,7 +153,10 @@ async fn a_hangup_takes_another_key_over_for_new_calls_and_a_bad_file_changes_no
     }
     assert!(!service.is_over());
     let log = service.logged();
-    assert!(!log.contains("canary") && !log.contains(&*folder.path().to_string_lossy()), "{log}");
+    assert!(
+        !log.contains("canary") && !log.contains(&*folder.path().to_string_lossy()),
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -138,10 +165,21 @@ async fn what_a_hangup_cannot_change_is_named_in_the_log() {
     let provider = Provider::start(Manner::Answer).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let more = "[server]\nworkers = 3\ndata_dir = \"elsewhere\"\n[telemetry]\notlp_endpoint = \"http://127.0.0.1:9\"\n";
-    std::fs::write(folder.path().join("failsoft.toml"), format!("{}\n{more}", provider.config())).unwrap();
+    std::fs::write(
+        folder.path().join("failsoft.toml"),
+        format!("{}\n{more}", provider.config()),
+    )
+    .unwrap();
     service.signal("HUP").await;
-    logged(&service, "\"server.workers\", \"server.data_dir\", \"telemetry.otlp_endpoint\"").await;
-    assert_eq!(Visitor::new(service.port).await.ask("still?").await.text, whole("still?"));
+    logged(
+        &service,
+        "\"server.workers\", \"server.data_dir\", \"telemetry.otlp_endpoint\"",
+    )
+    .await;
+    assert_eq!(
+        Visitor::new(service.port).await.ask("still?").await.text,
+        whole("still?")
+    );
     assert!(!folder.path().join("elsewhere").exists());
 }
 

@@ -17,8 +17,15 @@ const READY: &str = "failsoft listening on http://";
 /// A command line of the binary: in `folder`, with nothing of this process's environment.
 pub fn failsoft(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_failsoft"));
-    command.current_dir(folder).env_clear().args(arguments).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .current_dir(folder)
+        .env_clear()
+        .args(arguments)
+        .kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -27,9 +34,20 @@ pub fn confined(folder: &Path, arguments: &[&str], blocks: u32) -> Command {
     let mut command = Command::new("/bin/sh");
     // The signal that a write beyond the limit brings would end the process; a full disk sends none.
     let line = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
-    command.args(["-c", line, "sh", &blocks.to_string(), env!("CARGO_BIN_EXE_failsoft")]).args(arguments);
+    command
+        .args([
+            "-c",
+            line,
+            "sh",
+            &blocks.to_string(),
+            env!("CARGO_BIN_EXE_failsoft"),
+        ])
+        .args(arguments);
     command.current_dir(folder).env_clear().kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -45,9 +63,15 @@ pub struct Ended {
 
 /// Runs a command line that ends by itself.
 pub async fn run(mut command: Command) -> Ended {
-    let ended = within("the end of the command", command.output()).await.unwrap();
+    let ended = within("the end of the command", command.output())
+        .await
+        .unwrap();
     let [out, err] = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    Ended { code: ended.status.code(), out, err }
+    Ended {
+        code: ended.status.code(),
+        out,
+        err,
+    }
 }
 
 /// What a process says on one of its outputs, as it comes.
@@ -106,9 +130,17 @@ impl Service {
 
     /// Starts it on this port.
     pub async fn start_on(folder: &Path, config: &str, port: u16) -> Self {
-        let cache = if config.contains("[cache]") { "" } else { "\n[cache]\nenabled = false\n" };
+        let cache = if config.contains("[cache]") {
+            ""
+        } else {
+            "\n[cache]\nenabled = false\n"
+        };
         std::fs::write(folder.join("failsoft.toml"), format!("{config}{cache}")).unwrap();
-        Self::of(failsoft(folder, &["--listen", &format!("127.0.0.1:{port}")])).await
+        Self::of(failsoft(
+            folder,
+            &["--listen", &format!("127.0.0.1:{port}")],
+        ))
+        .await
     }
 
     /// Starts it by this command line, and waits until it says that it is ready.
@@ -117,10 +149,19 @@ impl Service {
         let mut out = Said::follow(child.stdout.take().unwrap());
         let err = child.stderr.take().map_or_else(Said::nothing, Said::follow);
         let line = within("the ready line", out.first_line()).await;
-        let Some(line) = line else { panic!("it ended instead of starting:\n{}", err.end().await) };
-        let address = line.strip_prefix(READY).unwrap_or_else(|| panic!("not the ready line: {line}"));
+        let Some(line) = line else {
+            panic!("it ended instead of starting:\n{}", err.end().await)
+        };
+        let address = line
+            .strip_prefix(READY)
+            .unwrap_or_else(|| panic!("not the ready line: {line}"));
         let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
-        Self { port, child, out, err }
+        Self {
+            port,
+            child,
+            out,
+            err,
+        }
     }
 
     /// The process's id.
@@ -155,7 +196,11 @@ impl Service {
     /// Waits for its end.
     pub async fn ended(mut self) -> Ended {
         let status: ExitStatus = within("its end", self.child.wait()).await.unwrap();
-        Ended { code: status.code(), out: self.out.end().await, err: self.err.end().await }
+        Ended {
+            code: status.code(),
+            out: self.out.end().await,
+            err: self.err.end().await,
+        }
     }
 
     /// Whether it ended.
@@ -165,7 +210,9 @@ impl Service {
 
     /// Asks for a page.
     pub async fn get(&self, path: &str) -> Answer {
-        request(self.port, &format!("GET {path} HTTP/1.1\r\n"), "").await.unwrap()
+        request(self.port, &format!("GET {path} HTTP/1.1\r\n"), "")
+            .await
+            .unwrap()
     }
 
     /// Sends JSON.

@@ -35,8 +35,16 @@ const INDEXED: u64 = 8;
 const TOKEN: &str = "admin-canary";
 
 /// What a drill can do, all of it.
-const DRILLED: [&str; 8] =
-    ["down", "rate_limit", "unauthorized", "timeout", "stall", "cut", "garbage", "slow"];
+const DRILLED: [&str; 8] = [
+    "down",
+    "rate_limit",
+    "unauthorized",
+    "timeout",
+    "stall",
+    "cut",
+    "garbage",
+    "slow",
+];
 
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -44,7 +52,10 @@ struct Chance(u64);
 
 impl Chance {
     fn of(&mut self, count: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % count
     }
 }
@@ -84,12 +95,19 @@ fn level(service: &Service) -> Level {
     let process = format!("/proc/{}", service.pid());
     let status = fs::read_to_string(format!("{process}/status")).unwrap();
     let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
         line.split_whitespace()
             .nth(1)
             .unwrap_or_else(|| line.trim())
             .parse()
-            .unwrap_or_else(|_| line.split_whitespace().find_map(|word| word.parse().ok()).unwrap())
+            .unwrap_or_else(|_| {
+                line.split_whitespace()
+                    .find_map(|word| word.parse().ok())
+                    .unwrap()
+            })
     };
     Level {
         descriptors: fs::read_dir(format!("{process}/fd")).unwrap().count(),
@@ -101,10 +119,12 @@ fn level(service: &Service) -> Level {
 /// The sum over all lines of a metric.
 async fn metric(service: &Service, name: &str) -> f64 {
     let text = service.get("/metrics").await.body;
-    let values = text
-        .lines()
-        .filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
-    values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    let values = text.lines().filter(|line| {
+        line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} "))
+    });
+    values
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
 }
 
 #[derive(Default)]
@@ -167,12 +187,14 @@ async fn visits(port: u16, mut chance: Chance, until: Instant) -> Done {
         // Before the history that a page is shown is full, by which it names its messages.
         if chance.of(12) == 0 || asked == 90 {
             done.left += 1;
-            done.conversations.push((visitor.conversation().to_owned(), asked));
+            done.conversations
+                .push((visitor.conversation().to_owned(), asked));
             visitor = Visitor::new(port).await;
             asked = 0;
         }
     }
-    done.conversations.push((visitor.conversation().to_owned(), asked));
+    done.conversations
+        .push((visitor.conversation().to_owned(), asked));
     done
 }
 
@@ -232,16 +254,29 @@ async fn drills_ended(service: &Service) -> usize {
     let list = order(service, "GET", "/admin/drills", "").await.json();
     assert_eq!(list["running"], json!([]));
     // The status is made anew a few times a second.
-    service.status_when("no drill in the status", |status| status["drill"].is_null()).await;
+    service
+        .status_when("no drill in the status", |status| status["drill"].is_null())
+        .await;
     list["reports"].as_array().unwrap().len()
 }
 
-async fn traffic(service: &Service, providers: &[Provider], seed: u64, time: Duration) -> Vec<Done> {
+async fn traffic(
+    service: &Service,
+    providers: &[Provider],
+    seed: u64,
+    time: Duration,
+) -> Vec<Done> {
     let until = Instant::now() + time;
     let visitors: Vec<_> = (0..VISITORS)
         .map(|number| tokio::spawn(visits(service.port, Chance(seed * 1_000 + number), until)))
         .collect();
-    let visiting = async { join_all(visitors).await.into_iter().map(Result::unwrap).collect() };
+    let visiting = async {
+        join_all(visitors)
+            .await
+            .into_iter()
+            .map(Result::unwrap)
+            .collect()
+    };
     tokio::select! {
         done = visiting => done,
         () = weather(service, providers, Chance(seed)) => unreachable!("it has no end"),
@@ -266,7 +301,9 @@ async fn at_rest(service: &Service) {
             .iter()
             .all(|one| one["in_flight"] == 0 && one["state"] == "closed")
     };
-    service.status_when("every permit back and every breaker closed", rest).await;
+    service
+        .status_when("every permit back and every breaker closed", rest)
+        .await;
 }
 
 #[tokio::test]
@@ -281,7 +318,11 @@ async fn soak() {
         providers.push(Provider::start(Manner::Answer).await);
     }
     let mut service = Service::start(folder.path(), &config(&providers)).await;
-    let calm = || providers.iter().for_each(|provider| provider.now(Manner::Answer));
+    let calm = || {
+        providers
+            .iter()
+            .for_each(|provider| provider.now(Manner::Answer))
+    };
 
     // What is made once, and kept, is made before the start's level is taken.
     let mut all = traffic(&service, &providers, seed, Duration::from_secs(10)).await;
@@ -289,7 +330,15 @@ async fn soak() {
     drills_ended(&service).await;
     at_rest(&service).await;
     let before = level(&service);
-    all.extend(traffic(&service, &providers, seed + 1, Duration::from_secs_f64(60.0 * minutes)).await);
+    all.extend(
+        traffic(
+            &service,
+            &providers,
+            seed + 1,
+            Duration::from_secs_f64(60.0 * minutes),
+        )
+        .await,
+    );
     calm();
     let reports = drills_ended(&service).await;
     at_rest(&service).await;
@@ -313,7 +362,11 @@ async fn soak() {
         sum(|done| done.stopped),
         all.iter().map(|done| done.drafts).sum::<usize>()
     );
-    println!("  lines cut {}, conversations left {}", sum(|done| done.cuts), sum(|done| done.left));
+    println!(
+        "  lines cut {}, conversations left {}",
+        sum(|done| done.cuts),
+        sum(|done| done.left)
+    );
     println!("  drills that there are reports of {reports}");
     println!("  at the start {before:?}");
     println!("  at the end   {after:?}");
@@ -321,24 +374,44 @@ async fn soak() {
     println!("  turns ended by the metrics {ended}, in flight 0");
     #[allow(clippy::cast_precision_loss, reason = "far below what is exact")]
     let begun = asked as f64;
-    assert!((ended - begun).abs() < 0.5, "turns begun are those ended: {begun} and {ended}");
+    assert!(
+        (ended - begun).abs() < 0.5,
+        "turns begun are those ended: {begun} and {ended}"
+    );
     // Connections to providers that are kept open are a few.
-    assert!(after.descriptors <= before.descriptors + 16, "descriptors: {before:?}, {after:?}");
+    assert!(
+        after.descriptors <= before.descriptors + 16,
+        "descriptors: {before:?}, {after:?}"
+    );
     assert!(after.threads <= most, "threads: {before:?}, {after:?}");
     let grown = MEMORY_KIB + asked / INDEXED;
-    assert!(after.memory_kib <= before.memory_kib + grown, "memory: {before:?}, {after:?}");
+    assert!(
+        after.memory_kib <= before.memory_kib + grown,
+        "memory: {before:?}, {after:?}"
+    );
 
     // None lost: each conversation has all that it was asked, each with its end.
     let mut kept = 0;
     for (conversation, count) in all.iter().flat_map(|done| &done.conversations) {
         let visitor = Visitor::back(service.port, conversation).await;
-        assert_eq!(visitor.history().len(), (*count).min(100), "questions of a conversation");
-        assert!(visitor.history().iter().all(|turn| turn["state"] == "done" && turn["text"].is_string()));
+        assert_eq!(
+            visitor.history().len(),
+            (*count).min(100),
+            "questions of a conversation"
+        );
+        assert!(
+            visitor
+                .history()
+                .iter()
+                .all(|turn| turn["state"] == "done" && turn["text"].is_string())
+        );
         kept += count;
     }
     println!(
         "  conversations with all their turns {}, {kept} turns",
-        all.iter().map(|done| done.conversations.len()).sum::<usize>()
+        all.iter()
+            .map(|done| done.conversations.len())
+            .sum::<usize>()
     );
     assert!(!service.is_over());
     let ended = service.stop().await;

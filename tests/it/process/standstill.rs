@@ -62,7 +62,9 @@ impl Scene {
         let folder = TempDir::new().unwrap();
         let provider = Provider::start(Manner::Drip(PAUSE)).await;
         let patience = format!("first_token = \"{PATIENCE}\", stall = \"{PATIENCE}\"");
-        let config = provider.config().replace("first_token = \"60s\", stall = \"60s\"", &patience);
+        let config = provider
+            .config()
+            .replace("first_token = \"60s\", stall = \"60s\"", &patience);
         // It would open soon.
         let eager = "breaker = { consecutive_failures = 3, min_calls = 5 }\n[limits]";
         let config = format!("server.workers = 2\n{}", config.replace("[limits]", eager));
@@ -70,7 +72,13 @@ impl Scene {
         let reading = come(service.port, VISITORS).await.into_iter().enumerate();
         let reading = join_all(reading.map(|(n, visitor)| begin(n, visitor))).await;
         let idle = come(service.port, VISITORS).await;
-        Self { _folder: folder, provider, service, reading, idle }
+        Self {
+            _folder: folder,
+            provider,
+            service,
+            reading,
+            idle,
+        }
     }
 
     /// Every answer is whole, by the first attempt; gives what becomes of the provider.
@@ -79,8 +87,15 @@ impl Scene {
         let ends = self.reading.iter_mut().map(async |(n, visitor, shown)| {
             visitor.read(shown, usize::MAX).await;
             let end = ["source", "finish", "attempts"].map(|field| shown.end(field).clone());
-            assert_eq!(end, [json!("ai"), json!("stop"), json!(1)], "{n}: {shown:?}");
-            assert!(shown.text.starts_with(&first(&question(*n))) && shown.text.ends_with(END), "{n}");
+            assert_eq!(
+                end,
+                [json!("ai"), json!("stop"), json!(1)],
+                "{n}: {shown:?}"
+            );
+            assert!(
+                shown.text.starts_with(&first(&question(*n))) && shown.text.ends_with(END),
+                "{n}"
+            );
         });
         within("the answers", join_all(ends)).await;
         let quiet = |status: &Value| status["providers"][0]["in_flight"] == 0;
@@ -100,7 +115,9 @@ impl Scene {
 async fn begin(n: usize, mut visitor: Visitor) -> Reading {
     let mut shown = Shown::default();
     visitor.send(&question(n)).await;
-    visitor.read(&mut shown, first(&question(n)).len() + WORD.len()).await;
+    visitor
+        .read(&mut shown, first(&question(n)).len() + WORD.len())
+        .await;
     (n, visitor, shown)
 }
 
@@ -136,24 +153,41 @@ async fn a_worker_holds_up_its_own_and_no_provider_is_blamed() {
     let mut scene = Scene::open().await;
     let workers = threads(scene.service.pid(), WORKER);
     assert_eq!(workers.len(), 2, "{workers:?}");
-    let Some(held) = hold(workers[0]).await else { return };
+    let Some(held) = hold(workers[0]).await else {
+        return;
+    };
     let begun = Instant::now();
     let idle = std::mem::take(&mut scene.idle).into_iter().enumerate();
-    let asked = idle.map(async |(n, visitor)| (begin(VISITORS + n, visitor).await, begun.elapsed()));
+    let asked =
+        idle.map(async |(n, visitor)| (begin(VISITORS + n, visitor).await, begun.elapsed()));
     let (silences, asked) = tokio::join!(read_on(&mut scene.reading, held), join_all(asked));
     let first_words: Vec<_> = asked.iter().map(|(_, took)| *took).collect();
-    scene.reading.extend(asked.into_iter().map(|(reading, _)| reading));
+    scene
+        .reading
+        .extend(asked.into_iter().map(|(reading, _)| reading));
     for (what, times) in [("went on", silences), ("were begun", first_words)] {
         let (usual, late): (Vec<_>, Vec<_>) = times.into_iter().partition(|took| *took < USUAL);
-        println!("{} answers {what} while a worker stood still, and {} after", usual.len(), late.len());
+        println!(
+            "{} answers {what} while a worker stood still, and {} after",
+            usual.len(),
+            late.len()
+        );
         // Each worker has its visitors in turn.
-        assert!(usual.len() >= VISITORS / 3 && late.len() >= VISITORS / 3, "{usual:?} {late:?}");
+        assert!(
+            usual.len() >= VISITORS / 3 && late.len() >= VISITORS / 3,
+            "{usual:?} {late:?}"
+        );
         assert!(late.iter().all(|took| *took < STILL + USUAL), "{late:?}");
     }
     let provider = scene.ends_well().await;
     assert_eq!(provider["counts"]["success"], 2 * VISITORS, "{provider}");
-    let slowest = provider["latency_ms"]["first_token"]["p99"].as_u64().unwrap();
-    assert!(u128::from(slowest) < STILL.as_millis(), "its first tokens are known as slow: {provider}");
+    let slowest = provider["latency_ms"]["first_token"]["p99"]
+        .as_u64()
+        .unwrap();
+    assert!(
+        u128::from(slowest) < STILL.as_millis(),
+        "its first tokens are known as slow: {provider}"
+    );
     assert_eq!(scene.service.stop().await.code, Some(0));
 }
 
@@ -171,7 +205,9 @@ async fn a_connection_that_is_kept_is_of_the_worker_that_opened_it() {
     let mut visitors = come(service.port, VISITORS).await;
     // Each worker has connections that are kept.
     join_all(visitors.iter_mut().map(|visitor| visitor.ask("before"))).await;
-    let Some(held) = hold(threads(service.pid(), WORKER)[0]).await else { return };
+    let Some(held) = hold(threads(service.pid(), WORKER)[0]).await else {
+        return;
+    };
     let (begun, held) = (Instant::now(), Mutex::new(Some(held)));
     let (mut usual, mut late) = (0, 0);
     let asked = visitors.iter_mut().map(async |visitor| {
@@ -222,7 +258,9 @@ async fn without_the_actors_answers_go_on_and_new_ones_are_labelled() {
     let _alone = alone().await;
     let mut scene = Scene::open().await;
     // They are all on the thread on which the process began.
-    let Some(held) = hold(i32::try_from(scene.service.pid()).unwrap()).await else { return };
+    let Some(held) = hold(i32::try_from(scene.service.pid()).unwrap()).await else {
+        return;
+    };
     let begun = Instant::now();
     let idle = std::mem::take(&mut scene.idle).into_iter().enumerate();
     let asked = idle.map(async |(n, mut visitor)| {
@@ -230,13 +268,23 @@ async fn without_the_actors_answers_go_on_and_new_ones_are_labelled() {
         (visitor, shown, begun.elapsed())
     });
     let (silences, mut asked) = tokio::join!(read_on(&mut scene.reading, held), join_all(asked));
-    assert!(silences.iter().all(|silence| *silence < USUAL), "{silences:?}");
+    assert!(
+        silences.iter().all(|silence| *silence < USUAL),
+        "{silences:?}"
+    );
     for (_, shown, took) in &asked {
-        assert_eq!((shown.end("degraded"), shown.end("attempts")), (&json!(true), &json!(0)), "{shown:?}");
+        assert_eq!(
+            (shown.end("degraded"), shown.end("attempts")),
+            (&json!(true), &json!(0)),
+            "{shown:?}"
+        );
         assert!(*took < USUAL, "a labelled answer after {took:?}");
     }
     let slowest = asked.iter().map(|(.., took)| *took).max().unwrap();
-    println!("labelled answers within {} while the actors stood still", ms(slowest));
+    println!(
+        "labelled answers within {} while the actors stood still",
+        ms(slowest)
+    );
     scene.ends_well().await;
     let (visitor, ..) = &mut asked[0];
     assert_eq!(*visitor.ask("now").await.end("source"), "ai");
@@ -254,14 +302,27 @@ async fn who_finds_an_actors_mailbox_full_gets_a_labelled_answer() {
     let provider = Provider::start(Manner::Answer).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let mut visitors = come(service.port, CROWD).await;
-    let Some(held) = hold(i32::try_from(service.pid()).unwrap()).await else { return };
-    let asked = visitors.iter_mut().enumerate().map(async |(n, visitor)| visitor.ask(&question(n)).await);
+    let Some(held) = hold(i32::try_from(service.pid()).unwrap()).await else {
+        return;
+    };
+    let asked = visitors
+        .iter_mut()
+        .enumerate()
+        .map(async |(n, visitor)| visitor.ask(&question(n)).await);
     let answers = join_all(asked).await;
     drop(held);
     for shown in &answers {
-        assert_eq!((shown.end("degraded"), shown.end("attempts")), (&json!(true), &json!(0)), "{shown:?}");
+        assert_eq!(
+            (shown.end("degraded"), shown.end("attempts")),
+            (&json!(true), &json!(0)),
+            "{shown:?}"
+        );
     }
-    let slowest = answers.iter().map(|shown| shown.end("total_ms").as_u64().unwrap()).max().unwrap();
+    let slowest = answers
+        .iter()
+        .map(|shown| shown.end("total_ms").as_u64().unwrap())
+        .max()
+        .unwrap();
     println!("{CROWD} labelled answers without an actor, the slowest after {slowest} ms");
     assert!(slowest < 5_000, "{slowest} ms");
     let asking = async { while *visitors[0].ask("now").await.end("source") != "ai" {} };
@@ -277,7 +338,9 @@ async fn all_of_it_goes_on_where_it_was() {
     // What was on its way comes, and then nothing any more.
     let begun = tokio::time::Instant::now();
     let silence = scene.reading.iter_mut().map(async |(_, visitor, shown)| {
-        tokio::time::timeout_at(begun + STILL, visitor.read(shown, usize::MAX)).await.is_err()
+        tokio::time::timeout_at(begun + STILL, visitor.read(shown, usize::MAX))
+            .await
+            .is_err()
     });
     assert!(join_all(silence).await.into_iter().all(|silent| silent));
     scene.service.signal("CONT").await;
@@ -312,9 +375,16 @@ async fn a_connect_that_had_no_time_is_no_fault_of_the_provider() {
         }
         visitor.read(&mut shown, usize::MAX).await;
         let outcome = &shown.end("tried")[0]["outcome"];
-        assert_eq!((outcome, shown.text.ends_with(END)), (&json!("timeout"), true), "{shown:?}");
+        assert_eq!(
+            (outcome, shown.text.ends_with(END)),
+            (&json!("timeout"), true),
+            "{shown:?}"
+        );
         let quiet = |status: &Value| status["providers"][0]["in_flight"] == 0;
         let status = service.status_when("no call under way", quiet).await;
-        assert_eq!(status["providers"][0]["counts"]["failure"], failures, "{status}");
+        assert_eq!(
+            status["providers"][0]["counts"]["failure"], failures,
+            "{status}"
+        );
     }
 }

@@ -19,10 +19,16 @@ async fn the_ready_line_is_the_only_one_on_stdout_and_names_the_real_port() {
     let mut visitor = Visitor::new(service.port).await;
     assert_eq!(visitor.welcome["demo"], true);
     let shown = visitor.ask("Hello!").await;
-    assert_eq!((shown.end("source").as_str(), shown.end("finish").as_str()), (Some("ai"), Some("stop")));
+    assert_eq!(
+        (shown.end("source").as_str(), shown.end("finish").as_str()),
+        (Some("ai"), Some("stop"))
+    );
     let port = service.port;
     let ended = service.stop().await;
-    assert_eq!(ended.out, format!("failsoft listening on http://127.0.0.1:{port}\n"));
+    assert_eq!(
+        ended.out,
+        format!("failsoft listening on http://127.0.0.1:{port}\n")
+    );
     assert!(ended.err.contains("turn ended"), "{}", ended.err);
     assert_eq!(ended.code, Some(0));
 }
@@ -30,7 +36,11 @@ async fn the_ready_line_is_the_only_one_on_stdout_and_names_the_real_port() {
 #[tokio::test]
 async fn the_address_may_come_from_the_file_and_the_port_may_be_asked_for() {
     let folder = TempDir::new().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let config = format!("[server]\nlisten = \"127.0.0.1:{free}\"");
     std::fs::write(folder.path().join("other.toml"), config).unwrap();
     let mut command = failsoft(folder.path(), &["serve"]);
@@ -38,16 +48,23 @@ async fn the_address_may_come_from_the_file_and_the_port_may_be_asked_for() {
     let service = Service::of(command).await;
     assert_eq!(service.port, free);
     let ended = service.stop().await;
-    assert_eq!(ended.out, format!("failsoft listening on http://127.0.0.1:{free}\n"));
+    assert_eq!(
+        ended.out,
+        format!("failsoft listening on http://127.0.0.1:{free}\n")
+    );
 }
 
 #[tokio::test]
 async fn the_ready_line_names_the_host_as_it_was_asked_for() {
     for host in ["localhost", "0.0.0.0"] {
         let folder = TempDir::new().unwrap();
-        let service = Service::of(failsoft(folder.path(), &["--listen", &format!("{host}:0")])).await;
+        let service =
+            Service::of(failsoft(folder.path(), &["--listen", &format!("{host}:0")])).await;
         let port = service.port;
-        assert_eq!(service.stop().await.out, format!("failsoft listening on http://{host}:{port}\n"));
+        assert_eq!(
+            service.stop().await.out,
+            format!("failsoft listening on http://{host}:{port}\n")
+        );
     }
 }
 
@@ -74,7 +91,12 @@ async fn a_second_process_on_the_same_data_folder_refuses_and_the_first_goes_on(
     let second = run(failsoft(folder.path(), &["--listen", "127.0.0.1:0"])).await;
     assert_eq!((second.code, second.out.as_str()), (Some(1), ""));
     let last = second.err.lines().last().unwrap();
-    for part in ["failsoft: ", "conversations", "in use by another", "server.data_dir"] {
+    for part in [
+        "failsoft: ",
+        "conversations",
+        "in use by another",
+        "server.data_dir",
+    ] {
         assert!(last.contains(part), "{part} in {}", second.err);
     }
     let shown = visitor.ask("still there").await;
@@ -101,8 +123,22 @@ async fn help_and_version_end_well_and_wrong_usage_with_two() {
     ] {
         let ended = run(failsoft(folder.path(), arguments)).await;
         assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.err);
-        assert_eq!(ended.out.is_empty(), code != 0, "{arguments:?}: {}", ended.out);
-        assert_eq!(ended.err.is_empty(), code == 0, "{arguments:?}: {}", ended.err);
+        assert_eq!(
+            ended.out.is_empty(),
+            code != 0,
+            "{arguments:?}: {}",
+            ended.out
+        );
+        assert_eq!(
+            ended.err.is_empty(),
+            code == 0,
+            "{arguments:?}: {}",
+            ended.err
+        );
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "none of them leaves anything behind");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "none of them leaves anything behind"
+    );
 }

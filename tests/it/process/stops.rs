@@ -47,7 +47,14 @@ async fn unready(service: &Service) -> Value {
         loop {
             let answer = service.get("/readyz").await;
             if answer.status == 503 {
-                assert!(answer.head.to_ascii_lowercase().contains("\r\nretry-after: "), "{}", answer.head);
+                assert!(
+                    answer
+                        .head
+                        .to_ascii_lowercase()
+                        .contains("\r\nretry-after: "),
+                    "{}",
+                    answer.head
+                );
                 return answer.json();
             }
             assert_eq!(answer.status, 200);
@@ -79,8 +86,13 @@ async fn told_to_stop_it_lets_every_answer_end_and_takes_no_new_one() {
         service.signal(signal).await;
         assert_eq!(unready(&service).await["error"]["code"], "shutting_down");
         refused(&mut idle).await;
-        let over_http = service.post("/api/chat", json!({ "message": "one more" })).await;
-        assert_eq!((over_http.status, &over_http.json()["error"]["code"]), (503, &json!("shutting_down")));
+        let over_http = service
+            .post("/api/chat", json!({ "message": "one more" }))
+            .await;
+        assert_eq!(
+            (over_http.status, &over_http.json()["error"]["code"]),
+            (503, &json!("shutting_down"))
+        );
         assert_eq!(service.get("/healthz").await.status, 200);
         // A tab that is opened now still gets the answer that is under way.
         let mut tab = Visitor::back(service.port, reading[0].0.conversation()).await;
@@ -97,10 +109,16 @@ async fn told_to_stop_it_lets_every_answer_end_and_takes_no_new_one() {
             assert_eq!(*code, Some(1001), "{n}");
         }
         assert_eq!(tab.leave(&mut seen).await, Some(1001));
-        assert_eq!((seen.end("finish").as_str(), seen.text.as_str()), (Some("stop"), &*whole(&question(0))));
+        assert_eq!(
+            (seen.end("finish").as_str(), seen.text.as_str()),
+            (Some("stop"), &*whole(&question(0)))
+        );
         assert_eq!(idle.leave(&mut Shown::default()).await, Some(1001));
         let service = service.ended().await;
-        println!("{ANSWERS} answers drained and the process gone {} after SIG{signal}", ms(told.elapsed()));
+        println!(
+            "{ANSWERS} answers drained and the process gone {} after SIG{signal}",
+            ms(told.elapsed())
+        );
         assert_eq!(service.code, Some(0), "{}", service.err);
         assert!(told.elapsed().as_secs() < 30, "the drain's own limit");
         // Nothing was asked twice, and nothing that was refused.
@@ -125,7 +143,10 @@ async fn a_drain_that_is_too_short_interrupts_answers_and_calls_none_of_them_who
         assert_eq!(*code, Some(1001), "{n}");
     }
     let service = service.ended().await;
-    println!("{ANSWERS} answers interrupted and the process gone {} after SIGTERM", ms(told.elapsed()));
+    println!(
+        "{ANSWERS} answers interrupted and the process gone {} after SIGTERM",
+        ms(told.elapsed())
+    );
     assert_eq!(service.code, Some(0), "{}", service.err);
 
     provider.now(Manner::Answer);
@@ -133,9 +154,16 @@ async fn a_drain_that_is_too_short_interrupts_answers_and_calls_none_of_them_who
     for (n, (visitor, ..)) in ended.iter().enumerate().step_by(17) {
         let mut back = Visitor::back(service.port, visitor.conversation()).await;
         let turn = back.history()[0].clone();
-        assert_eq!((&turn["state"], &turn["finish"]), (&json!("interrupted"), &json!("interrupted")));
-        assert_eq!((&turn["question"], &turn["text"]), (&json!(question(n)), &json!(first(&question(n)))));
-        back.say(json!({ "type": "retry", "turn": turn["turn"], "client_msg_id": "again" })).await;
+        assert_eq!(
+            (&turn["state"], &turn["finish"]),
+            (&json!("interrupted"), &json!("interrupted"))
+        );
+        assert_eq!(
+            (&turn["question"], &turn["text"]),
+            (&json!(question(n)), &json!(first(&question(n))))
+        );
+        back.say(json!({ "type": "retry", "turn": turn["turn"], "client_msg_id": "again" }))
+            .await;
         let shown = back.answer().await;
         assert_eq!(shown.start.as_ref().unwrap()["retry_of"], turn["turn"]);
         assert_eq!(shown.text, whole(&question(n)));
@@ -150,10 +178,14 @@ async fn with_nothing_under_way_it_goes_at_once_whatever_clients_do() {
     // Clients that read nothing, say nothing, or never come to an end.
     let _deaf = join_all((0..10).map(|_| Visitor::new(service.port))).await;
     let mut mute = Vec::new();
-    for begun in
-        ["", "GET / HTTP/1.1\r\n", "POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"]
-    {
-        let mut stream = TcpStream::connect(("127.0.0.1", service.port)).await.unwrap();
+    for begun in [
+        "",
+        "GET / HTTP/1.1\r\n",
+        "POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", service.port))
+            .await
+            .unwrap();
         stream.write_all(begun.as_bytes()).await.unwrap();
         mute.push(stream);
     }
@@ -163,7 +195,10 @@ async fn with_nothing_under_way_it_goes_at_once_whatever_clients_do() {
         assert_eq!(visitor.leave(&mut Shown::default()).await, Some(1001));
     }
     assert_eq!(service.ended().await.code, Some(0));
-    println!("gone {} after SIGTERM with nothing under way", ms(told.elapsed()));
+    println!(
+        "gone {} after SIGTERM with nothing under way",
+        ms(told.elapsed())
+    );
     assert!(told.elapsed().as_secs() < 20, "{:?}", told.elapsed());
 }
 
@@ -186,12 +221,17 @@ async fn answers_over_http_end_too_before_the_service_does() {
             within("the questions", provider.asked(4)).await;
             service.signal("TERM").await;
             unready(&service).await;
-            let late = service.post("/v1/chat/completions", completion("late", true)).await;
+            let late = service
+                .post("/v1/chat/completions", completion("late", true))
+                .await;
             assert_eq!(late.status, 503, "{}", late.body);
             provider.now(Manner::Answer);
         }
     );
-    assert_eq!((chat.status, &chat.json()["message"]), (200, &json!(whole("over HTTP"))));
+    assert_eq!(
+        (chat.status, &chat.json()["message"]),
+        (200, &json!(whole("over HTTP")))
+    );
     let message = &plain.json()["choices"][0]["message"]["content"];
     assert_eq!((plain.status, message), (200, &json!(whole("plain"))));
     assert_eq!(streamed.status, 200);
@@ -220,10 +260,17 @@ async fn an_answer_over_http_that_is_cut_is_an_error_and_no_answer() {
             service.signal("TERM").await;
         }
     );
-    assert_eq!((chat.status, &chat.json()["error"]["code"]), (503, &json!("shutting_down")));
+    assert_eq!(
+        (chat.status, &chat.json()["error"]["code"]),
+        (503, &json!("shutting_down"))
+    );
     assert_eq!(plain.status, 503, "{}", plain.body);
     assert_eq!(streamed.status, 200, "{}", streamed.body);
-    assert!(streamed.body.contains("stream_interrupted"), "{}", streamed.body);
+    assert!(
+        streamed.body.contains("stream_interrupted"),
+        "{}",
+        streamed.body
+    );
     assert!(!streamed.body.contains("[DONE]"), "{}", streamed.body);
     assert_eq!(service.ended().await.code, Some(0));
 }

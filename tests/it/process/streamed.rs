@@ -24,8 +24,14 @@ impl Streamed {
             body.len()
         );
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-        Self { stream, text: String::new() }
+        stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .await
+            .unwrap();
+        Self {
+            stream,
+            text: String::new(),
+        }
     }
 
     /// Reads on until the text is so.

@@ -28,18 +28,28 @@ impl Locked {
         let chain = CertificateDer::pem_file_iter(certificates.path("server.pem")).unwrap();
         let key = PrivateKeyDer::from_pem_file(certificates.path("server.key")).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-        let mut config = config.with_single_cert(chain.map(Result::unwrap).collect(), key).unwrap();
+        let config = config
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth();
+        let mut config = config
+            .with_single_cert(chain.map(Result::unwrap).collect(), key)
+            .unwrap();
         config.alpn_protocols = vec![b"http/1.1".into()];
         let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
-        let (port, asked) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<_>>>::default());
+        let (port, asked) = (
+            listener.local_addr().unwrap().port(),
+            Arc::<Mutex<Vec<_>>>::default(),
+        );
         let heard = Arc::clone(&asked);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
                 let mut stream = BufReader::new(StreamOwned::new(connection, stream));
                 // Who does not trust the certificate goes without a word.
-                let Ok(question) = read(&mut stream) else { continue };
+                let Ok(question) = read(&mut stream) else {
+                    continue;
+                };
                 heard.lock().unwrap().push(question);
                 let _ = answer(stream.get_mut());
             }
@@ -71,7 +81,9 @@ fn read(stream: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -> io:
 
 fn answer(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> io::Result<()> {
     let chunk = |delta: &str, finish: &str| {
-        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":{finish}}}]}}\n\n")
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":{finish}}}]}}\n\n"
+        )
     };
     let said = chunk(&format!("{{\"content\":\"{ANSWER}\"}}"), "null");
     let body = format!("{said}{}data: [DONE]\n\n", chunk("{}", "\"stop\""));
@@ -103,7 +115,10 @@ async fn who_has_a_certificate_of_the_systems_cas_is_asked_and_who_has_not_is_to
         }
         let service = Service::of(command).await;
         provider.asked.lock().unwrap().clear();
-        let shown = Visitor::new(service.port).await.ask("What is behind it?").await;
+        let shown = Visitor::new(service.port)
+            .await
+            .ask("What is behind it?")
+            .await;
         assert_eq!(shown.text == ANSWER, trusts, "{}", shown.text);
         let asked = provider.asked.lock().unwrap().join("\n");
         assert_eq!(asked.contains("What is behind it?"), trusts, "{asked}");

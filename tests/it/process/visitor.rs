@@ -44,7 +44,11 @@ impl Visitor {
     }
 
     /// Says hello with these fields, over a handshake with this header.
-    pub async fn with_header(port: u16, hello: Value, header: Option<(&'static str, &str)>) -> Self {
+    pub async fn with_header(
+        port: u16,
+        hello: Value,
+        header: Option<(&'static str, &str)>,
+    ) -> Self {
         let entered = Self::try_enter(port, hello, header).await;
         entered.unwrap_or_else(|| panic!("the visitor was not let in"))
     }
@@ -55,7 +59,9 @@ impl Visitor {
         mut hello: Value,
         header: Option<(&'static str, &str)>,
     ) -> Option<Self> {
-        let mut request = format!("ws://127.0.0.1:{port}/ws").into_client_request().unwrap();
+        let mut request = format!("ws://127.0.0.1:{port}/ws")
+            .into_client_request()
+            .unwrap();
         if let Some((name, value)) = header {
             request.headers_mut().insert(name, value.parse().unwrap());
         }
@@ -63,7 +69,11 @@ impl Visitor {
         let small = WebSocketConfig::default().read_buffer_size(4096);
         let opening = connect_async_with_config(request, Some(small), true);
         let (socket, _) = within("the handshake", opening).await.ok()?;
-        let mut visitor = Self { socket, welcome: Value::Null, messages: 0 };
+        let mut visitor = Self {
+            socket,
+            welcome: Value::Null,
+            messages: 0,
+        };
         hello["type"] = "hello".into();
         visitor.try_say(hello).await.ok()?;
         loop {
@@ -104,7 +114,8 @@ impl Visitor {
         self.messages += 1;
         // Unlike in each visit: what an earlier one sent is another message.
         let id = format!("m{}-{}", self.messages, self.history().len());
-        self.say(json!({ "type": "send", "client_msg_id": id, "text": text })).await;
+        self.say(json!({ "type": "send", "client_msg_id": id, "text": text }))
+            .await;
         id
     }
 
@@ -112,7 +123,9 @@ impl Visitor {
     pub async fn hear(&mut self) -> Heard {
         loop {
             match within("a frame", self.socket.next()).await {
-                Some(Ok(Message::Text(text))) => return Heard::Frame(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Text(text))) => {
+                    return Heard::Frame(serde_json::from_str(&text).unwrap());
+                }
                 Some(Ok(Message::Close(frame))) => {
                     return Heard::Closed(frame.map(|frame| frame.code.into()));
                 }
@@ -213,7 +226,11 @@ impl Shown {
         assert_eq!(*turn, frame["turn"], "frames of two turns at once");
         assert!(self.done.is_none(), "after done: {frame}");
         let seq = frame["seq"].as_u64().unwrap();
-        assert!(kind == "snapshot" || seq == self.seq + 1, "after frame {}: {frame}", self.seq);
+        assert!(
+            kind == "snapshot" || seq == self.seq + 1,
+            "after frame {}: {frame}",
+            self.seq
+        );
         self.seq = seq;
         match kind {
             "start" => self.start = Some(frame.clone()),
@@ -221,7 +238,10 @@ impl Shown {
             "restart" => self.text.clear(),
             "snapshot" => frame["text"].as_str().unwrap().clone_into(&mut self.text),
             "done" => {
-                assert_eq!(frame["text"], self.text, "done says another text than was shown");
+                assert_eq!(
+                    frame["text"], self.text,
+                    "done says another text than was shown"
+                );
                 self.done = Some(frame.clone());
             }
             _ => {}
@@ -230,7 +250,10 @@ impl Shown {
 
     /// A field of the end.
     pub fn end(&self, field: &str) -> &Value {
-        let done = self.done.as_ref().unwrap_or_else(|| panic!("no done: {self:?}"));
+        let done = self
+            .done
+            .as_ref()
+            .unwrap_or_else(|| panic!("no done: {self:?}"));
         &done[field]
     }
 

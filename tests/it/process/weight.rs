@@ -82,23 +82,38 @@ async fn a_thousand_answers_at_once_over_the_socket() {
     let service = Service::start(folder.path(), &provider.config()).await;
     let question = |n: usize| format!("question {n}");
     let visitors = come(service.port, STREAMS).await;
-    let begin = visitors.into_iter().enumerate().map(async |(n, mut visitor)| {
-        let mut shown = Shown::default();
-        visitor.send(&question(n)).await;
-        visitor.read(&mut shown, first(&question(n)).len() + WORDS * WORD.len()).await;
-        (n, visitor, shown)
-    });
+    let begin = visitors
+        .into_iter()
+        .enumerate()
+        .map(async |(n, mut visitor)| {
+            let mut shown = Shown::default();
+            visitor.send(&question(n)).await;
+            visitor
+                .read(&mut shown, first(&question(n)).len() + WORDS * WORD.len())
+                .await;
+            (n, visitor, shown)
+        });
     let reading = join_all(begin).await;
-    assert!(reading.iter().all(|(_, _, shown)| shown.done.is_none() && shown.text.ends_with(WORD)));
+    assert!(
+        reading
+            .iter()
+            .all(|(_, _, shown)| shown.done.is_none() && shown.text.ends_with(WORD))
+    );
     weigh(&service, "a thousand answers under way");
     provider.now(Manner::Answer);
-    let end = reading.into_iter().map(async |(n, mut visitor, mut shown)| {
-        visitor.read(&mut shown, usize::MAX).await;
-        assert_eq!((shown.end("source"), shown.end("attempts")), (&json!("ai"), &json!(1)));
-        assert!(
-            shown.text.starts_with(&first(&question(n))) && shown.text.ends_with("the end of the answer.")
-        );
-    });
+    let end = reading
+        .into_iter()
+        .map(async |(n, mut visitor, mut shown)| {
+            visitor.read(&mut shown, usize::MAX).await;
+            assert_eq!(
+                (shown.end("source"), shown.end("attempts")),
+                (&json!("ai"), &json!(1))
+            );
+            assert!(
+                shown.text.starts_with(&first(&question(n)))
+                    && shown.text.ends_with("the end of the answer.")
+            );
+        });
     join_all(end).await;
     weigh(&service, "a thousand answers told over the socket");
     assert_eq!(service.stop().await.code, Some(0));
@@ -117,10 +132,21 @@ async fn a_thousand_answers_at_once_over_the_api() {
     join_all(answers.iter_mut().map(|answer| answer.read(words))).await;
     weigh(&service, "a thousand answers under way");
     provider.now(Manner::Answer);
-    join_all(answers.iter_mut().map(|answer| answer.read(|text| text.contains("data: [DONE]")))).await;
+    join_all(
+        answers
+            .iter_mut()
+            .map(|answer| answer.read(|text| text.contains("data: [DONE]"))),
+    )
+    .await;
     for answer in &answers {
-        assert!(answer.text.starts_with("HTTP/1.1 200 OK"), "{}", answer.text);
-        assert!(answer.text.contains("the end of the answer.") && !answer.text.contains("\"error\""));
+        assert!(
+            answer.text.starts_with("HTTP/1.1 200 OK"),
+            "{}",
+            answer.text
+        );
+        assert!(
+            answer.text.contains("the end of the answer.") && !answer.text.contains("\"error\"")
+        );
     }
     weigh(&service, "a thousand answers told over the API");
     assert_eq!(service.stop().await.code, Some(0));

@@ -32,7 +32,10 @@ fn refused(status: u16, headers: &str, code: &str) -> Vec<Act> {
 }
 
 fn date(ahead: Duration) -> String {
-    format!("retry-after: {}", httpdate::fmt_http_date(SystemTime::now() + ahead))
+    format!(
+        "retry-after: {}",
+        httpdate::fmt_http_date(SystemTime::now() + ahead)
+    )
 }
 
 const DOORS: [&str; 2] = ["socket", "stream"];
@@ -40,7 +43,12 @@ const DOORS: [&str; 2] = ["socket", "stream"];
 /// Asks over one of the doors; gives the text.
 async fn ask(app: &TestApp, door: &str) -> String {
     if door == "socket" {
-        return WsClient::open(app).await.answered("What?").await.text.clone();
+        return WsClient::open(app)
+            .await
+            .answered("What?")
+            .await
+            .text
+            .clone();
     }
     let answer = app.stream("What?").await.ended().await;
     assert_eq!((answer.status, &answer.error), (200, &None));
@@ -79,10 +87,18 @@ async fn a_short_wait_is_waited_for() {
             let [(first, _), (second, _)] = &alpha.requests()[..] else {
                 panic!("{headers}: not asked twice")
             };
-            assert!(*second - *first >= wait, "{headers}: asked again after {:?}", *second - *first);
+            assert!(
+                *second - *first >= wait,
+                "{headers}: asked again after {:?}",
+                *second - *first
+            );
             assert_eq!(beta.asked(), 0, "{headers}");
             app.at_rest().await;
-            assert_eq!(app.provider("alpha").await["retry_at"], Value::Null, "{headers}: it is over");
+            assert_eq!(
+                app.provider("alpha").await["retry_at"],
+                Value::Null,
+                "{headers}: it is over"
+            );
         });
         join_all(waited).await;
     }
@@ -95,12 +111,22 @@ async fn believed(headers: &str, wait: Duration, door: &str) {
     for _ in 0..3 {
         assert_eq!(ask(&app, door).await, BETA, "{headers}");
     }
-    assert_eq!((alpha.asked(), alpha.counts().probes, beta.asked()), (1, 0, 3), "{headers}");
+    assert_eq!(
+        (alpha.asked(), alpha.counts().probes, beta.asked()),
+        (1, 0, 3),
+        "{headers}"
+    );
     let vitals = app.provider("alpha").await;
-    assert_eq!((&vitals["state"], &vitals["reason"]), (&json!("closed"), &json!("rate_limited")));
+    assert_eq!(
+        (&vitals["state"], &vitals["reason"]),
+        (&json!("closed"), &json!("rate_limited"))
+    );
     let until = moment(&vitals["retry_at"]);
     assert!(until + SECOND >= before + wait, "{headers}: until {vitals}");
-    assert!(until <= SystemTime::now() + wait + SECOND, "{headers}: until {vitals}");
+    assert!(
+        until <= SystemTime::now() + wait + SECOND,
+        "{headers}: until {vitals}"
+    );
 }
 
 #[tokio::test]
@@ -123,13 +149,23 @@ async fn a_long_wait_is_believed_for_a_day_at_most() {
 
 #[tokio::test]
 async fn what_says_no_time_holds_nobody_back() {
-    for headers in ["retry-after: soon", "retry-after: ", "retry-after: NaN", "retry-after: 5, 10", "x: 5"] {
+    for headers in [
+        "retry-after: soon",
+        "retry-after: ",
+        "retry-after: NaN",
+        "retry-after: 5, 10",
+        "x: 5",
+    ] {
         for door in DOORS {
             let (alpha, beta, app) = service(limited(headers)).await;
             assert_eq!(ask(&app, door).await, BETA, "{headers}");
             assert_eq!(ask(&app, door).await, ALPHA, "{headers}");
             assert_eq!((alpha.asked(), beta.asked()), (2, 1), "{headers}");
-            assert_eq!(app.provider("alpha").await["retry_at"], Value::Null, "{headers}");
+            assert_eq!(
+                app.provider("alpha").await["retry_at"],
+                Value::Null,
+                "{headers}"
+            );
         }
     }
 }
@@ -139,12 +175,21 @@ async fn nobody_asks_before_it_is_over_and_then_it_is_asked() {
     for door in DOORS {
         let (alpha, beta, app) = service(limited("retry-after-ms: 1200")).await;
         while ask(&app, door).await != ALPHA {}
-        let [(first, _), (second, _)] = &alpha.requests()[..] else { panic!("not asked twice") };
-        assert!(*second - *first >= 1200 * MS, "asked again after {:?}", *second - *first);
+        let [(first, _), (second, _)] = &alpha.requests()[..] else {
+            panic!("not asked twice")
+        };
+        assert!(
+            *second - *first >= 1200 * MS,
+            "asked again after {:?}",
+            *second - *first
+        );
         assert!(beta.asked() > 1, "it was asked only once");
         app.at_rest().await;
         let vitals = app.provider("alpha").await;
-        assert_eq!((&vitals["retry_at"], vitals["counts"]["failure"].as_u64()), (&Value::Null, Some(1)));
+        assert_eq!(
+            (&vitals["retry_at"], vitals["counts"]["failure"].as_u64()),
+            (&Value::Null, Some(1))
+        );
     }
 }
 
@@ -185,14 +230,19 @@ async fn an_open_or_blocked_one_is_left_alone_for_as_long_as_it_asks() {
         (500, "oops", "open", FIVE_MINUTES),
         (429, "insufficient_quota", "blocked", FIVE_MINUTES),
     ] {
-        for (headers, wait) in
-            [("retry-after: 40", 40 * SECOND), ("retry-after: 1e9", longest), (&date(2 * DAY), longest)]
-        {
+        for (headers, wait) in [
+            ("retry-after: 40", 40 * SECOND),
+            ("retry-after: 1e9", longest),
+            (&date(2 * DAY), longest),
+        ] {
             let before = SystemTime::now();
             let (alpha, _app, until) = opened(refused(status, headers, code), state).await;
             let until = moment(&until);
             assert!(until + MS >= before + wait, "{status} {headers}");
-            assert!(until <= SystemTime::now() + wait + jitter, "{status} {headers}");
+            assert!(
+                until <= SystemTime::now() + wait + jitter,
+                "{status} {headers}"
+            );
             assert_eq!(alpha.counts().probes, 0, "{status} {headers}");
         }
     }
@@ -200,14 +250,21 @@ async fn an_open_or_blocked_one_is_left_alone_for_as_long_as_it_asks() {
 
 #[tokio::test]
 async fn no_probe_comes_before_it_is_over_and_one_comes_then() {
-    for (status, code, state) in [(503, "busy", "open"), (429, "insufficient_quota", "blocked")] {
+    for (status, code, state) in [
+        (503, "busy", "open"),
+        (429, "insufficient_quota", "blocked"),
+    ] {
         let fault = refused(status, "retry-after-ms: 1500", code);
         let (alpha, app, _) = opened(fault, state).await;
         alpha.usually(answer(ALPHA));
         alpha.until(|counts| counts.probes == 1).await;
         let calls = alpha.calls();
         let (asked, probed) = (calls[calls.len() - 2], calls[calls.len() - 1]);
-        assert!(probed - asked >= 1500 * MS, "{status}: probed after {:?}", probed - asked);
+        assert!(
+            probed - asked >= 1500 * MS,
+            "{status}: probed after {:?}",
+            probed - asked
+        );
         let closed = failsoft::chat::ProviderState::Closed;
         app.vitals("alpha", |vitals| vitals.state == closed).await;
         assert_eq!(ask(&app, "stream").await, ALPHA);

@@ -11,8 +11,9 @@ const TOKEN: &str = "admin-canary";
 async fn counted(app: &TestApp, total: u64) -> Value {
     let told = async {
         loop {
-            let request =
-                app.request("GET", "/status.json").header("authorization", &format!("Bearer {TOKEN}"));
+            let request = app
+                .request("GET", "/status.json")
+                .header("authorization", &format!("Bearer {TOKEN}"));
             let day = request.send().await.json()["availability"]["24h"].clone();
             if day["counts"]["total"] == total {
                 return day;
@@ -27,7 +28,10 @@ async fn a_day_is_summed_up_and_survives_a_restart() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.server.admin_token = Some(Secret::new(TOKEN));
-    settings.providers[0].prices = Some(Prices { input: 1_000.0, output: 1_000.0 });
+    settings.providers[0].prices = Some(Prices {
+        input: 1_000.0,
+        output: 1_000.0,
+    });
     let app = TestApp::start(settings.clone()).await;
     let mut client = WsClient::open(&app).await;
     for _ in 0..3 {
@@ -37,20 +41,44 @@ async fn a_day_is_summed_up_and_survives_a_restart() {
     client.answered("And now?").await;
     let day = counted(&app, 4).await;
     assert_eq!((&day["answers"], &day["ai"]), (&json!(1.0), &json!(0.75)));
-    assert_eq!(day["counts"], json!({ "total": 4, "ai": 3, "degraded": 1, "lost": 0 }));
-    assert!(day["cost_usd"].as_f64() > Some(0.01) && day["ai_time"].as_f64() <= Some(1.0), "{day}");
-    assert_eq!(app.status().await["availability"]["30d"].get("cost_usd"), None, "for the operator alone");
+    assert_eq!(
+        day["counts"],
+        json!({ "total": 4, "ai": 3, "degraded": 1, "lost": 0 })
+    );
+    assert!(
+        day["cost_usd"].as_f64() > Some(0.01) && day["ai_time"].as_f64() <= Some(1.0),
+        "{day}"
+    );
+    assert_eq!(
+        app.status().await["availability"]["30d"].get("cost_usd"),
+        None,
+        "for the operator alone"
+    );
     let reasons = day["reasons"].as_object().unwrap();
-    assert!(reasons.len() == 1 && reasons["refused"].as_u64() > Some(0), "{day}");
+    assert!(
+        reasons.len() == 1 && reasons["refused"].as_u64() > Some(0),
+        "{day}"
+    );
     // One more, just before it stops.
     client.answered("Still?").await;
     let folder = app.stopped().await;
 
     let app = TestApp::in_folder(settings, folder).await;
     let after = counted(&app, 5).await;
-    assert_eq!(after["counts"], json!({ "total": 5, "ai": 3, "degraded": 2, "lost": 0 }));
+    assert_eq!(
+        after["counts"],
+        json!({ "total": 5, "ai": 3, "degraded": 2, "lost": 0 })
+    );
     assert_eq!(after["cost_usd"], day["cost_usd"]);
-    assert!(after["reasons"]["refused"].as_u64() >= day["reasons"]["refused"].as_u64(), "{after}");
+    assert!(
+        after["reasons"]["refused"].as_u64() >= day["reasons"]["refused"].as_u64(),
+        "{after}"
+    );
     let page = app.request("GET", "/status").send().await;
-    assert!(page.body.contains("Messages: 5; answered: 100.00 %; by an AI: 60.00 %"), "{}", page.body);
+    assert!(
+        page.body
+            .contains("Messages: 5; answered: 100.00 %; by an AI: 60.00 %"),
+        "{}",
+        page.body
+    );
 }

@@ -42,10 +42,26 @@ async fn a_bad_frame_is_answered_and_the_connection_lives() {
         (r#"{"type":7}"#, "bad_request", Value::Null),
         (r#"{"type":"shout"}"#, "bad_request", Value::Null),
         (r#"{"type":"hello"}"#, "bad_request", Value::Null),
-        (r#"{"type":"send","client_msg_id":"a1"}"#, "bad_request", json!("a1")),
-        (r#"{"type":"send","client_msg_id":"a2","text":7}"#, "bad_request", json!("a2")),
-        (r#"{"type":"send","client_msg_id":"a3","text":" \n"}"#, "bad_request", json!("a3")),
-        (r#"{"type":"send","client_msg_id":"","text":"x"}"#, "bad_request", json!("")),
+        (
+            r#"{"type":"send","client_msg_id":"a1"}"#,
+            "bad_request",
+            json!("a1"),
+        ),
+        (
+            r#"{"type":"send","client_msg_id":"a2","text":7}"#,
+            "bad_request",
+            json!("a2"),
+        ),
+        (
+            r#"{"type":"send","client_msg_id":"a3","text":" \n"}"#,
+            "bad_request",
+            json!("a3"),
+        ),
+        (
+            r#"{"type":"send","client_msg_id":"","text":"x"}"#,
+            "bad_request",
+            json!(""),
+        ),
         (r#"{"type":"send","text":"x"}"#, "bad_request", Value::Null),
         (r#"{"type":"stop","turn":"x"}"#, "bad_request", Value::Null),
         (r#"{"type":"stop"}"#, "bad_request", Value::Null),
@@ -54,7 +70,11 @@ async fn a_bad_frame_is_answered_and_the_connection_lives() {
             "bad_request",
             Value::Null,
         ),
-        (r#"{"type":"stop","turn":"00000000000100000000000000aa"}"#, "not_found", Value::Null),
+        (
+            r#"{"type":"stop","turn":"00000000000100000000000000aa"}"#,
+            "not_found",
+            Value::Null,
+        ),
         (
             r#"{"type":"feedback","turn":"00000000000100000000000000aa","value":"up"}"#,
             "not_found",
@@ -68,13 +88,24 @@ async fn a_bad_frame_is_answered_and_the_connection_lives() {
     ] {
         client.send(Message::text(text)).await;
         let error = client.next().await;
-        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{text}");
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&json!("error"), &json!(code)),
+            "{text}"
+        );
         assert_eq!(error["client_msg_id"], about, "{text}");
-        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty()),
+            "{error}"
+        );
         assert!(error.get("retry_after_s").is_some(), "{error}");
     }
     // Unknown fields are ignored.
-    client.send(Message::text(r#"{"type":"ping","later":{"a":[1]}}"#)).await;
+    client
+        .send(Message::text(r#"{"type":"ping","later":{"a":[1]}}"#))
+        .await;
     assert_eq!(client.next().await, json!({ "type": "pong" }));
     lives(&mut client).await;
 }
@@ -86,7 +117,11 @@ async fn deep_json_is_no_way_in() {
     client.send(Message::text("[".repeat(4000))).await;
     assert_eq!(client.next().await["code"], "bad_request");
     client
-        .send(Message::text(format!(r#"{{"type":"ping","x":{}1{}}}"#, "[".repeat(1900), "]".repeat(1900))))
+        .send(Message::text(format!(
+            r#"{{"type":"ping","x":{}1{}}}"#,
+            "[".repeat(1900),
+            "]".repeat(1900)
+        )))
         .await;
     assert_eq!(client.next().await["code"], "bad_request");
     lives(&mut client).await;
@@ -95,14 +130,20 @@ async fn deep_json_is_no_way_in() {
 #[tokio::test]
 async fn the_first_frame_must_be_hello() {
     let (alpha, app) = service().await;
-    for first in [json!({ "type": "ping" }), json!({ "type": "send", "client_msg_id": "a", "text": "x" })] {
+    for first in [
+        json!({ "type": "ping" }),
+        json!({ "type": "send", "client_msg_id": "a", "text": "x" }),
+    ] {
         let mut client = WsClient::connect(app.port).await;
         client.say(&first).await;
         assert_eq!(client.closed().await, Some(1008), "{first}");
     }
     // A malformed one may be mended.
     let mut client = WsClient::connect(app.port).await;
-    for bad in [json!({ "type": "hello", "conversation": "../../etc/passwd" }), json!({ "typ": "hello" })] {
+    for bad in [
+        json!({ "type": "hello", "conversation": "../../etc/passwd" }),
+        json!({ "typ": "hello" }),
+    ] {
         client.say(&bad).await;
         assert_eq!(client.next().await["code"], "bad_request", "{bad}");
     }
@@ -118,7 +159,10 @@ async fn a_socket_that_says_nothing_is_closed_after_five_seconds() {
     let connected = Instant::now();
     assert_eq!(client.closed().await, Some(1008));
     let after = connected.elapsed();
-    assert!(after > Duration::from_secs(4) && after < Duration::from_secs(9), "after {after:?}");
+    assert!(
+        after > Duration::from_secs(4) && after < Duration::from_secs(9),
+        "after {after:?}"
+    );
 }
 
 #[tokio::test]
@@ -128,7 +172,10 @@ async fn a_message_that_is_too_long_is_refused_and_the_connection_lives() {
     let id = fresh_id();
     // Characters count, not bytes.
     let error = client.ask_as(&id, &"\u{e9}".repeat(101)).await;
-    assert_eq!((&error["code"], &error["client_msg_id"]), (&json!("message_too_long"), &json!(id)));
+    assert_eq!(
+        (&error["code"], &error["client_msg_id"]),
+        (&json!("message_too_long"), &json!(id))
+    );
     assert_eq!(alpha.asked(), 0);
     let accepted = client.ask_as(&id, &"\u{e9}".repeat(100)).await;
     assert_eq!(accepted["type"], "accepted", "{accepted}");
@@ -146,8 +193,12 @@ async fn a_frame_that_is_too_big_closes() {
     assert_eq!(client.closed().await, Some(1009));
     // In fragments that are each small enough.
     let mut client = WsClient::open(&app).await;
-    client.send(part(Data::Text, &big.as_bytes()[..3000], false)).await;
-    client.send(part(Data::Continue, &big.as_bytes()[3000..], true)).await;
+    client
+        .send(part(Data::Text, &big.as_bytes()[..3000], false))
+        .await;
+    client
+        .send(part(Data::Continue, &big.as_bytes()[3000..], true))
+        .await;
     assert_eq!(client.closed().await, Some(1009));
     lives(&mut witness).await;
 }
@@ -160,7 +211,9 @@ async fn a_hundred_megabytes_are_not_waited_for() {
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         app.port
     );
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", app.port))
+        .await
+        .unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     // The head of a masked text frame of 100 MB, and none of it.
     let mut frame = vec![0x81, 0xff];
@@ -168,9 +221,12 @@ async fn a_hundred_megabytes_are_not_waited_for() {
     frame.extend([1, 2, 3, 4]);
     stream.write_all(&frame).await.unwrap();
     let mut told = Vec::new();
-    soon("the close", stream.read_to_end(&mut told)).await.unwrap();
+    soon("the close", stream.read_to_end(&mut told))
+        .await
+        .unwrap();
     assert!(
-        told.windows(4).any(|bytes| bytes[0] == 0x88 && bytes[2..] == 1009_u16.to_be_bytes()),
+        told.windows(4)
+            .any(|bytes| bytes[0] == 0x88 && bytes[2..] == 1009_u16.to_be_bytes()),
         "{told:?}"
     );
 }
@@ -179,27 +235,45 @@ async fn a_hundred_megabytes_are_not_waited_for() {
 async fn fragments_are_put_together() {
     let (_alpha, app) = service().await;
     let mut client = WsClient::open(&app).await;
-    let text = json!({ "type": "send", "client_msg_id": "é", "text": "Wéll?" }).to_string().into_bytes();
+    let text = json!({ "type": "send", "client_msg_id": "é", "text": "Wéll?" })
+        .to_string()
+        .into_bytes();
     // One byte a fragment, code points cut, and a ping between.
     client.send(part(Data::Text, &text[..1], false)).await;
     client.send(Message::Ping(b"x".to_vec().into())).await;
     for byte in &text[1..text.len() - 1] {
         client.send(part(Data::Continue, vec![*byte], false)).await;
     }
-    client.send(part(Data::Continue, &text[text.len() - 1..], true)).await;
+    client
+        .send(part(Data::Continue, &text[text.len() - 1..], true))
+        .await;
     let accepted = client.until(|frame| frame["type"] == "accepted").await;
     assert_eq!(accepted["client_msg_id"], "é");
-    assert_eq!(client.done(accepted["turn"].as_str().unwrap()).await.question, "Wéll?");
+    assert_eq!(
+        client
+            .done(accepted["turn"].as_str().unwrap())
+            .await
+            .question,
+        "Wéll?"
+    );
 }
 
 #[tokio::test]
 async fn text_that_is_not_utf_8_closes() {
     let (_alpha, app) = service().await;
     let mut client = WsClient::open(&app).await;
-    client.send(part(Data::Text, *b"{\"type\":\"ping\",\"x\":\"\xff\"}", true)).await;
+    client
+        .send(part(
+            Data::Text,
+            *b"{\"type\":\"ping\",\"x\":\"\xff\"}",
+            true,
+        ))
+        .await;
     assert_eq!(client.closed().await, Some(1007));
     let mut client = WsClient::open(&app).await;
-    client.send(part(Data::Text, *b"{\"type\":\"ping\",\"x\":\"\xc3", false)).await;
+    client
+        .send(part(Data::Text, *b"{\"type\":\"ping\",\"x\":\"\xc3", false))
+        .await;
     client.send(part(Data::Continue, *b"\"}", true)).await;
     assert_eq!(client.closed().await, Some(1007));
 }
@@ -209,7 +283,9 @@ async fn what_is_not_the_protocol_closes_or_is_refused() {
     let (_alpha, app) = service().await;
     // Binary is refused; the connection lives.
     let mut client = WsClient::open(&app).await;
-    client.send(Message::binary(b"{\"type\":\"ping\"}".to_vec())).await;
+    client
+        .send(Message::binary(b"{\"type\":\"ping\"}".to_vec()))
+        .await;
     assert_eq!(client.next().await["code"], "bad_request");
     lives(&mut client).await;
     // Binary in fragments.
@@ -242,7 +318,10 @@ async fn a_flood_of_messages_is_slowed() {
     }
     let id = fresh_id();
     let error = client.ask_as(&id, "Well?").await;
-    assert_eq!((&error["code"], &error["client_msg_id"]), (&json!("rate_limited"), &json!(id)));
+    assert_eq!(
+        (&error["code"], &error["client_msg_id"]),
+        (&json!("rate_limited"), &json!(id))
+    );
     let wait = error["retry_after_s"].as_u64().unwrap();
     assert!((1..=20).contains(&wait), "{error}");
     // Another conversation has a share of its own, as far as the address has one.
@@ -273,7 +352,10 @@ async fn a_flood_of_pings_harms_nobody_else() {
     let mut pongs = 0;
     while pongs < 2000 {
         let frame = client.next().await;
-        assert!(frame["type"] == "pong" || frame["code"] == "rate_limited", "{frame}");
+        assert!(
+            frame["type"] == "pong" || frame["code"] == "rate_limited",
+            "{frame}"
+        );
         pongs += 1;
     }
     lives(&mut client).await;
@@ -295,7 +377,11 @@ async fn as_many_turns_and_connections_as_there_may_be() {
     assert_eq!(refused, 503);
     one.say(&json!({ "type": "stop", "turn": turn })).await;
     one.done(&turn).await;
-    let program = app.request("POST", "/api/chat").json(&json!({ "message": "" })).send().await;
+    let program = app
+        .request("POST", "/api/chat")
+        .json(&json!({ "message": "" }))
+        .send()
+        .await;
     assert_eq!(program.status, 400);
 }
 
@@ -311,8 +397,14 @@ async fn a_head_of_more_than_sixteen_kibibytes_is_refused_everywhere() {
         ("POST", "/v1/chat/completions", 200),
     ] {
         let request = |length: usize| {
-            let request = app.request(method, path).header("x-long", &"x".repeat(length));
-            if method == "POST" { request.json(&question) } else { request }
+            let request = app
+                .request(method, path)
+                .header("x-long", &"x".repeat(length));
+            if method == "POST" {
+                request.json(&question)
+            } else {
+                request
+            }
         };
         assert_eq!(request(15 * 1024).send().await.status, otherwise, "{path}");
         let answer = request(16 * 1024).send().await;
@@ -322,8 +414,9 @@ async fn a_head_of_more_than_sixteen_kibibytes_is_refused_everywhere() {
             "{path}"
         );
     }
-    let many = (0..90)
-        .fold(app.request("GET", "/"), |request, n| request.header(&format!("x-{n}"), &"x".repeat(200)));
+    let many = (0..90).fold(app.request("GET", "/"), |request, n| {
+        request.header(&format!("x-{n}"), &"x".repeat(200))
+    });
     assert_eq!(many.send().await.status, 431, "many small ones");
     assert_eq!(alpha.asked(), 1);
 }

@@ -13,12 +13,21 @@ use crate::harness::{
 const LONG: Duration = Duration::from_secs(60);
 
 fn busy() -> Vec<Act> {
-    vec![refusal(503, "content-type: application/json\r\n", r#"{"error":{"message":"busy"}}"#)]
+    vec![refusal(
+        503,
+        "content-type: application/json\r\n",
+        r#"{"error":{"message":"busy"}}"#,
+    )]
 }
 
 /// Alpha fails at first, beta answers. Two failures open a breaker.
-async fn failing(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta) = (ScriptedProvider::start(busy()).await, ScriptedProvider::answering("Beta.").await);
+async fn failing(
+    change: impl FnOnce(&mut Settings),
+) -> (ScriptedProvider, ScriptedProvider, TestApp) {
+    let (alpha, beta) = (
+        ScriptedProvider::start(busy()).await,
+        ScriptedProvider::answering("Beta.").await,
+    );
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].breaker.consecutive_failures = 2;
     change(&mut settings);
@@ -30,7 +39,13 @@ async fn failing(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, Scrip
 async fn trip(client: &mut WsClient) {
     for _ in 0..2 {
         let shown = client.answered("What?").await;
-        assert_eq!(shown.path(), [("alpha".into(), "".into()), ("beta".into(), "overloaded".into())]);
+        assert_eq!(
+            shown.path(),
+            [
+                ("alpha".into(), "".into()),
+                ("beta".into(), "overloaded".into())
+            ]
+        );
     }
 }
 
@@ -44,21 +59,34 @@ async fn a_run_of_failures_opens_it_and_it_is_left_alone() {
     let mut client = WsClient::open(&app).await;
     assert_eq!(app.provider("alpha").await["state"], "closed");
     trip(&mut client).await;
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open)
+        .await;
     for _ in 0..3 {
-        assert_eq!(client.answered("What?").await.path(), [("beta".into(), "".into())]);
+        assert_eq!(
+            client.answered("What?").await.path(),
+            [("beta".into(), "".into())]
+        );
     }
-    assert_eq!((alpha.asked(), alpha.counts().probes, beta.asked()), (2, 0, 5));
+    assert_eq!(
+        (alpha.asked(), alpha.counts().probes, beta.asked()),
+        (2, 0, 5)
+    );
     let vitals = app.provider("alpha").await;
     for (key, value) in [
         ("state", json!("open")),
         ("healthy", json!(false)),
         ("reason", json!("overloaded")),
-        ("counts", json!({ "success": 0, "failure": 2, "restarts": 0 })),
+        (
+            "counts",
+            json!({ "success": 0, "failure": 2, "restarts": 0 }),
+        ),
     ] {
         assert_eq!(vitals[key], value, "{key}");
     }
-    assert!(vitals["retry_at"].is_string() && vitals["checked_at"].is_string(), "{vitals}");
+    assert!(
+        vitals["retry_at"].is_string() && vitals["checked_at"].is_string(),
+        "{vitals}"
+    );
 }
 
 #[tokio::test]
@@ -70,10 +98,18 @@ async fn it_comes_back_with_nobody_asking() {
     alpha.until(|counts| counts.probes >= 3).await;
     alpha.usually(answer("Alpha."));
     let mended = Instant::now();
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        .await;
     println!("found well {:?} after it was", mended.elapsed());
-    assert!(mended.elapsed() < Duration::from_secs(3), "open_max is 400 ms");
-    assert_eq!((alpha.asked(), beta.asked()), (2, 2), "no visitor was the probe");
+    assert!(
+        mended.elapsed() < Duration::from_secs(3),
+        "open_max is 400 ms"
+    );
+    assert_eq!(
+        (alpha.asked(), beta.asked()),
+        (2, 2),
+        "no visitor was the probe"
+    );
     let shown = client.answered("What?").await;
     assert_eq!((shown.text.as_str(), shown.attempts.len()), ("Alpha.", 1));
     assert_eq!(app.provider("alpha").await["healthy"], true);
@@ -88,7 +124,8 @@ async fn while_it_is_tried_one_probe_is_under_way_and_visitors_go_elsewhere() {
     let mut held = vec![gate.hold()];
     held.extend(answer("Alpha."));
     alpha.usually(held);
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
+        .await;
     alpha.until(|counts| counts.open == 1).await;
     assert_eq!(app.provider("alpha").await["state"], "half_open");
     let probes = alpha.counts().probes;
@@ -100,11 +137,18 @@ async fn while_it_is_tried_one_probe_is_under_way_and_visitors_go_elsewhere() {
         crowd.push((visitor, turn));
     }
     for (visitor, turn) in &mut crowd {
-        assert_eq!(visitor.done(turn).await.path(), [("beta".into(), "".into())]);
+        assert_eq!(
+            visitor.done(turn).await.path(),
+            [("beta".into(), "".into())]
+        );
     }
-    assert_eq!((alpha.counts().open, alpha.counts().probes, alpha.asked()), (1, probes, 2));
+    assert_eq!(
+        (alpha.counts().open, alpha.counts().probes, alpha.asked()),
+        (1, probes, 2)
+    );
     gate.open();
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        .await;
     gate.open();
     assert_eq!(client.answered("What?").await.text, "Alpha.");
     assert_eq!(beta.asked(), 22);
@@ -112,17 +156,27 @@ async fn while_it_is_tried_one_probe_is_under_way_and_visitors_go_elsewhere() {
 
 #[tokio::test]
 async fn a_visitor_is_the_probe_where_the_operator_wants_it_so() {
-    let (alpha, _, app) = failing(|settings| settings.providers[0].health.recovery_probe = false).await;
+    let (alpha, _, app) =
+        failing(|settings| settings.providers[0].health.recovery_probe = false).await;
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
+        .await;
     // It fails still: the visitor has the next one at hand.
     let shown = client.answered("What?").await;
-    assert_eq!(shown.path(), [("alpha".into(), "".into()), ("beta".into(), "overloaded".into())]);
+    assert_eq!(
+        shown.path(),
+        [
+            ("alpha".into(), "".into()),
+            ("beta".into(), "overloaded".into())
+        ]
+    );
     alpha.usually(answer("Alpha."));
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
+        .await;
     assert_eq!(client.answered("What?").await.text, "Alpha.");
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        .await;
     assert_eq!((alpha.asked(), alpha.counts().probes), (4, 0));
 }
 
@@ -142,9 +196,15 @@ async fn three_torn_answers_in_a_row_open_it() {
         gate.open();
         assert_eq!(client.done(&turn).await.restarts.len(), 1);
     }
-    assert_eq!(client.answered("What?").await.path(), [("beta".into(), "".into())]);
+    assert_eq!(
+        client.answered("What?").await.path(),
+        [("beta".into(), "".into())]
+    );
     let vitals = app.provider("alpha").await;
-    assert_eq!((&vitals["state"], &vitals["counts"]["restarts"]), (&json!("open"), &json!(3)));
+    assert_eq!(
+        (&vitals["state"], &vitals["counts"]["restarts"]),
+        (&json!("open"), &json!(3))
+    );
 }
 
 #[tokio::test]
@@ -156,14 +216,21 @@ async fn it_remembers_over_a_restart() {
     .await;
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open)
+        .await;
     let folder = app.stopped().await;
     alpha.usually(answer("Alpha."));
     let app = TestApp::in_folder(settings(&[("alpha", &alpha), ("beta", &beta)]), folder).await;
     let vitals = app.provider("alpha").await;
-    assert_eq!((&vitals["state"], &vitals["reason"]), (&json!("open"), &json!("overloaded")));
+    assert_eq!(
+        (&vitals["state"], &vitals["reason"]),
+        (&json!("open"), &json!("overloaded"))
+    );
     let mut client = WsClient::open(&app).await;
-    assert_eq!(client.answered("What?").await.path(), [("beta".into(), "".into())]);
+    assert_eq!(
+        client.answered("What?").await.path(),
+        [("beta".into(), "".into())]
+    );
     assert_eq!(alpha.asked(), 2);
 }
 
@@ -178,9 +245,15 @@ async fn a_full_provider_is_passed_over_and_no_failure() {
     let (mut one, mut two) = (WsClient::open(&app).await, WsClient::open(&app).await);
     let turn = one.ask("What?").await;
     one.shows(&turn, |shown| shown.text == "One ").await;
-    assert_eq!(two.answered("What?").await.path(), [("beta".into(), "".into())]);
+    assert_eq!(
+        two.answered("What?").await.path(),
+        [("beta".into(), "".into())]
+    );
     let vitals = app.provider("alpha").await;
-    assert_eq!((&vitals["state"], &vitals["in_flight"]), (&json!("closed"), &json!(1)));
+    assert_eq!(
+        (&vitals["state"], &vitals["in_flight"]),
+        (&json!("closed"), &json!(1))
+    );
     assert_eq!(vitals["counts"]["failure"], 0);
     assert_eq!(app.status().await["mode"], "normal");
     one.say(&json!({ "type": "stop", "turn": turn })).await;

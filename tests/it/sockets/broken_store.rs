@@ -21,7 +21,10 @@ async fn provider() -> (ScriptedProvider, Settings) {
 async fn problems(app: &TestApp) -> String {
     let status = app.status().await;
     let problems = status["problems"].to_string();
-    assert!(!problems.contains(&app.data().display().to_string()), "{problems}");
+    assert!(
+        !problems.contains(&app.data().display().to_string()),
+        "{problems}"
+    );
     problems
 }
 
@@ -29,13 +32,20 @@ async fn problems(app: &TestApp) -> String {
 async fn without_a_folder_the_chat_goes_on_in_memory() {
     let (_alpha, settings) = provider().await;
     let folder = Arc::new(TempDir::new().unwrap());
-    fs::write(folder.path().join("data"), "a file where the folder should be").unwrap();
+    fs::write(
+        folder.path().join("data"),
+        "a file where the folder should be",
+    )
+    .unwrap();
     let app = TestApp::in_folder(settings, folder).await;
     assert!(problems(&app).await.contains("memory only"));
     let mut client = WsClient::open(&app).await;
     let id = fresh_id();
     let accepted = client.ask_as(&id, "What?").await;
-    assert_eq!((&accepted["type"], &accepted["durable"]), (&json!("accepted"), &json!(false)));
+    assert_eq!(
+        (&accepted["type"], &accepted["durable"]),
+        (&json!("accepted"), &json!(false))
+    );
     let turn = accepted["turn"].as_str().unwrap().to_owned();
     assert_eq!(client.done(&turn).await.text, TEXT);
     // As long as it runs, it remembers.
@@ -58,15 +68,22 @@ async fn a_damaged_store_is_set_aside_and_a_new_one_begun() {
 
     let app = TestApp::in_folder(settings(&[("alpha", &alpha)]), folder).await;
     assert!(problems(&app).await.contains("set aside"));
-    let aside = fs::read_dir(&data)
-        .unwrap()
-        .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("store.damaged-"));
+    let aside = fs::read_dir(&data).unwrap().any(|entry| {
+        entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with("store.damaged-")
+    });
     assert!(aside, "the damaged one is gone");
     let mut client = WsClient::join(&app, &conversation).await;
     assert_eq!(client.welcome["history"], json!([]));
     let accepted = client.ask_as(&fresh_id(), "Again?").await;
     assert_eq!(accepted["durable"], true);
-    assert_eq!(client.done(accepted["turn"].as_str().unwrap()).await.text, TEXT);
+    assert_eq!(
+        client.done(accepted["turn"].as_str().unwrap()).await.text,
+        TEXT
+    );
 }
 
 #[tokio::test]
@@ -84,8 +101,14 @@ async fn a_store_that_fails_underneath_costs_durability_and_no_answer() {
     fs::remove_dir_all(app.data().join("data").join("store")).unwrap();
     for text in ["x".repeat(2_000_000), "And now?".into(), "And now?".into()] {
         let accepted = client.ask_as(&fresh_id(), &text).await;
-        assert_eq!((&accepted["type"], &accepted["durable"]), (&json!("accepted"), &json!(false)));
-        assert_eq!(client.done(accepted["turn"].as_str().unwrap()).await.text, TEXT);
+        assert_eq!(
+            (&accepted["type"], &accepted["durable"]),
+            (&json!("accepted"), &json!(false))
+        );
+        assert_eq!(
+            client.done(accepted["turn"].as_str().unwrap()).await.text,
+            TEXT
+        );
         assert_ne!(problems(&app).await, "[]");
     }
     assert_eq!(app.request("GET", "/readyz").send().await.status, 200);

@@ -38,7 +38,10 @@ struct Chance(u64);
 impl Chance {
     /// One of so many.
     fn of(&mut self, count: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % count
     }
 }
@@ -64,8 +67,15 @@ struct Visitor<'t> {
 impl Visitor<'_> {
     fn check(&self, what: &Value) {
         let text = what.to_string();
-        let other = CANARIES.iter().find(|word| **word != self.canary && text.contains(*word));
-        assert!(other.is_none(), "{} was shown {}: {text}", self.canary, other.unwrap());
+        let other = CANARIES
+            .iter()
+            .find(|word| **word != self.canary && text.contains(*word));
+        assert!(
+            other.is_none(),
+            "{} was shown {}: {text}",
+            self.canary,
+            other.unwrap()
+        );
     }
 
     /// Comes back to the conversation, or begins another.
@@ -80,8 +90,11 @@ impl Visitor<'_> {
 
     fn question(&mut self) -> String {
         let number = self.chance.of(6);
-        let (what, end) = [("What is number", "?"), ("WHAT  is number", " ?"), ("what is NUMBER", "")]
-            [self.chance.of(3) as usize];
+        let (what, end) = [
+            ("What is number", "?"),
+            ("WHAT  is number", " ?"),
+            ("what is NUMBER", ""),
+        ][self.chance.of(3) as usize];
         match self.chance.of(4) {
             0 => format!("{what} {number} of {}{end}", self.canary),
             _ => format!("{what} {number}{end}"),
@@ -93,9 +106,9 @@ impl Visitor<'_> {
             self.come().await;
         }
         let (id, text) = (fresh_id(), self.question());
-        let cache = ["use", "use", "use", "use", "use", "use", "refresh", "off"][self.chance.of(8) as usize];
-        let send =
-            json!({ "type": "send", "client_msg_id": id, "text": text, "options": { "cache": cache } });
+        let cache = ["use", "use", "use", "use", "use", "use", "refresh", "off"]
+            [self.chance.of(8) as usize];
+        let send = json!({ "type": "send", "client_msg_id": id, "text": text, "options": { "cache": cache } });
         self.client.say(&send).await;
         loop {
             let frame = self.client.next().await;
@@ -109,7 +122,8 @@ impl Visitor<'_> {
                 self.told.degraded += usize::from(frame["degraded"] == true);
                 // Some say what they think of it, which takes saved answers away.
                 if self.chance.of(50) == 0 {
-                    let thumb = json!({ "type": "feedback", "turn": frame["turn"], "value": "down" });
+                    let thumb =
+                        json!({ "type": "feedback", "turn": frame["turn"], "value": "down" });
                     self.client.say(&thumb).await;
                 }
                 return;
@@ -148,15 +162,29 @@ async fn ten_thousand(share: Share, seed: u64) {
     for (number, canary) in (0..).zip(CANARIES) {
         let client = WsClient::open(&app).await;
         let chance = Chance(seed + number * 7_919);
-        visitors.push(Visitor { app: &app, canary, client, chance, told: Told::default() });
+        visitors.push(Visitor {
+            app: &app,
+            canary,
+            client,
+            chance,
+            told: Told::default(),
+        });
     }
     // The provider comes and goes: well for most of the time, so that there is something to save.
     let weather = async {
-        let busy = refusal(503, "content-type: application/json\r\n", r#"{"error":{"message":"busy"}}"#);
+        let busy = refusal(
+            503,
+            "content-type: application/json\r\n",
+            r#"{"error":{"message":"busy"}}"#,
+        );
         let mut every = interval(Duration::from_millis(100));
         for moment in 0_u32.. {
             every.tick().await;
-            alpha.usually(vec![if moment % 6 == 5 { busy.clone() } else { Act::Echo }]);
+            alpha.usually(vec![if moment % 6 == 5 {
+                busy.clone()
+            } else {
+                Act::Echo
+            }]);
         }
     };
     let asking = join_all(visitors.iter_mut().map(|visitor| async {
@@ -168,8 +196,17 @@ async fn ten_thousand(share: Share, seed: u64) {
         _ = asking => {}
         () = weather => {}
     }
-    let sum = |of: fn(&Told) -> usize| visitors.iter().map(|visitor| of(&visitor.told)).sum::<usize>();
-    let (turns, saved, stale) = (sum(|told| told.turns), sum(|told| told.saved), sum(|told| told.stale));
+    let sum = |of: fn(&Told) -> usize| {
+        visitors
+            .iter()
+            .map(|visitor| of(&visitor.told))
+            .sum::<usize>()
+    };
+    let (turns, saved, stale) = (
+        sum(|told| told.turns),
+        sum(|told| told.saved),
+        sum(|told| told.stale),
+    );
     println!(
         "{share:?}, seed {seed}: {turns} turns in {:?}, {saved} saved answers, {stale} old ones, {} degraded, {} late",
         begun.elapsed(),
@@ -178,8 +215,14 @@ async fn ten_thousand(share: Share, seed: u64) {
     );
     assert_eq!(turns, TURNS);
     // It could have gone wrong: much was told from what is saved, and much not by a provider.
-    assert!(share == Share::Never || saved > turns / 20, "{saved} saved answers");
-    assert!(stale > 0 && sum(|told| told.degraded) > stale, "{stale} old ones");
+    assert!(
+        share == Share::Never || saved > turns / 20,
+        "{saved} saved answers"
+    );
+    assert!(
+        stale > 0 && sum(|told| told.degraded) > stale,
+        "{stale} old ones"
+    );
 }
 
 #[tokio::test]

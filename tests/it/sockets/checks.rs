@@ -6,7 +6,9 @@ use failsoft::chat::{Fault, ProviderState};
 use failsoft::settings::{ProbeKind, Settings};
 use serde_json::json;
 
-use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, answer, listing, refusal, settings};
+use crate::harness::{
+    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, listing, refusal, settings,
+};
 
 fn refused() -> Vec<Act> {
     let body = r#"{"error":{"message":"no","code":"invalid_api_key"}}"#;
@@ -28,21 +30,41 @@ async fn what_a_listing_found_is_on_the_status_and_moves_no_breaker() {
     alpha.until(|counts| counts.listings >= 1).await;
     app.vitals("alpha", |vitals| vitals.checks >= 1).await;
     let told = app.provider("alpha").await;
-    assert_eq!((&told["healthy"], &told["reason"]), (&json!(true), &json!(null)), "{told}");
+    assert_eq!(
+        (&told["healthy"], &told["reason"]),
+        (&json!(true), &json!(null)),
+        "{told}"
+    );
     assert!(told["checked_at"].is_string(), "with nobody asking: {told}");
 
     alpha.lists(refused());
-    app.vitals("alpha", |vitals| vitals.checks_failed >= 3).await;
+    app.vitals("alpha", |vitals| vitals.checks_failed >= 3)
+        .await;
     let told = app.provider("alpha").await;
     let found = (&told["healthy"], &told["reason"], &told["state"]);
-    assert_eq!(found, (&json!(false), &json!("refused"), &json!("closed")), "{told}");
+    assert_eq!(
+        found,
+        (&json!(false), &json!("refused"), &json!("closed")),
+        "{told}"
+    );
     assert_eq!(app.status().await["mode"], "normal");
 
     alpha.lists(vec![listing()]);
-    app.vitals("alpha", |vitals| vitals.check.is_some_and(|check| check.failed.is_none())).await;
+    app.vitals("alpha", |vitals| {
+        vitals.check.is_some_and(|check| check.failed.is_none())
+    })
+    .await;
     let told = app.provider("alpha").await;
-    assert_eq!((&told["healthy"], &told["reason"]), (&json!(true), &json!(null)), "{told}");
-    assert_eq!((alpha.asked(), alpha.counts().probes), (0, 0), "nothing that costs");
+    assert_eq!(
+        (&told["healthy"], &told["reason"]),
+        (&json!(true), &json!(null)),
+        "{told}"
+    );
+    assert_eq!(
+        (alpha.asked(), alpha.counts().probes),
+        (0, 0),
+        "nothing that costs"
+    );
 }
 
 #[tokio::test]
@@ -54,14 +76,24 @@ async fn what_was_found_expires() {
     held.extend(refused());
     alpha.lists(held);
     gate.open();
-    app.vitals("alpha", |vitals| vitals.checks_failed >= 1).await;
+    app.vitals("alpha", |vitals| vitals.checks_failed >= 1)
+        .await;
     // While the next check gets no answer, the last one is what is known.
     let failed = alpha.counts().listings;
-    alpha.until(|counts| counts.listings > failed || counts.open == 1).await;
+    alpha
+        .until(|counts| counts.listings > failed || counts.open == 1)
+        .await;
     let vitals = app.vitals("alpha", |_| true).await;
-    assert_eq!(vitals.check.and_then(|check| check.failed), Some(Fault::Unauthorized));
+    assert_eq!(
+        vitals.check.and_then(|check| check.failed),
+        Some(Fault::Unauthorized)
+    );
     let told = app.provider("alpha").await;
-    assert_eq!((&told["healthy"], &told["reason"]), (&json!(true), &json!(null)), "{told}");
+    assert_eq!(
+        (&told["healthy"], &told["reason"]),
+        (&json!(true), &json!(null)),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -81,20 +113,27 @@ async fn a_listing_that_goes_well_closes_no_breaker() {
         r#"{"error":{"message":"busy"}}"#,
     )]);
     let mut client = WsClient::open(&app).await;
-    assert_eq!(client.answered("What?").await.done.as_ref().unwrap()["source"], "fallback");
-    let before = app.vitals("alpha", |vitals| vitals.state != ProviderState::Closed).await;
+    assert_eq!(
+        client.answered("What?").await.done.as_ref().unwrap()["source"],
+        "fallback"
+    );
+    let before = app
+        .vitals("alpha", |vitals| vitals.state != ProviderState::Closed)
+        .await;
     // It could be listed all the while, and is not closed by it: only by an answer.
     alpha.until(|counts| counts.probes >= 5).await;
     let now = app.vitals("alpha", |_| true).await;
     assert!(now.state != ProviderState::Closed && now.checks > before.checks);
     alpha.usually(answer("Alpha."));
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        .await;
     assert_eq!(client.answered("What?").await.text, "Alpha.");
 }
 
 #[tokio::test]
 async fn nothing_is_asked_where_checks_are_off() {
-    let (alpha, app) = checked(|settings| settings.providers[0].health.probe = ProbeKind::Off).await;
+    let (alpha, app) =
+        checked(|settings| settings.providers[0].health.probe = ProbeKind::Off).await;
     let mut client = WsClient::open(&app).await;
     for _ in 0..5 {
         client.answered("What?").await;

@@ -55,7 +55,9 @@ impl Peer {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         // A queue of none takes one.
-        let listener = socket.listen(if manner == Manner::Swallow { 0 } else { 64 }).unwrap();
+        let listener = socket
+            .listen(if manner == Manner::Swallow { 0 } else { 64 })
+            .unwrap();
         let address = listener.local_addr().unwrap();
         let said = Arc::<Mutex<Vec<Vec<u8>>>>::default();
         let (tell, ended) = watch::channel(0);
@@ -79,14 +81,21 @@ impl Peer {
                 });
             }
         });
-        Self { port: address.port(), said, ended, _queue: queue }
+        Self {
+            port: address.port(),
+            said,
+            ended,
+            _queue: queue,
+        }
     }
 
     /// Waits until so many of its connections have ended; gives what they said.
     async fn ended(&self, count: usize) -> Vec<Vec<u8>> {
         let mut ended = self.ended.clone();
-        soon("its connections to end", async move { drop(ended.wait_for(|ended| *ended >= count).await) })
-            .await;
+        soon("its connections to end", async move {
+            drop(ended.wait_for(|ended| *ended >= count).await)
+        })
+        .await;
         self.said.lock().unwrap().clone()
     }
 }
@@ -96,17 +105,25 @@ async fn treat(mut stream: TcpStream, manner: Manner) -> Vec<u8> {
     let mut said = Vec::new();
     match manner {
         Manner::Swallow => unreachable!("it accepts nothing"),
-        Manner::Reset => socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap(),
+        Manner::Reset => socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap(),
         Manner::Stall => drop(stream.read_to_end(&mut said).await),
         Manner::Plain => {
             drop(stream.read_buf(&mut said).await);
-            drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await);
+            drop(
+                stream
+                    .write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+                    .await,
+            );
             drop(stream.read_to_end(&mut said).await);
         }
         Manner::SelfSigned => {
             let stream = stream.into_std().unwrap();
             stream.set_nonblocking(false).unwrap();
-            return tokio::task::spawn_blocking(move || secretly(stream)).await.unwrap();
+            return tokio::task::spawn_blocking(move || secretly(stream))
+                .await
+                .unwrap();
         }
     }
     said
@@ -115,8 +132,10 @@ async fn treat(mut stream: TcpStream, manner: Manner) -> Vec<u8> {
 /// Shakes hands by TLS and gives what was then said in secret.
 fn secretly(mut stream: std::net::TcpStream) -> Vec<u8> {
     // For localhost and 127.0.0.1, signed by itself, good for a hundred years. Its key protects nothing.
-    let certificate = CertificateDer::from(&include_bytes!("../../fixtures/self_signed.crt.der")[..]);
-    let key = PrivateKeyDer::try_from(&include_bytes!("../../fixtures/self_signed.key.der")[..]).unwrap();
+    let certificate =
+        CertificateDer::from(&include_bytes!("../../fixtures/self_signed.crt.der")[..]);
+    let key =
+        PrivateKeyDer::try_from(&include_bytes!("../../fixtures/self_signed.key.der")[..]).unwrap();
     failsoft::provider::transport::install_tls();
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![certificate], key).unwrap();
@@ -146,14 +165,23 @@ async fn next_answers(base_url: &str, reasons: &[&str]) -> u64 {
     let shown = client.answered("What?").await;
     assert_eq!(shown.text, WHOLE, "{:?}", shown.done);
     let (last, reason) = shown.path().pop().unwrap();
-    assert!(last == "beta" && reasons.contains(&reason.as_str()), "{:?}", shown.done);
-    let ms = shown.done.as_ref().unwrap()["tried"][0]["ms"].as_u64().unwrap();
+    assert!(
+        last == "beta" && reasons.contains(&reason.as_str()),
+        "{:?}",
+        shown.done
+    );
+    let ms = shown.done.as_ref().unwrap()["tried"][0]["ms"]
+        .as_u64()
+        .unwrap();
     let answer = app.stream("What?").await.ended().await;
     assert_eq!((answer.text().as_str(), answer.error), (WHOLE, None));
     assert_eq!(beta.asked(), 2);
     app.at_rest().await;
     let vitals = app.provider("alpha").await;
-    assert!(reasons.contains(&vitals["reason"].as_str().unwrap()), "{vitals}");
+    assert!(
+        reasons.contains(&vitals["reason"].as_str().unwrap()),
+        "{vitals}"
+    );
     ms
 }
 
@@ -162,7 +190,10 @@ async fn next_answers(base_url: &str, reasons: &[&str]) -> u64 {
 async fn a_lost_first_packet() {
     let peer = Peer::start(Manner::Swallow).await;
     let ms = next_answers(&format!("http://127.0.0.1:{}/v1", peer.port), &["timeout"]).await;
-    assert!(u128::from(ms) >= SHORT.as_millis(), "given up after {ms} ms");
+    assert!(
+        u128::from(ms) >= SHORT.as_millis(),
+        "given up after {ms} ms"
+    );
 }
 
 #[tokio::test]
@@ -176,7 +207,11 @@ async fn a_name_that_does_not_exist() {
 async fn accepted_and_reset() {
     let peer = Peer::start(Manner::Reset).await;
     // It may come before the connection is used, or after.
-    next_answers(&format!("http://127.0.0.1:{}/v1", peer.port), &["reset", "refused"]).await;
+    next_answers(
+        &format!("http://127.0.0.1:{}/v1", peer.port),
+        &["reset", "refused"],
+    )
+    .await;
     // Within the handshake it is no connection at all.
     next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["refused"]).await;
 }
@@ -192,7 +227,10 @@ async fn tls_to_who_does_not_speak_it() {
     let peer = Peer::start(Manner::Plain).await;
     next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["refused"]).await;
     let said = peer.ended(2).await;
-    assert!(said.iter().all(|said| secret(said)), "it was retried in the clear");
+    assert!(
+        said.iter().all(|said| secret(said)),
+        "it was retried in the clear"
+    );
 }
 
 #[tokio::test]
@@ -207,9 +245,15 @@ async fn tls_with_a_certificate_of_nobody() {
 async fn tls_that_does_not_get_on() {
     let peer = Peer::start(Manner::Stall).await;
     let ms = next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["timeout"]).await;
-    assert!(u128::from(ms) >= SHORT.as_millis(), "given up after {ms} ms");
+    assert!(
+        u128::from(ms) >= SHORT.as_millis(),
+        "given up after {ms} ms"
+    );
     let said = peer.ended(2).await;
-    assert!(said.iter().all(|said| secret(said)), "it was retried in the clear");
+    assert!(
+        said.iter().all(|said| secret(said)),
+        "it was retried in the clear"
+    );
 }
 
 /// One turn waits for a connection that does not come about. Everybody else on the same thread is served, and it can be stopped.
@@ -218,7 +262,9 @@ async fn others_are_served(scheme: &str, manner: Manner) {
     let (_beta, app) = service(&format!("{scheme}://127.0.0.1:{}/v1", peer.port), LONG).await;
     let mut waiting = WsClient::open(&app).await;
     let turn = waiting.ask("What?").await;
-    waiting.shows(&turn, |shown| shown.attempts.len() == 1).await;
+    waiting
+        .shows(&turn, |shown| shown.attempts.len() == 1)
+        .await;
     for _ in 0..3 {
         let mut body = streaming("What?");
         body["model"] = "beta".into();
@@ -262,8 +308,10 @@ async fn a_redirect_is_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = elsewhere.local_addr().unwrap().port();
-        for target in [format!("http://localhost:{port}/v1/chat/completions"), format!("//127.0.0.1:{port}/")]
-        {
+        for target in [
+            format!("http://localhost:{port}/v1/chat/completions"),
+            format!("//127.0.0.1:{port}/"),
+        ] {
             let headers = format!("location: {target}\r\n");
             let alpha = ScriptedProvider::start(vec![refusal(status, &headers, "")]).await;
             let beta = ScriptedProvider::answering(WHOLE).await;
@@ -272,13 +320,25 @@ async fn a_redirect_is_not_followed() {
             let app = TestApp::start(settings).await;
             let mut client = WsClient::open(&app).await;
             let shown = client.answered("What?").await;
-            assert_eq!((shown.text.as_str(), shown.attempts.len()), (WHOLE, 2), "{status}");
+            assert_eq!(
+                (shown.text.as_str(), shown.attempts.len()),
+                (WHOLE, 2),
+                "{status}"
+            );
             let answer = app.stream("What?").await.ended().await;
             assert_eq!(answer.text(), WHOLE, "{status}");
             // Nor by our own question, now that the breaker is open.
-            alpha.until(|counts| counts.probes > 0 && counts.open == 0).await;
+            alpha
+                .until(|counts| counts.probes > 0 && counts.open == 0)
+                .await;
             app.at_rest().await;
-            assert_eq!((alpha.asked(), app.provider("alpha").await["reason"].as_str()), (2, Some("refused")));
+            assert_eq!(
+                (
+                    alpha.asked(),
+                    app.provider("alpha").await["reason"].as_str()
+                ),
+                (2, Some("refused"))
+            );
             assert!(untouched(&elsewhere), "{status} to {target} was followed");
         }
     }

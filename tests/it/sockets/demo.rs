@@ -15,13 +15,23 @@ async fn demo() -> TestApp {
 
 /// Commands a provider as the panel does.
 async fn command(app: &TestApp, name: &str, body: &Value) -> Answer {
-    app.request("POST", &format!("/demo/providers/{name}")).json(body).send().await
+    app.request("POST", &format!("/demo/providers/{name}"))
+        .json(body)
+        .send()
+        .await
 }
 
 async fn break_with(app: &TestApp, name: &str, fault: &str) {
     let told = command(app, name, &json!({ "fault": fault })).await;
-    let expected = if fault == "none" { Value::Null } else { json!(fault) };
-    assert_eq!((told.status, told.json()), (200, json!({ "provider": name, "fault": expected })));
+    let expected = if fault == "none" {
+        Value::Null
+    } else {
+        json!(fault)
+    };
+    assert_eq!(
+        (told.status, told.json()),
+        (200, json!({ "provider": name, "fault": expected }))
+    );
 }
 
 /// Breaks the answering provider in mid-answer: the answer ends whole, with the marker and the draft.
@@ -43,11 +53,29 @@ async fn break_in_mid_answer(fault: &'static str, reason: &str) {
         return;
     }
     let shown = client.done(&turn).await;
-    assert_eq!(shown.path(), [("aurora".into(), "".into()), ("borealis".into(), reason.into())], "{fault}");
-    let [restart] = &shown.restarts[..] else { panic!("{fault}: {} restarts", shown.restarts.len()) };
-    assert_eq!((&restart["to"], &restart["reason"]), (&json!("borealis"), &json!(reason)), "{fault}");
-    let [(from, draft)] = &shown.drafts[..] else { panic!("{fault}: {} drafts", shown.drafts.len()) };
-    assert!(from == "aurora" && !draft.is_empty() && !shown.text.starts_with(draft), "{fault}");
+    assert_eq!(
+        shown.path(),
+        [
+            ("aurora".into(), "".into()),
+            ("borealis".into(), reason.into())
+        ],
+        "{fault}"
+    );
+    let [restart] = &shown.restarts[..] else {
+        panic!("{fault}: {} restarts", shown.restarts.len())
+    };
+    assert_eq!(
+        (&restart["to"], &restart["reason"]),
+        (&json!("borealis"), &json!(reason)),
+        "{fault}"
+    );
+    let [(from, draft)] = &shown.drafts[..] else {
+        panic!("{fault}: {} drafts", shown.drafts.len())
+    };
+    assert!(
+        from == "aurora" && !draft.is_empty() && !shown.text.starts_with(draft),
+        "{fault}"
+    );
     let done = shown.done.as_ref().unwrap();
     assert_eq!(
         (&done["source"], &done["finish"], &done["provider"]),
@@ -56,11 +84,21 @@ async fn break_in_mid_answer(fault: &'static str, reason: &str) {
     // Whole: as a healthy one of the same provider says it.
     let (text, question) = (shown.text.clone(), shown.question.clone());
     app.at_rest().await;
-    assert_eq!(app.provider("aurora").await["counts"]["restarts"], 1, "{fault}");
+    assert_eq!(
+        app.provider("aurora").await["counts"]["restarts"],
+        1,
+        "{fault}"
+    );
     break_with(&app, "aurora", "none").await;
     assert_eq!(app.provider("aurora").await["state"], "closed", "{fault}");
-    let whole = json!({ "message": question, "options": { "provider": "borealis", "failover": false } });
-    let again = app.request("POST", "/api/chat").json(&whole).send().await.json();
+    let whole =
+        json!({ "message": question, "options": { "provider": "borealis", "failover": false } });
+    let again = app
+        .request("POST", "/api/chat")
+        .json(&whole)
+        .send()
+        .await
+        .json();
     assert_eq!(again["message"], text, "{fault}");
 }
 
@@ -98,14 +136,25 @@ async fn what_a_fault_left_is_lifted_with_it() {
         break_with(&app, "aurora", fault).await;
         assert_eq!(
             ask(&mut client).await,
-            [("aurora".into(), "".into()), ("borealis".into(), reason.into())],
+            [
+                ("aurora".into(), "".into()),
+                ("borealis".into(), reason.into())
+            ],
             "{fault}"
         );
         app.vitals("aurora", |vitals| vitals.state == state).await;
         break_with(&app, "aurora", "none").await;
         let vitals = app.provider("aurora").await;
-        assert_eq!((&vitals["state"], &vitals["retry_at"]), (&json!("closed"), &Value::Null), "{fault}");
-        assert_eq!(ask(&mut client).await, [("aurora".into(), "".into())], "{fault}");
+        assert_eq!(
+            (&vitals["state"], &vitals["retry_at"]),
+            (&json!("closed"), &Value::Null),
+            "{fault}"
+        );
+        assert_eq!(
+            ask(&mut client).await,
+            [("aurora".into(), "".into())],
+            "{fault}"
+        );
     }
 }
 
@@ -155,29 +204,69 @@ async fn the_panel_says_what_it_does_not_understand() {
     ] {
         let told = command(&app, name, &body).await;
         assert_eq!(told.status, status, "{name} {body}");
-        assert!(told.json()["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
+        assert!(
+            told.json()["error"]["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty())
+        );
     }
     for origin in ["https://evil.example", "null"] {
-        let request = app.request("POST", "/demo/providers/aurora").header("origin", origin);
-        assert_eq!(request.json(&json!({ "fault": "down" })).send().await.status, 403, "{origin}");
+        let request = app
+            .request("POST", "/demo/providers/aurora")
+            .header("origin", origin);
+        assert_eq!(
+            request
+                .json(&json!({ "fault": "down" }))
+                .send()
+                .await
+                .status,
+            403,
+            "{origin}"
+        );
     }
     // Nothing was broken by it.
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("Hello?").await;
-    assert_eq!(client.shows(&turn, |shown| shown.tokens > 0).await.path(), [("aurora".into(), "".into())]);
+    assert_eq!(
+        client.shows(&turn, |shown| shown.tokens > 0).await.path(),
+        [("aurora".into(), "".into())]
+    );
     // The service's own page may.
     let own = format!("http://127.0.0.1:{}", app.port);
-    let request = app.request("POST", "/demo/providers/cascade").header("origin", &own);
-    assert_eq!(request.json(&json!({ "fault": "slow" })).send().await.status, 200);
+    let request = app
+        .request("POST", "/demo/providers/cascade")
+        .header("origin", &own);
+    assert_eq!(
+        request
+            .json(&json!({ "fault": "slow" }))
+            .send()
+            .await
+            .status,
+        200
+    );
 }
 
 #[tokio::test]
 async fn every_page_of_a_demo_says_so() {
     let app = demo().await;
     let page = app.request("GET", "/").send().await;
-    assert!(page.body.contains("Demo: simulated providers"), "{}", page.body);
+    assert!(
+        page.body.contains("Demo: simulated providers"),
+        "{}",
+        page.body
+    );
     let names: Vec<_> = app.status().await["providers"].as_array().unwrap().clone();
-    let dialects: Vec<_> = names.iter().map(|one| (one["name"].clone(), one["dialect"].clone())).collect();
-    let cast = [("aurora", "openai"), ("borealis", "anthropic"), ("cascade", "ollama")];
-    assert_eq!(dialects, cast.map(|(name, dialect)| (json!(name), json!(dialect))));
+    let dialects: Vec<_> = names
+        .iter()
+        .map(|one| (one["name"].clone(), one["dialect"].clone()))
+        .collect();
+    let cast = [
+        ("aurora", "openai"),
+        ("borealis", "anthropic"),
+        ("cascade", "ollama"),
+    ];
+    assert_eq!(
+        dialects,
+        cast.map(|(name, dialect)| (json!(name), json!(dialect)))
+    );
 }

@@ -43,7 +43,9 @@ impl Door {
                 let answer = app.stream("What?").await.ended().await;
                 assert_eq!((answer.status, &answer.error), (200, &None));
                 let last = answer.speakers();
-                let [speaker] = &last[..] else { panic!("{last:?}") };
+                let [speaker] = &last[..] else {
+                    panic!("{last:?}")
+                };
                 let attempt = speaker.split(' ').nth(1).unwrap().parse().unwrap();
                 (answer.text(), attempt)
             }
@@ -53,7 +55,10 @@ impl Door {
 
 /// Alpha, beta and a service whose breakers are a twentieth as patient.
 async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta) = (ScriptedProvider::start(fault).await, ScriptedProvider::answering(BETA).await);
+    let (alpha, beta) = (
+        ScriptedProvider::start(fault).await,
+        ScriptedProvider::answering(BETA).await,
+    );
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     for provider in &mut settings.providers {
         provider.breaker.open_for = 10 * SECOND;
@@ -72,7 +77,10 @@ fn left_alone(alpha: &ScriptedProvider, opened: usize) {
     let least = [8, 16].into_iter().chain(std::iter::repeat(20));
     for ((number, pair), least) in calls.windows(2).enumerate().skip(opened - 1).zip(least) {
         let pause = pair[1] - pair[0];
-        assert!(pause >= least * SECOND, "try {number} came {pause:?} after the one before");
+        assert!(
+            pause >= least * SECOND,
+            "try {number} came {pause:?} after the one before"
+        );
     }
 }
 
@@ -85,7 +93,10 @@ async fn a_minute(mut door: Door, alpha: ScriptedProvider, app: TestApp) {
         let (text, attempts) = door.ask(&app).await;
         assert_eq!(text, BETA);
         asked += 1;
-        assert!(asked <= OPENING || attempts == 1, "question {asked} took {attempts} attempts");
+        assert!(
+            asked <= OPENING || attempts == 1,
+            "question {asked} took {attempts} attempts"
+        );
     }
     assert_eq!(alpha.asked(), OPENING, "visitors were the probes");
     left_alone(&alpha, OPENING);
@@ -101,15 +112,26 @@ async fn a_minute(mut door: Door, alpha: ScriptedProvider, app: TestApp) {
         }
         assert_eq!(text, BETA);
     }
-    println!("asked {asked} times while it was down, back {:?} after it was well", mended.elapsed());
-    assert!(mended.elapsed() < 30 * SECOND + BUSY, "back {:?} after it was well", mended.elapsed());
+    println!(
+        "asked {asked} times while it was down, back {:?} after it was well",
+        mended.elapsed()
+    );
+    assert!(
+        mended.elapsed() < 30 * SECOND + BUSY,
+        "back {:?} after it was well",
+        mended.elapsed()
+    );
     left_alone(&alpha, OPENING);
     app.at_rest().await;
 }
 
 #[tokio::test]
 async fn everyone_is_answered_over_the_socket() {
-    let busy = vec![refusal(503, "content-type: application/json\r\n", r#"{"error":{"message":"busy"}}"#)];
+    let busy = vec![refusal(
+        503,
+        "content-type: application/json\r\n",
+        r#"{"error":{"message":"busy"}}"#,
+    )];
     let (alpha, _beta, app) = service(busy).await;
     let client = WsClient::open(&app).await;
     a_minute(Door::Socket(Box::new(client)), alpha, app).await;
@@ -134,9 +156,14 @@ async fn it_is_found_well_with_nobody_asking() {
         alpha.until(|counts| counts.probes >= probes).await;
         alpha.usually(answer(ALPHA));
         let mended = Instant::now();
-        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed).await;
+        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+            .await;
         println!("found {:?} after it was well", mended.elapsed());
-        assert!(mended.elapsed() < 30 * SECOND + BUSY, "found {:?} after it was well", mended.elapsed());
+        assert!(
+            mended.elapsed() < 30 * SECOND + BUSY,
+            "found {:?} after it was well",
+            mended.elapsed()
+        );
         assert_eq!(alpha.asked(), asked, "no visitor was the probe");
         left_alone(&alpha, asked);
         let shown = client.answered("What?").await;

@@ -11,25 +11,44 @@ use crate::harness::{
 #[tokio::test]
 async fn running_turns_finish_and_new_ones_are_refused() {
     let gate = Gate::default();
-    let script = vec![spoken(["The ", "whole "]), gate.hold(), say(&word("answer.")), say(&finish())];
+    let script = vec![
+        spoken(["The ", "whole "]),
+        gate.hold(),
+        say(&word("answer.")),
+        say(&finish()),
+    ];
     let alpha = ScriptedProvider::start(script).await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.server.drain = Duration::from_secs(30);
     let mut app = TestApp::start(settings).await;
     let (mut client, mut other) = (WsClient::open(&app).await, WsClient::open(&app).await);
     let turn = client.ask("What?").await;
-    client.shows(&turn, |shown| shown.text == "The whole ").await;
+    client
+        .shows(&turn, |shown| shown.text == "The whole ")
+        .await;
     let mut phase = app.lobby.desk.phase.clone();
     app.stop();
-    crate::harness::soon("the drain", phase.changed()).await.unwrap();
+    crate::harness::soon("the drain", phase.changed())
+        .await
+        .unwrap();
 
     assert_eq!(app.request("GET", "/readyz").send().await.status, 503);
     assert_eq!(app.request("GET", "/healthz").send().await.status, 200);
     let refused = other.ask_as(&fresh_id(), "Me too?").await;
-    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("shutting_down")));
+    assert_eq!(
+        (&refused["type"], &refused["code"]),
+        (&json!("error"), &json!("shutting_down"))
+    );
     assert!(refused["retry_after_s"].as_u64() > Some(0), "{refused}");
-    let answer = app.request("POST", "/api/chat").json(&json!({ "message": "Me too?" })).send().await;
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("shutting_down")));
+    let answer = app
+        .request("POST", "/api/chat")
+        .json(&json!({ "message": "Me too?" }))
+        .send()
+        .await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["code"]),
+        (503, &json!("shutting_down"))
+    );
     // Who lost its connection still finds its answer.
     client.reconnect(app.port).await;
     gate.open();
@@ -38,7 +57,10 @@ async fn running_turns_finish_and_new_ones_are_refused() {
         (shown.text.as_str(), &shown.done.as_ref().unwrap()["finish"]),
         ("The whole answer.", &json!("stop"))
     );
-    assert_eq!((client.closed().await, other.closed().await), (Some(1001), Some(1001)));
+    assert_eq!(
+        (client.closed().await, other.closed().await),
+        (Some(1001), Some(1001))
+    );
     app.stopped().await;
     assert_eq!(alpha.asked(), 1);
 }
@@ -52,17 +74,26 @@ async fn what_the_drain_cuts_off_is_called_interrupted() {
     for _ in 0..5 {
         let mut client = WsClient::open(&app).await;
         let turn = client.ask("What?").await;
-        client.shows(&turn, |shown| shown.text == "A beginning").await;
+        client
+            .shows(&turn, |shown| shown.text == "A beginning")
+            .await;
         clients.push((client, turn));
     }
     let begun = Instant::now();
     app.stop();
     for (client, turn) in &mut clients {
         let done = client.done(turn).await.done.clone().unwrap();
-        assert_eq!((&done["finish"], &done["text"]), (&json!("interrupted"), &json!("A beginning")));
+        assert_eq!(
+            (&done["finish"], &done["text"]),
+            (&json!("interrupted"), &json!("A beginning"))
+        );
         assert_eq!(client.closed().await, Some(1001));
     }
     app.stopped().await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?} to stop", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it took {:?} to stop",
+        begun.elapsed()
+    );
     alpha.until(|counts| counts.left == 5).await;
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{
-    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, event, finish, head, last_chunk, say, settings,
-    spoken, word,
+    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, event, finish, head, last_chunk, say,
+    settings, spoken, word,
 };
 
 const WHOLE: &str = "The whole answer of the second provider.";
@@ -37,32 +37,56 @@ async fn next_answers(fault: Vec<Act>, reason: &str) {
     let shown = client.done(&turn).await;
 
     // A stall is noticed after its own limit, not after the longer one for first tokens.
-    assert!(broken.elapsed() < Duration::from_secs(3), "the next one came after {:?}", broken.elapsed());
+    assert!(
+        broken.elapsed() < Duration::from_secs(3),
+        "the next one came after {:?}",
+        broken.elapsed()
+    );
     assert_eq!(shown.text, WHOLE);
-    assert_eq!(shown.path(), [("alpha".into(), "".into()), ("beta".into(), reason.into())]);
+    assert_eq!(
+        shown.path(),
+        [("alpha".into(), "".into()), ("beta".into(), reason.into())]
+    );
     assert_eq!(shown.drafts, [("alpha".to_owned(), torn.clone())]);
-    let [restart] = &shown.restarts[..] else { panic!("{} restarts", shown.restarts.len()) };
-    for (key, value) in
-        [("attempt", json!(2)), ("from", json!("alpha")), ("to", json!("beta")), ("reason", json!(reason))]
-    {
+    let [restart] = &shown.restarts[..] else {
+        panic!("{} restarts", shown.restarts.len())
+    };
+    for (key, value) in [
+        ("attempt", json!(2)),
+        ("from", json!("alpha")),
+        ("to", json!("beta")),
+        ("reason", json!(reason)),
+    ] {
         assert_eq!(restart[key], value, "{key}");
     }
     assert_eq!(shown.outcomes(), [reason, "ok"]);
     let done = shown.done.as_ref().unwrap();
-    assert_eq!(done["drafts"], json!([{ "attempt": 1, "provider": "alpha", "text": torn }]));
-    assert_eq!((&done["source"], &done["provider"]), (&json!("ai"), &json!("beta")));
+    assert_eq!(
+        done["drafts"],
+        json!([{ "attempt": 1, "provider": "alpha", "text": torn }])
+    );
+    assert_eq!(
+        (&done["source"], &done["provider"]),
+        (&json!("ai"), &json!("beta"))
+    );
     client.quiet().await;
 
     // Never the same one again after text.
     assert_eq!((alpha.asked(), beta.asked()), (1, 1));
     app.at_rest().await;
     let vitals = app.provider("alpha").await;
-    assert_eq!(vitals["counts"], json!({ "success": 0, "failure": 1, "restarts": 1 }));
+    assert_eq!(
+        vitals["counts"],
+        json!({ "success": 0, "failure": 1, "restarts": 1 })
+    );
     alpha.until(|counts| counts.open == 0).await;
     // The draft is kept with the turn.
     let client = WsClient::join(&app, &client.conversation).await;
     let kept = &client.welcome["history"][0];
-    assert_eq!((&kept["text"], &kept["drafts"]), (&json!(WHOLE), &done_drafts(&torn)));
+    assert_eq!(
+        (&kept["text"], &kept["drafts"]),
+        (&json!(WHOLE), &done_drafts(&torn))
+    );
 }
 
 fn done_drafts(torn: &str) -> serde_json::Value {
@@ -111,7 +135,11 @@ fn chunked(text: &str) -> String {
 /// The first provider says this and breaks; the second answers so. Gives what the page saw.
 async fn seam(first: &str, second: &str) -> (WsClient, String) {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken(first.split_inclusive(' ')), gate.hold(), Act::Reset]);
+    let alpha = ScriptedProvider::start(vec![
+        spoken(first.split_inclusive(' ')),
+        gate.hold(),
+        Act::Reset,
+    ]);
     let (alpha, beta) = (alpha.await, ScriptedProvider::answering(second).await);
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
@@ -126,10 +154,18 @@ async fn seam(first: &str, second: &str) -> (WsClient, String) {
 
 #[tokio::test]
 async fn a_second_text_that_begins_the_same_just_goes_on() {
-    for second in ["One, two, three and four.", "One, two, three", "One, two, thr\u{e9}e and a half"] {
+    for second in [
+        "One, two, three and four.",
+        "One, two, three",
+        "One, two, thr\u{e9}e and a half",
+    ] {
         let (client, turn) = seam("One, two, thr", second).await;
         let shown = client.page.turn(&turn);
-        assert_eq!((shown.restarts.len(), shown.drafts.len()), (0, 0), "{second}");
+        assert_eq!(
+            (shown.restarts.len(), shown.drafts.len()),
+            (0, 0),
+            "{second}"
+        );
         assert_eq!(shown.done.as_ref().unwrap()["provider"], "beta");
     }
 }
@@ -138,7 +174,14 @@ async fn a_second_text_that_begins_the_same_just_goes_on() {
 async fn a_second_text_equal_to_what_is_shown_needs_no_frame() {
     let (client, turn) = seam("One, two, three.", "One, two, three.").await;
     let shown = client.page.turn(&turn);
-    assert_eq!((shown.restarts.len(), shown.drafts.len(), shown.attempts.len()), (0, 0, 2));
+    assert_eq!(
+        (
+            shown.restarts.len(),
+            shown.drafts.len(),
+            shown.attempts.len()
+        ),
+        (0, 0, 2)
+    );
 }
 
 #[tokio::test]
@@ -146,7 +189,11 @@ async fn a_second_text_that_differs_or_is_shorter_starts_anew() {
     for second in ["One, two, free!", "One, two.", "One"] {
         let (client, turn) = seam("One, two, three", second).await;
         let shown = client.page.turn(&turn);
-        assert_eq!(shown.drafts, [("alpha".into(), "One, two, three".into())], "{second}");
+        assert_eq!(
+            shown.drafts,
+            [("alpha".into(), "One, two, three".into())],
+            "{second}"
+        );
         assert_eq!(
             (&shown.restarts[0]["to"], &shown.restarts[0]["reason"]),
             (&json!("beta"), &json!("reset"))
@@ -157,7 +204,12 @@ async fn a_second_text_that_differs_or_is_shorter_starts_anew() {
 #[tokio::test]
 async fn nobody_left_after_text_gives_a_labelled_answer_and_keeps_the_draft() {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken(["A ", "torn ", "text"]), gate.hold(), Act::Reset]).await;
+    let alpha = ScriptedProvider::start(vec![
+        spoken(["A ", "torn ", "text"]),
+        gate.hold(),
+        Act::Reset,
+    ])
+    .await;
     let beta = ScriptedProvider::start(vec![spoken([]), Act::Silence]).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[1].timeouts.first_token = vec![Duration::from_millis(300)];
@@ -165,15 +217,22 @@ async fn nobody_left_after_text_gives_a_labelled_answer_and_keeps_the_draft() {
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("Xyzzy?").await;
-    client.shows(&turn, |shown| shown.text == "A torn text").await;
+    client
+        .shows(&turn, |shown| shown.text == "A torn text")
+        .await;
     gate.open();
     let shown = client.done(&turn).await;
     assert_eq!(shown.text, "Later, please.");
     assert_eq!(shown.drafts, [("alpha".into(), "A torn text".into())]);
-    let [restart] = &shown.restarts[..] else { panic!("{} restarts", shown.restarts.len()) };
-    for (key, value) in
-        [("attempt", json!(0)), ("from", json!("alpha")), ("to", json!(null)), ("reason", json!("reset"))]
-    {
+    let [restart] = &shown.restarts[..] else {
+        panic!("{} restarts", shown.restarts.len())
+    };
+    for (key, value) in [
+        ("attempt", json!(0)),
+        ("from", json!("alpha")),
+        ("to", json!(null)),
+        ("reason", json!("reset")),
+    ] {
         assert_eq!(restart[key], value, "{key}");
     }
     let done = shown.done.as_ref().unwrap();
@@ -195,22 +254,36 @@ async fn nobody_left_after_text_gives_a_labelled_answer_and_keeps_the_draft() {
 #[tokio::test]
 async fn two_torn_texts_are_two_drafts() {
     let (one, two) = (Gate::default(), Gate::default());
-    let alpha = ScriptedProvider::start(vec![spoken(["First ", "try"]), one.hold(), Act::Reset]).await;
-    let beta =
-        ScriptedProvider::start(vec![spoken(["Second ", "try"]), two.hold(), say(&last_chunk())]).await;
+    let alpha =
+        ScriptedProvider::start(vec![spoken(["First ", "try"]), one.hold(), Act::Reset]).await;
+    let beta = ScriptedProvider::start(vec![
+        spoken(["Second ", "try"]),
+        two.hold(),
+        say(&last_chunk()),
+    ])
+    .await;
     let gamma = ScriptedProvider::start(answer("Third time lucky.")).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
     client.shows(&turn, |shown| shown.text == "First try").await;
     one.open();
-    client.shows(&turn, |shown| shown.text == "Second try").await;
+    client
+        .shows(&turn, |shown| shown.text == "Second try")
+        .await;
     two.open();
     let shown = client.done(&turn).await;
     assert_eq!(shown.text, "Third time lucky.");
-    let drafts = [("alpha".into(), "First try".into()), ("beta".into(), "Second try".into())];
+    let drafts = [
+        ("alpha".into(), "First try".into()),
+        ("beta".into(), "Second try".into()),
+    ];
     assert_eq!(shown.drafts, drafts);
-    let reasons: Vec<_> = shown.restarts.iter().map(|frame| frame["reason"].clone()).collect();
+    let reasons: Vec<_> = shown
+        .restarts
+        .iter()
+        .map(|frame| frame["reason"].clone())
+        .collect();
     assert_eq!(reasons, ["reset", "truncated"]);
 }
 
@@ -237,7 +310,11 @@ async fn what_is_only_odd_is_whole() {
         let app = TestApp::of(&[("alpha", &alpha)]).await;
         let mut client = WsClient::open(&app).await;
         let shown = client.answered("What?").await;
-        assert_eq!((shown.text.as_str(), shown.attempts.len()), ("All is well.", 1), "{odd}");
+        assert_eq!(
+            (shown.text.as_str(), shown.attempts.len()),
+            ("All is well.", 1),
+            "{odd}"
+        );
         assert_eq!(shown.done.as_ref().unwrap()["source"], "ai");
         client.quiet().await;
     }

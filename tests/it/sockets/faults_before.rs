@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, ScriptedProvider, TestApp, WsClient, answer, event, head, last_chunk, refusal, say, settings, spoken,
+    Act, ScriptedProvider, TestApp, WsClient, answer, event, head, last_chunk, refusal, say,
+    settings, spoken,
 };
 
 const WHOLE: &str = "The whole answer of the second provider.";
@@ -22,17 +23,29 @@ struct Case {
 
 /// A fault that is not tried again.
 fn once(script: Vec<Act>, reason: &'static str) -> Case {
-    Case { script, reason, asked: 1, state: "closed" }
+    Case {
+        script,
+        reason,
+        asked: 1,
+        state: "closed",
+    }
 }
 
 /// A quick, passing fault: one more try.
 fn twice(script: Vec<Act>, reason: &'static str) -> Case {
-    Case { asked: 2, ..once(script, reason) }
+    Case {
+        asked: 2,
+        ..once(script, reason)
+    }
 }
 
 fn json_error(status: u16, headers: &str, body: &Value) -> Vec<Act> {
     let headers = format!("content-type: application/json\r\n{headers}");
-    vec![refusal(status, &headers, &json!({ "error": body }).to_string())]
+    vec![refusal(
+        status,
+        &headers,
+        &json!({ "error": body }).to_string(),
+    )]
 }
 
 /// Events, then the end of the body in good order.
@@ -46,7 +59,8 @@ async fn next_answers(case: Case) {
     let beta = ScriptedProvider::answering(WHOLE).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     let timeouts = &mut settings.providers[0].timeouts;
-    (timeouts.first_token, timeouts.stall) = (vec![Duration::from_millis(300)], Duration::from_millis(300));
+    (timeouts.first_token, timeouts.stall) =
+        (vec![Duration::from_millis(300)], Duration::from_millis(300));
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let shown = client.answered("What?").await;
@@ -73,9 +87,15 @@ async fn next_answers(case: Case) {
     assert_eq!((alpha.asked(), beta.asked()), (case.asked, 1));
     app.at_rest().await;
     let vitals = app.provider("alpha").await;
-    assert_eq!((&vitals["state"], &vitals["reason"]), (&json!(case.state), &json!(case.reason)));
+    assert_eq!(
+        (&vitals["state"], &vitals["reason"]),
+        (&json!(case.state), &json!(case.reason))
+    );
     let counts = json!({ "success": 0, "failure": case.asked, "restarts": 0 });
-    assert_eq!((&vitals["counts"], &vitals["in_flight"]), (&counts, &json!(0)));
+    assert_eq!(
+        (&vitals["counts"], &vitals["in_flight"]),
+        (&counts, &json!(0))
+    );
     assert_eq!(app.provider("beta").await["counts"]["success"], 1);
     alpha.until(|counts| counts.open == 0).await;
 }
@@ -185,14 +205,23 @@ async fn refused() {
     let mut client = WsClient::open(&app).await;
     let shown = client.answered("What?").await;
     assert_eq!(shown.text, WHOLE);
-    assert_eq!(shown.path(), [("alpha".into(), "".into()), ("beta".into(), "refused".into())]);
+    assert_eq!(
+        shown.path(),
+        [
+            ("alpha".into(), "".into()),
+            ("beta".into(), "refused".into())
+        ]
+    );
     assert_eq!(app.provider("alpha").await["counts"]["failure"], 1);
     app.at_rest().await;
 }
 
 #[tokio::test]
 async fn a_passing_fault_is_tried_once_more_and_may_pass() {
-    for fault in [vec![Act::Reset], json_error(500, "", &json!({ "message": "oops" }))] {
+    for fault in [
+        vec![Act::Reset],
+        json_error(500, "", &json!({ "message": "oops" })),
+    ] {
         let alpha = ScriptedProvider::answering("It passed.").await;
         alpha.once(fault);
         let beta = ScriptedProvider::answering(WHOLE).await;
@@ -206,40 +235,64 @@ async fn a_passing_fault_is_tried_once_more_and_may_pass() {
 #[tokio::test]
 async fn a_short_retry_after_is_waited_for() {
     let alpha = ScriptedProvider::answering("I have time now.").await;
-    alpha.once(json_error(429, "retry-after-ms: 400\r\n", &json!({ "message": "slow down" })));
+    alpha.once(json_error(
+        429,
+        "retry-after-ms: 400\r\n",
+        &json!({ "message": "slow down" }),
+    ));
     let beta = ScriptedProvider::answering(WHOLE).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     let shown = client.answered("What?").await;
     assert_eq!(shown.text, "I have time now.");
     assert_eq!(shown.path()[1], ("alpha".into(), "rate_limited".into()));
-    let [(first, _), (second, _)] = &alpha.requests()[..] else { panic!("not asked twice") };
-    assert!(*second - *first >= Duration::from_millis(400), "asked again after {:?}", *second - *first);
+    let [(first, _), (second, _)] = &alpha.requests()[..] else {
+        panic!("not asked twice")
+    };
+    assert!(
+        *second - *first >= Duration::from_millis(400),
+        "asked again after {:?}",
+        *second - *first
+    );
     assert_eq!(beta.asked(), 0);
 }
 
 #[tokio::test]
 async fn a_long_retry_after_means_the_next_one_until_it_is_over() {
-    let limited = json_error(429, "retry-after: 30\r\n", &json!({ "message": "slow down" }));
+    let limited = json_error(
+        429,
+        "retry-after: 30\r\n",
+        &json!({ "message": "slow down" }),
+    );
     let alpha = ScriptedProvider::start(limited).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     for attempts in [2, 1] {
         let shown = client.answered("What?").await;
-        assert_eq!((shown.text.as_str(), shown.attempts.len()), (WHOLE, attempts));
+        assert_eq!(
+            (shown.text.as_str(), shown.attempts.len()),
+            (WHOLE, attempts)
+        );
     }
     assert_eq!(alpha.asked(), 1);
     // It stays closed; when it may be asked again is said.
     let vitals = app.provider("alpha").await;
-    assert_eq!((&vitals["state"], &vitals["reason"]), (&json!("closed"), &json!("rate_limited")));
+    assert_eq!(
+        (&vitals["state"], &vitals["reason"]),
+        (&json!("closed"), &json!("rate_limited"))
+    );
     assert!(vitals["retry_at"].is_string(), "{vitals}");
 }
 
 #[tokio::test]
 async fn a_refused_key_is_not_tried_again() {
-    let alpha =
-        ScriptedProvider::start(json_error(401, "", &json!({ "message": "bad key sk-canary-key" }))).await;
+    let alpha = ScriptedProvider::start(json_error(
+        401,
+        "",
+        &json!({ "message": "bad key sk-canary-key" }),
+    ))
+    .await;
     let beta = ScriptedProvider::answering(WHOLE).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
@@ -248,7 +301,10 @@ async fn a_refused_key_is_not_tried_again() {
     }
     assert_eq!((alpha.asked(), alpha.counts().probes), (1, 0));
     let status = app.status().await.to_string();
-    assert!(!status.contains("sk-canary") && !status.contains("bad key"), "{status}");
+    assert!(
+        !status.contains("sk-canary") && !status.contains("bad key"),
+        "{status}"
+    );
 }
 
 #[tokio::test]
@@ -273,7 +329,10 @@ async fn slow_words_are_no_fault() {
         gate.open();
     }
     let shown = client.done(&turn).await;
-    assert_eq!((shown.text.as_str(), shown.attempts.len()), ("Slow but steady words.", 1));
+    assert_eq!(
+        (shown.text.as_str(), shown.attempts.len()),
+        ("Slow but steady words.", 1)
+    );
 }
 
 #[tokio::test]

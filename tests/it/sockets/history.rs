@@ -9,7 +9,13 @@ use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, settings, s
 fn old(number: u64) -> TurnRecord {
     let id = TurnId::after(None, number, 7);
     let question = format!("question {number}");
-    let asked = TurnRecord::asked(id, format!("old{number}").parse().unwrap(), At(number), question, None);
+    let asked = TurnRecord::asked(
+        id,
+        format!("old{number}").parse().unwrap(),
+        At(number),
+        question,
+        None,
+    );
     TurnRecord {
         text: format!("answer {number}"),
         state: TurnState::Done,
@@ -33,19 +39,28 @@ async fn the_history_comes_in_pages_of_a_hundred() {
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let conversation = ConversationId::from_random([7; 16]);
     for number in 1..=250 {
-        app.lobby.desk.store.write_turn(conversation, old(number)).await.unwrap();
+        app.lobby
+            .desk
+            .store
+            .write_turn(conversation, old(number))
+            .await
+            .unwrap();
     }
     let mut client = WsClient::join(&app, &conversation.to_string()).await;
     let mut newest = client.welcome["history"].clone();
     assert_eq!(questions(&newest), numbered(151..=250));
     for page in [51..=150, 1..=50] {
-        client.say(&json!({ "type": "history", "before": newest[0]["turn"] })).await;
+        client
+            .say(&json!({ "type": "history", "before": newest[0]["turn"] }))
+            .await;
         let history = client.next().await;
         assert_eq!(history["type"], "history");
         newest = history["turns"].clone();
         assert_eq!(questions(&newest), numbered(page));
     }
-    client.say(&json!({ "type": "history", "before": newest[0]["turn"] })).await;
+    client
+        .say(&json!({ "type": "history", "before": newest[0]["turn"] }))
+        .await;
     assert_eq!(client.next().await["turns"], json!([]));
     // The model sees the last twenty, no more.
     client.answered("And now?").await;
@@ -69,7 +84,9 @@ async fn turns_that_just_ended_come_in_pages_too() {
     let mut client = WsClient::join(&app, &client.conversation).await;
     let newest = client.welcome["history"].clone();
     assert_eq!(questions(&newest), numbered(5..=104));
-    client.say(&json!({ "type": "history", "before": newest[0]["turn"] })).await;
+    client
+        .say(&json!({ "type": "history", "before": newest[0]["turn"] }))
+        .await;
     assert_eq!(questions(&client.next().await["turns"]), numbered(1..=4));
 }
 
@@ -84,7 +101,12 @@ async fn the_model_sees_as_much_as_it_has_room_for() {
     let app = TestApp::start(settings).await;
     let conversation = ConversationId::from_random([7; 16]);
     for number in 1..=15 {
-        app.lobby.desk.store.write_turn(conversation, old(number)).await.unwrap();
+        app.lobby
+            .desk
+            .store
+            .write_turn(conversation, old(number))
+            .await
+            .unwrap();
     }
     let mut client = WsClient::join(&app, &conversation.to_string()).await;
     let asked = |provider: &ScriptedProvider| provider.requests().pop().unwrap().1;
@@ -95,11 +117,17 @@ async fn the_model_sees_as_much_as_it_has_room_for() {
     assert_eq!(texts.first().unwrap(), "Be kind.");
     assert_eq!(texts.len(), 1 + 2 * 6 + 1);
     assert_eq!(texts.last().unwrap(), "And now?");
-    assert_eq!((&*texts[1], &said["max_tokens"]), ("question 10", &json!(104)));
+    assert_eq!(
+        (&*texts[1], &said["max_tokens"]),
+        ("question 10", &json!(104))
+    );
     // A question that has no room there at all goes to who has more, with all that went before.
     client.answered(&"word ".repeat(200)).await;
     assert_eq!((alpha.asked(), beta.asked()), (1, 1));
-    assert_eq!(asked(&beta)["messages"].as_array().unwrap().len(), 1 + 2 * 16 + 1);
+    assert_eq!(
+        asked(&beta)["messages"].as_array().unwrap().len(),
+        1 + 2 * 16 + 1
+    );
     assert_eq!(app.provider("alpha").await["state"], "closed");
 }
 
@@ -112,7 +140,9 @@ async fn a_thumb_is_kept_with_its_turn() {
     let turn = client.ask("What?").await;
     client.done(&turn).await;
     let told = async |app: &TestApp, client: &mut WsClient, value: &str| {
-        client.say(&json!({ "type": "feedback", "turn": turn, "value": value })).await;
+        client
+            .say(&json!({ "type": "feedback", "turn": turn, "value": value }))
+            .await;
         client.quiet().await;
         WsClient::join(app, &client.conversation).await.welcome["history"][0]["feedback"].clone()
     };
@@ -127,8 +157,12 @@ async fn a_thumb_is_kept_with_its_turn() {
     // Not before its answer has ended.
     alpha.usually(vec![spoken(["Not yet"]), gate.hold(), Act::Silence]);
     let running = client.ask("And?").await;
-    client.shows(&running, |shown| shown.text == "Not yet").await;
-    client.say(&json!({ "type": "feedback", "turn": running, "value": "up" })).await;
+    client
+        .shows(&running, |shown| shown.text == "Not yet")
+        .await;
+    client
+        .say(&json!({ "type": "feedback", "turn": running, "value": "up" }))
+        .await;
     assert_eq!(client.next().await["code"], "busy");
 }
 
@@ -148,7 +182,9 @@ async fn what_was_not_answered_well_is_kept_and_not_shown_to_the_model() {
     alpha.once(vec![spoken(["Half"]), Act::Silence]);
     let stopped = client.ask("Three?").await;
     client.shows(&stopped, |shown| shown.text == "Half").await;
-    client.say(&json!({ "type": "stop", "turn": stopped })).await;
+    client
+        .say(&json!({ "type": "stop", "turn": stopped }))
+        .await;
     client.done(&stopped).await;
     client.answered("Four?").await;
     let (_, asked) = alpha.requests().pop().unwrap();
@@ -157,10 +193,19 @@ async fn what_was_not_answered_well_is_kept_and_not_shown_to_the_model() {
         said.starts_with(&["One?".into(), "Well.".into()]) && said.ends_with(&["Four?".into()]),
         "{said:?}"
     );
-    assert!(!said.contains(&"Xyzzy?".into()) && !said.contains(&"Later, please.".into()), "{said:?}");
+    assert!(
+        !said.contains(&"Xyzzy?".into()) && !said.contains(&"Later, please.".into()),
+        "{said:?}"
+    );
     let client = WsClient::join(&app, &client.conversation).await;
     let history = client.welcome["history"].as_array().unwrap();
-    assert_eq!(texts(history, "question"), ["One?", "Xyzzy?", "Three?", "Four?"]);
+    assert_eq!(
+        texts(history, "question"),
+        ["One?", "Xyzzy?", "Three?", "Four?"]
+    );
     assert_eq!(texts(history, "source"), ["ai", "fallback", "ai", "ai"]);
-    assert_eq!(texts(history, "finish"), ["stop", "stop", "stopped", "stop"]);
+    assert_eq!(
+        texts(history, "finish"),
+        ["stop", "stop", "stopped", "stop"]
+    );
 }

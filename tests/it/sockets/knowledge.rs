@@ -10,8 +10,11 @@ use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, refusal, settings
 const TEA: &str = "# Kitchen\n\n## Tea\n\nPour the tea after four minutes.\n";
 
 async fn service(folder: &TempDir) -> (ScriptedProvider, TestApp) {
-    let busy: Vec<Act> =
-        vec![refusal(503, "content-type: application/json\r\n", r#"{"error":{"message":"busy"}}"#)];
+    let busy: Vec<Act> = vec![refusal(
+        503,
+        "content-type: application/json\r\n",
+        r#"{"error":{"message":"busy"}}"#,
+    )];
     let alpha = ScriptedProvider::start(busy).await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.degradation.knowledge = Some(folder.path().to_owned());
@@ -41,18 +44,34 @@ async fn a_question_is_answered_from_the_documents_with_their_names() {
     let (_alpha, app) = service(&folder).await;
     let mut client = WsClient::open(&app).await;
     let done = known(&mut client, "When do I pour the tea?").await;
-    assert_eq!((&done["source"], &done["degraded"]), (&json!("extractive"), &json!(true)));
-    assert_eq!(done["text"], "Pour the tea after four minutes.\n\n— Kitchen › Tea (kitchen.md)");
+    assert_eq!(
+        (&done["source"], &done["degraded"]),
+        (&json!("extractive"), &json!(true))
+    );
+    assert_eq!(
+        done["text"],
+        "Pour the tea after four minutes.\n\n— Kitchen › Tea (kitchen.md)"
+    );
     assert_eq!(done["provider"], Value::Null);
-    assert_eq!(client.answered("Who is the president?").await.text, "Later, please.");
+    assert_eq!(
+        client.answered("Who is the president?").await.text,
+        "Later, please."
+    );
 
     // A file that comes later answers too.
-    fs::write(folder.path().join("cellar.txt"), "The wine lies in the cellar.").unwrap();
+    fs::write(
+        folder.path().join("cellar.txt"),
+        "The wine lies in the cellar.",
+    )
+    .unwrap();
     let done = known(&mut client, "Where is the wine?").await;
     assert_eq!(done["text"], "The wine lies in the cellar.\n\n— cellar.txt");
     let asked = json!({ "message": "When do I pour the tea?" });
     let told = app.request("POST", "/api/chat").json(&asked).send().await;
-    assert_eq!((told.header("x-source"), told.header("x-degraded")), ("extractive", "true"));
+    assert_eq!(
+        (told.header("x-source"), told.header("x-degraded")),
+        ("extractive", "true")
+    );
     assert_eq!(app.status().await["problems"], json!([]));
 }
 
@@ -65,20 +84,32 @@ async fn a_file_that_will_not_do_is_said_and_the_others_answer() {
     let mut client = WsClient::open(&app).await;
     known(&mut client, "When do I pour the tea?").await;
     let status = app.status().await;
-    assert_eq!(status["problems"], json!(["Knowledge: latin.txt: not UTF-8 text."]));
-    assert!(!status.to_string().contains(&folder.path().display().to_string()));
+    assert_eq!(
+        status["problems"],
+        json!(["Knowledge: latin.txt: not UTF-8 text."])
+    );
+    assert!(
+        !status
+            .to_string()
+            .contains(&folder.path().display().to_string())
+    );
 }
 
 #[tokio::test]
 async fn a_text_that_is_carried_is_summed_up() {
     let folder = TempDir::new().unwrap();
     let (_alpha, app) = service(&folder).await;
-    let text =
-        "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";
+    let text = "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered(&format!("Please summarize this text:\n\n{text}")).await;
+    let shown = client
+        .answered(&format!("Please summarize this text:\n\n{text}"))
+        .await;
     let done = shown.done.as_ref().unwrap();
-    assert_eq!((&done["source"], &done["degraded"]), (&json!("extractive"), &json!(true)));
-    let expected = "Key sentences of your text, chosen without AI:\n\n- The harbour was dug in 1827.";
+    assert_eq!(
+        (&done["source"], &done["degraded"]),
+        (&json!("extractive"), &json!(true))
+    );
+    let expected =
+        "Key sentences of your text, chosen without AI:\n\n- The harbour was dug in 1827.";
     assert_eq!(done["text"], expected);
 }

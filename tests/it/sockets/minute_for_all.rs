@@ -11,7 +11,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::interval;
 
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings, soon, texts};
+use crate::harness::{
+    Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings, soon, texts,
+};
 
 /// What takes a second by default, takes this long here.
 const SECOND: Duration = Duration::from_millis(1000 / 20);
@@ -30,9 +32,15 @@ struct Seen {
 }
 
 async fn service() -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let busy = vec![refusal(503, "content-type: application/json\r\n", r#"{"error":{"message":"busy"}}"#)];
-    let (alpha, beta) =
-        (ScriptedProvider::start(busy).await, ScriptedProvider::start(vec![Act::Reset]).await);
+    let busy = vec![refusal(
+        503,
+        "content-type: application/json\r\n",
+        r#"{"error":{"message":"busy"}}"#,
+    )];
+    let (alpha, beta) = (
+        ScriptedProvider::start(busy).await,
+        ScriptedProvider::start(vec![Act::Reset]).await,
+    );
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.degradation.outbox = true;
     settings.degradation.fallback = LABELLED.into();
@@ -59,7 +67,13 @@ async fn ask(mut client: WsClient, number: usize) -> Seen {
         (&json!("fallback"), &json!(true), &json!(LABELLED))
     );
     let conversation = client.conversation.clone();
-    Seen { client: number.is_multiple_of(2).then_some(client), conversation, question, turn, after }
+    Seen {
+        client: number.is_multiple_of(2).then_some(client),
+        conversation,
+        question,
+        turn,
+        after,
+    }
 }
 
 fn asked_late(provider: &ScriptedProvider, from: usize) -> BTreeMap<String, usize> {
@@ -82,7 +96,11 @@ async fn of_two_hundred_conversations_none_loses_its_question() {
         every.tick().await;
         asking.push(tokio::spawn(ask(client, number)));
     }
-    let mut seen: Vec<_> = join_all(asking).await.into_iter().map(Result::unwrap).collect();
+    let mut seen: Vec<_> = join_all(asking)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
 
     // "At once" for all: also for those whose question was still tried at both providers.
     let mut times: Vec<_> = seen.iter().map(|one| one.after).collect();
@@ -93,20 +111,36 @@ async fn of_two_hundred_conversations_none_loses_its_question() {
     assert!(median < Duration::from_millis(500), "{median:?}");
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     // The breakers kept the visitors away from who cannot answer: five failures opened each, and some were under way at that moment.
-    assert!(alpha.asked() + beta.asked() < 60, "{} and {}", alpha.asked(), beta.asked());
-    assert_eq!(app.lobby.desk.store.waiting().await.unwrap().len(), CONVERSATIONS);
+    assert!(
+        alpha.asked() + beta.asked() < 60,
+        "{} and {}",
+        alpha.asked(),
+        beta.asked()
+    );
+    assert_eq!(
+        app.lobby.desk.store.waiting().await.unwrap().len(),
+        CONVERSATIONS
+    );
     let answers = app.status().await["answers"].clone();
-    assert_eq!((&answers["total"], &answers["degraded"]), (&json!(CONVERSATIONS), &json!(CONVERSATIONS)));
+    assert_eq!(
+        (&answers["total"], &answers["degraded"]),
+        (&json!(CONVERSATIONS), &json!(CONVERSATIONS))
+    );
 
     let (before_alpha, before_beta) = (alpha.asked(), beta.asked());
     for provider in [&alpha, &beta] {
         provider.usually(answer("The real answer."));
     }
     let mended = Instant::now();
-    let staying = seen.iter_mut().filter_map(|one| Some((one.client.as_mut()?, &one.turn)));
+    let staying = seen
+        .iter_mut()
+        .filter_map(|one| Some((one.client.as_mut()?, &one.turn)));
     join_all(staying.map(|(client, turn)| async move {
         let late = client.until(|frame| frame["type"] == "followup").await;
-        assert_eq!((&late["turn"], &late["text"]), (&json!(turn), &json!("The real answer.")));
+        assert_eq!(
+            (&late["turn"], &late["text"]),
+            (&json!(turn), &json!("The real answer."))
+        );
     }))
     .await;
     // Those who had left find theirs in the history; the last in the line may still be under way.
@@ -122,10 +156,19 @@ async fn of_two_hundred_conversations_none_loses_its_question() {
         };
         let kept = soon("the late answer", looking).await;
         assert_eq!(texts(&kept, "question"), [one.question.as_str()]);
-        assert_eq!((&kept[0]["text"], &kept[0]["degraded"]), (&json!(LABELLED), &json!(true)));
-        assert_eq!(texts(kept.iter().map(|turn| &turn["followup"]), "text"), ["The real answer."]);
+        assert_eq!(
+            (&kept[0]["text"], &kept[0]["degraded"]),
+            (&json!(LABELLED), &json!(true))
+        );
+        assert_eq!(
+            texts(kept.iter().map(|turn| &turn["followup"]), "text"),
+            ["The real answer."]
+        );
     }
-    println!("{CONVERSATIONS} late answers within {:?} of the mending", mended.elapsed());
+    println!(
+        "{CONVERSATIONS} late answers within {:?} of the mending",
+        mended.elapsed()
+    );
     assert_eq!(app.lobby.desk.store.waiting().await, Ok(vec![]));
     // Each question was asked once more, and once only.
     let mut late = asked_late(&alpha, before_alpha);

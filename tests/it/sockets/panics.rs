@@ -7,8 +7,8 @@ use failsoft::supervised::Crash;
 use serde_json::json;
 
 use crate::harness::{
-    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, finish, refusal, say, settings, soon, spoken,
-    word,
+    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, finish, refusal, say, settings, soon,
+    spoken, word,
 };
 
 const WHOLE: &str = "The whole answer.";
@@ -38,7 +38,10 @@ async fn the_router_panics() {
     for _ in 0..3 {
         crash_router(&app).await;
         let shown = client.answered("Two?").await;
-        assert_eq!((shown.text.as_str(), &shown.done.as_ref().unwrap()["source"]), (WHOLE, &json!("ai")));
+        assert_eq!(
+            (shown.text.as_str(), &shown.done.as_ref().unwrap()["source"]),
+            (WHOLE, &json!("ai"))
+        );
     }
     assert_eq!(alpha.asked(), 4);
     app.at_rest().await;
@@ -67,7 +70,13 @@ async fn a_providers_actor_panics() {
         crash_provider(&app, "alpha").await;
         // It is being rebuilt; with nobody beside it that is waited for.
         let shown = client.answered("Two?").await;
-        assert_eq!((shown.text.as_str(), &shown.done.as_ref().unwrap()["degraded"]), (WHOLE, &json!(false)));
+        assert_eq!(
+            (
+                shown.text.as_str(),
+                &shown.done.as_ref().unwrap()["degraded"]
+            ),
+            (WHOLE, &json!(false))
+        );
     }
     assert_eq!(alpha.asked(), 4);
     app.at_rest().await;
@@ -75,13 +84,22 @@ async fn a_providers_actor_panics() {
 
 #[tokio::test]
 async fn with_another_provider_at_hand_a_panic_is_not_noticed() {
-    let (alpha, beta) = (ScriptedProvider::answering(WHOLE).await, ScriptedProvider::answering(WHOLE).await);
+    let (alpha, beta) = (
+        ScriptedProvider::answering(WHOLE).await,
+        ScriptedProvider::answering(WHOLE).await,
+    );
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     for _ in 0..5 {
         crash_provider(&app, "alpha").await;
         let shown = client.answered("What?").await;
-        assert_eq!((shown.text.as_str(), &shown.done.as_ref().unwrap()["degraded"]), (WHOLE, &json!(false)));
+        assert_eq!(
+            (
+                shown.text.as_str(),
+                &shown.done.as_ref().unwrap()["degraded"]
+            ),
+            (WHOLE, &json!(false))
+        );
     }
     app.at_rest().await;
 }
@@ -103,10 +121,14 @@ async fn a_providers_actor_panics_in_mid_answer_and_no_place_is_lost() {
     let mut actor = app.backend("alpha").actor.clone();
     for _ in 0..3 {
         let turn = client.ask("What?").await;
-        client.shows(&turn, |shown| shown.text == "The whole ").await;
+        client
+            .shows(&turn, |shown| shown.text == "The whole ")
+            .await;
         actor.borrow_and_update();
         crash_provider(&app, "alpha").await;
-        soon("the actor to be rebuilt", actor.changed()).await.unwrap();
+        soon("the actor to be rebuilt", actor.changed())
+            .await
+            .unwrap();
         // The place that is taken is known to the new one.
         assert_eq!(app.provider("alpha").await["in_flight"], 1);
         gate.open();
@@ -118,23 +140,37 @@ async fn a_providers_actor_panics_in_mid_answer_and_no_place_is_lost() {
 
 #[tokio::test]
 async fn a_rebuilt_breaker_is_open_still() {
-    let busy = refusal(503, "content-type: application/json\r\n", r#"{"error":{"message":"busy"}}"#);
-    let (alpha, beta) = (ScriptedProvider::start(vec![busy]).await, ScriptedProvider::answering(WHOLE).await);
+    let busy = refusal(
+        503,
+        "content-type: application/json\r\n",
+        r#"{"error":{"message":"busy"}}"#,
+    );
+    let (alpha, beta) = (
+        ScriptedProvider::start(vec![busy]).await,
+        ScriptedProvider::answering(WHOLE).await,
+    );
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     let breaker = &mut settings.providers[0].breaker;
     breaker.consecutive_failures = 1;
-    (breaker.open_for, breaker.open_max) =
-        (std::time::Duration::from_secs(60), std::time::Duration::from_secs(60));
+    (breaker.open_for, breaker.open_max) = (
+        std::time::Duration::from_secs(60),
+        std::time::Duration::from_secs(60),
+    );
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.answered("What?").await.attempts.len(), 2);
     let mut actor = app.backend("alpha").actor.clone();
     actor.borrow_and_update();
     crash_provider(&app, "alpha").await;
-    soon("the actor to be rebuilt", actor.changed()).await.unwrap();
+    soon("the actor to be rebuilt", actor.changed())
+        .await
+        .unwrap();
     assert_eq!(client.answered("What?").await.attempts.len(), 1);
     let vitals = app.provider("alpha").await;
-    assert_eq!((&vitals["state"], &vitals["reason"]), (&json!("open"), &json!("overloaded")));
+    assert_eq!(
+        (&vitals["state"], &vitals["reason"]),
+        (&json!("open"), &json!("overloaded"))
+    );
     assert_eq!((alpha.asked(), alpha.counts().probes), (1, 0));
 }
 
@@ -157,13 +193,18 @@ async fn the_degradation_actor_panics() {
 }
 
 /// How long after its crash an actor is there again; the median of some.
-async fn back_after<A: actix::Actor>(mut place: Whereabouts<A>, crash: impl AsyncFn() -> ()) -> Duration {
+async fn back_after<A: actix::Actor>(
+    mut place: Whereabouts<A>,
+    crash: impl AsyncFn() -> (),
+) -> Duration {
     let mut times = Vec::new();
     for _ in 0..5 {
         place.borrow_and_update();
         crash().await;
         let crashed = Instant::now();
-        soon("the actor to be rebuilt", place.changed()).await.unwrap();
+        soon("the actor to be rebuilt", place.changed())
+            .await
+            .unwrap();
         times.push(crashed.elapsed());
     }
     times.sort();
@@ -173,7 +214,10 @@ async fn back_after<A: actix::Actor>(mut place: Whereabouts<A>, crash: impl Asyn
 #[tokio::test]
 async fn each_actor_is_back_within_100_ms() {
     let (_alpha, app, _client) = service().await;
-    let (router, alpha) = (app.lobby.desk.router.clone(), app.backend("alpha").actor.clone());
+    let (router, alpha) = (
+        app.lobby.desk.router.clone(),
+        app.backend("alpha").actor.clone(),
+    );
     let degradation = app.degradation.clone();
     let crash_degradation = async || {
         let actor = app.degradation.borrow().clone().unwrap();
@@ -185,7 +229,10 @@ async fn each_actor_is_back_within_100_ms() {
         back_after(degradation, crash_degradation).await,
     ];
     println!("the router, a provider's actor and the DegradationActor are back after {times:?}");
-    assert!(times.iter().all(|time| *time < Duration::from_millis(100)), "{times:?}");
+    assert!(
+        times.iter().all(|time| *time < Duration::from_millis(100)),
+        "{times:?}"
+    );
 }
 
 #[tokio::test]
@@ -196,10 +243,15 @@ async fn an_actor_that_panics_again_and_again_takes_readiness_away() {
     for _ in 0..12 {
         router.borrow_and_update();
         crash_router(&app).await;
-        soon("the actor to be rebuilt", router.changed()).await.unwrap();
+        soon("the actor to be rebuilt", router.changed())
+            .await
+            .unwrap();
     }
     let ready = app.request("GET", "/readyz").send().await;
-    assert_eq!((ready.status, ready.header("retry-after").is_empty()), (503, false));
+    assert_eq!(
+        (ready.status, ready.header("retry-after").is_empty()),
+        (503, false)
+    );
     assert_eq!(app.request("GET", "/healthz").send().await.status, 200);
     // It serves all the same.
     assert_eq!(client.answered("Two?").await.text, WHOLE);

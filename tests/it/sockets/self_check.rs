@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{ScriptedProvider, TestApp, WsClient, fresh_id, settings, soon};
 
-const BROKEN: &str = "Self-check: saved answers cannot be read; an outage is answered without them.";
+const BROKEN: &str =
+    "Self-check: saved answers cannot be read; an outage is answered without them.";
 
 async fn problems(app: &TestApp) -> Vec<String> {
     let status = app.status().await;
     let all = status["problems"].as_array().unwrap().clone();
-    all.iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+    all.iter()
+        .map(|one| one.as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// Waits until the status tells, or no longer tells, this.
@@ -46,15 +49,28 @@ async fn saved_answers_that_a_broken_store_does_not_give_are_said_until_it_gives
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.answered("Is all well?").await.text, "All is well.");
     let store = &app.lobby.desk.store;
-    soon("the answer to be saved", async { while store.cached_keys().await.unwrap().is_empty() {} }).await;
+    soon("the answer to be saved", async {
+        while store.cached_keys().await.unwrap().is_empty() {}
+    })
+    .await;
     alpha.refuse().await;
     assert_eq!(is_told(&mut client, "stale_cache").await, "All is well.");
     assert_eq!(problems(&app).await, [""; 0]);
 
     // A file stands where the store's folder should be: a record so long that the database keeps it in a file of its own finds no place. Beside
     // it lies what there was; a copy, as the database does not let go of its own files.
-    let (folder, aside) = (app.data().join("data").join("store"), app.data().join("data").join("aside"));
-    assert!(Command::new("cp").arg("-r").args([&folder, &aside]).status().unwrap().success());
+    let (folder, aside) = (
+        app.data().join("data").join("store"),
+        app.data().join("data").join("aside"),
+    );
+    assert!(
+        Command::new("cp")
+            .arg("-r")
+            .args([&folder, &aside])
+            .status()
+            .unwrap()
+            .success()
+    );
     fs::remove_dir_all(&folder).unwrap();
     fs::write(&folder, "in the way").unwrap();
     let mut other = WsClient::open(&app).await;
@@ -71,5 +87,8 @@ async fn saved_answers_that_a_broken_store_does_not_give_are_said_until_it_gives
     fs::rename(&aside, &folder).unwrap();
     told(&app, BROKEN, false).await;
     assert_eq!(is_told(&mut client, "stale_cache").await, "All is well.");
-    soon("nothing wrong any more", async { while !problems(&app).await.is_empty() {} }).await;
+    soon("nothing wrong any more", async {
+        while !problems(&app).await.is_empty() {}
+    })
+    .await;
 }

@@ -60,13 +60,23 @@ async fn a_page_that_never_reads_holds_nothing_up_and_nothing_back() {
 
     // The sleeper wakes: what it missed was not kept for it, what stands is shown, and the end.
     let mut frames = 0;
-    while asleep.page.find(&turn).is_none_or(|shown| shown.done.is_none()) {
+    while asleep
+        .page
+        .find(&turn)
+        .is_none_or(|shown| shown.done.is_none())
+    {
         let frame = asleep.next().await;
         frames += u64::from(frame["turn"] == turn);
     }
     let shown = asleep.page.turn(&turn);
-    assert_eq!((shown.text.as_str(), shown.seq, shown.snapshots), (text.as_str(), last, 1));
-    assert!(frames <= 2, "{frames} frames of that turn were held back for it");
+    assert_eq!(
+        (shown.text.as_str(), shown.seq, shown.snapshots),
+        (text.as_str(), last, 1)
+    );
+    assert!(
+        frames <= 2,
+        "{frames} frames of that turn were held back for it"
+    );
     asleep.quiet().await;
     app.at_rest().await;
 }
@@ -83,7 +93,10 @@ async fn a_page_that_takes_nothing_in_is_dropped() {
     }
     let sessions = async || {
         let text = app.request("GET", "/metrics").send().await.body;
-        let line = text.lines().find_map(|line| line.strip_prefix("failsoft_sessions ")).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("failsoft_sessions "))
+            .unwrap();
         line.parse::<u32>().unwrap()
     };
     assert_eq!(sessions().await, 2);
@@ -93,7 +106,12 @@ async fn a_page_that_takes_nothing_in_is_dropped() {
             awake.answered("Well?").await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), dropped).await.expect("it is never dropped");
+    tokio::time::timeout(Duration::from_secs(120), dropped)
+        .await
+        .expect("it is never dropped");
     println!("dropped after {:?}", begun.elapsed());
-    assert!(begun.elapsed() >= Duration::from_secs(29), "a pause in reading is no reason to drop it");
+    assert!(
+        begun.elapsed() >= Duration::from_secs(29),
+        "a pause in reading is no reason to drop it"
+    );
 }

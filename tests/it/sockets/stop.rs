@@ -12,22 +12,40 @@ async fn stop_closes_the_call_at_once() {
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
-    client.shows(&turn, |shown| shown.text == "A beginning").await;
+    client
+        .shows(&turn, |shown| shown.text == "A beginning")
+        .await;
     assert_eq!(app.provider("alpha").await["in_flight"], 1);
     let stopped = Instant::now();
     client.say(&json!({ "type": "stop", "turn": turn })).await;
     alpha.until(|counts| counts.left == 1).await;
-    assert!(stopped.elapsed() < Duration::from_secs(1), "the provider saw it after {:?}", stopped.elapsed());
+    assert!(
+        stopped.elapsed() < Duration::from_secs(1),
+        "the provider saw it after {:?}",
+        stopped.elapsed()
+    );
     let shown = client.done(&turn).await;
-    assert_eq!((shown.text.as_str(), shown.drafts.len()), ("A beginning", 0));
+    assert_eq!(
+        (shown.text.as_str(), shown.drafts.len()),
+        ("A beginning", 0)
+    );
     let done = shown.done.as_ref().unwrap();
-    assert_eq!((&done["finish"], &done["source"]), (&json!("stopped"), &json!("ai")));
+    assert_eq!(
+        (&done["finish"], &done["source"]),
+        (&json!("stopped"), &json!("ai"))
+    );
     assert_eq!(shown.outcomes(), ["stopped"]);
     app.at_rest().await;
     // The provider is not to blame.
     let vitals = app.provider("alpha").await;
-    assert_eq!(vitals["counts"], json!({ "success": 0, "failure": 0, "restarts": 0 }));
-    assert_eq!((&vitals["in_flight"], &vitals["state"]), (&json!(0), &json!("closed")));
+    assert_eq!(
+        vitals["counts"],
+        json!({ "success": 0, "failure": 0, "restarts": 0 })
+    );
+    assert_eq!(
+        (&vitals["in_flight"], &vitals["state"]),
+        (&json!(0), &json!("closed"))
+    );
     // Again: nothing more to stop.
     client.say(&json!({ "type": "stop", "turn": turn })).await;
     client.quiet().await;
@@ -48,7 +66,10 @@ async fn stop_works_from_any_tab_and_before_the_first_token() {
     other.say(&json!({ "type": "stop", "turn": turn })).await;
     for client in [&mut client, &mut other] {
         let shown = client.done(&turn).await;
-        assert_eq!((shown.text.as_str(), &shown.done.as_ref().unwrap()["finish"]), ("", &json!("stopped")));
+        assert_eq!(
+            (shown.text.as_str(), &shown.done.as_ref().unwrap()["finish"]),
+            ("", &json!("stopped"))
+        );
     }
     alpha.until(|counts| counts.left == 1).await;
     assert_eq!(beta.asked(), 0);
@@ -69,7 +90,11 @@ async fn stop_in_the_middle_of_a_fail_over_makes_no_new_attempt() {
     client.say(&json!({ "type": "stop", "turn": turn })).await;
     let shown = client.done(&turn).await;
     assert_eq!(shown.done.as_ref().unwrap()["finish"], "stopped");
-    assert!(asked.elapsed() < Duration::from_millis(1000), "it waited: {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_millis(1000),
+        "it waited: {:?}",
+        asked.elapsed()
+    );
     assert_eq!(shown.outcomes(), ["rate_limited"]);
     app.at_rest().await;
     assert_eq!((alpha.asked(), beta.asked()), (1, 0));
@@ -79,29 +104,40 @@ async fn stop_in_the_middle_of_a_fail_over_makes_no_new_attempt() {
 async fn a_program_that_left_stops_costing_within_seconds() {
     let alpha = ScriptedProvider::start(vec![spoken(["A ", "beginning"]), Act::Silence]).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let request = app.request("POST", "/api/chat").json(&json!({ "message": "What?" }));
+    let request = app
+        .request("POST", "/api/chat")
+        .json(&json!({ "message": "What?" }));
     let connection = request.begin().await;
     alpha.until(|counts| counts.open == 1).await;
     let left = Instant::now();
     drop(connection);
     alpha.until(|counts| counts.left == 1).await;
-    assert!(left.elapsed() < Duration::from_secs(4), "the provider saw it after {:?}", left.elapsed());
+    assert!(
+        left.elapsed() < Duration::from_secs(4),
+        "the provider saw it after {:?}",
+        left.elapsed()
+    );
     app.at_rest().await;
 }
 
 #[tokio::test]
 async fn a_page_that_left_may_come_back_and_stop() {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken(["A ", "beginning"]), gate.hold(), Act::Silence]).await;
+    let alpha =
+        ScriptedProvider::start(vec![spoken(["A ", "beginning"]), gate.hold(), Act::Silence]).await;
     let app = TestApp::start(settings(&[("alpha", &alpha)])).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
-    client.shows(&turn, |shown| shown.text == "A beginning").await;
+    client
+        .shows(&turn, |shown| shown.text == "A beginning")
+        .await;
     let conversation = client.conversation.clone();
     drop(client);
     gate.open();
     let mut client = WsClient::join(&app, &conversation).await;
-    client.shows(&turn, |shown| shown.text == "A beginning").await;
+    client
+        .shows(&turn, |shown| shown.text == "A beginning")
+        .await;
     assert_eq!(alpha.counts().left, 0, "the turn went on");
     client.say(&json!({ "type": "stop", "turn": turn })).await;
     client.done(&turn).await;

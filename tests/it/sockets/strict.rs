@@ -21,7 +21,11 @@ async fn another_version_of_the_websocket_protocol_is_told_which_one_there_is() 
     };
     for version in ["8", "7", "12", "14", "13, 8", ""] {
         let answer = shake(version).send().await;
-        assert_eq!((answer.status, answer.header("sec-websocket-version")), (426, "13"), "{version}");
+        assert_eq!(
+            (answer.status, answer.header("sec-websocket-version")),
+            (426, "13"),
+            "{version}"
+        );
     }
 }
 
@@ -36,9 +40,14 @@ async fn a_key_that_is_none_opens_no_socket() {
         "",
     ] {
         let request = app.request("GET", "/ws").header("upgrade", "websocket");
-        let request = request.header("sec-websocket-version", "13").header("sec-websocket-key", key);
+        let request = request
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", key);
         let answer = request.send().await;
-        assert!(answer.status == 400 && answer.body.contains("Sec-WebSocket-Key"), "{key}: {answer:?}");
+        assert!(
+            answer.status == 400 && answer.body.contains("Sec-WebSocket-Key"),
+            "{key}: {answer:?}"
+        );
     }
 }
 
@@ -47,7 +56,11 @@ async fn a_wrong_method_is_told_the_right_one() {
     let (_alpha, app) = service().await;
     for method in ["GET", "PUT", "DELETE"] {
         let answer = app.request(method, "/api/chat").send().await;
-        assert_eq!((answer.status, answer.header("allow")), (405, "POST"), "{method}");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, "POST"),
+            "{method}"
+        );
         assert_eq!(answer.json()["error"]["code"], "method_not_allowed");
     }
 }
@@ -70,10 +83,21 @@ async fn no_browser_guesses_what_an_answer_is() {
         ("GET", "/", 200),
     ] {
         let answer = app.request(method, path).send().await;
-        assert_eq!((answer.status, answer.header("x-content-type-options")), (status, "nosniff"), "{path}");
+        assert_eq!(
+            (answer.status, answer.header("x-content-type-options")),
+            (status, "nosniff"),
+            "{path}"
+        );
     }
-    let big = app.request("GET", "/").header("x-big", &"x".repeat(20_000)).send().await;
-    assert_eq!((big.status, big.header("x-content-type-options")), (431, "nosniff"));
+    let big = app
+        .request("GET", "/")
+        .header("x-big", &"x".repeat(20_000))
+        .send()
+        .await;
+    assert_eq!(
+        (big.status, big.header("x-content-type-options")),
+        (431, "nosniff")
+    );
 }
 
 #[tokio::test]
@@ -85,7 +109,9 @@ async fn completions_have_a_rate_by_address_but_on_this_machine() {
     settings.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     let app = TestApp::start(settings).await;
     let from = |address: &str| {
-        let request = app.completion(&question("Who?")).header("authorization", "Bearer sk-program");
+        let request = app
+            .completion(&question("Who?"))
+            .header("authorization", "Bearer sk-program");
         request.header("x-forwarded-for", address)
     };
     for _ in 0..2 {
@@ -97,10 +123,20 @@ async fn completions_have_a_rate_by_address_but_on_this_machine() {
         (429, json!("rate_limit_exceeded"))
     );
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
-    assert_eq!(from("198.51.100.8").send().await.status, 200, "another address has its own");
-    assert_eq!(alpha.asked(), 3, "who is refused costs no provider anything");
+    assert_eq!(
+        from("198.51.100.8").send().await.status,
+        200,
+        "another address has its own"
+    );
+    assert_eq!(
+        alpha.asked(),
+        3,
+        "who is refused costs no provider anything"
+    );
     for _ in 0..4 {
-        let here = app.completion(&question("Who?")).header("authorization", "Bearer sk-program");
+        let here = app
+            .completion(&question("Who?"))
+            .header("authorization", "Bearer sk-program");
         assert_eq!(here.send().await.status, 200);
     }
 }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, question, refusal, settings, spoken};
+use crate::harness::{
+    Act, ScriptedProvider, TestApp, WsClient, answer, question, refusal, settings, spoken,
+};
 
 async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("The whole answer.").await;
@@ -16,7 +18,11 @@ async fn service() -> (ScriptedProvider, TestApp) {
 #[tokio::test]
 async fn api_chat_is_the_same_turn_as_over_a_socket() {
     let (alpha, app) = service().await;
-    let answer = app.request("POST", "/api/chat").json(&json!({ "message": "What?" })).send().await;
+    let answer = app
+        .request("POST", "/api/chat")
+        .json(&json!({ "message": "What?" }))
+        .send()
+        .await;
     assert_eq!(answer.status, 200);
     let body = answer.json();
     for (key, value) in [
@@ -29,16 +35,24 @@ async fn api_chat_is_the_same_turn_as_over_a_socket() {
     ] {
         assert_eq!(body[key], value, "{key}");
     }
-    for (name, value) in
-        [("x-provider", "alpha"), ("x-source", "ai"), ("x-degraded", "false"), ("x-attempts", "1")]
-    {
+    for (name, value) in [
+        ("x-provider", "alpha"),
+        ("x-source", "ai"),
+        ("x-degraded", "false"),
+        ("x-attempts", "1"),
+    ] {
         assert_eq!(answer.header(name), value, "{name}");
     }
     assert!(!answer.header("x-request-id").is_empty());
     // It can be gone on with, here and over a socket.
     let conversation = body["conversation"].as_str().unwrap();
     let more = json!({ "message": "And?", "conversation": conversation });
-    let second = app.request("POST", "/api/chat").json(&more).send().await.json();
+    let second = app
+        .request("POST", "/api/chat")
+        .json(&more)
+        .send()
+        .await
+        .json();
     assert_eq!(second["conversation"], *conversation);
     let (_, asked) = alpha.requests().pop().unwrap();
     assert_eq!(asked["messages"].as_array().unwrap().len(), 4);
@@ -51,21 +65,38 @@ async fn api_chat_is_the_same_turn_as_over_a_socket() {
 async fn api_chat_degrades_with_status_200_and_says_so() {
     let (alpha, app) = service().await;
     alpha.refuse().await;
-    let answer = app.request("POST", "/api/chat").json(&json!({ "message": "Xyzzy?" })).send().await;
+    let answer = app
+        .request("POST", "/api/chat")
+        .json(&json!({ "message": "Xyzzy?" }))
+        .send()
+        .await;
     let body = answer.json();
     assert_eq!(
-        (answer.status, answer.header("x-degraded"), answer.header("x-source")),
+        (
+            answer.status,
+            answer.header("x-degraded"),
+            answer.header("x-source")
+        ),
         (200, "true", "fallback")
     );
-    assert_eq!((&body["message"], &body["source"]), (&json!("Later, please."), &json!("fallback")));
-    assert_eq!((&body["degraded"], &body["provider"]), (&json!(true), &Value::Null));
+    assert_eq!(
+        (&body["message"], &body["source"]),
+        (&json!("Later, please."), &json!("fallback"))
+    );
+    assert_eq!(
+        (&body["degraded"], &body["provider"]),
+        (&json!(true), &Value::Null)
+    );
 }
 
 #[tokio::test]
 async fn api_chat_says_what_is_wrong() {
     let (alpha, app) = service().await;
     let post = |body: &str, kind: &str| {
-        app.request("POST", "/api/chat").header("content-type", kind).body(body).send()
+        app.request("POST", "/api/chat")
+            .header("content-type", kind)
+            .body(body)
+            .send()
     };
     let long = json!({ "message": "x".repeat(101) }).to_string();
     let huge = json!({ "message": "x".repeat(1_100_000) }).to_string();
@@ -74,16 +105,40 @@ async fn api_chat_says_what_is_wrong() {
         ("{}", "application/json", 400, "bad_request"),
         (r#"{"message":7}"#, "application/json", 400, "bad_request"),
         (r#"{"message":" "}"#, "application/json", 400, "bad_request"),
-        (r#"["What?", null, null]"#, "application/json", 400, "bad_request"),
-        (r#"{"message":"x","options":["alpha",true,"off",null]}"#, "application/json", 400, "bad_request"),
-        (r#"{"message":"x","conversation":"short"}"#, "application/json", 400, "bad_request"),
-        (r#"{"message":"x","options":{"provider":"nobody"}}"#, "application/json", 400, "bad_request"),
+        (
+            r#"["What?", null, null]"#,
+            "application/json",
+            400,
+            "bad_request",
+        ),
+        (
+            r#"{"message":"x","options":["alpha",true,"off",null]}"#,
+            "application/json",
+            400,
+            "bad_request",
+        ),
+        (
+            r#"{"message":"x","conversation":"short"}"#,
+            "application/json",
+            400,
+            "bad_request",
+        ),
+        (
+            r#"{"message":"x","options":{"provider":"nobody"}}"#,
+            "application/json",
+            400,
+            "bad_request",
+        ),
         (&long, "application/json", 413, "message_too_long"),
         (&huge, "application/json", 413, "too_large"),
     ] {
         let answer = post(body, kind).await;
         let shown = &body[..body.len().min(60)];
-        assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(code)), "{shown}");
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (status, &json!(code)),
+            "{shown}"
+        );
         assert!(answer.json()["error"]["message"].is_string(), "{shown}");
         assert!(answer.header("x-request-id").starts_with("req-"), "{shown}");
     }
@@ -99,33 +154,54 @@ async fn api_chat_is_refused_while_the_conversation_is_busy() {
     client.shows(&turn, |shown| shown.text == "Wait").await;
     let more = json!({ "message": "And?", "conversation": client.conversation });
     let answer = app.request("POST", "/api/chat").json(&more).send().await;
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("busy")));
-    assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["code"]),
+        (503, &json!("busy"))
+    );
+    assert!(
+        answer
+            .header("retry-after")
+            .parse::<u64>()
+            .is_ok_and(|seconds| seconds > 0)
+    );
 }
 
 #[tokio::test]
 async fn options_choose_a_provider() {
-    let (alpha, beta) =
-        (ScriptedProvider::answering("Alpha.").await, ScriptedProvider::answering("Beta.").await);
+    let (alpha, beta) = (
+        ScriptedProvider::answering("Alpha.").await,
+        ScriptedProvider::answering("Beta.").await,
+    );
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.degradation.fallback = "Later, please.".into();
     let app = TestApp::start(settings).await;
     let ask = async |options: Value| {
         let body = json!({ "message": "Xyzzy?", "options": options });
-        app.request("POST", "/api/chat").json(&body).send().await.json()["message"].clone()
+        app.request("POST", "/api/chat")
+            .json(&body)
+            .send()
+            .await
+            .json()["message"]
+            .clone()
     };
     assert_eq!(ask(json!({})).await, "Alpha.");
     assert_eq!(ask(json!({ "provider": "beta" })).await, "Beta.");
     beta.refuse().await;
     assert_eq!(ask(json!({ "provider": "beta" })).await, "Alpha.");
-    assert_eq!(ask(json!({ "provider": "beta", "failover": false })).await, "Later, please.");
+    assert_eq!(
+        ask(json!({ "provider": "beta", "failover": false })).await,
+        "Later, please."
+    );
     // A page's visitor has none, unless the operator says so.
     let mut client = WsClient::open(&app).await;
     client.say(&json!({
         "type": "send", "client_msg_id": "x", "text": "Xyzzy?", "options": { "provider": "beta", "failover": false },
     })).await;
     let accepted = client.next().await;
-    assert_eq!(client.done(accepted["turn"].as_str().unwrap()).await.text, "Alpha.");
+    assert_eq!(
+        client.done(accepted["turn"].as_str().unwrap()).await.text,
+        "Alpha."
+    );
 }
 
 #[tokio::test]
@@ -135,7 +211,10 @@ async fn the_status_has_its_shape() {
     client.answered("What?").await;
     app.at_rest().await;
     let answer = app.request("GET", "/status.json").send().await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "application/json")
+    );
     assert_eq!(answer.header("cache-control"), "no-store");
     let status = answer.json();
     for (key, value) in [
@@ -145,13 +224,20 @@ async fn the_status_has_its_shape() {
         ("active", json!("alpha")),
         ("version", json!(env!("CARGO_PKG_VERSION"))),
         ("drill", Value::Null),
-        ("answers", json!({ "total": 1, "ai": 1, "degraded": 0, "availability": 1.0 })),
+        (
+            "answers",
+            json!({ "total": 1, "ai": 1, "degraded": 0, "availability": 1.0 }),
+        ),
         ("incidents", json!([])),
         ("problems", json!([])),
     ] {
         assert_eq!(status[key], value, "{key}");
     }
-    assert!(status["since"].is_string() && status["instance"].is_string() && status["uptime_s"].is_u64());
+    assert!(
+        status["since"].is_string()
+            && status["instance"].is_string()
+            && status["uptime_s"].is_u64()
+    );
     let provider = &status["providers"][0];
     for (key, value) in [
         ("name", json!("alpha")),
@@ -162,7 +248,10 @@ async fn the_status_has_its_shape() {
         ("reason", Value::Null),
         ("retry_at", Value::Null),
         ("in_flight", json!(0)),
-        ("counts", json!({ "success": 1, "failure": 0, "restarts": 0 })),
+        (
+            "counts",
+            json!({ "success": 1, "failure": 0, "restarts": 0 }),
+        ),
     ] {
         assert_eq!(provider[key], value, "{key}");
     }
@@ -173,8 +262,16 @@ async fn the_status_has_its_shape() {
     }
     // No key, no address, no prompt, no path.
     let text = status.to_string();
-    let canaries = ["sk-canary", "127.0.0.1", "helpful assistant", &app.data().display().to_string()];
-    assert!(canaries.iter().all(|canary| !text.contains(canary)), "{text}");
+    let canaries = [
+        "sk-canary",
+        "127.0.0.1",
+        "helpful assistant",
+        &app.data().display().to_string(),
+    ];
+    assert!(
+        canaries.iter().all(|canary| !text.contains(canary)),
+        "{text}"
+    );
     assert_eq!(alpha.asked(), 1);
 }
 
@@ -182,24 +279,44 @@ async fn the_status_has_its_shape() {
 async fn pages_and_files_come_with_their_guards() {
     let (_alpha, app) = service().await;
     let page = app.request("GET", "/").send().await;
-    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, "text/html; charset=utf-8")
+    );
     let policy = page.header("content-security-policy");
-    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'self'"), "{policy}");
+    assert!(
+        policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'self'"),
+        "{policy}"
+    );
     assert!(!policy.contains("unsafe-inline"), "{policy}");
     assert_eq!(page.header("x-content-type-options"), "nosniff");
     assert_eq!(page.header("referrer-policy"), "no-referrer");
 
     let script = app.request("GET", "/static/chat.js").send().await;
-    assert_eq!((script.status, script.header("content-type")), (200, "text/javascript; charset=utf-8"));
+    assert_eq!(
+        (script.status, script.header("content-type")),
+        (200, "text/javascript; charset=utf-8")
+    );
     assert_eq!(script.header("access-control-allow-origin"), "*");
-    assert_eq!(script.header("cross-origin-resource-policy"), "cross-origin");
+    assert_eq!(
+        script.header("cross-origin-resource-policy"),
+        "cross-origin"
+    );
     assert_eq!(script.header("x-content-type-options"), "nosniff");
     let tag = script.header("etag").to_owned();
-    let again = app.request("GET", "/static/chat.js").header("if-none-match", &tag).send().await;
+    let again = app
+        .request("GET", "/static/chat.js")
+        .header("if-none-match", &tag)
+        .send()
+        .await;
     assert_eq!((again.status, again.body.as_str()), (304, ""));
-    for path in
-        ["/static/none.js", "/static/../Cargo.toml", "/static/%2e%2e/Cargo.toml", "/static/", "/static"]
-    {
+    for path in [
+        "/static/none.js",
+        "/static/../Cargo.toml",
+        "/static/%2e%2e/Cargo.toml",
+        "/static/",
+        "/static",
+    ] {
         assert_eq!(app.request("GET", path).send().await.status, 404, "{path}");
     }
 }
@@ -249,10 +366,18 @@ async fn a_wrong_method_is_told_which_is_right() {
         "/static/chat.js",
     ];
     for path in readable {
-        assert_eq!(app.request("HEAD", path).status_of_head().await, 200, "HEAD {path}");
+        assert_eq!(
+            app.request("HEAD", path).status_of_head().await,
+            200,
+            "HEAD {path}"
+        );
         for method in ["POST", "OPTIONS", "TRACE"] {
             let answer = app.request(method, path).send().await;
-            assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD"), "{method} {path}");
+            assert_eq!(
+                (answer.status, answer.header("allow")),
+                (405, "GET, HEAD"),
+                "{method} {path}"
+            );
         }
     }
     let answer = app.request("POST", "/ws").send().await;
@@ -275,7 +400,13 @@ async fn a_refusal_of_the_request_itself_is_no_outage() {
     // One more provider, then a labelled answer; no breaker counts it.
     for _ in 0..6 {
         let shown = client.answered("Xyzzy?").await;
-        assert_eq!((shown.attempts.len(), &shown.done.as_ref().unwrap()["degraded"]), (2, &json!(true)));
+        assert_eq!(
+            (
+                shown.attempts.len(),
+                &shown.done.as_ref().unwrap()["degraded"]
+            ),
+            (2, &json!(true))
+        );
     }
     assert_eq!((alpha.asked(), beta.asked(), gamma.asked()), (6, 6, 0));
     for name in ["alpha", "beta"] {
@@ -296,11 +427,18 @@ async fn availability_counts_answers_and_what_was_lost() {
     client.answered("Hello?").await;
     alpha.once(vec![spoken(["A ", "beginning"]), Act::Silence]);
     let turn = client.ask("And?").await;
-    client.shows(&turn, |shown| shown.text == "A beginning").await;
+    client
+        .shows(&turn, |shown| shown.text == "A beginning")
+        .await;
     client.say(&json!({ "type": "stop", "turn": turn })).await;
     client.done(&turn).await;
-    let refused = json!({ "error": { "message": "no", "type": "invalid_request_error" } }).to_string();
-    alpha.once(vec![refusal(400, "content-type: application/json\r\n", &refused)]);
+    let refused =
+        json!({ "error": { "message": "no", "type": "invalid_request_error" } }).to_string();
+    alpha.once(vec![refusal(
+        400,
+        "content-type: application/json\r\n",
+        &refused,
+    )]);
     assert_eq!(app.completion(&question("What?")).send().await.status, 400);
     let expected = json!({ "total": 3, "ai": 1, "degraded": 0, "availability": 1.0 });
     assert_eq!(answers().await, expected);

@@ -14,7 +14,9 @@ fn spans(receiver: &Receiver) -> Vec<Span> {
         assert_eq!(one.header("content-type"), "application/x-protobuf");
         ExportTraceServiceRequest::decode(&one.bytes[..]).unwrap()
     });
-    let scopes = batches.flat_map(|batch| batch.resource_spans).flat_map(|resource| resource.scope_spans);
+    let scopes = batches
+        .flat_map(|batch| batch.resource_spans)
+        .flat_map(|resource| resource.scope_spans);
     scopes.flat_map(|scope| scope.spans).collect()
 }
 
@@ -26,7 +28,14 @@ fn said(span: &Span) -> BTreeMap<String, String> {
         other => panic!("{other:?}"),
     };
     let pairs = span.attributes.iter();
-    pairs.map(|pair| (pair.key.clone(), text(pair.value.as_ref().unwrap().value.as_ref().unwrap()))).collect()
+    pairs
+        .map(|pair| {
+            (
+                pair.key.clone(),
+                text(pair.value.as_ref().unwrap().value.as_ref().unwrap()),
+            )
+        })
+        .collect()
 }
 
 #[tokio::test]
@@ -45,27 +54,62 @@ async fn a_fail_over_is_a_turn_with_two_attempts() {
     receiver.until(|all| !all.is_empty()).await;
     let all = spans(&receiver);
     assert_eq!(all.len(), 3, "{all:#?}");
-    let named = |name: &str| all.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let named = |name: &str| {
+        all.iter()
+            .filter(|span| span.name == name)
+            .collect::<Vec<_>>()
+    };
     let (whole, attempts) = (named("turn")[0], named("attempt"));
     let about = said(whole);
-    assert_eq!((about["failsoft.turn"].as_str(), about["failsoft.source"].as_str()), (turn.as_str(), "ai"));
-    assert_eq!((about["failsoft.attempts"].as_str(), about["failsoft.provider"].as_str()), ("2", "beta"));
+    assert_eq!(
+        (
+            about["failsoft.turn"].as_str(),
+            about["failsoft.source"].as_str()
+        ),
+        (turn.as_str(), "ai")
+    );
+    assert_eq!(
+        (
+            about["failsoft.attempts"].as_str(),
+            about["failsoft.provider"].as_str()
+        ),
+        ("2", "beta")
+    );
     assert_eq!(whole.parent_span_id, [0; 0]);
-    let expected = [("1", "alpha", "reset", StatusCode::Error), ("2", "beta", "ok", StatusCode::Unset)];
+    let expected = [
+        ("1", "alpha", "reset", StatusCode::Error),
+        ("2", "beta", "ok", StatusCode::Unset),
+    ];
     for (span, (number, provider, outcome, status)) in attempts.iter().zip(expected) {
         let about = said(span);
-        let told = ["attempt", "provider", "outcome"].map(|key| about[&format!("failsoft.{key}")].as_str());
+        let told = ["attempt", "provider", "outcome"]
+            .map(|key| about[&format!("failsoft.{key}")].as_str());
         assert_eq!(told, [number, provider, outcome]);
-        assert_eq!((&span.trace_id, &span.parent_span_id), (&whole.trace_id, &whole.span_id));
-        assert_eq!(span.status.as_ref().map_or(StatusCode::Unset, |one| one.code()), status);
+        assert_eq!(
+            (&span.trace_id, &span.parent_span_id),
+            (&whole.trace_id, &whole.span_id)
+        );
+        assert_eq!(
+            span.status
+                .as_ref()
+                .map_or(StatusCode::Unset, |one| one.code()),
+            status
+        );
         assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
         // The turn's length is told in whole milliseconds.
-        let within =
-            whole.start_time_unix_nano.saturating_sub(2_000_000)..=whole.end_time_unix_nano + 2_000_000;
-        assert!(within.contains(&span.start_time_unix_nano) && within.contains(&span.end_time_unix_nano));
+        let within = whole.start_time_unix_nano.saturating_sub(2_000_000)
+            ..=whole.end_time_unix_nano + 2_000_000;
+        assert!(
+            within.contains(&span.start_time_unix_nano)
+                && within.contains(&span.end_time_unix_nano)
+        );
     }
     assert!(attempts[0].end_time_unix_nano <= attempts[1].end_time_unix_nano);
-    let bytes: Vec<u8> = receiver.came().into_iter().flat_map(|one| one.bytes).collect();
+    let bytes: Vec<u8> = receiver
+        .came()
+        .into_iter()
+        .flat_map(|one| one.bytes)
+        .collect();
     let text = String::from_utf8_lossy(&bytes);
     for canary in ["canary", "whole answer", "Half"] {
         assert!(!text.contains(canary), "{canary}");
@@ -77,7 +121,11 @@ async fn a_collector_that_is_not_there_costs_nothing() {
     let alpha = ScriptedProvider::answering("Yes.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     // Nobody listens on a port that was just given back.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     settings.telemetry.otlp_endpoint = Some(format!("http://127.0.0.1:{port}"));
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;

@@ -22,7 +22,11 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn refused(status: u16, headers: &str) -> Vec<Act> {
     let headers = format!("content-type: application/json\r\n{headers}");
-    vec![refusal(status, &headers, r#"{"error":{"message":"not now"}}"#)]
+    vec![refusal(
+        status,
+        &headers,
+        r#"{"error":{"message":"not now"}}"#,
+    )]
 }
 
 /// Alpha does this, beta answers. Alpha stays open for long.
@@ -30,7 +34,10 @@ async fn service(
     alpha: Vec<Act>,
     change: impl FnOnce(&mut Settings),
 ) -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta) = (ScriptedProvider::start(alpha).await, ScriptedProvider::answering(BETA).await);
+    let (alpha, beta) = (
+        ScriptedProvider::start(alpha).await,
+        ScriptedProvider::answering(BETA).await,
+    );
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.limits.connections_per_ip = 10_000;
     for provider in &mut settings.providers {
@@ -46,15 +53,22 @@ async fn service(
 async fn ask(app: &TestApp) -> String {
     let answer = app.completion(&question("What?")).send().await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+    answer.json()["choices"][0]["message"]["content"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 /// Alpha is open, and left alone.
 async fn left_alone(app: &TestApp, alpha: &ScriptedProvider) {
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open)
+        .await;
     let asked = alpha.asked();
     let mut client = WsClient::open(app).await;
-    assert_eq!(client.answered("What?").await.path(), [("beta".into(), "".into())]);
+    assert_eq!(
+        client.answered("What?").await.path(),
+        [("beta".into(), "".into())]
+    );
     assert_eq!(ask(app).await, BETA);
     assert_eq!((alpha.asked(), alpha.counts().probes), (asked, 0));
 }
@@ -64,7 +78,11 @@ async fn good_and_bad_in_turns() {
     let (alpha, _beta, app) = service(answer(ALPHA), |_| ()).await;
     let mut client = WsClient::open(&app).await;
     for turn in 1..=10 {
-        assert_eq!(app.provider("alpha").await["state"], "closed", "before turn {turn}");
+        assert_eq!(
+            app.provider("alpha").await["state"],
+            "closed",
+            "before turn {turn}"
+        );
         let bad = turn % 2 == 0;
         if bad {
             alpha.once(refused(503, ""));
@@ -73,7 +91,8 @@ async fn good_and_bad_in_turns() {
         assert_eq!(shown.text, if bad { BETA } else { ALPHA });
         assert_eq!(shown.done.as_ref().unwrap()["source"], "ai");
         // Its end is counted before the next one begins.
-        app.vitals("alpha", |vitals| vitals.successes + vitals.failures == turn).await;
+        app.vitals("alpha", |vitals| vitals.successes + vitals.failures == turn)
+            .await;
     }
     assert_eq!(alpha.asked(), 10);
     left_alone(&app, &alpha).await;
@@ -85,9 +104,19 @@ async fn rate_limits_that_say_no_time() {
     let mut client = WsClient::open(&app).await;
     for turn in 1..=10 {
         let vitals = app.provider("alpha").await;
-        assert_eq!((&vitals["state"], &vitals["retry_at"]), (&json!("closed"), &json!(null)), "turn {turn}");
+        assert_eq!(
+            (&vitals["state"], &vitals["retry_at"]),
+            (&json!("closed"), &json!(null)),
+            "turn {turn}"
+        );
         let shown = client.answered("What?").await;
-        assert_eq!(shown.path(), [("alpha".into(), "".into()), ("beta".into(), "rate_limited".into())]);
+        assert_eq!(
+            shown.path(),
+            [
+                ("alpha".into(), "".into()),
+                ("beta".into(), "rate_limited".into())
+            ]
+        );
         app.vitals("alpha", |vitals| vitals.failures == turn).await;
     }
     left_alone(&app, &alpha).await;
@@ -100,8 +129,10 @@ async fn first_tokens_many_times_slower_and_no_errors() {
     const MINUTE: Duration = Duration::from_secs(3);
     /// What a busy machine may take for itself.
     const BUSY: Duration = Duration::from_secs(10);
-    let (alpha, _beta, app) =
-        service(answer(ALPHA), |settings| settings.providers[0].breaker.window = MINUTE).await;
+    let (alpha, _beta, app) = service(answer(ALPHA), |settings| {
+        settings.providers[0].breaker.window = MINUTE
+    })
+    .await;
     let begun = Instant::now();
     let mut every = interval(MINUTE / 15);
     let mut calls = 0;
@@ -118,9 +149,16 @@ async fn first_tokens_many_times_slower_and_no_errors() {
     }
     left_alone(&app, &alpha).await;
     println!("open {:?} after it became slow", slow.elapsed());
-    assert!(slow.elapsed() < MINUTE + BUSY, "open {:?} after it became slow", slow.elapsed());
+    assert!(
+        slow.elapsed() < MINUTE + BUSY,
+        "open {:?} after it became slow",
+        slow.elapsed()
+    );
     let vitals = app.provider("alpha").await;
-    assert_eq!((&vitals["reason"], &vitals["counts"]["failure"]), (&json!(null), &json!(0)));
+    assert_eq!(
+        (&vitals["reason"], &vitals["counts"]["failure"]),
+        (&json!(null), &json!(0))
+    );
 }
 
 /// Everybody was told the same moment, and would come back together.
@@ -144,18 +182,27 @@ async fn all_limited_until_the_same_moment() {
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let shown = client.answered("Xyzzy?").await;
-    assert_eq!((shown.text.as_str(), shown.attempts.len()), ("Later, please.", 8));
+    assert_eq!(
+        (shown.text.as_str(), shown.attempts.len()),
+        ("Later, please.", 8)
+    );
     for provider in &providers {
         provider.usually(answer(ALPHA));
     }
     // As long as all are limited the answer is a labelled one, and comes without asking anybody.
     let shown = client.answered("Xyzzy?").await;
-    assert_eq!((shown.text.as_str(), shown.attempts.len()), ("Later, please.", 0));
+    assert_eq!(
+        (shown.text.as_str(), shown.attempts.len()),
+        ("Later, please.", 0)
+    );
 
     let mut waits = Vec::new();
     for (name, provider) in NAMES.into_iter().zip(&providers) {
-        app.vitals(name, |vitals| vitals.state == ProviderState::Closed).await;
-        let [asked, probed] = provider.calls()[..] else { panic!("{name}: one question and one probe") };
+        app.vitals(name, |vitals| vitals.state == ProviderState::Closed)
+            .await;
+        let [asked, probed] = provider.calls()[..] else {
+            panic!("{name}: one question and one probe")
+        };
         waits.push(probed - asked);
     }
     waits.sort();
@@ -171,7 +218,11 @@ async fn all_limited_until_the_same_moment() {
 const CROWD: usize = 500;
 
 /// Opens alpha's breaker and has it answer behind the gate from now on, so that each call to it can be counted while it is under way.
-async fn back_behind(gate: &Gate, probes: u32, own: bool) -> (ScriptedProvider, ScriptedProvider, TestApp) {
+async fn back_behind(
+    gate: &Gate,
+    probes: u32,
+    own: bool,
+) -> (ScriptedProvider, ScriptedProvider, TestApp) {
     let (alpha, beta, app) = service(refused(503, ""), |settings| {
         let alpha = &mut settings.providers[0];
         (alpha.breaker.consecutive_failures, alpha.breaker.probes) = (1, probes);
@@ -182,7 +233,8 @@ async fn back_behind(gate: &Gate, probes: u32, own: bool) -> (ScriptedProvider, 
     .await;
     assert_eq!(ask(&app).await, BETA);
     alpha.usually([vec![gate.hold()], answer(ALPHA)].concat());
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen).await;
+    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
+        .await;
     (alpha, beta, app)
 }
 
@@ -198,10 +250,14 @@ async fn a_crowd_waits_for_our_own_probes() {
             assert_eq!(text, BETA);
         }
         let counts = alpha.counts();
-        assert_eq!((counts.open, counts.most, counts.asked), (probes, probes, 1));
+        assert_eq!(
+            (counts.open, counts.most, counts.asked),
+            (probes, probes, 1)
+        );
         assert_eq!(beta.asked(), CROWD + 1);
         (0..probes).for_each(|_| gate.open());
-        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed).await;
+        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+            .await;
         alpha.usually(answer(ALPHA));
         assert_eq!(ask(&app).await, ALPHA);
     }
@@ -221,13 +277,17 @@ async fn a_crowd_whose_first_are_the_probes() {
         };
         soon("all others to be answered", others).await;
         let counts = alpha.counts();
-        assert_eq!((counts.open, counts.most, counts.asked), (probes, probes, 1 + probes));
+        assert_eq!(
+            (counts.open, counts.most, counts.asked),
+            (probes, probes, 1 + probes)
+        );
         assert_eq!((counts.probes, beta.asked()), (0, CROWD - probes + 1));
         (0..probes).for_each(|_| gate.open());
         while let Some(text) = crowd.next().await {
             assert_eq!(text, ALPHA);
         }
-        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed).await;
+        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+            .await;
     }
 }
 

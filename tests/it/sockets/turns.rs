@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Gate, ScriptedProvider, TestApp, WsClient, finish, fresh_id, say, settings, spoken, texts, words,
+    Act, Gate, ScriptedProvider, TestApp, WsClient, finish, fresh_id, say, settings, spoken, texts,
+    words,
 };
 
 const TEXT: &str = "The quick brown fox jumps over the lazy dog.";
@@ -11,8 +12,16 @@ const TEXT: &str = "The quick brown fox jumps over the lazy dog.";
 /// The text, held back in its middle.
 fn halted(gate: &Gate) -> Vec<Act> {
     let half: Vec<_> = words(TEXT).collect();
-    let rest: String = half[4..].iter().map(|text| crate::harness::word(text)).collect();
-    vec![spoken(half[..4].iter().copied()), gate.hold(), say(&rest), say(&finish())]
+    let rest: String = half[4..]
+        .iter()
+        .map(|text| crate::harness::word(text))
+        .collect();
+    vec![
+        spoken(half[..4].iter().copied()),
+        gate.hold(),
+        say(&rest),
+        say(&finish()),
+    ]
 }
 
 #[tokio::test]
@@ -23,7 +32,10 @@ async fn a_plain_turn() {
     assert_eq!(client.welcome["protocol"], 1);
     assert_eq!(client.welcome["history"], json!([]));
     let turn = client.answered("What jumps?").await;
-    assert_eq!((turn.question.as_str(), turn.text.as_str()), ("What jumps?", TEXT));
+    assert_eq!(
+        (turn.question.as_str(), turn.text.as_str()),
+        ("What jumps?", TEXT)
+    );
     assert_eq!(turn.path(), [("alpha".into(), String::new())]);
     let done = turn.done.as_ref().unwrap();
     for (key, value) in [
@@ -34,12 +46,18 @@ async fn a_plain_turn() {
         ("attempts", json!(1)),
         ("finish", json!("stop")),
         ("age_s", Value::Null),
-        ("usage", json!({ "input_tokens": 7, "output_tokens": 5, "estimated": false })),
+        (
+            "usage",
+            json!({ "input_tokens": 7, "output_tokens": 5, "estimated": false }),
+        ),
         ("cost_usd", Value::Null),
     ] {
         assert_eq!(done[key], value, "{key}");
     }
-    assert!(done["first_token_ms"].as_u64() <= done["total_ms"].as_u64(), "{done}");
+    assert!(
+        done["first_token_ms"].as_u64() <= done["total_ms"].as_u64(),
+        "{done}"
+    );
     client.quiet().await;
     app.at_rest().await;
 }
@@ -55,13 +73,32 @@ async fn the_welcome_says_what_the_page_must_know() {
     let WsClient { welcome, .. } = WsClient::open(&app).await;
     assert_eq!(welcome["limits"], json!({ "max_message_chars": 77 }));
     assert_eq!(
-        (&welcome["title"], &welcome["greeting"], &welcome["heartbeat_s"], &welcome["demo"]),
-        (&json!("Help desk"), &json!("Hello there"), &json!(15), &json!(false))
+        (
+            &welcome["title"],
+            &welcome["greeting"],
+            &welcome["heartbeat_s"],
+            &welcome["demo"]
+        ),
+        (
+            &json!("Help desk"),
+            &json!("Hello there"),
+            &json!(15),
+            &json!(false)
+        )
     );
     let status = &welcome["status"];
-    assert_eq!((&status["mode"], &status["active"]), (&json!("normal"), &json!("alpha")));
-    assert_eq!(status["providers"], json!([{ "name": "alpha", "state": "closed" }]));
-    assert_eq!((&status["incident"], &status["message"]), (&Value::Null, &json!("")));
+    assert_eq!(
+        (&status["mode"], &status["active"]),
+        (&json!("normal"), &json!("alpha"))
+    );
+    assert_eq!(
+        status["providers"],
+        json!([{ "name": "alpha", "state": "closed" }])
+    );
+    assert_eq!(
+        (&status["incident"], &status["message"]),
+        (&Value::Null, &json!(""))
+    );
     assert!(status["since"].is_string());
     assert_eq!(welcome["conversation"].as_str().map(str::len), Some(22));
 }
@@ -103,7 +140,10 @@ async fn the_history_is_there_after_a_reconnect_and_goes_to_the_model() {
     let (_, asked) = alpha.requests().pop().unwrap();
     let said = asked["messages"].as_array().unwrap();
     assert_eq!(texts(said, "role"), ["system", "user", "assistant", "user"]);
-    assert_eq!(texts(&said[1..], "content"), ["What jumps?", TEXT, "And then?"]);
+    assert_eq!(
+        texts(&said[1..], "content"),
+        ["What jumps?", TEXT, "And then?"]
+    );
 }
 
 #[tokio::test]
@@ -114,30 +154,48 @@ async fn the_same_message_again_is_the_same_turn() {
     let mut client = WsClient::open(&app).await;
     let id = fresh_id();
     let first = client.ask_as(&id, "What jumps?").await;
-    assert_eq!((&first["duplicate"], &first["durable"]), (&json!(false), &json!(true)));
+    assert_eq!(
+        (&first["duplicate"], &first["durable"]),
+        (&json!(false), &json!(true))
+    );
     let turn = first["turn"].as_str().unwrap().to_owned();
     client.shows(&turn, |shown| !shown.text.is_empty()).await;
 
     // While it runs: by the same socket, and by another of the conversation.
     let again = client.ask_as(&id, "What jumps?").await;
-    assert_eq!((&again["duplicate"], &again["turn"]), (&json!(true), &first["turn"]));
+    assert_eq!(
+        (&again["duplicate"], &again["turn"]),
+        (&json!(true), &first["turn"])
+    );
     let mut other = WsClient::join(&app, &client.conversation).await;
     let again = other.ask_as(&id, "What jumps?").await;
-    assert_eq!((&again["duplicate"], &again["turn"]), (&json!(true), &first["turn"]));
+    assert_eq!(
+        (&again["duplicate"], &again["turn"]),
+        (&json!(true), &first["turn"])
+    );
     // With another text it is a mistake.
     let refused = client.ask_as(&id, "What else?").await;
-    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("bad_request")));
+    assert_eq!(
+        (&refused["type"], &refused["code"]),
+        (&json!("error"), &json!("bad_request"))
+    );
     gate.open();
     assert_eq!(client.done(&turn).await.text, TEXT);
     assert_eq!(other.done(&turn).await.text, TEXT);
 
     // Just after its end: who has it hears no more of it, who has it not gets it.
     let again = client.ask_as(&id, "What jumps?").await;
-    assert_eq!((&again["duplicate"], &again["turn"]), (&json!(true), &first["turn"]));
+    assert_eq!(
+        (&again["duplicate"], &again["turn"]),
+        (&json!(true), &first["turn"])
+    );
     client.quiet().await;
     let mut late = WsClient::join(&app, &client.conversation).await;
     let again = late.ask_as(&id, "What jumps?").await;
-    assert_eq!((&again["duplicate"], &again["turn"]), (&json!(true), &first["turn"]));
+    assert_eq!(
+        (&again["duplicate"], &again["turn"]),
+        (&json!(true), &first["turn"])
+    );
     assert_eq!(late.done(&turn).await.text, TEXT);
     let refused = late.ask_as(&id, "What else?").await;
     assert_eq!(refused["code"], "bad_request");
@@ -149,9 +207,15 @@ async fn the_same_message_again_is_the_same_turn() {
     let app = TestApp::in_folder(settings(&[("alpha", &alpha)]), folder).await;
     let mut client = WsClient::join(&app, &conversation).await;
     let again = client.ask_as(&id, "What jumps?").await;
-    assert_eq!((&again["duplicate"], &again["turn"]), (&json!(true), &first["turn"]));
+    assert_eq!(
+        (&again["duplicate"], &again["turn"]),
+        (&json!(true), &first["turn"])
+    );
     assert_eq!(client.done(&turn).await.text, TEXT);
-    assert_eq!(client.ask_as(&id, "What else?").await["code"], "bad_request");
+    assert_eq!(
+        client.ask_as(&id, "What else?").await["code"],
+        "bad_request"
+    );
     assert_eq!(alpha.asked(), 1);
 }
 
@@ -164,8 +228,14 @@ async fn one_turn_of_a_conversation_runs_at_a_time() {
     let turn = client.ask("What jumps?").await;
     let id = fresh_id();
     let mut other = WsClient::join(&app, &client.conversation).await;
-    for busy in [client.ask_as(&id, "And now?").await, other.ask_as(&id, "And now?").await] {
-        assert_eq!((&busy["type"], &busy["code"]), (&json!("error"), &json!("busy")));
+    for busy in [
+        client.ask_as(&id, "And now?").await,
+        other.ask_as(&id, "And now?").await,
+    ] {
+        assert_eq!(
+            (&busy["type"], &busy["code"]),
+            (&json!("error"), &json!("busy"))
+        );
         assert!(busy["retry_after_s"].as_u64() > Some(0), "{busy}");
     }
     // Another conversation is not kept waiting.
@@ -178,7 +248,10 @@ async fn one_turn_of_a_conversation_runs_at_a_time() {
     // What was refused is sent again under its id, and is a turn of its own.
     gate.open();
     let accepted = client.ask_as(&id, "And now?").await;
-    assert_eq!((&accepted["type"], &accepted["duplicate"]), (&json!("accepted"), &json!(false)));
+    assert_eq!(
+        (&accepted["type"], &accepted["duplicate"]),
+        (&json!("accepted"), &json!(false))
+    );
     client.done(accepted["turn"].as_str().unwrap()).await;
     assert_eq!(alpha.asked(), 3);
 }
@@ -190,12 +263,16 @@ async fn two_sockets_of_one_conversation_see_the_same_frames() {
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut one = WsClient::open(&app).await;
     let mut two = WsClient::join(&app, &one.conversation).await;
-    one.say(&json!({ "type": "send", "client_msg_id": "x", "text": "What jumps?" })).await;
+    one.say(&json!({ "type": "send", "client_msg_id": "x", "text": "What jumps?" }))
+        .await;
     gate.open();
     let mut seen = Vec::new();
     for client in [&mut one, &mut two] {
         let mut frames = Vec::new();
-        while frames.last().is_none_or(|last: &Value| last["type"] != "done") {
+        while frames
+            .last()
+            .is_none_or(|last: &Value| last["type"] != "done")
+        {
             let frame = client.next().await;
             if frame.get("seq").is_some() {
                 frames.push(frame);
@@ -220,20 +297,33 @@ async fn a_retry_is_a_new_turn_for_the_same_message() {
     client.done(&first).await;
     alpha.once(crate::harness::answer("The fox."));
     let id = fresh_id();
-    client.say(&json!({ "type": "retry", "turn": first, "client_msg_id": id })).await;
+    client
+        .say(&json!({ "type": "retry", "turn": first, "client_msg_id": id }))
+        .await;
     let accepted = client.until(|frame| frame["type"] == "accepted").await;
     let second = accepted["turn"].as_str().unwrap().to_owned();
     assert_ne!(second, first);
     let start = client.until(|frame| frame["type"] == "start").await;
-    assert_eq!((&start["retry_of"], &start["text"]), (&json!(first), &json!("What jumps?")));
+    assert_eq!(
+        (&start["retry_of"], &start["text"]),
+        (&json!(first), &json!("What jumps?"))
+    );
     assert_eq!(client.done(&second).await.text, "The fox.");
     // The model did not see the answer that was not wanted.
     let (_, asked) = alpha.requests().pop().unwrap();
-    assert_eq!(texts(asked["messages"].as_array().unwrap(), "role"), ["system", "user"]);
+    assert_eq!(
+        texts(asked["messages"].as_array().unwrap(), "role"),
+        ["system", "user"]
+    );
     // The same retry again is the same turn.
-    client.say(&json!({ "type": "retry", "turn": first, "client_msg_id": id })).await;
+    client
+        .say(&json!({ "type": "retry", "turn": first, "client_msg_id": id }))
+        .await;
     let again = client.until(|frame| frame["type"] == "accepted").await;
-    assert_eq!((&again["turn"], &again["duplicate"]), (&json!(second), &json!(true)));
+    assert_eq!(
+        (&again["turn"], &again["duplicate"]),
+        (&json!(second), &json!(true))
+    );
     assert_eq!(alpha.asked(), 2);
     let client = WsClient::join(&app, &client.conversation).await;
     let history = client.welcome["history"].as_array().unwrap();
@@ -253,7 +343,10 @@ async fn one_message_from_two_sessions_at_once_is_one_turn_that_both_see_whole()
         tokio::join!(one.say(&send), two.say(&send));
         for client in [&mut one, &mut two] {
             let ended = client.until(|frame| frame["type"] == "done").await;
-            assert_eq!((&ended["finish"], &ended["text"]), (&json!("stop"), &json!(TEXT)));
+            assert_eq!(
+                (&ended["finish"], &ended["text"]),
+                (&json!("stop"), &json!(TEXT))
+            );
         }
     }
     assert_eq!(alpha.asked(), 50);

@@ -20,7 +20,12 @@ fn frame(head: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     bytes.extend(MASK);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     bytes
 }
 
@@ -63,9 +68,18 @@ impl Raw {
             told.push(soon("the handshake", stream.read_u8()).await.unwrap());
         }
         let told = String::from_utf8(told).unwrap().to_ascii_lowercase();
-        assert!(told.starts_with("http/1.1 101 ") && told.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{told}");
-        assert!(!told.contains("sec-websocket-extensions"), "no extension is spoken: {told}");
-        Self { stream, bytes: Vec::new() }
+        assert!(
+            told.starts_with("http/1.1 101 ") && told.contains("s3pplmbitxaq9kygzzhzrbk+xoo="),
+            "{told}"
+        );
+        assert!(
+            !told.contains("sec-websocket-extensions"),
+            "no extension is spoken: {told}"
+        );
+        Self {
+            stream,
+            bytes: Vec::new(),
+        }
     }
 
     async fn send(&mut self, bytes: &[u8]) {
@@ -80,7 +94,9 @@ impl Raw {
                 assert_eq!(head & 0x70, 0, "reserved bits of the server");
                 assert_eq!(length & 0x80, 0, "a server does not mask");
                 let (length, rest) = match (length, rest) {
-                    (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+                    (126, [high, low, rest @ ..]) => {
+                        (usize::from(u16::from_be_bytes([*high, *low])), rest)
+                    }
                     (126, _) => (usize::MAX, rest),
                     (length, rest) => (usize::from(*length), rest),
                 };
@@ -104,7 +120,11 @@ impl Raw {
         while let Some((head, payload)) = self.next().await {
             assert!(code.is_none(), "a frame after the Close: {head:x}");
             if head == CLOSE {
-                code = Some(payload.first_chunk().map_or(1005, |bytes| u16::from_be_bytes(*bytes)));
+                code = Some(
+                    payload
+                        .first_chunk()
+                        .map_or(1005, |bytes| u16::from_be_bytes(*bytes)),
+                );
                 // Who gets a Close gives one, and only then the connection ends.
                 self.send(&close(1000, b"")).await;
             }
@@ -114,7 +134,10 @@ impl Raw {
 
     async fn says(&mut self, kind: &str) -> Value {
         loop {
-            let (head, payload) = self.next().await.unwrap_or_else(|| panic!("the end before {kind}"));
+            let (head, payload) = self
+                .next()
+                .await
+                .unwrap_or_else(|| panic!("the end before {kind}"));
             if head == TEXT {
                 let told: Value = serde_json::from_slice(&payload).unwrap();
                 if told["type"] == kind {
@@ -146,8 +169,14 @@ async fn what_breaks_the_protocol_is_closed_as_such() {
     let mut witness = WsClient::open(&app).await;
     let mut wrong: Vec<(String, Vec<u8>)> = Vec::new();
     for bit in [0x40, 0x20, 0x10] {
-        wrong.push((format!("reserved bit {bit:x}"), frame(TEXT | bit, br#"{"type":"ping"}"#)));
-        wrong.push((format!("reserved bit {bit:x} of a ping"), frame(PING | bit, b"x")));
+        wrong.push((
+            format!("reserved bit {bit:x}"),
+            frame(TEXT | bit, br#"{"type":"ping"}"#),
+        ));
+        wrong.push((
+            format!("reserved bit {bit:x} of a ping"),
+            frame(PING | bit, b"x"),
+        ));
     }
     for code in (3..8).chain(11..16) {
         wrong.push((format!("opcode {code}"), frame(0x80 | code, b"x")));
@@ -159,11 +188,19 @@ async fn what_breaks_the_protocol_is_closed_as_such() {
     wrong.push(("a ping of 126 bytes".into(), frame(PING, &[b'x'; 126])));
     wrong.push(("a close of 126 bytes".into(), close(1000, &[b'x'; 124])));
     wrong.push(("a ping in fragments".into(), frame(0x09, b"x")));
-    wrong.push(("a close in fragments".into(), frame(0x08, &1000_u16.to_be_bytes())));
+    wrong.push((
+        "a close in fragments".into(),
+        frame(0x08, &1000_u16.to_be_bytes()),
+    ));
     wrong.push(("a close of one byte".into(), frame(CLOSE, b"x")));
     wrong.push(("a continuation of nothing".into(), frame(0x80, b"x")));
-    wrong.push(("a text within a text".into(), [frame(0x01, b"x"), frame(TEXT, b"x")].concat()));
-    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
+    wrong.push((
+        "a text within a text".into(),
+        [frame(0x01, b"x"), frame(TEXT, b"x")].concat(),
+    ));
+    for code in [
+        0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
+    ] {
         wrong.push((format!("close code {code}"), close(code, b"")));
     }
     let mut otherwise = Vec::new();
@@ -173,7 +210,10 @@ async fn what_breaks_the_protocol_is_closed_as_such() {
             otherwise.push((what, code));
         }
     }
-    assert!(otherwise.is_empty(), "not closed as a breach of the protocol: {otherwise:?}");
+    assert!(
+        otherwise.is_empty(),
+        "not closed as a breach of the protocol: {otherwise:?}"
+    );
     assert_eq!(witness.answered("Well?").await.text, "All is well.");
 }
 
@@ -188,9 +228,18 @@ async fn text_is_utf_8_wherever_it_is_cut_and_so_is_a_reason() {
         b"\xff",
         b"\xe2\x82",
     ] {
-        assert_eq!(comes_of(&app, &frame(TEXT, bad)).await, Some(1007), "{bad:?}");
+        assert_eq!(
+            comes_of(&app, &frame(TEXT, bad)).await,
+            Some(1007),
+            "{bad:?}"
+        );
         let (first, rest) = bad.split_at(bad.len() / 2);
-        let cut = [frame(0x01, first), frame(PING, b"between"), frame(0x80, rest)].concat();
+        let cut = [
+            frame(0x01, first),
+            frame(PING, b"between"),
+            frame(0x80, rest),
+        ]
+        .concat();
         assert_eq!(comes_of(&app, &cut).await, Some(1007), "cut: {bad:?}");
     }
     // Of a reason the RFC leaves open which of the two it is.
@@ -201,11 +250,19 @@ async fn text_is_utf_8_wherever_it_is_cut_and_so_is_a_reason() {
 #[tokio::test]
 async fn a_close_is_answered_and_nothing_after_it_counts() {
     let (alpha, app) = service().await;
-    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
+    for code in [
+        1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999,
+    ] {
         let told = comes_of(&app, &close(code, "bye ✓".as_bytes())).await;
-        assert!(told.is_some_and(|told| told == code || told == 1000), "{code}: {told:?}");
+        assert!(
+            told.is_some_and(|told| told == code || told == 1000),
+            "{code}: {told:?}"
+        );
     }
-    assert!(comes_of(&app, &frame(CLOSE, b"")).await.is_some(), "one that says nothing");
+    assert!(
+        comes_of(&app, &frame(CLOSE, b"")).await.is_some(),
+        "one that says nothing"
+    );
     let send = json!({ "type": "send", "client_msg_id": "m", "text": "Well?" }).to_string();
     let late = [close(1000, b""), frame(TEXT, send.as_bytes())].concat();
     comes_of(&app, &late).await;
@@ -239,11 +296,22 @@ async fn what_comes_in_odd_pieces_is_taken() {
     let mut long = vec![TEXT, 0x80 | 127];
     long.extend((ask.len() as u64).to_be_bytes());
     long.extend(MASK);
-    long.extend(ask.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    long.extend(
+        ask.iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     raw.send(&long).await;
     raw.says("pong").await;
     raw.send(
-        &[frame(TEXT, ask), frame(TEXT, ask), frame(0x01, b""), frame(0x00, ask), frame(0x80, b"")].concat(),
+        &[
+            frame(TEXT, ask),
+            frame(TEXT, ask),
+            frame(0x01, b""),
+            frame(0x00, ask),
+            frame(0x80, b""),
+        ]
+        .concat(),
     )
     .await;
     for _ in 0..3 {

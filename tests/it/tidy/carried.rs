@@ -15,8 +15,7 @@ fn ours(file: &File) -> bool {
 
 fn places(tree: &Tree) -> Vec<String> {
     let path = Regex::new(r"(?:^|[^\w./~-])/(?:home|root|Users|tmp|work|build|mnt)/\w").unwrap();
-    let what =
-        "a path of one machine: take it from the settings, from the environment, or from a temporary folder";
+    let what = "a path of one machine: take it from the settings, from the environment, or from a temporary folder";
     let files = tree.files.iter().filter(|file| ours(file));
     let breaches = files.flat_map(|file| file.lines_that(|line| path.is_match(&line.raw), what));
     breaches.collect()
@@ -29,9 +28,13 @@ fn registries(tree: &Tree) -> Vec<String> {
     ))
     .unwrap();
     let what = "a registry: which one is the machine's own affair";
-    let files = tree.files.iter().filter(|file| ours(file) && file.path != "Cargo.lock");
-    let mut breaches: Vec<_> =
-        files.flat_map(|file| file.lines_that(|line| host.is_match(&line.raw), what)).collect();
+    let files = tree
+        .files
+        .iter()
+        .filter(|file| ours(file) && file.path != "Cargo.lock");
+    let mut breaches: Vec<_> = files
+        .flat_map(|file| file.lines_that(|line| host.is_match(&line.raw), what))
+        .collect();
     for file in tree.files.iter().filter(|file| file.path == "Cargo.lock") {
         let foreign = |line: &super::source::Line| {
             let source = line.raw.strip_prefix("source = ");
@@ -45,7 +48,13 @@ fn registries(tree: &Tree) -> Vec<String> {
 #[test]
 fn no_path_of_one_machine() {
     holds(places);
-    for text in ["let a = \"/home/me/x\";", "/tmp/x", "see (/root/x)", "cd=/Users/x", "`/work/a`"] {
+    for text in [
+        "let a = \"/home/me/x\";",
+        "/tmp/x",
+        "see (/root/x)",
+        "cd=/Users/x",
+        "`/work/a`",
+    ] {
         breaks(places, &[("src/a.rs", text)], &["src/a.rs:1"]);
         breaks(places, &[("README.md", text)], &["README.md:1"]);
     }
@@ -70,10 +79,29 @@ fn no_registry_of_ones_own() {
         "[source.crates-io]",
         "[registries.mine]",
     ] {
-        breaks(registries, &[(".cargo/config.toml", text)], &[".cargo/config.toml:1"]);
+        breaks(
+            registries,
+            &[(".cargo/config.toml", text)],
+            &[".cargo/config.toml:1"],
+        );
     }
     let lock = |source: &str| format!("[[package]]\nname = \"a\"\nsource = \"{source}\"\n");
-    breaks(registries, &[("Cargo.lock", &lock("registry+https://mine/index"))], &["Cargo.lock:3"]);
-    breaks(registries, &[("Cargo.lock", &lock("git+https://github.com/a/b"))], &["Cargo.lock:3"]);
-    breaks(registries, &[("Cargo.lock", &lock(CRATES_IO)), ("a.md", "crates.io, a registry. Here:")], &[]);
+    breaks(
+        registries,
+        &[("Cargo.lock", &lock("registry+https://mine/index"))],
+        &["Cargo.lock:3"],
+    );
+    breaks(
+        registries,
+        &[("Cargo.lock", &lock("git+https://github.com/a/b"))],
+        &["Cargo.lock:3"],
+    );
+    breaks(
+        registries,
+        &[
+            ("Cargo.lock", &lock(CRATES_IO)),
+            ("a.md", "crates.io, a registry. Here:"),
+        ],
+        &[],
+    );
 }

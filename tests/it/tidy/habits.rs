@@ -17,7 +17,11 @@ const SLEEPS: [(&str, &str, &str); 10] = [
         "sleep(QUIET)",
         "that an alert is not told again has no event: it would be within this time",
     ),
-    ("tests/it/instances/line.rs", "sleep(delay)", "it is the slowness of the line itself"),
+    (
+        "tests/it/instances/line.rs",
+        "sleep(delay)",
+        "it is the slowness of the line itself",
+    ),
     (
         "tests/it/instances/chaos.rs",
         "sleep(",
@@ -28,7 +32,11 @@ const SLEEPS: [(&str, &str, &str); 10] = [
         "sleep(AGAIN)",
         "an instance that is being started has no event to wait for; who asks again at once fills the machine",
     ),
-    ("src/provider/paused.rs", "sleep(time)", "it moves the paused clock: no time passes outside"),
+    (
+        "src/provider/paused.rs",
+        "sleep(time)",
+        "it moves the paused clock: no time passes outside",
+    ),
     (
         "src/provider/scripted.rs",
         "sleep(pause)",
@@ -39,8 +47,16 @@ const SLEEPS: [(&str, &str, &str); 10] = [
         "thread::sleep(ms(",
         "it is the thread that is blocked, which the test is of",
     ),
-    ("src/provider/stand.rs", "sleep(after)", "it is the actor that is behind, on a clock that tests pause"),
-    ("src/store/flaky.rs", "sleep(delay)", "it is the slow store itself, on a clock that tests pause"),
+    (
+        "src/provider/stand.rs",
+        "sleep(after)",
+        "it is the actor that is behind, on a clock that tests pause",
+    ),
+    (
+        "src/store/flaky.rs",
+        "sleep(delay)",
+        "it is the slow store itself, on a clock that tests pause",
+    ),
     (
         "tests/it/store.rs",
         "sleep(PACE)",
@@ -60,7 +76,10 @@ fn ours(file: &File) -> bool {
 }
 
 fn lengths(tree: &Tree) -> Vec<String> {
-    let long = tree.files.iter().filter(|file| ours(file) && file.lines.len() >= LINES);
+    let long = tree
+        .files
+        .iter()
+        .filter(|file| ours(file) && file.lines.len() >= LINES);
     let breaches = long.map(|file| {
         let what = format!(
             "a file stays under {LINES} lines, and this has {}: split it by subject",
@@ -72,15 +91,26 @@ fn lengths(tree: &Tree) -> Vec<String> {
 }
 
 fn names(tree: &Tree) -> Vec<String> {
-    let empty = Regex::new(r"(?i)(?:^|[/_.-])(?:utils?|helpers?|common|managers?)(?:[/_.-]|$)").unwrap();
-    let files = tree.files.iter().filter(|file| ours(file) && empty.is_match(&file.path));
-    let breaches = files.map(|file| file.breach(1, "a name that says nothing: name it after what is in it"));
+    let empty =
+        Regex::new(r"(?i)(?:^|[/_.-])(?:utils?|helpers?|common|managers?)(?:[/_.-]|$)").unwrap();
+    let files = tree
+        .files
+        .iter()
+        .filter(|file| ours(file) && empty.is_match(&file.path));
+    let breaches =
+        files.map(|file| file.breach(1, "a name that says nothing: name it after what is in it"));
     breaches.collect()
 }
 
 fn docs(tree: &Tree) -> Vec<String> {
-    let first = |file: &&File| file.lines.first().is_some_and(|line| line.raw.starts_with("//! "));
-    let files = tree.rust().filter(|file| file.path.starts_with("src/") && !first(file));
+    let first = |file: &&File| {
+        file.lines
+            .first()
+            .is_some_and(|line| line.raw.starts_with("//! "))
+    };
+    let files = tree
+        .rust()
+        .filter(|file| file.path.starts_with("src/") && !first(file));
     let breaches = files.map(|file| file.breach(1, "begin with `//! `: what this file is for"));
     breaches.collect()
 }
@@ -105,12 +135,18 @@ fn actors(tree: &Tree) -> Vec<String> {
     let mut breaches = Vec::new();
     for (file, line, name) in &acting {
         if !name.ends_with("Actor") {
-            breaches.push(file.breach(*line, &format!("`{name}` is an actor: its name must end in `Actor`")));
+            breaches.push(file.breach(
+                *line,
+                &format!("`{name}` is an actor: its name must end in `Actor`"),
+            ));
         }
     }
     for (file, line, name) in find(&made) {
         if !known.contains(&name) {
-            breaches.push(file.breach(line, &format!("`{name}` is no actor: only actors end in `Actor`")));
+            breaches.push(file.breach(
+                line,
+                &format!("`{name}` is no actor: only actors end in `Actor`"),
+            ));
         }
     }
     breaches
@@ -124,17 +160,22 @@ fn sleeps(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
     };
     let mut breaches = Vec::new();
     for file in tree.rust() {
-        let wrong =
-            |line: &super::source::Line| line.test && sleep.is_match(&line.code) && !may(file, &line.code);
+        let wrong = |line: &super::source::Line| {
+            line.test && sleep.is_match(&line.code) && !may(file, &line.code)
+        };
         breaches.extend(file.lines_that(
             wrong,
             "a test waits for events, never for time: no sleep, or a reasoned entry in SLEEPS",
         ));
     }
     for (path, part, _) in allowed {
-        let used = |file: &File| file.path == *path && file.lines.iter().any(|line| line.code.contains(part));
+        let used = |file: &File| {
+            file.path == *path && file.lines.iter().any(|line| line.code.contains(part))
+        };
         if !tree.files.iter().any(used) {
-            breaches.push(format!("{path}:1: no longer sleeps with `{part}`: take it out of SLEEPS"));
+            breaches.push(format!(
+                "{path}:1: no longer sleeps with `{part}`: take it out of SLEEPS"
+            ));
         }
     }
     breaches
@@ -144,7 +185,10 @@ fn leftovers(tree: &Tree) -> Vec<String> {
     let left = Regex::new(r"\b(?:todo|unimplemented|dbg)!").unwrap();
     let files = tree.rust();
     let breaches = files.flat_map(|file| {
-        file.lines_that(|line| left.is_match(&line.code), "unfinished: finish it, or leave it out")
+        file.lines_that(
+            |line| left.is_match(&line.code),
+            "unfinished: finish it, or leave it out",
+        )
     });
     breaches.collect()
 }
@@ -153,11 +197,21 @@ fn leftovers(tree: &Tree) -> Vec<String> {
 fn no_file_is_long() {
     holds(lengths);
     let text = |lines: usize| "x\n".repeat(lines);
-    for path in ["src/a.rs", "static/chat.js", "templates/chat.html", "tests/it/a.rs", "tests/run.sh"] {
+    for path in [
+        "src/a.rs",
+        "static/chat.js",
+        "templates/chat.html",
+        "tests/it/a.rs",
+        "tests/run.sh",
+    ] {
         breaks(lengths, &[(path, &text(400))], &[&format!("{path}:400")]);
         breaks(lengths, &[(path, &text(399))], &[]);
     }
-    for path in ["static/vendor/x.js", "tests/fixtures/openai.sse", "Cargo.lock"] {
+    for path in [
+        "static/vendor/x.js",
+        "tests/fixtures/openai.sse",
+        "Cargo.lock",
+    ] {
         breaks(lengths, &[(path, &text(5_000))], &[]);
     }
 }
@@ -175,7 +229,12 @@ fn every_name_says_something() {
     ] {
         breaks(names, &[(path, "")], &[&format!("{path}:1")]);
     }
-    for path in ["src/futile.rs", "src/uncommon.rs", "static/vendor/utils.js", "tests/it/management.rs"] {
+    for path in [
+        "src/futile.rs",
+        "src/uncommon.rs",
+        "static/vendor/utils.js",
+        "tests/it/management.rs",
+    ] {
         breaks(names, &[(path, "")], &[]);
     }
 }
@@ -185,19 +244,48 @@ fn every_file_says_what_it_is_for() {
     holds(docs);
     breaks(docs, &[("src/a.rs", "use b;\n//! Late.")], &["src/a.rs:1"]);
     breaks(docs, &[("src/a.rs", "")], &["src/a.rs:1"]);
-    breaks(docs, &[("src/a.rs", "//! For this."), ("static/a.js", "let a;")], &[]);
+    breaks(
+        docs,
+        &[("src/a.rs", "//! For this."), ("static/a.js", "let a;")],
+        &[],
+    );
 }
 
 #[test]
 fn actors_and_only_actors_are_called_so() {
     holds(actors);
-    breaks(actors, &[("src/a.rs", "struct Router;\nimpl actix::Actor for Router {}")], &["src/a.rs:2"]);
-    breaks(actors, &[("src/a.rs", "impl<T>\n    Actor\n    for Router<T> {}")], &["src/a.rs:3"]);
-    breaks(actors, &[("src/a.rs", "\npub struct RouterActor;")], &["src/a.rs:2"]);
-    breaks(actors, &[("src/a.rs", "type AnyActor = u8;")], &["src/a.rs:1"]);
+    breaks(
+        actors,
+        &[(
+            "src/a.rs",
+            "struct Router;\nimpl actix::Actor for Router {}",
+        )],
+        &["src/a.rs:2"],
+    );
+    breaks(
+        actors,
+        &[("src/a.rs", "impl<T>\n    Actor\n    for Router<T> {}")],
+        &["src/a.rs:3"],
+    );
+    breaks(
+        actors,
+        &[("src/a.rs", "\npub struct RouterActor;")],
+        &["src/a.rs:2"],
+    );
+    breaks(
+        actors,
+        &[("src/a.rs", "type AnyActor = u8;")],
+        &["src/a.rs:1"],
+    );
     let apart = [
-        ("src/a.rs", "pub struct RouterActor<T>(T);\nenum ActorState {}\nuse actix::Actor;"),
-        ("src/b.rs", "impl<T: Clone> Actor for super::a::RouterActor<T> {}\nimpl Handler<A> for X {}"),
+        (
+            "src/a.rs",
+            "pub struct RouterActor<T>(T);\nenum ActorState {}\nuse actix::Actor;",
+        ),
+        (
+            "src/b.rs",
+            "impl<T: Clone> Actor for super::a::RouterActor<T> {}\nimpl Handler<A> for X {}",
+        ),
     ];
     breaks(actors, &apart, &[]);
 }
@@ -206,12 +294,35 @@ fn actors_and_only_actors_are_called_so() {
 fn tests_wait_for_events() {
     holds(|tree| sleeps(tree, &SLEEPS));
     let none: super::Law = |tree| sleeps(tree, &[]);
-    breaks(none, &[("tests/it/a.rs", "\ntokio::time::sleep(ms).await;")], &["tests/it/a.rs:2"]);
-    breaks(none, &[("tests/it/a.rs", "thread::sleep(ms); sleep_until (x)")], &["tests/it/a.rs:1"]);
-    breaks(none, &[("src/a.rs", "#[cfg(test)]\nmod tests {\n    sleep(ms);\n}")], &["src/a.rs:3"]);
-    breaks(none, &[("src/a.rs", "sleep(ms).await;\n// sleep(1)\n"), ("tests/run.sh", "sleep (1)")], &[]);
+    breaks(
+        none,
+        &[("tests/it/a.rs", "\ntokio::time::sleep(ms).await;")],
+        &["tests/it/a.rs:2"],
+    );
+    breaks(
+        none,
+        &[("tests/it/a.rs", "thread::sleep(ms); sleep_until (x)")],
+        &["tests/it/a.rs:1"],
+    );
+    breaks(
+        none,
+        &[("src/a.rs", "#[cfg(test)]\nmod tests {\n    sleep(ms);\n}")],
+        &["src/a.rs:3"],
+    );
+    breaks(
+        none,
+        &[
+            ("src/a.rs", "sleep(ms).await;\n// sleep(1)\n"),
+            ("tests/run.sh", "sleep (1)"),
+        ],
+        &[],
+    );
     let some: super::Law = |tree| sleeps(tree, &[("tests/it/a.rs", "sleep(KEPT)", "why")]);
-    breaks(some, &[("tests/it/a.rs", "sleep(KEPT);\nsleep(more);")], &["tests/it/a.rs:2"]);
+    breaks(
+        some,
+        &[("tests/it/a.rs", "sleep(KEPT);\nsleep(more);")],
+        &["tests/it/a.rs:2"],
+    );
     breaks(some, &[("tests/it/a.rs", "wait();")], &["tests/it/a.rs:1"]);
 }
 
@@ -222,5 +333,12 @@ fn nothing_is_left_unfinished() {
         breaks(leftovers, &[("src/a.rs", line)], &["src/a.rs:1"]);
         breaks(leftovers, &[("tests/it/a.rs", line)], &["tests/it/a.rs:1"]);
     }
-    breaks(leftovers, &[("src/a.rs", "// todo!()\nlet a = \"dbg!\"; todo(); tododbg!()")], &[]);
+    breaks(
+        leftovers,
+        &[(
+            "src/a.rs",
+            "// todo!()\nlet a = \"dbg!\"; todo(); tododbg!()",
+        )],
+        &[],
+    );
 }

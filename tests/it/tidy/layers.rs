@@ -130,8 +130,10 @@ fn imports(tree: &Tree) -> Vec<String> {
         for (line, to) in named(file) {
             let known = modules.contains(to.as_str()) || right_under(&to).is_some();
             if known && !sees(from, &to) {
-                breaches
-                    .push(file.breach(line, &format!("`{from}` must not see `{to}`: imports go one way")));
+                breaches.push(file.breach(
+                    line,
+                    &format!("`{from}` must not see `{to}`: imports go one way"),
+                ));
             }
         }
     }
@@ -143,8 +145,8 @@ fn purity(tree: &Tree) -> Vec<String> {
     let impure = Regex::new(IMPURE).unwrap();
     let what = "a pure file knows no actor, runtime, network, clock or chance: make it an argument";
     let files = tree.rust().filter(|file| pure.is_match(&file.path));
-    let breaches =
-        files.flat_map(|file| file.lines_that(|line| !line.test && impure.is_match(&line.code), what));
+    let breaches = files
+        .flat_map(|file| file.lines_that(|line| !line.test && impure.is_match(&line.code), what));
     breaches.collect()
 }
 
@@ -173,26 +175,62 @@ fn the_order_has_no_circle_and_names_everyone_once() {
 #[test]
 fn an_import_against_the_order_is_found() {
     for (path, text, place) in [
-        ("src/chat/mod.rs", "\nuse crate::store::Store;", "src/chat/mod.rs:2"),
-        ("src/store/sled.rs", "use super::super::turn::run;", "src/store/sled.rs:1"),
-        ("src/store/mod.rs", "use super::turn::run;", "src/store/mod.rs:1"),
+        (
+            "src/chat/mod.rs",
+            "\nuse crate::store::Store;",
+            "src/chat/mod.rs:2",
+        ),
+        (
+            "src/store/sled.rs",
+            "use super::super::turn::run;",
+            "src/store/sled.rs:1",
+        ),
+        (
+            "src/store/mod.rs",
+            "use super::turn::run;",
+            "src/store/mod.rs:1",
+        ),
         ("src/store.rs", "use super::turn::run;", "src/store.rs:1"),
-        ("src/router/plan.rs", "fn f() { crate::degradation::answer() }", "src/router/plan.rs:1"),
-        ("src/degradation/actor.rs", "type A = crate::router::RouterActor;", "src/degradation/actor.rs:1"),
-        ("src/session/actor.rs", "use crate::ops::Supervisor;", "src/session/actor.rs:1"),
+        (
+            "src/router/plan.rs",
+            "fn f() { crate::degradation::answer() }",
+            "src/router/plan.rs:1",
+        ),
+        (
+            "src/degradation/actor.rs",
+            "type A = crate::router::RouterActor;",
+            "src/degradation/actor.rs:1",
+        ),
+        (
+            "src/session/actor.rs",
+            "use crate::ops::Supervisor;",
+            "src/session/actor.rs:1",
+        ),
         (
             "src/ops/drills.rs",
             "use crate::{\n    chat::{At, Mode},\n    web::routes,\n};",
             "src/ops/drills.rs:3",
         ),
-        ("src/ops/drills.rs", "use crate::simulator::Fault;", "src/ops/drills.rs:1"),
-        ("src/main.rs", "use failsoft::ops::Supervisor;", "src/main.rs:1"),
+        (
+            "src/ops/drills.rs",
+            "use crate::simulator::Fault;",
+            "src/ops/drills.rs:1",
+        ),
+        (
+            "src/main.rs",
+            "use failsoft::ops::Supervisor;",
+            "src/main.rs:1",
+        ),
         (
             "src/settings.rs",
             "#[cfg(test)]\nmod tests {\n    use super::super::store;\n}",
             "src/settings.rs:3",
         ),
-        ("src/brain/mod.rs", "use crate::chat::At;", "src/brain/mod.rs:1"),
+        (
+            "src/brain/mod.rs",
+            "use crate::chat::At;",
+            "src/brain/mod.rs:1",
+        ),
     ] {
         breaks(imports, &[(path, text)], &[place]);
     }
@@ -201,13 +239,34 @@ fn an_import_against_the_order_is_found() {
 #[test]
 fn an_import_with_the_order_is_not() {
     for (path, text) in [
-        ("src/main.rs", "mod cli;\nuse failsoft::app::App;\nuse failsoft::settings;"),
-        ("src/app.rs", "use crate::{chat::At, ops::Supervisor, simulator, web};"),
-        ("src/turn/run.rs", "use super::attempt;\nuse super::super::router::Pick;\nuse crate::provider;"),
-        ("src/ops/supervisor.rs", "use crate::session::SessionActor;\nuse crate::store::Store;"),
-        ("src/provider/dialect/mod.rs", "// crate::web\nuse super::upstream::Step;\nlet a = \"crate::web\";"),
-        ("src/provider/actor.rs", "use crate::provider::breaker;\nuse std::sync::Arc;\ncrate::VERSION;"),
-        ("src/settings.rs", "#[cfg(test)]\nmod tests {\n    use super::*;\n    use super::store;\n}"),
+        (
+            "src/main.rs",
+            "mod cli;\nuse failsoft::app::App;\nuse failsoft::settings;",
+        ),
+        (
+            "src/app.rs",
+            "use crate::{chat::At, ops::Supervisor, simulator, web};",
+        ),
+        (
+            "src/turn/run.rs",
+            "use super::attempt;\nuse super::super::router::Pick;\nuse crate::provider;",
+        ),
+        (
+            "src/ops/supervisor.rs",
+            "use crate::session::SessionActor;\nuse crate::store::Store;",
+        ),
+        (
+            "src/provider/dialect/mod.rs",
+            "// crate::web\nuse super::upstream::Step;\nlet a = \"crate::web\";",
+        ),
+        (
+            "src/provider/actor.rs",
+            "use crate::provider::breaker;\nuse std::sync::Arc;\ncrate::VERSION;",
+        ),
+        (
+            "src/settings.rs",
+            "#[cfg(test)]\nmod tests {\n    use super::*;\n    use super::store;\n}",
+        ),
         ("src/lib.rs", "pub mod web;\npub use crate::web::routes;"),
         ("tests/it/chat.rs", "use failsoft::ops;"),
     ] {
@@ -262,7 +321,10 @@ fn what_is_pure_or_not_asked_to_be_is_not() {
         ("src/provider/health.rs", world),
         ("src/turn/seams.rs", world),
         ("tests/it/chat.rs", world),
-        ("src/chat/time.rs", "// Instant::now()\nlet operand = brand::new(); let now = at.now;"),
+        (
+            "src/chat/time.rs",
+            "// Instant::now()\nlet operand = brand::new(); let now = at.now;",
+        ),
         ("src/router/rank.rs", tests.as_str()),
     ] {
         breaks(purity, &[(path, text)], &[]);

@@ -17,8 +17,14 @@ fn tests(tree: &Tree) -> BTreeSet<String> {
     );
     let mut found = BTreeSet::new();
     for file in tree.rust() {
-        let path = file.path.trim_start_matches("tests/it/").trim_start_matches("src/");
-        let module = path.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+        let path = file
+            .path
+            .trim_start_matches("tests/it/")
+            .trim_start_matches("src/");
+        let module = path
+            .trim_end_matches(".rs")
+            .trim_end_matches("/mod")
+            .replace('/', "::");
         let mut marked = false;
         for line in &file.lines {
             marked |= mark.is_match(&line.raw);
@@ -40,7 +46,9 @@ fn promises(tree: &Tree) -> Vec<String> {
             let mut count = 0;
             for path in named.captures_iter(&line.raw) {
                 let path = &path[1];
-                let module = tests.iter().any(|test| test.starts_with(&format!("{path}::")));
+                let module = tests
+                    .iter()
+                    .any(|test| test.starts_with(&format!("{path}::")));
                 count += 1;
                 if !module && !tests.contains(path) {
                     breaches.push(file.breach(line.number, &format!("no test is called {path}")));
@@ -68,7 +76,11 @@ fn each_promise_names_a_test_that_exists() {
         ("See `sockets::a` and `sockets::a::b`.", false),
         ("See `sockets::c`.", true),
     ] {
-        let places = if wrong { vec!["docs/reliability.md:1"] } else { Vec::new() };
+        let places = if wrong {
+            vec!["docs/reliability.md:1"]
+        } else {
+            Vec::new()
+        };
         breaks(promises, &[(DOCUMENT, row), test], &places);
     }
 }

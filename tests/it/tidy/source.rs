@@ -7,8 +7,17 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// The folders that are read, besides the files at the top that are not hidden.
-const FOLDERS: [&str; 9] =
-    [".cargo", ".ci", "benches", "docs", "examples", "src", "static", "templates", "tests"];
+const FOLDERS: [&str; 9] = [
+    ".cargo",
+    ".ci",
+    "benches",
+    "docs",
+    "examples",
+    "src",
+    "static",
+    "templates",
+    "tests",
+];
 
 /// What ends or interrupts code.
 static LEXEME: LazyLock<Regex> = LazyLock::new(|| {
@@ -71,7 +80,9 @@ impl Tree {
     /// A tree of these paths and texts.
     pub fn of(files: impl IntoIterator<Item = (impl Into<String>, impl AsRef<str>)>) -> Self {
         let files = files.into_iter();
-        let mut files: Vec<_> = files.map(|(path, text)| File::of(path.into(), text.as_ref())).collect();
+        let mut files: Vec<_> = files
+            .map(|(path, text)| File::of(path.into(), text.as_ref()))
+            .collect();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let declared: Vec<_> = files.iter().flat_map(File::test_modules).collect();
         for file in &mut files {
@@ -123,7 +134,8 @@ impl File {
     }
 
     fn is_rust(&self) -> bool {
-        self.path.ends_with(".rs") && (self.path.starts_with("src/") || self.path.starts_with("tests/"))
+        self.path.ends_with(".rs")
+            && (self.path.starts_with("src/") || self.path.starts_with("tests/"))
     }
 
     /// All code, a line a line.
@@ -229,7 +241,9 @@ fn code_of(text: &str) -> String {
             other => {
                 if let Some(hashes) = found.name("hashes") {
                     let close = format!("\"{}", hashes.as_str());
-                    let length = text[at..].find(&close).map_or(text.len() - at, |end| end + close.len());
+                    let length = text[at..]
+                        .find(&close)
+                        .map_or(text.len() - at, |end| end + close.len());
                     at += length;
                 }
                 if !other.starts_with("//") {
@@ -279,7 +293,10 @@ fn tests_are_told_from_the_rest() {
         lines.map(|line| line.number).collect::<Vec<_>>()
     };
     let text = "a();\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n    let b = \"\n{\";\n}\nc();\n#[cfg(test)]\nuse d;\ne();\n";
-    assert_eq!(marked("src/x.rs", &[("src/x.rs", text)]), [2, 3, 4, 5, 6, 7, 9, 10]);
+    assert_eq!(
+        marked("src/x.rs", &[("src/x.rs", text)]),
+        [2, 3, 4, 5, 6, 7, 9, 10]
+    );
     for (declares, file) in [
         ("src/x.rs", "src/x/tests.rs"),
         ("src/x.rs", "src/x/tests/mod.rs"),
@@ -287,18 +304,29 @@ fn tests_are_told_from_the_rest() {
         ("src/lib.rs", "src/tests.rs"),
     ] {
         assert_eq!(
-            marked(file, &[(declares, "#[cfg(test)]\nmod tests;\n"), (file, "a\nb\n")]),
+            marked(
+                file,
+                &[(declares, "#[cfg(test)]\nmod tests;\n"), (file, "a\nb\n")]
+            ),
             [1, 2],
             "{file}"
         );
     }
-    assert_eq!(marked("src/x/y.rs", &[("src/x.rs", "mod y;\n"), ("src/x/y.rs", "a\n")]), [0; 0]);
+    assert_eq!(
+        marked(
+            "src/x/y.rs",
+            &[("src/x.rs", "mod y;\n"), ("src/x/y.rs", "a\n")]
+        ),
+        [0; 0]
+    );
 }
 
 #[test]
 fn modules_within_a_file_are_counted() {
-    let file =
-        File::of("src/x.rs".to_owned(), "a {\nmod b\n{\n} } c();\nmod d { mod e {\nf(\"}\");\n}\n}\ng();");
+    let file = File::of(
+        "src/x.rs".to_owned(),
+        "a {\nmod b\n{\n} } c();\nmod d { mod e {\nf(\"}\");\n}\n}\ng();",
+    );
     // `mod b` has its brace on the next line: rustfmt leaves no such thing, so it goes uncounted.
     let depths: Vec<_> = file.lines.iter().map(|line| line.depth).collect();
     assert_eq!(depths, [0, 0, 0, 0, 0, 2, 2, 1, 0]);

@@ -37,7 +37,8 @@ static MAIL: Pattern = LazyLock::new(|| {
     Regex::new(r"(?i)[\w.+-]+\s?(?:@|[(\[]at[)\]])\s?[\w-]+\s?(?:\.|[(\[](?:dot|punkt)[)\]])\s?\w")
 });
 
-static LINK: Pattern = LazyLock::new(|| Regex::new(r"(?i)\b(?:[a-z][a-z0-9+.-]*://|www\.)[^\s?]+\?[^\s?]"));
+static LINK: Pattern =
+    LazyLock::new(|| Regex::new(r"(?i)\b(?:[a-z][a-z0-9+.-]*://|www\.)[^\s?]+\?[^\s?]"));
 
 static CARD: Pattern = LazyLock::new(|| Regex::new(r"\d(?:[ -]?\d){12,}"));
 
@@ -70,7 +71,10 @@ pub fn find(text: &str) -> Option<Personal> {
     let text = &compose(text);
     let sees = |pattern: &Pattern| pattern.as_ref().is_ok_and(|pattern| pattern.is_match(text));
     let any = |pattern: &'static Pattern, is: fn(&str) -> bool| {
-        pattern.iter().flat_map(|pattern| pattern.find_iter(text)).any(|found| is(found.as_str()))
+        pattern
+            .iter()
+            .flat_map(|pattern| pattern.find_iter(text))
+            .any(|found| is(found.as_str()))
     };
     let seen = [
         (Personal::Mail, sees(&MAIL)),
@@ -82,7 +86,8 @@ pub fn find(text: &str) -> Option<Personal> {
         (Personal::Digits, sees(&DIGITS)),
         (Personal::Name, sees(&NAME)),
     ];
-    seen.into_iter().find_map(|(what, seen)| seen.then_some(what))
+    seen.into_iter()
+        .find_map(|(what, seen)| seen.then_some(what))
 }
 
 fn digits(text: &str) -> Vec<u32> {
@@ -132,7 +137,9 @@ fn is_phone(found: &str) -> bool {
 /// Whether it begins as a date does: `2026-01-31`, `31.01.2026`, with perhaps an hour after it.
 fn is_date(found: &str) -> bool {
     static DATE: Pattern = LazyLock::new(|| {
-        Regex::new(r"^(?:\d{4}([-./])\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})(?:\s+\d{1,2})?$")
+        Regex::new(
+            r"^(?:\d{4}([-./])\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})(?:\s+\d{1,2})?$",
+        )
     });
     DATE.as_ref().is_ok_and(|date| date.is_match(found))
 }

@@ -4,7 +4,10 @@ use super::*;
 
 /// What points to a person, and what is seen there; none: it is missed.
 const PERSONAL: &[(&str, Option<Personal>)] = &[
-    ("Write to ann.smith@example.com please", Some(Personal::Mail)),
+    (
+        "Write to ann.smith@example.com please",
+        Some(Personal::Mail),
+    ),
     ("ann＠example．com is mine", Some(Personal::Mail)),
     ("reach me: ann (at) example (dot) com", Some(Personal::Mail)),
     ("ann[at]example.de", Some(Personal::Mail)),
@@ -15,22 +18,37 @@ const PERSONAL: &[(&str, Option<Personal>)] = &[
     ("ring 020 7946 0018 after six", Some(Personal::Phone)),
     ("It is 555-1234", Some(Personal::Phone)),
     ("0049 89/123 456", Some(Personal::Phone)),
-    ("电话 ＋８６ １３８ ００１３ ８０００", Some(Personal::Phone)),
+    (
+        "电话 ＋８６ １３８ ００１３ ８０００",
+        Some(Personal::Phone),
+    ),
     ("I log in from 192.168.100.200", Some(Personal::Phone)),
-    ("My card 4111 1111 1111 1111 was declined", Some(Personal::Card)),
+    (
+        "My card 4111 1111 1111 1111 was declined",
+        Some(Personal::Card),
+    ),
     ("5500-0000-0000-0004 exp 12/29", Some(Personal::Card)),
     ("378282246310005", Some(Personal::Card)),
-    ("IBAN DE89 3704 0044 0532 0130 00 please refund", Some(Personal::Iban)),
+    (
+        "IBAN DE89 3704 0044 0532 0130 00 please refund",
+        Some(Personal::Iban),
+    ),
     ("gb82 west 1234 5698 7654 32", Some(Personal::Iban)),
     ("FR14 2004 1010 0505 0001 3M02 606", Some(Personal::Iban)),
     ("Where is order 12345678?", Some(Personal::Digits)),
     ("Kundennummer 7654321", Some(Personal::Digits)),
     ("my SSN is 078-05-1120", Some(Personal::Phone)),
-    ("Why does https://shop.example/cart?session=abc not work?", Some(Personal::Link)),
+    (
+        "Why does https://shop.example/cart?session=abc not work?",
+        Some(Personal::Link),
+    ),
     ("see www.example.com/reset?key=1", Some(Personal::Link)),
     ("myapp://open?user=ann", Some(Personal::Link)),
     ("my key is sk-abcDEF0123456789abcdef", Some(Personal::Token)),
-    ("request 3f2504e0-4f89-11d3-9a0c-0305e82c3301 failed", Some(Personal::Token)),
+    (
+        "request 3f2504e0-4f89-11d3-9a0c-0305e82c3301 failed",
+        Some(Personal::Token),
+    ),
     ("Hi, my name is Ann Smith", Some(Personal::Name)),
     ("my name's Bob", Some(Personal::Name)),
     ("Call me Ishmael, where is my parcel?", Some(Personal::Name)),
@@ -105,7 +123,10 @@ const COMMON: &[(&str, Option<Personal>)] = &[
 #[test]
 fn what_points_to_a_person_is_told_from_what_does_not() {
     let check = |set: &[(&str, Option<Personal>)]| {
-        let other: Vec<_> = set.iter().filter(|(text, expected)| find(text) != *expected).collect();
+        let other: Vec<_> = set
+            .iter()
+            .filter(|(text, expected)| find(text) != *expected)
+            .collect();
         assert!(other.is_empty(), "seen otherwise: {other:#?}");
         set.iter().filter(|(_, seen)| seen.is_some()).count()
     };
@@ -118,10 +139,24 @@ fn what_points_to_a_person_is_told_from_what_does_not() {
     );
     println!("{figures}; {missed} missed, {let_through} let through");
     // What is promised is what is measured.
-    let readme = include_str!("../../../../README.md").split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(readme.contains(&figures), "the README does not say: {figures}");
-    assert!(missed * 100 <= PERSONAL.len() * 15, "{missed} of {} missed", PERSONAL.len());
-    assert!(alarms * 100 <= COMMON.len() * 25, "{alarms} false alarms of {}", COMMON.len());
+    let readme = include_str!("../../../../README.md")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(
+        readme.contains(&figures),
+        "the README does not say: {figures}"
+    );
+    assert!(
+        missed * 100 <= PERSONAL.len() * 15,
+        "{missed} of {} missed",
+        PERSONAL.len()
+    );
+    assert!(
+        alarms * 100 <= COMMON.len() * 25,
+        "{alarms} false alarms of {}",
+        COMMON.len()
+    );
 }
 
 #[test]
@@ -133,7 +168,9 @@ fn check_digits_count() {
 
 #[test]
 fn every_pattern_compiles() {
-    for pattern in [&MAIL, &LINK, &CARD, &IBAN, &PHONE, &LOCAL, &DIGITS, &TOKEN, &NAME] {
+    for pattern in [
+        &MAIL, &LINK, &CARD, &IBAN, &PHONE, &LOCAL, &DIGITS, &TOKEN, &NAME,
+    ] {
         assert!(pattern.is_ok(), "{:?}", pattern.as_ref().err());
     }
 }
@@ -141,9 +178,12 @@ fn every_pattern_compiles() {
 #[test]
 fn long_texts_take_no_longer_than_they_are() {
     let began = std::time::Instant::now();
-    for text in
-        ["1 ".repeat(32 * 1024), "a".repeat(64 * 1024), "DE89 ".repeat(13 * 1024), "@a.".repeat(21 * 1024)]
-    {
+    for text in [
+        "1 ".repeat(32 * 1024),
+        "a".repeat(64 * 1024),
+        "DE89 ".repeat(13 * 1024),
+        "@a.".repeat(21 * 1024),
+    ] {
         find(&text);
     }
     println!("four texts of 64 KiB: {:?}", began.elapsed());

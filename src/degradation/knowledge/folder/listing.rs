@@ -25,7 +25,14 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let mib = 1024 * 1024;
-        Self { files: 2_000, file_bytes: mib, bytes: 16 * mib, passages: 20_000, names: 20_000, depth: 8 }
+        Self {
+            files: 2_000,
+            file_bytes: mib,
+            bytes: 16 * mib,
+            passages: 20_000,
+            names: 20_000,
+            depth: 8,
+        }
     }
 }
 
@@ -55,7 +62,12 @@ pub(super) struct Listing {
 pub(super) fn list(root: &Path, limits: &Limits) -> Result<Listing, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let root = fs::canonicalize(root).map_err(unreadable)?;
-    let mut walk = Walk { root: &root, limits, names: 0, found: Listing::default() };
+    let mut walk = Walk {
+        root: &root,
+        limits,
+        names: 0,
+        found: Listing::default(),
+    };
     walk.folder(&root, "", 0).map_err(unreadable)?;
     Ok(walk.found)
 }
@@ -70,9 +82,14 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn folder(&mut self, path: &Path, within: &str, depth: usize) -> std::io::Result<()> {
         let room = self.limits.names.saturating_sub(self.names);
-        let mut inside = fs::read_dir(path)?.take(room + 1).collect::<Result<Vec<_>, _>>()?;
+        let mut inside = fs::read_dir(path)?
+            .take(room + 1)
+            .collect::<Result<Vec<_>, _>>()?;
         if inside.len() > room {
-            self.say(format!("holds more than {} names; some were not looked at", self.limits.names));
+            self.say(format!(
+                "holds more than {} names; some were not looked at",
+                self.limits.names
+            ));
             inside.truncate(room);
         }
         self.names += inside.len();
@@ -86,7 +103,9 @@ impl Walk<'_> {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => self.folder_within(&entry.path(), &shown, depth + 1),
                 _ if !is_document(&name) => {}
-                Ok(kind) if kind.is_file() => self.add(shown, Ok(entry.path()), entry.metadata().ok()),
+                Ok(kind) if kind.is_file() => {
+                    self.add(shown, Ok(entry.path()), entry.metadata().ok())
+                }
                 Ok(kind) if kind.is_symlink() => self.link(shown, &entry.path()),
                 _ => self.add(shown, Err("not a regular file".to_owned()), None),
             }
@@ -96,7 +115,10 @@ impl Walk<'_> {
 
     fn folder_within(&mut self, path: &Path, name: &str, depth: usize) {
         if depth > self.limits.depth {
-            self.say(format!("holds folders that lie deeper than {}; they are left out", self.limits.depth));
+            self.say(format!(
+                "holds folders that lie deeper than {}; they are left out",
+                self.limits.depth
+            ));
         } else if let Err(error) = self.folder(path, &format!("{name}/"), depth) {
             self.say(format!("{name} cannot be read: {error}"));
         }
@@ -129,7 +151,9 @@ impl Walk<'_> {
             name,
             path,
             len: metadata.as_ref().map_or(0, Metadata::len),
-            modified: metadata.as_ref().and_then(|metadata| metadata.modified().ok()),
+            modified: metadata
+                .as_ref()
+                .and_then(|metadata| metadata.modified().ok()),
             rights: metadata.map(|metadata| metadata.permissions()),
         });
     }
@@ -143,11 +167,21 @@ impl Walk<'_> {
 
 fn is_document(name: &OsStr) -> bool {
     let ending = Path::new(name).extension();
-    ending.is_some_and(|ending| ending.eq_ignore_ascii_case("md") || ending.eq_ignore_ascii_case("txt"))
+    ending.is_some_and(|ending| {
+        ending.eq_ignore_ascii_case("md") || ending.eq_ignore_ascii_case("txt")
+    })
 }
 
 /// A name as it may be shown: in the log, the status, an answer.
 pub(super) fn shown(name: &OsStr) -> String {
     let name = name.to_string_lossy();
-    name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    name.chars()
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
 }

@@ -34,9 +34,19 @@ impl Desk {
         let news = self.folder.look().unwrap();
         let problems: Vec<_> = news.problems.iter().map(ToString::to_string).collect();
         let whole = problems.join("\n");
-        assert!(!whole.contains(&self.top.path().display().to_string()), "{whole}");
+        assert!(
+            !whole.contains(&self.top.path().display().to_string()),
+            "{whole}"
+        );
         let index = news.index.unwrap();
-        (problems, index.passages().iter().map(|one| one.file.to_string()).collect())
+        (
+            problems,
+            index
+                .passages()
+                .iter()
+                .map(|one| one.file.to_string())
+                .collect(),
+        )
     }
 }
 
@@ -51,7 +61,15 @@ fn documents_are_read_and_nothing_else() {
     desk.write(".git/x.md", "no");
     desk.write("empty.md", "");
     symlink(desk.path("a.txt"), desk.path("z.txt")).unwrap();
-    assert_eq!(desk.look(), (vec![], ["a.txt", "b.MD", "sub/c.md", "z.txt"].map(str::to_owned).to_vec()));
+    assert_eq!(
+        desk.look(),
+        (
+            vec![],
+            ["a.txt", "b.MD", "sub/c.md", "z.txt"]
+                .map(str::to_owned)
+                .to_vec()
+        )
+    );
 }
 
 #[test]
@@ -87,14 +105,18 @@ fn what_will_not_do_is_named_and_left_out() {
 fn a_file_that_may_not_be_read_is_read_when_it_may() {
     let mut desk = Desk::new();
     desk.write("a.md", "a");
-    let rights = |mode| fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(mode)).unwrap();
+    let rights =
+        |mode| fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(mode)).unwrap();
     rights(0o000);
     if File::open(desk.path("a.md")).is_ok() {
         // Who runs this may read everything.
         return;
     }
     let news = desk.folder.look().unwrap();
-    assert_eq!(news.problems[0].to_string(), "a.md: cannot be read: Permission denied (os error 13)");
+    assert_eq!(
+        news.problems[0].to_string(),
+        "a.md: cannot be read: Permission denied (os error 13)"
+    );
     fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(desk.look(), (vec![], vec!["a.md".to_owned()]));
 }
@@ -107,22 +129,41 @@ fn every_limit_has_its_consequence_and_is_said() {
     }
     type Set = fn(&mut Limits);
     let cases: [(Set, &str, usize); 5] = [
-        (|limits| limits.files = 2, "docs: holds more than 2 documents; the last by name are left out", 4),
-        (|limits| limits.bytes = 40, "c/e/f.md: the folder holds more than 40 bytes", 4),
+        (
+            |limits| limits.files = 2,
+            "docs: holds more than 2 documents; the last by name are left out",
+            4,
+        ),
+        (
+            |limits| limits.bytes = 40,
+            "c/e/f.md: the folder holds more than 40 bytes",
+            4,
+        ),
         (
             |limits| limits.passages = 5,
             "docs: the folder holds more than 5 passages; those from c/d.md on are left out",
             5,
         ),
-        (|limits| limits.depth = 1, "docs: holds folders that lie deeper than 1; they are left out", 6),
-        (|limits| limits.names = 3, "docs: holds more than 3 names; some were not looked at", 4),
+        (
+            |limits| limits.depth = 1,
+            "docs: holds folders that lie deeper than 1; they are left out",
+            6,
+        ),
+        (
+            |limits| limits.names = 3,
+            "docs: holds more than 3 names; some were not looked at",
+            4,
+        ),
     ];
     for (set, problem, passages) in cases {
         desk.folder.limits = Limits::default();
         set(&mut desk.folder.limits);
         desk.folder.forget();
         let (problems, files) = desk.look();
-        assert_eq!((problems.last().map(String::as_str), files.len()), (Some(problem), passages));
+        assert_eq!(
+            (problems.last().map(String::as_str), files.len()),
+            (Some(problem), passages)
+        );
     }
 }
 
@@ -135,7 +176,10 @@ fn changes_are_noticed_and_a_lost_folder_takes_nothing_away() {
     assert_eq!(desk.look().1, ["a.md"]);
     assert!(desk.folder.look().is_none());
     desk.write("a.md", "another");
-    assert_eq!(&*desk.folder.look().unwrap().index.unwrap().passages()[0].text, "another");
+    assert_eq!(
+        &*desk.folder.look().unwrap().index.unwrap().passages()[0].text,
+        "another"
+    );
     desk.write("b.md", "two");
     assert_eq!(desk.look().1, ["a.md", "b.md"]);
     fs::remove_file(desk.path("a.md")).unwrap();
@@ -146,7 +190,10 @@ fn changes_are_noticed_and_a_lost_folder_takes_nothing_away() {
     fs::rename(desk.top.path().join("docs"), desk.top.path().join("away")).unwrap();
     let news = desk.folder.look().unwrap();
     assert!(news.index.is_none());
-    assert_eq!(news.problems[0].to_string(), "docs: cannot be read: No such file or directory (os error 2)");
+    assert_eq!(
+        news.problems[0].to_string(),
+        "docs: cannot be read: No such file or directory (os error 2)"
+    );
     assert!(desk.folder.look().is_none(), "said once");
     fs::rename(desk.top.path().join("away"), desk.top.path().join("docs")).unwrap();
     assert_eq!(desk.look(), (vec![], vec!["c.md".to_owned()]));

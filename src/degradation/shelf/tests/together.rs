@@ -28,7 +28,10 @@ async fn visit(shelf: &Shelf, mut chance: u64) {
 
 #[test]
 fn what_is_saved_is_found_and_is_never_too_much() {
-    let few = CacheSettings { max_entries: MOST, ..settings(Share::Never) };
+    let few = CacheSettings {
+        max_entries: MOST,
+        ..settings(Share::Never)
+    };
     let (store, shelf) = shelf(few);
     wait(shelf.open());
     let busy = AtomicUsize::new(4);
@@ -56,5 +59,9 @@ fn what_is_saved_is_found_and_is_never_too_much() {
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(future)
 }

@@ -23,14 +23,20 @@ impl Address {
 
     /// What delivers there. None is said in the log; the configuration was checked before.
     pub(super) fn poster(&self) -> Option<Poster> {
-        let signer = || self.secret.as_ref().and_then(|secret| Signer::new(secret.expose()));
+        let signer = || {
+            self.secret
+                .as_ref()
+                .and_then(|secret| Signer::new(secret.expose()))
+        };
         let form = match self.kind {
             Kind::Slack => Form::Slack,
             Kind::Webhook => Form::Json(signer()),
         };
         let poster = Poster::new(&self.url, form);
         poster
-            .inspect_err(|why| tracing::error!(sink = self.kind.words(), why, "alerts are not sent there"))
+            .inspect_err(|why| {
+                tracing::error!(sink = self.kind.words(), why, "alerts are not sent there")
+            })
             .ok()
     }
 }
@@ -43,8 +49,16 @@ pub(super) fn name(settings: &AlertSettings) -> String {
 
 /// The sinks that are configured.
 pub(super) fn addresses(settings: &AlertSettings) -> impl Iterator<Item = Address> + use<> {
-    let slack = settings.slack_webhook.clone().map(|url| Address { kind: Kind::Slack, url, secret: None });
+    let slack = settings.slack_webhook.clone().map(|url| Address {
+        kind: Kind::Slack,
+        url,
+        secret: None,
+    });
     let secret = settings.webhook_secret.clone();
-    let webhook = settings.webhook.clone().map(|url| Address { kind: Kind::Webhook, url, secret });
+    let webhook = settings.webhook.clone().map(|url| Address {
+        kind: Kind::Webhook,
+        url,
+        secret,
+    });
     slack.into_iter().chain(webhook)
 }

@@ -30,7 +30,10 @@ async fn watched(opened_with: &[&str]) -> Watched {
 async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
     let stand = Stand::alone(Plan::new("a"));
     let vitals = watch::Sender::new(Vitals::default());
-    let backend = Arc::into_inner(stand.backend).map(|one| Backend { vitals: vitals.subscribe(), ..one });
+    let backend = Arc::into_inner(stand.backend).map(|one| Backend {
+        vitals: vitals.subscribe(),
+        ..one
+    });
     let view = StatusView {
         mode: Mode::Normal,
         since: At(0),
@@ -42,11 +45,17 @@ async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
     };
     let report = Report {
         incidents: Vec::new(),
-        life: Life { first: At(0), last: At(0) },
+        life: Life {
+            first: At(0),
+            last: At(0),
+        },
         switched: None,
         trends: std::collections::HashMap::default(),
     };
-    let (view, report) = (watch::Sender::new(Arc::new(view)), watch::Sender::new(Arc::new(report)));
+    let (view, report) = (
+        watch::Sender::new(Arc::new(view)),
+        watch::Sender::new(Arc::new(report)),
+    );
     let store = Arc::new(Flaky::over(Arc::new(MemoryStore::default())));
     let settings = Arc::new(Settings::default());
     let table = Table::first(settings, Arc::new([Arc::new(backend.unwrap())]));
@@ -64,11 +73,31 @@ async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
         chance: || 0.5,
     };
     let mut watcher = Watcher::begin(means, watch::channel(Arc::from(Vec::new())).0).await;
-    let (sink, url) = (Arc::new(Sink::new(Kind::Webhook, Line::default())), Secret::new("http://localhost/"));
-    let (address, task) =
-        (Address { kind: Kind::Webhook, url, secret: None }, actix::spawn(std::future::ready(())));
-    watcher.served.push(Served { sink, address, task });
-    Watched { watcher, vitals, view, report, warnings, store }
+    let (sink, url) = (
+        Arc::new(Sink::new(Kind::Webhook, Line::default())),
+        Secret::new("http://localhost/"),
+    );
+    let (address, task) = (
+        Address {
+            kind: Kind::Webhook,
+            url,
+            secret: None,
+        },
+        actix::spawn(std::future::ready(())),
+    );
+    watcher.served.push(Served {
+        sink,
+        address,
+        task,
+    });
+    Watched {
+        watcher,
+        vitals,
+        view,
+        report,
+        warnings,
+        store,
+    }
 }
 
 impl Watched {
@@ -107,7 +136,10 @@ impl Watched {
 }
 
 fn events(alerts: &[Alert]) -> Vec<(&'static str, Option<&str>)> {
-    alerts.iter().map(|alert| (alert.event, alert.incident.as_deref())).collect()
+    alerts
+        .iter()
+        .map(|alert| (alert.event, alert.incident.as_deref()))
+        .collect()
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -120,19 +152,34 @@ async fn an_alert_waits_for_its_incident_and_not_for_long() {
     assert_eq!(watched.after(SECOND).await, []);
     watched.mode(Mode::Outage, Some("inc-1"));
     let told = watched.after(SECOND).await;
-    assert_eq!(events(&told), [("provider_down", Some("inc-1")), ("mode_changed", Some("inc-1"))]);
+    assert_eq!(
+        events(&told),
+        [
+            ("provider_down", Some("inc-1")),
+            ("mode_changed", Some("inc-1"))
+        ]
+    );
     assert_eq!(told[1].reason.as_deref(), Some("a: it cannot be reached"));
     watched.provider(ProviderState::HalfOpen);
     assert_eq!(watched.after(SECOND).await, [], "neither down nor back");
     watched.provider(ProviderState::Closed);
-    assert_eq!(events(&watched.after(SECOND).await), [("provider_up", Some("inc-1"))]);
+    assert_eq!(
+        events(&watched.after(SECOND).await),
+        [("provider_up", Some("inc-1"))]
+    );
     watched.mode(Mode::Normal, None);
     let told = watched.after(SECOND).await;
-    assert_eq!((events(&told), told[0].mode), (vec![("mode_changed", Some("inc-1"))], Mode::Normal));
+    assert_eq!(
+        (events(&told), told[0].mode),
+        (vec![("mode_changed", Some("inc-1"))], Mode::Normal)
+    );
     // One that belongs to none is told all the same.
     watched.after(SECOND * 600).await;
     watched.provider(ProviderState::Blocked);
-    assert_eq!(events(&watched.after(SECOND * 3).await), [("provider_down", None)]);
+    assert_eq!(
+        events(&watched.after(SECOND * 3).await),
+        [("provider_down", None)]
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -155,14 +202,23 @@ async fn a_hundred_flaps_are_three_alerts() {
 async fn the_store_and_what_it_was_opened_with_are_told() {
     let mut watched = watched(&[]).await;
     watched.store.set(Trouble::Fails);
-    assert_eq!(events(&watched.after(SECOND).await), [("store_failed", None)]);
+    assert_eq!(
+        events(&watched.after(SECOND).await),
+        [("store_failed", None)]
+    );
     watched.store.set(Trouble::None);
-    assert_eq!(events(&watched.after(SECOND).await), [("store_recovered", None)]);
+    assert_eq!(
+        events(&watched.after(SECOND).await),
+        [("store_recovered", None)]
+    );
 
     let mut watched = self::watched(&["The saved conversations were damaged."]).await;
     // It is told once; the one that was begun in its place works.
     let told = watched.after(SECOND).await;
-    assert_eq!(events(&told), [("store_failed", None), ("store_recovered", None)]);
+    assert_eq!(
+        events(&told),
+        [("store_failed", None), ("store_recovered", None)]
+    );
     assert_eq!(told[0].text, "The saved conversations were damaged.");
     assert_eq!(watched.after(SECOND * 600).await, []);
 }
@@ -171,10 +227,15 @@ async fn the_store_and_what_it_was_opened_with_are_told() {
 async fn a_spent_budget_is_told_and_is_no_outage_of_the_provider() {
     let mut watched = watched(&[]).await;
     let midnight = watched.watcher.means.clock.wall().plus(SECOND * 3_600);
-    watched.vitals.send_modify(|vitals| vitals.budget_until = Some(midnight));
+    watched
+        .vitals
+        .send_modify(|vitals| vitals.budget_until = Some(midnight));
     let told = watched.after(SECOND * 3).await;
     assert_eq!(events(&told), [("budget_spent", None)]);
-    assert_eq!((told[0].provider.as_deref(), told[0].reason.as_deref()), (Some("a"), Some("budget_spent")));
+    assert_eq!(
+        (told[0].provider.as_deref(), told[0].reason.as_deref()),
+        (Some("a"), Some("budget_spent"))
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -184,7 +245,8 @@ async fn an_early_warning_is_an_alert_like_others() {
         let finding = Finding {
             cause: Cause::Warning(super::super::Figure::FirstToken),
             level,
-            reason: (level > 0).then(|| "first_token_p95: Usual is 1.0 s; now it is 4.0 s.".to_owned()),
+            reason: (level > 0)
+                .then(|| "first_token_p95: Usual is 1.0 s; now it is 4.0 s.".to_owned()),
             words: "Usual is 1.0 s; now it is 4.0 s.".to_owned(),
             staged: false,
         };
@@ -193,7 +255,12 @@ async fn an_early_warning_is_an_alert_like_others() {
     warn(&watched, 1);
     let told = watched.after(SECOND).await;
     assert_eq!(events(&told), [("early_warning", None)]);
-    assert!(told[0].text.contains("Usual is 1.0 s") && told[0].reason.as_ref().unwrap().contains("p95"));
+    assert!(
+        told[0].text.contains("Usual is 1.0 s") && told[0].reason.as_ref().unwrap().contains("p95")
+    );
     warn(&watched, 0);
-    assert_eq!(events(&watched.after(SECOND).await), [("early_warning_over", None)]);
+    assert_eq!(
+        events(&watched.after(SECOND).await),
+        [("early_warning_over", None)]
+    );
 }

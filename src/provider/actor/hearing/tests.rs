@@ -25,7 +25,11 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn failed(fault: Fault, retry_after: Option<Duration>) -> Verdict {
-    Verdict::Failed { fault, started: false, retry_after }
+    Verdict::Failed {
+        fault,
+        started: false,
+        retry_after,
+    }
 }
 
 async fn call(stand: &Stand, verdict: Verdict) {
@@ -43,13 +47,20 @@ async fn hears(stand: &Stand, news: News) {
 }
 
 fn tripped(blocked: bool, fault: Fault) -> News {
-    News::Tripped { blocked, fault: Some(fault), strikes: 0, lasts: s(10) }
+    News::Tripped {
+        blocked,
+        fault: Some(fault),
+        strikes: 0,
+        lasts: s(10),
+    }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn it_says_what_others_should_know_and_nothing_else() {
     let stand = Stand::alone(Plan::new("a"));
-    stand.upstream.follow_when_probed([fails(Fault::Timeout), says("pong")]);
+    stand
+        .upstream
+        .follow_when_probed([fails(Fault::Timeout), says("pong")]);
     call(&stand, Verdict::Whole).await;
     call(&stand, failed(Fault::BadRequest, None)).await;
     for _ in 0..4 {
@@ -57,10 +68,20 @@ async fn it_says_what_others_should_know_and_nothing_else() {
     }
     assert_eq!(said(&stand), None);
     call(&stand, failed(Fault::Timeout, None)).await;
-    let trip = News::Tripped { blocked: false, fault: Some(Fault::Timeout), strikes: 0, lasts: s(10) };
+    let trip = News::Tripped {
+        blocked: false,
+        fault: Some(Fault::Timeout),
+        strikes: 0,
+        lasts: s(10),
+    };
     assert_eq!(said(&stand), Some(trip));
     pass(s(11)).await;
-    let again = News::Tripped { blocked: false, fault: Some(Fault::Timeout), strikes: 1, lasts: s(20) };
+    let again = News::Tripped {
+        blocked: false,
+        fault: Some(Fault::Timeout),
+        strikes: 1,
+        lasts: s(20),
+    };
     assert_eq!(said(&stand), Some(again), "the probe failed");
     pass(s(21)).await;
     assert_eq!(said(&stand), Some(News::Well));
@@ -78,7 +99,10 @@ async fn a_rate_limit_is_said_once_and_a_reset_too() {
         permit.settle(failed(Fault::RateLimited, Some(s(30))));
     }
     settled().await;
-    assert!(!voice.has_changed().unwrap(), "what was under way says the same");
+    assert!(
+        !voice.has_changed().unwrap(),
+        "what was under way says the same"
+    );
     stand.actor().send(Reset).await.unwrap();
     assert_eq!(said(&stand), Some(News::Reset));
 }
@@ -102,13 +126,23 @@ async fn what_others_say_is_taken_over_and_not_said_again() {
         assert_eq!(stand.admit().await.is_ok(), state == ProviderState::Closed);
         if state == ProviderState::Closed {
             call(&stand, failed(Fault::Reset, None)).await;
-            assert_eq!(stand.vitals().await.state, ProviderState::Open, "warned, by {fault:?}");
+            assert_eq!(
+                stand.vitals().await.state,
+                ProviderState::Open,
+                "warned, by {fault:?}"
+            );
             continue;
         }
         assert_eq!(vitals.reason, Some(fault));
         hears(&stand, News::Well).await;
-        assert_eq!((stand.vitals().await.state, said(&stand)), (ProviderState::Closed, None));
-        assert_eq!((stand.upstream.probes().len(), stand.upstream.calls().len()), (0, 0));
+        assert_eq!(
+            (stand.vitals().await.state, said(&stand)),
+            (ProviderState::Closed, None)
+        );
+        assert_eq!(
+            (stand.upstream.probes().len(), stand.upstream.calls().len()),
+            (0, 0)
+        );
     }
 }
 
@@ -121,7 +155,13 @@ async fn a_rate_limit_of_others_is_waited_out_and_not_said_again() {
     // Up to a fifth of the open time later, so that not all come at once.
     pass(s(32)).await;
     assert!(stand.admit().await.is_ok());
-    hears(&stand, News::Limited { lasts: Duration::MAX }).await;
+    hears(
+        &stand,
+        News::Limited {
+            lasts: Duration::MAX,
+        },
+    )
+    .await;
     pass(s(24 * 3_600 + 2)).await;
     assert!(stand.admit().await.is_ok(), "a day is the longest");
     hears(&stand, News::Limited { lasts: s(600) }).await;
@@ -131,10 +171,22 @@ async fn a_rate_limit_of_others_is_waited_out_and_not_said_again() {
 
 #[actix_rt::test(system = "Paused")]
 async fn what_the_others_spent_counts_to_the_budget_and_never_less() {
-    let terms = Terms { prices: Some((1.0, 2.0)), daily_budget_usd: Some(1.0) };
-    let stand = Stand::alone(Plan { terms, ..Plan::new("a") });
+    let terms = Terms {
+        prices: Some((1.0, 2.0)),
+        daily_budget_usd: Some(1.0),
+    };
+    let stand = Stand::alone(Plan {
+        terms,
+        ..Plan::new("a")
+    });
     let today = spending::day_of(Clock::start().wall());
-    let others = |day, usd| SpentElsewhere(Spent { day, usd, estimated: false });
+    let others = |day, usd| {
+        SpentElsewhere(Spent {
+            day,
+            usd,
+            estimated: false,
+        })
+    };
     for (told, admitted) in [
         (others(today, 0.75), true),
         (others(today - 1, 5.0), true),
@@ -165,7 +217,10 @@ impl Held for Note {
 impl Probing for Listed {
     fn ask(&self, _: Duration) -> BoxFuture<'static, Leave> {
         let wait = self.waits.lock().unwrap().pop_front().flatten();
-        let leave = wait.map_or_else(|| Leave::Go(Box::new(Note(Arc::clone(&self.rests)))), Leave::Wait);
+        let leave = wait.map_or_else(
+            || Leave::Go(Box::new(Note(Arc::clone(&self.rests)))),
+            Leave::Wait,
+        );
         Box::pin(std::future::ready(leave))
     }
 }
@@ -174,8 +229,13 @@ impl Probing for Listed {
 async fn it_probes_only_with_leave_and_says_how_long_others_need_not() {
     let fleet = Arc::new(Listed::default());
     fleet.waits.lock().unwrap().extend([Some(s(7)), None, None]);
-    let stand = Stand::alone(Plan { probing: Some(fleet.clone()), ..Plan::new("a") });
-    stand.upstream.follow_when_probed([fails(Fault::ServerError), says("pong")]);
+    let stand = Stand::alone(Plan {
+        probing: Some(fleet.clone()),
+        ..Plan::new("a")
+    });
+    stand
+        .upstream
+        .follow_when_probed([fails(Fault::ServerError), says("pong")]);
     for _ in 0..5 {
         call(&stand, failed(Fault::ServerError, None)).await;
     }
@@ -185,20 +245,33 @@ async fn it_probes_only_with_leave_and_says_how_long_others_need_not() {
     pass(s(8)).await;
     assert_eq!(stand.upstream.probes().len(), 1);
     let rests = || fleet.rests.lock().unwrap().clone();
-    assert_eq!(rests(), [s(18)], "a fifth of ten seconds before it tries again itself");
+    assert_eq!(
+        rests(),
+        [s(18)],
+        "a fifth of ten seconds before it tries again itself"
+    );
     pass(s(21)).await;
     assert_eq!(stand.vitals().await.state, ProviderState::Closed);
-    assert_eq!((stand.upstream.probes().len(), rests()), (2, vec![s(18), s(10)]));
+    assert_eq!(
+        (stand.upstream.probes().len(), rests()),
+        (2, vec![s(18), s(10)])
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_blocked_one_that_may_not_probe_waits_its_turn_and_hears_the_outcome() {
     let fleet = Arc::new(Listed::default());
     fleet.waits.lock().unwrap().extend([Some(s(55)); 3]);
-    let stand = Stand::alone(Plan { probing: Some(fleet), ..Plan::new("a") });
+    let stand = Stand::alone(Plan {
+        probing: Some(fleet),
+        ..Plan::new("a")
+    });
     call(&stand, failed(Fault::Unauthorized, None)).await;
     pass(s(150)).await;
-    assert_eq!((stand.upstream.probes().len(), stand.vitals().await.state), (0, ProviderState::Blocked));
+    assert_eq!(
+        (stand.upstream.probes().len(), stand.vitals().await.state),
+        (0, ProviderState::Blocked)
+    );
     hears(&stand, News::Well).await;
     assert!(stand.admit().await.is_ok());
     pass(s(600)).await;
@@ -208,12 +281,23 @@ async fn a_blocked_one_that_may_not_probe_waits_its_turn_and_hears_the_outcome()
 #[actix_rt::test(system = "Paused")]
 async fn of_an_outage_drill_it_says_nothing() {
     let stand = Stand::alone(Plan::new("a"));
-    let terms = drill::Terms { fault: settings::Fault::Down, share: 1.0, lasts: s(60) };
-    let drill = stand.backend.drills.begin(terms, Clock::start().wall()).unwrap();
+    let terms = drill::Terms {
+        fault: settings::Fault::Down,
+        share: 1.0,
+        lasts: s(60),
+    };
+    let drill = stand
+        .backend
+        .drills
+        .begin(terms, Clock::start().wall())
+        .unwrap();
     for _ in 0..5 {
         call(&stand, failed(Fault::Timeout, None)).await;
     }
-    assert_eq!((stand.vitals().await.state, said(&stand)), (ProviderState::Open, None));
+    assert_eq!(
+        (stand.vitals().await.state, said(&stand)),
+        (ProviderState::Open, None)
+    );
     stand.backend.drills.end(&drill);
     stand.actor().send(DrillOver).await.unwrap();
     stand.backend.drills.lifted();
@@ -225,5 +309,8 @@ async fn of_an_outage_drill_it_says_nothing() {
     for _ in 0..5 {
         call(&stand, failed(Fault::Timeout, None)).await;
     }
-    assert!(matches!(said(&stand), Some(News::Tripped { .. })), "what is real is told again");
+    assert!(
+        matches!(said(&stand), Some(News::Tripped { .. })),
+        "what is real is told again"
+    );
 }

@@ -18,11 +18,21 @@ fn s(seconds: u64) -> Duration {
 
 /// A dollar for a million tokens in, two for a million out; a thousandth of a dollar a day.
 fn plan() -> Plan {
-    Plan { terms: Terms { prices: Some((1.0, 2.0)), daily_budget_usd: Some(0.001) }, ..Plan::new("a") }
+    Plan {
+        terms: Terms {
+            prices: Some((1.0, 2.0)),
+            daily_budget_usd: Some(0.001),
+        },
+        ..Plan::new("a")
+    }
 }
 
 fn tokens(input_tokens: u64, output_tokens: u64) -> Usage {
-    Usage { input_tokens, output_tokens, estimated: false }
+    Usage {
+        input_tokens,
+        output_tokens,
+        estimated: false,
+    }
 }
 
 /// One call that used so much.
@@ -38,7 +48,11 @@ async fn a_spent_budget_refuses_before_the_call_until_midnight() {
     let stand = Stand::alone(plan());
     assert_eq!(call(&stand, tokens(100, 400)).await, Ok(()), "0.0009");
     assert_eq!(stand.vitals().await.budget_until, None);
-    assert_eq!(call(&stand, tokens(0, 50)).await, Ok(()), "that makes it whole");
+    assert_eq!(
+        call(&stand, tokens(0, 50)).await,
+        Ok(()),
+        "that makes it whole"
+    );
     let vitals = stand.vitals().await;
     let refusal = stand.admit().await.unwrap_err();
     let until = vitals.budget_until.unwrap();
@@ -50,7 +64,10 @@ async fn a_spent_budget_refuses_before_the_call_until_midnight() {
         (vitals.state, vitals.healthy(now), vitals.can_be_asked(now)),
         (ProviderState::Closed, true, false)
     );
-    assert_eq!((vitals.why(now), vitals.waits_until()), (Some("budget_spent"), Some(until)));
+    assert_eq!(
+        (vitals.why(now), vitals.waits_until()),
+        (Some("budget_spent"), Some(until))
+    );
     assert!(vitals.can_be_asked(until), "the next day");
     assert_eq!(stand.free(), stand.places(), "no place is lost");
 }
@@ -58,16 +75,32 @@ async fn a_spent_budget_refuses_before_the_call_until_midnight() {
 #[actix_rt::test(system = "Paused")]
 async fn without_a_budget_or_prices_everything_is_let_through() {
     for terms in [
-        Terms { prices: Some((1.0, 2.0)), daily_budget_usd: None },
-        Terms { prices: None, daily_budget_usd: Some(0.001) },
+        Terms {
+            prices: Some((1.0, 2.0)),
+            daily_budget_usd: None,
+        },
+        Terms {
+            prices: None,
+            daily_budget_usd: Some(0.001),
+        },
     ] {
         let stand = Stand::alone(Plan { terms, ..plan() });
         for _ in 0..3 {
-            assert_eq!(call(&stand, tokens(1_000_000, 1_000_000)).await, Ok(()), "{terms:?}");
+            assert_eq!(
+                call(&stand, tokens(1_000_000, 1_000_000)).await,
+                Ok(()),
+                "{terms:?}"
+            );
         }
         let used = stand.vitals().await.used;
-        assert_eq!((used.input_tokens, used.output_tokens), (3_000_000, 3_000_000));
-        assert_eq!(used.cost_usd, if terms.prices.is_some() { 9.0 } else { 0.0 });
+        assert_eq!(
+            (used.input_tokens, used.output_tokens),
+            (3_000_000, 3_000_000)
+        );
+        assert_eq!(
+            used.cost_usd,
+            if terms.prices.is_some() { 9.0 } else { 0.0 }
+        );
     }
 }
 
@@ -75,11 +108,20 @@ async fn without_a_budget_or_prices_everything_is_let_through() {
 async fn what_is_given_up_is_paid() {
     let stand = Stand::alone(plan());
     let mut permit = stand.admit().await.unwrap();
-    permit.used(Usage { estimated: true, ..tokens(1_000, 0) });
+    permit.used(Usage {
+        estimated: true,
+        ..tokens(1_000, 0)
+    });
     drop(permit);
     let vitals = stand.vitals().await;
-    assert!(vitals.spent.estimated && vitals.used.estimated, "and it says that it is an estimate");
-    assert_eq!((vitals.successes, vitals.failures, vitals.checked_at), (0, 0, None));
+    assert!(
+        vitals.spent.estimated && vitals.used.estimated,
+        "and it says that it is an estimate"
+    );
+    assert_eq!(
+        (vitals.successes, vitals.failures, vitals.checked_at),
+        (0, 0, None)
+    );
     assert!(stand.admit().await.is_err());
 }
 
@@ -93,25 +135,66 @@ async fn a_day_survives_the_actor_and_the_process() {
     stand.rebuild();
     assert_eq!(stand.vitals().await.spent, before);
     assert!(stand.admit().await.is_err(), "after a panic");
-    let SpentRecord { provider, day, usd, estimated } = store.spent().await.unwrap().remove(0);
-    assert_eq!((provider.as_str(), day, usd, estimated), ("a", before.day, 0.001, false));
-    let spent = Spent { day, usd, estimated };
-    let again = Stand::alone(Plan { vitals: Vitals { spent, ..Vitals::default() }, ..plan() });
+    let SpentRecord {
+        provider,
+        day,
+        usd,
+        estimated,
+    } = store.spent().await.unwrap().remove(0);
+    assert_eq!(
+        (provider.as_str(), day, usd, estimated),
+        ("a", before.day, 0.001, false)
+    );
+    let spent = Spent {
+        day,
+        usd,
+        estimated,
+    };
+    let again = Stand::alone(Plan {
+        vitals: Vitals {
+            spent,
+            ..Vitals::default()
+        },
+        ..plan()
+    });
     assert!(again.admit().await.is_err(), "after a restart");
-    let yesterday = Spent { day: day - 1, ..spent };
-    let next = Stand::alone(Plan { vitals: Vitals { spent: yesterday, ..Vitals::default() }, ..plan() });
+    let yesterday = Spent {
+        day: day - 1,
+        ..spent
+    };
+    let next = Stand::alone(Plan {
+        vitals: Vitals {
+            spent: yesterday,
+            ..Vitals::default()
+        },
+        ..plan()
+    });
     assert!(next.admit().await.is_ok(), "but not on the next day");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn whose_budget_is_spent_is_not_probed_either() {
-    let rules = Rules { consecutive_failures: 1, ..Rules::default() };
+    let rules = Rules {
+        consecutive_failures: 1,
+        ..Rules::default()
+    };
     for budget in [None, Some(0.001)] {
-        let terms = Terms { daily_budget_usd: budget, ..plan().terms };
-        let stand = Stand::alone(Plan { rules: rules.clone(), terms, ..plan() });
+        let terms = Terms {
+            daily_budget_usd: budget,
+            ..plan().terms
+        };
+        let stand = Stand::alone(Plan {
+            rules: rules.clone(),
+            terms,
+            ..plan()
+        });
         let mut permit = stand.admit().await.unwrap();
         permit.used(tokens(1_000, 0));
-        permit.settle(Verdict::Failed { fault: Fault::Reset, started: false, retry_after: None });
+        permit.settle(Verdict::Failed {
+            fault: Fault::Reset,
+            started: false,
+            retry_after: None,
+        });
         assert_eq!(stand.vitals().await.state, ProviderState::Open);
         pass(s(60)).await;
         let probes = stand.upstream.probes().len();
@@ -121,9 +204,19 @@ async fn whose_budget_is_spent_is_not_probed_either() {
 
 #[actix_rt::test(system = "Paused")]
 async fn a_probe_costs_too() {
-    let stand = Stand::alone(Plan { rules: Rules { consecutive_failures: 1, ..Rules::default() }, ..plan() });
+    let stand = Stand::alone(Plan {
+        rules: Rules {
+            consecutive_failures: 1,
+            ..Rules::default()
+        },
+        ..plan()
+    });
     let permit = stand.admit().await.unwrap();
-    permit.settle(Verdict::Failed { fault: Fault::Reset, started: false, retry_after: None });
+    permit.settle(Verdict::Failed {
+        fault: Fault::Reset,
+        started: false,
+        retry_after: None,
+    });
     pass(s(15)).await;
     let vitals = stand.vitals().await;
     assert_eq!(

@@ -18,8 +18,14 @@ async fn a_rebuilt_actor_goes_on_where_the_old_one_was() {
         assert!(stand.actor().send(Admit).await.is_err());
         stand.rebuild();
         let after = stand.vitals().await;
-        assert_eq!((after.state, after.strikes, after.reason), (before.state, before.strikes, before.reason));
-        assert_eq!((after.successes, after.failures), (before.successes, before.failures));
+        assert_eq!(
+            (after.state, after.strikes, after.reason),
+            (before.state, before.strikes, before.reason)
+        );
+        assert_eq!(
+            (after.successes, after.failures),
+            (before.successes, before.failures)
+        );
         assert!(stand.admit().await.is_err());
         stand.upstream.follow_when_probed([says("pong")]);
         pass(s(90)).await;
@@ -29,9 +35,16 @@ async fn a_rebuilt_actor_goes_on_where_the_old_one_was() {
 
 #[actix_rt::test(system = "Paused")]
 async fn a_panic_loses_no_place_and_no_rate_limit() {
-    let mut stand = Stand::alone(Plan { max_concurrent: 2, ..Plan::new("a") });
+    let mut stand = Stand::alone(Plan {
+        max_concurrent: 2,
+        ..Plan::new("a")
+    });
     let under_way = stand.admit().await.unwrap();
-    let limit = Verdict::Failed { fault: Fault::RateLimited, started: false, retry_after: Some(s(20)) };
+    let limit = Verdict::Failed {
+        fault: Fault::RateLimited,
+        started: false,
+        retry_after: Some(s(20)),
+    };
     call(&stand, limit).await;
     stand.crash().await;
     stand.rebuild();
@@ -39,7 +52,13 @@ async fn a_panic_loses_no_place_and_no_rate_limit() {
     assert!(stand.admit().await.is_err(), "it asked to be left alone");
     pass(s(20)).await;
     let other = stand.admit().await.unwrap();
-    assert_eq!(refusal(stand.admit().await), Refusal { busy: true, retry_at: None });
+    assert_eq!(
+        refusal(stand.admit().await),
+        Refusal {
+            busy: true,
+            retry_at: None
+        }
+    );
     drop(other);
     under_way.settle(Verdict::Whole);
     assert_eq!((stand.vitals().await.in_flight, stand.free()), (0, 2));
@@ -52,12 +71,19 @@ async fn a_permit_dropped_while_nobody_is_there_gives_its_place_back() {
     stand.crash().await;
     drop(permit);
     stand.rebuild();
-    assert_eq!((stand.vitals().await.in_flight, stand.free()), (0, stand.places()));
+    assert_eq!(
+        (stand.vitals().await.in_flight, stand.free()),
+        (0, stand.places())
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_verdict_of_the_time_before_changes_no_state() {
-    let mut stand = opened(Plan { max_concurrent: 9, ..Plan::new("a") }).await;
+    let mut stand = opened(Plan {
+        max_concurrent: 9,
+        ..Plan::new("a")
+    })
+    .await;
     stand.actor().send(Reset).await.unwrap();
     let old: Vec<_> = [stand.admit().await.unwrap(), stand.admit().await.unwrap()].into();
     for _ in 0..5 {
@@ -77,7 +103,9 @@ async fn a_verdict_of_the_time_before_changes_no_state() {
 #[actix_rt::test(system = "Paused")]
 async fn a_probe_that_panics_does_not_end_recovery() {
     let stand = opened(Plan::new("a")).await;
-    stand.upstream.follow_when_probed([vec![Act::Panic], says("pong")]);
+    stand
+        .upstream
+        .follow_when_probed([vec![Act::Panic], says("pong")]);
     pass(s(10)).await;
     if stand.is_down() {
         stand.rebuild();
@@ -100,10 +128,15 @@ async fn the_breaker_is_kept_over_a_restart_of_the_service() {
         call(&stand, failed(Fault::ServerError)).await;
     }
     let open = kept(&store).await.unwrap();
-    assert_eq!((&*open.provider, open.blocked, open.strikes, &*open.reason), ("a", false, 0, "server_error"));
+    assert_eq!(
+        (&*open.provider, open.blocked, open.strikes, &*open.reason),
+        ("a", false, 0, "server_error")
+    );
     let wait = open.until.since(stand.clock().wall());
     assert!(wait <= s(10) && wait > s(8), "{wait:?}");
-    stand.upstream.follow_when_probed([fails(Fault::Timeout), says("pong")]);
+    stand
+        .upstream
+        .follow_when_probed([fails(Fault::Timeout), says("pong")]);
     pass(s(10)).await;
     assert_eq!(kept(&store).await.unwrap().strikes, 1);
     pass(s(20)).await;
@@ -119,19 +152,34 @@ async fn the_breaker_is_kept_over_a_restart_of_the_service() {
 #[actix_rt::test(system = "Paused")]
 async fn what_was_open_comes_back_open_or_half_open() {
     let wall = Clock::start().wall();
-    let begins = |state, until: At| Vitals { state, retry_at: Some(until), strikes: 1, ..Vitals::default() };
-    let plan = |vitals| Plan { vitals, ..Plan::new("a") };
+    let begins = |state, until: At| Vitals {
+        state,
+        retry_at: Some(until),
+        strikes: 1,
+        ..Vitals::default()
+    };
+    let plan = |vitals| Plan {
+        vitals,
+        ..Plan::new("a")
+    };
 
     let later = Stand::alone(plan(begins(ProviderState::Open, wall.plus(s(7)))));
     assert_eq!(later.vitals().await.state, ProviderState::Open);
     assert!(later.admit().await.is_err());
     pass(s(8)).await;
-    assert_eq!((later.vitals().await.state, probed(&later)), (ProviderState::Closed, 1));
+    assert_eq!(
+        (later.vitals().await.state, probed(&later)),
+        (ProviderState::Closed, 1)
+    );
 
     let past = Stand::alone(plan(begins(ProviderState::Open, At(5))));
     past.upstream.follow_when_probed([fails(Fault::Reset)]);
     settled().await;
-    assert_eq!((past.vitals().await.state, probed(&past)), (ProviderState::Open, 1), "probed at once");
+    assert_eq!(
+        (past.vitals().await.state, probed(&past)),
+        (ProviderState::Open, 1),
+        "probed at once"
+    );
     assert_eq!(past.vitals().await.strikes, 2);
 
     let blocked = Stand::alone(plan(begins(ProviderState::Blocked, wall.plus(s(30)))));

@@ -39,7 +39,10 @@ fn verdicts_of_an_older_generation_change_nothing() {
         later(&mut bench);
         let before = bench.view();
         for (ticket, verdict) in old.into_iter().zip(verdicts.into_iter().cycle()) {
-            assert_eq!(bench.breaker.first_token(ticket, s(90), bench.now, EVEN), None);
+            assert_eq!(
+                bench.breaker.first_token(ticket, s(90), bench.now, EVEN),
+                None
+            );
             assert_eq!(bench.settle(ticket, verdict), None);
         }
         assert_eq!(bench.view(), before, "scene {number}");
@@ -61,10 +64,19 @@ fn what_was_saved_comes_back_open_or_half_open_and_never_closed() {
         (0, 1_030, true, ProviderState::Blocked, Some(30)),
         (0, 900, true, ProviderState::Blocked, None),
     ] {
-        let saved = Saved { strikes, until: s(until), blocked, fault: Some(Fault::QuotaSpent) };
+        let saved = Saved {
+            strikes,
+            until: s(until),
+            blocked,
+            fault: Some(Fault::QuotaSpent),
+        };
         let breaker = Breaker::restored(Rules::default(), now, saved);
         let mut bench = Bench { breaker, now };
-        assert_eq!((bench.state(), bench.waits()), (state, waits.map(s)), "{saved:?}");
+        assert_eq!(
+            (bench.state(), bench.waits()),
+            (state, waits.map(s)),
+            "{saved:?}"
+        );
         assert_eq!(bench.view().cause, Some(Cause::Told));
         assert_eq!(bench.view().fault, Some(Fault::QuotaSpent));
         assert!(bench.refused(Who::Visitor));
@@ -82,13 +94,25 @@ fn what_was_saved_comes_back_open_or_half_open_and_never_closed() {
 
 #[test]
 fn only_a_closed_breaker_believes_others() {
-    let saved = |now| Saved { strikes: 1, until: now + s(7), blocked: false, fault: None };
+    let saved = |now| Saved {
+        strikes: 1,
+        until: now + s(7),
+        blocked: false,
+        fault: None,
+    };
     let mut bench = Bench::new(Rules::default());
     let under_way = bench.ticket(Who::Visitor);
     let told = bench.breaker.adopt(saved(bench.now), bench.now).unwrap();
-    assert_eq!((told.to, told.retry_at), (ProviderState::Open, Some(bench.now + s(7))));
+    assert_eq!(
+        (told.to, told.retry_at),
+        (ProviderState::Open, Some(bench.now + s(7)))
+    );
     assert_eq!(bench.settle(under_way, Verdict::Whole), None);
-    for mut bench in [bench, Bench::half_open(Rules::default()), Bench::blocked(Rules::default())] {
+    for mut bench in [
+        bench,
+        Bench::half_open(Rules::default()),
+        Bench::blocked(Rules::default()),
+    ] {
         let before = bench.view();
         assert_eq!(bench.breaker.adopt(saved(bench.now), bench.now), None);
         assert_eq!(bench.view(), before);
@@ -105,7 +129,13 @@ fn a_reset_closes_it_and_forgets() {
         let to = bench.breaker.reset(bench.now).unwrap().to;
         assert_eq!(to, ProviderState::Closed);
         assert!(!bench.refused(Who::Visitor));
-        assert_eq!(bench.view(), View { since: bench.now, ..Breaker::new(Rules::default()).view(bench.now) });
+        assert_eq!(
+            bench.view(),
+            View {
+                since: bench.now,
+                ..Breaker::new(Rules::default()).view(bench.now)
+            }
+        );
     }
     let mut held = Bench::new(Rules::default());
     held.visit(failed_asking(Fault::RateLimited, Some(s(30))));
@@ -117,21 +147,38 @@ fn a_reset_closes_it_and_forgets() {
 #[test]
 fn new_rules_hold_at_once_and_keep_the_state() {
     let mut bench = Bench::opened(Rules::default());
-    bench.breaker.set_rules(Rules { open_for: s(3), probes: 2, ..visitors_probe() });
+    bench.breaker.set_rules(Rules {
+        open_for: s(3),
+        probes: 2,
+        ..visitors_probe()
+    });
     assert_eq!(bench.waits(), Some(s(10)));
     bench.pass(s(10));
     assert_eq!(bench.visit(Verdict::Whole), None);
     // One good probe of two, and now one is enough: the next decides.
     bench.breaker.set_rules(Rules::default());
     assert_eq!(bench.breaker.due(bench.now), Some(bench.now));
-    assert_eq!(bench.probe(Verdict::Whole).unwrap().to, ProviderState::Closed);
+    assert_eq!(
+        bench.probe(Verdict::Whole).unwrap().to,
+        ProviderState::Closed
+    );
 
     let mut bench = Bench::new(Rules::default());
     (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
-    bench.breaker.set_rules(Rules { consecutive_failures: 3, ..Rules::default() });
+    bench.breaker.set_rules(Rules {
+        consecutive_failures: 3,
+        ..Rules::default()
+    });
     let limit = failed_asking(Fault::RateLimited, Some(s(2)));
-    assert_eq!(bench.visit(limit), None, "four are too many, but a limit does not count to them");
-    bench.breaker.set_rules(Rules { window: s(30), ..Rules::default() });
+    assert_eq!(
+        bench.visit(limit),
+        None,
+        "four are too many, but a limit does not count to them"
+    );
+    bench.breaker.set_rules(Rules {
+        window: s(30),
+        ..Rules::default()
+    });
     assert_eq!(bench.waits(), Some(s(2)), "a hold stays");
     bench.pass(s(2));
     bench.opens_by_five();
@@ -142,12 +189,19 @@ fn a_rate_limit_is_waited_out_after_its_breaker_was_lost() {
     let now = s(1_000);
     let mut breaker = Breaker::held(Rules::default(), now, now + s(20));
     assert_eq!(breaker.view(now).state, ProviderState::Closed);
-    assert_eq!(breaker.admit(now, Who::Visitor).unwrap_err().retry_at, Some(now + s(20)));
+    assert_eq!(
+        breaker.admit(now, Who::Visitor).unwrap_err().retry_at,
+        Some(now + s(20))
+    );
     assert_eq!(breaker.due(now), None);
     assert!(breaker.admit(now + s(20), Who::Visitor).is_ok());
     let mut endless = Breaker::held(Rules::default(), now, Duration::MAX);
     assert!(endless.admit(now + LONGEST_HOLD, Who::Visitor).is_ok());
-    assert!(Breaker::held(Rules::default(), now, s(1)).admit(now, Who::Visitor).is_ok());
+    assert!(
+        Breaker::held(Rules::default(), now, s(1))
+            .admit(now, Who::Visitor)
+            .is_ok()
+    );
 }
 
 #[test]

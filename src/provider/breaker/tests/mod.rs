@@ -25,15 +25,25 @@ fn failed(fault: Fault) -> Verdict {
 }
 
 fn failed_asking(fault: Fault, retry_after: Option<Duration>) -> Verdict {
-    Verdict::Failed { fault, started: false, retry_after }
+    Verdict::Failed {
+        fault,
+        started: false,
+        retry_after,
+    }
 }
 
 fn broke(fault: Fault) -> Verdict {
-    Verdict::Failed { fault, started: true, retry_after: None }
+    Verdict::Failed {
+        fault,
+        started: true,
+        retry_after: None,
+    }
 }
 
 fn faults(weight: Weight) -> impl Iterator<Item = Fault> {
-    Fault::ALL.into_iter().filter(move |fault| fault.weight() == weight)
+    Fault::ALL
+        .into_iter()
+        .filter(move |fault| fault.weight() == weight)
 }
 
 /// A breaker and its time.
@@ -44,7 +54,10 @@ struct Bench {
 
 impl Bench {
     fn new(rules: Rules) -> Self {
-        Self { breaker: Breaker::new(rules), now: s(1_000) }
+        Self {
+            breaker: Breaker::new(rules),
+            now: s(1_000),
+        }
     }
 
     /// One that five failures have opened, for ten seconds.
@@ -99,9 +112,15 @@ impl Bench {
 
     fn call(&mut self, who: Who, verdict: Verdict) -> Option<Transition> {
         let ticket = self.ticket(who);
-        if matches!(verdict, Verdict::Whole | Verdict::Failed { started: true, .. }) {
+        if matches!(
+            verdict,
+            Verdict::Whole | Verdict::Failed { started: true, .. }
+        ) {
             let latency = Duration::from_millis(300);
-            assert_eq!(self.breaker.first_token(ticket, latency, self.now, EVEN), None);
+            assert_eq!(
+                self.breaker.first_token(ticket, latency, self.now, EVEN),
+                None
+            );
         }
         self.settle(ticket, verdict)
     }
@@ -120,9 +139,15 @@ impl Bench {
 }
 
 fn visitors_probe() -> Rules {
-    Rules { recovery_probe: false, ..Rules::default() }
+    Rules {
+        recovery_probe: false,
+        ..Rules::default()
+    }
 }
 
 fn three_probes() -> Rules {
-    Rules { probes: 3, ..Rules::default() }
+    Rules {
+        probes: 3,
+        ..Rules::default()
+    }
 }

@@ -121,16 +121,29 @@ impl Model {
             Verdict::Whole => {
                 self.good += 1;
                 let enough = self.phase == ProviderState::Blocked || self.good == self.rules.probes;
-                return if enough { Expected::Closes } else { Expected::Nothing };
+                return if enough {
+                    Expected::Closes
+                } else {
+                    Expected::Nothing
+                };
             }
-            Verdict::Failed { fault, started, retry_after } if fault.weight() != Weight::Nothing => {
+            Verdict::Failed {
+                fault,
+                started,
+                retry_after,
+            } if fault.weight() != Weight::Nothing => {
                 (fault, started, retry_after.unwrap_or_default())
             }
             _ => {
                 if probe.is_some_and(|probe| probe.1 == Who::Probe) {
                     self.unsure |= verdict != Verdict::Abandoned;
                     let blocked = self.phase == ProviderState::Blocked;
-                    self.retry_at = now + if blocked { self.rules.blocked_for } else { self.rules.open_for };
+                    self.retry_at = now
+                        + if blocked {
+                            self.rules.blocked_for
+                        } else {
+                            self.rules.open_for
+                        };
                 }
                 return Expected::Nothing;
             }
@@ -144,7 +157,14 @@ impl Model {
         }
         if closed {
             let hard = fault.weight() == Weight::Hard;
-            self.log.push((now, if started { Event::Broken { hard } } else { Event::Early { hard } }));
+            self.log.push((
+                now,
+                if started {
+                    Event::Broken { hard }
+                } else {
+                    Event::Early { hard }
+                },
+            ));
             if limit {
                 self.retry_at = self.retry_at.max(now + asked);
             }
@@ -158,11 +178,20 @@ impl Model {
         let mut middle = self.rules.open_for;
         (0..strikes).for_each(|_| middle = (middle * 2).min(s(1_000)));
         let middle = middle.min(self.rules.open_max);
-        let more = if asked.is_zero() { s(0) } else { self.rules.open_for / 5 };
+        let more = if asked.is_zero() {
+            s(0)
+        } else {
+            self.rules.open_for / 5
+        };
         let closed = self.phase == ProviderState::Closed;
-        let held = self.retry_at.saturating_sub(if closed { now } else { self.retry_at });
+        let held = self
+            .retry_at
+            .saturating_sub(if closed { now } else { self.retry_at });
         let least = (middle * 4 / 5).max(asked).max(held);
-        let most = (middle * 6 / 5).min(self.rules.open_max).max(asked + more).max(held);
+        let most = (middle * 6 / 5)
+            .min(self.rules.open_max)
+            .max(asked + more)
+            .max(held);
         Expected::Opens(cause, least, most)
     }
 
@@ -171,11 +200,17 @@ impl Model {
         let rules = &self.rules;
         let run = |counts: fn(&Event) -> Option<(bool, bool)>| {
             let verdicts = self.log.iter().rev().filter_map(|(_, event)| counts(event));
-            verdicts.take_while(|(bad, _)| *bad).filter(|(_, hard)| *hard).count()
+            verdicts
+                .take_while(|(bad, _)| *bad)
+                .filter(|(_, hard)| *hard)
+                .count()
         };
         let rate = |counts: fn(&Event) -> Option<(bool, bool)>, rate: f64| {
             let recent = self.log.iter().filter(|(at, _)| self.recent(*at, now));
-            let bad: Vec<_> = recent.filter_map(|(_, event)| counts(event)).map(|(bad, _)| bad).collect();
+            let bad: Vec<_> = recent
+                .filter_map(|(_, event)| counts(event))
+                .map(|(bad, _)| bad)
+                .collect();
             self.reaches(&bad, rate)
         };
         let (_, last) = self.log.last().unwrap();
@@ -187,9 +222,13 @@ impl Model {
             }
             Event::Early { .. } => rate(call, rules.failure_rate).then_some(Cause::Rate),
             Event::Broken { hard } if hard && run(stream) >= 3 => Some(Cause::Streams),
-            Event::Broken { .. } => rate(stream, rules.stream_failure_rate).then_some(Cause::Streams),
+            Event::Broken { .. } => {
+                rate(stream, rules.stream_failure_rate).then_some(Cause::Streams)
+            }
         };
-        cause.map_or(Expected::Nothing, |cause| self.opens(cause, 0, asked.unwrap_or_default(), now))
+        cause.map_or(Expected::Nothing, |cause| {
+            self.opens(cause, 0, asked.unwrap_or_default(), now)
+        })
     }
 
     fn slow(&self, now: Duration) -> bool {
@@ -199,8 +238,11 @@ impl Model {
             let Event::Token(latency) = *event else {
                 continue;
             };
-            if batch.len() >= enough && *at - batch.first().map_or(s(0), |(at, _)| *at) >= self.rules.window {
-                let mut latencies: Vec<Duration> = batch.drain(..).map(|(_, latency)| latency).collect();
+            if batch.len() >= enough
+                && *at - batch.first().map_or(s(0), |(at, _)| *at) >= self.rules.window
+            {
+                let mut latencies: Vec<Duration> =
+                    batch.drain(..).map(|(_, latency)| latency).collect();
                 latencies.sort();
                 usual = Some(latencies[latencies.len() / 2]);
             }
@@ -214,7 +256,10 @@ impl Model {
         }
         let last = compared.last().is_some_and(|(_, slow)| *slow);
         let recent = compared.into_iter().filter(|(at, _)| self.recent(*at, now));
-        last && self.reaches(&recent.map(|(_, slow)| slow).collect::<Vec<_>>(), self.rules.slow_rate)
+        last && self.reaches(
+            &recent.map(|(_, slow)| slow).collect::<Vec<_>>(),
+            self.rules.slow_rate,
+        )
     }
 
     fn recent(&self, at: Duration, now: Duration) -> bool {
@@ -225,7 +270,8 @@ impl Model {
     /// In tenths, as whole numbers.
     fn reaches(&self, bad: &[bool], rate: f64) -> bool {
         let share = bad.iter().filter(|bad| **bad).count() * 10;
-        bad.len() >= self.rules.min_calls as usize && share >= bad.len() * (rate * 10.0).round() as usize
+        bad.len() >= self.rules.min_calls as usize
+            && share >= bad.len() * (rate * 10.0).round() as usize
     }
 }
 

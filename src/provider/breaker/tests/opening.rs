@@ -20,7 +20,10 @@ fn five_hard_failures_in_a_row_open_it() {
 
 #[test]
 fn a_first_token_ends_the_run() {
-    let mut bench = Bench::new(Rules { min_calls: 1_000, ..Rules::default() });
+    let mut bench = Bench::new(Rules {
+        min_calls: 1_000,
+        ..Rules::default()
+    });
     for _ in 0..20 {
         (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
         let under_way = bench.ticket(Who::Visitor);
@@ -30,11 +33,17 @@ fn a_first_token_ends_the_run() {
 
 #[test]
 fn a_rate_limit_neither_lengthens_the_run_nor_ends_it() {
-    let mut bench = Bench::new(Rules { min_calls: 1_000, ..Rules::default() });
+    let mut bench = Bench::new(Rules {
+        min_calls: 1_000,
+        ..Rules::default()
+    });
     (0..100).for_each(|_| assert_eq!(bench.visit(failed(Fault::RateLimited)), None));
     (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
     assert_eq!(bench.visit(failed(Fault::RateLimited)), None);
-    assert_eq!(bench.visit(failed(Fault::Reset)).unwrap().cause, Some(Cause::Run));
+    assert_eq!(
+        bench.visit(failed(Fault::Reset)).unwrap().cause,
+        Some(Cause::Run)
+    );
 }
 
 #[test]
@@ -49,7 +58,10 @@ fn half_of_ten_in_the_window_open_it() {
         (0, 0, Some(10)),
     ] {
         for fault in [Fault::RateLimited, Fault::ServerError] {
-            let rules = Rules { consecutive_failures: 1_000, ..Rules::default() };
+            let rules = Rules {
+                consecutive_failures: 1_000,
+                ..Rules::default()
+            };
             let mut bench = Bench::new(rules);
             (0..good).for_each(|_| assert_eq!(bench.visit(Verdict::Whole), None));
             bench.pass(s(pause));
@@ -65,14 +77,21 @@ fn half_of_ten_in_the_window_open_it() {
 #[test]
 fn good_and_bad_in_turns_open_it() {
     let mut bench = Bench::new(Rules::default());
-    let calls = [Verdict::Whole, failed(Fault::ServerError)].into_iter().cycle();
-    let opened = calls.take(20).position(|verdict| bench.visit(verdict).is_some());
+    let calls = [Verdict::Whole, failed(Fault::ServerError)]
+        .into_iter()
+        .cycle();
+    let opened = calls
+        .take(20)
+        .position(|verdict| bench.visit(verdict).is_some());
     assert_eq!(opened, Some(9));
 }
 
 #[test]
 fn what_says_nothing_of_health_counts_nothing() {
-    let nothing: Vec<_> = faults(Weight::Nothing).map(failed).chain([Verdict::Abandoned]).collect();
+    let nothing: Vec<_> = faults(Weight::Nothing)
+        .map(failed)
+        .chain([Verdict::Abandoned])
+        .collect();
     let mut bench = Bench::new(Rules::default());
     let all = || nothing.iter().copied().cycle().take(100);
     all().for_each(|verdict| assert_eq!(bench.visit(verdict), None));
@@ -91,10 +110,25 @@ fn answers_that_break_have_limits_of_their_own() {
         (vec![broken, broken, whole, broken, broken], false),
         (vec![broken, limited, broken, limited], false),
         (vec![broken, limited, broken, limited, broken], true),
-        (vec![broken, Verdict::Abandoned, broken, broke(Fault::Diverged), broken], true),
+        (
+            vec![
+                broken,
+                Verdict::Abandoned,
+                broken,
+                broke(Fault::Diverged),
+                broken,
+            ],
+            true,
+        ),
         // Three of ten, and fewer than ten.
-        ([vec![whole; 6], vec![broken, broken, whole, broken]].concat(), true),
-        ([vec![whole; 5], vec![broken, broken, whole, broken]].concat(), false),
+        (
+            [vec![whole; 6], vec![broken, broken, whole, broken]].concat(),
+            true,
+        ),
+        (
+            [vec![whole; 5], vec![broken, broken, whole, broken]].concat(),
+            false,
+        ),
         ([vec![whole; 7], vec![limited; 3]].concat(), true),
         ([vec![whole; 8], vec![limited; 3]].concat(), false),
     ] {
@@ -109,7 +143,10 @@ fn answers_that_break_have_limits_of_their_own() {
 
 #[test]
 fn an_answer_that_broke_is_a_call_that_went_well() {
-    let rules = Rules { stream_failure_rate: 2.0, ..Rules::default() };
+    let rules = Rules {
+        stream_failure_rate: 2.0,
+        ..Rules::default()
+    };
     let mut bench = Bench::new(rules);
     // Two in a row break, ever again: the streams' run ends with a whole one, and the calls have no failure at all.
     for _ in 0..50 {
@@ -128,7 +165,10 @@ fn a_refused_key_and_a_spent_quota_block_at_once() {
         for verdict in [failed(fault), broke(fault)] {
             let mut bench = Bench::new(Rules::default());
             let transition = bench.visit(verdict).unwrap();
-            assert_eq!((transition.to, transition.fault), (ProviderState::Blocked, Some(fault)));
+            assert_eq!(
+                (transition.to, transition.fault),
+                (ProviderState::Blocked, Some(fault))
+            );
             assert_eq!(transition.cause, Some(Cause::Key));
             assert_eq!(bench.waits(), Some(s(60)));
         }
@@ -155,10 +195,16 @@ fn slow_first_tokens_open_it_and_once_closed_again_are_what_is_usual() {
     let (fast, slow) = (Duration::from_millis(300), s(3));
     assert_eq!(first_tokens(&mut bench, fast, s(120)), None);
     let transition = first_tokens(&mut bench, slow, s(60)).unwrap();
-    assert_eq!((transition.to, transition.fault), (ProviderState::Open, None));
+    assert_eq!(
+        (transition.to, transition.fault),
+        (ProviderState::Open, None)
+    );
     assert_eq!(transition.cause, Some(Cause::Slow));
     bench.pass(s(10));
-    assert_eq!(bench.probe(Verdict::Whole).unwrap().to, ProviderState::Closed);
+    assert_eq!(
+        bench.probe(Verdict::Whole).unwrap().to,
+        ProviderState::Closed
+    );
     assert_eq!(first_tokens(&mut bench, slow, s(600)), None);
     assert!(first_tokens(&mut bench, 10 * slow, s(60)).is_some());
 }
@@ -197,22 +243,32 @@ fn a_retry_after_is_a_floor_of_the_open_time() {
     ] {
         let mut bench = Bench::half_open(Rules::default());
         bench.probe(failed_asking(fault, asked.map(s))).unwrap();
-        assert_eq!(bench.waits(), Some(Duration::from_millis(time)), "{fault}, {asked:?}");
+        assert_eq!(
+            bench.waits(),
+            Some(Duration::from_millis(time)),
+            "{fault}, {asked:?}"
+        );
     }
 }
 
 #[test]
 fn a_rate_limit_is_waited_out_while_closed() {
     for fault in [Fault::RateLimited, Fault::Overloaded] {
-        for (asked, held) in
-            [(None, None), (Some(0), None), (Some(30), Some(30)), (Some(1_000_000_000), Some(86_400))]
-        {
+        for (asked, held) in [
+            (None, None),
+            (Some(0), None),
+            (Some(30), Some(30)),
+            (Some(1_000_000_000), Some(86_400)),
+        ] {
             let mut bench = Bench::new(Rules::default());
             assert_eq!(bench.visit(failed_asking(fault, asked.map(s))), None);
             assert_eq!(bench.state(), ProviderState::Closed);
             assert_eq!(bench.waits(), held.map(s), "{fault}, {asked:?}");
             let refusal = bench.breaker.admit(bench.now, Who::Visitor).err();
-            assert_eq!(refusal.and_then(|no| no.retry_at), held.map(|held| bench.now + s(held)));
+            assert_eq!(
+                refusal.and_then(|no| no.retry_at),
+                held.map(|held| bench.now + s(held))
+            );
             bench.pass(s(held.unwrap_or(0)));
             assert!(!bench.refused(Who::Visitor));
             assert_eq!(bench.waits(), None);
@@ -228,7 +284,10 @@ fn the_longest_wait_asked_for_counts_and_good_ends_do_not_shorten_it() {
     let mut bench = Bench::new(Rules::default());
     let tickets = [(); 4].map(|()| bench.ticket(Who::Visitor));
     let limits = [30, 40, 10].map(|asked| failed_asking(Fault::RateLimited, Some(s(asked))));
-    for (ticket, verdict) in tickets.into_iter().zip(limits.into_iter().chain([Verdict::Whole])) {
+    for (ticket, verdict) in tickets
+        .into_iter()
+        .zip(limits.into_iter().chain([Verdict::Whole]))
+    {
         assert_eq!(bench.settle(ticket, verdict), None);
     }
     assert_eq!(bench.waits(), Some(s(40)));
@@ -239,7 +298,10 @@ fn a_hold_lasts_when_the_breaker_opens_under_it() {
     let mut bench = Bench::new(Rules::default());
     let tickets = [(); 5].map(|()| bench.ticket(Who::Visitor));
     bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
-    let last = tickets.map(|ticket| bench.settle(ticket, failed(Fault::Reset))).into_iter().last();
+    let last = tickets
+        .map(|ticket| bench.settle(ticket, failed(Fault::Reset)))
+        .into_iter()
+        .last();
     assert_eq!(last.flatten().unwrap().to, ProviderState::Open);
     assert_eq!(bench.waits(), Some(s(40)));
 }
@@ -247,12 +309,18 @@ fn a_hold_lasts_when_the_breaker_opens_under_it() {
 #[test]
 fn a_hold_lasts_when_slow_first_tokens_open_it() {
     let mut bench = Bench::new(Rules::default());
-    assert_eq!(first_tokens(&mut bench, Duration::from_millis(300), s(60)), None);
+    assert_eq!(
+        first_tokens(&mut bench, Duration::from_millis(300), s(60)),
+        None
+    );
     let slow: Vec<_> = (0..40).map(|_| bench.ticket(Who::Visitor)).collect();
     bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
     let first_token = |ticket: &Ticket| bench.breaker.first_token(*ticket, s(3), bench.now, EVEN);
     let opened = slow.iter().find_map(first_token).unwrap();
-    assert_eq!((opened.cause, bench.waits()), (Some(Cause::Slow), Some(s(40))));
+    assert_eq!(
+        (opened.cause, bench.waits()),
+        (Some(Cause::Slow), Some(s(40)))
+    );
 }
 
 #[test]
@@ -274,7 +342,13 @@ fn limits_that_make_no_sense_do_no_harm() {
     };
     let mut bench = Bench::new(rules);
     (0..100).for_each(|_| assert_eq!(bench.visit(Verdict::Whole), None));
-    assert_eq!(bench.visit(failed(Fault::Reset)).unwrap().to, ProviderState::Open);
+    assert_eq!(
+        bench.visit(failed(Fault::Reset)).unwrap().to,
+        ProviderState::Open
+    );
     bench.now = Duration::MAX / 2;
-    assert_eq!(bench.probe(Verdict::Whole).unwrap().to, ProviderState::Closed);
+    assert_eq!(
+        bench.probe(Verdict::Whole).unwrap().to,
+        ProviderState::Closed
+    );
 }

@@ -2,11 +2,16 @@
 
 use super::*;
 
-const PROBED_BY: [(bool, Who, Who); 2] =
-    [(true, Who::Probe, Who::Visitor), (false, Who::Visitor, Who::Probe)];
+const PROBED_BY: [(bool, Who, Who); 2] = [
+    (true, Who::Probe, Who::Visitor),
+    (false, Who::Visitor, Who::Probe),
+];
 
 fn probed_by(recovery_probe: bool) -> Rules {
-    Rules { recovery_probe, ..Rules::default() }
+    Rules {
+        recovery_probe,
+        ..Rules::default()
+    }
 }
 
 #[test]
@@ -26,13 +31,23 @@ fn open_admits_nobody_and_half_open_only_its_prober() {
         let until = bench.now + s(10);
         bench.pass(s(10) - Duration::from_nanos(1));
         for who in [Who::Visitor, Who::Probe] {
-            let refusal = Refusal { state: ProviderState::Open, retry_at: Some(until) };
+            let refusal = Refusal {
+                state: ProviderState::Open,
+                retry_at: Some(until),
+            };
             assert_eq!(bench.breaker.admit(bench.now, who), Err(refusal));
         }
         assert_eq!(bench.breaker.due(bench.now), Some(until));
         bench.now = until;
-        assert_eq!(bench.state(), ProviderState::HalfOpen, "before anyone has asked");
-        let refusal = Refusal { state: ProviderState::HalfOpen, retry_at: None };
+        assert_eq!(
+            bench.state(),
+            ProviderState::HalfOpen,
+            "before anyone has asked"
+        );
+        let refusal = Refusal {
+            state: ProviderState::HalfOpen,
+            retry_at: None,
+        };
         assert_eq!(bench.breaker.admit(bench.now, other), Err(refusal));
         bench.ticket(prober);
         assert!(bench.refused(prober), "one at once");
@@ -45,7 +60,10 @@ fn the_end_of_the_open_time_is_told_once() {
     assert_eq!(bench.breaker.tick(bench.now), None);
     bench.pass(s(11));
     let transition = bench.breaker.tick(bench.now).unwrap();
-    assert_eq!((transition.from, transition.to), (ProviderState::Open, ProviderState::HalfOpen));
+    assert_eq!(
+        (transition.from, transition.to),
+        (ProviderState::Open, ProviderState::HalfOpen)
+    );
     assert_eq!(transition.retry_at, None);
     assert_eq!(bench.breaker.tick(bench.now), None);
     assert_eq!(bench.view().since, bench.now - s(1));
@@ -75,8 +93,14 @@ fn a_bad_probe_opens_it_again_for_longer() {
         for verdict in [failed(fault), broke(fault)] {
             let mut bench = Bench::half_open(Rules::default());
             let transition = bench.probe(verdict).unwrap();
-            assert_eq!((transition.from, transition.to), (ProviderState::HalfOpen, ProviderState::Open));
-            assert_eq!((transition.fault, transition.cause), (Some(fault), Some(Cause::Probe)));
+            assert_eq!(
+                (transition.from, transition.to),
+                (ProviderState::HalfOpen, ProviderState::Open)
+            );
+            assert_eq!(
+                (transition.fault, transition.cause),
+                (Some(fault), Some(Cause::Probe))
+            );
             assert_eq!((bench.view().strikes, bench.waits()), (1, Some(s(20))));
             bench.pass(s(20));
             bench.probe(verdict).unwrap();
@@ -88,7 +112,10 @@ fn a_bad_probe_opens_it_again_for_longer() {
 #[test]
 fn a_probe_with_a_refused_key_blocks_it() {
     let mut bench = Bench::half_open(Rules::default());
-    assert_eq!(bench.probe(failed(Fault::QuotaSpent)).unwrap().to, ProviderState::Blocked);
+    assert_eq!(
+        bench.probe(failed(Fault::QuotaSpent)).unwrap().to,
+        ProviderState::Blocked
+    );
 }
 
 #[test]
@@ -102,7 +129,10 @@ fn three_probes_at_once_and_three_good_ones_close_it() {
     bench.pass(s(10));
     let again = bench.ticket(Who::Probe);
     assert_eq!(bench.settle(third, Verdict::Whole), None);
-    assert_eq!(bench.settle(again, Verdict::Whole).unwrap().to, ProviderState::Closed);
+    assert_eq!(
+        bench.settle(again, Verdict::Whole).unwrap().to,
+        ProviderState::Closed
+    );
 }
 
 #[test]
@@ -131,7 +161,10 @@ fn an_abandoned_probe_gives_its_place_back() {
         assert_eq!(bench.state(), ProviderState::HalfOpen);
         // A visitor who left says nothing of the next; an owner who drops its probes is not to send them without a pause.
         let pause = recovery_probe.then_some(s(10));
-        assert_eq!((bench.waits(), bench.refused(prober)), (pause, pause.is_some()));
+        assert_eq!(
+            (bench.waits(), bench.refused(prober)),
+            (pause, pause.is_some())
+        );
         bench.pass(pause.unwrap_or_default());
         if recovery_probe {
             assert!(!bench.refused(prober));
@@ -144,33 +177,56 @@ fn a_lost_probe_gives_its_place_back_when_its_lease_ends() {
     for (recovery_probe, prober, _) in PROBED_BY {
         let mut bench = Bench::half_open(probed_by(recovery_probe));
         let lost = bench.ticket(prober);
-        assert_eq!(bench.breaker.due(bench.now), recovery_probe.then_some(bench.now + s(100)));
+        assert_eq!(
+            bench.breaker.due(bench.now),
+            recovery_probe.then_some(bench.now + s(100))
+        );
         bench.pass(s(100) - Duration::from_nanos(1));
         assert!(bench.refused(prober));
         bench.pass(Duration::from_nanos(1));
-        assert_eq!(bench.breaker.due(bench.now), recovery_probe.then_some(bench.now));
+        assert_eq!(
+            bench.breaker.due(bench.now),
+            recovery_probe.then_some(bench.now)
+        );
         let next = bench.ticket(prober);
         assert_eq!(bench.settle(lost, failed(Fault::Reset)), None, "too late");
-        assert_eq!(bench.settle(next, Verdict::Whole).unwrap().to, ProviderState::Closed);
+        assert_eq!(
+            bench.settle(next, Verdict::Whole).unwrap().to,
+            ProviderState::Closed
+        );
     }
 }
 
 #[test]
 fn where_our_probe_cannot_tell_visitors_do() {
     for fault in faults(Weight::Nothing) {
-        for mut bench in [Bench::half_open(Rules::default()), Bench::blocked(Rules::default())] {
+        for mut bench in [
+            Bench::half_open(Rules::default()),
+            Bench::blocked(Rules::default()),
+        ] {
             bench.pass(s(60));
             let state = bench.state();
             assert_eq!(bench.probe(failed(fault)), None);
             assert_eq!(bench.state(), state, "says nothing of its health");
-            let pause = if state == ProviderState::Blocked { s(60) } else { s(10) };
+            let pause = if state == ProviderState::Blocked {
+                s(60)
+            } else {
+                s(10)
+            };
             assert_eq!(bench.waits(), Some(pause));
-            assert_eq!(bench.breaker.due(bench.now), None, "ours would only be in their way");
+            assert_eq!(
+                bench.breaker.due(bench.now),
+                None,
+                "ours would only be in their way"
+            );
             assert!(bench.refused(Who::Visitor));
             bench.pass(pause);
             assert!(bench.refused(Who::Probe));
             assert_eq!(bench.visit(failed(fault)), None);
-            assert_eq!(bench.visit(Verdict::Whole).unwrap().to, ProviderState::Closed);
+            assert_eq!(
+                bench.visit(Verdict::Whole).unwrap().to,
+                ProviderState::Closed
+            );
         }
     }
 }
@@ -178,20 +234,44 @@ fn where_our_probe_cannot_tell_visitors_do() {
 #[test]
 fn blocked_is_probed_now_and_then_and_a_good_probe_closes_it() {
     for (recovery_probe, prober, other) in PROBED_BY {
-        let mut bench = Bench::blocked(Rules { probes: 3, ..probed_by(recovery_probe) });
-        for fault in [Fault::Unauthorized, Fault::QuotaSpent, Fault::ServerError, Fault::RateLimited] {
+        let mut bench = Bench::blocked(Rules {
+            probes: 3,
+            ..probed_by(recovery_probe)
+        });
+        for fault in [
+            Fault::Unauthorized,
+            Fault::QuotaSpent,
+            Fault::ServerError,
+            Fault::RateLimited,
+        ] {
             assert!(bench.refused(prober));
-            assert_eq!(bench.breaker.due(bench.now), recovery_probe.then_some(bench.now + s(60)));
+            assert_eq!(
+                bench.breaker.due(bench.now),
+                recovery_probe.then_some(bench.now + s(60))
+            );
             bench.pass(s(60));
             assert!(bench.refused(other));
-            assert_eq!(bench.call(prober, failed(fault)), None, "no change, no alert");
-            assert_eq!((bench.state(), bench.waits()), (ProviderState::Blocked, Some(s(60))));
+            assert_eq!(
+                bench.call(prober, failed(fault)),
+                None,
+                "no change, no alert"
+            );
+            assert_eq!(
+                (bench.state(), bench.waits()),
+                (ProviderState::Blocked, Some(s(60)))
+            );
         }
         assert_eq!(bench.view().fault, Some(Fault::QuotaSpent));
         bench.pass(s(60));
         let only = bench.ticket(prober);
-        assert!(bench.refused(prober), "one at once, however many half-open has");
-        assert_eq!(bench.settle(only, Verdict::Whole).unwrap().to, ProviderState::Closed);
+        assert!(
+            bench.refused(prober),
+            "one at once, however many half-open has"
+        );
+        assert_eq!(
+            bench.settle(only, Verdict::Whole).unwrap().to,
+            ProviderState::Closed
+        );
     }
 }
 
@@ -199,7 +279,9 @@ fn blocked_is_probed_now_and_then_and_a_good_probe_closes_it() {
 fn blocked_waits_longer_where_the_provider_asks_for_it() {
     for (asked, waits) in [(30, 60), (120, 121), (1_000_000_000, 301)] {
         let mut bench = Bench::new(Rules::default());
-        bench.visit(failed_asking(Fault::QuotaSpent, Some(s(asked)))).unwrap();
+        bench
+            .visit(failed_asking(Fault::QuotaSpent, Some(s(asked))))
+            .unwrap();
         assert_eq!(bench.waits(), Some(s(waits)), "{asked}");
     }
 }

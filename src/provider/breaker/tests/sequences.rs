@@ -56,7 +56,10 @@ impl Pair {
             }
             Step::Admit(who) => self.admit(who),
             Step::FirstToken(which, latency) => {
-                let Some(flight) = which.checked_rem(self.flying.len()).map(|at| &mut self.flying[at]) else {
+                let Some(flight) = which
+                    .checked_rem(self.flying.len())
+                    .map(|at| &mut self.flying[at])
+                else {
                     return;
                 };
                 if std::mem::replace(&mut flight.started, true) {
@@ -84,37 +87,61 @@ impl Pair {
         let id = self.admitted;
         let expected = self.model.admits(who, self.now, id);
         let ticket = self.breaker.admit(self.now, who);
-        assert_eq!(ticket.is_ok(), expected, "{who:?} at {:?}, {:?}", self.now, self.breaker);
+        assert_eq!(
+            ticket.is_ok(),
+            expected,
+            "{who:?} at {:?}, {:?}",
+            self.now,
+            self.breaker
+        );
         let view = self.breaker.view(self.now);
         match ticket {
             Ok(ticket) => {
                 let probe = view.state != ProviderState::Closed;
                 self.admitted += 1;
                 self.flying.push(Flight {
-                    call: Call { id, phase: self.model.number },
+                    call: Call {
+                        id,
+                        phase: self.model.number,
+                    },
                     ticket,
                     started: false,
                     lease_ends: probe.then_some(self.now + self.rules.probe_lease),
                 });
             }
-            Err(refusal) => assert_eq!((refusal.state, refusal.retry_at), (view.state, view.retry_at)),
+            Err(refusal) => assert_eq!(
+                (refusal.state, refusal.retry_at),
+                (view.state, view.retry_at)
+            ),
         }
     }
 
     fn settle(&mut self, flight: Flight, verdict: Verdict, chance: f64, before: View) {
         let verdict = match verdict {
-            Verdict::Failed { fault, retry_after, .. } => {
-                Verdict::Failed { fault, retry_after, started: flight.started }
-            }
+            Verdict::Failed {
+                fault, retry_after, ..
+            } => Verdict::Failed {
+                fault,
+                retry_after,
+                started: flight.started,
+            },
             other => other,
         };
         let stale = flight.call.phase != self.model.number;
         let expected = self.model.settle(flight.call, verdict, self.now);
-        let transition = self.breaker.settle(flight.ticket, verdict, self.now, chance);
+        let transition = self
+            .breaker
+            .settle(flight.ticket, verdict, self.now, chance);
         self.compare(expected, transition);
-        assert!(!stale || self.breaker.view(self.now) == before, "a stale ticket changed something");
+        assert!(
+            !stale || self.breaker.view(self.now) == before,
+            "a stale ticket changed something"
+        );
         if transition.is_some_and(|to| to.to == ProviderState::Closed) {
-            assert!(flight.lease_ends.is_some() && verdict == Verdict::Whole, "closed without a good probe");
+            assert!(
+                flight.lease_ends.is_some() && verdict == Verdict::Whole,
+                "closed without a good probe"
+            );
         }
     }
 
@@ -125,7 +152,10 @@ impl Pair {
         let hair = Duration::from_micros(1);
         let within = |least: Duration, most: Duration| {
             let wait = at - self.now;
-            assert!(wait + hair >= least && wait <= most + hair, "waits {wait:?}, not {least:?} to {most:?}");
+            assert!(
+                wait + hair >= least && wait <= most + hair,
+                "waits {wait:?}, not {least:?} to {most:?}"
+            );
         };
         let to = transition.map(|transition| transition.to);
         if let Some(transition) = transition {
@@ -168,12 +198,26 @@ impl Pair {
             ProviderState::Open if self.model.retry_at <= now => ProviderState::HalfOpen,
             phase => phase,
         };
-        let strikes = if phase == ProviderState::Blocked { 0 } else { self.model.strikes };
+        let strikes = if phase == ProviderState::Blocked {
+            0
+        } else {
+            self.model.strikes
+        };
         assert_eq!((view.state, view.strikes), (phase, strikes));
-        assert_eq!(view.retry_at, Some(self.model.retry_at).filter(|at| *at > now));
+        assert_eq!(
+            view.retry_at,
+            Some(self.model.retry_at).filter(|at| *at > now)
+        );
 
-        let probes = self.flying.iter().filter_map(|flight| flight.lease_ends).filter(|ends| *ends > now);
-        assert!(probes.count() <= self.rules.probes as usize, "too many probes in flight");
+        let probes = self
+            .flying
+            .iter()
+            .filter_map(|flight| flight.lease_ends)
+            .filter(|ends| *ends > now);
+        assert!(
+            probes.count() <= self.rules.probes as usize,
+            "too many probes in flight"
+        );
 
         // The owner's timer does not spin: who has done all it can do is told of a later moment, or of none.
         if view.state != ProviderState::Closed {

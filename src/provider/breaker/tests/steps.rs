@@ -49,7 +49,8 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     // A reset is rare: it would hide all else.
     let step = prop_oneof![400 => step, 1 => Just(Step::Reset)];
     let steps = prop::collection::vec(step, 0..400);
-    (prop_oneof![Just(Vec::new()), slowing_down()], steps).prop_map(|(first, then)| [first, then].concat())
+    (prop_oneof![Just(Vec::new()), slowing_down()], steps)
+        .prop_map(|(first, then)| [first, then].concat())
 }
 
 /// Calls that are fast at first and slow later on, with some of the other kind among them.
@@ -59,7 +60,12 @@ fn slowing_down() -> impl Strategy<Value = Vec<Step>> {
     let turn = |(time, one_in_ten): (u64, u32), usual, other| {
         let latency = if one_in_ten == 0 { other } else { usual };
         let first_token = Step::FirstToken(0, latency);
-        [Step::Pass(ms(time)), Step::Admit(Who::Visitor), first_token, Step::Settle(0, Verdict::Whole)]
+        [
+            Step::Pass(ms(time)),
+            Step::Admit(Who::Visitor),
+            first_token,
+            Step::Settle(0, Verdict::Whole),
+        ]
     };
     (calls(), calls()).prop_map(move |(fast, slow)| {
         let fast = fast.into_iter().flat_map(|call| turn(call, ms(300), s(4)));
@@ -71,9 +77,14 @@ fn slowing_down() -> impl Strategy<Value = Vec<Step>> {
 pub(super) fn any_rules() -> impl Strategy<Value = Rules> {
     let rates = prop::sample::select(vec![0.3, 0.5, 0.8, 1.0]);
     let counts = (1u32..=6, 1u32..=12, 1u32..=3, any::<bool>());
-    let times = (prop::sample::select(vec![10, 60]), 1u64..15, 5u64..40, 5u64..90);
-    (counts, times, rates.clone(), rates.clone(), rates).prop_map(|(counts, times, calls, streams, slow)| {
-        Rules {
+    let times = (
+        prop::sample::select(vec![10, 60]),
+        1u64..15,
+        5u64..40,
+        5u64..90,
+    );
+    (counts, times, rates.clone(), rates.clone(), rates).prop_map(
+        |(counts, times, calls, streams, slow)| Rules {
             consecutive_failures: counts.0,
             min_calls: counts.1,
             probes: counts.2,
@@ -86,6 +97,6 @@ pub(super) fn any_rules() -> impl Strategy<Value = Rules> {
             stream_failure_rate: streams,
             slow_rate: slow,
             ..Rules::default()
-        }
-    })
+        },
+    )
 }

@@ -5,17 +5,29 @@ use proptest::prelude::*;
 use super::*;
 
 fn blocked_until(until: Duration) -> Saved {
-    Saved { strikes: 2, until, blocked: true, fault: Some(Fault::Unauthorized) }
+    Saved {
+        strikes: 2,
+        until,
+        blocked: true,
+        fault: Some(Fault::Unauthorized),
+    }
 }
 
 #[test]
 fn a_warned_breaker_opens_at_the_first_hard_failure_once() {
     let mut bench = Bench::new(Rules::default());
     bench.breaker.beware(bench.now);
-    assert_eq!(bench.visit(failed(Fault::RateLimited)), None, "a limit is the provider at work");
+    assert_eq!(
+        bench.visit(failed(Fault::RateLimited)),
+        None,
+        "a limit is the provider at work"
+    );
     assert_eq!(bench.visit(failed(Fault::BadRequest)), None);
     let opened = bench.visit(failed(Fault::Timeout)).unwrap();
-    assert_eq!((opened.to, opened.cause), (ProviderState::Open, Some(Cause::Warned)));
+    assert_eq!(
+        (opened.to, opened.cause),
+        (ProviderState::Open, Some(Cause::Warned))
+    );
     bench.pass(s(10));
     bench.probe(Verdict::Whole).unwrap();
     bench.opens_by_five();
@@ -47,7 +59,12 @@ fn whoever_is_not_closed_knows_better_than_a_warning() {
         let before = bench.view();
         bench.breaker.beware(bench.now);
         bench.breaker.hold(bench.now + s(600), bench.now);
-        assert_eq!(bench.breaker.adopt(blocked_until(bench.now + s(600)), bench.now), None);
+        assert_eq!(
+            bench
+                .breaker
+                .adopt(blocked_until(bench.now + s(600)), bench.now),
+            None
+        );
         assert_eq!(bench.view(), before);
     }
 }
@@ -56,7 +73,10 @@ fn whoever_is_not_closed_knows_better_than_a_warning() {
 fn a_hold_that_others_tell_is_waited_out_and_bounded() {
     let mut bench = Bench::new(Rules::default());
     bench.breaker.hold(bench.now + s(30), bench.now);
-    assert_eq!((bench.state(), bench.waits()), (ProviderState::Closed, Some(s(30))));
+    assert_eq!(
+        (bench.state(), bench.waits()),
+        (ProviderState::Closed, Some(s(30)))
+    );
     assert!(bench.refused(Who::Visitor));
     bench.breaker.hold(bench.now + s(5), bench.now);
     assert_eq!(bench.waits(), Some(s(30)), "never shorter");
@@ -68,8 +88,14 @@ fn a_hold_that_others_tell_is_waited_out_and_bounded() {
 fn what_it_was_asked_to_wait_itself_is_waited_also_when_others_tell_less() {
     let mut bench = Bench::new(Rules::default());
     bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
-    let adopted = bench.breaker.adopt(blocked_until(bench.now + s(5)), bench.now).unwrap();
-    assert_eq!((adopted.to, adopted.cause), (ProviderState::Blocked, Some(Cause::Told)));
+    let adopted = bench
+        .breaker
+        .adopt(blocked_until(bench.now + s(5)), bench.now)
+        .unwrap();
+    assert_eq!(
+        (adopted.to, adopted.cause),
+        (ProviderState::Blocked, Some(Cause::Told))
+    );
     assert_eq!(bench.waits(), Some(s(40)));
 }
 
@@ -81,7 +107,10 @@ fn anothers_good_probe_closes_it_and_one_failure_opens_it_again() {
         Bench::blocked(Rules::default()),
     ] {
         let closed = bench.breaker.relieve(bench.now).unwrap();
-        assert_eq!((closed.to, closed.cause), (ProviderState::Closed, Some(Cause::Told)));
+        assert_eq!(
+            (closed.to, closed.cause),
+            (ProviderState::Closed, Some(Cause::Told))
+        );
         assert_eq!(bench.breaker.relieve(bench.now), None);
         let opened = bench.visit(failed(Fault::Unreachable)).unwrap();
         assert_eq!(opened.cause, Some(Cause::Warned));
@@ -89,12 +118,19 @@ fn anothers_good_probe_closes_it_and_one_failure_opens_it_again() {
     let mut bench = Bench::new(Rules::default());
     bench.breaker.hold(bench.now + s(30), bench.now);
     assert_eq!(bench.breaker.relieve(bench.now), None);
-    assert_eq!(bench.waits(), Some(s(30)), "a rate limit is waited out all the same");
+    assert_eq!(
+        bench.waits(),
+        Some(s(30)),
+        "a rate limit is waited out all the same"
+    );
 }
 
 #[test]
 fn a_probe_that_is_put_off_gives_its_place_back_and_comes_later() {
-    for mut bench in [Bench::half_open(Rules::default()), Bench::blocked(Rules::default())] {
+    for mut bench in [
+        Bench::half_open(Rules::default()),
+        Bench::blocked(Rules::default()),
+    ] {
         bench.pass(s(60));
         let ticket = bench.ticket(Who::Probe);
         assert!(bench.refused(Who::Probe));

@@ -10,7 +10,10 @@ use serde::de::IgnoredAny;
 /// The fields that say nothing of the answer may have any value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "what must be null, or may be anything, is read for its form alone")]
+#[expect(
+    dead_code,
+    reason = "what must be null, or may be anything, is read for its form alone"
+)]
 struct Chunk<'a> {
     #[serde(borrow)]
     choices: [Choice<'a>; 1],
@@ -65,7 +68,9 @@ struct Delta<'a> {
 
 /// The text of such a chunk; none for any other.
 pub(super) fn text(data: &str) -> Option<Cow<'_, str>> {
-    let Chunk { choices: [choice], .. } = serde_json::from_str(data).ok()?;
+    let Chunk {
+        choices: [choice], ..
+    } = serde_json::from_str(data).ok()?;
     (choice.index == 0).then_some(choice.delta.content)
 }
 
@@ -77,7 +82,8 @@ mod tests {
     use super::*;
 
     fn chunk(choice: &serde_json::Value) -> String {
-        json!({ "id": "1", "object": "chat.completion.chunk", "model": "m", "choices": [choice] }).to_string()
+        json!({ "id": "1", "object": "chat.completion.chunk", "model": "m", "choices": [choice] })
+            .to_string()
     }
 
     #[test]
@@ -86,7 +92,8 @@ mod tests {
             "logprobs": null, "finish_reason": null });
         assert_eq!(text(&chunk(&choice)).unwrap(), "a\n\u{e9}");
         assert_eq!(
-            text(r#"{"choices":[{"delta":{"content":"a"}}],"usage":null,"obfuscation":"x"}"#).unwrap(),
+            text(r#"{"choices":[{"delta":{"content":"a"}}],"usage":null,"obfuscation":"x"}"#)
+                .unwrap(),
             "a"
         );
     }
@@ -106,12 +113,19 @@ mod tests {
             assert_eq!(text(&chunk(&choice)), None, "{choice}");
         }
         let good = r#"{"choices":[{"delta":{"content":"a"}}]"#;
-        for rest in
-            [r#","error":{}}"#, r#","usage":{"prompt_tokens":1}}"#, r#","object":"error"}"#, "", "}{}"]
-        {
+        for rest in [
+            r#","error":{}}"#,
+            r#","usage":{"prompt_tokens":1}}"#,
+            r#","object":"error"}"#,
+            "",
+            "}{}",
+        ] {
             assert_eq!(text(&format!("{good}{rest}")), None, "{rest}");
         }
-        assert_eq!(text(r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}"#), None);
+        assert_eq!(
+            text(r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}"#),
+            None
+        );
         assert_eq!(text("[DONE]"), None);
     }
 }

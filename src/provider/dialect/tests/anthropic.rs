@@ -34,7 +34,9 @@ fn streams_are_read() {
 #[test]
 fn usage_adds_up_the_cache_and_keeps_what_is_not_repeated() {
     let usage = |file| {
-        let usage = read_fixture(Kind::Anthropic, "anthropic", file).usage.unwrap();
+        let usage = read_fixture(Kind::Anthropic, "anthropic", file)
+            .usage
+            .unwrap();
         (usage.input_tokens, usage.output_tokens)
     };
     assert_eq!(usage("whole.sse"), (130, 15));
@@ -44,8 +46,16 @@ fn usage_adds_up_the_cache_and_keeps_what_is_not_repeated() {
 
 #[test]
 fn thinking_and_tools_are_progress() {
-    for (file, thought) in [("thinking.sse", true), ("tool_use.sse", true), ("whole.sse", false)] {
-        assert_eq!(read_fixture(Kind::Anthropic, "anthropic", file).thought, thought, "{file}");
+    for (file, thought) in [
+        ("thinking.sse", true),
+        ("tool_use.sse", true),
+        ("whole.sse", false),
+    ] {
+        assert_eq!(
+            read_fixture(Kind::Anthropic, "anthropic", file).thought,
+            thought,
+            "{file}"
+        );
     }
 }
 
@@ -82,7 +92,13 @@ fn errors_are_judged() {
     };
     let invalid = "invalid_request_error";
     for (status, kind, code, message, fault) in [
-        (400, invalid, None, "prompt is too long: 210000 tokens > 200000 maximum", Fault::TooLong),
+        (
+            400,
+            invalid,
+            None,
+            "prompt is too long: 210000 tokens > 200000 maximum",
+            Fault::TooLong,
+        ),
         (
             400,
             invalid,
@@ -90,7 +106,13 @@ fn errors_are_judged() {
             "Your credit balance is too low to access the Anthropic API.",
             Fault::QuotaSpent,
         ),
-        (400, invalid, None, "You have reached your specified API usage limits.", Fault::QuotaSpent),
+        (
+            400,
+            invalid,
+            None,
+            "You have reached your specified API usage limits.",
+            Fault::QuotaSpent,
+        ),
         (
             400,
             invalid,
@@ -98,14 +120,50 @@ fn errors_are_judged() {
             "You have reached your specified workspace API usage limits.",
             Fault::QuotaSpent,
         ),
-        (400, invalid, Some("organization_on_hold"), "x", Fault::QuotaSpent),
-        (400, invalid, None, "messages: text content blocks must be non-empty", Fault::BadRequest),
-        (400, invalid, None, "This model does not support assistant message prefill.", Fault::BadRequest),
-        (401, "authentication_error", None, "invalid x-api-key", Fault::Unauthorized),
+        (
+            400,
+            invalid,
+            Some("organization_on_hold"),
+            "x",
+            Fault::QuotaSpent,
+        ),
+        (
+            400,
+            invalid,
+            None,
+            "messages: text content blocks must be non-empty",
+            Fault::BadRequest,
+        ),
+        (
+            400,
+            invalid,
+            None,
+            "This model does not support assistant message prefill.",
+            Fault::BadRequest,
+        ),
+        (
+            401,
+            "authentication_error",
+            None,
+            "invalid x-api-key",
+            Fault::Unauthorized,
+        ),
         (402, "billing_error", None, "x", Fault::QuotaSpent),
-        (403, "permission_error", Some("linked_organization_suspended"), "x", Fault::QuotaSpent),
+        (
+            403,
+            "permission_error",
+            Some("linked_organization_suspended"),
+            "x",
+            Fault::QuotaSpent,
+        ),
         (403, "permission_error", None, "x", Fault::Unauthorized),
-        (404, "not_found_error", None, "model: claude-0", Fault::Misconfigured),
+        (
+            404,
+            "not_found_error",
+            None,
+            "model: claude-0",
+            Fault::Misconfigured,
+        ),
         (408, "timeout_error", None, "x", Fault::ServerError),
         (409, "conflict_error", None, "x", Fault::ServerError),
         (413, "request_too_large", None, "x", Fault::TooLong),
@@ -116,15 +174,48 @@ fn errors_are_judged() {
             "Number of input tokens has exceeded; too many tokens",
             Fault::RateLimited,
         ),
-        (429, "rate_limit_error", Some("ramp_limit_exceeded"), "x", Fault::RateLimited),
-        (429, "rate_limit_error", Some("enforced_spend_limit_reached"), "x", Fault::QuotaSpent),
-        (429, "rate_limit_error", Some("contract_spend_limit_reached"), "x", Fault::QuotaSpent),
-        (500, "api_error", None, "Internal server error", Fault::ServerError),
+        (
+            429,
+            "rate_limit_error",
+            Some("ramp_limit_exceeded"),
+            "x",
+            Fault::RateLimited,
+        ),
+        (
+            429,
+            "rate_limit_error",
+            Some("enforced_spend_limit_reached"),
+            "x",
+            Fault::QuotaSpent,
+        ),
+        (
+            429,
+            "rate_limit_error",
+            Some("contract_spend_limit_reached"),
+            "x",
+            Fault::QuotaSpent,
+        ),
+        (
+            500,
+            "api_error",
+            None,
+            "Internal server error",
+            Fault::ServerError,
+        ),
         (503, "api_error", None, "x", Fault::Overloaded),
         (504, "timeout_error", None, "x", Fault::ServerError),
-        (529, "overloaded_error", None, "Overloaded", Fault::Overloaded),
+        (
+            529,
+            "overloaded_error",
+            None,
+            "Overloaded",
+            Fault::Overloaded,
+        ),
     ] {
-        judged(Kind::Anthropic, &[(status, &error(kind, code, message), fault)]);
+        judged(
+            Kind::Anthropic,
+            &[(status, &error(kind, code, message), fault)],
+        );
     }
 }
 
@@ -154,7 +245,10 @@ fn the_request_is_as_the_vendor_wants_it() {
 
     model.api_version = "2026-10-21".into();
     let newer = of(Kind::Anthropic, model).request(&ask());
-    assert_eq!(header(&newer, "authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(
+        header(&newer, "authorization"),
+        Some(format!("Bearer {KEY}").as_str())
+    );
     assert_eq!(header(&newer, "x-api-key"), None);
     assert!(body(&newer).get("temperature").is_none());
 }

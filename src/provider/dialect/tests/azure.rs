@@ -39,13 +39,21 @@ fn errors_are_judged() {
                 r#"{"error":{"message":"x","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#,
                 Fault::TooLong,
             ),
-            (400, r#"{"error":{"message":"Invalid","code":"BadRequest"}}"#, Fault::BadRequest),
+            (
+                400,
+                r#"{"error":{"message":"Invalid","code":"BadRequest"}}"#,
+                Fault::BadRequest,
+            ),
             (
                 401,
                 r#"{"statusCode":401,"message":"Access denied due to invalid subscription key"}"#,
                 Fault::Unauthorized,
             ),
-            (401, r#"{"error":{"code":"401","message":"Access denied"}}"#, Fault::Unauthorized),
+            (
+                401,
+                r#"{"error":{"code":"401","message":"Access denied"}}"#,
+                Fault::Unauthorized,
+            ),
             (
                 403,
                 r#"{"error":{"code":"403","message":"Access denied due to Virtual Network rules"}}"#,
@@ -56,7 +64,11 @@ fn errors_are_judged() {
                 r#"{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}"#,
                 Fault::Misconfigured,
             ),
-            (404, r#"{"error":{"code":"404","message":"Resource not found"}}"#, Fault::Misconfigured),
+            (
+                404,
+                r#"{"error":{"code":"404","message":"Resource not found"}}"#,
+                Fault::Misconfigured,
+            ),
             (
                 408,
                 r#"{"error":{"code":"Timeout","message":"The operation was timeout."}}"#,
@@ -67,8 +79,16 @@ fn errors_are_judged() {
                 r#"{"error":{"code":"429","message":"Requests have exceeded the call rate limit. Please retry after 45 seconds."}}"#,
                 Fault::RateLimited,
             ),
-            (500, r#"{"error":{"code":"500","message":"Internal"}}"#, Fault::ServerError),
-            (503, r#"{"error":{"code":"ServiceUnavailable","message":"Busy"}}"#, Fault::Overloaded),
+            (
+                500,
+                r#"{"error":{"code":"500","message":"Internal"}}"#,
+                Fault::ServerError,
+            ),
+            (
+                503,
+                r#"{"error":{"code":"ServiceUnavailable","message":"Busy"}}"#,
+                Fault::Overloaded,
+            ),
         ],
     );
 }
@@ -92,6 +112,9 @@ fn the_path_follows_the_base_url() {
     let (call, _) = of_base("https://r.openai.azure.com/openai/", "2026-01-01");
     assert_eq!(call.path, format!("{dated}2026-01-01"));
     let (call, listing) = of_base("https://r.openai.azure.com/openai/v1/", "");
-    assert_eq!((call.path.as_str(), listing.as_str()), ("/chat/completions", "/models"));
+    assert_eq!(
+        (call.path.as_str(), listing.as_str()),
+        ("/chat/completions", "/models")
+    );
     assert_eq!(body(&call)["model"], "my deployment");
 }

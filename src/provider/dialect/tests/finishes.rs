@@ -10,8 +10,10 @@ fn ends(
     events: impl Fn(&str) -> Vec<Value>,
 ) -> (Result<Finish, Fault>, Result<Finish, Fault>, bool) {
     let heard = |said: &str| {
-        let events: Vec<_> =
-            events(said).iter().map(|event| ("message".to_owned(), event.to_string())).collect();
+        let events: Vec<_> = events(said)
+            .iter()
+            .map(|event| ("message".to_owned(), event.to_string()))
+            .collect();
         read(dialect(kind).as_ref(), &events)
     };
     let (spoken, silent) = (heard("a"), heard(""));
@@ -37,7 +39,11 @@ fn hold_reasons(
             Ok(Finish::Stop | Finish::Length) => Err(Fault::Empty),
             other => *other,
         };
-        assert_eq!((silent, thought), (nothing, *end == LENGTH), "{kind:?} {reason} without text");
+        assert_eq!(
+            (silent, thought),
+            (nothing, *end == LENGTH),
+            "{kind:?} {reason} without text"
+        );
     }
 }
 
@@ -54,7 +60,9 @@ fn of_openai_and_azure() {
             ("new_one", STOP),
         ];
         hold_reasons(kind, &rows, |said, reason| {
-            vec![json!({"choices": [{"index": 0, "delta": {"content": said}, "finish_reason": reason}]})]
+            vec![
+                json!({"choices": [{"index": 0, "delta": {"content": said}, "finish_reason": reason}]}),
+            ]
         });
     }
 }
@@ -108,7 +116,9 @@ fn of_gemini() {
         ("NEW_ONE", STOP),
     ];
     hold_reasons(Kind::Gemini, &rows, |said, reason| {
-        vec![json!({"candidates": [{"content": {"parts": [{"text": said}]}, "finishReason": reason}]})]
+        vec![
+            json!({"candidates": [{"content": {"parts": [{"text": said}]}, "finishReason": reason}]}),
+        ]
     });
 }
 
@@ -126,15 +136,27 @@ fn a_question_that_gemini_blocks_is_refused() {
     ] {
         let event = json!({"promptFeedback": {"blockReason": reason}}).to_string();
         let heard = read(dialect(Kind::Gemini).as_ref(), &[("message".into(), event)]);
-        assert_eq!(heard.verdict.map_err(|failure| failure.fault), FILTER, "{reason}");
+        assert_eq!(
+            heard.verdict.map_err(|failure| failure.fault),
+            FILTER,
+            "{reason}"
+        );
     }
 }
 
 #[test]
 fn of_ollama() {
-    let rows =
-        [("stop", STOP), ("length", LENGTH), ("load", STOP), ("unload", STOP), ("", STOP), ("new_one", STOP)];
+    let rows = [
+        ("stop", STOP),
+        ("length", LENGTH),
+        ("load", STOP),
+        ("unload", STOP),
+        ("", STOP),
+        ("new_one", STOP),
+    ];
     hold_reasons(Kind::Ollama, &rows, |said, reason| {
-        vec![json!({"message": {"role": "assistant", "content": said}, "done": true, "done_reason": reason})]
+        vec![
+            json!({"message": {"role": "assistant", "content": said}, "done": true, "done_reason": reason}),
+        ]
     });
 }

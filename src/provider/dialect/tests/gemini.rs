@@ -60,7 +60,8 @@ fn an_error_event_says_how_long_to_wait() {
 }
 
 fn error(code: u16, status: &str, message: &str, details: Value) -> String {
-    json!({"error": {"code": code, "message": message, "status": status, "details": details}}).to_string()
+    json!({"error": {"code": code, "message": message, "status": status, "details": details}})
+        .to_string()
 }
 
 #[test]
@@ -89,7 +90,13 @@ fn errors_are_judged() {
             none(),
             Fault::Unauthorized,
         ),
-        (400, "FAILED_PRECONDITION", "Please enable billing on your project.", none(), Fault::QuotaSpent),
+        (
+            400,
+            "FAILED_PRECONDITION",
+            "Please enable billing on your project.",
+            none(),
+            Fault::QuotaSpent,
+        ),
         (
             400,
             "INVALID_ARGUMENT",
@@ -104,21 +111,60 @@ fn errors_are_judged() {
             none(),
             Fault::BadRequest,
         ),
-        (400, "INVALID_ARGUMENT", "Invalid value at 'contents'", none(), Fault::BadRequest),
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "Invalid value at 'contents'",
+            none(),
+            Fault::BadRequest,
+        ),
         (401, "UNAUTHENTICATED", "x", none(), Fault::Unauthorized),
-        (403, "PERMISSION_DENIED", "x", reason("SERVICE_DISABLED"), Fault::Unauthorized),
-        (404, "NOT_FOUND", "models/x is not found for API version v1beta", none(), Fault::Misconfigured),
+        (
+            403,
+            "PERMISSION_DENIED",
+            "x",
+            reason("SERVICE_DISABLED"),
+            Fault::Unauthorized,
+        ),
+        (
+            404,
+            "NOT_FOUND",
+            "models/x is not found for API version v1beta",
+            none(),
+            Fault::Misconfigured,
+        ),
         (408, "x", "x", none(), Fault::ServerError),
-        (429, "RESOURCE_EXHAUSTED", "Resource has been exhausted", none(), Fault::RateLimited),
-        (429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted.", none(), Fault::QuotaSpent),
+        (
+            429,
+            "RESOURCE_EXHAUSTED",
+            "Resource has been exhausted",
+            none(),
+            Fault::RateLimited,
+        ),
+        (
+            429,
+            "RESOURCE_EXHAUSTED",
+            "Your prepayment credits are depleted.",
+            none(),
+            Fault::QuotaSpent,
+        ),
         (499, "CANCELLED", "x", none(), Fault::ServerError),
         (500, "INTERNAL", "x", none(), Fault::ServerError),
         (502, "x", "x", none(), Fault::ServerError),
-        (503, "UNAVAILABLE", "The model is overloaded.", none(), Fault::Overloaded),
+        (
+            503,
+            "UNAVAILABLE",
+            "The model is overloaded.",
+            none(),
+            Fault::Overloaded,
+        ),
         (504, "DEADLINE_EXCEEDED", "x", none(), Fault::ServerError),
     ] {
         let body = error(code, status, message, details);
-        judged(Kind::Gemini, &[(code, &body, fault), (code, &format!("[{body}]"), fault)]);
+        judged(
+            Kind::Gemini,
+            &[(code, &body, fault), (code, &format!("[{body}]"), fault)],
+        );
         // Inside of a stream the code and the status word decide alike.
         let mut reader = dialect(Kind::Gemini).reader();
         let failure = reader.event("message", &body, &mut Vec::new()).unwrap_err();
@@ -130,15 +176,32 @@ fn errors_are_judged() {
 fn the_quota_that_is_spent_decides_how_long_it_is() {
     let wait = Some(Duration::from_secs(58));
     for (id, value, fault) in [
-        ("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "15", Fault::RateLimited),
-        ("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "50", Fault::QuotaSpent),
-        ("GenerateContentInputTokensPerModelPerMinute-FreeTier", "0", Fault::QuotaSpent),
+        (
+            "GenerateRequestsPerMinutePerProjectPerModel-FreeTier",
+            "15",
+            Fault::RateLimited,
+        ),
+        (
+            "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
+            "50",
+            Fault::QuotaSpent,
+        ),
+        (
+            "GenerateContentInputTokensPerModelPerMinute-FreeTier",
+            "0",
+            Fault::QuotaSpent,
+        ),
     ] {
         let details = json!([
             {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaMetric": "m", "quotaId": id, "quotaValue": value}]},
             {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "58s"},
         ]);
-        let body = error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota", details);
+        let body = error(
+            429,
+            "RESOURCE_EXHAUSTED",
+            "You exceeded your current quota",
+            details,
+        );
         let failure = refused_with(Kind::Gemini, 429, &[], &body);
         assert_eq!((failure.fault, failure.retry_after), (fault, wait), "{id}");
     }
@@ -149,7 +212,10 @@ fn the_request_is_as_the_vendor_wants_it() {
     let mut model = model();
     model.temperature = Some(0.5);
     let call = of(Kind::Gemini, model.clone()).request(&ask());
-    assert_eq!(call.path, "/v1beta/models/some-model:streamGenerateContent?alt=sse");
+    assert_eq!(
+        call.path,
+        "/v1beta/models/some-model:streamGenerateContent?alt=sse"
+    );
     assert_eq!(header(&call, "x-goog-api-key"), Some(KEY));
     let wanted = json!({
         "systemInstruction": {"parts": [{"text": "Be kind."}]},
@@ -161,13 +227,23 @@ fn the_request_is_as_the_vendor_wants_it() {
         "generationConfig": {"maxOutputTokens": 64, "temperature": 0.5},
     });
     assert_eq!(body(&call), wanted);
-    let plain = Ask { system: "".into(), ..ask() };
-    assert!(body(&dialect(Kind::Gemini).request(&plain)).get("systemInstruction").is_none());
+    let plain = Ask {
+        system: "".into(),
+        ..ask()
+    };
+    assert!(
+        body(&dialect(Kind::Gemini).request(&plain))
+            .get("systemInstruction")
+            .is_none()
+    );
 
     model.api_version = "v1".into();
     model.model = "tunedModels/my one?".into();
     let dialect = of(Kind::Gemini, model);
     let path = dialect.request(&ask()).path;
-    assert_eq!(path, "/v1/tunedModels/my%20one%3F:streamGenerateContent?alt=sse");
+    assert_eq!(
+        path,
+        "/v1/tunedModels/my%20one%3F:streamGenerateContent?alt=sse"
+    );
     assert_eq!(dialect.listing().path, "/v1/models?pageSize=1");
 }

@@ -5,16 +5,24 @@ use super::*;
 #[test]
 fn no_key_is_repeated_and_no_answer_reported() {
     for kind in KINDS {
-        let said = format!(r#"{{"error":{{"message":"Bad key {KEY}, or Bearer {KEY}","code":"x"}}}}"#);
+        let said =
+            format!(r#"{{"error":{{"message":"Bad key {KEY}, or Bearer {KEY}","code":"x"}}}}"#);
         let failure = refused_with(kind, 401, &[], &said);
         assert_eq!(failure.detail, "Bad key ***, or Bearer ***");
         let mut reader = dialect(kind).reader();
         let failure = reader.event("message", &said, &mut Vec::new()).unwrap_err();
         assert!(!failure.to_string().contains("canary"), "{failure}");
         let raw = refused_with(kind, 500, &[], &format!("{}{KEY}", "x ".repeat(145)));
-        assert!(!raw.detail.contains("canary"), "masked before it is cut: {raw}");
+        assert!(
+            !raw.detail.contains("canary"),
+            "masked before it is cut: {raw}"
+        );
         let answer = r#"{"secret":"what the visitor said"}"#;
-        assert!(!refused_with(kind, 200, &[], answer).to_string().contains("visitor"));
+        assert!(
+            !refused_with(kind, 200, &[], answer)
+                .to_string()
+                .contains("visitor")
+        );
         let mut reader = dialect(kind).reader();
         let rubbish = reader.event("message", "what the visitor said", &mut Vec::new());
         assert_eq!(rubbish.unwrap_err().detail, "an event that is not JSON");
@@ -26,8 +34,14 @@ fn a_call_shows_neither_key_nor_text() {
     for kind in KINDS {
         let call = dialect(kind).request(&ask());
         let shown = format!("{call:?}");
-        assert!(call.headers.iter().any(|(_, value)| value.contains(KEY)), "{kind:?}");
-        assert!(!shown.contains("canary") && !shown.contains("Hi"), "{shown}");
+        assert!(
+            call.headers.iter().any(|(_, value)| value.contains(KEY)),
+            "{kind:?}"
+        );
+        assert!(
+            !shown.contains("canary") && !shown.contains("Hi"),
+            "{shown}"
+        );
         assert!(!call.path.contains("canary") && !call.body.contains("canary"));
     }
 }
@@ -38,7 +52,10 @@ fn without_a_key_no_key_header_is_sent() {
         for key in [None, Some(" \n".into())] {
             let call = of(kind, Model { key, ..model() }).request(&ask());
             let keyed = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
-            assert!(keyed.iter().all(|name| header(&call, name).is_none()), "{kind:?}");
+            assert!(
+                keyed.iter().all(|name| header(&call, name).is_none()),
+                "{kind:?}"
+            );
         }
     }
 }
@@ -48,11 +65,25 @@ fn each_provider_is_sent_its_own_key_in_one_header() {
     const KEYS: [&str; 2] = ["first-canary-key", "second-canary-key"];
     for kind in KINDS {
         for (own, other) in [(KEYS[0], KEYS[1]), (KEYS[1], KEYS[0])] {
-            let dialect = of(kind, Model { key: Some(own.into()), ..model() });
+            let dialect = of(
+                kind,
+                Model {
+                    key: Some(own.into()),
+                    ..model()
+                },
+            );
             for call in [dialect.request(&ask()), dialect.listing()] {
-                let holding = call.headers.iter().filter(|(_, value)| value.contains(own)).count();
+                let holding = call
+                    .headers
+                    .iter()
+                    .filter(|(_, value)| value.contains(own))
+                    .count();
                 assert_eq!(holding, 1, "{kind:?}");
-                let headers: String = call.headers.iter().map(|(_, value)| value.as_str()).collect();
+                let headers: String = call
+                    .headers
+                    .iter()
+                    .map(|(_, value)| value.as_str())
+                    .collect();
                 assert!(!headers.contains(other), "{kind:?}");
                 let elsewhere = format!("{}{}{call:?}", call.path, call.body);
                 assert!(!elsewhere.contains("canary"), "{elsewhere}");
@@ -73,15 +104,27 @@ fn a_key_is_in_no_part_of_a_failure() {
             let said = format!(
                 r#"{{"error":{{"message":"{key}","type":"{key}","code":"{key}","param":"{key}","status":"{key}","details":[{{"reason":"{key}"}}]}},"message":"{key}"}}"#
             );
-            for (status, body) in [(400, said.as_str()), (401, &said), (500, &said), (200, &said), (502, key)]
-            {
-                let answer =
-                    Refused { status, header: &|_| Some(key.to_owned()), body: body.as_bytes(), now: At(0) };
+            for (status, body) in [
+                (400, said.as_str()),
+                (401, &said),
+                (500, &said),
+                (200, &said),
+                (502, key),
+            ] {
+                let answer = Refused {
+                    status,
+                    header: &|_| Some(key.to_owned()),
+                    body: body.as_bytes(),
+                    now: At(0),
+                };
                 let failure = dialect.refused(&answer);
                 let shown = format!("{failure} {failure:?} {}", failure.for_logs());
                 assert!(!shown.contains(key), "{kind:?} {status}: {shown}");
             }
-            let failure = dialect.reader().event("message", &said, &mut Vec::new()).unwrap_err();
+            let failure = dialect
+                .reader()
+                .event("message", &said, &mut Vec::new())
+                .unwrap_err();
             let shown = format!("{failure} {failure:?} {}", failure.for_logs());
             assert!(!shown.contains(key), "{kind:?}: {shown}");
         }
@@ -103,7 +146,12 @@ fn a_providers_words_are_quoted_and_its_code_is_named() {
             r#"{"error":{"message":"Not you, Ann","type":"BadRequestError","code":400}}"#,
             "BadRequestError",
         ),
-        (Kind::Openai, 500, r#"{"error":{"message":"Ann","type":"about Ann","code":"500"}}"#, "500"),
+        (
+            Kind::Openai,
+            500,
+            r#"{"error":{"message":"Ann","type":"about Ann","code":"500"}}"#,
+            "500",
+        ),
         (
             Kind::Anthropic,
             529,
@@ -138,7 +186,14 @@ fn a_providers_words_are_quoted_and_its_code_is_named() {
         (Kind::Ollama, 502, "Ann", ""),
     ] {
         let failure = refused_with(kind, status, &[], body);
-        assert_eq!((failure.code.as_str(), failure.quoted), (code, true), "{body}");
-        assert!(failure.detail.contains("Ann") && !failure.for_logs().contains("Ann"), "{failure:?}");
+        assert_eq!(
+            (failure.code.as_str(), failure.quoted),
+            (code, true),
+            "{body}"
+        );
+        assert!(
+            failure.detail.contains("Ann") && !failure.for_logs().contains("Ann"),
+            "{failure:?}"
+        );
     }
 }

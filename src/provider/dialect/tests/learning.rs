@@ -4,14 +4,25 @@ use super::*;
 
 /// Sends, is refused with `body`, and says whether the dialect adapted and what it sends next.
 fn adapted(dialect: &dyn Dialect, sent: &Call, status: u16, said: &str) -> (bool, Value) {
-    let answer = Refused { status, header: &|_| None, body: said.as_bytes(), now: At(0) };
+    let answer = Refused {
+        status,
+        header: &|_| None,
+        body: said.as_bytes(),
+        now: At(0),
+    };
     let adapted = dialect.adapt(sent, &answer);
     (adapted, body(&dialect.request(&ask())))
 }
 
 #[test]
 fn a_refused_parameter_is_renamed_or_dropped_and_remembered() {
-    let dialect = of(Kind::Openai, Model { temperature: Some(0.2), ..model() });
+    let dialect = of(
+        Kind::Openai,
+        Model {
+            temperature: Some(0.2),
+            ..model()
+        },
+    );
     let first = dialect.request(&ask());
     let no_max = r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#;
     let (again, next) = adapted(dialect.as_ref(), &first, 400, no_max);
@@ -29,7 +40,8 @@ fn a_refused_parameter_is_renamed_or_dropped_and_remembered() {
     assert!(again && next.get("stream_options").is_none());
 
     // The limit is never left out: refused under both names, it stays.
-    let neither = r#"{"error":{"message":"Unrecognized request argument supplied: max_completion_tokens"}}"#;
+    let neither =
+        r#"{"error":{"message":"Unrecognized request argument supplied: max_completion_tokens"}}"#;
     let (again, next) = adapted(dialect.as_ref(), &dialect.request(&ask()), 400, neither);
     assert!(!again && next["max_tokens"] == 64);
 }
@@ -45,15 +57,25 @@ fn other_refusals_change_no_request() {
             400,
             r#"{"error":{"message":"Unsupported parameter: 'logprobs'","param":"logprobs","code":"unsupported_parameter"}}"#,
         ),
-        (400, r#"{"error":{"message":"'max_tokens' is not supported: maximum context length is 10"}}"#),
-        (500, r#"{"error":{"message":"Unsupported parameter: 'max_tokens'","param":"max_tokens"}}"#),
+        (
+            400,
+            r#"{"error":{"message":"'max_tokens' is not supported: maximum context length is 10"}}"#,
+        ),
+        (
+            500,
+            r#"{"error":{"message":"Unsupported parameter: 'max_tokens'","param":"max_tokens"}}"#,
+        ),
         (400, "Unsupported parameter: max_tokens"),
         (400, ""),
     ] {
         let dialect = dialect(Kind::Openai);
         let sent = dialect.request(&ask());
         let before = body(&sent);
-        assert_eq!(adapted(dialect.as_ref(), &sent, status, said), (false, before), "{said}");
+        assert_eq!(
+            adapted(dialect.as_ref(), &sent, status, said),
+            (false, before),
+            "{said}"
+        );
     }
 }
 
@@ -73,7 +95,13 @@ fn azure_learns_too() {
 
 #[test]
 fn a_model_without_temperature_is_asked_without() {
-    let dialect = of(Kind::Anthropic, Model { temperature: Some(0.5), ..model() });
+    let dialect = of(
+        Kind::Anthropic,
+        Model {
+            temperature: Some(0.5),
+            ..model()
+        },
+    );
     let sent = dialect.request(&ask());
     let answer = Refused {
         status: 400,

@@ -24,7 +24,13 @@ use crate::chat::{Ask, At, Failure, Fault, Finish, Message, Role, Usage};
 use crate::provider::guard::Guard;
 use crate::provider::upstream::Step;
 
-const KINDS: [Kind; 5] = [Kind::Openai, Kind::Anthropic, Kind::Gemini, Kind::Azure, Kind::Ollama];
+const KINDS: [Kind; 5] = [
+    Kind::Openai,
+    Kind::Anthropic,
+    Kind::Gemini,
+    Kind::Azure,
+    Kind::Ollama,
+];
 
 const KEY: &str = "canary-key-0123456789";
 
@@ -42,7 +48,10 @@ fn dialect(kind: Kind) -> Box<dyn Dialect> {
 }
 
 fn ask() -> Ask {
-    let said = |role, text: &str| Message { role, text: text.into() };
+    let said = |role, text: &str| Message {
+        role,
+        text: text.into(),
+    };
     Ask {
         system: "Be kind.".into(),
         messages: Arc::new([
@@ -75,9 +84,17 @@ fn events(framing: Framing, pieces: &[&[u8]]) -> Vec<(String, String)> {
     guard.end(&mut out);
     let out = String::from_utf8(out).unwrap();
     let event = |block: &str| {
-        let values =
-            |name: &str| block.lines().filter_map(|line| line.strip_prefix(name)).collect::<Vec<_>>();
-        let name = values("event: ").last().copied().unwrap_or("message").to_owned();
+        let values = |name: &str| {
+            block
+                .lines()
+                .filter_map(|line| line.strip_prefix(name))
+                .collect::<Vec<_>>()
+        };
+        let name = values("event: ")
+            .last()
+            .copied()
+            .unwrap_or("message")
+            .to_owned();
         let data = values("data: ");
         (!data.is_empty()).then(|| (name, data.join("\n")))
     };
@@ -95,7 +112,9 @@ fn fixture(kind: Kind, folder: &str, file: &str) -> (Framing, Vec<u8>) {
 }
 
 fn fixtures(folder: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(folder)
 }
 
 /// What a caller makes of one answer.
@@ -107,7 +126,10 @@ struct Heard {
     verdict: Result<Finish, Failure>,
 }
 
-fn read<'a>(dialect: &dyn Dialect, events: impl IntoIterator<Item = &'a (String, String)>) -> Heard {
+fn read<'a>(
+    dialect: &dyn Dialect,
+    events: impl IntoIterator<Item = &'a (String, String)>,
+) -> Heard {
     let mut reader = dialect.reader();
     let mut steps = Vec::new();
     let mut verdict = Ok(());
@@ -153,15 +175,27 @@ fn hold(kind: Kind, folder: &str, rows: &[Row]) {
     for (file, text, end) in rows {
         let outcome = read_fixture(kind, folder, file);
         let verdict = outcome.verdict.as_ref().map_err(|failure| failure.fault);
-        assert_eq!((outcome.text.as_str(), verdict.copied()), (*text, *end), "{folder}/{file}");
+        assert_eq!(
+            (outcome.text.as_str(), verdict.copied()),
+            (*text, *end),
+            "{folder}/{file}"
+        );
         // Wherever the bytes are cut, they say the same.
         let (framing, body) = fixture(kind, folder, file);
         let whole = events(framing, &[&body]);
         for at in 1..body.len() {
             let (head, tail) = body.split_at(at);
-            assert_eq!(events(framing, &[head, tail]), whole, "{folder}/{file} cut at {at}");
+            assert_eq!(
+                events(framing, &[head, tail]),
+                whole,
+                "{folder}/{file} cut at {at}"
+            );
         }
-        assert_eq!(events(framing, &body.chunks(1).collect::<Vec<_>>()), whole, "{folder}/{file}");
+        assert_eq!(
+            events(framing, &body.chunks(1).collect::<Vec<_>>()),
+            whole,
+            "{folder}/{file}"
+        );
     }
 }
 
@@ -228,7 +262,11 @@ fn answers_of_strangers_are_judged_alike_by_all() {
                     r#"{"error":{"message":"No coffee","type":"invalid_request_error"}}"#,
                     Fault::BadRequest,
                 ),
-                (418, r#"{"error":{"message":"No coffee","param":"cup"}}"#, Fault::BadRequest),
+                (
+                    418,
+                    r#"{"error":{"message":"No coffee","param":"cup"}}"#,
+                    Fault::BadRequest,
+                ),
                 (422, "{", Fault::Misconfigured),
                 (429, "", Fault::RateLimited),
                 (500, "", Fault::ServerError),
@@ -265,11 +303,20 @@ fn configured_headers_are_added_and_go_before_our_own() {
     for kind in KINDS {
         let mut model = model();
         let own = dialect(kind).listing().headers.pop().unwrap().0;
-        model.headers =
-            vec![(own.to_uppercase(), "of the operator".into()), ("x-team".into(), "chat".into())];
+        model.headers = vec![
+            (own.to_uppercase(), "of the operator".into()),
+            ("x-team".into(), "chat".into()),
+        ];
         let call = of(kind, model).listing();
-        let values: Vec<&str> = call.headers.iter().map(|(_, value)| value.as_str()).collect();
-        assert!(values.ends_with(&["of the operator", "chat"]), "{kind:?}: {values:?}");
+        let values: Vec<&str> = call
+            .headers
+            .iter()
+            .map(|(_, value)| value.as_str())
+            .collect();
+        assert!(
+            values.ends_with(&["of the operator", "chat"]),
+            "{kind:?}: {values:?}"
+        );
         assert!(call.body.is_empty());
     }
 }

@@ -12,7 +12,11 @@ fn streams_are_read() {
         &[
             ("whole.ndjson", "Hello, wörld", Ok(Finish::Stop)),
             ("done_without_reason.ndjson", "Hello", Ok(Finish::Stop)),
-            ("text_in_the_last_line.ndjson", "Hello world", Ok(Finish::Stop)),
+            (
+                "text_in_the_last_line.ndjson",
+                "Hello world",
+                Ok(Finish::Stop),
+            ),
             ("length.ndjson", "Hello, and", Ok(Finish::Length)),
             ("load.ndjson", "", Err(Fault::Empty)),
             ("thinking.ndjson", "Hello", Ok(Finish::Stop)),
@@ -33,7 +37,10 @@ fn counts_come_with_the_last_line() {
     let usage = outcome.usage.unwrap();
     assert!(outcome.thought);
     assert_eq!((usage.input_tokens, usage.output_tokens), (11, 7));
-    assert_eq!(read_fixture(Kind::Ollama, "ollama", "truncated.ndjson").usage, None);
+    assert_eq!(
+        read_fixture(Kind::Ollama, "ollama", "truncated.ndjson").usage,
+        None
+    );
 }
 
 #[test]
@@ -41,17 +48,33 @@ fn errors_are_judged() {
     judged(
         Kind::Ollama,
         &[
-            (400, r#"{"error":"invalid options: num_predict"}"#, Fault::BadRequest),
-            (400, r#"{"error":"the input length exceeds the context length"}"#, Fault::TooLong),
+            (
+                400,
+                r#"{"error":"invalid options: num_predict"}"#,
+                Fault::BadRequest,
+            ),
+            (
+                400,
+                r#"{"error":"the input length exceeds the context length"}"#,
+                Fault::TooLong,
+            ),
             (
                 401,
                 r#"{"error":"unauthorized","signin_url":"https://ollama.example/connect"}"#,
                 Fault::Unauthorized,
             ),
             (402, r#"{"error":"payment required"}"#, Fault::QuotaSpent),
-            (404, r#"{"error":"model 'x' not found"}"#, Fault::Misconfigured),
+            (
+                404,
+                r#"{"error":"model 'x' not found"}"#,
+                Fault::Misconfigured,
+            ),
             (413, r#"{"error":"too large"}"#, Fault::TooLong),
-            (429, r#"{"error":"too many concurrent requests"}"#, Fault::RateLimited),
+            (
+                429,
+                r#"{"error":"too many concurrent requests"}"#,
+                Fault::RateLimited,
+            ),
             (
                 500,
                 r#"{"error":"model requires more system memory (9 GiB) than is available (2 GiB)"}"#,
@@ -63,9 +86,17 @@ fn errors_are_judged() {
                 r#"{"error":"server busy, please try again. maximum pending requests exceeded"}"#,
                 Fault::Overloaded,
             ),
-            (200, r#"{"error":"model 'x' not found"}"#, Fault::Misconfigured),
+            (
+                200,
+                r#"{"error":"model 'x' not found"}"#,
+                Fault::Misconfigured,
+            ),
             (200, r#"{"error":"unauthorized"}"#, Fault::Unauthorized),
-            (200, r#"{"error":"server busy, please try again"}"#, Fault::Overloaded),
+            (
+                200,
+                r#"{"error":"server busy, please try again"}"#,
+                Fault::Overloaded,
+            ),
             (200, r#"{"error":"the prompt is too long"}"#, Fault::TooLong),
         ],
     );
@@ -77,8 +108,14 @@ fn the_request_is_as_the_server_wants_it() {
     model.temperature = Some(0.5);
     model.context_tokens = 8192;
     let call = of(Kind::Ollama, model).request(&ask());
-    assert_eq!((call.path.as_str(), call.framing), ("/api/chat", Framing::Lines));
-    assert_eq!(header(&call, "authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(
+        (call.path.as_str(), call.framing),
+        ("/api/chat", Framing::Lines)
+    );
+    assert_eq!(
+        header(&call, "authorization"),
+        Some(format!("Bearer {KEY}").as_str())
+    );
     let wanted = json!({
         "model": "some-model",
         "messages": [

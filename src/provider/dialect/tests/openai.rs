@@ -16,7 +16,11 @@ fn streams_are_read() {
             ("done_at_once.sse", "", Err(Fault::Empty)),
             ("no_text.sse", "", Err(Fault::Empty)),
             ("truncated.sse", "Hello, w", Err(Fault::Truncated)),
-            ("text_and_finish_in_one.sse", "Hello world", Ok(Finish::Stop)),
+            (
+                "text_and_finish_in_one.sse",
+                "Hello world",
+                Ok(Finish::Stop),
+            ),
             ("odd_chunks.sse", "Hello", Ok(Finish::Stop)),
             ("keepalives_and_twice_done.sse", "Hello", Ok(Finish::Stop)),
             ("thinking.sse", "Hello", Ok(Finish::Stop)),
@@ -24,7 +28,11 @@ fn streams_are_read() {
             ("content_parts.sse", "Hello", Ok(Finish::Stop)),
             ("length.sse", "Hello, and", Ok(Finish::Length)),
             ("content_filter.sse", "Well", Ok(Finish::ContentFilter)),
-            ("refusal.sse", "I can't help with that.", Ok(Finish::ContentFilter)),
+            (
+                "refusal.sse",
+                "I can't help with that.",
+                Ok(Finish::ContentFilter),
+            ),
             ("unknown_finish.sse", "Hello", Ok(Finish::Stop)),
             ("error_object.sse", "Hello", Err(Fault::ServerError)),
             ("error_text.sse", "Hello", Err(Fault::RateLimited)),
@@ -52,7 +60,10 @@ fn usage_is_taken_from_any_chunk() {
     assert_eq!(usage("whole.sse"), (11, 7, false));
     assert_eq!(usage("text_and_finish_in_one.sse"), (3, 2, false));
     assert_eq!(usage("whole.json"), (11, 3, false));
-    assert_eq!(read_fixture(Kind::Openai, "openai", "length.sse").usage, None);
+    assert_eq!(
+        read_fixture(Kind::Openai, "openai", "length.sse").usage,
+        None
+    );
 }
 
 #[test]
@@ -64,7 +75,11 @@ fn thinking_is_progress_and_roles_are_not() {
         ("whole.sse", false),
         ("odd_chunks.sse", false),
     ] {
-        assert_eq!(read_fixture(Kind::Openai, "openai", file).thought, thought, "{file}");
+        assert_eq!(
+            read_fixture(Kind::Openai, "openai", file).thought,
+            thought,
+            "{file}"
+        );
     }
 }
 
@@ -92,8 +107,16 @@ fn a_whole_answer_proves_itself_and_a_chunk_does_not() {
             Ok(Finish::ContentFilter),
         ),
         (r#"{"message":{"content":"a"}}"#, "a", Ok(Finish::Stop)),
-        (r#"{"message":null,"delta":{"content":"a"}}"#, "a", Err(Fault::Truncated)),
-        (r#"{"message":{},"delta":{"content":"a"}}"#, "a", Err(Fault::Truncated)),
+        (
+            r#"{"message":null,"delta":{"content":"a"}}"#,
+            "a",
+            Err(Fault::Truncated),
+        ),
+        (
+            r#"{"message":{},"delta":{"content":"a"}}"#,
+            "a",
+            Err(Fault::Truncated),
+        ),
     ] {
         let data = format!(r#"{{"choices":[{choice}]}}"#);
         let heard = read(dialect(Kind::Openai).as_ref(), &[("message".into(), data)]);
@@ -109,7 +132,10 @@ fn the_request_is_as_the_vendor_wants_it() {
     model.temperature = Some(0.5);
     let call = of(Kind::Openai, model).request(&ask());
     assert_eq!(call.path, "/chat/completions");
-    assert_eq!(header(&call, "authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(
+        header(&call, "authorization"),
+        Some(format!("Bearer {KEY}").as_str())
+    );
     let wanted = json!({
         "model": "some-model",
         "messages": [
@@ -124,10 +150,16 @@ fn the_request_is_as_the_vendor_wants_it() {
         "temperature": 0.5,
     });
     assert_eq!(body(&call), wanted);
-    let plain = Ask { system: "".into(), ..ask() };
+    let plain = Ask {
+        system: "".into(),
+        ..ask()
+    };
     let sent = body(&dialect(Kind::Openai).request(&plain));
     assert_eq!(sent["messages"][0]["role"], "user");
-    assert_eq!(sent["max_tokens"], 64, "another server than the vendor's own");
+    assert_eq!(
+        sent["max_tokens"], 64,
+        "another server than the vendor's own"
+    );
     assert!(sent.get("temperature").is_none() && sent.get("max_completion_tokens").is_none());
     assert_eq!(dialect(Kind::Openai).listing().path, "/models");
 }

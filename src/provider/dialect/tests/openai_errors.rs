@@ -73,9 +73,21 @@ fn errors_are_judged() {
                 r#"{"error":{"message":"The model `x` does not exist","type":"invalid_request_error","param":null,"code":"model_not_found"}}"#,
                 Fault::Misconfigured,
             ),
-            (408, r#"{"error":{"message":"Timed out","type":"timeout"}}"#, Fault::ServerError),
-            (409, r#"{"error":{"message":"Conflict","type":"conflict"}}"#, Fault::ServerError),
-            (413, r#"{"error":{"message":"Too large","type":"invalid_request_error"}}"#, Fault::TooLong),
+            (
+                408,
+                r#"{"error":{"message":"Timed out","type":"timeout"}}"#,
+                Fault::ServerError,
+            ),
+            (
+                409,
+                r#"{"error":{"message":"Conflict","type":"conflict"}}"#,
+                Fault::ServerError,
+            ),
+            (
+                413,
+                r#"{"error":{"message":"Too large","type":"invalid_request_error"}}"#,
+                Fault::TooLong,
+            ),
             (
                 429,
                 r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#,
@@ -86,13 +98,21 @@ fn errors_are_judged() {
                 r#"{"error":{"message":"x","type":"insufficient_quota","param":null,"code":null}}"#,
                 Fault::QuotaSpent,
             ),
-            (429, r#"{"error":{"message":"x","code":"credit_balance_exhausted"}}"#, Fault::QuotaSpent),
+            (
+                429,
+                r#"{"error":{"message":"x","code":"credit_balance_exhausted"}}"#,
+                Fault::QuotaSpent,
+            ),
             (
                 429,
                 r#"{"error":{"message":"x","code":"organization_spend_limit_exceeded"}}"#,
                 Fault::QuotaSpent,
             ),
-            (429, r#"{"error":{"message":"x","code":"project_spend_limit_exceeded"}}"#, Fault::QuotaSpent),
+            (
+                429,
+                r#"{"error":{"message":"x","code":"project_spend_limit_exceeded"}}"#,
+                Fault::QuotaSpent,
+            ),
             (
                 429,
                 r#"{"error":{"message":"x","code":"organization_usage_limit_exceeded"}}"#,
@@ -181,20 +201,36 @@ fn errors_of_compatible_servers_are_judged() {
                 Fault::Misconfigured,
             ),
             // OpenRouter.
-            (402, r#"{"error":{"code":402,"message":"Insufficient credits"}}"#, Fault::QuotaSpent),
+            (
+                402,
+                r#"{"error":{"code":402,"message":"Insufficient credits"}}"#,
+                Fault::QuotaSpent,
+            ),
             (
                 403,
                 r#"{"error":{"code":403,"message":"Your input was flagged","metadata":{"reasons":["violence"],"flagged_input":"..","provider_name":"P"}}}"#,
                 Fault::Policy,
             ),
-            (408, r#"{"error":{"code":408,"message":"Timed out"}}"#, Fault::ServerError),
+            (
+                408,
+                r#"{"error":{"code":408,"message":"Timed out"}}"#,
+                Fault::ServerError,
+            ),
             (
                 429,
                 r#"{"error":{"code":429,"message":"Provider returned error","metadata":{"raw":"x"}}}"#,
                 Fault::RateLimited,
             ),
-            (502, r#"{"error":{"code":502,"message":"Provider down"}}"#, Fault::ServerError),
-            (503, r#"{"error":{"code":503,"message":"No instances available"}}"#, Fault::Overloaded),
+            (
+                502,
+                r#"{"error":{"code":502,"message":"Provider down"}}"#,
+                Fault::ServerError,
+            ),
+            (
+                503,
+                r#"{"error":{"code":503,"message":"No instances available"}}"#,
+                Fault::Overloaded,
+            ),
             // Mistral.
             (
                 422,
@@ -219,7 +255,11 @@ fn errors_of_compatible_servers_are_judged() {
             ),
             // FastAPI wrappers.
             (400, r#"{"detail":"Bad request"}"#, Fault::BadRequest),
-            (401, r#"{"detail":"Not authenticated"}"#, Fault::Unauthorized),
+            (
+                401,
+                r#"{"detail":"Not authenticated"}"#,
+                Fault::Unauthorized,
+            ),
             (400, r#"{"message":"Bad request"}"#, Fault::BadRequest),
             (500, r#"{"message":"boom"}"#, Fault::ServerError),
             (500, r#"{"error":"boom"}"#, Fault::ServerError),
@@ -241,9 +281,21 @@ fn errors_of_compatible_servers_are_judged() {
                 Fault::Unauthorized,
             ),
             // A success that is none.
-            (200, r#"{"error":{"message":"Rate limited","type":"rate_limit_error"}}"#, Fault::RateLimited),
-            (200, r#"{"error":{"message":"x","code":"401"}}"#, Fault::Unauthorized),
-            (200, r#"{"error":"The model is overloaded"}"#, Fault::Overloaded),
+            (
+                200,
+                r#"{"error":{"message":"Rate limited","type":"rate_limit_error"}}"#,
+                Fault::RateLimited,
+            ),
+            (
+                200,
+                r#"{"error":{"message":"x","code":"401"}}"#,
+                Fault::Unauthorized,
+            ),
+            (
+                200,
+                r#"{"error":"The model is overloaded"}"#,
+                Fault::Overloaded,
+            ),
         ],
     );
 }
@@ -251,15 +303,25 @@ fn errors_of_compatible_servers_are_judged() {
 #[test]
 fn the_words_of_an_error_are_found_in_order() {
     for (body, words) in [
-        (r#"{"error":{"message":"inner"},"message":"outer"}"#, "inner"),
+        (
+            r#"{"error":{"message":"inner"},"message":"outer"}"#,
+            "inner",
+        ),
         (r#"{"error":"text","message":"outer"}"#, "text"),
         (r#"{"object":"error","message":"flat","code":1}"#, "flat"),
         (r#"{"detail":"why"}"#, "why"),
-        (r#"{"detail":[{"loc":["body","n"],"msg":"too big"}]}"#, r#"["body","n"] too big"#),
+        (
+            r#"{"detail":[{"loc":["body","n"],"msg":"too big"}]}"#,
+            r#"["body","n"] too big"#,
+        ),
         (r#"{"error":{"code":"only_a_code"}}"#, "only_a_code"),
         ("plain\ttext", "plain text"),
         ("", ""),
     ] {
-        assert_eq!(refused_with(Kind::Openai, 500, &[], body).detail, words, "{body}");
+        assert_eq!(
+            refused_with(Kind::Openai, 500, &[], body).detail,
+            words,
+            "{body}"
+        );
     }
 }

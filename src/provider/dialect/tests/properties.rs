@@ -81,8 +81,10 @@ fn known_json() -> impl Strategy<Value = Value> {
         let key = proptest::sample::select(keys.clone());
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::vec((key, inner), 0..6)
-                .prop_map(|all| all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            proptest::collection::vec((key, inner), 0..6).prop_map(|all| all
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect()),
         ]
     })
 }
@@ -165,7 +167,9 @@ fn depth_is_bounded() {
     let object = format!("{}1{}", r#"{"error":"#.repeat(1_000), "}".repeat(1_000));
     for kind in KINDS {
         for data in [&deep, &object] {
-            let read = dialect(kind).reader().event("message", data, &mut Vec::new());
+            let read = dialect(kind)
+                .reader()
+                .event("message", data, &mut Vec::new());
             assert_eq!(read.unwrap_err().fault, Fault::Malformed);
             assert_eq!(refused_with(kind, 500, &[], data).fault, Fault::ServerError);
         }
@@ -175,8 +179,16 @@ fn depth_is_bounded() {
 /// Whether a request has its messages and a limit, whatever was adapted.
 fn body_is_whole(call: &Call) -> bool {
     let body = body(call);
-    let options = body.get("options").or(body.get("generationConfig")).unwrap_or(&body);
-    let limits = ["max_tokens", "max_completion_tokens", "num_predict", "maxOutputTokens"];
+    let options = body
+        .get("options")
+        .or(body.get("generationConfig"))
+        .unwrap_or(&body);
+    let limits = [
+        "max_tokens",
+        "max_completion_tokens",
+        "num_predict",
+        "maxOutputTokens",
+    ];
     (body.get("messages").is_some() || body.get("contents").is_some())
         && limits.iter().any(|limit| options.get(limit).is_some())
 }

@@ -23,8 +23,14 @@ async fn an_end_without_the_end_mark_is_no_answer() {
     let cut = played(&[ok(SSE_KIND, "data: text a\n\n")]).await;
     assert_eq!(cut, ("a".into(), Err(Failure::of(Fault::Truncated))));
     assert_eq!(fault(&[ok(SSE_KIND, "")]).await, Fault::Empty);
-    assert_eq!(fault(&[ok(SSE_KIND, ": ping\n\n: ping\n\n")]).await, Fault::Empty);
-    assert_eq!(fault(&[send("HTTP/1.1 204 No Content\r\n\r\n")]).await, Fault::Empty);
+    assert_eq!(
+        fault(&[ok(SSE_KIND, ": ping\n\n: ping\n\n")]).await,
+        Fault::Empty
+    );
+    assert_eq!(
+        fault(&[send("HTTP/1.1 204 No Content\r\n\r\n")]).await,
+        Fault::Empty
+    );
     let unfinished = played(&[ok(SSE_KIND, "data: text a\n\ndata: end")]).await;
     assert_eq!(unfinished, ("a".into(), Ok(Finish::Stop)));
 }
@@ -32,21 +38,22 @@ async fn an_end_without_the_end_mark_is_no_answer() {
 #[tokio::test]
 async fn a_broken_connection_is_a_reset() {
     let chunked = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\ne\r\ndata: text a\n\n\r\n";
-    let sized =
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 99\r\n\r\ndata: text a\n\n";
+    let sized = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 99\r\n\r\ndata: text a\n\n";
     for script in [[send(chunked)], [send(sized)]] {
         let (text, end) = played(&script).await;
         assert_eq!((text.as_str(), end.unwrap_err().fault), ("a", Fault::Reset));
     }
-    assert_eq!(fault(&[ok(SSE_KIND, "data: text a\n\n"), Act::Reset]).await, Fault::Reset);
+    assert_eq!(
+        fault(&[ok(SSE_KIND, "data: text a\n\n"), Act::Reset]).await,
+        Fault::Reset
+    );
     assert_eq!(fault(&[Act::Reset]).await, Fault::Reset);
     assert_eq!(fault(&[]).await, Fault::Reset);
 }
 
 #[tokio::test]
 async fn what_is_not_of_the_protocol_is_malformed() {
-    let bad_chunk =
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nrubbish\r\n";
+    let bad_chunk = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nrubbish\r\n";
     for script in [
         send(bad_chunk),
         send("SSH-2.0-server\r\n"),
@@ -55,7 +62,10 @@ async fn what_is_not_of_the_protocol_is_malformed() {
         ok("text/event-stream\r\ncontent-encoding: gzip", "rubbish"),
     ] {
         let (text, end) = played(&[script]).await;
-        assert_eq!((text.as_str(), end.unwrap_err().fault), ("", Fault::Malformed));
+        assert_eq!(
+            (text.as_str(), end.unwrap_err().fault),
+            ("", Fault::Malformed)
+        );
     }
 }
 
@@ -63,12 +73,24 @@ async fn what_is_not_of_the_protocol_is_malformed() {
 async fn an_error_status_is_the_dialects_to_judge() {
     let refusal = "HTTP/1.1 429 Slow\r\nRetry-After: 7\r\ncontent-length: 5\r\n\r\nerror";
     let failure = played(&[send(refusal)]).await.1.unwrap_err();
-    assert_eq!((failure.fault, failure.status), (Fault::RateLimited, Some(429)));
-    assert_eq!((failure.retry_after, failure.detail.as_str()), (Some(Duration::from_secs(7)), "5 bytes"));
-    let mut server =
-        Scripted::start(&[&[send("HTTP/1.1 500 No\r\n\r\n"), Act::Flood(vec![b'x'; 9000])]]).await;
+    assert_eq!(
+        (failure.fault, failure.status),
+        (Fault::RateLimited, Some(429))
+    );
+    assert_eq!(
+        (failure.retry_after, failure.detail.as_str()),
+        (Some(Duration::from_secs(7)), "5 bytes")
+    );
+    let mut server = Scripted::start(&[&[
+        send("HTTP/1.1 500 No\r\n\r\n"),
+        Act::Flood(vec![b'x'; 9000]),
+    ]])
+    .await;
     let failure = outcome(steps(&at(&server)).await).1.unwrap_err();
-    assert_eq!((failure.fault, failure.detail.as_str()), (Fault::ServerError, "16384 bytes"));
+    assert_eq!(
+        (failure.fault, failure.detail.as_str()),
+        (Fault::ServerError, "16384 bytes")
+    );
     server.closed().await;
 }
 
@@ -81,9 +103,15 @@ async fn the_key_never_follows_a_redirect() {
             other.address
         );
         let failure = played(&[send(&redirect)]).await.1.unwrap_err();
-        assert_eq!((failure.fault, failure.status), (Fault::Misconfigured, Some(status)));
+        assert_eq!(
+            (failure.fault, failure.status),
+            (Fault::Misconfigured, Some(status))
+        );
         let server = Scripted::start(&[&[send(&redirect)]]).await;
-        assert_eq!(at(&server).list().await.unwrap_err().fault, Fault::Misconfigured);
+        assert_eq!(
+            at(&server).list().await.unwrap_err().fault,
+            Fault::Misconfigured
+        );
     }
     assert_eq!(other.so_far().await, []);
 }
@@ -92,29 +120,54 @@ async fn the_key_never_follows_a_redirect() {
 async fn json_instead_of_a_stream_is_one_event() {
     let whole = played(&[ok("application/json", "{\"whole\":true}")]).await;
     assert_eq!(whole, ("whole".into(), Ok(Finish::Stop)));
-    let error = played(&[ok("application/json", "{\"error\":\n1}")]).await.1.unwrap_err();
-    assert_eq!((error.fault, error.detail.as_str()), (Fault::Overloaded, "{\"error\": 1}"));
+    let error = played(&[ok("application/json", "{\"error\":\n1}")])
+        .await
+        .1
+        .unwrap_err();
+    assert_eq!(
+        (error.fault, error.detail.as_str()),
+        (Fault::Overloaded, "{\"error\": 1}")
+    );
     let appended = played(&[ok(SSE_KIND, "data: text a\n\n{\n\"error\": 1\n}\n")]).await;
-    assert_eq!((appended.0.as_str(), appended.1.unwrap_err().fault), ("a", Fault::Overloaded));
+    assert_eq!(
+        (appended.0.as_str(), appended.1.unwrap_err().fault),
+        ("a", Fault::Overloaded)
+    );
 }
 
 #[tokio::test]
 async fn no_connection_is_told_from_a_slow_one() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let refused = upstream(&format!("http://{closed}"), Plain::default());
-    assert_eq!(outcome(steps(&refused).await).1.unwrap_err().fault, Fault::Unreachable);
+    assert_eq!(
+        outcome(steps(&refused).await).1.unwrap_err().fault,
+        Fault::Unreachable
+    );
     assert_eq!(refused.list().await.unwrap_err().fault, Fault::Unreachable);
     // A server that never gets on with TLS, and one that does not speak it.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}", silent.local_addr().unwrap());
     let transport = Transport::new(Duration::from_millis(50)).unwrap();
     let stalled = HttpUpstream::new(&address, Arc::new(Plain::default()), transport, no_drills());
-    assert_eq!(outcome(steps(&stalled).await).1.unwrap_err().fault, Fault::Timeout);
+    assert_eq!(
+        outcome(steps(&stalled).await).1.unwrap_err().fault,
+        Fault::Timeout
+    );
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let plain = upstream(&format!("https://{}", deaf.local_addr().unwrap()), Plain::default());
+    let plain = upstream(
+        &format!("https://{}", deaf.local_addr().unwrap()),
+        Plain::default(),
+    );
     let (answer, ()) = tokio::join!(steps(&plain), async {
         let (mut stream, _) = deaf.accept().await.unwrap();
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
     });
     assert_eq!(outcome(answer).1.unwrap_err().fault, Fault::Unreachable);
 }
@@ -122,12 +175,21 @@ async fn no_connection_is_told_from_a_slow_one() {
 #[tokio::test]
 async fn an_impossible_request_is_the_configurations_fault() {
     let transport = Transport::new(Duration::from_secs(5)).unwrap();
-    for (base_url, key) in
-        [("not an address", "k"), ("ftp://127.0.0.1", "k"), ("http://127.0.0.1:1", "se\ncret")]
-    {
-        let dialect = Plain { key, ..Plain::default() };
-        let upstream = HttpUpstream::new(base_url, Arc::new(dialect), transport.clone(), no_drills());
-        for failure in [outcome(steps(&upstream).await).1.unwrap_err(), upstream.list().await.unwrap_err()] {
+    for (base_url, key) in [
+        ("not an address", "k"),
+        ("ftp://127.0.0.1", "k"),
+        ("http://127.0.0.1:1", "se\ncret"),
+    ] {
+        let dialect = Plain {
+            key,
+            ..Plain::default()
+        };
+        let upstream =
+            HttpUpstream::new(base_url, Arc::new(dialect), transport.clone(), no_drills());
+        for failure in [
+            outcome(steps(&upstream).await).1.unwrap_err(),
+            upstream.list().await.unwrap_err(),
+        ] {
             assert_eq!(failure.fault, Fault::Misconfigured, "{base_url}");
             assert!(!failure.to_string().contains("cret"), "{failure}");
         }

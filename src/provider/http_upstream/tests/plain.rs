@@ -16,7 +16,12 @@ pub struct Plain {
 
 impl Default for Plain {
     fn default() -> Self {
-        Self { framing: Framing::Sse, key: "secret", adapts: false, adapted: AtomicU32::new(0) }
+        Self {
+            framing: Framing::Sse,
+            key: "secret",
+            adapts: false,
+            adapted: AtomicU32::new(0),
+        }
     }
 }
 
@@ -64,7 +69,8 @@ impl Dialect for Plain {
         if answer.status != 400 {
             return false;
         }
-        self.adapted.fetch_add(u32::from(self.adapts), Ordering::Relaxed);
+        self.adapted
+            .fetch_add(u32::from(self.adapts), Ordering::Relaxed);
         true
     }
 }

@@ -45,7 +45,9 @@ pub fn send(text: &str) -> Act {
 
 /// An answer with status 200 that ends where the connection does.
 pub fn ok(kind: &str, body: &str) -> Act {
-    send(&format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\n{body}"))
+    send(&format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\n{body}"
+    ))
 }
 
 impl Scripted {
@@ -119,7 +121,11 @@ async fn serve(
         let script = {
             let mut scripts = scripts.lock().unwrap();
             let last = scripts.len() == 1;
-            if last { scripts.first().cloned() } else { scripts.pop() }
+            if last {
+                scripts.first().cloned()
+            } else {
+                scripts.pop()
+            }
         };
         for act in script.unwrap() {
             match act {

@@ -21,7 +21,12 @@ fn speaking(kind: Kind, server: &Scripted) -> HttpUpstream {
     let base_url = format!("http://{}", server.address);
     let dialect = of(
         kind,
-        Model { base_url: base_url.clone(), model: "m".into(), key: Some(KEY.into()), ..Model::default() },
+        Model {
+            base_url: base_url.clone(),
+            model: "m".into(),
+            key: Some(KEY.into()),
+            ..Model::default()
+        },
     );
     let transport = Transport::new(Duration::from_secs(5)).unwrap();
     HttpUpstream::new(&base_url, dialect.into(), transport, no_drills())
@@ -44,59 +49,173 @@ fn shown(steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Failure>)
 #[tokio::test]
 async fn every_way_to_break_is_noticed_behind_a_good_status() {
     use Fault::{
-        Empty, Malformed, Misconfigured, Overloaded, QuotaSpent, RateLimited, ServerError, Truncated,
-        Unauthorized,
+        Empty, Malformed, Misconfigured, Overloaded, QuotaSpent, RateLimited, ServerError,
+        Truncated, Unauthorized,
     };
     for (kind, file, text, end) in [
-        (Kind::Openai, "openai/whole.sse", "Hello, wörld 🌍!", Ok(Finish::Stop)),
-        (Kind::Openai, "openai/truncated.sse", "Hello, w", Err(Truncated)),
-        (Kind::Openai, "openai/error_object.sse", "Hello", Err(ServerError)),
+        (
+            Kind::Openai,
+            "openai/whole.sse",
+            "Hello, wörld 🌍!",
+            Ok(Finish::Stop),
+        ),
+        (
+            Kind::Openai,
+            "openai/truncated.sse",
+            "Hello, w",
+            Err(Truncated),
+        ),
+        (
+            Kind::Openai,
+            "openai/error_object.sse",
+            "Hello",
+            Err(ServerError),
+        ),
         (Kind::Openai, "openai/error_event.sse", "", Err(ServerError)),
-        (Kind::Openai, "openai/error_field.sse", "Hello", Err(ServerError)),
-        (Kind::Openai, "openai/error_after_finish.sse", "Hello", Err(ServerError)),
+        (
+            Kind::Openai,
+            "openai/error_field.sse",
+            "Hello",
+            Err(ServerError),
+        ),
+        (
+            Kind::Openai,
+            "openai/error_after_finish.sse",
+            "Hello",
+            Err(ServerError),
+        ),
         (Kind::Openai, "openai/no_text.sse", "", Err(Empty)),
         (Kind::Openai, "openai/rubbish.sse", "Hello", Err(Malformed)),
         (Kind::Openai, "openai/error_200.json", "", Err(QuotaSpent)),
-        (Kind::Openai, "openai/whole.json", "Hello, world", Ok(Finish::Stop)),
-        (Kind::Anthropic, "anthropic/truncated.sse", "Hello, w", Err(Truncated)),
-        (Kind::Anthropic, "anthropic/overloaded.sse", "Hello", Err(Overloaded)),
-        (Kind::Anthropic, "anthropic/error_first.sse", "", Err(RateLimited)),
-        (Kind::Anthropic, "anthropic/thinking.sse", "Hello", Ok(Finish::Stop)),
-        (Kind::Gemini, "gemini/truncated.sse", "Hello", Err(Truncated)),
-        (Kind::Gemini, "gemini/raw_error_after_stop.sse", "Hel", Err(Overloaded)),
-        (Kind::Gemini, "gemini/raw_error_with_braces.sse", "Hel", Err(ServerError)),
-        (Kind::Gemini, "gemini/error_in_array.sse", "", Err(Overloaded)),
+        (
+            Kind::Openai,
+            "openai/whole.json",
+            "Hello, world",
+            Ok(Finish::Stop),
+        ),
+        (
+            Kind::Anthropic,
+            "anthropic/truncated.sse",
+            "Hello, w",
+            Err(Truncated),
+        ),
+        (
+            Kind::Anthropic,
+            "anthropic/overloaded.sse",
+            "Hello",
+            Err(Overloaded),
+        ),
+        (
+            Kind::Anthropic,
+            "anthropic/error_first.sse",
+            "",
+            Err(RateLimited),
+        ),
+        (
+            Kind::Anthropic,
+            "anthropic/thinking.sse",
+            "Hello",
+            Ok(Finish::Stop),
+        ),
+        (
+            Kind::Gemini,
+            "gemini/truncated.sse",
+            "Hello",
+            Err(Truncated),
+        ),
+        (
+            Kind::Gemini,
+            "gemini/raw_error_after_stop.sse",
+            "Hel",
+            Err(Overloaded),
+        ),
+        (
+            Kind::Gemini,
+            "gemini/raw_error_with_braces.sse",
+            "Hel",
+            Err(ServerError),
+        ),
+        (
+            Kind::Gemini,
+            "gemini/error_in_array.sse",
+            "",
+            Err(Overloaded),
+        ),
         (Kind::Gemini, "gemini/error_200.json", "", Err(Unauthorized)),
-        (Kind::Gemini, "gemini/whole_array.json", "Hello, world", Ok(Finish::Stop)),
-        (Kind::Azure, "azure/late_annotations.sse", "Hello", Ok(Finish::Stop)),
+        (
+            Kind::Gemini,
+            "gemini/whole_array.json",
+            "Hello, world",
+            Ok(Finish::Stop),
+        ),
+        (
+            Kind::Azure,
+            "azure/late_annotations.sse",
+            "Hello",
+            Ok(Finish::Stop),
+        ),
         (Kind::Azure, "azure/truncated.sse", "Hello", Err(Truncated)),
-        (Kind::Ollama, "ollama/whole.ndjson", "Hello, wörld", Ok(Finish::Stop)),
-        (Kind::Ollama, "ollama/truncated.ndjson", "Hello", Err(Truncated)),
-        (Kind::Ollama, "ollama/error_in_the_middle.ndjson", "Hel", Err(ServerError)),
-        (Kind::Ollama, "ollama/error_200.json", "", Err(Misconfigured)),
+        (
+            Kind::Ollama,
+            "ollama/whole.ndjson",
+            "Hello, wörld",
+            Ok(Finish::Stop),
+        ),
+        (
+            Kind::Ollama,
+            "ollama/truncated.ndjson",
+            "Hello",
+            Err(Truncated),
+        ),
+        (
+            Kind::Ollama,
+            "ollama/error_in_the_middle.ndjson",
+            "Hel",
+            Err(ServerError),
+        ),
+        (
+            Kind::Ollama,
+            "ollama/error_200.json",
+            "",
+            Err(Misconfigured),
+        ),
     ] {
         let (body, content_type) = fixture(file);
         let head = ok(content_type, "");
         let mut server = Scripted::start(&[&[head, Act::Send(body)]]).await;
         let (said, ended) = shown(steps(&speaking(kind, &server)).await);
-        assert_eq!((said.as_str(), ended.map_err(|failure| failure.fault)), (text, end), "{file}");
+        assert_eq!(
+            (said.as_str(), ended.map_err(|failure| failure.fault)),
+            (text, end),
+            "{file}"
+        );
         assert_eq!(server.requests().await.len(), 1, "{file}");
     }
 }
 
 #[tokio::test]
 async fn a_provider_that_repeats_its_request_gives_no_key_away() {
-    for kind in [Kind::Openai, Kind::Anthropic, Kind::Gemini, Kind::Azure, Kind::Ollama] {
+    for kind in [
+        Kind::Openai,
+        Kind::Anthropic,
+        Kind::Gemini,
+        Kind::Azure,
+        Kind::Ollama,
+    ] {
         for status in [400, 401, 429, 500] {
-            let body =
-                format!(r#"{{"error":{{"message":"POST / x-key: {KEY}, bearer {KEY}","code":"{KEY}"}}}}"#);
+            let body = format!(
+                r#"{{"error":{{"message":"POST / x-key: {KEY}, bearer {KEY}","code":"{KEY}"}}}}"#
+            );
             let length = body.len();
-            let answer =
-                format!("HTTP/1.1 {status} {KEY}\r\nx-key: {KEY}\r\ncontent-length: {length}\r\n\r\n{body}");
+            let answer = format!(
+                "HTTP/1.1 {status} {KEY}\r\nx-key: {KEY}\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
             let mut server = Scripted::start(&[&[send(&answer)]]).await;
             let upstream = speaking(kind, &server);
-            let failures =
-                [outcome(steps(&upstream).await).1.unwrap_err(), upstream.list().await.unwrap_err()];
+            let failures = [
+                outcome(steps(&upstream).await).1.unwrap_err(),
+                upstream.list().await.unwrap_err(),
+            ];
             for failure in failures {
                 let told = format!("{failure} {failure:?} {}", failure.for_logs());
                 assert!(!told.contains("canary"), "{kind:?} {status}: {told}");
@@ -105,7 +224,10 @@ async fn a_provider_that_repeats_its_request_gives_no_key_away() {
             for request in server.requests().await {
                 let (head, body) = request.split_once("\r\n\r\n").unwrap();
                 assert_eq!(head.matches(KEY).count(), 1, "{head}");
-                assert!(!head.lines().next().unwrap().contains(KEY) && !body.contains(KEY), "{head}");
+                assert!(
+                    !head.lines().next().unwrap().contains(KEY) && !body.contains(KEY),
+                    "{head}"
+                );
             }
         }
     }

@@ -29,7 +29,9 @@ impl Channels {
     pub(super) fn hear(&self, channel: &str) -> broadcast::Receiver<Arc<[u8]>> {
         let mut heard = self.lock();
         let channel = heard.entry(format!("{PREFIX}{channel}"));
-        channel.or_insert_with(|| broadcast::Sender::new(BEHIND)).subscribe()
+        channel
+            .or_insert_with(|| broadcast::Sender::new(BEHIND))
+            .subscribe()
     }
 
     /// The names of all, with the prefix.

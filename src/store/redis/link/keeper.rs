@@ -41,8 +41,18 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// A keeper that shows this instance's sign of life.
-    pub(super) fn new(client: Client, instance: &str, chance: fn() -> f64, shared: Arc<Shared>) -> Self {
-        Self { client, sign: format!("{PREFIX}{SIGN}{instance}"), chance, shared }
+    pub(super) fn new(
+        client: Client,
+        instance: &str,
+        chance: fn() -> f64,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            client,
+            sign: format!("{PREFIX}{SIGN}{instance}"),
+            chance,
+            shared,
+        }
     }
 
     /// Keeps the link until all who use it have dropped it.
@@ -84,7 +94,9 @@ impl Keeper {
                 late_look: took > HOT,
             });
             self.open(&manager, left_alone.is_none(), pace.is_slow());
-            let wait = left_alone.unwrap_or(LOOK_EVERY).mul_f64(0.8 + 0.4 * (self.chance)());
+            let wait = left_alone
+                .unwrap_or(LOOK_EVERY)
+                .mul_f64(0.8 + 0.4 * (self.chance)());
             let _ = timeout(wait, self.shared.wake.notified()).await;
         }
     }
@@ -101,7 +113,10 @@ impl Keeper {
             }
             Ok::<(), SendError>(())
         };
-        ConnectionManager::new_lazy_with_config(self.client.clone(), manners().set_push_sender(hear))
+        ConnectionManager::new_lazy_with_config(
+            self.client.clone(),
+            manners().set_push_sender(hear),
+        )
     }
 
     /// Shows the sign of life, which is a write, and subscribes to what is heard: also again, since a lost connection forgets it. Says how long
@@ -128,7 +143,9 @@ impl Keeper {
         self.shared.quick.store(quick, Ordering::Release);
         if self.publish(slow.then_some(Trouble::Slow)) {
             if slow {
-                tracing::warn!("redis is slow; this instance goes on alone and hands over behind the scenes");
+                tracing::warn!(
+                    "redis is slow; this instance goes on alone and hands over behind the scenes"
+                );
             } else {
                 tracing::info!("joined redis");
             }
@@ -140,7 +157,11 @@ impl Keeper {
         self.shared.quick.store(false, Ordering::Release);
         self.shared.manager.send_replace(None);
         if self.publish(Some(trouble)) {
-            tracing::warn!(?trouble, why = trouble.sentence(), "redis is away; this instance goes on alone");
+            tracing::warn!(
+                ?trouble,
+                why = trouble.sentence(),
+                "redis is away; this instance goes on alone"
+            );
         }
     }
 
@@ -149,7 +170,10 @@ impl Keeper {
         self.shared.health.send_if_modified(|health| {
             let news = health.trouble != trouble;
             if news {
-                *health = Health { trouble, since: now() };
+                *health = Health {
+                    trouble,
+                    since: now(),
+                };
             }
             news
         })
@@ -159,7 +183,9 @@ impl Keeper {
 /// The pause before the next connection: doubled by each failure to its limit, then spread over its upper half by `chance`.
 fn pause(failures: u32, chance: f64) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
-    doubled.min(LONGEST_PAUSE).mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
+    doubled
+        .min(LONGEST_PAUSE)
+        .mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -168,10 +194,19 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_their_limit_and_are_spread() {
-        assert_eq!((pause(0, 0.0), pause(0, 1.0)), (FIRST_PAUSE / 2, FIRST_PAUSE));
-        assert_eq!((pause(3, 0.0), pause(3, 1.0)), (FIRST_PAUSE * 4, FIRST_PAUSE * 8));
+        assert_eq!(
+            (pause(0, 0.0), pause(0, 1.0)),
+            (FIRST_PAUSE / 2, FIRST_PAUSE)
+        );
+        assert_eq!(
+            (pause(3, 0.0), pause(3, 1.0)),
+            (FIRST_PAUSE * 4, FIRST_PAUSE * 8)
+        );
         for failures in [5, 9, 40, u32::MAX] {
-            assert_eq!((pause(failures, 0.0), pause(failures, 1.0)), (LONGEST_PAUSE / 2, LONGEST_PAUSE));
+            assert_eq!(
+                (pause(failures, 0.0), pause(failures, 1.0)),
+                (LONGEST_PAUSE / 2, LONGEST_PAUSE)
+            );
         }
     }
 }

@@ -40,9 +40,16 @@ impl Pace {
         }
         self.row = self.row.saturating_add(u32::from(seen.late));
         self.slow |= self.row > 1;
-        self.calm = if seen.late || seen.late_look { 0 } else { self.calm.saturating_add(1) };
+        self.calm = if seen.late || seen.late_look {
+            0
+        } else {
+            self.calm.saturating_add(1)
+        };
         if self.calm >= CALM {
-            *self = Self { calm: self.calm, ..Self::default() };
+            *self = Self {
+                calm: self.calm,
+                ..Self::default()
+            };
         }
         (seen.late && self.row > 1).then(|| left_alone(self.row))
     }
@@ -55,21 +62,37 @@ impl Pace {
 
 /// How long it is left alone that was late so many times in a row.
 fn left_alone(row: u32) -> Duration {
-    FIRST.saturating_mul(1 << row.saturating_sub(2).min(10)).min(LONGEST)
+    FIRST
+        .saturating_mul(1 << row.saturating_sub(2).min(10))
+        .min(LONGEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LATE: Seen = Seen { late: true, timely: false, late_look: false };
-    const NOTHING: Seen = Seen { late: false, timely: false, late_look: false };
-    const TIMELY: Seen = Seen { late: false, timely: true, late_look: false };
+    const LATE: Seen = Seen {
+        late: true,
+        timely: false,
+        late_look: false,
+    };
+    const NOTHING: Seen = Seen {
+        late: false,
+        timely: false,
+        late_look: false,
+    };
+    const TIMELY: Seen = Seen {
+        late: false,
+        timely: true,
+        late_look: false,
+    };
 
     #[test]
     fn what_is_late_again_and_again_is_left_alone_for_longer() {
         let mut pace = Pace::default();
-        let waits: Vec<_> = (0..8).map(|_| pace.looked(LATE).map_or(0, |wait| wait.as_millis())).collect();
+        let waits: Vec<_> = (0..8)
+            .map(|_| pace.looked(LATE).map_or(0, |wait| wait.as_millis()))
+            .collect();
         assert_eq!(waits, [0, 100, 200, 400, 800, 1000, 1000, 1000]);
         assert_eq!(left_alone(u32::MAX), LONGEST);
     }
@@ -92,7 +115,13 @@ mod tests {
                 assert!(pace.looked(Seen { late_look, ..LATE }).is_some());
                 assert!(pace.is_slow());
                 // It was left alone, and may be tried.
-                assert_eq!(pace.looked(Seen { late_look, ..NOTHING }), None);
+                assert_eq!(
+                    pace.looked(Seen {
+                        late_look,
+                        ..NOTHING
+                    }),
+                    None
+                );
                 assert!(pace.is_slow());
             }
         }
@@ -106,7 +135,13 @@ mod tests {
         for _ in 0..100 {
             pace.looked(TIMELY);
             // Late after one that was in time: who waits may try it at once.
-            assert_eq!(pace.looked(Seen { timely: true, ..LATE }), None);
+            assert_eq!(
+                pace.looked(Seen {
+                    timely: true,
+                    ..LATE
+                }),
+                None
+            );
             assert!(pace.is_slow());
         }
     }
@@ -117,7 +152,10 @@ mod tests {
             let mut pace = Pace::default();
             pace.looked(LATE);
             pace.looked(LATE);
-            pace.looked(Seen { late_look: true, ..calm });
+            pace.looked(Seen {
+                late_look: true,
+                ..calm
+            });
             let slow = [(); 4].map(|()| {
                 assert_eq!(pace.looked(calm), None);
                 pace.is_slow()
@@ -132,7 +170,13 @@ mod tests {
     fn while_nobody_waits_for_it_looks_alone_make_nothing_slow() {
         let mut pace = Pace::default();
         for _ in 0..10 {
-            assert_eq!(pace.looked(Seen { late_look: true, ..NOTHING }), None);
+            assert_eq!(
+                pace.looked(Seen {
+                    late_look: true,
+                    ..NOTHING
+                }),
+                None
+            );
             assert!(!pace.is_slow());
         }
     }

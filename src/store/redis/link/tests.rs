@@ -17,7 +17,9 @@ fn link_to(redis: &Redis) -> Link {
 async fn is(link: &Link, wanted: impl Fn(Option<Trouble>) -> bool) -> Option<Trouble> {
     let mut health = link.health();
     let seen = timeout(PATIENCE, health.wait_for(|health| wanted(health.trouble))).await;
-    seen.expect("the link does not come to be so").unwrap().trouble
+    seen.expect("the link does not come to be so")
+        .unwrap()
+        .trouble
 }
 
 async fn joined(link: &Link) {
@@ -25,11 +27,16 @@ async fn joined(link: &Link) {
 }
 
 async fn away(link: &Link) -> Trouble {
-    is(link, |trouble| trouble.is_some_and(|trouble| trouble != Trouble::Joining)).await.unwrap()
+    is(link, |trouble| {
+        trouble.is_some_and(|trouble| trouble != Trouble::Joining)
+    })
+    .await
+    .unwrap()
 }
 
 async fn set(link: &Link, limit: Duration) -> Result<(), LinkError> {
-    link.command(limit, ::redis::cmd("SET").arg("failsoft:a").arg("b")).await
+    link.command(limit, ::redis::cmd("SET").arg("failsoft:a").arg("b"))
+        .await
 }
 
 #[tokio::test]
@@ -76,7 +83,10 @@ async fn a_redis_that_stands_still_holds_a_hot_path_for_its_limit_once() {
 async fn what_keeps_it_away_is_told_without_the_secret() {
     let replica: &[&str] = &["--replicaof", "127.0.0.1 1"];
     for (more, expected) in [
-        (["--requirepass", "canary-of-the-server"].as_slice(), Trouble::Unauthorized),
+        (
+            ["--requirepass", "canary-of-the-server"].as_slice(),
+            Trouble::Unauthorized,
+        ),
         (replica, Trouble::ReadOnly),
         (&["--min-replicas-to-write", "1"], Trouble::ReadOnly),
         (&["--maxmemory", "1"], Trouble::Full),
@@ -87,14 +97,25 @@ async fn what_keeps_it_away_is_told_without_the_secret() {
         assert_eq!(away(&link).await, expected, "{more:?}");
         assert!(!expected.sentence().contains("canary"));
     }
-    let refused = Link::open(&Secret::new("redis://:canary@host:notaport"), "here", || 0.5).err().unwrap();
+    let refused = Link::open(
+        &Secret::new("redis://:canary@host:notaport"),
+        "here",
+        || 0.5,
+    )
+    .err()
+    .unwrap();
     assert!(!refused.contains("canary"), "{refused}");
 }
 
 #[tokio::test]
 async fn one_that_reads_its_data_is_gone_on_without_and_joined_when_it_has() {
     // It answers between any two keys, and takes long for each: until it is told not to.
-    let slowly = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"];
+    let slowly = [
+        "--key-load-delay",
+        "20000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ];
     let mut redis = Redis::start(&[&slowly[..], &["--rdbcompression", "no"]].concat());
     let fill = "for i = 1, 2000 do redis.call('SET', 'other:' .. i, string.rep('x', 1024)) end";
     redis.tell(&["EVAL", fill, "0"]);
@@ -114,9 +135,13 @@ async fn what_a_command_alone_cannot_do_keeps_nothing_away() {
     let link = link_to(&redis);
     joined(&link).await;
     set(&link, BEHIND).await.unwrap();
-    let wrong = link.command::<i64>(BEHIND, ::redis::cmd("LPUSH").arg("failsoft:a").arg(1)).await;
+    let wrong = link
+        .command::<i64>(BEHIND, ::redis::cmd("LPUSH").arg("failsoft:a").arg(1))
+        .await;
     assert_eq!(wrong, Err(LinkError::Refused));
-    let typed = link.command::<i64>(BEHIND, ::redis::cmd("GET").arg("failsoft:a")).await;
+    let typed = link
+        .command::<i64>(BEHIND, ::redis::cmd("GET").arg("failsoft:a"))
+        .await;
     assert_eq!(typed, Err(LinkError::Refused));
     assert!(link.is_up());
 }
@@ -151,5 +176,7 @@ async fn the_keeper_ends_with_the_last_link() {
     joined(&link).await;
     let mut health = link.clone().health();
     drop(link);
-    timeout(PATIENCE, async { while health.changed().await.is_ok() {} }).await.unwrap();
+    timeout(PATIENCE, async { while health.changed().await.is_ok() {} })
+        .await
+        .unwrap();
 }

@@ -79,7 +79,9 @@ impl Trouble {
             ErrorKind::Io => Trouble::Unreachable,
             ErrorKind::Server(ServerErrorKind::BusyLoading) => Trouble::Loading,
             ErrorKind::Server(ServerErrorKind::NoPerm) => Trouble::Unauthorized,
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => Trouble::ReadOnly,
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
+                Trouble::ReadOnly
+            }
             _ => match error.code() {
                 Some("NOAUTH" | "WRONGPASS") => Trouble::Unauthorized,
                 Some("NOREPLICAS" | "MISCONF") => Trouble::ReadOnly,
@@ -92,15 +94,22 @@ impl Trouble {
 
 /// Whether the connection was given up for the server's certificate. The client shares the failure of its socket, which holds that of TLS.
 fn is_of_the_certificate(error: &RedisError) -> bool {
-    let shared = error.source().and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let shared = error
+        .source()
+        .and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>());
     let socket = shared.and_then(|shared| shared.downcast_ref::<io::Error>());
-    let tls = socket.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = socket
+        .and_then(io::Error::get_ref)
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Whether a command's failure is the link's or the server's as a whole, rather than this command's own. An answer of another type than was
 /// asked for is the command's own; a server that talks nonsense is found by the keeper.
 pub(super) fn is_of_the_link(error: &RedisError) -> bool {
-    let own = matches!(error.kind(), ErrorKind::UnexpectedReturnType | ErrorKind::Parse);
+    let own = matches!(
+        error.kind(),
+        ErrorKind::UnexpectedReturnType | ErrorKind::Parse
+    );
     !own && (Trouble::of(error) != Trouble::Unknown || error.is_unrecoverable_error())
 }

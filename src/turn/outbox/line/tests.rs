@@ -38,7 +38,11 @@ fn the_oldest_is_first_and_one_is_asked_at_a_time() {
         assert_eq!(line.begin(now, 0.0), Some(one(conversation, turn)));
         assert_eq!(line.begin(now, 0.0), None, "a pause comes before the next");
         now += PACE.least;
-        assert_eq!(line.begin(now, 0.0).is_some(), conversation == 2, "one answer was given before");
+        assert_eq!(
+            line.begin(now, 0.0).is_some(),
+            conversation == 2,
+            "one answer was given before"
+        );
         assert!(line.settle(one(conversation, turn), Came::Answered, now, 0.5));
     }
     assert!(line.settle(one(3, 30), Came::Answered, now, 0.5));
@@ -64,7 +68,9 @@ fn the_more_were_given_the_more_are_asked_at_once_to_a_bound() {
         line.settle(under_way[0], came, now, 1.0);
         assert_eq!(line.begin(now + PACE.most, 1.0), None);
     }
-    under_way[1..].iter().for_each(|one| assert!(line.settle(*one, Came::Unwanted, now, 1.0)));
+    under_way[1..]
+        .iter()
+        .for_each(|one| assert!(line.settle(*one, Came::Unwanted, now, 1.0)));
     now += PACE.rest;
     assert!(line.begin(now, 1.0).is_some() && line.begin(now + PACE.most, 1.0).is_none());
 }
@@ -89,9 +95,16 @@ fn failures_are_rested_on_ever_longer_and_end() {
     let mut now = s(0);
     for (failure, rest) in (1..=TRIES).zip([10, 20, 25, 25, 25, 25, 25, 25, 25, 25]) {
         assert_eq!(line.begin(now, 1.0), Some(one(1, 10)));
-        assert_eq!(line.settle(one(1, 10), Came::Failed, now, 0.0), failure == TRIES);
+        assert_eq!(
+            line.settle(one(1, 10), Came::Failed, now, 0.0),
+            failure == TRIES
+        );
         let rest = s(rest) * 4 / 5;
-        assert_eq!(line.begin(now + rest - Duration::from_millis(1), 1.0), None, "failure {failure}");
+        assert_eq!(
+            line.begin(now + rest - Duration::from_millis(1), 1.0),
+            None,
+            "failure {failure}"
+        );
         now += rest;
     }
     assert!(line.is_empty());
@@ -103,7 +116,14 @@ fn who_has_no_room_or_no_budget_waits_on() {
     for round in 0..50 {
         let now = s(100 * round);
         let next = line.begin(now, 1.0).unwrap();
-        assert_eq!(next, if round % 2 == 0 { one(1, 10) } else { one(2, 20) });
+        assert_eq!(
+            next,
+            if round % 2 == 0 {
+                one(1, 10)
+            } else {
+                one(2, 20)
+            }
+        );
         assert!(!line.settle(next, Came::Passed, now, 0.5));
     }
     // The budget takes nobody's place.
@@ -134,10 +154,17 @@ fn it_is_bounded_and_the_oldest_goes() {
     assert!(all.iter().all(|one| line.stand(*one).is_none()));
     assert_eq!(line.stand(all[7]), None, "it stands there already");
     assert_eq!(line.begin(s(0), 1.0), Some(all[0]));
-    assert_eq!(line.stand(one(2, 1 << 40)), Some(all[1]), "who is under way stays");
+    assert_eq!(
+        line.stand(one(2, 1 << 40)),
+        Some(all[1]),
+        "who is under way stays"
+    );
     line.abandon();
     assert_eq!(line.stand(one(2, 1 << 41)), Some(all[0]));
-    assert!(!line.settle(all[0], Came::Answered, s(0), 0.5), "it is gone");
+    assert!(
+        !line.settle(all[0], Came::Answered, s(0), 0.5),
+        "it is gone"
+    );
 }
 
 fn degraded() -> TurnRecord {
@@ -154,31 +181,84 @@ fn degraded() -> TurnRecord {
 #[test]
 fn wanted_is_what_has_no_answer_of_an_ai_and_is_not_too_old() {
     let soon = At(2_000);
-    let interrupted = TurnRecord { degraded: false, ..degraded() }.interrupted();
-    let running = TurnRecord { state: TurnState::Running, degraded: false, ..degraded() };
+    let interrupted = TurnRecord {
+        degraded: false,
+        ..degraded()
+    }
+    .interrupted();
+    let running = TurnRecord {
+        state: TurnState::Running,
+        degraded: false,
+        ..degraded()
+    };
     for record in [degraded(), interrupted, running] {
-        assert!(is_wanted(&record, std::slice::from_ref(&record), soon), "{:?}", record.state);
+        assert!(
+            is_wanted(&record, std::slice::from_ref(&record), soon),
+            "{:?}",
+            record.state
+        );
         let late = At(1_000).plus(WITHIN);
         assert!(is_wanted(&record, &[], At(late.0 - 1)) && !is_wanted(&record, &[], late));
-        let again = TurnRecord { retry_of: Some(record.turn), ..degraded() };
-        assert!(!is_wanted(&record, &[again], soon), "asked again, whatever came of that");
-        let other = TurnRecord { retry_of: Some(TurnId::after(None, 5, 5)), ..degraded() };
+        let again = TurnRecord {
+            retry_of: Some(record.turn),
+            ..degraded()
+        };
+        assert!(
+            !is_wanted(&record, &[again], soon),
+            "asked again, whatever came of that"
+        );
+        let other = TurnRecord {
+            retry_of: Some(TurnId::after(None, 5, 5)),
+            ..degraded()
+        };
         assert!(is_wanted(&record, &[other], soon));
-        let called = TurnRecord { client_msg_id: ClientMsgId::of_call(7), ..record.clone() };
+        let called = TurnRecord {
+            client_msg_id: ClientMsgId::of_call(7),
+            ..record.clone()
+        };
         assert!(!is_wanted(&called, &[], soon));
-        let late = Followup { text: "late".into(), provider: "p".into(), model: "m".into(), at: At(1_500) };
-        assert!(!is_wanted(&TurnRecord { followup: Some(late), ..record }, &[], soon));
+        let late = Followup {
+            text: "late".into(),
+            provider: "p".into(),
+            model: "m".into(),
+            at: At(1_500),
+        };
+        assert!(!is_wanted(
+            &TurnRecord {
+                followup: Some(late),
+                ..record
+            },
+            &[],
+            soon
+        ));
     }
-    assert!(!is_wanted(&TurnRecord { degraded: false, ..degraded() }, &[], soon));
+    assert!(!is_wanted(
+        &TurnRecord {
+            degraded: false,
+            ..degraded()
+        },
+        &[],
+        soon
+    ));
 }
 
 #[test]
 fn whole_is_what_an_ai_said_to_its_end() {
-    let ai = TurnRecord { source: Some(Source::Ai), degraded: false, ..degraded() };
+    let ai = TurnRecord {
+        source: Some(Source::Ai),
+        degraded: false,
+        ..degraded()
+    };
     assert!(is_whole(&ai));
-    assert!(is_whole(&TurnRecord { finish: Some(Finish::Length), ..ai.clone() }));
+    assert!(is_whole(&TurnRecord {
+        finish: Some(Finish::Length),
+        ..ai.clone()
+    }));
     for finish in [Finish::ContentFilter, Finish::Stopped] {
-        assert!(!is_whole(&TurnRecord { finish: Some(finish), ..ai.clone() }));
+        assert!(!is_whole(&TurnRecord {
+            finish: Some(finish),
+            ..ai.clone()
+        }));
     }
     assert!(!is_whole(&ai.interrupted()) && !is_whole(&degraded()));
 }

@@ -60,8 +60,12 @@ pub struct Joiner {
 }
 
 /// Two that begin alike, and one that does not.
-const TEXTS: [&str; 4] =
-    ["The quick brown fox.", "The quick brown dog is lazy.", "The", "Ein schneller Füchs: 狐."];
+const TEXTS: [&str; 4] = [
+    "The quick brown fox.",
+    "The quick brown dog is lazy.",
+    "The",
+    "Ein schneller Füchs: 狐.",
+];
 
 pub fn case() -> impl Strategy<Value = Case> {
     let store = prop_oneof![
@@ -72,9 +76,18 @@ pub fn case() -> impl Strategy<Value = Case> {
     let turn_limit = prop_oneof![2 => Just(s(120)), 1 => between(300, 60_000)];
     let mid_stream = prop_oneof![3 => Just(MidStream::Restart), 2 => Just(MidStream::Continue)];
     let hedge_after = prop_oneof![2 => Just(ms(0)), 1 => between(1, 4_000)];
-    let routing = (1..=6_u32, turn_limit, 0..=6_usize, 0..=3_u64, store, mid_stream, hedge_after);
+    let routing = (
+        1..=6_u32,
+        turn_limit,
+        0..=6_usize,
+        0..=3_u64,
+        store,
+        mid_stream,
+        hedge_after,
+    );
     (vec(provider(), 1..=4), routing, vec(turn(), 1..=2)).prop_map(|(providers, routing, turns)| {
-        let (max_attempts, turn_limit, min_chars, history, store, mid_stream, hedge_after) = routing;
+        let (max_attempts, turn_limit, min_chars, history, store, mid_stream, hedge_after) =
+            routing;
         Case {
             providers,
             max_attempts,
@@ -99,10 +112,18 @@ fn pause() -> impl Strategy<Value = Duration> {
 }
 
 fn provider() -> impl Strategy<Value = ProviderCase> {
-    let probe = prop_oneof![Just(says("pong")), Just(fails(Fault::ServerError)), Just(silent())];
+    let probe = prop_oneof![
+        Just(says("pong")),
+        Just(fails(Fault::ServerError)),
+        Just(silent())
+    ];
     let room = prop::sample::select(vec![0, 10_000, 20_000]);
     let places = prop_oneof![1 => Just(0_usize), 15 => Just(3)];
-    let limits = (vec(between(1_000, 15_000), 1..=3), between(1_000, 15_000), between(2_000, 90_000));
+    let limits = (
+        vec(between(1_000, 15_000), 1..=3),
+        between(1_000, 15_000),
+        between(2_000, 90_000),
+    );
     let counts = (room, 0..=2_u32, places, any::<bool>(), any::<bool>());
     (vec(script(), 1..=4), probe, counts, limits).prop_map(|(scripts, probe, counts, limits)| {
         let (room, same_provider, max_concurrent, prefill, obliging) = counts;
@@ -130,8 +151,13 @@ fn script() -> impl Strategy<Value = Script> {
         1 => Just(vec![say(" \n")]),
     ];
     let pieces = vec((1..=9_usize, weighted(0.4, pause()), 0..8_u8), 0..8);
-    (beginning, prop::sample::select(TEXTS.to_vec()), pieces, last()).prop_map(
-        |(beginning, text, pieces, last)| {
+    (
+        beginning,
+        prop::sample::select(TEXTS.to_vec()),
+        pieces,
+        last(),
+    )
+        .prop_map(|(beginning, text, pieces, last)| {
             let mut script = beginning;
             let mut rest = text.chars();
             for (length, pause, extra) in pieces {
@@ -146,17 +172,23 @@ fn script() -> impl Strategy<Value = Script> {
             }
             script.extend(last);
             script
-        },
-    )
+        })
 }
 
 fn last() -> impl Strategy<Value = Option<Act>> {
     // All that a provider can do by itself.
-    let faults: Vec<_> = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Diverged).collect();
+    let faults: Vec<_> = Fault::ALL
+        .into_iter()
+        .filter(|fault| *fault != Fault::Diverged)
+        .collect();
     let fault = prop::sample::select(faults);
     let wait = weighted(0.4, between(0, 4_000));
-    let fails = (fault, wait)
-        .prop_map(|(fault, retry_after)| Act::Fail(Failure { retry_after, ..Failure::of(fault) }));
+    let fails = (fault, wait).prop_map(|(fault, retry_after)| {
+        Act::Fail(Failure {
+            retry_after,
+            ..Failure::of(fault)
+        })
+    });
     prop_oneof![
         6 => Just(Some(end())),
         8 => fails.prop_map(Some),
@@ -170,11 +202,28 @@ fn last() -> impl Strategy<Value = Option<Act>> {
 }
 
 fn turn() -> impl Strategy<Value = TurnCase> {
-    let follows = prop_oneof![6 => Just(Some(s(999))), 1 => pause().prop_map(Some), 1 => Just(None)];
-    let joiner = (pause(), pause(), 0.0..1.0, prop_oneof![Just(ms(0)), pause()])
-        .prop_map(|(comes, stays, known, pace)| Joiner { comes, stays, known, pace });
+    let follows =
+        prop_oneof![6 => Just(Some(s(999))), 1 => pause().prop_map(Some), 1 => Just(None)];
+    let joiner = (
+        pause(),
+        pause(),
+        0.0..1.0,
+        prop_oneof![Just(ms(0)), pause()],
+    )
+        .prop_map(|(comes, stays, known, pace)| Joiner {
+            comes,
+            stays,
+            known,
+            pace,
+        });
     let wish = (weighted(0.2, 0..5_usize), any::<bool>());
-    (follows, weighted(0.2, pause()), vec(joiner, 0..=2), wish).prop_map(|(follows, stop, joiners, wish)| {
-        TurnCase { follows, stop, joiners, first: wish.0, only_first: wish.1 }
-    })
+    (follows, weighted(0.2, pause()), vec(joiner, 0..=2), wish).prop_map(
+        |(follows, stop, joiners, wish)| TurnCase {
+            follows,
+            stop,
+            joiners,
+            first: wish.0,
+            only_first: wish.1,
+        },
+    )
 }

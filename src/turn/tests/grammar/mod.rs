@@ -15,7 +15,11 @@ const CASES: u32 = 1_000;
 fn a_turn_keeps_its_promises_whatever_happens() {
     let system = super::Paused::new();
     let begun = std::time::Instant::now();
-    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let ran = runner.run(&cases::case(), |case| {
         system.block_on(play::play(&case));
         Ok(())

@@ -22,16 +22,21 @@ pub struct Joined {
 
 fn house(case: &Case) -> House {
     let names = ["a", "b", "c", "d"];
-    let mut house = House::of(names.into_iter().zip(&case.providers).map(|(name, provider)| {
-        let mut plan = Plan::new(name).with(provider.scripts.iter().cloned());
-        plan.context_tokens = provider.room;
-        plan.prefill = provider.prefill;
-        plan.retry.same_provider = provider.same_provider;
-        plan.max_concurrent = provider.max_concurrent;
-        plan.patience.first_token.clone_from(&provider.first_token);
-        (plan.patience.stall, plan.patience.attempt) = (provider.stall, provider.attempt);
-        plan
-    }));
+    let mut house = House::of(
+        names
+            .into_iter()
+            .zip(&case.providers)
+            .map(|(name, provider)| {
+                let mut plan = Plan::new(name).with(provider.scripts.iter().cloned());
+                plan.context_tokens = provider.room;
+                plan.prefill = provider.prefill;
+                plan.retry.same_provider = provider.same_provider;
+                plan.max_concurrent = provider.max_concurrent;
+                plan.patience.first_token.clone_from(&provider.first_token);
+                (plan.patience.stall, plan.patience.attempt) = (provider.stall, provider.attempt);
+                plan
+            }),
+    );
     house.settings.routing.max_attempts = case.max_attempts;
     house.settings.timeouts.turn = case.turn_limit;
     house.settings.quality.min_chars = case.min_chars;
@@ -60,8 +65,16 @@ pub async fn play(case: &Case) {
 }
 
 async fn play_turn(stage: &Stage, turn: &TurnCase, number: usize) -> Played {
-    let calls_before = stage.stands.iter().map(|stand| stand.upstream.calls().len()).collect();
-    let vitals_before = stage.stands.iter().map(|stand| stand.backend.vitals.borrow().clone()).collect();
+    let calls_before = stage
+        .stands
+        .iter()
+        .map(|stand| stand.upstream.calls().len())
+        .collect();
+    let vitals_before = stage
+        .stands
+        .iter()
+        .map(|stand| stand.backend.vitals.borrow().clone())
+        .collect();
     let names = ["a", "b", "c", "d", "nobody"];
     let wishes = Wishes {
         first: turn.first.map(|first| names[first].into()),
@@ -81,8 +94,11 @@ async fn play_turn(stage: &Stage, turn: &TurnCase, number: usize) -> Played {
             }
         });
     }
-    let joiners: Vec<_> =
-        turn.joiners.iter().map(|joiner| actix::spawn(join(Arc::clone(&log), joiner.clone()))).collect();
+    let joiners: Vec<_> = turn
+        .joiners
+        .iter()
+        .map(|joiner| actix::spawn(join(Arc::clone(&log), joiner.clone())))
+        .collect();
     let mut reader = Reader::default();
     if let Some(time) = turn.follows {
         let mut follower = log.follow();
@@ -94,23 +110,44 @@ async fn play_turn(stage: &Stage, turn: &TurnCase, number: usize) -> Played {
     settled().await;
     assert!(log.ended());
     if reader.done.is_none() {
-        let mut rest = if reader.seq == 0 { log.follow() } else { log.resume(reader.seq) };
+        let mut rest = if reader.seq == 0 {
+            log.follow()
+        } else {
+            log.resume(reader.seq)
+        };
         reader.read(&mut rest).await;
     }
     let mut joined = Vec::new();
     for joiner in joiners {
         joined.push(joiner.await.unwrap());
     }
-    Played { log, reader, joined, took, begun, stopped: stopped.get(), calls_before, vitals_before }
+    Played {
+        log,
+        reader,
+        joined,
+        took,
+        begun,
+        stopped: stopped.get(),
+        calls_before,
+        vitals_before,
+    }
 }
 
 async fn join(log: Arc<TurnLog>, joiner: Joiner) -> Joined {
     pass(joiner.comes).await;
     let there = log.last_seq();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
     let after = (there as f64 * joiner.known) as u64;
     let mut follower = log.resume(after);
-    let mut joined = Joined { after, frames: Vec::new(), to_the_end: false };
+    let mut joined = Joined {
+        after,
+        frames: Vec::new(),
+        to_the_end: false,
+    };
     let read = async {
         while let Some(frames) = follower.next().await {
             joined.frames.extend(frames);

@@ -31,15 +31,25 @@ pub fn turn(terms: &Terms, said: &Said, visit: &Visit) {
         assert_eq!(one.attempt, number);
     }
     assert!(ms(done.total_ms) <= terms.turn_limit + SLACK, "{done:?}");
-    let whole = done.tried.iter().filter(|one| one.outcome.as_str() == "ok").count();
+    let whole = done
+        .tried
+        .iter()
+        .filter(|one| one.outcome.as_str() == "ok")
+        .count();
     match (done.source, done.finish) {
         (Source::Ai, Finish::Stop | Finish::Length) => {
             assert_eq!(whole, 1, "one attempt gave it: {done:?}");
-            assert!(is_whole(terms, said, done), "a torn answer is passed off as whole: {done:?}");
+            assert!(
+                is_whole(terms, said, done),
+                "a torn answer is passed off as whole: {done:?}"
+            );
         }
         (Source::Ai, Finish::ContentFilter) => assert_eq!(whole, 1, "{done:?}"),
         (Source::Ai, Finish::Stopped | Finish::Interrupted) => {
-            assert!(visit.abandoned, "cut, and nobody left or stopped it: {done:?}");
+            assert!(
+                visit.abandoned,
+                "cut, and nobody left or stopped it: {done:?}"
+            );
             assert_eq!(whole, 0, "{done:?}");
         }
         _ => {
@@ -48,7 +58,10 @@ pub fn turn(terms: &Terms, said: &Said, visit: &Visit) {
         }
     }
     for draft in &done.drafts {
-        assert!(is_beginning(terms, said, &draft.provider, &draft.text), "mixed text in a draft: {draft:?}");
+        assert!(
+            is_beginning(terms, said, &draft.provider, &draft.text),
+            "mixed text in a draft: {draft:?}"
+        );
     }
 }
 

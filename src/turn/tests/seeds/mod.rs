@@ -21,7 +21,10 @@ const SAYS: Duration = Duration::from_secs(60);
 const ALL_TURNS: u64 = 100_000;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+    std::env::var(name).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number"))
+    })
 }
 
 /// Plays one seed; says how to play it again where a promise is broken.
@@ -45,7 +48,11 @@ fn turns_keep_their_promises_whatever_the_seed() {
     let turns = number("FAILSOFT_SEED_TURNS").unwrap_or(ALL_TURNS);
     let from = number("FAILSOFT_SEED_FROM").unwrap_or_default();
     let seeds = from + turns.div_ceil(world::TURNS_A_HOUSE);
-    let (next, broken, said) = (AtomicU64::new(from), AtomicBool::new(false), AtomicU64::new(0));
+    let (next, broken, said) = (
+        AtomicU64::new(from),
+        AtomicBool::new(false),
+        AtomicU64::new(0),
+    );
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -66,8 +73,14 @@ fn turns_keep_their_promises_whatever_the_seed() {
             });
         }
     });
-    println!("{turns} turns, seeds {from} to {seeds}, in {:?}", begun.elapsed());
-    assert!(!broken.into_inner(), "a seed breaks a promise; what to do with it stands above");
+    println!(
+        "{turns} turns, seeds {from} to {seeds}, in {:?}",
+        begun.elapsed()
+    );
+    assert!(
+        !broken.into_inner(),
+        "a seed breaks a promise; what to do with it stands above"
+    );
 }
 
 /// The same seed is the same world, or a failure could not be played again.

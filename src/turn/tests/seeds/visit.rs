@@ -26,7 +26,11 @@ pub async fn visit(room: Arc<Room>, log: Arc<TurnLog>, mut chance: Chance) -> Vi
         // Cut and back again, each time where the page stands.
         0..=2 => {
             for _ in 0..1 + chance.below(3) {
-                let mut follower = if reader.seq == 0 { log.follow() } else { log.resume(reader.seq) };
+                let mut follower = if reader.seq == 0 {
+                    log.follow()
+                } else {
+                    log.resume(reader.seq)
+                };
                 let _ = timeout(chance.pause(), reader.read(&mut follower)).await;
                 drop(follower);
                 elapse(chance.between(0, 3_000)).await;
@@ -47,13 +51,25 @@ pub async fn visit(room: Arc<Room>, log: Arc<TurnLog>, mut chance: Chance) -> Vi
         _ => {}
     }
     if reader.done.is_none() {
-        let mut follower = if reader.seq == 0 { log.follow() } else { log.resume(reader.seq) };
+        let mut follower = if reader.seq == 0 {
+            log.follow()
+        } else {
+            log.resume(reader.seq)
+        };
         reader.read(&mut follower).await;
-        assert!(follower.next().await.is_none(), "nothing comes after the end");
+        assert!(
+            follower.next().await.is_none(),
+            "nothing comes after the end"
+        );
     }
     // Who comes when all is over sees the same.
     if chance.one_in(4) {
         assert_eq!(Reader::follow(&log).await.done, reader.done);
     }
-    Visit { conversation, log, reader, abandoned: matches!(manner, 3 | 4) }
+    Visit {
+        conversation,
+        log,
+        reader,
+        abandoned: matches!(manner, 3 | 4),
+    }
 }

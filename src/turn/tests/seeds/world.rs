@@ -41,12 +41,23 @@ pub async fn play(seed: u64) -> String {
     let mut said = Said::default();
     let mid_stream = chance.pick(&[MidStream::Restart, MidStream::Restart, MidStream::Continue]);
     let count = 1 + chance.below(4);
-    let plans = NAMES[..count].iter().map(|name| plan(name, &mut chance, &mut said)).collect::<Vec<_>>();
+    let plans = NAMES[..count]
+        .iter()
+        .map(|name| plan(name, &mut chance, &mut said))
+        .collect::<Vec<_>>();
     let mut house = House::of(plans);
     house.settings.routing.max_attempts = u32::try_from(1 + chance.below(6)).unwrap();
-    house.settings.timeouts.turn = if chance.one_in(3) { chance.between(300, 60_000) } else { s(120) };
+    house.settings.timeouts.turn = if chance.one_in(3) {
+        chance.between(300, 60_000)
+    } else {
+        s(120)
+    };
     house.settings.routing.mid_stream = mid_stream;
-    house.settings.routing.hedge_after = if chance.one_in(3) { chance.between(1, 4_000) } else { ms(0) };
+    house.settings.routing.hedge_after = if chance.one_in(3) {
+        chance.between(1, 4_000)
+    } else {
+        ms(0)
+    };
     let mut terms = Terms {
         max_attempts: house.settings.routing.max_attempts,
         turn_limit: house.settings.timeouts.turn,
@@ -55,10 +66,19 @@ pub async fn play(seed: u64) -> String {
     };
     let mut stage = house.open();
     for stand in &stage.stands {
-        let probes = [says("pong"), fails(Fault::ServerError), silent(), says("pong")];
-        stand.upstream.follow_when_probed((0..30).map(|_| chance.pick(&probes)).collect::<Vec<_>>());
+        let probes = [
+            says("pong"),
+            fails(Fault::ServerError),
+            silent(),
+            says("pong"),
+        ];
+        stand
+            .upstream
+            .follow_when_probed((0..30).map(|_| chance.pick(&probes)).collect::<Vec<_>>());
         // Who obliges goes on from whatever stands last in what it is shown.
-        stand.upstream.oblige(mid_stream == MidStream::Continue && chance.one_in(2));
+        stand
+            .upstream
+            .oblige(mid_stream == MidStream::Continue && chance.one_in(2));
     }
     let visits = ask_all(&mut stage, &mut chance, &terms).await;
     let mut ends = Vec::new();
@@ -72,13 +92,18 @@ pub async fn play(seed: u64) -> String {
     check_house(&stage, &terms, &ends).await;
     let told = ends.iter().map(|one| {
         let done = one.reader.done();
-        format!("{:?} {:?} {:?} {:?} {}", done.source, done.finish, done.text, done.tried, done.total_ms)
+        format!(
+            "{:?} {:?} {:?} {:?} {}",
+            done.source, done.finish, done.text, done.tried, done.total_ms
+        )
     });
     told.collect::<Vec<_>>().join("\n")
 }
 
 fn plan(name: &'static str, chance: &mut Chance, said: &mut Said) -> Plan {
-    let scripts: Vec<_> = (0..SCRIPTS).map(|number| script(name, number, chance, said)).collect();
+    let scripts: Vec<_> = (0..SCRIPTS)
+        .map(|number| script(name, number, chance, said))
+        .collect();
     let mut plan = Plan::new(name).with(scripts);
     plan.context_tokens = chance.pick(&[0, 0, 10_000]);
     plan.prefill = chance.one_in(2);
@@ -94,9 +119,17 @@ fn plan(name: &'static str, chance: &mut Chance, said: &mut Said) -> Plan {
 fn script(name: &'static str, number: usize, chance: &mut Chance, said: &mut Said) -> Script {
     let tail = format!("{name}{number}.");
     let alike = chance.below(BEGINNING.len() + 1);
-    let pieces: Vec<&str> = BEGINNING[..alike].iter().copied().chain([tail.as_str()]).collect();
+    let pieces: Vec<&str> = BEGINNING[..alike]
+        .iter()
+        .copied()
+        .chain([tail.as_str()])
+        .collect();
     said.all.entry(name).or_default().push(pieces.concat());
-    let cut = if chance.below(20) < 11 { pieces.len() } else { chance.below(pieces.len() + 1) };
+    let cut = if chance.below(20) < 11 {
+        pieces.len()
+    } else {
+        chance.below(pieces.len() + 1)
+    };
     let mut script = Vec::new();
     for piece in &pieces[..cut] {
         if chance.one_in(4) {
@@ -121,9 +154,15 @@ fn script(name: &'static str, number: usize, chance: &mut Chance, said: &mut Sai
         // It ends without a word of proof.
         4 => None,
         _ => {
-            let faults: Vec<_> = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Diverged).collect();
+            let faults: Vec<_> = Fault::ALL
+                .into_iter()
+                .filter(|fault| *fault != Fault::Diverged)
+                .collect();
             let retry_after = chance.one_in(4).then(|| chance.between(0, 4_000));
-            Some(Act::Fail(Failure { retry_after, ..Failure::of(chance.pick(&faults)) }))
+            Some(Act::Fail(Failure {
+                retry_after,
+                ..Failure::of(chance.pick(&faults))
+            }))
         }
     });
     script
@@ -140,10 +179,15 @@ async fn ask_all(
     while asked < TURNS_A_HOUSE {
         elapse(chance.pause()).await;
         befall(stage, chance, terms).await;
-        let room =
-            stage.desk.rooms.enter(conversation(1 + u8::try_from(chance.below(CONVERSATIONS)).unwrap()));
+        let room = stage.desk.rooms.enter(conversation(
+            1 + u8::try_from(chance.below(CONVERSATIONS)).unwrap(),
+        ));
         let first = chance.one_in(6).then(|| chance.pick(&NAMES).into());
-        let wishes = Wishes { only_first: first.is_some() && chance.one_in(2), first, ..stage.desk.usual() };
+        let wishes = Wishes {
+            only_first: first.is_some() && chance.one_in(2),
+            first,
+            ..stage.desk.usual()
+        };
         let question = question(&format!("m{asked}"), "What is new?");
         // Where the conversation is busy or the house is full, the visitor asks a little later.
         if let Ok(log) = stage.desk.open(&room, question, wishes) {
@@ -167,7 +211,11 @@ async fn befall(stage: &mut Stage, chance: &mut Chance, terms: &Terms) {
             stage.stands[stand].rebuild();
         }
         2..=5 if !terms.kept => {
-            let troubles = [Trouble::None, Trouble::Fails, Trouble::Slow(chance.between(0, 600))];
+            let troubles = [
+                Trouble::None,
+                Trouble::Fails,
+                Trouble::Slow(chance.between(0, 600)),
+            ];
             stage.store.set(chance.pick(&troubles));
         }
         _ => {}
@@ -179,12 +227,24 @@ async fn check_house(stage: &Stage, terms: &Terms, visits: &[Visit]) {
     // A stopped or left call's permit settles by a message.
     settled().await;
     stage.assert_idle().await;
-    let ended = stage.desk.counts.ended.load(std::sync::atomic::Ordering::Relaxed);
+    let ended = stage
+        .desk
+        .counts
+        .ended
+        .load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(ended, TURNS_A_HOUSE, "turns begun are turns ended");
     if terms.kept {
         for visit in visits {
-            let stored = stage.store.turn(visit.conversation, visit.log.turn()).await.unwrap();
-            assert_eq!(stored, Some(visit.log.record()), "the store keeps what was shown");
+            let stored = stage
+                .store
+                .turn(visit.conversation, visit.log.turn())
+                .await
+                .unwrap();
+            assert_eq!(
+                stored,
+                Some(visit.log.record()),
+                "the store keeps what was shown"
+            );
         }
     }
     // The logs stay for a moment, then nothing of the conversations is left.

@@ -55,11 +55,16 @@ impl Talker {
     pub async fn talk(self, over: watch::Receiver<bool>) -> Vec<Talked> {
         let mut all = Vec::new();
         for round in 0.. {
-            let mut at = Place { ports: &self.ports, which: self.first + round, visitor: None };
+            let mut at = Place {
+                ports: &self.ports,
+                which: self.first + round,
+                visitor: None,
+            };
             let mut talked = Talked::default();
             for message in 0..ASKED {
                 let text = format!("message {message} of {} in {round}", self.name);
-                self.ask(&mut at, &mut talked, &format!("m{message}"), &text).await;
+                self.ask(&mut at, &mut talked, &format!("m{message}"), &text)
+                    .await;
                 if *over.borrow() {
                     break;
                 }
@@ -77,7 +82,9 @@ impl Talker {
         let message = json!({ "type": "send", "client_msg_id": id, "text": text });
         loop {
             let visitor = at.visitor(&mut talked.conversation).await;
-            if visitor.try_say(message.clone()).await.is_ok() && answered(visitor, talked, id, text).await {
+            if visitor.try_say(message.clone()).await.is_ok()
+                && answered(visitor, talked, id, text).await
+            {
                 return;
             }
             if !at.lives().await {
@@ -92,13 +99,22 @@ impl Talker {
 async fn answered(visitor: &mut Visitor, talked: &mut Talked, id: &str, text: &str) -> bool {
     let mut turn = Value::Null;
     loop {
-        let Heard::Frame(frame) = visitor.hear().await else { return false };
+        let Heard::Frame(frame) = visitor.hear().await else {
+            return false;
+        };
         match frame["type"].as_str().unwrap() {
             "accepted" => {
                 turn = frame["turn"].clone();
-                let (message, text, durable) = (id.to_owned(), text.to_owned(), frame["durable"] == true);
+                let (message, text, durable) =
+                    (id.to_owned(), text.to_owned(), frame["durable"] == true);
                 let known = talked.accepted.entry(turn.as_str().unwrap().to_owned());
-                known.or_insert(Accepted { message, text, durable }).durable |= durable;
+                known
+                    .or_insert(Accepted {
+                        message,
+                        text,
+                        durable,
+                    })
+                    .durable |= durable;
             }
             "done" if frame["turn"] == turn => return true,
             // Its own turn, or what is left of it, on an instance that is gone.
@@ -120,7 +136,8 @@ impl Place<'_> {
     /// The visitor, who comes as often as it takes.
     async fn visitor(&mut self, conversation: &mut String) -> &mut Visitor {
         while self.visitor.is_none() {
-            let hello = json!({ "conversation": (!conversation.is_empty()).then_some(&*conversation) });
+            let hello =
+                json!({ "conversation": (!conversation.is_empty()).then_some(&*conversation) });
             let port = self.ports[self.which % self.ports.len()].load(Ordering::Relaxed);
             self.visitor = Visitor::try_enter(port, hello, None).await;
             if let Some(visitor) = &self.visitor {

@@ -11,21 +11,36 @@ use crate::harness::{Gate, Shown, WsClient, answer, finish, question, say, soon,
 #[track_caller]
 fn is(shown: &Shown, tokens: usize, reason: Option<&str>) {
     let Some(reason) = reason else {
-        assert_eq!((shown.text.as_str(), shown.outcomes()), (told(20).as_str(), vec!["ok".to_owned()]));
+        assert_eq!(
+            (shown.text.as_str(), shown.outcomes()),
+            (told(20).as_str(), vec!["ok".to_owned()])
+        );
         return;
     };
     assert_eq!(shown.text, BETA);
-    assert_eq!(shown.path().last(), Some(&("beta".to_owned(), reason.to_owned())));
+    assert_eq!(
+        shown.path().last(),
+        Some(&("beta".to_owned(), reason.to_owned()))
+    );
     let drafts: Vec<_> = shown.drafts.iter().map(|(_, text)| text.clone()).collect();
-    let expected = if tokens == 0 { vec![] } else { vec![told(tokens)] };
+    let expected = if tokens == 0 {
+        vec![]
+    } else {
+        vec![told(tokens)]
+    };
     assert_eq!(drafts, expected, "just so much was told before it broke");
 }
 
 async fn befalls_a_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
     // A token a second is a long answer; four of them are enough.
-    let script = if fault == "slow" { answer("one two three four") } else { counts() };
+    let script = if fault == "slow" {
+        answer("one two three four")
+    } else {
+        counts()
+    };
     let ground = Ground::of(script, |settings| {
-        settings.providers[0].timeouts.stall = Duration::from_secs(if fault == "slow" { 5 } else { 1 });
+        settings.providers[0].timeouts.stall =
+            Duration::from_secs(if fault == "slow" { 5 } else { 1 });
         if fault == "slow" {
             settings.providers[0].timeouts.first_token = vec![Duration::from_secs(10)];
         }
@@ -38,7 +53,11 @@ async fn befalls_a_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
     );
     let status = ground.app.status().await;
     for key in ["provider", "fault", "from", "until"] {
-        assert_eq!(ground.app.provider("alpha").await["drill"][key], begun[key], "{key}");
+        assert_eq!(
+            ground.app.provider("alpha").await["drill"][key],
+            begun[key],
+            "{key}"
+        );
     }
     assert_eq!(status["drill"]["until"], begun["until"]);
     assert_eq!(status["providers"][1]["drill"], Value::Null);
@@ -47,13 +66,25 @@ async fn befalls_a_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
     let asked = Instant::now();
     let shown = client.answered("Count!").await;
     if fault == "slow" {
-        assert_eq!((shown.text.as_str(), shown.tokens), ("one two three four", 4));
-        assert!(asked.elapsed() >= Duration::from_secs(4), "{:?}", asked.elapsed());
+        assert_eq!(
+            (shown.text.as_str(), shown.tokens),
+            ("one two three four", 4)
+        );
+        assert!(
+            asked.elapsed() >= Duration::from_secs(4),
+            "{:?}",
+            asked.elapsed()
+        );
     } else {
         is(shown, tokens, reason);
         // The other door, where what was sent cannot be taken back: whole, or torn with an error, never mixed.
         let plain = ground.app.completion(&question("Count!")).send().await;
-        assert_eq!((plain.status, plain.header("x-provider")), (200, "beta"), "{}", plain.body);
+        assert_eq!(
+            (plain.status, plain.header("x-provider")),
+            (200, "beta"),
+            "{}",
+            plain.body
+        );
         let streamed = ground.app.stream("Count!").await.ended().await;
         if streamed.error.is_none() {
             assert!(
@@ -66,9 +97,16 @@ async fn befalls_a_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
         }
     }
     let refused = ["down", "rate_limit", "unauthorized", "timeout"].contains(&fault);
-    assert_eq!(ground.alpha.asked() == 0, refused, "what is refused never leaves the house");
+    assert_eq!(
+        ground.alpha.asked() == 0,
+        refused,
+        "what is refused never leaves the house"
+    );
     assert_eq!(ground.end().await.as_array().unwrap().len(), 1);
-    soon("the status to say so", async { while !ground.app.status().await["drill"].is_null() {} }).await;
+    soon("the status to say so", async {
+        while !ground.app.status().await["drill"].is_null() {}
+    })
+    .await;
     ground.is_lifted().await;
 }
 
@@ -78,10 +116,15 @@ async fn befalls_an_answer_under_way(fault: &str, reason: Option<&str>) {
         let words = twenty();
         let (first, rest) = words.split_at(3);
         let mut script = vec![spoken(first.iter().map(String::as_str)), gate.hold()];
-        script.push(say(&rest.iter().take(3).map(|text| word(text)).collect::<String>()));
+        script.push(say(&rest
+            .iter()
+            .take(3)
+            .map(|text| word(text))
+            .collect::<String>()));
         script.push(say(&finish()));
         let ground = Ground::of(script, |settings| {
-            settings.providers[0].timeouts.stall = Duration::from_secs(if fault == "slow" { 20 } else { 1 });
+            settings.providers[0].timeouts.stall =
+                Duration::from_secs(if fault == "slow" { 20 } else { 1 });
         })
         .await;
         if v1 {
@@ -106,7 +149,11 @@ async fn befalls_an_answer_under_way(fault: &str, reason: Option<&str>) {
             let shown = client.done(&turn).await;
             if reason.is_none() {
                 assert_eq!(shown.text, told(6));
-                assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+                assert!(
+                    begun.elapsed() >= Duration::from_secs(2),
+                    "{:?}",
+                    begun.elapsed()
+                );
             } else {
                 is(shown, 3, reason);
             }

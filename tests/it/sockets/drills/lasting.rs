@@ -14,14 +14,21 @@ use crate::harness::{TestApp, WsClient, settings, soon};
 async fn it_ends_by_itself_and_the_breaker_is_closed_again() {
     let ground = Ground::of(counts(), |_| {}).await;
     assert_eq!(TOKENS, 10);
-    let begun =
-        ground.begin_with(&json!({ "provider": "alpha", "fault": "unauthorized", "for": "1500ms" })).await;
+    let begun = ground
+        .begin_with(&json!({ "provider": "alpha", "fault": "unauthorized", "for": "1500ms" }))
+        .await;
     let mut client = WsClient::open(&ground.app).await;
     client.answered("Who?").await;
     assert_eq!(ground.app.provider("alpha").await["state"], "blocked");
-    ground.app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed).await;
+    ground
+        .app
+        .vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        .await;
     let report = ground.report().await;
-    assert_eq!((&report["from"], &report["ended_by"]), (&begun["from"], &json!("time")));
+    assert_eq!(
+        (&report["from"], &report["ended_by"]),
+        (&begun["from"], &json!("time"))
+    );
     assert_eq!(ground.list().await["running"], json!([]));
     assert_eq!(ground.alpha.counts().probes, 0, "no probe closed it");
     ground.is_lifted().await;
@@ -36,13 +43,23 @@ async fn probes_and_health_checks_feel_it_too() {
     .await;
     ground.alpha.until(|counts| counts.listings > 0).await;
     ground.begin("down").await;
-    ground.app.vitals("alpha", |vitals| vitals.checks_failed > 0).await;
+    ground
+        .app
+        .vitals("alpha", |vitals| vitals.checks_failed > 0)
+        .await;
     let listings = ground.alpha.counts().listings;
     WsClient::open(&ground.app).await.answered("Who?").await;
     // Its own completions fail as the visitors' calls do: it opens again and again.
-    ground.app.vitals("alpha", |vitals| vitals.strikes >= 3).await;
+    ground
+        .app
+        .vitals("alpha", |vitals| vitals.strikes >= 3)
+        .await;
     assert_eq!(
-        (ground.alpha.asked(), ground.alpha.counts().probes, ground.alpha.counts().listings),
+        (
+            ground.alpha.asked(),
+            ground.alpha.counts().probes,
+            ground.alpha.counts().listings
+        ),
         (0, 0, listings)
     );
     ground.end().await;
@@ -52,8 +69,10 @@ async fn probes_and_health_checks_feel_it_too() {
 
 #[tokio::test]
 async fn a_restart_ends_it_and_finds_nothing_open() {
-    let ground =
-        Ground::of(counts(), |settings| settings.providers[0].breaker.consecutive_failures = 1).await;
+    let ground = Ground::of(counts(), |settings| {
+        settings.providers[0].breaker.consecutive_failures = 1
+    })
+    .await;
     ground.begin("down").await;
     WsClient::open(&ground.app).await.answered("Who?").await;
     assert_ne!(ground.app.provider("alpha").await["state"], "closed");
@@ -61,8 +80,14 @@ async fn a_restart_ends_it_and_finds_nothing_open() {
     let data = app.stopped().await;
     let app = TestApp::in_folder(settings(&[("alpha", &alpha), ("beta", &beta)]), data).await;
     let state = app.provider("alpha").await;
-    assert_eq!((&state["state"], &state["drill"]), (&json!("closed"), &json!(null)));
-    assert_eq!(WsClient::open(&app).await.answered("Who?").await.text, told(20));
+    assert_eq!(
+        (&state["state"], &state["drill"]),
+        (&json!("closed"), &json!(null))
+    );
+    assert_eq!(
+        WsClient::open(&app).await.answered("Who?").await.text,
+        told(20)
+    );
 }
 
 #[tokio::test]
@@ -73,7 +98,12 @@ async fn what_is_answered_under_it_is_not_saved() {
     })
     .await;
     ground.begin("down").await;
-    let under = WsClient::open(&ground.app).await.answered("What are your opening hours?").await.text.clone();
+    let under = WsClient::open(&ground.app)
+        .await
+        .answered("What are your opening hours?")
+        .await
+        .text
+        .clone();
     assert_eq!(under, BETA);
     ground.end().await;
     let after = WsClient::open(&ground.app)
@@ -83,10 +113,22 @@ async fn what_is_answered_under_it_is_not_saved() {
         .done
         .clone()
         .unwrap();
-    assert_eq!((&after["source"], &after["provider"]), (&json!("ai"), &json!("alpha")));
+    assert_eq!(
+        (&after["source"], &after["provider"]),
+        (&json!("ai"), &json!("alpha"))
+    );
     // And what is answered afterwards is.
     soon("it to be saved", async {
-        while ground.app.lobby.desk.store.cached_keys().await.unwrap().is_empty() {}
+        while ground
+            .app
+            .lobby
+            .desk
+            .store
+            .cached_keys()
+            .await
+            .unwrap()
+            .is_empty()
+        {}
     })
     .await;
     let saved = WsClient::open(&ground.app)

@@ -31,7 +31,9 @@ struct Ground {
 }
 
 async fn order(app: &TestApp, method: &str, path: &str, body: Option<&Value>) -> Answer {
-    let request = app.request(method, path).header("authorization", &format!("Bearer {TOKEN}"));
+    let request = app
+        .request(method, path)
+        .header("authorization", &format!("Bearer {TOKEN}"));
     match body {
         Some(body) => request.json(body).send().await,
         None => request.send().await,
@@ -41,17 +43,25 @@ async fn order(app: &TestApp, method: &str, path: &str, body: Option<&Value>) ->
 impl Ground {
     /// Alpha does this, and is given up soon; beta answers.
     async fn of(alpha: Vec<Act>, change: impl FnOnce(&mut Settings)) -> Self {
-        let (alpha, beta) = (ScriptedProvider::start(alpha).await, ScriptedProvider::answering(BETA).await);
+        let (alpha, beta) = (
+            ScriptedProvider::start(alpha).await,
+            ScriptedProvider::answering(BETA).await,
+        );
         let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
         settings.server.admin_token = Some(Secret::new(TOKEN));
         settings.providers[0].timeouts.first_token = vec![Duration::from_millis(500)];
         settings.providers[0].timeouts.stall = Duration::from_millis(500);
         change(&mut settings);
-        Self { alpha, beta, app: TestApp::start(settings).await }
+        Self {
+            alpha,
+            beta,
+            app: TestApp::start(settings).await,
+        }
     }
 
     async fn begin(&self, fault: &str) -> Value {
-        self.begin_with(&json!({ "provider": "alpha", "fault": fault, "for": "10m" })).await
+        self.begin_with(&json!({ "provider": "alpha", "fault": fault, "for": "10m" }))
+            .await
     }
 
     async fn begin_with(&self, body: &Value) -> Value {
@@ -61,7 +71,10 @@ impl Ground {
     }
 
     async fn end(&self) -> Value {
-        order(&self.app, "DELETE", "/admin/drills", None).await.json()["ended"].clone()
+        order(&self.app, "DELETE", "/admin/drills", None)
+            .await
+            .json()["ended"]
+            .clone()
     }
 
     async fn list(&self) -> Value {
@@ -89,7 +102,10 @@ impl Ground {
             (&json!("closed"), &json!(null), &json!(null))
         );
         self.alpha.usually(answer("alpha is back"));
-        assert_eq!(WsClient::open(&self.app).await.answered("Who?").await.text, "alpha is back");
+        assert_eq!(
+            WsClient::open(&self.app).await.answered("Who?").await.text,
+            "alpha is back"
+        );
     }
 }
 

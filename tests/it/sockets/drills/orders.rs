@@ -9,7 +9,12 @@ async fn bad_orders_are_told_what_would_be_right() {
     let ground = Ground::of(counts(), |_| {}).await;
     let whole = json!({ "provider": "alpha", "fault": "down" });
     for (key, value, status, message) in [
-        ("provider", json!("gamma"), 404, "no provider has that name; there are: alpha, beta"),
+        (
+            "provider",
+            json!("gamma"),
+            404,
+            "no provider has that name; there are: alpha, beta",
+        ),
         ("provider", json!(1), 400, "expected a string"),
         ("fault", json!("fire"), 400, "use down, rate_limit"),
         ("for", json!("16m"), 400, "at most 15m"),
@@ -23,13 +28,36 @@ async fn bad_orders_are_told_what_would_be_right() {
         body[key] = value;
         let told = order(&ground.app, "POST", "/admin/drills", Some(&body)).await;
         assert_eq!(told.status, status, "{body}: {}", told.body);
-        assert!(told.json()["error"]["message"].as_str().unwrap().contains(message), "{body}: {}", told.body);
+        assert!(
+            told.json()["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains(message),
+            "{body}: {}",
+            told.body
+        );
     }
     for body in [json!({}), json!({ "provider": "alpha" }), json!([])] {
-        assert_eq!(order(&ground.app, "POST", "/admin/drills", Some(&body)).await.status, 400, "{body}");
+        assert_eq!(
+            order(&ground.app, "POST", "/admin/drills", Some(&body))
+                .await
+                .status,
+            400,
+            "{body}"
+        );
     }
-    assert_eq!(order(&ground.app, "DELETE", "/admin/drills?provider=gamma", None).await.status, 404);
-    assert_eq!(order(&ground.app, "PUT", "/admin/drills", Some(&whole)).await.status, 405);
+    assert_eq!(
+        order(&ground.app, "DELETE", "/admin/drills?provider=gamma", None)
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        order(&ground.app, "PUT", "/admin/drills", Some(&whole))
+            .await
+            .status,
+        405
+    );
     assert_eq!(ground.end().await, json!([]), "none runs");
     for token in ["", "wrong"] {
         for method in ["GET", "POST", "DELETE"] {
@@ -46,18 +74,38 @@ async fn bad_orders_are_told_what_would_be_right() {
         .request("POST", "/api/chat")
         .header("x-failsoft-drill", "down")
         .header("x-drill", "alpha=down");
-    assert_eq!(call.json(&json!({ "message": "Who?" })).send().await.header("x-provider"), "alpha");
+    assert_eq!(
+        call.json(&json!({ "message": "Who?" }))
+            .send()
+            .await
+            .header("x-provider"),
+        "alpha"
+    );
     assert_eq!(ground.list().await, json!({ "running": [], "reports": [] }));
 
     ground.begin("slow").await;
     let again = order(&ground.app, "POST", "/admin/drills", Some(&whole)).await;
     assert_eq!(again.status, 409);
-    assert!(again.body.contains("a drill (slow) runs at alpha until 20"), "{}", again.body);
+    assert!(
+        again.body.contains("a drill (slow) runs at alpha until 20"),
+        "{}",
+        again.body
+    );
     let off = json!({ "action": "disable" });
-    assert_eq!(order(&ground.app, "POST", "/admin/providers/beta", Some(&off)).await.status, 200);
+    assert_eq!(
+        order(&ground.app, "POST", "/admin/providers/beta", Some(&off))
+            .await
+            .status,
+        200
+    );
     let beta = json!({ "provider": "beta", "fault": "down" });
     let told = order(&ground.app, "POST", "/admin/drills", Some(&beta)).await;
-    assert_eq!((told.status, told.body.contains("switched off")), (409, true));
-    let ended = order(&ground.app, "DELETE", "/admin/drills?provider=alpha", None).await.json();
+    assert_eq!(
+        (told.status, told.body.contains("switched off")),
+        (409, true)
+    );
+    let ended = order(&ground.app, "DELETE", "/admin/drills?provider=alpha", None)
+        .await
+        .json();
     assert_eq!(ended["ended"][0]["fault"], "slow");
 }

@@ -24,8 +24,13 @@ async fn its_report_says_what_clients_saw() {
         ground.beta.once(vec![Act::Reset]);
         ground.beta.once(vec![Act::Reset]);
     }
-    WsClient::open(&ground.app).await.answered("Before it.").await;
-    ground.begin_with(&json!({ "provider": "alpha", "fault": "cut", "for": "10m", "share": 0.5 })).await;
+    WsClient::open(&ground.app)
+        .await
+        .answered("Before it.")
+        .await;
+    ground
+        .begin_with(&json!({ "provider": "alpha", "fault": "cut", "for": "10m", "share": 0.5 }))
+        .await;
     let asked = (0..CLIENTS).map(|_| async {
         let mut client = WsClient::open(&ground.app).await;
         let mut seen = Vec::new();
@@ -37,34 +42,63 @@ async fn its_report_says_what_clients_saw() {
     });
     let seen: Vec<_> = futures_util::future::join_all(asked).await.concat();
     assert_eq!(ground.end().await.as_array().unwrap().len(), 1);
-    WsClient::open(&ground.app).await.answered("After it.").await;
+    WsClient::open(&ground.app)
+        .await
+        .answered("After it.")
+        .await;
 
     let report = ground.report().await;
     let turns = &report["turns"];
     let mut sources = BTreeMap::<String, u64>::new();
     for (done, _) in &seen {
-        *sources.entry(done["source"].as_str().unwrap().to_owned()).or_default() += 1;
+        *sources
+            .entry(done["source"].as_str().unwrap().to_owned())
+            .or_default() += 1;
     }
     assert_eq!(turns["turns"], CLIENTS * TURNS);
     assert_eq!(turns["sources"], json!(sources));
     let sum = |of: &dyn Fn(&Value) -> u64| seen.iter().map(|(done, _)| of(done)).sum::<u64>();
-    assert_eq!(turns["degraded"], sum(&|done| u64::from(done["degraded"] == true)));
-    assert_eq!(turns["attempts"], sum(&|done| done["attempts"].as_u64().unwrap()));
-    let restarts = seen.iter().map(|(_, restarts)| *restarts as u64).sum::<u64>();
+    assert_eq!(
+        turns["degraded"],
+        sum(&|done| u64::from(done["degraded"] == true))
+    );
+    assert_eq!(
+        turns["attempts"],
+        sum(&|done| done["attempts"].as_u64().unwrap())
+    );
+    let restarts = seen
+        .iter()
+        .map(|(_, restarts)| *restarts as u64)
+        .sum::<u64>();
     assert_eq!(turns["restarts"], restarts);
     assert!(restarts > 0, "half of the answers were cut");
     let failed = |done: &Value| {
         let tried = done["tried"].as_array().unwrap();
-        tried.iter().filter(|one| one["provider"] == "alpha" && one["outcome"] != "ok").count() as u64
+        tried
+            .iter()
+            .filter(|one| one["provider"] == "alpha" && one["outcome"] != "ok")
+            .count() as u64
     };
     assert_eq!(turns["failed"], sum(&failed));
-    let longest = seen.iter().filter_map(|(done, _)| done["first_token_ms"].as_u64()).max();
+    let longest = seen
+        .iter()
+        .filter_map(|(done, _)| done["first_token_ms"].as_u64())
+        .max();
     assert_eq!(turns["longest_first_token_ms"].as_u64(), longest);
-    assert_eq!((&turns["interrupted"], &turns["stopped"]), (&json!(0), &json!(0)));
+    assert_eq!(
+        (&turns["interrupted"], &turns["stopped"]),
+        (&json!(0), &json!(0))
+    );
     // Each call that was cut failed; the provider's own probes among the calls too.
     let befallen = report["calls"]["befallen"].as_u64().unwrap();
-    assert!(befallen >= sum(&failed) && befallen < report["calls"]["total"].as_u64().unwrap(), "{report}");
-    assert_eq!(report["breaker"]["opened_after_ms"].is_u64(), report["breaker"]["opened"].as_u64() > Some(0));
+    assert!(
+        befallen >= sum(&failed) && befallen < report["calls"]["total"].as_u64().unwrap(),
+        "{report}"
+    );
+    assert_eq!(
+        report["breaker"]["opened_after_ms"].is_u64(),
+        report["breaker"]["opened"].as_u64() > Some(0)
+    );
 }
 
 #[tokio::test]
@@ -77,19 +111,45 @@ async fn an_incident_under_it_is_told_as_staged() {
     .await;
     let mut client = WsClient::open(&ground.app).await;
     ground.begin("down").await;
-    let told = client.until(|frame| frame["type"] == "status" && !frame["drill"].is_null()).await;
-    assert_eq!((&told["drill"]["provider"], &told["mode"]), (&json!("alpha"), &json!("normal")));
+    let told = client
+        .until(|frame| frame["type"] == "status" && !frame["drill"].is_null())
+        .await;
+    assert_eq!(
+        (&told["drill"]["provider"], &told["mode"]),
+        (&json!("alpha"), &json!("normal"))
+    );
     client.answered("Who?").await;
-    let told = client.until(|frame| frame["type"] == "status" && frame["mode"] == "degraded").await;
-    assert_eq!(told["message"], "Answers come from a backup model. This is an outage drill.");
+    let told = client
+        .until(|frame| frame["type"] == "status" && frame["mode"] == "degraded")
+        .await;
+    assert_eq!(
+        told["message"],
+        "Answers come from a backup model. This is an outage drill."
+    );
     let incident = ground.app.status().await["incidents"][0].clone();
-    assert_eq!(incident["cause"], "alpha: it cannot be reached (an outage drill)");
+    assert_eq!(
+        incident["cause"],
+        "alpha: it cannot be reached (an outage drill)"
+    );
     let page = ground.app.request("GET", "/status").send().await;
-    assert!(page.body.contains("Outage drill: <bdi>alpha</bdi> (down) until <time "), "{}", page.body);
-    assert!(!page.body.contains("begin-drill"), "orders are for the operator");
+    assert!(
+        page.body
+            .contains("Outage drill: <bdi>alpha</bdi> (down) until <time "),
+        "{}",
+        page.body
+    );
+    assert!(
+        !page.body.contains("begin-drill"),
+        "orders are for the operator"
+    );
     ground.end().await;
-    let told = client.until(|frame| frame["type"] == "status" && frame["drill"].is_null()).await;
-    assert_ne!(told["message"], "Answers come from a backup model. This is an outage drill.");
+    let told = client
+        .until(|frame| frame["type"] == "status" && frame["drill"].is_null())
+        .await;
+    assert_ne!(
+        told["message"],
+        "Answers come from a backup model. This is an outage drill."
+    );
 }
 
 #[tokio::test]
@@ -102,7 +162,9 @@ async fn reports_outlive_a_restart_and_one_that_does_not_read_is_passed_over_and
         let app = TestApp::in_folder(with_token.clone(), data).await;
         let recalled = async {
             loop {
-                let list = super::order(&app, "GET", "/admin/drills", None).await.json();
+                let list = super::order(&app, "GET", "/admin/drills", None)
+                    .await
+                    .json();
                 if list["reports"] != json!([]) {
                     return list["reports"].clone();
                 }
@@ -112,17 +174,31 @@ async fn reports_outlive_a_restart_and_one_that_does_not_read_is_passed_over_and
         (app, reports)
     };
     let (app, reports) = again(data).await;
-    let of = |key: &str| reports.as_array().unwrap().iter().map(|one| one[key].clone()).collect::<Vec<_>>();
+    let of = |key: &str| {
+        reports
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one[key].clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(of("fault"), ["cut", "down"], "the newest first");
     assert_eq!(of("turns")[1]["turns"], 1);
     assert_eq!(app.status().await["problems"], json!([]));
     // As a later version would write it.
     let store = &app.lobby.desk.store;
     let note = store.note("drill/0".into()).await.unwrap().unwrap();
-    store.write_note("drill/0".into(), note.replace("\"v\":1", "\"v\":99")).await.unwrap();
+    store
+        .write_note("drill/0".into(), note.replace("\"v\":1", "\"v\":99"))
+        .await
+        .unwrap();
     let (app, reports) = again(app.stopped().await).await;
-    assert_eq!((reports.as_array().unwrap().len(), &reports[0]["fault"]), (1, &json!("cut")));
-    let told = "1 report of drills cannot be read (damaged, or of another version) and is passed over.";
+    assert_eq!(
+        (reports.as_array().unwrap().len(), &reports[0]["fault"]),
+        (1, &json!("cut"))
+    );
+    let told =
+        "1 report of drills cannot be read (damaged, or of another version) and is passed over.";
     assert_eq!(app.status().await["problems"], json!([told]));
 }
 
@@ -130,7 +206,10 @@ async fn reports_outlive_a_restart_and_one_that_does_not_read_is_passed_over_and
 async fn ground_with_reports() -> Ground {
     let ground = Ground::of(counts(), |_| {}).await;
     ground.begin("down").await;
-    WsClient::open(&ground.app).await.answered("Under it?").await;
+    WsClient::open(&ground.app)
+        .await
+        .answered("Under it?")
+        .await;
     ground.end().await;
     ground.report().await;
     ground.begin("cut").await;
@@ -139,7 +218,9 @@ async fn ground_with_reports() -> Ground {
         loop {
             let reports = ground.list().await["reports"].clone();
             let ended = |one: &Value| one["turns"]["under_way"] == 0;
-            if reports.as_array().unwrap().len() == 2 && reports.as_array().unwrap().iter().all(ended) {
+            if reports.as_array().unwrap().len() == 2
+                && reports.as_array().unwrap().iter().all(ended)
+            {
                 return;
             }
         }

@@ -14,7 +14,10 @@ const QUIET: Duration = Duration::from_millis(500);
 async fn joined(redis: &Redis, name: &str) -> Watched {
     let link = Link::open(&Secret::new(redis.url()), name, || 0.5).unwrap();
     let mut health = link.health();
-    tokio::time::timeout(PATIENCE, health.wait_for(|health| health.is_up())).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, health.wait_for(|health| health.is_up()))
+        .await
+        .unwrap()
+        .unwrap();
     among(Some(Claims::new(link, name.into())), &[]).await
 }
 
@@ -33,7 +36,11 @@ impl Watched {
     }
 
     fn outage(&self, runs: bool) {
-        let (mode, incident) = if runs { (Mode::Outage, Some("inc-1")) } else { (Mode::Normal, None) };
+        let (mode, incident) = if runs {
+            (Mode::Outage, Some("inc-1"))
+        } else {
+            (Mode::Normal, None)
+        };
         self.mode(mode, incident);
     }
 }
@@ -89,7 +96,10 @@ async fn what_goes_on_here_is_told_when_the_one_that_told_it_is_well() {
             }
         }
     };
-    assert_eq!(tokio::time::timeout(PATIENCE, told).await.unwrap(), ["mode_changed"]);
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, told).await.unwrap(),
+        ["mode_changed"]
+    );
     other.outage(false);
     assert_eq!(other.tells().await, ["mode_changed"]);
     assert_eq!(one.tells().await, NOTHING);
