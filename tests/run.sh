@@ -102,8 +102,8 @@ tests() {
 tests --lib --bins
 # They wait for sockets and timers more than they compute, so more of them run at once than there are cores; a browser computes more. An instance
 # that Redis keeps waiting twice goes on alone, as it should: where that would spoil a test, nothing else is to run.
-tests --test it -- --skip browser:: --skip instances:: --skip process::fleet --test-threads "$(($(nproc) * 3))"
-tests --test it -- instances:: process::fleet --test-threads 1
+tests --test it -- --skip browser:: --skip cluster:: --skip binary::cluster --test-threads "$(($(nproc) * 3))"
+tests --test it -- cluster:: binary::cluster --test-threads 1
 tests --test it browser:: -- --test-threads "$(($(nproc) + 1))"
 tests --doc
 if [ "${#failed[@]}" -gt 0 ]; then fail "failed: $(printf '%s; ' "${failed[@]}")"; fi

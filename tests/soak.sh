@@ -5,4 +5,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export FAILSOFT_SOAK_MINUTES="${1:-2}"
-exec cargo test --locked --test it -- --ignored --exact --nocapture process::soak::soak
+exec cargo test --locked --test it -- --ignored --exact --nocapture binary::soak::soak

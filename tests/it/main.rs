@@ -6,12 +6,12 @@
     clippy::indexing_slicing
 )]
 
+mod admin;
+mod binary;
 mod browser;
-mod door;
+mod cluster;
+mod conventions;
 mod harness;
-mod instances;
-mod operator;
-mod process;
-mod sockets;
+mod openai_api;
+mod service;
 mod store;
-mod tidy;

@@ -3,7 +3,7 @@
 # Does nothing where they are there already. Needs python3 with venv, node, npm, and the package indexes that the machine is set up with.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
-source "$here/../once.sh"
+source "$here/../run_once.sh"
 
 javascript='openai@6.49.0'
 

@@ -8,9 +8,9 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use super::chrome::Chrome;
-use super::looks::in_every_state;
-use super::site::Site;
-use super::tab::Tab;
+use super::layout::in_every_state;
+use super::page_driver::Tab;
+use super::test_site::Site;
 use super::widget::{open, pair, tag};
 
 /// To install it takes the longest; what it takes is the network's affair.

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::effort::Effort;
-use super::tab::Tab;
+use super::long_tasks::Effort;
+use super::page_driver::Tab;
 
 /// What Chromium may be called.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -37,7 +37,7 @@ const FLAGS: [&str; 10] = [
 ];
 
 /// Runs before each page's own scripts, and notes what the page does.
-const WITNESS: &str = include_str!("witness.js");
+const WITNESS: &str = include_str!("mutation_recorder.js");
 
 /// A browser. It ends with this value.
 pub struct Chrome {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::chrome::Chrome;
-use super::site::Site;
-use super::tab::{Tab, restarts};
+use super::page_driver::{Tab, restarts};
+use super::test_site::Site;
 
 /// Its answer is plain text, about a hundred words of it.
 const QUESTION: &str = "Where do penguins sleep in winter?";

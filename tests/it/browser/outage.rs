@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::chrome::Chrome;
-use super::line::Line;
-use super::site::Site;
-use super::tab::Tab;
+use super::cutting_proxy::Line;
+use super::page_driver::Tab;
+use super::test_site::Site;
 
 const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
 

@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::chrome::Chrome;
-use super::site::Site;
+use super::test_site::Site;
 use super::widget::{open, pair, tag};
 
 /// All scripts of a chat with an answer in Markdown, with the libraries and one language's words.

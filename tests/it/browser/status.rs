@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::chrome::Chrome;
-use super::looks::LOOKS;
-use super::site::Site;
-use super::tab::Tab;
+use super::layout::LOOKS;
+use super::page_driver::Tab;
+use super::test_site::Site;
 
 const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
 

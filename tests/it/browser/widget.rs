@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::chrome::Chrome;
-use super::host::Host;
-use super::site::Site;
-use super::tab::Tab;
+use super::page_driver::Tab;
+use super::test_site::Site;
+use super::third_party_site::Host;
 
 /// The tag that a site embeds, with these attributes.
 pub fn tag(site: &Site, attributes: &str) -> String {

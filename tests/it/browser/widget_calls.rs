@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::chrome::Chrome;
-use super::host::Host;
-use super::line::Line;
-use super::site::Site;
+use super::cutting_proxy::Line;
+use super::test_site::Site;
+use super::third_party_site::Host;
 use super::widget::{LAUNCHER, pair, tag};
 
 /// Notes every event of the widget in `heard`, from before the widget's script is there.

@@ -3,37 +3,37 @@
 //!
 //! Nothing here sleeps: tests wait for events, each at most [`LIMIT`].
 
+mod alert_receiver;
 mod app;
 mod certificates;
 mod client;
 mod completion;
-mod cut;
+mod cutting_proxy;
 mod http;
-mod page;
+mod openai_script;
+mod prometheus_scrape;
+mod protocol_client;
 mod provider;
-mod receiver;
 mod redis;
-mod scrape;
-mod script;
 
 use std::future::Future;
 use std::time::Duration;
 
+pub use alert_receiver::{Delivery, Receiver, Take};
 pub use app::{TestApp, settings};
 pub use certificates::Certificates;
 pub use client::{Heard, WsClient, fresh_id, texts, upgrade};
 pub use completion::{Completion, question, streaming};
-pub use cut::CutProxy;
+pub use cutting_proxy::CutProxy;
 pub use http::{Answer, Request};
-pub use page::{Page, Shown};
-pub use provider::ScriptedProvider;
-pub use receiver::{Delivery, Receiver, Take};
-pub use redis::Redis;
-pub use scrape::Scrape;
-pub use script::{
+pub use openai_script::{
     Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, listing, refusal, say,
     spoken, word, words,
 };
+pub use prometheus_scrape::Scrape;
+pub use protocol_client::{Page, Shown};
+pub use provider::ScriptedProvider;
+pub use redis::Redis;
 
 /// The longest that any one event is waited for: far more than it takes, also on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);

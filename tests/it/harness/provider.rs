@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::script::Act;
+use super::openai_script::Act;
 use super::soon;
 
 /// What a provider has seen so far.
@@ -195,7 +195,7 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
             .unwrap_or_else(|| usual.lock().unwrap().clone());
         let told = |act| {
             if matches!(act, Act::Echo) {
-                super::script::echo(&request)
+                super::openai_script::echo(&request)
             } else {
                 vec![act]
             }

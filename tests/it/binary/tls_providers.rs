@@ -1,0 +1,127 @@
+//! Providers over TLS: who has a certificate of the system's CAs is asked, who has not is never told a word.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tempfile::TempDir;
+
+use super::service::{Service, failsoft};
+use super::ws_client::Visitor;
+use crate::harness::Certificates;
+
+const ANSWER: &str = "This was said behind a lock.";
+
+/// A provider that speaks TLS, and what it was asked.
+struct Locked {
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Locked {
+    fn start(certificates: &Certificates) -> Self {
+        let chain = CertificateDer::pem_file_iter(certificates.path("server.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(certificates.path("server.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth();
+        let mut config = config
+            .with_single_cert(chain.map(Result::unwrap).collect(), key)
+            .unwrap();
+        config.alpn_protocols = vec![b"http/1.1".into()];
+        let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (port, asked) = (
+            listener.local_addr().unwrap().port(),
+            Arc::<Mutex<Vec<_>>>::default(),
+        );
+        let heard = Arc::clone(&asked);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = BufReader::new(StreamOwned::new(connection, stream));
+                // Who does not trust the certificate goes without a word.
+                let Ok(question) = read(&mut stream) else {
+                    continue;
+                };
+                heard.lock().unwrap().push(question);
+                let _ = answer(stream.get_mut());
+            }
+        });
+        Self { port, asked }
+    }
+}
+
+/// The body of a request.
+fn read(stream: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -> io::Result<String> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok(String::from_utf8(body).unwrap())
+}
+
+fn answer(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> io::Result<()> {
+    let chunk = |delta: &str, finish: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":{finish}}}]}}\n\n"
+        )
+    };
+    let said = chunk(&format!("{{\"content\":\"{ANSWER}\"}}"), "null");
+    let body = format!("{said}{}data: [DONE]\n\n", chunk("{}", "\"stop\""));
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
+#[tokio::test]
+async fn who_has_a_certificate_of_the_systems_cas_is_asked_and_who_has_not_is_told_nothing() {
+    let certificates = Certificates::make();
+    let provider = Locked::start(&certificates);
+    let ca = certificates.path("ca.pem");
+    for trusts in [true, false] {
+        let folder = TempDir::new().unwrap();
+        let config = format!(
+            "degradation = {{ outbox = false }}\n[[providers]]\nname = \"locked\"\ndialect = \"openai\"\nmodel = \"m\"\n\
+             api_key = \"k\"\nbase_url = \"https://127.0.0.1:{}/v1\"\nhealth = {{ probe = \"off\" }}\n",
+            provider.port
+        );
+        std::fs::write(folder.path().join("failsoft.toml"), config).unwrap();
+        let mut command = failsoft(folder.path(), &["--listen", "127.0.0.1:0"]);
+        if trusts {
+            command.env("SSL_CERT_FILE", &ca);
+        }
+        let service = Service::of(command).await;
+        provider.asked.lock().unwrap().clear();
+        let shown = Visitor::new(service.port)
+            .await
+            .ask("What is behind it?")
+            .await;
+        assert_eq!(shown.text == ANSWER, trusts, "{}", shown.text);
+        let asked = provider.asked.lock().unwrap().join("\n");
+        assert_eq!(asked.contains("What is behind it?"), trusts, "{asked}");
+        service.kill().await;
+    }
+}

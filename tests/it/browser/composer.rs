@@ -1,0 +1,313 @@
+//! What the visitor does: sending while there is no line, and stopping an answer.
+
+use serde_json::{Value, json};
+
+use super::chrome::Chrome;
+use super::cutting_proxy::Line;
+use super::page_driver::restarts;
+use super::test_site::Site;
+
+/// The words that stand by a message which waits.
+const WAITING: &str =
+    "document.querySelector('[data-role=\"log\"]').innerText.includes('Waiting to send')";
+
+/// The turns that a question has.
+async fn turns_of(question: &str, site: &Site, conversation: &str) -> usize {
+    let history = site.history(conversation).await;
+    history
+        .iter()
+        .filter(|turn| turn["question"] == question)
+        .count()
+}
+
+#[tokio::test]
+async fn what_is_written_without_a_line_is_sent_once() {
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&line.address()).await;
+    tab.until("witness.frame('welcome')").await;
+    let conversation = tab.conversation().await;
+    let second = chrome.open(&line.address()).await;
+    second.until("witness.frame('welcome')").await;
+    line.sever();
+    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
+        .await;
+    let asked = ["First, a story", "Then a list"];
+    for question in asked {
+        tab.ask(question).await;
+    }
+    tab.until(WAITING).await;
+    line.restore();
+    for tab in [&tab, &second] {
+        tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2")
+            .await;
+        tab.until(&format!("!{WAITING}")).await;
+        let questions =
+            "[...document.querySelectorAll('[data-from=\"user\"]')].map((el) => el.rawText)";
+        assert_eq!(tab.eval(questions).await, json!(asked));
+        tab.is_untroubled().await;
+    }
+    for question in asked {
+        assert_eq!(
+            turns_of(question, &site, &conversation).await,
+            1,
+            "{question}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_during_an_answer_waits_for_its_end() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("First, a story").await;
+    tab.until_it_says(50).await;
+    tab.ask("Then a list").await;
+    tab.until(
+        "document.querySelector('[data-role=\"log\"]').innerText.includes('Waiting for the current answer')",
+    )
+    .await;
+    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2")
+        .await;
+    let refused = "witness.frames.filter(({ frame }) => frame.type === 'error').length";
+    assert_eq!(tab.eval(refused).await, 0, "it was held back, not refused");
+    let history = site.history(&tab.conversation().await).await;
+    let questions: Vec<_> = history.iter().map(|turn| &turn["question"]).collect();
+    assert_eq!(questions, ["First, a story", "Then a list"]);
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_unheard_is_sent_again_and_is_the_same_turn() {
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&line.address()).await;
+    tab.until("witness.frame('welcome')").await;
+    let conversation = tab.conversation().await;
+    // The service hears the question; the page never hears that it did.
+    line.deafen();
+    tab.ask("What does it cost?").await;
+    let heard = async || turns_of("What does it cost?", &site, &conversation).await == 1;
+    while !heard().await {}
+    line.sever();
+    tab.until(WAITING).await;
+    line.restore();
+    tab.until("witness.answer()?.dataset.state === 'done'")
+        .await;
+    assert_eq!(
+        tab.eval("document.querySelectorAll('[data-from=\"user\"]').length")
+            .await,
+        1
+    );
+    assert_eq!(
+        turns_of("What does it cost?", &site, &conversation).await,
+        1
+    );
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn what_waits_survives_a_reload() {
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&line.address()).await;
+    tab.until("witness.frame('welcome')").await;
+    let conversation = tab.conversation().await;
+    line.sever();
+    tab.until("witness.part('connection')").await;
+    tab.ask("What does it cost?").await;
+    tab.until(WAITING).await;
+    line.restore();
+    tab.reload().await;
+    tab.until("witness.frame('done')").await;
+    assert_eq!(
+        tab.string("document.querySelector('[data-from=\"user\"]').rawText")
+            .await,
+        "What does it cost?"
+    );
+    assert_eq!(
+        turns_of("What does it cost?", &site, &conversation).await,
+        1
+    );
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn stop_stops_at_once_and_for_good() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Write a long text about the sea").await;
+    tab.until_it_says(200).await;
+    tab.click(r#"[data-role="stop"]"#).await;
+    let done = tab.until_done().await;
+    assert_eq!(done["finish"], "stopped");
+    assert_eq!(
+        tab.string("witness.answer().dataset.state").await,
+        "stopped"
+    );
+    let clicked = tab
+        .eval("witness.clicks.find(({ role }) => role === 'stop').at")
+        .await
+        .as_f64()
+        .unwrap();
+    let shown = tab.shown().await;
+    let last_growth = shown
+        .windows(2)
+        .rfind(|pair| pair[0].text != pair[1].text)
+        .unwrap()[1]
+        .at;
+    assert!(
+        last_growth - clicked <= 200.0,
+        "it grew for {} ms after the click",
+        last_growth - clicked
+    );
+    assert_eq!(restarts(&shown), 0);
+    assert!(
+        tab.string("witness.answer().innerText")
+            .await
+            .contains("Stopped")
+    );
+
+    // It stays so, for this page and for all others.
+    let text = tab.text().await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    tab.reload().await;
+    tab.until("witness.answers().length === 2 && witness.frame('welcome')")
+        .await;
+    assert_eq!(tab.string("witness.answers()[0].rawText").await, text);
+    assert_eq!(
+        tab.string("witness.answers()[0].dataset.state").await,
+        "stopped"
+    );
+    let history = site.history(&tab.conversation().await).await;
+    assert_eq!(
+        (&history[0]["text"], &history[0]["finish"]),
+        (&Value::from(text), &json!("stopped"))
+    );
+}
+
+#[tokio::test]
+async fn leaving_does_not_stop_an_answer() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Where do penguins sleep in winter?").await;
+    tab.until_it_says(50).await;
+    tab.go("about:blank").await;
+    tab.go(&site.address()).await;
+    tab.until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')")
+        .await;
+    let history = site.history(&tab.conversation().await).await;
+    assert_eq!(
+        (&history[0]["text"], &history[0]["finish"]),
+        (&Value::from(tab.text().await), &json!("stop"))
+    );
+}
+
+#[tokio::test]
+async fn stop_without_a_line_reaches_the_service_when_there_is_one() {
+    let site = Site::demo().await;
+    let line = Line::to(site.port()).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&line.address()).await;
+    tab.ask("Write a long text about the sea").await;
+    tab.until_it_says(200).await;
+    line.sever();
+    tab.click(r#"[data-role="stop"]"#).await;
+    let text = tab.text().await;
+    tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
+        .await;
+    assert_eq!(tab.text().await, text, "it is frozen meanwhile");
+    line.restore();
+    tab.until("witness.answer().dataset.state === 'stopped'")
+        .await;
+    assert_eq!(restarts(&tab.shown().await), 0);
+    let history = site.history(&tab.conversation().await).await;
+    assert_eq!(
+        (&history[0]["text"], &history[0]["finish"]),
+        (&Value::from(tab.text().await), &json!("stopped"))
+    );
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn one_window_stops_what_another_one_asked() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Write a long text about the sea").await;
+    tab.until_it_says(50).await;
+    let second = chrome.open(&site.address()).await;
+    second.until("witness.text().length > 50").await;
+    second.click(r#"[data-role="stop"]"#).await;
+    let done = tab.until_done().await;
+    assert_eq!(done["finish"], "stopped");
+    second
+        .until("witness.answer().dataset.state === 'stopped'")
+        .await;
+    assert_eq!(done["text"], second.text().await);
+}
+
+#[tokio::test]
+async fn too_many_messages_are_held_back_and_each_is_sent_once() {
+    let site = Site::configured("[limits]\nmessages_per_minute = 6\n").await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    for provider in ["aurora", "borealis", "cascade"] {
+        // Answers come at once then.
+        site.fault(provider, "unauthorized").await;
+    }
+    let asked: Vec<_> = (1..=7)
+        .map(|number| format!("What costs number {number}?"))
+        .collect();
+    for question in &asked {
+        tab.ask(question).await;
+    }
+    tab.until(
+        "document.querySelector('[data-role=\"log\"]').innerText.includes('Too many messages at once')",
+    )
+    .await;
+    tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 7")
+        .await;
+    let history = site.history(&tab.conversation().await).await;
+    let questions: Vec<_> = history
+        .iter()
+        .map(|turn| turn["question"].as_str().unwrap())
+        .collect();
+    assert_eq!(questions, asked);
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn a_thumb_is_kept_and_a_new_conversation_is_empty() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    let conversation = tab.conversation().await;
+    tab.click(r#"[data-role="up"]"#).await;
+    tab.reload().await;
+    tab.until("witness.part('up')?.ariaPressed === 'true' && witness.frame('welcome')")
+        .await;
+    assert_eq!(site.history(&conversation).await[0]["feedback"], "up");
+
+    tab.click(r#"[data-role="new"]"#).await;
+    tab.until("witness.part('empty') && witness.answers().length === 0")
+        .await;
+    tab.until(&format!(
+        "witness.frame('welcome').conversation !== '{conversation}'"
+    ))
+    .await;
+    tab.click(r#"[data-role="suggestion"]"#).await;
+    tab.until_done().await;
+    assert_eq!(tab.eval("witness.answers().length").await, 1);
+    assert_eq!(site.history(&conversation).await.len(), 1);
+    tab.is_untroubled().await;
+}

@@ -1,0 +1,56 @@
+//! What a visitor takes out of the chat: an answer, a piece of code, the whole conversation.
+
+use serde_json::json;
+
+use super::chrome::Chrome;
+use super::test_site::Site;
+
+#[tokio::test]
+async fn an_answer_code_and_the_conversation_can_be_taken_along() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Show me some Rust code").await;
+    let done = tab.until_done().await;
+    tab.until("witness.answer().querySelector('.fs-code')")
+        .await;
+    // What a page puts on the clipboard, in either way, is kept here; to read a real one takes a permission.
+    tab.eval("(window.taken = [], navigator.clipboard.writeText = async (text) => { taken.push(text); })")
+        .await;
+    tab.click("[data-role=\"copy\"]").await;
+    tab.until("taken.length === 1 && document.querySelector('[data-role=\"copy\"].is-done')")
+        .await;
+    assert_eq!(tab.eval("taken[0]").await, done["text"]);
+    assert_eq!(
+        tab.eval("witness.root().querySelector('[data-role=\"status\"]').textContent")
+            .await,
+        "Copied"
+    );
+    tab.click("[data-copy]").await;
+    tab.until("taken.length === 2").await;
+    let code = tab
+        .string("document.querySelector('.fs-code code').textContent")
+        .await;
+    assert!(code.contains("fn backoff"), "{code}");
+    assert_eq!(tab.eval("taken[1]").await, code);
+
+    // The file, as the browser is given it.
+    tab.eval(
+        "(window.file = null, URL.createObjectURL = (blob) => (blob.text().then((text) => (window.file = { text, name })), '#'),
+          HTMLAnchorElement.prototype.click = function click() { window.name = this.download; }, null)",
+    )
+    .await;
+    tab.click("[data-role=\"export\"]").await;
+    tab.until("file").await;
+    let (name, text) = (tab.string("file.name").await, tab.string("file.text").await);
+    assert!(
+        name.starts_with("conversation-20") && name.ends_with(".md"),
+        "{name}"
+    );
+    assert!(
+        text.contains("Show me some Rust code") && text.contains(done["text"].as_str().unwrap()),
+        "{text}"
+    );
+    assert!(text.contains("Answered by aurora"), "{text}");
+    assert_eq!(tab.eval("witness.trouble").await, json!([]));
+}

@@ -1,0 +1,138 @@
+//! The names by which site owners' scripts, and these tests, find the parts of the pages: they are a promise, and each is there where it should be.
+
+use serde_json::{Value, json};
+
+use super::chrome::Chrome;
+use super::page_driver::Tab;
+use super::test_site::Site;
+use super::widget::{open, pair, tag};
+
+/// The values of these attributes on every element with this role, each once.
+async fn told(tab: &Tab, role: &str, names: &[&str]) -> Value {
+    let names = json!(names);
+    let each = format!(
+        "[...new Set([...witness.root().querySelectorAll('[data-role=\"{role}\"]')].map((el) => {names}.map((name) => el.getAttribute(name) ?? '-').join(' ')))]"
+    );
+    tab.eval(&each).await
+}
+
+#[tokio::test]
+async fn every_part_of_the_chat_has_its_name() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Where do penguins sleep in winter?").await;
+    tab.until_it_says(120).await;
+    let turn = tab.string("witness.answer().dataset.turn").await;
+    let message = ["data-from", "data-turn", "data-state"];
+    let said = told(&tab, "message", &message).await;
+    assert_eq!(
+        said,
+        json!([
+            format!("user {turn} done"),
+            format!("assistant {turn} streaming")
+        ])
+    );
+    assert!(
+        tab.eval("witness.visible(witness.part('stop')) && !witness.part('send')")
+            .await
+            == true
+    );
+    site.fault("aurora", "cut").await;
+    tab.until_done().await;
+    let answer = "witness.answer().dataset";
+    assert_eq!(
+        tab.eval(&format!("[{answer}.state, {answer}.source]"))
+            .await,
+        json!(["done", "ai"])
+    );
+    for role in [
+        "log", "text", "chip", "draft", "composer", "send", "retry", "up", "down", "status",
+    ] {
+        let there = format!("Boolean(document.querySelector('[data-role=\"{role}\"]'))");
+        assert_eq!(tab.eval(&there).await, true, "{role}");
+    }
+    assert_eq!(
+        told(&tab, "demo", &["data-provider"]).await,
+        json!(["aurora", "borealis", "cascade"])
+    );
+
+    tab.ask("Write a long text about the sea").await;
+    tab.until_it_says(50).await;
+    tab.click("[data-role=\"stop\"]").await;
+    tab.until_done().await;
+    assert_eq!(tab.eval(&format!("{answer}.state")).await, "stopped");
+
+    for provider in ["aurora", "borealis", "cascade"] {
+        site.fault(provider, "unauthorized").await;
+    }
+    tab.ask("What does it cost?").await;
+    tab.until_done().await;
+    assert_eq!(tab.eval(&format!("{answer}.source")).await, "template");
+    assert_eq!(
+        tab.eval("Boolean(witness.part('label', witness.answer()))")
+            .await,
+        true
+    );
+    tab.until("witness.part('banner')?.dataset.mode === 'outage'")
+        .await;
+    assert_eq!(
+        told(&tab, "connection", &["data-state"]).await,
+        json!(["open"])
+    );
+}
+
+#[tokio::test]
+async fn every_part_of_the_widget_and_of_the_status_page_has_its_name() {
+    let (host, site) = pair().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&host.plain("/", "", &tag(&site, ""))).await;
+    open(&tab).await;
+    let within = "document.querySelector('failsoft-chat').shadowRoot.querySelector";
+    for role in [
+        "launcher",
+        "panel",
+        "log",
+        "composer",
+        "send",
+        "stop",
+        "connection",
+        "status",
+    ] {
+        assert_eq!(
+            tab.eval(&format!("Boolean({within}('[data-role=\"{role}\"]'))"))
+                .await,
+            true,
+            "{role}"
+        );
+    }
+    site.fault("aurora", "unauthorized").await;
+    site.post("/api/chat", &json!({ "message": "Well?" })).await;
+    let page = chrome.open(&format!("{}status", site.address())).await;
+    page.until("document.querySelector('[data-role=\"incident\"]')")
+        .await;
+    let providers = [
+        "aurora blocked false",
+        "borealis closed true",
+        "cascade closed false",
+    ];
+    assert_eq!(
+        told(
+            &page,
+            "provider",
+            &["data-name", "data-state", "data-active"]
+        )
+        .await,
+        json!(providers)
+    );
+    let status = site.get("/status.json").await.json();
+    assert_eq!(
+        told(&page, "incident", &["data-id"]).await,
+        json!([status["incident"]])
+    );
+    assert_eq!(
+        page.eval("document.querySelectorAll('[data-role=\"timeline\"]').length")
+            .await,
+        2
+    );
+}

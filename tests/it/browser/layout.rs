@@ -1,0 +1,122 @@
+//! How the page stands there, on a phone and on a desk, in light and in dark: nothing sticks out, all words can be read.
+
+use serde_json::json;
+
+use super::chrome::Chrome;
+use super::page_driver::Tab;
+use super::test_site::Site;
+use crate::harness::ScriptedProvider;
+
+/// What finds fault with a page.
+pub const LOOKS: &str = include_str!("layout.js");
+
+/// Width, height, whether it is touched.
+const SCREENS: [(u32, u32, bool); 2] = [(360, 740, true), (1280, 800, false)];
+
+/// What is wide by nature.
+const WIDE: &str = "# Everything-that-is-wide\n\nhttps://example.com/an/address/that/goes/on/and/on/without/a/single/place/to/break/it/anywhere/at/all\n\n\
+    Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverwaltungsvorschriftensammlungsverzeichnisse\n\n\
+    | a | table | with | many | columns | none | of | which | may | push | the | page | aside |\n\
+    |---|---|---|---|---|---|---|---|---|---|---|---|---|\n\
+    | somewhat | longer | words | stand | in | every | one | of | these | cells | here | as | well |\n\n\
+    ```rust\nfn a_line_that_is_longer_than_any_screen_that_this_will_be_shown_on(and: Its, arguments: Too, so: That, it: Scrolls) -> bool;\n```\n\n\
+    > A quote,\n> with `a_code_span_that_is_far_too_long_for_a_phone_but_must_not_make_the_page_wider_than_it` in it.\n\n\
+    1. One\n   1. Two\n      1. Three\n         1. Four\n            1. Five-levels-deep-and-still-going\n\n\
+    שלום, זה טקסט מימין לשמאל עם English באמצע.\n\nAnd a [link](https://example.com/x), **strong words** and *others*.";
+
+/// Looks at the page on every screen and in both schemes.
+async fn looks_well(tab: &Tab, what: &str) {
+    for (width, height, phone) in SCREENS {
+        tab.resize(width, height, phone).await;
+        for scheme in ["light", "dark"] {
+            tab.prefer(scheme).await;
+            let (narrow, wide) = (width - 20, width);
+            // A desk's scroll bar takes its place; the page is there when it is as wide as it is told to be.
+            let settled = format!("document.documentElement.clientWidth >= {narrow} && document.documentElement.clientWidth <= {wide}
+                && matchMedia('(prefers-color-scheme: {scheme})').matches && !document.getAnimations().some((one) => one instanceof CSSTransition)");
+            tab.until(&settled).await;
+            let wrong = tab.eval(&format!("({LOOKS})({width})")).await;
+            assert_eq!(wrong, json!([]), "{what}, {width} px, {scheme}");
+            let ground = "getComputedStyle(document.querySelector('.fs')).backgroundColor.match(/[\\d.]+/g).slice(0, 3).every((part) => part < 64)";
+            assert_eq!(
+                tab.eval(ground).await,
+                scheme == "dark",
+                "{what}: {scheme} is {scheme}"
+            );
+        }
+    }
+}
+
+/// Brings the demo's chat page into all its states, and has it looked at in each. `drawn`: what must hold besides when `question` is answered.
+pub async fn in_every_state(
+    site: &Site,
+    tab: &Tab,
+    question: &str,
+    drawn: &str,
+    look: impl AsyncFn(&Tab, &str),
+) {
+    tab.until("witness.part('empty') && document.querySelector('[data-role=\"demo\"]')")
+        .await;
+    look(tab, "empty").await;
+
+    tab.ask(question).await;
+    tab.until_it_says(100).await;
+    site.fault("aurora", "unauthorized").await;
+    tab.until_done().await;
+    tab.click("[data-role=\"draft\"] summary").await;
+    tab.ask("Hello").await;
+    tab.until_done().await;
+    tab.until(&format!(
+        "witness.part('banner')?.dataset.mode === 'degraded' && {drawn}"
+    ))
+    .await;
+    look(tab, "an answer with a draft, degraded").await;
+
+    for provider in ["borealis", "cascade"] {
+        site.fault(provider, "unauthorized").await;
+    }
+    tab.ask("What does it cost?").await;
+    tab.until_done().await;
+    tab.until("witness.part('banner')?.dataset.mode === 'outage'")
+        .await;
+    look(tab, "a labelled answer, outage").await;
+}
+
+#[tokio::test]
+async fn the_demo_looks_well_in_every_state() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    in_every_state(
+        &site,
+        &tab,
+        "Where do penguins sleep in winter?",
+        "true",
+        looks_well,
+    )
+    .await;
+    tab.is_untroubled().await;
+    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_wide_stays_in_its_place() {
+    let provider = ScriptedProvider::answering(WIDE).await;
+    let tables = format!(
+        "[chat]\ntitle = \"A-title-that-is-much-too-long-for-the-header-of-a-telephone\"\n\
+         [[providers]]\nname = \"a-provider-with-a-name-that-nobody-would-give-it\"\ndialect = \"openai\"\nmodel = \"m\"\n\
+         base_url = \"{}\"\napi_key = \"k\"\n",
+        provider.base_url()
+    );
+    let site = Site::configured(&tables).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask(
+        "Isthereanythingthatislongerthanthisquestionwhichhasnospacesinitandgoesonandonandonandonandonandon?",
+    )
+    .await;
+    tab.until_done().await;
+    looks_well(&tab, "a wide answer").await;
+    tab.is_untroubled().await;
+    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+}

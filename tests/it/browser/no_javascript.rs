@@ -1,0 +1,70 @@
+//! Where scripts are off, or do not come: each page says what it can.
+
+use serde_json::json;
+
+use super::chrome::Chrome;
+use super::page_driver::Tab;
+use super::test_site::Site;
+
+/// What can be seen in the middle of the page: the browser's own view of it, since no script of a page runs here.
+async fn seen(tab: &Tab) -> String {
+    let tree = tab.cdp("Accessibility.getFullAXTree", json!({})).await;
+    let nodes = tree["nodes"].as_array().unwrap().iter();
+    let texts =
+        nodes.filter(|node| node["ignored"] == false && node["role"]["value"] == "StaticText");
+    texts
+        .filter_map(|node| node["name"]["value"].as_str())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[tokio::test]
+async fn without_scripts_each_page_says_what_it_can() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open("about:blank").await;
+    tab.cdp(
+        "Emulation.setScriptExecutionDisabled",
+        json!({ "value": true }),
+    )
+    .await;
+    tab.cdp("Network.enable", json!({})).await;
+    for (path, language, words) in [
+        ("", "en-US", "This chat needs JavaScript"),
+        ("", "de-AT,en;q=0.5", "Dieser Chat braucht JavaScript"),
+        ("embed", "en-US", "needs JavaScript"),
+        ("status", "en-US", "Everything works"),
+        ("status", "fr,en;q=0.5", "Tout fonctionne"),
+        ("status?lang=es", "fr", "Todo funciona"),
+    ] {
+        let headers = json!({ "headers": { "accept-language": language } });
+        tab.cdp("Network.setExtraHTTPHeaders", headers).await;
+        tab.go(&format!("{}{path}", site.address())).await;
+        let seen = seen(&tab).await;
+        assert!(seen.contains(words), "{path}, {language}: {seen}");
+        assert!(path != "status" || seen.contains("aurora"), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn where_the_scripts_do_not_come_the_page_says_so_after_a_while() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open("about:blank").await;
+    tab.cdp("Network.enable", json!({})).await;
+    tab.cdp(
+        "Network.setBlockedURLs",
+        json!({ "urls": ["*/static/*.js*"] }),
+    )
+    .await;
+    tab.go(&site.address()).await;
+    let said =
+        "(({ visibility }) => visibility)(getComputedStyle(document.querySelector('.fs-late')))";
+    assert_eq!(
+        tab.eval(said).await,
+        "hidden",
+        "not before the chat had its time"
+    );
+    tab.until(&format!("{said} === 'visible'")).await;
+    assert!(seen(&tab).await.contains("The chat does not load."));
+}

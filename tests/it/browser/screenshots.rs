@@ -1,0 +1,100 @@
+//! The pictures of the README, made anew from the pages as they are: `tests/screenshots.sh`.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::chrome::Chrome;
+use super::page_driver::Tab;
+use super::test_site::Site;
+
+/// The largest that a picture may be, in bytes.
+const LARGEST: usize = 200_000;
+
+async fn take(tab: &Tab, name: &str) {
+    // No caret blinks, and no pointer rests on anything.
+    tab.eval("document.activeElement.blur()").await;
+    tab.until("document.fonts.status === 'loaded' && !document.getAnimations().some((one) => one instanceof CSSTransition)").await;
+    let shot = tab
+        .cdp(
+            "Page.captureScreenshot",
+            json!({ "format": "png", "optimizeForSpeed": false }),
+        )
+        .await;
+    let png = STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
+    assert!(png.len() < LARGEST, "{name} has {} bytes", png.len());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(name), png).unwrap();
+}
+
+#[tokio::test]
+#[ignore = "writes into docs/pictures; run by tests/screenshots.sh"]
+async fn pictures() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.resize(1280, 800, false).await;
+    tab.prefer("light").await;
+    tab.ask("How does a circuit breaker work?").await;
+    tab.until_it_says(300).await;
+    let row = r#"[data-role="demo"][data-provider="aurora"]"#;
+    tab.click(&format!(r#"{row} option[value="down"]"#)).await;
+    tab.click(&format!(r#"{row} [data-action="break"]"#)).await;
+    tab.until("witness.part('draft') && witness.text().includes('no reader notices')")
+        .await;
+    let aside = json!({ "type": "mouseMoved", "x": 1100, "y": 600 });
+    tab.cdp("Input.dispatchMouseEvent", aside).await;
+    take(&tab, "failover.png").await;
+    tab.until_done().await;
+
+    let shop = chrome.open(&format!("{}embed", site.address())).await;
+    shop.resize(1280, 800, false).await;
+    shop.prefer("light").await;
+    site.fault("aurora", "none").await;
+    shop.eval("(localStorage.clear(), Failsoft.open())").await;
+    shop.until("witness.part('empty')").await;
+    shop.ask_widget("What are your opening hours?").await;
+    shop.until_done().await;
+    take(&shop, "widget.png").await;
+
+    let phone = chrome.open("about:blank").await;
+    // Denser screens only make the file larger: it is shown small.
+    let screen = json!({ "width": 390, "height": 844, "deviceScaleFactor": 1.5, "mobile": true });
+    phone
+        .cdp("Emulation.setDeviceMetricsOverride", screen)
+        .await;
+    phone
+        .cdp(
+            "Emulation.setTouchEmulationEnabled",
+            json!({ "enabled": true }),
+        )
+        .await;
+    phone.prefer("dark").await;
+    site.fault("aurora", "unauthorized").await;
+    phone.go(&site.address()).await;
+    // A conversation of its own; no button was pressed for it that would stay lit.
+    phone.eval("localStorage.clear()").await;
+    phone.reload().await;
+    phone.ask("What are your opening hours?").await;
+    phone.until_done().await;
+    phone
+        .until("witness.part('banner')?.dataset.mode === 'degraded'")
+        .await;
+    take(&phone, "phone.png").await;
+
+    let page = chrome.open("about:blank").await;
+    page.resize(1280, 800, false).await;
+    page.prefer("light").await;
+    page.go(&format!("{}status", site.address())).await;
+    page.until(
+        "document.querySelector('[data-role=\"provider\"][data-name=\"borealis\"][data-active=\"true\"]')",
+    )
+    .await;
+    page.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'")
+        .await;
+    take(&page, "status.png").await;
+}

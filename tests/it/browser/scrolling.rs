@@ -1,0 +1,152 @@
+//! Reading while it is being written: the page moves for nobody who has scrolled away, for no one who wants no motion, and has room on small
+//! screens; text runs in its own direction.
+
+use serde_json::json;
+
+use super::chrome::Chrome;
+use super::layout::LOOKS;
+use super::test_site::Site;
+use super::widget::{open, pair, tag};
+use crate::harness::{Gate, ScriptedProvider, finish, head, say, word};
+
+const LOG: &str = "document.querySelector('[data-role=\"log\"]')";
+
+fn provided(provider: &ScriptedProvider) -> String {
+    format!(
+        "[timeouts]\nstall = \"60s\"\n[[providers]]\nname = \"p\"\ndialect = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\napi_key = \"k\"\n",
+        provider.base_url()
+    )
+}
+
+#[tokio::test]
+async fn the_end_is_followed_only_by_who_is_there() {
+    let paragraph = "A paragraph of some words, and some more of them.\n\n".repeat(40);
+    let gate = Gate::default();
+    let mut script = vec![say(&head())];
+    for _ in 0..4 {
+        script.extend([say(&word(&paragraph)), gate.hold()]);
+    }
+    script.push(say(&finish()));
+    let provider = ScriptedProvider::start(script).await;
+    let site = Site::configured(&provided(&provider)).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Tell me a lot").await;
+    let length = |parts: usize| format!("witness.text().length === {}", parts * paragraph.len());
+    let below = format!("{LOG}.scrollHeight - {LOG}.scrollTop - {LOG}.clientHeight");
+    tab.until(&length(1)).await;
+    tab.until(&format!("{LOG}.scrollTop > 0 && {below} < 2"))
+        .await;
+    gate.open();
+    tab.until(&length(2)).await;
+    tab.until(&format!("{below} < 2")).await;
+    assert_eq!(
+        tab.eval("witness.root().querySelector('.fs-jump').hidden")
+            .await,
+        true
+    );
+
+    // Scrolled up by hand: there it stays, whatever comes.
+    let wheel = json!({ "type": "mouseWheel", "x": 400, "y": 400, "deltaX": 0, "deltaY": -300 });
+    tab.cdp("Input.dispatchMouseEvent", wheel).await;
+    tab.until(&format!(
+        "{below} > 200 && !document.querySelector('.fs-jump').hidden"
+    ))
+    .await;
+    let top = tab.eval(&format!("{LOG}.scrollTop")).await;
+    gate.open();
+    tab.until(&length(3)).await;
+    assert_eq!(tab.eval(&format!("{LOG}.scrollTop")).await, top);
+    tab.click(".fs-jump").await;
+    tab.until(&format!("{below} < 2")).await;
+    gate.open();
+    tab.until(&length(4)).await;
+    tab.until(&format!("{below} < 2")).await;
+    gate.open();
+    tab.until_done().await;
+    tab.is_untroubled().await;
+}
+
+#[tokio::test]
+async fn text_runs_in_its_own_direction() {
+    let text = "English first.\n\nשלום, זה טקסט מימין לשמאל.\n\n- مرحبا بكم\n\n`code()`";
+    let provider = ScriptedProvider::answering(text).await;
+    let site = Site::configured(&provided(&provider)).await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("مرحبا").await;
+    tab.until_done().await;
+    tab.until("witness.answer().querySelector('li')").await;
+    let ways = "[...witness.answer().querySelectorAll('p, ul')].filter((el) => el.closest('[data-role=\"text\"]')).map((el) => getComputedStyle(el).direction)";
+    assert_eq!(tab.eval(ways).await, json!(["ltr", "rtl", "rtl", "ltr"]));
+    let asked = "getComputedStyle(document.querySelector('[data-from=\"user\"] [data-role=\"text\"]')).direction";
+    assert_eq!(tab.eval(asked).await, "rtl");
+}
+
+#[tokio::test]
+async fn the_smallest_screen_has_room_for_all_of_it() {
+    let site = Site::demo().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open(&site.address()).await;
+    tab.ask("Show me some Rust code").await;
+    tab.until_done().await;
+    // A telephone of old, and a desk of 1280 by 1024 at 400 %.
+    for (width, height) in [(320, 568), (320, 256)] {
+        tab.resize(width, height, false).await;
+        tab.until(&format!(
+            "innerWidth === {width} && innerHeight === {height}"
+        ))
+        .await;
+        assert_eq!(
+            tab.eval(&format!("({LOOKS})({width})")).await,
+            json!([]),
+            "{width} by {height}"
+        );
+        let reachable = "[...document.querySelectorAll('textarea, .fs-go, .fs-head button')].filter(witness.visible).every((el) => {
+            el.scrollIntoView({ block: 'nearest' });
+            const { left, right, top, bottom } = el.getBoundingClientRect();
+            return left >= 0 && right <= innerWidth && top >= 0 && bottom <= innerHeight;
+        })";
+        assert_eq!(tab.eval(reachable).await, true, "{width} by {height}");
+        assert!(
+            tab.eval(&format!("{LOG}.clientHeight"))
+                .await
+                .as_u64()
+                .unwrap()
+                >= 100
+        );
+    }
+}
+
+#[tokio::test]
+async fn nothing_moves_for_who_wants_no_motion() {
+    let (host, site) = pair().await;
+    let chrome = Chrome::start().await;
+    let tab = chrome.open("about:blank").await;
+    let still = json!({ "features": [{ "name": "prefers-reduced-motion", "value": "reduce" }] });
+    tab.cdp("Emulation.setEmulatedMedia", still).await;
+    tab.go(&host.plain("/", "", &tag(&site, ""))).await;
+    tab.until("witness.shadow").await;
+    // Every animation and transition that begins.
+    tab.eval(
+        "(window.moved = [], ['animationstart', 'transitionrun'].forEach((type) =>
+            witness.shadow.addEventListener(type, ({ target }) => moved.push(`${type} ${target.className}`), true)))",
+    )
+    .await;
+    open(&tab).await;
+    tab.ask_widget("Hello").await;
+    tab.until_done().await;
+    tab.eval("(Failsoft.close(), Failsoft.open())").await;
+    assert_eq!(
+        tab.eval("[moved, witness.shadow.getAnimations().length]")
+            .await,
+        json!([[], 0])
+    );
+    // For others something does.
+    let lively =
+        json!({ "features": [{ "name": "prefers-reduced-motion", "value": "no-preference" }] });
+    tab.cdp("Emulation.setEmulatedMedia", lively).await;
+    tab.eval("(Failsoft.close(), witness.part('launcher').offsetWidth, Failsoft.open())")
+        .await;
+    tab.until("moved.includes('transitionrun fsw-panel')").await;
+}

@@ -1,0 +1,332 @@
+//! Who may see whom, and which files know nothing of the world.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+
+use super::source_parser::{File, Tree};
+use super::{breaks, holds};
+
+/// The order of the house: each with those right under it. One sees what is under oneself, however far.
+const UNDER: [(&str, &[&str]); 18] = [
+    ("fuzzing", &["web"]),
+    ("main", &["cli"]),
+    ("cli", &["app"]),
+    // Counts what sessions let through and tells what providers learnt, beside everything: nobody waits for it, so nobody but `app` sees it.
+    ("app", &["web", "ops", "fleet", "simulator"]),
+    ("web", &["session", "ops", "simulator"]),
+    ("ops", &["session"]),
+    ("fleet", &["session"]),
+    ("session", &["turn"]),
+    ("turn", &["router", "degradation"]),
+    ("router", &["provider"]),
+    ("provider", &["store"]),
+    ("degradation", &["store"]),
+    ("simulator", &["telemetry"]),
+    ("store", &["supervised"]),
+    ("supervised", &["telemetry"]),
+    ("telemetry", &["settings"]),
+    ("settings", &["chat"]),
+    ("chat", &[]),
+];
+
+/// Seen by those that name them in [`UNDER`] alone, not from further up.
+const SECLUDED: [&str; 3] = ["ops", "fleet", "simulator"];
+
+/// Files that hold decisions alone: no actor, no task, no socket, no clock, no chance; all that is an argument.
+const PURE: &str = concat!(
+    r"^src/(?:chat\b|provider/(?:breaker|actor/shown\b|drill/(?:effect|events)\b|window\b|dialect\b|latency\b|spending\b|news\b)",
+    r"|router/(?:rank|plan|budget|backoff)\b",
+    r"|turn/(?:seam|quality|outbox/line)\b|session/limits/bucket\b|fleet/(?:message|known|share|simulation)\b",
+    r"|ops/(?:incidents|uptime|history|early\b|alerts/(?:alert|cause|line|rules|seen|sign)|drills/report)\b",
+    r"|degradation/(?:ladder|replies|request|summary|words|case|cache)\b|degradation/knowledge/(?:index|passages)\b)",
+);
+
+const IMPURE: &str = concat!(
+    r"\b(?:actix\w*|tokio\w*|reqwest|rand|rand_core|getrandom|fastrand)::",
+    r"|\b(?:use|extern crate)\s+(?:actix\w*|tokio\w*|reqwest|rand|rand_core|getrandom|fastrand)\b",
+    r"|\b\w+::now\b|\.elapsed\(\)",
+);
+
+fn right_under(module: &str) -> Option<&'static [&'static str]> {
+    let row = UNDER.iter().find(|(name, _)| *name == module)?;
+    Some(row.1)
+}
+
+fn sees(from: &str, to: &str) -> bool {
+    fn reaches(from: &str, to: &str) -> bool {
+        let under = right_under(from).unwrap_or_default();
+        under.contains(&to) || under.iter().any(|next| reaches(next, to))
+    }
+    let near = right_under(from).unwrap_or_default().contains(&to);
+    from == to || near || (reaches(from, to) && !SECLUDED.contains(&to))
+}
+
+/// The top module that a file belongs to: `src/provider/actor.rs` to `provider`.
+fn module_of(file: &File) -> Option<&str> {
+    let first = file.path.strip_prefix("src/")?.split('/').next()?;
+    Some(first.trim_end_matches(".rs"))
+}
+
+/// The top modules that a file names, with the lines: by `crate::`, by `failsoft::`, or by enough `super::`.
+fn named(file: &File) -> Vec<(usize, String)> {
+    let roots = Regex::new(r"\b(?:crate|failsoft)::|\b(?:super::)+").unwrap();
+    let word = Regex::new(r"^\s*(\w+)").unwrap();
+    let code = file.code();
+    let stem = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
+    let depth = stem.matches('/').count();
+    let mut found = Vec::new();
+    for root in roots.find_iter(&code) {
+        let line = code[..root.start()].matches('\n').count() + 1;
+        let depth = depth + file.lines[line - 1].depth;
+        let supers = root.as_str().matches("super").count();
+        if supers != 0 && supers != depth {
+            continue;
+        }
+        let rest = &code[root.end()..];
+        for (at, part) in branches(rest) {
+            if let Some(name) = word.captures(part) {
+                let line = line + rest[..at].matches('\n').count() + name[0].matches('\n').count();
+                found.push((line, name[1].to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// What a path goes on with: itself, or each member of the group in braces that it begins with; with where it begins.
+fn branches(rest: &str) -> Vec<(usize, &str)> {
+    if !rest.starts_with('{') {
+        return vec![(0, rest)];
+    }
+    let mut parts = vec![(1, &rest[1..])];
+    let mut depth = 0_usize;
+    for (at, c) in rest.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => break,
+            '}' => depth -= 1,
+            ',' if depth == 1 => parts.push((at + 1, &rest[at + 1..])),
+            _ => {}
+        }
+    }
+    parts
+}
+
+fn imports(tree: &Tree) -> Vec<String> {
+    let modules: BTreeSet<_> = tree.files.iter().filter_map(module_of).collect();
+    let mut breaches = Vec::new();
+    for file in tree.rust().filter(|file| file.path != "src/lib.rs") {
+        let Some(from) = module_of(file) else {
+            continue;
+        };
+        if right_under(from).is_none() {
+            breaches.push(file.breach(
+                1,
+                &format!("`{from}` has no place in the order of the house: give it one in UNDER"),
+            ));
+            continue;
+        }
+        for (line, to) in named(file) {
+            let known = modules.contains(to.as_str()) || right_under(&to).is_some();
+            if known && !sees(from, &to) {
+                breaches.push(file.breach(
+                    line,
+                    &format!("`{from}` must not see `{to}`: imports go one way"),
+                ));
+            }
+        }
+    }
+    breaches
+}
+
+fn purity(tree: &Tree) -> Vec<String> {
+    let pure = Regex::new(PURE).unwrap();
+    let impure = Regex::new(IMPURE).unwrap();
+    let what = "a pure file knows no actor, runtime, network, clock or chance: make it an argument";
+    let files = tree.rust().filter(|file| pure.is_match(&file.path));
+    let breaches = files
+        .flat_map(|file| file.lines_that(|line| !line.test && impure.is_match(&line.code), what));
+    breaches.collect()
+}
+
+#[test]
+fn imports_go_one_way() {
+    holds(imports);
+}
+
+#[test]
+fn pure_files_know_nothing_of_the_world() {
+    holds(purity);
+}
+
+#[test]
+fn the_order_has_no_circle_and_names_everyone_once() {
+    let names: BTreeSet<_> = UNDER.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names.len(), UNDER.len());
+    for (n, (name, under)) in UNDER.iter().enumerate() {
+        for lower in *under {
+            let at = UNDER.iter().position(|(name, _)| name == lower);
+            assert!(at.is_some_and(|at| at > n), "{name} over {lower}");
+        }
+    }
+}
+
+#[test]
+fn an_import_against_the_order_is_found() {
+    for (path, text, place) in [
+        (
+            "src/chat/mod.rs",
+            "\nuse crate::store::Store;",
+            "src/chat/mod.rs:2",
+        ),
+        (
+            "src/store/sled.rs",
+            "use super::super::turn::run;",
+            "src/store/sled.rs:1",
+        ),
+        (
+            "src/store/mod.rs",
+            "use super::turn::run;",
+            "src/store/mod.rs:1",
+        ),
+        ("src/store.rs", "use super::turn::run;", "src/store.rs:1"),
+        (
+            "src/router/plan.rs",
+            "fn f() { crate::degradation::answer() }",
+            "src/router/plan.rs:1",
+        ),
+        (
+            "src/degradation/actor.rs",
+            "type A = crate::router::RouterActor;",
+            "src/degradation/actor.rs:1",
+        ),
+        (
+            "src/session/actor.rs",
+            "use crate::ops::Supervisor;",
+            "src/session/actor.rs:1",
+        ),
+        (
+            "src/ops/drills.rs",
+            "use crate::{\n    chat::{At, Mode},\n    web::routes,\n};",
+            "src/ops/drills.rs:3",
+        ),
+        (
+            "src/ops/drills.rs",
+            "use crate::simulator::Fault;",
+            "src/ops/drills.rs:1",
+        ),
+        (
+            "src/main.rs",
+            "use failsoft::ops::Supervisor;",
+            "src/main.rs:1",
+        ),
+        (
+            "src/settings.rs",
+            "#[cfg(test)]\nmod tests {\n    use super::super::store;\n}",
+            "src/settings.rs:3",
+        ),
+        (
+            "src/brain/mod.rs",
+            "use crate::chat::At;",
+            "src/brain/mod.rs:1",
+        ),
+    ] {
+        breaks(imports, &[(path, text)], &[place]);
+    }
+}
+
+#[test]
+fn an_import_with_the_order_is_not() {
+    for (path, text) in [
+        (
+            "src/main.rs",
+            "mod cli;\nuse failsoft::app::App;\nuse failsoft::settings;",
+        ),
+        (
+            "src/app.rs",
+            "use crate::{chat::At, ops::Supervisor, simulator, web};",
+        ),
+        (
+            "src/turn/run.rs",
+            "use super::attempt;\nuse super::super::router::Pick;\nuse crate::provider;",
+        ),
+        (
+            "src/ops/supervisor.rs",
+            "use crate::session::SessionActor;\nuse crate::store::Store;",
+        ),
+        (
+            "src/provider/dialect/mod.rs",
+            "// crate::web\nuse super::upstream::Step;\nlet a = \"crate::web\";",
+        ),
+        (
+            "src/provider/actor.rs",
+            "use crate::provider::breaker;\nuse std::sync::Arc;\ncrate::VERSION;",
+        ),
+        (
+            "src/settings.rs",
+            "#[cfg(test)]\nmod tests {\n    use super::*;\n    use super::store;\n}",
+        ),
+        ("src/lib.rs", "pub mod web;\npub use crate::web::routes;"),
+        ("tests/it/chat.rs", "use failsoft::ops;"),
+    ] {
+        breaks(imports, &[(path, text)], &[]);
+    }
+}
+
+#[test]
+fn the_world_in_a_pure_file_is_found() {
+    for path in [
+        "src/chat/ids.rs",
+        "src/provider/breaker.rs",
+        "src/provider/breaker_view.rs",
+        "src/provider/breaker/window.rs",
+        "src/provider/window.rs",
+        "src/provider/dialect/openai.rs",
+        "src/router/rank.rs",
+        "src/router/plan.rs",
+        "src/router/budget.rs",
+        "src/router/backoff.rs",
+        "src/turn/seam.rs",
+        "src/degradation/ladder.rs",
+        "src/degradation/replies/file.rs",
+        "src/degradation/request.rs",
+        "src/degradation/summary/rank.rs",
+        "src/degradation/words/silent.rs",
+        "src/degradation/knowledge/index.rs",
+    ] {
+        for line in [
+            "use tokio::sync::watch;",
+            "use actix_web::web;",
+            "fn f() -> reqwest::Client {}",
+            "let now = Instant::now();",
+            "let now = std::time::SystemTime::now();",
+            "let f = Instant::now;",
+            "since.elapsed()",
+            "getrandom::fill(&mut bytes);",
+            "use rand;",
+        ] {
+            let text = format!("//! Doc.\n{line}\n");
+            breaks(purity, &[(path, &text)], &[&format!("{path}:2")]);
+        }
+    }
+}
+
+#[test]
+fn what_is_pure_or_not_asked_to_be_is_not() {
+    let world = "use tokio::sync::watch;\nlet now = Instant::now();";
+    let tests = format!("fn f(now: Instant) {{}}\n#[cfg(test)]\nmod tests {{\n    {world}\n}}\n");
+    for (path, text) in [
+        ("src/provider/actor.rs", world),
+        ("src/provider/health.rs", world),
+        ("src/turn/seams.rs", world),
+        ("tests/it/chat.rs", world),
+        (
+            "src/chat/time.rs",
+            "// Instant::now()\nlet operand = brand::new(); let now = at.now;",
+        ),
+        ("src/router/rank.rs", tests.as_str()),
+    ] {
+        breaks(purity, &[(path, text)], &[]);
+    }
+}

@@ -1,0 +1,344 @@
+//! How files are made: their length, their names, their first line; what may not stand in them.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+
+use super::source_parser::{File, Tree};
+use super::{breaks, holds};
+
+/// A file this long has more than one subject.
+const LINES: usize = 400;
+
+/// Tests that may sleep: the file, what the line holds, and why no event can be waited for instead.
+const SLEEPS: [(&str, &str, &str); 10] = [
+    (
+        "tests/it/cluster/alerts.rs",
+        "sleep(QUIET)",
+        "that an alert is not told again has no event: it would be within this time",
+    ),
+    (
+        "tests/it/cluster/slow_proxy.rs",
+        "sleep(delay)",
+        "it is the slowness of the line itself",
+    ),
+    (
+        "tests/it/cluster/chaos.rs",
+        "sleep(",
+        "how long each trouble lasts is drawn by chance: that is the test",
+    ),
+    (
+        "tests/it/cluster/chaos/traffic.rs",
+        "sleep(AGAIN)",
+        "an instance that is being started has no event to wait for; who asks again at once fills the machine",
+    ),
+    (
+        "src/provider/paused.rs",
+        "sleep(time)",
+        "it moves the paused clock: no time passes outside",
+    ),
+    (
+        "src/provider/scripted.rs",
+        "sleep(pause)",
+        "it is the provider's own pause, on a clock that tests pause",
+    ),
+    (
+        "src/provider/standstill.rs",
+        "thread::sleep(ms(",
+        "it is the thread that is blocked, which the test is of",
+    ),
+    (
+        "src/provider/stand.rs",
+        "sleep(after)",
+        "it is the actor that is behind, on a clock that tests pause",
+    ),
+    (
+        "src/store/flaky.rs",
+        "sleep(delay)",
+        "it is the slow store itself, on a clock that tests pause",
+    ),
+    (
+        "tests/it/store.rs",
+        "sleep(PACE)",
+        "what a kill may cost is a promise of time, so text must come in time; a disk does not tell that it has room",
+    ),
+];
+
+/// Whether the project wrote this file, and wrote it by hand.
+fn ours(file: &File) -> bool {
+    let written = ["rs", "js", "mjs", "css", "html", "sh", "toml"];
+    let ending = file.path.rsplit('.').next().unwrap_or_default();
+    written.contains(&ending)
+        && ["benches/", "src/", "static/", "templates/", "tests/"]
+            .iter()
+            .any(|folder| file.path.starts_with(folder))
+        && !file.path.starts_with("static/vendor/")
+}
+
+fn lengths(tree: &Tree) -> Vec<String> {
+    let long = tree
+        .files
+        .iter()
+        .filter(|file| ours(file) && file.lines.len() >= LINES);
+    let breaches = long.map(|file| {
+        let what = format!(
+            "a file stays under {LINES} lines, and this has {}: split it by subject",
+            file.lines.len()
+        );
+        file.breach(LINES, &what)
+    });
+    breaches.collect()
+}
+
+fn names(tree: &Tree) -> Vec<String> {
+    let empty =
+        Regex::new(r"(?i)(?:^|[/_.-])(?:utils?|helpers?|common|managers?)(?:[/_.-]|$)").unwrap();
+    let files = tree
+        .files
+        .iter()
+        .filter(|file| ours(file) && empty.is_match(&file.path));
+    let breaches =
+        files.map(|file| file.breach(1, "a name that says nothing: name it after what is in it"));
+    breaches.collect()
+}
+
+fn docs(tree: &Tree) -> Vec<String> {
+    let first = |file: &&File| {
+        file.lines
+            .first()
+            .is_some_and(|line| line.raw.starts_with("//! "))
+    };
+    let files = tree
+        .rust()
+        .filter(|file| file.path.starts_with("src/") && !first(file));
+    let breaches = files.map(|file| file.breach(1, "begin with `//! `: what this file is for"));
+    breaches.collect()
+}
+
+fn actors(tree: &Tree) -> Vec<String> {
+    let made = Regex::new(r"\b(?:struct|enum|union|trait|type)\s+(\w+Actor)\b").unwrap();
+    let acts = Regex::new(r"\bimpl\b[^;{}]*\bActor\s+for\s+(?:\w+::)*(\w+)").unwrap();
+    let find = |pattern: &Regex| {
+        let mut found = Vec::new();
+        for file in tree.rust() {
+            let code = file.code();
+            for hit in pattern.captures_iter(&code) {
+                let name = hit.get(1).unwrap();
+                let line = code[..name.start()].matches('\n').count() + 1;
+                found.push((file, line, name.as_str().to_owned()));
+            }
+        }
+        found
+    };
+    let acting = find(&acts);
+    let known: BTreeSet<_> = acting.iter().map(|(_, _, name)| name.clone()).collect();
+    let mut breaches = Vec::new();
+    for (file, line, name) in &acting {
+        if !name.ends_with("Actor") {
+            breaches.push(file.breach(
+                *line,
+                &format!("`{name}` is an actor: its name must end in `Actor`"),
+            ));
+        }
+    }
+    for (file, line, name) in find(&made) {
+        if !known.contains(&name) {
+            breaches.push(file.breach(
+                line,
+                &format!("`{name}` is no actor: only actors end in `Actor`"),
+            ));
+        }
+    }
+    breaches
+}
+
+fn sleeps(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
+    let sleep = Regex::new(r"\bsleep(?:_until|_ms)?\s*\(").unwrap();
+    let may = |file: &File, code: &str| {
+        let mut allowed = allowed.iter();
+        allowed.any(|(path, part, _)| file.path == *path && code.contains(part))
+    };
+    let mut breaches = Vec::new();
+    for file in tree.rust() {
+        let wrong = |line: &super::source_parser::Line| {
+            line.test && sleep.is_match(&line.code) && !may(file, &line.code)
+        };
+        breaches.extend(file.lines_that(
+            wrong,
+            "a test waits for events, never for time: no sleep, or a reasoned entry in SLEEPS",
+        ));
+    }
+    for (path, part, _) in allowed {
+        let used = |file: &File| {
+            file.path == *path && file.lines.iter().any(|line| line.code.contains(part))
+        };
+        if !tree.files.iter().any(used) {
+            breaches.push(format!(
+                "{path}:1: no longer sleeps with `{part}`: take it out of SLEEPS"
+            ));
+        }
+    }
+    breaches
+}
+
+fn leftovers(tree: &Tree) -> Vec<String> {
+    let left = Regex::new(r"\b(?:todo|unimplemented|dbg)!").unwrap();
+    let files = tree.rust();
+    let breaches = files.flat_map(|file| {
+        file.lines_that(
+            |line| left.is_match(&line.code),
+            "unfinished: finish it, or leave it out",
+        )
+    });
+    breaches.collect()
+}
+
+#[test]
+fn no_file_is_long() {
+    holds(lengths);
+    let text = |lines: usize| "x\n".repeat(lines);
+    for path in [
+        "src/a.rs",
+        "static/chat.js",
+        "templates/chat.html",
+        "tests/it/a.rs",
+        "tests/run.sh",
+    ] {
+        breaks(lengths, &[(path, &text(400))], &[&format!("{path}:400")]);
+        breaks(lengths, &[(path, &text(399))], &[]);
+    }
+    for path in [
+        "static/vendor/x.js",
+        "tests/fixtures/openai.sse",
+        "Cargo.lock",
+    ] {
+        breaks(lengths, &[(path, &text(5_000))], &[]);
+    }
+}
+
+#[test]
+fn every_name_says_something() {
+    holds(names);
+    for path in [
+        "src/utils.rs",
+        "src/web/helpers.rs",
+        "src/common/ids.rs",
+        "tests/it/test_helper.rs",
+        "static/manager.js",
+        "src/session-manager/a.rs",
+    ] {
+        breaks(names, &[(path, "")], &[&format!("{path}:1")]);
+    }
+    for path in [
+        "src/futile.rs",
+        "src/uncommon.rs",
+        "static/vendor/utils.js",
+        "tests/it/management.rs",
+    ] {
+        breaks(names, &[(path, "")], &[]);
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    holds(docs);
+    breaks(docs, &[("src/a.rs", "use b;\n//! Late.")], &["src/a.rs:1"]);
+    breaks(docs, &[("src/a.rs", "")], &["src/a.rs:1"]);
+    breaks(
+        docs,
+        &[("src/a.rs", "//! For this."), ("static/a.js", "let a;")],
+        &[],
+    );
+}
+
+#[test]
+fn actors_and_only_actors_are_called_so() {
+    holds(actors);
+    breaks(
+        actors,
+        &[(
+            "src/a.rs",
+            "struct Router;\nimpl actix::Actor for Router {}",
+        )],
+        &["src/a.rs:2"],
+    );
+    breaks(
+        actors,
+        &[("src/a.rs", "impl<T>\n    Actor\n    for Router<T> {}")],
+        &["src/a.rs:3"],
+    );
+    breaks(
+        actors,
+        &[("src/a.rs", "\npub struct RouterActor;")],
+        &["src/a.rs:2"],
+    );
+    breaks(
+        actors,
+        &[("src/a.rs", "type AnyActor = u8;")],
+        &["src/a.rs:1"],
+    );
+    let apart = [
+        (
+            "src/a.rs",
+            "pub struct RouterActor<T>(T);\nenum ActorState {}\nuse actix::Actor;",
+        ),
+        (
+            "src/b.rs",
+            "impl<T: Clone> Actor for super::a::RouterActor<T> {}\nimpl Handler<A> for X {}",
+        ),
+    ];
+    breaks(actors, &apart, &[]);
+}
+
+#[test]
+fn tests_wait_for_events() {
+    holds(|tree| sleeps(tree, &SLEEPS));
+    let none: super::Law = |tree| sleeps(tree, &[]);
+    breaks(
+        none,
+        &[("tests/it/a.rs", "\ntokio::time::sleep(ms).await;")],
+        &["tests/it/a.rs:2"],
+    );
+    breaks(
+        none,
+        &[("tests/it/a.rs", "thread::sleep(ms); sleep_until (x)")],
+        &["tests/it/a.rs:1"],
+    );
+    breaks(
+        none,
+        &[("src/a.rs", "#[cfg(test)]\nmod tests {\n    sleep(ms);\n}")],
+        &["src/a.rs:3"],
+    );
+    breaks(
+        none,
+        &[
+            ("src/a.rs", "sleep(ms).await;\n// sleep(1)\n"),
+            ("tests/run.sh", "sleep (1)"),
+        ],
+        &[],
+    );
+    let some: super::Law = |tree| sleeps(tree, &[("tests/it/a.rs", "sleep(KEPT)", "why")]);
+    breaks(
+        some,
+        &[("tests/it/a.rs", "sleep(KEPT);\nsleep(more);")],
+        &["tests/it/a.rs:2"],
+    );
+    breaks(some, &[("tests/it/a.rs", "wait();")], &["tests/it/a.rs:1"]);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    holds(leftovers);
+    for line in ["todo!()", "unimplemented!(\"later\")", "dbg!(x)"] {
+        breaks(leftovers, &[("src/a.rs", line)], &["src/a.rs:1"]);
+        breaks(leftovers, &[("tests/it/a.rs", line)], &["tests/it/a.rs:1"]);
+    }
+    breaks(
+        leftovers,
+        &[(
+            "src/a.rs",
+            "// todo!()\nlet a = \"dbg!\"; todo(); tododbg!()",
+        )],
+        &[],
+    );
+}

@@ -1,0 +1,17 @@
+//! `/v1`, the OpenAI-compatible API, over real sockets: providers that break by a script behind it, a strict client before it.
+
+mod auth;
+mod client_disconnect;
+mod context_limits;
+mod degraded;
+mod fault_matrix;
+mod happy_path;
+mod invalid_requests;
+mod message_order;
+mod mid_stream_continue;
+mod openai_sdks;
+mod prefill;
+mod provider_400;
+mod routing;
+mod smuggling;
+mod unrecoverable_stream;
