@@ -55,8 +55,8 @@ fn measured(name: &str, questions: &str) -> Figures {
     );
     let row = format!("| {name} | {answerable} | {right} | {wrong} | {others} | {false_answers} |");
     assert!(
-        include_str!("../../../README.md").contains(&row),
-        "the README does not say: {row}"
+        include_str!("../../../docs/knowledge.md").contains(&row),
+        "docs/knowledge.md does not say: {row}"
     );
     figures
 }

@@ -94,12 +94,12 @@ fn texts_to_sum_up_are_told_from_others() {
     println!("{} of {all} right", all - wrong.len());
     assert!(wrong.is_empty(), "{wrong:#?}");
     let figure = format!(
-        "The rules tell {} labelled messages in four languages rightly",
+        "The rules recognise {} labelled messages in four languages correctly",
         SUMMARIES.len() + OTHERS.len()
     );
     assert!(
-        include_str!("../../../README.md").contains(&figure),
-        "the README does not say: {figure}"
+        include_str!("../../../docs/knowledge.md").contains(&figure),
+        "docs/knowledge.md does not say: {figure}"
     );
 }
 

@@ -139,13 +139,13 @@ fn what_points_to_a_person_is_told_from_what_does_not() {
     );
     println!("{figures}; {missed} missed, {let_through} let through");
     // What is promised is what is measured.
-    let readme = include_str!("../../../../README.md")
+    let readme = include_str!("../../../../docs/configuration.md")
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
     assert!(
         readme.contains(&figures),
-        "the README does not say: {figures}"
+        "docs/configuration.md does not say: {figures}"
     );
     assert!(
         missed * 100 <= PERSONAL.len() * 15,
