@@ -4,6 +4,7 @@
 //! tree as it is stands the same law over a few lines that break it: a law that cannot fail is none.
 
 mod dependencies;
+mod figures;
 mod files;
 mod portability;
 mod reliability_doc;
