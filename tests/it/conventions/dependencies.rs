@@ -1,18 +1,18 @@
-//! Who may see whom, and which files know nothing of the world.
+//! Import rules: the direction of imports between top modules, and the files that must stay pure.
 
 use std::collections::BTreeSet;
 
 use regex::Regex;
 
 use super::source_parser::{File, Tree};
-use super::{breaks, holds};
+use super::{assert_follows, assert_violates};
 
-/// The order of the house: each with those right under it. One sees what is under oneself, however far.
-const UNDER: [(&str, &[&str]); 18] = [
+/// Each top module with the modules directly below it. A module may import whatever is below it, at any depth.
+const DIRECT_IMPORTS: [(&str, &[&str]); 18] = [
     ("fuzzing", &["web"]),
     ("main", &["cli"]),
     ("cli", &["app"]),
-    // Counts what sessions let through and tells what providers learnt, beside everything: nobody waits for it, so nobody but `app` sees it.
+    // Counts what sessions let through and tells what providers learnt, beside everything: nobody waits for it, so nobody but `app` may_import it.
     ("app", &["web", "ops", "fleet", "simulator"]),
     ("web", &["session", "ops", "simulator"]),
     ("ops", &["session"]),
@@ -30,10 +30,10 @@ const UNDER: [(&str, &[&str]); 18] = [
     ("chat", &[]),
 ];
 
-/// Seen by those that name them in [`UNDER`] alone, not from further up.
-const SECLUDED: [&str; 3] = ["ops", "fleet", "simulator"];
+/// Modules that only those listing them in [`DIRECT_IMPORTS`] may import, not modules further up.
+const DIRECT_ONLY: [&str; 3] = ["ops", "fleet", "simulator"];
 
-/// Files that hold decisions alone: no actor, no task, no socket, no clock, no chance; all that is an argument.
+/// Files that only decide: no actor, task, socket, clock or random source. Time and chance are arguments.
 const PURE: &str = concat!(
     r"^src/(?:chat\b|provider/(?:breaker|actor/shown\b|drill/(?:effect|events)\b|window\b|dialect\b|latency\b|spending\b|news\b)",
     r"|router/(?:rank|plan|budget|backoff)\b",
@@ -48,28 +48,28 @@ const IMPURE: &str = concat!(
     r"|\b\w+::now\b|\.elapsed\(\)",
 );
 
-fn right_under(module: &str) -> Option<&'static [&'static str]> {
-    let row = UNDER.iter().find(|(name, _)| *name == module)?;
+fn direct_imports(module: &str) -> Option<&'static [&'static str]> {
+    let row = DIRECT_IMPORTS.iter().find(|(name, _)| *name == module)?;
     Some(row.1)
 }
 
-fn sees(from: &str, to: &str) -> bool {
+fn may_import(from: &str, to: &str) -> bool {
     fn reaches(from: &str, to: &str) -> bool {
-        let under = right_under(from).unwrap_or_default();
+        let under = direct_imports(from).unwrap_or_default();
         under.contains(&to) || under.iter().any(|next| reaches(next, to))
     }
-    let near = right_under(from).unwrap_or_default().contains(&to);
-    from == to || near || (reaches(from, to) && !SECLUDED.contains(&to))
+    let near = direct_imports(from).unwrap_or_default().contains(&to);
+    from == to || near || (reaches(from, to) && !DIRECT_ONLY.contains(&to))
 }
 
-/// The top module that a file belongs to: `src/provider/actor.rs` to `provider`.
+/// The top module of a file: `provider` for `src/provider/actor.rs`.
 fn module_of(file: &File) -> Option<&str> {
     let first = file.path.strip_prefix("src/")?.split('/').next()?;
     Some(first.trim_end_matches(".rs"))
 }
 
-/// The top modules that a file names, with the lines: by `crate::`, by `failsoft::`, or by enough `super::`.
-fn named(file: &File) -> Vec<(usize, String)> {
+/// The top modules that a file names, with line numbers: by `crate::`, by `failsoft::`, or by enough `super::`.
+fn imported_modules(file: &File) -> Vec<(usize, String)> {
     let roots = Regex::new(r"\b(?:crate|failsoft)::|\b(?:super::)+").unwrap();
     let word = Regex::new(r"^\s*(\w+)").unwrap();
     let code = file.code();
@@ -94,7 +94,7 @@ fn named(file: &File) -> Vec<(usize, String)> {
     found
 }
 
-/// What a path goes on with: itself, or each member of the group in braces that it begins with; with where it begins.
+/// The continuations of a path, with their offsets: the rest itself, or each member of a leading `{…}` group.
 fn branches(rest: &str) -> Vec<(usize, &str)> {
     if !rest.starts_with('{') {
         return vec![(0, rest)];
@@ -115,65 +115,68 @@ fn branches(rest: &str) -> Vec<(usize, &str)> {
 
 fn imports(tree: &Tree) -> Vec<String> {
     let modules: BTreeSet<_> = tree.files.iter().filter_map(module_of).collect();
-    let mut breaches = Vec::new();
+    let mut violations = Vec::new();
     for file in tree.rust().filter(|file| file.path != "src/lib.rs") {
         let Some(from) = module_of(file) else {
             continue;
         };
-        if right_under(from).is_none() {
-            breaches.push(file.breach(
+        if direct_imports(from).is_none() {
+            violations.push(file.violation(
                 1,
-                &format!("`{from}` has no place in the order of the house: give it one in UNDER"),
+                &format!(
+                    "`{from}` is not in DIRECT_IMPORTS: add it with the modules that it may import"
+                ),
             ));
             continue;
         }
-        for (line, to) in named(file) {
-            let known = modules.contains(to.as_str()) || right_under(&to).is_some();
-            if known && !sees(from, &to) {
-                breaches.push(file.breach(
+        for (line, to) in imported_modules(file) {
+            let known = modules.contains(to.as_str()) || direct_imports(&to).is_some();
+            if known && !may_import(from, &to) {
+                violations.push(file.violation(
                     line,
-                    &format!("`{from}` must not see `{to}`: imports go one way"),
+                    &format!("`{from}` must not import `{to}`: imports go one way"),
                 ));
             }
         }
     }
-    breaches
+    violations
 }
 
 fn purity(tree: &Tree) -> Vec<String> {
     let pure = Regex::new(PURE).unwrap();
     let impure = Regex::new(IMPURE).unwrap();
-    let what = "a pure file knows no actor, runtime, network, clock or chance: make it an argument";
+    let what =
+        "a pure file uses no actor, runtime, network, clock or random source: make it an argument";
     let files = tree.rust().filter(|file| pure.is_match(&file.path));
-    let breaches = files
-        .flat_map(|file| file.lines_that(|line| !line.test && impure.is_match(&line.code), what));
-    breaches.collect()
+    let violations = files
+        .flat_map(|file| file.lines_where(|line| !line.test && impure.is_match(&line.code), what));
+    violations.collect()
 }
 
 #[test]
 fn imports_go_one_way() {
-    holds(imports);
+    assert_follows(imports);
 }
 
 #[test]
-fn pure_files_know_nothing_of_the_world() {
-    holds(purity);
+fn pure_files_stay_pure() {
+    assert_follows(purity);
 }
 
 #[test]
-fn the_order_has_no_circle_and_names_everyone_once() {
-    let names: BTreeSet<_> = UNDER.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names.len(), UNDER.len());
-    for (n, (name, under)) in UNDER.iter().enumerate() {
+fn direct_imports_are_acyclic_and_list_each_module_once() {
+    let names: BTreeSet<_> = DIRECT_IMPORTS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names.len(), DIRECT_IMPORTS.len());
+    for (n, (name, under)) in DIRECT_IMPORTS.iter().enumerate() {
         for lower in *under {
-            let at = UNDER.iter().position(|(name, _)| name == lower);
+            let at = DIRECT_IMPORTS.iter().position(|(name, _)| name == lower);
             assert!(at.is_some_and(|at| at > n), "{name} over {lower}");
         }
     }
 }
 
 #[test]
-fn an_import_against_the_order_is_found() {
+fn an_upward_import_is_reported() {
     for (path, text, place) in [
         (
             "src/chat/mod.rs",
@@ -232,12 +235,12 @@ fn an_import_against_the_order_is_found() {
             "src/brain/mod.rs:1",
         ),
     ] {
-        breaks(imports, &[(path, text)], &[place]);
+        assert_violates(imports, &[(path, text)], &[place]);
     }
 }
 
 #[test]
-fn an_import_with_the_order_is_not() {
+fn a_downward_import_is_allowed() {
     for (path, text) in [
         (
             "src/main.rs",
@@ -270,12 +273,12 @@ fn an_import_with_the_order_is_not() {
         ("src/lib.rs", "pub mod web;\npub use crate::web::routes;"),
         ("tests/it/chat.rs", "use failsoft::ops;"),
     ] {
-        breaks(imports, &[(path, text)], &[]);
+        assert_violates(imports, &[(path, text)], &[]);
     }
 }
 
 #[test]
-fn the_world_in_a_pure_file_is_found() {
+fn impure_code_in_a_pure_file_is_reported() {
     for path in [
         "src/chat/ids.rs",
         "src/provider/breaker.rs",
@@ -307,13 +310,13 @@ fn the_world_in_a_pure_file_is_found() {
             "use rand;",
         ] {
             let text = format!("//! Doc.\n{line}\n");
-            breaks(purity, &[(path, &text)], &[&format!("{path}:2")]);
+            assert_violates(purity, &[(path, &text)], &[&format!("{path}:2")]);
         }
     }
 }
 
 #[test]
-fn what_is_pure_or_not_asked_to_be_is_not() {
+fn pure_code_and_unlisted_files_are_allowed() {
     let world = "use tokio::sync::watch;\nlet now = Instant::now();";
     let tests = format!("fn f(now: Instant) {{}}\n#[cfg(test)]\nmod tests {{\n    {world}\n}}\n");
     for (path, text) in [
@@ -327,6 +330,6 @@ fn what_is_pure_or_not_asked_to_be_is_not() {
         ),
         ("src/router/rank.rs", tests.as_str()),
     ] {
-        breaks(purity, &[(path, text)], &[]);
+        assert_violates(purity, &[(path, text)], &[]);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex::Regex;
 
 use super::source_parser::{File, Tree};
-use super::{breaks, holds};
+use super::{assert_follows, assert_violates};
 
 /// Lines of `src/`, comments and blank lines included.
 const MAX_LINES: usize = 46_000;
@@ -37,7 +37,7 @@ fn sources(tree: &Tree) -> impl Iterator<Item = &File> {
     })
 }
 
-/// Reports `found` as one breach if it is more than `max`, with the first few places.
+/// Reports `found` as one violation if it is more than `max`, with the first few places.
 fn limit(what: &str, max: usize, found: usize, places: &[String]) -> Vec<String> {
     if found <= max {
         return Vec::new();
@@ -78,7 +78,7 @@ fn types(tree: &Tree) -> Vec<(String, String)> {
             if !(hit[1].is_empty() || &hit[2] != "type") {
                 continue;
             }
-            found.push((hit[3].to_owned(), file.breach(line.number, &hit[3])));
+            found.push((hit[3].to_owned(), file.violation(line.number, &hit[3])));
         }
     }
     found
@@ -141,7 +141,7 @@ fn docs(tree: &Tree) -> Vec<(String, Vec<String>)> {
             let words = text[3..].split_whitespace().map(str::to_owned);
             match found.last_mut().filter(|_| last == kind) {
                 Some((_, doc)) => doc.extend(words),
-                None => found.push((file.breach(line.number, text), words.collect())),
+                None => found.push((file.violation(line.number, text), words.collect())),
             }
             last = if kind == "///" { "///" } else { "//!" };
         }
@@ -196,7 +196,7 @@ fn tuple_lets(tree: &Tree) -> Vec<String> {
             let line = code[..hit.start()].matches('\n').count() + 1;
             let start = line + hit.as_str().len() - hit.as_str().trim_start_matches('\n').len();
             if !file.lines[start - 1].test {
-                found.push(file.breach(start, "one `let` a line"));
+                found.push(file.violation(start, "one `let` a line"));
             }
         }
     }
@@ -337,30 +337,30 @@ fn source_stays_within_its_figures() {
         tuple_lets,
         small_files,
     ] {
-        holds(figure);
+        assert_follows(figure);
     }
 }
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    holds(cycles);
+    assert_follows(cycles);
     let ring = [
         ("src/lib.rs", "mod a;\nmod b;"),
         ("src/a.rs", "use crate::b::B;"),
         ("src/b/mod.rs", "use self::c::C;"),
         ("src/b/c.rs", "use super::super::{a::{A, D}};"),
     ];
-    breaks(cycles, &ring, &[]);
+    assert_violates(cycles, &ring, &[]);
     let closed = [ring[0], ring[1], ("src/b/mod.rs", "use super::a::A;")];
-    breaks(cycles, &closed, &["src/a.rs:1", "src/b/mod.rs:1"]);
+    assert_violates(cycles, &closed, &["src/a.rs:1", "src/b/mod.rs:1"]);
 }
 
 #[test]
 fn figures_above_their_limit_are_reported() {
-    let bad = |figure: super::Law, text: &str| figure(&Tree::of([("src/a.rs", text)]));
+    let bad = |figure: super::Rule, text: &str| figure(&Tree::of([("src/a.rs", text)]));
     for (figure, text, good) in [
         (
-            one_word_types as super::Law,
+            one_word_types as super::Rule,
             "struct Told;\nenum Found {}",
             "struct ToldAgain;\nstruct X { t: T }\nenum FoundIt {}",
         ),

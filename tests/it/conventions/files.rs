@@ -1,16 +1,16 @@
-//! How files are made: their length, their names, their first line; what may not stand in them.
+//! File rules: length, names, module docs, actor names, sleeping tests, unfinished code.
 
 use std::collections::BTreeSet;
 
 use regex::Regex;
 
 use super::source_parser::{File, Tree};
-use super::{breaks, holds};
+use super::{assert_follows, assert_violates};
 
-/// A file this long has more than one subject.
+/// A file of this many lines has more than one subject.
 const LINES: usize = 400;
 
-/// Tests that may sleep: the file, what the line holds, and why no event can be waited for instead.
+/// Tests that may sleep: the file, a part of the line, and why there is no event to wait for.
 const SLEEPS: [(&str, &str, &str); 10] = [
     (
         "tests/it/cluster/alerts.rs",
@@ -64,8 +64,8 @@ const SLEEPS: [(&str, &str, &str); 10] = [
     ),
 ];
 
-/// Whether the project wrote this file, and wrote it by hand.
-fn ours(file: &File) -> bool {
+/// Returns `true` if the file is written by hand and belongs to the project.
+fn is_ours(file: &File) -> bool {
     let written = ["rs", "js", "mjs", "css", "html", "sh", "toml"];
     let ending = file.path.rsplit('.').next().unwrap_or_default();
     written.contains(&ending)
@@ -79,15 +79,15 @@ fn lengths(tree: &Tree) -> Vec<String> {
     let long = tree
         .files
         .iter()
-        .filter(|file| ours(file) && file.lines.len() >= LINES);
-    let breaches = long.map(|file| {
+        .filter(|file| is_ours(file) && file.lines.len() >= LINES);
+    let violations = long.map(|file| {
         let what = format!(
             "a file stays under {LINES} lines, and this has {}: split it by subject",
             file.lines.len()
         );
-        file.breach(LINES, &what)
+        file.violation(LINES, &what)
     });
-    breaches.collect()
+    violations.collect()
 }
 
 fn names(tree: &Tree) -> Vec<String> {
@@ -96,10 +96,14 @@ fn names(tree: &Tree) -> Vec<String> {
     let files = tree
         .files
         .iter()
-        .filter(|file| ours(file) && empty.is_match(&file.path));
-    let breaches =
-        files.map(|file| file.breach(1, "a name that says nothing: name it after what is in it"));
-    breaches.collect()
+        .filter(|file| is_ours(file) && empty.is_match(&file.path));
+    let violations = files.map(|file| {
+        file.violation(
+            1,
+            "a name that says nothing: name the file after its content",
+        )
+    });
+    violations.collect()
 }
 
 fn docs(tree: &Tree) -> Vec<String> {
@@ -111,8 +115,9 @@ fn docs(tree: &Tree) -> Vec<String> {
     let files = tree
         .rust()
         .filter(|file| file.path.starts_with("src/") && !first(file));
-    let breaches = files.map(|file| file.breach(1, "begin with `//! `: what this file is for"));
-    breaches.collect()
+    let violations =
+        files.map(|file| file.violation(1, "begin with `//! ` and the purpose of the file"));
+    violations.collect()
 }
 
 fn actors(tree: &Tree) -> Vec<String> {
@@ -132,10 +137,10 @@ fn actors(tree: &Tree) -> Vec<String> {
     };
     let acting = find(&acts);
     let known: BTreeSet<_> = acting.iter().map(|(_, _, name)| name.clone()).collect();
-    let mut breaches = Vec::new();
+    let mut violations = Vec::new();
     for (file, line, name) in &acting {
         if !name.ends_with("Actor") {
-            breaches.push(file.breach(
+            violations.push(file.violation(
                 *line,
                 &format!("`{name}` is an actor: its name must end in `Actor`"),
             ));
@@ -143,13 +148,13 @@ fn actors(tree: &Tree) -> Vec<String> {
     }
     for (file, line, name) in find(&made) {
         if !known.contains(&name) {
-            breaches.push(file.breach(
+            violations.push(file.violation(
                 line,
                 &format!("`{name}` is no actor: only actors end in `Actor`"),
             ));
         }
     }
-    breaches
+    violations
 }
 
 fn sleeps(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
@@ -158,12 +163,12 @@ fn sleeps(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
         let mut allowed = allowed.iter();
         allowed.any(|(path, part, _)| file.path == *path && code.contains(part))
     };
-    let mut breaches = Vec::new();
+    let mut violations = Vec::new();
     for file in tree.rust() {
         let wrong = |line: &super::source_parser::Line| {
             line.test && sleep.is_match(&line.code) && !may(file, &line.code)
         };
-        breaches.extend(file.lines_that(
+        violations.extend(file.lines_where(
             wrong,
             "a test waits for events, never for time: no sleep, or a reasoned entry in SLEEPS",
         ));
@@ -173,29 +178,29 @@ fn sleeps(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<String> {
             file.path == *path && file.lines.iter().any(|line| line.code.contains(part))
         };
         if !tree.files.iter().any(used) {
-            breaches.push(format!(
+            violations.push(format!(
                 "{path}:1: no longer sleeps with `{part}`: take it out of SLEEPS"
             ));
         }
     }
-    breaches
+    violations
 }
 
 fn leftovers(tree: &Tree) -> Vec<String> {
     let left = Regex::new(r"\b(?:todo|unimplemented|dbg)!").unwrap();
     let files = tree.rust();
-    let breaches = files.flat_map(|file| {
-        file.lines_that(
+    let violations = files.flat_map(|file| {
+        file.lines_where(
             |line| left.is_match(&line.code),
-            "unfinished: finish it, or leave it out",
+            "unfinished code: finish it or remove it",
         )
     });
-    breaches.collect()
+    violations.collect()
 }
 
 #[test]
-fn no_file_is_long() {
-    holds(lengths);
+fn files_stay_below_the_line_limit() {
+    assert_follows(lengths);
     let text = |lines: usize| "x\n".repeat(lines);
     for path in [
         "src/a.rs",
@@ -204,21 +209,21 @@ fn no_file_is_long() {
         "tests/it/a.rs",
         "tests/run.sh",
     ] {
-        breaks(lengths, &[(path, &text(400))], &[&format!("{path}:400")]);
-        breaks(lengths, &[(path, &text(399))], &[]);
+        assert_violates(lengths, &[(path, &text(400))], &[&format!("{path}:400")]);
+        assert_violates(lengths, &[(path, &text(399))], &[]);
     }
     for path in [
         "static/vendor/x.js",
         "tests/fixtures/openai.sse",
         "Cargo.lock",
     ] {
-        breaks(lengths, &[(path, &text(5_000))], &[]);
+        assert_violates(lengths, &[(path, &text(5_000))], &[]);
     }
 }
 
 #[test]
-fn every_name_says_something() {
-    holds(names);
+fn file_names_are_specific() {
+    assert_follows(names);
     for path in [
         "src/utils.rs",
         "src/web/helpers.rs",
@@ -227,7 +232,7 @@ fn every_name_says_something() {
         "static/manager.js",
         "src/session-manager/a.rs",
     ] {
-        breaks(names, &[(path, "")], &[&format!("{path}:1")]);
+        assert_violates(names, &[(path, "")], &[&format!("{path}:1")]);
     }
     for path in [
         "src/futile.rs",
@@ -235,16 +240,16 @@ fn every_name_says_something() {
         "static/vendor/utils.js",
         "tests/it/management.rs",
     ] {
-        breaks(names, &[(path, "")], &[]);
+        assert_violates(names, &[(path, "")], &[]);
     }
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
-    holds(docs);
-    breaks(docs, &[("src/a.rs", "use b;\n//! Late.")], &["src/a.rs:1"]);
-    breaks(docs, &[("src/a.rs", "")], &["src/a.rs:1"]);
-    breaks(
+fn source_files_begin_with_module_docs() {
+    assert_follows(docs);
+    assert_violates(docs, &[("src/a.rs", "use b;\n//! Late.")], &["src/a.rs:1"]);
+    assert_violates(docs, &[("src/a.rs", "")], &["src/a.rs:1"]);
+    assert_violates(
         docs,
         &[("src/a.rs", "//! For this."), ("static/a.js", "let a;")],
         &[],
@@ -252,9 +257,9 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
-fn actors_and_only_actors_are_called_so() {
-    holds(actors);
-    breaks(
+fn exactly_the_actors_are_named_actor() {
+    assert_follows(actors);
+    assert_violates(
         actors,
         &[(
             "src/a.rs",
@@ -262,17 +267,17 @@ fn actors_and_only_actors_are_called_so() {
         )],
         &["src/a.rs:2"],
     );
-    breaks(
+    assert_violates(
         actors,
         &[("src/a.rs", "impl<T>\n    Actor\n    for Router<T> {}")],
         &["src/a.rs:3"],
     );
-    breaks(
+    assert_violates(
         actors,
         &[("src/a.rs", "\npub struct RouterActor;")],
         &["src/a.rs:2"],
     );
-    breaks(
+    assert_violates(
         actors,
         &[("src/a.rs", "type AnyActor = u8;")],
         &["src/a.rs:1"],
@@ -287,29 +292,29 @@ fn actors_and_only_actors_are_called_so() {
             "impl<T: Clone> Actor for super::a::RouterActor<T> {}\nimpl Handler<A> for X {}",
         ),
     ];
-    breaks(actors, &apart, &[]);
+    assert_violates(actors, &apart, &[]);
 }
 
 #[test]
 fn tests_wait_for_events() {
-    holds(|tree| sleeps(tree, &SLEEPS));
-    let none: super::Law = |tree| sleeps(tree, &[]);
-    breaks(
+    assert_follows(|tree| sleeps(tree, &SLEEPS));
+    let none: super::Rule = |tree| sleeps(tree, &[]);
+    assert_violates(
         none,
         &[("tests/it/a.rs", "\ntokio::time::sleep(ms).await;")],
         &["tests/it/a.rs:2"],
     );
-    breaks(
+    assert_violates(
         none,
         &[("tests/it/a.rs", "thread::sleep(ms); sleep_until (x)")],
         &["tests/it/a.rs:1"],
     );
-    breaks(
+    assert_violates(
         none,
         &[("src/a.rs", "#[cfg(test)]\nmod tests {\n    sleep(ms);\n}")],
         &["src/a.rs:3"],
     );
-    breaks(
+    assert_violates(
         none,
         &[
             ("src/a.rs", "sleep(ms).await;\n// sleep(1)\n"),
@@ -317,23 +322,23 @@ fn tests_wait_for_events() {
         ],
         &[],
     );
-    let some: super::Law = |tree| sleeps(tree, &[("tests/it/a.rs", "sleep(KEPT)", "why")]);
-    breaks(
+    let some: super::Rule = |tree| sleeps(tree, &[("tests/it/a.rs", "sleep(KEPT)", "why")]);
+    assert_violates(
         some,
         &[("tests/it/a.rs", "sleep(KEPT);\nsleep(more);")],
         &["tests/it/a.rs:2"],
     );
-    breaks(some, &[("tests/it/a.rs", "wait();")], &["tests/it/a.rs:1"]);
+    assert_violates(some, &[("tests/it/a.rs", "wait();")], &["tests/it/a.rs:1"]);
 }
 
 #[test]
-fn nothing_is_left_unfinished() {
-    holds(leftovers);
+fn no_unfinished_code_remains() {
+    assert_follows(leftovers);
     for line in ["todo!()", "unimplemented!(\"later\")", "dbg!(x)"] {
-        breaks(leftovers, &[("src/a.rs", line)], &["src/a.rs:1"]);
-        breaks(leftovers, &[("tests/it/a.rs", line)], &["tests/it/a.rs:1"]);
+        assert_violates(leftovers, &[("src/a.rs", line)], &["src/a.rs:1"]);
+        assert_violates(leftovers, &[("tests/it/a.rs", line)], &["tests/it/a.rs:1"]);
     }
-    breaks(
+    assert_violates(
         leftovers,
         &[(
             "src/a.rs",

@@ -1,7 +1,7 @@
-//! The laws of the source tree, held by a test so that nobody has to hold them.
+//! Conventions of the source tree, checked by tests.
 //!
-//! A law takes the tree and returns its breaches, each as `file:line: what, and what would be right`. Beside each law over the
-//! tree as it is stands the same law over a few lines that break it: a law that cannot fail is none.
+//! A rule takes the tree and returns its violations, each as `file:line: problem, and the remedy`. Every rule is
+//! also tested on a few lines that violate it, so that no rule passes because it cannot fail.
 
 mod dependencies;
 mod figures;
@@ -14,29 +14,29 @@ use std::sync::LazyLock;
 
 use source_parser::Tree;
 
-type Law = fn(&Tree) -> Vec<String>;
+type Rule = fn(&Tree) -> Vec<String>;
 
-static HERE: LazyLock<Tree> = LazyLock::new(Tree::here);
+static PROJECT: LazyLock<Tree> = LazyLock::new(Tree::here);
 
 #[track_caller]
-fn holds(law: Law) {
-    let breaches = law(&HERE);
-    assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
+fn assert_follows(rule: Rule) {
+    let violations = rule(&PROJECT);
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
-/// Asserts that a tree of these files breaks the law at these places, given as `file:line`, and nowhere else.
+/// Asserts that a tree of these files violates the rule at exactly these places (`file:line`).
 #[track_caller]
-fn breaks(law: Law, files: &[(&str, &str)], places: &[&str]) {
-    let breaches = law(&Tree::of(files.iter().copied()));
-    let found: Vec<_> = breaches
+fn assert_violates(rule: Rule, files: &[(&str, &str)], places: &[&str]) {
+    let violations = rule(&Tree::of(files.iter().copied()));
+    let found: Vec<_> = violations
         .iter()
-        .map(|breach| breach.split(": ").next().unwrap_or_default())
+        .map(|violation| violation.split(": ").next().unwrap_or_default())
         .collect();
-    assert_eq!(found, places, "\n{}\n", breaches.join("\n"));
+    assert_eq!(found, places, "\n{}\n", violations.join("\n"));
 }
 
 #[test]
-fn the_tree_is_read() {
+fn the_source_tree_is_found() {
     for path in [
         "src/lib.rs",
         "src/chat/fault.rs",
@@ -44,6 +44,6 @@ fn the_tree_is_read() {
         "tests/run.sh",
         "Cargo.lock",
     ] {
-        assert!(HERE.files.iter().any(|file| file.path == path), "{path}");
+        assert!(PROJECT.files.iter().any(|file| file.path == path), "{path}");
     }
 }

@@ -1,15 +1,15 @@
-//! What the document on reliability promises is shown by tests that exist.
+//! Every promise of `docs/reliability.md` names a test that exists.
 
 use std::collections::BTreeSet;
 
 use regex::Regex;
 
 use super::source_parser::Tree;
-use super::{breaks, holds};
+use super::{assert_follows, assert_violates};
 
 const DOCUMENT: &str = "docs/reliability.md";
 
-/// The paths of all tests, as the document writes them.
+/// The paths of all tests in the notation of the document.
 fn tests(tree: &Tree) -> BTreeSet<String> {
     let (mark, name) = (
         Regex::new(r"^\s*#\[(?:tokio::|actix::|actix_rt::)?test\b").unwrap(),
@@ -40,7 +40,7 @@ fn tests(tree: &Tree) -> BTreeSet<String> {
 fn promises(tree: &Tree) -> Vec<String> {
     let named = Regex::new(r"`((?:\w+::)+[a-z0-9_]+)`").unwrap();
     let tests = tests(tree);
-    let mut breaches = Vec::new();
+    let mut violations = Vec::new();
     for file in tree.files.iter().filter(|file| file.path == DOCUMENT) {
         for line in &file.lines {
             let mut count = 0;
@@ -51,36 +51,37 @@ fn promises(tree: &Tree) -> Vec<String> {
                     .any(|test| test.starts_with(&format!("{path}::")));
                 count += 1;
                 if !module && !tests.contains(path) {
-                    breaches.push(file.breach(line.number, &format!("no test is called {path}")));
+                    violations
+                        .push(file.violation(line.number, &format!("no test is called {path}")));
                 }
             }
             let row = line.raw.starts_with("| ") && !line.raw.ends_with("| shown by |");
             if row && count == 0 {
-                breaches.push(file.breach(line.number, "a row without a test"));
+                violations.push(file.violation(line.number, "a row without a test"));
             }
         }
     }
-    breaches
+    violations
 }
 
 #[test]
-fn each_promise_names_a_test_that_exists() {
-    holds(promises);
-    let test = ("tests/it/sockets/a.rs", "#[tokio::test]\nasync fn b() {}\n");
+fn every_promise_names_an_existing_test() {
+    assert_follows(promises);
+    let test = ("tests/it/service/a.rs", "#[tokio::test]\nasync fn b() {}\n");
     for (row, wrong) in [
-        ("| x | y | `sockets::a::b` |", false),
-        ("| x | y | `sockets::a::c` |", true),
+        ("| x | y | `service::a::b` |", false),
+        ("| x | y | `service::a::c` |", true),
         ("| x | y | nothing |", true),
         ("| x | y | shown by |", false),
         ("|---|---|---|", false),
-        ("See `sockets::a` and `sockets::a::b`.", false),
-        ("See `sockets::c`.", true),
+        ("See `service::a` and `service::a::b`.", false),
+        ("See `service::c`.", true),
     ] {
         let places = if wrong {
             vec!["docs/reliability.md:1"]
         } else {
             Vec::new()
         };
-        breaks(promises, &[(DOCUMENT, row), test], &places);
+        assert_violates(promises, &[(DOCUMENT, row), test], &places);
     }
 }

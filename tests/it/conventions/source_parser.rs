@@ -1,4 +1,4 @@
-//! The source tree as the laws see it: lines, with what is code and what is test told apart.
+//! The source tree for the rules: lines, with code, comments and tests told apart.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// The folders that are read, besides the files at the top that are not hidden.
+/// The folders that are read, besides the visible files at the top.
 const FOLDERS: [&str; 9] = [
     ".cargo",
     ".ci",
@@ -19,7 +19,7 @@ const FOLDERS: [&str; 9] = [
     "tests",
 ];
 
-/// What ends or interrupts code.
+/// Comments, string literals and character literals: everything that interrupts code.
 static LEXEME: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(concat!(
         r#"(?s)//[^\n]*"#,
@@ -34,36 +34,32 @@ static BRACE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bmod\s+\w+\s*\{|[
 static MODULE_ELSEWHERE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^\s*(?:pub(?:\([^)]*\))?\s+)?mod (\w+);").unwrap());
 
-/// One line of a file.
 pub struct Line {
-    /// From 1.
+    /// Counted from 1.
     pub number: usize,
-    /// As it stands in the file.
     pub raw: String,
-    /// In a Rust file: without comments and without what stands in quotes. Else as `raw`.
+    /// In a Rust file, the line without comments and literals; in others the same as `raw`.
     pub code: String,
-    /// Whether it belongs to a test.
+    /// The line belongs to a test.
     pub test: bool,
-    /// How many modules within the file it stands in.
+    /// The number of inline modules around the line.
     pub depth: usize,
 }
 
-/// One file.
 pub struct File {
-    /// From the top of the project, with `/`.
+    /// Relative to the project root, with `/`.
     pub path: String,
-    /// All its lines.
     pub lines: Vec<Line>,
 }
 
-/// All text files of the project.
+/// The text files of the project.
 pub struct Tree {
-    /// In the order of their paths.
+    /// Sorted by path.
     pub files: Vec<File>,
 }
 
 impl Tree {
-    /// The project that this test was built from.
+    /// Reads the project that this test was built from.
     pub fn here() -> Self {
         let top = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut found = Vec::new();
@@ -77,7 +73,7 @@ impl Tree {
         Self::of(found)
     }
 
-    /// A tree of these paths and texts.
+    /// Builds a tree from paths and texts.
     pub fn of(files: impl IntoIterator<Item = (impl Into<String>, impl AsRef<str>)>) -> Self {
         let files = files.into_iter();
         let mut files: Vec<_> = files
@@ -138,28 +134,28 @@ impl File {
             && (self.path.starts_with("src/") || self.path.starts_with("tests/"))
     }
 
-    /// All code, a line a line.
+    /// The code of all lines.
     pub fn code(&self) -> String {
         let lines: Vec<_> = self.lines.iter().map(|line| line.code.as_str()).collect();
         lines.join("\n")
     }
 
-    /// The breach that a line of this file is.
-    pub fn breach(&self, line: usize, what: &str) -> String {
+    /// Formats a violation at a line of this file.
+    pub fn violation(&self, line: usize, what: &str) -> String {
         format!("{}:{line}: {what}", self.path)
     }
 
-    /// The breaches at the lines that `wrong` picks.
-    pub fn lines_that<'a>(
+    /// Returns a violation for each line that `wrong` selects.
+    pub fn lines_where<'a>(
         &'a self,
         wrong: impl Fn(&Line) -> bool + 'a,
         what: &'a str,
     ) -> impl Iterator<Item = String> + 'a {
         let lines = self.lines.iter().filter(move |line| wrong(line));
-        lines.map(move |line| self.breach(line.number, what))
+        lines.map(move |line| self.violation(line.number, what))
     }
 
-    /// The test modules that stand in files of their own (`#[cfg(test)] mod tests;`), as paths without an ending.
+    /// Test modules in files of their own (`#[cfg(test)] mod tests;`), as paths without extension.
     fn test_modules(&self) -> Vec<String> {
         let stem = self.path.trim_end_matches(".rs");
         let folder = match stem.rsplit_once('/') {
@@ -175,7 +171,7 @@ impl File {
     }
 }
 
-/// Marks what stands under `#[cfg(test)]`: from there to the brace or semicolon that ends the item.
+/// Marks the items under `#[cfg(test)]`, up to the brace or semicolon that ends each item.
 fn mark_tests(lines: &mut [Line]) {
     let mut within = false;
     let mut open = 0_i32;
@@ -198,7 +194,7 @@ fn mark_tests(lines: &mut [Line]) {
     }
 }
 
-/// Counts the modules with a body that are open where a line begins.
+/// Counts the inline modules that are open at the beginning of each line.
 fn mark_depth(lines: &mut [Line]) {
     let mut open = Vec::new();
     for line in lines {
@@ -213,10 +209,10 @@ fn mark_depth(lines: &mut [Line]) {
     }
 }
 
-/// Rust text with its comments, and what stands in quotes, left out; its lines stay its lines.
+/// Rust source without comments and literals. Line numbers are preserved.
 fn code_of(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
-    let leave_out = |from: usize, to: usize, code: &mut String| {
+    let keep_newlines = |from: usize, to: usize, code: &mut String| {
         code.extend(text[from..to].chars().filter(|c| *c == '\n'));
     };
     let mut at = 0;
@@ -226,7 +222,7 @@ fn code_of(text: &str) -> String {
         if comments == 0 {
             code.push_str(&text[at..lexeme.start()]);
         } else {
-            leave_out(at, lexeme.start(), &mut code);
+            keep_newlines(at, lexeme.start(), &mut code);
         }
         at = lexeme.end();
         match lexeme.as_str() {
@@ -236,7 +232,7 @@ fn code_of(text: &str) -> String {
             other if comments > 0 => {
                 let first = other.chars().next().unwrap();
                 at = lexeme.start() + first.len_utf8();
-                leave_out(lexeme.start(), at, &mut code);
+                keep_newlines(lexeme.start(), at, &mut code);
             }
             other => {
                 if let Some(hashes) = found.name("hashes") {
@@ -249,7 +245,7 @@ fn code_of(text: &str) -> String {
                 if !other.starts_with("//") {
                     code.push_str("\"\"");
                 }
-                leave_out(lexeme.start(), at, &mut code);
+                keep_newlines(lexeme.start(), at, &mut code);
             }
         }
     }
@@ -260,7 +256,7 @@ fn code_of(text: &str) -> String {
 }
 
 #[test]
-fn comments_and_quotes_are_no_code() {
+fn comments_and_literals_are_removed_from_code() {
     let text = r##"
 let a = "x // y"; // z
 let b = r#"say "dbg!" "#; b'"'; '\''; '\u{1F}'; 'c'
@@ -285,7 +281,7 @@ let e = 1;
 }
 
 #[test]
-fn tests_are_told_from_the_rest() {
+fn test_lines_are_marked() {
     let marked = |path: &str, files: &[(&str, &str)]| {
         let tree = Tree::of(files.iter().copied());
         let file = tree.files.iter().find(|file| file.path == path).unwrap();
@@ -322,7 +318,7 @@ fn tests_are_told_from_the_rest() {
 }
 
 #[test]
-fn modules_within_a_file_are_counted() {
+fn inline_modules_are_counted() {
     let file = File::of(
         "src/x.rs".to_owned(),
         "a {\nmod b\n{\n} } c();\nmod d { mod e {\nf(\"}\");\n}\n}\ng();",
