@@ -8,9 +8,9 @@ use crate::provider::upstream::Step;
 #[derive(Default)]
 pub(super) struct Progress {
     shown: bool,
-    finish: Option<Finish>,
-    refusal: bool,
-    ended: bool,
+    finish_reason: Option<Finish>,
+    is_refusal: bool,
+    has_ended: bool,
 }
 
 impl Progress {
@@ -26,44 +26,46 @@ impl Progress {
     /// Appends the text of a refusal. The answer then finishes as `ContentFilter`, whatever finish
     /// reason follows.
     pub(super) fn refusal(&mut self, text: &str, out: &mut Vec<Step>) {
-        self.refusal |= !text.is_empty();
+        self.is_refusal |= !text.is_empty();
         self.text(text, out);
     }
 
-    /// Records the dialect's finish.
+    /// Records the finish reason.
     ///
     /// An answer that reached the token limit without text spent its tokens on thinking that was
     /// not sent. That counts as progress, which a one-token probe needs, but not as an answer.
     pub(super) fn finish(&mut self, finish: Finish, out: &mut Vec<Step>) {
-        self.finish = Some(finish);
+        self.finish_reason = Some(finish);
         if finish == Finish::Length && !self.shown {
             out.push(Step::Thinking);
         }
     }
 
     pub(super) fn end(&mut self) {
-        self.ended = true;
+        self.has_ended = true;
     }
 
-    /// Records an end mark without a finish. After text it is proof enough of a complete answer.
+    /// Records an end mark that needs no finish reason before it. After text it is proof enough of a complete answer.
     pub(super) fn end_alone(&mut self) {
-        self.ended = true;
+        self.has_ended = true;
         if self.shown {
-            self.finish = self.finish.or(Some(Finish::Stop));
+            self.finish_reason = self.finish_reason.or(Some(Finish::Stop));
         }
     }
 
     pub(super) fn ended(&self) -> bool {
-        self.ended
+        self.has_ended
     }
 
+    /// Returns how the answer finished.
+    ///
     /// # Errors
-    /// `Truncated` without a finish, `Empty` with one but without anything to show.
+    /// `Truncated` without a finish reason, `Empty` with one but without text.
     pub(super) fn verdict(&self) -> Result<Finish, Failure> {
-        match self.finish {
-            None if self.ended && !self.shown => Err(Failure::of(Fault::Empty)),
+        match self.finish_reason {
+            None if self.has_ended && !self.shown => Err(Failure::of(Fault::Empty)),
             None => Err(Failure::of(Fault::Truncated)),
-            Some(_) if self.refusal => Ok(Finish::ContentFilter),
+            Some(_) if self.is_refusal => Ok(Finish::ContentFilter),
             Some(Finish::ContentFilter) => Ok(Finish::ContentFilter),
             Some(_) if !self.shown => Err(Failure::of(Fault::Empty)),
             Some(finish) => Ok(finish),
