@@ -27,10 +27,10 @@ const LINE_KEPT: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Breach {
     /// More than [`MAX_EVENT_BYTES`] without an end of the event.
-    #[error("an event beyond 256 KiB")]
+    #[error("event larger than 256 KiB")]
     Event,
     /// More than [`MAX_BODY_BYTES`] in total.
-    #[error("a stream beyond 16 MiB")]
+    #[error("stream larger than 16 MiB")]
     Body,
 }
 

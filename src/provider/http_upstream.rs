@@ -43,18 +43,18 @@ pub struct HttpUpstream {
 }
 
 impl HttpUpstream {
-    /// `base_url` is the prefix of the dialect's paths. `drills` may inject faults into the calls.
+    /// `base_url` is the prefix of the dialect's paths. `fault_switch` may inject faults into the calls.
     pub fn new(
         base_url: &str,
         dialect: Arc<dyn Dialect>,
         transport: Transport,
-        drills: Arc<Switch>,
+        fault_switch: Arc<Switch>,
     ) -> Self {
         Self {
             base_url: base_url.trim_end_matches('/').into(),
             dialect,
             transport,
-            drills,
+            drills: fault_switch,
         }
     }
 
@@ -248,7 +248,7 @@ impl Answer {
         // Only now: text before a failure in the same event is kept.
         decoded?;
         if self.text > ANSWER_BYTES {
-            return Err(Failure::with(Fault::Malformed, "an answer beyond 1 MiB"));
+            return Err(Failure::with(Fault::Malformed, "answer larger than 1 MiB"));
         }
         if !self.reader.ended() {
             return Ok(None);

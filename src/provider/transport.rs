@@ -163,10 +163,10 @@ fn failed(error: reqwest::Error) -> TransportError {
 /// dialect.
 fn failure(error: &reqwest::Error) -> Failure {
     if error.is_builder() {
-        return Failure::with(Fault::Misconfigured, "base_url is no http or https address");
+        return Failure::with(Fault::Misconfigured, "base_url is not an http or https URL");
     }
     if error.is_connect() && error.is_timeout() {
-        return Failure::with(Fault::Timeout, "no connection in time");
+        return Failure::with(Fault::Timeout, "connect timed out");
     }
     if error.is_connect() {
         // The innermost cause (refused, no such name, bad certificate). Outer ones repeat the address.
@@ -189,7 +189,7 @@ fn failure(error: &reqwest::Error) -> Failure {
         )
     });
     if is_malformed {
-        return Failure::with(Fault::Malformed, "not HTTP");
+        return Failure::with(Fault::Malformed, "response is not HTTP");
     }
     Failure::of(Fault::Reset)
 }

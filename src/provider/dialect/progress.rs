@@ -100,7 +100,7 @@ pub(super) fn objects(data: &str) -> Result<Vec<Value>, Failure> {
     if found.iter().all(Value::is_object) {
         Ok(found)
     } else {
-        let detail = "an event that is no JSON object";
+        let detail = "an event that is not a JSON object";
         Err(Failure::with(Fault::Malformed, detail))
     }
 }
