@@ -188,8 +188,8 @@ impl Guard {
         }
     }
 
-    /// Handles a line without a known field: part of a bare JSON value, or dropped (`id`, `retry` and
-    /// unknown fields).
+    /// Handles a line without a known field: part of a bare JSON value, or dropped (`id`, `retry`
+    /// and unknown fields).
     fn bare_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         if self.json.is_none() {
             if !matches!(line.trim_ascii_start().first(), Some(b'{' | b'[')) {
@@ -241,8 +241,8 @@ struct Braces {
 }
 
 impl Braces {
-    /// Returns `true` if the value ends with this line: its brackets are balanced, or they never will
-    /// be because a string is still open at the end of a line.
+    /// Returns `true` if the value ends with this line: its brackets are balanced, or they never
+    /// will be because a string is still open at the end of a line.
     fn end_after(&mut self, line: &[u8]) -> bool {
         for byte in line {
             match byte {

@@ -14,7 +14,7 @@ use crate::chat::{Failure, Fault};
 use super::dialect::Framing;
 use super::guard::Guard;
 
-/// How much of an error's body is read.
+/// The maximum number of bytes read from an error's body.
 const ERROR_BYTES: usize = 16 * 1024;
 
 /// The time limit for an error's body after its head. It has a few hundred bytes, and a visitor

@@ -23,7 +23,7 @@ use super::upstream::{Step, Steps, Upstream};
 /// The maximum text of one answer, in bytes.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
-/// How long to wait for the end of the body after a complete answer. The connection can only be
+/// The maximum wait for the end of the body after a complete answer. The connection can only be
 /// reused after it, and it mostly arrives with the end mark.
 const REST: Duration = Duration::from_millis(10);
 
@@ -43,7 +43,8 @@ pub struct HttpUpstream {
 }
 
 impl HttpUpstream {
-    /// `base_url` is the prefix of the dialect's paths. `fault_switch` may inject faults into the calls.
+    /// `base_url` is the prefix of the dialect's paths. `fault_switch` may inject faults into the
+    /// calls.
     pub fn new(
         base_url: &str,
         dialect: Arc<dyn Dialect>,

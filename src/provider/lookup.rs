@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 
-/// How long a running lookup is shared by new requests for its name. A slower one may be lost, while
-/// a new one may succeed.
+/// The age up to which a running lookup is shared by new requests for its name. A slower one may be
+/// lost, while a new one may succeed.
 const JOINED: Duration = Duration::from_secs(1);
 
 /// The maximum number of concurrent lookups per name. Further requests share the youngest.
@@ -152,7 +152,8 @@ mod tests {
 
     use super::*;
 
-    /// A resolver on which the name "hangs" blocks until `release`, and other names resolve at once.
+    /// A resolver on which the name "hangs" blocks until `release`, and other names resolve at
+    /// once.
     #[derive(Default)]
     struct Net {
         requests: Mutex<Vec<String>>,

@@ -1,11 +1,12 @@
-//! Measures for how long the current thread was stalled, by a blocking call or for lack of CPU time.
+//! Measures for how long the current thread was stalled, by a blocking call or for lack of CPU
+//! time.
 //!
 //! A timeout that fires during a stall proves nothing about the provider, because its data may lie
 //! unread in the socket. Token and probe timeouts are therefore extended by the stall. The timeouts
 //! of a whole attempt and of a turn are not, because a visitor waits.
 //!
-//! Stalls are detected by a heartbeat on each thread that reads from providers. A thread without one
-//! (in tests on a paused clock) never counts as stalled.
+//! Stalls are detected by a heartbeat on each thread that reads from providers. A thread without
+//! one (in tests on a paused clock) never counts as stalled.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -18,12 +18,12 @@ use super::lookup::Resolver;
 use super::pools::Pools;
 use crate::chat::{Failure, Fault};
 
-/// How long an idle connection is kept. Most servers keep theirs longer, so that a request seldom
-/// meets a connection that is being closed.
+/// The time for which an idle connection is kept. Most servers keep theirs longer, so a request
+/// seldom meets a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often an HTTP/2 connection in use is pinged. A dead connection is shared and would fail later
-/// requests too.
+/// The interval of pings on an HTTP/2 connection in use. A dead connection is shared and would fail
+/// later requests too.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(10);
 
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub struct Transport {
 impl Transport {
     /// `connect` limits name resolution, TCP and TLS together.
     ///
-    /// Without any CA certificate on the system, plain HTTP works and every HTTPS server is rejected.
+    /// Without CA certificates on the system, plain HTTP works and every HTTPS server is rejected.
     ///
     /// # Errors
     /// If TLS cannot be set up.
@@ -82,7 +82,7 @@ static TLS: LazyLock<Option<ClientConfig>> = LazyLock::new(|| {
 
 /// Builds a client that sends each request once. `shape` may add further options.
 ///
-/// Without any CA certificate on the system, plain HTTP works and every HTTPS server is rejected.
+/// Without CA certificates on the system, plain HTTP works and every HTTPS server is rejected.
 ///
 /// # Errors
 /// If TLS cannot be set up.
@@ -169,7 +169,8 @@ fn failure(error: &reqwest::Error) -> Failure {
         return Failure::with(Fault::Timeout, "connect timed out");
     }
     if error.is_connect() {
-        // The innermost cause (refused, no such name, bad certificate). Outer ones repeat the address.
+        // The innermost cause (refused, no such name, bad certificate). Outer ones repeat the
+        // address.
         return Failure::with(
             Fault::Unreachable,
             &causes(error)
@@ -198,8 +199,8 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Erro
     std::iter::successors(error.source(), |&cause| cause.source())
 }
 
-/// The transports in use, one per connect timeout, because that belongs to the connection pool. Kept
-/// over a reload, so that connections stay open.
+/// The transports in use, one per connect timeout, because that belongs to the connection pool.
+/// Kept over a reload, so that connections stay open.
 #[derive(Debug, Default)]
 pub struct Transports {
     by_connect: BTreeMap<Duration, Transport>,

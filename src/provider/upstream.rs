@@ -15,7 +15,8 @@ pub enum Step {
     Thinking,
     /// The token usage so far. The last one counts.
     Usage(Usage),
-    /// The dialect's proof of a complete answer: `Stop`, `Length` or `ContentFilter`. The last event.
+    /// The dialect's proof of a complete answer: `Stop`, `Length` or `ContentFilter`. The last
+    /// event.
     End(Finish),
 }
 

@@ -1,4 +1,4 @@
-//! Anthropic's messages.
+//! Anthropic's Messages API: streams and complete messages.
 
 use std::sync::Arc;
 

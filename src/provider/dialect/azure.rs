@@ -1,4 +1,5 @@
-//! OpenAI models on Azure: different paths and key header, content filter annotations in the stream.
+//! OpenAI models on Azure: different paths and key header, content filter annotations in the
+//! stream.
 
 use crate::chat::{Ask, Failure};
 

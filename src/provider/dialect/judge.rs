@@ -46,9 +46,9 @@ pub(super) fn event(error_body: &Complaint, model: &Model, judge: Judge) -> Fail
 
 /// Applies `x-should-retry`, the provider's own advice.
 ///
-/// `true` turns a rejected request into an error that a second try may avoid. `false` turns a server
-/// error into one that is not retried here. Blocks, rate limits and overload stay unchanged because
-/// they are more specific than this header.
+/// `true` turns a rejected request into an error that a second try may avoid. `false` turns a
+/// server error into one that is not retried here. Blocks, rate limits and overload stay unchanged
+/// because they are more specific than this header.
 fn heeding(should_retry: Option<&str>, fault: Fault) -> Fault {
     match (should_retry.map(str::trim), fault) {
         (Some("true"), Fault::BadRequest) => Fault::ServerError,

@@ -23,7 +23,7 @@ pub struct Model {
     pub prefill: Prefill,
 }
 
-/// How a provider is asked to continue a partial answer.
+/// The way in which a provider is asked to continue a partial answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prefill {
     /// The partial answer is the last message, with the assistant's role.

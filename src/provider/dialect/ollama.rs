@@ -1,4 +1,4 @@
-//! Ollama's own API.
+//! Ollama's own API, one JSON object per line.
 
 use std::sync::Arc;
 

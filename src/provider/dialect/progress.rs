@@ -45,7 +45,8 @@ impl Progress {
         self.has_ended = true;
     }
 
-    /// Records an end mark that needs no finish reason before it. After text it is proof enough of a complete answer.
+    /// Records an end mark that needs no finish reason before it. After text it proves that the
+    /// answer is complete.
     pub(super) fn end_alone(&mut self) {
         self.has_ended = true;
         if self.shown {

@@ -10,8 +10,8 @@ const MASK: &str = "***";
 /// Key prefixes of the known vendors.
 const PREFIXES: [&str; 7] = ["sk-", "sk_", "pk-", "AIza", "gsk_", "xai-", "hf_"];
 
-/// The minimum length of a secret. Shorter ones are placeholders such as "x", and masking them would
-/// garble every word.
+/// The minimum length of a secret. Shorter ones are placeholders such as "x", and masking them
+/// would garble every word.
 const SHORTEST: usize = 4;
 
 /// Masks the provider's key, the values of its configured headers, and anything that looks like a

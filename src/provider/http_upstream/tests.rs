@@ -1,4 +1,5 @@
-//! The client over real sockets: every way an answer can end, without ever sending a second request.
+//! The client over real sockets: every way an answer can end, without ever sending a second
+//! request.
 
 mod endings;
 mod plain;

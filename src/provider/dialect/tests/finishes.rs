@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::*;
 
-/// Returns how an answer "a" and an empty answer end with a finish reason, and whether the empty one
-/// counted as progress.
+/// Returns how an answer "a" and an empty answer end with a finish reason, and whether the empty
+/// one counted as progress.
 fn ends(
     kind: Kind,
     events: impl Fn(&str) -> Vec<Value>,

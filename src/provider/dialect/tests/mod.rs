@@ -1,5 +1,5 @@
-//! Every dialect against its fixtures and error tables. The bytes pass through `SseSanitizer`, as in
-//! production.
+//! Every dialect against its fixtures and error tables. The bytes pass through `SseSanitizer`, as
+//! in production.
 
 mod anthropic;
 mod azure;
