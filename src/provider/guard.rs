@@ -26,31 +26,24 @@ const LINE_KEPT: usize = 4096;
 /// A violated limit. The rest of the body is not worth reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Breach {
-    /// More than [`MAX_EVENT_BYTES`] without an end of the event.
     #[error("event larger than 256 KiB")]
     Event,
-    /// More than [`MAX_BODY_BYTES`] in total.
     #[error("stream larger than 16 MiB")]
     Body,
 }
 
-/// Sanitizes one body, chunk by chunk.
 #[derive(Debug)]
 pub struct Guard {
     framing: Framing,
-    /// The incomplete line at the end of the last chunk.
     line_buffer: Vec<u8>,
     /// The last line ended in CR, so a directly following LF belongs to it.
     after_cr: bool,
     /// No line has ended yet, so a byte order mark may precede the next one.
     first: bool,
-    /// Output bytes of the open event.
     event: usize,
     /// The output has a part of an event without its closing blank line.
     open: bool,
-    /// Set while a bare JSON value spans several lines.
     json: Option<Braces>,
-    /// Input bytes of the body so far.
     body: usize,
 }
 

@@ -14,7 +14,6 @@ use crate::chat::{Failure, Fault};
 use super::dialect::Framing;
 use super::guard::Guard;
 
-/// The maximum number of bytes read from an error's body.
 const ERROR_BYTES: usize = 16 * 1024;
 
 /// The time limit for an error's body after its head. It has a few hundred bytes, and a visitor
@@ -90,7 +89,6 @@ pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Frami
     }
 }
 
-/// A header in lowercase, empty if absent.
 fn header(headers: &HeaderMap, name: HeaderName) -> String {
     let value = headers
         .get(name)
@@ -172,7 +170,6 @@ mod tests {
 
     use super::*;
 
-    /// A server without sockets that sends these chunks.
     #[derive(Clone)]
     struct Canned {
         kind: &'static str,

@@ -20,7 +20,6 @@ use super::guarded::{Guarded, error_text, framing_of};
 use super::transport::Transport;
 use super::upstream::{Step, Steps, Upstream};
 
-/// The maximum text of one answer, in bytes.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
 /// The maximum wait for the end of the body after a complete answer. The connection can only be
@@ -33,7 +32,6 @@ const MAPPINGS: u32 = 4;
 
 const JSON: &str = "application/json";
 
-/// The client of one provider.
 #[derive(Clone)]
 pub struct HttpUpstream {
     base_url: Arc<str>,
@@ -158,7 +156,6 @@ impl HttpUpstream {
     }
 }
 
-/// Calls `classify` with the parts of an error response.
 fn judged<T>(head: &Response, body: &[u8], classify: impl FnOnce(&Refused<'_>) -> T) -> T {
     let header = |name: &str| {
         head.get_header_value(name)
@@ -277,7 +274,6 @@ fn ended_by(error: &Error) -> Failure {
     }
 }
 
-/// Extracts the failure that our transports put into their errors.
 fn broken(error: &TransportError) -> Failure {
     let failure = error.inner().downcast_ref::<Failure>();
     failure

@@ -43,10 +43,9 @@ impl Resolve for Resolver {
     }
 }
 
-/// The result of a lookup. In place of [`io::Error`], which cannot be cloned.
+// The error's parts, because `io::Error` cannot be cloned.
 type Found = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
-/// A blocking resolver.
 type Ask = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 struct Lookup {

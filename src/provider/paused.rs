@@ -7,7 +7,6 @@ use std::time::Duration;
 pub struct Paused;
 
 impl Paused {
-    /// Creates the system on this thread.
     #[allow(clippy::new_ret_no_self, reason = "the attribute calls this name")]
     pub fn new() -> actix::SystemRunner {
         actix::System::with_tokio_rt(|| {

@@ -52,7 +52,6 @@ impl Pools {
         Ok(pools)
     }
 
-    /// The client of this thread, created on first use.
     pub fn here(&self) -> Client {
         let is_own = |(options, _): &&(Weak<Shape>, Client)| {
             std::ptr::eq(options.as_ptr(), Arc::as_ptr(&self.0))

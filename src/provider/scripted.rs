@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::upstream::{Step, Steps, Upstream};
 use crate::chat::{Ask, Failure, Fault, Finish, Role, Usage};
 
-/// One step of a scripted answer.
 #[derive(Clone, Debug)]
 pub enum Act {
     Say(String),
@@ -23,7 +22,6 @@ pub enum Act {
     Wait(Duration),
     /// Sends this text again and again, each time after a pause, without end.
     Forever(String, Duration),
-    /// Stays silent for ever.
     Hang,
     End(Finish),
     Fail(Failure),
@@ -35,12 +33,10 @@ pub enum Act {
 /// [`EventStream`].
 pub type Script = Vec<Act>;
 
-/// A complete answer with this text.
 pub fn says(text: &str) -> Script {
     vec![Act::Say(text.to_owned()), Act::End(Finish::Stop)]
 }
 
-/// A complete answer in two parts with a pause between them.
 pub fn says_slowly(first: &str, pause: Duration, rest: &str) -> Script {
     vec![
         Act::Say(first.to_owned()),
@@ -50,12 +46,10 @@ pub fn says_slowly(first: &str, pause: Duration, rest: &str) -> Script {
     ]
 }
 
-/// A failure before any text.
 pub fn fails(fault: Fault) -> Script {
     vec![Act::Fail(Failure::of(fault))]
 }
 
-/// A rate limit with this `retry_after`.
 pub fn limited(retry_after: Duration) -> Script {
     vec![Act::Fail(Failure {
         retry_after: Some(retry_after),
@@ -63,24 +57,20 @@ pub fn limited(retry_after: Duration) -> Script {
     })]
 }
 
-/// Text, then a failure.
 pub fn breaks(text: &str, fault: Fault) -> Script {
     vec![Act::Say(text.to_owned()), Act::Fail(Failure::of(fault))]
 }
 
-/// An answer that never starts.
 pub fn silent() -> Script {
     vec![Act::Hang]
 }
 
-/// One call as the provider saw it.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub at: Instant,
     pub ask: Ask,
     /// All text sent so far.
     pub said: String,
-    /// The failure, if the script had one.
     pub failure: Option<Failure>,
 }
 
@@ -180,7 +170,6 @@ impl Scripted {
         lock(&self.turns.scripts).scripts = scripts.into_iter().collect();
     }
 
-    /// Sets the scripts of breaker probes.
     pub fn follow_when_probed(&self, scripts: impl IntoIterator<Item = Script>) {
         lock(&self.probes.scripts).scripts = scripts.into_iter().collect();
     }
@@ -207,18 +196,15 @@ impl Scripted {
         lock(&self.probes.scripts).calls.clone()
     }
 
-    /// The number of turns whose connections are still open.
     pub fn open(&self) -> usize {
         self.turns.open.load(Ordering::SeqCst)
     }
 
-    /// The maximum number of probes that were open at the same time.
     pub fn most_probes(&self) -> usize {
         self.probes.most_open.load(Ordering::SeqCst)
     }
 }
 
-/// Counts an open connection until it is dropped.
 struct Connection(Arc<Line>);
 
 impl Connection {

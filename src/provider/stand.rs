@@ -20,21 +20,18 @@ use crate::settings::{CallRetry, HealthSettings, ProbeKind};
 use crate::store::{MemoryStore, Store};
 use crate::supervised::{ChildDown, Crash, Guard};
 
-/// The options of a [`ProviderBench`].
 #[derive(Clone)]
 pub struct Plan {
     pub name: &'static str,
     pub rules: Rules,
     pub patience: Patience,
     pub probe_limit: Duration,
-    /// How often a turn retries the same provider.
     pub retry: CallRetry,
     pub context_tokens: u32,
     pub prefill: bool,
     pub max_concurrent: usize,
     pub weight: u32,
     pub health: HealthSettings,
-    /// Prices and daily budget.
     pub terms: Terms,
     pub vitals: Vitals,
     /// The answers, one script per call.
@@ -43,7 +40,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The configuration's defaults, and a complete answer to every call.
+    /// The configuration's defaults. Every call gets a complete answer.
     pub fn new(name: &'static str) -> Self {
         let seconds = Duration::from_secs;
         Self {
@@ -82,7 +79,6 @@ impl Plan {
     }
 }
 
-/// A running provider actor with a scripted client.
 pub struct Stand {
     pub backend: Arc<Backend>,
     pub upstream: Arc<Scripted>,
@@ -193,7 +189,6 @@ impl Stand {
         self.ends.recv().await.unwrap();
     }
 
-    /// Releases the actor, which then stops.
     pub fn leave(&self) {
         self.place.send_replace(None);
     }

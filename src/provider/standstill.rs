@@ -46,7 +46,6 @@ pub fn watch() {
     });
 }
 
-/// Removes the heartbeat when its runtime is dropped.
 struct Unwatched;
 
 impl Drop for Unwatched {
@@ -111,7 +110,6 @@ impl Mark {
         }
     }
 
-    /// The time since, including stalls.
     pub fn elapsed(self) -> Duration {
         self.at.elapsed()
     }

@@ -28,7 +28,6 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(10);
 
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Installs ring as the process's TLS provider unless one is installed already.
 pub fn install_tls() {
     // An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -115,7 +114,6 @@ fn builder(connect: Duration) -> ClientBuilder {
         .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
 }
 
-/// Returns `true` if a URL points to this machine.
 pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let ip = host.trim_start_matches('[').trim_end_matches(']');

@@ -6,7 +6,6 @@ use futures_util::stream::BoxStream;
 
 use crate::chat::{Ask, Failure, Finish, Usage};
 
-/// One event of a streamed answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// More text, never empty.

@@ -157,7 +157,6 @@ fn is(value: &Value, key: &str, word: &str) -> bool {
     value.get(key).and_then(Value::as_str) == Some(word)
 }
 
-/// The first of these members that is a string or a number, as text.
 fn first_word(value: &Value, keys: &[&str]) -> String {
     let scalar = keys.iter().find_map(|key| match value.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),

@@ -15,7 +15,6 @@ use super::complaint::Complaint;
 /// The longest accepted wait in seconds, one day.
 const LONGEST_S: f64 = 86_400.0;
 
-/// Looks up a header by its lowercase name.
 pub(super) type Header<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The requested wait of a response with this `fault`. `None` for faults that time does not heal.

@@ -12,7 +12,6 @@ use super::model::Model;
 /// message decide.
 pub(super) type Judge = fn(Option<u16>, &Complaint, &Model) -> Fault;
 
-/// Classifies an HTTP response that is not a stream.
 pub(super) fn answer(response: &Refused<'_>, model: &Model, judge: Judge) -> Failure {
     let error_body = Complaint::of(response.body);
     let fault = match response.status {
@@ -35,7 +34,6 @@ pub(super) fn answer(response: &Refused<'_>, model: &Model, judge: Judge) -> Fai
     }
 }
 
-/// Classifies an error inside a stream, where the HTTP status was 200.
 pub(super) fn event(error_body: &Complaint, model: &Model, judge: Judge) -> Failure {
     let fault = judge(error_body.status(), error_body, model);
     Failure {
@@ -131,7 +129,6 @@ fn by_codes(error_body: &Complaint) -> Option<Fault> {
     first_part(&WORDS, &error_body.code).or_else(|| first_part(&WORDS, &error_body.kind))
 }
 
-/// The fault of the first fragment contained in `text`, ignoring case.
 fn first_part(table: &[(&str, Fault)], text: &str) -> Option<Fault> {
     let text = text.to_ascii_lowercase();
     let found = table.iter().find(|(fragment, _)| text.contains(fragment));

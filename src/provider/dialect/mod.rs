@@ -93,15 +93,12 @@ impl fmt::Debug for Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Sse,
-    /// One JSON object per line.
     Lines,
 }
 
-/// The head and body of an HTTP response that is not a stream.
 #[derive(Clone, Copy)]
 pub struct Refused<'a> {
     pub status: u16,
-    /// Looks up a header by its lowercase name.
     pub header: &'a dyn Fn(&str) -> Option<String>,
     /// At most the first 16 KiB of the body.
     pub body: &'a [u8],
@@ -109,16 +106,13 @@ pub struct Refused<'a> {
     pub now: At,
 }
 
-/// One provider's wire format.
 pub trait Dialect: Send + Sync {
-    /// Builds the request for a streamed answer.
     fn request(&self, request: &Ask) -> Call;
 
     /// Builds the free model listing request. It proves the address and the key, not that the
     /// model answers.
     fn listing(&self) -> Call;
 
-    /// Creates the decoder for one streamed answer.
     fn reader(&self) -> Box<dyn Reader + Send>;
 
     /// Classifies an HTTP error or a complete JSON error body. The detail quotes the provider's

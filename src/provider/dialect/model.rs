@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub struct Model {
     /// Some dialects choose their paths or parameters by it. No connection is made from here.
     pub base_url: String,
-    /// The model's name. On Azure the name of the deployment.
+    /// On Azure the name of the deployment.
     pub model: String,
     pub key: Option<SecretString>,
     /// Empty for the dialect's default.
@@ -42,7 +42,6 @@ impl Model {
         (!key.is_empty()).then_some(key)
     }
 
-    /// The value of an `authorization` header.
     pub(super) fn bearer(&self) -> Option<String> {
         self.key().map(|key| format!("Bearer {key}"))
     }
@@ -79,7 +78,6 @@ impl Model {
             .filter(|value| value.is_finite())
     }
 
-    /// The base URL without trailing slashes.
     pub(super) fn base(&self) -> &str {
         self.base_url.trim_end_matches('/')
     }

@@ -33,7 +33,7 @@ const TEMPERATURE: &str = "temperature";
 pub struct Openai {
     model: Arc<Model>,
     learned: Learned,
-    /// The names of the token limit, the more likely one first.
+    /// The more likely name first.
     limits: [&'static str; 2],
 }
 
@@ -48,7 +48,6 @@ impl Openai {
         }
     }
 
-    /// For models served by OpenAI itself or by Azure.
     pub(super) fn of_openai(model: Model) -> Self {
         Self::with_limits(model, [MAX_COMPLETION_TOKENS, MAX_TOKENS])
     }
@@ -185,7 +184,6 @@ impl Dialect for Openai {
     }
 }
 
-/// Decodes the stream, or a complete `chat.completion`.
 struct Answer {
     model: Arc<Model>,
     progress: Progress,

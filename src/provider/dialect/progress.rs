@@ -106,7 +106,7 @@ pub(super) fn objects(data: &str) -> Result<Vec<Value>, Failure> {
     }
 }
 
-/// The string at `path`, or an empty one.
+/// Empty if there is no string at `path`.
 pub(super) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
     at(value, path).and_then(Value::as_str).unwrap_or_default()
 }

@@ -7,7 +7,6 @@ use super::model::Model;
 /// Replaces a key. Redacting twice changes nothing.
 const MASK: &str = "***";
 
-/// Key prefixes of the known vendors.
 const PREFIXES: [&str; 7] = ["sk-", "sk_", "pk-", "AIza", "gsk_", "xai-", "hf_"];
 
 /// The minimum length of a secret. Shorter ones are placeholders such as "x", and masking them
@@ -33,7 +32,6 @@ pub(super) fn redact(text: &str, model: &Model) -> String {
     lookalikes(&text)
 }
 
-/// Masks words with a vendor's key prefix and words after "Bearer".
 fn lookalikes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -34,14 +34,12 @@ impl<'a> Said<'a> {
     }
 }
 
-/// Marks the last message, a partial answer, as a prefix to continue.
 pub(super) fn mark_prefix(messages: &mut [Said<'_>]) {
     if let Some(last) = messages.last_mut() {
         last.prefix = true;
     }
 }
 
-/// The message orders that a server accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Free,
