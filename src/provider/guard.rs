@@ -1,9 +1,11 @@
-//! What comes of a provider's body before the SSE parser sees a byte: bounded, whole lines, clean UTF-8, fields that mean something.
+//! Sanitizes the body of a provider's answer for the SSE parser: bounded size, whole lines, valid
+//! UTF-8, known fields only.
 //!
-//! The parser has no limits, fails on bad UTF-8 and on events of unknown fields alone, and forgets an event that the end of the body
-//! cut short of its blank line. So it is given lines of `event: …` and `data: …`, closed by blank lines, and nothing else. JSON that
-//! stands bare in the stream becomes `data:` lines: some servers append their error so, answer a whole object instead of a stream,
-//! or speak one object a line. Pure, and indifferent to how the bytes are cut into chunks.
+//! The parser has no limits, fails on invalid UTF-8 and on events that consist of unknown fields,
+//! and drops an event that is not followed by a blank line. It therefore only gets lines of
+//! `event: …` and `data: …`, closed by blank lines. Bare JSON becomes `data:` lines: some servers
+//! append errors that way, send a complete object instead of a stream, or one object per line. The
+//! result does not depend on where the body is cut into chunks.
 
 use std::mem;
 
@@ -11,53 +13,45 @@ use memchr::{memchr, memchr2};
 
 use super::dialect::Framing;
 
-/// The most bytes of one event, its field names included; also of one line, so that no more than this is ever held back.
+/// The maximum size of one event with its field names, and of one line. It bounds the buffer.
 pub const EVENT_BYTES: usize = 256 * 1024;
 
-/// The most bytes of one body. Around 60,000 tokens as the wordiest dialects frame them: far beyond any answer that may be
-/// shown, thinking and keep-alives included.
+/// The maximum size of one body, far above any answer: around 60,000 tokens in the most verbose
+/// dialect, including thinking and keep-alives.
 pub const BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// A line buffer that grew beyond this is given back after its line.
+/// A line buffer with a larger capacity is shrunk after its line.
 const LINE_KEPT: usize = 4096;
 
-/// A limit was broken: nothing more of this body is worth reading.
+/// A violated limit. The rest of the body is not worth reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Breach {
-    /// More than [`EVENT_BYTES`] without an end of the event.
-    #[error("an event beyond 256 KiB")]
+    #[error("event larger than 256 KiB")]
     Event,
-    /// More than [`BODY_BYTES`] in all.
-    #[error("a stream beyond 16 MiB")]
+    #[error("stream larger than 16 MiB")]
     Body,
 }
 
-/// The state between two chunks of one body.
 #[derive(Debug)]
 pub struct Guard {
     framing: Framing,
-    /// The line under way.
-    line: Vec<u8>,
-    /// The last line ended in CR: an LF that follows belongs to it.
+    line_buffer: Vec<u8>,
+    /// The last line ended in CR, so a directly following LF belongs to it.
     after_cr: bool,
-    /// No line has ended yet: a byte order mark may stand before the first.
+    /// No line has ended yet, so a byte order mark may precede the next one.
     first: bool,
-    /// Bytes of the open event that were handed on.
     event: usize,
-    /// An event is open: something of it was handed on, its blank line was not.
+    /// The output has a part of an event without its closing blank line.
     open: bool,
-    /// The bare JSON value under way.
     json: Option<Braces>,
-    /// Bytes of the body so far.
     body: usize,
 }
 
 impl Guard {
-    /// A guard for one body.
     pub fn new(framing: Framing) -> Self {
         Self {
             framing,
-            line: Vec::new(),
+            line_buffer: Vec::new(),
             after_cr: false,
             first: true,
             event: 0,
@@ -67,13 +61,13 @@ impl Guard {
         }
     }
 
-    /// Takes the next bytes of the body, appends to `out` what is ready for the parser.
+    /// Consumes the next bytes of the body and appends the sanitized lines to `out`.
     ///
     /// # Errors
-    /// A broken limit; `out` then has what came in good order before it, and this guard is not to be used again.
+    /// The violated limit. `out` then has all valid output before it. Do not use `self` afterwards.
     pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Breach> {
-        let room = BODY_BYTES - self.body;
-        let within = chunk.get(..room).unwrap_or(chunk);
+        let remaining = BODY_BYTES - self.body;
+        let within = chunk.get(..remaining).unwrap_or(chunk);
         self.body += within.len();
         self.cut(within, out)?;
         if within.len() < chunk.len() {
@@ -82,15 +76,16 @@ impl Guard {
         Ok(())
     }
 
-    /// The body ended: completes its last line and its last event, which may be the error that ended it.
+    /// Ends the body: completes its last line and its last event, which may be an error.
     pub fn end(&mut self, out: &mut Vec<u8>) {
-        if !self.line.is_empty() {
+        if !self.line_buffer.is_empty() {
             self.end_line(out);
         }
         self.close(out);
     }
 
-    /// Cuts bytes into lines. CR, LF and CRLF end one; a CR does at once, or a lone one would hold its event back.
+    /// Splits bytes into lines, ended by CR, LF or CRLF. A CR ends its line at once: waiting for an
+    /// LF would delay the event.
     fn cut(&mut self, mut rest: &[u8], out: &mut Vec<u8>) -> Result<(), Breach> {
         loop {
             if self.after_cr && !rest.is_empty() {
@@ -101,7 +96,7 @@ impl Guard {
                 return self.keep(rest);
             };
             let (part, tail) = rest.split_at(at);
-            if self.line.is_empty() {
+            if self.line_buffer.is_empty() {
                 self.room(part)?;
                 self.line(part, out);
             } else {
@@ -113,28 +108,25 @@ impl Guard {
         }
     }
 
-    /// More of the line under way.
     fn keep(&mut self, part: &[u8]) -> Result<(), Breach> {
         self.room(part)?;
-        self.line.extend_from_slice(part);
+        self.line_buffer.extend_from_slice(part);
         Ok(())
     }
 
-    /// Whether the line may be so much longer.
     fn room(&self, part: &[u8]) -> Result<(), Breach> {
-        let room = self.event + self.line.len() + part.len() <= EVENT_BYTES;
-        if room { Ok(()) } else { Err(Breach::Event) }
+        let fits = self.event + self.line_buffer.len() + part.len() <= EVENT_BYTES;
+        if fits { Ok(()) } else { Err(Breach::Event) }
     }
 
     fn end_line(&mut self, out: &mut Vec<u8>) {
-        let mut buffer = mem::take(&mut self.line);
+        let mut buffer = mem::take(&mut self.line_buffer);
         self.line(&buffer, out);
         buffer.clear();
         buffer.shrink_to(LINE_KEPT);
-        self.line = buffer;
+        self.line_buffer = buffer;
     }
 
-    /// A whole line, without its end.
     fn line(&mut self, mut line: &[u8], out: &mut Vec<u8>) {
         if mem::take(&mut self.first) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
@@ -145,7 +137,7 @@ impl Guard {
         }
     }
 
-    /// One line of one JSON value; rubbish too, for the dialect to refuse.
+    /// Every line is one event. Lines that are not JSON are left to the dialect to reject.
     fn json_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         if !line.trim_ascii().is_empty() {
             self.field("data", line, out);
@@ -155,7 +147,7 @@ impl Guard {
 
     fn sse_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         if line.is_empty() {
-            // Inside a bare value a blank line is its layout.
+            // Inside a bare JSON value a blank line is formatting.
             if self.json.is_none() {
                 self.close(out);
             }
@@ -166,7 +158,7 @@ impl Guard {
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
-            // A comment: it shows that the connection lives, not that the model gets on.
+            // A comment proves that the connection is alive, not that the model makes progress.
             b"" => {}
             b"data" => {
                 self.leave_json(out);
@@ -177,7 +169,7 @@ impl Guard {
                 let name: &[u8] = if value.is_empty() { b"message" } else { value };
                 self.field("event", name, out);
             }
-            // Old llama.cpp servers have a field of this name, with the error as its value.
+            // Old llama.cpp servers send errors in a field of this name.
             b"error" if colon.is_some() => {
                 self.leave_json(out);
                 self.close(out);
@@ -189,7 +181,8 @@ impl Guard {
         }
     }
 
-    /// A line that is no field we read: part of a bare JSON value, or to be dropped (`id`, `retry` and the unknown).
+    /// Handles a line without a known field: part of a bare JSON value, or dropped (`id`, `retry`
+    /// and unknown fields).
     fn bare_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         if self.json.is_none() {
             if !matches!(line.trim_ascii_start().first(), Some(b'{' | b'[')) {
@@ -198,15 +191,15 @@ impl Guard {
             self.close(out);
         }
         self.field("data", line, out);
-        let mut braces = self.json.take().unwrap_or_default();
-        if braces.end_after(line) {
+        let mut depth = self.json.take().unwrap_or_default();
+        if depth.end_after(line) {
             self.close(out);
         } else {
-            self.json = Some(braces);
+            self.json = Some(depth);
         }
     }
 
-    /// A bare value that a field interrupts will never be whole: it goes on as it is, for the dialect to refuse.
+    /// Ends a bare JSON value that a field interrupts. The dialect rejects it as malformed.
     fn leave_json(&mut self, out: &mut Vec<u8>) {
         if self.json.take().is_some() {
             self.close(out);
@@ -218,7 +211,7 @@ impl Guard {
         self.open = true;
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
-        // The line is whole, so no code point is cut here, however the chunks were.
+        // The line is complete, so no code point is split here.
         out.extend_from_slice(String::from_utf8_lossy(value).as_bytes());
         out.push(b'\n');
         self.event += out.len() - before;
@@ -232,7 +225,7 @@ impl Guard {
     }
 }
 
-/// How deep in a JSON value we are.
+/// Tracks the nesting of a JSON value over several lines.
 #[derive(Debug, Default)]
 struct Braces {
     depth: usize,
@@ -241,7 +234,8 @@ struct Braces {
 }
 
 impl Braces {
-    /// Whether the value ends with this line: its braces balance, or they never will, because a string crosses the end of a line.
+    /// Returns `true` if the value ends with this line: its brackets are balanced, or they never
+    /// will be because a string is still open at the end of a line.
     fn end_after(&mut self, line: &[u8]) -> bool {
         for byte in line {
             match byte {

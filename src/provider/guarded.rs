@@ -1,4 +1,4 @@
-//! The guard put around a transport: what a provider's answer must be, before the SSE client reads it.
+//! A transport that checks a provider's response and sanitizes its body for the SSE client.
 
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -14,15 +14,16 @@ use crate::chat::{Failure, Fault};
 use super::dialect::Framing;
 use super::guard::Guard;
 
-/// The most of an error's body that is read, in bytes.
 const ERROR_BYTES: usize = 16 * 1024;
 
-/// How long an error's body may take after its head: it is a few hundred bytes, and a visitor waits.
+/// The time limit for an error's body after its head. It has a few hundred bytes, and a visitor
+/// waits.
 const ERROR_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A transport whose good answers come through a [`Guard`], and whose redirects are failures.
+/// Passes the body of a successful response through an [`SseSanitizer`] and rejects redirects.
 ///
-/// A refusal of its own is, like one of the transport below, a [`Failure`] inside the [`TransportError`].
+/// Its own errors are, like those of the inner transport, a [`Failure`] inside the
+/// [`TransportError`].
 #[derive(Clone, Debug)]
 pub struct Guarded<T> {
     transport: T,
@@ -30,7 +31,7 @@ pub struct Guarded<T> {
 }
 
 impl<T> Guarded<T> {
-    /// Guards the answer of a call that asked for this framing.
+    /// `framing` is what the request asked for.
     pub fn new(transport: T, framing: Framing) -> Self {
         Self { transport, framing }
     }
@@ -52,13 +53,14 @@ impl<T: HttpTransport> HttpTransport for Guarded<T> {
     }
 }
 
-/// How the body of a good answer is to be read, by what its head says.
+/// Determines how to read the body of a successful response from its head.
 ///
-/// A server that names no content type is taken at its body. JSON is read in the framing that was asked for: a whole answer instead
-/// of a stream, or an error, is one event.
+/// Without a content type the requested framing applies. The same for JSON: a complete answer
+/// instead of a stream, or an error, is one event.
 ///
 /// # Errors
-/// `Misconfigured` for a redirect, which is never followed; `Malformed` for a web page or another foreign body.
+/// `Misconfigured` for a redirect, which is never followed. `Malformed` for a web page, an encoded
+/// body or another content type.
 pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Framing, Failure> {
     let refuse = |fault, detail: &str| Failure {
         status: Some(answer.status().as_u16()),
@@ -87,7 +89,6 @@ pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Frami
     }
 }
 
-/// A header in lower case; empty where there is none.
 fn header(headers: &HeaderMap, name: HeaderName) -> String {
     let value = headers
         .get(name)
@@ -95,7 +96,7 @@ fn header(headers: &HeaderMap, name: HeaderName) -> String {
     value.unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// A media type or coding as it may be repeated; what looks like neither is not.
+/// A media type or encoding for an error message. Text that looks like neither is not repeated.
 fn plain(name: &str) -> &str {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"/+-._".contains(&byte);
     if name.len() <= 60 && name.bytes().all(token) {
@@ -105,34 +106,35 @@ fn plain(name: &str) -> &str {
     }
 }
 
-/// The body as the parser may see it. After an error, of the guard or of the transport, nothing follows.
+/// Sanitizes a body. Ends after the first error of the sanitizer or the transport.
 fn guarded(mut body: ByteStream, framing: Framing) -> ByteStream {
-    let mut guard = Guard::new(framing);
-    let mut ended = false;
-    let mut failed = None;
+    let mut sanitizer = Guard::new(framing);
+    let mut has_ended = false;
+    let mut error = None;
     Box::pin(stream::poll_fn(move |cx| {
         loop {
-            if ended {
-                return Poll::Ready(failed.take().map(Err));
+            if has_ended {
+                return Poll::Ready(error.take().map(Err));
             }
             let mut out = Vec::new();
             match ready!(body.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => {
-                    // Mostly as much comes out; the parser's blank lines are in the wire's too.
+                    // The output mostly has the size of the input.
                     out.reserve(chunk.len());
-                    if let Err(breach) = guard.push(&chunk, &mut out) {
-                        let failure = Failure::with(Fault::Malformed, &breach.to_string());
-                        failed = Some(TransportError::new(failure));
-                        ended = true;
+                    if let Err(limit) = sanitizer.push(&chunk, &mut out) {
+                        // Deliver the output before the limit first, then the error.
+                        let failure = Failure::with(Fault::Malformed, &limit.to_string());
+                        error = Some(TransportError::new(failure));
+                        has_ended = true;
                     }
                 }
-                Some(Err(error)) => {
-                    failed = Some(error);
-                    ended = true;
+                Some(Err(transport_error)) => {
+                    error = Some(transport_error);
+                    has_ended = true;
                 }
                 None => {
-                    guard.end(&mut out);
-                    ended = true;
+                    sanitizer.end(&mut out);
+                    has_ended = true;
                 }
             }
             if !out.is_empty() {
@@ -142,19 +144,19 @@ fn guarded(mut body: ByteStream, framing: Framing) -> ByteStream {
     }))
 }
 
-/// What there is of an error's body: at most 16 KiB, and what came within a second.
+/// Reads the body of an error response, at most 16 KiB and only what arrives within a second.
 pub async fn error_text(mut body: ByteStream) -> Vec<u8> {
     let mut text = Vec::new();
     let read = async {
         while let Some(Ok(chunk)) = body.next().await {
-            let room = ERROR_BYTES - text.len();
-            text.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+            let remaining = ERROR_BYTES - text.len();
+            text.extend_from_slice(chunk.get(..remaining).unwrap_or(&chunk));
             if text.len() == ERROR_BYTES {
                 break;
             }
         }
     };
-    // Late or broken: what came is enough to judge by, with the status.
+    // After a timeout or an error, the bytes so far and the status are enough to classify it.
     let _ = tokio::time::timeout(ERROR_PATIENCE, read).await;
     text
 }
@@ -168,7 +170,6 @@ mod tests {
 
     use super::*;
 
-    /// A server without sockets: these chunks, with this head.
     #[derive(Clone)]
     struct Canned {
         kind: &'static str,
@@ -185,7 +186,7 @@ mod tests {
         }
     }
 
-    /// The events that the SSE client reads of these chunks: each one's name and data.
+    /// The name and data of each event that the SSE client reads from these chunks.
     async fn events(kind: &'static str, chunks: &[&[u8]]) -> Vec<(String, String)> {
         let chunks = chunks
             .iter()
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn any_cut_of_a_hard_body_gives_the_same_events() {
+    async fn events_do_not_depend_on_where_the_body_is_cut() {
         let body = "\u{feff}: ping\r\n\r\nevent: a\rdata: €1\rdata: 2\r\rid\n\nretry: x\n\nevent:\n\n\
             unknown: 1\n\ndata: 😀\r\n\r\n{\n \"error\": \"}\"\n}\ndata: last";
         let bytes = [body.as_bytes(), b"\xff\xe2\x82"].concat();
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_whole_object_is_one_event_and_lines_are_many() {
+    async fn json_body_is_one_event_and_json_lines_are_many() {
         let body: &[u8] = b"{\n\"a\": 1\n}";
         let whole = vec![("message".to_owned(), "{\n\"a\": 1\n}".to_owned())];
         assert_eq!(
@@ -245,8 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_readable_body_is_read() {
-        let of = |status: u16, name: &str, value: &str| {
+    fn response_head_decides_the_framing() {
+        let detect = |status: u16, name: &str, value: &str| {
             let answer = http::Response::builder()
                 .status(status)
                 .header(name, value)
@@ -254,42 +255,45 @@ mod tests {
             framing_of(&answer.unwrap(), Framing::Lines).map_err(|failure| failure.fault)
         };
         assert_eq!(
-            of(200, "content-type", "Text/Event-Stream;charset=utf-8"),
+            detect(200, "content-type", "Text/Event-Stream;charset=utf-8"),
             Ok(Framing::Sse)
         );
         assert_eq!(
-            of(200, "content-type", "application/problem+json"),
+            detect(200, "content-type", "application/problem+json"),
             Ok(Framing::Lines)
         );
-        assert_eq!(of(200, "server", "x"), Ok(Framing::Lines));
-        assert_eq!(of(200, "content-encoding", "identity"), Ok(Framing::Lines));
+        assert_eq!(detect(200, "server", "x"), Ok(Framing::Lines));
+        assert_eq!(
+            detect(200, "content-encoding", "identity"),
+            Ok(Framing::Lines)
+        );
         for (name, value) in [
             ("content-type", "text/html"),
             ("content-type", "text/plain"),
             ("content-type", "image/png"),
             ("content-encoding", "gzip"),
         ] {
-            assert_eq!(of(200, name, value), Err(Fault::Malformed), "{value}");
+            assert_eq!(detect(200, name, value), Err(Fault::Malformed), "{value}");
         }
-        assert_eq!(of(308, "location", "/"), Err(Fault::Misconfigured));
+        assert_eq!(detect(308, "location", "/"), Err(Fault::Misconfigured));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_text_is_short_and_soon() {
+    async fn error_body_is_limited_in_size_and_time() {
         let chunk = || Ok(Bytes::from_static(&[b'x'; 5000]));
         let endless: ByteStream = Box::pin(stream::repeat_with(chunk));
         assert_eq!(error_text(endless).await.len(), ERROR_BYTES);
         let slow: ByteStream = Box::pin(stream::iter([chunk()]).chain(stream::pending()));
-        let asked = tokio::time::Instant::now();
+        let started_at = tokio::time::Instant::now();
         assert_eq!(error_text(slow).await.len(), 5000);
-        assert!(asked.elapsed() < ERROR_PATIENCE * 2);
+        assert!(started_at.elapsed() < ERROR_PATIENCE * 2);
         let broken = TransportError::new(Failure::of(Fault::Reset));
         let cut: ByteStream = Box::pin(stream::iter([chunk(), Err(broken), chunk()]));
         assert_eq!(error_text(cut).await.len(), 5000);
     }
 
     #[tokio::test]
-    async fn what_came_before_a_breach_is_read_and_nothing_after() {
+    async fn output_before_a_limit_is_delivered_and_nothing_after() {
         let chunks = [
             Bytes::from(b"data: 1\n\n".repeat(3)),
             Bytes::from(vec![b'x'; 300_000]),

@@ -1,4 +1,4 @@
-//! A provider behind HTTP: a question goes out as one POST in the dialect's words, the answer comes back as steps.
+//! A provider reached over HTTP: one POST per chat request, in the provider's dialect.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,19 +20,18 @@ use super::guarded::{Guarded, error_text, framing_of};
 use super::transport::Transport;
 use super::upstream::{Step, Steps, Upstream};
 
-/// The most text of one answer, in bytes.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
-/// How long the end of the body is waited for once the answer is whole: with it the connection can be used again, and it mostly
-/// came with the end mark.
+/// The maximum wait for the end of the body after a complete answer. The connection can only be
+/// reused after it, and it mostly arrives with the end mark.
 const REST: Duration = Duration::from_millis(10);
 
-/// How often one question is mapped anew: once for each thing that servers are known to refuse.
+/// The maximum number of remapped requests per chat request, one for each thing that servers are
+/// known to reject.
 const MAPPINGS: u32 = 4;
 
 const JSON: &str = "application/json";
 
-/// One provider: where it is, how it speaks, over what.
 #[derive(Clone)]
 pub struct HttpUpstream {
     base_url: Arc<str>,
@@ -42,18 +41,19 @@ pub struct HttpUpstream {
 }
 
 impl HttpUpstream {
-    /// A provider at this address; a dialect's paths are added to it. Its calls are befallen by the drills of this switch.
+    /// `base_url` is the prefix of the dialect's paths. `fault_switch` may inject faults into the
+    /// calls.
     pub fn new(
         base_url: &str,
         dialect: Arc<dyn Dialect>,
         transport: Transport,
-        drills: Arc<Switch>,
+        fault_switch: Arc<Switch>,
     ) -> Self {
         Self {
             base_url: base_url.trim_end_matches('/').into(),
             dialect,
             transport,
-            drills,
+            drills: fault_switch,
         }
     }
 
@@ -65,25 +65,25 @@ impl HttpUpstream {
         }
         let request = request.body(None).map_err(|_| bad_request())?;
         let transport = Drilled::new(self.transport.clone(), Arc::clone(&self.drills), None);
-        let answer = transport.request(request).await;
-        let answer = answer.map_err(|error| broken(&error))?;
-        if answer.status().is_success() || answer.status().is_redirection() {
-            return framing_of(&answer, call.framing).map(|_| ());
+        let response = transport.request(request).await;
+        let response = response.map_err(|error| broken(&error))?;
+        if response.status().is_success() || response.status().is_redirection() {
+            return framing_of(&response, call.framing).map(|_| ());
         }
-        let (head, body) = answer.into_parts();
+        let (head, body) = response.into_parts();
         let head = Response::new(head.status, head.headers);
-        let text = error_text(body).await;
-        Err(judged(&head, &text, |answer| self.refused(answer)))
+        let body = error_text(body).await;
+        Err(judged(&head, &body, |response| self.refused(response)))
     }
 
     fn url(&self, call: &Call) -> String {
         format!("{}{}", self.base_url, call.path)
     }
 
-    /// Sends a question, and again where the dialect says that its own mapping was at fault.
-    async fn open(&self, ask: &Ask) -> Result<Answer, Failure> {
-        let mut adapted = 0;
-        let mut call = self.dialect.request(ask);
+    /// Sends a chat request, and again whenever the dialect has corrected its mapping.
+    async fn open(&self, request: &Ask) -> Result<Answer, Failure> {
+        let mut remappings = 0;
+        let mut call = self.dialect.request(request);
         loop {
             let mut events = self.post(&call)?;
             match events.next().await {
@@ -96,17 +96,18 @@ impl HttpUpstream {
                     });
                 }
                 Some(Err(Error::UnexpectedResponse(head, body))) => {
-                    let text = error_text(body.into_stream()).await;
-                    // The dialect learns from a second refusal too, for the next question.
-                    let (failure, again) = judged(&head, &text, |answer| {
-                        (self.refused(answer), self.dialect.adapt(&call, answer))
+                    let body = error_text(body.into_stream()).await;
+                    // Let the dialect adapt in any case: the next chat request benefits too.
+                    let (failure, has_adapted) = judged(&head, &body, |response| {
+                        (self.refused(response), self.dialect.adapt(&call, response))
                     });
-                    let next = self.dialect.request(ask);
-                    // What was learned may be of no help to this question.
-                    if adapted == MAPPINGS || !again || next == call {
+                    let next = self.dialect.request(request);
+                    // What was learned may not change this request.
+                    if remappings == MAPPINGS || !has_adapted || next == call {
                         return Err(failure);
                     }
-                    (call, adapted) = (next, adapted + 1);
+                    call = next;
+                    remappings += 1;
                 }
                 Some(Err(error)) => return Err(ended_by(&error)),
                 None => return Err(Failure::of(Fault::Empty)),
@@ -114,14 +115,14 @@ impl HttpUpstream {
         }
     }
 
-    /// The events of one POST. By default the client would send it again at the end of the body, after errors, and to wherever
-    /// a redirect points.
+    /// Sends one POST and returns its events. Reconnects, retries and redirects of the SSE client
+    /// are turned off, because each of them would send the request again.
     fn post(&self, call: &Call) -> Result<BoxStream<eventsource_client::Result<SSE>>, Failure> {
         let accept = match call.framing {
             Framing::Sse => "text/event-stream",
             Framing::Lines => "application/x-ndjson",
         };
-        let once = ReconnectOptions::reconnect(false)
+        let no_reconnect = ReconnectOptions::reconnect(false)
             .retry_initial(false)
             .build();
         let build = || {
@@ -135,36 +136,34 @@ impl HttpUpstream {
             Ok(builder
                 .body(call.body.clone())
                 .redirect_limit(0)
-                .reconnect(once))
+                .reconnect(no_reconnect))
         };
         let builder = build().map_err(|_: Error| bad_request())?;
-        let guarded = Guarded::new(self.transport.clone(), call.framing);
+        let sanitizing = Guarded::new(self.transport.clone(), call.framing);
         let transport = Drilled::new(
-            guarded,
+            sanitizing,
             Arc::clone(&self.drills),
             Some(Arc::clone(&self.dialect)),
         );
         Ok(builder.build_with_transport(transport).stream())
     }
 
-    /// What an error answer means.
-    fn refused(&self, answer: &Refused<'_>) -> Failure {
+    fn refused(&self, response: &Refused<'_>) -> Failure {
         Failure {
-            status: Some(answer.status),
-            ..self.dialect.refused(answer)
+            status: Some(response.status),
+            ..self.dialect.refused(response)
         }
     }
 }
 
-/// Shows an error answer to a dialect.
-fn judged<T>(head: &Response, body: &[u8], judge: impl FnOnce(&Refused<'_>) -> T) -> T {
+fn judged<T>(head: &Response, body: &[u8], classify: impl FnOnce(&Refused<'_>) -> T) -> T {
     let header = |name: &str| {
         head.get_header_value(name)
             .ok()
             .flatten()
             .map(str::to_owned)
     };
-    judge(&Refused {
+    classify(&Refused {
         status: head.status(),
         header: &header,
         body,
@@ -173,57 +172,56 @@ fn judged<T>(head: &Response, body: &[u8], judge: impl FnOnce(&Refused<'_>) -> T
 }
 
 impl Upstream for HttpUpstream {
-    fn ask(&self, ask: &Ask) -> Steps {
-        let (upstream, ask) = (self.clone(), ask.clone());
-        let opened = async move { upstream.open(&ask).await };
-        let steps = opened.map(|opened| match opened {
+    fn ask(&self, request: &Ask) -> Steps {
+        let client = self.clone();
+        let request = request.clone();
+        let opened = async move { client.open(&request).await };
+        let events = opened.map(|opened| match opened {
             Ok(answer) => answer.steps(),
             Err(failure) => stream::once(async { Err(failure) }).boxed(),
         });
-        steps.flatten_stream().fuse().boxed()
+        events.flatten_stream().fuse().boxed()
     }
 
     fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
-        let upstream = self.clone();
-        async move { upstream.listed().await }.boxed()
+        let client = self.clone();
+        async move { client.listed().await }.boxed()
     }
 }
 
-/// An answer under way.
 struct Answer {
     events: BoxStream<eventsource_client::Result<SSE>>,
     reader: Box<dyn Reader + Send>,
-    /// Whether any event came.
     heard: bool,
-    /// Bytes of text so far.
     text: usize,
 }
 
 impl Answer {
-    /// The steps to the end. The connection is let go before the last of them is given.
+    /// The events until the end. The connection is closed before the last one is yielded.
     fn steps(self) -> Steps {
-        let all = stream::unfold(
+        let events = stream::unfold(
             (Some(self), VecDeque::new()),
             |(mut answer, mut ready)| async move {
+                // One SSE event may yield none or several events.
                 while ready.is_empty() {
-                    let mut steps = Vec::new();
-                    let end = answer.as_mut()?.advance(&mut steps).await;
-                    ready.extend(steps.into_iter().map(Ok));
+                    let mut decoded = Vec::new();
+                    let end = answer.as_mut()?.advance(&mut decoded).await;
+                    ready.extend(decoded.into_iter().map(Ok));
                     let end = end.transpose().map(|end| end.map(Step::End));
                     if end.is_some() {
                         answer = None;
                     }
                     ready.extend(end);
                 }
-                ready.pop_front().map(|step| (step, (answer, ready)))
+                ready.pop_front().map(|event| (event, (answer, ready)))
             },
         );
-        all.boxed()
+        events.boxed()
     }
 
-    /// Reads one event; tells how the answer finished when it did.
-    async fn advance(&mut self, steps: &mut Vec<Step>) -> Result<Option<Finish>, Failure> {
-        let event = match self.events.next().await {
+    /// Reads one SSE event. Returns the finish once the answer is complete.
+    async fn advance(&mut self, out: &mut Vec<Step>) -> Result<Option<Finish>, Failure> {
+        let sse_event = match self.events.next().await {
             Some(Ok(SSE::Event(event))) => event,
             Some(Ok(_)) => return Ok(None),
             Some(Err(Error::Eof)) if self.heard => return self.reader.verdict().map(Some),
@@ -231,33 +229,36 @@ impl Answer {
             Some(Err(error)) => return Err(ended_by(&error)),
         };
         self.heard = true;
-        let read = self.reader.event(&event.event_type, &event.data, steps);
-        // The end is the verdict's to tell, and told once.
-        steps.retain(|step| match step {
+        let decoded = self
+            .reader
+            .event(&sse_event.event_type, &sse_event.data, out);
+        // `Finished` is emitted exactly once, by `into_events`.
+        out.retain(|event| match event {
             Step::End(_) => false,
             Step::Text(text) => !text.is_empty(),
             _ => true,
         });
-        for step in &*steps {
-            if let Step::Text(text) = step {
+        for event in &*out {
+            if let Step::Text(text) = event {
                 self.text += text.len();
             }
         }
-        read?;
+        // Only now: text before a failure in the same event is kept.
+        decoded?;
         if self.text > ANSWER_BYTES {
-            return Err(Failure::with(Fault::Malformed, "an answer beyond 1 MiB"));
+            return Err(Failure::with(Fault::Malformed, "answer larger than 1 MiB"));
         }
         if !self.reader.ended() {
             return Ok(None);
         }
         let finish = self.reader.verdict()?;
-        // Whatever comes is the end of the body, or it is of no interest.
+        // Only the end of the body matters here, whatever else arrives is ignored.
         let _ = tokio::time::timeout(REST, self.events.next()).await;
         Ok(Some(finish))
     }
 }
 
-/// What ended the events before the answer was whole.
+/// Classifies what ended the event stream before the answer was complete.
 fn ended_by(error: &Error) -> Failure {
     match error {
         Error::Transport(error) => broken(error),
@@ -273,7 +274,6 @@ fn ended_by(error: &Error) -> Failure {
     }
 }
 
-/// The failure that our transports put into their errors.
 fn broken(error: &TransportError) -> Failure {
     let failure = error.inner().downcast_ref::<Failure>();
     failure
@@ -281,7 +281,8 @@ fn broken(error: &TransportError) -> Failure {
         .unwrap_or_else(|| Failure::of(Fault::Reset))
 }
 
-/// The call cannot even be written down. Its values are not told: the key is among them.
+/// The failure for a request that cannot be built. Its values are not quoted, because they include
+/// the key.
 fn bad_request() -> Failure {
     Failure::with(
         Fault::Misconfigured,

@@ -1,9 +1,10 @@
-//! Finding the addresses of a name, by the system's own resolver. That one cannot be told to stop, and where the network says nothing it may take
-//! half a minute over one name, long after whoever asked has gone to another provider.
+//! DNS lookups through the system's resolver, which cannot be cancelled and may block for half a
+//! minute on one name.
 //!
-//! So each look-up has a thread of its own, which nobody waits for longer than they want to, also not at the end of the process: on the runtime's
-//! threads for what blocks, of which a worker has a few, names that hang would leave none for the store. Many who ask for one name
-//! at once share a look-up, so that there are never more than a few of a name; names are the configuration's.
+//! Each lookup has its own thread, so nobody waits for it longer than wanted, not even at process
+//! exit. Tokio's blocking pool does not fit: it has few threads per worker, and hanging names would
+//! leave none for the store. Concurrent requests for one name share a lookup, which bounds the
+//! number of threads because all names come from the configuration.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,25 +16,24 @@ use std::time::{Duration, Instant};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 
-/// How long a look-up is joined by those who ask for the same name. One that takes longer may be lost, and another one may come through.
+/// The age up to which a running lookup is shared by new requests for its name. A slower one may be
+/// lost, while a new one may succeed.
 const JOINED: Duration = Duration::from_secs(1);
 
-/// Look-ups of one name at once; who asks for it then joins the youngest.
+/// The maximum number of concurrent lookups per name. Further requests share the youngest.
 const MOST: usize = 4;
 
-/// Those of this process.
 static LOOKUPS: LazyLock<Arc<Lookups>> =
     LazyLock::new(|| Lookups::by(|name| Ok((name, 0).to_socket_addrs()?.collect())));
 
-/// Finds the addresses of a name. Its limit of time is the caller's.
+/// Resolves a host name. Has no time limit of its own.
 ///
 /// # Errors
-/// There is no such name, or nobody to ask, in the system's words.
+/// The system resolver's error, such as an unknown name or an unreachable DNS server.
 pub async fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
     LOOKUPS.find(name).await
 }
 
-/// Finds names for a client of HTTP.
 #[derive(Clone, Copy, Debug)]
 pub struct Resolver;
 
@@ -43,19 +43,17 @@ impl Resolve for Resolver {
     }
 }
 
-/// What a look-up found. An [`io::Error`] for many.
+// The error's parts, because `io::Error` cannot be cloned.
 type Found = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
-/// How it is looked up: blocking.
 type Ask = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// A look-up under way.
 struct Lookup {
     begun: Instant,
     found: watch::Receiver<Option<Found>>,
 }
 
-/// The look-ups under way, of each name the oldest first.
+/// The running lookups of each name, the oldest first.
 struct Lookups {
     ask: Box<Ask>,
     by_name: Mutex<HashMap<String, Vec<Lookup>>>,
@@ -70,18 +68,19 @@ impl Lookups {
     }
 
     async fn find(self: &Arc<Self>, name: &str) -> io::Result<Vec<SocketAddr>> {
-        let mut found = self.join(name, Instant::now())?;
-        let found = found
+        let mut receiver = self.join(name, Instant::now())?;
+        let result = receiver
             .wait_for(Option::is_some)
             .await
             .ok()
-            .and_then(|found| found.clone());
-        let found =
-            found.unwrap_or_else(|| Err((io::ErrorKind::Other, "the look-up failed".into())));
-        found.map_err(|(kind, why)| io::Error::new(kind, why))
+            .and_then(|result| result.clone());
+        // The sender is dropped without a result if the resolver panics.
+        let result =
+            result.unwrap_or_else(|| Err((io::ErrorKind::Other, "DNS lookup failed".into())));
+        result.map_err(|(kind, message)| io::Error::new(kind, message))
     }
 
-    /// The look-up to wait for: the youngest, or one that is begun now.
+    /// Returns the youngest lookup if it may be shared, or starts a new one.
     fn join(
         self: &Arc<Self>,
         name: &str,
@@ -94,28 +93,29 @@ impl Lookups {
         {
             return Ok(youngest.found.clone());
         }
-        let (tell, found) = watch::channel(None);
+        let (sender, result) = watch::channel(None);
         let lookup = Lookup {
             begun: now,
-            found: found.clone(),
+            found: result.clone(),
         };
-        let (all, asked) = (Arc::clone(self), name.to_owned());
+        let lookups = Arc::clone(self);
+        let host = name.to_owned();
         thread::Builder::new()
             .name("lookup".into())
             .spawn(move || {
-                let ended = Ended {
-                    all,
-                    name: asked,
+                let guard = Ended {
+                    all: lookups,
+                    name: host,
                     begun: now,
                 };
-                let answer =
-                    (ended.all.ask)(&ended.name).map_err(|error| (error.kind(), error.to_string()));
-                // Nobody joins one that has ended: what it found is of that moment.
-                drop(ended);
-                tell.send_replace(Some(answer));
+                let result =
+                    (guard.all.ask)(&guard.name).map_err(|error| (error.kind(), error.to_string()));
+                // Unregister before publishing: a finished lookup must not be shared any more.
+                drop(guard);
+                sender.send_replace(Some(result));
             })?;
         by_name.entry(name.to_owned()).or_default().push(lookup);
-        Ok(found)
+        Ok(result)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Lookup>>> {
@@ -123,7 +123,7 @@ impl Lookups {
     }
 }
 
-/// Takes a look-up off the list when it is dropped, on the look-up's thread.
+/// Unregisters a lookup when it is dropped, also after a panic of its thread.
 struct Ended {
     all: Arc<Lookups>,
     name: String,
@@ -134,7 +134,7 @@ impl Drop for Ended {
     fn drop(&mut self) {
         let mut by_name = self.all.lock();
         if let Some(under_way) = by_name.get_mut(&self.name) {
-            under_way.retain(|one| one.begun != self.begun);
+            under_way.retain(|lookup| lookup.begun != self.begun);
             if under_way.is_empty() {
                 by_name.remove(&self.name);
             }
@@ -151,11 +151,12 @@ mod tests {
 
     use super::*;
 
-    /// A network on which one name hangs until it is let go, and each other one is known at once.
+    /// A resolver on which the name "hangs" blocks until `release`, and other names resolve at
+    /// once.
     #[derive(Default)]
     struct Net {
-        asked: Mutex<Vec<String>>,
-        let_go: Mutex<bool>,
+        requests: Mutex<Vec<String>>,
+        is_released: Mutex<bool>,
         changed: Condvar,
     }
 
@@ -163,12 +164,14 @@ mod tests {
         fn lookups(self: &Arc<Self>) -> Arc<Lookups> {
             let net = Arc::clone(self);
             Lookups::by(move |name| {
-                net.asked.lock().unwrap().push(name.to_owned());
+                net.requests.lock().unwrap().push(name.to_owned());
                 net.changed.notify_all();
                 if name == "hangs" {
                     drop(
                         net.changed
-                            .wait_while(net.let_go.lock().unwrap(), |let_go| !*let_go),
+                            .wait_while(net.is_released.lock().unwrap(), |is_released| {
+                                !*is_released
+                            }),
                     );
                 }
                 match name {
@@ -178,39 +181,39 @@ mod tests {
             })
         }
 
-        fn let_go(&self) {
-            *self.let_go.lock().unwrap() = true;
+        fn release(&self) {
+            *self.is_released.lock().unwrap() = true;
             self.changed.notify_all();
         }
 
-        fn asked(&self, name: &str) -> usize {
-            self.asked
+        fn request_count(&self, name: &str) -> usize {
+            self.requests
                 .lock()
                 .unwrap()
                 .iter()
-                .filter(|asked| *asked == name)
+                .filter(|request| *request == name)
                 .count()
         }
     }
 
     #[tokio::test]
-    async fn many_who_ask_for_a_name_share_a_look_up_and_others_do_not_wait_for_it() {
+    async fn requests_for_one_name_share_a_lookup_and_other_names_do_not_wait() {
         let net = Arc::<Net>::default();
         let lookups = net.lookups();
         let now = Instant::now();
         let waiting: Vec<_> = (0..100)
             .map(|_| lookups.join("hangs", now).unwrap())
             .collect();
-        assert_eq!(lookups.find("well").await.unwrap().len(), 1);
+        assert_eq!(lookups.find("known").await.unwrap().len(), 1);
         let error = lookups.find("unknown").await.unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
             (io::ErrorKind::NotFound, "no such name")
         );
-        assert!(waiting.iter().all(|found| found.borrow().is_none()));
-        net.let_go();
-        let found = join_all(waiting.into_iter().map(async |mut found| {
-            found
+        assert!(waiting.iter().all(|result| result.borrow().is_none()));
+        net.release();
+        let counts = join_all(waiting.into_iter().map(async |mut result| {
+            result
                 .wait_for(Option::is_some)
                 .await
                 .unwrap()
@@ -219,43 +222,46 @@ mod tests {
                 .unwrap()
                 .len()
         }));
-        assert_eq!(found.await, [1; 100]);
-        assert_eq!(net.asked("hangs"), 1);
+        assert_eq!(counts.await, [1; 100]);
+        assert_eq!(net.request_count("hangs"), 1);
         assert!(lookups.lock().is_empty());
-        // What is asked for after the end is looked up anew.
+        // A request after the end starts a new lookup.
         lookups.find("hangs").await.unwrap();
-        assert_eq!(net.asked("hangs"), 2);
+        assert_eq!(net.request_count("hangs"), 2);
     }
 
     #[tokio::test]
-    async fn a_name_that_hangs_is_tried_again_each_second_by_a_few_at_once() {
+    async fn hanging_name_is_retried_each_second_up_to_the_limit() {
         let net = Arc::<Net>::default();
         let lookups = net.lookups();
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let mut waiting: Vec<_> = (0..600)
             .map(|tenth| {
                 lookups
-                    .join("hangs", begun + Duration::from_millis(100) * tenth)
+                    .join("hangs", started_at + Duration::from_millis(100) * tenth)
                     .unwrap()
             })
             .collect();
         assert_eq!(lookups.lock()["hangs"].len(), MOST);
-        net.let_go();
-        for found in &mut waiting {
-            assert!(found.wait_for(Option::is_some).await.unwrap().is_some());
+        net.release();
+        for result in &mut waiting {
+            assert!(result.wait_for(Option::is_some).await.unwrap().is_some());
         }
-        assert_eq!((net.asked("hangs"), lookups.lock().len()), (MOST, 0));
+        assert_eq!(
+            (net.request_count("hangs"), lookups.lock().len()),
+            (MOST, 0)
+        );
     }
 
     #[tokio::test]
-    async fn one_that_panics_fails_and_is_off_the_list() {
-        let lookups = Lookups::by(|_| panic!("a resolver that breaks"));
+    async fn panicking_lookup_fails_and_is_unregistered() {
+        let lookups = Lookups::by(|_| panic!("broken resolver"));
         assert!(lookups.find("any").await.is_err());
         assert!(lookups.lock().is_empty());
     }
 
     #[tokio::test]
-    async fn the_systems_own_is_asked() {
+    async fn system_resolver_is_used() {
         assert!(
             addresses("localhost")
                 .await

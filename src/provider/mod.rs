@@ -1,4 +1,4 @@
-//! One backend: its wire format, its transport, its breaker and health, and the actor that owns them.
+//! One provider: its wire format, HTTP client, breaker and health, and the actor that owns them.
 
 pub mod actor;
 pub mod backend;

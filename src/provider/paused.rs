@@ -1,14 +1,13 @@
-//! Time as tests have it: it stands still while anything can be done, then jumps to what is due next.
+//! Time in tests: it stands still while any task can run, then jumps to the next timer.
 
 use std::time::Duration;
 
-/// An actix system on a clock that is paused from its first moment on, so that no length of time is off by a part of a millisecond:
+/// An actix system whose clock is paused from the start, so that durations are exact:
 /// `#[actix_rt::test(system = "Paused")]`.
 pub struct Paused;
 
 impl Paused {
-    /// Starts the system on this thread.
-    #[allow(clippy::new_ret_no_self, reason = "the attribute calls it so")]
+    #[allow(clippy::new_ret_no_self, reason = "the attribute calls this name")]
     pub fn new() -> actix::SystemRunner {
         actix::System::with_tokio_rt(|| {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -17,18 +16,18 @@ impl Paused {
     }
 }
 
-/// Lets so much time pass; what is due at its end may not be done yet.
+/// Advances the clock by `time`. Tasks that are due at the end may not have run yet.
 pub async fn elapse(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Lets so much time pass; what is due meanwhile is done.
+/// Advances the clock by `time` and runs the tasks that are due.
 pub async fn pass(time: Duration) {
     elapse(time).await;
     settled().await;
 }
 
-/// Lets every task of this thread do what it can do without time passing.
+/// Runs every task of this thread as far as it gets without time passing.
 pub async fn settled() {
     for _ in 0..64 {
         tokio::task::yield_now().await;

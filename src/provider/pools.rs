@@ -1,5 +1,5 @@
-//! A pool of connections for each thread that makes calls. A connection is driven by the thread that opened it: if others used it too, they would wait
-//! whenever that thread stands still, and be cut off where it ends.
+//! One HTTP client, and thus connection pool, per thread. A connection is driven by the thread that
+//! opened it. Other threads would stall with that thread and lose the connection when it ends.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -10,20 +10,19 @@ use reqwest::{Client, ClientBuilder};
 use super::transport;
 
 thread_local! {
-    /// Those of this thread. They go with it, and those of nobody any more when another is made.
+    /// This thread's clients. Dropped with the thread; unused ones when another is created.
     static HERE: RefCell<Vec<(Weak<Shape>, Client)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Pools of one shape. Cheap to clone; clones share them.
+/// HTTP clients with equal options, one per thread. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
 pub struct Pools(Arc<Shape>);
 
-/// What its clients are made of.
 #[derive(Debug)]
 struct Shape {
     connect: Duration,
     proxied: bool,
-    /// The one of the thread that made the first.
+    /// Used if a thread cannot build its own.
     first: Client,
 }
 
@@ -38,10 +37,10 @@ fn client(connect: Duration, proxied: bool) -> Result<Client, reqwest::Error> {
 }
 
 impl Pools {
-    /// Pools whose connects are given up after `connect`; through the environment's proxy, where one is set and wanted.
+    /// `proxied` enables the environment's proxy settings.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub fn new(connect: Duration, proxied: bool) -> Result<Self, reqwest::Error> {
         let first = client(connect, proxied)?;
         let pools = Self(Arc::new(Shape {
@@ -53,24 +52,28 @@ impl Pools {
         Ok(pools)
     }
 
-    /// The client of this thread, made when it is first asked for.
     pub fn here(&self) -> Client {
-        let mine =
-            |(of, _): &&(Weak<Shape>, Client)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(&self.0));
-        let known = HERE.with_borrow(|all| all.iter().find(mine).map(|(_, client)| client.clone()));
+        let is_own = |(options, _): &&(Weak<Shape>, Client)| {
+            std::ptr::eq(options.as_ptr(), Arc::as_ptr(&self.0))
+        };
+        let known = HERE.with_borrow(|clients| {
+            clients
+                .iter()
+                .find(is_own)
+                .map(|(_, client)| client.clone())
+        });
         known.unwrap_or_else(|| {
-            // What could be set up once can be again; else the first will do.
-            let made =
+            let client =
                 client(self.0.connect, self.0.proxied).unwrap_or_else(|_| self.0.first.clone());
-            self.keep(made.clone());
-            made
+            self.keep(client.clone());
+            client
         })
     }
 
     fn keep(&self, client: Client) {
-        HERE.with_borrow_mut(|all| {
-            all.retain(|(of, _)| of.strong_count() > 0);
-            all.push((Arc::downgrade(&self.0), client));
+        HERE.with_borrow_mut(|clients| {
+            clients.retain(|(options, _)| options.strong_count() > 0);
+            clients.push((Arc::downgrade(&self.0), client));
         });
     }
 }
@@ -80,28 +83,27 @@ impl Pools {
 mod tests {
     use super::*;
 
-    fn kept() -> usize {
+    fn client_count() -> usize {
         HERE.with_borrow(Vec::len)
     }
 
     #[test]
-    fn each_thread_has_one_for_as_long_as_there_is_use_for_it() {
+    fn each_thread_has_its_own_client_while_it_is_used() {
         let seconds = Duration::from_secs;
-        let (one, other) = (
-            Pools::new(seconds(1), false).unwrap(),
-            Pools::new(seconds(2), true).unwrap(),
-        );
-        drop((one.here(), one.clone().here(), other.here()));
-        assert_eq!(kept(), 2);
-        let (same, elsewhere) = (one.clone(), std::thread::spawn(kept));
-        assert_eq!(elsewhere.join().unwrap(), 0);
-        let used = std::thread::spawn(move || {
-            drop((same.here(), same.here()));
-            kept()
+        let first = Pools::new(seconds(1), false).unwrap();
+        let second = Pools::new(seconds(2), true).unwrap();
+        drop((first.here(), first.clone().here(), second.here()));
+        assert_eq!(client_count(), 2);
+        let shared = first.clone();
+        let on_new_thread = std::thread::spawn(client_count);
+        assert_eq!(on_new_thread.join().unwrap(), 0);
+        let after_use = std::thread::spawn(move || {
+            drop((shared.here(), shared.here()));
+            client_count()
         });
-        assert_eq!(used.join().unwrap(), 1);
-        drop(one);
+        assert_eq!(after_use.join().unwrap(), 1);
+        drop(first);
         let _third = Pools::new(seconds(3), false).unwrap();
-        assert_eq!(kept(), 2, "the first is of no use any more");
+        assert_eq!(client_count(), 2, "the first client is no longer in use");
     }
 }

@@ -1,4 +1,5 @@
-//! A provider without sockets: it follows a script, on a clock that tests pause, and notes who asked and who has not left yet.
+//! A provider client without sockets for tests. It follows a script on a paused clock and records
+//! its calls and open connections.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,38 +13,30 @@ use tokio::time::Instant;
 use super::upstream::{Step, Steps, Upstream};
 use crate::chat::{Ask, Failure, Fault, Finish, Role, Usage};
 
-/// One thing that a scripted provider does.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Says this.
     Say(String),
-    /// Thinks.
     Think,
-    /// Tells what it used: tokens in, tokens out.
+    /// Reports token usage: input tokens, output tokens.
     Used(u64, u64),
-    /// Is silent for so long.
     Wait(Duration),
-    /// Says this again and again, each time after so long, and never ends.
+    /// Sends this text again and again, each time after a pause, without end.
     Forever(String, Duration),
-    /// Is silent from now on.
     Hang,
-    /// Proves that the answer is whole.
     End(Finish),
-    /// Fails.
     Fail(Failure),
-    /// Is read by code that panics.
+    /// Panics in the code that reads the answer.
     Panic,
 }
 
-/// What a scripted provider does when it is asked. One that ends without a verdict breaks the promise of [`Steps`].
+/// The steps of one call. A script without a final `Finish` or `Fail` violates the contract of
+/// [`EventStream`].
 pub type Script = Vec<Act>;
 
-/// An answer: this text, then its proof.
 pub fn says(text: &str) -> Script {
     vec![Act::Say(text.to_owned()), Act::End(Finish::Stop)]
 }
 
-/// An answer in two parts with `pause` between them.
 pub fn says_slowly(first: &str, pause: Duration, rest: &str) -> Script {
     vec![
         Act::Say(first.to_owned()),
@@ -53,12 +46,10 @@ pub fn says_slowly(first: &str, pause: Duration, rest: &str) -> Script {
     ]
 }
 
-/// A failure before any text.
 pub fn fails(fault: Fault) -> Script {
     vec![Act::Fail(Failure::of(fault))]
 }
 
-/// A rate limit that ends after so long.
 pub fn limited(retry_after: Duration) -> Script {
     vec![Act::Fail(Failure {
         retry_after: Some(retry_after),
@@ -66,26 +57,20 @@ pub fn limited(retry_after: Duration) -> Script {
     })]
 }
 
-/// This much text, then a failure.
 pub fn breaks(text: &str, fault: Fault) -> Script {
     vec![Act::Say(text.to_owned()), Act::Fail(Failure::of(fault))]
 }
 
-/// Nothing, for ever.
 pub fn silent() -> Script {
     vec![Act::Hang]
 }
 
-/// One call as the provider saw it.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// When it was asked.
     pub at: Instant,
-    /// What.
     pub ask: Ask,
-    /// All that it said.
+    /// All text sent so far.
     pub said: String,
-    /// How it failed, where it said so itself.
     pub failure: Option<Failure>,
 }
 
@@ -96,7 +81,7 @@ struct Scripts {
 }
 
 impl Scripts {
-    /// The next script; the last one is followed again and again.
+    /// Records a call and returns its index and script. The last script is repeated.
     fn next(&mut self, ask: &Ask, obliging: bool) -> (usize, Script) {
         self.calls.push(Call {
             at: Instant::now(),
@@ -114,30 +99,29 @@ impl Scripts {
     }
 }
 
-/// What a model would say that means to say `script`, where it is asked to go on with what it would have said: the rest, after a repeat of
-/// what stands where it was told to repeat.
+/// Adapts a script to a request that continues a partial answer: only the missing rest is sent. If
+/// the last line of the last message is the end of the partial answer, the rest repeats it first.
 fn go_on(ask: &Ask, script: Script) -> Script {
-    let own: String = script.iter().filter_map(said).collect();
-    let begun = ask
+    let full_text: String = script.iter().filter_map(said).collect();
+    let partial = ask
         .messages
         .iter()
         .rev()
         .take(2)
         .find(|message| message.role == Role::Assistant);
-    let begun = match begun.map(|message| &*message.text) {
-        Some(begun) if !begun.is_empty() && own.starts_with(begun) => begun,
+    let partial = match partial.map(|message| &*message.text) {
+        Some(partial) if !partial.is_empty() && full_text.starts_with(partial) => partial,
         _ => return script,
     };
-    let repeat = ask
-        .messages
-        .last()
-        .map_or("", |told| told.text.lines().last().unwrap_or_default());
-    let repeat = if ask.goes_on || !begun.ends_with(repeat) {
+    let repeat = ask.messages.last().map_or("", |message| {
+        message.text.lines().last().unwrap_or_default()
+    });
+    let repeat = if ask.goes_on || !partial.ends_with(repeat) {
         ""
     } else {
         repeat
     };
-    let mut skip = begun.len() - repeat.len();
+    let mut skip = partial.len() - repeat.len();
     let rest = script.into_iter().filter_map(|act| {
         let Act::Say(text) = act else {
             return Some(act);
@@ -157,7 +141,7 @@ fn said(act: &Act) -> Option<&str> {
     }
 }
 
-/// Calls of one kind.
+/// The scripts and calls of one kind: turns or probes.
 #[derive(Default)]
 struct Line {
     scripts: Mutex<Scripts>,
@@ -165,12 +149,14 @@ struct Line {
     most_open: AtomicUsize,
 }
 
-/// A provider that follows one script a call: for turns, and others for the probes of its breaker.
+/// A provider client that follows one script per call. Turns and breaker probes have their own
+/// scripts.
 #[derive(Default)]
 pub struct Scripted {
     turns: Arc<Line>,
     probes: Arc<Line>,
-    listings: Mutex<(VecDeque<Script>, usize)>,
+    /// The scripts of listings, and the number of listings so far.
+    listing_scripts: Mutex<(VecDeque<Script>, usize)>,
     obliging: AtomicBool,
 }
 
@@ -179,53 +165,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Scripted {
-    /// Follows these scripts from now on, one a call; the last again and again.
+    /// Sets the scripts of turns, one per call. The last one is repeated.
     pub fn follow(&self, scripts: impl IntoIterator<Item = Script>) {
         lock(&self.turns.scripts).scripts = scripts.into_iter().collect();
     }
 
-    /// The same for probes.
     pub fn follow_when_probed(&self, scripts: impl IntoIterator<Item = Script>) {
         lock(&self.probes.scripts).scripts = scripts.into_iter().collect();
     }
 
-    /// Whether it goes on with what another began, where its script begins alike.
+    /// Makes it continue partial answers that are the start of its own script.
     pub fn oblige(&self, obliging: bool) {
         self.obliging.store(obliging, Ordering::SeqCst);
     }
 
-    /// The same for listings: one goes well unless its script fails or hangs.
+    /// Sets the scripts of listings. A listing succeeds unless its script fails or hangs.
     pub fn follow_when_listed(&self, scripts: impl IntoIterator<Item = Script>) {
-        lock(&self.listings).0 = scripts.into_iter().collect();
+        lock(&self.listing_scripts).0 = scripts.into_iter().collect();
     }
 
-    /// How many listings were made so far.
     pub fn listings(&self) -> usize {
-        lock(&self.listings).1
+        lock(&self.listing_scripts).1
     }
 
-    /// The calls of turns so far.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.turns.scripts).calls.clone()
     }
 
-    /// The probes so far.
     pub fn probes(&self) -> Vec<Call> {
         lock(&self.probes.scripts).calls.clone()
     }
 
-    /// Connections of turns that nobody has closed yet.
     pub fn open(&self) -> usize {
         self.turns.open.load(Ordering::SeqCst)
     }
 
-    /// The most probes that were under way at once.
     pub fn most_probes(&self) -> usize {
         self.probes.most_open.load(Ordering::SeqCst)
     }
 }
 
-/// Closed when dropped.
 struct Connection(Arc<Line>);
 
 impl Connection {
@@ -244,25 +223,25 @@ impl Drop for Connection {
 
 impl Upstream for Scripted {
     fn ask(&self, ask: &Ask) -> Steps {
-        let probe = ask.max_tokens == 1;
-        let line = Arc::clone(if probe { &self.probes } else { &self.turns });
-        let (number, script) = lock(&line.scripts).next(ask, self.obliging.load(Ordering::SeqCst));
-        let connection = Connection::open(&line);
-        let note = move |step: &Result<Step, Failure>| {
-            if let Some(call) = lock(&line.scripts).calls.get_mut(number) {
-                match step {
+        let is_probe = ask.max_tokens == 1;
+        let lane = Arc::clone(if is_probe { &self.probes } else { &self.turns });
+        let (index, script) = lock(&lane.scripts).next(ask, self.obliging.load(Ordering::SeqCst));
+        let connection = Connection::open(&lane);
+        let record = move |event: &Result<Step, Failure>| {
+            if let Some(call) = lock(&lane.scripts).calls.get_mut(index) {
+                match event {
                     Ok(Step::Text(text)) => call.said.push_str(text),
                     Ok(_) => {}
                     Err(failure) => call.failure = Some(failure.clone()),
                 }
             }
         };
-        let begin = (VecDeque::from(script), note, connection);
+        let initial_state = (VecDeque::from(script), record, connection);
         Box::pin(stream::unfold(
-            begin,
-            |(mut script, note, connection)| async move {
+            initial_state,
+            |(mut script, record, connection)| async move {
                 loop {
-                    let step = match script.pop_front()? {
+                    let event = match script.pop_front()? {
                         Act::Wait(pause) => {
                             tokio::time::sleep(pause).await;
                             continue;
@@ -273,8 +252,8 @@ impl Upstream for Scripted {
                             Ok(Step::Text(text))
                         }
                         Act::Hang => std::future::pending().await,
-                        // As a panic, but for the report.
-                        Act::Panic => std::panic::resume_unwind(Box::new("the script says so")),
+                        // Panics without running the panic hook.
+                        Act::Panic => std::panic::resume_unwind(Box::new("scripted panic")),
                         Act::Say(text) => Ok(Step::Text(text)),
                         Act::Think => Ok(Step::Thinking),
                         Act::Used(input_tokens, output_tokens) => Ok(Step::Usage(Usage {
@@ -285,15 +264,15 @@ impl Upstream for Scripted {
                         Act::End(finish) => Ok(Step::End(finish)),
                         Act::Fail(failure) => Err(failure),
                     };
-                    note(&step);
-                    return Some((step, (script, note, connection)));
+                    record(&event);
+                    return Some((event, (script, record, connection)));
                 }
             },
         ))
     }
 
     fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
-        let mut listings = lock(&self.listings);
+        let mut listings = lock(&self.listing_scripts);
         listings.1 += 1;
         let script = if listings.0.len() > 1 {
             listings.0.pop_front()

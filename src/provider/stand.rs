@@ -1,4 +1,4 @@
-//! One scripted backend with its actor, for the tests of those who ask it.
+//! A scripted provider with its actor, for the tests of its callers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,41 +20,27 @@ use crate::settings::{CallRetry, HealthSettings, ProbeKind};
 use crate::store::{MemoryStore, Store};
 use crate::supervised::{ChildDown, Crash, Guard};
 
-/// What is to be known of a backend before it stands.
 #[derive(Clone)]
 pub struct Plan {
-    /// Its name.
     pub name: &'static str,
-    /// The breaker's rules.
     pub rules: Rules,
-    /// How long its calls may take.
     pub patience: Patience,
-    /// How long its recovery probe may take.
     pub probe_limit: Duration,
-    /// How it is tried again in a turn.
     pub retry: CallRetry,
-    /// The room of its context.
     pub context_tokens: u32,
-    /// Whether it goes on from a started answer.
     pub prefill: bool,
-    /// How many calls it takes at once.
     pub max_concurrent: usize,
-    /// Its share of turns.
     pub weight: u32,
-    /// How its health is looked into.
     pub health: HealthSettings,
-    /// What it costs, and may cost.
     pub terms: Terms,
-    /// How it begins.
     pub vitals: Vitals,
-    /// What it does, call for call.
+    /// The answers, one script per call.
     pub scripts: Vec<Script>,
-    /// Who gives leave to probe.
     pub probing: Option<Arc<dyn Probing>>,
 }
 
 impl Plan {
-    /// The defaults of the configuration, and a friendly answer to everything.
+    /// The configuration's defaults. Every call gets a complete answer.
     pub fn new(name: &'static str) -> Self {
         let seconds = Duration::from_secs;
         Self {
@@ -85,7 +71,6 @@ impl Plan {
         }
     }
 
-    /// The same with these scripts.
     pub fn with(self, scripts: impl IntoIterator<Item = Script>) -> Self {
         Self {
             scripts: scripts.into_iter().collect(),
@@ -94,11 +79,8 @@ impl Plan {
     }
 }
 
-/// A backend that stands.
 pub struct Stand {
-    /// As the house holds it.
     pub backend: Arc<Backend>,
-    /// What it says, and what it heard.
     pub upstream: Arc<Scripted>,
     seed: Seed,
     place: watch::Sender<Option<Addr<ProviderActor>>>,
@@ -107,77 +89,76 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Starts the actor of `plan`.
-    pub fn start(plan: Plan, clock: Clock, store: Arc<dyn Store>) -> Self {
-        let upstream = Arc::new(Scripted::default());
-        upstream.follow(plan.scripts);
-        let name: Arc<str> = plan.name.into();
-        let vitals = Arc::new(watch::Sender::new(plan.vitals));
-        let voice = Arc::new(watch::Sender::new(None));
-        let (place, actor) = watch::channel(None);
-        let (tell, ends) = mpsc::channel(16);
-        let drills = Arc::new(Switch::new(|| 0.5));
-        let backend = Arc::new(Backend {
+    pub fn start(options: Plan, clock: Clock, store: Arc<dyn Store>) -> Self {
+        let client = Arc::new(Scripted::default());
+        client.follow(options.scripts);
+        let name: Arc<str> = options.name.into();
+        let status = Arc::new(watch::Sender::new(options.vitals));
+        let events = Arc::new(watch::Sender::new(None));
+        let (actor_sender, actor) = watch::channel(None);
+        let (exit_sender, exits) = mpsc::channel(16);
+        let fault_switch = Arc::new(Switch::new(|| 0.5));
+        let provider = Arc::new(Backend {
             name: Arc::clone(&name),
             model: format!("{name}-1").into(),
             dialect: "openai",
-            context_tokens: plan.context_tokens,
-            patience: plan.patience,
-            retry: plan.retry,
-            weight: plan.weight,
-            prices: plan.terms.prices,
-            is_budgeted: plan.terms.daily_budget_usd.is_some(),
-            prefill: plan.prefill.into(),
-            upstream: upstream.clone(),
+            context_tokens: options.context_tokens,
+            patience: options.patience,
+            retry: options.retry,
+            weight: options.weight,
+            prices: options.terms.prices,
+            is_budgeted: options.terms.daily_budget_usd.is_some(),
+            prefill: options.prefill.into(),
+            upstream: client.clone(),
             actor: actor.clone(),
             account: "0000000000000000".into(),
-            voice: voice.subscribe(),
-            vitals: vitals.subscribe(),
-            drills: Arc::clone(&drills),
+            voice: events.subscribe(),
+            vitals: status.subscribe(),
+            drills: Arc::clone(&fault_switch),
         });
-        let seed = Seed {
+        let parts = Seed {
             name,
-            rules: plan.rules,
-            probe_limit: plan.probe_limit,
-            health: plan.health,
-            terms: plan.terms,
-            upstream: upstream.clone(),
-            drills,
+            rules: options.rules,
+            probe_limit: options.probe_limit,
+            health: options.health,
+            terms: options.terms,
+            upstream: client.clone(),
+            drills: fault_switch,
             places: Arc::default(),
-            max_concurrent: plan.max_concurrent,
-            vitals,
+            max_concurrent: options.max_concurrent,
+            vitals: status,
             actor,
             store,
             clock,
             chance: || 0.5,
-            voice,
-            probing: plan.probing,
+            voice: events,
+            probing: options.probing,
         };
-        let stand = Self {
-            backend,
-            upstream,
-            seed,
-            place,
-            tell,
-            ends,
+        let bench = Self {
+            backend: provider,
+            upstream: client,
+            seed: parts,
+            place: actor_sender,
+            tell: exit_sender,
+            ends: exits,
         };
-        stand.rebuild();
-        stand
+        bench.rebuild();
+        bench
     }
 
-    /// One that stands alone.
-    pub fn alone(plan: Plan) -> Self {
-        Self::start(plan, Clock::start(), Arc::new(MemoryStore::default()))
+    /// Starts with its own clock and store.
+    pub fn alone(options: Plan) -> Self {
+        Self::start(options, Clock::start(), Arc::new(MemoryStore::default()))
     }
 
-    /// Starts a new actor from the same seed, as the supervisor does after a panic.
+    /// Starts a new actor with the same parts, as the supervisor does after a panic.
     pub fn rebuild(&self) {
         let guard = Guard::new(Arc::clone(&self.seed.name), self.tell.clone());
         self.place
             .send_replace(Some(ProviderActor::new(self.seed.clone(), guard).start()));
     }
 
-    /// Starts one that looks at no message before `after` has passed.
+    /// Starts a new actor that handles no message before `after` has passed.
     pub fn rebuild_behind(&self, after: Duration) {
         let guard = Guard::new(Arc::clone(&self.seed.name), self.tell.clone());
         let seed = self.seed.clone();
@@ -189,13 +170,13 @@ impl Stand {
         self.place.send_replace(Some(actor));
     }
 
-    /// Has the actor panic, and waits until it is gone. Nobody rebuilds it.
+    /// Makes the actor panic and waits for its exit. It is not restarted.
     pub async fn crash(&mut self) {
         self.actor().do_send(Crash);
         self.ends.recv().await.unwrap();
     }
 
-    /// Has the actor go by a seed that is changed so, as a reload does.
+    /// Changes the parts and sends them to the actor, as a reload does.
     pub fn change(&mut self, anew: bool, change: impl FnOnce(&mut Seed)) {
         change(&mut self.seed);
         self.actor().do_send(Change {
@@ -204,48 +185,41 @@ impl Stand {
         });
     }
 
-    /// Waits until the actor has ended.
     pub async fn ended(&mut self) {
         self.ends.recv().await.unwrap();
     }
 
-    /// The actor ends, and nothing holds it any more.
     pub fn leave(&self) {
         self.place.send_replace(None);
     }
 
-    /// The actor.
     pub fn actor(&self) -> Addr<ProviderActor> {
         self.place.borrow().clone().unwrap()
     }
 
-    /// The clocks that it goes by.
     pub fn clock(&self) -> Clock {
         self.seed.clock
     }
 
-    /// Whether its actor has ended.
     pub fn is_down(&self) -> bool {
         !self.actor().connected()
     }
 
-    /// Asks for leave to call.
     pub async fn admit(&self) -> Result<Permit, Refusal> {
         self.actor().send(Admit).await.unwrap()
     }
 
-    /// How it is, once all that was sent to the actor is done.
+    /// The status after the actor has handled all earlier messages.
     pub async fn vitals(&self) -> Vitals {
         settled().await;
         self.backend.vitals.borrow().clone()
     }
 
-    /// Free places.
+    /// The number of calls that may still start.
     pub fn free(&self) -> usize {
         self.seed.max_concurrent - self.seed.places.taken()
     }
 
-    /// All places.
     pub fn places(&self) -> usize {
         self.seed.max_concurrent
     }

@@ -1,8 +1,12 @@
-//! How long this thread stood still: held up by a call that blocks, or left without a processor. A limit of time that passes meanwhile says
-//! nothing of the provider that is waited for: what it said in time lies in the socket, unread. So the limits of tokens and probes are those of the
-//! time for which the thread was there; those of a whole attempt and of a turn are not, because a visitor waits.
+//! Measures for how long the current thread was stalled, by a blocking call or for lack of CPU
+//! time.
 //!
-//! Known by a beat, of each thread on which providers are read. Without one (in tests on a paused clock) no thread ever stands still.
+//! A timeout that fires during a stall proves nothing about the provider, because its data may lie
+//! unread in the socket. Token and probe timeouts are therefore extended by the stall. The timeouts
+//! of a whole attempt and of a turn are not, because a visitor waits.
+//!
+//! Stalls are detected by a heartbeat on each thread that reads from providers. A thread without
+//! one (in tests on a paused clock) never counts as stalled.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -12,28 +16,29 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
-/// From beat to beat.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// So long without a beat is a standstill; less is a busy moment.
+/// A gap between heartbeats from which on it counts as a stall. Shorter ones are normal load.
 const NOTICED: Duration = Duration::from_secs(1);
 
-/// The most that a limit is put off in all: a thread that stands still again and again is one more reason to ask elsewhere.
+/// The maximum extension of a timeout. A thread that stalls repeatedly is one more reason to try
+/// another provider.
 const MOST: Duration = Duration::from_secs(60);
 
 thread_local! {
     static BEATS: Cell<Option<Beats>> = const { Cell::new(None) };
 }
 
-/// Watches this thread from now on, to the end of its runtime.
+/// Starts the heartbeat of this thread, which lasts until its runtime ends.
 pub fn watch() {
     if BEATS.get().is_some() {
         return;
     }
     BEATS.set(Some(Beats::begin(Instant::now())));
-    let unwatched = Unwatched;
+    // Dropped with the runtime, even if the task never ran.
+    let guard = Unwatched;
     actix::spawn(async move {
-        let _at_the_end = unwatched;
+        let _guard = guard;
         loop {
             tokio::time::sleep(EVERY).await;
             BEATS.set(BEATS.get().map(|beats| beats.beat(Instant::now())));
@@ -41,7 +46,6 @@ pub fn watch() {
     });
 }
 
-/// Dropped with its runtime.
 struct Unwatched;
 
 impl Drop for Unwatched {
@@ -50,36 +54,37 @@ impl Drop for Unwatched {
     }
 }
 
-/// The beats of a thread, as far as they matter.
+/// The last heartbeat of a thread and its stalls so far.
 #[derive(Clone, Copy, Debug)]
 struct Beats {
     last: Instant,
-    /// How long it stood still until then, all together.
-    still: Duration,
+    /// The total time stalled until `last_beat`.
+    total_stall: Duration,
 }
 
 impl Beats {
     fn begin(now: Instant) -> Self {
         Self {
             last: now,
-            still: Duration::ZERO,
+            total_stall: Duration::ZERO,
         }
     }
 
     fn beat(self, now: Instant) -> Self {
         Self {
             last: now,
-            still: self.still(now),
+            total_stall: self.still(now),
         }
     }
 
-    /// How long it stood still until now. Right also where others than the beat are first to go on.
+    /// The total time stalled until `now`. Includes a stall that the heartbeat has not seen yet,
+    /// because other tasks may run first after it.
     fn still(self, now: Instant) -> Duration {
         let since = now.saturating_duration_since(self.last);
         if since < NOTICED {
-            self.still
+            self.total_stall
         } else {
-            self.still + since
+            self.total_stall + since
         }
     }
 }
@@ -88,61 +93,60 @@ fn still(now: Instant) -> Duration {
     BEATS.get().map_or(Duration::ZERO, |beats| beats.still(now))
 }
 
-/// A moment on this thread, from which on time is measured.
+/// An instant on this thread. Timeouts measured from it can exclude stalls.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     at: Instant,
-    /// How long the thread had stood still until then.
-    still: Duration,
+    /// The thread's total stall at `at`.
+    stalled_before: Duration,
 }
 
 impl Mark {
-    /// This moment.
     pub fn now() -> Self {
         let at = Instant::now();
         Self {
             at,
-            still: still(at),
+            stalled_before: still(at),
         }
     }
 
-    /// All of the time since.
     pub fn elapsed(self) -> Duration {
         self.at.elapsed()
     }
 
-    /// How much of the time since was a standstill; a minute at most.
+    /// The stalled part of the time since, at most [`MAX_COMPENSATION`].
     pub fn still(self) -> Duration {
         self.still_at(Instant::now())
     }
 
-    /// How much of it was not.
+    /// The time since, without stalls.
     pub fn awake(self) -> Duration {
         let now = Instant::now();
         now.saturating_duration_since(self.at)
             .saturating_sub(self.still_at(now))
     }
 
-    /// So much later, whatever this thread did.
+    /// The instant `time` later, regardless of stalls.
     pub fn after(self, time: Duration) -> Instant {
         self.at + time
     }
 
-    /// When so much time has passed that was none, as far as is known now.
+    /// The deadline of a timeout, extended by the stalls so far.
     pub fn plus(self, limit: Duration) -> Instant {
         self.after(limit) + self.still()
     }
 
-    /// Waits for `future` until the limit from here on is over, of the time for which this thread is there.
+    /// Waits for `future`, at most for `limit` from this instant, not counting stalls.
     ///
     /// # Errors
-    /// It is over.
+    /// The limit has passed.
     pub async fn timeout<T>(
         self,
         limit: Duration,
         future: impl Future<Output = T>,
     ) -> Result<T, Elapsed> {
         let mut future = pin!(future);
+        // A stall while waiting moves the deadline: wait again until it has really passed.
         loop {
             let waited = tokio::time::timeout_at(self.plus(limit), &mut future).await;
             if waited.is_ok() || Instant::now() >= self.plus(limit) {
@@ -153,14 +157,17 @@ impl Mark {
 
     fn still_at(self, now: Instant) -> Duration {
         let since = now.saturating_duration_since(self.at);
-        still(now).saturating_sub(self.still).min(since).min(MOST)
+        still(now)
+            .saturating_sub(self.stalled_before)
+            .min(since)
+            .min(MOST)
     }
 }
 
-/// Waits for `future`, for so long as this thread is there.
+/// Waits for `future`, at most for `limit` from now, not counting stalls.
 ///
 /// # Errors
-/// The limit is over.
+/// The limit has passed.
 pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     Mark::now().timeout(limit, future).await
 }
@@ -176,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_beat_is_a_standstill_from_when_it_is_due_to_be_noticed() {
+    fn late_heartbeat_counts_as_a_stall() {
         let begun = Instant::now();
         let mut beats = Beats::begin(begun);
         for beat in 1..=10 {
@@ -190,54 +197,51 @@ mod tests {
         assert_eq!(
             beats.still(last + ms(3_000)),
             ms(3_000),
-            "known before the beat"
+            "known before the next heartbeat"
         );
         let after = beats.beat(last + ms(3_000));
-        assert_eq!(after.still(last + ms(3_200)), ms(3_000), "and after, once");
+        assert_eq!(after.still(last + ms(3_200)), ms(3_000), "counted once");
         assert_eq!(
-            after.beat(last + ms(5_000)).still,
+            after.beat(last + ms(5_000)).total_stall,
             ms(5_000),
-            "the second with the first"
+            "the second stall is added to the first"
         );
     }
 
     #[actix_rt::test]
-    async fn time_for_which_the_thread_stood_still_is_not_counted() {
+    async fn stalled_time_is_not_counted() {
         let before = Mark::now();
         watch();
         watch();
         let held = Mark::now();
-        // The test is of a thread that is blocked, so it is.
+        // Block the thread deliberately.
         thread::sleep(ms(1_500));
         assert!(
             held.still() >= ms(1_500) && held.awake() < ms(500),
             "{held:?}"
         );
         assert!(before.still() >= ms(1_500));
-        assert!(
-            Mark::now().still() < ms(500),
-            "what was before counts no more"
-        );
+        assert!(Mark::now().still() < ms(500), "earlier stalls do not count");
         assert!(held.plus(ms(700)) > Instant::now());
     }
 
     #[actix_rt::test]
-    async fn what_came_in_time_is_taken_though_the_thread_was_not_there() {
+    async fn data_that_arrived_during_a_stall_is_accepted() {
         watch();
-        let (tell, told) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
         let late = async {
-            // It is told only after the standstill, as a socket is read only then.
+            // The result arrives only after the stall, just as a socket is read only then.
             tokio::task::yield_now().await;
             thread::sleep(ms(1_500));
-            actix::spawn(async { tell.send(()) });
-            told.await
+            actix::spawn(async { sender.send(()) });
+            receiver.await
         };
         assert!(timeout(ms(300), late).await.is_ok());
         assert!(timeout(ms(20), std::future::pending::<()>()).await.is_err());
     }
 
     #[actix_rt::test]
-    async fn a_thread_that_nobody_watches_never_stands_still() {
+    async fn thread_without_heartbeat_never_stalls() {
         let mark = Mark::now();
         thread::sleep(ms(1_100));
         assert_eq!(mark.still(), Duration::ZERO);

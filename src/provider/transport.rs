@@ -1,5 +1,5 @@
-//! The HTTP client under every provider. One request is one request: no redirects (the key must never follow one), no retries, no
-//! decompression, no limit of time but for the connect; the caller keeps all others.
+//! The HTTP client for all providers. Each request is sent once: no redirects (the key must never
+//! follow one), no retries, no decompression. The connect timeout is the only time limit.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -18,35 +18,37 @@ use super::lookup::Resolver;
 use super::pools::Pools;
 use crate::chat::{Failure, Fault};
 
-/// How long an unused connection is kept: less than most servers keep theirs, so that a call seldom meets a closing one.
+/// The time for which an idle connection is kept. Most servers keep theirs longer, so a request
+/// seldom meets a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often an HTTP/2 connection under a call is tested, and how long its peer may take to answer: a dead one is shared, and would
-/// fail every later call to its provider too.
-const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// The interval of pings on an HTTP/2 connection in use. A dead connection is shared and would fail
+/// later requests too.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Makes ring the process's TLS provider. Any number of times; a provider that is there already stays.
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub fn install_tls() {
-    // The error says that there is one.
+    // An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Pools of connections with one limit of time for the connect. Cheap to clone; clones share the pools.
+/// An HTTP client with one connect timeout. Cheap to clone: clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Transport {
-    /// Goes through the environment's proxy, where one is set.
+    /// Uses the environment's proxy settings.
     outside: Pools,
-    /// Never does: this machine's own servers are seldom in reach of a proxy.
+    /// Uses no proxy, because this machine's own servers are seldom reachable through one.
     loopback: Pools,
 }
 
 impl Transport {
-    /// A transport that gives up a connect (name, TCP and TLS together) after `connect`.
+    /// `connect` limits name resolution, TCP and TLS together.
     ///
-    /// Without any CA certificate on the system it still speaks plain HTTP, and refuses every HTTPS server.
+    /// Without CA certificates on the system, plain HTTP works and every HTTPS server is rejected.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub fn new(connect: Duration) -> Result<Self, reqwest::Error> {
         Ok(Self {
             outside: Pools::new(connect, true)?,
@@ -64,25 +66,25 @@ impl Transport {
     }
 }
 
-/// What all clients of this process have in common of TLS: the system's CA certificates, which are some milliseconds' work to read and a megabyte to
-/// keep, and the sessions to resume. None where the system has none.
+/// The TLS configuration that all clients share: the system's CA certificates (some milliseconds to
+/// read, a megabyte to keep) and the session cache. `None` if the system has no certificates.
 static TLS: LazyLock<Option<ClientConfig>> = LazyLock::new(|| {
     install_tls();
     let mut tls = ClientConfig::with_platform_verifier()
         .inspect_err(|_| {
-            tracing::warn!("no CA certificates on this system: nobody can be reached over https");
+            tracing::warn!("no CA certificates on this system, https requests will fail");
         })
         .ok()?;
     tls.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
     Some(tls)
 });
 
-/// A client that makes one request of one, and gives up a connect after `connect`; `shape` may say more.
+/// Builds a client that sends each request once. `shape` may add further options.
 ///
-/// Without any CA certificate on the system it still speaks plain HTTP, and refuses every HTTPS server.
+/// Without CA certificates on the system, plain HTTP works and every HTTPS server is rejected.
 ///
 /// # Errors
-/// When TLS cannot be set up.
+/// If TLS cannot be set up.
 pub fn client(
     connect: Duration,
     shape: impl Fn(ClientBuilder) -> ClientBuilder,
@@ -108,27 +110,27 @@ fn builder(connect: Duration) -> ClientBuilder {
         .connect_timeout(connect)
         .dns_resolver(Arc::new(Resolver))
         .pool_idle_timeout(IDLE)
-        .http2_keep_alive_interval(PING.0)
-        .http2_keep_alive_timeout(PING.1)
+        .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+        .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
 }
 
-/// Whether a URL names this very machine.
 pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let named = host == "localhost" || host.ends_with(".localhost");
-    named
-        || address
+    let ip = host.trim_start_matches('[').trim_end_matches(']');
+    let is_localhost = host == "localhost" || host.ends_with(".localhost");
+    is_localhost
+        || ip
             .parse()
             .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 impl HttpTransport for Transport {
-    /// Sends the request once. Whatever goes wrong, here and in the body, is a [`Failure`] inside the [`TransportError`].
+    /// Sends the request once. Every error, here and in the body, is a [`Failure`] inside the
+    /// [`TransportError`].
     fn request(&self, request: http::Request<Option<Bytes>>) -> ResponseFuture {
         let mut request = request.map(|body| body.map_or_else(Body::default, Body::from));
         for value in request.headers_mut().values_mut() {
-            // Keys are among them: hidden from Debug, and kept out of HTTP/2's compression tables.
+            // Includes keys: hides them from `Debug` and from HTTP/2's compression tables.
             value.set_sensitive(true);
         }
         let sent = reqwest::Request::try_from(request).map(|request| {
@@ -136,13 +138,14 @@ impl HttpTransport for Transport {
             client.execute(request)
         });
         Box::pin(async move {
-            let answer = sent.map_err(failed)?.await.map_err(failed)?;
-            let (status, headers) = (answer.status(), answer.headers().clone());
-            let body: ByteStream = Box::pin(answer.bytes_stream().map_err(failed));
-            let mut answer = http::Response::new(body);
-            *answer.status_mut() = status;
-            *answer.headers_mut() = headers;
-            Ok(answer)
+            let response = sent.map_err(failed)?.await.map_err(failed)?;
+            let status = response.status();
+            let headers = response.headers().clone();
+            let body: ByteStream = Box::pin(response.bytes_stream().map_err(failed));
+            let mut response = http::Response::new(body);
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            Ok(response)
         })
     }
 }
@@ -151,19 +154,21 @@ fn failed(error: reqwest::Error) -> TransportError {
     TransportError::new(failure(&error))
 }
 
-/// What an error of the connection means.
+/// Classifies an error of the connection.
 ///
-/// A body that ends before the length or the last chunk that its head promised counts as a reset: something between us and the
-/// provider broke. That a well-framed body has no whole answer in it is for the dialect to say.
+/// A body that ends before its announced length or last chunk counts as a reset, because something
+/// between us and the provider broke. A complete body without a complete answer is left to the
+/// dialect.
 fn failure(error: &reqwest::Error) -> Failure {
     if error.is_builder() {
-        return Failure::with(Fault::Misconfigured, "base_url is no http or https address");
+        return Failure::with(Fault::Misconfigured, "base_url is not an http or https URL");
     }
     if error.is_connect() && error.is_timeout() {
-        return Failure::with(Fault::Timeout, "no connection in time");
+        return Failure::with(Fault::Timeout, "connect timed out");
     }
     if error.is_connect() {
-        // The innermost cause: refused, no such name, a bad certificate. The outer ones repeat the address.
+        // The innermost cause (refused, no such name, bad certificate). Outer ones repeat the
+        // address.
         return Failure::with(
             Fault::Unreachable,
             &causes(error)
@@ -172,7 +177,7 @@ fn failure(error: &reqwest::Error) -> Failure {
                 .unwrap_or_default(),
         );
     }
-    let rubbish = causes(error).any(|cause| {
+    let is_malformed = causes(error).any(|cause| {
         let http = cause
             .downcast_ref::<hyper::Error>()
             .is_some_and(hyper::Error::is_parse);
@@ -182,8 +187,8 @@ fn failure(error: &reqwest::Error) -> Failure {
             Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
         )
     });
-    if rubbish {
-        return Failure::with(Fault::Malformed, "not HTTP");
+    if is_malformed {
+        return Failure::with(Fault::Malformed, "response is not HTTP");
     }
     Failure::of(Fault::Reset)
 }
@@ -192,25 +197,25 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Erro
     std::iter::successors(error.source(), |&cause| cause.source())
 }
 
-/// The transports in use: one for each limit of the connect, because that limit belongs to the pool. Kept over a reload, so that
-/// open connections are.
+/// The transports in use, one per connect timeout, because that belongs to the connection pool.
+/// Kept over a reload, so that connections stay open.
 #[derive(Debug, Default)]
 pub struct Transports {
     by_connect: BTreeMap<Duration, Transport>,
 }
 
 impl Transports {
-    /// The transport with this limit, made when it is first asked for.
+    /// Returns the transport with this connect timeout, creating it on first use.
     ///
     /// # Errors
     /// As [`Transport::new`].
     pub fn with_connect(&mut self, connect: Duration) -> Result<Transport, reqwest::Error> {
-        if let Some(known) = self.by_connect.get(&connect) {
-            return Ok(known.clone());
+        if let Some(transport) = self.by_connect.get(&connect) {
+            return Ok(transport.clone());
         }
-        let made = Transport::new(connect)?;
-        self.by_connect.insert(connect, made.clone());
-        Ok(made)
+        let transport = Transport::new(connect)?;
+        self.by_connect.insert(connect, transport.clone());
+        Ok(transport)
     }
 }
 
@@ -220,8 +225,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_is_known_by_its_addresses() {
-        let here = |url: &str| is_loopback(&Url::parse(url).unwrap());
+    fn loopback_urls_are_recognised() {
+        let is_local = |url: &str| is_loopback(&Url::parse(url).unwrap());
         for url in [
             "http://127.0.0.1:1/",
             "http://127.9.9.9/",
@@ -229,7 +234,7 @@ mod tests {
             "http://LOCALHOST/",
             "http://a.localhost/",
         ] {
-            assert!(here(url), "{url}");
+            assert!(is_local(url), "{url}");
         }
         for url in [
             "https://api.example.com/",
@@ -237,12 +242,12 @@ mod tests {
             "http://127.0.0.1.evil.test/",
             "http://notlocalhost/",
         ] {
-            assert!(!here(url), "{url}");
+            assert!(!is_local(url), "{url}");
         }
     }
 
     #[test]
-    fn providers_with_one_limit_share_a_pool() {
+    fn equal_connect_timeouts_share_a_transport() {
         let mut transports = Transports::default();
         for seconds in [3, 5, 3] {
             transports

@@ -1,4 +1,4 @@
-//! What the rest of the house sees of a provider's wire: a question goes in, steps come out.
+//! The interface between a turn and a provider: a chat request goes in, stream events come out.
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
@@ -6,35 +6,38 @@ use futures_util::stream::BoxStream;
 
 use crate::chat::{Ask, Failure, Finish, Usage};
 
-/// One step of an answer under way.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// More text; never empty.
+    /// More text, never empty.
     Text(String),
-    /// The model thinks, or calls a tool: progress, but nothing to show.
+    /// The model thinks or calls a tool: progress without text to show.
     Thinking,
-    /// Tokens used so far; the last one counts.
+    /// The token usage so far. The last one counts.
     Usage(Usage),
-    /// The dialect's proof that the answer is whole: `Stop`, `Length` or `ContentFilter`. Nothing follows.
+    /// The dialect's proof of a complete answer: `Stop`, `Length` or `ContentFilter`. The last
+    /// event.
     End(Finish),
 }
 
-/// The steps of one answer: any number of `Text`, `Thinking` and `Usage`, then exactly one `End` or one failure.
-/// Dropping it closes the connection to the provider; there is no other way to cancel.
+/// The events of one answer: any number of `Text`, `Thinking` and `Usage`, then exactly one
+/// `Finished` or one failure. Dropping the stream closes the connection to the provider, which is
+/// the only way to cancel.
 pub type Steps = BoxStream<'static, Result<Step, Failure>>;
 
-/// A way to ask a provider. The real one speaks HTTP; the tests' one follows a script.
+/// Sends requests to one provider. The real client speaks HTTP, the one for tests follows a script.
 ///
-/// It makes one request per call and never retries: the router is the only one who does. (One more follows only where the dialect
-/// has found its own mapping at fault and mended it.) It has no limit of time but for the connect; the caller keeps all others.
+/// Each call makes one request and never retries, because only the router does. (Another request
+/// follows only if the dialect corrected a mistake in its own mapping.) The connect timeout is the
+/// only time limit; all others are the caller's.
 pub trait Upstream: Send + Sync {
-    /// Asks. The stream is lazy: nothing is sent before its first poll.
+    /// Starts a streamed answer. Lazy: nothing is sent before the stream is first polled.
     fn ask(&self, ask: &Ask) -> Steps;
 
-    /// Makes the free listing call. Good says that address and key are, not that the model answers. Nothing is sent before its first poll.
+    /// Makes the free model listing request. Success proves the address and the key, not that the
+    /// model answers. Lazy, like [`ProviderClient::stream_chat`].
     ///
     /// # Errors
-    /// As for a question.
+    /// As for a chat request.
     fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
         ready(Ok(())).boxed()
     }

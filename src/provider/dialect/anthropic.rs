@@ -1,4 +1,4 @@
-//! Anthropic's messages.
+//! Anthropic's Messages API: streams and complete messages.
 
 use std::sync::Arc;
 
@@ -15,22 +15,22 @@ use super::progress::{Progress, at, count, objects, text, unknown};
 use super::said::{Order, Said, conversation, json, system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
-/// The version that gateways and old servers know too.
+/// The default version, which gateways and old servers support.
 const VERSION: &str = "2023-06-01";
 
-/// From this version on the key is a bearer token, and sampling parameters are gone. Versions are dates: their text has their order.
+/// From this version on the key is a bearer token and sampling parameters are gone. Versions are
+/// dates, so they compare as strings.
 const BEARER_SINCE: &str = "2026-10-21";
 
 const TEMPERATURE: &str = "temperature";
 
-/// The dialect. It remembers whether the model refused a temperature.
+/// Remembers whether the model rejected a temperature.
 pub struct Anthropic {
     model: Arc<Model>,
     learned: Learned,
 }
 
 impl Anthropic {
-    /// The dialect for this model.
     pub fn new(model: Model) -> Self {
         Self {
             model: Arc::new(model),
@@ -76,16 +76,19 @@ struct Body<'a> {
 }
 
 impl Dialect for Anthropic {
-    fn request(&self, ask: &Ask) -> Call {
+    fn request(&self, request: &Ask) -> Call {
         let takes_temperature = !self.newer() && self.learned.takes(TEMPERATURE);
         let body = json(&Body {
             model: &self.model.model,
-            max_tokens: ask.max_tokens,
-            system: system(ask),
-            messages: conversation(ask, Order::Strict),
+            max_tokens: request.max_tokens,
+            system: system(request),
+            messages: conversation(request, Order::Strict),
             stream: true,
-            stop_sequences: &ask.stop,
-            temperature: self.model.temperature(ask).filter(|_| takes_temperature),
+            stop_sequences: &request.stop,
+            temperature: self
+                .model
+                .temperature(request)
+                .filter(|_| takes_temperature),
         });
         self.call("/v1/messages", body)
     }
@@ -102,23 +105,23 @@ impl Dialect for Anthropic {
         })
     }
 
-    fn refused(&self, answer: &Refused<'_>) -> Failure {
-        judge::answer(answer, &self.model, fault)
+    fn refused(&self, response: &Refused<'_>) -> Failure {
+        judge::answer(response, &self.model, fault)
     }
 
-    fn adapt(&self, sent: &Call, answer: &Refused<'_>) -> bool {
-        self.learned.learn(sent, answer).is_some()
+    fn adapt(&self, sent: &Call, response: &Refused<'_>) -> bool {
+        self.learned.learn(sent, response).is_some()
     }
 }
 
-/// Reads the stream, or a whole `message`.
+/// Decodes the stream, or a complete `message`.
 struct Answer {
     model: Arc<Model>,
     progress: Progress,
     tokens: Tokens,
 }
 
-/// The counts so far. Each is cumulative, and an event need not repeat what another one said.
+/// The token counts so far. Each is cumulative, and events omit counts that have not changed.
 #[derive(Default)]
 struct Tokens {
     input: u64,
@@ -132,13 +135,13 @@ impl Tokens {
         let Some(usage) = usage.filter(|usage| usage.is_object()) else {
             return;
         };
-        for (place, kept) in [
+        for (path, total) in [
             ("/input_tokens", &mut self.input),
             ("/cache_creation_input_tokens", &mut self.cache_written),
             ("/cache_read_input_tokens", &mut self.cache_read),
             ("/output_tokens", &mut self.output),
         ] {
-            *kept = count(usage, place).unwrap_or(*kept);
+            *total = count(usage, path).unwrap_or(*total);
         }
         let input = self.input.saturating_add(self.cache_written);
         out.push(Step::Usage(Usage {
@@ -151,8 +154,8 @@ impl Tokens {
 
 impl Answer {
     fn read(&mut self, name: &str, event: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if let Some(complaint) = Complaint::in_event(event) {
-            return Err(judge::event(&complaint, &self.model, fault));
+        if let Some(error_body) = Complaint::in_event(event) {
+            return Err(judge::event(&error_body, &self.model, fault));
         }
         let kind = match text(event, "/type") {
             "" => name,
@@ -177,7 +180,7 @@ impl Answer {
                 self.tokens.update(event.get("usage"), out);
             }
             "message_stop" => self.progress.end(),
-            // A whole answer: the server did not stream.
+            // A complete answer: the server did not stream.
             "message" => {
                 let blocks = event.get("content").and_then(Value::as_array);
                 for block in blocks.into_iter().flatten() {
@@ -186,7 +189,7 @@ impl Answer {
                 self.finish(text(event, "/stop_reason"), out);
                 self.tokens.update(event.get("usage"), out);
             }
-            // Pings, ends of blocks, and whatever comes to be: unknown events are to be ignored, the vendor says.
+            // Pings, ends of blocks, and future events, which the vendor says to ignore.
             _ => {}
         }
         Ok(())
@@ -218,8 +221,8 @@ impl Reader for Answer {
             return Ok(());
         }
         if name == "error" {
-            let complaint = Complaint::of(data.as_bytes());
-            return Err(judge::event(&complaint, &self.model, fault));
+            let error_body = Complaint::of(data.as_bytes());
+            return Err(judge::event(&error_body, &self.model, fault));
         }
         objects(data)?
             .iter()
@@ -235,9 +238,10 @@ impl Reader for Answer {
     }
 }
 
-/// What an error means: `error.details.error_code` first, then its type, then the status; wording only where nothing else tells.
-fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
-    match text(&complaint.error, "/details/error_code") {
+/// Classifies by `error.details.error_code`, then by type, then by status. The message is used only
+/// for errors that have no code of their own.
+fn fault(status: Option<u16>, error_body: &Complaint, _: &Model) -> Fault {
+    match text(&error_body.error, "/details/error_code") {
         "enforced_spend_limit_reached"
         | "contract_spend_limit_reached"
         | "organization_on_hold" => {
@@ -247,23 +251,23 @@ fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
         code if code.starts_with("linked_organization_") => return Fault::QuotaSpent,
         _ => {}
     }
-    let lower = complaint.lower();
+    let lower = error_body.lower();
     if lower.contains("credit balance is too low")
         || lower.contains("you have reached your specified")
-        || complaint.code == "organization_on_hold"
+        || error_body.code == "organization_on_hold"
     {
         return Fault::QuotaSpent;
     }
-    if judge::overflow(status, complaint) {
+    if judge::overflow(status, error_body) {
         return Fault::TooLong;
     }
-    match complaint.kind.as_str() {
+    match error_body.kind.as_str() {
         "authentication_error" | "permission_error" => Fault::Unauthorized,
         "billing_error" => Fault::QuotaSpent,
         "not_found_error" => Fault::Misconfigured,
         "request_too_large" => Fault::TooLong,
         "rate_limit_error" => Fault::RateLimited,
         "overloaded_error" => Fault::Overloaded,
-        _ => judge::by_status(status, complaint),
+        _ => judge::by_status(status, error_body),
     }
 }

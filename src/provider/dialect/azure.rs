@@ -1,4 +1,5 @@
-//! OpenAI's models at Azure: other paths, another key header, the content filter's annotations in the stream.
+//! OpenAI models on Azure: different paths and key header, content filter annotations in the
+//! stream.
 
 use crate::chat::{Ask, Failure};
 
@@ -6,26 +7,23 @@ use super::model::{Model, escaped};
 use super::openai::Openai;
 use super::{Call, Dialect, Framing, Reader, Refused};
 
-/// The version of the dated API that is asked for by default: the last one that is generally available.
+/// The default version of the dated API, the latest generally available one.
 const VERSION: &str = "2024-10-21";
 
-/// The dialect.
-///
-/// A base URL that ends in `/v1` (`https://RESOURCE.openai.azure.com/openai/v1`) means the API without a version; any other the dated
-/// one, whose path names the deployment.
+/// With a base URL ending in `/v1` (`https://RESOURCE.openai.azure.com/openai/v1`) it uses the API
+/// without a version, otherwise the dated one, whose paths name the deployment.
 pub struct Azure {
     openai: Openai,
 }
 
 impl Azure {
-    /// The dialect for this deployment.
     pub fn new(model: Model) -> Self {
         Self {
             openai: Openai::of_openai(model),
         }
     }
 
-    /// The path of `dated`, or of `undated` in the API without a version.
+    /// Appends `dated`, or `undated` if the base URL selects the API without a version.
     fn call(&self, dated: &str, undated: &str, body: String) -> Call {
         let model = self.openai.model();
         let base = model.base();
@@ -50,27 +48,29 @@ impl Azure {
 }
 
 impl Dialect for Azure {
-    fn request(&self, ask: &Ask) -> Call {
+    fn request(&self, request: &Ask) -> Call {
         let deployment = escaped(&self.openai.model().model);
         let dated = format!("/deployments/{deployment}/chat/completions");
-        self.call(&dated, "/chat/completions", self.openai.body(ask))
+        self.call(&dated, "/chat/completions", self.openai.body(request))
     }
 
     fn listing(&self) -> Call {
         self.call("/models", "/models", String::new())
     }
 
-    /// OpenAI's reader: it takes chunks without choices and choices without delta, which is all that the filter's annotations are.
+    /// OpenAI's decoder accepts chunks without choices and choices without delta, which carry the
+    /// content filter's annotations.
     fn reader(&self) -> Box<dyn Reader + Send> {
         self.openai.reader()
     }
 
-    /// OpenAI's judgement: it knows the filter's inner code, a deployment that is missing, and the gateway's `statusCode`.
-    fn refused(&self, answer: &Refused<'_>) -> Failure {
-        self.openai.refused(answer)
+    /// OpenAI's rules cover the filter's inner code, a missing deployment and the gateway's
+    /// `statusCode`.
+    fn refused(&self, response: &Refused<'_>) -> Failure {
+        self.openai.refused(response)
     }
 
-    fn adapt(&self, sent: &Call, answer: &Refused<'_>) -> bool {
-        self.openai.adapt(sent, answer)
+    fn adapt(&self, sent: &Call, response: &Refused<'_>) -> bool {
+        self.openai.adapt(sent, response)
     }
 }

@@ -1,4 +1,4 @@
-//! What a provider says went wrong, in one shape for the many that are on the wire.
+//! The many shapes of a provider's error, parsed into one.
 
 use serde_json::Value;
 
@@ -8,45 +8,45 @@ use super::model::Model;
 use super::progress::{text, truthy};
 use super::redact::redact;
 
-/// An error as a provider words it.
 pub(super) struct Complaint {
-    /// Its words, keys not yet redacted: [`Complaint::failure`] does that.
+    /// The provider's text, keys not redacted yet: [`ProviderErrorBody::to_failure`] does that.
     pub(super) message: String,
-    /// Its code as text, also where it is a number; empty for none.
+    /// Numbers are converted to text. Empty if absent.
     pub(super) code: String,
-    /// Its type (at Gemini its status word); empty for none.
+    /// Gemini's status word serves as its type. Empty if absent.
     pub(super) kind: String,
-    /// The parameter that it names; empty for none.
+    /// The parameter that the error names. Empty if absent.
     pub(super) param: String,
-    /// The object that holds these, for what one dialect alone has.
+    /// The object with these members, for fields that only one dialect has.
     pub(super) error: Value,
-    /// Whether it was worded as an error at all, or is just some body.
+    /// `false` if the body has no error structure and serves as the message as it is.
     pub(super) recognised: bool,
 }
 
 impl Complaint {
-    /// The complaint in the body of an HTTP error. Anything is one: what cannot be parsed is its message.
+    /// Parses the body of an HTTP error. A body that is not JSON becomes the message.
     pub(super) fn of(body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(body);
         let Ok(value) = serde_json::from_str::<Value>(&text) else {
             return Self::unrecognised(text.trim().to_owned());
         };
-        // Gemini wraps an error in an array where a stream was asked for.
+        // Gemini wraps an error in an array if a stream was requested.
         let value = match value {
-            Value::Array(all) => all.into_iter().next().unwrap_or_default(),
-            one => one,
+            Value::Array(elements) => elements.into_iter().next().unwrap_or_default(),
+            value => value,
         };
         Self::found(&value).unwrap_or_else(|| Self::unrecognised(text.trim().to_owned()))
     }
 
-    /// The complaint in an event, where it is one: an error object, text or event, or a flat error.
+    /// Parses an event. `None` unless it is an error: an error object, text or event, or a flat
+    /// error without the members of an answer.
     pub(super) fn in_event(event: &Value) -> Option<Self> {
-        let marked = event.get("error").is_some_and(truthy)
+        let is_marked = event.get("error").is_some_and(truthy)
             || is(event, "object", "error")
             || is(event, "type", "error");
-        let answers = ["choices", "candidates", "done", "type"];
-        let flat = !answers.iter().any(|key| event.get(key).is_some());
-        if marked || flat {
+        let answer_members = ["choices", "candidates", "done", "type"];
+        let is_flat = !answer_members.iter().any(|key| event.get(key).is_some());
+        if is_marked || is_flat {
             Self::found(event)
         } else {
             None
@@ -66,14 +66,14 @@ impl Complaint {
 
     fn found(value: &Value) -> Option<Self> {
         let inner = value.get("error").filter(|error| truthy(error));
-        let flat = ["message", "detail", "statusCode"];
-        let flat = flat.iter().any(|key| {
+        let flat_members = ["message", "detail", "statusCode"];
+        let is_flat = flat_members.iter().any(|key| {
             value
                 .get(key)
-                .is_some_and(|said| truthy(said) && !said.is_object())
+                .is_some_and(|member| truthy(member) && !member.is_object())
         }) || is(value, "object", "error")
             || is(value, "type", "error");
-        if inner.is_none() && !flat {
+        if inner.is_none() && !is_flat {
             return None;
         }
         let error = inner.filter(|error| error.is_object()).unwrap_or(value);
@@ -104,18 +104,17 @@ impl Complaint {
         })
     }
 
-    /// Its message in lower case, to look for fragments.
     pub(super) fn lower(&self) -> String {
         self.message.to_ascii_lowercase()
     }
 
-    /// The HTTP status that its code stands for, as OpenRouter, vLLM, LiteLLM and Gemini send it.
+    /// The HTTP status in `code`, as OpenRouter, vLLM, LiteLLM and Gemini send it.
     pub(super) fn status(&self) -> Option<u16> {
         let status = self.code.parse().ok();
         status.filter(|status| (400..600).contains(status))
     }
 
-    /// Whether it says that the conversation is too long for the model: by code first, then by the known fragments of messages.
+    /// `true` if the conversation is too long for the model, by code or by known message fragments.
     pub(super) fn overflow(&self) -> bool {
         const CODES: [&str; 2] = ["context_length_exceeded", "exceed_context_size_error"];
         const FRAGMENTS: [&str; 7] = [
@@ -136,16 +135,16 @@ impl Complaint {
             || exceeds
     }
 
-    /// The failure that it means, in its words without keys.
+    /// The failure for this error, with keys redacted in its detail.
     pub(super) fn failure(&self, fault: Fault, model: &Model) -> Failure {
-        let detailed = text(&self.error, "/details/error_code");
+        let detail_code = text(&self.error, "/details/error_code");
         let reason = text(&self.error, "/details/0/reason");
-        // A number mostly repeats the status: the type says more.
-        let named = Some(self.code.as_str())
+        // A numeric code mostly repeats the status, so the type says more.
+        let symbolic_code = Some(self.code.as_str())
             .filter(|code| code.parse::<u16>().is_err())
             .unwrap_or_default();
-        let codes =
-            [detailed, reason, named, &self.kind, &self.code].map(|code| redact(code, model));
+        let codes = [detail_code, reason, symbolic_code, &self.kind, &self.code]
+            .map(|code| redact(code, model));
         Failure::quoting(
             fault,
             &redact(&self.message, model),
@@ -158,28 +157,28 @@ fn is(value: &Value, key: &str, word: &str) -> bool {
     value.get(key).and_then(Value::as_str) == Some(word)
 }
 
-/// The first of these members that is a text or a number, as text.
 fn first_word(value: &Value, keys: &[&str]) -> String {
-    let words = keys.iter().find_map(|key| match value.get(key) {
+    let scalar = keys.iter().find_map(|key| match value.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
         Some(Value::Number(number)) => Some(number.to_string()),
         _ => None,
     });
-    words.unwrap_or_default()
+    scalar.unwrap_or_default()
 }
 
-/// A message: a text, or FastAPI's list of problems (`loc`, `msg`), or at worst the JSON itself.
+/// Extracts a message from a string, from FastAPI's list of problems (`loc`, `msg`), or else from
+/// the JSON itself.
 fn message(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Array(problems) => {
-            let told = problems.iter().filter_map(|problem| {
-                let said = problem.get("msg")?.as_str()?;
-                let place = problem.get("loc").map(Value::to_string).unwrap_or_default();
-                Some(format!("{place} {said}").trim().to_owned())
+            let messages = problems.iter().filter_map(|problem| {
+                let message = problem.get("msg")?.as_str()?;
+                let location = problem.get("loc").map(Value::to_string).unwrap_or_default();
+                Some(format!("{location} {message}").trim().to_owned())
             });
-            let told: Vec<String> = told.collect();
-            (!told.is_empty()).then(|| told.join("; "))
+            let messages: Vec<String> = messages.collect();
+            (!messages.is_empty()).then(|| messages.join("; "))
         }
         Value::Object(_) => Some(value.to_string()),
         _ => None,

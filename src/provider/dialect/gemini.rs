@@ -1,4 +1,4 @@
-//! Google's Gemini (the Developer API; Vertex has the same bodies).
+//! Google's Gemini: the Developer API. Vertex has the same bodies.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,16 +15,14 @@ use super::progress::{Progress, at, count, holds, objects, text, unknown};
 use super::said::{ASSISTANT, Order, conversation, json, system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
-/// The version that most servers, the stand-ins for tests among them, know.
+/// The default version, which most servers support, including test servers.
 const VERSION: &str = "v1beta";
 
-/// The dialect.
 pub struct Gemini {
     model: Arc<Model>,
 }
 
 impl Gemini {
-    /// The dialect for this model.
     pub fn new(model: Model) -> Self {
         Self {
             model: Arc::new(model),
@@ -33,7 +31,7 @@ impl Gemini {
 
     fn call(&self, path: &str, body: String) -> Call {
         let version = escaped(self.model.version(VERSION));
-        // The key as a header: in the query it would stand in every log on its way.
+        // In a header, because the query string would end up in every log on the way.
         let key = self.model.key().map(str::to_owned);
         Call {
             path: format!("/{version}/{path}"),
@@ -83,29 +81,29 @@ fn content<'a>(role: Option<&'static str>, text: Cow<'a, str>) -> Content<'a> {
 }
 
 impl Dialect for Gemini {
-    fn request(&self, ask: &Ask) -> Call {
+    fn request(&self, request: &Ask) -> Call {
         let name = escaped(&self.model.model);
-        // A tuned model's name has its own folder.
+        // The name of a tuned model includes its folder.
         let folder = if name.contains('/') { "" } else { "models/" };
         let body = json(&Body {
-            system_instruction: system(ask).map(|text| content(None, text.into())),
-            contents: conversation(ask, Order::Strict)
+            system_instruction: system(request).map(|text| content(None, text.into())),
+            contents: conversation(request, Order::Strict)
                 .into_iter()
-                .map(|said| {
+                .map(|message| {
                     content(
-                        Some(if said.role == ASSISTANT {
+                        Some(if message.role == ASSISTANT {
                             "model"
                         } else {
                             "user"
                         }),
-                        said.content,
+                        message.content,
                     )
                 })
                 .collect(),
             generation_config: Config {
-                max_output_tokens: ask.max_tokens,
-                temperature: self.model.temperature(ask),
-                stop_sequences: &ask.stop,
+                max_output_tokens: request.max_tokens,
+                temperature: self.model.temperature(request),
+                stop_sequences: &request.stop,
             },
         });
         self.call(
@@ -125,12 +123,13 @@ impl Dialect for Gemini {
         })
     }
 
-    fn refused(&self, answer: &Refused<'_>) -> Failure {
-        judge::answer(answer, &self.model, fault)
+    fn refused(&self, response: &Refused<'_>) -> Failure {
+        judge::answer(response, &self.model, fault)
     }
 }
 
-/// Reads the stream, or a whole answer. There is no end mark: an error may come even after a finish, so the body is read to its end.
+/// Decodes the stream, or a complete answer. There is no end mark and an error may follow a finish,
+/// so the body is read to its end.
 struct Answer {
     model: Arc<Model>,
     progress: Progress,
@@ -138,8 +137,8 @@ struct Answer {
 
 impl Answer {
     fn read(&mut self, event: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if let Some(complaint) = Complaint::in_event(event) {
-            return Err(judge::event(&complaint, &self.model, fault));
+        if let Some(error_body) = Complaint::in_event(event) {
+            return Err(judge::event(&error_body, &self.model, fault));
         }
         let parts = at(event, "/candidates/0/content/parts");
         for part in parts.and_then(Value::as_array).into_iter().flatten() {
@@ -150,7 +149,7 @@ impl Answer {
             }
         }
         self.finish(text(event, "/candidates/0/finishReason"), out)?;
-        // The question itself was blocked.
+        // The prompt itself was blocked.
         if !matches!(
             text(event, "/promptFeedback/blockReason"),
             "" | "BLOCK_REASON_UNSPECIFIED"
@@ -158,11 +157,11 @@ impl Answer {
             self.progress.finish(Finish::ContentFilter, out);
         }
         if let Some(usage) = event.get("usageMetadata").filter(|usage| usage.is_object()) {
-            let counted = |place| count(usage, place).unwrap_or_default();
-            let thought = counted("/thoughtsTokenCount");
+            let count_at = |path| count(usage, path).unwrap_or_default();
+            let thoughts = count_at("/thoughtsTokenCount");
             out.push(Step::Usage(Usage {
-                input_tokens: counted("/promptTokenCount"),
-                output_tokens: counted("/candidatesTokenCount").saturating_add(thought),
+                input_tokens: count_at("/promptTokenCount"),
+                output_tokens: count_at("/candidatesTokenCount").saturating_add(thoughts),
                 estimated: false,
             }));
         }
@@ -170,7 +169,7 @@ impl Answer {
     }
 
     fn finish(&mut self, reason: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
-        let failed = |fault| Err(Failure::with(fault, &format!("finish reason {reason}")));
+        let failure = |fault| Err(Failure::with(fault, &format!("finish reason {reason}")));
         let finish = match reason {
             "" | "FINISH_REASON_UNSPECIFIED" => return Ok(()),
             "STOP" => Finish::Stop,
@@ -178,13 +177,13 @@ impl Answer {
             "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE"
             | "MODEL_ARMOR" | "ESCALATION" => Finish::ContentFilter,
             image if image.starts_with("IMAGE_") => Finish::ContentFilter,
-            "PUP_LIMITED_DISABLED" => return failed(Fault::Unauthorized),
+            "PUP_LIMITED_DISABLED" => return failure(Fault::Unauthorized),
             "MALFORMED_FUNCTION_CALL"
             | "UNEXPECTED_TOOL_CALL"
             | "TOO_MANY_TOOL_CALLS"
             | "MALFORMED_RESPONSE"
             | "MISSING_THOUGHT_SIGNATURE"
-            | "OTHER" => return failed(Fault::ServerError),
+            | "OTHER" => return failure(Fault::ServerError),
             other => unknown(other),
         };
         self.progress.finish(finish, out);
@@ -195,8 +194,8 @@ impl Answer {
 impl Reader for Answer {
     fn event(&mut self, name: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
         if name == "error" {
-            let complaint = Complaint::of(data.as_bytes());
-            return Err(judge::event(&complaint, &self.model, fault));
+            let error_body = Complaint::of(data.as_bytes());
+            return Err(judge::event(&error_body, &self.model, fault));
         }
         objects(data)?
             .iter()
@@ -212,46 +211,46 @@ impl Reader for Answer {
     }
 }
 
-/// What an error means: the reason and the quota in its details first, then its message, then the status or its word.
-fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
-    let lower = complaint.lower();
-    let reasons = details(complaint, "google.rpc.ErrorInfo");
-    let bad_key = reasons
+/// Classifies by reason and quota in the details, then by message, then by status or status word.
+fn fault(status: Option<u16>, error_body: &Complaint, _: &Model) -> Fault {
+    let lower = error_body.lower();
+    let infos = details(error_body, "google.rpc.ErrorInfo");
+    let is_key_rejected = infos
         .into_iter()
         .any(|info| text(info, "/reason").starts_with("API_KEY_"));
-    if bad_key || lower.contains("api key not valid") || lower.contains("api key expired") {
-        // It comes with 400, like the faults of a request.
+    if is_key_rejected || lower.contains("api key not valid") || lower.contains("api key expired") {
+        // Sent with status 400, like errors of the request.
         return Fault::Unauthorized;
     }
-    if judge::overflow(status, complaint) {
+    if judge::overflow(status, error_body) {
         return Fault::TooLong;
     }
-    match (complaint.kind.as_str(), status) {
-        // The account's billing, or a country that is not served.
+    match (error_body.kind.as_str(), status) {
+        // The account's billing, or an unsupported country.
         ("FAILED_PRECONDITION", _) if lower.contains("billing") => Fault::QuotaSpent,
         ("FAILED_PRECONDITION", _) => Fault::Unauthorized,
-        (_, Some(429)) | ("RESOURCE_EXHAUSTED", _) if spent_for_long(complaint, &lower) => {
+        (_, Some(429)) | ("RESOURCE_EXHAUSTED", _) if spent_for_long(error_body, &lower) => {
             Fault::QuotaSpent
         }
-        _ => judge::by_status(status, complaint),
+        _ => judge::by_status(status, error_body),
     }
 }
 
-/// Whether it is the quota of a day, one of nothing at all, or paid credit that is spent: the next minute does not help.
-fn spent_for_long(complaint: &Complaint, lower: &str) -> bool {
-    let failures = details(complaint, "google.rpc.QuotaFailure");
+/// `true` if a daily quota, a quota of zero, or prepaid credit is exhausted, so that waiting for a
+/// minute does not help.
+fn spent_for_long(error_body: &Complaint, lower: &str) -> bool {
+    let failures = details(error_body, "google.rpc.QuotaFailure");
     let violations = failures
         .into_iter()
         .filter_map(|failure| failure.get("violations")?.as_array());
-    let long = violations.flatten().any(|violation| {
+    let is_long = violations.flatten().any(|violation| {
         text(violation, "/quotaId").contains("PerDay") || text(violation, "/quotaValue") == "0"
     });
-    long || lower.contains("limit: 0,") || lower.contains("credits are depleted")
+    is_long || lower.contains("limit: 0,") || lower.contains("credits are depleted")
 }
 
-/// The details of this type.
-fn details<'a>(complaint: &'a Complaint, kind: &str) -> Vec<&'a Value> {
-    let all = complaint.error.get("details").and_then(Value::as_array);
-    let of_kind = |detail: &&Value| text(detail, "/@type").ends_with(kind);
-    all.into_iter().flatten().filter(of_kind).collect()
+fn details<'a>(error_body: &'a Complaint, kind: &str) -> Vec<&'a Value> {
+    let details = error_body.error.get("details").and_then(Value::as_array);
+    let has_type = |detail: &&Value| text(detail, "/@type").ends_with(kind);
+    details.into_iter().flatten().filter(has_type).collect()
 }

@@ -1,8 +1,8 @@
-//! How long a provider asks to be left alone, in order of trust: `retry-after-ms`, `retry-after` in seconds or as a date, Google's
-//! `RetryInfo`, the words of the message, the reset of the limit that is spent.
+//! The wait that a provider requests, in order of trust: `retry-after-ms`, `retry-after` in seconds
+//! or as a date, Google's `RetryInfo`, the message text, the reset time of an exhausted limit.
 //!
-//! Whatever they say, the outcome lies between zero and a day: a date that is past and a negative number are zero, rubbish is
-//! passed over.
+//! The result always lies between zero and one day. Past dates and negative numbers become zero;
+//! malformed values are skipped.
 
 use std::time::Duration;
 
@@ -12,28 +12,27 @@ use crate::chat::{At, Fault};
 
 use super::complaint::Complaint;
 
-/// The longest wait that is believed, in seconds: a day.
+/// The longest accepted wait in seconds, one day.
 const LONGEST_S: f64 = 86_400.0;
 
-/// Looks up a header by its lower-case name.
 pub(super) type Header<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The hint of an answer that means `fault`, which must be one that time can heal.
+/// The requested wait of a response with this `fault`. `None` for faults that time does not heal.
 pub(super) fn hint(
     header: Header<'_>,
-    complaint: &Complaint,
+    error_body: &Complaint,
     fault: Fault,
     now: At,
 ) -> Option<Duration> {
-    let limited = fault == Fault::RateLimited;
-    let busy = limited || matches!(fault, Fault::Overloaded | Fault::QuotaSpent);
-    if !busy && fault != Fault::ServerError {
+    let is_rate_limit = fault == Fault::RateLimited;
+    let is_busy = is_rate_limit || matches!(fault, Fault::Overloaded | Fault::QuotaSpent);
+    if !is_busy && fault != Fault::ServerError {
         return None;
     }
     retry_after(header, now)
-        .or_else(|| retry_info(&complaint.error))
-        .or_else(|| worded(&complaint.message).filter(|_| busy))
-        .or_else(|| spent_limit(header, now).filter(|_| limited))
+        .or_else(|| retry_info(&error_body.error))
+        .or_else(|| worded(&error_body.message).filter(|_| is_busy))
+        .or_else(|| spent_limit(header, now).filter(|_| is_rate_limit))
 }
 
 fn retry_after(header: Header<'_>, now: At) -> Option<Duration> {
@@ -50,7 +49,8 @@ fn retry_after(header: Header<'_>, now: At) -> Option<Duration> {
         })
 }
 
-/// Gemini's `error.details[]` of type `google.rpc.RetryInfo`: a duration as text, or as seconds and nanoseconds.
+/// Gemini's `error.details[]` of type `google.rpc.RetryInfo`: a duration as text, or as seconds and
+/// nanoseconds.
 fn retry_info(error: &Value) -> Option<Duration> {
     let details = error.get("details")?.as_array()?;
     let info = details.iter().find(|detail| {
@@ -61,7 +61,7 @@ fn retry_info(error: &Value) -> Option<Duration> {
     if let Some(text) = delay.as_str() {
         return span(text).and_then(clamped);
     }
-    // Protobuf writes 64-bit numbers as text in JSON.
+    // Protobuf writes 64-bit numbers as strings in JSON.
     let number = |key| match delay.get(key) {
         Some(Value::String(text)) => text.parse::<f64>().ok(),
         Some(number) => number.as_f64(),
@@ -73,18 +73,19 @@ fn retry_info(error: &Value) -> Option<Duration> {
     clamped(seconds.unwrap_or_default() + nanos.unwrap_or_default() / 1e9)
 }
 
-/// "Please retry in 58.2s", "Please retry after 45 seconds", "Please try again in 6m0s".
+/// Parses "Please retry in 58.2s", "Please retry after 45 seconds", "Please try again in 6m0s".
 fn worded(message: &str) -> Option<Duration> {
     const OPENINGS: [&str; 3] = ["retry in ", "retry after ", "try again in "];
     let lower = message.to_ascii_lowercase();
-    let told = OPENINGS.iter().find_map(|opening| {
+    let seconds = OPENINGS.iter().find_map(|opening| {
         let (_, after) = lower.split_once(opening)?;
         span(after)
     });
-    told.and_then(clamped)
+    seconds.and_then(clamped)
 }
 
-/// When the limit that is spent fills up again. Where none is called spent, the soonest: the others may have room.
+/// The time until the exhausted limit refills. If none is marked exhausted, the earliest reset,
+/// because the others may have capacity left.
 fn spent_limit(header: Header<'_>, now: At) -> Option<Duration> {
     let openai = ["requests", "tokens"].map(|limit| {
         let reset = header(&format!("x-ratelimit-reset-{limit}"));
@@ -105,16 +106,17 @@ fn spent_limit(header: Header<'_>, now: At) -> Option<Duration> {
         .chain(anthropic)
         .filter_map(|(reset, left)| Some((reset?, left.is_some_and(|left| left.trim() == "0"))))
         .collect();
-    let spent = limits.iter().filter(|(_, spent)| *spent);
-    let spent = spent.map(|(reset, _)| *reset).max();
-    spent.or_else(|| limits.iter().map(|(reset, _)| *reset).min())
+    let exhausted = limits.iter().filter(|(_, is_exhausted)| *is_exhausted);
+    let latest = exhausted.map(|(reset, _)| *reset).max();
+    latest.or_else(|| limits.iter().map(|(reset, _)| *reset).min())
 }
 
-/// A reset as a Go-style duration, or as plain seconds; a greater number is a moment in an unknown unit, not a wait.
+/// Parses a reset as a Go-style duration or as plain seconds. Greater plain numbers are ignored:
+/// they are timestamps in an unknown unit.
 fn reset_in(text: &str) -> Option<Duration> {
-    let plain = text.trim().parse::<f64>().ok();
-    let plain = plain.filter(|seconds| (0.0..=LONGEST_S).contains(seconds));
-    plain.or_else(|| span(text)).and_then(clamped)
+    let seconds = text.trim().parse::<f64>().ok();
+    let seconds = seconds.filter(|seconds| (0.0..=LONGEST_S).contains(seconds));
+    seconds.or_else(|| span(text)).and_then(clamped)
 }
 
 fn until(moment: At, now: At) -> Option<Duration> {
@@ -122,11 +124,12 @@ fn until(moment: At, now: At) -> Option<Duration> {
 }
 
 fn clamped(seconds: f64) -> Option<Duration> {
-    // A number too great for its type reads as infinite: as good as any other absurd one.
+    // A number too large for `f64` parses as infinity and is clamped like any other absurd value.
     (!seconds.is_nan()).then(|| Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_S)))
 }
 
-/// The seconds of the duration that `text` begins with: "58.2s", "6m0s", "45 seconds", "850ms". A unit must be there.
+/// The seconds of the duration at the start of `text`: "58.2s", "6m0s", "45 seconds", "850ms". The
+/// unit is mandatory.
 fn span(text: &str) -> Option<f64> {
     let mut rest = text.trim_start();
     let mut total = None;
@@ -155,7 +158,7 @@ fn unit_s(unit: &str) -> Option<f64> {
         "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
         "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
         "h" | "hour" | "hours" => 3_600.0,
-        "d" | "day" | "days" => LONGEST_S,
+        "d" | "day" | "days" => 86_400.0,
         _ => return None,
     })
 }

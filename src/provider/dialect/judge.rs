@@ -1,4 +1,5 @@
-//! From complaint to fault, as far as all dialects agree: by status, by the words of codes and types, and what stands around it.
+//! Classification of provider errors, as far as the dialects agree: by status, by code or type, and
+//! by message.
 
 use crate::chat::{At, Failure, Fault};
 
@@ -7,45 +8,45 @@ use super::complaint::Complaint;
 use super::hint::hint;
 use super::model::Model;
 
-/// A dialect's own judgement. The status is missing where the HTTP status was a success: then the words decide.
+/// A dialect's own rules. The status is `None` if the HTTP status was a success: then code and
+/// message decide.
 pub(super) type Judge = fn(Option<u16>, &Complaint, &Model) -> Fault;
 
-/// What an HTTP answer that is not a stream means.
-pub(super) fn answer(answer: &Refused<'_>, model: &Model, judge: Judge) -> Failure {
-    let complaint = Complaint::of(answer.body);
-    let fault = match answer.status {
-        300.. => judge(Some(answer.status), &complaint, model),
-        _ if complaint.recognised => judge(complaint.status(), &complaint, model),
+pub(super) fn answer(response: &Refused<'_>, model: &Model, judge: Judge) -> Failure {
+    let error_body = Complaint::of(response.body);
+    let fault = match response.status {
+        300.. => judge(Some(response.status), &error_body, model),
+        _ if error_body.recognised => judge(error_body.status(), &error_body, model),
         _ => {
-            // A proxy's page, perhaps; or an answer, whose text must not get into a report.
+            // Possibly a proxy's page, or an answer whose text must not get into a report.
             let detail = "neither a stream nor an error";
             return Failure {
-                status: Some(answer.status),
+                status: Some(response.status),
                 ..Failure::with(Fault::Malformed, detail)
             };
         }
     };
-    let fault = heeding((answer.header)("x-should-retry").as_deref(), fault);
+    let fault = heeding((response.header)("x-should-retry").as_deref(), fault);
     Failure {
-        status: Some(answer.status),
-        retry_after: hint(answer.header, &complaint, fault, answer.now),
-        ..complaint.failure(fault, model)
+        status: Some(response.status),
+        retry_after: hint(response.header, &error_body, fault, response.now),
+        ..error_body.failure(fault, model)
     }
 }
 
-/// What an error inside of a stream means. Its HTTP status was 200, so its code and words decide.
-pub(super) fn event(complaint: &Complaint, model: &Model, judge: Judge) -> Failure {
-    let fault = judge(complaint.status(), complaint, model);
+pub(super) fn event(error_body: &Complaint, model: &Model, judge: Judge) -> Failure {
+    let fault = judge(error_body.status(), error_body, model);
     Failure {
-        retry_after: hint(&|_| None, complaint, fault, At::default()),
-        ..complaint.failure(fault, model)
+        retry_after: hint(&|_| None, error_body, fault, At::default()),
+        ..error_body.failure(fault, model)
     }
 }
 
-/// `x-should-retry`: the provider knows best whether asking it again can help.
+/// Applies `x-should-retry`, the provider's own advice.
 ///
-/// `true` makes a refused request one that may pass on a second try. `false` makes the provider's own error one that is not tried
-/// again here. Blocks, limits and overload stay what they are: they say more than this header does.
+/// `true` turns a rejected request into an error that a second try may avoid. `false` turns a
+/// server error into one that is not retried here. Blocks, rate limits and overload stay unchanged
+/// because they are more specific than this header.
 fn heeding(should_retry: Option<&str>, fault: Fault) -> Fault {
     match (should_retry.map(str::trim), fault) {
         (Some("true"), Fault::BadRequest) => Fault::ServerError,
@@ -54,35 +55,37 @@ fn heeding(should_retry: Option<&str>, fault: Fault) -> Fault {
     }
 }
 
-/// The fault of a status, where nothing in the body says more. Without a status the words decide.
+/// The fault for a status if the body says nothing more specific. Without a status the message
+/// decides.
 ///
-/// A 4xx is the request's fault only where the body is an error that says so: a proxy or a wrong address also answers 4xx.
-pub(super) fn by_status(status: Option<u16>, complaint: &Complaint) -> Fault {
+/// A 4xx counts as the request's fault only if the body is a structured error that says so: proxies
+/// and wrong addresses also answer 4xx.
+pub(super) fn by_status(status: Option<u16>, error_body: &Complaint) -> Fault {
     let Some(status) = status else {
-        return by_words(complaint);
+        return by_words(error_body);
     };
     match status {
-        400 | 422 if complaint.recognised => by_codes(complaint).unwrap_or(Fault::BadRequest),
+        400 | 422 if error_body.recognised => by_codes(error_body).unwrap_or(Fault::BadRequest),
         401 | 403 => Fault::Unauthorized,
         402 => Fault::QuotaSpent,
         404 | 405 => Fault::Misconfigured,
         408 | 409 | 499 => Fault::ServerError,
         413 => Fault::TooLong,
         429 => Fault::RateLimited,
-        400..=499 if names_a_request_problem(complaint) => Fault::BadRequest,
+        400..=499 if names_a_request_problem(error_body) => Fault::BadRequest,
         503 | 529 => Fault::Overloaded,
         500.. => Fault::ServerError,
         _ => Fault::Misconfigured,
     }
 }
 
-fn names_a_request_problem(complaint: &Complaint) -> bool {
-    let worded = by_codes(complaint) == Some(Fault::BadRequest);
-    complaint.recognised && (worded || !complaint.param.is_empty())
+fn names_a_request_problem(error_body: &Complaint) -> bool {
+    let is_bad_request = by_codes(error_body) == Some(Fault::BadRequest);
+    error_body.recognised && (is_bad_request || !error_body.param.is_empty())
 }
 
-/// The fault of a complaint without a status; one that says nothing known is the provider's own.
-fn by_words(complaint: &Complaint) -> Fault {
+/// The fault for an error without a status. Unknown errors count as the provider's own.
+fn by_words(error_body: &Complaint) -> Fault {
     const PHRASES: [(&str, Fault); 5] = [
         ("rate limit", Fault::RateLimited),
         ("too many requests", Fault::RateLimited),
@@ -90,13 +93,13 @@ fn by_words(complaint: &Complaint) -> Fault {
         ("at capacity", Fault::Overloaded),
         ("busy", Fault::Overloaded),
     ];
-    by_codes(complaint)
-        .or_else(|| first_part(&PHRASES, &complaint.message))
+    by_codes(error_body)
+        .or_else(|| first_part(&PHRASES, &error_body.message))
         .unwrap_or(Fault::ServerError)
 }
 
-/// The fault that its code, or else its type, stands for, by the part that the vendors' words have in common.
-fn by_codes(complaint: &Complaint) -> Option<Fault> {
+/// Looks up the code, or else the type, by the fragments that the vendors have in common.
+fn by_codes(error_body: &Complaint) -> Option<Fault> {
     const WORDS: [(&str, Fault); 24] = [
         ("overloaded", Fault::Overloaded),
         ("unavailable", Fault::Overloaded),
@@ -123,22 +126,22 @@ fn by_codes(complaint: &Complaint) -> Option<Fault> {
         ("validation", Fault::BadRequest),
         ("unsupported_", Fault::BadRequest),
     ];
-    first_part(&WORDS, &complaint.code).or_else(|| first_part(&WORDS, &complaint.kind))
+    first_part(&WORDS, &error_body.code).or_else(|| first_part(&WORDS, &error_body.kind))
 }
 
-/// The fault of the first part that `text` contains, in any case.
 fn first_part(table: &[(&str, Fault)], text: &str) -> Option<Fault> {
     let text = text.to_ascii_lowercase();
-    let found = table.iter().find(|(part, _)| text.contains(part));
+    let found = table.iter().find(|(fragment, _)| text.contains(fragment));
     found.map(|(_, fault)| *fault)
 }
 
-/// Whether message fragments about length can be trusted: a limit of rate also speaks of "too many tokens".
-pub(super) fn overflow(status: Option<u16>, complaint: &Complaint) -> bool {
-    let plausible = match status {
-        // llama.cpp once said it with 500.
+/// `true` if the context is too long. Message fragments about length are trusted only if the status
+/// is plausible, because rate limits also mention "too many tokens".
+pub(super) fn overflow(status: Option<u16>, error_body: &Complaint) -> bool {
+    let is_plausible = match status {
+        // Old llama.cpp versions report it with status 500.
         Some(status) => matches!(status, 400 | 413 | 422 | 500),
-        None => !matches!(by_words(complaint), Fault::RateLimited | Fault::QuotaSpent),
+        None => !matches!(by_words(error_body), Fault::RateLimited | Fault::QuotaSpent),
     };
-    plausible && complaint.overflow()
+    is_plausible && error_body.overflow()
 }

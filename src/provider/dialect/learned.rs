@@ -1,4 +1,4 @@
-//! What a server was found not to take: parameters that it refused and that are left out, or said otherwise, from then on.
+//! Remembers what a server rejected, so that it is not sent again.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -8,16 +8,17 @@ use super::complaint::Complaint;
 use super::said::{ASSISTANT, Order};
 use super::{Call, Refused};
 
-/// At most eight optional parameters of one provider, and which of them it refused. Forgotten with the process: a server learns too.
+/// The optional parameters (at most eight) that one provider rejected, and its message order.
+///
+/// Kept in memory only, because servers change.
 pub(super) struct Learned {
     names: &'static [&'static str],
     refused: AtomicU8,
-    /// It refused a conversation for who begins or ends it.
     strict: AtomicBool,
 }
 
 impl Learned {
-    /// Nothing refused yet of these parameters, which are top-level members of the request.
+    /// Starts with every parameter accepted. `names` are top-level members of the request.
     pub(super) const fn new(names: &'static [&'static str]) -> Self {
         Self {
             names,
@@ -27,37 +28,36 @@ impl Learned {
     }
 
     fn bit(&self, name: &str) -> u8 {
-        let place = self.names.iter().position(|known| *known == name);
-        place.map_or(0, |place| 1 << (place % 8))
+        let index = self.names.iter().position(|known| *known == name);
+        index.map_or(0, |index| 1 << (index % 8))
     }
 
-    /// Whether the server takes this parameter, as far as is known.
     pub(super) fn takes(&self, name: &str) -> bool {
         self.refused.load(Ordering::Relaxed) & self.bit(name) == 0
     }
 
-    /// The parameter of `sent` that the answer refuses, from now on remembered; none where it refuses something else.
-    pub(super) fn learn(&self, sent: &Call, answer: &Refused<'_>) -> Option<&'static str> {
-        if !matches!(answer.status, 400 | 422) {
+    /// Remembers and returns the parameter of `sent` that the response rejects, or `None` if it
+    /// rejects something else.
+    pub(super) fn learn(&self, sent: &Call, response: &Refused<'_>) -> Option<&'static str> {
+        if !matches!(response.status, 400 | 422) {
             return None;
         }
-        let complaint = Complaint::of(answer.body);
-        if !complaint.recognised || complaint.overflow() {
+        let error_body = Complaint::of(response.body);
+        if !error_body.recognised || error_body.overflow() {
             return None;
         }
-        // Another turn may have learned it meanwhile: what counts is that this request still had it.
+        // Another turn may have learned it meanwhile. Only this request's own content counts.
         let body: Value = serde_json::from_str(&sent.body).ok()?;
-        let sent = self
+        let candidates = self
             .names
             .iter()
             .copied()
             .filter(|name| body.get(name).is_some());
-        let name = named(&complaint, sent)?;
+        let name = named(&error_body, candidates)?;
         self.refused.fetch_or(self.bit(name), Ordering::Relaxed);
         Some(name)
     }
 
-    /// The order of the conversations that the server takes, as far as is known.
     pub(super) fn order(&self) -> Order {
         if self.strict.load(Ordering::Relaxed) {
             Order::Strict
@@ -66,9 +66,10 @@ impl Learned {
         }
     }
 
-    /// Whether the answer refuses `sent` for who begins or ends its conversation, from now on remembered. Some models' templates take only
-    /// what goes to and fro between the user and the model; some servers take no answer as the last message.
-    pub(super) fn learn_order(&self, sent: &Call, answer: &Refused<'_>) -> bool {
+    /// Returns `true`, and remembers it, if the response rejects `sent` because its conversation
+    /// starts or ends with the model. Some chat templates require alternating roles; some servers
+    /// reject an assistant message at the end.
+    pub(super) fn learn_order(&self, sent: &Call, response: &Refused<'_>) -> bool {
         const PHRASES: [&str; 5] = [
             "alternate",
             "prefill",
@@ -76,18 +77,18 @@ impl Learned {
             "last role",
             "last message",
         ];
-        let complaint = Complaint::of(answer.body);
-        let lower = complaint.lower();
-        let refuses = matches!(answer.status, 400 | 422 | 500)
-            && complaint.recognised
+        let error_body = Complaint::of(response.body);
+        let lower = error_body.lower();
+        let is_rejection = matches!(response.status, 400 | 422 | 500)
+            && error_body.recognised
             && PHRASES.iter().any(|phrase| lower.contains(phrase));
-        let odd = refuses && odd_order(sent);
-        self.strict.fetch_or(odd, Ordering::Relaxed);
-        odd
+        let is_order_rejected = is_rejection && odd_order(sent);
+        self.strict.fetch_or(is_order_rejected, Ordering::Relaxed);
+        is_order_rejected
     }
 }
 
-/// Whether the conversation that was sent begins or ends with the model, and is not marked as one to be gone on with.
+/// `false` as well if the request asks to continue its last message.
 fn odd_order(sent: &Call) -> bool {
     let Ok(body) = serde_json::from_str::<Value>(&sent.body) else {
         return false;
@@ -105,14 +106,17 @@ fn odd_order(sent: &Call) -> bool {
         .filter_map(role)
         .filter(|role| role != "system")
         .peekable();
-    let first = roles.peek().is_some_and(|role| role == ASSISTANT);
-    let last = roles.last().is_some_and(|role| role == ASSISTANT);
-    let marked = body.get("continue_final_message").is_some();
-    (first || last) && !marked
+    let starts_with_assistant = roles.peek().is_some_and(|role| role == ASSISTANT);
+    let ends_with_assistant = roles.last().is_some_and(|role| role == ASSISTANT);
+    let is_prefill = body.get("continue_final_message").is_some();
+    (starts_with_assistant || ends_with_assistant) && !is_prefill
 }
 
-/// Which of `names` the complaint refuses as such, not merely its value's size.
-fn named(complaint: &Complaint, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+/// The first of `names` that the error rejects as such, rather than for its size.
+fn named(
+    error_body: &Complaint,
+    names: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
     const CODES: [&str; 3] = [
         "unsupported_parameter",
         "unsupported_value",
@@ -130,18 +134,18 @@ fn named(complaint: &Complaint, names: impl Iterator<Item = &'static str>) -> Op
         "deprecated",
         "removed",
     ];
-    let lower = complaint.lower();
-    let refuses = CODES.contains(&complaint.code.as_str())
+    let lower = error_body.lower();
+    let is_rejection = CODES.contains(&error_body.code.as_str())
         || PHRASES.iter().any(|phrase| lower.contains(phrase));
-    if !refuses {
+    if !is_rejection {
         return None;
     }
     let mut names = names;
-    if complaint.param.is_empty() {
-        // A message may propose another name after the one that it refuses.
-        let placed = names.filter_map(|name| Some((lower.find(name)?, name)));
-        placed.min().map(|(_, name)| name)
+    if error_body.param.is_empty() {
+        // A message may suggest another name after the one that it rejects: the first one counts.
+        let positions = names.filter_map(|name| Some((lower.find(name)?, name)));
+        positions.min().map(|(_, name)| name)
     } else {
-        names.find(|name| complaint.param == *name)
+        names.find(|name| error_body.param == *name)
     }
 }

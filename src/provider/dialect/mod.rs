@@ -1,10 +1,11 @@
-//! Wire formats, sans-IO: what to send, how to read what comes back, how to judge an error. One file a dialect, each in the order
-//! request, stream, errors; what they share has files of its own.
+//! Wire formats without I/O: builds requests, decodes streamed answers, classifies errors. One file
+//! per dialect, each in the order request, stream, errors. Shared parts have their own files.
 //!
-//! Promises: no answer is called whole without the dialect's own proof, no event is patched, no key leaves in a failure's words.
-//! Rubbish never panics. What is not promised: limits of size and time, which are the transport's and the attempt's.
+//! An answer is complete only with the dialect's own proof. Events are never repaired, failure
+//! details never contain a key, and malformed input never panics. Size and time limits are left to
+//! the transport and the attempt.
 //!
-//! To add a dialect: a file, a fixture, a match arm in [`of`].
+//! A new dialect needs a file, fixtures and a match arm in [`new_dialect`].
 
 mod anthropic;
 mod azure;
@@ -42,22 +43,17 @@ pub use model::{Model, Prefill};
 pub use ollama::Ollama;
 pub use openai::Openai;
 
-/// The wire formats that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// OpenAI's chat completions, and the many servers that speak the same.
     Openai,
-    /// Anthropic's messages.
     Anthropic,
-    /// Google's Gemini.
     Gemini,
-    /// OpenAI's models at Azure.
     Azure,
-    /// Ollama's own API.
     Ollama,
 }
 
-/// The dialect of this kind for this model. One per provider: it remembers which parameters its server does not take.
+/// Creates the dialect of `kind`. Each provider needs its own instance, which remembers the
+/// parameters that the server rejected.
 pub fn of(kind: Kind, model: Model) -> Box<dyn Dialect> {
     match kind {
         Kind::Openai => Box::new(Openai::new(model)),
@@ -68,25 +64,24 @@ pub fn of(kind: Kind, model: Model) -> Box<dyn Dialect> {
     }
 }
 
-/// A request as a dialect wants it, without the HTTP client's types.
+/// A request in a dialect's format, independent of the HTTP client.
 ///
-/// The key stands in its headers and nowhere else; `Debug` shows neither them nor the body.
+/// The API key appears in the headers only. `Debug` shows neither header values nor the body.
 #[derive(Clone, PartialEq)]
 pub struct Call {
-    /// What is added to the provider's base URL (which has no slash at its end): path, and query where there is one.
+    /// Path and query, appended to the provider's base URL (which has no trailing slash).
     pub path: String,
-    /// Headers besides `content-type: application/json`; no name twice.
+    /// Headers besides `content-type: application/json`. Names are unique.
     pub headers: Vec<(Cow<'static, str>, String)>,
-    /// The JSON body; empty for a GET.
+    /// The JSON body. Empty for a GET.
     pub body: String,
-    /// How the answer is cut into events.
     pub framing: Framing,
 }
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_ref()).collect();
-        f.debug_struct("Call")
+        f.debug_struct("ProviderRequest")
             .field("path", &self.path)
             .field("headers", &names)
             .field("body_bytes", &self.body.len())
@@ -95,66 +90,64 @@ impl fmt::Debug for Call {
     }
 }
 
-/// How a streamed answer is cut into events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Server-sent events.
     Sse,
-    /// One JSON object a line.
     Lines,
 }
 
-/// The head and body of an HTTP answer that is not a stream.
 #[derive(Clone, Copy)]
 pub struct Refused<'a> {
-    /// The status.
     pub status: u16,
-    /// Looks up a header by its lower-case name.
     pub header: &'a dyn Fn(&str) -> Option<String>,
-    /// At most 16 KiB of the body.
+    /// At most the first 16 KiB of the body.
     pub body: &'a [u8],
-    /// The wall clock, for `Retry-After` dates.
+    /// The wall clock, needed for `Retry-After` dates.
     pub now: At,
 }
 
-/// One provider's wire format.
 pub trait Dialect: Send + Sync {
-    /// The request of a streamed answer.
-    fn request(&self, ask: &Ask) -> Call;
+    fn request(&self, request: &Ask) -> Call;
 
-    /// The free listing call that proves address and key, not inference.
+    /// Builds the free model listing request. It proves the address and the key, not that the
+    /// model answers.
     fn listing(&self) -> Call;
 
-    /// A reader for one streamed answer.
     fn reader(&self) -> Box<dyn Reader + Send>;
 
-    /// What an HTTP error, or a whole JSON error body, means. The detail has the provider's words, keys already redacted.
-    fn refused(&self, answer: &Refused<'_>) -> Failure;
+    /// Classifies an HTTP error or a complete JSON error body. The detail quotes the provider's
+    /// message with keys redacted.
+    fn refused(&self, response: &Refused<'_>) -> Failure;
 
-    /// Whether `sent` was refused for a parameter that is our own mapping's choice and is now mapped otherwise: then, and at once,
-    /// a new `request` of the same ask is worth sending, and the failure counts nowhere.
+    /// Returns `true` if `sent` was rejected for a parameter of our own mapping that is now mapped
+    /// differently. The caller then sends a new [`Dialect::chat_request`] at once, and the failure
+    /// counts nowhere.
     ///
-    /// It cannot go on for ever: true means that something was in `sent` which will be in no later request, or that nothing changes for it.
-    fn adapt(&self, _sent: &Call, _answer: &Refused<'_>) -> bool {
+    /// This terminates: `true` means that no later request contains the rejected part again, or
+    /// that the next request equals `sent`.
+    fn adapt(&self, _sent: &Call, _response: &Refused<'_>) -> bool {
         false
     }
 }
 
-/// Reads one answer, event by event. After a failure it is not asked again.
+/// Decodes one answer, event by event. Not used any more after it returned a failure.
 pub trait Reader {
-    /// One event (`name` is the SSE event name, "message" by default) or one line, or a whole JSON body. Pushes what it means to
-    /// `out`: never an empty `Text`, never an `End`, which is the caller's to make of [`Reader::verdict`].
+    /// Decodes one SSE event (`name` is "message" by default), one line, or a complete JSON body,
+    /// and appends the result to `out`. Never appends an empty `Text` or a `Finished`: the caller
+    /// derives that from [`StreamDecoder::finish_result`].
     ///
     /// # Errors
-    /// The failure that ends the attempt: an error event, rubbish, a finish that is no answer.
+    /// The failure that ends the attempt: an error event, malformed data, or a finish reason that
+    /// stands for an error.
     fn event(&mut self, name: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure>;
 
-    /// Whether the end mark was seen, so that nothing more needs to be read; what comes yet is ignored.
+    /// `true` once the end mark was seen. Later events are ignored.
     fn ended(&self) -> bool;
 
-    /// The verdict at the end of the body or after the end mark: how the answer finished.
+    /// Returns how the answer finished. Valid at the end of the body or after the end mark.
     ///
     /// # Errors
-    /// `Truncated` where the dialect's proof of completeness is missing, `Empty` where the answer is whole and shows nothing.
+    /// `Truncated` without the dialect's proof of completeness, `Empty` if the answer is complete
+    /// but has no text.
     fn verdict(&self) -> Result<Finish, Failure>;
 }

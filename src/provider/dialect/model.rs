@@ -1,72 +1,67 @@
-//! What a dialect must know of the provider that it speaks to.
+//! The provider settings that a dialect needs.
 
 use std::borrow::Cow;
 
 use crate::chat::Ask;
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// A model at a provider. It has no `Debug`: the key and the headers are secrets.
+/// A model at a provider. Not `Debug`, because the key and the headers are secrets.
 #[derive(Clone, Default)]
 pub struct Model {
-    /// Where the provider is. Some dialects choose their form by it; nothing here connects to it.
+    /// Some dialects choose their paths or parameters by it. No connection is made from here.
     pub base_url: String,
-    /// The model's name; at Azure the deployment's.
+    /// On Azure the name of the deployment.
     pub model: String,
-    /// The key, where one is needed.
     pub key: Option<SecretString>,
-    /// The API's version; empty for the dialect's default.
+    /// Empty for the dialect's default.
     pub api_version: String,
-    /// The temperature, where one is set.
     pub temperature: Option<f64>,
-    /// More request headers. One that the dialect sends too replaces the dialect's.
+    /// Additional request headers. They replace headers of the same name set by the dialect.
     pub headers: Vec<(String, String)>,
-    /// The most tokens that the model can hold; 0 for unknown.
+    /// The size of the model's context in tokens, 0 if unknown.
     pub context_tokens: u32,
-    /// How a started answer is given to it, where the dialect has several ways.
     pub prefill: Prefill,
 }
 
-/// How a provider is given the beginning of an answer that it is to go on with.
+/// The way in which a provider is asked to continue a partial answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prefill {
-    /// As the last message, the assistant's.
+    /// The partial answer is the last message, with the assistant's role.
     #[default]
     Plain,
-    /// Likewise, with vLLM's two parameters.
+    /// As `Plain`, with vLLM's parameters `continue_final_message` and `add_generation_prompt`.
     Vllm,
-    /// Likewise, marked as a prefix (DeepSeek, Mistral).
+    /// As `Plain`, with the message marked as a prefix (DeepSeek, Mistral).
     Prefix,
 }
 
 impl Model {
-    /// The key without white space around it (a file's last line end); none where it is empty.
+    /// The key without surrounding white space, such as a file's final newline. `None` if empty.
     pub(super) fn key(&self) -> Option<&str> {
         let key = self.key.as_ref()?.expose_secret().trim();
         (!key.is_empty()).then_some(key)
     }
 
-    /// The key as a bearer token's header value.
     pub(super) fn bearer(&self) -> Option<String> {
         self.key().map(|key| format!("Bearer {key}"))
     }
 
-    /// The dialect's headers, those without a value left out, and the configured ones.
+    /// Merges the dialect's headers, without those that have no value, and the configured ones.
     pub(super) fn headers<const N: usize>(
         &self,
         own: [(&'static str, Option<String>); N],
     ) -> Vec<(Cow<'static, str>, String)> {
-        let mut all: Vec<(Cow<'static, str>, String)> = Vec::new();
+        let mut headers: Vec<(Cow<'static, str>, String)> = Vec::new();
         for (name, value) in own {
-            all.extend(value.map(|value| (Cow::Borrowed(name), value)));
+            headers.extend(value.map(|value| (Cow::Borrowed(name), value)));
         }
         for (name, value) in &self.headers {
-            all.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
-            all.push((Cow::Owned(name.clone()), value.clone()));
+            headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+            headers.push((Cow::Owned(name.clone()), value.clone()));
         }
-        all
+        headers
     }
 
-    /// The API's version, or `default`.
     pub(super) fn version<'a>(&'a self, default: &'a str) -> &'a str {
         if self.api_version.is_empty() {
             default
@@ -75,20 +70,21 @@ impl Model {
         }
     }
 
-    /// The temperature of an ask, or the configured one, as JSON can say it.
-    pub(super) fn temperature(&self, ask: &Ask) -> Option<f64> {
-        ask.temperature
+    /// The request's temperature, or the configured one. `None` if JSON cannot represent it.
+    pub(super) fn temperature(&self, request: &Ask) -> Option<f64> {
+        request
+            .temperature
             .or(self.temperature)
             .filter(|value| value.is_finite())
     }
 
-    /// The base URL without slashes at its end.
     pub(super) fn base(&self) -> &str {
         self.base_url.trim_end_matches('/')
     }
 }
 
-/// `text` as a part of a URL's path or query: all but unreserved characters and `/` in percent form (RFC 3986, section 2).
+/// Percent-encodes `text` for a URL's path or query: all bytes except the unreserved characters
+/// and `/` (RFC 3986, section 2).
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! Ollama's own API.
+//! Ollama's own API, one JSON object per line.
 
 use std::sync::Arc;
 
@@ -14,13 +14,11 @@ use super::progress::{Progress, count, holds, objects, text, unknown};
 use super::said::{Order, Said, json, with_system};
 use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
-/// The dialect.
 pub struct Ollama {
     model: Arc<Model>,
 }
 
 impl Ollama {
-    /// The dialect for this model.
     pub fn new(model: Model) -> Self {
         Self {
             model: Arc::new(model),
@@ -30,7 +28,7 @@ impl Ollama {
     fn call(&self, path: &str, body: String) -> Call {
         Call {
             path: path.to_owned(),
-            // A local server asks for no key; the cloud does.
+            // A local server needs no key, the cloud does.
             headers: self.model.headers([("authorization", self.model.bearer())]),
             body,
             framing: Framing::Lines,
@@ -38,7 +36,7 @@ impl Ollama {
     }
 }
 
-/// How long the model stays loaded and whether it thinks is left to the server's own settings.
+/// `keep_alive` and `think` are left to the server's own settings.
 #[derive(Serialize)]
 struct Body<'a> {
     model: &'a str,
@@ -50,7 +48,7 @@ struct Body<'a> {
 #[derive(Serialize)]
 struct Options<'a> {
     num_predict: u32,
-    /// What is longer than this is cut without a word, and the default is small.
+    /// Longer prompts are truncated silently, and the server's default is small.
     #[serde(skip_serializing_if = "Option::is_none")]
     num_ctx: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,16 +58,16 @@ struct Options<'a> {
 }
 
 impl Dialect for Ollama {
-    fn request(&self, ask: &Ask) -> Call {
+    fn request(&self, request: &Ask) -> Call {
         let body = json(&Body {
             model: &self.model.model,
-            messages: with_system(ask, Order::Free),
+            messages: with_system(request, Order::Free),
             stream: true,
             options: Options {
-                num_predict: ask.max_tokens,
+                num_predict: request.max_tokens,
                 num_ctx: Some(self.model.context_tokens).filter(|tokens| *tokens > 0),
-                temperature: self.model.temperature(ask),
-                stop: &ask.stop,
+                temperature: self.model.temperature(request),
+                stop: &request.stop,
             },
         });
         self.call("/api/chat", body)
@@ -86,12 +84,12 @@ impl Dialect for Ollama {
         })
     }
 
-    fn refused(&self, answer: &Refused<'_>) -> Failure {
-        judge::answer(answer, &self.model, fault)
+    fn refused(&self, response: &Refused<'_>) -> Failure {
+        judge::answer(response, &self.model, fault)
     }
 }
 
-/// Reads the lines; a whole answer is just one that is done.
+/// Decodes the lines. A complete JSON answer is a single line with `done`.
 struct Answer {
     model: Arc<Model>,
     progress: Progress,
@@ -102,18 +100,19 @@ impl Answer {
         if self.progress.ended() {
             return Ok(());
         }
-        // An error first: its line may have all the rest too.
-        if let Some(complaint) = Complaint::in_event(line) {
-            return Err(judge::event(&complaint, &self.model, fault));
+        // Check for an error first: its line may also have the members of an answer.
+        if let Some(error_body) = Complaint::in_event(line) {
+            return Err(judge::event(&error_body, &self.model, fault));
         }
-        let shown = text(line, "/message/content");
-        self.progress.text(shown, out);
-        let unshown = holds(line, "/message/thinking") || holds(line, "/message/tool_calls");
-        if unshown && shown.is_empty() {
+        let content = text(line, "/message/content");
+        self.progress.text(content, out);
+        let has_hidden_content =
+            holds(line, "/message/thinking") || holds(line, "/message/tool_calls");
+        if has_hidden_content && content.is_empty() {
             out.push(Step::Thinking);
         }
         if line.get("done").and_then(Value::as_bool) == Some(true) {
-            // "load" and "unload" generate nothing: such an answer is empty.
+            // "load" and "unload" generate nothing, so the answer is empty.
             let finish = match text(line, "/done_reason") {
                 "" | "stop" | "load" | "unload" => Finish::Stop,
                 "length" => Finish::Length,
@@ -154,15 +153,15 @@ impl Reader for Answer {
     }
 }
 
-/// What an error means: its status; inside of a stream, where it is a text without a code, its words.
-fn fault(status: Option<u16>, complaint: &Complaint, _: &Model) -> Fault {
-    if judge::overflow(status, complaint) {
+/// Classifies by status. An error inside a stream is a text without a code, so its message decides.
+fn fault(status: Option<u16>, error_body: &Complaint, _: &Model) -> Fault {
+    if judge::overflow(status, error_body) {
         return Fault::TooLong;
     }
-    let lower = complaint.lower();
+    let lower = error_body.lower();
     match status {
         None if lower.contains("not found") => Fault::Misconfigured,
         None if lower.contains("unauthorized") => Fault::Unauthorized,
-        _ => judge::by_status(status, complaint),
+        _ => judge::by_status(status, error_body),
     }
 }

@@ -1,5 +1,5 @@
-//! OpenAI's chat completions, and the servers that speak the same: vLLM, llama.cpp, LM Studio, OpenRouter, Mistral, DeepSeek,
-//! LiteLLM and many more.
+//! OpenAI's chat completions, also spoken by vLLM, llama.cpp, LM Studio, OpenRouter, Mistral,
+//! DeepSeek, LiteLLM and many more.
 
 use std::sync::Arc;
 
@@ -18,36 +18,36 @@ use super::{Call, Dialect, Framing, Reader, Refused, judge};
 
 mod plain;
 
-/// The two names of the token limit: what other servers know, and what OpenAI's newer models alone take.
+/// The two names of the token limit: `max_tokens` is widely supported, newer OpenAI models accept
+/// only `max_completion_tokens`.
 const MAX_TOKENS: &str = "max_tokens";
 const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
 const STREAM_OPTIONS: &str = "stream_options";
 const TEMPERATURE: &str = "temperature";
 
-/// The dialect. It remembers which optional parameters its server refused, and whether it takes conversations in any order.
+/// Remembers which optional parameters its server rejected, and the message order it requires.
 ///
-/// The token limit is sent as `max_completion_tokens` to OpenAI itself and as `max_tokens` to any other server; where that is refused, as
-/// the other. It is never left out: it bounds what an answer costs.
+/// The token limit is sent as `max_completion_tokens` to OpenAI itself and as `max_tokens` to other
+/// servers, and under the other name if the first is rejected. It is never left out, because it
+/// bounds the cost of an answer.
 pub struct Openai {
     model: Arc<Model>,
     learned: Learned,
-    /// The names of the token limit, the likelier first.
+    /// The more likely name first.
     limits: [&'static str; 2],
 }
 
 impl Openai {
-    /// The dialect for this model.
     pub fn new(model: Model) -> Self {
         let host = host(&model.base_url);
-        let own = host == "api.openai.com" || host.ends_with(".api.openai.com");
-        if own {
+        let is_openai = host == "api.openai.com" || host.ends_with(".api.openai.com");
+        if is_openai {
             Self::of_openai(model)
         } else {
             Self::with_limits(model, [MAX_TOKENS, MAX_COMPLETION_TOKENS])
         }
     }
 
-    /// The dialect for a model that OpenAI itself, or Azure, serves.
     pub(super) fn of_openai(model: Model) -> Self {
         Self::with_limits(model, [MAX_COMPLETION_TOKENS, MAX_TOKENS])
     }
@@ -65,12 +65,12 @@ impl Openai {
         }
     }
 
-    /// The model that it speaks to.
     pub(super) fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The name of the token limit as far as it is known.
+    /// The first of the two names that the server has not rejected. The likelier one if it rejected
+    /// both.
     fn limit(&self) -> &'static str {
         let [first, second] = self.limits;
         if self.learned.takes(first) || !self.learned.takes(second) {
@@ -80,33 +80,32 @@ impl Openai {
         }
     }
 
-    /// The request's body.
-    pub(super) fn body(&self, ask: &Ask) -> String {
+    pub(super) fn body(&self, request: &Ask) -> String {
         let limit = self.limit();
         let usage = StreamOptions {
             include_usage: true,
         };
-        let form = Some(self.model.prefill).filter(|_| ask.goes_on);
-        let mut messages = with_system(ask, self.learned.order());
-        if form == Some(Prefill::Prefix) {
+        let prefill = Some(self.model.prefill).filter(|_| request.goes_on);
+        let mut messages = with_system(request, self.learned.order());
+        if prefill == Some(Prefill::Prefix) {
             mark_prefix(&mut messages);
         }
-        let vllm = form == Some(Prefill::Vllm);
+        let is_vllm_prefill = prefill == Some(Prefill::Vllm);
         json(&Body {
             model: &self.model.model,
             messages,
             stream: true,
             stream_options: self.learned.takes(STREAM_OPTIONS).then_some(usage),
-            max_tokens: (limit == MAX_TOKENS).then_some(ask.max_tokens),
-            max_completion_tokens: (limit == MAX_COMPLETION_TOKENS).then_some(ask.max_tokens),
+            max_tokens: (limit == MAX_TOKENS).then_some(request.max_tokens),
+            max_completion_tokens: (limit == MAX_COMPLETION_TOKENS).then_some(request.max_tokens),
             temperature: self
                 .model
-                .temperature(ask)
+                .temperature(request)
                 .filter(|_| self.learned.takes(TEMPERATURE)),
-            stop: &ask.stop,
-            continue_final_message: vllm.then_some(true),
-            // Both true is refused.
-            add_generation_prompt: vllm.then_some(false),
+            stop: &request.stop,
+            continue_final_message: is_vllm_prefill.then_some(true),
+            // vLLM rejects a request with both set to true.
+            add_generation_prompt: is_vllm_prefill.then_some(false),
         })
     }
 
@@ -146,16 +145,15 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-/// The host of a URL, in lower case.
 fn host(url: &str) -> String {
-    let after = url.split_once("://").map_or(url, |(_, after)| after);
-    let host = after.split(['/', ':', '?']).next().unwrap_or_default();
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', ':', '?']).next().unwrap_or_default();
     host.to_ascii_lowercase()
 }
 
 impl Dialect for Openai {
-    fn request(&self, ask: &Ask) -> Call {
-        self.call("/chat/completions", self.body(ask))
+    fn request(&self, request: &Ask) -> Call {
+        self.call("/chat/completions", self.body(request))
     }
 
     fn listing(&self) -> Call {
@@ -169,14 +167,14 @@ impl Dialect for Openai {
         })
     }
 
-    fn refused(&self, answer: &Refused<'_>) -> Failure {
-        judge::answer(answer, &self.model, fault)
+    fn refused(&self, response: &Refused<'_>) -> Failure {
+        judge::answer(response, &self.model, fault)
     }
 
-    fn adapt(&self, sent: &Call, answer: &Refused<'_>) -> bool {
-        match self.learned.learn(sent, answer) {
-            None => self.learned.learn_order(sent, answer),
-            // The other name of the limit, unless that was refused as well.
+    fn adapt(&self, sent: &Call, response: &Refused<'_>) -> bool {
+        match self.learned.learn(sent, response) {
+            None => self.learned.learn_order(sent, response),
+            // Retry with the other name of the limit, unless that was rejected as well.
             Some(name) if self.limits.contains(&name) => {
                 let mut others = self.limits.iter().filter(|other| **other != name);
                 others.any(|other| self.learned.takes(other))
@@ -186,7 +184,6 @@ impl Dialect for Openai {
     }
 }
 
-/// Reads the stream, or a whole `chat.completion`.
 struct Answer {
     model: Arc<Model>,
     progress: Progress,
@@ -194,13 +191,13 @@ struct Answer {
 
 impl Answer {
     fn chunk(&mut self, chunk: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if let Some(complaint) = Complaint::in_event(chunk) {
-            return Err(judge::event(&complaint, &self.model, fault));
+        if let Some(error_body) = Complaint::in_event(chunk) {
+            return Err(judge::event(&error_body, &self.model, fault));
         }
         if let Some(choice) = first_choice(chunk) {
             self.choice(choice, out)?;
         }
-        // Any chunk may have it; the last one counts.
+        // Any chunk may carry the usage. The last one counts.
         let input = count(chunk, "/usage/prompt_tokens");
         let output = count(chunk, "/usage/completion_tokens");
         if input.is_some() || output.is_some() {
@@ -216,13 +213,13 @@ impl Answer {
     fn choice(&mut self, choice: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
         let object = |key| choice.get(key).filter(|value: &&Value| value.is_object());
         let delta = object("delta");
-        let whole = object("message").filter(|_| delta.is_none());
-        if let Some(told) = delta.or(whole) {
-            self.delta(told, out);
+        let message = object("message").filter(|_| delta.is_none());
+        if let Some(content) = delta.or(message) {
+            self.delta(content, out);
         }
         match text(choice, "/finish_reason") {
-            // A whole JSON answer needs no proof but that it could be parsed.
-            "" if whole.is_some() => self.progress.finish(Finish::Stop, out),
+            // A complete JSON answer needs no finish reason: that it parses is proof enough.
+            "" if message.is_some() => self.progress.finish(Finish::Stop, out),
             "" => {}
             "stop" | "tool_calls" | "function_call" => self.progress.finish(Finish::Stop, out),
             "length" => self.progress.finish(Finish::Length, out),
@@ -237,7 +234,7 @@ impl Answer {
     }
 
     fn delta(&mut self, delta: &Value, out: &mut Vec<Step>) {
-        const UNSHOWN: [&str; 6] = [
+        const HIDDEN_CONTENT: [&str; 6] = [
             "/reasoning_content",
             "/reasoning",
             "/reasoning_details",
@@ -247,21 +244,21 @@ impl Answer {
         ];
         let before = out.len();
         self.progress.text(text(delta, "/content"), out);
-        // Mistral sends parts, the thinking ones among them.
+        // Mistral sends a list of parts, which includes thinking.
         let parts = delta.get("content").and_then(Value::as_array);
         for part in parts.into_iter().flatten() {
             self.progress.text(text(part, "/text"), out);
         }
         self.progress.refusal(text(delta, "/refusal"), out);
-        let unshown = parts.is_some_and(|parts| !parts.is_empty())
-            || UNSHOWN.iter().any(|place| holds(delta, place));
-        if unshown && out.len() == before {
+        let has_hidden_content = parts.is_some_and(|parts| !parts.is_empty())
+            || HIDDEN_CONTENT.iter().any(|path| holds(delta, path));
+        if has_hidden_content && out.len() == before {
             out.push(Step::Thinking);
         }
     }
 }
 
-/// The choice that we asked for; others, which a server may send unasked, are not mixed into it.
+/// The choice with index 0. Servers may send others unasked, which must not be mixed into it.
 fn first_choice(chunk: &Value) -> Option<&Value> {
     let choices = chunk.get("choices")?.as_array()?;
     choices
@@ -275,11 +272,11 @@ impl Reader for Answer {
             return Ok(());
         }
         if name == "error" {
-            let complaint = Complaint::of(data.as_bytes());
-            return Err(judge::event(&complaint, &self.model, fault));
+            let error_body = Complaint::of(data.as_bytes());
+            return Err(judge::event(&error_body, &self.model, fault));
         }
         if data.trim_start().starts_with("[DONE]") {
-            // Some servers send no finish at all.
+            // Some servers send no finish reason at all.
             self.progress.end_alone();
             return Ok(());
         }
@@ -301,32 +298,32 @@ impl Reader for Answer {
     }
 }
 
-/// What an error means: its code first, then its words, then the status.
-pub(super) fn fault(status: Option<u16>, complaint: &Complaint, model: &Model) -> Fault {
-    let coded = by_code(&complaint.code).or_else(|| by_code(&complaint.kind));
-    if let Some(fault) = coded {
+/// Classifies by code, then by message, then by status.
+pub(super) fn fault(status: Option<u16>, error_body: &Complaint, model: &Model) -> Fault {
+    let fault_by_code = by_code(&error_body.code).or_else(|| by_code(&error_body.kind));
+    if let Some(fault) = fault_by_code {
         return fault;
     }
-    let lower = complaint.lower();
-    if judge::overflow(status, complaint) {
+    let lower = error_body.lower();
+    if judge::overflow(status, error_body) {
         return Fault::TooLong;
     }
-    if filtered(complaint, &lower) {
+    if filtered(error_body, &lower) {
         return Fault::Policy;
     }
     match status {
-        // Gemini's and xAI's compatible servers refuse a key with 400.
+        // The OpenAI-compatible servers of Gemini and xAI reject a key with 400.
         Some(400) if lower.contains("api key not valid") || lower.contains("incorrect api key") => {
             Fault::Unauthorized
         }
-        Some(403) if names_the_model(complaint, model) => Fault::Misconfigured,
-        // One request larger than the whole limit of a minute: waiting does not make it smaller.
+        Some(403) if names_the_model(error_body, model) => Fault::Misconfigured,
+        // A single request exceeds the whole limit per minute. Waiting does not make it smaller.
         Some(429) if lower.contains("request too large") => Fault::TooLong,
-        _ => judge::by_status(status, complaint),
+        _ => judge::by_status(status, error_body),
     }
 }
 
-/// Codes and types that mean the same at every status.
+/// Codes and types with the same meaning at every status.
 fn by_code(code: &str) -> Option<Fault> {
     Some(match code {
         "context_length_exceeded" | "exceed_context_size_error" => Fault::TooLong,
@@ -345,16 +342,16 @@ fn by_code(code: &str) -> Option<Fault> {
     })
 }
 
-/// Azure's inner code, OpenRouter's moderation record, the words of Azure and DeepSeek.
-fn filtered(complaint: &Complaint, lower: &str) -> bool {
-    text(&complaint.error, "/innererror/code") == "ResponsibleAIPolicyViolation"
-        || holds(&complaint.error, "/metadata/reasons")
-        || holds(&complaint.error, "/metadata/flagged_input")
+/// Azure's inner code, OpenRouter's moderation record, and the messages of Azure and DeepSeek.
+fn filtered(error_body: &Complaint, lower: &str) -> bool {
+    text(&error_body.error, "/innererror/code") == "ResponsibleAIPolicyViolation"
+        || holds(&error_body.error, "/metadata/reasons")
+        || holds(&error_body.error, "/metadata/flagged_input")
         || lower.contains("content management policy")
         || lower.contains("content exists risk")
 }
 
-fn names_the_model(complaint: &Complaint, model: &Model) -> bool {
-    complaint.param == "model"
-        || (!model.model.is_empty() && complaint.message.contains(&model.model))
+fn names_the_model(error_body: &Complaint, model: &Model) -> bool {
+    error_body.param == "model"
+        || (!model.model.is_empty() && error_body.message.contains(&model.model))
 }

@@ -1,24 +1,25 @@
-//! Takes keys out of what a provider says: some repeat the key that they refuse.
+//! Removes keys from provider messages, because some repeat the key that they reject.
 
 use secrecy::ExposeSecret;
 
 use super::model::Model;
 
-/// What stands in a key's place. Masking twice changes nothing.
+/// Replaces a key. Redacting twice changes nothing.
 const MASK: &str = "***";
 
-/// How keys of the known vendors begin.
 const PREFIXES: [&str; 7] = ["sk-", "sk_", "pk-", "AIza", "gsk_", "xai-", "hf_"];
 
-/// The shortest text taken for a key: less is a placeholder such as "x", and masking it would garble every word.
+/// The minimum length of a secret. Shorter ones are placeholders such as "x", and masking them
+/// would garble every word.
 const SHORTEST: usize = 4;
 
-/// `text` without the provider's key, without the values of its configured headers, and without anything that looks like a key.
+/// Masks the provider's key, the values of its configured headers, and anything that looks like a
+/// key.
 pub(super) fn redact(text: &str, model: &Model) -> String {
     let mut text = text.to_owned();
     let key = model.key.as_ref().map(ExposeSecret::expose_secret);
     let values = model.headers.iter().map(|(_, value)| value.as_str());
-    // A provider repeats the token of an `authorization`, not the scheme before it.
+    // A provider repeats the token of an `authorization` header without the scheme before it.
     let tokens = values
         .clone()
         .filter_map(|value| value.trim().split_once(' '))
@@ -31,7 +32,6 @@ pub(super) fn redact(text: &str, model: &Model) -> String {
     lookalikes(&text)
 }
 
-/// Masks words that begin like a vendor's key and words that follow "Bearer".
 fn lookalikes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -55,7 +55,7 @@ fn begins_like_a_key(word: &str) -> bool {
     PREFIXES.into_iter().any(starts)
 }
 
-/// Whether a key may contain `c`; the asterisk stands in half-masked ones.
+/// `true` for characters of keys. The asterisk occurs in partly masked ones.
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '*')
 }
@@ -74,7 +74,7 @@ mod tests {
             ],
             ..Model::default()
         };
-        for (said, shown) in [
+        for (message, redacted) in [
             (
                 "Incorrect API key provided: canary/key=1.",
                 "Incorrect API key provided: ***.",
@@ -95,12 +95,12 @@ mod tests {
             ("ключ sk-äbc не годится", "ключ sk-äbc не годится"),
             ("", ""),
         ] {
-            assert_eq!(redact(said, &model), shown);
+            assert_eq!(redact(message, &model), redacted);
         }
     }
 
     #[test]
-    fn a_placeholder_key_garbles_nothing() {
+    fn placeholder_key_masks_nothing() {
         let model = Model {
             key: Some("x".into()),
             ..Model::default()

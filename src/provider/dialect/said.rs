@@ -1,4 +1,5 @@
-//! The conversation in the form that most dialects share: a list of roles and texts, in the order that the server takes.
+//! The conversation in the form that most dialects share: roles and texts, in an order that the
+//! server accepts.
 
 use std::borrow::Cow;
 
@@ -6,16 +7,15 @@ use serde::Serialize;
 
 use crate::chat::{Ask, Role};
 
-/// What the user says before a conversation that the model begins, where the server takes none such.
+/// Inserted as a user message before a conversation that starts with the model, for servers that
+/// reject one.
 const OPENING: &str = "Please begin.";
 
-/// What the user says after an answer that is to be gone on with, where the server takes no started answer.
+/// Appended as a user message to continue a partial answer, for servers without prefill support.
 const GO_ON: &str = "Go on with your answer from where it ends. Do not repeat any of it.";
 
-/// The model's role.
 pub(super) const ASSISTANT: &str = "assistant";
 
-/// One message as it is sent.
 #[derive(Serialize)]
 pub(super) struct Said<'a> {
     pub(super) role: &'static str,
@@ -34,29 +34,27 @@ impl<'a> Said<'a> {
     }
 }
 
-/// Marks the last message, the beginning of an answer, as a prefix to be gone on with.
 pub(super) fn mark_prefix(messages: &mut [Said<'_>]) {
     if let Some(last) = messages.last_mut() {
         last.prefix = true;
     }
 }
 
-/// Which conversations a server takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Any.
     Free,
-    /// Only those that begin with the user and, but for a started answer that it goes on with, end with it.
+    /// The user's message first and, unless a partial answer is continued, last.
     Strict,
 }
 
 /// The conversation without the system prompt.
 ///
-/// Texts of white space alone, which some providers refuse, are left out; neighbours of one role, likewise, are one message. No provider
-/// takes a started answer that ends in white space.
-pub(super) fn conversation(ask: &Ask, order: Order) -> Vec<Said<'_>> {
-    let mut all: Vec<Said<'_>> = Vec::with_capacity(ask.messages.len() + 2);
-    for message in ask
+/// Blank texts, which some providers reject, are dropped. Neighbours of one role are joined into
+/// one message for the same reason. A partial answer to continue is trimmed at its end, because no
+/// provider accepts trailing white space there.
+pub(super) fn conversation(request: &Ask, order: Order) -> Vec<Said<'_>> {
+    let mut messages: Vec<Said<'_>> = Vec::with_capacity(request.messages.len() + 2);
+    for message in request
         .messages
         .iter()
         .filter(|message| !message.text.trim().is_empty())
@@ -65,36 +63,43 @@ pub(super) fn conversation(ask: &Ask, order: Order) -> Vec<Said<'_>> {
             Role::User => "user",
             Role::Assistant => ASSISTANT,
         };
-        match all.last_mut().filter(|last| last.role == role) {
+        match messages.last_mut().filter(|last| last.role == role) {
             Some(last) => last.content = format!("{}\n\n{}", last.content, message.text).into(),
-            None => all.push(Said::new(role, &*message.text)),
+            None => messages.push(Said::new(role, &*message.text)),
         }
     }
-    let begun = all.last_mut().filter(|last| last.role == ASSISTANT);
-    match begun {
-        Some(begun) if ask.goes_on => begun.content = begun.content.trim_end().to_owned().into(),
-        Some(_) if order == Order::Strict => all.push(Said::new("user", GO_ON)),
+    let partial = messages.last_mut().filter(|last| last.role == ASSISTANT);
+    match partial {
+        Some(partial) if request.goes_on => {
+            partial.content = partial.content.trim_end().to_owned().into()
+        }
+        Some(_) if order == Order::Strict => messages.push(Said::new("user", GO_ON)),
         _ => {}
     }
-    if order == Order::Strict && all.first().is_some_and(|first| first.role == ASSISTANT) {
-        all.insert(0, Said::new("user", OPENING));
+    if order == Order::Strict
+        && messages
+            .first()
+            .is_some_and(|first| first.role == ASSISTANT)
+    {
+        messages.insert(0, Said::new("user", OPENING));
     }
-    all
+    messages
 }
 
-/// The system prompt, where there is one.
-pub(super) fn system(ask: &Ask) -> Option<&str> {
-    Some(ask.system.as_ref()).filter(|text| !text.trim().is_empty())
+pub(super) fn system(request: &Ask) -> Option<&str> {
+    Some(request.system.as_ref()).filter(|text| !text.trim().is_empty())
 }
 
-/// The system prompt as the first message, then the conversation.
-pub(super) fn with_system(ask: &Ask, order: Order) -> Vec<Said<'_>> {
-    let first = system(ask).map(|content| Said::new("system", content));
-    first.into_iter().chain(conversation(ask, order)).collect()
+/// The system prompt, if any, as the first message, then the conversation.
+pub(super) fn with_system(request: &Ask, order: Order) -> Vec<Said<'_>> {
+    let prompt = system(request).map(|content| Said::new("system", content));
+    prompt
+        .into_iter()
+        .chain(conversation(request, order))
+        .collect()
 }
 
-/// A body as JSON text.
 pub(super) fn json(body: &impl Serialize) -> String {
-    // Writing plain structs to memory cannot fail; an empty body would be refused as such.
+    // Serialising plain structs to memory cannot fail. A server would reject an empty body.
     serde_json::to_string(body).unwrap_or_default()
 }

@@ -1,28 +1,28 @@
-//! The guard against every cut of the same bytes, and against bytes without end.
+//! The sanitizer with every cut of the same bytes, and with endless input.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What the parser is given when the body comes in these pieces.
-fn normalised(framing: Framing, pieces: &[&[u8]]) -> (String, Option<Breach>) {
-    let mut guard = Guard::new(framing);
+/// The output for a body that arrives in these pieces.
+fn sanitized(framing: Framing, pieces: &[&[u8]]) -> (String, Option<Breach>) {
+    let mut sanitizer = Guard::new(framing);
     let mut out = Vec::new();
     for piece in pieces {
-        if let Err(breach) = guard.push(piece, &mut out) {
-            return (String::from_utf8(out).unwrap(), Some(breach));
+        if let Err(limit) = sanitizer.push(piece, &mut out) {
+            return (String::from_utf8(out).unwrap(), Some(limit));
         }
     }
-    guard.end(&mut out);
+    sanitizer.end(&mut out);
     (String::from_utf8(out).unwrap(), None)
 }
 
 fn sse(body: &[u8]) -> String {
-    normalised(Framing::Sse, &[body]).0
+    sanitized(Framing::Sse, &[body]).0
 }
 
 #[test]
-fn every_line_end_is_one() {
+fn all_line_endings_are_accepted() {
     for end in ["\n", "\r", "\r\n"] {
         let body = format!("event: a{end}data: 1{end}data: 2{end}{end}data: 3{end}{end}");
         assert_eq!(
@@ -33,7 +33,7 @@ fn every_line_end_is_one() {
 }
 
 #[test]
-fn only_what_means_something_goes_on() {
+fn only_known_fields_are_passed_on() {
     assert_eq!(sse(b"\xef\xbb\xbfdata: 1\n\n"), "data: 1\n\n");
     assert_eq!(sse(b"data:1\n\ndata:  2\n\n"), "data: 1\n\ndata:  2\n\n");
     assert_eq!(sse(b"data\n\n"), "data: \n\n");
@@ -47,7 +47,7 @@ fn only_what_means_something_goes_on() {
     );
     assert_eq!(sse(b"id: 7\n\nunknown: 1\n\n\n\n"), "");
     assert_eq!(sse(b"event:\ndata: 1\n\n"), "event: message\ndata: 1\n\n");
-    // The error field of old servers, which may follow an event that has no blank line.
+    // Old servers' error field may follow an event without a blank line.
     assert_eq!(
         sse(b"data: 1\nerror: {}\ndata: 2\n\n"),
         "data: 1\n\nevent: error\ndata: {}\n\ndata: 2\n\n"
@@ -57,14 +57,14 @@ fn only_what_means_something_goes_on() {
 }
 
 #[test]
-fn the_last_event_needs_no_blank_line() {
+fn last_event_needs_no_blank_line() {
     for body in ["data: 1", "data: 1\n", "data: 1\r", "data: 1\r\n\r"] {
         assert_eq!(sse(body.as_bytes()), "data: 1\n\n", "{body:?}");
     }
 }
 
 #[test]
-fn bad_utf8_is_replaced() {
+fn invalid_utf8_is_replaced() {
     assert_eq!(
         sse(b"data: a\xffb\xe2\x82\n\n"),
         "data: a\u{fffd}b\u{fffd}\n\n"
@@ -90,10 +90,10 @@ fn bare_json_becomes_an_event() {
 }
 
 #[test]
-fn broken_bare_json_goes_on_at_once() {
-    let mut guard = Guard::new(Framing::Sse);
+fn broken_bare_json_is_passed_on_at_once() {
+    let mut sanitizer = Guard::new(Framing::Sse);
     let mut out = Vec::new();
-    guard.push(b"{\"error\": \"cut\n", &mut out).unwrap();
+    sanitizer.push(b"{\"error\": \"cut\n", &mut out).unwrap();
     assert_eq!(out, b"data: {\"error\": \"cut\n\n");
     assert_eq!(sse(b"{\"a\":\ndata: 2\n\n"), "data: {\"a\":\n\ndata: 2\n\n");
     assert_eq!(sse(b"{\"a\":"), "data: {\"a\":\n\n");
@@ -103,70 +103,72 @@ fn broken_bare_json_goes_on_at_once() {
 fn lines_become_events() {
     let body = b"\xef\xbb\xbf{\"a\":1}\r\n\r\n \n{\"b\n[]\nrubbish\n{\"c\":2}";
     assert_eq!(
-        normalised(Framing::Lines, &[body]).0,
+        sanitized(Framing::Lines, &[body]).0,
         "data: {\"a\":1}\n\ndata: {\"b\n\ndata: []\n\ndata: rubbish\n\ndata: {\"c\":2}\n\n"
     );
 }
 
 #[test]
-fn a_line_without_end_is_never_held() {
+fn endless_line_is_not_buffered() {
     for framing in [Framing::Sse, Framing::Lines] {
-        let mut guard = Guard::new(framing);
+        let mut sanitizer = Guard::new(framing);
         let mut out = Vec::new();
         let piece = [b'x'; 64 * 1024];
-        let mut taken = 0;
-        while guard.push(&piece, &mut out).is_ok() {
-            taken += 1;
-            assert!(guard.line.capacity() <= 2 * EVENT_BYTES);
+        let mut accepted = 0;
+        while sanitizer.push(&piece, &mut out).is_ok() {
+            accepted += 1;
+            assert!(sanitizer.line_buffer.capacity() <= 2 * EVENT_BYTES);
         }
-        assert_eq!((taken, out.len()), (4, 0));
+        assert_eq!((accepted, out.len()), (4, 0));
     }
     let whole = vec![b'x'; 64 * 1024 * 1024];
-    let mut guard = Guard::new(Framing::Sse);
-    assert_eq!(guard.push(&whole, &mut Vec::new()), Err(Breach::Event));
-    assert_eq!(guard.line.capacity(), 0);
+    let mut sanitizer = Guard::new(Framing::Sse);
+    assert_eq!(sanitizer.push(&whole, &mut Vec::new()), Err(Breach::Event));
+    assert_eq!(sanitizer.line_buffer.capacity(), 0);
 }
 
 #[test]
-fn an_event_is_bounded_however_many_its_lines() {
+fn event_is_bounded_for_any_number_of_lines() {
     let line = b"data: 0123456789\n";
-    let (out, breach) = normalised(Framing::Sse, &[&line.repeat(20_000)]);
-    assert_eq!(breach, Some(Breach::Event));
+    let (out, limit) = sanitized(Framing::Sse, &[&line.repeat(20_000)]);
+    assert_eq!(limit, Some(Breach::Event));
     assert!(out.len() <= EVENT_BYTES + line.len());
     let nested = b"[\n".repeat(200_000);
-    assert_eq!(normalised(Framing::Sse, &[&nested]).1, Some(Breach::Event));
-    // Many events of good size are fine, and so is a large one.
+    assert_eq!(sanitized(Framing::Sse, &[&nested]).1, Some(Breach::Event));
+    // Many small events are accepted, and so is a large one.
     let events = b"data: 0123456789\n\n".repeat(20_000);
-    assert_eq!(normalised(Framing::Sse, &[&events]).1, None);
+    assert_eq!(sanitized(Framing::Sse, &[&events]).1, None);
     let large = [b"data: ".as_slice(), &[b'x'; 250 * 1024], b"\n\n"].concat();
-    assert_eq!(normalised(Framing::Sse, &[&large, &large]).1, None);
+    assert_eq!(sanitized(Framing::Sse, &[&large, &large]).1, None);
 }
 
 #[test]
-fn a_body_is_bounded_also_by_keep_alives() {
+fn body_is_bounded_including_keep_alives() {
     let pings = b": ping\n\n".repeat(1024);
-    let mut guard = Guard::new(Framing::Sse);
+    let mut sanitizer = Guard::new(Framing::Sse);
     let mut out = Vec::new();
-    let mut taken = 0;
-    let breach = loop {
-        match guard.push(&pings, &mut out) {
-            Ok(()) => taken += pings.len(),
-            Err(breach) => break breach,
+    let mut accepted = 0;
+    let limit = loop {
+        match sanitizer.push(&pings, &mut out) {
+            Ok(()) => accepted += pings.len(),
+            Err(limit) => break limit,
         }
     };
-    assert_eq!((taken, breach, out.len()), (BODY_BYTES, Breach::Body, 0));
+    assert_eq!((accepted, limit, out.len()), (BODY_BYTES, Breach::Body, 0));
 }
 
 #[test]
-fn a_long_line_gives_its_memory_back() {
-    let mut guard = Guard::new(Framing::Sse);
-    guard.push(&[b':'; 200 * 1024], &mut Vec::new()).unwrap();
-    guard.push(b"\n", &mut Vec::new()).unwrap();
-    assert!(guard.line.capacity() <= LINE_KEPT);
+fn long_line_releases_its_memory() {
+    let mut sanitizer = Guard::new(Framing::Sse);
+    sanitizer
+        .push(&[b':'; 200 * 1024], &mut Vec::new())
+        .unwrap();
+    sanitizer.push(b"\n", &mut Vec::new()).unwrap();
+    assert!(sanitizer.line_buffer.capacity() <= LINE_KEPT);
 }
 
-/// Bodies in which a cut at the wrong place would tell.
-const HARD: [&[u8]; 9] = [
+/// Bodies whose output would differ if a cut was handled wrongly.
+const EDGE_CASES: [&[u8]; 9] = [
     b"data: 1\r\rdata: 2\r\r\rdata: 3\r",
     b"data: 1\r\n\r\ndata: 2\r\n\r\n",
     b"data: 1\n\r\ndata: 2\r\n\ndata: 3\n\n\r\n",
@@ -179,21 +181,21 @@ const HARD: [&[u8]; 9] = [
 ];
 
 #[test]
-fn a_cut_at_any_byte_changes_nothing() {
+fn output_does_not_depend_on_a_cut() {
     for framing in [Framing::Sse, Framing::Lines] {
-        for body in HARD {
-            let whole = normalised(framing, &[body]);
+        for body in EDGE_CASES {
+            let whole = sanitized(framing, &[body]);
             for at in 0..=body.len() {
                 let (head, tail) = body.split_at(at);
-                assert_eq!(normalised(framing, &[head, tail]), whole, "at {at}");
+                assert_eq!(sanitized(framing, &[head, tail]), whole, "at {at}");
             }
             let single: Vec<&[u8]> = body.chunks(1).collect();
-            assert_eq!(normalised(framing, &single), whole);
+            assert_eq!(sanitized(framing, &single), whole);
         }
     }
 }
 
-/// Bytes that matter to the guard more often than chance would have it.
+/// Arbitrary bodies with a high share of bytes that matter to the sanitizer.
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         3 => prop::sample::select(vec![
@@ -207,7 +209,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_cut_of_the_same_bytes_is_the_same(
+    fn output_does_not_depend_on_any_cuts(
         body in body(),
         lines in any::<bool>(),
         cuts in prop::collection::vec(0usize..400, 0..12),
@@ -217,11 +219,11 @@ proptest! {
         cuts.extend([0, body.len()]);
         cuts.sort_unstable();
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect();
-        prop_assert_eq!(normalised(framing, &pieces), normalised(framing, &[&body]));
+        prop_assert_eq!(sanitized(framing, &pieces), sanitized(framing, &[&body]));
     }
 
     #[test]
-    fn the_parser_gets_fields_and_blank_lines_alone(body in body()) {
+    fn output_has_only_fields_and_blank_lines(body in body()) {
         let out = sse(&body);
         prop_assert!(!out.contains('\r') && !out.contains("\n\n\n") && !out.starts_with('\n'));
         prop_assert!(out.is_empty() || out.ends_with("\n\n"));

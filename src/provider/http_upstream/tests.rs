@@ -1,4 +1,5 @@
-//! One question over real sockets: every ending, and no second request in any of them.
+//! The client over real sockets: every way an answer can end, without ever sending a second
+//! request.
 
 mod endings;
 mod plain;
@@ -28,7 +29,7 @@ fn question() -> Ask {
     }
 }
 
-fn upstream(base_url: &str, dialect: Plain) -> HttpUpstream {
+fn client(base_url: &str, dialect: Plain) -> HttpUpstream {
     let transport = Transport::new(Duration::from_secs(5)).unwrap();
     HttpUpstream::new(base_url, Arc::new(dialect), transport, no_drills())
 }
@@ -37,24 +38,24 @@ fn no_drills() -> Arc<Switch> {
     Arc::new(Switch::new(|| 0.5))
 }
 
-fn at(server: &Scripted) -> HttpUpstream {
-    upstream(&format!("http://{}", server.address), Plain::default())
+fn client_at(server: &Scripted) -> HttpUpstream {
+    client(&format!("http://{}", server.address), Plain::default())
 }
 
-/// All steps of an answer, within a time that no good run comes near.
-async fn steps(upstream: &HttpUpstream) -> Vec<Result<Step, Failure>> {
-    let all = upstream.ask(&question()).collect();
-    tokio::time::timeout(Duration::from_secs(20), all)
+/// All events of an answer. Fails after a time that no good run comes near.
+async fn collect_events(upstream: &HttpUpstream) -> Vec<Result<Step, Failure>> {
+    let events = upstream.ask(&question()).collect();
+    tokio::time::timeout(Duration::from_secs(20), events)
         .await
-        .expect("an answer without end")
+        .expect("the answer does not end")
 }
 
-/// The text of the steps, and how they ended: one end, and it is the last.
+/// The text of the events and how they ended. The end must come last.
 fn outcome(mut steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Failure>) {
     let end = match steps.pop() {
         Some(Ok(Step::End(finish))) => Ok(finish),
         Some(Err(failure)) => Err(failure),
-        other => panic!("no end but {other:?}"),
+        other => panic!("no end, but {other:?}"),
     };
     let text = steps.into_iter().map(|step| match step {
         Ok(Step::Text(text)) => text,
@@ -65,15 +66,15 @@ fn outcome(mut steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Fai
 }
 
 #[tokio::test]
-async fn a_question_is_one_post_and_its_answer_comes_in_steps() {
+async fn chat_request_is_one_post_and_its_answer_is_streamed() {
     let body = ": ping\n\ndata: text a\n\ndata: think\n\nid: 1\n\ndata: text b\n\ndata: end\n\n";
     let mut server = Scripted::start(&[&[ok(SSE_KIND, body)]]).await;
-    let upstream = upstream(
+    let upstream = client(
         &format!("http://{}/base/", server.address),
         Plain::default(),
     );
     let answer = upstream.ask(&question());
-    // Nothing is sent before it is polled.
+    // Nothing is sent before the first poll.
     assert_eq!(server.so_far().await, []);
     assert_eq!(
         outcome(answer.collect().await),
@@ -100,16 +101,16 @@ async fn a_question_is_one_post_and_its_answer_comes_in_steps() {
 }
 
 #[tokio::test]
-async fn lines_are_events_too() {
+async fn json_lines_are_decoded() {
     let mut server =
         Scripted::start(&[&[ok("application/x-ndjson", "text a\ntext b\n\nend\n")]]).await;
     let dialect = Plain {
         framing: Framing::Lines,
         ..Plain::default()
     };
-    let upstream = upstream(&format!("http://{}", server.address), dialect);
+    let upstream = client(&format!("http://{}", server.address), dialect);
     assert_eq!(
-        outcome(steps(&upstream).await),
+        outcome(collect_events(&upstream).await),
         ("ab".into(), Ok(Finish::Stop))
     );
     assert!(
@@ -122,7 +123,7 @@ async fn lines_are_events_too() {
 }
 
 #[tokio::test]
-async fn what_has_no_end_is_left() {
+async fn endless_answers_are_aborted() {
     let head = ok(SSE_KIND, "");
     let word = format!("data: text {}\n\n", "x".repeat(50_000));
     for (flood, fault) in [
@@ -132,7 +133,7 @@ async fn what_has_no_end_is_left() {
         (b"data: end\n\n".to_vec(), None),
     ] {
         let mut server = Scripted::start(&[&[head.clone(), Act::Flood(flood)]]).await;
-        let (text, end) = outcome(steps(&at(&server)).await);
+        let (text, end) = outcome(collect_events(&client_at(&server)).await);
         assert_eq!(end.err().map(|failure| failure.fault), fault);
         assert!(text.len() <= ANSWER_BYTES + 50_000);
         server.closed().await;
@@ -140,18 +141,18 @@ async fn what_has_no_end_is_left() {
 }
 
 #[tokio::test]
-async fn an_answer_ends_at_its_end_mark_though_the_server_stays() {
+async fn answer_ends_at_its_end_mark_while_the_connection_stays_open() {
     let mut server =
         Scripted::start(&[&[ok(SSE_KIND, "data: text a\n\ndata: end\n\n"), Act::Wait]]).await;
     assert_eq!(
-        outcome(steps(&at(&server)).await),
+        outcome(collect_events(&client_at(&server)).await),
         ("a".into(), Ok(Finish::Stop))
     );
     server.closed().await;
 }
 
 #[tokio::test]
-async fn dropping_the_steps_closes_the_connection() {
+async fn dropping_the_events_closes_the_connection() {
     for script in [
         vec![Act::Wait],
         vec![ok(SSE_KIND, ""), Act::Wait],
@@ -159,28 +160,28 @@ async fn dropping_the_steps_closes_the_connection() {
         vec![send("HTTP/1.1 500 No\r\n\r\n"), Act::Wait],
     ] {
         let mut server = Scripted::start(&[&script]).await;
-        let upstream = at(&server);
+        let upstream = client_at(&server);
         let mut answer = upstream.ask(&question());
-        let asked = tokio::select! {
+        let seen = tokio::select! {
             () = async { while answer.next().await.is_some_and(|step| step.is_ok()) {} } => panic!("an end"),
-            asked = async { (server.next().await, server.next().await) } => asked,
+            seen = async { (server.next().await, server.next().await) } => seen,
         };
-        assert!(matches!(asked, (Seen::Opened, Seen::Asked(_))), "{asked:?}");
+        assert!(matches!(seen, (Seen::Opened, Seen::Asked(_))), "{seen:?}");
         drop(answer);
         assert_eq!(server.next().await, Seen::Closed);
     }
 }
 
 #[tokio::test]
-async fn a_whole_answer_gives_its_connection_back() {
+async fn complete_answer_returns_its_connection_to_the_pool() {
     let body = "d\r\ndata: text a\n\r\n1\r\n\n\r\nb\r\ndata: end\n\n\r\n0\r\n\r\n";
     let head =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut server = Scripted::start(&[&[send(&format!("{head}{body}")), Act::Again]]).await;
-    let upstream = at(&server);
+    let upstream = client_at(&server);
     for _ in 0..3 {
         assert_eq!(
-            outcome(steps(&upstream).await),
+            outcome(collect_events(&upstream).await),
             ("a".into(), Ok(Finish::Stop))
         );
     }
@@ -193,7 +194,7 @@ async fn a_whole_answer_gives_its_connection_back() {
 }
 
 #[tokio::test]
-async fn a_mapping_at_fault_is_asked_again_but_not_for_ever() {
+async fn remapped_request_is_sent_again_but_not_for_ever() {
     let refusal = [send("HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n")];
     let answer = [ok(SSE_KIND, "data: end\n\n")];
     let adapting = || Plain {
@@ -201,37 +202,46 @@ async fn a_mapping_at_fault_is_asked_again_but_not_for_ever() {
         ..Plain::default()
     };
     let mut server = Scripted::start(&[&refusal, &answer]).await;
-    let asked = upstream(&format!("http://{}", server.address), adapting());
-    assert_eq!(outcome(steps(&asked).await).1, Ok(Finish::Stop));
+    let adapting_client = client(&format!("http://{}", server.address), adapting());
+    assert_eq!(
+        outcome(collect_events(&adapting_client).await).1,
+        Ok(Finish::Stop)
+    );
     let requests = server.requests().await;
     assert!(
         matches!(requests.as_slice(), [first, second] if first.ends_with("why?") && second.ends_with("why? adapted"))
     );
     let mut server = Scripted::start(&[&refusal]).await;
-    let asked = upstream(&format!("http://{}", server.address), adapting());
+    let adapting_client = client(&format!("http://{}", server.address), adapting());
     assert_eq!(
-        outcome(steps(&asked).await).1.unwrap_err().fault,
+        outcome(collect_events(&adapting_client).await)
+            .1
+            .unwrap_err()
+            .fault,
         Fault::BadRequest
     );
     assert_eq!(server.requests().await.len(), 1 + MAPPINGS as usize);
-    // Nor where it comes to the same.
+    // An unchanged request is not sent again.
     let mut server = Scripted::start(&[&refusal]).await;
     assert_eq!(
-        outcome(steps(&at(&server)).await).1.unwrap_err().fault,
+        outcome(collect_events(&client_at(&server)).await)
+            .1
+            .unwrap_err()
+            .fault,
         Fault::BadRequest
     );
     assert_eq!(server.requests().await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_listing_is_one_get() {
+async fn listing_is_one_get() {
     let mut server = Scripted::start(&[
         &[ok("application/json", "{}")],
         &[ok("text/html", "<p>")],
         &[send("HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\n{}")],
     ])
     .await;
-    let upstream = at(&server);
+    let upstream = client_at(&server);
     assert_eq!(upstream.list().await, Ok(()));
     assert_eq!(upstream.list().await.unwrap_err().fault, Fault::Malformed);
     let failure = upstream.list().await.unwrap_err();

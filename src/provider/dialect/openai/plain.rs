@@ -1,19 +1,17 @@
-//! Chunks that hold text and nothing else that means anything, as almost all of an answer's do: read without building a tree.
+//! A fast path for chunks with text only, the bulk of every answer: reads them without building a
+//! JSON tree.
 //!
-//! One more field than these, or another value than null where null is expected, and the chunk is read the careful way.
+//! A chunk with any other field, or with a value where null is expected, takes the regular path.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// The fields that say nothing of the answer may have any value.
+/// Fields of type `IgnoredAny` may have any value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "what must be null, or may be anything, is read for its form alone"
-)]
+#[expect(dead_code, reason = "some fields are only parsed to check their type")]
 struct Chunk<'a> {
     #[serde(borrow)]
     choices: [Choice<'a>; 1],
@@ -28,7 +26,7 @@ struct Chunk<'a> {
     obfuscation: Option<IgnoredAny>,
 }
 
-/// An error would name another one.
+/// Error objects have another name here.
 #[derive(Deserialize)]
 enum Object {
     #[serde(rename = "chat.completion.chunk")]
@@ -66,7 +64,7 @@ struct Delta<'a> {
     function_call: (),
 }
 
-/// The text of such a chunk; none for any other.
+/// The text of a text-only chunk, or `None` for any other chunk.
 pub(super) fn text(data: &str) -> Option<Cow<'_, str>> {
     let Chunk {
         choices: [choice], ..
@@ -87,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_read_with_all_that_says_nothing_beside_it() {
+    fn text_is_read_despite_irrelevant_fields() {
         let choice = json!({ "index": 0, "delta": { "role": "assistant", "content": "a\n\u{e9}", "refusal": null },
             "logprobs": null, "finish_reason": null });
         assert_eq!(text(&chunk(&choice)).unwrap(), "a\n\u{e9}");
@@ -99,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_says_more_is_left_to_the_careful_reader() {
+    fn chunks_with_more_than_text_are_left_to_the_regular_decoder() {
         for choice in [
             json!({ "index": 1, "delta": { "content": "a" } }),
             json!({ "delta": { "content": "a" }, "finish_reason": "stop" }),

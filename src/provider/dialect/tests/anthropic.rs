@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn streams_are_read() {
-    hold(
+fn fixtures_decode_as_expected() {
+    check_fixtures(
         Kind::Anthropic,
         "anthropic",
         &[
@@ -28,13 +28,13 @@ fn streams_are_read() {
             ("error_200.json", "", Err(Fault::ServerError)),
         ],
     );
-    never_whole_before(Kind::Anthropic, "anthropic", "whole.sse", 7);
+    check_truncation(Kind::Anthropic, "anthropic", "whole.sse", 7);
 }
 
 #[test]
-fn usage_adds_up_the_cache_and_keeps_what_is_not_repeated() {
+fn usage_includes_cache_tokens_and_keeps_omitted_counts() {
     let usage = |file| {
-        let usage = read_fixture(Kind::Anthropic, "anthropic", file)
+        let usage = decode_fixture(Kind::Anthropic, "anthropic", file)
             .usage
             .unwrap();
         (usage.input_tokens, usage.output_tokens)
@@ -45,22 +45,22 @@ fn usage_adds_up_the_cache_and_keeps_what_is_not_repeated() {
 }
 
 #[test]
-fn thinking_and_tools_are_progress() {
-    for (file, thought) in [
+fn thinking_and_tool_calls_count_as_progress() {
+    for (file, has_thinking) in [
         ("thinking.sse", true),
         ("tool_use.sse", true),
         ("whole.sse", false),
     ] {
         assert_eq!(
-            read_fixture(Kind::Anthropic, "anthropic", file).thought,
-            thought,
+            decode_fixture(Kind::Anthropic, "anthropic", file).has_thinking,
+            has_thinking,
             "{file}"
         );
     }
 }
 
 #[test]
-fn an_error_event_is_judged_by_its_type() {
+fn error_event_is_classified_by_type() {
     for (kind, fault) in [
         ("overloaded_error", Fault::Overloaded),
         ("api_error", Fault::ServerError),
@@ -84,7 +84,7 @@ fn an_error_event_is_judged_by_its_type() {
 }
 
 #[test]
-fn errors_are_judged() {
+fn errors_are_classified() {
     let error = |kind: &str, code: Option<&str>, message: &str| {
         let details = code.map(|code| json!({"error_code": code}));
         json!({"type": "error", "error": {"type": kind, "message": message, "details": details}, "request_id": "r"})
@@ -212,7 +212,7 @@ fn errors_are_judged() {
             Fault::Overloaded,
         ),
     ] {
-        judged(
+        check_errors(
             Kind::Anthropic,
             &[(status, &error(kind, code, message), fault)],
         );
@@ -220,7 +220,7 @@ fn errors_are_judged() {
 }
 
 #[test]
-fn the_request_is_as_the_vendor_wants_it() {
+fn request_matches_the_vendor_format() {
     let mut model = model();
     model.temperature = Some(0.5);
     let call = of(Kind::Anthropic, model.clone()).request(&ask());

@@ -3,8 +3,8 @@
 use super::*;
 
 #[test]
-fn streams_are_read() {
-    hold(
+fn fixtures_decode_as_expected() {
+    check_fixtures(
         Kind::Azure,
         "azure",
         &[
@@ -16,12 +16,12 @@ fn streams_are_read() {
             ("gateway_error_200.json", "", Err(Fault::Unauthorized)),
         ],
     );
-    never_whole_before(Kind::Azure, "azure", "whole.sse", 4);
+    check_truncation(Kind::Azure, "azure", "whole.sse", 4);
 }
 
 #[test]
-fn errors_are_judged() {
-    judged(
+fn errors_are_classified() {
+    check_errors(
         Kind::Azure,
         &[
             (
@@ -94,7 +94,7 @@ fn errors_are_judged() {
 }
 
 #[test]
-fn the_path_follows_the_base_url() {
+fn path_follows_the_base_url() {
     let of_base = |base: &str, version: &str| {
         let mut model = model();
         model.base_url = base.into();

@@ -1,46 +1,52 @@
-//! What each dialect's reasons to finish mean, by table.
+//! The meaning of each dialect's finish reasons.
 
 use serde_json::json;
 
 use super::*;
 
-/// How an answer ends that said "a" and gives this reason; and one that said nothing, whether it was progress.
+/// Returns how an answer "a" and an empty answer end with a finish reason, and whether the empty
+/// one counted as progress.
 fn ends(
     kind: Kind,
     events: impl Fn(&str) -> Vec<Value>,
 ) -> (Result<Finish, Fault>, Result<Finish, Fault>, bool) {
-    let heard = |said: &str| {
-        let events: Vec<_> = events(said)
+    let decoded = |text: &str| {
+        let events: Vec<_> = events(text)
             .iter()
             .map(|event| ("message".to_owned(), event.to_string()))
             .collect();
-        read(dialect(kind).as_ref(), &events)
+        decode_events(dialect(kind).as_ref(), &events)
     };
-    let (spoken, silent) = (heard("a"), heard(""));
+    let with_text = decoded("a");
+    let without_text = decoded("");
     let fault = |end: Result<Finish, Failure>| end.map_err(|failure| failure.fault);
-    (fault(spoken.verdict), fault(silent.verdict), silent.thought)
+    (
+        fault(with_text.verdict),
+        fault(without_text.verdict),
+        without_text.has_thinking,
+    )
 }
 
 const STOP: Result<Finish, Fault> = Ok(Finish::Stop);
 const LENGTH: Result<Finish, Fault> = Ok(Finish::Length);
 const FILTER: Result<Finish, Fault> = Ok(Finish::ContentFilter);
 
-/// Holds each reason against its meaning. Without text none of them is an answer but a refusal; at the limit of tokens the model has
-/// thought, which proves that it is at work.
-fn hold_reasons(
+/// Checks each finish reason. Without text only a refusal is an answer. At the token limit an empty
+/// answer counts as progress, because the model was thinking.
+fn check_finish_reasons(
     kind: Kind,
     rows: &[(&str, Result<Finish, Fault>)],
     events: impl Fn(&str, &str) -> Vec<Value>,
 ) {
     for (reason, end) in rows {
-        let (spoken, silent, thought) = ends(kind, |said| events(said, reason));
-        assert_eq!(spoken, *end, "{kind:?} {reason}");
+        let (with_text, without_text, has_thinking) = ends(kind, |text| events(text, reason));
+        assert_eq!(with_text, *end, "{kind:?} {reason}");
         let nothing = match end {
             Ok(Finish::Stop | Finish::Length) => Err(Fault::Empty),
             other => *other,
         };
         assert_eq!(
-            (silent, thought),
+            (without_text, has_thinking),
             (nothing, *end == LENGTH),
             "{kind:?} {reason} without text"
         );
@@ -48,7 +54,7 @@ fn hold_reasons(
 }
 
 #[test]
-fn of_openai_and_azure() {
+fn openai_and_azure_finish_reasons() {
     for kind in [Kind::Openai, Kind::Azure] {
         let rows = [
             ("stop", STOP),
@@ -59,16 +65,16 @@ fn of_openai_and_azure() {
             ("error", Err(Fault::ServerError)),
             ("new_one", STOP),
         ];
-        hold_reasons(kind, &rows, |said, reason| {
+        check_finish_reasons(kind, &rows, |text, reason| {
             vec![
-                json!({"choices": [{"index": 0, "delta": {"content": said}, "finish_reason": reason}]}),
+                json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}),
             ]
         });
     }
 }
 
 #[test]
-fn of_anthropic() {
+fn anthropic_finish_reasons() {
     let rows = [
         ("end_turn", STOP),
         ("stop_sequence", STOP),
@@ -79,9 +85,9 @@ fn of_anthropic() {
         ("refusal", FILTER),
         ("new_one", STOP),
     ];
-    hold_reasons(Kind::Anthropic, &rows, |said, reason| {
+    check_finish_reasons(Kind::Anthropic, &rows, |text, reason| {
         vec![
-            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": said}}),
+            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
             json!({"type": "message_delta", "delta": {"stop_reason": reason}}),
             json!({"type": "message_stop"}),
         ]
@@ -89,7 +95,7 @@ fn of_anthropic() {
 }
 
 #[test]
-fn of_gemini() {
+fn gemini_finish_reasons() {
     let failed = Err(Fault::ServerError);
     let rows = [
         ("STOP", STOP),
@@ -115,15 +121,15 @@ fn of_gemini() {
         ("FINISH_REASON_UNSPECIFIED", Err(Fault::Truncated)),
         ("NEW_ONE", STOP),
     ];
-    hold_reasons(Kind::Gemini, &rows, |said, reason| {
+    check_finish_reasons(Kind::Gemini, &rows, |text, reason| {
         vec![
-            json!({"candidates": [{"content": {"parts": [{"text": said}]}, "finishReason": reason}]}),
+            json!({"candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": reason}]}),
         ]
     });
 }
 
 #[test]
-fn a_question_that_gemini_blocks_is_refused() {
+fn blocked_gemini_prompt_finishes_as_content_filter() {
     for reason in [
         "SAFETY",
         "OTHER",
@@ -135,9 +141,9 @@ fn a_question_that_gemini_blocks_is_refused() {
         "NEW_ONE",
     ] {
         let event = json!({"promptFeedback": {"blockReason": reason}}).to_string();
-        let heard = read(dialect(Kind::Gemini).as_ref(), &[("message".into(), event)]);
+        let answer = decode_events(dialect(Kind::Gemini).as_ref(), &[("message".into(), event)]);
         assert_eq!(
-            heard.verdict.map_err(|failure| failure.fault),
+            answer.verdict.map_err(|failure| failure.fault),
             FILTER,
             "{reason}"
         );
@@ -145,7 +151,7 @@ fn a_question_that_gemini_blocks_is_refused() {
 }
 
 #[test]
-fn of_ollama() {
+fn ollama_finish_reasons() {
     let rows = [
         ("stop", STOP),
         ("length", LENGTH),
@@ -154,9 +160,9 @@ fn of_ollama() {
         ("", STOP),
         ("new_one", STOP),
     ];
-    hold_reasons(Kind::Ollama, &rows, |said, reason| {
+    check_finish_reasons(Kind::Ollama, &rows, |text, reason| {
         vec![
-            json!({"message": {"role": "assistant", "content": said}, "done": true, "done_reason": reason}),
+            json!({"message": {"role": "assistant", "content": text}, "done": true, "done_reason": reason}),
         ]
     });
 }

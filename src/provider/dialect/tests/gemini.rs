@@ -7,8 +7,8 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn streams_are_read() {
-    hold(
+fn fixtures_decode_as_expected() {
+    check_fixtures(
         Kind::Gemini,
         "gemini",
         &[
@@ -34,28 +34,28 @@ fn streams_are_read() {
             ("error_200.json", "", Err(Fault::Unauthorized)),
         ],
     );
-    never_whole_before(Kind::Gemini, "gemini", "whole.sse", 2);
+    check_truncation(Kind::Gemini, "gemini", "whole.sse", 2);
 }
 
 #[test]
-fn thoughts_are_progress_and_are_counted() {
-    let outcome = read_fixture(Kind::Gemini, "gemini", "thoughts.sse");
-    let usage = outcome.usage.unwrap();
-    assert!(outcome.thought);
+fn thoughts_count_as_progress_and_as_output_tokens() {
+    let answer = decode_fixture(Kind::Gemini, "gemini", "thoughts.sse");
+    let usage = answer.usage.unwrap();
+    assert!(answer.has_thinking);
     assert_eq!((usage.input_tokens, usage.output_tokens), (4, 35));
-    assert!(!read_fixture(Kind::Gemini, "gemini", "whole.sse").thought);
+    assert!(!decode_fixture(Kind::Gemini, "gemini", "whole.sse").has_thinking);
 }
 
 #[test]
-fn a_missing_count_does_not_undo_an_earlier_one() {
-    let outcome = read_fixture(Kind::Gemini, "gemini", "missing_parts.sse");
-    assert_eq!(outcome.usage.unwrap().input_tokens, 4);
+fn missing_count_keeps_the_earlier_one() {
+    let answer = decode_fixture(Kind::Gemini, "gemini", "missing_parts.sse");
+    assert_eq!(answer.usage.unwrap().input_tokens, 4);
 }
 
 #[test]
-fn an_error_event_says_how_long_to_wait() {
-    let outcome = read_fixture(Kind::Gemini, "gemini", "error_event.sse");
-    let failure = outcome.verdict.unwrap_err();
+fn error_event_carries_retry_after() {
+    let answer = decode_fixture(Kind::Gemini, "gemini", "error_event.sse");
+    let failure = answer.verdict.unwrap_err();
     assert_eq!(failure.retry_after, Some(Duration::from_millis(7_500)));
 }
 
@@ -65,7 +65,7 @@ fn error(code: u16, status: &str, message: &str, details: Value) -> String {
 }
 
 #[test]
-fn errors_are_judged() {
+fn errors_are_classified() {
     let reason = |reason| json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com"}]);
     let none = || json!([]);
     for (code, status, message, details, fault) in [
@@ -161,11 +161,11 @@ fn errors_are_judged() {
         (504, "DEADLINE_EXCEEDED", "x", none(), Fault::ServerError),
     ] {
         let body = error(code, status, message, details);
-        judged(
+        check_errors(
             Kind::Gemini,
             &[(code, &body, fault), (code, &format!("[{body}]"), fault)],
         );
-        // Inside of a stream the code and the status word decide alike.
+        // Inside a stream the code and the status word give the same fault.
         let mut reader = dialect(Kind::Gemini).reader();
         let failure = reader.event("message", &body, &mut Vec::new()).unwrap_err();
         assert_eq!(failure.fault, fault, "{body}");
@@ -173,7 +173,7 @@ fn errors_are_judged() {
 }
 
 #[test]
-fn the_quota_that_is_spent_decides_how_long_it_is() {
+fn exhausted_quota_kind_decides_the_fault() {
     let wait = Some(Duration::from_secs(58));
     for (id, value, fault) in [
         (
@@ -202,13 +202,13 @@ fn the_quota_that_is_spent_decides_how_long_it_is() {
             "You exceeded your current quota",
             details,
         );
-        let failure = refused_with(Kind::Gemini, 429, &[], &body);
+        let failure = classify(Kind::Gemini, 429, &[], &body);
         assert_eq!((failure.fault, failure.retry_after), (fault, wait), "{id}");
     }
 }
 
 #[test]
-fn the_request_is_as_the_vendor_wants_it() {
+fn request_matches_the_vendor_format() {
     let mut model = model();
     model.temperature = Some(0.5);
     let call = of(Kind::Gemini, model.clone()).request(&ask());

@@ -1,4 +1,4 @@
-//! How long a provider asks to be left alone.
+//! The wait that a provider requests.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::*;
 const DAY_MS: u64 = 86_400_000;
 
 fn wait(status: u16, headers: &[(&str, &str)], body: &str) -> Option<Duration> {
-    refused_with(Kind::Openai, status, headers, body).retry_after
+    classify(Kind::Openai, status, headers, body).retry_after
 }
 
 #[test]
-fn headers_say_it_in_all_their_forms() {
+fn retry_after_headers_are_parsed_in_all_forms() {
     let future = "Thu, 01 Jan 2026 00:00:30 GMT";
     for (headers, ms) in [
         (vec![("retry-after", "5")], Some(5_000)),
@@ -63,13 +63,13 @@ fn headers_say_it_in_all_their_forms() {
         ),
         (vec![], None),
     ] {
-        let told = wait(429, &headers, "").map(|wait| wait.as_millis());
-        assert_eq!(told, ms.map(u128::from), "{headers:?}");
+        let ms_waited = wait(429, &headers, "").map(|wait| wait.as_millis());
+        assert_eq!(ms_waited, ms.map(u128::from), "{headers:?}");
     }
 }
 
 #[test]
-fn the_body_says_it_where_no_header_does() {
+fn body_is_used_without_a_retry_after_header() {
     let info = |delay: Value| json!({"error": {"code": 429, "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]}});
     let words = |message: &str| json!({"error": {"message": message, "code": 429}});
     for (body, ms) in [
@@ -100,8 +100,8 @@ fn the_body_says_it_where_no_header_does() {
         (words("Please try again in 5"), None),
     ] {
         let body = body.to_string();
-        let told = wait(429, &[], &body).map(|wait| wait.as_millis());
-        assert_eq!(told, ms.map(u128::from), "{body}");
+        let ms_waited = wait(429, &[], &body).map(|wait| wait.as_millis());
+        assert_eq!(ms_waited, ms.map(u128::from), "{body}");
     }
     let both = words("Please retry in 58.2s.").to_string();
     assert_eq!(
@@ -111,7 +111,7 @@ fn the_body_says_it_where_no_header_does() {
 }
 
 #[test]
-fn the_limit_that_is_spent_says_when_it_fills_up() {
+fn exhausted_rate_limit_gives_its_reset_time() {
     let requests = |left, reset| {
         [
             ("x-ratelimit-remaining-requests", left),
@@ -132,13 +132,9 @@ fn the_limit_that_is_spent_says_when_it_fills_up() {
         ([requests("0", "12"), tokens("1", "x")], Some(12_000)),
         ([requests("0", "1795000000"), tokens("1", "x")], None),
     ] {
-        let told = wait(429, &headers.concat(), "").map(|wait| wait.as_millis());
-        assert_eq!(told, ms, "{headers:?}");
-        assert_eq!(
-            wait(503, &headers.concat(), ""),
-            None,
-            "that is no limit of rate"
-        );
+        let ms_waited = wait(429, &headers.concat(), "").map(|wait| wait.as_millis());
+        assert_eq!(ms_waited, ms, "{headers:?}");
+        assert_eq!(wait(503, &headers.concat(), ""), None, "not a rate limit");
     }
     let anthropic = [
         ("anthropic-ratelimit-requests-remaining", "5"),
@@ -153,7 +149,7 @@ fn the_limit_that_is_spent_says_when_it_fills_up() {
 }
 
 #[test]
-fn what_time_does_not_heal_has_no_hint() {
+fn permanent_faults_have_no_retry_after() {
     let header = [("retry-after", "5")];
     for (status, hinted) in [
         (400, false),

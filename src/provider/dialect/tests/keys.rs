@@ -1,36 +1,38 @@
-//! A key stands in the requests of its own provider and nowhere else; what a visitor said is in no report.
+//! A key appears in the requests of its own provider only, and messages appear in no report.
 
 use super::*;
 
 #[test]
-fn no_key_is_repeated_and_no_answer_reported() {
+fn failures_contain_neither_key_nor_answer_text() {
     for kind in KINDS {
-        let said =
+        let error =
             format!(r#"{{"error":{{"message":"Bad key {KEY}, or Bearer {KEY}","code":"x"}}}}"#);
-        let failure = refused_with(kind, 401, &[], &said);
+        let failure = classify(kind, 401, &[], &error);
         assert_eq!(failure.detail, "Bad key ***, or Bearer ***");
         let mut reader = dialect(kind).reader();
-        let failure = reader.event("message", &said, &mut Vec::new()).unwrap_err();
+        let failure = reader
+            .event("message", &error, &mut Vec::new())
+            .unwrap_err();
         assert!(!failure.to_string().contains("canary"), "{failure}");
-        let raw = refused_with(kind, 500, &[], &format!("{}{KEY}", "x ".repeat(145)));
+        let raw = classify(kind, 500, &[], &format!("{}{KEY}", "x ".repeat(145)));
         assert!(
             !raw.detail.contains("canary"),
-            "masked before it is cut: {raw}"
+            "masked before it is truncated: {raw}"
         );
         let answer = r#"{"secret":"what the visitor said"}"#;
         assert!(
-            !refused_with(kind, 200, &[], answer)
+            !classify(kind, 200, &[], answer)
                 .to_string()
                 .contains("visitor")
         );
         let mut reader = dialect(kind).reader();
-        let rubbish = reader.event("message", "what the visitor said", &mut Vec::new());
-        assert_eq!(rubbish.unwrap_err().detail, "an event that is not JSON");
+        let malformed = reader.event("message", "what the visitor said", &mut Vec::new());
+        assert_eq!(malformed.unwrap_err().detail, "an event that is not JSON");
     }
 }
 
 #[test]
-fn a_call_shows_neither_key_nor_text() {
+fn debug_of_a_request_shows_neither_key_nor_text() {
     for kind in KINDS {
         let call = dialect(kind).request(&ask());
         let shown = format!("{call:?}");
@@ -47,13 +49,13 @@ fn a_call_shows_neither_key_nor_text() {
 }
 
 #[test]
-fn without_a_key_no_key_header_is_sent() {
+fn no_key_header_is_sent_without_a_key() {
     for kind in KINDS {
         for key in [None, Some(" \n".into())] {
             let call = of(kind, Model { key, ..model() }).request(&ask());
-            let keyed = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+            let key_headers = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
             assert!(
-                keyed.iter().all(|name| header(&call, name).is_none()),
+                key_headers.iter().all(|name| header(&call, name).is_none()),
                 "{kind:?}"
             );
         }
@@ -61,7 +63,7 @@ fn without_a_key_no_key_header_is_sent() {
 }
 
 #[test]
-fn each_provider_is_sent_its_own_key_in_one_header() {
+fn each_request_carries_its_own_key_in_one_header() {
     const KEYS: [&str; 2] = ["first-canary-key", "second-canary-key"];
     for kind in KINDS {
         for (own, other) in [(KEYS[0], KEYS[1]), (KEYS[1], KEYS[0])] {
@@ -93,37 +95,37 @@ fn each_provider_is_sent_its_own_key_in_one_header() {
 }
 
 #[test]
-fn a_key_is_in_no_part_of_a_failure() {
+fn no_part_of_a_failure_contains_a_key() {
     let header = "token-of-the-operator";
     for kind in KINDS {
         let mut model = model();
         model.headers = vec![("x-gate".into(), format!("Basic {header}"))];
         let dialect = of(kind, model);
         for key in [KEY, header] {
-            // Wherever an error has room for words.
-            let said = format!(
+            // The key in every member that may hold text.
+            let error = format!(
                 r#"{{"error":{{"message":"{key}","type":"{key}","code":"{key}","param":"{key}","status":"{key}","details":[{{"reason":"{key}"}}]}},"message":"{key}"}}"#
             );
             for (status, body) in [
-                (400, said.as_str()),
-                (401, &said),
-                (500, &said),
-                (200, &said),
+                (400, error.as_str()),
+                (401, &error),
+                (500, &error),
+                (200, &error),
                 (502, key),
             ] {
-                let answer = Refused {
+                let response = Refused {
                     status,
                     header: &|_| Some(key.to_owned()),
                     body: body.as_bytes(),
                     now: At(0),
                 };
-                let failure = dialect.refused(&answer);
+                let failure = dialect.refused(&response);
                 let shown = format!("{failure} {failure:?} {}", failure.for_logs());
                 assert!(!shown.contains(key), "{kind:?} {status}: {shown}");
             }
             let failure = dialect
                 .reader()
-                .event("message", &said, &mut Vec::new())
+                .event("message", &error, &mut Vec::new())
                 .unwrap_err();
             let shown = format!("{failure} {failure:?} {}", failure.for_logs());
             assert!(!shown.contains(key), "{kind:?}: {shown}");
@@ -132,7 +134,7 @@ fn a_key_is_in_no_part_of_a_failure() {
 }
 
 #[test]
-fn a_providers_words_are_quoted_and_its_code_is_named() {
+fn failure_quotes_the_message_and_names_the_code() {
     for (kind, status, body, code) in [
         (
             Kind::Openai,
@@ -185,7 +187,7 @@ fn a_providers_words_are_quoted_and_its_code_is_named() {
         (Kind::Ollama, 500, r#"{"error":"Ann"}"#, ""),
         (Kind::Ollama, 502, "Ann", ""),
     ] {
-        let failure = refused_with(kind, status, &[], body);
+        let failure = classify(kind, status, &[], body);
         assert_eq!(
             (failure.code.as_str(), failure.quoted),
             (code, true),

@@ -1,21 +1,21 @@
-//! Parameters that a server refuses are renamed or dropped, and remembered.
+//! Parameters that a server rejects are renamed or dropped, and remembered.
 
 use super::*;
 
-/// Sends, is refused with `body`, and says whether the dialect adapted and what it sends next.
-fn adapted(dialect: &dyn Dialect, sent: &Call, status: u16, said: &str) -> (bool, Value) {
-    let answer = Refused {
+/// Rejects `sent` with `body`. Returns whether the dialect adapted, and its next request.
+fn reject(dialect: &dyn Dialect, sent: &Call, status: u16, rejection: &str) -> (bool, Value) {
+    let response = Refused {
         status,
         header: &|_| None,
-        body: said.as_bytes(),
+        body: rejection.as_bytes(),
         now: At(0),
     };
-    let adapted = dialect.adapt(sent, &answer);
+    let adapted = dialect.adapt(sent, &response);
     (adapted, body(&dialect.request(&ask())))
 }
 
 #[test]
-fn a_refused_parameter_is_renamed_or_dropped_and_remembered() {
+fn rejected_parameter_is_renamed_or_dropped_and_remembered() {
     let dialect = of(
         Kind::Openai,
         Model {
@@ -25,30 +25,30 @@ fn a_refused_parameter_is_renamed_or_dropped_and_remembered() {
     );
     let first = dialect.request(&ask());
     let no_max = r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#;
-    let (again, next) = adapted(dialect.as_ref(), &first, 400, no_max);
-    assert!(again && next.get("max_tokens").is_none() && next["max_completion_tokens"] == 64);
-    // A turn that was under way meanwhile may ask again too; one that did not send it may not.
-    assert!(adapted(dialect.as_ref(), &first, 400, no_max).0);
+    let (adapted, next) = reject(dialect.as_ref(), &first, 400, no_max);
+    assert!(adapted && next.get("max_tokens").is_none() && next["max_completion_tokens"] == 64);
+    // A concurrent turn that sent the parameter may retry too. One that did not send it may not.
+    assert!(reject(dialect.as_ref(), &first, 400, no_max).0);
     let second = dialect.request(&ask());
-    assert!(!adapted(dialect.as_ref(), &second, 400, no_max).0);
+    assert!(!reject(dialect.as_ref(), &second, 400, no_max).0);
 
     let no_temperature = r#"{"error":{"message":"Unsupported value: 'temperature' does not support 0.2 with this model.","type":"invalid_request_error","param":"temperature","code":"unsupported_value"}}"#;
-    let (again, next) = adapted(dialect.as_ref(), &second, 400, no_temperature);
-    assert!(again && next.get("temperature").is_none());
+    let (adapted, next) = reject(dialect.as_ref(), &second, 400, no_temperature);
+    assert!(adapted && next.get("temperature").is_none());
     let no_options = r#"{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}"#;
-    let (again, next) = adapted(dialect.as_ref(), &dialect.request(&ask()), 422, no_options);
-    assert!(again && next.get("stream_options").is_none());
+    let (adapted, next) = reject(dialect.as_ref(), &dialect.request(&ask()), 422, no_options);
+    assert!(adapted && next.get("stream_options").is_none());
 
-    // The limit is never left out: refused under both names, it stays.
+    // The limit is never left out: rejected under both names, it stays.
     let neither =
         r#"{"error":{"message":"Unrecognized request argument supplied: max_completion_tokens"}}"#;
-    let (again, next) = adapted(dialect.as_ref(), &dialect.request(&ask()), 400, neither);
-    assert!(!again && next["max_tokens"] == 64);
+    let (adapted, next) = reject(dialect.as_ref(), &dialect.request(&ask()), 400, neither);
+    assert!(!adapted && next["max_tokens"] == 64);
 }
 
 #[test]
-fn other_refusals_change_no_request() {
-    for (status, said) in [
+fn other_rejections_change_no_request() {
+    for (status, rejection) in [
         (
             400,
             r#"{"error":{"message":"max_tokens is too large: 64","param":"max_tokens","code":"invalid_value"}}"#,
@@ -72,29 +72,29 @@ fn other_refusals_change_no_request() {
         let sent = dialect.request(&ask());
         let before = body(&sent);
         assert_eq!(
-            adapted(dialect.as_ref(), &sent, status, said),
+            reject(dialect.as_ref(), &sent, status, rejection),
             (false, before),
-            "{said}"
+            "{rejection}"
         );
     }
 }
 
 #[test]
-fn azure_learns_too() {
+fn azure_remembers_rejected_parameters() {
     let dialect = dialect(Kind::Azure);
     let sent = dialect.request(&ask());
-    let answer = Refused {
+    let response = Refused {
         status: 400,
         header: &|_| None,
         body: br#"{"error":{"message":"Unrecognized request argument supplied: max_completion_tokens","type":"invalid_request_error","param":null,"code":null}}"#,
         now: At(0),
     };
-    assert!(dialect.adapt(&sent, &answer));
+    assert!(dialect.adapt(&sent, &response));
     assert_eq!(body(&dialect.request(&ask()))["max_tokens"], 64);
 }
 
 #[test]
-fn a_model_without_temperature_is_asked_without() {
+fn rejected_temperature_is_left_out() {
     let dialect = of(
         Kind::Anthropic,
         Model {
@@ -103,14 +103,14 @@ fn a_model_without_temperature_is_asked_without() {
         },
     );
     let sent = dialect.request(&ask());
-    let answer = Refused {
+    let response = Refused {
         status: 400,
         header: &|_| None,
         body: br#"{"type":"error","error":{"type":"invalid_request_error","message":"`temperature` is deprecated for this model."}}"#,
         now: At(0),
     };
-    assert!(dialect.adapt(&sent, &answer));
+    assert!(dialect.adapt(&sent, &response));
     let next = dialect.request(&ask());
     assert!(body(&next).get("temperature").is_none());
-    assert!(!dialect.adapt(&next, &answer));
+    assert!(!dialect.adapt(&next, &response));
 }

@@ -1,4 +1,5 @@
-//! Every dialect against its fixtures and its table of errors: the bytes go through the transport's guard, as they do in service.
+//! Every dialect against its fixtures and error tables. The bytes pass through `SseSanitizer`, as
+//! in production.
 
 mod anthropic;
 mod azure;
@@ -48,16 +49,16 @@ fn dialect(kind: Kind) -> Box<dyn Dialect> {
 }
 
 fn ask() -> Ask {
-    let said = |role, text: &str| Message {
+    let message = |role, text: &str| Message {
         role,
         text: text.into(),
     };
     Ask {
         system: "Be kind.".into(),
         messages: Arc::new([
-            said(Role::User, "Hi"),
-            said(Role::Assistant, "Hello"),
-            said(Role::User, "How are you?"),
+            message(Role::User, "Hi"),
+            message(Role::Assistant, "Hello"),
+            message(Role::User, "How are you?"),
         ]),
         max_tokens: 64,
         goes_on: false,
@@ -75,9 +76,10 @@ fn header<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// The body of an answer as the SSE parser is given it, when it comes in these pieces: each event's name and data.
+/// The name and data of each event of a body that arrives in these pieces.
 fn events(framing: Framing, pieces: &[&[u8]]) -> Vec<(String, String)> {
-    let (mut guard, mut out) = (Guard::new(framing), Vec::new());
+    let mut guard = Guard::new(framing);
+    let mut out = Vec::new();
     for piece in pieces {
         guard.push(piece, &mut out).unwrap();
     }
@@ -101,7 +103,7 @@ fn events(framing: Framing, pieces: &[&[u8]]) -> Vec<(String, String)> {
     out.split("\n\n").filter_map(event).collect()
 }
 
-/// A fixture, and how its body is framed.
+/// A fixture and its framing.
 fn fixture(kind: Kind, folder: &str, file: &str) -> (Framing, Vec<u8>) {
     let framing = match file.rsplit('.').next() {
         Some("sse") => Framing::Sse,
@@ -117,28 +119,28 @@ fn fixtures(folder: &str) -> PathBuf {
         .join(folder)
 }
 
-/// What a caller makes of one answer.
+/// All that a caller reads from one answer.
 #[derive(Debug)]
-struct Heard {
+struct DecodedAnswer {
     text: String,
-    thought: bool,
+    has_thinking: bool,
     usage: Option<Usage>,
     verdict: Result<Finish, Failure>,
 }
 
-fn read<'a>(
+fn decode_events<'a>(
     dialect: &dyn Dialect,
     events: impl IntoIterator<Item = &'a (String, String)>,
-) -> Heard {
+) -> DecodedAnswer {
     let mut reader = dialect.reader();
     let mut steps = Vec::new();
     let mut verdict = Ok(());
     for (name, data) in events {
         verdict = verdict.and_then(|()| reader.event(name, data, &mut steps));
     }
-    let mut outcome = Heard {
+    let mut answer = DecodedAnswer {
         text: String::new(),
-        thought: steps.contains(&Step::Thinking),
+        has_thinking: steps.contains(&Step::Thinking),
         usage: None,
         verdict: verdict.and_then(|()| reader.verdict()),
     };
@@ -146,41 +148,40 @@ fn read<'a>(
         match step {
             Step::Text(text) => {
                 assert!(!text.is_empty());
-                outcome.text.push_str(&text);
+                answer.text.push_str(&text);
             }
-            Step::Usage(usage) => outcome.usage = Some(usage),
+            Step::Usage(usage) => answer.usage = Some(usage),
             Step::Thinking => {}
             Step::End(finish) => panic!("a reader pushed the end: {finish:?}"),
         }
     }
-    outcome
+    answer
 }
 
-fn read_fixture(kind: Kind, folder: &str, file: &str) -> Heard {
+fn decode_fixture(kind: Kind, folder: &str, file: &str) -> DecodedAnswer {
     let (framing, body) = fixture(kind, folder, file);
-    read(dialect(kind).as_ref(), &events(framing, &[&body]))
+    decode_events(dialect(kind).as_ref(), &events(framing, &[&body]))
 }
 
-/// A fixture, the text that it shows, and how it ends.
+/// A fixture, its text, and how it ends.
 type Row = (&'static str, &'static str, Result<Finish, Fault>);
 
-/// Holds each fixture against its row.
-fn hold(kind: Kind, folder: &str, rows: &[Row]) {
+/// Compares each fixture with its row, for every place where its bytes can be cut.
+fn check_fixtures(kind: Kind, folder: &str, rows: &[Row]) {
     let files: BTreeSet<String> = std::fs::read_dir(fixtures(folder))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     let listed: BTreeSet<String> = rows.iter().map(|(file, ..)| (*file).to_owned()).collect();
-    assert_eq!(files, listed, "every fixture has its row");
+    assert_eq!(files, listed, "every fixture needs a row");
     for (file, text, end) in rows {
-        let outcome = read_fixture(kind, folder, file);
-        let verdict = outcome.verdict.as_ref().map_err(|failure| failure.fault);
+        let answer = decode_fixture(kind, folder, file);
+        let verdict = answer.verdict.as_ref().map_err(|failure| failure.fault);
         assert_eq!(
-            (outcome.text.as_str(), verdict.copied()),
+            (answer.text.as_str(), verdict.copied()),
             (*text, *end),
             "{folder}/{file}"
         );
-        // Wherever the bytes are cut, they say the same.
         let (framing, body) = fixture(kind, folder, file);
         let whole = events(framing, &[&body]);
         for at in 1..body.len() {
@@ -199,12 +200,13 @@ fn hold(kind: Kind, folder: &str, rows: &[Row]) {
     }
 }
 
-/// Cuts a good stream after each event: before its finish, which is event `finish` (from 0), it is never whole, and from then on it is.
-fn never_whole_before(kind: Kind, folder: &str, file: &str, finish: usize) {
+/// Cuts a good stream after each event. The answer is truncated before its finish, which is event
+/// number `finish` (from 0), and complete from then on.
+fn check_truncation(kind: Kind, folder: &str, file: &str, finish: usize) {
     let (framing, body) = fixture(kind, folder, file);
     let events = events(framing, &[&body]);
     for cut in 0..=events.len() {
-        let verdict = read(dialect(kind).as_ref(), &events[..cut]).verdict;
+        let verdict = decode_events(dialect(kind).as_ref(), &events[..cut]).verdict;
         if cut <= finish {
             let fault = verdict.map_err(|failure| failure.fault);
             assert_eq!(fault, Err(Fault::Truncated), "{file} cut at {cut}");
@@ -214,8 +216,8 @@ fn never_whole_before(kind: Kind, folder: &str, file: &str, finish: usize) {
     }
 }
 
-/// An HTTP answer with these headers, judged at the beginning of the year 2026.
-fn refused_with(kind: Kind, status: u16, headers: &[(&str, &str)], body: &str) -> Failure {
+/// Classifies a response with these headers, received on 2026-01-01T00:00:00Z.
+fn classify(kind: Kind, status: u16, headers: &[(&str, &str)], body: &str) -> Failure {
     let header = |name: &str| {
         let found = headers.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| (*value).to_owned())
@@ -228,20 +230,19 @@ fn refused_with(kind: Kind, status: u16, headers: &[(&str, &str)], body: &str) -
     })
 }
 
-/// Holds each HTTP error against its row: status, body, fault.
-fn judged(kind: Kind, rows: &[(u16, &str, Fault)]) {
+/// Checks rows of status, body and expected fault.
+fn check_errors(kind: Kind, rows: &[(u16, &str, Fault)]) {
     for (status, body, fault) in rows {
-        let failure = refused_with(kind, *status, &[], body);
+        let failure = classify(kind, *status, &[], body);
         assert_eq!(failure.fault, *fault, "{kind:?} {status} {body}");
         assert_eq!(failure.status, Some(*status));
     }
 }
 
-/// Errors of no dialect: of proxies, and of wrong addresses.
 #[test]
-fn answers_of_strangers_are_judged_alike_by_all() {
+fn errors_of_proxies_are_classified_alike_by_all_dialects() {
     for kind in KINDS {
-        judged(
+        check_errors(
             kind,
             &[
                 (200, "<html>Sign in</html>", Fault::Malformed),
@@ -281,7 +282,7 @@ fn answers_of_strangers_are_judged_alike_by_all() {
 }
 
 #[test]
-fn a_provider_that_says_whether_to_retry_is_heeded() {
+fn should_retry_header_changes_the_fault() {
     let retry = |says| [("x-should-retry", says)];
     let odd = r#"{"error":{"message":"Odd","type":"invalid_request_error"}}"#;
     for (status, says, body, fault) in [
@@ -293,13 +294,13 @@ fn a_provider_that_says_whether_to_retry_is_heeded() {
         (401, "true", "", Fault::Unauthorized),
         (429, "false", "", Fault::RateLimited),
     ] {
-        let failure = refused_with(Kind::Openai, status, &retry(says), body);
+        let failure = classify(Kind::Openai, status, &retry(says), body);
         assert_eq!(failure.fault, fault, "{status} {says}");
     }
 }
 
 #[test]
-fn configured_headers_are_added_and_go_before_our_own() {
+fn configured_headers_are_added_and_replace_our_own() {
     for kind in KINDS {
         let mut model = model();
         let own = dialect(kind).listing().headers.pop().unwrap().0;

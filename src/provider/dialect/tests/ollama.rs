@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn streams_are_read() {
-    hold(
+fn fixtures_decode_as_expected() {
+    check_fixtures(
         Kind::Ollama,
         "ollama",
         &[
@@ -28,24 +28,24 @@ fn streams_are_read() {
             ("error_200.json", "", Err(Fault::Misconfigured)),
         ],
     );
-    never_whole_before(Kind::Ollama, "ollama", "whole.ndjson", 3);
+    check_truncation(Kind::Ollama, "ollama", "whole.ndjson", 3);
 }
 
 #[test]
-fn counts_come_with_the_last_line() {
-    let outcome = read_fixture(Kind::Ollama, "ollama", "thinking.ndjson");
-    let usage = outcome.usage.unwrap();
-    assert!(outcome.thought);
+fn usage_comes_with_the_last_line() {
+    let answer = decode_fixture(Kind::Ollama, "ollama", "thinking.ndjson");
+    let usage = answer.usage.unwrap();
+    assert!(answer.has_thinking);
     assert_eq!((usage.input_tokens, usage.output_tokens), (11, 7));
     assert_eq!(
-        read_fixture(Kind::Ollama, "ollama", "truncated.ndjson").usage,
+        decode_fixture(Kind::Ollama, "ollama", "truncated.ndjson").usage,
         None
     );
 }
 
 #[test]
-fn errors_are_judged() {
-    judged(
+fn errors_are_classified() {
+    check_errors(
         Kind::Ollama,
         &[
             (
@@ -103,7 +103,7 @@ fn errors_are_judged() {
 }
 
 #[test]
-fn the_request_is_as_the_server_wants_it() {
+fn request_matches_the_vendor_format() {
     let mut model = model();
     model.temperature = Some(0.5);
     model.context_tokens = 8192;

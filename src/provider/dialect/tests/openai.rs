@@ -1,12 +1,12 @@
-//! OpenAI and the servers that speak the same.
+//! OpenAI and compatible servers.
 
 use serde_json::json;
 
 use super::*;
 
 #[test]
-fn streams_are_read() {
-    hold(
+fn fixtures_decode_as_expected() {
+    check_fixtures(
         Kind::Openai,
         "openai",
         &[
@@ -48,27 +48,27 @@ fn streams_are_read() {
             ("error_200.json", "", Err(Fault::QuotaSpent)),
         ],
     );
-    never_whole_before(Kind::Openai, "openai", "whole.sse", 4);
+    check_truncation(Kind::Openai, "openai", "whole.sse", 4);
 }
 
 #[test]
-fn usage_is_taken_from_any_chunk() {
+fn usage_is_accepted_in_any_chunk() {
     let usage = |file| {
-        let usage = read_fixture(Kind::Openai, "openai", file).usage.unwrap();
+        let usage = decode_fixture(Kind::Openai, "openai", file).usage.unwrap();
         (usage.input_tokens, usage.output_tokens, usage.estimated)
     };
     assert_eq!(usage("whole.sse"), (11, 7, false));
     assert_eq!(usage("text_and_finish_in_one.sse"), (3, 2, false));
     assert_eq!(usage("whole.json"), (11, 3, false));
     assert_eq!(
-        read_fixture(Kind::Openai, "openai", "length.sse").usage,
+        decode_fixture(Kind::Openai, "openai", "length.sse").usage,
         None
     );
 }
 
 #[test]
-fn thinking_is_progress_and_roles_are_not() {
-    for (file, thought) in [
+fn thinking_counts_as_progress_but_roles_do_not() {
+    for (file, has_thinking) in [
         ("thinking.sse", true),
         ("tool_call.sse", true),
         ("content_parts.sse", true),
@@ -76,15 +76,15 @@ fn thinking_is_progress_and_roles_are_not() {
         ("odd_chunks.sse", false),
     ] {
         assert_eq!(
-            read_fixture(Kind::Openai, "openai", file).thought,
-            thought,
+            decode_fixture(Kind::Openai, "openai", file).has_thinking,
+            has_thinking,
             "{file}"
         );
     }
 }
 
 #[test]
-fn the_end_mark_ends_and_a_finish_does_not() {
+fn end_mark_finishes_the_stream_but_finish_reason_does_not() {
     let dialect = dialect(Kind::Openai);
     let mut reader = dialect.reader();
     let mut out = Vec::new();
@@ -99,7 +99,7 @@ fn the_end_mark_ends_and_a_finish_does_not() {
 }
 
 #[test]
-fn a_whole_answer_proves_itself_and_a_chunk_does_not() {
+fn complete_json_needs_no_finish_reason_but_a_chunk_does() {
     for (choice, text, end) in [
         (
             r#"{"message":{"content":null,"refusal":"No."},"finish_reason":"stop"}"#,
@@ -119,14 +119,14 @@ fn a_whole_answer_proves_itself_and_a_chunk_does_not() {
         ),
     ] {
         let data = format!(r#"{{"choices":[{choice}]}}"#);
-        let heard = read(dialect(Kind::Openai).as_ref(), &[("message".into(), data)]);
-        let verdict = heard.verdict.map_err(|failure| failure.fault);
-        assert_eq!((heard.text.as_str(), verdict), (text, end), "{choice}");
+        let answer = decode_events(dialect(Kind::Openai).as_ref(), &[("message".into(), data)]);
+        let verdict = answer.verdict.map_err(|failure| failure.fault);
+        assert_eq!((answer.text.as_str(), verdict), (text, end), "{choice}");
     }
 }
 
 #[test]
-fn the_request_is_as_the_vendor_wants_it() {
+fn request_matches_the_vendor_format() {
     let mut model = model();
     model.base_url = "https://api.openai.com/v1".into();
     model.temperature = Some(0.5);

@@ -1,10 +1,10 @@
-//! The errors of OpenAI and of the servers that speak the same.
+//! Errors of OpenAI and of compatible servers.
 
 use super::*;
 
 #[test]
-fn errors_are_judged() {
-    judged(
+fn errors_are_classified() {
+    check_errors(
         Kind::Openai,
         &[
             (
@@ -37,7 +37,7 @@ fn errors_are_judged() {
                 r#"{"error":{"message":"Invalid type for 'messages'.","type":"invalid_request_error","param":"messages","code":"invalid_type"}}"#,
                 Fault::BadRequest,
             ),
-            // The limit was too small for a thinking model to say anything.
+            // The limit was too small for a thinking model to answer.
             (
                 400,
                 r#"{"error":{"message":"Could not finish the message because max_tokens or model output limit was reached. Please try again with higher max_tokens.","type":"invalid_request_error","param":null,"code":null}}"#,
@@ -153,8 +153,8 @@ fn errors_are_judged() {
 }
 
 #[test]
-fn errors_of_compatible_servers_are_judged() {
-    judged(
+fn errors_of_compatible_servers_are_classified() {
+    check_errors(
         Kind::Openai,
         &[
             // vLLM, new and old.
@@ -280,7 +280,7 @@ fn errors_of_compatible_servers_are_judged() {
                 r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***yz."}"#,
                 Fault::Unauthorized,
             ),
-            // A success that is none.
+            // Errors with a success status.
             (
                 200,
                 r#"{"error":{"message":"Rate limited","type":"rate_limit_error"}}"#,
@@ -301,8 +301,8 @@ fn errors_of_compatible_servers_are_judged() {
 }
 
 #[test]
-fn the_words_of_an_error_are_found_in_order() {
-    for (body, words) in [
+fn error_message_is_searched_in_order() {
+    for (body, message) in [
         (
             r#"{"error":{"message":"inner"},"message":"outer"}"#,
             "inner",
@@ -319,8 +319,8 @@ fn the_words_of_an_error_are_found_in_order() {
         ("", ""),
     ] {
         assert_eq!(
-            refused_with(Kind::Openai, 500, &[], body).detail,
-            words,
+            classify(Kind::Openai, 500, &[], body).detail,
+            message,
             "{body}"
         );
     }

@@ -1,10 +1,10 @@
-//! Conversations in the orders that programs send: each dialect makes of them what its servers take.
+//! Each dialect converts any message order into one that its servers accept.
 
 use super::*;
 
-/// What is sent of these messages: each one's role and text.
-fn sent(dialect: &dyn Dialect, said: &[(Role, &str)], goes_on: bool) -> Vec<(String, String)> {
-    let messages = said
+/// The role and text of each message as it is sent.
+fn sent(dialect: &dyn Dialect, messages: &[(Role, &str)], goes_on: bool) -> Vec<(String, String)> {
+    let messages = messages
         .iter()
         .map(|(role, text)| Message {
             role: *role,
@@ -19,49 +19,54 @@ fn sent(dialect: &dyn Dialect, said: &[(Role, &str)], goes_on: bool) -> Vec<(Str
     if let Some(contents) = body.get("contents") {
         assert_eq!(body["systemInstruction"]["parts"][0]["text"], "Be kind.");
         let each = contents.as_array().unwrap().iter();
-        let text = |one: &Value| {
+        let text = |content: &Value| {
             (
-                one["role"].as_str().unwrap().replace("model", "assistant"),
-                told(&one["parts"][0]["text"]),
+                content["role"]
+                    .as_str()
+                    .unwrap()
+                    .replace("model", "assistant"),
+                string(&content["parts"][0]["text"]),
             )
         };
         return each.map(text).collect();
     }
-    let all: Vec<_> = body["messages"]
+    let messages: Vec<_> = body["messages"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| (told(&one["role"]), told(&one["content"])))
+        .map(|message| (string(&message["role"]), string(&message["content"])))
         .collect();
     match body.get("system") {
         Some(system) => assert_eq!(system, "Be kind."),
-        None => assert_eq!(all[0], ("system".into(), "Be kind.".into())),
+        None => assert_eq!(messages[0], ("system".into(), "Be kind.".into())),
     }
-    all.into_iter()
+    messages
+        .into_iter()
         .filter(|(role, _)| role != "system")
         .collect()
 }
 
-fn told(value: &Value) -> String {
+fn string(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-fn expected(said: &[(&str, &str)]) -> Vec<(String, String)> {
-    said.iter()
+fn expected(messages: &[(&str, &str)]) -> Vec<(String, String)> {
+    messages
+        .iter()
         .map(|(role, text)| ((*role).to_owned(), (*text).to_owned()))
         .collect()
 }
 
-const STRICT: [Kind; 2] = [Kind::Anthropic, Kind::Gemini];
-const FREE: [Kind; 3] = [Kind::Openai, Kind::Azure, Kind::Ollama];
-const GO_ON: (&str, &str) = (
+const USER_FIRST_AND_LAST: [Kind; 2] = [Kind::Anthropic, Kind::Gemini];
+const ANY_ORDER: [Kind; 3] = [Kind::Openai, Kind::Azure, Kind::Ollama];
+const CONTINUE: (&str, &str) = (
     "user",
     "Go on with your answer from where it ends. Do not repeat any of it.",
 );
 
 #[test]
-fn neighbours_of_one_role_are_one_and_blank_texts_none() {
-    let said = [
+fn neighbours_are_joined_and_blank_texts_dropped() {
+    let messages = [
         (Role::User, "a"),
         (Role::User, " \n"),
         (Role::User, "b"),
@@ -71,7 +76,7 @@ fn neighbours_of_one_role_are_one_and_blank_texts_none() {
         (Role::User, "e"),
     ];
     for kind in KINDS {
-        let sent = sent(dialect(kind).as_ref(), &said, false);
+        let sent = sent(dialect(kind).as_ref(), &messages, false);
         assert_eq!(
             sent,
             expected(&[("user", "a\n\nb"), ("assistant", "c\n\nd"), ("user", "e")]),
@@ -81,10 +86,10 @@ fn neighbours_of_one_role_are_one_and_blank_texts_none() {
 }
 
 #[test]
-fn a_conversation_that_the_model_begins_gets_an_opening_where_it_must() {
-    let said = [(Role::Assistant, "Welcome!"), (Role::User, "Hi")];
-    for kind in STRICT {
-        let sent = sent(dialect(kind).as_ref(), &said, false);
+fn opening_prompt_is_added_only_where_required() {
+    let messages = [(Role::Assistant, "Welcome!"), (Role::User, "Hi")];
+    for kind in USER_FIRST_AND_LAST {
+        let sent = sent(dialect(kind).as_ref(), &messages, false);
         assert_eq!(
             sent,
             expected(&[
@@ -95,8 +100,8 @@ fn a_conversation_that_the_model_begins_gets_an_opening_where_it_must() {
             "{kind:?}"
         );
     }
-    for kind in FREE {
-        let sent = sent(dialect(kind).as_ref(), &said, false);
+    for kind in ANY_ORDER {
+        let sent = sent(dialect(kind).as_ref(), &messages, false);
         assert_eq!(
             sent,
             expected(&[("assistant", "Welcome!"), ("user", "Hi")]),
@@ -106,27 +111,27 @@ fn a_conversation_that_the_model_begins_gets_an_opening_where_it_must() {
 }
 
 #[test]
-fn a_started_answer_is_gone_on_with_where_that_can_be() {
-    let said = [(Role::User, "Hi"), (Role::Assistant, "Well, \n")];
+fn partial_answer_is_continued() {
+    let messages = [(Role::User, "Hi"), (Role::Assistant, "Well, \n")];
     for kind in KINDS {
-        // Taken up: it stands last, and without white space at its end.
-        let taken = sent(dialect(kind).as_ref(), &said, true);
+        // A continued answer is the last message, trimmed at its end.
+        let continued = sent(dialect(kind).as_ref(), &messages, true);
         assert_eq!(
-            taken,
+            continued,
             expected(&[("user", "Hi"), ("assistant", "Well,")]),
             "{kind:?}"
         );
     }
-    for kind in STRICT {
-        let sent = sent(dialect(kind).as_ref(), &said, false);
+    for kind in USER_FIRST_AND_LAST {
+        let sent = sent(dialect(kind).as_ref(), &messages, false);
         assert_eq!(
             sent,
-            expected(&[("user", "Hi"), ("assistant", "Well, \n"), GO_ON]),
+            expected(&[("user", "Hi"), ("assistant", "Well, \n"), CONTINUE]),
             "{kind:?}"
         );
     }
-    for kind in FREE {
-        let sent = sent(dialect(kind).as_ref(), &said, false);
+    for kind in ANY_ORDER {
+        let sent = sent(dialect(kind).as_ref(), &messages, false);
         assert_eq!(
             sent,
             expected(&[("user", "Hi"), ("assistant", "Well, \n")]),
@@ -136,14 +141,14 @@ fn a_started_answer_is_gone_on_with_where_that_can_be() {
 }
 
 #[test]
-fn an_order_that_is_refused_is_not_sent_again() {
+fn rejected_message_order_is_not_sent_again() {
     let odd = [
         (Role::Assistant, "Welcome!"),
         (Role::User, "Hi"),
         (Role::Assistant, "Well,"),
     ];
-    let messages = |said: &[(Role, &str)]| Ask {
-        messages: said
+    let request = |messages: &[(Role, &str)]| Ask {
+        messages: messages
             .iter()
             .map(|(role, text)| Message {
                 role: *role,
@@ -170,34 +175,34 @@ fn an_order_that_is_refused_is_not_sent_again() {
             "Conversation roles must alternate user/assistant/user/assistant/...",
         ),
     ] {
-        let said =
+        let rejection =
             serde_json::json!({"error": {"message": words, "type": "invalid_request_error"}})
                 .to_string();
-        let answer = Refused {
+        let response = Refused {
             status,
             header: &|_| None,
-            body: said.as_bytes(),
+            body: rejection.as_bytes(),
             now: At(0),
         };
         let dialect = dialect(Kind::Openai);
-        // A conversation in good order is refused for something else.
-        assert!(!dialect.adapt(&dialect.request(&ask()), &answer));
-        let call = dialect.request(&messages(&odd));
-        assert!(dialect.adapt(&call, &answer), "{words}");
-        let strict = sent(dialect.as_ref(), &odd, false);
+        // A conversation in a valid order was rejected for another reason.
+        assert!(!dialect.adapt(&dialect.request(&ask()), &response));
+        let call = dialect.request(&request(&odd));
+        assert!(dialect.adapt(&call, &response), "{words}");
+        let adapted = sent(dialect.as_ref(), &odd, false);
         assert_eq!(
-            strict,
+            adapted,
             expected(&[
                 ("user", "Please begin."),
                 ("assistant", "Welcome!"),
                 ("user", "Hi"),
                 ("assistant", "Well,"),
-                GO_ON
+                CONTINUE
             ])
         );
         assert!(
-            !dialect.adapt(&dialect.request(&messages(&odd)), &answer),
-            "it has it as it wants it"
+            !dialect.adapt(&dialect.request(&request(&odd)), &response),
+            "already in the required order"
         );
     }
     let dialect = dialect(Kind::Openai);
@@ -207,5 +212,5 @@ fn an_order_that_is_refused_is_not_sent_again() {
         body: br#"{"error":{"message":"The assistant is out"}}"#,
         now: At(0),
     };
-    assert!(!dialect.adapt(&dialect.request(&messages(&odd)), &other));
+    assert!(!dialect.adapt(&dialect.request(&request(&odd)), &other));
 }

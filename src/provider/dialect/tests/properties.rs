@@ -1,4 +1,4 @@
-//! What holds for any input whatever.
+//! Properties of the dialects that hold for any input.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 
-/// JSON with the members that the readers look at, of any type, in any place.
+/// JSON with the members that the decoders read, of any type, in any place.
 fn known_json() -> impl Strategy<Value = Value> {
     let words = [
         "stop",
@@ -72,7 +72,7 @@ fn known_json() -> impl Strategy<Value = Value> {
         "output_tokens",
         "index",
         "refusal",
-        "thought",
+        "has_thinking",
         "statusCode",
         "param",
         "metadata",
@@ -106,7 +106,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 proptest! {
     #[test]
-    fn no_event_panics_or_shows_emptiness(
+    fn decoding_never_panics_or_emits_empty_text(
         kind in kind(),
         events in proptest::collection::vec(("message|error|[a-z_]{0,12}", data()), 0..8),
     ) {
@@ -133,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn no_refusal_panics_or_waits_for_more_than_a_day(
+    fn classification_never_panics_or_waits_longer_than_a_day(
         kind in kind(),
         status in any::<u16>(),
         value in prop_oneof![any::<String>(), "-?[0-9]{1,40}(\\.[0-9]{1,3})?(e[0-9]{1,3})?[a-z]{0,2}"],
@@ -143,26 +143,26 @@ proptest! {
         ],
     ) {
         let dialect = dialect(kind);
-        let answer = Refused { status, header: &|_| Some(value.clone()), body: &body, now: At(1_767_225_600_000) };
-        let failure = dialect.refused(&answer);
+        let response = Refused { status, header: &|_| Some(value.clone()), body: &body, now: At(1_767_225_600_000) };
+        let failure = dialect.refused(&response);
         prop_assert_eq!(failure.status, Some(status));
         prop_assert!(failure.detail.chars().count() <= 300);
         prop_assert!(failure.retry_after <= Some(Duration::from_secs(86_400)));
-        dialect.adapt(&dialect.request(&ask()), &answer);
-        prop_assert!(body_is_whole(&dialect.request(&ask())));
+        dialect.adapt(&dialect.request(&ask()), &response);
+        prop_assert!(is_complete_request(&dialect.request(&ask())));
     }
 
     #[test]
-    fn no_key_survives(kind in kind(), key in "[A-Za-z0-9+/=_.-]{8,40}", before in ".{0,20}", after in ".{0,20}") {
+    fn keys_are_always_redacted(kind in kind(), key in "[A-Za-z0-9+/=_.-]{8,40}", before in ".{0,20}", after in ".{0,20}") {
         let dialect = of(kind, Model { key: Some(key.clone().into()), ..Model::default() });
-        let said = json!({"error": {"message": format!("{before}{key}{after}")}}).to_string();
-        let answer = Refused { status: 401, header: &|_| None, body: said.as_bytes(), now: At(0) };
-        prop_assert!(!dialect.refused(&answer).detail.contains(&key));
+        let error = json!({"error": {"message": format!("{before}{key}{after}")}}).to_string();
+        let response = Refused { status: 401, header: &|_| None, body: error.as_bytes(), now: At(0) };
+        prop_assert!(!dialect.refused(&response).detail.contains(&key));
     }
 }
 
 #[test]
-fn depth_is_bounded() {
+fn deeply_nested_json_is_malformed() {
     let deep = "[".repeat(100_000);
     let object = format!("{}1{}", r#"{"error":"#.repeat(1_000), "}".repeat(1_000));
     for kind in KINDS {
@@ -171,13 +171,13 @@ fn depth_is_bounded() {
                 .reader()
                 .event("message", data, &mut Vec::new());
             assert_eq!(read.unwrap_err().fault, Fault::Malformed);
-            assert_eq!(refused_with(kind, 500, &[], data).fault, Fault::ServerError);
+            assert_eq!(classify(kind, 500, &[], data).fault, Fault::ServerError);
         }
     }
 }
 
-/// Whether a request has its messages and a limit, whatever was adapted.
-fn body_is_whole(call: &Call) -> bool {
+/// `true` if the request has messages and a token limit, whatever was adapted.
+fn is_complete_request(call: &Call) -> bool {
     let body = body(call);
     let options = body
         .get("options")

@@ -1,26 +1,26 @@
-//! How an answer that fails is told: each way once, and the question never asked twice.
+//! Each way an answer can fail, with exactly one request each.
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
 use super::*;
 
-/// What comes of one question to a server that plays this; it must have been asked once.
-async fn played(script: &[Act]) -> (String, Result<Finish, Failure>) {
+/// The outcome of one chat request to a server with this script. It must be sent exactly once.
+async fn outcome_of(script: &[Act]) -> (String, Result<Finish, Failure>) {
     let mut server = Scripted::start(&[script]).await;
-    let outcome = outcome(steps(&at(&server)).await);
+    let outcome = outcome(collect_events(&client_at(&server)).await);
     let requests = server.requests().await;
     assert_eq!(requests.len(), 1, "{requests:?}");
     outcome
 }
 
 async fn fault(script: &[Act]) -> Fault {
-    played(script).await.1.unwrap_err().fault
+    outcome_of(script).await.1.unwrap_err().fault
 }
 
 #[tokio::test]
-async fn an_end_without_the_end_mark_is_no_answer() {
-    let cut = played(&[ok(SSE_KIND, "data: text a\n\n")]).await;
+async fn stream_without_end_mark_is_truncated_or_empty() {
+    let cut = outcome_of(&[ok(SSE_KIND, "data: text a\n\n")]).await;
     assert_eq!(cut, ("a".into(), Err(Failure::of(Fault::Truncated))));
     assert_eq!(fault(&[ok(SSE_KIND, "")]).await, Fault::Empty);
     assert_eq!(
@@ -31,16 +31,16 @@ async fn an_end_without_the_end_mark_is_no_answer() {
         fault(&[send("HTTP/1.1 204 No Content\r\n\r\n")]).await,
         Fault::Empty
     );
-    let unfinished = played(&[ok(SSE_KIND, "data: text a\n\ndata: end")]).await;
+    let unfinished = outcome_of(&[ok(SSE_KIND, "data: text a\n\ndata: end")]).await;
     assert_eq!(unfinished, ("a".into(), Ok(Finish::Stop)));
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_a_reset() {
+async fn broken_connection_is_a_reset() {
     let chunked = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\ne\r\ndata: text a\n\n\r\n";
     let sized = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 99\r\n\r\ndata: text a\n\n";
     for script in [[send(chunked)], [send(sized)]] {
-        let (text, end) = played(&script).await;
+        let (text, end) = outcome_of(&script).await;
         assert_eq!((text.as_str(), end.unwrap_err().fault), ("a", Fault::Reset));
     }
     assert_eq!(
@@ -52,7 +52,7 @@ async fn a_broken_connection_is_a_reset() {
 }
 
 #[tokio::test]
-async fn what_is_not_of_the_protocol_is_malformed() {
+async fn invalid_protocol_is_malformed() {
     let bad_chunk = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nrubbish\r\n";
     for script in [
         send(bad_chunk),
@@ -61,7 +61,7 @@ async fn what_is_not_of_the_protocol_is_malformed() {
         ok("text/plain", "data: text a\n\ndata: end\n\n"),
         ok("text/event-stream\r\ncontent-encoding: gzip", "rubbish"),
     ] {
-        let (text, end) = played(&[script]).await;
+        let (text, end) = outcome_of(&[script]).await;
         assert_eq!(
             (text.as_str(), end.unwrap_err().fault),
             ("", Fault::Malformed)
@@ -70,9 +70,9 @@ async fn what_is_not_of_the_protocol_is_malformed() {
 }
 
 #[tokio::test]
-async fn an_error_status_is_the_dialects_to_judge() {
+async fn error_status_is_classified_by_the_dialect() {
     let refusal = "HTTP/1.1 429 Slow\r\nRetry-After: 7\r\ncontent-length: 5\r\n\r\nerror";
-    let failure = played(&[send(refusal)]).await.1.unwrap_err();
+    let failure = outcome_of(&[send(refusal)]).await.1.unwrap_err();
     assert_eq!(
         (failure.fault, failure.status),
         (Fault::RateLimited, Some(429))
@@ -86,7 +86,9 @@ async fn an_error_status_is_the_dialects_to_judge() {
         Act::Flood(vec![b'x'; 9000]),
     ]])
     .await;
-    let failure = outcome(steps(&at(&server)).await).1.unwrap_err();
+    let failure = outcome(collect_events(&client_at(&server)).await)
+        .1
+        .unwrap_err();
     assert_eq!(
         (failure.fault, failure.detail.as_str()),
         (Fault::ServerError, "16384 bytes")
@@ -95,21 +97,21 @@ async fn an_error_status_is_the_dialects_to_judge() {
 }
 
 #[tokio::test]
-async fn the_key_never_follows_a_redirect() {
+async fn key_never_follows_a_redirect() {
     let mut other = Scripted::start(&[&[ok(SSE_KIND, "data: end\n\n")]]).await;
     for status in [301, 302, 303, 307, 308] {
         let redirect = format!(
             "HTTP/1.1 {status} There\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n",
             other.address
         );
-        let failure = played(&[send(&redirect)]).await.1.unwrap_err();
+        let failure = outcome_of(&[send(&redirect)]).await.1.unwrap_err();
         assert_eq!(
             (failure.fault, failure.status),
             (Fault::Misconfigured, Some(status))
         );
         let server = Scripted::start(&[&[send(&redirect)]]).await;
         assert_eq!(
-            at(&server).list().await.unwrap_err().fault,
+            client_at(&server).list().await.unwrap_err().fault,
             Fault::Misconfigured
         );
     }
@@ -118,9 +120,9 @@ async fn the_key_never_follows_a_redirect() {
 
 #[tokio::test]
 async fn json_instead_of_a_stream_is_one_event() {
-    let whole = played(&[ok("application/json", "{\"whole\":true}")]).await;
+    let whole = outcome_of(&[ok("application/json", "{\"whole\":true}")]).await;
     assert_eq!(whole, ("whole".into(), Ok(Finish::Stop)));
-    let error = played(&[ok("application/json", "{\"error\":\n1}")])
+    let error = outcome_of(&[ok("application/json", "{\"error\":\n1}")])
         .await
         .1
         .unwrap_err();
@@ -128,7 +130,7 @@ async fn json_instead_of_a_stream_is_one_event() {
         (error.fault, error.detail.as_str()),
         (Fault::Overloaded, "{\"error\": 1}")
     );
-    let appended = played(&[ok(SSE_KIND, "data: text a\n\n{\n\"error\": 1\n}\n")]).await;
+    let appended = outcome_of(&[ok(SSE_KIND, "data: text a\n\n{\n\"error\": 1\n}\n")]).await;
     assert_eq!(
         (appended.0.as_str(), appended.1.unwrap_err().fault),
         ("a", Fault::Overloaded)
@@ -136,34 +138,34 @@ async fn json_instead_of_a_stream_is_one_event() {
 }
 
 #[tokio::test]
-async fn no_connection_is_told_from_a_slow_one() {
+async fn unreachable_is_distinguished_from_timeout() {
     let closed = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
         .local_addr()
         .unwrap();
-    let refused = upstream(&format!("http://{closed}"), Plain::default());
+    let refused = client(&format!("http://{closed}"), Plain::default());
     assert_eq!(
-        outcome(steps(&refused).await).1.unwrap_err().fault,
+        outcome(collect_events(&refused).await).1.unwrap_err().fault,
         Fault::Unreachable
     );
     assert_eq!(refused.list().await.unwrap_err().fault, Fault::Unreachable);
-    // A server that never gets on with TLS, and one that does not speak it.
+    // A server that never continues the TLS handshake, and one that does not speak TLS.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}", silent.local_addr().unwrap());
     let transport = Transport::new(Duration::from_millis(50)).unwrap();
     let stalled = HttpUpstream::new(&address, Arc::new(Plain::default()), transport, no_drills());
     assert_eq!(
-        outcome(steps(&stalled).await).1.unwrap_err().fault,
+        outcome(collect_events(&stalled).await).1.unwrap_err().fault,
         Fault::Timeout
     );
-    let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let plain = upstream(
-        &format!("https://{}", deaf.local_addr().unwrap()),
+    let plaintext = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client(
+        &format!("https://{}", plaintext.local_addr().unwrap()),
         Plain::default(),
     );
-    let (answer, ()) = tokio::join!(steps(&plain), async {
-        let (mut stream, _) = deaf.accept().await.unwrap();
+    let (answer, ()) = tokio::join!(collect_events(&client), async {
+        let (mut stream, _) = plaintext.accept().await.unwrap();
         stream
             .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             .await
@@ -173,7 +175,7 @@ async fn no_connection_is_told_from_a_slow_one() {
 }
 
 #[tokio::test]
-async fn an_impossible_request_is_the_configurations_fault() {
+async fn impossible_request_is_misconfigured() {
     let transport = Transport::new(Duration::from_secs(5)).unwrap();
     for (base_url, key) in [
         ("not an address", "k"),
@@ -187,7 +189,7 @@ async fn an_impossible_request_is_the_configurations_fault() {
         let upstream =
             HttpUpstream::new(base_url, Arc::new(dialect), transport.clone(), no_drills());
         for failure in [
-            outcome(steps(&upstream).await).1.unwrap_err(),
+            outcome(collect_events(&upstream).await).1.unwrap_err(),
             upstream.list().await.unwrap_err(),
         ] {
             assert_eq!(failure.fault, Fault::Misconfigured, "{base_url}");

@@ -1,15 +1,15 @@
-//! A dialect that says what it means, for these tests alone.
+//! A minimal dialect for these tests.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::super::*;
 
-/// A dialect whose events are words: `text …`, `think`, `end`.
+/// Its events are words: `text …`, `think`, `end`.
 pub struct Plain {
     pub framing: Framing,
     pub key: &'static str,
-    /// It asks otherwise after each 400; else it only says that it would.
+    /// Changes the next request after each 400. Otherwise it only claims to.
     pub adapts: bool,
     pub adapted: AtomicU32,
 }
@@ -26,8 +26,11 @@ impl Default for Plain {
 }
 
 impl Dialect for Plain {
-    fn request(&self, ask: &Ask) -> Call {
-        let question = ask.messages.last().map(|message| message.text.to_string());
+    fn request(&self, request: &Ask) -> Call {
+        let question = request
+            .messages
+            .last()
+            .map(|message| message.text.to_string());
         let mut body = question.unwrap_or_default();
         body.push_str(&" adapted".repeat(self.adapted.load(Ordering::Relaxed) as usize));
         Call {
@@ -51,22 +54,22 @@ impl Dialect for Plain {
         Box::new(Words(None))
     }
 
-    fn refused(&self, answer: &Refused<'_>) -> Failure {
-        let fault = match answer.status {
+    fn refused(&self, response: &Refused<'_>) -> Failure {
+        let fault = match response.status {
             401 => Fault::Unauthorized,
             429 => Fault::RateLimited,
             400 => Fault::BadRequest,
             _ => Fault::ServerError,
         };
-        let seconds = (answer.header)("retry-after").and_then(|text| text.parse().ok());
+        let seconds = (response.header)("retry-after").and_then(|text| text.parse().ok());
         Failure {
             retry_after: seconds.map(Duration::from_secs),
-            ..Failure::with(fault, &format!("{} bytes", answer.body.len()))
+            ..Failure::with(fault, &format!("{} bytes", response.body.len()))
         }
     }
 
-    fn adapt(&self, _sent: &Call, answer: &Refused<'_>) -> bool {
-        if answer.status != 400 {
+    fn adapt(&self, _sent: &Call, response: &Refused<'_>) -> bool {
+        if response.status != 400 {
             return false;
         }
         self.adapted

@@ -1,4 +1,4 @@
-//! A provider of raw bytes on a real socket, and what it saw.
+//! A scripted server of raw bytes on a real socket, which records what it sees.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,33 +7,29 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// What the server does after a request; after the last of its acts it closes the connection in good order.
+/// An action after a request. After the last one the server closes the connection gracefully.
 #[derive(Clone)]
 pub enum Act {
-    /// Sends this.
     Send(Vec<u8>),
-    /// Sends this again and again, until the client is gone.
+    /// Sends these bytes repeatedly until the client is gone.
     Flood(Vec<u8>),
-    /// Says nothing until the client is gone.
+    /// Stays silent until the client is gone.
     Wait,
-    /// Resets the connection.
     Reset,
-    /// Waits for another request on the same connection.
+    /// Waits for the next request on the same connection.
     Again,
 }
 
-/// What the server saw.
 #[derive(Debug, PartialEq)]
 pub enum Seen {
-    /// A connection.
     Opened,
-    /// A request: head and body.
+    /// A request with head and body.
     Asked(String),
     /// The client closed its end.
     Closed,
 }
 
-/// The server. It lives as long as the test's runtime.
+/// Runs until the test's runtime ends.
 pub struct Scripted {
     pub address: String,
     seen: mpsc::UnboundedReceiver<Seen>,
@@ -43,7 +39,7 @@ pub fn send(text: &str) -> Act {
     Act::Send(text.as_bytes().to_vec())
 }
 
-/// An answer with status 200 that ends where the connection does.
+/// A response with status 200 that ends when the connection is closed.
 pub fn ok(kind: &str, body: &str) -> Act {
     send(&format!(
         "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\n{body}"
@@ -51,35 +47,35 @@ pub fn ok(kind: &str, body: &str) -> Act {
 }
 
 impl Scripted {
-    /// The first request is answered by the first script and so on, the last script serves the rest.
+    /// The first request is answered by the first script and so on. The last script is repeated.
     pub async fn start(scripts: &[&[Act]]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (tell, seen) = mpsc::unbounded_channel();
+        let (sender, seen) = mpsc::unbounded_channel();
         let mut scripts: Vec<Vec<Act>> = scripts.iter().map(|script| script.to_vec()).collect();
         scripts.reverse();
         let scripts = Arc::new(std::sync::Mutex::new(scripts));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tell.send(Seen::Opened).ok();
-                tokio::spawn(serve(stream, Arc::clone(&scripts), tell.clone()));
+                sender.send(Seen::Opened).ok();
+                tokio::spawn(serve(stream, Arc::clone(&scripts), sender.clone()));
             }
         });
         Self { address, seen }
     }
 
-    /// The next thing seen.
     pub async fn next(&mut self) -> Seen {
         let next = tokio::time::timeout(Duration::from_secs(20), self.seen.recv());
         next.await.expect("the server saw nothing").unwrap()
     }
 
-    /// Waits until the client closed a connection.
+    /// Waits until the client has closed a connection.
     pub async fn closed(&mut self) {
         while self.next().await != Seen::Closed {}
     }
 
-    /// All that was seen before now: a connection of our own, which comes after every earlier one, marks the moment.
+    /// All events until now. A connection of our own, which comes after all earlier ones, marks the
+    /// moment.
     pub async fn so_far(&mut self) -> Vec<Seen> {
         let mut marker = TcpStream::connect(&self.address).await.unwrap();
         marker.write_all(b"MARKER\r\n\r\n").await.unwrap();
@@ -95,7 +91,7 @@ impl Scripted {
         seen
     }
 
-    /// The requests before now.
+    /// The requests until now.
     pub async fn requests(&mut self) -> Vec<String> {
         let seen = self.so_far().await.into_iter();
         seen.filter_map(|seen| match seen {
@@ -109,12 +105,12 @@ impl Scripted {
 async fn serve(
     stream: TcpStream,
     scripts: Arc<std::sync::Mutex<Vec<Vec<Act>>>>,
-    tell: mpsc::UnboundedSender<Seen>,
+    sender: mpsc::UnboundedSender<Seen>,
 ) {
     let mut stream = BufReader::new(stream);
     'requests: while let Some(request) = request(&mut stream).await {
         let marker = request.starts_with("MARKER");
-        tell.send(Seen::Asked(request)).ok();
+        sender.send(Seen::Asked(request)).ok();
         if marker {
             return;
         }
@@ -134,11 +130,11 @@ async fn serve(
                 }
                 Act::Flood(bytes) => {
                     while stream.write_all(&bytes).await.is_ok() {}
-                    tell.send(Seen::Closed).ok();
+                    sender.send(Seen::Closed).ok();
                 }
                 Act::Wait => {
                     stream.read_u8().await.ok();
-                    tell.send(Seen::Closed).ok();
+                    sender.send(Seen::Closed).ok();
                 }
                 Act::Reset => {
                     let socket = socket2::SockRef::from(stream.get_ref());
@@ -148,14 +144,14 @@ async fn serve(
                 Act::Again => continue 'requests,
             }
         }
-        // In good order: what was sent arrives before the end.
+        // A graceful close: everything sent arrives before the end.
         stream.shutdown().await.ok();
         return;
     }
-    tell.send(Seen::Closed).ok();
+    sender.send(Seen::Closed).ok();
 }
 
-/// Reads one request; none where the client closes instead.
+/// Reads one request, or `None` if the client closes the connection instead.
 async fn request(stream: &mut BufReader<TcpStream>) -> Option<String> {
     let mut request = String::new();
     let mut length = 0;

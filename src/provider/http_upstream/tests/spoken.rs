@@ -1,11 +1,11 @@
-//! The dialects as they are spoken over sockets: what each server really sends when it breaks, and what it may not tell.
+//! The real dialects over sockets: their failures, and that no key leaks.
 
 use super::*;
 use crate::provider::dialect::{Kind, Model, of};
 
 const KEY: &str = "canary-key-0123456789";
 
-/// The path of a body's file, and the content type that it comes with.
+/// A fixture's bytes and their content type.
 fn fixture(file: &str) -> (Vec<u8>, &'static str) {
     let path = format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"));
     let kind = match file.rsplit('.').next() {
@@ -16,8 +16,8 @@ fn fixture(file: &str) -> (Vec<u8>, &'static str) {
     (std::fs::read(path).unwrap(), kind)
 }
 
-/// A provider of this dialect at this server, with its key.
-fn speaking(kind: Kind, server: &Scripted) -> HttpUpstream {
+/// A client of this dialect for this server, with [`KEY`].
+fn client_of(kind: Kind, server: &Scripted) -> HttpUpstream {
     let base_url = format!("http://{}", server.address);
     let dialect = of(
         kind,
@@ -32,12 +32,12 @@ fn speaking(kind: Kind, server: &Scripted) -> HttpUpstream {
     HttpUpstream::new(&base_url, dialect.into(), transport, no_drills())
 }
 
-/// The text shown, thinking apart, and how it ended.
-fn shown(steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Failure>) {
+/// The text without thinking, and how the answer ended.
+fn text_and_end(steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Failure>) {
     let end = match steps.last() {
         Some(Ok(Step::End(finish))) => Ok(*finish),
         Some(Err(failure)) => Err(failure.clone()),
-        other => panic!("no end but {other:?}"),
+        other => panic!("no end, but {other:?}"),
     };
     let texts = steps.into_iter().filter_map(|step| match step {
         Ok(Step::Text(text)) => Some(text),
@@ -47,7 +47,7 @@ fn shown(steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Failure>)
 }
 
 #[tokio::test]
-async fn every_way_to_break_is_noticed_behind_a_good_status() {
+async fn failures_behind_a_success_status_are_detected() {
     use Fault::{
         Empty, Malformed, Misconfigured, Overloaded, QuotaSpent, RateLimited, ServerError,
         Truncated, Unauthorized,
@@ -183,9 +183,9 @@ async fn every_way_to_break_is_noticed_behind_a_good_status() {
         let (body, content_type) = fixture(file);
         let head = ok(content_type, "");
         let mut server = Scripted::start(&[&[head, Act::Send(body)]]).await;
-        let (said, ended) = shown(steps(&speaking(kind, &server)).await);
+        let (received, ended) = text_and_end(collect_events(&client_of(kind, &server)).await);
         assert_eq!(
-            (said.as_str(), ended.map_err(|failure| failure.fault)),
+            (received.as_str(), ended.map_err(|failure| failure.fault)),
             (text, end),
             "{file}"
         );
@@ -194,7 +194,7 @@ async fn every_way_to_break_is_noticed_behind_a_good_status() {
 }
 
 #[tokio::test]
-async fn a_provider_that_repeats_its_request_gives_no_key_away() {
+async fn provider_that_echoes_its_request_leaks_no_key() {
     for kind in [
         Kind::Openai,
         Kind::Anthropic,
@@ -211,16 +211,16 @@ async fn a_provider_that_repeats_its_request_gives_no_key_away() {
                 "HTTP/1.1 {status} {KEY}\r\nx-key: {KEY}\r\ncontent-length: {length}\r\n\r\n{body}"
             );
             let mut server = Scripted::start(&[&[send(&answer)]]).await;
-            let upstream = speaking(kind, &server);
+            let upstream = client_of(kind, &server);
             let failures = [
-                outcome(steps(&upstream).await).1.unwrap_err(),
+                outcome(collect_events(&upstream).await).1.unwrap_err(),
                 upstream.list().await.unwrap_err(),
             ];
             for failure in failures {
-                let told = format!("{failure} {failure:?} {}", failure.for_logs());
-                assert!(!told.contains("canary"), "{kind:?} {status}: {told}");
+                let printed = format!("{failure} {failure:?} {}", failure.for_logs());
+                assert!(!printed.contains("canary"), "{kind:?} {status}: {printed}");
             }
-            // It has it from a header of ours, and from nothing else.
+            // The request has the key in one header and nowhere else.
             for request in server.requests().await {
                 let (head, body) = request.split_once("\r\n\r\n").unwrap();
                 assert_eq!(head.matches(KEY).count(), 1, "{head}");
