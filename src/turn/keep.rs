@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::desk::Desk;
 use super::flights::Flight;
 use super::log::{LogWriter, TurnLog};
-use super::past::{self, Past};
+use super::past;
 use super::prompt::{self, Shape};
 use super::rooms::Room;
 use crate::chat::{Ask, TurnRecord, TurnState};
@@ -153,25 +153,25 @@ pub(super) async fn asked(service: &Desk, conversation: &Room, record: &TurnReco
         tracing::warn!(turn = %record.turn, "history not read in time, sending the question alone");
     }
     let stored = past.stored.unwrap_or_default();
-    let first = is_known && stored.is_empty() && past.logs.is_empty();
+    let is_first_message = is_known && stored.is_empty() && past.logs.is_empty();
     let history = with_ended(stored, &past.logs, limit);
     let limits = Shape {
         history_turns: chat.history_turns,
         max_tokens: chat.max_tokens,
         retry_of: record.retry_of,
     };
-    let ask = prompt::ask(
+    let request = prompt::ask(
         Arc::clone(&chat.system_prompt),
         &history,
         &record.question,
         limits,
     );
-    let alone = is_known && ask.messages.len() == 1;
+    let is_standalone = is_known && request.messages.len() == 1;
     Asked {
-        ask,
+        ask: request,
         served_by: prompt::served_by(&history),
-        first,
-        alone,
+        first: is_first_message,
+        alone: is_standalone,
     }
 }
 

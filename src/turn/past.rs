@@ -31,13 +31,10 @@ pub async fn read(
     let complete_logs = conversation.all_here();
     let stored = match &complete_logs {
         Some(_) => Some(Vec::new()),
-        None => timeout(
-            store_timeout,
-            store.turns(conversation.id(), before, limit),
-        )
-        .await
-        .ok()
-        .and_then(Result::ok),
+        None => timeout(store_timeout, store.turns(conversation.id(), before, limit))
+            .await
+            .ok()
+            .and_then(Result::ok),
     };
     // Read the logs after the store: a turn is stored before its log is evicted, so none is missed.
     let mut logs = complete_logs.unwrap_or_else(|| conversation.logs());

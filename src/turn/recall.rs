@@ -16,12 +16,12 @@ use crate::degradation::shelf::{Asker, Found, Need, Place, READ_LIMIT};
 
 /// A turn's use of the answer cache. By default it uses none.
 #[derive(Default)]
+pub(super) struct Recall {
     /// Where this turn's question is cached. `None` if it may not be.
     place: Option<Place>,
     /// `false` for a retry: the visitor did not like the answer.
     reads: bool,
     /// Held while other turns wait for this one's answer.
-    flight: Option<Flight>,
     flight: Option<Flight>,
 }
 
@@ -62,7 +62,6 @@ impl Turn<'_> {
         let cache = &service.shelf;
         if options.cache == CacheUse::Off {
             return None;
-        }
         }
         let record = self.writer.log().record();
         let asker = Asker {

@@ -14,7 +14,7 @@ use super::attempt::{self, Ended, Limits, Report};
 use super::call::Call;
 use super::desk::{Desk, Wishes};
 use super::doze::Dozing;
-use super::keep::{Asked, Keeping};
+use super::keep::Keeping;
 use super::log::{Cancel, LogWriter};
 use super::progress::{End, Progress};
 use super::prompt::{self, Cut};
