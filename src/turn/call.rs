@@ -30,10 +30,10 @@ pub enum Word {
 
 impl Call {
     /// Starts the call. A panic in the client is returned as a failed event.
-    pub fn begin(upstream: &Arc<dyn Upstream>, ask: &Ask) -> Self {
-        let upstream = Arc::clone(upstream);
-        let ask = ask.clone();
-        let asked = async move { upstream.ask(&ask) }.flatten_stream();
+    pub fn begin(client: &Arc<dyn Upstream>, request: &Ask) -> Self {
+        let client = Arc::clone(client);
+        let request = request.clone();
+        let asked = async move { client.ask(&request) }.flatten_stream();
         let steps = AssertUnwindSafe(asked).catch_unwind().map(|step| {
             step.unwrap_or_else(|_| {
                 tracing::error!("provider client panicked");

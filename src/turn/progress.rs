@@ -51,7 +51,13 @@ impl Progress {
     }
 
     /// Adds a finished attempt, and reports its usage to its permit for the provider's totals.
-    pub fn attempted(&mut self, lease: &mut Lease, report: &Report, outcome: Outcome, ask: &Ask) {
+    pub fn attempted(
+        &mut self,
+        lease: &mut Lease,
+        report: &Report,
+        outcome: Outcome,
+        request: &Ask,
+    ) {
         self.tried.push(Tried {
             attempt: lease.attempt,
             provider: Arc::clone(&lease.backend.name),
@@ -65,7 +71,7 @@ impl Progress {
             took: report.took,
             first_token: report.first_token,
         });
-        let Some(usage) = used(report, ask) else {
+        let Some(usage) = used(report, request) else {
             return;
         };
         lease.permit.used(usage);
@@ -128,10 +134,10 @@ impl Progress {
 /// The tokens that an attempt used: as reported by the provider, or estimated from its text.
 ///
 /// A provider that was cut off may have reported too few output tokens; the larger number counts.
-fn used(report: &Report, ask: &Ask) -> Option<Usage> {
+fn used(report: &Report, request: &Ask) -> Option<Usage> {
     let estimated = report
         .started()
-        .then(|| estimate(ask, report.said.chars().count()));
+        .then(|| estimate(request, report.said.chars().count()));
     match (report.usage, estimated) {
         (Some(reported), Some(estimated))
             if !matches!(report.ended, Ended::Whole(_))
@@ -148,14 +154,14 @@ fn used(report: &Report, ask: &Ask) -> Option<Usage> {
 }
 
 /// Estimates four characters a token: the rule of thumb in the providers' documentation for English.
-fn estimate(ask: &Ask, answer_chars: usize) -> Usage {
-    let message_chars: usize = ask
+fn estimate(request: &Ask, answer_chars: usize) -> Usage {
+    let message_chars: usize = request
         .messages
         .iter()
         .map(|message| message.text.chars().count())
         .sum();
     let tokens = |chars: usize| (chars as u64).div_ceil(4);
-    let input_tokens = tokens(message_chars + ask.system.chars().count());
+    let input_tokens = tokens(message_chars + request.system.chars().count());
     Usage {
         input_tokens,
         output_tokens: tokens(answer_chars),

@@ -258,7 +258,7 @@ impl Turn<'_> {
     pub(super) fn runner(
         &self,
         lease: Lease,
-        request: &Ask,
+        original: &Ask,
         history: &Made,
         deadline: Instant,
     ) -> Runner {
@@ -270,12 +270,12 @@ impl Turn<'_> {
         };
         let backend = &lease.backend;
         let prepared = match start {
-            Start::GoesOn => prompt::gone_on(request, &shown),
-            Start::Repeats => prompt::repeated(request, &shown),
-            Start::Anew if backend.prefill.load(Ordering::Relaxed) => prompt::taken_up(request),
-            Start::Anew => request.clone(),
+            Start::GoesOn => prompt::gone_on(original, &shown),
+            Start::Repeats => prompt::repeated(original, &shown),
+            Start::Anew if backend.prefill.load(Ordering::Relaxed) => prompt::taken_up(original),
+            Start::Anew => original.clone(),
         };
-        let ask = self.fitted(prepared, request, backend, history.halved.is_some());
+        let request = self.fitted(prepared, original, backend, history.halved.is_some());
         let is_continuation = start != Start::Anew;
         let timeouts = &lease.backend.patience;
         let time_left = deadline.saturating_duration_since(Instant::now());
@@ -293,11 +293,11 @@ impl Turn<'_> {
             goes_on: is_continuation,
         };
         let before = self.progress.begun.elapsed();
-        let call = Call::begin(&lease.backend.upstream, &ask);
+        let call = Call::begin(&lease.backend.upstream, &request);
         Runner {
             lease,
             call,
-            ask,
+            ask: request,
             limits,
             hurried,
             start,
@@ -336,7 +336,7 @@ impl Turn<'_> {
         let Runner {
             mut lease,
             call,
-            ask,
+            ask: request,
             limits,
             hurried,
             before,
@@ -358,7 +358,7 @@ impl Turn<'_> {
                 // The provider may have rejected the prefill or the rest of the request. For a
                 // caller's own prefill, only the error text tells which.
                 let is_prefill_rejection =
-                    ask.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
+                    request.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
                 let failed = self.failed(&lease, &report, failure, is_prefill_rejection);
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
@@ -366,7 +366,8 @@ impl Turn<'_> {
         self.desk
             .tally
             .attempt(&lease.backend.name, outcome, report.took);
-        self.progress.attempted(&mut lease, &report, outcome, &ask);
+        self.progress
+            .attempted(&mut lease, &report, outcome, &request);
         // A continuation of another attempt's text has no score of its own.
         if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {
             lease.permit.scored(score);
