@@ -350,7 +350,7 @@ mod tests {
                 full.clone(),
                 Cut {
                     half: true,
-                    ..to(1, room)
+                    ..context(1, room)
                 },
             ))
         };

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use super::log::{Follower, TurnLog};
 use crate::chat::{Done, Draft, Frame};
 
-/// A client's view of one turn.
+#[derive(Clone, Debug, Default)]
 pub struct Reader {
     pub frames: Vec<Frame>,
     pub seq: u64,
