@@ -52,8 +52,8 @@ pub struct Report {
     /// `None` if the provider reported none.
     pub usage: Option<Usage>,
     pub took: Duration,
-    /// The attempt timed out while this thread was stalled for most of the time. The provider is not
-    /// to blame.
+    /// The attempt timed out while this thread was stalled for most of the time. The provider is
+    /// not to blame.
     pub ours: bool,
 }
 

@@ -47,8 +47,8 @@ impl Call {
         }
     }
 
-    /// Waits for the first token or the end, at most `limit` from the start of the call. Time during
-    /// which this thread was stalled does not count. Cancel-safe.
+    /// Waits for the first token or the end, at most `limit` from the start of the call. Time
+    /// during which this thread was stalled does not count. Cancel-safe.
     ///
     /// Must not be called again after it has returned.
     pub async fn first_word(&mut self, limit: Duration) -> Word {

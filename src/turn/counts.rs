@@ -101,8 +101,8 @@ impl Times {
         self.0.iter().sum()
     }
 
-    /// The latency that a share of the calls did not exceed, in milliseconds: the middle of its bucket.
-    /// `None` if the histogram is empty.
+    /// The latency that a share of the calls did not exceed, in milliseconds: the middle of its
+    /// bucket. `None` if the histogram is empty.
     pub fn within(&self, share: f64) -> Option<f64> {
         let total = self.count();
         #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
@@ -144,7 +144,8 @@ fn step(time: Duration) -> usize {
 impl Counts {
     /// Counts a finished turn. `is_lost`: it did not get the answer that it should have had.
     ///
-    /// Turns that were stopped or abandoned, and faulty requests, count as neither an answer nor lost.
+    /// Turns that were stopped or abandoned, and faulty requests, count as neither an answer nor
+    /// lost.
     pub fn count(&self, record: &TurnRecord, is_lost: bool) {
         self.ended.fetch_add(1, Ordering::Relaxed);
         let kind = match record.state {

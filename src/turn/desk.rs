@@ -31,7 +31,7 @@ use crate::settings::MidStream;
 use crate::store::Store;
 use crate::telemetry::spans::Spans;
 
-/// How far the shutdown of the service has come. The order of the variants is the order of events.
+/// The progress of a shutdown. Later variants compare as greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     #[default]
@@ -83,9 +83,9 @@ pub struct Wishes {
     pub first: Option<Arc<str>>,
     /// Fail instead of trying any provider other than `preferred_provider`.
     pub only_first: bool,
-    /// How long the turn keeps running after its last follower has left.
+    /// The time the turn keeps running after its last follower has left.
     pub patience: Duration,
-    /// How to proceed when a provider fails in mid-answer.
+    /// The reaction to a provider that fails in mid-answer.
     pub mid_stream: MidStream,
     /// The client cannot retract text (`/v1`). After a mid-stream failure the turn is continued or
     /// ends without an answer.
@@ -103,7 +103,7 @@ pub struct Wishes {
     pub late: bool,
 }
 
-/// How long a chat's turn keeps running after its last follower has left.
+/// The time a chat's turn keeps running after its last follower has left.
 pub const CHAT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The reason why no turn was started.
@@ -293,8 +293,8 @@ impl Desk {
 
     /// Asks the router for the next provider.
     ///
-    /// Waits a moment for a router that is being restarted. Returns `Selection::Unavailable` if it does not
-    /// answer in time, or at once if its queue is full. `request` is called once per try.
+    /// Waits a moment for a router that is being restarted. Returns `Selection::Unavailable` if it
+    /// does not answer in time, or at once if its queue is full. `request` is called once per try.
     pub async fn pick(&self, request: impl Fn() -> Pick) -> Route {
         let mut router = self.router.clone();
         for _ in 0..2 {
@@ -326,11 +326,11 @@ impl Desk {
     }
 }
 
-/// How long each store operation of a turn may take while the store is unhealthy. A turn has several
-/// of them; together they stay well under 100 ms.
+/// The timeout of one store operation while the store is unhealthy. A turn waits for several of
+/// them; together they stay well under 100 ms.
 const IN_DOUBT: Duration = Duration::from_millis(15);
 
-/// How long the log of a finished turn stays in memory for clients that reconnect.
+/// Keeps the log of a finished turn in memory for clients that reconnect.
 const LOG_STAYS: Duration = Duration::from_secs(5);
 
 /// Cancels the turn when the service reaches the phase `abort_at`.
@@ -342,5 +342,5 @@ async fn cut(mut phase: watch::Receiver<Phase>, abort_at: Phase, log: Arc<TurnLo
     log.cancel(Cancel::Interrupted);
 }
 
-/// How long a turn waits for the router's actor while it is restarted.
+/// The time a turn waits for a router that is being restarted.
 const REBUILD_LIMIT: Duration = Duration::from_millis(200);

@@ -9,9 +9,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Wraps a pinned future. A poll costs one atomic operation unless the future's own waker was called.
+/// Wraps a pinned future. A poll costs one atomic operation unless the future's own waker was
+/// called.
 ///
-/// The future must follow the `Waker` contract. Its results are the same as without the wrapper.
+/// The future must follow the `Waker` contract. The wrapper does not change its result.
 pub struct Dozing<'f, F: ?Sized> {
     future: Pin<&'f mut F>,
     bell: Arc<Bell>,

@@ -6,10 +6,8 @@ use super::desk::Desk;
 use super::log::{Cancel, TurnLog};
 use crate::chat::ConversationId;
 
-/// How long the running turn may take to end.
 const END_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long the store may take to delete the conversation.
 const STORE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The reason why a deletion is not confirmed. Parts may be deleted already; it can be retried.

@@ -133,7 +133,6 @@ impl Turn<'_> {
     }
 }
 
-/// How long the first token of an attempt is waited for.
 fn limit(attempt: &Runner) -> Duration {
     attempt.limits.first_token.min(attempt.limits.attempt)
 }

@@ -1,5 +1,5 @@
-//! What a turn reads from and writes to the store: the question, checkpoints of the text, the end,
-//! and the history for the model.
+//! Connects a turn to the store: it writes the question, checkpoints of the text, the end,
+//! and reads the history for the model.
 //!
 //! A store that fails or is slow costs durability and history, never an answer.
 
@@ -16,17 +16,16 @@ use super::rooms::Room;
 use crate::chat::{Ask, TurnRecord, TurnState};
 use crate::degradation::shelf::Renewal;
 
-/// How long frames wait for the store to confirm the question.
+/// Frames are held back for at most this time until the store confirms the question.
 const DURABLE_LIMIT: Duration = Duration::from_millis(250);
 
-/// How long an answer waits for the history to be read, and its `done` for the end to be written.
+/// Limits reading the history, which delays the answer, and writing the end, which delays `done`.
 const STORE_LIMIT: Duration = Duration::from_millis(250);
 
-/// How often the text so far is saved. Including the time the store takes to flush, a crash loses at
-/// most half a second of text.
+/// Together with the time the store takes to flush, a crash loses at most half a second of text.
 const CHECKPOINT: Duration = Duration::from_millis(350);
 
-/// Where a turn is stored, and where its messages come from.
+/// The place a turn is stored in, and the source of its messages.
 pub enum Keeping {
     /// In its conversation, whose history is sent to the model.
     In(Arc<Room>),
@@ -175,8 +174,8 @@ pub(super) async fn asked(service: &Desk, conversation: &Room, record: &TurnReco
     }
 }
 
-/// Adds the last `limit` finished turns in memory to the stored history, which may lack them or have
-/// them as still running.
+/// Adds the last `limit` finished turns in memory to the stored history, which may lack them or
+/// have them as still running.
 fn with_ended(
     mut history: Vec<TurnRecord>,
     logs: &[Arc<TurnLog>],

@@ -89,7 +89,8 @@ impl Progress {
         std::mem::take(&mut self.timings)
     }
 
-    /// Writes the end of the turn into `record`. `shown_attempt` is the attempt whose text is shown.
+    /// Writes the end of the turn into `record`. `shown_attempt` is the attempt whose text is
+    /// shown.
     pub fn close(self, record: &mut TurnRecord, end: End, shown_attempt: Option<u32>) {
         record.state = TurnState::Done;
         // A completed turn belongs to its last attempt. A turn that was cut off belongs to the
@@ -153,7 +154,8 @@ fn used(report: &Report, request: &Ask) -> Option<Usage> {
     }
 }
 
-/// Estimates four characters a token: the rule of thumb in the providers' documentation for English.
+/// Estimates four characters a token: the rule of thumb in the providers' documentation for
+/// English.
 fn estimate(request: &Ask, answer_chars: usize) -> Usage {
     let message_chars: usize = request
         .messages

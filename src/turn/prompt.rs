@@ -67,8 +67,8 @@ pub fn gone_on(request: &Ask, shown: &str) -> Ask {
     }
 }
 
-/// The request with `shown` as a cut-off answer and the instruction to repeat its end and go on, for
-/// a provider without prefill. The system prompt is not changed.
+/// The request with `shown` as a cut-off answer and the instruction to repeat its end and go on,
+/// for a provider without prefill. The system prompt is not changed.
 pub fn repeated(request: &Ask, shown: &str) -> Ask {
     let instruction = format!(
         "Your previous answer was cut off. Repeat its last {ANCHOR_CHARS} characters exactly as they are, then go on from there \
@@ -151,8 +151,8 @@ pub struct Cut {
     pub kept: usize,
     /// The size of the context in tokens, or 0 if it is unknown.
     pub room: u32,
-    /// Keep only the newer half of the turns that fit. The provider counts tokens differently and has
-    /// rejected the request as too long.
+    /// Keep only the newer half of the turns that fit. The provider counts tokens differently and
+    /// has rejected the request as too long.
     pub half: bool,
 }
 

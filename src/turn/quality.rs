@@ -3,15 +3,16 @@
 //! An answer that repeats one token up to the token limit is degenerate: the attempt has failed,
 //! although the provider reported a normal end.
 //!
-//! The quality score, from 0 to 1, compares providers that get the same questions and shows when one
-//! of them gets worse. It is the product of three factors:
+//! The quality score, from 0 to 1, compares providers that get the same questions and shows when
+//! one of them gets worse. It is the product of three factors:
 //!
-//! - length: the share of two hundred characters that the answer has, at most 1. Shorter answers are
-//!   not wrong, but a provider that gives them more often than others, or than before, shows it here;
+//! - length: the share of two hundred characters that the answer has, at most 1. Shorter answers
+//!   are not wrong, but a provider that gives them more often than others, or than before, shows it
+//!   here;
 //! - repetition: the share of distinct sequences of four words (one minus `seq-rep-4` of Welleck et
 //!   al., "Neural Text Generation with Unlikelihood Training"); 1 for shorter answers;
-//! - keywords: 1 if the answer contains all of the operator's keywords as whole words, ignoring case,
-//!   falling to 0.5 if it contains none. Without configured keywords it is 1.
+//! - keywords: 1 if the answer contains all of the operator's keywords as whole words, ignoring
+//!   case, falling to 0.5 if it contains none. Without configured keywords it is 1.
 
 use std::collections::{HashMap, HashSet};
 
@@ -47,7 +48,8 @@ fn repeats(text: &str) -> bool {
         else {
             return false;
         };
-        // The text repeats a token of this length as far as each byte equals the one a token earlier.
+        // The text repeats a token of this length as far as each byte equals the one a token
+        // earlier.
         let equal = bytes
             .iter()
             .rev()

@@ -1,4 +1,5 @@
-//! A protocol client for tests: applies frames to its view and panics on a violation of the grammar.
+//! A protocol client for tests: applies frames to its view and panics on a violation of the
+//! grammar.
 
 use std::sync::Arc;
 

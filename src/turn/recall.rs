@@ -1,4 +1,4 @@
-//! How a turn uses the answer cache: it may be answered from it, and it stores a provider's answer.
+//! Answers turns from the cache, and stores the answers of providers in it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::degradation::shelf::{Asker, Found, Need, Place, READ_LIMIT};
 /// A turn's use of the answer cache. By default it uses none.
 #[derive(Default)]
 pub(super) struct Recall {
-    /// Where this turn's question is cached. `None` if it may not be.
+    /// `None` if this question may not be cached.
     place: Option<Place>,
     /// `false` for a retry: the visitor did not like the answer.
     reads: bool,
@@ -51,8 +51,8 @@ async fn find(service: &Desk, slot: &Place, need: Need) -> Option<Found> {
 }
 
 impl Turn<'_> {
-    /// Ends the turn with a fresh cached answer, or with that of another turn that is asking the same
-    /// question right now. `None` if the turn has to ask a provider itself.
+    /// Ends the turn with a fresh cached answer, or with that of another turn that is asking the
+    /// same question right now. `None` if the turn has to ask a provider itself.
     pub(super) async fn recall(&mut self, persistence: &Keeping, prepared: &Asked) -> Option<End> {
         let Keeping::In(conversation) = persistence else {
             return None;

@@ -1,7 +1,8 @@
 //! Deletes conversations whose last turn is older than `chat.retention`.
 //!
-//! The load is bounded: a pass over all conversations goes through them in small batches, and passes
-//! start at intervals of a tenth of the retention time, but between a second and ten minutes.
+//! The load is bounded: a pass over all conversations goes through them in small batches, and
+//! passes start at intervals of a tenth of the retention time, but between a second and ten
+//! minutes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,9 @@ const STEP: Duration = Duration::from_secs(1);
 const LEAST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(10 * 60);
 
-/// How long the store may take to find old conversations.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Deletes expired conversations forever.
+/// Deletes expired conversations in an endless loop.
 pub async fn retain(service: Arc<Desk>) {
     let mut config_watch = service.published.clone();
     // Where the running pass goes on. `None` between two passes.
@@ -59,8 +59,8 @@ pub async fn retain(service: Arc<Desk>) {
 
 /// Deletes the conversations of one batch whose last turn is older than `before`.
 ///
-/// Returns the cursor of the next batch, `None` at the end, and the number of deleted conversations.
-/// If the store does not answer, the pass ends.
+/// Returns the cursor of the next batch, `None` at the end, and the number of deleted
+/// conversations. If the store does not answer, the pass ends.
 async fn step(
     service: &Desk,
     before: At,

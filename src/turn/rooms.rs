@@ -9,7 +9,8 @@ use tokio::sync::{broadcast, watch};
 use super::log::{LogWriter, TurnLog};
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Followup, TurnId, TurnRecord};
 
-/// The conversations that have a session or a log in memory. An entry disappears with its last user.
+/// The conversations that have a session or a log in memory. An entry disappears with its last
+/// user.
 #[derive(Default)]
 pub struct Rooms {
     map: Mutex<HashMap<ConversationId, Weak<Room>>>,
@@ -70,7 +71,8 @@ pub enum NotOpened {
 impl Rooms {
     /// Creates the entry of a new conversation whose id nobody outside this process knows yet.
     ///
-    /// Until the first of its logs is evicted, its history is read from memory instead of the store.
+    /// Until the first of its logs is evicted, its history is read from memory instead of the
+    /// store.
     pub fn begin(self: &Arc<Self>, id: ConversationId) -> Arc<Room> {
         let conversation = self.enter(id);
         conversation.lock().all_here = true;
@@ -143,7 +145,8 @@ impl Room {
         self.opening_lock.lock().await
     }
 
-    /// Adds the log of a turn that another instance answers. Returns `false` if it is known already.
+    /// Adds the log of a turn that another instance answers. Returns `false` if it is known
+    /// already.
     pub fn adopt(&self, log: &Arc<TurnLog>) -> bool {
         let state = self.lock();
         if state.logs.iter().any(|known| known.turn() == log.turn()) {
@@ -155,8 +158,8 @@ impl Room {
 
     /// Starts the turn of `message` unless another one is running.
     ///
-    /// Its id is `claimed` if that is greater than all earlier ids, else a new one made of `now` and
-    /// `random`.
+    /// Its id is `claimed` if that is greater than all earlier ids, else a new one made of `now`
+    /// and `random`.
     ///
     /// # Errors
     /// See [`TurnConflict`].
@@ -317,7 +320,8 @@ impl Room {
     }
 }
 
-/// Prevents new turns of a conversation while it is deleted. See `LiveConversation::begin_deletion`.
+/// Prevents new turns of a conversation while it is deleted. See
+/// `LiveConversation::begin_deletion`.
 pub struct Closed(Arc<Room>);
 
 impl Drop for Closed {

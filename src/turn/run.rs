@@ -93,8 +93,8 @@ pub async fn run(
         _ => is_lost,
     };
     persistence.end(service, &record, needs_followup).await;
-    tracing::info!(turn = %log.turn(), source = record.source.map(Source::name), finish = record.finish.map(Finish::name),
-        attempts = record.attempts, ms = record.total_ms, "turn ended");
+    tracing::info!(turn = %log.turn(), source = record.source.map(Source::name),
+        finish = record.finish.map(Finish::name), attempts = record.attempts, ms = record.total_ms, "turn ended");
     if let Some(tracer) = &service.spans {
         tracer.turn(&record, &timings, is_background);
     }
@@ -107,7 +107,6 @@ pub async fn run(
     cache_lookup.save(persistence, service, &log).await;
 }
 
-/// A running turn.
 pub(super) struct Turn<'t> {
     pub(super) desk: &'t Arc<Desk>,
     /// The settings when the turn started. A reload does not affect it.
@@ -121,7 +120,7 @@ pub(super) struct Turn<'t> {
 /// The attempts of a turn so far, as the router needs to know them.
 #[derive(Default)]
 pub(super) struct Made {
-    /// Failed attempts, in order.
+    /// In the order of their ends.
     pub(super) failed: Vec<Failed>,
     /// Attempts that lost a hedged race. They are neither failures nor successes.
     pub(super) given_up: u32,
@@ -157,7 +156,7 @@ pub(super) struct Runner {
     pub(super) call: Call,
     pub(super) ask: Ask,
     pub(super) limits: Limits,
-    /// What is left of the turn's limit is shorter than the provider's own limit.
+    /// The turn's deadline comes before the provider's own limit.
     hurried: bool,
     start: Start,
     /// Time from the start of the turn to the start of this attempt.
@@ -305,7 +304,7 @@ impl Turn<'_> {
         }
     }
 
-    /// How the next attempt treats the shown text: as configured, but it restarts after a
+    /// Chooses how the next attempt treats the shown text: as configured, but it restarts after a
     /// continuation that did not match.
     fn start(&self, lease: &Lease, failed: &[Failed]) -> Start {
         let has_mismatched = failed
@@ -480,7 +479,8 @@ impl Turn<'_> {
         self.wishes.rigid && !self.writer.shown().is_empty()
     }
 
-    /// Ends the turn without a provider: with an expired cached answer, else from the fallback chain.
+    /// Ends the turn without a provider: with an expired cached answer, else from the fallback
+    /// chain.
     async fn descend(&mut self) -> End {
         if self.binding() || !self.wishes.degraded {
             return End::Torn;

@@ -1,8 +1,8 @@
 //! Merges the text of several attempts: decides which part of a new attempt's text is shown, and
 //! when the shown text is retracted. Pure.
 //!
-//! Texts are never mixed unless they fit together. The shown text is that of one attempt, the common
-//! prefix of two, or a text and its continuation by an attempt that was given it.
+//! Texts are never mixed unless they fit together. The shown text is that of one attempt, the
+//! common prefix of two, or a text and its continuation by an attempt that was given it.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct Owner {
     pub provider: Arc<str>,
 }
 
-/// How an attempt deals with the text that is already shown.
+/// The way an attempt deals with the text that is already shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// It answers the question from the start.
@@ -55,7 +55,7 @@ pub struct Seam {
     rigid: bool,
 }
 
-/// How the current attempt's next text relates to the shown text.
+/// The relation of the current attempt's next text to the shown text.
 #[derive(Debug, Default)]
 enum Place {
     /// The attempt's text is shown; more text is appended.
@@ -65,16 +65,16 @@ enum Place {
     Repeating(usize),
     /// The attempt is to repeat the end of the shown text and has written this so far.
     Anchoring(String),
-    /// The attempt continues the shown text but has written this so far, which is also how the shown
-    /// text starts. It may be echoing what it was given.
+    /// The attempt continues the shown text but has written this so far, which is also how the
+    /// shown text starts. It may be echoing what it was given.
     Echoing(String),
     /// The attempt continues the shown text and has written only this white space so far.
     Joining(String),
 }
 
 impl Seam {
-    /// A merger for clients that cannot retract text. It returns [`MergeResult::Mismatch`] instead of
-    /// [`MergeResult::Restart`].
+    /// A merger for clients that cannot retract text. It returns [`MergeResult::Mismatch`] instead
+    /// of [`MergeResult::Restart`].
     pub fn rigid() -> Self {
         Self {
             rigid: true,
@@ -137,7 +137,6 @@ impl Seam {
         }
     }
 
-    /// Replaces the shown text.
     pub fn replace(&mut self, writer: Owner, text: &str) -> Show {
         self.writer = Some(writer);
         if self.shown.is_empty() {

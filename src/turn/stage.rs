@@ -1,5 +1,5 @@
-//! A service without sockets for tests on a paused clock: real actors, router and turns over scripted
-//! providers and a store that can be made to fail.
+//! A service without sockets for tests on a paused clock: real actors, router and turns over
+//! scripted providers and a store that can be made to fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -300,7 +300,8 @@ impl Stage {
 }
 
 impl Drop for Stage {
-    /// Stops the actors. They hold a watch of their own address and would live as long as the thread.
+    /// Stops the actors. They hold a watch of their own address and would live as long as the
+    /// thread.
     fn drop(&mut self) {
         self.router.place.send_replace(None);
         self.stands.iter().for_each(Stand::leave);

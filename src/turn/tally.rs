@@ -1,5 +1,5 @@
-//! Prometheus metrics of turns and attempts. Labels are fixed words and configured names only, never
-//! anything that a visitor wrote.
+//! Prometheus metrics of turns and attempts. Labels are fixed words and configured names only,
+//! never anything that a visitor wrote.
 //!
 //! Each service has its own instance; nothing is global. Its size is bounded: all label values are
 //! known at the start or come from the configuration.
@@ -49,7 +49,7 @@ pub struct Tally {
     witness: Witness,
 }
 
-/// Shown text was retracted.
+/// Shown text was retracted in favour of another attempt or a fallback.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Restart {
     /// The provider of the retracted text.
@@ -296,8 +296,8 @@ impl Tally {
         add(&self.attempts, &[provider, outcome.as_str()]);
     }
 
-    /// The number of failed attempts by reason, over all providers. It may decrease when the series of
-    /// a removed provider are deleted.
+    /// The number of failed attempts by reason, over all providers. It may decrease when the series
+    /// of a removed provider are deleted.
     pub fn failed(&self) -> BTreeMap<&'static str, u64> {
         let times = self.times.read().unwrap_or_else(PoisonError::into_inner);
         let reasons: BTreeSet<_> = Fault::ALL

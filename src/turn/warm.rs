@@ -53,7 +53,8 @@ pub async fn warm(service: Arc<Desk>) {
         if !warming::is_time(now, &settings.cache) || !is_quiet(&table, now) {
             continue;
         }
-        // Ask the first question that is due. The next tick checks again whether providers are idle.
+        // Ask the first question that is due. The next tick checks again whether providers are
+        // idle.
         for question in &settings.cache.warm {
             if asked
                 .get(question)

@@ -1,5 +1,5 @@
-//! Counts what visitors get while a drill runs, for its report. A turn that was running at any moment
-//! of the drill is counted when it ends.
+//! Counts what visitors get while a drill runs, for its report. A turn that was running at any
+//! moment of the drill is counted when it ends.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ struct Watch {
 /// The effect of a drill on visitors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Turns that have ended.
+    /// Turns that have ended by now.
     pub turns: u64,
     /// Turns that have not ended yet.
     pub under_way: u64,
@@ -135,7 +135,6 @@ impl Watching {
         }
     }
 
-    /// The counts so far.
     pub fn seen(&self) -> Seen {
         let inner = self.witness.lock();
         let watch = inner

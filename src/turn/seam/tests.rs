@@ -212,8 +212,8 @@ fn append_only_merger_never_retracts() {
 }
 
 proptest! {
-    /// A client that only appends and clears shows the merger's text, and that is the current attempt's
-    /// text or the text before it: never a mixture.
+    /// A client that only appends and clears shows the merger's text, and that is the current
+    /// attempt's text or the text before it: never a mixture.
     #[test]
     fn texts_are_never_mixed(
         attempts in prop::collection::vec((prop::collection::vec("[ab\u{e9}]{1,3}", 0..6), any::<bool>()), 1..6),
@@ -221,7 +221,7 @@ proptest! {
         let mut merger = Seam::default();
         let mut client = String::new();
         let mut attempt_texts: Vec<String> = Vec::new();
-        for (number, (pieces, whole)) in attempts.into_iter().enumerate() {
+        for (number, (pieces, is_complete)) in attempts.into_iter().enumerate() {
             let before = client.clone();
             merger.begin(source(u32::try_from(number).unwrap_or(0) + 1), Start::Anew);
             let mut text = String::new();
@@ -237,7 +237,7 @@ proptest! {
                 prop_assert_eq!(&client, merger.shown());
                 prop_assert!(client == text || (client == before && before.starts_with(&text)));
             }
-            if whole && !text.is_empty() {
+            if is_complete && !text.is_empty() {
                 apply(merger.whole(), &mut client);
                 prop_assert_eq!(&client, &text);
             }

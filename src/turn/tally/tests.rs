@@ -65,10 +65,9 @@ fn attempts_and_their_durations_are_counted_by_provider() {
 #[test]
 fn unknown_provider_names_are_not_counted() {
     let metrics = metrics();
-    let before = lines(&metrics);
+    let mut before = lines(&metrics);
     metrics.attempt("what a visitor said", Outcome::OK, Duration::ZERO);
     metrics.first_token("what a visitor said", Duration::ZERO);
-    let mut before = before;
     let mut after = lines(&metrics);
     before.sort();
     after.sort();
