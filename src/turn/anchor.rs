@@ -6,14 +6,12 @@
 /// The number of characters that a continuation is asked to repeat.
 pub const ANCHOR_CHARS: usize = 40;
 
-/// The result of matching a continuation against the overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// The text up to this byte repeats the overlap; the rest is new.
     At(usize),
     /// The text matches so far but does not contain the whole overlap yet.
     TooShort,
-    /// The text differs from the overlap.
     Misfit,
 }
 

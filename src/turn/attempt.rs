@@ -22,11 +22,9 @@ pub struct Limits {
     pub first_token: Duration,
     /// From one token to the next.
     pub stall: Duration,
-    /// From the start to the end.
     pub attempt: Duration,
     /// An answer with fewer characters, white space at its ends excluded, is a failure. At least 1.
     pub min_chars: usize,
-    /// The attempt continues text that is shown already.
     pub goes_on: bool,
 }
 
@@ -39,7 +37,6 @@ pub enum Ended {
     Cancelled(Cancel),
 }
 
-/// The result of an attempt.
 #[derive(Debug)]
 pub struct Report {
     pub ended: Ended,
@@ -49,7 +46,6 @@ pub struct Report {
     pub first_token: Option<Duration>,
     /// Time to the first shown text. `None` if there was too little text to show.
     pub first_shown: Option<Duration>,
-    /// `None` if the provider reported none.
     pub usage: Option<Usage>,
     pub took: Duration,
     /// The attempt timed out while this thread was stalled for most of the time. The provider is
@@ -291,7 +287,6 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 }
 
-/// The text does not continue the shown text.
 fn misfit() -> Ended {
     Ended::Failed(Failure::of(Fault::Diverged))
 }

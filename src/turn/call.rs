@@ -19,7 +19,6 @@ pub struct Call {
     ahead: VecDeque<Result<Step, Failure>>,
 }
 
-/// The outcome of waiting for a call's first token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     /// A token (thinking included), or a content filter's refusal, which counts as an answer.

@@ -43,17 +43,13 @@ impl Default for Counts {
     }
 }
 
-/// The numbers of answers in a period.
+/// The difference of two snapshots of [`AnswerCounters`], or a snapshot itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Answered by a provider or with a fresh cached answer.
     pub ai: u64,
-    /// Answered with less than that.
     pub degraded: u64,
-    /// The part of `degraded` that was answered with an expired cached answer.
     pub stale: u64,
     pub lost: u64,
-    /// Time to a provider's first text.
     pub first_words: Times,
 }
 
@@ -76,7 +72,6 @@ impl Served {
     }
 }
 
-/// A histogram of latencies. See [`LATENCY_BUCKETS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times([u64; STEPS]);
 

@@ -54,13 +54,11 @@ pub struct Desk {
     pub published: Published,
     /// Requests sent to the router and not yet answered.
     pub asking: Arc<Places>,
-    /// Answers when no provider can.
     pub ladder: watch::Receiver<Arc<Ladder>>,
     pub shelf: Arc<Shelf>,
     /// Notified when the operator orders the warm questions to be asked at once.
     pub warming: Notify,
     pub flights: Arc<Flights>,
-    /// Limits the number of running turns.
     pub places: Arc<Places>,
     pub outbox: Outbox,
     /// Shares turns with other instances. `None` if this is the only one.
@@ -76,16 +74,13 @@ pub struct Desk {
     pub random: fn() -> u64,
 }
 
-/// Options of a single turn.
 #[derive(Clone, Debug)]
 pub struct Wishes {
-    /// The provider to try first.
     pub first: Option<Arc<str>>,
     /// Fail instead of trying any provider other than `preferred_provider`.
     pub only_first: bool,
     /// The time the turn keeps running after its last follower has left.
     pub patience: Duration,
-    /// The reaction to a provider that fails in mid-answer.
     pub mid_stream: MidStream,
     /// The client cannot retract text (`/v1`). After a mid-stream failure the turn is continued or
     /// ends without an answer.
@@ -103,15 +98,12 @@ pub struct Wishes {
     pub late: bool,
 }
 
-/// The time a chat's turn keeps running after its last follower has left.
 pub const CHAT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The reason why no turn was started.
 pub enum Refused {
     Room(NotOpened),
     /// `limits.turns` turns are running already.
     Full,
-    /// The service is shutting down.
     Draining,
 }
 
@@ -342,5 +334,4 @@ async fn cut(mut phase: watch::Receiver<Phase>, abort_at: Phase, log: Arc<TurnLo
     log.cancel(Cancel::Interrupted);
 }
 
-/// The time a turn waits for a router that is being restarted.
 const REBUILD_LIMIT: Duration = Duration::from_millis(200);

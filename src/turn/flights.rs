@@ -11,7 +11,6 @@ use crate::store::CacheKey;
 #[derive(Default)]
 pub struct Flights(Mutex<HashMap<CacheKey, Arc<TurnLog>>>);
 
-/// The caller's part in a flight.
 pub enum Joined {
     /// The caller asks the provider. Others wait until the guard is dropped.
     Lead(Flight),

@@ -13,7 +13,6 @@ const STORE_LIMIT: Duration = Duration::from_secs(5);
 /// The reason why a deletion is not confirmed. Parts may be deleted already; it can be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotForgotten {
-    /// A running turn did not end in time.
     Runs,
     /// The store failed or did not answer in time.
     Store,

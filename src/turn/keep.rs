@@ -22,7 +22,7 @@ const DURABLE_LIMIT: Duration = Duration::from_millis(250);
 /// Limits reading the history, which delays the answer, and writing the end, which delays `done`.
 const STORE_LIMIT: Duration = Duration::from_millis(250);
 
-/// Together with the time the store takes to flush, a crash loses at most half a second of text.
+/// Including the time the store takes to flush, a crash loses at most half a second of text.
 const CHECKPOINT: Duration = Duration::from_millis(350);
 
 /// The place a turn is stored in, and the source of its messages.
@@ -35,7 +35,6 @@ pub enum Keeping {
     Aside(Ask, Renewal, Flight),
 }
 
-/// The request to a model, and what is known of the conversation before it.
 pub struct Asked {
     pub ask: Ask,
     /// The provider of the conversation's last complete AI answer.
@@ -132,7 +131,6 @@ impl Keeping {
     }
 }
 
-/// The request for `record`, a turn of `conversation`. See `Persistence::build_request`.
 pub(super) async fn asked(service: &Desk, conversation: &Room, record: &TurnRecord) -> Asked {
     let table = service.table();
     let chat = &table.settings.chat;

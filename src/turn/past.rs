@@ -14,7 +14,6 @@ use crate::store::Store;
 pub struct Past {
     /// The last turns in the store, oldest first. `None` if the store did not answer in time.
     pub stored: Option<Vec<TurnRecord>>,
-    /// All logs that are not evicted yet, oldest first.
     pub logs: Vec<Arc<TurnLog>>,
 }
 

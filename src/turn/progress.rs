@@ -16,18 +16,13 @@ pub enum End {
     /// With a provider's complete answer.
     Ai(Finish),
     /// With an answer from the cache or the fallback chain.
-    Without {
-        source: Source,
-        /// The age of a cached answer.
-        age_s: Option<u64>,
-    },
+    Without { source: Source, age_s: Option<u64> },
     /// By the visitor, a shutdown or the loss of all followers.
     Cancelled(Cancel),
     /// No provider is left, and the options or the shown text do not allow a lesser answer.
     Torn,
 }
 
-/// The attempts, tokens, cost and times of a turn so far.
 pub struct Progress {
     pub begun: Instant,
     /// Time from the start to the first shown text.

@@ -43,11 +43,9 @@ pub fn ask(system: Arc<str>, history: &[TurnRecord], question: &str, limits: Sha
     }
 }
 
-/// The limits of a new request. See [`build_request`].
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub history_turns: usize,
-    /// The maximum number of tokens in the answer.
     pub max_tokens: u32,
     /// The turn that is answered again. It is left out of the history.
     pub retry_of: Option<crate::chat::TurnId>,
@@ -139,12 +137,10 @@ fn left(request: &Ask, shown: &str) -> u32 {
     request.max_tokens.saturating_sub(used).max(LEAST_TOKENS)
 }
 
-/// Returns `true` if the request has messages that can be cut.
 pub fn has_history(request: &Ask) -> bool {
     request.messages.len() > 2
 }
 
-/// The limits of one provider's context. See [`fit_to_context`].
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     /// The number of last messages that always stay: the question and a partial answer.

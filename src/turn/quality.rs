@@ -21,7 +21,6 @@ use crate::chat::Finish;
 /// An answer of this length gets the full length factor.
 const ENOUGH: usize = 200;
 
-/// The number of words in a sequence whose repetition counts.
 const RUN: usize = 4;
 
 /// The longest repeated token to look for, in bytes. Common vocabularies have no longer ones, apart
@@ -60,7 +59,6 @@ fn repeats(text: &str) -> bool {
     })
 }
 
-/// The quality score of an answer, from 0 to 1.
 pub fn score(text: &str, keywords: &[String]) -> f64 {
     let words: Vec<String> = words(text).collect();
     let length = share(text.trim().chars().count().min(ENOUGH), ENOUGH);

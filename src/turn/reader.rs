@@ -30,7 +30,6 @@ impl Reader {
         client
     }
 
-    /// Follows a turn to its end.
     pub async fn follow(log: &Arc<TurnLog>) -> Self {
         let mut client = Self::default();
         client.read(&mut log.follow()).await;
@@ -43,7 +42,6 @@ impl Reader {
         }
     }
 
-    /// Applies encoded frames as a follower receives them.
     pub fn take(&mut self, frames: &[ByteString]) {
         for frame in frames {
             self.apply(serde_json::from_str(frame).unwrap());

@@ -12,19 +12,15 @@ use super::forget::forget;
 use crate::chat::{At, ConversationId};
 use crate::store::Idle;
 
-/// The number of conversations that are checked at once.
 const LOOK: usize = 500;
 
-/// The time from one batch of a pass to the next.
 const STEP: Duration = Duration::from_secs(1);
 
-/// The bounds of the time between two passes.
 const LEAST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(10 * 60);
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Deletes expired conversations in an endless loop.
 pub async fn retain(service: Arc<Desk>) {
     let mut config_watch = service.published.clone();
     // Where the running pass goes on. `None` between two passes.

@@ -26,7 +26,6 @@ pub struct Room {
     /// Held while a turn is being started and other instances are asked first.
     opening_lock: tokio::sync::Mutex<()>,
     followups: broadcast::Sender<(TurnId, Followup)>,
-    /// The number of times the conversation was deleted while it was live.
     deletions: watch::Sender<u64>,
 }
 
@@ -38,9 +37,7 @@ struct Inner {
     last: Option<TurnId>,
     /// Set by the first message, cleared by a deletion.
     begun: bool,
-    /// `None` while the owner is unknown; `Some(None)` if the visitor is anonymous.
     owner: Option<Option<Arc<str>>>,
-    /// While set, no turn can start.
     closed: bool,
     /// The store has no turn of this conversation that is not in `logs`.
     all_here: bool,
@@ -49,20 +46,16 @@ struct Inner {
 /// The number of follow-ups a session may lag behind before it has to reload the history.
 const LATE: usize = 8;
 
-/// A message that starts a turn.
 #[derive(Clone, Debug)]
 pub struct Question {
     pub client_msg_id: ClientMsgId,
     pub text: String,
-    /// The turn to answer again.
     pub retry_of: Option<TurnId>,
 }
 
-/// The reason why a message did not start a turn.
 pub enum NotOpened {
     /// Another turn of the conversation is running.
     Busy,
-    /// This message already has a turn.
     Duplicate(Arc<TurnLog>),
     /// The message id already has a turn with a different text.
     OtherText,
@@ -97,7 +90,6 @@ impl Rooms {
         conversation
     }
 
-    /// Returns the conversation if it is live.
     pub fn find(&self, id: ConversationId) -> Option<Arc<Room>> {
         self.lock().get(&id).and_then(Weak::upgrade)
     }
@@ -226,7 +218,6 @@ impl Room {
         self.lock().logs.iter().find(|log| !log.ended()).cloned()
     }
 
-    /// The logs that are not evicted yet, oldest first.
     pub fn logs(&self) -> Vec<Arc<TurnLog>> {
         self.lock().logs.iter().cloned().collect()
     }
@@ -261,7 +252,6 @@ impl Room {
         self.deletions.send_modify(|count| *count += 1);
     }
 
-    /// The returned watch changes when the conversation is deleted.
     pub fn forgotten(&self) -> watch::Receiver<u64> {
         self.deletions.subscribe()
     }
@@ -271,7 +261,6 @@ impl Room {
         !std::mem::replace(&mut self.lock().begun, true)
     }
 
-    /// Returns the log of this turn unless it is evicted.
     pub fn log(&self, turn: TurnId) -> Option<Arc<TurnLog>> {
         self.lock()
             .logs
@@ -295,7 +284,7 @@ impl Room {
         let running = state.logs.iter().find(|log| !log.ended()).cloned();
         (
             NewTurns {
-                next: state.opened,
+                next_index: state.opened,
                 opened,
             },
             running,
@@ -320,8 +309,6 @@ impl Room {
     }
 }
 
-/// Prevents new turns of a conversation while it is deleted. See
-/// `LiveConversation::begin_deletion`.
 pub struct Closed(Arc<Room>);
 
 impl Drop for Closed {
@@ -338,7 +325,7 @@ pub enum NewTurn {
 
 /// A session's position in the sequence of turns of one conversation.
 pub struct NewTurns {
-    next: u64,
+    next_index: u64,
     opened: watch::Receiver<u64>,
 }
 
@@ -351,13 +338,13 @@ impl NewTurns {
             {
                 let state = conversation.lock();
                 let first = state.opened - state.logs.len() as u64;
-                if self.next < first {
-                    self.next = first;
+                if self.next_index < first {
+                    self.next_index = first;
                     return NewTurn::Missed;
                 }
-                let index = usize::try_from(self.next - first).unwrap_or(usize::MAX);
+                let index = usize::try_from(self.next_index - first).unwrap_or(usize::MAX);
                 if let Some(log) = state.logs.get(index) {
-                    self.next += 1;
+                    self.next_index += 1;
                     return NewTurn::Log(Arc::clone(log));
                 }
             }

@@ -127,7 +127,6 @@ pub(super) struct Made {
     waited: bool,
     /// The number of failed attempts when the history was halved. `None` if it was not.
     halved: Option<usize>,
-    /// The tokens that a provider's context must have room for.
     load: Load,
     served_by: Option<Arc<str>>,
 }
@@ -506,7 +505,6 @@ impl Turn<'_> {
     }
 }
 
-/// Reports the outcome of an attempt to the provider's breaker.
 fn settle(lease: Lease, report: &Report) {
     match &report.ended {
         // A refusal by a content filter is neither a failure nor a proof of health.

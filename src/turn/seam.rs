@@ -9,12 +9,10 @@ use std::sync::Arc;
 use super::anchor::{self, Cut};
 use crate::chat::Draft;
 
-/// The effect of new text on the shown text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Show {
     /// The new text repeats what is shown already.
     Nothing,
-    /// Append this to the shown text.
     More(String),
     /// The shown text became the newest draft and is replaced by this.
     Anew(String),
@@ -22,7 +20,6 @@ pub enum Show {
     Misfit,
 }
 
-/// The attempt that a text comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The attempt's number, or 0 if no provider wrote the text.
@@ -43,7 +40,6 @@ pub enum Start {
     Repeats,
 }
 
-/// The shown text, the retracted drafts, and the state of the current attempt.
 #[derive(Debug, Default)]
 pub struct Seam {
     shown: String,
@@ -51,8 +47,7 @@ pub struct Seam {
     drafts: Vec<Draft>,
     writer: Option<Owner>,
     place: Place,
-    /// Shown text cannot be retracted.
-    rigid: bool,
+    append_only: bool,
 }
 
 /// The relation of the current attempt's next text to the shown text.
@@ -77,7 +72,7 @@ impl Seam {
     /// of [`MergeResult::Restart`].
     pub fn rigid() -> Self {
         Self {
-            rigid: true,
+            append_only: true,
             ..Self::default()
         }
     }
@@ -92,7 +87,6 @@ impl Seam {
         };
     }
 
-    /// Adds text of the current attempt.
     pub fn push(&mut self, text: &str) -> Show {
         match &mut self.place {
             Place::AtEnd => self.append(text),
@@ -242,7 +236,7 @@ impl Seam {
     }
 
     fn void(&mut self, anew: String) -> Show {
-        if self.rigid {
+        if self.append_only {
             return Show::Misfit;
         }
         let text = std::mem::replace(&mut self.shown, anew.clone());

@@ -28,19 +28,15 @@ use crate::store::Store as _;
 use crate::store::flaky::Flaky;
 use crate::supervised::{ChildDown, Crash, Guard};
 
-/// The answer of the fallback chain to every question.
 pub const FALLBACK: &str = "Sorry, later.";
 
-/// The maximum number of running turns.
 pub const TURNS: usize = 8;
 
-/// Builds a [`TestService`].
 #[derive(Clone)]
 pub struct House {
     /// The providers in order of preference.
     pub plans: Vec<Plan>,
     pub settings: Settings,
-    /// The delays between two follow-ups.
     pub pace: Pace,
 }
 
@@ -183,17 +179,13 @@ impl Seat {
     }
 }
 
-/// A running service without sockets.
 pub struct Stage {
     pub desk: Arc<Desk>,
     pub stands: Vec<Stand>,
     pub store: Arc<Flaky>,
-    /// Sets the shutdown phase.
     pub phase: watch::Sender<Phase>,
-    /// Replaces the configuration.
     pub table: watch::Sender<Arc<Table>>,
     pub router: Seat,
-    /// Replaces the fallback chain.
     pub ladder: watch::Sender<Arc<Ladder>>,
 }
 
@@ -210,7 +202,7 @@ pub fn question(name: &str, text: &str) -> Question {
 }
 
 impl Stage {
-    /// Conversation 1.
+    /// The conversation that `ask` uses.
     pub fn room(&self) -> Arc<Room> {
         self.desk.rooms.enter(conversation(1))
     }
@@ -255,7 +247,6 @@ impl Stage {
         }
     }
 
-    /// Reloads with changed settings.
     pub fn reload(&self, change: impl FnOnce(&mut Settings)) {
         self.table.send_modify(|table| {
             let mut settings = Settings::clone(&table.settings);

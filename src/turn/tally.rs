@@ -30,7 +30,6 @@ const ATTEMPT_S: [f64; 13] = [
 /// The `to` label of a restart without a next provider. No provider's name contains brackets.
 const NOBODY: &str = "(none)";
 
-/// The turn metrics since the start of the process.
 pub struct Tally {
     started: IntCounter,
     in_flight: IntGauge,
@@ -41,12 +40,11 @@ pub struct Tally {
     first_tokens: HistogramVec,
     totals: HistogramVec,
     /// Looked up here so that a first token allocates nothing. Changed by a reload only.
-    times: RwLock<HashMap<Arc<str>, Arc<Times>>>,
+    provider_histograms: RwLock<HashMap<Arc<str>, Arc<Times>>>,
     /// Providers that are no longer configured, the last removed at the end. Each has about forty
     /// time series.
     gone: Mutex<VecDeque<Arc<str>>>,
-    /// Observes the same turns for the reports of fault injection drills.
-    witness: Witness,
+    drill_observer: Witness,
 }
 
 /// Shown text was retracted in favour of another attempt or a fallback.
@@ -59,10 +57,8 @@ pub struct Restart {
     pub reason: Outcome,
 }
 
-/// The result of a cache lookup for a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recalled {
-    /// A fresh answer was served.
     Hit,
     /// The answer of another turn, asking at the same time, was served.
     Joined,
@@ -87,7 +83,6 @@ impl Recalled {
 /// A turn in progress. If dropped without `finish`, as by a panic, it counts as interrupted.
 pub struct Underway<'t> {
     tally: &'t Tally,
-    /// The turn's number at the drill observer.
     number: u64,
     counted: bool,
 }
@@ -103,7 +98,7 @@ impl Underway<'_> {
             );
         }
         self.tally
-            .witness
+            .drill_observer
             .ended(self.number, Some(record), restarts.len());
         self.count(source, finish);
     }
@@ -118,7 +113,7 @@ impl Underway<'_> {
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
         if !self.counted {
-            self.tally.witness.ended(self.number, None, 0);
+            self.tally.drill_observer.ended(self.number, None, 0);
             self.count(Source::Ai, Finish::Interrupted);
         }
     }
@@ -187,9 +182,9 @@ impl Tally {
             cache,
             first_tokens,
             totals,
-            times: RwLock::default(),
+            provider_histograms: RwLock::default(),
             gone: Mutex::default(),
-            witness: Witness::default(),
+            drill_observer: Witness::default(),
         };
         metrics.follow(providers);
         Ok(metrics)
@@ -200,9 +195,12 @@ impl Tally {
     /// Of removed providers, the last few keep their series, which their running calls still count
     /// in. Older ones are deleted, so that labels do not grow with each reload.
     pub fn follow<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
-        let mut times = self.times.write().unwrap_or_else(PoisonError::into_inner);
+        let mut histograms = self
+            .provider_histograms
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut removed: Vec<_> = times
+        let mut removed: Vec<_> = histograms
             .keys()
             .filter(|name| !gone.contains(*name))
             .cloned()
@@ -211,22 +209,21 @@ impl Tally {
             removed.retain(|other| other != name);
             gone.retain(|other| other != name);
             // An error means a wrong number of labels, which no input can cause.
-            if !times.contains_key(name)
-                && let Ok(histograms) = self.begin(name)
+            if !histograms.contains_key(name)
+                && let Ok(created) = self.begin(name)
             {
-                times.insert(Arc::clone(name), Arc::new(histograms));
+                histograms.insert(Arc::clone(name), Arc::new(created));
             }
         }
         gone.extend(removed);
         while gone.len() > REMEMBERED
             && let Some(oldest) = gone.pop_front()
         {
-            times.remove(&oldest);
+            histograms.remove(&oldest);
             self.forget(&oldest);
         }
     }
 
-    /// Creates the series of a provider.
     fn begin(&self, name: &str) -> prometheus::Result<Times> {
         for outcome in outcomes() {
             self.attempts
@@ -258,8 +255,8 @@ impl Tally {
         }
     }
 
-    fn times(&self, provider: &str) -> Option<Arc<Times>> {
-        self.times
+    fn histograms_of(&self, provider: &str) -> Option<Arc<Times>> {
+        self.provider_histograms
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(provider)
@@ -271,35 +268,38 @@ impl Tally {
         self.in_flight.inc();
         Underway {
             tally: self,
-            number: self.witness.began(),
+            number: self.drill_observer.began(),
             counted: false,
         }
     }
 
     pub fn witness(&self) -> &Witness {
-        &self.witness
+        &self.drill_observer
     }
 
     /// Records an attempt's first token. On the hot path: allocates nothing, and takes a lock that
     /// only a reload holds for writing.
     pub fn first_token(&self, provider: &str, after: Duration) {
-        if let Some(times) = self.times(provider) {
-            times.first_token.observe(after.as_secs_f64());
+        if let Some(histograms) = self.histograms_of(provider) {
+            histograms.first_token.observe(after.as_secs_f64());
         }
     }
 
     pub fn attempt(&self, provider: &str, outcome: Outcome, took: Duration) {
-        let Some(times) = self.times(provider) else {
+        let Some(histograms) = self.histograms_of(provider) else {
             return;
         };
-        times.total.observe(took.as_secs_f64());
+        histograms.total.observe(took.as_secs_f64());
         add(&self.attempts, &[provider, outcome.as_str()]);
     }
 
     /// The number of failed attempts by reason, over all providers. It may decrease when the series
     /// of a removed provider are deleted.
     pub fn failed(&self) -> BTreeMap<&'static str, u64> {
-        let times = self.times.read().unwrap_or_else(PoisonError::into_inner);
+        let histograms = self
+            .provider_histograms
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let reasons: BTreeSet<_> = Fault::ALL
             .into_iter()
             .map(|fault| Outcome::from(fault).as_str())
@@ -310,7 +310,7 @@ impl Tally {
                 .ok()
         };
         let sum_of = |reason: &'static str| {
-            let counts = times
+            let counts = histograms
                 .keys()
                 .filter_map(|name| Some(counter(name, reason)?.get()));
             (reason, counts.sum())

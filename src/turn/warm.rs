@@ -16,7 +16,6 @@ use crate::degradation::shelf::Renewal;
 use crate::router::table::Table;
 use crate::settings::Settings;
 
-/// The time between two questions.
 const STEP: Duration = Duration::from_secs(10);
 
 /// The time between two questions after an operator's order to warm all of them.
@@ -25,7 +24,6 @@ const PACE: Duration = Duration::from_millis(500);
 /// A question is not asked again within this time, whatever the result was.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
 
-/// Asks the questions that are due, forever.
 pub async fn warm(service: Arc<Desk>) {
     // The last time each of the configured questions was asked.
     let mut asked: HashMap<String, Instant> = HashMap::new();

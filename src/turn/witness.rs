@@ -34,7 +34,6 @@ struct Watch {
 pub struct Seen {
     /// Turns that have ended by now.
     pub turns: u64,
-    /// Turns that have not ended yet.
     pub under_way: u64,
     /// Ended turns by the source of their answer, as in `done.source`.
     pub sources: BTreeMap<String, u64>,
@@ -42,7 +41,6 @@ pub struct Seen {
     pub degraded: u64,
     /// Ended turns that were cut off without an answer.
     pub interrupted: u64,
-    /// Ended turns that their visitor stopped.
     pub stopped: u64,
     /// The number of times shown text was retracted.
     pub restarts: u64,
@@ -64,47 +62,46 @@ pub struct Watching {
 impl Witness {
     /// Registers a turn that starts now. Returns its number.
     pub(super) fn began(&self) -> u64 {
-        let mut inner = self.lock();
-        inner.begun += 1;
-        inner.open += 1;
-        for watch in inner
+        let mut state = self.lock();
+        state.begun += 1;
+        state.open += 1;
+        for drill in state
             .watches
             .iter_mut()
-            .filter(|watch| watch.last.is_none())
+            .filter(|drill| drill.last.is_none())
         {
-            watch.seen.under_way += 1;
+            drill.seen.under_way += 1;
         }
-        inner.begun
+        state.begun
     }
 
     /// Counts the end of a turn. `record` is `None` if its task panicked.
     pub(super) fn ended(&self, number: u64, record: Option<&TurnRecord>, restarts: usize) {
-        let mut inner = self.lock();
-        inner.open = inner.open.saturating_sub(1);
-        for watch in inner
+        let mut state = self.lock();
+        state.open = state.open.saturating_sub(1);
+        for drill in state
             .watches
             .iter_mut()
-            .filter(|watch| watch.last.is_none_or(|last| number <= last))
+            .filter(|drill| drill.last.is_none_or(|last| number <= last))
         {
-            watch.seen.count(record, restarts, &watch.provider);
+            drill.seen.count(record, restarts, &drill.provider);
         }
     }
 
-    /// Starts observing a drill of `provider`.
     pub fn watch(&self, provider: Arc<str>) -> Watching {
-        let mut inner = self.lock();
-        let number = inner
+        let mut state = self.lock();
+        let number = state
             .watches
             .iter()
-            .map(|watch| watch.number)
+            .map(|drill| drill.number)
             .max()
             .unwrap_or_default()
             + 1;
         let seen = Seen {
-            under_way: inner.open,
+            under_way: state.open,
             ..Seen::default()
         };
-        inner.watches.push(Watch {
+        state.watches.push(Watch {
             number,
             provider,
             last: None,
@@ -124,24 +121,24 @@ impl Witness {
 impl Watching {
     /// Ends the drill: turns that start from now on are not counted.
     pub fn over(&self) {
-        let mut inner = self.witness.lock();
-        let begun = inner.begun;
-        for watch in inner
+        let mut state = self.witness.lock();
+        let begun = state.begun;
+        for drill in state
             .watches
             .iter_mut()
-            .filter(|watch| watch.number == self.number)
+            .filter(|drill| drill.number == self.number)
         {
-            watch.last.get_or_insert(begun);
+            drill.last.get_or_insert(begun);
         }
     }
 
     pub fn seen(&self) -> Seen {
-        let inner = self.witness.lock();
-        let watch = inner
+        let state = self.witness.lock();
+        let drill = state
             .watches
             .iter()
-            .find(|watch| watch.number == self.number);
-        watch.map(|watch| watch.seen.clone()).unwrap_or_default()
+            .find(|drill| drill.number == self.number);
+        drill.map(|drill| drill.seen.clone()).unwrap_or_default()
     }
 }
 
@@ -150,7 +147,7 @@ impl Drop for Watching {
         self.witness
             .lock()
             .watches
-            .retain(|watch| watch.number != self.number);
+            .retain(|drill| drill.number != self.number);
     }
 }
 
