@@ -94,7 +94,8 @@ pub async fn run(
     };
     persistence.end(service, &record, needs_followup).await;
     tracing::info!(turn = %log.turn(), source = record.source.map(Source::name),
-        finish = record.finish.map(Finish::name), attempts = record.attempts, ms = record.total_ms, "turn ended");
+        finish = record.finish.map(Finish::name), attempts = record.attempts,
+        ms = record.total_ms, "turn ended");
     if let Some(tracer) = &service.spans {
         tracer.turn(&record, &timings, is_background);
     }
