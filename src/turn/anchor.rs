@@ -1,23 +1,21 @@
-//! Continuing another's text: the end that is to be repeated, whether the repeat fits, and where it is cut. Pure.
+//! Matches a continuation against the end of the text that it continues. Pure.
 //!
-//! A model that is asked to go on is told to repeat the last characters of what stands: only a repeat that fits, white space apart, proves that
-//! it goes on from there.
+//! A model that cannot be given a partial answer is asked to repeat its last characters and to go
+//! on from there. Only a repetition that matches, ignoring white space, proves that it does so.
 
-/// How many characters a continuation is asked to repeat.
+/// The number of characters that a continuation is asked to repeat.
 pub const ANCHOR_CHARS: usize = 40;
 
-/// Where a repeat ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// What was said up to here repeats the anchor; the rest goes on.
+    /// The text up to this byte repeats the overlap; the rest is new.
     At(usize),
-    /// It fits so far, and is not whole yet.
+    /// The text matches so far but does not contain the whole overlap yet.
     TooShort,
-    /// It does not fit.
     Misfit,
 }
 
-/// The end of `shown` that a continuation is to repeat.
+/// The end of `shown` that a continuation has to repeat.
 pub fn anchor(shown: &str) -> &str {
     let shown = shown.trim_end();
     let start = shown
@@ -29,29 +27,30 @@ pub fn anchor(shown: &str) -> &str {
     shown.get(start..).unwrap_or_default()
 }
 
-/// Whether `said` repeats the anchor of `shown`, white space apart, and where the repeat ends.
-pub fn cut(shown: &str, said: &str) -> Cut {
-    let mut wanted = anchor(shown)
+/// Matches the start of `text` against the overlap of `shown`, ignoring white space.
+pub fn cut(shown: &str, text: &str) -> Cut {
+    let mut expected = anchor(shown)
         .chars()
         .filter(|c| !c.is_whitespace())
         .peekable();
-    for (at, c) in said.char_indices() {
-        match wanted.peek() {
+    for (at, c) in text.char_indices() {
+        match expected.peek() {
             None => return Cut::At(at),
             Some(_) if c.is_whitespace() => {}
-            Some(want) if *want == c => drop(wanted.next()),
+            Some(next) if *next == c => drop(expected.next()),
             Some(_) => return Cut::Misfit,
         }
     }
-    if wanted.peek().is_none() {
-        Cut::At(said.len())
+    if expected.peek().is_none() {
+        Cut::At(text.len())
     } else {
         Cut::TooShort
     }
 }
 
-/// A continuation without the white space that `shown` ends with already: as much of it as both have, and no more, as what follows may be
-/// indented.
+/// Removes white space from the start of `more` that `shown` already ends with.
+///
+/// Only the common part is removed, because the continuation may be indented.
 pub fn joined<'a>(shown: &str, more: &'a str) -> &'a str {
     let end = shown.get(shown.trim_end().len()..).unwrap_or_default();
     let common = end
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_anchor_is_the_last_forty_characters() {
+    fn overlap_is_the_last_forty_characters() {
         let shown = format!("{}é{} ", "a".repeat(50), "b".repeat(39));
         assert_eq!(anchor(&shown), format!("é{}", "b".repeat(39)));
         assert_eq!(anchor("short"), "short");
@@ -76,16 +75,16 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_is_cut_whatever_its_white_space() {
-        for said in [
+    fn overlap_matches_regardless_of_white_space() {
+        for text in [
             "one two three four",
             "one  two\nthree four",
             " onetwothree four",
         ] {
-            let Cut::At(at) = cut("one two three", said) else {
-                panic!("{said}")
+            let Cut::At(at) = cut("one two three", text) else {
+                panic!("{text}")
             };
-            assert_eq!(&said[at..], " four");
+            assert_eq!(&text[at..], " four");
         }
         assert_eq!(cut("one two", "one"), Cut::TooShort);
         assert_eq!(cut("one two", ""), Cut::TooShort);
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_is_not_doubled() {
+    fn common_white_space_is_removed_once() {
         assert_eq!(joined("one ", " two"), "two");
         assert_eq!(joined("one", " two"), " two");
         assert_eq!(joined("def f():\n", "\n    return 1"), "    return 1");

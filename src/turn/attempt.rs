@@ -1,4 +1,4 @@
-//! One attempt: a provider's steps against the limits of time, into the log, until it is known how it ended.
+//! One attempt: reads a provider's events within the time limits and writes the text to the log.
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,80 +15,72 @@ use crate::chat::{Failure, Fault, Finish, Usage};
 use crate::provider::standstill::Mark;
 use crate::provider::upstream::{Step, Steps};
 
-/// How long an attempt may take, and what counts as an answer.
+/// The time limits of an attempt, and what counts as an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// To the first token; thinking counts, keep-alives do not.
+    /// From the start to the first token. Thinking counts, keep-alives do not.
     pub first_token: Duration,
     /// From one token to the next.
     pub stall: Duration,
-    /// In all.
     pub attempt: Duration,
-    /// Fewer characters than this (white space at the ends apart) are no answer. At least 1.
+    /// An answer with fewer characters, white space at its ends excluded, is a failure. At least 1.
     pub min_chars: usize,
-    /// Whether it goes on from text that stands.
     pub goes_on: bool,
 }
 
-/// How an attempt ended.
 #[derive(Debug, PartialEq)]
 pub enum Ended {
-    /// With the dialect's proof that the answer is whole.
+    /// The provider sent its end mark: the answer is complete.
     Whole(Finish),
-    /// Otherwise.
     Failed(Failure),
-    /// By us. The provider is not to blame.
+    /// Cancelled by the turn. The provider is not to blame.
     Cancelled(Cancel),
 }
 
-/// What is known of an attempt after its end.
 #[derive(Debug)]
 pub struct Report {
-    /// How it ended.
     pub ended: Ended,
-    /// All text that it said.
+    /// All text received, also if it was not shown.
     pub said: String,
-    /// How long its first token took, thinking included; none where none came.
+    /// Time to the first token, thinking included. `None` if no token arrived.
     pub first_token: Option<Duration>,
-    /// How long after its beginning its first text was shown; none where none was, as there was too little of it.
+    /// Time to the first shown text. `None` if there was too little text to show.
     pub first_shown: Option<Duration>,
-    /// Tokens, where the provider told.
     pub usage: Option<Usage>,
-    /// How long it took.
     pub took: Duration,
-    /// Whether it failed by what this thread did, which stood still for most of it: no fault of the provider.
+    /// The attempt timed out while this thread was stalled for most of the time. The provider is
+    /// not to blame.
     pub ours: bool,
 }
 
 impl Report {
-    /// Whether it had said any text.
     pub fn started(&self) -> bool {
         !self.said.is_empty()
     }
 }
 
-/// Steps that are ready together are joined into one frame, up to this many bytes.
+/// Text events that are ready together become one frame of up to this many bytes.
 const JOINED_BYTES: usize = 16 * 1024;
 
-/// What is shown where a provider's filter refuses without a word.
+/// Shown if a provider's content filter refuses without any text.
 pub(super) const REFUSAL: &str = "The provider's content filter refused to answer this message.";
 
-/// Reads a call to its end and writes its text to the log. `first_token` hears, once, how long the first token took, as far as this thread was
-/// there to see it.
+/// Reads a call to its end and writes its text to the log.
 ///
-/// Returning, or being dropped, closes the provider's connection.
+/// `on_first_token` is called once with the time to the first token, excluding time during which
+/// this thread was stalled. Returning or dropping the future closes the provider's connection.
 pub async fn drive(
     call: Call,
     limits: Limits,
     writer: &mut LogWriter,
     cancelled: impl Future<Output = Cancel>,
-    first_token: impl FnOnce(Duration),
+    on_first_token: impl FnOnce(Duration),
 ) -> Report {
     let mut attempt = Attempt {
         limits,
         begun: call.begun,
         last_token: None,
-        tell: Some(first_token),
+        tell: Some(on_first_token),
         first_token: None,
         first_shown: None,
         held: Some(String::new()),
@@ -115,7 +107,7 @@ struct Attempt<F> {
     tell: Option<F>,
     first_token: Option<Duration>,
     first_shown: Option<Duration>,
-    /// The beginning of the text, until there is enough of it to be an answer.
+    /// The start of the text, until it is long enough to be an answer. `None` from then on.
     held: Option<String>,
     said: String,
     usage: Option<Usage>,
@@ -131,7 +123,8 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     ) -> Ended {
         let cancelled = pin!(cancelled);
         let mut cancelled = Dozing::new(cancelled);
-        // Set to the next limit and looked at when it fires, not reset at each token; only a nearer limit moves it.
+        // The timer is not reset at each token. When it fires, the limit is computed again; it is
+        // only reset earlier if the limit has moved closer.
         let mut timer = pin!(tokio::time::sleep_until(self.limit().0));
         loop {
             let (limit, _) = self.limit();
@@ -140,7 +133,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             }
             let step = tokio::select! {
                 biased;
-                why = &mut cancelled => return Ended::Cancelled(why),
+                cancel = &mut cancelled => return Ended::Cancelled(cancel),
                 step = steps.next() => step,
                 () = &mut timer => {
                     let (limit, fault) = self.limit();
@@ -151,6 +144,7 @@ impl<F: FnOnce(Duration)> Attempt<F> {
                     continue;
                 }
             };
+            // Collect the text that is available without waiting into one frame.
             let mut next = Some(step);
             let mut joined = String::new();
             while let Some(step) = next.take() {
@@ -182,15 +176,15 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         }
     }
 
-    /// The nearest limit, and what it means to pass it.
+    /// The next time limit, and the fault to report when it passes.
     fn limit(&self) -> (Instant, Fault) {
-        let all = self.begun.after(self.limits.attempt);
+        let total = self.begun.after(self.limits.attempt);
         let token = match self.last_token {
             None => (self.begun.plus(self.limits.first_token), Fault::Timeout),
             Some(last) => (last.plus(self.limits.stall), Fault::Stalled),
         };
-        if all < token.0 {
-            (all, Fault::Timeout)
+        if total < token.0 {
+            (total, Fault::Timeout)
         } else {
             token
         }
@@ -198,13 +192,14 @@ impl<F: FnOnce(Duration)> Attempt<F> {
 
     fn token(&mut self) {
         self.last_token = Some(Mark::now());
-        if let Some(tell) = self.tell.take() {
+        if let Some(on_first_token) = self.tell.take() {
             self.first_token = Some(self.begun.elapsed());
-            tell(self.begun.awake());
+            on_first_token(self.begun.awake());
         }
     }
 
-    /// False where it does not fit to what stands.
+    /// Shows text, or holds it back while it is too short. Returns `false` if it does not match the
+    /// shown text.
     fn say(&mut self, text: &str, writer: &mut LogWriter) -> bool {
         if text.is_empty() {
             return true;
@@ -222,13 +217,13 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         true
     }
 
-    /// False where it does not fit to what stands.
+    /// Shows the text that was held back. Returns `false` if it does not match the shown text.
     fn show_first(&mut self, text: &str, writer: &mut LogWriter) -> bool {
         self.first_shown = Some(self.begun.elapsed());
         writer.text(text)
     }
 
-    /// A step that is not text. `Some` is the end.
+    /// Handles an event that is not text. Returns `Some` if the attempt has ended.
     fn other(
         &mut self,
         step: Option<Result<Step, Failure>>,
@@ -249,22 +244,23 @@ impl<F: FnOnce(Duration)> Attempt<F> {
                 Some(self.end(Finish::ContentFilter, writer))
             }
             Some(Err(failure)) => {
-                // A connect has its own limit, which knows nothing of standstills.
+                // The connect timeout runs on a plain timer, which includes this thread's stalls.
                 self.ours =
                     failure.fault == Fault::Timeout && self.begun.awake() < self.begun.still();
                 Some(Ended::Failed(failure))
             }
-            // An upstream that ends without a verdict breaks its promise; the answer is not known to be whole.
+            // The client promises a final event. Without one the answer may be incomplete.
             None => Some(Ended::Failed(Failure::of(Fault::Truncated))),
         }
     }
 
     fn end(&mut self, finish: Finish, writer: &mut LogWriter) -> Ended {
         let held = self.held.take();
-        let refusal = finish == Finish::ContentFilter;
-        if !refusal && (held.is_some() || quality::is_one_token_to_the_limit(&self.said, finish)) {
-            let nothing = self.said.trim().is_empty();
-            return Ended::Failed(Failure::of(if nothing {
+        let is_refusal = finish == Finish::ContentFilter;
+        if !is_refusal && (held.is_some() || quality::is_one_token_to_the_limit(&self.said, finish))
+        {
+            let is_empty = self.said.trim().is_empty();
+            return Ended::Failed(Failure::of(if is_empty {
                 Fault::Empty
             } else {
                 Fault::Poor
@@ -273,17 +269,15 @@ impl<F: FnOnce(Duration)> Attempt<F> {
         let mut fits = true;
         if let Some(held) = held {
             if self.limits.goes_on && held.trim().is_empty() {
-                // The answer ends where it was refused; words of ours are no part of it.
+                // Do not append our refusal text to a partial answer.
                 return Ended::Whole(finish);
             }
-            fits = self.show_first(
-                if held.trim().is_empty() {
-                    REFUSAL
-                } else {
-                    &held
-                },
-                writer,
-            );
+            let text = if held.trim().is_empty() {
+                REFUSAL
+            } else {
+                &held
+            };
+            fits = self.show_first(text, writer);
         }
         if fits && writer.whole() {
             Ended::Whole(finish)
@@ -293,7 +287,6 @@ impl<F: FnOnce(Duration)> Attempt<F> {
     }
 }
 
-/// What was said does not go on from what stands.
 fn misfit() -> Ended {
     Ended::Failed(Failure::of(Fault::Diverged))
 }

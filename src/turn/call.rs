@@ -1,4 +1,4 @@
-//! A call to a provider under way, whose first word can be waited for before its steps are read.
+//! A running call to a provider whose first event can be awaited before the rest is streamed.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -11,32 +11,31 @@ use crate::chat::{Ask, Failure, Fault, Finish, Usage};
 use crate::provider::standstill::Mark;
 use crate::provider::upstream::{Step, Steps, Upstream};
 
-/// A call. Dropping it closes the connection.
+/// A running call. Dropping it closes the connection.
 pub struct Call {
-    /// When it was begun.
     pub begun: Mark,
     steps: Steps,
-    /// Steps that were waited for and not read yet, oldest first.
+    /// Events received by `first_event` and not streamed yet, oldest first.
     ahead: VecDeque<Result<Step, Failure>>,
 }
 
-/// What a call says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// Something to go on with: a token, of whatever kind, or the refusal that is the answer.
+    /// A token (thinking included), or a content filter's refusal, which counts as an answer.
     Token,
-    /// Its end, and that is no answer.
+    /// The call ended without an answer.
     End,
 }
 
 impl Call {
-    /// Asks. A panic of what reads the provider is a failure of the call.
-    pub fn begin(upstream: &Arc<dyn Upstream>, ask: &Ask) -> Self {
-        let (upstream, ask) = (Arc::clone(upstream), ask.clone());
-        let asked = async move { upstream.ask(&ask) }.flatten_stream();
+    /// Starts the call. A panic in the client is returned as a failed event.
+    pub fn begin(client: &Arc<dyn Upstream>, request: &Ask) -> Self {
+        let client = Arc::clone(client);
+        let request = request.clone();
+        let asked = async move { client.ask(&request) }.flatten_stream();
         let steps = AssertUnwindSafe(asked).catch_unwind().map(|step| {
             step.unwrap_or_else(|_| {
-                tracing::error!("reading a provider panicked");
+                tracing::error!("provider client panicked");
                 Err(Failure::of(Fault::Malformed))
             })
         });
@@ -47,8 +46,10 @@ impl Call {
         }
     }
 
-    /// Waits for the first word, `limit` from the beginning at most (less what this thread stood still): later it is a failure. Cancel-safe; not to
-    /// be called after it was told.
+    /// Waits for the first token or the end, at most `limit` from the start of the call. Time
+    /// during which this thread was stalled does not count. Cancel-safe.
+    ///
+    /// Must not be called again after it has returned.
     pub async fn first_word(&mut self, limit: Duration) -> Word {
         loop {
             let step = match self.begun.timeout(limit, self.steps.next()).await {
@@ -56,7 +57,7 @@ impl Call {
                 Ok(None) => Err(Failure::of(Fault::Truncated)),
                 Err(_) => Err(Failure::of(Fault::Timeout)),
             };
-            let word = match &step {
+            let first = match &step {
                 Ok(Step::Usage(_)) => None,
                 Ok(Step::Text(_) | Step::Thinking | Step::End(Finish::ContentFilter)) => {
                     Some(Word::Token)
@@ -65,22 +66,21 @@ impl Call {
                 Ok(Step::End(_)) | Err(_) => Some(Word::End),
             };
             self.ahead.push_back(step);
-            if let Some(word) = word {
-                return word;
+            if let Some(first) = first {
+                return first;
             }
         }
     }
 
-    /// The tokens that it told of so far, by what was waited for.
+    /// The latest token usage reported among the buffered events.
     pub fn usage(&self) -> Option<Usage> {
-        let told = self.ahead.iter().rev();
-        told.into_iter().find_map(|step| match step {
+        self.ahead.iter().rev().find_map(|step| match step {
             Ok(Step::Usage(usage)) => Some(*usage),
             _ => None,
         })
     }
 
-    /// All its steps, from the first on.
+    /// All events from the first on, including the buffered ones.
     pub fn steps(self) -> Steps {
         if self.ahead.is_empty() {
             self.steps

@@ -1,30 +1,32 @@
-//! What was answered since the start: counted once a turn, read by whoever wants to know what a stretch of time brought.
+//! Counts how turns were answered since the start. Readers compare two snapshots to get the numbers
+//! of a period.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::chat::{Finish, Source, TurnRecord, TurnState};
 
-/// Steps of the times to first words: each a seventh longer than the one before, from 20 ms to about five minutes.
+/// The number of latency buckets. Each is a seventh longer than the one before, from 20 ms to about
+/// five minutes.
 pub const STEPS: usize = 72;
 
 const SHORTEST_MS: f64 = 20.0;
 const STEP: f64 = 8.0 / 7.0;
 
-/// Answers since the start. A few hundred bytes, no locks.
+/// Lock-free counters of a few hundred bytes.
 #[derive(Debug)]
 pub struct Counts {
-    /// Turns that ended.
+    /// All finished turns, including those that count as nothing below.
     pub ended: AtomicU64,
-    /// Of those, answered by a provider, or by a fresh saved answer.
+    /// Answered by a provider or with a fresh cached answer.
     pub ai: AtomicU64,
-    /// Of those, answered with less.
+    /// Answered with less than that.
     pub degraded: AtomicU64,
-    /// Of the degraded, by an old saved answer.
+    /// The part of `degraded` that was answered with an expired cached answer.
     pub stale: AtomicU64,
-    /// Of those, not answered: torn, or cut off by a drain that was too short.
+    /// Not answered: the last attempt broke, or a shutdown interrupted the turn.
     pub lost: AtomicU64,
-    /// How long visitors waited for a provider's first words, by steps.
+    /// Time to a provider's first text, by bucket.
     first_words: [AtomicU64; STEPS],
 }
 
@@ -41,23 +43,18 @@ impl Default for Counts {
     }
 }
 
-/// What a stretch of time brought.
+/// The difference of two snapshots of [`AnswerCounters`], or a snapshot itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Answered by a provider, or by a fresh saved answer.
     pub ai: u64,
-    /// Answered with less.
     pub degraded: u64,
-    /// Of the degraded, by an old saved answer.
     pub stale: u64,
-    /// Not answered.
     pub lost: u64,
-    /// Times to a provider's first words.
     pub first_words: Times,
 }
 
 impl Served {
-    /// What came since `earlier`.
+    /// The difference to an earlier snapshot.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             ai: self.ai.saturating_sub(earlier.ai),
@@ -70,13 +67,11 @@ impl Served {
         }
     }
 
-    /// All of them.
     pub fn total(&self) -> u64 {
         self.ai + self.degraded + self.lost
     }
 }
 
-/// How many of a kind of time fell into each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times([u64; STEPS]);
 
@@ -87,50 +82,49 @@ impl Default for Times {
 }
 
 impl Times {
-    /// One more.
     pub fn note(&mut self, time: Duration) {
         if let Some(count) = self.0.get_mut(step(time)) {
             *count += 1;
         }
     }
 
-    /// These and those.
     pub fn plus(&self, other: &Self) -> Self {
         self.zip(other, u64::saturating_add)
     }
 
-    /// How many there are.
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// What this share of them stayed within, in milliseconds: the middle of its step. None where there are none.
+    /// The latency that a share of the calls did not exceed, in milliseconds: the middle of its
+    /// bucket. `None` if the histogram is empty.
     pub fn within(&self, share: f64) -> Option<f64> {
-        let all = self.count();
+        let total = self.count();
         #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
-        let wanted = (all as f64 * share).ceil().max(1.0);
+        let rank = (total as f64 * share).ceil().max(1.0);
         let mut seen = 0;
-        let step = self.0.iter().position(|count| {
+        let bucket = self.0.iter().position(|count| {
             seen += count;
             #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
-            let enough = seen as f64 >= wanted;
-            enough
+            let is_reached = seen as f64 >= rank;
+            is_reached
         });
-        let step = i32::try_from(step?).ok()?;
-        Some(SHORTEST_MS * STEP.powi(step) / STEP.sqrt())
+        let bucket = i32::try_from(bucket?).ok()?;
+        Some(SHORTEST_MS * STEP.powi(bucket) / STEP.sqrt())
     }
 
     fn zip(&self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
-        let mut both = *self;
-        both.0
+        let mut result = *self;
+        result
+            .0
             .iter_mut()
             .zip(other.0)
-            .for_each(|(one, other)| *one = with(*one, other));
-        both
+            .for_each(|(count, other)| *count = with(*count, other));
+        result
     }
 }
 
-/// The step that a time falls into: the first whose end is not before it.
+/// The bucket of a latency: the first whose upper limit is not below it.
 fn step(time: Duration) -> usize {
     let above = (time.as_secs_f64() * 1_000.0 / SHORTEST_MS).ln() / STEP.ln();
     #[allow(
@@ -138,17 +132,19 @@ fn step(time: Duration) -> usize {
         clippy::cast_sign_loss,
         reason = "clamped just before"
     )]
-    let step = above.ceil().clamp(0.0, (STEPS - 1) as f64) as usize;
-    step
+    let bucket = above.ceil().clamp(0.0, (STEPS - 1) as f64) as usize;
+    bucket
 }
 
 impl Counts {
-    /// One more turn ended. `lost`: without the answer that it should have had. Neither an answer nor lost is what was stopped, what nobody
-    /// waited for, and a request that was wrong in itself.
-    pub fn count(&self, record: &TurnRecord, lost: bool) {
+    /// Counts a finished turn. `is_lost`: it did not get the answer that it should have had.
+    ///
+    /// Turns that were stopped or abandoned, and faulty requests, count as neither an answer nor
+    /// lost.
+    pub fn count(&self, record: &TurnRecord, is_lost: bool) {
         self.ended.fetch_add(1, Ordering::Relaxed);
         let kind = match record.state {
-            _ if lost => &self.lost,
+            _ if is_lost => &self.lost,
             _ if record.degraded => &self.degraded,
             TurnState::Done if record.finish != Some(Finish::Stopped) => &self.ai,
             TurnState::Done | TurnState::Running | TurnState::Interrupted => return,
@@ -165,7 +161,6 @@ impl Counts {
         }
     }
 
-    /// All of it, as it is now.
     pub fn read(&self) -> Served {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Served {
@@ -173,17 +168,17 @@ impl Counts {
             degraded: read(&self.degraded),
             stale: read(&self.stale),
             lost: read(&self.lost),
-            first_words: Times(std::array::from_fn(|step| {
-                self.first_words.get(step).map_or(0, read)
+            first_words: Times(std::array::from_fn(|bucket| {
+                self.first_words.get(bucket).map_or(0, read)
             })),
         }
     }
 
-    /// The share of answers that were of AI; none while there is none.
+    /// The share of answers that came from AI. `None` before the first answer.
     pub fn availability(&self) -> Option<f64> {
-        let served = self.read();
+        let counts = self.read();
         #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
-        (served.total() > 0).then(|| served.ai as f64 / served.total() as f64)
+        (counts.total() > 0).then(|| counts.ai as f64 / counts.total() as f64)
     }
 }
 
@@ -193,38 +188,45 @@ mod tests {
     use crate::chat::{At, ClientMsgId, TurnId};
 
     #[test]
-    fn times_are_told_to_within_a_step() {
+    fn quantile_is_within_a_bucket_of_the_latency() {
         for ms in [1, 20, 21, 150, 999, 5_000, 60_000, 250_000] {
-            let mut times = Times::default();
-            times.note(Duration::from_millis(ms));
-            let told = times.within(0.95).unwrap();
+            let mut histogram = Times::default();
+            histogram.note(Duration::from_millis(ms));
+            let quantile = histogram.within(0.95).unwrap();
             #[allow(clippy::cast_precision_loss, reason = "small")]
-            let ratio = told / (ms as f64).max(SHORTEST_MS);
-            assert!((0.93..1.08).contains(&ratio), "{ms} ms is told as {told}");
+            let ratio = quantile / (ms as f64).max(SHORTEST_MS);
+            assert!(
+                (0.93..1.08).contains(&ratio),
+                "{ms} ms is reported as {quantile}"
+            );
         }
         assert_eq!(Times::default().within(0.95), None);
     }
 
     #[test]
-    fn a_share_stays_within() {
-        let mut times = Times::default();
-        (0..95).for_each(|_| times.note(Duration::from_millis(100)));
-        (0..5).for_each(|_| times.note(Duration::from_secs(10)));
-        assert!(times.within(0.95).unwrap() < 120.0);
-        assert!(times.within(0.96).unwrap() > 9_000.0);
-        assert_eq!((times.count(), times.plus(&times).count()), (100, 200));
+    fn quantile_separates_fast_and_slow_calls() {
+        let mut histogram = Times::default();
+        (0..95).for_each(|_| histogram.note(Duration::from_millis(100)));
+        (0..5).for_each(|_| histogram.note(Duration::from_secs(10)));
+        assert!(histogram.within(0.95).unwrap() < 120.0);
+        assert!(histogram.within(0.96).unwrap() > 9_000.0);
+        assert_eq!(
+            (histogram.count(), histogram.plus(&histogram).count()),
+            (100, 200)
+        );
     }
 
     #[test]
-    fn a_turn_counts_by_how_it_ended() {
+    fn turns_are_counted_by_how_they_ended() {
         let counts = Counts::default();
         let turn = TurnId::after(None, 1, 1);
         let record = |source, finish| {
             let mut record =
                 TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "?".into(), None);
             record.state = TurnState::Done;
-            (record.source, record.finish, record.first_token_ms) =
-                (Some(source), Some(finish), Some(300));
+            record.source = Some(source);
+            record.finish = Some(finish);
+            record.first_token_ms = Some(300);
             record.degraded = source.degraded();
             record
         };
@@ -248,7 +250,7 @@ mod tests {
         assert_eq!(
             since.first_words.count(),
             1,
-            "a saved answer's is no provider's"
+            "a cached answer has no first-token latency"
         );
         assert_eq!(counts.availability(), Some(0.5));
     }

@@ -1,4 +1,4 @@
-//! Where turns are opened: what every turn needs, and the limits that hold over all of them.
+//! The entry point of turns: what every turn needs, and the limits that hold over all of them.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -31,181 +31,174 @@ use crate::settings::MidStream;
 use crate::store::Store;
 use crate::telemetry::spans::Spans;
 
-/// Whether the service takes new turns.
+/// The progress of a shutdown. Later variants compare as greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// It does.
     #[default]
     Open,
-    /// It goes down: running turns end, new ones are refused.
+    /// New turns are refused; running turns may finish.
     Draining,
-    /// They had their time: running turns are interrupted.
+    /// The grace period is over: running turns are interrupted.
     Cutting,
-    /// It is about to be gone: sessions close.
+    /// Sessions close; the process exits next.
     Closing,
 }
 
-/// Opens turns, and holds what they need.
+/// Starts turns, and holds what they need.
 pub struct Desk {
-    /// Who is in which conversation.
     pub rooms: Arc<Rooms>,
-    /// Where turns are kept.
     pub store: Arc<dyn Store>,
-    /// Where the router is.
+    /// The router's current address. `None` inside while its actor is restarted.
     pub router: Whereabouts<RouterActor>,
-    /// The settings and the providers, now and after a reload. See [`Desk::table`].
+    /// The settings and the providers, replaced by each reload. See [`TurnService::config`].
     pub published: Published,
-    /// The questions that the router has not heard yet.
+    /// Requests sent to the router and not yet answered.
     pub asking: Arc<Places>,
-    /// What answers when no provider can.
     pub ladder: watch::Receiver<Arc<Ladder>>,
-    /// Saved answers.
     pub shelf: Arc<Shelf>,
-    /// Told where the operator wants the warm questions asked now.
+    /// Notified when the operator orders the warm questions to be asked at once.
     pub warming: Notify,
-    /// Answers under way that others wait for.
     pub flights: Arc<Flights>,
-    /// The places of running turns.
     pub places: Arc<Places>,
-    /// Who waits for a late answer.
     pub outbox: Outbox,
-    /// What is shared with other instances; none where this is the only one.
+    /// Shares turns with other instances. `None` if this is the only one.
     pub sharing: Option<Arc<Sharing>>,
-    /// Whether new turns are taken.
     pub phase: watch::Receiver<Phase>,
-    /// Whether the store confirmed the last write in time; the status says so where it did not.
+    /// `false` after a write that the store did not confirm in time. The status page shows it.
     pub durable: watch::Sender<bool>,
-    /// What was answered since the start.
     pub counts: Counts,
-    /// The same and more, for the metrics.
     pub tally: Tally,
-    /// Tells a collector of turns and attempts; none where none is configured.
+    /// Exports turns and attempts as spans. `None` if no collector is configured.
     pub spans: Option<Arc<Spans>>,
-    /// The clocks.
     pub clock: Clock,
-    /// A random number.
     pub random: fn() -> u64,
 }
 
-/// How a turn is to be answered.
 #[derive(Clone, Debug)]
 pub struct Wishes {
-    /// Ask this provider first.
     pub first: Option<Arc<str>>,
-    /// And nobody else.
+    /// Fail instead of trying any provider other than `preferred_provider`.
     pub only_first: bool,
-    /// How long the turn goes on with nobody following.
+    /// The time the turn keeps running after its last follower has left.
     pub patience: Duration,
-    /// What to do when a provider fails in mid-answer.
     pub mid_stream: MidStream,
-    /// Whether shown text cannot be taken back: then it goes on, or ends torn.
+    /// The client cannot retract text (`/v1`). After a mid-stream failure the turn is continued or
+    /// ends without an answer.
     pub rigid: bool,
-    /// Whether an answer that no provider gave will do.
+    /// Accept an answer that no provider gave: an expired cached one or a fallback.
     pub degraded: bool,
-    /// Whether the caller wants to hear of its own faults: then a refused request ends the turn, and its history is not cut.
+    /// Return a provider's 4xx to the caller instead of failing over. The message history is sent
+    /// unmodified.
     pub pass_on: bool,
-    /// How saved answers are used.
     pub cache: CacheUse,
-    /// Whether the visitor is nobody known: only then the answer may be told to others.
+    /// The visitor is not signed in. Only then may the answer be served to others.
     pub anonymous: bool,
-    /// Whether it is for a late answer: nobody waits for it, and it is no turn of its own.
+    /// The turn produces a follow-up for an earlier turn. No visitor waits for it, and it is not
+    /// counted as a turn.
     pub late: bool,
 }
 
-/// How long a chat's turn goes on with nobody following it.
 pub const CHAT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why no turn was opened.
 pub enum Refused {
-    /// See [`NotOpened`].
     Room(NotOpened),
-    /// As many turns run as may.
+    /// `limits.turns` turns are running already.
     Full,
-    /// The service goes down.
     Draining,
 }
 
 impl Desk {
-    /// Opens a turn in `room` and starts to answer it, on a task of the calling thread.
+    /// Starts a turn in `conversation` and answers it on a task of the calling thread.
     ///
     /// # Errors
-    /// See [`Refused`]; nothing was opened then.
+    /// See [`OpenTurnError`]; no turn was started then.
     pub fn open(
         self: &Arc<Self>,
-        room: &Arc<Room>,
+        conversation: &Arc<Room>,
         question: Question,
-        wishes: Wishes,
+        options: Wishes,
     ) -> Result<Arc<TurnLog>, Refused> {
-        self.open_claimed(room, question, wishes, None)
+        self.open_claimed(conversation, question, options, None)
     }
 
-    /// The same, after other instances were asked: under what was claimed of them.
+    /// Like [`TurnService::start_turn`], but uses the turn id of `claim`. `None` if no other
+    /// instance was asked.
     ///
     /// # Errors
-    /// See [`Refused`]; nothing was opened then.
+    /// See [`OpenTurnError`]; no turn was started then.
     pub fn open_claimed(
         self: &Arc<Self>,
-        room: &Arc<Room>,
+        conversation: &Arc<Room>,
         question: Question,
-        wishes: Wishes,
+        options: Wishes,
         claim: Option<Claim>,
     ) -> Result<Arc<TurnLog>, Refused> {
-        let place = self.place()?;
-        let (now, chance) = (self.clock.wall(), (self.random)());
-        let claimed = claim.map(|claim| claim.turn);
-        let writer = room
-            .open(question, claimed, now, chance)
+        let permit = self.place()?;
+        let now = self.clock.wall();
+        let random = (self.random)();
+        let claimed_turn = claim.map(|claim| claim.turn);
+        let writer = conversation
+            .open(question, claimed_turn, now, random)
             .map_err(Refused::Room)?;
         if let Some(sharing) = &self.sharing {
-            let told = claim.is_some_and(|claim| claim.told && claim.turn == writer.log().turn());
-            sharing.share(room.id(), writer.log(), told);
+            // The conversation may have assigned another id than the claimed one.
+            let is_announced =
+                claim.is_some_and(|claim| claim.told && claim.turn == writer.log().turn());
+            sharing.share(conversation.id(), writer.log(), is_announced);
         }
-        let keeping = Keeping::In(Arc::clone(room));
-        Ok(self.begin(writer, keeping, wishes, place))
+        let persistence = Keeping::In(Arc::clone(conversation));
+        Ok(self.begin(writer, persistence, options, permit))
     }
 
-    /// Opens a turn that is kept nowhere: the caller says what the model sees, and reads the text.
+    /// Starts a turn that is not stored. The caller supplies all messages and reads the text.
     ///
     /// # Errors
-    /// See [`Refused`].
+    /// See [`OpenTurnError`].
     pub fn open_unkept(
         self: &Arc<Self>,
-        ask: Ask,
-        wishes: Wishes,
+        request: Ask,
+        options: Wishes,
     ) -> Result<Arc<TurnLog>, Refused> {
-        let place = self.place()?;
-        let writer = self.unkept(&ask, wishes.rigid);
-        Ok(self.begin(writer, Keeping::Nowhere(ask), wishes, place))
+        let permit = self.place()?;
+        let writer = self.unkept(&request, options.rigid);
+        Ok(self.begin(writer, Keeping::Nowhere(request), options, permit))
     }
 
-    /// Asks this once more, for nobody, and saves the answer in the place of an old one. Where that is under way already, or turns have no place
-    /// left, nothing happens: the next who is told the old one tries again.
-    pub fn renew(self: &Arc<Self>, ask: Ask, renewal: Renewal) {
-        let Ok(place) = self.place() else { return };
-        let writer = self.unkept(&ask, false);
+    /// Asks a provider again in the background and replaces the cached answer.
+    ///
+    /// Does nothing if the same refresh is running already, or if no more turns may run. The next
+    /// read of the old answer tries again.
+    pub fn renew(self: &Arc<Self>, request: Ask, renewal: Renewal) {
+        let Ok(permit) = self.place() else { return };
+        let writer = self.unkept(&request, false);
         let Joined::Lead(flight) = self.flights.join(renewal.key, writer.log()) else {
             return;
         };
-        let patience = self.table().settings.timeouts.turn;
-        let wishes = Wishes {
-            patience,
+        let options = Wishes {
+            // Nobody ever follows this turn, so its own time limit is the only one.
+            patience: self.table().settings.timeouts.turn,
             degraded: false,
             cache: CacheUse::Off,
             ..self.usual()
         };
-        self.begin(writer, Keeping::Aside(ask, renewal, flight), wishes, place);
+        self.begin(
+            writer,
+            Keeping::Aside(request, renewal, flight),
+            options,
+            permit,
+        );
     }
 
-    fn unkept(&self, ask: &Ask, rigid: bool) -> LogWriter {
-        let (now, chance) = (self.clock.wall(), (self.random)());
-        let question = ask
+    fn unkept(&self, request: &Ask, append_only: bool) -> LogWriter {
+        let now = self.clock.wall();
+        let question = request
             .messages
             .last()
             .map(|message| message.text.to_string())
             .unwrap_or_default();
-        let turn = TurnId::after(None, now.0, chance);
+        let turn = TurnId::after(None, now.0, (self.random)());
         let record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), now, question, None);
-        LogWriter::open_unframed(record, rigid)
+        LogWriter::open_unframed(record, append_only)
     }
 
     fn place(&self) -> Result<Place, Refused> {
@@ -220,48 +213,51 @@ impl Desk {
     fn begin(
         self: &Arc<Self>,
         writer: LogWriter,
-        keeping: Keeping,
-        wishes: Wishes,
-        place: Place,
+        persistence: Keeping,
+        options: Wishes,
+        permit: Place,
     ) -> Arc<TurnLog> {
-        let (desk, log) = (Arc::clone(self), Arc::clone(writer.log()));
+        let service = Arc::clone(self);
+        let log = Arc::clone(writer.log());
         let turn = log.turn();
-        // Nobody waits for what is asked aside.
-        let last = if matches!(keeping, Keeping::Aside(..)) {
+        // No visitor waits for a cache refresh, so it need not finish during a drain.
+        let abort_at = if matches!(persistence, Keeping::Aside(..)) {
             Phase::Draining
         } else {
             Phase::Cutting
         };
-        let cut = cut(self.phase.clone(), last, Arc::clone(&log));
+        let abort = cut(self.phase.clone(), abort_at, Arc::clone(&log));
         actix::spawn(async move {
-            // Its log ends whatever becomes of it, and is dropped all the same.
-            // Boxed: it is some kilobytes, which the task would be moved with, several times.
+            // Boxed because the future has some kilobytes, which the task would move several times.
+            // A panic is caught so that the log is evicted all the same.
             let run = Box::pin(
-                AssertUnwindSafe(run::run(&desk, &keeping, writer, wishes)).catch_unwind(),
+                AssertUnwindSafe(run::run(&service, &persistence, writer, options)).catch_unwind(),
             );
-            let ended = match select(run, pin!(cut)).await {
-                Either::Left((ended, _)) => ended,
-                // The turn says by itself that it was cut, so it goes on to its end either way.
+            let result = match select(run, pin!(abort)).await {
+                Either::Left((result, _)) => result,
+                // The log was cancelled: the turn ends by itself and writes its `done`.
                 Either::Right(((), run)) => run.await,
             };
-            drop(place);
-            if ended.is_err() {
-                tracing::error!(%turn, "a turn's task panicked; it is interrupted");
+            drop(permit);
+            if result.is_err() {
+                tracing::error!(%turn, "turn task panicked, turn interrupted");
             }
-            if let Keeping::In(room) = &keeping {
+            if let Keeping::In(conversation) = &persistence {
                 tokio::time::sleep(LOG_STAYS).await;
-                room.drop_log(turn);
+                conversation.drop_log(turn);
             }
         });
         log
     }
 
-    /// What the service goes by at this moment. To be looked at once, by who begins something, and gone by to its end.
+    /// The current settings and providers.
+    ///
+    /// Read them once at the start of an operation and use that snapshot to its end, so that a
+    /// reload does not change them half-way.
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.published.borrow())
     }
 
-    /// The wishes of who has none.
     pub fn usual(&self) -> Wishes {
         Wishes {
             first: None,
@@ -277,8 +273,8 @@ impl Desk {
         }
     }
 
-    /// How long a turn may wait for the store: so long, and hardly at all while it is known not to confirm in time. An answer must not be late
-    /// each time because of a disk that hangs.
+    /// The time to wait for a store operation: `usual`, or a few milliseconds after the store has
+    /// failed to confirm a write in time. A hanging disk must not delay every answer.
     pub fn patience(&self, usual: Duration) -> Duration {
         if *self.durable.borrow() {
             usual
@@ -287,52 +283,55 @@ impl Desk {
         }
     }
 
-    /// Asks the router; where it is being rebuilt, waits a moment for the new one. Without an answer: nobody; at once where too many questions wait.
-    pub async fn pick(&self, pick: impl Fn() -> Pick) -> Route {
+    /// Asks the router for the next provider.
+    ///
+    /// Waits a moment for a router that is being restarted. Returns `Selection::Unavailable` if it
+    /// does not answer in time, or at once if its queue is full. `request` is called once per try.
+    pub async fn pick(&self, request: impl Fn() -> Pick) -> Route {
         let mut router = self.router.clone();
         for _ in 0..2 {
-            let here = tokio::time::timeout(REBUILD_LIMIT, router.wait_for(Option::is_some)).await;
+            let addr = tokio::time::timeout(REBUILD_LIMIT, router.wait_for(Option::is_some)).await;
             let Some(actor): Option<Addr<RouterActor>> =
-                here.ok().and_then(Result::ok).and_then(|one| one.clone())
+                addr.ok().and_then(Result::ok).and_then(|addr| addr.clone())
             else {
                 break;
             };
-            // The router asks the providers one by one within their own limits.
+            // The router asks the providers one by one, each for at most `ACTOR_LIMIT`.
             let limit = LAST_LIMIT
                 + ACTOR_LIMIT * (u32::try_from(self.table().backends.len()).unwrap_or(1) + 1);
-            let Some(place) = self.asking.take(MAILBOX) else {
+            let Some(queue_permit) = self.asking.take(MAILBOX) else {
                 break;
             };
-            let pick = Pick {
-                waits: Some(Arc::new(place)),
-                ..pick()
+            let request = Pick {
+                waits: Some(Arc::new(queue_permit)),
+                ..request()
             };
-            match tokio::time::timeout(limit, actor.send(pick)).await {
+            match tokio::time::timeout(limit, actor.send(request)).await {
                 Ok(Ok(route)) => return route,
-                // Its actor ended: the next one's address is on its way.
+                // The actor ended while the request was queued: wait for its successor.
                 Ok(Err(_)) => drop(tokio::time::timeout(REBUILD_LIMIT, router.changed()).await),
                 Err(_) => break,
             }
         }
-        tracing::warn!("the router did not answer");
+        tracing::warn!("router did not answer");
         Route::Nobody { retry_after: None }
     }
 }
 
-/// How long a store that is in doubt is waited for, at each place where a turn waits for it; together well under 100 ms.
+/// The timeout of one store operation while the store is unhealthy. A turn waits for several of
+/// them; together they stay well under 100 ms.
 const IN_DOUBT: Duration = Duration::from_millis(15);
 
-/// How long an ended turn's log stays for those who come back.
+/// Keeps the log of a finished turn in memory for clients that reconnect.
 const LOG_STAYS: Duration = Duration::from_secs(5);
 
-/// Interrupts a turn when its time is over.
-async fn cut(mut phase: watch::Receiver<Phase>, last: Phase, log: Arc<TurnLog>) {
-    if phase.wait_for(|phase| *phase >= last).await.is_err() {
-        // Nobody is left to say so: the service was not stopped, it is gone.
+/// Cancels the turn when the service reaches the phase `abort_at`.
+async fn cut(mut phase: watch::Receiver<Phase>, abort_at: Phase, log: Arc<TurnLog>) {
+    if phase.wait_for(|phase| *phase >= abort_at).await.is_err() {
+        // The sender is gone without a shutdown: never abort.
         std::future::pending::<()>().await;
     }
     log.cancel(Cancel::Interrupted);
 }
 
-/// How long a turn waits for an actor that is being rebuilt.
 const REBUILD_LIMIT: Duration = Duration::from_millis(200);

@@ -1,4 +1,5 @@
-//! A future that is polled only when it asked to be: for what is hardly ever ready, beside what is ready at each token.
+//! A future that is polled only after it was woken. It keeps a rarely ready future cheap beside one
+//! that is ready at each token.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,24 +9,24 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// A pinned future behind a bell of its own: while it has not rung, a poll costs a look at the bell.
+/// Wraps a pinned future. A poll costs one atomic operation unless the future's own waker was
+/// called.
 ///
-/// Polls a future as often as it wakes, so it is for such as keep to the contract of wakers; for those it changes nothing but the cost.
+/// The future must follow the `Waker` contract. The wrapper does not change its result.
 pub struct Dozing<'f, F: ?Sized> {
     future: Pin<&'f mut F>,
     bell: Arc<Bell>,
-    /// The bell, as the future is given it.
+    /// Wakes through `flag`. The future is polled with it.
     waker: Waker,
 }
 
-/// Rings for one future, and wakes whoever polls it.
+/// The waker of the inner future: remembers that it was called, and wakes the polling task.
 struct Bell {
     rung: AtomicBool,
     task: AtomicWaker,
 }
 
 impl<'f, F: Future + ?Sized> Dozing<'f, F> {
-    /// Lets a future doze; its first poll reaches it.
     pub fn new(future: Pin<&'f mut F>) -> Self {
         let bell = Arc::new(Bell {
             rung: AtomicBool::new(true),
@@ -44,7 +45,7 @@ impl<F: Future + ?Sized> Future for Dozing<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        // First whom to wake, then whether it rang: in the other order a bell in between would be heard by nobody.
+        // Register before reading the flag: a wake in between is then seen by the flag or the task.
         self.bell.task.register(cx.waker());
         if !self.bell.rung.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
@@ -75,7 +76,6 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it is polled.
     async fn counted<T>(polls: &Cell<u32>, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -86,50 +86,51 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_polled_when_it_woke_and_not_when_others_did() {
-        let (polls, (ring, rung), (tell, mut told)) =
-            (Cell::new(0), oneshot::channel(), mpsc::channel(1));
-        let mut rung = pin!(counted(&polls, rung));
-        let mut dozing = Dozing::new(rung.as_mut());
-        let telling = tokio::spawn(async move {
-            for word in 0..100 {
-                tell.send(word).await.unwrap();
+    async fn future_is_polled_only_after_its_own_wake() {
+        let polls = Cell::new(0);
+        let (wake, woken) = oneshot::channel();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let mut woken = pin!(counted(&polls, woken));
+        let mut poll_on_wake = Dozing::new(woken.as_mut());
+        let sending = tokio::spawn(async move {
+            for number in 0..100 {
+                sender.send(number).await.unwrap();
             }
-            tell
+            sender
         });
-        for word in 0..100 {
+        for number in 0..100 {
             tokio::select! {
                 biased;
-                _ = &mut dozing => panic!("it did not ring"),
-                heard = told.recv() => assert_eq!(heard, Some(word)),
+                _ = &mut poll_on_wake => panic!("ready without a wake"),
+                received = receiver.recv() => assert_eq!(received, Some(number)),
             }
         }
         assert_eq!(polls.get(), 1);
-        let _open = telling.await.unwrap();
-        ring.send(7).unwrap();
+        let _sender = sending.await.unwrap();
+        wake.send(7).unwrap();
         tokio::select! {
-            word = told.recv() => panic!("{word:?}"),
-            rung = &mut dozing => assert_eq!(rung, Ok(7)),
+            received = receiver.recv() => panic!("{received:?}"),
+            result = &mut poll_on_wake => assert_eq!(result, Ok(7)),
         }
         assert_eq!(polls.get(), 2);
     }
 
     #[tokio::test]
-    async fn it_wakes_the_task_that_polled_it_last() {
-        let (ring, rung) = oneshot::channel::<()>();
-        let mut rung = Box::pin(rung);
-        let mut dozing = Dozing::new(rung.as_mut());
+    async fn wake_reaches_the_task_that_polled_last() {
+        let (wake, woken) = oneshot::channel::<()>();
+        let mut woken = Box::pin(woken);
+        let mut poll_on_wake = Dozing::new(woken.as_mut());
         assert!(
-            Pin::new(&mut dozing)
+            Pin::new(&mut poll_on_wake)
                 .poll(&mut Context::from_waker(Waker::noop()))
                 .is_pending()
         );
-        tokio::spawn(async move { ring.send(()) });
-        dozing.await.unwrap();
+        tokio::spawn(async move { wake.send(()) });
+        poll_on_wake.await.unwrap();
     }
 
     #[tokio::test]
-    async fn what_wakes_itself_while_it_is_polled_is_polled_again() {
+    async fn future_that_wakes_itself_is_polled_again() {
         let mut yielding = pin!(async {
             for _ in 0..3 {
                 tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Answers under way that will do for others who ask alike: one turn asks, the others wait for it.
+//! Request coalescing: while one turn asks a question, identical questions wait for its answer.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,31 +7,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::log::TurnLog;
 use crate::store::CacheKey;
 
-/// Who asks what just now, by the key that the answer will be saved under.
+/// The turns that are currently asking a provider, by cache key.
 #[derive(Default)]
 pub struct Flights(Mutex<HashMap<CacheKey, Arc<TurnLog>>>);
 
-/// What one finds who asks.
 pub enum Joined {
-    /// Nobody asked: it is for this one to ask. Others wait until the flight is dropped.
+    /// The caller asks the provider. Others wait until the guard is dropped.
     Lead(Flight),
-    /// This turn asks already.
+    /// Another turn already asks; its log has the answer.
     Follow(Arc<TurnLog>),
 }
 
-/// One's own place in [`Flights`].
+/// The leader's entry. Dropping it removes the entry.
 pub struct Flight {
     flights: Arc<Flights>,
     key: CacheKey,
 }
 
 impl Flights {
-    /// Joins those who ask this, with the turn that will ask if nobody does.
+    /// Joins the flight of `key`. If there is none, the turn of `log` becomes its leader.
     pub fn join(self: &Arc<Self>, key: CacheKey, log: &Arc<TurnLog>) -> Joined {
         match self.lock().entry(key) {
-            Entry::Occupied(taken) => Joined::Follow(Arc::clone(taken.get())),
-            Entry::Vacant(free) => {
-                free.insert(Arc::clone(log));
+            Entry::Occupied(leader) => Joined::Follow(Arc::clone(leader.get())),
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(log));
                 Joined::Lead(Flight {
                     flights: Arc::clone(self),
                     key,

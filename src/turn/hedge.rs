@@ -1,11 +1,13 @@
-//! A second provider, started when the first is silent for too long: whoever speaks first goes on, the other is given up.
+//! Hedging: a second provider is started when the first is silent for too long. The first one to
+//! send a token goes on, the other is abandoned.
 //!
-//! The loser is `stopped` in the turn's report, and no breaker hears of it. One that hangs for ever is known by the turns that the retry budget
-//! lets nobody race in; and since a first that was overtaken waited at least so long, its latency is known to be no less.
+//! The abandoned attempt is `stopped` in the turn's report and does not count for its breaker. A
+//! provider that hangs is still detected by the turns that the retry budget does not let hedge. An
+//! overtaken first provider reports how long it was waited for as a lower bound of its latency.
 //!
-//! The second's `attempt` frame is sent when it has won, or when the first has failed, and not before: until then the first may still speak, and
-//! nothing of an earlier attempt comes after the frame of a later one. So the numbers of attempts in the frames may have gaps; those in the
-//! report have none.
+//! The second attempt's `attempt` frame is sent when it has won or the first has failed. Until then
+//! the first may still send text, and no text of an earlier attempt may follow the frame of a later
+//! one. So the attempt numbers in the frames may have gaps; those in the report have none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,119 +22,119 @@ use crate::chat::{Ask, Outcome};
 use crate::router::actor::{Pick, Route};
 
 impl Turn<'_> {
-    /// Gives the attempt to go on with: `first`, or the one that was started beside it and spoke before.
+    /// Returns the attempt to go on with: `first`, or a second one that was faster.
     ///
     /// # Errors
-    /// The turn was cancelled; no attempt is left.
+    /// The turn was cancelled. No attempt is left.
     pub(super) async fn race(
         &mut self,
         mut first: Runner,
-        ask: &Ask,
-        made: &mut Made,
+        request: &Ask,
+        history: &mut Made,
         deadline: Instant,
     ) -> Result<Runner, Cancel> {
-        let after = self.settings.routing.hedge_after;
-        let due = first.call.begun.after(after);
-        let late = after >= limit(&first) || due + TOO_LATE > deadline;
-        if after.is_zero() || late || self.wishes.only_first {
+        let hedge_after = self.settings.routing.hedge_after;
+        let due = first.call.begun.after(hedge_after);
+        let is_too_late = hedge_after >= limit(&first) || due + TOO_LATE > deadline;
+        if hedge_after.is_zero() || is_too_late || self.wishes.only_first {
             return Ok(first);
         }
         let log = Arc::clone(self.writer.log());
         let mut cancelled = std::pin::pin!(log.cancelled(self.wishes.patience));
         let silent = Arc::clone(&first.lease.backend.name);
-        let pick = made.pick(self.wishes);
+        let pick = history.pick(self.wishes);
         let pick = || Pick {
             hedge: Some(Arc::clone(&silent)),
             ..pick.clone()
         };
-        let desk = self.desk;
+        let service = self.desk;
         let picked = async {
             tokio::time::sleep_until(due).await;
-            desk.pick(pick).await
+            service.pick(pick).await
         };
-        let patience = limit(&first);
+        // The first has until `due` to send a token, and while the router looks for a second.
+        let first_timeout = limit(&first);
         let route = tokio::select! {
             biased;
-            why = &mut cancelled => Err(why),
-            _ = first.call.first_word(patience) => return Ok(first),
+            cancel = &mut cancelled => Err(cancel),
+            _ = first.call.first_word(first_timeout) => return Ok(first),
             route = picked => Ok(route),
         };
         let lease = match route {
-            Err(why) => {
+            Err(cancel) => {
                 self.stopped(first);
-                return Err(why);
+                return Err(cancel);
             }
             Ok(Route::Go(lease)) => lease,
             Ok(Route::Wait(_) | Route::Nobody { .. }) => return Ok(first),
         };
-        let mut second = self.runner(lease, ask, made, deadline);
+        let mut second = self.runner(lease, request, history, deadline);
         tracing::info!(turn = %log.turn(), attempt = second.lease.attempt, silent = %silent,
-            provider = %second.lease.backend.name, "a second provider is asked");
-        let (patience, hedged) = (limit(&first), limit(&second));
-        let (of_first, word) = tokio::select! {
+            provider = %second.lease.backend.name, "hedging with a second provider");
+        let second_timeout = limit(&second);
+        let (is_first, event) = tokio::select! {
             biased;
-            why = &mut cancelled => {
+            cancel = &mut cancelled => {
                 self.stopped(first);
                 self.stopped(second);
-                return Err(why);
+                return Err(cancel);
             }
-            word = first.call.first_word(patience) => (true, word),
-            word = second.call.first_word(hedged) => (false, word),
+            event = first.call.first_word(first_timeout) => (true, event),
+            event = second.call.first_word(second_timeout) => (false, event),
         };
-        match (of_first, word) {
+        match (is_first, event) {
             (true, Word::Token) => {
-                made.given_up += 1;
+                history.given_up += 1;
                 self.stopped(second);
                 Ok(first)
             }
             (false, Word::Token) => {
-                made.given_up += 1;
+                history.given_up += 1;
                 first.lease.permit.overtaken(first.call.begun.awake());
                 self.stopped(first);
                 self.open(&second);
                 Ok(second)
             }
             (true, Word::End) => {
-                self.fail(first, made).await;
+                self.fail(first, history).await;
                 self.open(&second);
                 Ok(second)
             }
             (false, Word::End) => {
-                self.fail(second, made).await;
+                self.fail(second, history).await;
                 Ok(first)
             }
         }
     }
 
-    /// One that ended without a word.
-    async fn fail(&mut self, runner: Runner, made: &mut Made) {
-        if let Err(failed) = self.finish(runner).await {
-            made.failed.push(failed);
+    /// Ends an attempt whose first event was not a token, and records its failure.
+    async fn fail(&mut self, attempt: Runner, history: &mut Made) {
+        if let Err(failed) = self.finish(attempt).await {
+            history.failed.push(failed);
         }
     }
 
-    /// One that is given up before its first word.
-    fn stopped(&mut self, mut runner: Runner) {
+    /// Records an attempt that is abandoned before its first token. Dropping it ends its call.
+    fn stopped(&mut self, mut attempt: Runner) {
         let report = Report {
             ended: Ended::Cancelled(Cancel::Stopped),
             said: String::new(),
             first_token: None,
             first_shown: None,
-            usage: runner.call.usage(),
-            took: runner.call.begun.elapsed(),
+            usage: attempt.call.usage(),
+            took: attempt.call.begun.elapsed(),
             ours: false,
         };
         self.desk
             .tally
-            .attempt(&runner.lease.backend.name, Outcome::STOPPED, report.took);
+            .attempt(&attempt.lease.backend.name, Outcome::STOPPED, report.took);
         self.progress
-            .attempted(&mut runner.lease, &report, Outcome::STOPPED, &runner.ask);
+            .attempted(&mut attempt.lease, &report, Outcome::STOPPED, &attempt.ask);
     }
 }
 
-/// How long its first word is waited for.
-fn limit(runner: &Runner) -> Duration {
-    runner.limits.first_token.min(runner.limits.attempt)
+fn limit(attempt: &Runner) -> Duration {
+    attempt.limits.first_token.min(attempt.limits.attempt)
 }
 
 #[cfg(test)]

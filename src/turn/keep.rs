@@ -1,4 +1,5 @@
-//! A turn and the store: the question before its answer is seen, the text so far, the end before its `done`; and the history that the model sees.
+//! Connects a turn to the store: it writes the question, checkpoints of the text, the end,
+//! and reads the history for the model.
 //!
 //! A store that fails or is slow costs durability and history, never an answer.
 
@@ -9,47 +10,45 @@ use std::time::Duration;
 use super::desk::Desk;
 use super::flights::Flight;
 use super::log::{LogWriter, TurnLog};
-use super::past::{self, Past};
+use super::past;
 use super::prompt::{self, Shape};
 use super::rooms::Room;
 use crate::chat::{Ask, TurnRecord, TurnState};
 use crate::degradation::shelf::Renewal;
 
-/// How long frames wait for the disk to confirm the question.
+/// Frames are held back for at most this time until the store confirms the question.
 const DURABLE_LIMIT: Duration = Duration::from_millis(250);
 
-/// How long reading the history, or writing the end, may hold an answer up.
+/// Limits reading the history, which delays the answer, and writing the end, which delays `done`.
 const STORE_LIMIT: Duration = Duration::from_millis(250);
 
-/// How often the text so far is saved. With the time that the store takes to have it on disk, a crash costs at most half a second of it.
+/// Including the time the store takes to flush, a crash loses at most half a second of text.
 const CHECKPOINT: Duration = Duration::from_millis(350);
 
-/// Where a turn is kept, and where its question comes from.
+/// The place a turn is stored in, and the source of its messages.
 pub enum Keeping {
-    /// In its conversation, whose history the model sees.
+    /// In its conversation, whose history is sent to the model.
     In(Arc<Room>),
-    /// Nowhere: the caller says all that the model sees.
+    /// Not stored. The caller supplies all messages.
     Nowhere(Ask),
-    /// Nowhere, and nobody reads it: its answer takes the place of a saved one.
+    /// Not stored, and nobody reads it. Its answer replaces a cached one.
     Aside(Ask, Renewal, Flight),
 }
 
-/// What is asked of the model, and what is known of the conversation before it.
 pub struct Asked {
-    /// The question with its history.
     pub ask: Ask,
-    /// Who served the conversation last.
+    /// The provider of the conversation's last complete AI answer.
     pub served_by: Option<Arc<str>>,
-    /// Whether it is known to be the conversation's first message.
+    /// `true` if it is certain that no earlier turn exists.
     pub first: bool,
-    /// Whether it is known that the model sees nothing of the conversation but the question.
+    /// `true` if it is certain that the request has no history.
     pub alone: bool,
 }
 
 impl Asked {
-    fn alien(ask: &Ask) -> Self {
+    fn alien(request: &Ask) -> Self {
         Self {
-            ask: ask.clone(),
+            ask: request.clone(),
             served_by: None,
             first: false,
             alone: false,
@@ -58,33 +57,39 @@ impl Asked {
 }
 
 impl Keeping {
-    /// Writes the question to the store, then lets the frames be seen. A store that is in doubt is listened to further, behind them: what it
-    /// confirms within the usual limit lifts the doubt.
-    pub async fn confirm(&self, desk: &Desk, log: &TurnLog) {
-        let Keeping::In(room) = self else {
+    /// Writes the question to the store, then releases the frames.
+    ///
+    /// If the store is unhealthy, the frames are released early. A confirmation within the usual
+    /// limit still marks the store healthy again.
+    pub async fn confirm(&self, service: &Desk, log: &TurnLog) {
+        let Keeping::In(conversation) = self else {
             return LogWriter::confirm(log, false);
         };
-        let (store, id, record) = (Arc::clone(&desk.store), room.id(), log.record());
-        let mut written = Box::pin(async move { store.write_turn(id, record).await });
-        let limit = desk.patience(DURABLE_LIMIT);
-        let answer = tokio::time::timeout(limit, &mut written).await;
-        let durable = matches!(answer, Ok(Ok(())));
-        desk.durable
+        let store = Arc::clone(&service.store);
+        let id = conversation.id();
+        let record = log.record();
+        let mut write = Box::pin(async move { store.write_turn(id, record).await });
+        let limit = service.patience(DURABLE_LIMIT);
+        let result = tokio::time::timeout(limit, &mut write).await;
+        let durable = matches!(result, Ok(Ok(())));
+        service
+            .durable
             .send_if_modified(|known| std::mem::replace(known, durable) != durable);
-        LogWriter::confirm(log, durable && desk.store.lasting());
-        if answer.is_err() && limit < DURABLE_LIMIT {
-            let (well, rest) = (desk.durable.clone(), DURABLE_LIMIT.saturating_sub(limit));
+        LogWriter::confirm(log, durable && service.store.lasting());
+        if result.is_err() && limit < DURABLE_LIMIT {
+            let store_healthy = service.durable.clone();
+            let time_left = DURABLE_LIMIT.saturating_sub(limit);
             actix::spawn(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(rest, written).await {
-                    well.send_replace(true);
+                if let Ok(Ok(())) = tokio::time::timeout(time_left, write).await {
+                    store_healthy.send_replace(true);
                 }
             });
         }
     }
 
-    /// Saves the text so far now and then, for ever.
-    pub async fn checkpoints(&self, desk: &Desk, log: &TurnLog) -> Infallible {
-        let Keeping::In(room) = self else {
+    /// Saves the text so far every `CHECKPOINT_INTERVAL`, if it changed. Never returns.
+    pub async fn checkpoints(&self, service: &Desk, log: &TurnLog) -> Infallible {
+        let Keeping::In(conversation) = self else {
             return std::future::pending().await;
         };
         let mut saved = log.progress();
@@ -93,74 +98,82 @@ impl Keeping {
             let now = log.progress();
             if now != saved {
                 saved = now;
-                desk.store.checkpoint(room.id(), log.record());
+                service.store.checkpoint(conversation.id(), log.record());
             }
         }
     }
 
-    /// Writes the end. `owed`: a late answer is to follow.
-    pub async fn end(&self, desk: &Desk, record: &TurnRecord, owed: bool) {
-        let Keeping::In(room) = self else { return };
-        if owed && !record.client_msg_id.is_of_call() {
-            desk.outbox.enter(desk, room.id(), record.turn);
+    /// Writes the end of the turn. `needs_followup` queues it for a follow-up, except for turns of
+    /// an HTTP call, which nobody could deliver one to.
+    pub async fn end(&self, service: &Desk, record: &TurnRecord, needs_followup: bool) {
+        let Keeping::In(conversation) = self else {
+            return;
+        };
+        let id = conversation.id();
+        if needs_followup && !record.client_msg_id.is_of_call() {
+            service.outbox.enter(service, id, record.turn);
         }
-        let written = desk.store.write_turn(room.id(), record.clone());
-        if !matches!(
-            tokio::time::timeout(desk.patience(STORE_LIMIT), written).await,
-            Ok(Ok(()))
-        ) {
-            desk.durable
+        let write = service.store.write_turn(id, record.clone());
+        let result = tokio::time::timeout(service.patience(STORE_LIMIT), write).await;
+        if !matches!(result, Ok(Ok(()))) {
+            service
+                .durable
                 .send_if_modified(|durable| std::mem::replace(durable, false));
         }
     }
 
-    /// What the model is asked. A store that does not answer in time costs the history, not the answer.
-    pub async fn ask(&self, desk: &Desk, log: &TurnLog) -> Asked {
-        let room = match self {
-            Keeping::In(room) => room,
-            Keeping::Nowhere(ask) | Keeping::Aside(ask, ..) => return Asked::alien(ask),
-        };
-        asked(desk, room, &log.record()).await
+    /// The request to send to the model. Without the history if the store does not answer in time.
+    pub async fn ask(&self, service: &Desk, log: &TurnLog) -> Asked {
+        match self {
+            Keeping::In(conversation) => asked(service, conversation, &log.record()).await,
+            Keeping::Nowhere(request) | Keeping::Aside(request, ..) => Asked::alien(request),
+        }
     }
 }
 
-/// What the model is asked for this turn of the room's conversation, as [`Keeping::ask`] says.
-pub(super) async fn asked(desk: &Desk, room: &Room, record: &TurnRecord) -> Asked {
-    let table = desk.table();
+pub(super) async fn asked(service: &Desk, conversation: &Room, record: &TurnRecord) -> Asked {
+    let table = service.table();
     let chat = &table.settings.chat;
-    // Turns that are left out of the history still take a place in what is read, so some more are read.
+    // Read more turns than needed: some of them are left out of the history.
     let limit = chat.history_turns.saturating_mul(2).max(1);
-    let patience = desk.patience(STORE_LIMIT);
-    let Past { stored, logs } =
-        past::read(&*desk.store, room, Some(record.turn), limit, patience).await;
-    let known = stored.is_some();
-    if !known {
-        tracing::warn!(turn = %record.turn, "history not read in time; the model sees the question alone");
+    let timeout = service.patience(STORE_LIMIT);
+    let past = past::read(
+        &*service.store,
+        conversation,
+        Some(record.turn),
+        limit,
+        timeout,
+    )
+    .await;
+    let is_known = past.stored.is_some();
+    if !is_known {
+        tracing::warn!(turn = %record.turn, "history not read in time, sending the question alone");
     }
-    let stored = stored.unwrap_or_default();
-    let first = known && stored.is_empty() && logs.is_empty();
-    let history = with_ended(stored, &logs, limit);
-    let shape = Shape {
+    let stored = past.stored.unwrap_or_default();
+    let is_first_message = is_known && stored.is_empty() && past.logs.is_empty();
+    let history = with_ended(stored, &past.logs, limit);
+    let limits = Shape {
         history_turns: chat.history_turns,
         max_tokens: chat.max_tokens,
         retry_of: record.retry_of,
     };
-    let ask = prompt::ask(
+    let request = prompt::ask(
         Arc::clone(&chat.system_prompt),
         &history,
         &record.question,
-        shape,
+        limits,
     );
-    let alone = known && ask.messages.len() == 1;
+    let is_standalone = is_known && request.messages.len() == 1;
     Asked {
-        ask,
+        ask: request,
         served_by: prompt::served_by(&history),
-        first,
-        alone,
+        first: is_first_message,
+        alone: is_standalone,
     }
 }
 
-/// The history with turns that ended just now, the last `limit` of them, as they ended: the store may not have that yet.
+/// Adds the last `limit` finished turns in memory to the stored history, which may lack them or
+/// have them as still running.
 fn with_ended(
     mut history: Vec<TurnRecord>,
     logs: &[Arc<TurnLog>],
@@ -170,15 +183,15 @@ fn with_ended(
         match history
             .iter_mut()
             .rev()
-            .find(|known| known.turn == log.turn())
+            .find(|stored| stored.turn == log.turn())
         {
-            // What the store has of an ended turn is all there is of it.
-            Some(known) if known.state != TurnState::Running => {}
-            Some(known) => *known = log.record(),
+            // The store's record of a finished turn is complete.
+            Some(stored) if stored.state != TurnState::Running => {}
+            Some(stored) => *stored = log.record(),
             None => history.extend(log.ended_as(prompt::tells)),
         }
     }
-    // The store may have missed one and have a later one.
-    history.sort_by_key(|known| known.turn);
+    // A turn that the store missed may be older than one that it has.
+    history.sort_by_key(|record| record.turn);
     history
 }

@@ -1,4 +1,4 @@
-//! What there is of a conversation: what the store tells of it in time, and what is in memory, which is newer.
+//! Reads the recent turns of a conversation from the store and from memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,33 +10,33 @@ use super::rooms::Room;
 use crate::chat::{TurnId, TurnRecord};
 use crate::store::Store;
 
-/// Turns of a conversation, twice where they are in both.
+/// The turns of a conversation. A turn may be in both lists; its log is newer than its record.
 pub struct Past {
-    /// The last that the store has, oldest first; none where it does not tell in time.
+    /// The last turns in the store, oldest first. `None` if the store did not answer in time.
     pub stored: Option<Vec<TurnRecord>>,
-    /// All whose logs are not dropped yet, oldest first.
     pub logs: Vec<Arc<TurnLog>>,
 }
 
-/// Reads the last turns, at most `limit` of the store's, those before `before` if given. The store is waited for as long as `patience` says, and not
-/// asked at all where it has nothing that is not in memory.
+/// Loads the turns before `before` (`None`: all), at most `limit` of them from the store.
+///
+/// The store gets `store_timeout` to answer, and is not asked if all turns are in memory.
 pub async fn read(
     store: &dyn Store,
-    room: &Room,
+    conversation: &Room,
     before: Option<TurnId>,
     limit: usize,
-    patience: Duration,
+    store_timeout: Duration,
 ) -> Past {
-    let here = room.all_here();
-    let stored = match &here {
+    let complete_logs = conversation.all_here();
+    let stored = match &complete_logs {
         Some(_) => Some(Vec::new()),
-        None => timeout(patience, store.turns(room.id(), before, limit))
+        None => timeout(store_timeout, store.turns(conversation.id(), before, limit))
             .await
             .ok()
             .and_then(Result::ok),
     };
-    // Looked at after the store, which has a turn before its log is dropped: so none falls between the two.
-    let mut logs = here.unwrap_or_else(|| room.logs());
+    // Read the logs after the store: a turn is stored before its log is evicted, so none is missed.
+    let mut logs = complete_logs.unwrap_or_else(|| conversation.logs());
     logs.retain(|log| before.is_none_or(|before| log.turn() < before));
     Past { stored, logs }
 }

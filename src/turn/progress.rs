@@ -1,4 +1,4 @@
-//! What a turn's end will report: its attempts, tokens, cost and times.
+//! Builds the summary of a turn that its record reports: attempts, tokens, cost and times.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,29 +11,21 @@ use crate::chat::{Ask, Finish, Outcome, Source, Tried, TurnRecord, TurnState, Us
 use crate::router::actor::Lease;
 use crate::telemetry::spans::Timing;
 
-/// How a turn ends.
 #[derive(Clone, Copy, Debug)]
 pub enum End {
-    /// By a provider's whole answer.
+    /// With a provider's complete answer.
     Ai(Finish),
-    /// By an answer that no provider gave just now.
-    Without {
-        /// Which kind.
-        source: Source,
-        /// How old it is, where it was saved.
-        age_s: Option<u64>,
-    },
-    /// By us.
+    /// With an answer from the cache or the fallback chain.
+    Without { source: Source, age_s: Option<u64> },
+    /// By the visitor, a shutdown or the loss of all followers.
     Cancelled(Cancel),
-    /// Nobody is left, and nothing less than a provider's whole answer may be given.
+    /// No provider is left, and the options or the shown text do not allow a lesser answer.
     Torn,
 }
 
-/// What a turn's end will report.
 pub struct Progress {
-    /// When the question came.
     pub begun: Instant,
-    /// From then to the first shown text.
+    /// Time from the start to the first shown text.
     pub first_text: Option<Duration>,
     tried: Vec<Tried>,
     timings: Vec<Timing>,
@@ -42,7 +34,6 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a turn that begins now.
     pub fn begin() -> Self {
         Self {
             begun: Instant::now(),
@@ -54,8 +45,14 @@ impl Progress {
         }
     }
 
-    /// One more attempt ended. What it used is noted with its permit too, for the provider's own account.
-    pub fn attempted(&mut self, lease: &mut Lease, report: &Report, outcome: Outcome, ask: &Ask) {
+    /// Adds a finished attempt, and reports its usage to its permit for the provider's totals.
+    pub fn attempted(
+        &mut self,
+        lease: &mut Lease,
+        report: &Report,
+        outcome: Outcome,
+        request: &Ask,
+    ) {
         self.tried.push(Tried {
             attempt: lease.attempt,
             provider: Arc::clone(&lease.backend.name),
@@ -69,36 +66,38 @@ impl Progress {
             took: report.took,
             first_token: report.first_token,
         });
-        let Some(used) = used(report, ask) else {
+        let Some(usage) = used(report, request) else {
             return;
         };
-        lease.permit.used(used);
+        lease.permit.used(usage);
         let sum = self.usage.get_or_insert_default();
-        sum.input_tokens += used.input_tokens;
-        sum.output_tokens += used.output_tokens;
-        sum.estimated |= used.estimated;
-        if let Some(cost) = lease.backend.cost(used) {
+        sum.input_tokens += usage.input_tokens;
+        sum.output_tokens += usage.output_tokens;
+        sum.estimated |= usage.estimated;
+        if let Some(cost) = lease.backend.cost(usage) {
             *self.cost.get_or_insert_default() += cost;
         }
     }
 
-    /// How the attempts lay in the turn; to be asked once, at its end.
+    /// Takes the attempts' times out of the summary. Call once, at the end.
     pub fn timings(&mut self) -> Vec<Timing> {
         std::mem::take(&mut self.timings)
     }
 
-    /// Fills in a record's end. `speaker`: the attempt whose text stands.
-    pub fn close(self, record: &mut TurnRecord, end: End, speaker: Option<u32>) {
+    /// Writes the end of the turn into `record`. `shown_attempt` is the attempt whose text is
+    /// shown.
+    pub fn close(self, record: &mut TurnRecord, end: End, shown_attempt: Option<u32>) {
         record.state = TurnState::Done;
-        // What ends by itself is the last one's; what is cut off is whose text stands, not who was begun and said nothing.
-        let cut = matches!(end, End::Cancelled(_) | End::Torn);
-        if let Some(whose) = self
+        // A completed turn belongs to its last attempt. A turn that was cut off belongs to the
+        // attempt whose text is shown: a later one may have produced no text.
+        let was_cut_off = matches!(end, End::Cancelled(_) | End::Torn);
+        if let Some(tried) = self
             .tried
             .iter()
-            .find(|one| cut && Some(one.attempt) == speaker)
+            .find(|tried| was_cut_off && Some(tried.attempt) == shown_attempt)
         {
-            record.provider = Some(Arc::clone(&whose.provider));
-            record.model = Some(Arc::clone(&whose.model));
+            record.provider = Some(Arc::clone(&tried.provider));
+            record.model = Some(Arc::clone(&tried.model));
         }
         let (source, finish) = match end {
             End::Ai(finish) => (Source::Ai, finish),
@@ -116,8 +115,8 @@ impl Progress {
         record.degraded = source.degraded();
         record.finish = Some(finish);
         record.tried = self.tried;
-        // One that was given up for a faster one may have a later number, or end sooner.
-        record.tried.sort_by_key(|one| one.attempt);
+        // With hedging, attempts may end in another order than they started.
+        record.tried.sort_by_key(|tried| tried.attempt);
         record.attempts = record
             .attempts
             .max(u32::try_from(record.tried.len()).unwrap_or(u32::MAX));
@@ -128,38 +127,41 @@ impl Progress {
     }
 }
 
-/// The tokens of an attempt: what the provider told, or an estimate of what it said. Who was cut off may not have told all of it.
-fn used(report: &Report, ask: &Ask) -> Option<Usage> {
-    let said = report
+/// The tokens that an attempt used: as reported by the provider, or estimated from its text.
+///
+/// A provider that was cut off may have reported too few output tokens; the larger number counts.
+fn used(report: &Report, request: &Ask) -> Option<Usage> {
+    let estimated = report
         .started()
-        .then(|| estimate(ask, report.said.chars().count()));
-    match (report.usage, said) {
-        (Some(told), Some(said))
+        .then(|| estimate(request, report.said.chars().count()));
+    match (report.usage, estimated) {
+        (Some(reported), Some(estimated))
             if !matches!(report.ended, Ended::Whole(_))
-                && said.output_tokens > told.output_tokens =>
+                && estimated.output_tokens > reported.output_tokens =>
         {
             Some(Usage {
-                output_tokens: said.output_tokens,
+                output_tokens: estimated.output_tokens,
                 estimated: true,
-                ..told
+                ..reported
             })
         }
-        (told, said) => told.or(said),
+        (reported, estimated) => reported.or(estimated),
     }
 }
 
-/// About four characters a token: the rule of thumb that the providers' own documentation gives for English.
-fn estimate(ask: &Ask, chars: usize) -> Usage {
-    let asked: usize = ask
+/// Estimates four characters a token: the rule of thumb in the providers' documentation for
+/// English.
+fn estimate(request: &Ask, answer_chars: usize) -> Usage {
+    let message_chars: usize = request
         .messages
         .iter()
         .map(|message| message.text.chars().count())
         .sum();
     let tokens = |chars: usize| (chars as u64).div_ceil(4);
-    let input_tokens = tokens(asked + ask.system.chars().count());
+    let input_tokens = tokens(message_chars + request.system.chars().count());
     Usage {
         input_tokens,
-        output_tokens: tokens(chars),
+        output_tokens: tokens(answer_chars),
         estimated: true,
     }
 }

@@ -1,22 +1,24 @@
-//! What the model sees of a conversation. Pure.
+//! Builds the requests that models get: system prompt, history, question and partial answers. Pure.
 
 use std::sync::Arc;
 
 use super::anchor::{ANCHOR_CHARS, anchor};
 use crate::chat::{Ask, Finish, Load, Message, Role, Source, TurnRecord, TurnState};
 
-/// The history and the question as an [`Ask`]: the turns that an AI answered (a late answer stands for the degraded one), oldest first, at
-/// most `history_turns` of them. Turns that were retried, refused, interrupted or stayed degraded are left out.
-pub fn ask(system: Arc<str>, history: &[TurnRecord], question: &str, shape: Shape) -> Ask {
-    let retried = |turn| history.iter().any(|later| later.retry_of == Some(turn));
+/// Builds a request from the history and the question.
+///
+/// The history consists of the last `history_turns` turns that an AI answered; a follow-up replaces
+/// a fallback answer. Retried, refused, interrupted and unanswered turns are left out.
+pub fn ask(system: Arc<str>, history: &[TurnRecord], question: &str, limits: Shape) -> Ask {
+    let was_retried = |turn| history.iter().any(|other| other.retry_of == Some(turn));
     let mut messages: Vec<Message> = Vec::new();
     let usable = history
         .iter()
-        .filter(|record| !retried(record.turn) && Some(record.turn) != shape.retry_of);
+        .filter(|record| !was_retried(record.turn) && Some(record.turn) != limits.retry_of);
     let pairs: Vec<_> = usable
         .filter_map(|record| Some((record, answer_of(record)?)))
         .collect();
-    let skip = pairs.len().saturating_sub(shape.history_turns);
+    let skip = pairs.len().saturating_sub(limits.history_turns);
     for (record, answer) in pairs.into_iter().skip(skip) {
         messages.push(Message {
             role: Role::User,
@@ -34,92 +36,91 @@ pub fn ask(system: Arc<str>, history: &[TurnRecord], question: &str, shape: Shap
     Ask {
         system,
         messages: messages.into(),
-        max_tokens: shape.max_tokens,
+        max_tokens: limits.max_tokens,
         goes_on: false,
         temperature: None,
         stop: Arc::default(),
     }
 }
 
-/// The measures of an [`ask`].
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// How many turns of the history go to the model at most.
     pub history_turns: usize,
-    /// The most tokens to answer with.
     pub max_tokens: u32,
-    /// The turn that is answered again: it is no history.
+    /// The turn that is answered again. It is left out of the history.
     pub retry_of: Option<crate::chat::TurnId>,
 }
 
-/// A continuation gets at least this many tokens: the anchor alone takes some.
+/// The minimum for a continuation: the repeated overlap alone takes some tokens.
 const LEAST_TOKENS: u32 = 64;
 
-/// The same question with `shown` as the beginning of the answer, for a provider that goes on from it (prefill).
-pub fn gone_on(ask: &Ask, shown: &str) -> Ask {
-    let messages = begun(ask, shown).collect();
+/// The request with `shown` as a partial answer, for a provider that supports prefill.
+pub fn gone_on(request: &Ask, shown: &str) -> Ask {
+    let messages = begun(request, shown).collect();
     Ask {
         messages,
         goes_on: true,
-        max_tokens: left(ask, shown),
-        ..ask.clone()
+        max_tokens: left(request, shown),
+        ..request.clone()
     }
 }
 
-/// The same question with `shown` as a cut-off answer, and the instruction to repeat its end and to go on: for a provider without prefill. The
-/// system prompt stays as it is.
-pub fn repeated(ask: &Ask, shown: &str) -> Ask {
+/// The request with `shown` as a cut-off answer and the instruction to repeat its end and go on,
+/// for a provider without prefill. The system prompt is not changed.
+pub fn repeated(request: &Ask, shown: &str) -> Ask {
     let instruction = format!(
         "Your previous answer was cut off. Repeat its last {ANCHOR_CHARS} characters exactly as they are, then go on from there \
          to its end. No greeting, no apology, no comment, and do not begin again. Its last {ANCHOR_CHARS} characters are:\n{}",
         anchor(shown)
     );
-    let told = Message {
+    let instruction = Message {
         role: Role::User,
         text: instruction.into(),
     };
-    let messages = begun(ask, shown).chain([told]).collect();
+    let messages = begun(request, shown).chain([instruction]).collect();
     Ask {
         messages,
-        max_tokens: left(ask, shown),
-        ..ask.clone()
+        max_tokens: left(request, shown),
+        ..request.clone()
     }
 }
 
-/// The messages with `shown` as the last, the model's own. Where a caller's end with a started answer, it is one with what goes on from it.
-fn begun(ask: &Ask, shown: &str) -> impl Iterator<Item = Message> {
-    let (last, before) = ask
+/// The messages with `shown` appended as the assistant's. If a caller's last message is a partial
+/// answer, `shown` is appended to that message.
+fn begun(request: &Ask, shown: &str) -> impl Iterator<Item = Message> {
+    let (last, before) = request
         .messages
         .split_last()
         .map_or((None, &[][..]), |(last, before)| (Some(last), before));
-    let (started, last) = match last {
+    let (partial, last) = match last {
         Some(last) if last.role == Role::Assistant => (&*last.text, None),
         other => ("", other),
     };
-    // No provider takes a beginning that ends in white space.
-    let text = format!("{started}{}", shown.trim_end()).into();
+    // Providers reject a partial answer that ends with white space.
+    let text = format!("{partial}{}", shown.trim_end()).into();
     before.iter().chain(last).cloned().chain([Message {
         role: Role::Assistant,
         text,
     }])
 }
 
-/// The same question for a provider that goes on from a started answer, where a caller's messages end with one.
-pub fn taken_up(ask: &Ask) -> Ask {
-    let begun = ask
+/// The request for a provider that supports prefill: a caller's partial answer at the end of the
+/// messages is to be continued.
+pub fn taken_up(request: &Ask) -> Ask {
+    let ends_with_partial = request
         .messages
         .last()
         .is_some_and(|last| last.role == Role::Assistant);
     Ask {
-        goes_on: begun,
-        ..ask.clone()
+        goes_on: ends_with_partial,
+        ..request.clone()
     }
 }
 
-/// Whether a provider's complaint is about a started answer rather than about anything else in the request.
-pub fn refuses_prefill(complaint: &str) -> bool {
-    let complaint = complaint.to_lowercase();
-    let about = [
+/// Returns `true` if a provider's error message complains about a partial answer.
+pub fn refuses_prefill(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let keywords = [
         "prefill",
         "assistant",
         "model turn",
@@ -127,84 +128,90 @@ pub fn refuses_prefill(complaint: &str) -> bool {
         "continue_final_message",
         "add_generation_prompt",
     ];
-    about.iter().any(|word| complaint.contains(word))
+    keywords.iter().any(|keyword| message.contains(keyword))
 }
 
-/// The tokens that are left of an answer's limit, at about four characters each.
-fn left(ask: &Ask, shown: &str) -> u32 {
+/// The tokens left for the rest of the answer, estimating four characters a token.
+fn left(request: &Ask, shown: &str) -> u32 {
     let used = u32::try_from(shown.chars().count() / 4).unwrap_or(u32::MAX);
-    ask.max_tokens.saturating_sub(used).max(LEAST_TOKENS)
+    request.max_tokens.saturating_sub(used).max(LEAST_TOKENS)
 }
 
-/// Whether there is history that could be left out.
-pub fn has_history(ask: &Ask) -> bool {
-    ask.messages.len() > 2
+pub fn has_history(request: &Ask) -> bool {
+    request.messages.len() > 2
 }
 
-/// What of an [`Ask`] goes to one provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// The last messages that always stay: the question, and what was begun of its answer.
+    /// The number of last messages that always stay: the question and a partial answer.
     pub kept: usize,
-    /// The room of the provider's context in tokens; 0: unknown.
+    /// The size of the context in tokens, or 0 if it is unknown.
     pub room: u32,
-    /// Of the turns that fit only the newer half: it counts otherwise than we do, and found them too long.
+    /// Keep only the newer half of the turns that fit. The provider counts tokens differently and
+    /// has rejected the request as too long.
     pub half: bool,
 }
 
-/// The same question as far as it can be made to fit: without the oldest turns, and with an answer no longer than the rest of the room. The
-/// system prompt always stays.
-pub fn fitted(ask: Ask, cut: Cut) -> Ask {
-    let all = ask.messages.len();
-    let kept = cut.kept.min(all);
-    let mut turns = (all - kept) / 2;
-    while turns > 0 && !Load::of_last(&ask, kept + 2 * turns).fits(cut.room) {
+/// Cuts a request to a provider's context: removes the oldest turns, and limits the answer to the
+/// remaining tokens. The system prompt always stays.
+pub fn fitted(request: Ask, limit: Cut) -> Ask {
+    let total = request.messages.len();
+    let required = limit.kept.min(total);
+    let mut turns = (total - required) / 2;
+    while turns > 0 && !Load::of_last(&request, required + 2 * turns).fits(limit.room) {
         turns -= 1;
     }
-    if cut.half {
+    if limit.half {
         turns /= 2;
     }
-    let left = kept + 2 * turns;
-    let max_tokens = Load::of_last(&ask, left).answer_in(cut.room);
-    let messages = match ask.messages.get(all - left..) {
-        Some(last) if left < all => last.into(),
-        _ => Arc::clone(&ask.messages),
+    let remaining = required + 2 * turns;
+    let max_tokens = Load::of_last(&request, remaining).answer_in(limit.room);
+    let messages = match request.messages.get(total - remaining..) {
+        Some(last) if remaining < total => last.into(),
+        _ => Arc::clone(&request.messages),
     };
     Ask {
         messages,
         max_tokens,
-        ..ask
+        ..request
     }
 }
 
-/// Whether an ended turn says anything to [`ask`]: by its answer, or of the turn that was asked again with it.
+/// Returns `true` if a finished turn matters to [`build_request`]: by its answer, or because it
+/// retries an earlier turn.
 pub fn tells(record: &TurnRecord) -> bool {
     record.retry_of.is_some() || answer_of(record).is_some()
 }
 
-/// Who gave the last whole AI answer of this history.
+/// The provider of the last complete AI answer in the history.
 pub fn served_by(history: &[TurnRecord]) -> Option<Arc<str>> {
-    let whole = |record: &&TurnRecord| {
-        let served = matches!(record.finish, Some(Finish::Stop | Finish::Length));
-        record.state == TurnState::Done && record.source == Some(Source::Ai) && served
+    let is_complete_answer = |record: &&TurnRecord| {
+        let is_finished = matches!(record.finish, Some(Finish::Stop | Finish::Length));
+        record.state == TurnState::Done && record.source == Some(Source::Ai) && is_finished
     };
-    history.iter().rev().find(whole)?.provider.clone()
+    history
+        .iter()
+        .rev()
+        .find(is_complete_answer)?
+        .provider
+        .clone()
 }
 
+/// The answer of a turn as part of the history. `None` if it is left out.
 fn answer_of(record: &TurnRecord) -> Option<&str> {
-    if let Some(late) = &record.followup {
-        return Some(&late.text);
+    if let Some(followup) = &record.followup {
+        return Some(&followup.text);
     }
-    let by_ai = matches!(
+    let is_ai_answer = matches!(
         record.source,
         Some(Source::Ai | Source::Cache | Source::StaleCache)
     );
-    let kept = matches!(
+    let has_usable_end = matches!(
         record.finish,
         Some(Finish::Stop | Finish::Length | Finish::Stopped)
     );
-    let whole = record.state == TurnState::Done && by_ai && kept;
-    (whole && !record.text.trim().is_empty()).then_some(record.text.as_str())
+    let is_usable = record.state == TurnState::Done && is_ai_answer && has_usable_end;
+    (is_usable && !record.text.trim().is_empty()).then_some(record.text.as_str())
 }
 
 #[cfg(test)]
@@ -213,7 +220,7 @@ mod tests {
     use super::*;
     use crate::chat::{At, Followup, TurnId};
 
-    const SHAPE: Shape = Shape {
+    const LIMITS: Shape = Shape {
         history_turns: 20,
         max_tokens: 9,
         retry_of: None,
@@ -230,7 +237,7 @@ mod tests {
         record
     }
 
-    fn to(kept: usize, room: u32) -> Cut {
+    fn context(kept: usize, room: u32) -> Cut {
         Cut {
             kept,
             room,
@@ -238,8 +245,9 @@ mod tests {
         }
     }
 
-    fn said(ask: &Ask) -> String {
-        ask.messages
+    fn joined_text(request: &Ask) -> String {
+        request
+            .messages
             .iter()
             .map(|message| &*message.text)
             .collect::<Vec<_>>()
@@ -247,9 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn only_what_an_ai_answered_is_history() {
-        let mut late = turn(5, Source::Fallback, Finish::Stop);
-        late.followup = Some(Followup {
+    fn history_contains_ai_answers_only() {
+        let mut followed_up = turn(5, Source::Fallback, Finish::Stop);
+        followed_up.followup = Some(Followup {
             text: "late".into(),
             provider: "p".into(),
             model: "m".into(),
@@ -260,30 +268,36 @@ mod tests {
             turn(2, Source::Fallback, Finish::Stop),
             turn(3, Source::Ai, Finish::ContentFilter),
             turn(4, Source::Ai, Finish::Stop).interrupted(),
-            late,
+            followed_up,
             turn(6, Source::StaleCache, Finish::Length),
         ];
-        let ask = ask("s".into(), &history, "now", SHAPE);
-        assert_eq!(said(&ask), "q1 a1 q5 late q6 a6 now");
+        let request = ask("s".into(), &history, "now", LIMITS);
+        assert_eq!(joined_text(&request), "q1 a1 q5 late q6 a6 now");
     }
 
     #[test]
-    fn a_retried_turn_is_left_out() {
+    fn retried_turn_is_left_out() {
         let first = turn(1, Source::Ai, Finish::Stop);
         let mut second = turn(2, Source::Ai, Finish::Stop);
         second.retry_of = Some(first.turn);
         let history = [first.clone(), second];
-        assert_eq!(said(&ask("".into(), &history, "now", SHAPE)), "q2 a2 now");
-        let again = Shape {
+        assert_eq!(
+            joined_text(&ask("".into(), &history, "now", LIMITS)),
+            "q2 a2 now"
+        );
+        let retry = Shape {
             retry_of: Some(first.turn),
-            ..SHAPE
+            ..LIMITS
         };
-        assert_eq!(said(&ask("".into(), &history[..1], "q1", again)), "q1");
+        assert_eq!(
+            joined_text(&ask("".into(), &history[..1], "q1", retry)),
+            "q1"
+        );
     }
 
     #[test]
-    fn refusals_of_a_started_answer_are_known_by_their_words() {
-        for words in [
+    fn prefill_rejections_are_recognised_by_their_message() {
+        for message in [
             "This model does not support assistant message prefill. The conversation must end with a user message.",
             "Requests ending with a model turn are not supported",
             "Cannot set `add_generation_prompt` to True when the last message is from the assistant",
@@ -291,24 +305,24 @@ mod tests {
             "messages.3.prefix: Extra inputs are not permitted",
             "Assistant response prefill is incompatible with enable_thinking.",
         ] {
-            assert!(refuses_prefill(words), "{words}");
+            assert!(refuses_prefill(message), "{message}");
         }
-        for words in [
+        for message in [
             "max_tokens is too large: 64",
             "prompt is too long",
             "Invalid value at 'contents'",
             "",
         ] {
-            assert!(!refuses_prefill(words), "{words}");
+            assert!(!refuses_prefill(message), "{message}");
         }
     }
 
     #[test]
-    fn what_does_not_fit_goes_turn_by_turn() {
+    fn turns_that_do_not_fit_are_cut_oldest_first() {
         let history: Vec<_> = (1..=4).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
         // 6 tokens of system prompt, 5 of each message, 9 of the answer.
-        let whole = ask("system p".into(), &history, "now", SHAPE);
-        for (room, left) in [
+        let full = ask("system p".into(), &history, "now", LIMITS);
+        for (room, expected) in [
             (0, "q1 a1 q2 a2 q3 a3 q4 a4 now"),
             (60, "q1 a1 q2 a2 q3 a3 q4 a4 now"),
             (59, "q2 a2 q3 a3 q4 a4 now"),
@@ -318,21 +332,21 @@ mod tests {
             (29, "now"),
             (1, "now"),
         ] {
-            let fitted = fitted(whole.clone(), to(1, room));
+            let fitted = fitted(full.clone(), context(1, room));
             assert_eq!(
-                (said(&fitted).as_str(), &*fitted.system),
-                (left, "system p"),
+                (joined_text(&fitted).as_str(), &*fitted.system),
+                (expected, "system p"),
                 "{room}"
             );
             assert_eq!(fitted.messages.first().unwrap().role, Role::User);
         }
-        // Half of what fits goes to who found that too long.
+        // A provider that found the fitting part too long gets half of it.
         let half = |room| {
-            said(&fitted(
-                whole.clone(),
+            joined_text(&fitted(
+                full.clone(),
                 Cut {
                     half: true,
-                    ..to(1, room)
+                    ..context(1, room)
                 },
             ))
         };
@@ -340,32 +354,35 @@ mod tests {
             [half(0), half(49), half(30)],
             ["q3 a3 q4 a4 now", "q4 a4 now", "now"]
         );
-        // What was begun stays with its question, and what the caller sent stays whole.
+        // A partial answer stays with its question, and a caller's messages are never cut.
         assert_eq!(
-            said(&fitted(gone_on(&whole, "Well,"), to(2, 1))),
+            joined_text(&fitted(gone_on(&full, "Well,"), context(2, 1))),
             "now Well,"
         );
         assert!(
-            said(&fitted(repeated(&whole, "Well,"), to(3, 1)))
+            joined_text(&fitted(repeated(&full, "Well,"), context(3, 1)))
                 .starts_with("now Well, Your previous")
         );
-        assert_eq!(said(&fitted(whole.clone(), to(9, 1))), said(&whole));
+        assert_eq!(
+            joined_text(&fitted(full.clone(), context(9, 1))),
+            joined_text(&full)
+        );
     }
 
     #[test]
-    fn the_answer_gets_what_room_is_left() {
+    fn answer_is_limited_to_the_remaining_context() {
         let long = ask(
             "".into(),
             &[],
             "now",
             Shape {
                 max_tokens: 1000,
-                ..SHAPE
+                ..LIMITS
             },
         );
         for (room, tokens) in [(0, 1000), (1005, 1000), (1004, 999), (100, 95), (8, 4)] {
             assert_eq!(
-                fitted(long.clone(), to(1, room)).max_tokens,
+                fitted(long.clone(), context(1, room)).max_tokens,
                 tokens,
                 "{room}"
             );
@@ -373,26 +390,29 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_started_answer_is_taken_up_and_is_one_with_what_follows() {
-        let plain = ask("".into(), &[], "now", SHAPE);
-        let begun = Message {
+    fn callers_partial_answer_is_continued_in_one_message() {
+        let plain = ask("".into(), &[], "now", LIMITS);
+        let partial = Message {
             role: Role::Assistant,
             text: "Well, ".into(),
         };
         let started = Ask {
-            messages: [plain.messages[0].clone(), begun].into(),
+            messages: [plain.messages[0].clone(), partial].into(),
             ..plain.clone()
         };
         assert!(taken_up(&started).goes_on && !taken_up(&plain).goes_on);
-        assert_eq!(said(&gone_on(&started, "yes ")), "now Well, yes");
+        assert_eq!(joined_text(&gone_on(&started, "yes ")), "now Well, yes");
         assert_eq!(gone_on(&started, "yes ").messages.len(), 2);
-        assert!(said(&repeated(&started, "yes")).starts_with("now Well, yes Your previous answer"));
+        assert!(
+            joined_text(&repeated(&started, "yes"))
+                .starts_with("now Well, yes Your previous answer")
+        );
         assert_eq!(repeated(&started, "yes").messages.len(), 3);
         assert_eq!(gone_on(&plain, "yes").messages.len(), 2);
     }
 
     #[test]
-    fn a_conversation_was_served_by_who_gave_its_last_whole_answer() {
+    fn last_provider_is_that_of_the_last_complete_answer() {
         let by = |name: &str, turn: TurnRecord| TurnRecord {
             provider: Some(name.into()),
             ..turn
@@ -412,17 +432,17 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first() {
+    fn oldest_turns_are_cut_first() {
         let history: Vec<_> = (1..=5).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
         let few = Shape {
             history_turns: 3,
-            ..SHAPE
+            ..LIMITS
         };
-        let ask = ask("".into(), &history, "now", few);
-        assert_eq!(said(&ask), "q3 a3 q4 a4 q5 a5 now");
-        let half = |ask: Ask| {
+        let request = ask("".into(), &history, "now", few);
+        assert_eq!(joined_text(&request), "q3 a3 q4 a4 q5 a5 now");
+        let half = |request: Ask| {
             fitted(
-                ask,
+                request,
                 Cut {
                     kept: 1,
                     room: 0,
@@ -430,8 +450,8 @@ mod tests {
                 },
             )
         };
-        assert_eq!(said(&half(ask.clone())), "q5 a5 now");
-        assert_eq!(said(&half(half(ask.clone()))), "now");
-        assert!(has_history(&ask) && !has_history(&half(half(ask))));
+        assert_eq!(joined_text(&half(request.clone())), "q5 a5 now");
+        assert_eq!(joined_text(&half(half(request.clone()))), "now");
+        assert!(has_history(&request) && !has_history(&half(half(request))));
     }
 }

@@ -1,4 +1,5 @@
-//! A client as the protocol describes it: it applies frames, and breaks where a frame breaks the grammar. For tests.
+//! A protocol client for tests: applies frames to its view and panics on a violation of the
+//! grammar.
 
 use std::sync::Arc;
 
@@ -7,60 +8,52 @@ use bytestring::ByteString;
 use super::log::{Follower, TurnLog};
 use crate::chat::{Done, Draft, Frame};
 
-/// A client's view of one turn.
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
-    /// The frames as they came.
     pub frames: Vec<Frame>,
-    /// The last frame applied.
     pub seq: u64,
-    /// What is shown.
     pub text: String,
-    /// What was voided, and whose it was.
+    /// Retracted text with its provider.
     pub drafts: Vec<(Arc<str>, String)>,
-    /// The last attempt that was opened.
+    /// The number of the last attempt.
     pub attempt: u32,
-    /// The end.
     pub done: Option<Done>,
 }
 
 impl Reader {
-    /// A client that stands where this one stood after frame `seq`.
+    /// The client as it was after frame `seq`.
     pub fn as_of(&self, seq: u64) -> Self {
-        let mut reader = Self::default();
+        let mut client = Self::default();
         for frame in self.frames.iter().filter(|frame| frame.seq() <= seq) {
-            reader.apply(frame.clone());
+            client.apply(frame.clone());
         }
-        reader
+        client
     }
 
-    /// Follows a turn to its end.
     pub async fn follow(log: &Arc<TurnLog>) -> Self {
-        let mut reader = Self::default();
-        reader.read(&mut log.follow()).await;
-        reader
+        let mut client = Self::default();
+        client.read(&mut log.follow()).await;
+        client
     }
 
-    /// Reads on to the end.
     pub async fn read(&mut self, follower: &mut Follower) {
         while let Some(frames) = follower.next().await {
             self.take(&frames);
         }
     }
 
-    /// Applies what a follower was sent.
     pub fn take(&mut self, frames: &[ByteString]) {
         for frame in frames {
             self.apply(serde_json::from_str(frame).unwrap());
         }
     }
 
-    /// The end; there must be one.
+    /// The `done` frame. Panics if it has not arrived.
     pub fn done(&self) -> &Done {
         self.done.as_ref().unwrap()
     }
 
-    /// The kinds of the frames, in one word each.
+    /// The kinds of all frames, separated by spaces.
     pub fn kinds(&self) -> String {
         let kinds: Vec<_> = self
             .frames
@@ -77,28 +70,29 @@ impl Reader {
         kinds.join(" ")
     }
 
-    /// Applies one frame.
-    ///
-    /// Panics where it breaks the protocol.
+    /// Applies one frame. Panics if it violates the protocol.
     pub fn apply(&mut self, frame: Frame) {
-        assert!(self.done.is_none(), "after the end: {frame:?}");
-        let snapshot = matches!(frame, Frame::Snapshot { .. });
+        assert!(self.done.is_none(), "frame after done: {frame:?}");
+        let is_snapshot = matches!(frame, Frame::Snapshot { .. });
         assert!(
-            snapshot || frame.seq() == self.seq + 1,
+            is_snapshot || frame.seq() == self.seq + 1,
             "a gap after {}: {frame:?}",
             self.seq
         );
-        let start = matches!(frame, Frame::Start { .. });
+        let is_start = matches!(frame, Frame::Start { .. });
         assert!(
-            snapshot || start == (frame.seq() == 1),
-            "start is the first, and only that: {frame:?}"
+            is_snapshot || is_start == (frame.seq() == 1),
+            "start is the first frame and occurs once: {frame:?}"
         );
         self.seq = frame.seq();
         match &frame {
             Frame::Start { .. } => {}
             Frame::Attempt { attempt, .. } => {
-                // One that was given up for a faster one was not shown: a gap.
-                assert!(*attempt > self.attempt, "attempts count up: {frame:?}");
+                // Abandoned attempts are not shown, so the numbers may have gaps.
+                assert!(
+                    *attempt > self.attempt,
+                    "attempt numbers increase: {frame:?}"
+                );
                 self.attempt = *attempt;
             }
             Frame::Token { attempt, text, .. } => {
@@ -117,7 +111,7 @@ impl Reader {
                     "a restart for an earlier attempt: {frame:?}"
                 );
                 assert_eq!(*attempt == 0, to.is_none(), "{frame:?}");
-                assert!(!self.text.is_empty(), "nothing to void: {frame:?}");
+                assert!(!self.text.is_empty(), "no text to retract: {frame:?}");
                 self.drafts
                     .push((Arc::clone(from), std::mem::take(&mut self.text)));
             }
@@ -132,16 +126,16 @@ impl Reader {
                 self.attempt = *attempt;
             }
             Frame::Done(done) => {
-                assert_eq!(done.text, self.text, "what is shown is the answer");
+                assert_eq!(done.text, self.text, "shown text differs from the answer");
                 assert_eq!(
                     named(&done.drafts),
                     self.drafts,
-                    "what was voided are the drafts"
+                    "retracted text differs from the drafts"
                 );
                 assert_eq!(
                     done.attempts as usize,
                     done.tried.len(),
-                    "every attempt is reported"
+                    "an attempt is not reported"
                 );
                 self.done = Some((**done).clone());
             }

@@ -1,4 +1,4 @@
-//! A turn and the saved answers: one that will do is told instead of asking a provider, and what a provider answered is saved for the next.
+//! Answers turns from the cache, and stores the answers of providers in it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,123 +14,129 @@ use crate::chat::Source;
 use crate::degradation::cache::CacheUse;
 use crate::degradation::shelf::{Asker, Found, Need, Place, READ_LIMIT};
 
-/// What a turn has to do with saved answers. Nothing, by default.
+/// A turn's use of the answer cache. By default it uses none.
 #[derive(Default)]
 pub(super) struct Recall {
+    /// `None` if this question may not be cached.
     place: Option<Place>,
-    /// Whether it may be answered by one.
+    /// `false` for a retry: the visitor did not like the answer.
     reads: bool,
-    /// While others wait for this turn's answer.
+    /// Held while other turns wait for this one's answer.
     flight: Option<Flight>,
 }
 
 impl Recall {
-    /// After the end: saves the answer, and only then lets go of the place among those who ask: whoever comes later finds one or the other.
-    pub(super) async fn save(self, keeping: &Keeping, desk: &Desk, log: &TurnLog) {
-        let shelf = &desk.shelf;
-        let now = desk.clock.wall();
-        match (keeping, &self.place) {
+    /// Stores the answer after the end of the turn.
+    ///
+    /// The flight is released last: a later turn finds either the flight or the cached answer.
+    pub(super) async fn save(self, persistence: &Keeping, service: &Desk, log: &TurnLog) {
+        let cache = &service.shelf;
+        let now = service.clock.wall();
+        match (persistence, &self.place) {
             (Keeping::Aside(_, renewal, _), _) => {
-                shelf.keep_renewed(renewal, &log.record(), now).await
+                cache.keep_renewed(renewal, &log.record(), now).await
             }
-            (_, Some(place)) => shelf.keep(place, &log.record(), now).await,
+            (_, Some(slot)) => cache.keep(slot, &log.record(), now).await,
             (_, None) => {}
         }
     }
 }
 
-/// A saved answer that will do, as far as the store tells in time.
-async fn find(desk: &Desk, place: &Place, need: Need) -> Option<Found> {
-    let found = desk.shelf.find(place, need, desk.clock.wall());
-    tokio::time::timeout(desk.patience(READ_LIMIT), found)
+/// Looks up a cached answer. `None` also if the store does not answer in time.
+async fn find(service: &Desk, slot: &Place, need: Need) -> Option<Found> {
+    let lookup = service.shelf.find(slot, need, service.clock.wall());
+    tokio::time::timeout(service.patience(READ_LIMIT), lookup)
         .await
         .ok()?
 }
 
 impl Turn<'_> {
-    /// The end by a saved answer that is fresh, or by what another is being told just now, where there is one and it may be told.
-    pub(super) async fn recall(&mut self, keeping: &Keeping, asked: &Asked) -> Option<End> {
-        let Keeping::In(room) = keeping else {
+    /// Ends the turn with a fresh cached answer, or with that of another turn that is asking the
+    /// same question right now. `None` if the turn has to ask a provider itself.
+    pub(super) async fn recall(&mut self, persistence: &Keeping, prepared: &Asked) -> Option<End> {
+        let Keeping::In(conversation) = persistence else {
             return None;
         };
-        let (desk, wishes) = (self.desk, self.wishes);
-        let shelf = &desk.shelf;
-        if wishes.cache == CacheUse::Off {
+        let service = self.desk;
+        let options = self.wishes;
+        let cache = &service.shelf;
+        if options.cache == CacheUse::Off {
             return None;
         }
         let record = self.writer.log().record();
         let asker = Asker {
-            conversation: room.id(),
-            anonymous: wishes.anonymous,
-            first: asked.first && wishes.first.is_none(),
-            alone: asked.alone && wishes.first.is_none(),
+            conversation: conversation.id(),
+            anonymous: options.anonymous,
+            first: prepared.first && options.first.is_none(),
+            alone: prepared.alone && options.first.is_none(),
         };
-        let place = shelf.place(&record.question, asker)?;
+        let slot = cache.place(&record.question, asker)?;
         self.recall.reads = record.retry_of.is_none();
-        self.recall.place = Some(place.clone());
-        // Who wants to hear a certain provider, or any, does not want what another said before.
-        if !self.recall.reads || wishes.cache == CacheUse::Refresh || wishes.first.is_some() {
+        self.recall.place = Some(slot.clone());
+        // A caller that names a provider, or wants a fresh answer, gets no earlier one.
+        if !self.recall.reads || options.cache == CacheUse::Refresh || options.first.is_some() {
             return None;
         }
-        if let Some(found) = find(desk, &place, Need::Fresh).await {
-            if found.renew {
-                desk.renew(asked.ask.clone(), shelf.renewal(&found));
+        if let Some(hit) = find(service, &slot, Need::Fresh).await {
+            if hit.renew {
+                service.renew(prepared.ask.clone(), cache.renewal(&hit));
             }
-            desk.tally.recalled(Recalled::Hit);
-            return Some(self.tell(Source::Cache, &found.answer.text, found.old));
+            service.tally.recalled(Recalled::Hit);
+            return Some(self.tell(Source::Cache, &hit.answer.text, hit.old));
         }
-        let told = match shelf
-            .common(&place)
-            .map(|key| desk.flights.join(key, self.writer.log()))
-        {
+        // Only questions that other conversations may share have a common key.
+        let role = cache
+            .common(&slot)
+            .map(|key| service.flights.join(key, self.writer.log()));
+        let end = match role {
             Some(Joined::Lead(flight)) => {
                 self.recall.flight = Some(flight);
                 None
             }
-            Some(Joined::Follow(leader)) => self.follow(&leader, &place).await,
+            Some(Joined::Follow(leader)) => self.follow(&leader, &slot).await,
             None => None,
         };
-        let joined = matches!(told, Some(End::Without { .. }));
-        desk.tally.recalled(if joined {
+        let has_joined = matches!(end, Some(End::Without { .. }));
+        service.tally.recalled(if has_joined {
             Recalled::Joined
         } else {
             Recalled::Miss
         });
-        told
+        end
     }
 
-    /// Waits for another turn's answer. None where that will not do: it goes its own way then.
-    async fn follow(&mut self, leader: &TurnLog, place: &Place) -> Option<End> {
+    /// Waits for another turn's answer. `None` if it may not be served to this conversation.
+    async fn follow(&mut self, leader: &TurnLog, slot: &Place) -> Option<End> {
         let log = Arc::clone(self.writer.log());
         let mut changes = leader.changes();
-        // More than one attempt, and it may not be told to others.
+        // Stop waiting at the second attempt: only answers of a single attempt are shared.
         while !leader.ended() && leader.attempts() <= 1 {
             tokio::select! {
-                why = log.cancelled(self.wishes.patience) => return Some(End::Cancelled(why)),
+                cancel = log.cancelled(self.wishes.patience) => return Some(End::Cancelled(cancel)),
                 changed = changes.changed() => changed.ok()?,
             }
         }
         let record = leader.record();
-        let will_do = self.desk.shelf.is_tellable(place, &record);
-        will_do.then(|| self.tell(Source::Cache, &record.text, Duration::ZERO))
+        let may_serve = self.desk.shelf.is_tellable(slot, &record);
+        may_serve.then(|| self.tell(Source::Cache, &record.text, Duration::ZERO))
     }
 
-    /// The end by an old answer, where there is one and it may be told: nobody else can answer.
+    /// Ends the turn with an expired cached answer. `None` if there is none that may be served.
     pub(super) async fn recall_old(&mut self) -> Option<End> {
-        let place = self.recall.place.as_ref().filter(|_| self.recall.reads)?;
-        let Found { answer, old, .. } = find(self.desk, place, Need::Outage).await?;
+        let slot = self.recall.place.as_ref().filter(|_| self.recall.reads)?;
+        let hit = find(self.desk, slot, Need::Outage).await?;
         self.desk.tally.recalled(Recalled::Stale);
-        Some(self.tell(Source::StaleCache, &answer.text, old))
+        Some(self.tell(Source::StaleCache, &hit.answer.text, hit.old))
     }
 
-    fn tell(&mut self, source: Source, text: &str, old: Duration) -> End {
+    fn tell(&mut self, source: Source, text: &str, age: Duration) -> End {
         self.writer.replace(source, text);
         self.progress
             .first_text
             .get_or_insert(self.progress.begun.elapsed());
         End::Without {
             source,
-            age_s: Some(old.as_secs()),
+            age_s: Some(age.as_secs()),
         }
     }
 }

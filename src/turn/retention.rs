@@ -1,7 +1,8 @@
-//! Conversations are kept for so long after their last turn (`chat.retention`); then they are forgotten, from the store, the saved answers and the outbox.
+//! Deletes conversations whose last turn is older than `chat.retention`.
 //!
-//! The work of a step is bounded, and so is that of a day: a pass over all conversations begins at a tenth of the time that they are kept, once in ten
-//! minutes at most, and goes through them a few at a time.
+//! The load is bounded: a pass over all conversations goes through them in small batches, and
+//! passes start at intervals of a tenth of the retention time, but between a second and ten
+//! minutes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,73 +12,72 @@ use super::forget::forget;
 use crate::chat::{At, ConversationId};
 use crate::store::Idle;
 
-/// How many conversations are looked at in a step.
 const LOOK: usize = 500;
 
-/// The time from one step of a pass to the next.
 const STEP: Duration = Duration::from_secs(1);
 
-/// The times between two passes: short for what is kept shortly.
 const LEAST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(10 * 60);
 
-/// How long the store may take to look.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Forgets what is old, for ever.
-pub async fn retain(desk: Arc<Desk>) {
-    let mut published = desk.published.clone();
-    let mut after = None;
-    let mut gone = 0;
+pub async fn retain(service: Arc<Desk>) {
+    let mut config_watch = service.published.clone();
+    // Where the running pass goes on. `None` between two passes.
+    let mut cursor = None;
+    let mut deleted = 0;
     loop {
-        let kept = desk.table().settings.chat.retention;
-        let pause = if after.is_some() {
+        let retention = service.table().settings.chat.retention;
+        let pause = if cursor.is_some() {
             STEP
         } else {
-            (kept / 10).clamp(LEAST, MOST)
+            (retention / 10).clamp(LEAST, MOST)
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // They may be kept for another time from now on.
-            Ok(()) = published.changed() => continue,
+            // A reload may have changed the retention time.
+            Ok(()) = config_watch.changed() => continue,
         }
-        let kept = desk.table().settings.chat.retention;
-        let before = desk.clock.wall().minus(kept);
-        let (next, forgotten) = step(&desk, before, after).await;
-        (after, gone) = (next, gone + forgotten);
-        if after.is_none() && gone > 0 {
+        let retention = service.table().settings.chat.retention;
+        let before = service.clock.wall().minus(retention);
+        let (next, batch_deleted) = step(&service, before, cursor).await;
+        cursor = next;
+        deleted += batch_deleted;
+        if cursor.is_none() && deleted > 0 {
             tracing::info!(
-                conversations = gone,
-                "conversations older than chat.retention were forgotten"
+                conversations = deleted,
+                "deleted conversations older than chat.retention"
             );
-            gone = 0;
+            deleted = 0;
         }
     }
 }
 
-/// Looks at the conversations that come next and forgets those whose last turn was before `before`. Gives where to go on, none at the end, and how
-/// many were forgotten. A store that does not answer ends the pass.
+/// Deletes the conversations of one batch whose last turn is older than `before`.
+///
+/// Returns the cursor of the next batch, `None` at the end, and the number of deleted
+/// conversations. If the store does not answer, the pass ends.
 async fn step(
-    desk: &Desk,
+    service: &Desk,
     before: At,
-    after: Option<ConversationId>,
+    cursor: Option<ConversationId>,
 ) -> (Option<ConversationId>, usize) {
-    let look = desk.store.idle(before, after, LOOK);
-    let Ok(Ok(Idle { found, next })) = tokio::time::timeout(LIMIT, look).await else {
+    let scan = service.store.idle(before, cursor, LOOK);
+    let Ok(Ok(Idle { found, next })) = tokio::time::timeout(LIMIT, scan).await else {
         return (None, 0);
     };
-    let mut gone = 0;
+    let mut deleted = 0;
     for id in found {
-        // What was asked just now may not be in the store yet.
-        let busy = desk
+        // A turn that has just started may not be in the store yet.
+        let is_in_use = service
             .rooms
             .find(id)
-            .is_some_and(|room| !room.logs().is_empty());
-        if !busy && forget(desk, id).await.is_ok() {
-            gone += 1;
+            .is_some_and(|conversation| !conversation.logs().is_empty());
+        if !is_in_use && forget(service, id).await.is_ok() {
+            deleted += 1;
         }
     }
-    (next, gone)
+    (next, deleted)
 }
 
 #[cfg(test)]
@@ -94,22 +94,22 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[actix_rt::test(system = "Paused")]
-    async fn what_is_older_than_it_is_kept_goes_and_the_rest_stays() {
-        let stage = House::following([vec![says("Hello.")]]).open();
-        // Turns of 1970; and one of now, by the wall clock.
-        stage.remember(3).await;
-        let room = stage.desk.rooms.enter(conversation(2));
+    async fn retention_deletes_expired_turns_only() {
+        let service = House::following([vec![says("Hello.")]]).open();
+        // Three turns of 1970, and one of today.
+        service.remember(3).await;
+        let recent = service.desk.rooms.enter(conversation(2));
         let question = crate::turn::stage::question("m", "What is new?");
-        let log = stage.desk.open(&room, question, stage.desk.usual());
+        let log = service.desk.open(&recent, question, service.desk.usual());
         let log = log.unwrap_or_else(|_| panic!("refused"));
         assert_eq!(Reader::follow(&log).await.done().text, "Hello.");
-        stage.reload(|settings| settings.chat.retention = DAY);
-        stage.store.set(Trouble::Fails);
-        actix::spawn(retain(Arc::clone(&stage.desk)));
+        service.reload(|settings| settings.chat.retention = DAY);
+        service.store.set(Trouble::Fails);
+        actix::spawn(retain(Arc::clone(&service.desk)));
         pass(MOST + STEP).await;
-        stage.store.set(Trouble::None);
+        service.store.set(Trouble::None);
         let turns = async |n| {
-            stage
+            service
                 .store
                 .turns(conversation(n), None, 9)
                 .await
@@ -119,17 +119,17 @@ mod tests {
         assert_eq!(
             (turns(1).await, turns(2).await),
             (3, 1),
-            "a store that fails loses nothing"
+            "a failing store loses nothing"
         );
         pass(MOST + STEP).await;
         assert_eq!((turns(1).await, turns(2).await), (0, 1));
     }
 
     #[actix_rt::test(system = "Paused")]
-    async fn a_pass_goes_through_all_of_them_in_bounded_steps() {
-        let stage = House::following([vec![]]).open();
-        let all = LOOK + 7;
-        for n in 0..all {
+    async fn pass_covers_all_conversations_in_bounded_batches() {
+        let service = House::following([vec![]]).open();
+        let count = LOOK + 7;
+        for n in 0..count {
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
             let turn = crate::chat::TurnId::after(None, 5, 0);
@@ -140,15 +140,15 @@ mod tests {
                 "q".to_owned(),
                 None,
             );
-            stage
+            service
                 .store
                 .write_turn(ConversationId::from_random(bytes), record)
                 .await
                 .unwrap();
         }
-        let (next, gone) = step(&stage.desk, At(6), None).await;
-        assert_eq!((next.is_some(), gone), (true, LOOK));
-        assert_eq!(step(&stage.desk, At(6), next).await, (None, 7));
-        assert_eq!(step(&stage.desk, At(6), None).await, (None, 0));
+        let (next, deleted) = step(&service.desk, At(6), None).await;
+        assert_eq!((next.is_some(), deleted), (true, LOOK));
+        assert_eq!(step(&service.desk, At(6), next).await, (None, 7));
+        assert_eq!(step(&service.desk, At(6), None).await, (None, 0));
     }
 }

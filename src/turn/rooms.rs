@@ -1,4 +1,5 @@
-//! Who is in which conversation: one room a conversation that has a session or a running turn, so that several tabs see the same.
+//! The registry of live conversations. Every tab of a conversation shares one entry, so that all of
+//! them see the same turns.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,105 +9,95 @@ use tokio::sync::{broadcast, watch};
 use super::log::{LogWriter, TurnLog};
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Followup, TurnId, TurnRecord};
 
-/// All rooms. A room is gone when its last session and its last log are.
+/// The conversations that have a session or a log in memory. An entry disappears with its last
+/// user.
 #[derive(Default)]
 pub struct Rooms {
     map: Mutex<HashMap<ConversationId, Weak<Room>>>,
 }
 
-/// One conversation's running and just ended turns.
+/// The running and just finished turns of one conversation.
 pub struct Room {
     id: ConversationId,
     rooms: Weak<Rooms>,
     inner: Mutex<Inner>,
-    /// How many turns were opened here; sessions wait for it to change.
+    /// The number of turns started here. Sessions wait for it to change.
     opened: watch::Sender<u64>,
-    /// Held while a turn is being opened, where other instances are asked first.
-    opening: tokio::sync::Mutex<()>,
-    /// Late answers, as they come.
-    late: broadcast::Sender<(TurnId, Followup)>,
-    /// How many times it was forgotten with someone in it.
-    forgotten: watch::Sender<u64>,
+    /// Held while a turn is being started and other instances are asked first.
+    opening_lock: tokio::sync::Mutex<()>,
+    followups: broadcast::Sender<(TurnId, Followup)>,
+    deletions: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Logs not yet dropped, oldest first; at most one of them runs.
+    /// Logs that are not evicted yet, oldest first. At most one of them is running.
     logs: VecDeque<Arc<TurnLog>>,
     opened: u64,
     last: Option<TurnId>,
+    /// Set by the first message, cleared by a deletion.
     begun: bool,
-    /// Whose it is, once that is known; none within: an anonymous visitor's.
     owner: Option<Option<Arc<str>>>,
-    /// It is being forgotten: no turn opens.
     closed: bool,
-    /// Whether the store has nothing of it that is not here.
+    /// The store has no turn of this conversation that is not in `logs`.
     all_here: bool,
 }
 
-/// Late answers that a session may be behind with, before it reads the history anew.
+/// The number of follow-ups a session may lag behind before it has to reload the history.
 const LATE: usize = 8;
 
-/// A message that opens a turn.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// What its client calls it.
     pub client_msg_id: ClientMsgId,
-    /// The text.
     pub text: String,
-    /// The turn that is answered again.
     pub retry_of: Option<TurnId>,
 }
 
-/// Why a message opened no turn.
 pub enum NotOpened {
-    /// Another turn of the conversation runs.
+    /// Another turn of the conversation is running.
     Busy,
-    /// The message has a turn already.
     Duplicate(Arc<TurnLog>),
-    /// The message id has a turn already, with another text.
+    /// The message id already has a turn with a different text.
     OtherText,
 }
 
 impl Rooms {
-    /// The room of a conversation that was made just now, and is told to nobody outside this process: until the first of its logs is dropped, all of
-    /// it is here, and the store need not be asked.
+    /// Creates the entry of a new conversation whose id nobody outside this process knows yet.
+    ///
+    /// Until the first of its logs is evicted, its history is read from memory instead of the
+    /// store.
     pub fn begin(self: &Arc<Self>, id: ConversationId) -> Arc<Room> {
-        let room = self.enter(id);
-        room.lock().all_here = true;
-        room
+        let conversation = self.enter(id);
+        conversation.lock().all_here = true;
+        conversation
     }
 
-    /// The room of this conversation, made if need be.
     pub fn enter(self: &Arc<Self>, id: ConversationId) -> Arc<Room> {
-        let mut map = self.lock();
-        if let Some(room) = map.get(&id).and_then(Weak::upgrade) {
-            return room;
+        let mut conversations = self.lock();
+        if let Some(conversation) = conversations.get(&id).and_then(Weak::upgrade) {
+            return conversation;
         }
-        let room = Arc::new(Room {
+        let conversation = Arc::new(Room {
             id,
             rooms: Arc::downgrade(self),
             inner: Mutex::default(),
             opened: watch::Sender::new(0),
-            opening: tokio::sync::Mutex::default(),
-            late: broadcast::Sender::new(LATE),
-            forgotten: watch::Sender::new(0),
+            opening_lock: tokio::sync::Mutex::default(),
+            followups: broadcast::Sender::new(LATE),
+            deletions: watch::Sender::new(0),
         });
-        map.insert(id, Arc::downgrade(&room));
-        room
+        conversations.insert(id, Arc::downgrade(&conversation));
+        conversation
     }
 
-    /// The room of this conversation, where anyone is in it.
     pub fn find(&self, id: ConversationId) -> Option<Arc<Room>> {
         self.lock().get(&id).and_then(Weak::upgrade)
     }
 
-    /// All rooms.
     pub fn all(&self) -> Vec<Arc<Room>> {
         self.lock().values().filter_map(Weak::upgrade).collect()
     }
 
-    /// How many rooms are open.
     pub fn count(&self) -> usize {
         self.lock().len()
     }
@@ -118,156 +109,158 @@ impl Rooms {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if let Some(rooms) = self.rooms.upgrade() {
-            let mut map = rooms.lock();
-            if map
+        if let Some(registry) = self.rooms.upgrade() {
+            let mut conversations = registry.lock();
+            // `get_or_create` may have inserted a new entry after the last reference was dropped.
+            if conversations
                 .get(&self.id)
-                .is_some_and(|room| room.strong_count() == 0)
+                .is_some_and(|entry| entry.strong_count() == 0)
             {
-                map.remove(&self.id);
+                conversations.remove(&self.id);
             }
         }
     }
 }
 
 impl Room {
-    /// The conversation.
     pub fn id(&self) -> ConversationId {
         self.id
     }
 
-    /// The id that the next turn would have. `chance`: a random number.
-    pub fn next_turn(&self, now: At, chance: u64) -> TurnId {
-        TurnId::after(self.lock().last, now.0, chance)
+    /// The id that a turn started at `now` would get. `random` is a random number.
+    pub fn next_turn(&self, now: At, random: u64) -> TurnId {
+        TurnId::after(self.lock().last, now.0, random)
     }
 
-    /// Waits until nobody else opens a turn here; that is over when what this gives is dropped.
+    /// Waits until no other task is starting a turn here.
     pub async fn opening(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.opening.lock().await
+        self.opening_lock.lock().await
     }
 
-    /// Takes in the log of a turn that another instance answers. False where it is here already.
+    /// Adds the log of a turn that another instance answers. Returns `false` if it is known
+    /// already.
     pub fn adopt(&self, log: &Arc<TurnLog>) -> bool {
-        let inner = self.lock();
-        if inner.logs.iter().any(|known| known.turn() == log.turn()) {
+        let state = self.lock();
+        if state.logs.iter().any(|known| known.turn() == log.turn()) {
             return false;
         }
-        self.enlist(inner, log);
+        self.enlist(state, log);
         true
     }
 
-    /// Opens the turn of `question`, unless another runs; under the id that was `claimed` for it, if any. `chance` is a random number for
-    /// another id.
+    /// Starts the turn of `message` unless another one is running.
+    ///
+    /// Its id is `claimed` if that is greater than all earlier ids, else a new one made of `now`
+    /// and `random`.
     ///
     /// # Errors
-    /// See [`NotOpened`].
+    /// See [`TurnConflict`].
     pub fn open(
         &self,
-        question: Question,
+        message: Question,
         claimed: Option<TurnId>,
         now: At,
-        chance: u64,
+        random: u64,
     ) -> Result<LogWriter, NotOpened> {
-        let inner = self.lock();
-        if let Some(log) = inner
+        let state = self.lock();
+        if let Some(log) = state
             .logs
             .iter()
-            .find(|log| *log.client_msg_id() == question.client_msg_id)
+            .find(|log| *log.client_msg_id() == message.client_msg_id)
         {
-            let same = log.asks(&question.text);
-            return Err(if same {
+            let has_same_text = log.asks(&message.text);
+            return Err(if has_same_text {
                 NotOpened::Duplicate(Arc::clone(log))
             } else {
                 NotOpened::OtherText
             });
         }
-        if inner.closed || inner.logs.iter().any(|log| !log.ended()) {
+        if state.closed || state.logs.iter().any(|log| !log.ended()) {
             return Err(NotOpened::Busy);
         }
-        let next = || TurnId::after(inner.last, now.0, chance);
+        let next_id = || TurnId::after(state.last, now.0, random);
         let turn = claimed
-            .filter(|claimed| Some(*claimed) > inner.last)
-            .unwrap_or_else(next);
+            .filter(|claimed| Some(*claimed) > state.last)
+            .unwrap_or_else(next_id);
         let Question {
             client_msg_id,
             text,
             retry_of,
-        } = question;
+        } = message;
         let writer = LogWriter::open(TurnRecord::asked(turn, client_msg_id, now, text, retry_of));
-        self.enlist(inner, writer.log());
+        self.enlist(state, writer.log());
         Ok(writer)
     }
 
-    fn enlist(&self, mut inner: MutexGuard<'_, Inner>, log: &Arc<TurnLog>) {
-        inner.last = inner.last.max(Some(log.turn()));
-        inner.logs.push_back(Arc::clone(log));
-        inner.opened += 1;
-        let opened = inner.opened;
-        drop(inner);
+    fn enlist(&self, mut state: MutexGuard<'_, Inner>, log: &Arc<TurnLog>) {
+        state.last = state.last.max(Some(log.turn()));
+        state.logs.push_back(Arc::clone(log));
+        state.opened += 1;
+        let opened = state.opened;
+        // Unlocked first: the sessions that wake up lock the state.
+        drop(state);
         self.opened.send_replace(opened);
     }
 
-    /// Tells the room of a turn that the store has: later ones get greater ids.
+    /// Records the id of a turn in the store. Later turns get greater ids.
     pub fn seen(&self, turn: TurnId) {
-        let mut inner = self.lock();
-        inner.last = inner.last.max(Some(turn));
+        let mut state = self.lock();
+        state.last = state.last.max(Some(turn));
     }
 
-    /// All logs, as [`Room::logs`] gives them, where the store has nothing of the conversation that is not among them; else none.
+    /// All logs, or `None` if the store has turns of the conversation that are not among them.
     pub fn all_here(&self) -> Option<Vec<Arc<TurnLog>>> {
-        let inner = self.lock();
-        inner.all_here.then(|| inner.logs.iter().cloned().collect())
+        let state = self.lock();
+        state.all_here.then(|| state.logs.iter().cloned().collect())
     }
 
-    /// The turn that runs.
     pub fn running(&self) -> Option<Arc<TurnLog>> {
         self.lock().logs.iter().find(|log| !log.ended()).cloned()
     }
 
-    /// All logs not yet dropped, oldest first.
     pub fn logs(&self) -> Vec<Arc<TurnLog>> {
         self.lock().logs.iter().cloned().collect()
     }
 
-    /// Whose it is, where that is known; none within: an anonymous visitor's.
+    /// `None` while the owner is unknown; `Some(None)` if the visitor is anonymous.
     pub fn owner(&self) -> Option<Option<Arc<str>>> {
         self.lock().owner.clone()
     }
 
-    /// It is known whose it is. What is known already stays: a conversation has one owner.
+    /// Sets the owner. Does nothing if it is known already: a conversation has one owner.
     pub fn belongs_to(&self, subject: Option<&str>) {
         self.lock()
             .owner
             .get_or_insert_with(|| subject.map(Into::into));
     }
 
-    /// Opens no turn any more, for as long as what it gives is held.
+    /// Prevents new turns until the guard is dropped.
     pub fn close(self: &Arc<Self>) -> Closed {
         self.lock().closed = true;
         Closed(Arc::clone(self))
     }
 
-    /// It begins anew, with nothing of what was; who is in it is told.
+    /// Resets the conversation after a deletion and notifies its sessions. A running turn keeps its
+    /// log.
     pub fn forget(&self) {
-        let mut inner = self.lock();
-        inner.logs.retain(|log| !log.ended());
-        // A session counts the turns that were opened: those that are gone it need not look for.
-        (inner.begun, inner.owner) = (false, None);
-        drop(inner);
-        self.forgotten.send_modify(|times| *times += 1);
+        let mut state = self.lock();
+        state.logs.retain(|log| !log.ended());
+        // `turns_opened` is kept, so that subscribers do not look for the deleted turns.
+        state.begun = false;
+        state.owner = None;
+        drop(state);
+        self.deletions.send_modify(|count| *count += 1);
     }
 
-    /// Changes when the conversation was forgotten.
     pub fn forgotten(&self) -> watch::Receiver<u64> {
-        self.forgotten.subscribe()
+        self.deletions.subscribe()
     }
 
-    /// True once in a room's life, and once more after it was forgotten: for what is done at a conversation's first message.
+    /// Returns `true` for the first message of a conversation, and again after a deletion.
     pub fn first_message(&self) -> bool {
         !std::mem::replace(&mut self.lock().begun, true)
     }
 
-    /// The log of this turn, where it is not dropped yet.
     pub fn log(&self, turn: TurnId) -> Option<Arc<TurnLog>> {
         self.lock()
             .logs
@@ -276,39 +269,39 @@ impl Room {
             .cloned()
     }
 
-    /// Drops an ended turn's log; the store serves it from now on.
+    /// Removes the log of a finished turn. From now on the turn is read from the store.
     pub fn drop_log(&self, turn: TurnId) {
-        let mut inner = self.lock();
-        inner.logs.retain(|log| log.turn() != turn || !log.ended());
-        inner.all_here = false;
+        let mut state = self.lock();
+        state.logs.retain(|log| log.turn() != turn || !log.ended());
+        state.all_here = false;
     }
 
-    /// The turn that runs now, and a watch for those that are opened from now on.
+    /// Subscribes to new turns. Also returns the turn that is running now.
     pub fn watch(&self) -> (NewTurns, Option<Arc<TurnLog>>) {
+        // Subscribed before the lock is taken: a turn that starts in between is not missed.
         let opened = self.opened.subscribe();
-        let inner = self.lock();
-        let running = inner.logs.iter().find(|log| !log.ended()).cloned();
+        let state = self.lock();
+        let running = state.logs.iter().find(|log| !log.ended()).cloned();
         (
             NewTurns {
-                next: inner.opened,
+                next_index: state.opened,
                 opened,
             },
             running,
         )
     }
 
-    /// Late answers, from now on.
     pub fn late(&self) -> broadcast::Receiver<(TurnId, Followup)> {
-        self.late.subscribe()
+        self.followups.subscribe()
     }
 
-    /// Tells everyone here of a late answer that is in the store.
-    pub fn follow_up(&self, turn: TurnId, late: Followup) {
+    /// Publishes a follow-up that is already in the store.
+    pub fn follow_up(&self, turn: TurnId, followup: Followup) {
         if let Some(log) = self.log(turn) {
-            log.amend(Amendment::Followup(late.clone()));
+            log.amend(Amendment::Followup(followup.clone()));
         }
-        // Nobody may be here: who comes finds it in the history.
-        let _ = self.late.send((turn, late));
+        // An error means that no session is open. The next one reads it from the history.
+        let _ = self.followups.send((turn, followup));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -316,7 +309,6 @@ impl Room {
     }
 }
 
-/// A room that opens no turn. Dropped, it does again.
 pub struct Closed(Arc<Room>);
 
 impl Drop for Closed {
@@ -325,35 +317,34 @@ impl Drop for Closed {
     }
 }
 
-/// What a session finds when a turn was opened.
 pub enum NewTurn {
-    /// Its log.
     Log(Arc<TurnLog>),
-    /// Turns were opened whose logs are dropped already: the history has them.
+    /// Some turns were started and their logs evicted already. The history has them.
     Missed,
 }
 
-/// One session's place in the sequence of a room's turns.
+/// A session's position in the sequence of turns of one conversation.
 pub struct NewTurns {
-    next: u64,
+    next_index: u64,
     opened: watch::Receiver<u64>,
 }
 
 impl NewTurns {
-    /// The next turn that was opened in `room`. Cancel-safe.
-    pub async fn next(&mut self, room: &Room) -> NewTurn {
+    /// Waits for the next turn that starts in `conversation`. Cancel-safe.
+    pub async fn next(&mut self, conversation: &Room) -> NewTurn {
         loop {
+            // Marked as seen before the logs are read, so that a turn that starts later wakes us.
             self.opened.borrow_and_update();
             {
-                let inner = room.lock();
-                let first = inner.opened - inner.logs.len() as u64;
-                if self.next < first {
-                    self.next = first;
+                let state = conversation.lock();
+                let first = state.opened - state.logs.len() as u64;
+                if self.next_index < first {
+                    self.next_index = first;
                     return NewTurn::Missed;
                 }
-                let index = usize::try_from(self.next - first).unwrap_or(usize::MAX);
-                if let Some(log) = inner.logs.get(index) {
-                    self.next += 1;
+                let index = usize::try_from(self.next_index - first).unwrap_or(usize::MAX);
+                if let Some(log) = state.logs.get(index) {
+                    self.next_index += 1;
                     return NewTurn::Log(Arc::clone(log));
                 }
             }

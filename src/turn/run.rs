@@ -1,4 +1,5 @@
-//! Drives one turn: from attempt to attempt, down the ladder where nobody is left, to its one `done`.
+//! Drives one turn from attempt to attempt to its single `done` frame. If no provider is left, the
+//! fallback chain answers.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -13,7 +14,7 @@ use super::attempt::{self, Ended, Limits, Report};
 use super::call::Call;
 use super::desk::{Desk, Wishes};
 use super::doze::Dozing;
-use super::keep::{Asked, Keeping};
+use super::keep::Keeping;
 use super::log::{Cancel, LogWriter};
 use super::progress::{End, Progress};
 use super::prompt::{self, Cut};
@@ -27,78 +28,89 @@ use crate::router::actor::{Lease, Pick, Route};
 use crate::router::plan::Failed;
 use crate::settings::{MidStream, Settings};
 
-/// No attempt is begun with less time left than this.
+/// No attempt starts if less time than this is left of the turn's limit.
 pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
 
-/// Answers one turn. Whatever happens, also a panic, its log ends with one `done`.
-pub async fn run(desk: &Arc<Desk>, keeping: &Keeping, mut writer: LogWriter, wishes: Wishes) {
+/// Answers one turn. Its log ends with exactly one `done` frame, even after a panic.
+pub async fn run(
+    service: &Arc<Desk>,
+    persistence: &Keeping,
+    mut writer: LogWriter,
+    options: Wishes,
+) {
     let log = Arc::clone(writer.log());
-    // What no visitor waits for is no turn to be counted; its attempts are.
-    let aside = wishes.late || matches!(keeping, Keeping::Aside(..));
-    let underway = (!aside).then(|| desk.tally.began());
-    let (mut progress, mut recall) = (Progress::begin(), Recall::default());
-    let (writing, recalling) = (&mut writer, &mut recall);
-    let settings = &*Arc::clone(&desk.table().settings);
-    let mut turn = Turn {
-        desk,
+    // Background turns have no waiting visitor: count their attempts, but not the turn.
+    let is_background = options.late || matches!(persistence, Keeping::Aside(..));
+    let in_flight = (!is_background).then(|| service.tally.began());
+    let mut summary = Progress::begin();
+    let mut cache_lookup = Recall::default();
+    let settings = &*Arc::clone(&service.table().settings);
+    let mut runner = Turn {
+        desk: service,
         settings,
-        writer: writing,
-        wishes: &wishes,
-        progress: &mut progress,
-        recall: recalling,
+        writer: &mut writer,
+        wishes: &options,
+        progress: &mut summary,
+        recall: &mut cache_lookup,
     };
-    // Boxed: else it would have its place twice, as what is joined is moved once.
-    let answered = Box::pin(AssertUnwindSafe(turn.answer(keeping)).catch_unwind());
-    let checkpoints = pin!(keeping.checkpoints(desk, &log));
+    // `join!` moves its futures into itself. Boxing the large one keeps the task from reserving
+    // space for it twice.
+    let answered = Box::pin(AssertUnwindSafe(runner.answer(persistence)).catch_unwind());
+    let checkpoints = pin!(persistence.checkpoints(service, &log));
+    // The question is stored while the first provider is asked already. The checkpoint loop never
+    // ends; it is dropped with the answer.
     let ((), answered) = tokio::select! {
-        both = async { tokio::join!(keeping.confirm(desk, &log), answered) } => both,
+        both = async { tokio::join!(persistence.confirm(service, &log), answered) } => both,
         never = Dozing::new(checkpoints) => match never {},
     };
     let end = answered.unwrap_or_else(|_| {
-        tracing::error!(turn = %log.turn(), "a turn panicked; it gets a degraded answer");
-        let (writing, recalling) = (&mut writer, &mut recall);
+        tracing::error!(turn = %log.turn(), "turn panicked, sending a fallback answer");
         Turn {
-            desk,
+            desk: service,
             settings,
-            writer: writing,
-            wishes: &wishes,
-            progress: &mut progress,
-            recall: recalling,
+            writer: &mut writer,
+            wishes: &options,
+            progress: &mut summary,
+            recall: &mut cache_lookup,
         }
         .fall()
     });
-    let lost = match end {
+    let is_lost = match end {
+        // A caller's own faulty request is not counted as a lost turn.
         End::Torn => log
             .last_failure()
             .is_none_or(|last| !last.fault.class().is_the_requests()),
+        // Interrupted by a shutdown, not because all followers left.
         End::Cancelled(Cancel::Interrupted) => log.told_to_end().is_some(),
         End::Ai(_) | End::Without { .. } | End::Cancelled(Cancel::Stopped) => false,
     };
-    let timings = progress.timings();
-    let record = writer.ending(|record| progress.close(record, end, writer.speaker()));
-    // What an outage left without an AI's answer gets it later; but for who wanted that of one provider alone.
-    let owed = match end {
-        End::Without { source, .. } => source.degraded() && !wishes.only_first,
-        _ => lost,
+    let timings = summary.timings();
+    let record = writer.ending(|record| summary.close(record, end, writer.speaker()));
+    // A turn that an outage left without an AI answer gets a follow-up later, unless the caller
+    // accepted one provider only.
+    let needs_followup = match end {
+        End::Without { source, .. } => source.degraded() && !options.only_first,
+        _ => is_lost,
     };
-    keeping.end(desk, &record, owed).await;
-    tracing::info!(turn = %log.turn(), source = record.source.map(Source::name), finish = record.finish.map(Finish::name),
-        attempts = record.attempts, ms = record.total_ms, "turn ended");
-    if let Some(spans) = &desk.spans {
-        spans.turn(&record, &timings, aside);
+    persistence.end(service, &record, needs_followup).await;
+    tracing::info!(turn = %log.turn(), source = record.source.map(Source::name),
+        finish = record.finish.map(Finish::name), attempts = record.attempts,
+        ms = record.total_ms, "turn ended");
+    if let Some(tracer) = &service.spans {
+        tracer.turn(&record, &timings, is_background);
     }
-    if let Some(underway) = underway {
-        desk.counts.count(&record, lost);
-        underway.ended(&record, &writer.restarts());
+    if let Some(in_flight) = in_flight {
+        service.counts.count(&record, is_lost);
+        in_flight.ended(&record, &writer.restarts());
     }
     writer.done(record);
-    recall.save(keeping, desk, &log).await;
+    // Followers have seen `done` by now: writing to the cache delays nobody.
+    cache_lookup.save(persistence, service, &log).await;
 }
 
-/// A turn under way.
 pub(super) struct Turn<'t> {
     pub(super) desk: &'t Arc<Desk>,
-    /// As they were when it began.
+    /// The settings when the turn started. A reload does not affect it.
     pub(super) settings: &'t Settings,
     pub(super) writer: &'t mut LogWriter,
     pub(super) wishes: &'t Wishes,
@@ -106,70 +118,70 @@ pub(super) struct Turn<'t> {
     pub(super) recall: &'t mut Recall,
 }
 
-/// What a turn's attempts came to so far, as the router is told it.
+/// The attempts of a turn so far, as the router needs to know them.
 #[derive(Default)]
 pub(super) struct Made {
-    /// Those that failed, in order.
+    /// In the order of their ends.
     pub(super) failed: Vec<Failed>,
-    /// How many were given up for a faster one.
+    /// Attempts that lost a hedged race. They are neither failures nor successes.
     pub(super) given_up: u32,
     waited: bool,
-    /// How many had failed when the history was halved, where it was.
+    /// The number of failed attempts when the history was halved. `None` if it was not.
     halved: Option<usize>,
-    /// What must fit whom it is asked of.
     load: Load,
     served_by: Option<Arc<str>>,
 }
 
 impl Made {
-    /// The question to the router: who is next?
-    pub(super) fn pick(&self, wishes: &Wishes) -> Pick {
+    pub(super) fn pick(&self, options: &Wishes) -> Pick {
         Pick {
             failed: self.failed.as_slice().into(),
-            first: wishes.first.clone(),
-            only_first: wishes.only_first,
+            first: options.first.clone(),
+            only_first: options.only_first,
             waited: self.waited,
             before_halving: self.halved.unwrap_or_default(),
             load: self.load,
             served_by: self.served_by.clone(),
             given_up: self.given_up,
             hedge: None,
-            late: wishes.late,
+            late: options.late,
             waits: None,
         }
     }
 }
 
-/// An attempt under way.
+/// An attempt whose provider call has started.
 pub(super) struct Runner {
     pub(super) lease: Lease,
     pub(super) call: Call,
     pub(super) ask: Ask,
     pub(super) limits: Limits,
-    /// Whether it is the turn's own limit that ends it, before the provider's.
+    /// The turn's deadline comes before the provider's own limit.
     hurried: bool,
     start: Start,
-    /// From the question to its beginning.
+    /// Time from the start of the turn to the start of this attempt.
     before: Duration,
 }
 
 impl Turn<'_> {
-    async fn answer(&mut self, keeping: &Keeping) -> End {
-        let (desk, wishes, log) = (self.desk, self.wishes, Arc::clone(self.writer.log()));
+    async fn answer(&mut self, persistence: &Keeping) -> End {
+        let service = self.desk;
+        let options = self.wishes;
+        let log = Arc::clone(self.writer.log());
         let deadline = self.progress.begun + self.settings.timeouts.turn;
-        let asked = keeping.ask(desk, &log).await;
-        if let Some(end) = self.recall(keeping, &asked).await {
+        let prepared = persistence.ask(service, &log).await;
+        if let Some(end) = self.recall(persistence, &prepared).await {
             return end;
         }
-        let Asked { ask, served_by, .. } = asked;
-        // Of a conversation the question is enough; a caller's messages are used as they are.
-        let load = if wishes.pass_on {
-            Load::of(&ask)
+        let request = prepared.ask;
+        // History may be cut, so only the question has to fit. A caller's messages are never cut.
+        let load = if options.pass_on {
+            Load::of(&request)
         } else {
-            Load::of_last(&ask, 1)
+            Load::of_last(&request, 1)
         };
-        let mut made = Made {
-            served_by,
+        let mut history = Made {
+            served_by: prepared.served_by,
             load,
             ..Made::default()
         };
@@ -177,104 +189,114 @@ impl Turn<'_> {
             if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
                 return self.descend().await;
             }
-            let pick = made.pick(wishes);
+            let pick = history.pick(options);
             let route = tokio::select! {
                 biased;
-                why = log.cancelled(wishes.patience) => return End::Cancelled(why),
-                route = desk.pick(|| pick.clone()) => route,
+                cancel = log.cancelled(options.patience) => return End::Cancelled(cancel),
+                route = service.pick(|| pick.clone()) => route,
             };
             let lease = match route {
                 Route::Go(lease) => lease,
-                Route::Wait(wait) => {
-                    let until = deadline.min(Instant::now() + wait);
+                // Sleep through the back-off, then ask the router again.
+                Route::Wait(delay) => {
+                    let until = deadline.min(Instant::now() + delay);
                     tokio::select! {
-                        why = log.cancelled(wishes.patience) => return End::Cancelled(why),
-                        () = tokio::time::sleep_until(until) => made.waited = true,
+                        cancel = log.cancelled(options.patience) => return End::Cancelled(cancel),
+                        () = tokio::time::sleep_until(until) => history.waited = true,
                     }
                     continue;
                 }
                 Route::Nobody { .. } => {
-                    let too_long = |one: &Failed| one.failure.fault == Fault::TooLong;
-                    if wishes.pass_on {
-                        let refused = made
+                    let is_too_long = |failed: &Failed| failed.failure.fault == Fault::TooLong;
+                    if options.pass_on {
+                        let was_too_long = history
                             .failed
                             .last()
-                            .map_or_else(|| self.outgrown(load), too_long);
-                        return if refused {
+                            .map_or_else(|| self.outgrown(load), is_too_long);
+                        return if was_too_long {
                             End::Torn
                         } else {
                             self.descend().await
                         };
                     }
-                    let long = made.failed.iter().any(too_long);
-                    if made.halved.is_some() || !prompt::has_history(&ask) || !long {
+                    // Some provider may accept a shorter prompt: retry once with half the history.
+                    let any_too_long = history.failed.iter().any(is_too_long);
+                    if history.halved.is_some() || !prompt::has_history(&request) || !any_too_long {
                         return self.descend().await;
                     }
-                    made.halved = Some(made.failed.len());
+                    history.halved = Some(history.failed.len());
                     continue;
                 }
             };
-            made.waited = false;
-            let first = self.runner(lease, &ask, &made, deadline);
+            history.waited = false;
+            let first = self.runner(lease, &request, &history, deadline);
             self.open(&first);
-            // Boxed, so that a turn is not as large as its race for as long as it reads.
-            let runner = match Box::pin(self.race(first, &ask, &mut made, deadline)).await {
-                Ok(runner) => runner,
-                Err(why) => return End::Cancelled(why),
+            // Boxed so that the turn's future does not hold the race's space while it streams.
+            let raced = Box::pin(self.race(first, &request, &mut history, deadline)).await;
+            let attempt = match raced {
+                Ok(attempt) => attempt,
+                Err(cancel) => return End::Cancelled(cancel),
             };
-            match self.finish(runner).await {
+            match self.finish(attempt).await {
                 Ok(end) => return end,
-                // In mid-answer it is our own doing: the caller's request was taken before.
-                Err(one)
-                    if wishes.pass_on
-                        && one.failure.fault.class() == Class::Caller
+                // After the first text the request is known to be good: such an error is caused by
+                // our continuation of it, so it is not returned to the caller.
+                Err(failed)
+                    if options.pass_on
+                        && failed.failure.fault.class() == Class::Caller
                         && !self.binding() =>
                 {
                     return End::Torn;
                 }
-                Err(one) => made.failed.push(one),
+                Err(failed) => history.failed.push(failed),
             }
         }
     }
 
-    /// Begins the leased attempt; nobody is shown it before it is opened.
-    pub(super) fn runner(&self, lease: Lease, ask: &Ask, made: &Made, deadline: Instant) -> Runner {
+    /// Starts the call of a leased attempt. No frame is sent before `announce_attempt`.
+    pub(super) fn runner(
+        &self,
+        lease: Lease,
+        original: &Ask,
+        history: &Made,
+        deadline: Instant,
+    ) -> Runner {
         let shown = self.writer.shown();
         let start = if shown.is_empty() {
             Start::Anew
         } else {
-            self.start(&lease, &made.failed)
+            self.start(&lease, &history.failed)
         };
         let backend = &lease.backend;
-        let asked = match start {
-            Start::GoesOn => prompt::gone_on(ask, &shown),
-            Start::Repeats => prompt::repeated(ask, &shown),
-            Start::Anew if backend.prefill.load(Ordering::Relaxed) => prompt::taken_up(ask),
-            Start::Anew => ask.clone(),
+        let prepared = match start {
+            Start::GoesOn => prompt::gone_on(original, &shown),
+            Start::Repeats => prompt::repeated(original, &shown),
+            Start::Anew if backend.prefill.load(Ordering::Relaxed) => prompt::taken_up(original),
+            Start::Anew => original.clone(),
         };
-        let ask = self.fitted(asked, ask, backend, made.halved.is_some());
-        let goes_on = start != Start::Anew;
-        let patience = &lease.backend.patience;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let hurried = left < patience.attempt;
+        let request = self.fitted(prepared, original, backend, history.halved.is_some());
+        let is_continuation = start != Start::Anew;
+        let timeouts = &lease.backend.patience;
+        let time_left = deadline.saturating_duration_since(Instant::now());
+        let hurried = time_left < timeouts.attempt;
         let limits = Limits {
-            first_token: patience.first_token(lease.attempt),
-            stall: patience.stall,
-            attempt: patience.attempt.min(left),
-            // Of what stands there is enough.
-            min_chars: if goes_on {
+            first_token: timeouts.first_token(lease.attempt),
+            stall: timeouts.stall,
+            attempt: timeouts.attempt.min(time_left),
+            // The text shown so far counts towards the minimum, so any continuation is long enough.
+            min_chars: if is_continuation {
                 1
             } else {
                 self.settings.quality.min_chars
             },
-            goes_on,
+            goes_on: is_continuation,
         };
         let before = self.progress.begun.elapsed();
-        let call = Call::begin(&lease.backend.upstream, &ask);
+        let call = Call::begin(&lease.backend.upstream, &request);
         Runner {
             lease,
             call,
-            ask,
+            ask: request,
             limits,
             hurried,
             start,
@@ -282,73 +304,75 @@ impl Turn<'_> {
         }
     }
 
-    /// How an attempt begins where text stands: as the mode says, but anew once a continuation did not fit.
+    /// Chooses how the next attempt treats the shown text: as configured, but it restarts after a
+    /// continuation that did not match.
     fn start(&self, lease: &Lease, failed: &[Failed]) -> Start {
-        let misfit = failed
+        let has_mismatched = failed
             .iter()
-            .any(|one| one.failure.fault == Fault::Diverged && !one.started);
+            .any(|failed| failed.failure.fault == Fault::Diverged && !failed.started);
         let prefill = lease.backend.prefill.load(Ordering::Relaxed);
         match self.wishes.mid_stream {
             MidStream::Continue if prefill => Start::GoesOn,
-            // What cannot be taken back can only be gone on with.
-            MidStream::Continue if self.wishes.rigid || !misfit => Start::Repeats,
+            // Text that cannot be retracted can only be continued.
+            MidStream::Continue if self.wishes.rigid || !has_mismatched => Start::Repeats,
             MidStream::Continue | MidStream::Restart => Start::Anew,
         }
     }
 
-    /// Shows that the attempt begins; what is said from now on is its.
-    pub(super) fn open(&mut self, runner: &Runner) {
-        let Lease {
-            backend, attempt, ..
-        } = &runner.lease;
+    /// Sends the `attempt` frame. Text pushed from now on belongs to this attempt.
+    pub(super) fn open(&mut self, attempt: &Runner) {
+        let lease = &attempt.lease;
         self.writer.attempt(
-            *attempt,
-            Arc::clone(&backend.name),
-            Arc::clone(&backend.model),
-            runner.start,
+            lease.attempt,
+            Arc::clone(&lease.backend.name),
+            Arc::clone(&lease.backend.model),
+            attempt.start,
         );
     }
 
-    /// Reads the attempt to its end. The error is how it failed.
-    pub(super) async fn finish(&mut self, runner: Runner) -> Result<End, Failed> {
+    /// Streams the attempt to its end. The error tells how it failed.
+    pub(super) async fn finish(&mut self, attempt: Runner) -> Result<End, Failed> {
         let Runner {
             mut lease,
             call,
-            ask,
+            ask: request,
             limits,
             hurried,
             before,
             ..
-        } = runner;
+        } = attempt;
         let log = Arc::clone(self.writer.log());
-        let heard = |after| {
+        let on_first_token = |after| {
             lease.permit.first_token(after);
             self.desk.tally.first_token(&lease.backend.name, after);
         };
         let cancelled = log.cancelled(self.wishes.patience);
-        let report = attempt::drive(call, limits, self.writer, cancelled, heard).await;
+        let report = attempt::drive(call, limits, self.writer, cancelled, on_first_token).await;
         let first_shown = report.first_shown.map(|after| before + after);
         self.progress.first_text = self.progress.first_text.or(first_shown);
         let (outcome, result) = match &report.ended {
             Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
-            Ended::Cancelled(why) => (Outcome::STOPPED, Ok(End::Cancelled(*why))),
+            Ended::Cancelled(cancel) => (Outcome::STOPPED, Ok(End::Cancelled(*cancel))),
             Ended::Failed(failure) => {
-                // A caller's own started answer may be refused, and so may the rest of the request, which is the caller's too.
-                let prefilled =
-                    ask.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
-                let failed = self.failed(&lease, &report, failure, prefilled);
+                // The provider may have rejected the prefill or the rest of the request. For a
+                // caller's own prefill, only the error text tells which.
+                let is_prefill_rejection =
+                    request.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
+                let failed = self.failed(&lease, &report, failure, is_prefill_rejection);
                 (Outcome::from(failed.failure.fault), Err(failed))
             }
         };
         self.desk
             .tally
             .attempt(&lease.backend.name, outcome, report.took);
-        self.progress.attempted(&mut lease, &report, outcome, &ask);
-        // What goes on from another's text is no answer of its own.
+        self.progress
+            .attempted(&mut lease, &report, outcome, &request);
+        // A continuation of another attempt's text has no score of its own.
         if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {
             lease.permit.scored(score);
         }
-        // That the turn had no time left, or that we stood still, says nothing of who was given what was left of it.
+        // An attempt cut short by the turn's deadline or by a stall of this thread says nothing
+        // about the provider.
         if report.ours || hurried && report.took >= limits.attempt {
             drop(lease.permit);
         } else {
@@ -357,7 +381,7 @@ impl Turn<'_> {
         result
     }
 
-    /// How good the answer looks; none where there is none to look at.
+    /// The quality score of the answer. `None` if there is no answer to judge.
     fn score(&self, report: &Report) -> Option<f64> {
         match &report.ended {
             Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => None,
@@ -376,21 +400,23 @@ impl Turn<'_> {
         lease: &Lease,
         report: &Report,
         failure: &Failure,
-        gone_on: bool,
+        is_prefill_rejection: bool,
     ) -> Failed {
-        let (backend, log) = (&lease.backend, self.writer.log());
-        tracing::warn!(turn = %log.turn(), attempt = lease.attempt, provider = %backend.name,
-            status = failure.status, failure = failure.for_logs(), started = report.started(), "attempt failed");
+        let backend = &lease.backend;
+        tracing::warn!(turn = %self.writer.log().turn(), attempt = lease.attempt,
+            provider = %backend.name, status = failure.status, failure = failure.for_logs(),
+            started = report.started(), "attempt failed");
         let mut failure = failure.clone();
         let mut started = report.started();
-        if gone_on && failure.fault == Fault::BadRequest {
-            // It may not go on from a started answer: it is asked again without, and where it says so, not so again.
+        if is_prefill_rejection && failure.fault == Fault::BadRequest {
+            // Retry the same provider without prefill. If the error names prefill, never send it to
+            // this provider again.
             if prompt::refuses_prefill(&failure.detail) {
                 backend.prefill.store(false, Ordering::Relaxed);
             }
             failure.fault = Fault::Diverged;
         } else if failure.fault == Fault::Diverged {
-            // Where text can be voided, who did not fit may answer anew.
+            // Where text can be retracted, a provider that did not match may answer anew.
             started = self.wishes.rigid;
         }
         self.writer
@@ -403,16 +429,22 @@ impl Turn<'_> {
         }
     }
 
-    /// What is asked of this provider: the question and what was begun always, of the history what fits; a caller's messages all.
-    fn fitted(&self, asked: Ask, ask: &Ask, backend: &Backend, half: bool) -> Ask {
-        let begun = asked.messages.len().saturating_sub(ask.messages.len());
+    /// Cuts `prepared` to the provider's context.
+    ///
+    /// The question and a partial answer always stay, and all of a caller's messages. `original` is
+    /// the request without the partial answer.
+    fn fitted(&self, prepared: Ask, original: &Ask, backend: &Backend, half: bool) -> Ask {
+        let added = prepared
+            .messages
+            .len()
+            .saturating_sub(original.messages.len());
         let kept = if self.wishes.pass_on {
-            asked.messages.len()
+            prepared.messages.len()
         } else {
-            begun + 1
+            added + 1
         };
         prompt::fitted(
-            asked,
+            prepared,
             Cut {
                 kept,
                 room: backend.context_tokens,
@@ -421,17 +453,19 @@ impl Turn<'_> {
         )
     }
 
-    /// Whether nobody who may be asked has room for this. Then that is how the turn failed.
+    /// Returns `true`, and records it as the turn's failure, if no eligible provider has a context
+    /// of this size.
     fn outgrown(&mut self, load: Load) -> bool {
-        let (wishes, desk) = (self.wishes, self.desk);
-        let may =
-            |one: &&Arc<Backend>| !wishes.only_first || wishes.first.as_ref() == Some(&one.name);
-        let table = desk.table();
-        let mut asked = table.backends.iter().filter(may).peekable();
-        let Some(first) = asked.peek().map(|one| Arc::clone(&one.name)) else {
+        let options = self.wishes;
+        let is_eligible = |backend: &&Arc<Backend>| {
+            !options.only_first || options.first.as_ref() == Some(&backend.name)
+        };
+        let table = self.desk.table();
+        let mut eligible = table.backends.iter().filter(is_eligible).peekable();
+        let Some(first) = eligible.peek().map(|backend| Arc::clone(&backend.name)) else {
             return false;
         };
-        let too_long = asked.all(|one| !load.fits(one.context_tokens));
+        let too_long = eligible.all(|backend| !load.fits(backend.context_tokens));
         if too_long {
             let detail = "the messages are longer than any provider has room for";
             self.writer
@@ -440,12 +474,13 @@ impl Turn<'_> {
         too_long
     }
 
-    /// Whether text stands that cannot be taken back.
+    /// Text was shown that the client cannot retract.
     fn binding(&self) -> bool {
         self.wishes.rigid && !self.writer.shown().is_empty()
     }
 
-    /// Nobody is left: the best of what needs no provider.
+    /// Ends the turn without a provider: with an expired cached answer, else from the fallback
+    /// chain.
     async fn descend(&mut self) -> End {
         if self.binding() || !self.wishes.degraded {
             return End::Torn;
@@ -456,13 +491,13 @@ impl Turn<'_> {
         }
     }
 
-    /// The best of what needs nobody at all.
+    /// Ends the turn from the fallback chain, which needs neither a provider nor the store.
     fn fall(&mut self) -> End {
         if self.binding() || !self.wishes.degraded {
             return End::Torn;
         }
-        let ladder = Arc::clone(&self.desk.ladder.borrow());
-        let answer = ladder.answer(&self.writer.log().record().question);
+        let chain = Arc::clone(&self.desk.ladder.borrow());
+        let answer = chain.answer(&self.writer.log().record().question);
         self.writer.replace(answer.source, &answer.text);
         End::Without {
             source: answer.source,
@@ -473,17 +508,16 @@ impl Turn<'_> {
 
 fn settle(lease: Lease, report: &Report) {
     match &report.ended {
-        // A refusal is no failure, and no proof of health either.
+        // A refusal by a content filter is neither a failure nor a proof of health.
         Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => drop(lease.permit),
         Ended::Whole(_) => lease.permit.settle(Verdict::Whole),
         Ended::Failed(failure) => {
-            let (fault, retry_after) = (failure.fault, failure.retry_after);
-            // To the breaker an answer began with its first token, of whatever kind.
+            // To the breaker, an answer starts with its first token, thinking included.
             let started = report.first_token.is_some();
             lease.permit.settle(Verdict::Failed {
-                fault,
+                fault: failure.fault,
                 started,
-                retry_after,
+                retry_after: failure.retry_after,
             });
         }
     }

@@ -1,48 +1,45 @@
-//! The seam between two attempts: what of a new attempt's text is shown, and when the shown text must be voided. Pure.
+//! Merges the text of several attempts: decides which part of a new attempt's text is shown, and
+//! when the shown text is retracted. Pure.
 //!
-//! Two texts are never mixed without their fitting together: what stands is the text of one attempt, the beginning of two that begin alike, or a
-//! text and its continuation by who was shown it.
+//! Texts are never mixed unless they fit together. The shown text is that of one attempt, the
+//! common prefix of two, or a text and its continuation by an attempt that was given it.
 
 use std::sync::Arc;
 
 use super::anchor::{self, Cut};
 use crate::chat::Draft;
 
-/// What to show after new text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Show {
-    /// Nothing yet: it repeats what stands.
+    /// The new text repeats what is shown already.
     Nothing,
-    /// This, appended to what stands.
     More(String),
-    /// What stands is voided and became the newest draft; this stands now.
+    /// The shown text became the newest draft and is replaced by this.
     Anew(String),
-    /// It does not fit to what stands, and that is not to be voided for it: the attempt is of no use. What stands stays.
+    /// The new text does not fit, and the shown text must stay. The attempt cannot go on.
     Misfit,
 }
 
-/// Whose text it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The attempt's number; 0 for what no provider says.
+    /// The attempt's number, or 0 if no provider wrote the text.
     pub attempt: u32,
-    /// The provider's name; the kind of answer where none says it.
+    /// The provider's name, or the kind of answer if no provider wrote it.
     pub provider: Arc<str>,
 }
 
-/// How an attempt begins where text stands.
+/// The way an attempt deals with the text that is already shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// It answers anew.
+    /// It answers the question from the start.
     #[default]
     Anew,
-    /// It was given what stands as its own beginning, and goes on from there.
+    /// It is given the shown text as its own partial answer and continues it.
     GoesOn,
-    /// It was told to repeat the end of what stands, and to go on from there.
+    /// It is asked to repeat the end of the shown text and to continue from there.
     Repeats,
 }
 
-/// The text that stands, the drafts that were voided, and the place of the present attempt in it.
 #[derive(Debug, Default)]
 pub struct Seam {
     shown: String,
@@ -50,36 +47,37 @@ pub struct Seam {
     drafts: Vec<Draft>,
     writer: Option<Owner>,
     place: Place,
-    /// Whether what was shown cannot be taken back.
-    rigid: bool,
+    append_only: bool,
 }
 
-/// Where the present attempt is.
+/// The relation of the current attempt's next text to the shown text.
 #[derive(Debug, Default)]
 enum Place {
-    /// It goes on where the text ends.
+    /// The attempt's text is shown; more text is appended.
     #[default]
     AtEnd,
-    /// It repeats what stands from the beginning: so many bytes of it up to now.
+    /// The attempt has repeated this many bytes of the shown text from its start.
     Repeating(usize),
-    /// It is to repeat the end of what stands, and has said this up to now.
+    /// The attempt is to repeat the end of the shown text and has written this so far.
     Anchoring(String),
-    /// It was given what stands, to go on from there, and has said this up to now, with which what stands begins: perhaps an echo.
+    /// The attempt continues the shown text but has written this so far, which is also how the
+    /// shown text starts. It may be echoing what it was given.
     Echoing(String),
-    /// It goes on from what stands, and has said this white space so far.
+    /// The attempt continues the shown text and has written only this white space so far.
     Joining(String),
 }
 
 impl Seam {
-    /// A seam for who cannot take back what was shown: text that does not fit is a [`Show::Misfit`], never [`Show::Anew`].
+    /// A merger for clients that cannot retract text. It returns [`MergeResult::Mismatch`] instead
+    /// of [`MergeResult::Restart`].
     pub fn rigid() -> Self {
         Self {
-            rigid: true,
+            append_only: true,
             ..Self::default()
         }
     }
 
-    /// A new attempt begins. Where nothing stands it answers anew, whatever `start` says.
+    /// Starts a new attempt. If no text is shown, `start` is ignored.
     pub fn begin(&mut self, writer: Owner, start: Start) {
         self.writer = Some(writer);
         self.place = match start {
@@ -89,24 +87,23 @@ impl Seam {
         };
     }
 
-    /// The present attempt says more.
     pub fn push(&mut self, text: &str) -> Show {
         match &mut self.place {
             Place::AtEnd => self.append(text),
-            Place::Joining(said) => {
-                said.push_str(text);
-                let said = std::mem::take(said);
-                self.join(said)
+            Place::Joining(held) => {
+                held.push_str(text);
+                let held_text = std::mem::take(held);
+                self.join(held_text)
             }
-            Place::Echoing(said) => {
-                said.push_str(text);
-                let said = std::mem::take(said);
-                self.echo(said, false)
+            Place::Echoing(held) => {
+                held.push_str(text);
+                let held_text = std::mem::take(held);
+                self.echo(held_text, false)
             }
-            Place::Anchoring(said) => {
-                said.push_str(text);
-                let said = std::mem::take(said);
-                self.anchor(said, false)
+            Place::Anchoring(held) => {
+                held.push_str(text);
+                let held_text = std::mem::take(held);
+                self.anchor(held_text, false)
             }
             Place::Repeating(repeated) => {
                 let repeated = *repeated;
@@ -115,26 +112,25 @@ impl Seam {
         }
     }
 
-    /// The present attempt ended whole. It may have ended shorter than what stands.
+    /// Ends the current attempt with a complete answer, which may be shorter than the shown text.
     pub fn whole(&mut self) -> Show {
         match &mut self.place {
             Place::Repeating(repeated) if *repeated < self.shown.len() => {
                 let anew = self.shown.get(..*repeated).unwrap_or_default().to_owned();
                 self.void(anew)
             }
-            Place::Anchoring(said) => {
-                let said = std::mem::take(said);
-                self.anchor(said, true)
+            Place::Anchoring(held) => {
+                let held_text = std::mem::take(held);
+                self.anchor(held_text, true)
             }
-            Place::Echoing(said) => {
-                let said = std::mem::take(said);
-                self.echo(said, true)
+            Place::Echoing(held) => {
+                let held_text = std::mem::take(held);
+                self.echo(held_text, true)
             }
             _ => Show::Nothing,
         }
     }
 
-    /// Puts `text` in the place of whatever stands.
     pub fn replace(&mut self, writer: Owner, text: &str) -> Show {
         self.writer = Some(writer);
         if self.shown.is_empty() {
@@ -144,31 +140,30 @@ impl Seam {
         }
     }
 
-    /// Appends what another seam showed: it is known to fit.
+    /// Appends text that another instance's merger has shown. It is known to fit.
     pub fn mirror(&mut self, writer: Owner, text: &str) {
         self.writer = Some(writer);
         let _ = self.append(text);
     }
 
-    /// Takes another seam's state for its own.
+    /// Restores the state of another instance's merger.
     pub fn restore(&mut self, owner: Owner, shown: String, drafts: Vec<Draft>) {
         self.writer = Some(owner.clone());
         self.owner = Some(owner);
         self.place = Place::AtEnd;
-        (self.shown, self.drafts) = (shown, drafts);
+        self.shown = shown;
+        self.drafts = drafts;
     }
 
-    /// The text that stands.
     pub fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// Whose text stands, where any does.
+    /// The attempt whose text is shown. `None` if no text is shown.
     pub fn owner(&self) -> Option<&Owner> {
         self.owner.as_ref()
     }
 
-    /// The text that was voided.
     pub fn drafts(&self) -> &[Draft] {
         &self.drafts
     }
@@ -187,47 +182,49 @@ impl Seam {
         self.void(anew)
     }
 
-    fn anchor(&mut self, said: String, whole: bool) -> Show {
-        match anchor::cut(&self.shown, &said) {
-            Cut::At(at) => self.join(said.get(at..).unwrap_or_default().to_owned()),
-            Cut::TooShort if !whole => {
-                self.place = Place::Anchoring(said);
+    fn anchor(&mut self, text: String, is_complete: bool) -> Show {
+        match anchor::cut(&self.shown, &text) {
+            Cut::At(at) => self.join(text.get(at..).unwrap_or_default().to_owned()),
+            Cut::TooShort if !is_complete => {
+                self.place = Place::Anchoring(text);
                 Show::Nothing
             }
-            // It may have begun the whole answer again.
-            Cut::Misfit if self.shown.starts_with(&said) || said.starts_with(&self.shown) => {
-                self.repeat(0, &said)
+            // The model may have started the answer again instead of repeating its end.
+            Cut::Misfit if self.shown.starts_with(&text) || text.starts_with(&self.shown) => {
+                self.repeat(0, &text)
             }
             Cut::TooShort | Cut::Misfit => Show::Misfit,
         }
     }
 
-    /// Some servers send the beginning that they were given back before they go on; of a short one that would not be certain.
-    fn echo(&mut self, said: String, whole: bool) -> Show {
+    /// Drops the echo of the given text, which some servers send before they continue.
+    ///
+    /// The echo of a short text is not recognised: it might be a real repetition.
+    fn echo(&mut self, text: String, is_complete: bool) -> Show {
         let given = self.shown.trim_end();
-        let certain = given.chars().count() >= anchor::ANCHOR_CHARS;
-        if certain && !whole && given.len() > said.len() && given.starts_with(&said) {
-            self.place = Place::Echoing(said);
+        let is_long_enough = given.chars().count() >= anchor::ANCHOR_CHARS;
+        if is_long_enough && !is_complete && given.len() > text.len() && given.starts_with(&text) {
+            self.place = Place::Echoing(text);
             return Show::Nothing;
         }
-        let more = said
+        let more = text
             .strip_prefix(given)
-            .filter(|_| certain)
+            .filter(|_| is_long_enough)
             .map(str::to_owned);
-        self.join(more.unwrap_or(said))
+        self.join(more.unwrap_or(text))
     }
 
-    /// Goes on from what stands, once it is known how much white space the continuation begins with.
-    fn join(&mut self, said: String) -> Show {
-        if said.trim_start().is_empty() {
-            self.place = Place::Joining(said);
+    /// Appends a continuation, once its leading white space is known.
+    fn join(&mut self, text: String) -> Show {
+        if text.trim_start().is_empty() {
+            self.place = Place::Joining(text);
             return Show::Nothing;
         }
-        let more = anchor::joined(&self.shown, &said).to_owned();
+        let more = anchor::joined(&self.shown, &text).to_owned();
         self.append(&more)
     }
 
-    /// Appends what fits; from now on the present attempt's text is what stands.
+    /// Appends text. From now on the shown text belongs to the current attempt.
     fn append(&mut self, more: &str) -> Show {
         self.place = Place::AtEnd;
         self.owner.clone_from(&self.writer);
@@ -239,7 +236,7 @@ impl Seam {
     }
 
     fn void(&mut self, anew: String) -> Show {
-        if self.rigid {
+        if self.append_only {
             return Show::Misfit;
         }
         let text = std::mem::replace(&mut self.shown, anew.clone());

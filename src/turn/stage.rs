@@ -1,5 +1,5 @@
-//! A whole house without sockets: scripted backends with their actors, the router, a store with switchable trouble, a desk. For tests,
-//! on a paused clock.
+//! A service without sockets for tests on a paused clock: real actors, router and turns over
+//! scripted providers and a store that can be made to fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,25 +28,20 @@ use crate::store::Store as _;
 use crate::store::flaky::Flaky;
 use crate::supervised::{ChildDown, Crash, Guard};
 
-/// What the ladder says to everything.
 pub const FALLBACK: &str = "Sorry, later.";
 
-/// Places for running turns.
 pub const TURNS: usize = 8;
 
-/// What is to be known of a house before it stands.
 #[derive(Clone)]
 pub struct House {
-    /// The backends, in order of preference.
+    /// The providers in order of preference.
     pub plans: Vec<Plan>,
-    /// What the service goes by.
     pub settings: Settings,
-    /// The waits between late answers.
     pub pace: Pace,
 }
 
 impl House {
-    /// With these backends, and the configuration's defaults.
+    /// A service with these providers and the default settings.
     pub fn of(plans: impl IntoIterator<Item = Plan>) -> Self {
         Self {
             plans: plans.into_iter().collect(),
@@ -74,7 +69,7 @@ impl House {
         }
     }
 
-    /// With backends `a`, `b`, `c` … that follow these scripts.
+    /// A service with providers `a`, `b`, `c` … that follow these scripts.
     pub fn following<const N: usize>(scripts: [Vec<Script>; N]) -> Self {
         let names = ["a", "b", "c", "d"];
         Self::of(
@@ -85,7 +80,7 @@ impl House {
         )
     }
 
-    /// Opens its doors, on a clock that is paused already.
+    /// Starts the service. The clock must be paused already.
     pub fn open(self) -> Stage {
         let store = Arc::new(Flaky::default());
         let clock = Clock::start();
@@ -95,69 +90,69 @@ impl House {
             .iter()
             .map(|stand| Arc::clone(&stand.backend))
             .collect();
-        let tally = Tally::new(backends.iter().map(|one| &one.name)).unwrap();
-        let (cache, prompt) = (
+        let metrics = Tally::new(backends.iter().map(|backend| &backend.name)).unwrap();
+        let cache = Shelf::new(
+            Arc::clone(&store) as _,
             self.settings.cache.clone(),
             Arc::clone(&self.settings.chat.system_prompt),
         );
-        let shelf = Shelf::new(Arc::clone(&store) as _, cache, prompt);
-        let table = watch::Sender::new(Arc::new(Table::first(self.settings.into(), backends)));
+        let config = watch::Sender::new(Arc::new(Table::first(self.settings.into(), backends)));
         let seed = Seed {
-            table: table.subscribe(),
+            table: config.subscribe(),
             clock,
             chance: || 0.5,
         };
-        let (place, router) = watch::channel(None);
-        let (tell, ends) = mpsc::channel(16);
-        let (phase, phases) = watch::channel(Phase::Open);
-        let ladder = watch::Sender::new(Arc::new(Ladder::new(Replies::default(), FALLBACK)));
-        let desk = Desk {
+        let (addr, router) = watch::channel(None);
+        let (exits_tx, exits) = mpsc::channel(16);
+        let (phase_tx, phase) = watch::channel(Phase::Open);
+        let chain = watch::Sender::new(Arc::new(Ladder::new(Replies::default(), FALLBACK)));
+        let service = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&store) as _,
             router,
-            published: table.subscribe(),
+            published: config.subscribe(),
             asking: Arc::default(),
-            ladder: ladder.subscribe(),
-            shelf: Arc::new(shelf),
+            ladder: chain.subscribe(),
+            shelf: Arc::new(cache),
             warming: Notify::new(),
             flights: Arc::default(),
             places: Arc::default(),
             outbox: Outbox::new(true, self.pace, || 0.5),
             sharing: None,
-            phase: phases,
+            phase,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
-            tally,
+            tally: metrics,
             spans: None,
             clock,
             random: number,
         };
         let stage = Stage {
-            desk: Arc::new(desk),
+            desk: Arc::new(service),
             stands,
             store,
-            phase,
-            table,
+            phase: phase_tx,
+            table: config,
             router: Seat {
                 seed,
-                place,
-                tell,
-                ends,
+                place: addr,
+                tell: exits_tx,
+                ends: exits,
             },
-            ladder,
+            ladder: chain,
         };
         stage.router.rebuild();
         stage
     }
 }
 
-/// Another number each time.
+/// Returns a different number at each call.
 fn number() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Where the router sits.
+/// The router's actor, which a test can crash and restart.
 pub struct Seat {
     seed: Seed,
     place: watch::Sender<Option<Addr<RouterActor>>>,
@@ -166,49 +161,38 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Starts a new actor from the same seed.
+    /// Starts a new actor with the same state as the first.
     pub fn rebuild(&self) {
         let guard = Guard::new("router".into(), self.tell.clone());
         self.place
             .send_replace(Some(RouterActor::new(self.seed.clone(), guard).start()));
     }
 
-    /// Has the actor panic, and waits until it is gone. Nobody rebuilds it.
+    /// Makes the actor panic and waits until it is gone. It is not restarted.
     pub async fn crash(&mut self) {
         self.actor().do_send(Crash);
         self.ends.recv().await.unwrap();
     }
 
-    /// The actor.
     pub fn actor(&self) -> Addr<RouterActor> {
         self.place.borrow().clone().unwrap()
     }
 }
 
-/// A house that is open.
 pub struct Stage {
-    /// Where turns are opened.
     pub desk: Arc<Desk>,
-    /// The backends.
     pub stands: Vec<Stand>,
-    /// The store.
     pub store: Arc<Flaky>,
-    /// Whether new turns are taken.
     pub phase: watch::Sender<Phase>,
-    /// What the service goes by.
     pub table: watch::Sender<Arc<Table>>,
-    /// The router.
     pub router: Seat,
-    /// What answers when no provider can.
     pub ladder: watch::Sender<Arc<Ladder>>,
 }
 
-/// The conversation of this number.
 pub fn conversation(number: u8) -> ConversationId {
     ConversationId::from_random([number; 16])
 }
 
-/// A message with this name and text.
 pub fn question(name: &str, text: &str) -> Question {
     Question {
         client_msg_id: name.parse().unwrap(),
@@ -218,31 +202,29 @@ pub fn question(name: &str, text: &str) -> Question {
 }
 
 impl Stage {
-    /// The room of conversation 1.
+    /// The conversation that `ask` uses.
     pub fn room(&self) -> Arc<Room> {
         self.desk.rooms.enter(conversation(1))
     }
 
-    /// Opens a turn in conversation 1.
+    /// Starts a turn in conversation 1.
     pub fn ask(&self, name: &str) -> Arc<TurnLog> {
         self.ask_with(name, self.desk.usual())
     }
 
-    /// The same, with wishes.
-    pub fn ask_with(&self, name: &str, wishes: Wishes) -> Arc<TurnLog> {
-        match self.try_ask(name, wishes) {
+    pub fn ask_with(&self, name: &str, options: Wishes) -> Arc<TurnLog> {
+        match self.try_ask(name, options) {
             Ok(log) => log,
             Err(_) => panic!("refused"),
         }
     }
 
-    /// The same, where it may be refused.
-    pub fn try_ask(&self, name: &str, wishes: Wishes) -> Result<Arc<TurnLog>, Refused> {
+    pub fn try_ask(&self, name: &str, options: Wishes) -> Result<Arc<TurnLog>, Refused> {
         self.desk
-            .open(&self.room(), question(name, "What is new?"), wishes)
+            .open(&self.room(), question(name, "What is new?"), options)
     }
 
-    /// Puts ended turns into the store: so many, answered by an AI.
+    /// Stores finished turns in conversation 1, answered by an AI in 1970.
     pub async fn remember(&self, turns: u64) {
         for number in 1..=turns {
             let turn = crate::chat::TurnId::after(None, number, 0);
@@ -265,7 +247,6 @@ impl Stage {
         }
     }
 
-    /// Publishes other settings.
     pub fn reload(&self, change: impl FnOnce(&mut Settings)) {
         self.table.send_modify(|table| {
             let mut settings = Settings::clone(&table.settings);
@@ -277,27 +258,25 @@ impl Stage {
         });
     }
 
-    /// The calls to one backend.
     pub fn calls(&self, stand: usize) -> Vec<Call> {
         self.stands[stand].upstream.calls()
     }
 
-    /// The turn as the store has it.
     pub async fn stored(&self, log: &TurnLog) -> Option<TurnRecord> {
         self.store.turn(conversation(1), log.turn()).await.unwrap()
     }
 
-    /// Waits until the turn's `done` is written, and says at what moment.
+    /// Waits for the turn's `done` and returns the time it was written.
     pub async fn ended(&self, log: &Arc<TurnLog>) -> Instant {
         let mut follower = log.follow();
         while follower.next().await.is_some() {}
         Instant::now()
     }
 
-    /// Nothing is left of the turns that ended: no place, no permit, no connection.
+    /// Asserts that finished turns have left nothing behind: no permit, no call, no connection.
     pub async fn assert_idle(&self) {
         settled().await;
-        assert_eq!(self.desk.places.taken(), 0, "places of turns");
+        assert_eq!(self.desk.places.taken(), 0, "turn permits");
         for stand in &self.stands {
             let name = &stand.backend.name;
             assert_eq!(stand.free(), stand.places(), "permits of {name}");
@@ -312,7 +291,8 @@ impl Stage {
 }
 
 impl Drop for Stage {
-    /// The actors hold the watch of their own address, so without this they would stay as long as the thread.
+    /// Stops the actors. They hold a watch of their own address and would live as long as the
+    /// thread.
     fn drop(&mut self) {
         self.router.place.send_replace(None);
         self.stands.iter().for_each(Stand::leave);

@@ -1,6 +1,8 @@
-//! What became of turns and attempts, counted for the metrics: by fixed words and configured names alone, nothing that a visitor said.
+//! Prometheus metrics of turns and attempts. Labels are fixed words and configured names only,
+//! never anything that a visitor wrote.
 //!
-//! Each service has its own; nothing is global. Of fixed size: buckets are fixed, and every label's values are known at the start.
+//! Each service has its own instance; nothing is global. Its size is bounded: all label values are
+//! known at the start or come from the configuration.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,20 +17,19 @@ use super::witness::Witness;
 use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
 use crate::router::departed::REMEMBERED;
 
-/// Seconds to a first token: close together around the limits that operators set, 5 to 15 s.
+/// Dense around the limits that operators usually set, 5 to 15 s.
 const FIRST_TOKEN_S: [f64; 14] = [
     0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0,
 ];
 
-/// Seconds that an attempt takes; by default it may take 90.
+/// An attempt may take 90 s by default.
 const ATTEMPT_S: [f64; 13] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 90.0, 120.0, 300.0,
 ];
 
-/// Where a restart leads that leads to no provider. No provider can be called so: names have no brackets.
+/// The `to` label of a restart without a next provider. No provider's name contains brackets.
 const NOBODY: &str = "(none)";
 
-/// Counts since the start.
 pub struct Tally {
     started: IntCounter,
     in_flight: IntGauge,
@@ -38,35 +39,31 @@ pub struct Tally {
     cache: IntCounterVec,
     first_tokens: HistogramVec,
     totals: HistogramVec,
-    /// At hand, so that a first token makes nothing. Changed by a reload alone.
-    times: RwLock<HashMap<Arc<str>, Arc<Times>>>,
-    /// Those that are not configured any more, the one that went last at the end. Each has about forty lines.
+    /// Looked up here so that a first token allocates nothing. Changed by a reload only.
+    provider_histograms: RwLock<HashMap<Arc<str>, Arc<Times>>>,
+    /// Providers that are no longer configured, the last removed at the end. Each has about forty
+    /// time series.
     gone: Mutex<VecDeque<Arc<str>>>,
-    /// Sees the same turns for the reports of outage drills.
-    witness: Witness,
+    drill_observer: Witness,
 }
 
-/// Shown text was voided.
+/// Shown text was retracted in favour of another attempt or a fallback.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Restart {
-    /// Whose it was.
+    /// The provider of the retracted text.
     pub from: Arc<str>,
-    /// Who follows; none where no provider does.
+    /// The provider that replaces it. `None` if none does.
     pub to: Option<Arc<str>>,
-    /// Why.
     pub reason: Outcome,
 }
 
-/// What a look at the saved answers came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recalled {
-    /// A fresh one was told.
     Hit,
-    /// What another was being told at that moment was told.
+    /// The answer of another turn, asking at the same time, was served.
     Joined,
-    /// There was none.
     Miss,
-    /// After a miss, as no provider could answer, an old one was told.
+    /// No provider could answer, so an expired answer was served. A miss was counted before.
     Stale,
 }
 
@@ -83,16 +80,14 @@ impl Recalled {
     }
 }
 
-/// A turn that was begun. Dropped without an end, as by a panic, it counts as interrupted.
+/// A turn in progress. If dropped without `finish`, as by a panic, it counts as interrupted.
 pub struct Underway<'t> {
     tally: &'t Tally,
-    /// Its number for the witness.
     number: u64,
     counted: bool,
 }
 
 impl Underway<'_> {
-    /// It ended so, having voided text so often.
     pub fn ended(mut self, record: &TurnRecord, restarts: &[Restart]) {
         let source = record.source.unwrap_or(Source::Ai);
         let finish = record.finish.unwrap_or(Finish::Interrupted);
@@ -103,7 +98,7 @@ impl Underway<'_> {
             );
         }
         self.tally
-            .witness
+            .drill_observer
             .ended(self.number, Some(record), restarts.len());
         self.count(source, finish);
     }
@@ -118,23 +113,23 @@ impl Underway<'_> {
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
         if !self.counted {
-            self.tally.witness.ended(self.number, None, 0);
+            self.tally.drill_observer.ended(self.number, None, 0);
             self.count(Source::Ai, Finish::Interrupted);
         }
     }
 }
 
-/// One provider's times.
 struct Times {
     first_token: Histogram,
     total: Histogram,
 }
 
 impl Tally {
-    /// Nothing yet, for these providers. What can be known beforehand stands at 0, so that the first of its kind is seen as a change.
+    /// Creates the metrics for these providers. All label values known by now start at 0, so that a
+    /// first increment is visible as a change.
     ///
     /// # Errors
-    /// None but a mistake in the names below.
+    /// Only if a metric's name or label below is invalid.
     pub fn new<'p>(providers: impl IntoIterator<Item = &'p Arc<str>>) -> prometheus::Result<Self> {
         let started = IntCounter::new(
             "failsoft_turns_started_total",
@@ -175,11 +170,10 @@ impl Tally {
         for source in Source::ALL {
             turns.get_metric_with_label_values(&[source.name(), Finish::Stop.name()])?;
         }
-        for what in Recalled::ALL {
-            cache.get_metric_with_label_values(&[what.name()])?;
+        for outcome in Recalled::ALL {
+            cache.get_metric_with_label_values(&[outcome.name()])?;
         }
-        let (times, gone) = (RwLock::default(), Mutex::default());
-        let tally = Self {
+        let metrics = Self {
             started,
             in_flight,
             turns,
@@ -188,44 +182,48 @@ impl Tally {
             cache,
             first_tokens,
             totals,
-            times,
-            gone,
-            witness: Witness::default(),
+            provider_histograms: RwLock::default(),
+            gone: Mutex::default(),
+            drill_observer: Witness::default(),
         };
-        tally.follow(providers);
-        Ok(tally)
+        metrics.follow(providers);
+        Ok(metrics)
     }
 
-    /// These are the providers from now on. Of those that are not among them the last few keep what was counted, and count on for what they are
-    /// still asked; the lines of the others go, so that labels do not grow with each reload.
+    /// Sets the configured providers.
+    ///
+    /// Of removed providers, the last few keep their series, which their running calls still count
+    /// in. Older ones are deleted, so that labels do not grow with each reload.
     pub fn follow<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
-        let mut times = self.times.write().unwrap_or_else(PoisonError::into_inner);
+        let mut histograms = self
+            .provider_histograms
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left: Vec<_> = times
+        let mut removed: Vec<_> = histograms
             .keys()
             .filter(|name| !gone.contains(*name))
             .cloned()
             .collect();
         for name in providers {
-            left.retain(|one| one != name);
-            gone.retain(|one| one != name);
-            // The error is a wrong number of labels, which no input can bring about.
-            if !times.contains_key(name)
-                && let Ok(begun) = self.begin(name)
+            removed.retain(|other| other != name);
+            gone.retain(|other| other != name);
+            // An error means a wrong number of labels, which no input can cause.
+            if !histograms.contains_key(name)
+                && let Ok(created) = self.begin(name)
             {
-                times.insert(Arc::clone(name), Arc::new(begun));
+                histograms.insert(Arc::clone(name), Arc::new(created));
             }
         }
-        gone.extend(left);
+        gone.extend(removed);
         while gone.len() > REMEMBERED
-            && let Some(first) = gone.pop_front()
+            && let Some(oldest) = gone.pop_front()
         {
-            times.remove(&first);
-            self.forget(&first);
+            histograms.remove(&oldest);
+            self.forget(&oldest);
         }
     }
 
-    /// A new provider's lines.
     fn begin(&self, name: &str) -> prometheus::Result<Times> {
         for outcome in outcomes() {
             self.attempts
@@ -236,7 +234,7 @@ impl Tally {
         Ok(Times { first_token, total })
     }
 
-    /// Takes a provider's lines out. That one was not there is no error.
+    /// Deletes the series of a provider. Series that do not exist are no error.
     fn forget(&self, name: &str) {
         for outcome in outcomes() {
             let _ = self.attempts.remove_label_values(&[name, outcome]);
@@ -257,49 +255,51 @@ impl Tally {
         }
     }
 
-    fn times(&self, provider: &str) -> Option<Arc<Times>> {
-        self.times
+    fn histograms_of(&self, provider: &str) -> Option<Arc<Times>> {
+        self.provider_histograms
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(provider)
             .cloned()
     }
 
-    /// A turn began.
     pub fn began(&self) -> Underway<'_> {
         self.started.inc();
         self.in_flight.inc();
         Underway {
             tally: self,
-            number: self.witness.began(),
+            number: self.drill_observer.began(),
             counted: false,
         }
     }
 
-    /// Who sees what visitors get under an outage drill.
     pub fn witness(&self) -> &Witness {
-        &self.witness
+        &self.drill_observer
     }
 
-    /// An attempt's first token came. In the way of an answer: allocates nothing, and takes a lock that is held against it by a reload alone.
+    /// Records an attempt's first token. On the hot path: allocates nothing, and takes a lock that
+    /// only a reload holds for writing.
     pub fn first_token(&self, provider: &str, after: Duration) {
-        if let Some(times) = self.times(provider) {
-            times.first_token.observe(after.as_secs_f64());
+        if let Some(histograms) = self.histograms_of(provider) {
+            histograms.first_token.observe(after.as_secs_f64());
         }
     }
 
-    /// An attempt ended.
     pub fn attempt(&self, provider: &str, outcome: Outcome, took: Duration) {
-        let Some(times) = self.times(provider) else {
+        let Some(histograms) = self.histograms_of(provider) else {
             return;
         };
-        times.total.observe(took.as_secs_f64());
+        histograms.total.observe(took.as_secs_f64());
         add(&self.attempts, &[provider, outcome.as_str()]);
     }
 
-    /// How many attempts failed so, over all providers. It may become fewer where the lines of one that is long gone go.
+    /// The number of failed attempts by reason, over all providers. It may decrease when the series
+    /// of a removed provider are deleted.
     pub fn failed(&self) -> BTreeMap<&'static str, u64> {
-        let times = self.times.read().unwrap_or_else(PoisonError::into_inner);
+        let histograms = self
+            .provider_histograms
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let reasons: BTreeSet<_> = Fault::ALL
             .into_iter()
             .map(|fault| Outcome::from(fault).as_str())
@@ -309,21 +309,19 @@ impl Tally {
                 .get_metric_with_label_values(&[&**name, reason])
                 .ok()
         };
-        let of = |reason: &'static str| {
-            let counts = times
+        let sum_of = |reason: &'static str| {
+            let counts = histograms
                 .keys()
                 .filter_map(|name| Some(counter(name, reason)?.get()));
             (reason, counts.sum())
         };
-        reasons.into_iter().map(of).collect()
+        reasons.into_iter().map(sum_of).collect()
     }
 
-    /// The saved answers were looked through.
-    pub fn recalled(&self, what: Recalled) {
-        add(&self.cache, &[what.name()]);
+    pub fn recalled(&self, outcome: Recalled) {
+        add(&self.cache, &[outcome.name()]);
     }
 
-    /// All of it, to be shown.
     pub fn collectors(&self) -> [Box<dyn Collector>; 8] {
         [
             Box::new(self.started.clone()),
@@ -338,13 +336,13 @@ impl Tally {
     }
 }
 
-/// All ends of an attempt.
+/// All values of the `outcome` label.
 fn outcomes() -> impl Iterator<Item = &'static str> {
-    let all = Fault::ALL
+    let outcomes = Fault::ALL
         .into_iter()
         .map(Outcome::from)
         .chain([Outcome::OK, Outcome::STOPPED]);
-    all.map(Outcome::as_str)
+    outcomes.map(Outcome::as_str)
 }
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
@@ -358,7 +356,7 @@ fn times(name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogra
     )
 }
 
-/// One more. The error is a wrong number of labels, which no input can bring about.
+/// Increments a counter. An error means a wrong number of labels, which no input can cause.
 fn add(counters: &IntCounterVec, labels: &[&str]) {
     if let Ok(counter) = counters.get_metric_with_label_values(labels) {
         counter.inc();

@@ -1,6 +1,6 @@
-//! Answers ahead of time: the operator's questions are asked while the providers are well and nobody else asks them anything.
+//! Warms the answer cache: asks the operator's questions while the providers are healthy and idle.
 //!
-//! One question a step; it goes through the router as any other, so what bars a provider (its budget, its limits) bars it here too.
+//! The questions go through the router like any other, so a provider's budget and limits apply.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,34 +16,33 @@ use crate::degradation::shelf::Renewal;
 use crate::router::table::Table;
 use crate::settings::Settings;
 
-/// The time from one question to the next.
 const STEP: Duration = Duration::from_secs(10);
 
-/// The time from one question to the next where the operator ordered all of them to be asked.
+/// The time between two questions after an operator's order to warm all of them.
 const PACE: Duration = Duration::from_millis(500);
 
-/// A question that was asked is left alone for so long, whatever came of it.
+/// A question is not asked again within this time, whatever the result was.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
 
-/// Asks what is due, for ever.
-pub async fn warm(desk: Arc<Desk>) {
-    // When each was asked, of those that are to be asked now.
+pub async fn warm(service: Arc<Desk>) {
+    // The last time each of the configured questions was asked.
     let mut asked: HashMap<String, Instant> = HashMap::new();
     let mut steps = tokio::time::interval(STEP);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let ordered = tokio::select! {
+        let is_ordered = tokio::select! {
             _ = steps.tick() => false,
-            () = desk.warming.notified() => true,
+            () = service.warming.notified() => true,
         };
-        let (now, table) = (desk.clock.wall(), desk.table());
+        let now = service.clock.wall();
+        let table = service.table();
         let settings = &table.settings;
         asked.retain(|question, _| settings.cache.warm.contains(question));
-        if ordered {
+        if is_ordered {
             for question in &settings.cache.warm {
-                if let Some(renewal) = desk.shelf.at_once(question, now).await {
+                if let Some(renewal) = service.shelf.at_once(question, now).await {
                     asked.insert(question.clone(), Instant::now());
-                    ask(&desk, settings, question, renewal);
+                    ask(&service, settings, question, renewal);
                     tokio::time::sleep(PACE).await;
                 }
             }
@@ -52,44 +51,46 @@ pub async fn warm(desk: Arc<Desk>) {
         if !warming::is_time(now, &settings.cache) || !is_quiet(&table, now) {
             continue;
         }
+        // Ask the first question that is due. The next tick checks again whether providers are
+        // idle.
         for question in &settings.cache.warm {
             if asked
                 .get(question)
-                .is_some_and(|asked| asked.elapsed() < AGAIN)
+                .is_some_and(|asked_at| asked_at.elapsed() < AGAIN)
             {
                 continue;
             }
-            let Some(renewal) = desk.shelf.ahead(question, now).await else {
+            let Some(renewal) = service.shelf.ahead(question, now).await else {
                 continue;
             };
             asked.insert(question.clone(), Instant::now());
-            ask(&desk, settings, question, renewal);
+            ask(&service, settings, question, renewal);
             break;
         }
     }
 }
 
-fn ask(desk: &Arc<Desk>, settings: &Settings, question: &str, renewal: Renewal) {
-    let shape = Shape {
+fn ask(service: &Arc<Desk>, settings: &Settings, question: &str, renewal: Renewal) {
+    let limits = Shape {
         history_turns: 0,
         max_tokens: settings.chat.max_tokens,
         retry_of: None,
     };
-    let ask = prompt::ask(
+    let request = prompt::ask(
         Arc::clone(&settings.chat.system_prompt),
         &[],
         question,
-        shape,
+        limits,
     );
-    desk.renew(ask, renewal);
+    service.renew(request, renewal);
 }
 
-/// Whether every provider that is in use is well, and none is asked anything.
+/// Returns `true` if every enabled provider is healthy and none has a call in flight.
 fn is_quiet(table: &Table, now: At) -> bool {
     table.backends.iter().all(|backend| {
-        let vitals = backend.vitals.borrow();
-        let well = vitals.state == ProviderState::Closed
-            && vitals.waits_until().is_none_or(|until| until <= now);
-        vitals.in_flight == 0 && (well || vitals.state == ProviderState::Disabled)
+        let status = backend.vitals.borrow();
+        let is_healthy = status.state == ProviderState::Closed
+            && status.waits_until().is_none_or(|until| until <= now);
+        status.in_flight == 0 && (is_healthy || status.state == ProviderState::Disabled)
     })
 }

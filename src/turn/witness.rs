@@ -1,4 +1,5 @@
-//! What visitors get while an outage drill runs, counted for its report: each turn that was under way at any moment of the drill, at its end.
+//! Counts what visitors get while a drill runs, for its report. A turn that was running at any
+//! moment of the drill is counted when it ends.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,15 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::{Finish, Outcome, TurnRecord};
 
-/// Watches turns for any number of drills; as many as run, and as have turns left, which is few.
+/// Observes turns for all drills that run or still have running turns. That is a handful at most.
 #[derive(Clone, Debug, Default)]
 pub struct Witness(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Turns begun so far: the number of the newest.
+    /// Turns started so far, which is also the number of the newest one.
     begun: u64,
-    /// Turns under way.
     open: u64,
     watches: Vec<Watch>,
 }
@@ -24,37 +24,35 @@ struct Inner {
 struct Watch {
     number: u64,
     provider: Arc<str>,
-    /// The last turn that it counts; none while the drill runs.
+    /// The last turn that belongs to the drill. `None` while the drill runs.
     last: Option<u64>,
     seen: Seen,
 }
 
-/// What visitors got.
+/// The effect of a drill on visitors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Turns that ended.
+    /// Turns that have ended by now.
     pub turns: u64,
-    /// Those that have not yet.
     pub under_way: u64,
-    /// The ended ones by where their answer came from, as `done.source` says it.
+    /// Ended turns by the source of their answer, as in `done.source`.
     pub sources: BTreeMap<String, u64>,
-    /// Of these, with less than an AI's answer.
+    /// Ended turns with less than an AI answer.
     pub degraded: u64,
-    /// Cut off, without an answer.
+    /// Ended turns that were cut off without an answer.
     pub interrupted: u64,
-    /// Ended by their visitor.
     pub stopped: u64,
-    /// How often shown text was voided.
+    /// The number of times shown text was retracted.
     pub restarts: u64,
-    /// Calls to providers, by `done.attempts`.
+    /// Calls to providers, as in `done.attempts`.
     pub attempts: u64,
-    /// Of these, failed at the provider under the drill.
+    /// Failed calls to the provider under the drill.
     pub failed: u64,
     /// The longest time from a question to the first text of its answer.
     pub longest_first_token_ms: Option<u64>,
 }
 
-/// A drill that is watched. Dropping it forgets what was seen.
+/// The observation of one drill. Dropping it discards the counts.
 #[derive(Debug)]
 pub struct Watching {
     witness: Witness,
@@ -62,49 +60,48 @@ pub struct Watching {
 }
 
 impl Witness {
-    /// A turn begins; gives its number.
+    /// Registers a turn that starts now. Returns its number.
     pub(super) fn began(&self) -> u64 {
-        let mut inner = self.lock();
-        inner.begun += 1;
-        inner.open += 1;
-        for watch in inner
+        let mut state = self.lock();
+        state.begun += 1;
+        state.open += 1;
+        for drill in state
             .watches
             .iter_mut()
-            .filter(|watch| watch.last.is_none())
+            .filter(|drill| drill.last.is_none())
         {
-            watch.seen.under_way += 1;
+            drill.seen.under_way += 1;
         }
-        inner.begun
+        state.begun
     }
 
-    /// The turn of this number ended; without a record, in a panic of its task.
+    /// Counts the end of a turn. `record` is `None` if its task panicked.
     pub(super) fn ended(&self, number: u64, record: Option<&TurnRecord>, restarts: usize) {
-        let mut inner = self.lock();
-        inner.open = inner.open.saturating_sub(1);
-        for watch in inner
+        let mut state = self.lock();
+        state.open = state.open.saturating_sub(1);
+        for drill in state
             .watches
             .iter_mut()
-            .filter(|watch| watch.last.is_none_or(|last| number <= last))
+            .filter(|drill| drill.last.is_none_or(|last| number <= last))
         {
-            watch.seen.count(record, restarts, &watch.provider);
+            drill.seen.count(record, restarts, &drill.provider);
         }
     }
 
-    /// A drill of this provider begins.
     pub fn watch(&self, provider: Arc<str>) -> Watching {
-        let mut inner = self.lock();
-        let number = inner
+        let mut state = self.lock();
+        let number = state
             .watches
             .iter()
-            .map(|watch| watch.number)
+            .map(|drill| drill.number)
             .max()
             .unwrap_or_default()
             + 1;
         let seen = Seen {
-            under_way: inner.open,
+            under_way: state.open,
             ..Seen::default()
         };
-        inner.watches.push(Watch {
+        state.watches.push(Watch {
             number,
             provider,
             last: None,
@@ -122,27 +119,26 @@ impl Witness {
 }
 
 impl Watching {
-    /// The drill ended: turns that begin from now on are none of its.
+    /// Ends the drill: turns that start from now on are not counted.
     pub fn over(&self) {
-        let mut inner = self.witness.lock();
-        let begun = inner.begun;
-        for watch in inner
+        let mut state = self.witness.lock();
+        let begun = state.begun;
+        for drill in state
             .watches
             .iter_mut()
-            .filter(|watch| watch.number == self.number)
+            .filter(|drill| drill.number == self.number)
         {
-            watch.last.get_or_insert(begun);
+            drill.last.get_or_insert(begun);
         }
     }
 
-    /// What was seen so far.
     pub fn seen(&self) -> Seen {
-        let inner = self.witness.lock();
-        let watch = inner
+        let state = self.witness.lock();
+        let drill = state
             .watches
             .iter()
-            .find(|watch| watch.number == self.number);
-        watch.map(|watch| watch.seen.clone()).unwrap_or_default()
+            .find(|drill| drill.number == self.number);
+        drill.map(|drill| drill.seen.clone()).unwrap_or_default()
     }
 }
 
@@ -151,7 +147,7 @@ impl Drop for Watching {
         self.witness
             .lock()
             .watches
-            .retain(|watch| watch.number != self.number);
+            .retain(|drill| drill.number != self.number);
     }
 }
 
@@ -171,10 +167,10 @@ impl Seen {
         self.stopped += u64::from(record.finish == Some(Finish::Stopped));
         self.restarts += restarts as u64;
         self.attempts += u64::from(record.attempts);
-        let failed = record.tried.iter().filter(|one| {
-            *one.provider == *provider
-                && one.outcome != Outcome::OK
-                && one.outcome != Outcome::STOPPED
+        let failed = record.tried.iter().filter(|tried| {
+            *tried.provider == *provider
+                && tried.outcome != Outcome::OK
+                && tried.outcome != Outcome::STOPPED
         });
         self.failed += failed.count() as u64;
         self.longest_first_token_ms = self.longest_first_token_ms.max(record.first_token_ms);
@@ -195,41 +191,41 @@ mod tests {
         record.degraded = source.degraded();
         record.finish = Some(Finish::Stop);
         record.attempts = u32::try_from(tried.len()).unwrap();
-        let one = |(provider, outcome): &(&str, Outcome)| Tried {
+        let attempt = |(provider, outcome): &(&str, Outcome)| Tried {
             attempt: 1,
             provider: (*provider).into(),
             model: "m".into(),
             outcome: *outcome,
             ms: 1,
         };
-        record.tried = tried.iter().map(one).collect();
+        record.tried = tried.iter().map(attempt).collect();
         record.first_token_ms = Some(u64::from(record.attempts) * 100);
         record
     }
 
     #[test]
-    fn a_drill_is_told_of_every_turn_that_ran_under_it_and_of_no_other() {
-        let witness = Witness::default();
-        let before = witness.began();
-        witness.ended(before, Some(&record(Source::Ai, &[])), 0);
-        let early = witness.began();
-        let first = witness.watch("a".into());
-        let during = witness.began();
+    fn drill_counts_exactly_the_turns_that_ran_during_it() {
+        let observer = Witness::default();
+        let before = observer.began();
+        observer.ended(before, Some(&record(Source::Ai, &[])), 0);
+        let early = observer.began();
+        let first = observer.watch("a".into());
+        let during = observer.began();
         assert_eq!(first.seen().under_way, 2);
         let reset = Outcome::from(Fault::Reset);
-        witness.ended(
+        observer.ended(
             early,
             Some(&record(Source::Ai, &[("a", reset), ("b", Outcome::OK)])),
             1,
         );
-        let late = witness.began();
+        let late = observer.began();
         first.over();
-        let second = witness.watch("b".into());
-        let after = witness.began();
-        witness.ended(after, Some(&record(Source::Cache, &[])), 0);
-        witness.ended(during, None, 0);
+        let second = observer.watch("b".into());
+        let after = observer.began();
+        observer.ended(after, Some(&record(Source::Cache, &[])), 0);
+        observer.ended(during, None, 0);
         assert_eq!((first.seen().turns, first.seen().under_way), (2, 1));
-        witness.ended(
+        observer.ended(
             late,
             Some(&record(Source::Fallback, &[("a", reset), ("b", reset)])),
             2,
@@ -252,9 +248,9 @@ mod tests {
         assert_eq!(
             (second.seen().turns, second.seen().failed),
             (3, 1),
-            "those under way then, and the new one"
+            "the turns running when it started, and the new one"
         );
         drop((first, second));
-        assert!(witness.lock().watches.is_empty() && witness.lock().open == 0);
+        assert!(observer.lock().watches.is_empty() && observer.lock().open == 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Whom a turn goes to under each strategy, and what becomes of answers that are none.
+//! Provider selection by each strategy, and attempts whose answer does not count.
 
 use std::time::Duration;
 
@@ -13,38 +13,37 @@ use crate::store::Store as _;
 use crate::turn::reader::Reader;
 use crate::turn::stage::{House, Stage, conversation, question};
 
-/// Backends `a`, `b` and `c`, which say their names.
-fn house(strategy: Strategy) -> House {
-    let mut house = House::following([vec![says("a")], vec![says("b")], vec![says("c")]]);
-    house.settings.routing.strategy = strategy;
-    house
+/// Providers `a`, `b` and `c`, whose answers are their names.
+fn with_strategy(strategy: Strategy) -> House {
+    let mut builder = House::following([vec![says("a")], vec![says("b")], vec![says("c")]]);
+    builder.settings.routing.strategy = strategy;
+    builder
 }
 
-/// A new conversation's first message; the names of those asked, in order.
-async fn asked(stage: &Stage, number: u8) -> String {
-    asked_in(stage, number, "m").await
+/// Asks in a new conversation. Returns the names of the tried providers in order.
+async fn ask(service: &Stage, number: u8) -> String {
+    ask_in(service, number, "m").await
 }
 
-async fn asked_in(stage: &Stage, number: u8, name: &str) -> String {
-    let room = stage.desk.rooms.enter(conversation(number));
-    let Ok(log) = stage
-        .desk
-        .open(&room, question(name, "What is new?"), stage.desk.usual())
-    else {
+async fn ask_in(service: &Stage, number: u8, name: &str) -> String {
+    let conversation = service.desk.rooms.enter(conversation(number));
+    let message = question(name, "What is new?");
+    let options = service.desk.usual();
+    let Ok(log) = service.desk.open(&conversation, message, options) else {
         panic!("refused")
     };
-    let reader = Reader::follow(&log).await;
-    stage.assert_idle().await;
-    reader
+    let client = Reader::follow(&log).await;
+    service.assert_idle().await;
+    client
         .done()
         .tried
         .iter()
-        .map(|one| &*one.provider)
+        .map(|tried| &*tried.provider)
         .collect()
 }
 
-/// Puts an ended turn into a conversation, answered whole by this provider.
-async fn served(stage: &Stage, number: u8, provider: &str) {
+/// Stores a finished turn that this provider answered.
+async fn store_answer_by(service: &Stage, number: u8, provider: &str) {
     let name = format!("old-{provider}").parse().unwrap();
     let mut record = TurnRecord::asked(TurnId::after(None, 1, 0), name, At(1), "q".into(), None);
     record.text = "a".into();
@@ -52,7 +51,7 @@ async fn served(stage: &Stage, number: u8, provider: &str) {
     record.source = Some(Source::Ai);
     record.finish = Some(Finish::Stop);
     record.provider = Some(provider.into());
-    stage
+    service
         .store
         .write_turn(conversation(number), record)
         .await
@@ -60,59 +59,59 @@ async fn served(stage: &Stage, number: u8, provider: &str) {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn they_take_turns() {
-    let stage = house(Strategy::RoundRobin).open();
-    let mut all = String::new();
+async fn round_robin_uses_each_provider_in_turn() {
+    let service = with_strategy(Strategy::RoundRobin).open();
+    let mut tried = String::new();
     for number in 0..7 {
-        all += &asked(&stage, number).await;
+        tried += &ask(&service, number).await;
     }
-    assert_eq!(all, "abcabca");
+    assert_eq!(tried, "abcabca");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn whose_turn_it_is_passes_over_one_that_is_down_and_gives_nobody_its_share() {
-    let mut down = house(Strategy::RoundRobin);
+async fn round_robin_skips_an_open_provider_without_shifting_the_others() {
+    let mut down = with_strategy(Strategy::RoundRobin);
     let later = At(u64::MAX / 2);
     down.plans[1].vitals = Vitals {
         state: ProviderState::Open,
         retry_at: Some(later),
         ..Vitals::default()
     };
-    let stage = down.open();
-    let mut all = String::new();
+    let service = down.open();
+    let mut tried = String::new();
     for number in 0..6 {
-        all += &asked(&stage, number).await;
+        tried += &ask(&service, number).await;
     }
-    assert_eq!(all, "acacac");
+    assert_eq!(tried, "acacac");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_fail_over_goes_on_in_the_circle_and_takes_nobodys_turn() {
-    let mut failing = house(Strategy::RoundRobin);
+async fn failover_follows_the_circle_without_advancing_it() {
+    let mut failing = with_strategy(Strategy::RoundRobin);
     failing.plans[1].scripts = vec![breaks("x", Fault::Reset), says("b")];
-    let stage = failing.open();
-    let mut all = Vec::new();
+    let service = failing.open();
+    let mut tried = Vec::new();
     for number in 0..4 {
-        all.push(asked(&stage, number).await);
+        tried.push(ask(&service, number).await);
     }
-    assert_eq!(all, ["a", "bc", "c", "a"]);
+    assert_eq!(tried, ["a", "bc", "c", "a"]);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn chance_goes_by_weight() {
+async fn weighted_draw_follows_the_weights() {
     for (weights, expected) in [([1, 1, 1], "b"), ([3, 1, 1], "a"), ([1, 1, 3], "c")] {
-        let mut weighted = house(Strategy::Weighted);
+        let mut weighted = with_strategy(Strategy::Weighted);
         for (plan, weight) in weighted.plans.iter_mut().zip(weights) {
             plan.weight = weight;
         }
-        // The stage's chance is always a half.
-        assert_eq!(asked(&weighted.open(), 1).await, expected, "{weights:?}");
+        // The test service always draws 0.5.
+        assert_eq!(ask(&weighted.open(), 1).await, expected, "{weights:?}");
     }
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_cheapest_is_asked_and_the_next_cheapest_where_it_fails() {
-    let mut priced = house(Strategy::Cheapest);
+async fn cheapest_provider_comes_first_and_the_next_cheapest_after_a_failure() {
+    let mut priced = with_strategy(Strategy::Cheapest);
     for (plan, prices) in priced
         .plans
         .iter_mut()
@@ -124,13 +123,13 @@ async fn the_cheapest_is_asked_and_the_next_cheapest_where_it_fails() {
         };
     }
     priced.plans[2].scripts = vec![says("c"), fails(Fault::Timeout)];
-    let stage = priced.open();
-    assert_eq!(asked(&stage, 1).await, "c");
-    assert_eq!(asked(&stage, 2).await, "ca");
+    let service = priced.open();
+    assert_eq!(ask(&service, 1).await, "c");
+    assert_eq!(ask(&service, 2).await, "ca");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_unknown_are_tried_and_then_the_fastest_is_asked_until_it_is_forgotten() {
+async fn fastest_strategy_measures_unknown_providers_and_forgets_old_latencies() {
     let after = |ms, text: &str| {
         vec![
             Act::Wait(Duration::from_millis(ms)),
@@ -138,26 +137,26 @@ async fn the_unknown_are_tried_and_then_the_fastest_is_asked_until_it_is_forgott
             Act::End(Finish::Stop),
         ]
     };
-    let mut house = house(Strategy::Fastest);
-    for (plan, (ms, text)) in house
+    let mut builder = with_strategy(Strategy::Fastest);
+    for (plan, (ms, text)) in builder
         .plans
         .iter_mut()
         .zip([(900, "a"), (300, "b"), (600, "c")])
     {
         plan.scripts = vec![after(ms, text)];
     }
-    let stage = house.open();
-    let mut all = String::new();
+    let service = builder.open();
+    let mut tried = String::new();
     for number in 0..6 {
-        all += &asked(&stage, number).await;
+        tried += &ask(&service, number).await;
     }
-    assert_eq!(all, "abcbbb");
-    // One that became fast is found when its old record is forgotten.
-    stage.stands[0].upstream.follow([after(10, "a")]);
+    assert_eq!(tried, "abcbbb");
+    // A provider that became fast is found when its old latency is forgotten.
+    service.stands[0].upstream.follow([after(10, "a")]);
     let mut seen = String::new();
     for number in 10..40 {
         pass(Duration::from_secs(30)).await;
-        seen += &asked(&stage, number).await;
+        seen += &ask(&service, number).await;
     }
     assert!(
         seen.starts_with("bbbb") && seen.contains("aaaaaa"),
@@ -166,67 +165,67 @@ async fn the_unknown_are_tried_and_then_the_fastest_is_asked_until_it_is_forgott
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_conversation_stays_with_who_served_it_while_that_one_is_well() {
+async fn conversation_stays_with_its_last_provider_while_that_is_available() {
     for strategy in [Strategy::Weighted, Strategy::Fastest] {
-        let mut known = house(strategy);
+        let mut known = with_strategy(strategy);
         known.plans[1].weight = 1_000_000;
-        let stage = known.open();
-        served(&stage, 1, "c").await;
-        assert_eq!(asked(&stage, 1).await, "c", "{strategy}");
-        // Its own answers keep it there.
-        assert_eq!(asked_in(&stage, 1, "again").await, "c", "{strategy}");
-        stage.stands[2]
+        let service = known.open();
+        store_answer_by(&service, 1, "c").await;
+        assert_eq!(ask(&service, 1).await, "c", "{strategy}");
+        // Its own answers keep the conversation there.
+        assert_eq!(ask_in(&service, 1, "again").await, "c", "{strategy}");
+        service.stands[2]
             .upstream
             .follow([fails(Fault::Unauthorized)]);
         assert_eq!(
-            asked_in(&stage, 1, "more").await.chars().next(),
+            ask_in(&service, 1, "more").await.chars().next(),
             Some('c'),
             "{strategy}"
         );
-        let moved = asked_in(&stage, 1, "last").await;
+        let moved = ask_in(&service, 1, "last").await;
         assert!(
             moved == "a" || moved == "b",
-            "blocked, it is not asked: {moved} under {strategy}"
+            "a blocked provider is not asked: {moved} under {strategy}"
         );
-        served(&stage, 2, "gone").await;
+        store_answer_by(&service, 2, "gone").await;
         assert_ne!(
-            asked(&stage, 2).await,
+            ask(&service, 2).await,
             "c",
-            "one that is no more configured holds nobody"
+            "a removed provider keeps no conversation"
         );
     }
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn whose_budget_is_spent_is_passed_over() {
-    let mut house = house(Strategy::Priority);
-    house.plans[0].terms.daily_budget_usd = Some(1e-6);
-    let stage = house.open();
-    // What the script does not tell is estimated.
-    assert_eq!(asked(&stage, 1).await, "a");
-    assert!(stage.stands[0].vitals().await.spent.estimated);
-    assert_eq!(asked(&stage, 2).await, "b");
-    assert_eq!(stage.stands[0].vitals().await.failures, 0);
+async fn provider_with_a_spent_budget_is_skipped() {
+    let mut builder = with_strategy(Strategy::Priority);
+    builder.plans[0].terms.daily_budget_usd = Some(1e-6);
+    let service = builder.open();
+    // The script reports no usage, so it is estimated.
+    assert_eq!(ask(&service, 1).await, "a");
+    assert!(service.stands[0].vitals().await.spent.estimated);
+    assert_eq!(ask(&service, 2).await, "b");
+    assert_eq!(service.stands[0].vitals().await.failures, 0);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_a_broken_answer_did_not_tell_is_estimated() {
+async fn unreported_usage_of_a_broken_answer_is_estimated() {
     let text = "four".repeat(100);
     let script = vec![
         Act::Used(50, 1),
         Act::Say(text),
         Act::Fail(crate::chat::Failure::of(Fault::Reset)),
     ];
-    let stage = House::of([Plan::new("a").with([script])]).open();
-    asked(&stage, 1).await;
-    let used = stage.stands[0].vitals().await.used;
+    let service = House::of([Plan::new("a").with([script])]).open();
+    ask(&service, 1).await;
+    let used = service.stands[0].vitals().await.used;
     assert_eq!(
         (used.input_tokens, used.output_tokens, used.estimated),
         (50, 100, true)
     );
 }
 
-fn repeated(finish: Finish) -> Script {
+fn repetition(finish: Finish) -> Script {
     vec![
         Act::Say("Well, ".into()),
         Act::Say(" the".repeat(500)),
@@ -235,58 +234,56 @@ fn repeated(finish: Finish) -> Script {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn one_token_repeated_to_the_limit_is_a_failed_attempt() {
-    let stage = House::following([vec![repeated(Finish::Length)], vec![says("Hello.")]]).open();
-    let log = stage.ask("m");
-    let reader = Reader::follow(&log).await;
+async fn repetition_up_to_the_limit_is_a_failed_attempt() {
+    let service = House::following([vec![repetition(Finish::Length)], vec![says("Hello.")]]).open();
+    let log = service.ask("m");
+    let client = Reader::follow(&log).await;
     assert_eq!(
-        (reader.done().text.as_str(), reader.done().drafts.len()),
+        (client.done().text.as_str(), client.done().drafts.len()),
         ("Hello.", 1)
     );
-    assert_eq!(reader.done().tried[0].outcome.as_str(), "malformed");
-    let vitals = stage.stands[0].vitals().await;
+    assert_eq!(client.done().tried[0].outcome.as_str(), "malformed");
+    let vitals = service.stands[0].vitals().await;
     assert_eq!(
         (vitals.failures, vitals.reason, vitals.quality),
         (1, Some(Fault::Poor), Some(0.0))
     );
-    let ends = House::following([vec![repeated(Finish::Stop)], vec![]]).open();
-    assert_eq!(
-        asked(&ends, 1).await,
-        "a",
-        "it was not the limit that ended it"
-    );
+    let ends = House::following([vec![repetition(Finish::Stop)], vec![]]).open();
+    assert_eq!(ask(&ends, 1).await, "a", "not cut off at the limit");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn no_visitor_can_open_breakers_by_asking_for_poor_answers() {
-    let mut house =
-        House::following([vec![repeated(Finish::Length), says("ok")], vec![says("ok")]]);
-    house.settings.quality.min_chars = 10;
-    let stage = house.open();
+async fn poor_answers_do_not_open_breakers() {
+    let mut builder = House::following([
+        vec![repetition(Finish::Length), says("ok")],
+        vec![says("ok")],
+    ]);
+    builder.settings.quality.min_chars = 10;
+    let service = builder.open();
     for number in 0..20 {
-        assert_eq!(asked(&stage, number).await, "ab");
+        assert_eq!(ask(&service, number).await, "ab");
     }
-    for stand in &stage.stands {
+    for stand in &service.stands {
         assert_eq!(stand.vitals().await.state, ProviderState::Closed);
         assert_eq!(stand.vitals().await.failures, 20);
     }
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn whole_answers_are_scored_and_refusals_are_not() {
+async fn complete_answers_are_scored_and_refusals_are_not() {
     let good =
         "One two three four five six seven eight nine ten, and so on to the end of it. ".to_owned();
     let refuses = vec![Act::Say("No.".into()), Act::End(Finish::ContentFilter)];
-    let mut house = House::following([vec![says(&good), refuses]]);
-    house.settings.quality.keywords = vec!["seven".to_owned(), "eleven".to_owned()];
-    let stage = house.open();
-    asked(&stage, 1).await;
-    let quality = stage.stands[0].vitals().await.quality.unwrap();
+    let mut builder = House::following([vec![says(&good), refuses]]);
+    builder.settings.quality.keywords = vec!["seven".to_owned(), "eleven".to_owned()];
+    let service = builder.open();
+    ask(&service, 1).await;
+    let quality = service.stands[0].vitals().await.quality.unwrap();
     let expected = f64::from(u32::try_from(good.trim().len()).unwrap()) / 200.0 * 0.75;
     assert!(
         (quality - expected).abs() < 1e-9,
         "{quality} for {expected}"
     );
-    asked(&stage, 2).await;
-    assert_eq!(stage.stands[0].vitals().await.quality, Some(quality));
+    ask(&service, 2).await;
+    assert_eq!(service.stands[0].vitals().await.quality, Some(quality));
 }

@@ -1,55 +1,55 @@
-//! What is counted, as a scrape shows it.
+//! The metrics as a scrape shows them.
 
 use super::*;
 use crate::chat::{At, ClientMsgId, TurnId};
 
-fn lines(tally: &Tally) -> Vec<String> {
-    let families: Vec<_> = tally
+fn lines(metrics: &Tally) -> Vec<String> {
+    let families: Vec<_> = metrics
         .collectors()
         .iter()
-        .flat_map(|one| one.collect())
+        .flat_map(|collector| collector.collect())
         .collect();
-    let whole: Vec<_> = families
+    let families: Vec<_> = families
         .into_iter()
-        .filter(|one| !one.get_metric().is_empty())
+        .filter(|family| !family.get_metric().is_empty())
         .collect();
     let text = prometheus::TextEncoder::new()
-        .encode_to_string(&whole)
+        .encode_to_string(&families)
         .unwrap();
     text.lines().map(str::to_owned).collect()
 }
 
-fn tally() -> Tally {
+fn metrics() -> Tally {
     Tally::new(&["a".into(), "b".into()]).unwrap()
 }
 
-fn shows(tally: &Tally, line: &str) {
-    let lines = lines(tally);
+fn assert_shows(metrics: &Tally, line: &str) {
+    let lines = lines(metrics);
     assert!(
-        lines.iter().any(|one| one == line),
+        lines.iter().any(|shown| shown == line),
         "{line} is not in {lines:#?}"
     );
 }
 
 #[test]
-fn what_can_be_known_beforehand_begins_at_0() {
-    let tally = tally();
+fn known_label_values_start_at_0() {
+    let metrics = metrics();
     for line in [
         "failsoft_turns_started_total 0",
         "failsoft_turns_total{finish=\"stop\",source=\"fallback\"} 0",
         "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 0",
         "failsoft_first_token_seconds_count{provider=\"a\"} 0",
     ] {
-        shows(&tally, line);
+        assert_shows(&metrics, line);
     }
 }
 
 #[test]
-fn attempts_and_their_times_are_counted_by_provider() {
-    let tally = tally();
-    tally.first_token("a", Duration::from_millis(200));
-    tally.attempt("a", Outcome::OK, Duration::from_secs(2));
-    tally.attempt("b", Outcome::from(Fault::Stalled), Duration::from_secs(15));
+fn attempts_and_their_durations_are_counted_by_provider() {
+    let metrics = metrics();
+    metrics.first_token("a", Duration::from_millis(200));
+    metrics.attempt("a", Outcome::OK, Duration::from_secs(2));
+    metrics.attempt("b", Outcome::from(Fault::Stalled), Duration::from_secs(15));
     for line in [
         "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
         "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 1",
@@ -58,75 +58,82 @@ fn attempts_and_their_times_are_counted_by_provider() {
         "failsoft_first_token_seconds_count{provider=\"b\"} 0",
         "failsoft_attempt_seconds_sum{provider=\"b\"} 15",
     ] {
-        shows(&tally, line);
+        assert_shows(&metrics, line);
     }
 }
 
 #[test]
-fn a_name_that_is_not_configured_is_counted_nowhere() {
-    let tally = tally();
-    let before = lines(&tally);
-    tally.attempt("what a visitor said", Outcome::OK, Duration::ZERO);
-    tally.first_token("what a visitor said", Duration::ZERO);
-    let [mut before, mut after] = [before, lines(&tally)];
+fn unknown_provider_names_are_not_counted() {
+    let metrics = metrics();
+    let mut before = lines(&metrics);
+    metrics.attempt("what a visitor said", Outcome::OK, Duration::ZERO);
+    metrics.first_token("what a visitor said", Duration::ZERO);
+    let mut after = lines(&metrics);
     before.sort();
     after.sort();
     assert_eq!(before, after);
 }
 
 #[test]
-fn a_provider_that_went_is_counted_to_its_last_attempt_and_the_last_few_are_told() {
-    let tally = tally();
-    tally.attempt("a", Outcome::OK, Duration::ZERO);
-    tally.attempt("b", Outcome::OK, Duration::ZERO);
+fn removed_providers_keep_their_series_until_others_follow() {
+    let metrics = metrics();
+    metrics.attempt("a", Outcome::OK, Duration::ZERO);
+    metrics.attempt("b", Outcome::OK, Duration::ZERO);
     let reason = Outcome::from(Fault::Reset);
     for (from, to) in [("a", Some("b")), ("b", Some("a")), ("a", None)] {
         add(
-            &tally.restarts,
+            &metrics.restarts,
             &[from, to.unwrap_or(NOBODY), reason.as_str()],
         );
     }
-    tally.follow(&["c".into(), "a".into()]);
-    tally.attempt("b", Outcome::OK, Duration::ZERO);
+    metrics.follow(&["c".into(), "a".into()]);
+    metrics.attempt("b", Outcome::OK, Duration::ZERO);
     for line in [
         "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
         "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 2",
         "failsoft_attempts_total{outcome=\"ok\",provider=\"c\"} 0",
         "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"b\"} 1",
     ] {
-        shows(&tally, line);
+        assert_shows(&metrics, line);
     }
-    // It comes back, and goes on from there; nothing counts backwards.
-    tally.follow(&["b".into()]);
-    shows(
-        &tally,
+    // A provider that comes back goes on from its old count; no counter decreases.
+    metrics.follow(&["b".into()]);
+    assert_shows(
+        &metrics,
         "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 2",
     );
-    // One after the other goes: labels do not grow with each reload.
+    // Old removed providers are deleted, so labels do not grow with each reload.
     for number in 0..2 * REMEMBERED {
-        tally.follow(&[format!("new-{number}").into()]);
+        metrics.follow(&[format!("new-{number}").into()]);
     }
-    let of = |name: &str| {
-        lines(&tally)
+    let series_of = |name: &str| {
+        lines(&metrics)
             .iter()
             .filter(|line| line.contains(&format!("\"{name}\"")))
             .count()
     };
-    assert_eq!((of("a"), of("b"), of("new-0")), (0, 0, 0));
+    assert_eq!(
+        (series_of("a"), series_of("b"), series_of("new-0")),
+        (0, 0, 0)
+    );
     let first_kept = REMEMBERED - 1;
-    assert!(of(&format!("new-{first_kept}")) > 0 && of(&format!("new-{}", first_kept - 1)) == 0);
-    tally.follow(&["b".into()]);
-    shows(
-        &tally,
+    assert!(
+        series_of(&format!("new-{first_kept}")) > 0
+            && series_of(&format!("new-{}", first_kept - 1)) == 0
+    );
+    metrics.follow(&["b".into()]);
+    assert_shows(
+        &metrics,
         "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 0",
     );
 }
 
 #[test]
-fn a_turn_is_counted_by_how_it_ended() {
-    let tally = tally();
-    let (underway, torn) = (tally.began(), tally.began());
-    shows(&tally, "failsoft_turns_in_flight 2");
+fn turns_are_counted_by_how_they_ended() {
+    let metrics = metrics();
+    let in_flight = metrics.began();
+    let dropped = metrics.began();
+    assert_shows(&metrics, "failsoft_turns_in_flight 2");
     let turn = TurnId::after(None, 1, 1);
     let mut record = TurnRecord::asked(
         turn,
@@ -143,8 +150,8 @@ fn a_turn_is_counted_by_how_it_ended() {
         to: to.map(Into::into),
         reason,
     };
-    underway.ended(&record, &[restart(Some("b")), restart(None)]);
-    drop(torn);
+    in_flight.ended(&record, &[restart(Some("b")), restart(None)]);
+    drop(dropped);
     for line in [
         "failsoft_turns_started_total 2",
         "failsoft_turns_in_flight 0",
@@ -153,13 +160,13 @@ fn a_turn_is_counted_by_how_it_ended() {
         "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"b\"} 1",
         "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",
     ] {
-        shows(&tally, line);
+        assert_shows(&metrics, line);
     }
-    assert!(!lines(&tally).concat().contains("canary"));
+    assert!(!lines(&metrics).concat().contains("canary"));
 }
 
 #[test]
-fn the_words_are_those_of_the_protocol() {
+fn label_values_are_the_names_in_the_protocol() {
     for finish in [
         Finish::Stop,
         Finish::Length,
