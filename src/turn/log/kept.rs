@@ -10,7 +10,10 @@ use crate::chat::{Frame, TurnId};
 /// A frame without the fields that its log knows.
 pub(super) enum Kept {
     /// The most common frame: a few bytes of text. Encoded it would be many times as long.
-    Token { attempt: u32, text: Box<str> },
+    Token {
+        attempt: u32,
+        text: Box<str>,
+    },
     Other(Box<str>),
 }
 

@@ -29,9 +29,8 @@ pub(super) async fn answer(service: &Arc<Desk>, followup: Waiting) -> Came {
     let conversation = service.rooms.enter(followup.conversation);
     let keep::Asked { ask, .. } = keep::asked(service, &conversation, &record).await;
     let load = Load::of_last(&ask, 1);
-    let can_answer = |provider: &Arc<Backend>| {
-        load.fits(provider.context_tokens) && is_well(service, provider)
-    };
+    let can_answer =
+        |provider: &Arc<Backend>| load.fits(provider.context_tokens) && is_well(service, provider);
     if !service.table().backends.iter().any(can_answer) {
         return Came::Passed;
     }
@@ -110,7 +109,11 @@ pub(super) fn is_well(service: &Desk, provider: &Backend) -> bool {
 
 /// Returns the turn if a follow-up to it is still wanted.
 async fn wanted(service: &Desk, followup: Waiting) -> Result<Option<TurnRecord>, StoreError> {
-    let Some(record) = service.store.turn(followup.conversation, followup.turn).await? else {
+    let Some(record) = service
+        .store
+        .turn(followup.conversation, followup.turn)
+        .await?
+    else {
         return Ok(None);
     };
     let mut later = service

@@ -169,21 +169,14 @@ impl Line {
     }
 
     /// Records the outcome of a running turn. Returns `true` if the turn no longer waits.
-    pub fn settle(
-        &mut self,
-        followup: Waiting,
-        outcome: Came,
-        now: Duration,
-        random: f64,
-    ) -> bool {
+    pub fn settle(&mut self, followup: Waiting, outcome: Came, now: Duration, random: f64) -> bool {
         let Some(place) = self.places.get_mut(&followup) else {
             return false;
         };
         place.under_way = false;
         place.passed += u32::from(matches!(outcome, Came::Failed | Came::Passed));
         place.failed += u32::from(outcome == Came::Failed);
-        let is_over =
-            matches!(outcome, Came::Answered | Came::Unwanted) || place.failed >= TRIES;
+        let is_over = matches!(outcome, Came::Answered | Came::Unwanted) || place.failed >= TRIES;
         if is_over {
             self.places.remove(&followup);
         }

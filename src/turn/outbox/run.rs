@@ -101,6 +101,8 @@ async fn rounds(service: &Arc<Desk>) -> Infallible {
                     forget(service, followup);
                 }
             }
+            () = tokio::time::sleep(LOOK) => {}
+        }
     }
 }
 
@@ -126,5 +128,9 @@ pub(super) fn let_go(service: &Desk, dropped: Waiting) {
 ///
 /// Not awaited: if the write is lost, the next start checks the turn once more.
 fn forget(service: &Desk, followup: Waiting) {
-    drop(service.store.write_waiting(followup.conversation, followup.turn, false));
+    drop(
+        service
+            .store
+            .write_waiting(followup.conversation, followup.turn, false),
+    );
 }
