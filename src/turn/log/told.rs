@@ -30,7 +30,7 @@ impl TurnLog {
         if cursor == 0 && state.frames.len() as u64 != state.seq {
             frames.insert(0, encode(&state.start()));
         }
-        if let Some(durable) = self.durable.borrow().filter(|_| cursor <= 1) {
+        if let Some(durable) = self.durability.borrow().filter(|_| cursor <= 1) {
             frames.push(encode(&Question { durable }));
         }
         let lines: Vec<&str> = frames.iter().map(|frame| &**frame).collect();

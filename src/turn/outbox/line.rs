@@ -85,6 +85,7 @@ struct Place {
 pub struct Line {
     pace: Pace,
     places: BTreeMap<Waiting, Place>,
+    failures: u32,
     /// Limits concurrency: starts at one answer at a time and grows with each success.
     given: usize,
     /// No follow-up starts earlier: the interval after the last start.

@@ -69,6 +69,7 @@ impl Outbox {
         }
         // Not awaited: the write is queued when the call returns, and reaches the disk together
         // with the turn's end.
+        drop(service.store.write_waiting(conversation, turn, true));
         let dropped = self.line().enter(
             Waiting { turn, conversation },
             service.clock.now(),

@@ -62,6 +62,7 @@ async fn recall(service: &Desk) {
     let pending = loop {
         match service.store.waiting().await {
             Ok(pending) => break pending,
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     };
     if !pending.is_empty() {
