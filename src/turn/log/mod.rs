@@ -161,21 +161,21 @@ impl TurnLog {
         let next = state
             .speakers
             .iter()
-            .position(|speaker| speaker.from > at)
+            .position(|span| span.from > at)
             .unwrap_or(state.speakers.len());
         let end = state
             .speakers
             .get(next)
-            .map_or(shown.len(), |speaker| speaker.from);
-        let speaker = next
+            .map_or(shown.len(), |span| span.from);
+        let span = next
             .checked_sub(1)
-            .and_then(|place| state.speakers.get(place));
+            .and_then(|index| state.speakers.get(index));
         TextPart {
             text: shown.get(at..end).unwrap_or_default().to_owned(),
-            attempt: speaker.map_or(0, |speaker| speaker.attempt),
-            provider: speaker.and_then(|speaker| speaker.provider.clone()),
-            model: speaker.and_then(|speaker| speaker.model.clone()),
-            source: speaker.map_or(Source::Ai, |speaker| speaker.source),
+            attempt: span.map_or(0, |span| span.attempt),
+            provider: span.and_then(|span| span.provider.clone()),
+            model: span.and_then(|span| span.model.clone()),
+            source: span.map_or(Source::Ai, |span| span.source),
             ended: !state.held && state.record.state != TurnState::Running,
         }
     }

@@ -129,7 +129,7 @@ impl Line {
         let oldest = self
             .places
             .iter()
-            .find(|(_, place)| !place.under_way)
+            .find(|(_, slot)| !slot.under_way)
             .map(|(followup, _)| *followup);
         let dropped = oldest.filter(|_| is_full)?;
         self.places.remove(&dropped);
@@ -139,7 +139,7 @@ impl Line {
     /// Removes a conversation's turns, except those that are running.
     pub fn forget(&mut self, conversation: ConversationId) {
         self.places
-            .retain(|followup, place| followup.conversation != conversation || place.under_way);
+            .retain(|followup, slot| followup.conversation != conversation || slot.under_way);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -149,7 +149,7 @@ impl Line {
     /// Returns the next turn to answer, if one may start now. It counts as running until its
     /// outcome is recorded.
     pub fn begin(&mut self, now: Duration, random: f64) -> Option<Waiting> {
-        let under_way = self.places.values().filter(|place| place.under_way).count();
+        let under_way = self.places.values().filter(|slot| slot.under_way).count();
         if now < self.next_at.max(self.rest_until) || under_way >= AT_ONCE.min(1 + self.given) {
             return None;
         }
@@ -162,22 +162,21 @@ impl Line {
             .places
             .iter_mut()
             .filter(|(followup, _)| seen.insert(followup.conversation));
-        let (followup, place) =
-            firsts.min_by_key(|(followup, place)| (place.passed, **followup))?;
-        place.under_way = true;
+        let (followup, slot) = firsts.min_by_key(|(followup, slot)| (slot.passed, **followup))?;
+        slot.under_way = true;
         self.next_at = now + self.pace.next(random);
         Some(*followup)
     }
 
     /// Records the outcome of a running turn. Returns `true` if the turn no longer waits.
     pub fn settle(&mut self, followup: Waiting, outcome: Came, now: Duration, random: f64) -> bool {
-        let Some(place) = self.places.get_mut(&followup) else {
+        let Some(slot) = self.places.get_mut(&followup) else {
             return false;
         };
-        place.under_way = false;
-        place.passed += u32::from(matches!(outcome, Came::Failed | Came::Passed));
-        place.failed += u32::from(outcome == Came::Failed);
-        let is_over = matches!(outcome, Came::Answered | Came::Unwanted) || place.failed >= TRIES;
+        slot.under_way = false;
+        slot.passed += u32::from(matches!(outcome, Came::Failed | Came::Passed));
+        slot.failed += u32::from(outcome == Came::Failed);
+        let is_over = matches!(outcome, Came::Answered | Came::Unwanted) || slot.failed >= TRIES;
         if is_over {
             self.places.remove(&followup);
         }
@@ -208,13 +207,13 @@ impl Line {
     pub fn abandon(&mut self) {
         self.places
             .values_mut()
-            .for_each(|place| place.under_way = false);
+            .for_each(|slot| slot.under_way = false);
     }
 
     fn under_way(&self) -> impl Iterator<Item = &Waiting> {
         self.places
             .iter()
-            .filter(|(_, place)| place.under_way)
+            .filter(|(_, slot)| slot.under_way)
             .map(|(followup, _)| followup)
     }
 }
