@@ -1,4 +1,4 @@
-//! The one writer of a turn's log.
+//! The writer side of a turn log.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -29,7 +29,6 @@ pub struct Waiting {
     pub conversation: ConversationId,
 }
 
-/// The intervals between follow-ups.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// The lower bound of the random interval between two answers.

@@ -12,13 +12,13 @@ use super::late;
 use super::line::{Came, Waiting};
 use crate::turn::desk::{Desk, Phase};
 
-/// How often the queue is checked while turns wait.
+/// The interval at which the queue is checked while turns wait.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The pause before a failed store read is repeated, and after a panic.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How often the store is searched for turns that wait at other instances.
+/// The interval at which the store is searched for turns that wait at other instances.
 const OTHERS: Duration = Duration::from_secs(10);
 
 /// Answers follow-ups until shutdown. Then running answers end at once and wait for the next start.

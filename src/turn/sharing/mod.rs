@@ -134,12 +134,13 @@ impl Sharing {
         }
     }
 
-    /// Publishes a turn of this instance. `told` says that others know its start frame already.
-    pub fn share(&self, conversation: ConversationId, log: &Arc<TurnLog>, told: bool) {
+    /// Publishes a turn of this instance. `is_published` says that others know its
+    /// start frame already.
+    pub fn share(&self, conversation: ConversationId, log: &Arc<TurnLog>, is_published: bool) {
         let turn = Ours {
             conversation,
             log: Arc::clone(log),
-            told: u64::from(told),
+            told: u64::from(is_published),
             renewed: None,
         };
         self.ours().insert(log.turn(), turn);

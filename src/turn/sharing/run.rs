@@ -23,7 +23,7 @@ const RENEW: Duration = Duration::from_secs(1);
 /// The interval at which the answering instance is told that somebody here follows its turn.
 const FOLLOWED: Duration = Duration::from_secs(10);
 
-/// How long a replica is kept without followers, and how long its log is kept after the end.
+/// The time a replica is kept without followers, and its log after the end.
 const STAYS: Duration = Duration::from_secs(5);
 
 /// The maximum number of ended turns that wait for Redis to come back.
@@ -58,8 +58,8 @@ async fn tell(sharing: &Sharing) -> Infallible {
             Ok(()) => {}
             // Sent again with the next batch. Frames that arrive twice do no harm.
             Err(LinkError::Away) => continue,
-            // A key has an unexpected type: other instances get no frames, and read the ended turns
-            // from the store.
+            // Redis rejected the call, for example because a key has an unexpected type. Other
+            // instances get no frames, and read the ended turns from the store.
             Err(LinkError::Refused) => {
                 sharing.ours().retain(|_, turn| !turn.log.ended());
                 continue;

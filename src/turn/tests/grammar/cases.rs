@@ -40,7 +40,7 @@ pub struct ProviderCase {
 
 #[derive(Clone, Debug)]
 pub struct TurnCase {
-    /// How long the visitor follows from the start. `None`: not at all.
+    /// The time the visitor follows from the start, or `None` if not at all.
     pub follows: Option<Duration>,
     pub stop: Option<Duration>,
     pub joiners: Vec<Joiner>,

@@ -226,8 +226,8 @@ async fn inject_fault(harness: &mut Stage, chance: &mut Chance, terms: &Terms) {
 
 /// Asserts that nothing is left when all turns have ended, except what is stored.
 async fn check_service(harness: &Stage, terms: &Terms, visits: &[Visit]) {
-    // A stopped or left call's permit settles by a message.
     // The permit of a cancelled call records its outcome by a message.
+    settled().await;
     harness.assert_idle().await;
     let ended = harness
         .desk
