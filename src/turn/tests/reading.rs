@@ -162,7 +162,7 @@ async fn subscription_reports_turns_in_order_and_evicted_ones_as_lagged() {
     harness.ended(&harness.ask("4")).await;
     assert_eq!(
         (next(&mut subscription).await, next(&mut subscription).await),
-        ("missed".to_owned(), "4".to_owned())
+        ("lagged".to_owned(), "4".to_owned())
     );
     let nothing = tokio::time::timeout(s(1), subscription.next(&conversation)).await;
     assert!(nothing.is_err());
