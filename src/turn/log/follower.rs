@@ -9,11 +9,10 @@ use tokio::time::Instant;
 use super::TurnLog;
 use crate::chat::TurnState;
 
-/// One reader of a log.
 pub struct Follower {
     log: Arc<TurnLog>,
     published: watch::Receiver<u64>,
-    /// The last frame read; none where only a snapshot helps.
+    /// The last frame read. `None` if the next read has to be a snapshot.
     cursor: Option<u64>,
     over: bool,
 }
@@ -32,24 +31,25 @@ impl Follower {
         }
     }
 
-    /// The next frames, as they stand encoded; `None` after the turn's end. Cancel-safe.
+    /// Waits for the next encoded frames. Returns `None` after the end of the turn. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<ByteString>> {
         while !self.over {
+            // Mark the current value as seen before reading, so that no later change is missed.
             self.published.borrow_and_update();
-            let (frames, ended) = {
-                let inner = self.log.lock();
-                if inner.held || self.cursor == Some(inner.seq) {
+            let (frames, is_last) = {
+                let state = self.log.lock();
+                if state.held || self.cursor == Some(state.seq) {
                     (
                         Vec::new(),
-                        inner.record.state != TurnState::Running && !inner.held,
+                        state.record.state != TurnState::Running && !state.held,
                     )
                 } else {
-                    let (frames, cursor) = inner.read(self.cursor);
+                    let (frames, cursor) = state.read(self.cursor);
                     self.cursor = Some(cursor);
-                    (frames, inner.record.state != TurnState::Running)
+                    (frames, state.record.state != TurnState::Running)
                 }
             };
-            self.over = ended;
+            self.over = is_last;
             if !frames.is_empty() {
                 return Some(frames);
             }
@@ -60,7 +60,6 @@ impl Follower {
         None
     }
 
-    /// The log it follows.
     pub fn log(&self) -> &Arc<TurnLog> {
         &self.log
     }

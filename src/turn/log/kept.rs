@@ -1,15 +1,19 @@
-//! A frame as a log keeps it: as little as it can be, since a thousand logs may be kept at once, and encoded for who reads it.
+//! Frames in the form in which a log retains them.
+//!
+//! Up to a thousand logs are retained at once, so token frames are stored without their envelope.
 
 use bytestring::ByteString;
 
 use super::encode;
 use crate::chat::{Frame, TurnId};
 
-/// A frame without what its log knows.
+/// A frame without the fields that its log knows.
 pub(super) enum Kept {
-    /// Most are tokens, of a few bytes each; encoded they would be many times as long.
-    Token { attempt: u32, text: Box<str> },
-    /// Any other, encoded.
+    /// The most common frame: a few bytes of text. Encoded it would be many times as long.
+    Token {
+        attempt: u32,
+        text: Box<str>,
+    },
     Other(Box<str>),
 }
 
@@ -24,7 +28,7 @@ impl Kept {
         }
     }
 
-    /// As its bytes on the wire.
+    /// Returns the frame as sent to clients.
     pub(super) fn encoded(&self, turn: TurnId, seq: u64) -> ByteString {
         match self {
             Self::Token { attempt, text } => encode(&Token {
@@ -39,7 +43,7 @@ impl Kept {
     }
 }
 
-/// A [`Frame::Token`] whose text is the log's.
+/// A [`Frame::Token`] that borrows its text from the log.
 #[derive(serde::Serialize)]
 struct Token<'a> {
     #[serde(rename = "type")]
@@ -55,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kept_token_is_encoded_as_its_frame_is() {
+    fn stored_token_encodes_like_its_frame() {
         let turn = TurnId::after(None, 1, 2);
         let frame = Frame::Token {
             turn,

@@ -1,4 +1,4 @@
-//! The log of a turn that another instance answers: it takes that one's frames as they are, with their numbers.
+//! The replica of a log that another instance writes. It takes over the frames and their numbers.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use super::{Inner, Kept, LogWriter, TurnLog};
 use crate::chat::{Done, Finish, Frame, TurnRecord, TurnState};
 use crate::turn::seam::Owner;
 
-/// The one writer of a mirrored log. Dropped without an end, it ends the log as interrupted.
+/// The only writer of a replicated log. If dropped before the end, it ends the turn as interrupted.
 pub struct Mirror(LogWriter);
 
 impl Mirror {
-    /// Opens a log with a turn's first frame; none where it is another.
+    /// Creates a log from a turn's first frame. Returns `None` if `first` is a different frame.
     pub fn open(first: &Frame) -> Option<Self> {
         let Frame::Start {
             turn,
@@ -26,28 +26,28 @@ impl Mirror {
         };
         let record = TurnRecord::asked(*turn, client_msg_id.clone(), *at, text.clone(), *retry_of);
         let writer = LogWriter::open(record);
-        writer.log().write(|inner| inner.held = false);
+        writer.log().write(|state| state.held = false);
         Some(Self(writer))
     }
 
-    /// The log that it writes.
     pub fn log(&self) -> &Arc<TurnLog> {
         self.0.log()
     }
 
-    /// Takes frames, a line each, as they come from the stream: those that it has are passed over.
+    /// Applies frames from the stream, one per line. Frames that the log already has are ignored.
     pub fn take(&mut self, lines: &str) {
         for line in lines.lines() {
-            // What does not read is of another version; the next snapshot, or the end, makes up for it.
+            // An unreadable line is from another version. The next snapshot or the end repairs the
+            // text.
             if let Ok(frame) = serde_json::from_str::<Frame>(line) {
-                self.log().write(|inner| inner.take(frame));
+                self.log().write(|state| state.take(frame));
             } else if let Ok(Question { durable }) = serde_json::from_str(line) {
-                self.log().durable.send_replace(Some(durable));
+                self.log().durability.send_replace(Some(durable));
             }
         }
     }
 
-    /// The frame that ends the turn as this record says.
+    /// Returns the `done` frame that ends the turn with this record.
     pub fn last(&self, record: &TurnRecord) -> Frame {
         Frame::Done(Box::new(record.done(self.log().lock().seq + 1)))
     }
@@ -55,7 +55,9 @@ impl Mirror {
 
 impl Inner {
     fn take(&mut self, frame: Frame) {
-        let (seq, snapshot) = (frame.seq(), matches!(frame, Frame::Snapshot { .. }));
+        let seq = frame.seq();
+        let snapshot = matches!(frame, Frame::Snapshot { .. });
+        // A snapshot or the end may skip numbers, other frames may not.
         let next =
             seq == self.seq + 1 || (snapshot || matches!(frame, Frame::Done(_))) && seq > self.seq;
         if self.record.state != TurnState::Running || !next {
@@ -128,7 +130,7 @@ impl Inner {
             }
         }
         if seq > self.seq + 1 || snapshot {
-            // Who stands before it is sent the text.
+            // A gap: followers before it get a snapshot.
             self.frames.clear();
         }
         self.seq = seq;
@@ -141,7 +143,7 @@ impl Inner {
     }
 }
 
-/// A turn's record as its end says it.
+/// Returns the turn's record with the fields of its `done` frame.
 fn ended(record: &TurnRecord, done: &Done) -> TurnRecord {
     let interrupted = done.finish == Finish::Interrupted;
     TurnRecord {
@@ -189,105 +191,105 @@ mod tests {
         ))
     }
 
-    fn opened() -> LogWriter {
+    fn released() -> LogWriter {
         let writer = started();
         LogWriter::confirm(writer.log(), true);
         writer
     }
 
-    /// Tells the mirror what is new, with some of what it has, as a batch that was told twice would.
-    fn tell(log: &TurnLog, mirror: &mut Mirror, told: &mut u64) {
-        while let Some((lines, end, _)) = log.news(*told) {
+    /// Sends new frames to the replica, each batch twice, as after a retry.
+    fn replicate(log: &TurnLog, mirror: &mut Mirror, cursor: &mut u64) {
+        while let Some((lines, end, _)) = log.news(*cursor) {
             mirror.take(&lines);
             mirror.take(&lines);
-            *told = end;
+            *cursor = end;
         }
     }
 
-    fn mirror_of(log: &TurnLog) -> (Mirror, u64) {
-        let (lines, told, _) = log.news(0).unwrap();
+    fn replica_of(log: &TurnLog) -> (Mirror, u64) {
+        let (lines, cursor, _) = log.news(0).unwrap();
         let mut lines = lines.lines();
         let mut mirror =
             Mirror::open(&serde_json::from_str(lines.next().unwrap()).unwrap()).unwrap();
         lines.for_each(|line| mirror.take(line));
-        (mirror, told)
+        (mirror, cursor)
     }
 
     async fn frames(log: &Arc<TurnLog>, after: u64) -> Vec<String> {
         let mut follower = log.resume(after);
-        let mut all = Vec::new();
+        let mut collected = Vec::new();
         while let Some(frames) = follower.next().await {
-            all.extend(frames.iter().map(ToString::to_string));
+            collected.extend(frames.iter().map(ToString::to_string));
         }
-        all
+        collected
     }
 
     #[tokio::test]
-    async fn a_mirror_has_the_same_frames_text_and_end() {
-        let mut writer = opened();
+    async fn replica_has_the_same_frames_text_and_end() {
+        let mut writer = released();
         let log = Arc::clone(writer.log());
-        let (mut mirror, mut told) = mirror_of(&log);
+        let (mut replica, mut cursor) = replica_of(&log);
         writer.attempt(1, "a".into(), "m".into(), Start::Anew);
         assert!(writer.text("One two\nthree"));
-        tell(&log, &mut mirror, &mut told);
-        assert_eq!(mirror.log().record(), log.record());
+        replicate(&log, &mut replica, &mut cursor);
+        assert_eq!(replica.log().record(), log.record());
         writer.failed("a".into(), Failure::of(Fault::Reset));
         writer.attempt(2, "b".into(), "n".into(), Start::Anew);
         assert!(writer.text("Other ") && writer.text("text"));
-        tell(&log, &mut mirror, &mut told);
-        assert_eq!(mirror.log().record(), log.record());
-        assert_eq!(mirror.log().record().drafts.len(), 1);
+        replicate(&log, &mut replica, &mut cursor);
+        assert_eq!(replica.log().record(), log.record());
+        assert_eq!(replica.log().record().drafts.len(), 1);
         writer.replace(Source::Fallback, "Sorry.");
         let record = writer.ending(|record| {
             record.state = TurnState::Done;
             record.finish = Some(Finish::Stop);
         });
         writer.done(record);
-        tell(&log, &mut mirror, &mut told);
-        assert!(mirror.log().ended());
-        for after in 0..=told {
+        replicate(&log, &mut replica, &mut cursor);
+        assert!(replica.log().ended());
+        for after in 0..=cursor {
             assert_eq!(
-                frames(mirror.log(), after).await,
+                frames(replica.log(), after).await,
                 frames(&log, after).await,
                 "{after}"
             );
         }
-        assert_eq!(mirror.log().record().drafts, log.record().drafts);
+        assert_eq!(replica.log().record().drafts, log.record().drafts);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_a_question_it_says_what_its_instance_says() {
+    async fn replica_reports_the_durability_of_its_instance() {
         for (confirmed, durable) in [(Some(true), true), (Some(false), false), (None, false)] {
-            // The others may know the claim alone, or nothing yet.
+            // The replica may know the start frame from the claim, or nothing yet.
             for claimed in [false, true] {
                 let mut writer = started();
                 let log = Arc::clone(writer.log());
                 let start = log.lock().read(Some(0)).0.remove(0);
-                let mut mirror = Mirror::open(&serde_json::from_str(&start).unwrap()).unwrap();
-                let mut told = u64::from(claimed);
-                tell(&log, &mut mirror, &mut told);
+                let mut replica = Mirror::open(&serde_json::from_str(&start).unwrap()).unwrap();
+                let mut cursor = u64::from(claimed);
+                replicate(&log, &mut replica, &mut cursor);
                 assert!(
-                    !mirror.log().durable().await,
-                    "it was claimed, no more is known"
+                    !replica.log().durable().await,
+                    "claimed, nothing else is known"
                 );
                 if let Some(confirmed) = confirmed {
                     LogWriter::confirm(&log, confirmed);
                 }
                 writer.attempt(1, "a".into(), "m".into(), Start::Anew);
-                tell(&log, &mut mirror, &mut told);
+                replicate(&log, &mut replica, &mut cursor);
                 assert_eq!(
-                    mirror.log().durable().await,
+                    replica.log().durable().await,
                     durable,
                     "{confirmed:?}, {claimed}"
                 );
-                let last = encode(&mirror.last(&mirror.log().record().interrupted()));
-                mirror.take(&last);
+                let last = encode(&replica.last(&replica.log().record().interrupted()));
+                replica.take(&last);
                 assert!(
-                    mirror.log().ended(),
-                    "another one tells that its instance is gone"
+                    replica.log().ended(),
+                    "another instance reports the death of the writer"
                 );
                 assert_eq!(
-                    mirror.log().durable().await,
+                    replica.log().durable().await,
                     durable,
                     "{confirmed:?}, {claimed}"
                 );
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_begins_late_is_told_of_the_disk_as_well() {
+    async fn late_replica_receives_the_durability() {
         for durable in [true, false] {
             let mut writer = started();
             let log = Arc::clone(writer.log());
@@ -305,48 +307,48 @@ mod tests {
             for n in 0..300 {
                 assert!(writer.text(&format!("{n} ")));
             }
-            assert_eq!(mirror_of(&log).0.log().durable().await, durable);
+            assert_eq!(replica_of(&log).0.log().durable().await, durable);
         }
     }
 
     #[tokio::test]
-    async fn who_begins_late_or_falls_behind_gets_the_text() {
-        let mut writer = opened();
+    async fn late_or_lagging_replica_receives_the_text() {
+        let mut writer = released();
         let log = Arc::clone(writer.log());
         writer.attempt(1, "a".into(), "m".into(), Start::Anew);
-        let more = |writer: &mut LogWriter| {
+        let push_300 = |writer: &mut LogWriter| {
             for n in 0..300 {
                 assert!(writer.text(&format!("{n} ")));
             }
         };
-        more(&mut writer);
-        let (mut mirror, mut told) = mirror_of(&log);
-        assert_eq!(mirror.log().record(), log.record());
-        more(&mut writer);
-        tell(&log, &mut mirror, &mut told);
+        push_300(&mut writer);
+        let (mut replica, mut cursor) = replica_of(&log);
+        assert_eq!(replica.log().record(), log.record());
+        push_300(&mut writer);
+        replicate(&log, &mut replica, &mut cursor);
         assert_eq!(
-            (mirror.log().record(), mirror.log().last_seq()),
+            (replica.log().record(), replica.log().last_seq()),
             (log.record(), log.last_seq())
         );
     }
 
     #[test]
-    fn one_whose_instance_died_is_interrupted_with_its_text() {
-        let mut writer = opened();
+    fn replica_of_a_dead_instance_is_interrupted_with_its_text() {
+        let mut writer = released();
         let log = Arc::clone(writer.log());
         writer.attempt(1, "a".into(), "m".into(), Start::Anew);
         assert!(writer.text("so far"));
-        let (mut mirror, told) = mirror_of(&log);
-        let record = mirror.log().record().interrupted();
-        let last = mirror.last(&record);
+        let (mut replica, cursor) = replica_of(&log);
+        let record = replica.log().record().interrupted();
+        let last = replica.last(&record);
         assert_eq!(
             (record.text.as_str(), record.state),
             ("so far", TurnState::Interrupted)
         );
-        mirror.take(&serde_json::to_string(&last).unwrap());
+        replica.take(&serde_json::to_string(&last).unwrap());
         assert_eq!(
-            (mirror.log().record().finish, last.seq()),
-            (Some(Finish::Interrupted), told + 1)
+            (replica.log().record().finish, last.seq()),
+            (Some(Finish::Interrupted), cursor + 1)
         );
     }
 }

@@ -1,8 +1,8 @@
-//! The log of one turn: its text so far, its last frames, and any number of followers that read it by cursor.
+//! The log of one turn: its text so far, its last frames, and any number of followers that read
+//! it by cursor.
 //!
-//! A follower that does not read costs nothing: it holds a number, and finds a snapshot where the frames it missed are gone.
-//! Frames are kept as little as they can be, since a thousand logs may be kept at once, and encoded for who reads them. They are not shown
-//! before the question is on disk ([`LogWriter::confirm`]).
+//! A slow follower costs nothing: it holds a number, and reads a snapshot if the frames that it
+//! missed are gone. Frames are held back until the question is on disk (`LogWriter::release`).
 
 mod follower;
 mod kept;
@@ -30,83 +30,80 @@ use crate::chat::{
     After, Amendment, ClientMsgId, Failure, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
 };
 
-/// How many frames a log keeps for followers that are a little behind: some seconds of a quick answer. Who is further behind is sent its text,
-/// which is no longer than so many frames.
+/// The number of frames a log retains for slow followers: some seconds of a fast answer. A follower
+/// that is further behind gets a snapshot instead.
 const KEPT_FRAMES: usize = 256;
 
-/// Within this time it is known whether a question is on disk: a little longer than a disk is given for it.
+/// The longest wait for the write of a question: slightly longer than the store's own limit.
 const KNOWN_WITHIN: Duration = Duration::from_millis(300);
 
-/// Why a turn is cancelled before its end.
+/// The reason why a turn is cancelled before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancel {
-    /// The visitor said stop.
+    /// The visitor stopped the answer.
     Stopped,
-    /// Nobody followed for too long, or the service goes down.
+    /// Nobody followed for too long, or the service shuts down.
     Interrupted,
 }
 
-/// A part of a turn's text.
+/// A part of a turn's text that comes from one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextPart {
-    /// The text.
     pub text: String,
-    /// The attempt that speaks.
     pub attempt: u32,
-    /// Its provider; none for what no provider says.
+    /// `None` for text that no provider produced.
     pub provider: Option<Arc<str>>,
-    /// Its model.
     pub model: Option<Arc<str>>,
-    /// What kind of answer it is.
     pub source: Source,
-    /// Whether nothing follows.
+    /// `true` if no text follows.
     pub ended: bool,
 }
 
-/// What followers do to a turn.
+/// The influence of followers on a turn.
 #[derive(Clone, Copy, Debug)]
 struct Control {
     followers: usize,
-    /// Since when there are none; while there are some it means nothing.
+    /// The start of the current time without followers. Meaningless while there are some.
     alone_since: Instant,
     cancel: Option<Cancel>,
 }
 
-/// One turn's log. Shared by its writer and its followers.
+/// The log of one turn, shared by its writer and its followers.
 pub struct TurnLog {
     turn: TurnId,
     client_msg_id: ClientMsgId,
-    inner: Mutex<Inner>,
-    /// The last frame that may be read; followers wait for it to change.
+    state: Mutex<Inner>,
+    /// The number of the last readable frame. Followers wait for it to change.
     published: watch::Sender<u64>,
-    /// Whether the question is on disk; none while that is not known.
-    durable: watch::Sender<Option<bool>>,
+    /// `true` if the question is on disk, `None` while that is unknown.
+    durability: watch::Sender<Option<bool>>,
     control: watch::Sender<Control>,
 }
 
 struct Inner {
-    /// The turn as it would be stored now, but for its text and drafts, which the seam has.
+    /// The turn as it would be stored now, except for its text and drafts, which the merger holds
+    /// until the turn ends.
     record: TurnRecord,
     seam: Seam,
     seq: u64,
-    /// The last ones; the last of them is number `seq`.
+    /// The last frames. The last of them has number `seq`.
     frames: VecDeque<Kept>,
     held: bool,
-    /// Whether anybody reads frames.
+    /// `false` if nobody reads frames: then none are retained.
     framed: bool,
-    /// Whether anybody reads before the end. Else more text wakes nobody.
+    /// `false` if nobody reads before the end: then new text wakes no follower.
     streamed: bool,
-    /// Why the text that stands was torn.
+    /// The failure that broke off the shown text.
     torn: Option<Outcome>,
     last_failure: Option<After>,
     failure: Option<Failure>,
-    /// How often shown text was voided, in order.
+    /// The retractions of shown text, in order.
     restarts: Vec<Restart>,
-    /// Who said what of an unframed log's text, in order.
+    /// The origin of the text, in order. Only recorded if the log has no frames.
     speakers: Vec<Speaker>,
 }
 
-/// Who says the text from a byte on.
+/// The origin of the text from a byte offset on.
 struct Speaker {
     from: usize,
     attempt: u32,
@@ -116,110 +113,109 @@ struct Speaker {
 }
 
 impl TurnLog {
-    /// The turn.
     pub fn turn(&self) -> TurnId {
         self.turn
     }
 
-    /// What its client called the message.
     pub fn client_msg_id(&self) -> &ClientMsgId {
         &self.client_msg_id
     }
 
-    /// Whether this is the turn's question: the same message id must come with the same text.
+    /// Returns `true` if this is the turn's question. Used to detect a message id that is reused
+    /// with a different text.
     pub fn asks(&self, question: &str) -> bool {
         self.lock().record.question == question
     }
 
-    /// Whether its `done` was written.
     pub fn ended(&self) -> bool {
         self.lock().record.state != TurnState::Running
     }
 
-    /// The turn as it stands, for the store and the history.
+    /// Returns the turn as it stands, for the store and the history.
     pub fn record(&self) -> TurnRecord {
-        self.lock().record()
+        self.lock().current_record()
     }
 
-    /// The turn as it ended; none while it runs. Where `wanted` says no it is not copied.
+    /// Returns the record of an ended turn if `wanted` accepts it. It is cloned only then.
     pub fn ended_as(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
-        let inner = self.lock();
-        (inner.record.state != TurnState::Running && wanted(&inner.record))
-            .then(|| inner.record.clone())
+        let state = self.lock();
+        (state.record.state != TurnState::Running && wanted(&state.record))
+            .then(|| state.record.clone())
     }
 
-    /// How many attempts were begun so far.
+    /// The number of attempts started so far.
     pub fn attempts(&self) -> u32 {
         self.lock().record.attempts
     }
 
-    /// How the last attempt that failed did, in the provider's words: for callers of the API, not for visitors.
+    /// The last failed attempt with the provider's message: for API callers, not for visitors.
     pub fn last_failure(&self) -> Option<Failure> {
         self.lock().failure.clone()
     }
 
-    /// The text that stands, from byte `at` on and as far as one attempt said it, whose it is, and whether the turn has ended: for who reads text instead of frames. Nothing before the
-    /// log is confirmed.
+    /// Returns the text from byte `at` to the end of the part that one attempt produced. Empty
+    /// until the log is released.
     pub fn text_after(&self, at: usize) -> TextPart {
-        let inner = self.lock();
-        let shown = if inner.held { "" } else { inner.seam.shown() };
-        let next = inner
+        let state = self.lock();
+        let shown = if state.held { "" } else { state.seam.shown() };
+        let next = state
             .speakers
             .iter()
-            .position(|speaker| speaker.from > at)
-            .unwrap_or(inner.speakers.len());
-        let end = inner
+            .position(|span| span.from > at)
+            .unwrap_or(state.speakers.len());
+        let end = state
             .speakers
             .get(next)
-            .map_or(shown.len(), |speaker| speaker.from);
-        let speaker = next
+            .map_or(shown.len(), |span| span.from);
+        let span = next
             .checked_sub(1)
-            .and_then(|place| inner.speakers.get(place));
+            .and_then(|index| state.speakers.get(index));
         TextPart {
             text: shown.get(at..end).unwrap_or_default().to_owned(),
-            attempt: speaker.map_or(0, |speaker| speaker.attempt),
-            provider: speaker.and_then(|speaker| speaker.provider.clone()),
-            model: speaker.and_then(|speaker| speaker.model.clone()),
-            source: speaker.map_or(Source::Ai, |speaker| speaker.source),
-            ended: !inner.held && inner.record.state != TurnState::Running,
+            attempt: span.map_or(0, |span| span.attempt),
+            provider: span.and_then(|span| span.provider.clone()),
+            model: span.and_then(|span| span.model.clone()),
+            source: span.map_or(Source::Ai, |span| span.source),
+            ended: !state.held && state.record.state != TurnState::Running,
         }
     }
 
-    /// Changes whenever there is more to read.
+    /// Returns a receiver that changes whenever there is more to read.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.published.subscribe()
     }
 
-    /// How long the text that stands is, in bytes: changes whenever there is something to save.
+    /// Returns the bytes of shown text and the number of drafts. A change means that there is
+    /// something to save.
     pub fn progress(&self) -> (usize, usize) {
-        let inner = self.lock();
-        (inner.seam.shown().len(), inner.seam.drafts().len())
+        let state = self.lock();
+        (state.seam.shown().len(), state.seam.drafts().len())
     }
 
-    /// The last frame written.
     #[cfg(test)]
     pub fn last_seq(&self) -> u64 {
         self.lock().seq
     }
 
-    /// Changes an ended turn's record.
+    /// Applies an update to the record of an ended turn.
     pub fn amend(&self, change: Amendment) {
         self.lock().record.amend(change);
     }
 
-    /// Waits until it is known whether the question is on disk, and says so: false where that is not known soon, as of an instance that is gone.
+    /// Waits until it is known whether the question is on disk. Returns `false` after 300 ms, for
+    /// example if the instance that should write it is gone.
     pub async fn durable(&self) -> bool {
-        let mut durable = self.durable.subscribe();
+        let mut durable = self.durability.subscribe();
         let known = timeout(KNOWN_WITHIN, durable.wait_for(Option::is_some)).await;
         matches!(known, Ok(Ok(known)) if *known == Some(true))
     }
 
-    /// Follows from the first frame on.
+    /// Follows the turn from its first frame on.
     pub fn follow(self: &Arc<Self>) -> Follower {
         self.follow_from(Some(0))
     }
 
-    /// Follows after frame `seq`; from a snapshot where that is 0 or not known here.
+    /// Follows the turn after frame `seq`, or from a snapshot if `seq` is 0 or unknown.
     pub fn resume(self: &Arc<Self>, seq: u64) -> Follower {
         let known = seq > 0 && seq <= self.lock().seq;
         self.follow_from(known.then_some(seq))
@@ -230,44 +226,45 @@ impl TurnLog {
         Follower::new(Arc::clone(self), self.published.subscribe(), cursor)
     }
 
-    /// Ends the turn now: its writer drops the attempt, which closes the provider's connection. Only the first call counts.
-    pub fn cancel(&self, why: Cancel) {
+    /// Ends the turn now: the writer drops the attempt, which closes the provider's connection.
+    /// Only the first call has an effect.
+    pub fn cancel(&self, reason: Cancel) {
         self.control.send_if_modified(|control| {
             let first = control.cancel.is_none();
-            control.cancel.get_or_insert(why);
+            control.cancel.get_or_insert(reason);
             first
         });
     }
 
-    /// Why it was told to end before its time, if it was.
+    /// Returns the reason of the cancellation, if the turn was cancelled.
     pub fn told_to_end(&self) -> Option<Cancel> {
         self.control.borrow().cancel
     }
 
-    /// Waits until the turn is to be cancelled: by [`TurnLog::cancel`], or because nobody followed for `patience`, however much of that
-    /// had passed before the call.
-    pub async fn cancelled(&self, patience: Duration) -> Cancel {
+    /// Waits until the turn is cancelled, or until nobody has followed it for `orphan_grace`. Time
+    /// without followers before the call counts.
+    pub async fn cancelled(&self, orphan_grace: Duration) -> Cancel {
         let mut control = self.control.subscribe();
         loop {
             let now = *control.borrow_and_update();
-            if let Some(why) = now.cancel {
-                return why;
+            if let Some(reason) = now.cancel {
+                return reason;
             }
-            let alone = async {
+            let orphaned = async {
                 if now.followers > 0 {
                     std::future::pending::<()>().await;
                 }
-                tokio::time::sleep(patience.saturating_sub(now.alone_since.elapsed())).await;
+                tokio::time::sleep(orphan_grace.saturating_sub(now.alone_since.elapsed())).await;
             };
             tokio::select! {
-                () = alone => return Cancel::Interrupted,
+                () = orphaned => return Cancel::Interrupted,
                 _ = control.changed() => {}
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the log under its lock, then wakes the followers.
@@ -275,12 +272,13 @@ impl TurnLog {
         self.written(|_| true, change)
     }
 
-    /// The same, but wakes them only where `wakes` says so.
+    /// Like `update`, but wakes the followers only if `wakes` returns `true`.
     fn written<T>(&self, wakes: fn(&Inner) -> bool, change: impl FnOnce(&mut Inner) -> T) -> T {
-        let mut inner = self.lock();
-        let out = change(&mut inner);
-        let (seq, shown) = (inner.seq, !inner.held && wakes(&inner));
-        drop(inner);
+        let mut state = self.lock();
+        let out = change(&mut state);
+        let seq = state.seq;
+        let shown = !state.held && wakes(&state);
+        drop(state);
         if shown {
             self.published.send_replace(seq);
         }
@@ -289,7 +287,7 @@ impl TurnLog {
 }
 
 impl Inner {
-    fn record(&self) -> TurnRecord {
+    fn current_record(&self) -> TurnRecord {
         let mut record = self.record.clone();
         if record.state != TurnState::Running {
             return record;
@@ -314,7 +312,7 @@ impl Inner {
         self.frames.push_back(Kept::of(frame));
     }
 
-    /// Notes who says the text from a byte on; of interest to readers of text alone.
+    /// Records the origin of the text from byte `from` on, for logs without frames.
     fn spoken(&mut self, attempt: u32, from: usize) {
         if self.framed
             || self
@@ -324,7 +322,8 @@ impl Inner {
         {
             return;
         }
-        let (provider, model) = (self.record.provider.clone(), self.record.model.clone());
+        let provider = self.record.provider.clone();
+        let model = self.record.model.clone();
         let source = self.record.source.unwrap_or(Source::Ai);
         self.speakers.push(Speaker {
             from,
@@ -335,10 +334,11 @@ impl Inner {
         });
     }
 
-    fn show(&mut self, show: Show, before: Option<Owner>) {
-        let owner = self.seam.owner().cloned();
-        let attempt = owner.as_ref().map_or(0, |owner| owner.attempt);
-        let text = match show {
+    /// Writes the frames that show the result of a merge.
+    fn show(&mut self, result: Show, previous_source: Option<Owner>) {
+        let source = self.seam.owner().cloned();
+        let attempt = source.as_ref().map_or(0, |source| source.attempt);
+        let text = match result {
             Show::Nothing | Show::Misfit => return,
             Show::More(text) => {
                 self.spoken(attempt, self.seam.shown().len() - text.len());
@@ -349,11 +349,11 @@ impl Inner {
                 self.spoken(attempt, 0);
                 let reason = self
                     .torn
-                    .or(self.last_failure.as_ref().map(|after| after.reason));
-                let from = before.map_or_else(|| "".into(), |before| before.provider);
-                let to = owner
-                    .filter(|owner| owner.attempt > 0)
-                    .map(|owner| owner.provider);
+                    .or(self.last_failure.as_ref().map(|previous| previous.reason));
+                let from = previous_source.map_or_else(|| "".into(), |source| source.provider);
+                let to = source
+                    .filter(|source| source.attempt > 0)
+                    .map(|source| source.provider);
                 let reason = reason.unwrap_or(Outcome::from(crate::chat::Fault::Diverged));
                 self.restarts.push(Restart {
                     from: Arc::clone(&from),
@@ -381,15 +381,16 @@ impl Inner {
         }
     }
 
-    /// The last frame; nothing is appended after it.
+    /// Appends `done`. Later frames are ignored.
     fn end(&mut self, record: TurnRecord) {
         self.append(|_, seq| Frame::Done(Box::new(record.done(seq))));
         self.record = record;
     }
 
-    /// What a follower at `cursor` is to be sent, and where it stands then.
+    /// Returns the frames that a follower at `cursor` still needs, and its new cursor.
     fn read(&self, cursor: Option<u64>) -> (Vec<ByteString>, u64) {
-        let (turn, first_kept) = (self.record.turn, self.seq + 1 - self.frames.len() as u64);
+        let turn = self.record.turn;
+        let first_kept = self.seq + 1 - self.frames.len() as u64;
         if let Some(cursor) = cursor.filter(|cursor| cursor + 1 >= first_kept) {
             let skip = usize::try_from(cursor + 1 - first_kept).unwrap_or(usize::MAX);
             let frames = (first_kept..).zip(&self.frames).skip(skip);
@@ -398,6 +399,7 @@ impl Inner {
                 self.seq,
             );
         }
+        // Too far behind: send a snapshot. It takes the number before `done`, which follows it.
         let ended = self.record.state != TurnState::Running;
         let seq = if ended { self.seq - 1 } else { self.seq };
         let mut frames = vec![encode(&self.snapshot(seq))];
@@ -425,7 +427,8 @@ impl Inner {
     }
 }
 
-/// A frame as its bytes on the wire. Encoding these types cannot fail; if it did, followers would see an empty frame, not a panic.
+/// Encodes a frame for the wire. These types cannot fail to serialise; if one did, followers would
+/// get an empty frame instead of a panic.
 pub fn encode<T: serde::Serialize>(frame: &T) -> ByteString {
     serde_json::to_string(frame).unwrap_or_default().into()
 }

@@ -1,4 +1,4 @@
-//! What other instances are told of a log, and how they keep it going.
+//! The parts of a log that are replicated to other instances.
 
 use std::time::Duration;
 
@@ -8,44 +8,46 @@ use tokio::time::Instant;
 use super::{Inner, TurnLog, encode};
 use crate::chat::{Frame, TurnState};
 
-/// A line beside the frames: what this instance tells of the question. Who does not know such lines passes them over.
+/// A line between the frames that reports the state of the question. Older versions ignore it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Question {
-    /// Whether it is on disk.
+    /// `true` if the question is on disk.
     pub(super) durable: bool,
 }
 
 impl TurnLog {
-    /// The frames after number `cursor`, a line each, where there are any to be seen; with where they end, and whether the turn does. Of one
-    /// that was never read the first frame is told whatever is still kept. With the first frames that are more than the claim of the turn comes
-    /// whether its question is on disk.
+    /// Returns the frames after number `cursor` (one per line), the number of the last of them and
+    /// whether the turn has ended. Returns `None` if there is nothing new.
+    ///
+    /// For `cursor == 0` the result begins with the start frame, even if the log no longer retains
+    /// it. The first frames after the start frame carry a `DurabilityNote`.
     pub fn news(&self, cursor: u64) -> Option<(String, u64, bool)> {
-        let inner = self.lock();
-        if inner.held || cursor >= inner.seq {
+        let state = self.lock();
+        if state.held || cursor >= state.seq {
             return None;
         }
-        let (mut frames, end) = inner.read(Some(cursor));
-        if cursor == 0 && inner.frames.len() as u64 != inner.seq {
-            frames.insert(0, encode(&inner.start()));
+        let (mut frames, end) = state.read(Some(cursor));
+        if cursor == 0 && state.frames.len() as u64 != state.seq {
+            frames.insert(0, encode(&state.start()));
         }
-        if let Some(durable) = self.durable.borrow().filter(|_| cursor <= 1) {
+        if let Some(durable) = self.durability.borrow().filter(|_| cursor <= 1) {
             frames.push(encode(&Question { durable }));
         }
         let lines: Vec<&str> = frames.iter().map(|frame| &**frame).collect();
         Some((
             lines.join("\n"),
             end,
-            inner.record.state != TurnState::Running,
+            state.record.state != TurnState::Running,
         ))
     }
 
-    /// It is followed where this log cannot see it.
+    /// Restarts the orphan timeout: another instance reports that somebody follows the turn there.
     pub fn touch(&self) {
         self.control
             .send_modify(|control| control.alone_since = Instant::now());
     }
 
-    /// How long nobody has followed; none while somebody does.
+    /// Returns how long the turn has had no follower, or `None` if it has one.
     pub fn alone_for(&self) -> Option<Duration> {
         let control = self.control.borrow();
         (control.followers == 0).then(|| control.alone_since.elapsed())

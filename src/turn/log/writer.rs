@@ -1,4 +1,4 @@
-//! The one writer of a turn's log.
+//! The writer side of a turn log.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -11,23 +11,26 @@ use crate::chat::{After, Failure, Finish, Frame, Outcome, Source, TurnRecord, Tu
 use crate::turn::seam::{Owner, Seam, Show, Start};
 use crate::turn::tally::Restart;
 
-/// The one writer of a log. Dropped without an end, it ends the turn as interrupted.
+/// The only writer of a log. If dropped before the end, it ends the turn as interrupted.
 pub struct LogWriter(Arc<TurnLog>);
 
 impl LogWriter {
-    /// Opens a log with its `start` frame; nothing is shown before [`LogWriter::confirm`].
+    /// Creates a log with its `start` frame. Followers see nothing before `release`.
     pub fn open(record: TurnRecord) -> Self {
         Self::over(record, true, false)
     }
 
-    /// Opens a log for who reads text, not frames. Where that is `rigid`, it is read as it comes ([`TurnLog::text_after`]) and text that stands is never
-    /// voided; else it is read when the turn has ended, and changes with attempts and the end alone.
-    pub fn open_unframed(record: TurnRecord, rigid: bool) -> Self {
-        Self::over(record, false, rigid)
+    /// Creates a log whose readers take text instead of frames.
+    ///
+    /// If `append_only` is set, text is read as it arrives (`TurnLog::text_from`) and is never
+    /// retracted. Otherwise it is read after the end, and only attempts and the end wake readers.
+    pub fn open_unframed(record: TurnRecord, append_only: bool) -> Self {
+        Self::over(record, false, append_only)
     }
 
-    fn over(record: TurnRecord, framed: bool, rigid: bool) -> Self {
-        let (turn, client_msg_id) = (record.turn, record.client_msg_id.clone());
+    fn over(record: TurnRecord, framed: bool, append_only: bool) -> Self {
+        let turn = record.turn;
+        let client_msg_id = record.client_msg_id.clone();
         let start = Frame::Start {
             turn,
             seq: 1,
@@ -36,15 +39,15 @@ impl LogWriter {
             at: record.at,
             retry_of: record.retry_of,
         };
-        let inner = Inner {
+        let state = Inner {
             record,
-            seam: if rigid {
+            seam: if append_only {
                 Seam::rigid()
             } else {
                 Seam::default()
             },
             framed,
-            streamed: framed || rigid,
+            streamed: framed || append_only,
             seq: 1,
             frames: VecDeque::from([Kept::of(start)]),
             held: true,
@@ -57,9 +60,9 @@ impl LogWriter {
         Self(Arc::new(TurnLog {
             turn,
             client_msg_id,
-            inner: Mutex::new(inner),
+            state: Mutex::new(state),
             published: watch::Sender::new(0),
-            durable: watch::Sender::new(None),
+            durability: watch::Sender::new(None),
             control: watch::Sender::new(Control {
                 followers: 0,
                 alone_since: Instant::now(),
@@ -68,33 +71,32 @@ impl LogWriter {
         }))
     }
 
-    /// The log that it writes.
     pub fn log(&self) -> &Arc<TurnLog> {
         &self.0
     }
 
-    /// Shows the log: whether the question is on disk is known.
+    /// Makes the log readable. `durable` says whether the question is on disk.
     pub fn confirm(log: &TurnLog, durable: bool) {
-        // First, because it is told with the first frames that may be seen.
-        log.durable.send_replace(Some(durable));
-        log.write(|inner| inner.held = false);
+        // Set first, because replication sends it along with the first readable frames.
+        log.durability.send_replace(Some(durable));
+        log.write(|state| state.held = false);
     }
 
-    /// An attempt begins; `start` says how, where text stands.
+    /// Starts an attempt. `start` says how its text continues the shown text.
     pub fn attempt(&mut self, attempt: u32, provider: Arc<str>, model: Arc<str>, start: Start) {
-        self.0.write(|inner| {
-            inner.seam.begin(
+        self.0.write(|state| {
+            state.seam.begin(
                 Owner {
                     attempt,
                     provider: Arc::clone(&provider),
                 },
                 start,
             );
-            inner.record.attempts = attempt;
-            inner.record.provider = Some(Arc::clone(&provider));
-            inner.record.model = Some(Arc::clone(&model));
-            let after = inner.last_failure.clone();
-            inner.append(|turn, seq| Frame::Attempt {
+            state.record.attempts = attempt;
+            state.record.provider = Some(Arc::clone(&provider));
+            state.record.model = Some(Arc::clone(&model));
+            let after = state.last_failure.clone();
+            state.append(|turn, seq| Frame::Attempt {
                 turn,
                 seq,
                 attempt,
@@ -105,72 +107,71 @@ impl LogWriter {
         });
     }
 
-    /// The present attempt says more. False where that does not fit to what stands: then the attempt is of no use.
+    /// Adds text of the current attempt. Returns `false` if it contradicts the shown text: the
+    /// attempt is of no use then.
     #[must_use]
     pub fn text(&mut self, text: &str) -> bool {
         self.apply(|seam| seam.push(text))
     }
 
-    /// The present attempt ended whole. False where it does not fit to what stands.
+    /// Ends the current attempt. Returns `false` if its text contradicts the shown text.
     #[must_use]
     pub fn whole(&mut self) -> bool {
         self.apply(Seam::whole)
     }
 
-    fn apply(&mut self, say: impl FnOnce(&mut Seam) -> Show) -> bool {
+    fn apply(&mut self, merge: impl FnOnce(&mut Seam) -> Show) -> bool {
         self.0.written(
-            |inner| inner.streamed,
-            |inner| {
-                let before = inner.seam.owner().cloned();
-                let show = say(&mut inner.seam);
-                let fits = show != Show::Misfit;
-                inner.show(show, before);
+            |state| state.streamed,
+            |state| {
+                let previous_source = state.seam.owner().cloned();
+                let result = merge(&mut state.seam);
+                let fits = result != Show::Misfit;
+                state.show(result, previous_source);
                 fits
             },
         )
     }
 
-    /// The present attempt failed.
     pub fn failed(&mut self, provider: Arc<str>, failure: Failure) {
         let reason = Outcome::from(failure.fault);
-        self.0.write(|inner| {
-            if inner
+        self.0.write(|state| {
+            if state
                 .seam
                 .owner()
-                .is_some_and(|owner| owner.attempt == inner.record.attempts)
+                .is_some_and(|owner| owner.attempt == state.record.attempts)
             {
-                inner.torn = Some(reason);
+                state.torn = Some(reason);
             }
-            inner.last_failure = Some(After { provider, reason });
-            inner.failure = Some(failure);
+            state.last_failure = Some(After { provider, reason });
+            state.failure = Some(failure);
         });
     }
 
-    /// Puts an answer that no provider gave in the place of whatever stands.
+    /// Replaces the shown text by an answer that no provider gave.
     pub fn replace(&mut self, source: Source, text: &str) {
-        self.0.write(|inner| {
-            let before = inner.seam.owner().cloned();
-            let show = inner.seam.replace(
+        self.0.write(|state| {
+            let previous_source = state.seam.owner().cloned();
+            let result = state.seam.replace(
                 Owner {
                     attempt: 0,
                     provider: source.name().into(),
                 },
                 text,
             );
-            inner.record.source = Some(source);
-            inner.record.degraded = source.degraded();
-            inner.record.provider = None;
-            inner.record.model = None;
-            inner.show(show, before);
+            state.record.source = Some(source);
+            state.record.degraded = source.degraded();
+            state.record.provider = None;
+            state.record.model = None;
+            state.show(result, previous_source);
         });
     }
 
-    /// The text that stands.
     pub fn shown(&self) -> String {
         self.0.lock().seam.shown().to_owned()
     }
 
-    /// The attempt whose text stands; none where there is no text, or no provider's.
+    /// The attempt that produced the shown text. `None` if there is no text or no provider gave it.
     pub fn speaker(&self) -> Option<u32> {
         self.0
             .lock()
@@ -180,36 +181,38 @@ impl LogWriter {
             .filter(|attempt| *attempt > 0)
     }
 
-    /// How often shown text was voided so far, in order.
+    /// The retractions of shown text so far, in order.
     pub fn restarts(&self) -> Vec<Restart> {
         self.0.lock().restarts.clone()
     }
 
-    /// The turn as it will end: `close` fills in the end's fields. Written to the store before [`LogWriter::done`] shows it.
+    /// Returns the record of the turn's end, whose fields `close` fills in. It is written to the
+    /// store before `finish` publishes it.
     pub fn ending(&self, close: impl FnOnce(&mut TurnRecord)) -> TurnRecord {
         let mut record = self.0.record();
         close(&mut record);
         record
     }
 
-    /// Appends `done`, the last frame.
+    /// Appends `done` and ends the log.
     pub fn done(self, record: TurnRecord) {
-        self.0.write(|inner| inner.end(record));
+        self.0.write(|state| state.end(record));
     }
 }
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        self.0.write(|inner| {
-            if inner.record.state == TurnState::Running {
-                inner.held = false;
-                let mut record = inner.record().interrupted();
+        self.0.write(|state| {
+            if state.record.state == TurnState::Running {
+                state.held = false;
+                let mut record = state.current_record().interrupted();
                 record.finish = Some(Finish::Interrupted);
-                inner.end(record);
+                state.end(record);
             }
         });
+        // Nobody will write the question any more.
         self.0
-            .durable
+            .durability
             .send_if_modified(|durable| durable.is_none() && durable.replace(false).is_none());
     }
 }

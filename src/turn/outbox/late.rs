@@ -1,4 +1,5 @@
-//! One late answer: asked like any turn's, kept with the turn that it answers, told to everyone in the conversation.
+//! Answers one follow-up: asks like a turn does, saves the answer with the turn that it belongs to,
+//! and sends it to the conversation's sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,138 +13,145 @@ use crate::turn::desk::{Desk, Wishes};
 use crate::turn::keep;
 use crate::turn::log::{Cancel, Follower, TurnLog};
 
-/// How many of a conversation's last turns are looked through for one that asks again.
+/// The number of recent turns that are searched for a retry of the question.
 const LOOKED_THROUGH: usize = 100;
 
-/// Nobody reads a late answer before it is whole: once the outbox lets go, it may end.
+/// The time until an abandoned follow-up turn ends. Short, because nobody reads it before its end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Asks for it, where it is still wanted.
-pub(super) async fn answer(desk: &Arc<Desk>, one: Waiting) -> Came {
-    let record = match wanted(desk, one).await {
+/// Asks for a follow-up if it is still wanted, and saves and publishes it.
+pub(super) async fn answer(service: &Arc<Desk>, followup: Waiting) -> Came {
+    let record = match wanted(service, followup).await {
         Ok(Some(record)) => record,
         Ok(None) => return Came::Unwanted,
         Err(_) => return Came::Held,
     };
-    let room = desk.rooms.enter(one.conversation);
-    let keep::Asked { ask, .. } = keep::asked(desk, &room, &record).await;
+    let conversation = service.rooms.enter(followup.conversation);
+    let keep::Asked { ask, .. } = keep::asked(service, &conversation, &record).await;
     let load = Load::of_last(&ask, 1);
-    let may = |backend: &Arc<Backend>| load.fits(backend.context_tokens) && is_well(desk, backend);
-    if !desk.table().backends.iter().any(may) {
+    let can_answer =
+        |provider: &Arc<Backend>| load.fits(provider.context_tokens) && is_well(service, provider);
+    if !service.table().backends.iter().any(can_answer) {
         return Came::Passed;
     }
-    let usual = desk.usual();
-    // Nobody sees where one failed in mid-answer, so the next one's is whole.
-    let mid_stream = MidStream::Restart;
     let wishes = Wishes {
         patience: PATIENCE,
-        mid_stream,
+        // Nobody watches the text arrive, so a break in mid-answer costs nothing to start over.
+        mid_stream: MidStream::Restart,
         degraded: false,
         late: true,
-        ..usual
+        ..service.usual()
     };
-    if let Some(sharing) = &desk.sharing
-        && !sharing.claim_late(one.turn).await
+    if let Some(sharing) = &service.sharing
+        && !sharing.claim_late(followup.turn).await
     {
         return Came::Passed;
     }
-    let Ok(log) = desk.open_unkept(ask, wishes) else {
+    let Ok(log) = service.open_unkept(ask, wishes) else {
         return Came::Held;
     };
-    let under_way = UnderWay {
+    let turn = UnderWay {
         _follower: log.follow(),
         log,
     };
-    let said = under_way.ended().await;
-    let (true, Some(provider), Some(model)) = (is_whole(&said), &said.provider, &said.model) else {
-        return under_way.failed(&said);
+    let answered = turn.ended().await;
+    let (true, Some(provider), Some(model)) =
+        (is_whole(&answered), &answered.provider, &answered.model)
+    else {
+        return turn.failed(&answered);
     };
-    // Asked again meanwhile, or forgotten: then it was asked for nothing.
-    if matches!(wanted(desk, one).await, Ok(None)) {
+    // Check again: the visitor may have retried or deleted the conversation in the meantime.
+    if matches!(wanted(service, followup).await, Ok(None)) {
         return Came::Unwanted;
     }
-    let (provider, model) = (Arc::clone(provider), Arc::clone(model));
     let late = Followup {
-        text: said.text,
-        provider,
-        model,
-        at: desk.clock.wall(),
+        provider: Arc::clone(provider),
+        model: Arc::clone(model),
+        text: answered.text,
+        at: service.clock.wall(),
     };
-    let kept = desk
+    let saved = service
         .store
         .amend(
-            one.conversation,
-            one.turn,
+            followup.conversation,
+            followup.turn,
             Amendment::Followup(late.clone()),
         )
         .await;
-    if kept.is_err() {
-        tracing::warn!(turn = %one.turn, "a late answer was not saved in time");
+    if saved.is_err() {
+        tracing::warn!(turn = %followup.turn, "failed to save follow-up in time");
     }
-    tracing::info!(turn = %one.turn, provider = %late.provider, "answered late");
-    if let Some(sharing) = &desk.sharing {
+    tracing::info!(turn = %followup.turn, provider = %late.provider, "follow-up answered");
+    if let Some(sharing) = &service.sharing {
         sharing
-            .tell_late(one.conversation, one.turn, late.clone())
+            .tell_late(followup.conversation, followup.turn, late.clone())
             .await;
     }
-    room.follow_up(one.turn, late);
+    conversation.follow_up(followup.turn, late);
     Came::Answered
 }
 
-/// Whether this one can be asked. An open breaker that tries nobody by itself counts when its time is over: better a late answer is what
-/// it tries than a visitor's.
-pub(super) fn is_well(desk: &Desk, backend: &Backend) -> bool {
-    let vitals = backend.vitals.borrow();
-    let now = desk.clock.wall();
-    match vitals.state {
-        ProviderState::Closed => vitals.can_be_asked(now),
+/// Returns `true` if a follow-up may be sent to this provider.
+///
+/// An open breaker counts once its open time is over: a follow-up is a better probe than a
+/// visitor's turn.
+pub(super) fn is_well(service: &Desk, provider: &Backend) -> bool {
+    let status = provider.vitals.borrow();
+    let now = service.clock.wall();
+    match status.state {
+        ProviderState::Closed => status.can_be_asked(now),
         ProviderState::Open | ProviderState::Blocked => {
-            vitals.waits_until().is_some_and(|at| at <= now)
+            status.waits_until().is_some_and(|at| at <= now)
         }
         ProviderState::HalfOpen | ProviderState::Disabled => false,
     }
 }
 
-/// The turn, where a late answer to it is wanted.
-async fn wanted(desk: &Desk, one: Waiting) -> Result<Option<TurnRecord>, StoreError> {
-    let Some(record) = desk.store.turn(one.conversation, one.turn).await? else {
+/// Returns the turn if a follow-up to it is still wanted.
+async fn wanted(service: &Desk, followup: Waiting) -> Result<Option<TurnRecord>, StoreError> {
+    let Some(record) = service
+        .store
+        .turn(followup.conversation, followup.turn)
+        .await?
+    else {
         return Ok(None);
     };
-    let mut later = desk
+    let mut later = service
         .store
-        .turns(one.conversation, None, LOOKED_THROUGH)
+        .turns(followup.conversation, None, LOOKED_THROUGH)
         .await?;
-    // One that was opened just now may not be in the store yet.
-    let room = desk.rooms.find(one.conversation);
+    // A turn that just started may not be in the store yet.
+    let conversation = service.rooms.find(followup.conversation);
     later.extend(
-        room.iter()
-            .flat_map(|room| room.logs())
+        conversation
+            .iter()
+            .flat_map(|conversation| conversation.logs())
             .map(|log| log.record()),
     );
-    Ok(is_wanted(&record, &later, desk.clock.wall()).then_some(record))
+    Ok(is_wanted(&record, &later, service.clock.wall()).then_some(record))
 }
 
-/// The turn that asks, which nobody but the outbox knows. Dropped, it ends.
+/// The turn that produces a follow-up. It belongs to no conversation. Dropping it cancels it.
 struct UnderWay {
     log: Arc<TurnLog>,
     _follower: Follower,
 }
 
 impl UnderWay {
-    /// Waits for its end.
     async fn ended(&self) -> TurnRecord {
         let mut changes = self.log.changes();
         while !self.log.ended() && changes.changed().await.is_ok() {}
         self.log.record()
     }
 
-    /// What an end without a whole answer comes to.
-    fn failed(&self, said: &TurnRecord) -> Came {
-        let requests = |last: &Failure| last.fault.class().is_the_requests();
+    /// Maps an end without a complete answer to an outcome.
+    fn failed(&self, answered: &TurnRecord) -> Came {
+        let is_caller_fault = |failure: &Failure| failure.fault.class().is_the_requests();
         match self.log.last_failure() {
-            _ if said.finish == Some(Finish::ContentFilter) => Came::Unwanted,
-            Some(last) if requests(&last) => Came::Unwanted,
+            _ if answered.finish == Some(Finish::ContentFilter) => Came::Unwanted,
+            Some(failure) if is_caller_fault(&failure) => Came::Unwanted,
             Some(_) => Came::Failed,
+            // No provider was called.
             None => Came::Held,
         }
     }

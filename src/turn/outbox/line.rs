@@ -1,7 +1,8 @@
-//! Who is answered late, when, and whether that is still wanted. Pure.
+//! Decides which turns get a follow-up, when, and whether it is still wanted. Pure.
 //!
-//! The turns that wait stand in a line, oldest first. A conversation's turns are answered one after the other; whose try failed lets the
-//! others go first. A failed try stops everything for as long as a breaker rests, and after it begins with one at a time again.
+//! Turns wait in the order of their questions. The turns of one conversation are answered one after
+//! the other; a turn whose attempt failed lets other conversations go first. A failed attempt
+//! pauses everything for about a breaker's open time. After it, one answer at a time runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,183 +10,181 @@ use std::time::Duration;
 use crate::chat::{At, ConversationId, Finish, Source, TurnId, TurnRecord, TurnState};
 use crate::provider::jitter;
 
-/// How long after its question a turn may get its late answer. Later nobody is there who wants it.
+/// The maximum age of a question that still gets a follow-up. Later nobody waits for it.
 pub const WITHIN: Duration = Duration::from_secs(60 * 60);
 
-/// The most turns that wait: more than can be answered within the hour by far.
+/// The maximum number of waiting turns: far more than can be answered within an hour.
 pub const MOST: usize = 10_000;
 
-/// The most late answers under way at once: beside the visitors' own turns, not in their way.
+/// The maximum number of concurrent follow-ups. Low, so that they do not delay visitors' own turns.
 const AT_ONCE: usize = 4;
 
-/// Failed tries after which a turn is given up: by then it is more likely its question than its providers.
+/// The failures after which a turn is given up: by then the question is the likely cause.
 const TRIES: u32 = 10;
 
-/// A turn that waits. In the order of the questions.
+/// A turn that waits for a follow-up. Sorts by the age of the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Waiting {
-    /// The turn.
     pub turn: TurnId,
-    /// Its conversation.
     pub conversation: ConversationId,
 }
 
-/// The waits between late answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// From one answer to the next, drawn from this …
+    /// The lower bound of the random interval between two answers.
     pub least: Duration,
-    /// … to this.
+    /// The upper bound of that interval.
     pub most: Duration,
-    /// After a failure; it doubles with each one in a row …
+    /// The pause after a first failure. Doubles with each consecutive failure.
     pub rest: Duration,
-    /// … to this.
     pub longest_rest: Duration,
 }
 
 impl Pace {
-    /// The wait before the next one. `chance`: 0 to 1.
-    fn next(self, chance: f64) -> Duration {
-        jitter::between(self.least, self.most, chance)
+    /// Returns the interval to the next follow-up. `random` is in 0..1.
+    fn next(self, random: f64) -> Duration {
+        jitter::between(self.least, self.most, random)
     }
 
-    /// The wait after this many failures in a row, jittered by a fifth. `chance`: 0 to 1.
-    fn rest(self, failures: u32, chance: f64) -> Duration {
+    /// Returns the pause after this many consecutive failures, shortened by up to a fifth. `random`
+    /// is in 0..1.
+    fn backoff(self, failures: u32, random: f64) -> Duration {
         let doubled = self
             .rest
             .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-        let whole = doubled.min(self.longest_rest);
-        jitter::between(whole.mul_f64(0.8), whole, chance)
+        let longest = doubled.min(self.longest_rest);
+        jitter::between(longest.mul_f64(0.8), longest, random)
     }
 }
 
-/// What came of asking for a late answer.
+/// The outcome of an attempt at a follow-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Came {
-    /// It is given.
     Answered,
-    /// It is wanted no more, or its question is what no provider answers.
+    /// No longer wanted, or the question is one that every provider refuses.
     Unwanted,
-    /// The providers failed.
     Failed,
-    /// Nobody was asked: the budget is spent, or nobody is free.
+    /// No provider was asked: the retry budget is spent, no permit is free, or the store failed.
     Held,
-    /// Nobody who can be asked has room for it.
+    /// No available provider has a context large enough, or another instance answers the turn.
     Passed,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// Tries that came to nothing: so often others go first.
+    /// Failed and skipped attempts. Turns with fewer of them go first.
     passed: u32,
-    /// Of those, how many failed.
+    /// The failed ones among `passed`.
     failed: u32,
     under_way: bool,
 }
 
-/// The line of those who wait.
+/// The waiting turns and the state of the pacing.
 #[derive(Debug)]
 pub struct Line {
     pace: Pace,
     places: BTreeMap<Waiting, Place>,
-    /// Tries in a row that failed.
     failures: u32,
-    /// Answers in a row that were given.
+    /// Limits concurrency: starts at one answer at a time and grows with each success.
     given: usize,
-    /// Nobody is asked before: the pause since the last one …
+    /// No follow-up starts earlier: the interval after the last start.
     next_at: Duration,
-    /// … and the rest after a failure.
+    /// No follow-up starts earlier: the pause after a failure.
     rest_until: Duration,
 }
 
 impl Line {
-    /// An empty line.
     pub fn new(pace: Pace) -> Self {
-        let (next_at, rest_until) = (Duration::ZERO, Duration::ZERO);
         Self {
             pace,
             places: BTreeMap::new(),
             failures: 0,
             given: 0,
-            next_at,
-            rest_until,
+            next_at: Duration::ZERO,
+            rest_until: Duration::ZERO,
         }
     }
 
-    /// Keeps other waits from now on; one that has begun goes on.
+    /// Changes the pacing. A pause that has begun keeps its length.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
     }
 
-    /// One more waits, because no provider answers: nobody is asked for a while, unless that is so already. Gives who had to go for it.
-    pub fn enter(&mut self, one: Waiting, now: Duration, chance: f64) -> Option<Waiting> {
+    /// Adds a turn that no provider answered, and pauses if no pause is running. Returns the turn
+    /// that a full queue drops in return.
+    pub fn enter(&mut self, followup: Waiting, now: Duration, random: f64) -> Option<Waiting> {
         if self.rest_until <= now {
-            self.rest_until = now + self.pace.rest(1, chance);
+            self.rest_until = now + self.pace.backoff(1, random);
         }
         self.given = 0;
-        self.stand(one)
+        self.stand(followup)
     }
 
-    /// One that waited before the service started.
-    pub fn stand(&mut self, one: Waiting) -> Option<Waiting> {
-        self.places.entry(one).or_default();
-        let over = self.places.len() > MOST;
+    /// Adds a turn without a pause, for example one restored from the store. Returns the turn that
+    /// a full queue drops in return.
+    pub fn stand(&mut self, followup: Waiting) -> Option<Waiting> {
+        self.places.entry(followup).or_default();
+        let is_full = self.places.len() > MOST;
         let oldest = self
             .places
             .iter()
-            .find(|(_, place)| !place.under_way)
-            .map(|(one, _)| *one);
-        let gone = oldest.filter(|_| over)?;
-        self.places.remove(&gone);
-        Some(gone)
+            .find(|(_, slot)| !slot.under_way)
+            .map(|(followup, _)| *followup);
+        let dropped = oldest.filter(|_| is_full)?;
+        self.places.remove(&dropped);
+        Some(dropped)
     }
 
-    /// Those of this conversation wait no more; but for who is under way, until that is settled.
+    /// Removes a conversation's turns, except those that are running.
     pub fn forget(&mut self, conversation: ConversationId) {
         self.places
-            .retain(|one, place| one.conversation != conversation || place.under_way);
+            .retain(|followup, slot| followup.conversation != conversation || slot.under_way);
     }
 
-    /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Who is asked about now, if anyone is; it is under way then, until [`Line::settle`].
-    pub fn begin(&mut self, now: Duration, chance: f64) -> Option<Waiting> {
-        let under_way = self.places.values().filter(|place| place.under_way).count();
+    /// Returns the next turn to answer, if one may start now. It counts as running until its
+    /// outcome is recorded.
+    pub fn begin(&mut self, now: Duration, random: f64) -> Option<Waiting> {
+        let under_way = self.places.values().filter(|slot| slot.under_way).count();
         if now < self.next_at.max(self.rest_until) || under_way >= AT_ONCE.min(1 + self.given) {
             return None;
         }
-        let mut seen: BTreeSet<_> = self.under_way().map(|one| one.conversation).collect();
+        // Only the oldest turn of each conversation is eligible, and none while one is running.
+        let mut seen: BTreeSet<_> = self
+            .under_way()
+            .map(|followup| followup.conversation)
+            .collect();
         let firsts = self
             .places
             .iter_mut()
-            .filter(|(one, _)| seen.insert(one.conversation));
-        let (one, place) = firsts.min_by_key(|(one, place)| (place.passed, **one))?;
-        place.under_way = true;
-        self.next_at = now + self.pace.next(chance);
-        Some(*one)
+            .filter(|(followup, _)| seen.insert(followup.conversation));
+        let (followup, slot) = firsts.min_by_key(|(followup, slot)| (slot.passed, **followup))?;
+        slot.under_way = true;
+        self.next_at = now + self.pace.next(random);
+        Some(*followup)
     }
 
-    /// What came of one that was under way. True where it waits no more.
-    pub fn settle(&mut self, one: Waiting, came: Came, now: Duration, chance: f64) -> bool {
-        let Some(place) = self.places.get_mut(&one) else {
+    /// Records the outcome of a running turn. Returns `true` if the turn no longer waits.
+    pub fn settle(&mut self, followup: Waiting, outcome: Came, now: Duration, random: f64) -> bool {
+        let Some(slot) = self.places.get_mut(&followup) else {
             return false;
         };
-        place.under_way = false;
-        place.passed += u32::from(matches!(came, Came::Failed | Came::Passed));
-        place.failed += u32::from(came == Came::Failed);
-        let over = matches!(came, Came::Answered | Came::Unwanted) || place.failed >= TRIES;
-        if over {
-            self.places.remove(&one);
+        slot.under_way = false;
+        slot.passed += u32::from(matches!(outcome, Came::Failed | Came::Passed));
+        slot.failed += u32::from(outcome == Came::Failed);
+        let is_over = matches!(outcome, Came::Answered | Came::Unwanted) || slot.failed >= TRIES;
+        if is_over {
+            self.places.remove(&followup);
         }
-        match came {
+        match outcome {
             Came::Answered => {
                 self.failures = 0;
                 self.given += 1;
             }
-            // Nobody was asked, and nobody need wait for that.
+            // No provider was called, so the next turn need not wait.
             Came::Unwanted => self.next_at = now,
             Came::Passed => {}
             Came::Failed => {
@@ -193,46 +192,53 @@ impl Line {
                 self.given = 0;
                 self.rest_until = self
                     .rest_until
-                    .max(now + self.pace.rest(self.failures, chance));
+                    .max(now + self.pace.backoff(self.failures, random));
             }
             Came::Held => {
                 self.given = 0;
-                self.rest_until = self.rest_until.max(now + self.pace.rest(1, chance));
+                self.rest_until = self.rest_until.max(now + self.pace.backoff(1, random));
             }
         }
-        over
+        is_over
     }
 
-    /// Nobody is under way: who asked is gone.
+    /// Marks every turn as not running, after the loop that answered them panicked.
     pub fn abandon(&mut self) {
         self.places
             .values_mut()
-            .for_each(|place| place.under_way = false);
+            .for_each(|slot| slot.under_way = false);
     }
 
     fn under_way(&self) -> impl Iterator<Item = &Waiting> {
         self.places
             .iter()
-            .filter(|(_, place)| place.under_way)
-            .map(|(one, _)| one)
+            .filter(|(_, slot)| slot.under_way)
+            .map(|(followup, _)| followup)
     }
 }
 
-/// Whether a late answer to this turn is still wanted at `now`: it has none of an AI's, was not asked again, and is not too old. `later`: the
-/// conversation's turns, those after it at least. A program that asked over HTTP was told at once, and reads nothing later.
+/// Returns `true` if a follow-up to this turn is still wanted at `now`: it has no AI's answer, was
+/// not asked again, and is not too old.
+///
+/// `later` holds at least the conversation's turns after it. API calls never get a follow-up: the
+/// caller learned of the failure at once.
 pub fn is_wanted(record: &TurnRecord, later: &[TurnRecord], now: At) -> bool {
-    let answered = record.state == TurnState::Done && !record.degraded;
-    let retried = later
+    let is_answered = record.state == TurnState::Done && !record.degraded;
+    let is_retried = later
         .iter()
         .any(|other| other.retry_of == Some(record.turn));
-    let late = now.since(record.at) >= WITHIN;
-    !(answered || record.followup.is_some() || retried || late || record.client_msg_id.is_of_call())
+    let is_expired = now.since(record.at) >= WITHIN;
+    !(is_answered
+        || record.followup.is_some()
+        || is_retried
+        || is_expired
+        || record.client_msg_id.is_of_call())
 }
 
-/// Whether this is a whole answer of an AI.
+/// Returns `true` if the turn ended with a complete answer of an AI.
 pub fn is_whole(record: &TurnRecord) -> bool {
-    let whole = matches!(record.finish, Some(Finish::Stop | Finish::Length));
-    record.state == TurnState::Done && record.source == Some(Source::Ai) && whole
+    let is_complete = matches!(record.finish, Some(Finish::Stop | Finish::Length));
+    record.state == TurnState::Done && record.source == Some(Source::Ai) && is_complete
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! The outbox: turns that an outage left without an AI's answer get it later, in the same conversation.
+//! Follow-ups: turns that an outage left without an AI's answer get one later, in the same
+//! conversation.
 //!
-//! Who waits is in the store too, so that it outlives the process. The decisions are in the pure `line`; `run` carries them out, one or few at a
-//! time, and `late` is one such answer.
+//! Pending turns are also in the store, so they survive a restart. The decisions are in the pure
+//! `line`; `run` carries them out, a few at a time; `late` produces one answer.
 
 mod late;
 pub mod line;
@@ -18,74 +19,82 @@ pub use self::run::run;
 use super::desk::Desk;
 use crate::chat::{ConversationId, TurnId};
 
-/// Who waits for a late answer.
+/// The turns that wait for a follow-up.
 pub struct Outbox {
-    on: watch::Sender<bool>,
-    line: Mutex<Line>,
+    enabled: watch::Sender<bool>,
+    order: Mutex<Line>,
     came: Notify,
+    /// Returns a random number in 0..1.
     chance: fn() -> f64,
 }
 
 impl Outbox {
-    /// An empty one, which takes nobody where it is not `on`. `chance`: a random number in 0..1.
-    pub fn new(on: bool, pace: Pace, chance: fn() -> f64) -> Self {
+    /// Creates an empty queue. While `enabled` is `false`, it accepts no turns.
+    pub fn new(enabled: bool, pace: Pace, chance: fn() -> f64) -> Self {
         Self {
-            on: watch::Sender::new(on),
-            line: Mutex::new(Line::new(pace)),
+            enabled: watch::Sender::new(enabled),
+            order: Mutex::new(Line::new(pace)),
             came: Notify::new(),
             chance,
         }
     }
 
-    /// From now on turns are answered late or not, with these waits. Those that wait already do so until it is on again.
-    pub fn set(&self, on: bool, pace: Pace) {
+    /// Changes the settings. While disabled, turns that already wait keep waiting.
+    pub fn set(&self, enabled: bool, pace: Pace) {
         self.line().set_pace(pace);
-        self.on.send_replace(on);
+        self.enabled.send_replace(enabled);
     }
 
     fn is_on(&self) -> bool {
-        *self.on.borrow()
+        *self.enabled.borrow()
     }
 
-    /// Nobody of this conversation waits any more; what is under way finds that out by itself.
+    /// Removes a deleted conversation. An answer in progress notices the deletion by itself.
     pub fn forget(&self, conversation: ConversationId) {
         self.line().forget(conversation);
     }
 
-    /// Until turns are to be answered late.
+    /// Waits until follow-ups are enabled.
     async fn on(&self) {
-        // The sender is `self`: the watch does not end.
-        let _ = self.on.subscribe().wait_for(|on| *on).await;
+        // `self` owns the sender, so the channel cannot close.
+        let _ = self.enabled.subscribe().wait_for(|on| *on).await;
     }
 
-    /// A turn ended without an AI's answer. To be called before its end is written, so that no crash comes between.
-    pub fn enter(&self, desk: &Desk, conversation: ConversationId, turn: TurnId) {
+    /// Adds a turn that ended without an AI's answer.
+    ///
+    /// Call before writing the turn's end, so that a crash in between loses nothing.
+    pub fn enter(&self, service: &Desk, conversation: ConversationId, turn: TurnId) {
         if !self.is_on() {
             return;
         }
-        // On its way when the call returns, and on disk together with the turn's end.
-        drop(desk.store.write_waiting(conversation, turn, true));
-        let gone = self.line().enter(
+        // Not awaited: the write is queued when the call returns, and reaches the disk together
+        // with the turn's end.
+        drop(service.store.write_waiting(conversation, turn, true));
+        let dropped = self.line().enter(
             Waiting { turn, conversation },
-            desk.clock.now(),
+            service.clock.now(),
             (self.chance)(),
         );
-        gone.into_iter().for_each(|gone| run::let_go(desk, gone));
+        dropped
+            .into_iter()
+            .for_each(|dropped| run::let_go(service, dropped));
         self.came.notify_one();
     }
 
-    /// A turn of another instance that is gone waits here from now on.
-    pub fn adopt(&self, desk: &Desk, conversation: ConversationId, turn: TurnId) {
+    /// Adds a turn of another instance that is gone.
+    pub fn adopt(&self, service: &Desk, conversation: ConversationId, turn: TurnId) {
         if !self.is_on() {
             return;
         }
-        drop(desk.store.write_waiting(conversation, turn, true));
-        self.stand(desk, conversation, turn);
+        drop(service.store.write_waiting(conversation, turn, true));
+        self.stand(service, conversation, turn);
     }
 
-    fn stand(&self, desk: &Desk, conversation: ConversationId, turn: TurnId) {
-        let gone = self.line().stand(Waiting { turn, conversation });
-        gone.into_iter().for_each(|gone| run::let_go(desk, gone));
+    fn stand(&self, service: &Desk, conversation: ConversationId, turn: TurnId) {
+        let dropped = self.line().stand(Waiting { turn, conversation });
+        dropped
+            .into_iter()
+            .for_each(|dropped| run::let_go(service, dropped));
         self.came.notify_one();
     }
 
@@ -93,12 +102,12 @@ impl Outbox {
         self.line().begin(now, (self.chance)())
     }
 
-    fn settle(&self, one: Waiting, came: Came, now: Duration) -> bool {
-        self.line().settle(one, came, now, (self.chance)())
+    fn settle(&self, followup: Waiting, outcome: Came, now: Duration) -> bool {
+        self.line().settle(followup, outcome, now, (self.chance)())
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The loop that has turns answered late, while providers can be asked.
+//! The loop that answers pending follow-ups while providers are available.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -12,89 +12,94 @@ use super::late;
 use super::line::{Came, Waiting};
 use crate::turn::desk::{Desk, Phase};
 
-/// How often it is looked whether somebody may be asked, while anyone waits.
+/// The interval at which the queue is checked while turns wait.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The pause before the store is asked once more who waits, or after a panic.
+/// The pause before a failed store read is repeated, and after a panic.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How often it is looked who waits at other instances.
+/// The interval at which the store is searched for turns that wait at other instances.
 const OTHERS: Duration = Duration::from_secs(10);
 
-/// Answers late, until the service goes down: then what is under way ends at once, and waits for the next start.
-pub async fn run(desk: Arc<Desk>) {
-    let mut phase = desk.phase.clone();
+/// Answers follow-ups until shutdown. Then running answers end at once and wait for the next start.
+pub async fn run(service: Arc<Desk>) {
+    let mut phase = service.phase.clone();
     tokio::select! {
         _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
-        never = for_ever(&desk) => match never {},
-        never = others(&desk) => match never {},
+        never = for_ever(&service) => match never {},
+        never = others(&service) => match never {},
     }
 }
 
-async fn for_ever(desk: &Arc<Desk>) -> Infallible {
-    desk.outbox.on().await;
-    recall(desk).await;
+/// Restores the queue from the store, then answers. A panic restarts the loop.
+async fn for_ever(service: &Arc<Desk>) -> Infallible {
+    service.outbox.on().await;
+    recall(service).await;
     loop {
-        let Err(_) = AssertUnwindSafe(rounds(desk)).catch_unwind().await;
-        tracing::error!("late answers panicked; they go on");
-        desk.outbox.line().abandon();
+        let Err(_) = AssertUnwindSafe(rounds(service)).catch_unwind().await;
+        tracing::error!("follow-up loop panicked, restarting");
+        service.outbox.line().abandon();
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Those who wait at other instances, now and then: an instance that is gone answers nobody.
-async fn others(desk: &Desk) -> Infallible {
-    if desk.sharing.is_none() {
+/// Regularly adds turns that wait at other instances: an instance that is gone answers none.
+async fn others(service: &Desk) -> Infallible {
+    if service.sharing.is_none() {
         return std::future::pending().await;
     }
     loop {
         tokio::time::sleep(OTHERS).await;
-        desk.outbox.on().await;
-        for (conversation, turn) in desk.store.waiting().await.unwrap_or_default() {
-            desk.outbox.stand(desk, conversation, turn);
+        service.outbox.on().await;
+        for (conversation, turn) in service.store.waiting().await.unwrap_or_default() {
+            service.outbox.stand(service, conversation, turn);
         }
     }
 }
 
-/// Those who waited when the service went down.
-async fn recall(desk: &Desk) {
-    let waiting = loop {
-        match desk.store.waiting().await {
-            Ok(waiting) => break waiting,
+/// Adds the turns that waited when the service stopped. Retries until the store answers.
+async fn recall(service: &Desk) {
+    let pending = loop {
+        match service.store.waiting().await {
+            Ok(pending) => break pending,
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     };
-    if !waiting.is_empty() {
-        tracing::info!(turns = waiting.len(), "turns wait for a late answer");
+    if !pending.is_empty() {
+        tracing::info!(turns = pending.len(), "follow-ups restored");
     }
-    for (conversation, turn) in waiting {
-        desk.outbox.stand(desk, conversation, turn);
+    for (conversation, turn) in pending {
+        service.outbox.stand(service, conversation, turn);
     }
 }
 
-async fn rounds(desk: &Arc<Desk>) -> Infallible {
-    let outbox = &desk.outbox;
-    let mut under_way = FuturesUnordered::new();
+async fn rounds(service: &Arc<Desk>) -> Infallible {
+    let outbox = &service.outbox;
+    let mut running = FuturesUnordered::new();
     loop {
+        // Only an empty queue needs no polling. Running answers keep their place in it.
         if outbox.line().is_empty() {
             outbox.came.notified().await;
         }
-        let on = outbox.is_on();
-        let well = on
-            && desk
+        let is_available = outbox.is_on()
+            && service
                 .table()
                 .backends
                 .iter()
-                .any(|backend| late::is_well(desk, backend));
-        let next = well.then(|| outbox.begin(desk.clock.now())).flatten();
-        if let Some(one) = next {
-            under_way.push(guarded(desk, one));
+                .any(|provider| late::is_well(service, provider));
+        let next = is_available
+            .then(|| outbox.begin(service.clock.now()))
+            .flatten();
+        if let Some(followup) = next {
+            running.push(guarded(service, followup));
             continue;
         }
         tokio::select! {
-            Some((one, came)) = under_way.next() => {
-                if outbox.settle(one, came, desk.clock.now()) && came != Came::Answered {
-                    forget(desk, one);
+            Some((followup, outcome)) = running.next() => {
+                let is_over = outbox.settle(followup, outcome, service.clock.now());
+                // An answer is stored together with the removal from the pending turns.
+                if is_over && outcome != Came::Answered {
+                    forget(service, followup);
                 }
             }
             () = tokio::time::sleep(LOOK) => {}
@@ -102,27 +107,31 @@ async fn rounds(desk: &Arc<Desk>) -> Infallible {
     }
 }
 
-/// One late answer. A panic is a failure of it.
-async fn guarded(desk: &Arc<Desk>, one: Waiting) -> (Waiting, Came) {
-    let came = AssertUnwindSafe(late::answer(desk, one))
+/// Answers one follow-up. A panic counts as a failure.
+async fn guarded(service: &Arc<Desk>, followup: Waiting) -> (Waiting, Came) {
+    let answered = AssertUnwindSafe(late::answer(service, followup))
         .catch_unwind()
         .await;
-    (
-        one,
-        came.unwrap_or_else(|_| {
-            tracing::error!(turn = %one.turn, "a late answer panicked");
-            Came::Failed
-        }),
-    )
+    let outcome = answered.unwrap_or_else(|_| {
+        tracing::error!(turn = %followup.turn, "follow-up panicked");
+        Came::Failed
+    });
+    (followup, outcome)
 }
 
-/// One had to go because too many wait.
-pub(super) fn let_go(desk: &Desk, gone: Waiting) {
-    tracing::warn!(turn = %gone.turn, "too many turns wait for a late answer; the oldest gets none");
-    forget(desk, gone);
+/// Removes a turn that the full queue dropped.
+pub(super) fn let_go(service: &Desk, dropped: Waiting) {
+    tracing::warn!(turn = %dropped.turn, "follow-up queue full, oldest turn dropped");
+    forget(service, dropped);
 }
 
-/// It waits no more, also after a restart. On its way when the call returns; at worst it is looked at once more then.
-fn forget(desk: &Desk, one: Waiting) {
-    drop(desk.store.write_waiting(one.conversation, one.turn, false));
+/// Removes a turn from the pending ones in the store.
+///
+/// Not awaited: if the write is lost, the next start checks the turn once more.
+fn forget(service: &Desk, followup: Waiting) {
+    drop(
+        service
+            .store
+            .write_waiting(followup.conversation, followup.turn, false),
+    );
 }

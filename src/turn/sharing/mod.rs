@@ -1,7 +1,9 @@
-//! Turns and other instances: whose turn a message opens, what others are shown of ours, and what is shown here of theirs.
+//! Replication of running turns between instances: which instance answers a message, what the
+//! others see of it, and what this one shows of theirs.
 //!
-//! A turn of another instance has a log here too, a mirror, as soon as anybody here wants to see it; everything that reads logs reads it. Its
-//! frames come from Redis in batches. Nothing here is waited for by a token: where Redis is away, this instance goes on alone.
+//! A turn of another instance has a replica log here as soon as somebody here follows it.
+//! Everything that reads logs reads it. Its frames arrive from Redis in batches. No token waits for
+//! Redis: while Redis is unavailable, each instance goes on alone.
 
 mod run;
 
@@ -18,54 +20,58 @@ use super::rooms::{Question, Room};
 use crate::chat::{At, ConversationId, Followup, Frame, TurnId};
 use crate::store::turns::{Claimed, SharedTurns, Told};
 
-/// What is shared of turns with other instances.
+/// The running turns that this instance shares with others.
 pub struct Sharing {
     turns: SharedTurns,
-    ours: Mutex<HashMap<TurnId, Ours>>,
-    theirs: Mutex<HashMap<TurnId, Theirs>>,
+    local_turns: Mutex<HashMap<TurnId, Ours>>,
+    remote_turns: Mutex<HashMap<TurnId, Theirs>>,
 }
 
 /// A turn that this instance answers.
 struct Ours {
     conversation: ConversationId,
     log: Arc<TurnLog>,
-    /// The last frame that the others can read.
+    /// The last frame that other instances can read.
     told: u64,
+    /// The last renewal of the lease, or `None` before the first write to Redis.
     renewed: Option<Instant>,
 }
 
-/// A turn that another instance answers, and somebody here follows.
+/// A turn that another instance answers and somebody here follows.
 struct Theirs {
     room: Arc<Room>,
     mirror: Mirror,
-    /// Where in its stream this one stands.
+    /// The id of the last stream entry applied to the replica.
     place: String,
+    /// `true` once the answering instance has been told to stop.
     stopped: bool,
+    /// The last time the answering instance was told that somebody follows the turn.
     followed: Option<Instant>,
 }
 
-/// The place of a turn that is about to be opened.
+/// The claim of a conversation for a turn that is about to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The id that it is to have.
     pub turn: TurnId,
-    /// Whether the others know of it.
+    /// `true` if other instances know the start frame.
     pub told: bool,
 }
 
-/// Whether a message may open a turn.
+/// The instance that a new message starts a turn on.
 pub enum Opening {
-    /// It may. None where nobody else was asked.
+    /// This one. `None` if no other instance had to be asked.
     Here(Option<Claim>),
-    /// Another instance answers a turn of the conversation, or this very message; its log, where it can be had.
+    /// Another one, which already answers the message or another turn of the conversation. The log
+    /// is `None` if its frames cannot be read.
     Elsewhere(Option<Arc<TurnLog>>),
 }
 
 impl Desk {
-    /// Asks the other instances whether `question` may open a turn in `room`. Hold [`Room::opening`] until it is opened.
+    /// Asks the other instances whether `question` may start a turn. Hold `lock_opening` of the
+    /// conversation until the turn is started.
     pub async fn claim(&self, room: &Arc<Room>, question: &Question) -> Opening {
         match &self.sharing {
-            // What runs here, or is mirrored here, answers for itself.
+            // A turn that runs or is replicated here is found without asking.
             Some(sharing) if room.running().is_none() => {
                 sharing
                     .claim(room, question, self.clock.wall(), (self.random)())
@@ -75,7 +81,7 @@ impl Desk {
         }
     }
 
-    /// Looks whether another instance answers a turn in this room, and follows it.
+    /// Follows the turn that another instance answers in this conversation, if there is one.
     pub async fn look(&self, room: &Arc<Room>) {
         if let Some(sharing) = &self.sharing {
             sharing.look(std::slice::from_ref(room)).await;
@@ -84,25 +90,28 @@ impl Desk {
 }
 
 impl Sharing {
-    /// Over what instances share.
     pub fn new(turns: SharedTurns) -> Self {
         Self {
             turns,
-            ours: Mutex::default(),
-            theirs: Mutex::default(),
+            local_turns: Mutex::default(),
+            remote_turns: Mutex::default(),
         }
     }
 
     fn ours(&self) -> MutexGuard<'_, HashMap<TurnId, Ours>> {
-        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
+        self.local_turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn theirs(&self) -> MutexGuard<'_, HashMap<TurnId, Theirs>> {
-        self.theirs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.remote_turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn claim(&self, room: &Arc<Room>, question: &Question, now: At, chance: u64) -> Opening {
-        let turn = room.next_turn(now, chance);
+    async fn claim(&self, room: &Arc<Room>, question: &Question, now: At, random: u64) -> Opening {
+        let turn = room.next_turn(now, random);
         let start = encode(&Frame::Start {
             turn,
             seq: 1,
@@ -120,23 +129,24 @@ impl Sharing {
             Ok(Claimed::Busy(other) | Claimed::Known(other)) => {
                 Opening::Elsewhere(self.follow(room, other).await)
             }
-            // It may have been claimed all the same, so it is opened under that id.
+            // Redis may have stored the claim all the same, so the turn keeps this id.
             Err(_) => Opening::Here(Some(Claim { turn, told: false })),
         }
     }
 
-    /// Shows the others a turn that this instance answers. `told`: they know its first frame.
-    pub fn share(&self, conversation: ConversationId, log: &Arc<TurnLog>, told: bool) {
-        let ours = Ours {
+    /// Publishes a turn of this instance. `is_published` says that others know its
+    /// start frame already.
+    pub fn share(&self, conversation: ConversationId, log: &Arc<TurnLog>, is_published: bool) {
+        let turn = Ours {
             conversation,
             log: Arc::clone(log),
-            told: u64::from(told),
+            told: u64::from(is_published),
             renewed: None,
         };
-        self.ours().insert(log.turn(), ours);
+        self.ours().insert(log.turn(), turn);
     }
 
-    /// Looks whether other instances answer turns in these rooms, and follows them.
+    /// Follows the turns that other instances answer in these conversations.
     async fn look(&self, rooms: &[Arc<Room>]) {
         let ids: Vec<_> = rooms.iter().map(|room| room.id()).collect();
         let Ok(running) = self.turns.running(&ids).await else {
@@ -149,50 +159,50 @@ impl Sharing {
         }
     }
 
-    /// Follows another instance's turn in this room, from its first frame on; its log, where it can be had and has not ended.
+    /// Follows another instance's turn from its first frame on. Returns its log, or `None` if it has
+    /// ended or its frames cannot be read.
     async fn follow(&self, room: &Arc<Room>, turn: TurnId) -> Option<Arc<TurnLog>> {
         if let Some(log) = room.log(turn) {
             return Some(log);
         }
-        let (mirror, place) = self.mirror(turn).await?;
-        let log = Arc::clone(mirror.log());
+        let (replica, position) = self.mirror(turn).await?;
+        let log = Arc::clone(replica.log());
         if log.ended() {
             return None;
         }
+        // Another task may have attached a replica in the meantime.
         if !room.adopt(&log) {
             return room.log(turn);
         }
-        let (room, followed) = (Arc::clone(room), None);
         self.theirs().insert(
             turn,
             Theirs {
-                room,
-                mirror,
-                place,
+                room: Arc::clone(room),
+                mirror: replica,
+                place: position,
                 stopped: false,
-                followed,
+                followed: None,
             },
         );
         Some(log)
     }
 
-    /// A turn as its stream tells it, and where that ends.
+    /// Builds a replica from a turn's stream. Returns it with the id of the last entry.
     async fn mirror(&self, turn: TurnId) -> Option<(Mirror, String)> {
         let parts = self.turns.frames(turn).await.ok()?;
-        let (place, _) = parts.last()?.clone();
+        let (position, _) = parts.last()?.clone();
         let mut lines = parts.iter().flat_map(|(_, lines)| lines.lines());
-        let first = lines.find_map(|line| Mirror::open(&serde_json::from_str(line).ok()?));
-        let mut mirror = first?;
-        lines.for_each(|line| mirror.take(line));
-        Some((mirror, place))
+        let mut replica = lines.find_map(|line| Mirror::open(&serde_json::from_str(line).ok()?))?;
+        lines.for_each(|line| replica.take(line));
+        Some((replica, position))
     }
 
-    /// Whether it is for this instance to ask for this late answer.
+    /// Claims a follow-up for this instance. Returns `false` if another instance answers it.
     pub async fn claim_late(&self, turn: TurnId) -> bool {
         self.turns.claim_late(turn).await
     }
 
-    /// Tells the others of a late answer that is in the store.
+    /// Publishes a follow-up that is in the store.
     pub async fn tell_late(&self, conversation: ConversationId, turn: TurnId, late: Followup) {
         self.turns.tell(&Told::Late(conversation, turn, late)).await;
     }

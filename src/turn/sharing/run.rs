@@ -1,4 +1,5 @@
-//! The loops that keep what is shared of turns: telling of ours, reading of theirs, hearing what is asked, ending what nobody ends.
+//! The loops of turn replication: publish local turns, read remote ones, handle messages, and
+//! interrupt turns whose instance is gone.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,164 +14,160 @@ use crate::store::turns::{Batch, LEASE, Told};
 use crate::turn::desk::Desk;
 use crate::turn::log::{Cancel, encode};
 
-/// How often frames are told and read.
+/// The interval at which frames are written to and read from Redis.
 const BATCH: Duration = Duration::from_millis(50);
 
-/// How often leases are renewed, and those of others looked at.
+/// The interval at which leases are renewed, and those of other instances checked.
 const RENEW: Duration = Duration::from_secs(1);
 
-/// How often the answerer of a turn is told that it is followed here.
+/// The interval at which the answering instance is told that somebody here follows its turn.
 const FOLLOWED: Duration = Duration::from_secs(10);
 
-/// How long a turn of others is kept that nobody here follows, and how long one that ended.
+/// The time a replica is kept without followers, and its log after the end.
 const STAYS: Duration = Duration::from_secs(5);
 
-/// Turns of ours that wait to be told when Redis is back.
+/// The maximum number of ended turns that wait for Redis to come back.
 const WAITING: usize = 1024;
 
-/// Rooms that are looked at together.
+/// The number of conversations that one query covers.
 const ROOMS: usize = 64;
 
-/// Shares turns with other instances, for as long as the service runs.
-pub async fn run(desk: Arc<Desk>) {
-    let Some(sharing) = desk.sharing.clone() else {
+/// Replicates turns for as long as the service runs. Returns at once without Redis.
+pub async fn run(service: Arc<Desk>) {
+    let Some(sharing) = service.sharing.clone() else {
         return;
     };
     let loops = futures_util::future::join4(
         tell(&sharing),
         read(&sharing),
-        hear(&desk, &sharing),
-        end_lapsed(&desk, &sharing),
+        hear(&service, &sharing),
+        end_lapsed(&service, &sharing),
     );
     loops.await;
 }
 
-/// Tells the others what is new of our turns.
+/// Writes new frames of local turns to their streams.
 async fn tell(sharing: &Sharing) -> Infallible {
     loop {
         sleep(BATCH).await;
-        let (batches, told) = batches(sharing);
+        let (batches, ends) = batches(sharing);
         if batches.is_empty() {
             continue;
         }
         match sharing.turns.append(&batches).await {
             Ok(()) => {}
-            // Told again with the next batch: what was told already does no harm.
+            // Sent again with the next batch. Frames that arrive twice do no harm.
             Err(LinkError::Away) => continue,
-            // Something else is under our keys: the others see no frames, and what ended is told by the store.
+            // Redis rejected the call, for example because a key has an unexpected type. Other
+            // instances get no frames, and read the ended turns from the store.
             Err(LinkError::Refused) => {
-                sharing.ours().retain(|_, one| !one.log.ended());
+                sharing.ours().retain(|_, turn| !turn.log.ended());
                 continue;
             }
         }
-        let mut ours = sharing.ours();
-        for (batch, told) in batches.iter().zip(told) {
+        let mut turns = sharing.ours();
+        for (batch, end) in batches.iter().zip(ends) {
             if batch.ended {
-                ours.remove(&batch.turn);
-            } else if let Some(one) = ours.get_mut(&batch.turn) {
-                one.told = told;
-                one.renewed = Some(Instant::now());
+                turns.remove(&batch.turn);
+            } else if let Some(turn) = turns.get_mut(&batch.turn) {
+                turn.told = end;
+                turn.renewed = Some(Instant::now());
             }
         }
     }
 }
 
-/// What is new of our turns, and the last frame of each.
+/// Collects the new frames of local turns, and the number of each turn's last frame.
+///
+/// A turn without news gets an empty batch when its lease has to be renewed.
 fn batches(sharing: &Sharing) -> (Vec<Batch>, Vec<u64>) {
-    let up = sharing.turns.link().is_up();
-    let mut ours = sharing.ours();
-    // Alone, what ended waits to be told, but for too many; those are told by the store.
-    let few = ours.len() <= WAITING;
-    ours.retain(|_, one| up || few || !one.log.ended());
-    let new = ours.iter().filter(|_| up).filter_map(|(turn, one)| {
-        let (conversation, turn) = (one.conversation, *turn);
-        if let Some((frames, told, ended)) = one.log.news(one.told) {
-            return Some((
-                Batch {
-                    conversation,
-                    turn,
-                    frames,
-                    ended,
-                },
-                told,
-            ));
+    let is_up = sharing.turns.link().is_up();
+    let mut turns = sharing.ours();
+    // Without Redis, ended turns wait for it. If there are too many, others read them from the
+    // store.
+    let may_wait = turns.len() <= WAITING;
+    turns.retain(|_, turn| is_up || may_wait || !turn.log.ended());
+    let new = turns.iter().filter(|_| is_up).filter_map(|(id, turn)| {
+        let batch = |frames, ended| Batch {
+            conversation: turn.conversation,
+            turn: *id,
+            frames,
+            ended,
+        };
+        if let Some((frames, end, ended)) = turn.log.news(turn.told) {
+            return Some((batch(frames, ended), end));
         }
-        let due = one.renewed.is_none_or(|renewed| renewed.elapsed() >= RENEW);
-        due.then(|| {
-            (
-                Batch {
-                    conversation,
-                    turn,
-                    frames: String::new(),
-                    ended: false,
-                },
-                one.told,
-            )
-        })
+        let is_due = turn
+            .renewed
+            .is_none_or(|renewed| renewed.elapsed() >= RENEW);
+        is_due.then(|| (batch(String::new(), false), turn.told))
     });
     new.unzip()
 }
 
-/// Reads what is new of others' turns that somebody here follows.
+/// Reads new frames of the remote turns that somebody here follows.
 async fn read(sharing: &Sharing) -> Infallible {
-    let mut up = Instant::now();
+    let mut last_up = Instant::now();
     loop {
         sleep(BATCH).await;
         if sharing.theirs().is_empty() {
             continue;
         }
         if sharing.turns.link().is_up() {
-            up = Instant::now();
-        } else if up.elapsed() > LEASE {
-            // Nobody knows what becomes of them: here they end with what was seen.
-            sharing.theirs().drain().for_each(|(_, one)| let_go(one));
+            last_up = Instant::now();
+        } else if last_up.elapsed() > LEASE {
+            // Their fate is unknown, so they end here with the text received so far.
+            sharing.theirs().drain().for_each(|(_, turn)| let_go(turn));
             continue;
         }
-        let after: Vec<_> = sharing
+        let positions: Vec<_> = sharing
             .theirs()
             .iter()
-            .map(|(turn, one)| (*turn, one.place.clone()))
+            .map(|(id, turn)| (*id, turn.place.clone()))
             .collect();
-        for (turn, parts) in sharing.turns.news(&after).await.unwrap_or_default() {
-            if let Some(one) = sharing.theirs().get_mut(&turn) {
-                for (place, lines) in parts {
-                    one.mirror.take(&lines);
-                    one.place = place;
+        for (id, parts) in sharing.turns.news(&positions).await.unwrap_or_default() {
+            if let Some(turn) = sharing.theirs().get_mut(&id) {
+                for (position, lines) in parts {
+                    turn.mirror.take(&lines);
+                    turn.place = position;
                 }
             }
         }
-        for told in wishes(sharing) {
-            sharing.turns.tell(&told).await;
+        for message in wishes(sharing) {
+            sharing.turns.tell(&message).await;
         }
     }
 }
 
-/// What is to be told of others' turns: that they are followed, or to be stopped. Those that ended, or that nobody follows, are let go.
+/// Collects the messages for the instances that answer remote turns: stop, or somebody follows.
+/// Releases the replicas that have ended or that nobody follows.
 fn wishes(sharing: &Sharing) -> Vec<Told> {
-    let mut told = Vec::new();
-    let mut theirs = sharing.theirs();
-    let over = theirs.extract_if(|turn, one| {
-        let (log, conversation) = (one.mirror.log(), one.room.id());
-        if !one.stopped && log.told_to_end() == Some(Cancel::Stopped) {
-            one.stopped = true;
-            told.push(Told::Stop(conversation, *turn));
+    let mut messages = Vec::new();
+    let mut turns = sharing.theirs();
+    let released = turns.extract_if(|id, turn| {
+        let log = turn.mirror.log();
+        let conversation = turn.room.id();
+        if !turn.stopped && log.told_to_end() == Some(Cancel::Stopped) {
+            turn.stopped = true;
+            messages.push(Told::Stop(conversation, *id));
         }
-        let alone = log.alone_for();
-        if alone.is_none() && one.followed.is_none_or(|last| last.elapsed() >= FOLLOWED) {
-            one.followed = Some(Instant::now());
-            told.push(Told::Followed(conversation, *turn));
+        let orphaned_for = log.alone_for();
+        let is_due = turn.followed.is_none_or(|last| last.elapsed() >= FOLLOWED);
+        if orphaned_for.is_none() && is_due {
+            turn.followed = Some(Instant::now());
+            messages.push(Told::Followed(conversation, *id));
         }
-        log.ended() || alone.is_some_and(|alone| alone >= STAYS)
+        log.ended() || orphaned_for.is_some_and(|time| time >= STAYS)
     });
-    let over: Vec<_> = over.collect();
-    drop(theirs);
-    over.into_iter().for_each(|(_, one)| let_go(one));
-    told
+    let released: Vec<_> = released.collect();
+    drop(turns);
+    released.into_iter().for_each(|(_, turn)| let_go(turn));
+    messages
 }
 
-/// A mirror ends, and its log is dropped a little later.
-fn let_go(one: Theirs) {
-    let Theirs { room, mirror, .. } = one;
+/// Ends a replica, and evicts its log a little later.
+fn let_go(turn: Theirs) {
+    let Theirs { room, mirror, .. } = turn;
     let turn = mirror.log().turn();
     drop(mirror);
     tokio::spawn(async move {
@@ -179,126 +176,138 @@ fn let_go(one: Theirs) {
     });
 }
 
-/// Does what other instances ask, and shows what they tell.
-async fn hear(desk: &Arc<Desk>, sharing: &Sharing) -> Infallible {
-    let mut heard = sharing.turns.hear();
+/// Handles the messages of other instances.
+async fn hear(service: &Arc<Desk>, sharing: &Sharing) -> Infallible {
+    let mut messages = sharing.turns.hear();
     let mut connection = 0;
     loop {
-        let told = timeout(RENEW, heard.next()).await;
-        let present = sharing.turns.link().connection();
-        // Over a new connection something may have been missed as well.
-        let missed =
-            matches!(told, Ok(Err(_))) || present != connection && sharing.turns.link().is_up();
-        if missed {
-            connection = present;
-            for rooms in desk.rooms.all().chunks(ROOMS) {
+        let received = timeout(RENEW, messages.next()).await;
+        let current = sharing.turns.link().connection();
+        // Messages may also have been lost before a new connection was made.
+        let may_have_missed =
+            matches!(received, Ok(Err(_))) || current != connection && sharing.turns.link().is_up();
+        if may_have_missed {
+            connection = current;
+            for rooms in service.rooms.all().chunks(ROOMS) {
                 sharing.look(rooms).await;
             }
         }
-        if let Ok(Ok(told)) = told {
-            obey(desk, sharing, told).await;
+        if let Ok(Ok(message)) = received {
+            obey(service, sharing, message).await;
         }
     }
 }
 
-async fn obey(desk: &Desk, sharing: &Sharing, told: Told) {
-    let ours = |turn: TurnId| sharing.ours().get(&turn).map(|one| Arc::clone(&one.log));
-    match told {
+async fn obey(service: &Desk, sharing: &Sharing, message: Told) {
+    let local_log = |turn: TurnId| sharing.ours().get(&turn).map(|turn| Arc::clone(&turn.log));
+    match message {
         Told::Opened(conversation, turn) => {
-            if let Some(room) = desk.rooms.find(conversation) {
+            if let Some(room) = service.rooms.find(conversation) {
                 sharing.follow(&room, turn).await;
             }
         }
         Told::Stop(_, turn) => {
-            if let Some(log) = ours(turn) {
+            if let Some(log) = local_log(turn) {
                 log.cancel(Cancel::Stopped);
             }
         }
         Told::Followed(_, turn) => {
-            if let Some(log) = ours(turn) {
+            if let Some(log) = local_log(turn) {
                 log.touch();
             }
         }
         Told::Late(conversation, turn, late) => {
-            if let Some(room) = desk.rooms.find(conversation) {
+            if let Some(room) = service.rooms.find(conversation) {
                 room.follow_up(turn, late);
             }
         }
     }
 }
 
-/// Ends the turns whose instance is gone: interrupted, with what was told of them, to be answered late.
-async fn end_lapsed(desk: &Arc<Desk>, sharing: &Sharing) -> Infallible {
+/// Ends the turns whose instance is gone. They are interrupted and get a follow-up.
+async fn end_lapsed(service: &Arc<Desk>, sharing: &Sharing) -> Infallible {
     loop {
         sleep(RENEW).await;
         for (conversation, turn) in sharing.turns.lapsed().await.unwrap_or_default() {
-            let lives = sharing.ours().contains_key(&turn);
-            if !lives && let Some(batch) = interrupt(desk, sharing, conversation, turn).await {
+            let is_local = sharing.ours().contains_key(&turn);
+            if !is_local && let Some(batch) = interrupt(service, sharing, conversation, turn).await
+            {
                 let _ = sharing.turns.append(&[batch]).await;
             }
         }
     }
 }
 
-/// Writes one as interrupted, unless it is known to have ended. Gives what is to be told; none where the store does not work: later.
+/// Stores a turn as interrupted, unless it is known to have ended.
+///
+/// Returns the batch that ends it for the other instances, or `None` if the store failed. The next
+/// check tries again then.
 async fn interrupt(
-    desk: &Arc<Desk>,
+    service: &Arc<Desk>,
     sharing: &Sharing,
     conversation: ConversationId,
     turn: TurnId,
 ) -> Option<Batch> {
-    let over = |frames| Batch {
+    let last_batch = |frames| Batch {
         conversation,
         turn,
         frames,
         ended: true,
     };
-    let known = desk.store.turn(conversation, turn).await.ok()?;
-    let mirror = sharing.mirror(turn).await.map(|(mirror, _)| mirror);
-    if mirror.as_ref().is_some_and(|mirror| mirror.log().ended()) {
-        return Some(over(String::new()));
-    }
-    let last = |record: &TurnRecord| {
-        mirror
-            .as_ref()
-            .map(|mirror| encode(&mirror.last(record)).to_string())
-    };
-    if let Some(known) = known
+    let stored = service.store.turn(conversation, turn).await.ok()?;
+    let replica = sharing.mirror(turn).await.map(|(replica, _)| replica);
+    if replica
         .as_ref()
-        .filter(|known| known.state == TurnState::Done)
+        .is_some_and(|replica| replica.log().ended())
     {
-        // It ended while nobody could be told.
-        return Some(over(last(known).unwrap_or_default()));
+        return Some(last_batch(String::new()));
     }
-    let told = mirror.as_ref().map(|mirror| mirror.log().record());
-    let Some(record) = told.or(known.clone()).map(TurnRecord::interrupted) else {
-        return Some(over(String::new()));
+    let done_frame = |record: &TurnRecord| {
+        replica
+            .as_ref()
+            .map(|replica| encode(&replica.last(record)).to_string())
     };
-    let frames = last(&record).unwrap_or_default();
-    if known.is_none() && is_asked_again(desk, conversation, &record).await? {
-        return Some(over(frames));
+    if let Some(stored) = stored
+        .as_ref()
+        .filter(|stored| stored.state == TurnState::Done)
+    {
+        // It ended while its instance could not publish the end.
+        return Some(last_batch(done_frame(stored).unwrap_or_default()));
     }
-    tracing::warn!(%turn, "the instance that answered a turn is gone; it is interrupted");
-    let owed = !record.client_msg_id.is_of_call();
-    desk.store.write_turn(conversation, record).await.ok()?;
-    // It is here now, so it is asked for whatever becomes of Redis. A crash before this leaves the lease to lapse once more.
-    if owed {
-        desk.outbox.adopt(desk, conversation, turn);
+    // The replica may have more text than the last checkpoint in the store.
+    let replicated = replica.as_ref().map(|replica| replica.log().record());
+    let Some(record) = replicated.or(stored.clone()).map(TurnRecord::interrupted) else {
+        return Some(last_batch(String::new()));
+    };
+    let frames = done_frame(&record).unwrap_or_default();
+    if stored.is_none() && is_asked_again(service, conversation, &record).await? {
+        return Some(last_batch(frames));
     }
-    Some(over(frames))
+    tracing::warn!(%turn, "instance of a running turn is gone, turn interrupted");
+    let gets_followup = !record.client_msg_id.is_of_call();
+    service.store.write_turn(conversation, record).await.ok()?;
+    // The follow-up is queued here before Redis learns of the end. After a crash in between, the
+    // lease expires once more.
+    if gets_followup {
+        service.outbox.adopt(service, conversation, turn);
+    }
+    Some(last_batch(frames))
 }
 
-/// Whether the message of a turn that is on no disk has another turn: who sent it was cut off before it was accepted, and sent it again to an
-/// instance that could not know of this one. It is that turn, and not two. None where the store does not work.
+/// Returns `true` if the message of a turn that no disk has already has another turn.
+///
+/// This happens if the visitor was disconnected before the message was accepted, and sent it again
+/// to an instance that did not know of this turn. It is one turn, not two. Returns `None` if the
+/// store failed.
 async fn is_asked_again(
-    desk: &Desk,
+    service: &Desk,
     conversation: ConversationId,
     turn: &TurnRecord,
 ) -> Option<bool> {
-    let kept = desk
+    let stored = service
         .store
         .turn_of(conversation, turn.client_msg_id.clone())
         .await
         .ok()?;
-    Some(kept.is_some_and(|kept| kept.turn != turn.turn))
+    Some(stored.is_some_and(|stored| stored.turn != turn.turn))
 }

@@ -1,4 +1,4 @@
-//! Turns that are ended by their visitor, by nobody following, or by the service going down.
+//! Turns that end early: stopped by the visitor, orphaned, or cut off by shutdown.
 
 use super::*;
 use crate::chat::TurnState;
@@ -6,17 +6,18 @@ use crate::turn::desk::{CHAT_PATIENCE, Phase, Refused, Wishes};
 use crate::turn::log::Cancel;
 use crate::turn::rooms::NotOpened;
 
-/// Speaks for longer than anybody waits.
+/// A service whose provider streams for longer than any limit.
 fn endless() -> House {
-    let mut house = House::following([vec![vec![Act::Forever("ha".to_owned(), ms(300))]], vec![]]);
-    house.plans[0].patience.attempt = s(110);
-    house
+    let mut builder =
+        House::following([vec![vec![Act::Forever("ha".to_owned(), ms(300))]], vec![]]);
+    builder.plans[0].patience.attempt = s(110);
+    builder
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn stop_ends_the_answer_at_once_and_closes_the_connection() {
-    let stage = endless().open();
-    let log = stage.ask("m");
+    let harness = endless().open();
+    let log = harness.ask("m");
     let mut follower = log.follow();
     let mut reader = Reader::default();
     pass(s(1)).await;
@@ -30,15 +31,15 @@ async fn stop_ends_the_answer_at_once_and_closes_the_connection() {
         (Finish::Stopped, Source::Ai, "hahaha")
     );
     assert_eq!(tried(&reader), ["1 a stopped 1000"]);
-    stage.assert_idle().await;
-    let vitals = stage.stands[0].vitals().await;
+    harness.assert_idle().await;
+    let status = harness.stands[0].vitals().await;
     assert_eq!(
-        (vitals.successes, vitals.failures),
+        (status.successes, status.failures),
         (0, 0),
-        "the provider is not to blame, nor to be praised"
+        "neither a success nor a failure of the provider"
     );
-    assert!(stage.calls(1).is_empty(), "no new attempt");
-    let stored = stage.stored(&log).await.unwrap();
+    assert!(harness.calls(1).is_empty(), "no new attempt");
+    let stored = harness.stored(&log).await.unwrap();
     assert_eq!(
         (stored.state, stored.finish),
         (TurnState::Done, Some(Finish::Stopped))
@@ -46,9 +47,9 @@ async fn stop_ends_the_answer_at_once_and_closes_the_connection() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn stop_during_a_back_off_begins_no_attempt() {
-    let stage = House::following([vec![limited(s(2)), says("Hello.")], vec![]]).open();
-    let log = stage.ask("m");
+async fn stop_during_a_backoff_starts_no_attempt() {
+    let harness = House::following([vec![limited(s(2)), says("Hello.")], vec![]]).open();
+    let log = harness.ask("m");
     let mut follower = log.follow();
     pass(s(1)).await;
     log.cancel(Cancel::Stopped);
@@ -59,27 +60,27 @@ async fn stop_during_a_back_off_begins_no_attempt() {
         (Finish::Stopped, 1_000)
     );
     pass(s(5)).await;
-    assert_eq!((stage.calls(0).len(), stage.calls(1).len()), (1, 0));
-    stage.assert_idle().await;
+    assert_eq!((harness.calls(0).len(), harness.calls(1).len()), (1, 0));
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn stop_before_the_first_attempt_begins_none() {
-    let stage = House::following([vec![]]).open();
-    let log = stage.ask("m");
+async fn stop_before_the_first_attempt_starts_none() {
+    let harness = House::following([vec![]]).open();
+    let log = harness.ask("m");
     log.cancel(Cancel::Stopped);
     let reader = Reader::follow(&log).await;
     assert_eq!(
         (reader.kinds().as_str(), reader.done().finish),
         ("start done", Finish::Stopped)
     );
-    assert!(stage.calls(0).is_empty());
+    assert!(harness.calls(0).is_empty());
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn stop_when_text_of_a_failed_attempt_stands_keeps_that_text() {
-    let stage = House::following([vec![breaks("Hello", Fault::Reset)], vec![silent()]]).open();
-    let log = stage.ask("m");
+async fn stop_keeps_the_shown_text_of_a_failed_attempt() {
+    let harness = House::following([vec![breaks("Hello", Fault::Reset)], vec![silent()]]).open();
+    let log = harness.ask("m");
     let mut follower = log.follow();
     pass(s(1)).await;
     log.cancel(Cancel::Stopped);
@@ -92,15 +93,15 @@ async fn stop_when_text_of_a_failed_attempt_stands_keeps_that_text() {
     assert_eq!(
         reader.done().provider.as_deref(),
         Some("a"),
-        "whose text it is"
+        "the provider of the text"
     );
     assert_eq!(tried(&reader), ["1 a reset 0", "2 b stopped 1000"]);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn only_the_first_to_cancel_counts_and_an_ended_turn_is_ended() {
-    let stage = endless().open();
-    let log = stage.ask("m");
+async fn only_the_first_cancel_has_an_effect() {
+    let harness = endless().open();
+    let log = harness.ask("m");
     log.cancel(Cancel::Stopped);
     log.cancel(Cancel::Interrupted);
     let reader = Reader::follow(&log).await;
@@ -111,9 +112,9 @@ async fn only_the_first_to_cancel_counts_and_an_ended_turn_is_ended() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn nobody_following_for_a_minute_interrupts() {
-    let stage = endless().open();
-    let log = stage.ask("m");
+async fn turn_without_followers_is_interrupted_after_a_minute() {
+    let harness = endless().open();
+    let log = harness.ask("m");
     pass(CHAT_PATIENCE - ms(1)).await;
     assert!(!log.ended());
     pass(ms(1)).await;
@@ -124,29 +125,29 @@ async fn nobody_following_for_a_minute_interrupts() {
         (TurnState::Interrupted, Some(Finish::Interrupted))
     );
     assert!(record.text.starts_with("hahaha"));
-    stage.assert_idle().await;
-    assert_eq!(stage.stands[0].vitals().await.failures, 0);
+    harness.assert_idle().await;
+    assert_eq!(harness.stands[0].vitals().await.failures, 0);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_minute_runs_on_from_one_attempt_to_the_next() {
+async fn orphan_timeout_continues_across_attempts() {
     let scripts = [
         vec![vec![say("ha"), Act::Hang]],
         vec![vec![Act::Forever("ho".to_owned(), s(1))]],
     ];
-    let mut house = House::following(scripts);
-    house.plans[0].patience.stall = s(50);
-    let stage = house.open();
-    let log = stage.ask("m");
+    let mut builder = House::following(scripts);
+    builder.plans[0].patience.stall = s(50);
+    let harness = builder.open();
+    let log = harness.ask("m");
     pass(CHAT_PATIENCE).await;
     assert!(log.ended(), "ten seconds into the second attempt");
     assert_eq!(log.record().tried.len(), 2);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn who_comes_back_within_the_minute_resumes_without_a_gap() {
-    let stage = endless().open();
-    let log = stage.ask("m");
+async fn follower_that_returns_within_a_minute_resumes_without_a_gap() {
+    let harness = endless().open();
+    let log = harness.ask("m");
     let mut reader = Reader::default();
     let mut follower = log.follow();
     pass(s(1)).await;
@@ -160,33 +161,33 @@ async fn who_comes_back_within_the_minute_resumes_without_a_gap() {
     log.cancel(Cancel::Stopped);
     reader.read(&mut follower).await;
     assert!(reader.text.len() > seen.len() && !reader.kinds().contains("snapshot"));
-    stage.assert_idle().await;
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn each_absence_has_its_own_minute() {
-    let stage = endless().open();
-    let log = stage.ask("m");
+async fn orphan_timeout_restarts_with_each_absence() {
+    let harness = endless().open();
+    let log = harness.ask("m");
     pass(s(40)).await;
     drop(log.follow());
     pass(s(40)).await;
-    let one = log.follow();
-    let another = log.follow();
-    drop(one);
+    let first = log.follow();
+    let second = log.follow();
+    drop(first);
     pass(s(20)).await;
     assert!(!log.ended());
-    drop(another);
+    drop(second);
     assert!(!log.ended());
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn impatient_wishes_are_cut_off_sooner() {
-    let stage = endless().open();
-    let log = stage.ask_with(
+async fn shorter_orphan_grace_interrupts_sooner() {
+    let harness = endless().open();
+    let log = harness.ask_with(
         "m",
         Wishes {
             patience: s(1),
-            ..stage.desk.usual()
+            ..harness.desk.usual()
         },
     );
     pass(s(1)).await;
@@ -194,79 +195,75 @@ async fn impatient_wishes_are_cut_off_sooner() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn one_turn_a_conversation_and_one_turn_a_message() {
-    let stage = endless().open();
-    let log = stage.ask("m");
+async fn open_rejects_busy_conversations_and_duplicate_messages() {
+    let harness = endless().open();
+    let log = harness.ask("m");
     pass(ms(1)).await;
-    let refused = |name, text| {
-        let refused = stage
+    let open = |name, text| {
+        let opened = harness
             .desk
-            .open(&stage.room(), question(name, text), stage.desk.usual());
-        refused
+            .open(&harness.room(), question(name, text), harness.desk.usual());
+        opened
             .map(|_| "opened")
-            .unwrap_or_else(|refused| match refused {
+            .unwrap_or_else(|error| match error {
                 Refused::Room(NotOpened::Busy) => "busy",
                 Refused::Room(NotOpened::Duplicate(same)) if Arc::ptr_eq(&same, &log) => "the same",
                 Refused::Room(NotOpened::OtherText) => "other text",
                 _ => "?",
             })
     };
-    assert_eq!(refused("other", "What is new?"), "busy");
-    assert_eq!(refused("m", "What is new?"), "the same");
-    assert_eq!(refused("m", "What is old?"), "other text");
+    assert_eq!(open("other", "What is new?"), "busy");
+    assert_eq!(open("m", "What is new?"), "the same");
+    assert_eq!(open("m", "What is old?"), "other text");
     log.cancel(Cancel::Stopped);
-    stage.ended(&log).await;
-    assert_eq!(
-        refused("m", "What is new?"),
-        "the same",
-        "also after its end"
-    );
-    assert_eq!(refused("other", "What is new?"), "opened");
-    assert_eq!(stage.calls(0).len(), 1);
+    harness.ended(&log).await;
+    assert_eq!(open("m", "What is new?"), "the same", "also after its end");
+    assert_eq!(open("other", "What is new?"), "opened");
+    assert_eq!(harness.calls(0).len(), 1);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn no_more_turns_than_places() {
+async fn open_fails_at_the_turn_limit() {
     use crate::turn::stage::{TURNS, conversation};
-    let stage = endless().open();
+    let harness = endless().open();
     let open = |number: usize| {
-        let room = stage
+        let conversation = harness
             .desk
             .rooms
             .enter(conversation(u8::try_from(number).unwrap()));
-        stage
+        harness
             .desk
-            .open(&room, question("m", "?"), stage.desk.usual())
+            .open(&conversation, question("m", "?"), harness.desk.usual())
     };
     let logs: Vec<_> = (0..TURNS)
         .map(|number| open(number).ok().unwrap())
         .collect();
-    assert_eq!(stage.desk.places.taken(), TURNS);
+    assert_eq!(harness.desk.places.taken(), TURNS);
     assert!(matches!(open(TURNS), Err(Refused::Full)));
     logs[0].cancel(Cancel::Stopped);
-    stage.ended(&logs[0]).await;
+    harness.ended(&logs[0]).await;
     settled().await;
     assert!(
         open(TURNS).is_ok(),
-        "its place is free at once, not when its log is dropped"
+        "the permit is released at once, not when the log is evicted"
     );
-    // A reload allows more, then fewer than run.
-    stage.reload(|settings| settings.limits.turns = TURNS + 1);
+    // A reload raises the limit, then lowers it below the number of running turns.
+    harness.reload(|settings| settings.limits.turns = TURNS + 1);
     assert!(open(TURNS + 1).is_ok());
-    stage.reload(|settings| settings.limits.turns = 1);
+    harness.reload(|settings| settings.limits.turns = 1);
     logs[1].cancel(Cancel::Stopped);
-    stage.ended(&logs[1]).await;
+    harness.ended(&logs[1]).await;
     settled().await;
     assert!(matches!(open(TURNS + 2), Err(Refused::Full)));
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_drain_refuses_new_turns_and_lets_running_ones_end() {
-    let stage = House::following([vec![says_slowly("Hel", s(3), "lo.")]]).open();
-    let log = stage.ask("m");
-    stage.phase.send_replace(Phase::Draining);
+async fn draining_rejects_new_turns_and_lets_running_ones_end() {
+    let harness = House::following([vec![says_slowly("Hel", s(3), "lo.")]]).open();
+    let log = harness.ask("m");
+    harness.phase.send_replace(Phase::Draining);
     assert!(matches!(
-        stage.try_ask("n", stage.desk.usual()),
+        harness.try_ask("n", harness.desk.usual()),
         Err(Refused::Draining)
     ));
     let reader = Reader::follow(&log).await;
@@ -274,20 +271,20 @@ async fn a_drain_refuses_new_turns_and_lets_running_ones_end() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_end_of_a_drain_interrupts_every_turn() {
+async fn end_of_the_drain_interrupts_every_turn() {
     use crate::turn::stage::conversation;
-    let stage = endless().open();
-    let mut logs = vec![stage.ask("m")];
-    let room = stage.desk.rooms.enter(conversation(2));
+    let harness = endless().open();
+    let mut logs = vec![harness.ask("m")];
+    let conversation = harness.desk.rooms.enter(conversation(2));
     logs.extend(
-        stage
+        harness
             .desk
-            .open(&room, question("m", "?"), stage.desk.usual())
+            .open(&conversation, question("m", "?"), harness.desk.usual())
             .ok(),
     );
     let followers: Vec<_> = logs.iter().map(TurnLog::follow).collect();
     pass(s(1)).await;
-    stage.phase.send_replace(Phase::Cutting);
+    harness.phase.send_replace(Phase::Cutting);
     for mut follower in followers {
         let mut reader = Reader::default();
         reader.read(&mut follower).await;
@@ -296,8 +293,8 @@ async fn the_end_of_a_drain_interrupts_every_turn() {
             (Finish::Interrupted, "hahaha")
         );
     }
-    stage.assert_idle().await;
-    let stored = stage.stored(&logs[0]).await.unwrap();
+    harness.assert_idle().await;
+    let stored = harness.stored(&logs[0]).await.unwrap();
     assert_eq!(
         (stored.state, &*stored.text),
         (TurnState::Interrupted, "hahaha")

@@ -1,14 +1,14 @@
-//! The limits of time, and what counts as an answer.
+//! Time limits, and the conditions of a valid answer.
 
 use super::*;
 
-/// One provider that answers nothing in time, with every attempt to be made on others.
+/// A provider that never sends a token.
 fn silence() -> Vec<Script> {
     vec![silent()]
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn first_tokens_are_waited_for_by_a_ladder_whose_last_step_repeats() {
+async fn first_token_timeouts_grow_and_the_last_one_repeats() {
     let reader = first_answer(House::following([
         silence(),
         silence(),
@@ -34,7 +34,7 @@ async fn first_tokens_are_waited_for_by_a_ladder_whose_last_step_repeats() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_slow_answer_within_every_limit_is_an_answer() {
+async fn slow_answer_within_all_limits_is_accepted() {
     let slow = vec![
         Act::Wait(ms(4_900)),
         say("He"),
@@ -52,7 +52,7 @@ async fn a_slow_answer_within_every_limit_is_an_answer() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_stall_is_found_within_its_limit_and_the_text_starts_anew() {
+async fn stalled_attempt_is_ended_and_the_text_restarts() {
     let stalls = vec![say("Hel"), Act::Wait(s(3)), say("lo"), Act::Hang];
     let reader = first_answer(House::following([vec![stalls], vec![says("Good day.")]])).await;
     assert_eq!(tried(&reader), ["1 a stalled 18000", "2 b ok 0"]);
@@ -65,7 +65,7 @@ async fn a_stall_is_found_within_its_limit_and_the_text_starts_anew() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_end_may_stall_too() {
+async fn missing_end_is_a_stall_too() {
     let reader = first_answer(House::following([
         vec![vec![say("Hello."), Act::Hang]],
         vec![says("Hello.")],
@@ -81,7 +81,7 @@ async fn the_end_may_stall_too() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn thinking_counts_as_tokens_and_says_nothing() {
+async fn thinking_counts_as_tokens_and_shows_nothing() {
     let mut thinks: Script = (0..4)
         .flat_map(|_| [Act::Wait(ms(4_900)), Act::Think])
         .collect();
@@ -92,7 +92,7 @@ async fn thinking_counts_as_tokens_and_says_nothing() {
     assert_eq!(
         reader.done().first_token_ms,
         Some(34_500),
-        "to the first shown text"
+        "until the first shown text"
     );
 }
 
@@ -107,16 +107,16 @@ async fn thinking_that_stops_is_a_stall() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_was_used_is_no_token() {
-    let used = (0..9)
+async fn usage_does_not_count_as_a_token() {
+    let usage = (0..9)
         .flat_map(|_| [Act::Wait(s(1)), Act::Used(1, 1)])
         .collect();
-    let reader = first_answer(House::following([vec![used], vec![says("Hello.")]])).await;
+    let reader = first_answer(House::following([vec![usage], vec![says("Hello.")]])).await;
     assert_eq!(tried(&reader), ["1 a timeout 5000", "2 b ok 0"]);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn an_endless_answer_ends_with_its_attempt() {
+async fn endless_answer_ends_at_the_attempt_timeout() {
     let endless = vec![Act::Forever("ha".to_owned(), ms(500))];
     let reader = first_answer(House::following([vec![endless], vec![says("Hello.")]])).await;
     assert_eq!(tried(&reader), ["1 a timeout 90000", "2 b ok 0"]);
@@ -124,7 +124,7 @@ async fn an_endless_answer_ends_with_its_attempt() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_turns_limit_ends_the_last_attempt_and_no_other_is_begun() {
+async fn turn_timeout_ends_the_last_attempt_and_starts_no_other() {
     let endless = || vec![vec![Act::Forever("ha".to_owned(), ms(500))]];
     let reader = first_answer(House::following([
         endless(),
@@ -154,19 +154,19 @@ async fn the_turns_limit_ends_the_last_attempt_and_no_other_is_begun() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn no_attempt_is_begun_too_late() {
-    let mut house = House::following([silence(), vec![says("Hello.")]]);
-    house.settings.timeouts.turn = ms(5_499);
-    assert_fallback(&first_answer(house).await);
-    let mut house = House::following([silence(), vec![says("Hello.")]]);
-    house.settings.timeouts.turn = ms(5_500);
-    let stage = house.open();
-    assert_answered(&answer(&stage).await, "b", "Hello.");
+async fn no_attempt_starts_in_the_last_half_second() {
+    let mut builder = House::following([silence(), vec![says("Hello.")]]);
+    builder.settings.timeouts.turn = ms(5_499);
+    assert_fallback(&first_answer(builder).await);
+    let mut builder = House::following([silence(), vec![says("Hello.")]]);
+    builder.settings.timeouts.turn = ms(5_500);
+    let harness = builder.open();
+    assert_answered(&answer(&harness).await, "b", "Hello.");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_holds_no_text_is_no_answer() {
-    let nothing: [Script; 6] = [
+async fn answer_without_text_is_malformed() {
+    let empty_answers: [Script; 6] = [
         vec![end()],
         vec![],
         vec![Act::Think, Act::Used(3, 0), end()],
@@ -174,14 +174,14 @@ async fn what_holds_no_text_is_no_answer() {
         vec![say(" "), Act::Wait(s(1)), say("\u{a0}\n"), end()],
         vec![Act::End(Finish::Length)],
     ];
-    for script in nothing {
-        let stage = House::following([vec![script.clone()], vec![says("Hello.")]]).open();
-        let reader = answer(&stage).await;
+    for script in empty_answers {
+        let harness = House::following([vec![script.clone()], vec![says("Hello.")]]).open();
+        let reader = answer(&harness).await;
         assert_answered(&reader, "b", "Hello.");
         assert_eq!(
             reader.kinds(),
             "start attempt attempt token done",
-            "nothing of it is shown: {script:?}"
+            "nothing is shown: {script:?}"
         );
         let outcome = reader.done().tried[0].outcome.as_str();
         assert_eq!(
@@ -197,13 +197,13 @@ async fn what_holds_no_text_is_no_answer() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn too_few_characters_are_held_back_until_there_are_enough() {
-    let with = |first: Script| {
-        let mut house = House::following([vec![first], vec![says("Good day.")]]);
-        house.settings.quality.min_chars = 5;
-        house.open()
+async fn short_text_is_held_back_until_it_is_long_enough() {
+    let start_with = |first: Script| {
+        let mut builder = House::following([vec![first], vec![says("Good day.")]]);
+        builder.settings.quality.min_chars = 5;
+        builder.open()
     };
-    let short = answer(&with(says(" ok! \n"))).await;
+    let short = answer(&start_with(says(" ok! \n"))).await;
     assert_eq!(
         (tried(&short), short.kinds().as_str()),
         (
@@ -211,11 +211,11 @@ async fn too_few_characters_are_held_back_until_there_are_enough() {
             "start attempt attempt token done"
         )
     );
-    let cut = answer(&with(breaks("ok!", Fault::Stalled))).await;
+    let cut = answer(&start_with(breaks("ok!", Fault::Stalled))).await;
     assert_eq!(
         cut.kinds(),
         "start attempt attempt token done",
-        "what was held back needs no restart"
+        "text that was held back needs no restart"
     );
     let grows = vec![
         say(" o"),
@@ -225,7 +225,7 @@ async fn too_few_characters_are_held_back_until_there_are_enough() {
         say("é!"),
         end(),
     ];
-    let grown = answer(&with(grows)).await;
+    let grown = answer(&start_with(grows)).await;
     assert_answered(&grown, "a", " ok! é!");
     assert_eq!(
         (grown.kinds().as_str(), grown.done().first_token_ms),
@@ -234,7 +234,7 @@ async fn too_few_characters_are_held_back_until_there_are_enough() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_whole_answer_may_be_cut_by_its_length() {
+async fn complete_answer_may_end_at_its_length_limit() {
     let script = vec![say("Hello and"), Act::End(Finish::Length)];
     let reader = first_answer(House::following([vec![script]])).await;
     assert_eq!(
@@ -244,15 +244,15 @@ async fn a_whole_answer_may_be_cut_by_its_length() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_turns_own_limit_blames_nobody() {
-    let mut house = House::following([vec![vec![Act::Forever("ha".to_owned(), ms(500))]]]);
-    house.settings.timeouts.turn = s(10);
-    let stage = house.open();
+async fn turn_timeout_is_not_the_providers_failure() {
+    let mut builder = House::following([vec![vec![Act::Forever("ha".to_owned(), ms(500))]]]);
+    builder.settings.timeouts.turn = s(10);
+    let harness = builder.open();
     for turn in 0..6 {
-        let reader = Reader::follow(&stage.ask(&format!("m{turn}"))).await;
+        let reader = Reader::follow(&harness.ask(&format!("m{turn}"))).await;
         assert_eq!(reader.done().tried[0].outcome.as_str(), "timeout");
     }
-    let vitals = stage.stands[0].vitals().await;
-    assert_eq!((vitals.state, vitals.failures), (ProviderState::Closed, 0));
-    stage.assert_idle().await;
+    let status = harness.stands[0].vitals().await;
+    assert_eq!((status.state, status.failures), (ProviderState::Closed, 0));
+    harness.assert_idle().await;
 }

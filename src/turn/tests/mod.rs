@@ -1,4 +1,4 @@
-//! Turns on a stage: scripted providers, a paused clock, every actor on the test's own thread.
+//! Turns with scripted providers, a paused clock and every actor on the test's own thread.
 
 mod durable;
 mod failing_over;
@@ -39,32 +39,33 @@ fn end() -> Act {
     Act::End(Finish::Stop)
 }
 
-/// The attempts as `done` reports them: each one's number, provider, outcome, milliseconds.
+/// The attempts in `done`, each as "number provider outcome milliseconds".
 fn tried(reader: &Reader) -> Vec<String> {
-    let each = reader.done().tried.iter();
-    each.map(|one| {
-        format!(
-            "{} {} {} {}",
-            one.attempt,
-            one.provider,
-            one.outcome.as_str(),
-            one.ms
-        )
-    })
-    .collect()
+    let attempts = reader.done().tried.iter();
+    attempts
+        .map(|attempt| {
+            format!(
+                "{} {} {} {}",
+                attempt.attempt,
+                attempt.provider,
+                attempt.outcome.as_str(),
+                attempt.ms
+            )
+        })
+        .collect()
 }
 
-/// Asks once, reads to the end, and finds nothing left behind.
-async fn answer(stage: &Stage) -> Reader {
-    let log = stage.ask("m");
+/// Asks once, reads to the end, and asserts that no permit or connection is left.
+async fn answer(harness: &Stage) -> Reader {
+    let log = harness.ask("m");
     let reader = Reader::follow(&log).await;
-    stage.assert_idle().await;
+    harness.assert_idle().await;
     reader
 }
 
-/// The same in a house that was just opened.
-async fn first_answer(house: House) -> Reader {
-    answer(&house.open()).await
+/// Starts a service and asks once.
+async fn first_answer(builder: House) -> Reader {
+    answer(&builder.open()).await
 }
 
 fn assert_fallback(reader: &Reader) {

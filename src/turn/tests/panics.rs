@@ -1,4 +1,4 @@
-//! What panics costs its attempt or its turn, nobody else.
+//! A panic costs its attempt or its turn, nothing else.
 
 use super::*;
 use crate::store::flaky::Trouble;
@@ -9,13 +9,13 @@ fn panics() -> Script {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn an_upstream_that_panics_is_a_failed_attempt() {
+async fn upstream_panic_fails_the_attempt() {
     let broken = vec![say("Hel"), Act::Wait(ms(1)), Act::Panic];
-    let stage = House::following([vec![panics(), broken], vec![says("Good day.")]]).open();
-    let reader = answer(&stage).await;
+    let harness = House::following([vec![panics(), broken], vec![says("Good day.")]]).open();
+    let reader = answer(&harness).await;
     assert_eq!(tried(&reader), ["1 a malformed 0", "2 b ok 0"]);
     assert_answered(&reader, "b", "Good day.");
-    let log = stage.ask("n");
+    let log = harness.ask("n");
     let reader = Reader::follow(&log).await;
     assert_eq!(
         reader.kinds(),
@@ -23,115 +23,117 @@ async fn an_upstream_that_panics_is_a_failed_attempt() {
     );
     assert_eq!(reader.drafts, [("a".into(), "Hel".to_owned())]);
     assert_answered(&reader, "b", "Good day.");
-    stage.assert_idle().await;
+    harness.assert_idle().await;
     assert_eq!(
-        stage.stands[0].vitals().await.failures,
+        harness.stands[0].vitals().await.failures,
         2,
-        "the breaker hears of it"
+        "the breaker counts both"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn others_go_on_while_one_panics() {
+async fn other_turns_continue_while_one_panics() {
     let scripts = [vec![
         vec![Act::Wait(s(1)), Act::Panic],
         says_slowly("Hel", s(3), "lo."),
     ]];
-    let stage = House::following(scripts).open();
-    let first = stage.ask("m");
+    let harness = House::following(scripts).open();
+    let first = harness.ask("m");
     settled().await;
-    let room = stage.desk.rooms.enter(conversation(2));
-    let second = stage
+    let conversation = harness.desk.rooms.enter(conversation(2));
+    let second = harness
         .desk
-        .open(&room, question("m", "?"), stage.desk.usual())
+        .open(&conversation, question("m", "?"), harness.desk.usual())
         .ok()
         .unwrap();
     assert_answered(&Reader::follow(&second).await, "a", "Hello.");
     assert_fallback(&Reader::follow(&first).await);
-    stage.assert_idle().await;
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_turn_whose_task_panics_is_interrupted_and_leaves_nothing_behind() {
-    let stage = House::following([vec![]]).open();
-    let room = stage.room();
-    stage.store.set(Trouble::Panics);
-    let log = stage.ask("m");
+async fn panic_in_a_turn_task_interrupts_the_turn() {
+    let harness = House::following([vec![]]).open();
+    let conversation = harness.room();
+    harness.store.set(Trouble::Panics);
+    let log = harness.ask("m");
     let reader = Reader::follow(&log).await;
     assert_eq!(
         (reader.kinds().as_str(), reader.done().finish),
         ("start done", Finish::Interrupted)
     );
     assert!(!log.durable().await);
-    stage.assert_idle().await;
-    let counted = stage
+    harness.assert_idle().await;
+    let counted = harness
         .desk
         .tally
         .collectors()
         .iter()
-        .flat_map(|one| one.collect())
+        .flat_map(|collector| collector.collect())
         .collect::<Vec<_>>();
-    let of = |name: &str| {
+    let metric = |name: &str| {
         counted
             .iter()
-            .find(|one| one.name() == name)
+            .find(|family| family.name() == name)
             .unwrap()
             .get_metric()
     };
     assert_eq!(
-        of("failsoft_turns_in_flight")[0].get_gauge().get_value(),
+        metric("failsoft_turns_in_flight")[0]
+            .get_gauge()
+            .get_value(),
         0.0
     );
-    let turns = of("failsoft_turns_total")
+    let turns = metric("failsoft_turns_total")
         .iter()
-        .map(|one| one.get_counter().get_value());
+        .map(|metric| metric.get_counter().get_value());
     assert_eq!(turns.sum::<f64>(), 1.0, "it ended");
     pass(s(5)).await;
-    assert!(room.logs().is_empty());
-    stage.store.set(Trouble::None);
-    assert_answered(&answer(&stage).await, "a", "Hello.");
+    assert!(conversation.logs().is_empty());
+    harness.store.set(Trouble::None);
+    assert_answered(&answer(&harness).await, "a", "Hello.");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_router_that_dies_is_waited_for_while_it_is_rebuilt() {
-    let mut stage = House::following([vec![]]).open();
-    stage.router.crash().await;
-    let log = stage.ask("m");
+async fn turn_waits_for_a_router_that_is_restarted() {
+    let mut harness = House::following([vec![]]).open();
+    harness.router.crash().await;
+    let log = harness.ask("m");
     pass(ms(150)).await;
     assert!(!log.ended());
-    stage.router.rebuild();
+    harness.router.rebuild();
     let reader = Reader::follow(&log).await;
     assert_answered(&reader, "a", "Hello.");
-    stage.assert_idle().await;
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_router_that_stays_dead_costs_the_ai_not_the_answer() {
-    let mut stage = House::following([vec![]]).open();
-    stage.router.crash().await;
-    let reader = answer(&stage).await;
+async fn dead_router_leads_to_the_fallback_answer() {
+    let mut harness = House::following([vec![]]).open();
+    harness.router.crash().await;
+    let reader = answer(&harness).await;
     assert_fallback(&reader);
     assert!(reader.done().total_ms <= 500, "{}", reader.done().total_ms);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_provider_actor_that_dies_under_an_answer_does_not_end_it() {
-    let mut stage = House::following([
+async fn answer_survives_the_death_of_its_provider_actor() {
+    let mut harness = House::following([
         vec![says_slowly("Hel", s(3), "lo.")],
         vec![says("Good day.")],
     ])
     .open();
-    let log = stage.ask("m");
+    let log = harness.ask("m");
     pass(s(1)).await;
-    stage.stands[0].crash().await;
+    harness.stands[0].crash().await;
     assert_answered(&Reader::follow(&log).await, "a", "Hello.");
     assert_eq!(
-        stage.stands[0].free(),
-        stage.stands[0].places(),
-        "places live outside of the actor"
+        harness.stands[0].free(),
+        harness.stands[0].places(),
+        "permits live outside the actor"
     );
-    let log = stage.ask("n");
+    let log = harness.ask("n");
     assert_answered(&Reader::follow(&log).await, "b", "Good day.");
-    stage.stands[0].rebuild();
-    stage.assert_idle().await;
+    harness.stands[0].rebuild();
+    harness.assert_idle().await;
 }

@@ -1,4 +1,4 @@
-//! Followers of a log, and the rooms that the logs are in.
+//! Followers of a log, and the lifetime of logs and conversations.
 
 use super::*;
 use crate::chat::Frame;
@@ -6,10 +6,10 @@ use crate::turn::log::Cancel;
 use crate::turn::rooms::NewTurn;
 
 #[actix_rt::test(system = "Paused")]
-async fn who_is_too_far_behind_gets_a_snapshot_and_goes_on() {
+async fn lagging_follower_gets_a_snapshot_and_continues() {
     let long = vec![Act::Forever("x".to_owned(), ms(20))];
-    let stage = House::following([vec![long]]).open();
-    let log = stage.ask("m");
+    let harness = House::following([vec![long]]).open();
+    let log = harness.ask("m");
     let mut slow = log.follow();
     pass(s(10)).await;
     log.cancel(Cancel::Stopped);
@@ -29,13 +29,13 @@ async fn who_is_too_far_behind_gets_a_snapshot_and_goes_on() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_snapshot_in_mid_turn_is_of_the_attempt_under_way() {
+async fn snapshot_in_mid_turn_describes_the_current_attempt() {
     let scripts = [
         vec![breaks("Hel", Fault::Reset)],
         vec![vec![Act::Wait(s(3)), say("Hello."), end()]],
     ];
-    let stage = House::following(scripts).open();
-    let log = stage.ask("m");
+    let harness = House::following(scripts).open();
+    let log = harness.ask("m");
     pass(s(1)).await;
     let mut late = log.resume(0);
     let mut reader = Reader::default();
@@ -69,10 +69,10 @@ async fn a_snapshot_in_mid_turn_is_of_the_attempt_under_way() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn who_resumes_at_an_unknown_frame_gets_a_snapshot() {
-    let stage = House::following([vec![]]).open();
-    let log = stage.ask("m");
-    stage.ended(&log).await;
+async fn resume_at_an_unknown_frame_sends_a_snapshot() {
+    let harness = House::following([vec![]]).open();
+    let log = harness.ask("m");
+    harness.ended(&log).await;
     for (seq, kinds) in [
         (0, "snapshot done"),
         (1, "attempt token done"),
@@ -90,16 +90,18 @@ async fn who_resumes_at_an_unknown_frame_gets_a_snapshot() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn every_follower_reads_the_same() {
-    let stage = House::following([
+async fn all_followers_read_the_same_frames() {
+    let harness = House::following([
         vec![breaks("Hel", Fault::Stalled)],
         vec![says_slowly("Good ", s(1), "day.")],
     ])
     .open();
-    let log = stage.ask("m");
-    let (mut one, mut other) = (log.follow(), log.follow());
-    let (mut first, mut second) = (Reader::default(), Reader::default());
-    tokio::join!(first.read(&mut one), second.read(&mut other));
+    let log = harness.ask("m");
+    let mut follower = log.follow();
+    let mut other_follower = log.follow();
+    let mut first = Reader::default();
+    let mut second = Reader::default();
+    tokio::join!(first.read(&mut follower), second.read(&mut other_follower));
     assert_eq!(first.frames, second.frames);
     assert_eq!(
         first.kinds(),
@@ -108,79 +110,84 @@ async fn every_follower_reads_the_same() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_log_is_dropped_five_seconds_after_its_end_and_a_room_with_its_last_log() {
-    let stage = House::following([vec![]]).open();
-    let log = stage.ask("m");
+async fn log_is_evicted_five_seconds_after_its_end() {
+    let harness = House::following([vec![]]).open();
+    let log = harness.ask("m");
     let turn = log.turn();
-    stage.ended(&log).await;
+    harness.ended(&log).await;
     pass(ms(4_990)).await;
-    assert!(stage.room().log(turn).is_some());
-    assert_eq!(stage.desk.rooms.count(), 1);
+    assert!(harness.room().log(turn).is_some());
+    assert_eq!(harness.desk.rooms.count(), 1);
     pass(ms(20)).await;
-    assert_eq!(stage.desk.rooms.count(), 0, "nobody is in it any more");
-    assert!(stage.room().log(turn).is_none());
-    assert_eq!(stage.desk.rooms.count(), 0, "nor was anybody just now");
+    assert_eq!(harness.desk.rooms.count(), 0, "nobody uses it any more");
+    assert!(harness.room().log(turn).is_none());
+    assert_eq!(harness.desk.rooms.count(), 0, "the look-up did not keep it");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_room_stays_while_somebody_is_in_it() {
-    let stage = House::following([vec![]]).open();
-    let room = stage.room();
-    let log = stage.ask("m");
-    stage.ended(&log).await;
+async fn conversation_stays_registered_while_it_is_used() {
+    let harness = House::following([vec![]]).open();
+    let conversation = harness.room();
+    let log = harness.ask("m");
+    harness.ended(&log).await;
     pass(s(10)).await;
-    assert!(room.logs().is_empty());
-    assert_eq!(stage.desk.rooms.count(), 1);
-    drop(room);
-    assert_eq!(stage.desk.rooms.count(), 0);
+    assert!(conversation.logs().is_empty());
+    assert_eq!(harness.desk.rooms.count(), 1);
+    drop(conversation);
+    assert_eq!(harness.desk.rooms.count(), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn turns_are_told_in_order_and_those_that_are_gone_as_missed() {
-    let stage = House::following([vec![]]).open();
-    let room = stage.room();
-    let (mut new, running) = room.watch();
+async fn subscription_reports_turns_in_order_and_evicted_ones_as_lagged() {
+    let harness = House::following([vec![]]).open();
+    let conversation = harness.room();
+    let (mut subscription, running) = conversation.watch();
     assert!(running.is_none());
-    let told = async |new: &mut crate::turn::rooms::NewTurns| match new.next(&room).await {
+    let next = async |subscription: &mut crate::turn::rooms::NewTurns| match subscription
+        .next(&conversation)
+        .await
+    {
         NewTurn::Log(log) => log.client_msg_id().to_string(),
-        NewTurn::Missed => "missed".to_owned(),
+        NewTurn::Missed => "lagged".to_owned(),
     };
     for name in ["1", "2"] {
-        stage.ended(&stage.ask(name)).await;
+        harness.ended(&harness.ask(name)).await;
     }
     assert_eq!(
-        (told(&mut new).await, told(&mut new).await),
+        (next(&mut subscription).await, next(&mut subscription).await),
         ("1".to_owned(), "2".to_owned())
     );
-    stage.ended(&stage.ask("3")).await;
+    harness.ended(&harness.ask("3")).await;
     pass(s(6)).await;
-    stage.ended(&stage.ask("4")).await;
+    harness.ended(&harness.ask("4")).await;
     assert_eq!(
-        (told(&mut new).await, told(&mut new).await),
-        ("missed".to_owned(), "4".to_owned())
+        (next(&mut subscription).await, next(&mut subscription).await),
+        ("lagged".to_owned(), "4".to_owned())
     );
-    let nothing = tokio::time::timeout(s(1), new.next(&room)).await;
+    let nothing = tokio::time::timeout(s(1), subscription.next(&conversation)).await;
     assert!(nothing.is_err());
-    let five = stage.ask("5");
-    let (mut late, running) = room.watch();
+    let five = harness.ask("5");
+    let (mut late, running) = conversation.watch();
     assert_eq!(running.unwrap().turn(), five.turn());
-    stage.ended(&five).await;
+    harness.ended(&five).await;
     assert!(
-        tokio::time::timeout(s(1), late.next(&room)).await.is_err(),
-        "it was told of the running one"
+        tokio::time::timeout(s(1), late.next(&conversation))
+            .await
+            .is_err(),
+        "the running turn is not reported again"
     );
-    assert_eq!(told(&mut new).await, "5");
+    assert_eq!(next(&mut subscription).await, "5");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn later_turns_have_greater_ids_whatever_the_clocks_say() {
-    let stage = House::following([vec![]]).open();
-    let room = stage.room();
+async fn later_turns_have_greater_ids_despite_clock_differences() {
+    let harness = House::following([vec![]]).open();
+    let conversation = harness.room();
     let far = crate::chat::TurnId::after(None, 1 << 47, 9);
-    room.seen(far);
-    let first = stage.ask("1");
-    stage.ended(&first).await;
-    let second = stage.ask("2");
+    conversation.seen(far);
+    let first = harness.ask("1");
+    harness.ended(&first).await;
+    let second = harness.ask("2");
     assert!(far < first.turn() && first.turn() < second.turn());
-    stage.ended(&second).await;
+    harness.ended(&second).await;
 }

@@ -1,4 +1,5 @@
-//! Saved answers: told where they will do, renewed behind, the first rung of an outage; and one turn for many who ask alike.
+//! Cached answers: served while fresh, refreshed in the background, stale ones in an outage. Also
+//! one turn that asks for all identical questions.
 
 use super::*;
 use crate::degradation::cache::CacheUse;
@@ -12,25 +13,25 @@ use crate::turn::stage::conversation;
 
 const QUESTION: &str = "What is new?";
 
-fn house<const N: usize>(scripts: [Vec<Script>; N], share: Share) -> Stage {
+fn start_with_cache<const N: usize>(scripts: [Vec<Script>; N], share: Share) -> Stage {
     let cache = CacheSettings {
         share,
         revalidate: s(600),
         ..CacheSettings::default()
     };
-    let mut house = House::following(scripts);
-    house.settings.cache = cache;
-    house.open()
+    let mut builder = House::following(scripts);
+    builder.settings.cache = cache;
+    builder.open()
 }
 
-fn shared() -> CacheKey {
+fn shared_key() -> CacheKey {
     key(Scope::Shared, "Be kind.", QUESTION).unwrap()
 }
 
-/// Saves an answer that is so old.
-async fn saved(stage: &Stage, old: Duration) {
-    let now = stage.desk.clock.wall();
-    let at = crate::chat::At(now.0 - u64::try_from(old.as_millis()).unwrap());
+/// Saves a cached answer of this age.
+async fn save_answer(harness: &Stage, age: Duration) {
+    let now = harness.desk.clock.wall();
+    let at = crate::chat::At(now.0 - u64::try_from(age.as_millis()).unwrap());
     let answer = CachedAnswer {
         text: "Saved.".into(),
         saved: at,
@@ -39,28 +40,36 @@ async fn saved(stage: &Stage, old: Duration) {
         first: true,
         asked: 1,
     };
-    stage.store.write_cached(shared(), answer).await.unwrap();
+    harness
+        .store
+        .write_cached(shared_key(), answer)
+        .await
+        .unwrap();
 }
 
-/// Asks in a conversation of this number, with wishes.
-fn begin_with(stage: &Stage, number: u8, wishes: Wishes) -> Arc<TurnLog> {
-    let room = stage.desk.rooms.enter(conversation(number));
-    stage
+/// Asks the question in the conversation with this number.
+fn ask_with(harness: &Stage, number: u8, options: Wishes) -> Arc<TurnLog> {
+    let conversation = harness.desk.rooms.enter(conversation(number));
+    harness
         .desk
-        .open(&room, question(&format!("m{number}"), QUESTION), wishes)
+        .open(
+            &conversation,
+            question(&format!("m{number}"), QUESTION),
+            options,
+        )
         .ok()
         .unwrap()
 }
 
-fn begin(stage: &Stage, number: u8) -> Arc<TurnLog> {
-    begin_with(stage, number, stage.desk.usual())
+fn ask(harness: &Stage, number: u8) -> Arc<TurnLog> {
+    ask_with(harness, number, harness.desk.usual())
 }
 
-async fn asked(stage: &Stage, number: u8) -> Reader {
-    Reader::follow(&begin(stage, number)).await
+async fn answer_to(harness: &Stage, number: u8) -> Reader {
+    Reader::follow(&ask(harness, number)).await
 }
 
-fn assert_told(reader: &Reader, source: Source, text: &str, age_s: u64) {
+fn assert_cached(reader: &Reader, source: Source, text: &str, age_s: u64) {
     let done = reader.done();
     assert_eq!(
         (done.source, &*done.text, done.age_s),
@@ -74,80 +83,86 @@ fn assert_told(reader: &Reader, source: Source, text: &str, age_s: u64) {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_fresh_answer_asks_no_provider() {
-    let stage = house([vec![says("Hello.")]], Share::Always);
-    assert_answered(&asked(&stage, 1).await, "a", "Hello.");
-    let reader = asked(&stage, 2).await;
-    assert_told(&reader, Source::Cache, "Hello.", 0);
+async fn fresh_answer_is_served_without_a_provider() {
+    let harness = start_with_cache([vec![says("Hello.")]], Share::Always);
+    assert_answered(&answer_to(&harness, 1).await, "a", "Hello.");
+    let reader = answer_to(&harness, 2).await;
+    assert_cached(&reader, Source::Cache, "Hello.", 0);
     assert_eq!(reader.kinds(), "start token done");
-    assert_eq!(stage.calls(0).len(), 1);
-    stage.assert_idle().await;
+    assert_eq!(harness.calls(0).len(), 1);
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn only_who_asks_as_usual_is_told_what_is_saved() {
-    let stage = house([vec![says("Hello.")]], Share::Always);
-    saved(&stage, s(5)).await;
-    let usual = stage.desk.usual();
-    for (number, wishes) in [
+async fn only_default_options_read_the_cache() {
+    let harness = start_with_cache([vec![says("Hello.")]], Share::Always);
+    save_answer(&harness, s(5)).await;
+    let defaults = harness.desk.usual();
+    for (number, options) in [
         (
             1,
             Wishes {
                 cache: CacheUse::Off,
-                ..usual.clone()
+                ..defaults.clone()
             },
         ),
         (
             2,
             Wishes {
                 first: Some("a".into()),
-                ..usual.clone()
+                ..defaults.clone()
             },
         ),
         (
             3,
             Wishes {
                 anonymous: false,
-                ..usual.clone()
+                ..defaults.clone()
             },
         ),
     ] {
-        let reader = Reader::follow(&begin_with(&stage, number, wishes)).await;
+        let reader = Reader::follow(&ask_with(&harness, number, options)).await;
         assert_answered(&reader, "a", "Hello.");
         assert_eq!(
-            stage.store.cached(shared()).await.unwrap().unwrap().text,
+            harness
+                .store
+                .cached(shared_key())
+                .await
+                .unwrap()
+                .unwrap()
+                .text,
             "Saved."
         );
     }
     let refresh = Wishes {
         cache: CacheUse::Refresh,
-        ..usual
+        ..defaults
     };
     assert_answered(
-        &Reader::follow(&begin_with(&stage, 4, refresh)).await,
+        &Reader::follow(&ask_with(&harness, 4, refresh)).await,
         "a",
         "Hello.",
     );
-    assert_told(&asked(&stage, 5).await, Source::Cache, "Hello.", 0);
-    assert_eq!(stage.calls(0).len(), 4);
-    stage.assert_idle().await;
+    assert_cached(&answer_to(&harness, 5).await, Source::Cache, "Hello.", 0);
+    assert_eq!(harness.calls(0).len(), 4);
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_retry_is_never_answered_by_what_is_saved() {
-    let stage = house(
+async fn retry_is_never_answered_from_the_cache() {
+    let harness = start_with_cache(
         [vec![says("One."), says("Two."), fails(Fault::ServerError)]],
         Share::Always,
     );
-    let first = begin(&stage, 1);
+    let first = ask(&harness, 1);
     assert_answered(&Reader::follow(&first).await, "a", "One.");
-    let room = stage.desk.rooms.enter(conversation(1));
+    let conversation = harness.desk.rooms.enter(conversation(1));
     for (name, provider) in [("r1", Some("a")), ("r2", None)] {
-        let mut again = question(name, QUESTION);
-        again.retry_of = Some(first.turn());
-        let log = stage
+        let mut retry = question(name, QUESTION);
+        retry.retry_of = Some(first.turn());
+        let log = harness
             .desk
-            .open(&room, again, stage.desk.usual())
+            .open(&conversation, retry, harness.desk.usual())
             .ok()
             .unwrap();
         let reader = Reader::follow(&log).await;
@@ -157,64 +172,74 @@ async fn a_retry_is_never_answered_by_what_is_saved() {
             Source::Cache | Source::StaleCache
         ));
     }
-    stage.assert_idle().await;
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn an_answer_that_begins_to_age_is_told_at_once_and_renewed_behind() {
-    let stage = house([vec![says_slowly("New", s(3), "er.")]], Share::Never);
-    saved(&stage, s(3700)).await;
+async fn stale_answer_is_served_at_once_and_refreshed_in_the_background() {
+    let harness = start_with_cache([vec![says_slowly("New", s(3), "er.")]], Share::Never);
+    save_answer(&harness, s(3700)).await;
     for number in 1..=5 {
-        assert_told(&asked(&stage, number).await, Source::Cache, "Saved.", 3700);
+        assert_cached(
+            &answer_to(&harness, number).await,
+            Source::Cache,
+            "Saved.",
+            3700,
+        );
     }
     pass(s(4)).await;
-    assert_eq!(stage.calls(0).len(), 1, "one renews it");
-    let told = asked(&stage, 6).await;
-    assert_told(&told, Source::Cache, "Newer.", 0);
-    let counts = &stage.desk.counts;
+    assert_eq!(harness.calls(0).len(), 1, "a single refresh");
+    let refreshed = answer_to(&harness, 6).await;
+    assert_cached(&refreshed, Source::Cache, "Newer.", 0);
+    let counts = &harness.desk.counts;
     assert_eq!(
         counts.ended.load(std::sync::atomic::Ordering::Relaxed),
         6,
-        "a renewal is no answer"
+        "a refresh is not counted as an answer"
     );
-    stage.assert_idle().await;
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_renewal_that_fails_leaves_the_old_answer() {
-    let stage = house([vec![fails(Fault::ServerError)]], Share::Never);
-    saved(&stage, s(3700)).await;
+async fn failed_refresh_keeps_the_old_answer() {
+    let harness = start_with_cache([vec![fails(Fault::ServerError)]], Share::Never);
+    save_answer(&harness, s(3700)).await;
     for number in 1..=2 {
-        assert_told(&asked(&stage, number).await, Source::Cache, "Saved.", 3700);
+        assert_cached(
+            &answer_to(&harness, number).await,
+            Source::Cache,
+            "Saved.",
+            3700,
+        );
         pass(s(5)).await;
     }
-    assert!(stage.calls(0).len() >= 2);
-    stage.assert_idle().await;
+    assert!(harness.calls(0).len() >= 2);
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn an_old_answer_is_told_when_no_provider_can_answer_and_not_before() {
-    let stage = house(
+async fn old_answer_is_served_only_when_no_provider_can_answer() {
+    let harness = start_with_cache(
         [vec![says("Hello."), fails(Fault::ServerError)]],
         Share::Never,
     );
-    saved(&stage, s(5 * 3600)).await;
-    assert_answered(&asked(&stage, 1).await, "a", "Hello.");
-    assert_told(
-        &asked(&stage, 2).await,
+    save_answer(&harness, s(5 * 3600)).await;
+    assert_answered(&answer_to(&harness, 1).await, "a", "Hello.");
+    assert_cached(
+        &answer_to(&harness, 2).await,
         Source::StaleCache,
         "Saved.",
         5 * 3600,
     );
     let off = Wishes {
         cache: CacheUse::Off,
-        ..stage.desk.usual()
+        ..harness.desk.usual()
     };
-    assert_fallback(&Reader::follow(&begin_with(&stage, 3, off)).await);
-    // What was shown before is voided by it.
-    let torn = house([vec![breaks("Half an", Fault::Reset)]], Share::Never);
-    saved(&torn, s(5 * 3600)).await;
-    let reader = asked(&torn, 1).await;
+    assert_fallback(&Reader::follow(&ask_with(&harness, 3, off)).await);
+    // It replaces text that was already shown.
+    let broken = start_with_cache([vec![breaks("Half an", Fault::Reset)]], Share::Never);
+    save_answer(&broken, s(5 * 3600)).await;
+    let reader = answer_to(&broken, 1).await;
     assert_eq!(
         (reader.done().source, &*reader.text),
         (Source::StaleCache, "Saved.")
@@ -227,70 +252,74 @@ async fn an_old_answer_is_told_when_no_provider_can_answer_and_not_before() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_store_that_hangs_holds_an_answer_up_no_longer_than_its_limits() {
-    let stage = house([vec![fails(Fault::ServerError)]], Share::Always);
-    saved(&stage, s(5)).await;
-    stage.store.set(Trouble::Slow(s(30)));
-    let (log, begun) = (begin(&stage, 1), tokio::time::Instant::now());
+async fn hanging_store_delays_an_answer_only_up_to_its_timeouts() {
+    let harness = start_with_cache([vec![fails(Fault::ServerError)]], Share::Always);
+    save_answer(&harness, s(5)).await;
+    harness.store.set(Trouble::Slow(s(30)));
+    let log = ask(&harness, 1);
+    let started = tokio::time::Instant::now();
     assert_fallback(&Reader::follow(&log).await);
-    // 250 ms for the history, 50 for what is saved, a retry, and 250 for the end.
-    assert!(begun.elapsed() < ms(1000), "{:?}", begun.elapsed());
-    stage.assert_idle().await;
+    // 250 ms for the history, 50 ms for the cache, a retry, and 250 ms for the end.
+    assert!(started.elapsed() < ms(1000), "{:?}", started.elapsed());
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn one_asks_for_all_who_ask_alike() {
-    let stage = house([vec![says_slowly("Hel", s(2), "lo.")]], Share::Always);
-    let first = begin(&stage, 1);
+async fn one_turn_asks_for_all_identical_questions() {
+    let harness = start_with_cache([vec![says_slowly("Hel", s(2), "lo.")]], Share::Always);
+    let first = ask(&harness, 1);
     settled().await;
-    let others: Vec<_> = (2..=6).map(|number| begin(&stage, number)).collect();
-    let away = begin(&stage, 7);
+    let others: Vec<_> = (2..=6).map(|number| ask(&harness, number)).collect();
+    let stopped = ask(&harness, 7);
     settled().await;
-    away.cancel(Cancel::Stopped);
-    assert_eq!(Reader::follow(&away).await.done().finish, Finish::Stopped);
+    stopped.cancel(Cancel::Stopped);
+    assert_eq!(
+        Reader::follow(&stopped).await.done().finish,
+        Finish::Stopped
+    );
     assert_answered(&Reader::follow(&first).await, "a", "Hello.");
     for other in &others {
-        assert_told(&Reader::follow(other).await, Source::Cache, "Hello.", 0);
+        assert_cached(&Reader::follow(other).await, Source::Cache, "Hello.", 0);
     }
-    assert_eq!(stage.calls(0).len(), 1);
-    stage.assert_idle().await;
+    assert_eq!(harness.calls(0).len(), 1);
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn where_nothing_is_shared_each_asks() {
+async fn identical_questions_are_asked_separately_without_sharing() {
     for share in [Share::Never, Share::Repeated] {
-        let stage = house([vec![says_slowly("Hel", s(2), "lo.")]], share);
-        let logs: Vec<_> = (1..=2).map(|number| begin(&stage, number)).collect();
+        let harness = start_with_cache([vec![says_slowly("Hel", s(2), "lo.")]], share);
+        let logs: Vec<_> = (1..=2).map(|number| ask(&harness, number)).collect();
         for log in &logs {
             assert_answered(&Reader::follow(log).await, "a", "Hello.");
         }
-        assert_eq!(stage.calls(0).len(), 2, "{share:?}");
+        assert_eq!(harness.calls(0).len(), 2, "{share:?}");
     }
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn where_the_one_who_asks_fails_each_goes_its_own_way() {
-    let stage = house(
+async fn followers_ask_themselves_after_the_leader_fails() {
+    let harness = start_with_cache(
         [
             vec![fails(Fault::BadRequest)],
             vec![says_slowly("Hel", s(2), "lo.")],
         ],
         Share::Always,
     );
-    let logs: Vec<_> = (1..=4).map(|number| begin(&stage, number)).collect();
+    let logs: Vec<_> = (1..=4).map(|number| ask(&harness, number)).collect();
     pass(s(1)).await;
     assert_eq!(
-        stage.calls(1).len(),
+        harness.calls(1).len(),
         4,
-        "nobody waits for the end of a second attempt"
+        "no turn waits for a second attempt of the leader"
     );
     for log in &logs {
         assert_answered(&Reader::follow(log).await, "b", "Hello.");
     }
-    assert_eq!((logs.len(), stage.calls(1).len()), (4, 4));
-    // One that its visitor stops is no answer for the others either.
-    let stage = house([vec![says_slowly("Hel", s(2), "lo.")]], Share::Always);
-    let logs: Vec<_> = (1..=3).map(|number| begin(&stage, number)).collect();
+    assert_eq!((logs.len(), harness.calls(1).len()), (4, 4));
+    // A leader stopped by its visitor has no answer for the followers either.
+    let harness = start_with_cache([vec![says_slowly("Hel", s(2), "lo.")]], Share::Always);
+    let logs: Vec<_> = (1..=3).map(|number| ask(&harness, number)).collect();
     settled().await;
     let first = logs.iter().position(|log| log.attempts() == 1).unwrap();
     logs[first].cancel(Cancel::Stopped);
@@ -305,38 +334,38 @@ async fn where_the_one_who_asks_fails_each_goes_its_own_way() {
             "{number}"
         );
     }
-    stage.assert_idle().await;
+    harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn questions_are_answered_ahead_of_time_one_by_one_while_all_is_quiet() {
+async fn cache_is_warmed_one_question_at_a_time_while_idle() {
     let warm = vec![QUESTION.to_owned(), "What else?".to_owned()];
     let cache = CacheSettings {
         share: Share::Never,
         warm,
         ..CacheSettings::default()
     };
-    let mut house = House::following([vec![says_slowly("Hel", s(12), "lo."), says("Hello.")]]);
-    house.settings.cache = cache;
-    let stage = house.open();
-    let busy = begin_with(
-        &stage,
+    let mut builder = House::following([vec![says_slowly("Hel", s(12), "lo."), says("Hello.")]]);
+    builder.settings.cache = cache;
+    let harness = builder.open();
+    let busy = ask_with(
+        &harness,
         1,
         Wishes {
             cache: CacheUse::Off,
-            ..stage.desk.usual()
+            ..harness.desk.usual()
         },
     );
     settled().await;
-    actix::spawn(crate::turn::warm::warm(Arc::clone(&stage.desk)));
+    actix::spawn(crate::turn::warm::warm(Arc::clone(&harness.desk)));
     pass(s(11)).await;
-    assert_eq!(stage.calls(0).len(), 1, "not while a visitor is answered");
+    assert_eq!(harness.calls(0).len(), 1, "not while a visitor waits");
     assert_eq!(Reader::follow(&busy).await.done().source, Source::Ai);
     for calls in [2, 3, 3] {
         pass(s(10)).await;
-        assert_eq!(stage.calls(0).len(), calls);
+        assert_eq!(harness.calls(0).len(), calls);
     }
-    assert_told(&asked(&stage, 2).await, Source::Cache, "Hello.", 0);
-    assert_eq!(stage.calls(0).len(), 3);
-    stage.assert_idle().await;
+    assert_cached(&answer_to(&harness, 2).await, Source::Cache, "Hello.", 0);
+    assert_eq!(harness.calls(0).len(), 3);
+    harness.assert_idle().await;
 }

@@ -1,11 +1,11 @@
-//! What the frames say where one attempt follows another.
+//! The `attempt` and `restart` frames between attempts.
 
 use super::*;
 use crate::chat::{After, Frame};
 
-/// One line for each `attempt` and `restart` frame.
-fn told(reader: &Reader) -> Vec<String> {
-    let each = reader.frames.iter().filter_map(|frame| match frame {
+/// Describes each `attempt` and `restart` frame in one line.
+fn transitions(reader: &Reader) -> Vec<String> {
+    let lines = reader.frames.iter().filter_map(|frame| match frame {
         Frame::Attempt {
             attempt,
             provider,
@@ -35,11 +35,11 @@ fn told(reader: &Reader) -> Vec<String> {
         }
         _ => None,
     });
-    each.collect()
+    lines.collect()
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_restart_says_why_the_text_that_stood_was_torn() {
+async fn restart_has_the_reason_of_the_failure_that_broke_the_text() {
     let scripts = [
         vec![breaks("Hello, you.", Fault::Reset)],
         vec![breaks("Hello", Fault::ServerError)],
@@ -47,7 +47,7 @@ async fn a_restart_says_why_the_text_that_stood_was_torn() {
     ];
     let reader = first_answer(House::following(scripts)).await;
     assert_eq!(
-        told(&reader),
+        transitions(&reader),
         [
             "1 a after nobody",
             "2 b after a reset",
@@ -59,7 +59,7 @@ async fn a_restart_says_why_the_text_that_stood_was_torn() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn each_torn_text_has_its_own_reason() {
+async fn each_restart_has_its_own_reason() {
     let scripts = [
         vec![breaks("One.", Fault::Truncated)],
         vec![breaks("Two.", Fault::Malformed)],
@@ -68,7 +68,7 @@ async fn each_torn_text_has_its_own_reason() {
     ];
     let reader = first_answer(House::following(scripts)).await;
     assert_eq!(
-        told(&reader),
+        transitions(&reader),
         [
             "1 a after nobody",
             "2 b after a truncated",
@@ -89,24 +89,24 @@ async fn each_torn_text_has_its_own_reason() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn an_answer_that_ends_shorter_than_what_stands_is_shown_whole() {
+async fn answer_shorter_than_the_shown_text_restarts() {
     let reader = first_answer(House::following([
         vec![breaks("Hello, you there", Fault::Reset)],
         vec![says("Hello")],
     ]))
     .await;
-    assert_eq!(told(&reader)[2..], ["restart 2 from a to b: reset"]);
+    assert_eq!(transitions(&reader)[2..], ["restart 2 from a to b: reset"]);
     assert_answered(&reader, "b", "Hello");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_refusal_after_shown_text_is_shown_alone() {
+async fn refusal_after_shown_text_restarts() {
     let scripts = [
         vec![breaks("Hello", Fault::Reset)],
         vec![fails(Fault::Policy)],
     ];
     let reader = first_answer(House::following(scripts)).await;
-    assert_eq!(told(&reader)[2..], ["restart 2 from a to b: reset"]);
+    assert_eq!(transitions(&reader)[2..], ["restart 2 from a to b: reset"]);
     assert_eq!(
         (reader.done().finish, reader.done().provider.as_deref()),
         (Finish::ContentFilter, Some("b"))
@@ -114,7 +114,7 @@ async fn a_refusal_after_shown_text_is_shown_alone() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn characters_of_many_bytes_are_never_cut() {
+async fn multibyte_characters_are_never_split() {
     let scripts = [
         vec![breaks("Füchse 狐", Fault::Reset)],
         vec![vec![say("Fü"), Act::Wait(ms(1)), say("chse 狸!"), end()]],

@@ -1,4 +1,4 @@
-//! Houses, scripts, visitors: any of them.
+//! Generates random services, scripts and visitors.
 
 use proptest::collection::vec;
 use proptest::option::weighted;
@@ -8,7 +8,7 @@ use super::super::*;
 use crate::settings::MidStream;
 use crate::store::flaky::Trouble;
 
-/// Everything that chance decides.
+/// All random choices of one test case.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub providers: Vec<ProviderCase>,
@@ -18,7 +18,7 @@ pub struct Case {
     pub history: u64,
     pub store: Trouble,
     pub mid_stream: MidStream,
-    /// After so much silence another is asked beside; zero: none is.
+    /// The silence after which a hedge starts. Zero disables hedging.
     pub hedge_after: Duration,
     pub turns: Vec<TurnCase>,
 }
@@ -29,7 +29,7 @@ pub struct ProviderCase {
     pub probe: Script,
     pub room: u32,
     pub prefill: bool,
-    /// Whether it goes on as it is asked to, as far as it would have said the same.
+    /// `true` if it continues a partial answer when asked to, as far as the text is the same.
     pub obliging: bool,
     pub same_provider: u32,
     pub max_concurrent: usize,
@@ -40,7 +40,7 @@ pub struct ProviderCase {
 
 #[derive(Clone, Debug)]
 pub struct TurnCase {
-    /// The visitor follows from the beginning: for so long.
+    /// The time the visitor follows from the start, or `None` if not at all.
     pub follows: Option<Duration>,
     pub stop: Option<Duration>,
     pub joiners: Vec<Joiner>,
@@ -48,18 +48,18 @@ pub struct TurnCase {
     pub only_first: bool,
 }
 
-/// Comes, later, from another tab.
+/// A second tab that opens during the turn.
 #[derive(Clone, Debug)]
 pub struct Joiner {
     pub comes: Duration,
     pub stays: Duration,
-    /// How far it had read before, as a share of what there is.
+    /// The share of the frames that it had read before.
     pub known: f64,
-    /// How long it takes over every read.
+    /// The pause after every read.
     pub pace: Duration,
 }
 
-/// Two that begin alike, and one that does not.
+/// Two that start alike, and one that does not.
 const TEXTS: [&str; 4] = [
     "The quick brown fox.",
     "The quick brown dog is lazy.",
@@ -102,11 +102,11 @@ pub fn case() -> impl Strategy<Value = Case> {
     })
 }
 
-fn between(least: u64, most: u64) -> impl Strategy<Value = Duration> {
-    (least..=most).prop_map(ms)
+fn between(min: u64, max: u64) -> impl Strategy<Value = Duration> {
+    (min..=max).prop_map(ms)
 }
 
-/// Mostly short; sometimes longer than limits are.
+/// A pause that is usually short, and sometimes longer than the time limits.
 fn pause() -> impl Strategy<Value = Duration> {
     prop_oneof![4 => between(0, 400), 1 => between(400, 8_000), 1 => between(8_000, 40_000)]
 }
@@ -144,7 +144,7 @@ fn provider() -> impl Strategy<Value = ProviderCase> {
 }
 
 fn script() -> impl Strategy<Value = Script> {
-    let beginning = prop_oneof![
+    let opening = prop_oneof![
         6 => Just(Vec::new()),
         1 => pause().prop_map(|pause| vec![Act::Wait(pause)]),
         1 => Just(vec![Act::Think, Act::Wait(ms(900)), Act::Think]),
@@ -152,13 +152,13 @@ fn script() -> impl Strategy<Value = Script> {
     ];
     let pieces = vec((1..=9_usize, weighted(0.4, pause()), 0..8_u8), 0..8);
     (
-        beginning,
+        opening,
         prop::sample::select(TEXTS.to_vec()),
         pieces,
-        last(),
+        last_act(),
     )
-        .prop_map(|(beginning, text, pieces, last)| {
-            let mut script = beginning;
+        .prop_map(|(opening, text, pieces, last_act)| {
+            let mut script = opening;
             let mut rest = text.chars();
             for (length, pause, extra) in pieces {
                 let piece: String = rest.by_ref().take(length).collect();
@@ -170,20 +170,20 @@ fn script() -> impl Strategy<Value = Script> {
                     _ => None,
                 });
             }
-            script.extend(last);
+            script.extend(last_act);
             script
         })
 }
 
-fn last() -> impl Strategy<Value = Option<Act>> {
-    // All that a provider can do by itself.
+fn last_act() -> impl Strategy<Value = Option<Act>> {
+    // Every fault that a provider can cause by itself.
     let faults: Vec<_> = Fault::ALL
         .into_iter()
         .filter(|fault| *fault != Fault::Diverged)
         .collect();
     let fault = prop::sample::select(faults);
     let wait = weighted(0.4, between(0, 4_000));
-    let fails = (fault, wait).prop_map(|(fault, retry_after)| {
+    let failure = (fault, wait).prop_map(|(fault, retry_after)| {
         Act::Fail(Failure {
             retry_after,
             ..Failure::of(fault)
@@ -191,7 +191,7 @@ fn last() -> impl Strategy<Value = Option<Act>> {
     });
     prop_oneof![
         6 => Just(Some(end())),
-        8 => fails.prop_map(Some),
+        8 => failure.prop_map(Some),
         1 => Just(Some(Act::End(Finish::Length))),
         1 => Just(Some(Act::End(Finish::ContentFilter))),
         1 => Just(Some(Act::Hang)),
@@ -216,14 +216,18 @@ fn turn() -> impl Strategy<Value = TurnCase> {
             known,
             pace,
         });
-    let wish = (weighted(0.2, 0..5_usize), any::<bool>());
-    (follows, weighted(0.2, pause()), vec(joiner, 0..=2), wish).prop_map(
-        |(follows, stop, joiners, wish)| TurnCase {
+    let preference = (weighted(0.2, 0..5_usize), any::<bool>());
+    (
+        follows,
+        weighted(0.2, pause()),
+        vec(joiner, 0..=2),
+        preference,
+    )
+        .prop_map(|(follows, stop, joiners, preference)| TurnCase {
             follows,
             stop,
             joiners,
-            first: wish.0,
-            only_first: wish.1,
-        },
-    )
+            first: preference.0,
+            only_first: preference.1,
+        })
 }

@@ -1,5 +1,5 @@
-//! The grammar of a turn under any faults, any visitors, any limits: `start (attempt | token | restart)* done`, and what a turn promises
-//! besides.
+//! The grammar of a turn, `start (attempt | token | restart)* done`, and its other guarantees under
+//! random faults, visitors and limits.
 
 mod cases;
 mod play;
@@ -7,25 +7,26 @@ mod rules;
 
 use proptest::test_runner::{Config, TestRunner};
 
-/// Houses that are tried, each with a turn or two. The seeds play many more turns; what is found here is told as its smallest case.
+/// The number of random services, each with one or two turns. The seeds play many more turns; a
+/// failure found here is reduced to its smallest case.
 const CASES: u32 = 1_000;
 
-/// The smallest case that fails is printed; each is a run of actors of its own on one paused clock.
+/// Prints the smallest failing case. Each case has its own actors; all share one paused clock.
 #[test]
-fn a_turn_keeps_its_promises_whatever_happens() {
+fn turn_keeps_its_guarantees_in_random_cases() {
     let system = super::Paused::new();
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     let mut runner = TestRunner::new(Config {
         cases: CASES,
         failure_persistence: None,
         ..Config::default()
     });
-    let ran = runner.run(&cases::case(), |case| {
+    let result = runner.run(&cases::case(), |case| {
         system.block_on(play::play(&case));
         Ok(())
     });
-    println!("{CASES} cases in {:?}", begun.elapsed());
-    if let Err(failure) = ran {
+    println!("{CASES} cases in {:?}", started.elapsed());
+    if let Err(failure) = result {
         panic!("{failure}");
     }
 }

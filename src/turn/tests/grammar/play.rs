@@ -1,4 +1,4 @@
-//! Plays a case: opens the house, asks, follows, leaves, stops.
+//! Plays a case: starts the service, asks, follows, leaves, stops.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,17 +12,16 @@ use super::rules::{Played, check_turn};
 use crate::turn::desk::Wishes;
 use crate::turn::log::Cancel;
 
-/// What a joiner read, and where it had stood before.
+/// The frames that a joiner read, and the position it resumed from.
 pub struct Joined {
     pub after: u64,
     pub frames: Vec<ByteString>,
-    /// Whether it read to the end.
     pub to_the_end: bool,
 }
 
-fn house(case: &Case) -> House {
+fn builder_for(case: &Case) -> House {
     let names = ["a", "b", "c", "d"];
-    let mut house = House::of(
+    let mut builder = House::of(
         names
             .into_iter()
             .zip(&case.providers)
@@ -33,59 +32,61 @@ fn house(case: &Case) -> House {
                 plan.retry.same_provider = provider.same_provider;
                 plan.max_concurrent = provider.max_concurrent;
                 plan.patience.first_token.clone_from(&provider.first_token);
-                (plan.patience.stall, plan.patience.attempt) = (provider.stall, provider.attempt);
+                plan.patience.stall = provider.stall;
+                plan.patience.attempt = provider.attempt;
                 plan
             }),
     );
-    house.settings.routing.max_attempts = case.max_attempts;
-    house.settings.timeouts.turn = case.turn_limit;
-    house.settings.quality.min_chars = case.min_chars;
-    house.settings.routing.mid_stream = case.mid_stream;
-    house.settings.routing.hedge_after = case.hedge_after;
-    house
+    builder.settings.routing.max_attempts = case.max_attempts;
+    builder.settings.timeouts.turn = case.turn_limit;
+    builder.settings.quality.min_chars = case.min_chars;
+    builder.settings.routing.mid_stream = case.mid_stream;
+    builder.settings.routing.hedge_after = case.hedge_after;
+    builder
 }
 
-/// Plays all turns of the case, and checks each.
-///
-/// Panics where a promise is broken.
+/// Plays all turns of the case and checks each. Panics if a guarantee is broken.
 pub async fn play(case: &Case) {
-    let stage = house(case).open();
-    for (stand, provider) in stage.stands.iter().zip(&case.providers) {
-        stand.upstream.follow_when_probed([provider.probe.clone()]);
-        stand.upstream.oblige(provider.obliging);
+    let harness = builder_for(case).open();
+    for (provider, provider_case) in harness.stands.iter().zip(&case.providers) {
+        provider
+            .upstream
+            .follow_when_probed([provider_case.probe.clone()]);
+        provider.upstream.oblige(provider_case.obliging);
     }
-    stage.remember(case.history).await;
-    stage.store.set(case.store);
+    harness.remember(case.history).await;
+    harness.store.set(case.store);
     for (number, turn) in case.turns.iter().enumerate() {
-        let played = play_turn(&stage, turn, number).await;
-        check_turn(case, turn, &stage, &played).await;
+        let played = play_turn(&harness, turn, number).await;
+        check_turn(case, turn, &harness, &played).await;
     }
     pass(s(6)).await;
-    assert_eq!(stage.desk.rooms.count(), 0, "rooms");
+    assert_eq!(harness.desk.rooms.count(), 0, "live conversations");
 }
 
-async fn play_turn(stage: &Stage, turn: &TurnCase, number: usize) -> Played {
-    let calls_before = stage
+async fn play_turn(harness: &Stage, turn: &TurnCase, number: usize) -> Played {
+    let calls_before = harness
         .stands
         .iter()
-        .map(|stand| stand.upstream.calls().len())
+        .map(|provider| provider.upstream.calls().len())
         .collect();
-    let vitals_before = stage
+    let vitals_before = harness
         .stands
         .iter()
-        .map(|stand| stand.backend.vitals.borrow().clone())
+        .map(|provider| provider.backend.vitals.borrow().clone())
         .collect();
     let names = ["a", "b", "c", "d", "nobody"];
-    let wishes = Wishes {
+    let options = Wishes {
         first: turn.first.map(|first| names[first].into()),
         only_first: turn.only_first && turn.first.is_some(),
-        ..stage.desk.usual()
+        ..harness.desk.usual()
     };
-    let log = stage.ask_with(&format!("m{number}"), wishes);
+    let log = harness.ask_with(&format!("m{number}"), options);
     let begun = Instant::now();
     let stopped = Rc::new(Cell::new(None));
     if let Some(after) = turn.stop {
-        let (log, stopped) = (Arc::clone(&log), Rc::clone(&stopped));
+        let log = Arc::clone(&log);
+        let stopped = Rc::clone(&stopped);
         actix::spawn(async move {
             pass(after).await;
             if !log.ended() {
@@ -102,10 +103,10 @@ async fn play_turn(stage: &Stage, turn: &TurnCase, number: usize) -> Played {
     let mut reader = Reader::default();
     if let Some(time) = turn.follows {
         let mut follower = log.follow();
-        // The visitor leaves in the middle of a wait, never of a frame.
+        // Dropping the read in a wait loses no frame.
         let _ = timeout(time, reader.read(&mut follower)).await;
     }
-    stage.desk.places.none_taken().await;
+    harness.desk.places.none_taken().await;
     let took = begun.elapsed();
     settled().await;
     assert!(log.ended());

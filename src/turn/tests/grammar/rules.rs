@@ -1,4 +1,4 @@
-//! What must be true of a turn that was played.
+//! The guarantees of a turn that was played.
 
 use std::collections::BTreeMap;
 
@@ -27,64 +27,64 @@ pub struct Played {
     pub vitals_before: Vec<Vitals>,
 }
 
-/// What the limits of stores and actors may add to any other.
+/// The time that store and actor timeouts may add to any other limit.
 const SLACK: Duration = Duration::from_millis(800);
 
-pub async fn check_turn(case: &Case, turn: &TurnCase, stage: &Stage, played: &Played) {
+pub async fn check_turn(case: &Case, turn: &TurnCase, harness: &Stage, played: &Played) {
     let done = played.reader.done();
     let record = played.log.record();
-    // By way of JSON, which rounds what an answer cost.
-    let kept: Done = serde_json::from_str(&encode(&record.done(done.seq))).unwrap();
-    assert_eq!(kept, *done, "the log keeps what it showed");
+    // Through JSON, because it rounds the cost.
+    let logged: Done = serde_json::from_str(&encode(&record.done(done.seq))).unwrap();
+    assert_eq!(logged, *done, "the log has what it showed");
     if case.store == Trouble::None {
         assert_eq!(
-            stage.stored(&played.log).await,
+            harness.stored(&played.log).await,
             Some(record),
             "and so does the store"
         );
     }
-    let calls = calls(stage, played, done);
+    let calls = calls(harness, played, done);
     check_text(&played.reader, done, &calls);
     check_attempts(case, done, &calls);
     check_time(case, turn, played, done, &calls);
     check_joiners(played);
-    stage.assert_idle().await;
-    check_breakers(case, stage, played, done).await;
+    harness.assert_idle().await;
+    check_breakers(case, harness, played, done).await;
     if done.degraded {
-        check_need(case, turn, stage, played, done, &calls);
+        check_need(case, turn, harness, played, done, &calls);
     }
 }
 
-/// The calls of the attempts, in order. Every attempt is one call, and every call one attempt.
-fn calls(stage: &Stage, played: &Played, done: &Done) -> Vec<Call> {
+/// Returns the calls of the attempts, in order. Each attempt made exactly one call.
+fn calls(harness: &Stage, played: &Played, done: &Done) -> Vec<Call> {
     let mut queues: BTreeMap<_, _> = BTreeMap::new();
-    for (stand, before) in stage.stands.iter().zip(&played.calls_before) {
-        let calls: Vec<_> = stand.upstream.calls().split_off(*before);
-        queues.insert(Arc::clone(&stand.backend.name), calls.into_iter());
+    for (provider, before) in harness.stands.iter().zip(&played.calls_before) {
+        let calls: Vec<_> = provider.upstream.calls().split_off(*before);
+        queues.insert(Arc::clone(&provider.backend.name), calls.into_iter());
     }
     let calls: Vec<_> = done
         .tried
         .iter()
-        .map(|one| queues.get_mut(&one.provider).unwrap().next().unwrap())
+        .map(|attempt| queues.get_mut(&attempt.provider).unwrap().next().unwrap())
         .collect();
     assert!(
         queues.values_mut().all(|queue| queue.next().is_none()),
-        "a call that is no attempt"
+        "a call without an attempt"
     );
     assert!(calls.is_sorted_by_key(|call| call.at));
     calls
 }
 
-/// What is shown is, at every moment, the beginning of what one attempt said, or what stood before and more that the present one said; in the
-/// end, all that it said.
+/// The shown text is always a prefix of what one attempt said, or the previous text plus a part of
+/// what the current attempt said. At the end it is all that the attempt said.
 fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
     let mut client = Reader::default();
-    // What stood when the present attempt began.
+    // The text shown when the current attempt started.
     let mut before = String::new();
     let said = |attempt: u32| {
         attempt
             .checked_sub(1)
-            .map_or(FALLBACK, |place| &*calls[place as usize].said)
+            .map_or(FALLBACK, |index| &*calls[index as usize].said)
     };
     let fits = |text: &str, attempt: u32, before: &str| {
         let more = text
@@ -107,89 +107,91 @@ fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
             _ => {}
         }
     }
-    // Of two in a race the first may have won.
-    let well: Vec<_> = done
+    // At most one attempt succeeded, but it need not be the last: it may have won a race.
+    let succeeded: Vec<_> = done
         .tried
         .iter()
-        .filter(|one| one.outcome.as_str() == "ok")
+        .filter(|attempt| attempt.outcome.as_str() == "ok")
         .collect();
-    let won = well.last().map_or(0, |one| one.attempt);
-    let winner = |well: &[&Tried]| {
-        assert!(well.len() == 1 && done.provider == Some(Arc::clone(&well[0].provider)))
+    let winner = succeeded.last().map_or(0, |attempt| attempt.attempt);
+    let assert_winner = |succeeded: &[&Tried]| {
+        assert!(succeeded.len() == 1 && done.provider == Some(Arc::clone(&succeeded[0].provider)));
     };
     match (done.source, done.finish) {
         (Source::Ai, Finish::Stop | Finish::Length) => {
-            winner(&well);
-            let (whole, more) = (said(won), done.text.strip_prefix(&*before));
-            let gone_on = goes_on(calls, won) && more.is_some_and(|more| whole.ends_with(more));
+            assert_winner(&succeeded);
+            let whole = said(winner);
+            let more = done.text.strip_prefix(&*before);
+            let continued =
+                goes_on(calls, winner) && more.is_some_and(|more| whole.ends_with(more));
             assert!(
-                done.text == whole || gone_on,
-                "whole: {:?} of {whole:?}",
+                done.text == whole || continued,
+                "incomplete: {:?} of {whole:?}",
                 done.text
             );
             assert!(!done.text.trim().is_empty());
         }
-        (Source::Ai, Finish::ContentFilter) => winner(&well),
-        (Source::Ai, Finish::Stopped | Finish::Interrupted) => assert_eq!(won, 0),
+        (Source::Ai, Finish::ContentFilter) => assert_winner(&succeeded),
+        (Source::Ai, Finish::Stopped | Finish::Interrupted) => assert_eq!(winner, 0),
         _ => {
             assert_fallback(reader);
-            assert_eq!(won, 0);
+            assert_eq!(winner, 0);
         }
     }
     let shown = !done.text.is_empty() && !done.degraded || !done.drafts.is_empty();
     assert_eq!(done.first_token_ms.is_some(), shown);
 }
 
-/// Whether this attempt was asked to go on from what stood.
+/// Returns `true` if this attempt was asked to continue the shown text.
 fn goes_on(calls: &[Call], attempt: u32) -> bool {
-    attempt.checked_sub(1).is_some_and(|place| {
-        question(&calls[place as usize]).len() < calls[place as usize].ask.messages.len()
+    attempt.checked_sub(1).is_some_and(|index| {
+        question(&calls[index as usize]).len() < calls[index as usize].ask.messages.len()
     })
 }
 
-/// What a call asked but for what it was to go on from.
+/// Returns the messages of a call without the partial answer to continue.
 fn question(call: &Call) -> &[Message] {
     let messages = &call.ask.messages;
-    let told = messages
+    let is_instructed = messages
         .last()
         .is_some_and(|last| last.text.starts_with("Your previous answer was cut off."));
-    let asked = messages.len()
+    let count = messages.len()
         - if call.ask.goes_on {
             1
-        } else if told {
+        } else if is_instructed {
             2
         } else {
             0
         };
-    &messages[..asked]
+    &messages[..count]
 }
 
-/// Nobody is asked more often than the rules allow, nor sooner.
+/// No provider is asked more often, or sooner, than the rules allow.
 fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
     assert!(done.attempts <= case.max_attempts);
-    for (number, one) in (1..).zip(&done.tried) {
-        assert_eq!(one.attempt, number);
+    for (number, attempt) in (1..).zip(&done.tried) {
+        assert_eq!(attempt.attempt, number);
     }
-    // The history is halved once; before and after, the same is asked each time.
+    // The history is halved at most once; otherwise every request is the same.
     let rounds: Vec<_> = calls
-        .chunk_by(|one, next| question(one) == question(next))
+        .chunk_by(|call, next| question(call) == question(next))
         .map(<[Call]>::len)
         .collect();
     assert!(rounds.len() <= 2, "{rounds:?}");
-    let made: Vec<_> = done.tried.iter().zip(calls).collect();
-    // Who was given up for a faster one may be asked again.
-    let given_up = |one: &Tried| one.outcome.as_str() == "stopped";
-    let (first, second) = made.split_at(rounds.first().copied().unwrap_or_default());
+    let attempts: Vec<_> = done.tried.iter().zip(calls).collect();
+    // An attempt that lost a race does not count: its provider may be asked again.
+    let lost_race = |attempt: &Tried| attempt.outcome.as_str() == "stopped";
+    let (first, second) = attempts.split_at(rounds.first().copied().unwrap_or_default());
     assert!(
         second.is_empty()
             || first
                 .iter()
                 .any(|(_, call)| failed_by(call, Class::MoreRoom))
     );
-    for (one, call) in second {
+    for (attempt, call) in second {
         let before = first
             .iter()
-            .filter(|(before, _)| before.provider == one.provider && !given_up(before));
+            .filter(|(before, _)| before.provider == attempt.provider && !lost_race(before));
         assert!(
             before
                 .into_iter()
@@ -199,31 +201,37 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
     }
     for round in [first, second] {
         let mut tries: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for (one, call) in round.iter().filter(|(one, _)| !given_up(one)) {
-            tries.entry(&one.provider).or_default().push((one, call));
+        for (attempt, call) in round.iter().filter(|(attempt, _)| !lost_race(attempt)) {
+            tries
+                .entry(&attempt.provider)
+                .or_default()
+                .push((attempt, call));
         }
         for (name, tries) in tries {
-            // A continuation that does not fit is not its provider's fault: it may answer anew.
-            let misfits = u32::from(tries.iter().any(|(one, _)| misfit(one)));
-            let allowed = limits(case, name).same_provider.max(misfits);
+            // A continuation that does not fit is not the provider's fault: it may start over.
+            let mismatches = u32::from(tries.iter().any(|(attempt, _)| is_mismatch(attempt)));
+            let allowed = limits(case, name).same_provider.max(mismatches);
             assert!(
                 tries.len() <= 1 + allowed as usize,
                 "{name} was asked too often"
             );
             for pair in tries.windows(2) {
-                let ((one, call), (next, again)) = (pair[0], pair[1]);
-                let another = done.tried.iter().any(|other| {
-                    (one.attempt + 1..next.attempt).contains(&other.attempt) && !given_up(other)
+                let (attempt, call) = pair[0];
+                let (next, next_call) = pair[1];
+                let other_between = done.tried.iter().any(|other| {
+                    (attempt.attempt + 1..next.attempt).contains(&other.attempt)
+                        && !lost_race(other)
                 });
-                assert!(!another, "{name} was asked after another");
-                let quick =
-                    failed_by(call, Class::RetryHere) && call.said.is_empty() && one.ms <= 2_000;
-                assert!(quick || misfit(one), "{one:?}");
-                let failure = call.failure.as_ref().filter(|_| !misfit(one));
-                let asked = failure.and_then(|failure| failure.retry_after);
-                assert!(asked.is_none_or(|asked| asked <= s(2)));
+                assert!(!other_between, "{name} was asked after another provider");
+                let is_quick = failed_by(call, Class::RetryHere)
+                    && call.said.is_empty()
+                    && attempt.ms <= 2_000;
+                assert!(is_quick || is_mismatch(attempt), "{attempt:?}");
+                let failure = call.failure.as_ref().filter(|_| !is_mismatch(attempt));
+                let retry_after = failure.and_then(|failure| failure.retry_after);
+                assert!(retry_after.is_none_or(|time| time <= s(2)));
                 assert!(
-                    again.at >= call.at + ms(one.ms) + asked.unwrap_or_default(),
+                    next_call.at >= call.at + ms(attempt.ms) + retry_after.unwrap_or_default(),
                     "{name} was asked too soon"
                 );
             }
@@ -231,8 +239,8 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
     }
 }
 
-fn misfit(one: &Tried) -> bool {
-    one.outcome == Fault::Diverged.into()
+fn is_mismatch(attempt: &Tried) -> bool {
+    attempt.outcome == Fault::Diverged.into()
 }
 
 fn failed_by(call: &Call, class: Class) -> bool {
@@ -249,10 +257,13 @@ fn check_time(case: &Case, turn: &TurnCase, played: &Played, done: &Done, calls:
     let total = ms(done.total_ms);
     assert!(total <= case.turn_limit + SLACK, "{total:?}");
     assert!(played.took <= total + SLACK, "{:?}", played.took);
-    for (one, call) in done.tried.iter().zip(calls) {
-        assert!(ms(one.ms) <= limits(case, &one.provider).attempt, "{one:?}");
+    for (attempt, call) in done.tried.iter().zip(calls) {
+        assert!(
+            ms(attempt.ms) <= limits(case, &attempt.provider).attempt,
+            "{attempt:?}"
+        );
         let left = case.turn_limit.saturating_sub(call.at - played.begun);
-        assert!(left >= ms(500), "begun too late: {one:?}");
+        assert!(left >= ms(500), "started too late: {attempt:?}");
     }
     if let Some(stopped) = played.stopped {
         assert!(
@@ -279,7 +290,7 @@ fn check_time(case: &Case, turn: &TurnCase, played: &Played, done: &Done, calls:
     }
 }
 
-/// Who comes later sees the same end.
+/// A visitor who joins later sees the same end.
 fn check_joiners(played: &Played) {
     if played.reader.kinds().contains("snapshot") {
         return;
@@ -298,94 +309,102 @@ fn check_joiners(played: &Played) {
     }
 }
 
-/// Each permit was settled once, with what the attempt came to; but who had only what was left of the turn's time is not blamed for its end.
-async fn check_breakers(case: &Case, stage: &Stage, played: &Played, done: &Done) {
+/// Each permit recorded the outcome of its attempt once. An attempt cut short by the turn's own
+/// limit is not counted as a failure.
+async fn check_breakers(case: &Case, harness: &Stage, played: &Played, done: &Done) {
     let spent = ms(done.total_ms) + SLACK >= case.turn_limit;
-    for (stand, before) in stage.stands.iter().zip(&played.vitals_before) {
-        let vitals = stand.vitals().await;
-        let mine = || {
+    for (provider, before) in harness.stands.iter().zip(&played.vitals_before) {
+        let status = provider.vitals().await;
+        let own_attempts = || {
             done.tried
                 .iter()
-                .filter(|one| one.provider == stand.backend.name)
+                .filter(|attempt| attempt.provider == provider.backend.name)
         };
-        let whole = mine()
-            .filter(|one| one.outcome.as_str() == "ok" && done.finish != Finish::ContentFilter);
-        let failed = mine().filter(|one| !["ok", "stopped"].contains(&one.outcome.as_str()));
-        assert_eq!(vitals.successes - before.successes, whole.count() as u64);
-        let hurried = mine()
-            .filter(|one| spent && one.outcome.as_str() == "timeout")
+        let succeeded = own_attempts().filter(|attempt| {
+            attempt.outcome.as_str() == "ok" && done.finish != Finish::ContentFilter
+        });
+        let failed =
+            own_attempts().filter(|attempt| !["ok", "stopped"].contains(&attempt.outcome.as_str()));
+        assert_eq!(
+            status.successes - before.successes,
+            succeeded.count() as u64
+        );
+        let cut_short = own_attempts()
+            .filter(|attempt| spent && attempt.outcome.as_str() == "timeout")
             .count() as u64;
-        let (counted, failed) = (vitals.failures - before.failures, failed.count() as u64);
+        let counted = status.failures - before.failures;
+        let failed = failed.count() as u64;
         assert!(
-            (failed - hurried..=failed).contains(&counted),
-            "{counted} of {failed}, {hurried} of them hurried"
+            (failed - cut_short..=failed).contains(&counted),
+            "{counted} of {failed}, {cut_short} of them cut short"
         );
     }
 }
 
-/// A degraded answer is given only where nobody was left who could have been asked.
+/// The fallback answers only if no provider was left to ask.
 fn check_need(
     case: &Case,
     turn: &TurnCase,
-    stage: &Stage,
+    harness: &Stage,
     played: &Played,
     done: &Done,
     calls: &[Call],
 ) {
-    let late = case.turn_limit.saturating_sub(ms(done.total_ms)) < ms(500) + SLACK;
-    let refused = calls
+    let is_late = case.turn_limit.saturating_sub(ms(done.total_ms)) < ms(500) + SLACK;
+    let is_rejected = calls
         .iter()
         .filter(|call| failed_by(call, Class::Caller) && !call.ask.goes_on)
         .count()
         > 1;
-    if late || refused || done.attempts == case.max_attempts {
+    if is_late || is_rejected || done.attempts == case.max_attempts {
         return;
     }
-    let outgrown = done
+    let too_long = done
         .tried
         .iter()
         .zip(calls)
         .filter(|(_, call)| failed_by(call, Class::MoreRoom));
-    let room = outgrown
+    let largest_context = too_long
         .clone()
-        .map(|(one, _)| limits(case, &one.provider).room)
+        .map(|(attempt, _)| limits(case, &attempt.provider).room)
         .max()
         .unwrap_or_default();
-    // What was too long for someone was sent again with half the history, if there is any.
-    let halved = calls
+    // A request that was too long is sent again with half the history, if there is any.
+    let was_halved = calls
         .first()
         .is_some_and(|first| calls.iter().any(|call| question(call) != question(first)));
-    let same_room = |provider: &ProviderCase| provider.room == 0 || provider.room > room;
-    for (place, stand) in stage.stands.iter().enumerate() {
-        let name = &stand.backend.name;
-        let wanted = !turn.only_first || turn.first.is_none_or(|first| first == place);
-        let tried = done.tried.iter().any(|one| one.provider == *name);
-        let before = &played.vitals_before[place];
-        let shut = before.state != ProviderState::Closed
+    let has_larger_context =
+        |provider: &ProviderCase| provider.room == 0 || provider.room > largest_context;
+    for (index, provider) in harness.stands.iter().enumerate() {
+        let name = &provider.backend.name;
+        let is_allowed = !turn.only_first || turn.first.is_none_or(|first| first == index);
+        let was_tried = done.tried.iter().any(|attempt| attempt.provider == *name);
+        let before = &played.vitals_before[index];
+        let is_unavailable = before.state != ProviderState::Closed
             || before.retry_at.is_some()
-            || stand.places() == 0;
-        let fits = same_room(&case.providers[place]);
+            || provider.places() == 0;
+        let fits = has_larger_context(&case.providers[index]);
         assert!(
-            !wanted || tried || shut || !fits,
-            "{name} was left and not asked"
+            !is_allowed || was_tried || is_unavailable || !fits,
+            "{name} was available and not asked"
         );
     }
-    let history = calls.first().is_some_and(|call| question(call).len() > 1);
-    let shut = outgrown.clone().all(|(one, _)| {
-        let stand = stage
+    let has_history = calls.first().is_some_and(|call| question(call).len() > 1);
+    let all_open = too_long.clone().all(|(attempt, _)| {
+        let provider = harness
             .stands
             .iter()
-            .find(|stand| stand.backend.name == one.provider)
+            .find(|provider| provider.backend.name == attempt.provider)
             .unwrap();
-        stand.backend.vitals.borrow().state != ProviderState::Closed
+        provider.backend.vitals.borrow().state != ProviderState::Closed
     });
-    // Whom a continuation of did not fit was asked twice already, and for other reasons than its room.
-    let misfit = done
+    // A provider whose continuation did not fit was asked twice already, whatever its context.
+    let has_mismatch = done
         .tried
         .iter()
-        .any(|one| one.outcome.as_str() == "diverged");
+        .any(|attempt| attempt.outcome.as_str() == "diverged");
     assert!(
-        halved || !history || shut || misfit,
+        was_halved || !has_history || all_open || has_mismatch,
         "half the history was not tried"
     );
 }

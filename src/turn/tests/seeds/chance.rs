@@ -1,4 +1,4 @@
-//! Chance that can be had again: all that it says follows from the seed.
+//! Reproducible random choices: everything follows from the seed.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Chance(u64);
 
 impl Chance {
-    pub fn of_seed(seed: u64) -> Self {
+    pub fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -19,32 +19,32 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// Another chance, that this one does not disturb any more.
+    /// Returns an independent generator.
     pub fn split(&mut self) -> Self {
         Self(self.next())
     }
 
-    /// A number below `count`.
+    /// Returns a number below `count`.
     pub fn below(&mut self, count: usize) -> usize {
         usize::try_from(self.next() % count as u64).unwrap()
     }
 
-    /// Whether it happens, as it does once in so many times.
+    /// Returns `true` once in `count` times, on average.
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
-    /// One of these.
-    pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())].clone()
+    /// Returns one of `items`.
+    pub fn pick<T: Clone>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())].clone()
     }
 
-    /// A time between these, in milliseconds.
-    pub fn between(&mut self, least: usize, most: usize) -> Duration {
-        Duration::from_millis((least + self.below(most - least + 1)) as u64)
+    /// Returns a duration between `min` and `max` milliseconds.
+    pub fn between(&mut self, min: usize, max: usize) -> Duration {
+        Duration::from_millis((min + self.below(max - min + 1)) as u64)
     }
 
-    /// Mostly short; sometimes longer than limits are.
+    /// Returns a pause that is usually short, and sometimes longer than the time limits.
     pub fn pause(&mut self) -> Duration {
         match self.below(12) {
             0 => self.between(8_000, 40_000),

@@ -1,5 +1,5 @@
-//! What must be true of each turn, whatever befell it. That frames keep to the grammar, count up without a gap and show the text of `done`
-//! is held by the reader as it applies them.
+//! The guarantees of each turn under any faults. `Reader` checks more while it applies the frames:
+//! their grammar, numbers without gaps, and that the shown text equals the text of `done`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,51 +10,51 @@ use crate::chat::Done;
 use crate::settings::MidStream;
 use crate::turn::attempt::REFUSAL;
 
-/// What the limits of stores and actors may add to any other.
+/// The time that store and actor timeouts may add to any other limit.
 const SLACK: Duration = Duration::from_millis(1_500);
 
-/// What the providers can say.
+/// The texts that the providers can send.
 #[derive(Default)]
 pub struct Said {
     /// By provider, each answer as it would be without a fault.
     pub all: BTreeMap<&'static str, Vec<String>>,
-    /// Answers that are proven whole, and what each of them ends with and no other.
+    /// The complete answers, each with its ending, which no other answer has.
     pub whole: HashMap<String, String>,
 }
 
-/// Panics where a promise is broken.
+/// Panics if the turn breaks a guarantee.
 pub fn turn(terms: &Terms, said: &Said, visit: &Visit) {
     let done = visit.reader.done();
     assert!(visit.log.ended());
     assert!(done.attempts <= terms.max_attempts, "{done:?}");
-    for (number, one) in (1..).zip(&done.tried) {
-        assert_eq!(one.attempt, number);
+    for (number, attempt) in (1..).zip(&done.tried) {
+        assert_eq!(attempt.attempt, number);
     }
     assert!(ms(done.total_ms) <= terms.turn_limit + SLACK, "{done:?}");
-    let whole = done
+    let succeeded = done
         .tried
         .iter()
-        .filter(|one| one.outcome.as_str() == "ok")
+        .filter(|attempt| attempt.outcome.as_str() == "ok")
         .count();
     match (done.source, done.finish) {
         (Source::Ai, Finish::Stop | Finish::Length) => {
-            assert_eq!(whole, 1, "one attempt gave it: {done:?}");
+            assert_eq!(succeeded, 1, "one attempt produced it: {done:?}");
             assert!(
                 is_whole(terms, said, done),
-                "a torn answer is passed off as whole: {done:?}"
+                "a partial answer is passed off as complete: {done:?}"
             );
         }
-        (Source::Ai, Finish::ContentFilter) => assert_eq!(whole, 1, "{done:?}"),
+        (Source::Ai, Finish::ContentFilter) => assert_eq!(succeeded, 1, "{done:?}"),
         (Source::Ai, Finish::Stopped | Finish::Interrupted) => {
             assert!(
                 visit.abandoned,
-                "cut, and nobody left or stopped it: {done:?}"
+                "interrupted, but nobody left or stopped it: {done:?}"
             );
-            assert_eq!(whole, 0, "{done:?}");
+            assert_eq!(succeeded, 0, "{done:?}");
         }
         _ => {
             assert_fallback(&visit.reader);
-            assert_eq!(whole, 0, "{done:?}");
+            assert_eq!(succeeded, 0, "{done:?}");
         }
     }
     for draft in &done.drafts {
@@ -68,17 +68,17 @@ pub fn turn(terms: &Terms, said: &Said, visit: &Visit) {
 fn is_whole(terms: &Terms, said: &Said, done: &Done) -> bool {
     match terms.mid_stream {
         MidStream::Restart => said.whole.contains_key(&*done.text),
-        // Gone on with: it ends as a whole one does, and only there.
+        // A continued answer ends as a complete one does.
         MidStream::Continue => said.whole.values().any(|tail| done.text.ends_with(tail)),
     }
 }
 
 fn is_beginning(terms: &Terms, said: &Said, provider: &str, text: &str) -> bool {
     let own = text.trim_end_matches("again ");
-    let begins = |texts: &Vec<String>| texts.iter().any(|all| all.starts_with(own));
+    let begins = |texts: &Vec<String>| texts.iter().any(|text| text.starts_with(own));
     match terms.mid_stream {
         MidStream::Restart => said.all.get(provider).is_some_and(begins) || text == REFUSAL,
-        // Whose it is is the last who spoke; what stands may be of more than one.
+        // The provider is the last one that wrote; the text may be from several.
         MidStream::Continue => !text.is_empty(),
     }
 }

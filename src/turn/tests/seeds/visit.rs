@@ -1,4 +1,4 @@
-//! One visitor of one turn: follows it, leaves and comes back, stops it, or is never seen again.
+//! One visitor of one turn: follows it, leaves and returns, stops it, or is never seen again.
 
 use tokio::time::timeout;
 
@@ -8,22 +8,21 @@ use crate::chat::ConversationId;
 use crate::turn::log::Cancel;
 use crate::turn::rooms::Room;
 
-/// A turn as its visitor saw it.
 pub struct Visit {
     pub conversation: ConversationId,
     pub log: Arc<TurnLog>,
     pub reader: Reader,
-    /// Whether the visitor stopped it or was away: only then it may end cut.
+    /// `true` if the visitor stopped it or left for good: only then it may end early.
     pub abandoned: bool,
 }
 
-/// Reads the turn to its end, one way or another.
-pub async fn visit(room: Arc<Room>, log: Arc<TurnLog>, mut chance: Chance) -> Visit {
-    let conversation = room.id();
+/// Reads the turn to its end, in one of several ways.
+pub async fn visit(conversation: Arc<Room>, log: Arc<TurnLog>, mut chance: Chance) -> Visit {
+    let conversation_id = conversation.id();
     let mut reader = Reader::default();
-    let manner = chance.below(10);
-    match manner {
-        // Cut and back again, each time where the page stands.
+    let behaviour = chance.below(10);
+    match behaviour {
+        // Disconnects and resumes at the frame that the page has.
         0..=2 => {
             for _ in 0..1 + chance.below(3) {
                 let mut follower = if reader.seq == 0 {
@@ -40,7 +39,7 @@ pub async fn visit(room: Arc<Room>, log: Arc<TurnLog>, mut chance: Chance) -> Vi
             let _ = timeout(chance.pause(), reader.read(&mut log.follow())).await;
             log.cancel(Cancel::Stopped);
         }
-        // Gone for good: nobody follows it to its end.
+        // Leaves for good: nobody follows the turn to its end.
         4 => {
             let _ = timeout(chance.between(0, 500), reader.read(&mut log.follow())).await;
             let mut changes = log.changes();
@@ -62,14 +61,14 @@ pub async fn visit(room: Arc<Room>, log: Arc<TurnLog>, mut chance: Chance) -> Vi
             "nothing comes after the end"
         );
     }
-    // Who comes when all is over sees the same.
+    // A visitor who comes after the end sees the same.
     if chance.one_in(4) {
         assert_eq!(Reader::follow(&log).await.done, reader.done);
     }
     Visit {
-        conversation,
+        conversation: conversation_id,
         log,
         reader,
-        abandoned: matches!(manner, 3 | 4),
+        abandoned: matches!(behaviour, 3 | 4),
     }
 }

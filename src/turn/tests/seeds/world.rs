@@ -1,4 +1,4 @@
-//! One seed's house: its providers, what befalls it, who asks in it.
+//! The service of one seed: its providers, its faults and its visitors.
 
 use super::super::*;
 use super::chance::Chance;
@@ -10,34 +10,32 @@ use crate::store::flaky::Trouble;
 use crate::turn::desk::Wishes;
 use crate::turn::stage::conversation;
 
-/// Turns that are asked for in one house.
+/// The number of turns in one service.
 pub const TURNS_A_HOUSE: u64 = 50;
 
-/// Conversations that they are asked in: so that several run at once, and each has a history.
+/// The number of conversations: several turns run at once, and each conversation has a history.
 const CONVERSATIONS: usize = 5;
 
-/// Scripts of each provider before its last comes again and again.
+/// The number of different scripts per provider. The last one repeats.
 const SCRIPTS: usize = 60;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// What answers begin with, so that some that follow each other begin alike.
+/// The possible beginnings of answers, so that successive ones may start alike.
 const BEGINNING: [&str; 4] = ["The ", "quick ", "brown ", "fox "];
 
-/// How a house is limited.
+/// The limits of a service.
 pub struct Terms {
     pub max_attempts: u32,
     pub turn_limit: Duration,
     pub mid_stream: MidStream,
-    /// Whether the store was well all the time.
+    /// `true` if the store was healthy all the time.
     pub kept: bool,
 }
 
-/// Plays the seed; gives the turns' ends in one text.
-///
-/// Panics where a promise is broken.
+/// Plays the seed and returns the ends of all turns as one text. Panics if a guarantee is broken.
 pub async fn play(seed: u64) -> String {
-    let mut chance = Chance::of_seed(seed);
+    let mut chance = Chance::from_seed(seed);
     let mut said = Said::default();
     let mid_stream = chance.pick(&[MidStream::Restart, MidStream::Restart, MidStream::Continue]);
     let count = 1 + chance.below(4);
@@ -45,59 +43,59 @@ pub async fn play(seed: u64) -> String {
         .iter()
         .map(|name| plan(name, &mut chance, &mut said))
         .collect::<Vec<_>>();
-    let mut house = House::of(plans);
-    house.settings.routing.max_attempts = u32::try_from(1 + chance.below(6)).unwrap();
-    house.settings.timeouts.turn = if chance.one_in(3) {
+    let mut builder = House::of(plans);
+    builder.settings.routing.max_attempts = u32::try_from(1 + chance.below(6)).unwrap();
+    builder.settings.timeouts.turn = if chance.one_in(3) {
         chance.between(300, 60_000)
     } else {
         s(120)
     };
-    house.settings.routing.mid_stream = mid_stream;
-    house.settings.routing.hedge_after = if chance.one_in(3) {
+    builder.settings.routing.mid_stream = mid_stream;
+    builder.settings.routing.hedge_after = if chance.one_in(3) {
         chance.between(1, 4_000)
     } else {
         ms(0)
     };
     let mut terms = Terms {
-        max_attempts: house.settings.routing.max_attempts,
-        turn_limit: house.settings.timeouts.turn,
+        max_attempts: builder.settings.routing.max_attempts,
+        turn_limit: builder.settings.timeouts.turn,
         mid_stream,
         kept: chance.one_in(2),
     };
-    let mut stage = house.open();
-    for stand in &stage.stands {
+    let mut harness = builder.open();
+    for provider in &harness.stands {
         let probes = [
             says("pong"),
             fails(Fault::ServerError),
             silent(),
             says("pong"),
         ];
-        stand
+        provider
             .upstream
             .follow_when_probed((0..30).map(|_| chance.pick(&probes)).collect::<Vec<_>>());
-        // Who obliges goes on from whatever stands last in what it is shown.
-        stand
+        // An obliging provider continues any text that it is given.
+        provider
             .upstream
             .oblige(mid_stream == MidStream::Continue && chance.one_in(2));
     }
-    let visits = ask_all(&mut stage, &mut chance, &terms).await;
+    let visits = ask_all(&mut harness, &mut chance, &terms).await;
     let mut ends = Vec::new();
     for visit in visits {
         let visit = visit.await.unwrap();
         check::turn(&terms, &said, &visit);
         ends.push(visit);
     }
-    stage.store.set(Trouble::None);
-    terms.kept = terms.kept && stage.desk.durable.borrow().to_owned();
-    check_house(&stage, &terms, &ends).await;
-    let told = ends.iter().map(|one| {
-        let done = one.reader.done();
+    harness.store.set(Trouble::None);
+    terms.kept = terms.kept && harness.desk.durable.borrow().to_owned();
+    check_service(&harness, &terms, &ends).await;
+    let lines = ends.iter().map(|visit| {
+        let done = visit.reader.done();
         format!(
             "{:?} {:?} {:?} {:?} {}",
             done.source, done.finish, done.text, done.tried, done.total_ms
         )
     });
-    told.collect::<Vec<_>>().join("\n")
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn plan(name: &'static str, chance: &mut Chance, said: &mut Said) -> Plan {
@@ -115,11 +113,11 @@ fn plan(name: &'static str, chance: &mut Chance, said: &mut Said) -> Plan {
     plan
 }
 
-/// What this provider does at its next call: an answer of its own, or the beginning of one and a fault.
+/// Returns the next script of a provider: an answer of its own, or the beginning of one and a fault.
 fn script(name: &'static str, number: usize, chance: &mut Chance, said: &mut Said) -> Script {
     let tail = format!("{name}{number}.");
-    let alike = chance.below(BEGINNING.len() + 1);
-    let pieces: Vec<&str> = BEGINNING[..alike]
+    let shared_pieces = chance.below(BEGINNING.len() + 1);
+    let pieces: Vec<&str> = BEGINNING[..shared_pieces]
         .iter()
         .copied()
         .chain([tail.as_str()])
@@ -151,7 +149,7 @@ fn script(name: &'static str, number: usize, chance: &mut Chance, said: &mut Sai
         1 => Some(Act::Panic),
         2 => Some(Act::Forever("again ".to_owned(), ms(350))),
         3 => Some(Act::End(Finish::ContentFilter)),
-        // It ends without a word of proof.
+        // The stream ends without an end mark.
         4 => None,
         _ => {
             let faults: Vec<_> = Fault::ALL
@@ -168,9 +166,9 @@ fn script(name: &'static str, number: usize, chance: &mut Chance, said: &mut Sai
     script
 }
 
-/// Asks all turns, with what befalls the house between.
+/// Starts all turns, and injects faults in between.
 async fn ask_all(
-    stage: &mut Stage,
+    harness: &mut Stage,
     chance: &mut Chance,
     terms: &Terms,
 ) -> Vec<tokio::task::JoinHandle<Visit>> {
@@ -178,37 +176,41 @@ async fn ask_all(
     let mut asked = 0;
     while asked < TURNS_A_HOUSE {
         elapse(chance.pause()).await;
-        befall(stage, chance, terms).await;
-        let room = stage.desk.rooms.enter(conversation(
+        inject_fault(harness, chance, terms).await;
+        let conversation = harness.desk.rooms.enter(conversation(
             1 + u8::try_from(chance.below(CONVERSATIONS)).unwrap(),
         ));
         let first = chance.one_in(6).then(|| chance.pick(&NAMES).into());
-        let wishes = Wishes {
+        let options = Wishes {
             only_first: first.is_some() && chance.one_in(2),
             first,
-            ..stage.desk.usual()
+            ..harness.desk.usual()
         };
         let question = question(&format!("m{asked}"), "What is new?");
-        // Where the conversation is busy or the house is full, the visitor asks a little later.
-        if let Ok(log) = stage.desk.open(&room, question, wishes) {
-            visits.push(actix::spawn(visit::visit(room, log, chance.split())));
+        // If the conversation is busy or the service is full, the visitor asks a little later.
+        if let Ok(log) = harness.desk.open(&conversation, question, options) {
+            visits.push(actix::spawn(visit::visit(
+                conversation,
+                log,
+                chance.split(),
+            )));
             asked += 1;
         }
     }
     visits
 }
 
-/// Now and then an actor dies and is rebuilt, or the store has trouble, or has it no more.
-async fn befall(stage: &mut Stage, chance: &mut Chance, terms: &Terms) {
+/// Occasionally crashes and restarts an actor, or changes the store's fault.
+async fn inject_fault(harness: &mut Stage, chance: &mut Chance, terms: &Terms) {
     match chance.below(60) {
         0 => {
-            stage.router.crash().await;
-            stage.router.rebuild();
+            harness.router.crash().await;
+            harness.router.rebuild();
         }
         1 => {
-            let stand = chance.below(stage.stands.len());
-            stage.stands[stand].crash().await;
-            stage.stands[stand].rebuild();
+            let provider = chance.below(harness.stands.len());
+            harness.stands[provider].crash().await;
+            harness.stands[provider].rebuild();
         }
         2..=5 if !terms.kept => {
             let troubles = [
@@ -216,26 +218,26 @@ async fn befall(stage: &mut Stage, chance: &mut Chance, terms: &Terms) {
                 Trouble::Fails,
                 Trouble::Slow(chance.between(0, 600)),
             ];
-            stage.store.set(chance.pick(&troubles));
+            harness.store.set(chance.pick(&troubles));
         }
         _ => {}
     }
 }
 
-/// What is left when all turns have ended: nothing but what is kept.
-async fn check_house(stage: &Stage, terms: &Terms, visits: &[Visit]) {
-    // A stopped or left call's permit settles by a message.
+/// Asserts that nothing is left when all turns have ended, except what is stored.
+async fn check_service(harness: &Stage, terms: &Terms, visits: &[Visit]) {
+    // The permit of a cancelled call records its outcome by a message.
     settled().await;
-    stage.assert_idle().await;
-    let ended = stage
+    harness.assert_idle().await;
+    let ended = harness
         .desk
         .counts
         .ended
         .load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(ended, TURNS_A_HOUSE, "turns begun are turns ended");
+    assert_eq!(ended, TURNS_A_HOUSE, "every started turn ended");
     if terms.kept {
         for visit in visits {
-            let stored = stage
+            let stored = harness
                 .store
                 .turn(visit.conversation, visit.log.turn())
                 .await
@@ -243,11 +245,11 @@ async fn check_house(stage: &Stage, terms: &Terms, visits: &[Visit]) {
             assert_eq!(
                 stored,
                 Some(visit.log.record()),
-                "the store keeps what was shown"
+                "the store has what was shown"
             );
         }
     }
-    // The logs stay for a moment, then nothing of the conversations is left.
+    // The logs stay for a moment, then the conversations are gone.
     pass(s(6)).await;
-    assert_eq!(stage.desk.rooms.count(), 0, "rooms");
+    assert_eq!(harness.desk.rooms.count(), 0, "live conversations");
 }
