@@ -131,7 +131,7 @@ impl StreamHandler<Out> for SessionActor {
     fn handle(&mut self, outgoing: Out, ctx: &mut Context) {
         match outgoing {
             Out::Frames(frames) => frames.into_iter().for_each(|frame| ctx.text(frame)),
-            Out::Close(code, reason) => close(ctx, CloseCode::from(code), why),
+            Out::Close(code, reason) => close(ctx, CloseCode::from(code), reason),
         }
     }
 

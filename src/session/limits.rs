@@ -121,7 +121,7 @@ impl Rates {
         self.conversations
             .take(conversation, quotas.conversation, now)?;
         self.count(Shared::Conversation(conversation));
-        self.addresses.take(address, paces.address, now)?;
+        self.addresses.take(address, quotas.address, now)?;
         self.count(Shared::Address(address));
         Ok(())
     }
