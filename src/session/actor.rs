@@ -135,7 +135,8 @@ impl StreamHandler<Out> for SessionActor {
         }
     }
 
-    /// The session task ended without a close frame, for example after a panic. The client reconnects.
+    /// The session task ended without a close frame, for example after a panic. The client
+    /// reconnects.
     fn finished(&mut self, ctx: &mut Context) {
         close(ctx, CloseCode::Error, "the session ended");
     }

@@ -76,7 +76,8 @@ pub async fn send(
         if record.state == TurnState::Running && conversation.log(record.turn).is_none() {
             service.desk.look(conversation).await;
         }
-        // Another session may have started this turn during the read. Its log is newer than the record.
+        // Another session may have started this turn during the read. Its log is newer than the
+        // record.
         return Ok(match conversation.log(record.turn) {
             Some(log) => Accepted::Known(log),
             None => Accepted::Stored(Box::new(record)),
@@ -161,7 +162,8 @@ pub async fn retry(
     Ok(accepted)
 }
 
-/// Resolves the options of a visitor's message. They are ignored unless `chat.visitor_options` is set.
+/// Resolves the options of a visitor's message. They are ignored unless `chat.visitor_options` is
+/// set.
 pub fn wishes(
     service: &Lobby,
     options: Option<Options>,

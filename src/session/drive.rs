@@ -26,7 +26,6 @@ use crate::turn::rooms::{NewTurn, Room};
 /// A message of the session task to its socket.
 #[derive(Debug)]
 pub enum Out {
-    /// Frames, in order.
     Frames(Vec<ByteString>),
     /// Closes the socket with a close code of RFC 6455 and a reason.
     Close(u16, &'static str),
@@ -45,8 +44,8 @@ pub async fn drive(
     mut client_frames: mpsc::Receiver<ByteString>,
     outgoing: mpsc::Sender<Out>,
 ) {
-    // The short-lived futures are boxed. Otherwise the task would reserve space for them for as long
-    // as the session lives, which is mostly spent waiting.
+    // The short-lived futures are boxed. Otherwise the task would reserve space for them for as
+    // long as the session lives, which is mostly spent waiting.
     match Box::pin(hello(&service, &mut client_frames, &outgoing)).await {
         Ok(Ok(handshake)) => {
             let opened = Box::pin(Visit::open(
@@ -299,7 +298,8 @@ impl Visit {
         Ok(())
     }
 
-    /// Sends a turn whose log is gone as two frames, a snapshot and its end, numbered after `after_seq`.
+    /// Sends a turn whose log is gone as two frames, a snapshot and its end, numbered after
+    /// `after_seq`.
     pub(super) async fn replay(&mut self, record: TurnRecord, after_seq: u64) -> Result<(), Gone> {
         let record = if record.state == TurnState::Running {
             record.interrupted()

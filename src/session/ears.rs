@@ -10,7 +10,6 @@ use crate::chat::{Followup, StatusView, TurnId};
 use crate::turn::desk::Phase;
 use crate::turn::rooms::{NewTurn, NewTurns, Room};
 
-/// The sources of [`SessionEvent`]s.
 pub(super) struct SessionEvents {
     pub(super) client_frames: mpsc::Receiver<ByteString>,
     pub(super) new_turns: NewTurns,

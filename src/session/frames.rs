@@ -26,15 +26,15 @@ pub enum ClientFrame {
         /// A visitor token, signed by the host site.
         token: Option<String>,
     },
-    /// Sends a message.
     Send {
         client_msg_id: ClientMsgId,
         text: String,
         #[serde(default, deserialize_with = "deserialize_options")]
         options: Option<Options>,
     },
-    /// Stops an answer.
-    Stop { turn: TurnId },
+    Stop {
+        turn: TurnId,
+    },
     /// Asks the question of a turn again, in a new turn.
     Retry {
         turn: TurnId,
@@ -42,10 +42,14 @@ pub enum ClientFrame {
         client_msg_id: ClientMsgId,
     },
     /// Rates the answer of a turn.
-    Feedback { turn: TurnId, value: Feedback },
+    Feedback {
+        turn: TurnId,
+        value: Feedback,
+    },
     /// Requests the turns before this one.
-    History { before: TurnId },
-    /// Requests a `pong`.
+    History {
+        before: TurnId,
+    },
     Ping,
 }
 
@@ -65,7 +69,7 @@ pub struct Options {
     /// `Some(false)` tries no provider other than `provider`.
     pub failover: Option<bool>,
     pub cache: Option<CacheUse>,
-    /// How to continue after a provider failed in mid-answer.
+    /// The way to continue after a provider failed in mid-answer.
     #[serde(default, deserialize_with = "deserialize_mid_stream")]
     pub mid_stream: Option<MidStream>,
 }
@@ -115,7 +119,8 @@ pub struct Refusal {
     /// The reason in a sentence, and what to do about it.
     pub message: String,
     pub retry_after_s: Option<u64>,
-    /// The message that the rejected frame was about. The text is the client's and may be no valid id.
+    /// The message that the rejected frame was about. The text is the client's and may be no valid
+    /// id.
     pub client_msg_id: Option<String>,
 }
 
@@ -148,7 +153,6 @@ impl Refusal {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerFrame<'a> {
-    /// The response to `hello`.
     Welcome(Box<Welcome<'a>>),
     /// A message was accepted and will be answered.
     Accepted {
@@ -172,7 +176,6 @@ pub enum ServerFrame<'a> {
     Status(&'a StatusView),
     Heartbeat,
     Pong,
-    /// See [`ClientError`](Refusal).
     Error {
         code: ErrorCode,
         message: &'a str,
@@ -194,7 +197,7 @@ pub struct Welcome<'a> {
     /// The heading of the chat.
     pub title: &'a str,
     pub greeting: &'a str,
-    /// The providers are simulated.
+    /// The providers are simulated, and the page offers to break them.
     pub demo: bool,
 }
 

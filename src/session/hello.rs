@@ -27,8 +27,8 @@ pub(super) struct Hello {
 
 /// Waits for a `hello` that opens a conversation.
 ///
-/// A client whose `hello` is malformed or asks for a conversation that it may not open gets an error
-/// frame and may try again. `Err` within `Ok` is the reason for closing the socket.
+/// A client whose `hello` is malformed or asks for a conversation that it may not open gets an
+/// error frame and may try again. `Err` within `Ok` is the reason for closing the socket.
 pub(super) async fn hello(
     service: &Lobby,
     client_frames: &mut mpsc::Receiver<ByteString>,

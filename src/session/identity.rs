@@ -1,5 +1,5 @@
-//! Visitor tokens: the host site names its visitor in a JWT (RFC 7519), signed with a secret that it
-//! shares with this service.
+//! Visitor tokens: the host site names its visitor in a JWT (RFC 7519), signed with a secret that
+//! it shares with this service.
 //!
 //! Only HS256 is accepted, and the token's `alg` never selects the algorithm. This rules out `none`
 //! and attacks that confuse key types. The claims `exp` and `sub` are required.
@@ -14,13 +14,11 @@ use sha2::Sha256;
 use crate::chat::At;
 use crate::settings::Secret;
 
-/// In bytes.
 const LONGEST: usize = 4096;
 
-/// In bytes.
 const LONGEST_SUBJECT: usize = 256;
 
-/// How far the site's clock may be ahead of ours for `nbf`, in seconds. `exp` is checked exactly.
+/// The tolerance for `nbf`, since the site's clock may be ahead of ours. `exp` is checked exactly.
 const AHEAD_S: f64 = 60.0;
 
 pub struct Identity {

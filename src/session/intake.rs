@@ -1,6 +1,7 @@
 //! The size limit of client frames, enforced on the bytes before they reach the WebSocket decoder.
 //!
-//! The decoder buffers a complete frame before it checks the size, so a client could fill the memory.
+//! The decoder buffers a complete frame before it checks the size, so a client could fill the
+//! memory.
 
 use std::future::ready;
 use std::io;
@@ -49,7 +50,7 @@ enum At {
     Payload(u64),
     /// The number of payload bytes of an oversized frame that are still to be discarded.
     TooBig(u64),
-    /// After an oversized frame.
+    /// After an oversized frame, when nothing more is read.
     End,
 }
 
@@ -162,8 +163,8 @@ mod tests {
         bytes
     }
 
-    /// Returns the number of bytes that pass, and whether the stream ends with an error. Both must not
-    /// depend on how the bytes are split into chunks.
+    /// Returns the number of bytes that pass, and whether the stream ends with an error. Both must
+    /// not depend on how the bytes are split into chunks.
     fn pass(bytes: &[u8], max_bytes: usize) -> (usize, bool) {
         let mut results = Vec::new();
         for size in [1, 2, 3, 7, 1000, bytes.len()] {

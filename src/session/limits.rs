@@ -26,8 +26,8 @@ pub use bucket::Pace;
 /// `feedback`.
 const OTHERS: u32 = 120;
 
-/// The maximum number of buckets of one kind, about 20 MB. When all are in use, a new key has to wait
-/// for [`OVERLOAD_WAIT`](FULL).
+/// The maximum number of buckets of one kind, about 20 MB. When all are in use, a new key has to
+/// wait for [`OVERLOAD_WAIT`](FULL).
 const MOST: usize = 200_000;
 
 const FULL: Duration = Duration::from_secs(5);
@@ -245,8 +245,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the address that limits count by: the /64 network of an IPv6 address, since a site has at
-/// least that much, and IPv4 addresses as they are.
+/// Returns the address that limits count by: the /64 network of an IPv6 address, since a site has
+/// at least that much, and IPv4 addresses as they are.
 pub fn subnet(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

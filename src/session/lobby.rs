@@ -23,7 +23,7 @@ pub struct Lobby {
 /// The maximum number of turns in a `history` frame.
 pub const HISTORY_TURNS: usize = 100;
 
-/// How long a session waits for the store before it continues without an answer.
+/// The time that a session waits for the store before it continues without an answer.
 pub const STORE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The reason for denying access to a conversation.
@@ -40,7 +40,8 @@ impl Lobby {
         Arc::clone(&self.desk.published.borrow().settings)
     }
 
-    /// Opens a conversation whose id was generated just now, without asking the store for its owner.
+    /// Opens a conversation whose id was generated just now, without asking the store for its
+    /// owner.
     pub fn begin(&self, id: ConversationId) -> Arc<Room> {
         match self.desk.sharing {
             // Another instance may start turns as soon as the client knows the id, so the
@@ -119,7 +120,8 @@ impl Lobby {
         }
         // A turn that is only in a log may be older than one from the store.
         turns.sort_by_key(|turn| turn.turn);
-        // A fast program can have many live logs. Older turns are left to the next `history` request.
+        // A fast program can have many live logs. Older turns are left to the next `history`
+        // request.
         turns.drain(..turns.len().saturating_sub(HISTORY_TURNS));
         for turn in &mut turns {
             // Running without a log: its end was not stored, or the process that ran it died.
@@ -146,7 +148,8 @@ impl Lobby {
 
     /// Returns a finished or running turn of the conversation.
     ///
-    /// Fails with `not_found` if there is no such turn, and with `internal` if the store does not answer.
+    /// Fails with `not_found` if there is no such turn, and with `internal` if the store does not
+    /// answer.
     pub async fn turn(&self, conversation: &Room, turn: TurnId) -> Result<TurnRecord, Refusal> {
         if let Some(log) = conversation.log(turn) {
             return Ok(log.record());

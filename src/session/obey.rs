@@ -21,7 +21,8 @@ impl Visit {
         }
     }
 
-    /// Handles one client frame. The inner error is sent to the client; the outer one ends the session.
+    /// Handles one client frame. The inner error is sent to the client; the outer one ends the
+    /// session.
     async fn obey(&mut self, frame: ClientFrame) -> Result<Result<(), Refusal>, Gone> {
         match frame {
             ClientFrame::Hello { .. } => Ok(Err(Refusal::new(

@@ -9,7 +9,6 @@ use serde::de::DeserializeOwned;
 
 use super::refusal::refuse;
 
-/// In bytes.
 pub const MOST: usize = 1024 * 1024;
 
 /// The time limit for receiving a body.

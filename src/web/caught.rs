@@ -1,4 +1,5 @@
-//! Turns a handler's panic into a 500 that reveals nothing of the cause. Other requests are unaffected.
+//! Turns a handler's panic into a 500 that reveals nothing of the cause. Other requests are
+//! unaffected.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,8 +15,8 @@ use futures_util::FutureExt as _;
 use super::openai;
 use super::refusal::refuse;
 
-/// Calls the application, around all its middleware. Without this a panic would close the connection
-/// without a response.
+/// Calls the application, around all its middleware. Without this a panic would close the
+/// connection without a response.
 ///
 /// A panic in a body that is already being sent still cuts the connection.
 pub fn caught<S, B>(
@@ -106,7 +107,8 @@ mod tests {
                 .route("/waits", web::get().to(waits));
             apply_fn_factory(app, caught)
         });
-        // One worker, so that the waiting request is served by the thread on which the others panic.
+        // One worker, so that the waiting request is served by the thread on which the others
+        // panic.
         let server = server.workers(1).bind(("127.0.0.1", 0)).unwrap();
         let base = format!("http://{}", server.addrs()[0]);
         let running = server.run();

@@ -1,5 +1,5 @@
-//! `POST /api/chat`: one message and its complete answer over plain HTTP, with the same turns as the
-//! WebSocket.
+//! `POST /api/chat`: one message and its complete answer over plain HTTP, with the same turns as
+//! the WebSocket.
 
 use std::sync::Arc;
 
@@ -114,7 +114,8 @@ pub async fn wrong_method() -> HttpResponse {
 }
 
 fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
-    // Programs check the status before `finish`: an interrupted answer must not pass for a complete one.
+    // Programs check the status before `finish`: an interrupted answer must not pass for a complete
+    // one.
     if record.finish == Some(Finish::Interrupted) {
         let message = "the answer was cut off because the service restarts; send the message again";
         return refused(&Refusal::new(ErrorCode::ShuttingDown, message).retry_after(2));

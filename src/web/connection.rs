@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use crate::session::limits::subnet;
 
-/// How long sent data may stay unacknowledged before the connection is dropped. Nothing else frees the
-/// socket of a client that stops reading.
+/// The time that sent data may stay unacknowledged before the connection is dropped. Nothing else
+/// frees the socket of a client that stops reading.
 const UNREAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Sets the socket options of an accepted connection. Failures are ignored: the options are

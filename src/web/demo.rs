@@ -1,4 +1,5 @@
-//! `POST /demo/providers/{name}`: breaks and repairs the demo's simulated providers. 404 outside demo mode.
+//! `POST /demo/providers/{name}`: breaks and repairs the demo's simulated providers. 404 outside
+//! demo mode.
 
 use std::time::Duration;
 
@@ -99,8 +100,8 @@ fn length(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Closes the provider's breaker and clears its rate limit after a repair. A fault that ends by itself
-/// leaves this to the recovery probe.
+/// Closes the provider's breaker and clears its rate limit after a repair. A fault that ends by
+/// itself leaves this to the recovery probe.
 async fn lift(state: &State, name: &str) {
     if let Some(provider) = state.lobby.desk.table().backend(name) {
         providers::tell(provider, Reset).await;

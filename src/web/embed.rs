@@ -1,5 +1,5 @@
-//! `GET /embed/origin`: tells the widget why its session did not open, since a browser hides from a page
-//! why its WebSocket was refused.
+//! `GET /embed/origin`: tells the widget why its session did not open, since a browser hides from a
+//! page why its WebSocket was refused.
 
 use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -8,8 +8,8 @@ use serde_json::json;
 use super::State;
 use super::gate;
 
-/// Responds whether the asking page's site may open sessions. Pages of any site may read the response:
-/// it reveals only what an attempt would.
+/// Responds whether the asking page's site may open sessions. Pages of any site may read the
+/// response: it reveals only what an attempt would.
 pub async fn origin(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let allowed = gate::own_page(&request, &state.settings().server).is_ok()
         || gate::visitor(&request, &state.settings().server).is_ok();

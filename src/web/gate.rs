@@ -1,5 +1,5 @@
-//! Access control: the browser's `Origin`, API keys, the loopback rule, and the client address behind
-//! trusted proxies.
+//! Access control: the browser's `Origin`, API keys, the loopback rule, and the client address
+//! behind trusted proxies.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -146,8 +146,8 @@ fn at_home(request: &HttpRequest) -> bool {
     is_direct && is_loopback && is_local_name
 }
 
-/// Returns `true` if the origin is the service's own: `server.public_url` if set, else the address by
-/// which this request reached it.
+/// Returns `true` if the origin is the service's own: `server.public_url` if set, else the address
+/// by which this request reached it.
 fn own(request: &HttpRequest, server: &ServerSettings, origin: &str) -> bool {
     if let Some(url) = &server.public_url {
         return origin_of(url).eq_ignore_ascii_case(origin);

@@ -47,14 +47,13 @@ pub struct Spark {
     pub label: String,
 }
 
-/// A timeline of availability.
 pub struct Line {
     pub name: &'static str,
     /// The text under the left end.
     pub start_label: &'static str,
     /// The share of the time in which an AI was available.
     pub availability: String,
-    /// What was answered in this time. `None` if nothing was asked.
+    /// The answers in this time. `None` if nothing was asked.
     pub served: Option<String>,
     /// The description for screen readers.
     pub label: String,

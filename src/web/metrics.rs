@@ -1,5 +1,5 @@
-//! `GET /metrics`, in the text format of Prometheus (0.0.4). Gauges are read from the current state when
-//! they are scraped; turns update their counters themselves.
+//! `GET /metrics`, in the text format of Prometheus (0.0.4). Gauges are read from the current state
+//! when they are scraped; turns update their counters themselves.
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};

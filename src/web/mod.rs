@@ -56,8 +56,8 @@ const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// Seconds that open connections have at shutdown, after the drain.
 const STOP_S: u64 = 2;
 
-/// How long a turn continues after its API client has left. Short, because nobody reads the answer;
-/// the caller's disconnect must reach the provider within two seconds.
+/// The time that a turn continues after its API client has left. Short, because nobody reads the
+/// answer; the caller's disconnect must reach the provider within two seconds.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The state shared by all request handlers.
@@ -231,7 +231,8 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     .client_request_timeout(HEAD_LIMIT)
     .client_disconnect_timeout(Duration::from_secs(1))
     .shutdown_timeout(STOP_S)
-    // With half-closed connections an answer would continue, and be paid for, after its client left.
+    // With half-closed connections an answer would continue, and be paid for, after its client
+    // left.
     .h1_allow_half_closed(false)
     .on_connect(connection::tune)
     .disable_signals()

@@ -1,4 +1,5 @@
-//! The HTML pages: the chat, and a sample site with the widget. The status page is in `status_page`.
+//! The HTML pages: the chat, and a sample site with the widget. The status page is in
+//! `status_page`.
 
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
@@ -72,8 +73,8 @@ pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
     }
 }
 
-/// The content security policy: no inline scripts or styles, nothing from other origins, and framing
-/// by allowed sites only.
+/// The content security policy: no inline scripts or styles, nothing from other origins, and
+/// framing by allowed sites only.
 fn policy(allowed_origins: &[String]) -> String {
     let ancestors = ["'self'"]
         .into_iter()

@@ -86,8 +86,8 @@ fn whole(state: &State, is_operator: bool) -> Value {
     })
 }
 
-/// The last day and the last month: the shares of messages that got any answer and an AI's, the share
-/// of time in which an AI was available, and the underlying counts.
+/// The last day and the last month: the shares of messages that got any answer and an AI's, the
+/// share of time in which an AI was available, and the underlying counts.
 fn availability(state: &State, now: At, is_operator: bool) -> Value {
     let history = state.history.borrow();
     let report = state.reports.borrow();

@@ -20,7 +20,7 @@ pub(super) struct Told {
     pub(super) provider: String,
     pub(super) fault: String,
     pub(super) started: Moment,
-    /// How long the drill ran and how it ended, or why it was skipped.
+    /// The duration of the drill and how it ended, or the reason for skipping it.
     pub(super) outcome: String,
     /// The effects on visitors and on the breaker, a sentence per line.
     pub(super) lines: Vec<String>,

@@ -1,5 +1,5 @@
-//! `GET /status`: the service's state for people. The page is rendered completely on the server, so that
-//! it works without scripts; its script only reloads it.
+//! `GET /status`: the service's state for people. The page is rendered completely on the server, so
+//! that it works without scripts; its script only reloads it.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
@@ -24,13 +24,10 @@ struct StatusPage<'a> {
     version: &'a str,
     words: &'static Words,
     mode: &'static str,
-    /// HTML.
-    headline: String,
+    headline_html: String,
     incident: Option<String>,
-    /// HTML.
-    since: String,
-    /// HTML.
-    as_of: String,
+    since_html: String,
+    as_of_html: String,
     now: Moment,
     switched: Option<Switched>,
     drills: Vec<Running>,
@@ -101,10 +98,10 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         version: env!("CARGO_PKG_VERSION"),
         words,
         mode: mode_name(view.mode),
-        headline: fill(headline(words, view.mode), &[("since", &since)]),
+        headline_html: fill(headline(words, view.mode), &[("since", &since)]),
         incident: view.incident.clone(),
-        since: fill(words.since, &[("since", &since)]),
-        as_of: fill(words.as_of, &[("at", &Moment::of(now).html())]),
+        since_html: fill(words.since, &[("since", &since)]),
+        as_of_html: fill(words.as_of, &[("at", &Moment::of(now).html())]),
         now: Moment::of(now),
         switched: switched(words, &report),
         drills: table
@@ -162,7 +159,7 @@ fn switched(words: &Words, report: &Report) -> Option<Switched> {
     };
     let reason = match (switch.reason, &switch.from) {
         (Some(reason), _) => reason,
-        (None, None) => "it can be asked again",
+        (None, None) => "it is available again",
         (None, Some(_)) => "it is preferred",
     };
     let from = name(&switch.from);

@@ -1,9 +1,9 @@
 //! A rate limiter that uses the generic cell rate algorithm (GCRA, ITU-T I.371). The only state is
 //! the time at which the bucket will be full again. Pure: time is an argument.
 //!
-//! Unlike the buckets of existing crates, it can be told that other instances took more from it than
-//! it had. The debt is paid back before it gives anything. That makes the limit of a cluster hold in
-//! the long run.
+//! Unlike the buckets of existing crates, it can be told that other instances took more from it
+//! than it had. The debt is paid back before it gives anything. That makes the limit of a cluster
+//! hold in the long run.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Zero counts as one.
+    /// A quota of zero counts as one.
     pub fn per_minute(count: u32) -> Self {
         let count = count.max(1);
         let interval = Duration::from_secs(60) / count;
@@ -141,8 +141,9 @@ mod tests {
     }
 
     proptest! {
-        /// Messages arrive at several instances that synchronise every 50 ms. Within any span of time the cluster
-        /// lets through at most the limit, one burst, and once what the other instances let through in 50 ms.
+        /// Messages arrive at several instances that synchronise every 50 ms. Within any span of
+        /// time the cluster lets through at most the limit, one burst, and once what the other
+        /// instances let through in 50 ms.
         #[test]
         fn cluster_limit_holds_up_to_one_sync_interval(
             instances in 1_usize..6,

@@ -1,5 +1,5 @@
-//! `DELETE /admin/cache` removes all cached answers; `POST /admin/cache/warm` asks the configured warm
-//! questions now.
+//! `DELETE /admin/cache` removes all cached answers; `POST /admin/cache/warm` asks the configured
+//! warm questions now.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};

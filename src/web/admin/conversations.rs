@@ -11,8 +11,8 @@ use crate::turn::forget::{NotForgotten, forget};
 use crate::web::State;
 use crate::web::refusal::{refuse, refuse_until};
 
-/// Deletes a conversation, whether or not it exists. The audit log gets a part of the id's hash: whoever
-/// has the id can recognise it, and the hash gives no access.
+/// Deletes a conversation, whether or not it exists. The audit log gets a part of the id's hash:
+/// whoever has the id can recognise it, and the hash gives no access.
 pub async fn remove(id: web::Path<String>, state: web::Data<State>) -> HttpResponse {
     let Ok(id) = id.parse::<ConversationId>() else {
         let message = "not a conversation id, which has 22 characters of base64url";

@@ -1,7 +1,8 @@
 //! `/admin`: what an operator can do to a running service. 404 without a configured admin token.
 //!
-//! [`audit_middleware`](watched) checks access to all of it, including unknown routes, and writes the
-//! audit log. To add a route, add its handler, a line in [`routes`] and one in [`action_name`](action).
+//! [`audit_middleware`](watched) checks access to all of it, including unknown routes, and writes
+//! the audit log. To add a route, add its handler, a line in [`routes`] and one in
+//! [`action_name`](action).
 
 mod cache;
 mod conversations;
@@ -55,8 +56,8 @@ fn action(method: &Method, route: &str) -> &'static str {
     }
 }
 
-/// The subject of an action, for the audit log. Handlers attach it to their response. It is a configured
-/// name or a word of the protocol, never text from the caller.
+/// The subject of an action, for the audit log. Handlers attach it to their response. It is a
+/// configured name or a word of the protocol, never text from the caller.
 struct Subject(String);
 
 /// Attaches the subject of the action to the response.

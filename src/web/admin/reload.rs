@@ -8,7 +8,8 @@ use crate::ops::reload::NotReloaded;
 use crate::web::State;
 use crate::web::refusal::refuse_until;
 
-/// Responds with what changed, or with every problem and its file, line and key. The log has the same.
+/// Responds with what changed, or with every problem and its file, line and key. The log has the
+/// same.
 pub async fn order(state: web::Data<State>) -> HttpResponse {
     match state.reloads.reload().await {
         Ok(reloaded) => HttpResponse::Ok().json(reloaded),

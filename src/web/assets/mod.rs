@@ -1,7 +1,8 @@
-//! The static files of pages and widget: embedded in the binary, validated by hash, compressed once.
+//! The static files of pages and widget: embedded in the binary, validated by hash, compressed
+//! once.
 //!
-//! Our own scripts and styles are served without comments and indentation, and the chat's modules as one
-//! bundle: see [`script`]. Third-party files are served as published.
+//! Our own scripts and styles are served without comments and indentation, and the chat's modules
+//! as one bundle: see [`script`]. Third-party files are served as published.
 
 mod script;
 
@@ -45,7 +46,6 @@ struct Asset {
 /// The assets that were requested before.
 static SERVED: LazyLock<Mutex<HashMap<String, Asset>>> = LazyLock::new(Mutex::default);
 
-/// `GET /static/…`.
 pub async fn file(request: HttpRequest, name: web::Path<String>) -> HttpResponse {
     serve(&request, &name).await
 }
@@ -235,8 +235,8 @@ mod tests {
                 .iter()
                 .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';"))
         );
-        // Two top-level names that are equal would be an error in the browser. Top-level code is not
-        // indented.
+        // Two top-level names that are equal would be an error in the browser. Top-level code is
+        // not indented.
         let mut names = std::collections::BTreeSet::new();
         for part in script::parts(CHAT, &scripts) {
             let data = Files::get(part).unwrap().data;

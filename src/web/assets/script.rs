@@ -1,7 +1,7 @@
 //! A small bundler for our own scripts.
 //!
-//! It works line by line and relies on conventions that tests check: an import stands on one line, no
-//! string spans several lines, and no two modules of the chat declare the same top-level name.
+//! It works line by line and relies on conventions that tests check: an import stands on one line,
+//! no string spans several lines, and no two modules of the chat declare the same top-level name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,8 +27,8 @@ pub fn lean(text: &str) -> String {
 /// Bundles a module with those of its imports that only it uses.
 ///
 /// A dozen small files compress a third worse than one, and each is a request. A module that others
-/// import as well stays separate, because it must exist only once. `scripts` has all own scripts by name,
-/// stripped by [`strip_comments`](lean).
+/// import as well stays separate, because it must exist only once. `scripts` has all own scripts by
+/// name, stripped by [`strip_comments`](lean).
 pub fn joined(entry: &str, scripts: &BTreeMap<String, String>) -> String {
     let parts = parts(entry, scripts);
     let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();

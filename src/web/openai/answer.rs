@@ -43,7 +43,6 @@ pub struct Whole<'a> {
 struct WholeChoice<'a> {
     index: u8,
     message: Message<'a>,
-    /// Always `null`.
     logprobs: (),
     finish_reason: &'static str,
 }
@@ -52,7 +51,6 @@ struct WholeChoice<'a> {
 struct Message<'a> {
     role: &'static str,
     content: &'a str,
-    /// Always `null`.
     refusal: (),
 }
 
@@ -99,7 +97,8 @@ struct About<'a> {
 }
 
 impl Shape {
-    /// Creates a builder. `started` is the service's start in Unix seconds; `created` is never earlier.
+    /// Creates a builder. `started` is the service's start in Unix seconds; `created` is never
+    /// earlier.
     pub fn new(log: &TurnLog, started: u64, include_usage: bool) -> Self {
         let created = (log.record().at.0 / 1000).max(started);
         Self {
@@ -208,8 +207,8 @@ impl Shape {
 }
 
 impl Around {
-    /// Splits a chunk with empty text. The first match is the right one: within JSON strings quotation
-    /// marks are escaped.
+    /// Splits a chunk with empty text. The first match is the right one: within JSON strings
+    /// quotation marks are escaped.
     fn of(attempt: u32, chunk: &[u8]) -> Self {
         let end = memmem::find(chunk, EMPTY).map_or(chunk.len(), |start| start + EMPTY.len());
         let (before, after) = chunk.split_at(end);
@@ -234,7 +233,8 @@ impl Around {
 pub fn event(data: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(384);
     bytes.extend_from_slice(b"data: ");
-    // These types cannot fail to encode. If one did, the client would see an event that is not JSON.
+    // These types cannot fail to encode. If one did, the client would see an event that is not
+    // JSON.
     let _ = serde_json::to_writer(&mut bytes, data);
     bytes.extend_from_slice(b"\n\n");
     bytes

@@ -16,7 +16,6 @@ const NOBODY_S: u64 = 10;
 /// The maximum `Retry-After`: a provider may recover, or be enabled, before the announced time.
 const LONGEST_S: u64 = 60;
 
-/// `Retry-After` during a restart.
 const RESTART_S: u64 = 2;
 
 /// An error of the API.
@@ -72,7 +71,8 @@ impl Problem {
         }
     }
 
-    /// No provider is available. Automatic retries are discouraged: they would only multiply the load.
+    /// No provider is available. Automatic retries are discouraged: they would only multiply the
+    /// load.
     pub fn unavailable(message: &str, seconds: u64) -> Self {
         Self {
             retry_after_s: Some(seconds),
@@ -91,7 +91,8 @@ impl Problem {
         }
     }
 
-    /// The error of a turn that ended without an answer. A rejected request gets the provider's reason.
+    /// The error of a turn that ended without an answer. A rejected request gets the provider's
+    /// reason.
     ///
     /// `soonest` is the time until a provider may be asked again, if it is known.
     pub fn of(log: &TurnLog, soonest: Option<Duration>) -> Self {
@@ -124,8 +125,8 @@ impl Problem {
         }
     }
 
-    /// The instance shuts down. Automatic retries are welcome: another instance, or the next process,
-    /// will answer.
+    /// The instance shuts down. Automatic retries are welcome: another instance, or the next
+    /// process, will answer.
     pub fn restarting() -> Self {
         Self {
             should_retry: true,

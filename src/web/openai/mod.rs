@@ -1,4 +1,5 @@
-//! `/v1`: the service as an OpenAI-compatible API, on the same turns as the chat. Nothing is stored.
+//! `/v1`: the service as an OpenAI-compatible API, on the same turns as the chat. Nothing is
+//! stored.
 
 mod answer;
 mod errors;
@@ -30,13 +31,12 @@ use errors::Problem;
 use request::Request;
 use stream::Chunks;
 
-/// How long a streamed response delays its headers for the first text. They name the provider that
-/// answers, which is not known before.
+/// The time that a streamed response delays its headers for the first text. They name the provider
+/// that answers, which is not known before.
 const HEAD_LIMIT: Duration = Duration::from_secs(8);
 
 static ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// `POST /v1/chat/completions`.
 pub async fn complete(
     http: HttpRequest,
     body: web::Payload,
@@ -86,7 +86,6 @@ async fn asked(
     }
 }
 
-/// `GET /v1/models`.
 pub async fn models(http: HttpRequest, state: web::Data<State>) -> HttpResponse {
     if let Err(error) = let_in(&http, &state) {
         return error.answer();
@@ -98,7 +97,6 @@ pub async fn models(http: HttpRequest, state: web::Data<State>) -> HttpResponse 
     HttpResponse::Ok().json(json!({ "object": "list", "data": data }))
 }
 
-/// `GET /v1/models/{id}`.
 pub async fn one_model(
     http: HttpRequest,
     name: web::Path<String>,
@@ -177,7 +175,8 @@ fn let_in(http: &HttpRequest, state: &State) -> Result<(), Problem> {
     })
 }
 
-/// Checks the rate limit of the address. Local programs are exempt, since they all share one address.
+/// Checks the rate limit of the address. Local programs are exempt, since they all share one
+/// address.
 fn in_time(http: &HttpRequest, state: &State) -> Result<(), Problem> {
     if gate::is_here(http) {
         return Ok(());
@@ -238,7 +237,8 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
     })
 }
 
-/// Returns the shortest time until an unavailable provider may be asked again, if any provider says so.
+/// Returns the shortest time until an unavailable provider may be asked again, if any provider says
+/// so.
 fn soonest(state: &State) -> Option<Duration> {
     let turns = &state.lobby.desk;
     let now = turns.clock.wall();
@@ -304,7 +304,8 @@ async fn streamed(
     told(response, &record, provider.as_deref(), Some(part.source))
 }
 
-/// Ends the response by closing the connection instead of using chunks, which HTTP/1.0 does not have.
+/// Ends the response by closing the connection instead of using chunks, which HTTP/1.0 does not
+/// have.
 fn to_the_end(mut response: HttpResponse) -> HttpResponse {
     response.head_mut().no_chunking(true);
     response

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use super::errors::Problem;
 use crate::chat::{Ask, Message, Role};
 
-/// A valid request.
 #[derive(Debug)]
 pub struct Request {
     /// `auto`, a provider's name, or a model.
@@ -184,7 +183,8 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
                 continue;
             }
             Some("user") => Role::User,
-            // Without tools there are no tool results, and as a user message their meaning would change.
+            // Without tools there are no tool results, and as a user message their meaning would
+            // change.
             Some(role @ ("tool" | "function")) => {
                 let name = format!("{at}.role");
                 let message = format!(

@@ -18,7 +18,8 @@ use super::errors::Problem;
 use crate::chat::Finish;
 use crate::turn::log::{Follower, TurnLog};
 
-/// The interval of comments while no text arrives, since clients and proxies drop silent connections.
+/// The interval of comments while no text arrives, since clients and proxies drop silent
+/// connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 pub struct Chunks {
@@ -57,7 +58,6 @@ impl Chunks {
         }
     }
 
-    /// Returns the response body.
     pub fn stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
         unfold(self, |mut chunks| async move {
             let bytes = chunks.next().await?;

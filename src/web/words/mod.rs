@@ -1,5 +1,5 @@
-//! The texts of the server-rendered pages in the visitor's language, one file per language. Texts that
-//! only the operator sees are English.
+//! The texts of the server-rendered pages in the visitor's language, one file per language. Texts
+//! that only the operator sees are English.
 //!
 //! The chat has its own texts in `static/words`, since it also runs on other sites.
 
@@ -38,17 +38,14 @@ pub struct Words {
     pub nobody: &'static str,
     /// Marks the provider that is tried first.
     pub first: &'static str,
-    /// Provider state: closed.
     pub working: &'static str,
-    /// Provider state: closed, and waiting out a rate limit.
+    /// The label of a closed breaker whose provider is rate limited.
     pub waits: &'static str,
-    /// Provider state: half-open.
+    /// The label of a half-open breaker.
     pub trying: &'static str,
-    /// Provider state: open.
+    /// The label of an open breaker.
     pub failing: &'static str,
-    /// Provider state: blocked.
     pub blocked: &'static str,
-    /// Provider state: disabled.
     pub off: &'static str,
     /// The next attempt, with `{at}`.
     pub again_at: &'static str,
@@ -74,9 +71,10 @@ pub struct Words {
     pub available: &'static str,
     /// The answers within a period, with `{count}`, `{answered}` and `{ai}`.
     pub served: &'static str,
-    /// Replaces unknown values.
+    /// Replaces a value that is unknown.
     pub unknown: &'static str,
-    /// The description of a timeline, with `{name}`, `{count}`, `{each}`, `{outage}` and `{degraded}`.
+    /// The description of a timeline, with `{name}`, `{count}`, `{each}`, `{outage}` and
+    /// `{degraded}`.
     pub drawn: &'static str,
     /// A period, with `{from}` and `{to}`.
     pub span: &'static str,
@@ -106,7 +104,6 @@ pub struct Words {
     pub live: &'static str,
     /// The age of the page while updates fail, with the seconds `{n}`.
     pub old: &'static str,
-    /// The link to `status.json`.
     pub json: &'static str,
     /// The units after a number: seconds, minutes, hours, days.
     pub units: [&'static str; 4],
@@ -125,9 +122,11 @@ const STAGED: &str = " (an outage drill)";
 const ALL: [&Words; 5] = [&en::WORDS, &de::WORDS, &es::WORDS, &fr::WORDS, &ar::WORDS];
 
 impl Words {
-    /// Selects the language of a request: `?lang=`, else the best available one of `Accept-Language`.
+    /// Selects the language of a request: `?lang=`, else the best available one of
+    /// `Accept-Language`.
     ///
-    /// The chat's script makes its own choice; the guess here lets the page preload the right texts.
+    /// The chat's script makes its own choice; the guess here lets the page preload the right
+    /// texts.
     pub fn wanted(request: &HttpRequest) -> &'static Self {
         let from_query = request
             .query_string()
@@ -137,14 +136,14 @@ impl Words {
             .headers()
             .get(ACCEPT_LANGUAGE)
             .and_then(|list| list.to_str().ok());
-        Self::first(from_query.chain(best_first(from_header.unwrap_or_default())))
+        Self::first_supported(from_query.chain(best_first(from_header.unwrap_or_default())))
     }
 
     pub const fn english() -> &'static Self {
         &en::WORDS
     }
 
-    fn first<'a>(languages: impl Iterator<Item = &'a str>) -> &'static Self {
+    fn first_supported<'a>(languages: impl Iterator<Item = &'a str>) -> &'static Self {
         let mut names =
             languages.filter_map(|language| language.trim().split(['-', '_', ';']).next());
         let known = names.find_map(|name| {
@@ -362,7 +361,7 @@ mod tests {
             let troubles = Fault::ALL.into_iter().map(trouble_in_words);
             for phrase in troubles.chain([
                 "today's budget is spent",
-                "it can be asked again",
+                "it is available again",
                 "it is preferred",
             ]) {
                 assert!(
@@ -384,7 +383,7 @@ mod tests {
             (&["pt", "ar_EG"], "ar"),
         ] {
             assert_eq!(
-                Words::first(wanted.iter().copied()).lang,
+                Words::first_supported(wanted.iter().copied()).lang,
                 lang,
                 "{wanted:?}"
             );
@@ -401,7 +400,11 @@ mod tests {
             ("de;q=nan, *;q=much", "en"),
             ("", "en"),
         ] {
-            assert_eq!(Words::first(best_first(list)).lang, lang, "{list}");
+            assert_eq!(
+                Words::first_supported(best_first(list)).lang,
+                lang,
+                "{list}"
+            );
         }
     }
 
