@@ -30,9 +30,8 @@ pub struct SessionActor {
     /// Counts the connection until the session ends.
     _connection_permit: Box<dyn Send>,
     inbox: Option<mpsc::Sender<ByteString>>,
-    /// The fragments of an unfinished message.
     fragments: Option<Vec<u8>>,
-    /// When the last WebSocket frame of any kind arrived.
+    /// The time of the last WebSocket frame of any kind.
     last_seen: Instant,
 }
 

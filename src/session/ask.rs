@@ -13,7 +13,6 @@ use crate::turn::log::TurnLog;
 use crate::turn::rooms::{NotOpened, Question, Room};
 use crate::turn::sharing::Opening;
 
-/// The turn of an accepted message.
 pub enum Accepted {
     Opened(Arc<TurnLog>),
     /// An earlier delivery of the message started this turn, and its log still exists.
@@ -209,7 +208,6 @@ fn other_text(id: &ClientMsgId) -> Refusal {
     Refusal::new(ErrorCode::BadRequest, text).about(id)
 }
 
-/// Returns the duration in whole seconds, rounded up.
 pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }

@@ -44,8 +44,8 @@ pub async fn drive(
     mut client_frames: mpsc::Receiver<ByteString>,
     outgoing: mpsc::Sender<Out>,
 ) {
-    // The short-lived futures are boxed. Otherwise the task would reserve space for them for as
-    // long as the session lives, which is mostly spent waiting.
+    // The short-lived futures are boxed. Otherwise the task would reserve space for them during its
+    // whole life, which is mostly spent waiting.
     match Box::pin(hello(&service, &mut client_frames, &outgoing)).await {
         Ok(Ok(handshake)) => {
             let opened = Box::pin(Visit::open(

@@ -41,7 +41,6 @@ pub enum ClientFrame {
         /// The id of the new turn's message.
         client_msg_id: ClientMsgId,
     },
-    /// Rates the answer of a turn.
     Feedback {
         turn: TurnId,
         value: Feedback,
@@ -61,7 +60,6 @@ pub struct Resume {
     pub seq: u64,
 }
 
-/// The options of a single message.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Options {
     /// The provider to try first.
@@ -108,7 +106,6 @@ pub enum ErrorCode {
     Unauthorized,
     /// This instance shuts down. After a reconnect the message can be sent again.
     ShuttingDown,
-    /// The failure is the service's own.
     Internal,
 }
 
@@ -184,7 +181,6 @@ pub enum ServerFrame<'a> {
     },
 }
 
-/// The fields of the `welcome` frame.
 #[derive(Debug, Serialize)]
 pub struct Welcome<'a> {
     pub protocol: u32,
@@ -194,14 +190,12 @@ pub struct Welcome<'a> {
     pub status: &'a StatusView,
     pub limits: ClientLimits,
     pub heartbeat_s: u64,
-    /// The heading of the chat.
     pub title: &'a str,
     pub greeting: &'a str,
     /// The providers are simulated, and the page offers to break them.
     pub demo: bool,
 }
 
-/// Limits that a client should observe.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ClientLimits {
     pub max_message_chars: usize,

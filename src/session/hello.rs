@@ -17,7 +17,6 @@ use crate::turn::rooms::Room;
 /// The time limit for the whole handshake, including repeated attempts.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
-/// The result of a successful handshake.
 pub(super) struct Hello {
     pub room: Arc<Room>,
     pub resume: Option<Resume>,
@@ -96,7 +95,6 @@ pub fn not_known() -> Refusal {
     Refusal::new(ErrorCode::Internal, message).retry_after(2)
 }
 
-/// Returns the visitor named by the token, or `None` without a token.
 fn identify(service: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, BadToken> {
     let Some(token) = token else {
         return Ok(None);

@@ -42,7 +42,6 @@ struct Bound {
     state: At,
 }
 
-/// The position within the current frame.
 enum At {
     /// The bytes of the header received so far.
     Head(Vec<u8>),

@@ -157,7 +157,6 @@ impl Rates {
         }
     }
 
-    /// Waits until there is usage to report.
     pub async fn touched(&self) {
         self.sync_needed.notified().await;
     }

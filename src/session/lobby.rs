@@ -26,7 +26,6 @@ pub const HISTORY_TURNS: usize = 100;
 /// The time that a session waits for the store before it continues without an answer.
 pub const STORE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The reason for denying access to a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotIn {
     /// The conversation belongs to another visitor, or its stored owner is unreadable.
@@ -120,8 +119,7 @@ impl Lobby {
         }
         // A turn that is only in a log may be older than one from the store.
         turns.sort_by_key(|turn| turn.turn);
-        // A fast program can have many live logs. Older turns are left to the next `history`
-        // request.
+        // A fast program can have many live logs. The next `history` request gets the older turns.
         turns.drain(..turns.len().saturating_sub(HISTORY_TURNS));
         for turn in &mut turns {
             // Running without a log: its end was not stored, or the process that ran it died.

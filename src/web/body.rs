@@ -11,7 +11,6 @@ use super::refusal::refuse;
 
 pub const MOST: usize = 1024 * 1024;
 
-/// The time limit for receiving a body.
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +23,6 @@ pub enum Unread {
 }
 
 impl Unread {
-    /// Returns the HTTP status and the message for the client.
     pub const fn told(self) -> (u16, &'static str) {
         match self {
             Unread::TooLarge => (413, "the body is larger than 1 MiB"),

@@ -107,8 +107,7 @@ mod tests {
                 .route("/waits", web::get().to(waits));
             apply_fn_factory(app, caught)
         });
-        // One worker, so that the waiting request is served by the thread on which the others
-        // panic.
+        // One worker: the waiting request shares its thread with those that panic.
         let server = server.workers(1).bind(("127.0.0.1", 0)).unwrap();
         let base = format!("http://{}", server.addrs()[0]);
         let running = server.run();

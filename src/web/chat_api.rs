@@ -114,8 +114,7 @@ pub async fn wrong_method() -> HttpResponse {
 }
 
 fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
-    // Programs check the status before `finish`: an interrupted answer must not pass for a complete
-    // one.
+    // Programs check the status before `finish`: an interrupted answer must not look complete.
     if record.finish == Some(Finish::Interrupted) {
         let message = "the answer was cut off because the service restarts; send the message again";
         return refused(&Refusal::new(ErrorCode::ShuttingDown, message).retry_after(2));

@@ -92,12 +92,10 @@ impl Connections {
         self.hard_limit
     }
 
-    /// Returns the number of open WebSockets.
     pub fn open(&self) -> usize {
         *self.total.borrow()
     }
 
-    /// Waits until no WebSocket is open.
     pub async fn none_left(&self) {
         // Cannot fail: `self` owns the sender.
         let _ = self.total.subscribe().wait_for(|open| *open == 0).await;

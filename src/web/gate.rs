@@ -25,7 +25,6 @@ static PROXIED: [HeaderName; 8] = [
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The reason for denying a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shut {
     /// A browser on a site that is not allowed.
@@ -88,7 +87,6 @@ pub fn accounts(request: &HttpRequest, server: &ServerSettings) -> Result<(), Sh
     }
 }
 
-/// Returns `true` for a direct request from this machine.
 pub fn is_here(request: &HttpRequest) -> bool {
     at_home(request)
 }

@@ -50,7 +50,6 @@ pub use connection::Connections;
 /// Connections beyond the WebSocket limit, for other requests and for rejecting further WebSockets.
 const SPARE_CONNECTIONS: usize = 1024;
 
-/// The time limit for receiving a request's headers.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Seconds that open connections have at shutdown, after the drain.
@@ -60,7 +59,6 @@ const STOP_S: u64 = 2;
 /// answer; the caller's disconnect must reach the provider within two seconds.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// The state shared by all request handlers.
 #[derive(Clone)]
 pub struct State {
     lobby: Arc<Lobby>,
@@ -145,7 +143,7 @@ impl State {
     }
 
     /// Returns the current settings. A request reads them once, so that a reload cannot change them
-    /// half-way.
+    /// halfway through.
     fn settings(&self) -> Arc<Settings> {
         self.lobby.settings()
     }
@@ -231,8 +229,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     .client_request_timeout(HEAD_LIMIT)
     .client_disconnect_timeout(Duration::from_secs(1))
     .shutdown_timeout(STOP_S)
-    // With half-closed connections an answer would continue, and be paid for, after its client
-    // left.
+    // Otherwise an answer would continue, and be paid for, after its client left.
     .h1_allow_half_closed(false)
     .on_connect(connection::tune)
     .disable_signals()

@@ -13,14 +13,12 @@ pub fn refuse(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     response.json(json!({ "error": { "code": code, "message": message } }))
 }
 
-/// An [`error_response`](refuse) with a `Retry-After` header.
 pub fn refuse_until(status: StatusCode, code: &str, message: &str, seconds: u64) -> HttpResponse {
     let mut response = refuse(status, code, message);
     response.headers_mut().insert(RETRY_AFTER, seconds.into());
     response
 }
 
-/// 405 for a route that only takes other methods.
 pub fn only(allowed: &'static str) -> HttpResponse {
     let message = format!("use {allowed} for this address");
     let mut response = refuse(

@@ -13,7 +13,6 @@ use super::refusal::{refuse, refuse_until};
 use crate::session::actor::SessionActor;
 use crate::session::intake;
 
-/// The version of the WebSocket protocol (RFC 6455).
 const VERSION: &str = "13";
 
 /// Returns `true` for a valid `Sec-WebSocket-Key` (RFC 6455, section 4.2.1).

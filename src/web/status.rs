@@ -15,7 +15,6 @@ use crate::ops::{history, uptime};
 use crate::provider::backend::{Backend, Latency};
 use crate::turn::desk::Phase;
 
-/// The number of incidents that are shown, newest first.
 pub(super) const SHOWN_INCIDENTS: usize = 50;
 
 /// `GET /healthz`: the process is alive.

@@ -6,7 +6,6 @@ use super::words::Words;
 use crate::ops::drills::Report;
 use crate::settings::{Choice as _, Fault};
 
-/// The number of reports that are shown.
 const SHOWN: usize = 10;
 
 pub(super) struct Running {
@@ -26,7 +25,6 @@ pub(super) struct Told {
     pub(super) lines: Vec<String>,
 }
 
-/// An option of the fault menu.
 pub(super) struct Choice {
     pub(super) value: &'static str,
     pub(super) label: &'static str,

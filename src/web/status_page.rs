@@ -63,7 +63,6 @@ struct Card {
     drill: Option<Running>,
 }
 
-/// The time at which a provider is tried again.
 struct Retry {
     at: Moment,
     text: String,

@@ -138,14 +138,14 @@ async fn new_conversation_reads_no_history_while_all_its_logs_are_live() {
             wait,
             "{message}: one read for the message, one for the history"
         );
-        let said: Vec<_> = call
+        let texts: Vec<_> = call
             .ask
             .messages
             .iter()
             .map(|message| message.text.to_string())
             .collect();
         let questions = ["m?", "Hello.", "n?", "Hello.", "o?"];
-        assert_eq!(said, questions[..=2 * n], "{message}");
+        assert_eq!(texts, questions[..=2 * n], "{message}");
     }
     let again = Instant::now();
     client.send("o", "o?").await;

@@ -116,7 +116,6 @@ impl TestChat {
     }
 }
 
-/// The client's end of a session.
 struct TestClient {
     to_session: mpsc::Sender<bytestring::ByteString>,
     from_session: mpsc::Receiver<Out>,

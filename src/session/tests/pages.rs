@@ -7,7 +7,6 @@ use super::*;
 use crate::chat::Frame;
 use crate::turn::reader::Reader;
 
-/// One connection of a client.
 #[derive(Clone, Debug)]
 struct Connection {
     duration: Duration,

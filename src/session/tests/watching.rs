@@ -6,9 +6,9 @@ use super::*;
 async fn every_client_receives_every_frame() {
     let chat =
         TestChat::with_providers([vec![breaks("Hel", Fault::Stalled)], vec![says("Good day.")]]);
-    let (mut asks, _) = chat.connect().await;
-    let (mut sees, _) = chat.connect().await;
-    asks.send("m", "?").await;
+    let (mut sender, _) = chat.connect().await;
+    let (mut watcher, _) = chat.connect().await;
+    sender.send("m", "?").await;
     let frames = async |client: &mut TestClient| {
         let mut frames = Vec::new();
         loop {
@@ -22,9 +22,9 @@ async fn every_client_receives_every_frame() {
             }
         }
     };
-    let (one, other) = tokio::join!(frames(&mut asks), frames(&mut sees));
-    assert_eq!(one, other);
-    let kinds: Vec<_> = one
+    let (first, other) = tokio::join!(frames(&mut sender), frames(&mut watcher));
+    assert_eq!(first, other);
+    let kinds: Vec<_> = first
         .iter()
         .map(|frame| frame["type"].as_str().unwrap())
         .collect();
@@ -86,7 +86,8 @@ async fn resume_replays_a_turn_without_log_from_the_store() {
         let (mut back, _) = chat
             .connect_resuming(json!({"turn": turn, "seq": seq}))
             .await;
-        let (snapshot, done) = (back.recv().await, back.recv().await);
+        let snapshot = back.recv().await;
+        let done = back.recv().await;
         assert_eq!(
             (&snapshot["type"], &snapshot["text"]),
             (&json!("snapshot"), &json!("Hi."))
@@ -146,7 +147,7 @@ async fn slow_client_gets_the_history_when_it_reads_again() {
         says("Two."),
         says("Three."),
     ]]);
-    let (mut deaf, _) = chat.connect().await;
+    let (mut slow, _) = chat.connect().await;
     let (mut client, _) = chat.connect().await;
     for name in ["1", "2", "3"] {
         client.send(name, name).await;
@@ -159,10 +160,10 @@ async fn slow_client_gets_the_history_when_it_reads_again() {
         pass(s(6)).await;
     }
     // First the buffered frames, then the rest of the first turn, then the history it missed.
-    let first = deaf.recv_type("done").await;
+    let first = slow.recv_type("done").await;
     assert_eq!(first["finish"], "stopped");
     assert!(first["text"].as_str().unwrap().len() >= 1_000);
-    let history = deaf.recv_type("history").await;
+    let history = slow.recv_type("history").await;
     let texts: Vec<_> = history["turns"]
         .as_array()
         .unwrap()
@@ -170,7 +171,7 @@ async fn slow_client_gets_the_history_when_it_reads_again() {
         .map(|turn| turn["text"].clone())
         .collect();
     assert_eq!(texts[1..], ["Two.", "Three."]);
-    deaf.send("4", "4").await;
-    assert_eq!(deaf.recv_type("done").await["text"], "Three.");
+    slow.send("4", "4").await;
+    assert_eq!(slow.recv_type("done").await["text"], "Three.");
     assert_eq!(client.recv_type("done").await["text"], "Three.");
 }

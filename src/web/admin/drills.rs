@@ -37,7 +37,6 @@ pub async fn list(state: web::Data<State>) -> HttpResponse {
         .json(json!({ "running": running, "reports": reports }))
 }
 
-/// `POST`: starts a drill.
 pub async fn begin(body: web::Payload, state: web::Data<State>) -> HttpResponse {
     let request: Wanted = match body::json(body).await {
         Ok(request) => request,

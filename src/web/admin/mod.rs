@@ -40,7 +40,6 @@ pub fn routes() -> impl HttpServiceFactory {
         .default_service(web::to(nothing))
 }
 
-/// Returns the name of an action in the audit log.
 fn action(method: &Method, route: &str) -> &'static str {
     match (method.as_str(), route) {
         ("POST", "/admin/providers/{name}") => "provider",
@@ -60,7 +59,6 @@ fn action(method: &Method, route: &str) -> &'static str {
 /// configured name or a word of the protocol, never text from the caller.
 struct Subject(String);
 
-/// Attaches the subject of the action to the response.
 fn about(mut response: HttpResponse, subject: impl Into<String>) -> HttpResponse {
     response.extensions_mut().insert(Subject(subject.into()));
     response
@@ -136,7 +134,6 @@ async fn watched<B: MessageBody + 'static>(
     Ok(response)
 }
 
-/// Returns the error for a request that may not use `/admin`.
 fn keep_out(request: &HttpRequest, state: &State) -> Option<HttpResponse> {
     let settings = state.settings();
     if gate::own_page(request, &settings.server).is_err() {

@@ -6,7 +6,6 @@ use serde_json::json;
 
 use crate::web::State;
 
-/// Lists the retained entries, newest first.
 pub async fn read(state: web::Data<State>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))

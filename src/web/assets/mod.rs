@@ -26,7 +26,6 @@ use sha2::{Digest as _, Sha256};
 use self::script::{joined, lean};
 use super::refusal::not_found;
 
-/// The module that is served as a bundle.
 const CHAT: &str = "chat.js";
 
 static CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -35,7 +34,6 @@ static CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy"
 #[folder = "static/"]
 struct Files;
 
-/// A file as it is served.
 #[derive(Clone)]
 struct Asset {
     etag: String,
@@ -43,7 +41,6 @@ struct Asset {
     gzipped: Bytes,
 }
 
-/// The assets that were requested before.
 static SERVED: LazyLock<Mutex<HashMap<String, Asset>>> = LazyLock::new(Mutex::default);
 
 pub async fn file(request: HttpRequest, name: web::Path<String>) -> HttpResponse {
@@ -235,8 +232,7 @@ mod tests {
                 .iter()
                 .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';"))
         );
-        // Two top-level names that are equal would be an error in the browser. Top-level code is
-        // not indented.
+        // Duplicate top-level names are an error in the browser. Top-level code is not indented.
         let mut names = std::collections::BTreeSet::new();
         for part in script::parts(CHAT, &scripts) {
             let data = Files::get(part).unwrap().data;

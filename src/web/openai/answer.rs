@@ -13,7 +13,6 @@ pub struct Shape {
     created: u64,
     /// A streamed response ends with a chunk that has the usage.
     pub include_usage: bool,
-    /// The template of the last text chunk.
     template: Option<Around>,
 }
 
@@ -168,7 +167,6 @@ impl Shape {
         event(&self.chunk(part.model.as_deref(), &[choice], about))
     }
 
-    /// Encodes the chunk with the finish reason.
     pub fn finish(&self, record: &TurnRecord) -> Vec<u8> {
         let finish_reason = Some(reason(record.finish));
         let choice = Choice {
@@ -179,7 +177,6 @@ impl Shape {
         event(&self.chunk(record.model.as_deref(), &[choice], about(record)))
     }
 
-    /// Encodes the chunk with the usage.
     pub fn usage(&self, record: &TurnRecord) -> Vec<u8> {
         let chunk = self.chunk(record.model.as_deref(), &[], about(record));
         event(&Chunk {
@@ -233,8 +230,7 @@ impl Around {
 pub fn event(data: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(384);
     bytes.extend_from_slice(b"data: ");
-    // These types cannot fail to encode. If one did, the client would see an event that is not
-    // JSON.
+    // These types always encode. A failure would show as an event that is not JSON.
     let _ = serde_json::to_writer(&mut bytes, data);
     bytes.extend_from_slice(b"\n\n");
     bytes

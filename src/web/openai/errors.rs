@@ -18,7 +18,6 @@ const LONGEST_S: u64 = 60;
 
 const RESTART_S: u64 = 2;
 
-/// An error of the API.
 #[derive(Debug, PartialEq)]
 pub struct Problem {
     status: u16,

@@ -114,7 +114,6 @@ pub async fn one_model(
     }
 }
 
-/// 404 for an unknown route below `/v1`.
 pub async fn nothing() -> HttpResponse {
     Problem::new(404, Some("unknown_url"), "there is nothing here").answer()
 }
@@ -124,7 +123,6 @@ pub fn refuse(status: StatusCode, code: &'static str, message: &str) -> HttpResp
     Problem::new(status.as_u16(), Some(code), message).answer()
 }
 
-/// 405 for a route of `/v1`.
 pub async fn wrong_method(http: HttpRequest) -> HttpResponse {
     let allowed = if http.path().ends_with("/completions") {
         "POST"
@@ -314,7 +312,6 @@ fn to_the_end(mut response: HttpResponse) -> HttpResponse {
     response
 }
 
-/// Returns the error of a turn that ended without an answer.
 fn failed(
     log: &TurnLog,
     record: &TurnRecord,

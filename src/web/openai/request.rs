@@ -21,7 +21,6 @@ pub struct Request {
 /// The answer's token limit if the caller sets none.
 const USUAL_TOKENS: u32 = 4096;
 
-/// The maximum number of messages in a request.
 const MESSAGES: usize = 2048;
 
 /// The maximum number of stop sequences, as at OpenAI.
@@ -183,8 +182,7 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
                 continue;
             }
             Some("user") => Role::User,
-            // Without tools there are no tool results, and as a user message their meaning would
-            // change.
+            // Without tools there are no results, and as a user message they would mean something else.
             Some(role @ ("tool" | "function")) => {
                 let name = format!("{at}.role");
                 let message = format!(

@@ -34,7 +34,6 @@ pub struct Chunks {
     /// The final events, which wait to be sent.
     ending: VecDeque<Bytes>,
     is_over: bool,
-    /// When the next comment is due.
     comment_due: Instant,
     /// Fires at `comment_due` or earlier. It is reset only when it fires, not for each chunk.
     timer: Pin<Box<Sleep>>,

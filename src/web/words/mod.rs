@@ -21,9 +21,7 @@ pub struct Words {
     pub needs_scripts: &'static str,
     /// Shown in place of the chat if its scripts did not load.
     pub does_not_load: &'static str,
-    /// The title of the status page.
     pub status: &'static str,
-    /// Shown above the headline in demo mode.
     pub demo: &'static str,
     /// Headline: the preferred provider is available.
     pub normal: &'static str,
@@ -61,11 +59,8 @@ pub struct Words {
     pub line: &'static str,
     pub day: &'static str,
     pub month: &'static str,
-    /// The start of the day's timeline.
     pub day_ago: &'static str,
-    /// The start of the month's timeline.
     pub month_ago: &'static str,
-    /// The end of a timeline.
     pub now: &'static str,
     /// Above a timeline, with the share `{up}`.
     pub available: &'static str,
@@ -84,7 +79,6 @@ pub struct Words {
     pub no_ai_for: &'static str,
     /// A bar of a timeline with `{length}` on a backup.
     pub backup_for: &'static str,
-    /// The heading of the incidents.
     pub incidents: &'static str,
     /// Shown if there are no incidents.
     pub none: &'static str,
@@ -96,7 +90,6 @@ pub struct Words {
     pub ended: &'static str,
     /// The time of an incident that continues, with `{from}` and `{length}`.
     pub running: &'static str,
-    /// The heading of the problems.
     pub problems: &'static str,
     /// The age of the page, with `{at}`.
     pub as_of: &'static str,
