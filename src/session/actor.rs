@@ -1,4 +1,5 @@
-//! The SessionActor: a thin shell that carries frames between one WebSocket and [`drive`](super::drive). It knows sockets, not turns.
+//! The actor that carries frames between one WebSocket and the session task, and knows nothing of
+//! turns.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,92 +16,94 @@ use super::frames::{ErrorCode, HEARTBEAT_S, Refusal};
 use super::intake::is_too_big;
 use super::lobby::Lobby;
 
-/// Frames of the client that wait to be read; more at once are refused, not kept.
+/// The client frames that may wait for the session task. Frames beyond it are rejected.
 const INBOX: usize = 64;
 
-/// Batches for the client that wait for the socket. Few: a follower reads on only when there is room.
+/// The batches of frames that may wait for the socket. It is small because a follower stops reading
+/// its turn's log while the outbox is full.
 const OUTBOX: usize = 2;
 
-/// One WebSocket.
 pub struct SessionActor {
-    lobby: Arc<Lobby>,
+    service: Arc<Lobby>,
     peer: IpAddr,
     frame_bytes: usize,
-    /// What is to be freed when the session ends: its place among the connections.
-    _place: Box<dyn Send>,
+    /// Counts the connection until the session ends.
+    _connection_permit: Box<dyn Send>,
     inbox: Option<mpsc::Sender<ByteString>>,
-    /// The beginning of a message that comes in fragments.
     fragments: Option<Vec<u8>>,
-    heard: Instant,
+    /// The time of the last WebSocket frame of any kind.
+    last_seen: Instant,
 }
 
 type Context = WebsocketContext<SessionActor>;
 
 impl SessionActor {
-    /// A session for the socket of `peer`. Whole messages, also those in fragments, have at most `frame_bytes`.
-    /// `place` is dropped when it ends.
+    /// Creates a session for `peer`.
+    ///
+    /// A message, in one frame or in fragments, has at most `frame_bytes`. `connection_permit` is
+    /// dropped when the session ends.
     pub fn new(
-        lobby: Arc<Lobby>,
+        service: Arc<Lobby>,
         peer: IpAddr,
         frame_bytes: usize,
-        place: impl Send + 'static,
+        connection_permit: impl Send + 'static,
     ) -> Self {
         Self {
-            lobby,
+            service,
             peer,
             frame_bytes,
-            _place: Box::new(place),
+            _connection_permit: Box::new(connection_permit),
             inbox: None,
             fragments: None,
-            heard: Instant::now(),
+            last_seen: Instant::now(),
         }
     }
 
     fn hear(&mut self, text: ByteString, ctx: &mut Context) {
         let Some(inbox) = &self.inbox else { return };
         if let Err(mpsc::error::TrySendError::Full(text)) = inbox.try_send(text) {
-            let refusal = Refusal::new(
+            let error = Refusal::new(
                 ErrorCode::RateLimited,
                 "too many frames at once; send this one again later",
             );
-            let refusal = match super::frames::message_of(&text) {
-                Some(id) => refusal.about(&id),
-                None => refusal,
+            let error = match super::frames::message_of(&text) {
+                Some(id) => error.about(&id),
+                None => error,
             };
-            ctx.text(ByteString::from(&refusal.retry_after(1)));
+            ctx.text(ByteString::from(&error.retry_after(1)));
         }
     }
 
-    /// A message in fragments is put together up to the same bound as a whole one.
+    /// Joins fragments into a message, up to the same size limit as an unfragmented message.
     fn fragment(&mut self, bytes: &[u8], last: bool, ctx: &mut Context) {
-        let mut whole = self.fragments.take().unwrap_or_default();
-        if whole.len() + bytes.len() > self.frame_bytes {
-            return close(ctx, CloseCode::Size, "the message is too big");
+        let mut message = self.fragments.take().unwrap_or_default();
+        if message.len() + bytes.len() > self.frame_bytes {
+            return close(ctx, CloseCode::Size, "the message is too large");
         }
-        whole.extend_from_slice(bytes);
+        message.extend_from_slice(bytes);
         if !last {
-            self.fragments = Some(whole);
+            self.fragments = Some(message);
             return;
         }
-        match String::from_utf8(whole) {
+        match String::from_utf8(message) {
             Ok(text) => self.hear(text.into(), ctx),
             Err(_) => close(ctx, CloseCode::Invalid, "the message is not UTF-8"),
         }
     }
 
-    /// Every heartbeat: a Ping, so that a silent but living client is known from a dead one.
+    /// Closes an idle connection, and pings the others: a live client answers even if it is silent.
     fn beat(&mut self, ctx: &mut Context) {
-        if self.heard.elapsed() > self.lobby.settings().limits.idle {
+        if self.last_seen.elapsed() > self.service.settings().limits.idle {
             return close(ctx, CloseCode::Away, "idle for too long");
         }
         ctx.ping(b"");
     }
 }
 
-fn close(ctx: &mut Context, code: CloseCode, why: &str) {
+fn close(ctx: &mut Context, code: CloseCode, reason: &str) {
     ctx.close(Some(CloseReason {
         code,
-        description: Some(why.to_owned()),
+        description: Some(reason.to_owned()),
     }));
     ctx.stop();
 }
@@ -109,24 +112,30 @@ impl Actor for SessionActor {
     type Context = Context;
 
     fn started(&mut self, ctx: &mut Context) {
-        let (inbox, from) = mpsc::channel(INBOX);
-        let (to, outbox) = mpsc::channel(OUTBOX);
+        let (inbox, client_frames) = mpsc::channel(INBOX);
+        let (outgoing, outbox) = mpsc::channel(OUTBOX);
         self.inbox = Some(inbox);
         ctx.add_stream(ReceiverStream::new(outbox));
         ctx.run_interval(Duration::from_secs(HEARTBEAT_S), Self::beat);
-        actix::spawn(drive(Arc::clone(&self.lobby), self.peer, from, to));
+        actix::spawn(drive(
+            Arc::clone(&self.service),
+            self.peer,
+            client_frames,
+            outgoing,
+        ));
     }
 }
 
 impl StreamHandler<Out> for SessionActor {
-    fn handle(&mut self, out: Out, ctx: &mut Context) {
-        match out {
+    fn handle(&mut self, outgoing: Out, ctx: &mut Context) {
+        match outgoing {
             Out::Frames(frames) => frames.into_iter().for_each(|frame| ctx.text(frame)),
-            Out::Close(code, why) => close(ctx, CloseCode::from(code), why),
+            Out::Close(code, reason) => close(ctx, CloseCode::from(code), reason),
         }
     }
 
-    /// The session's task ended without a close: it is over, or it panicked. The client connects again.
+    /// The session task ended without a close frame, for example after a panic. The client
+    /// reconnects.
     fn finished(&mut self, ctx: &mut Context) {
         close(ctx, CloseCode::Error, "the session ended");
     }
@@ -135,13 +144,12 @@ impl StreamHandler<Out> for SessionActor {
 impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
     fn handle(&mut self, message: Result<Message, ProtocolError>, ctx: &mut Context) {
         use actix_web_actors::ws::Message as M;
-        self.heard = Instant::now();
+        self.last_seen = Instant::now();
         match message {
             Ok(M::Text(text)) => self.hear(text, ctx),
             Ok(M::Binary(_)) => {
-                let refusal =
-                    Refusal::new(ErrorCode::BadRequest, "frames are JSON text, not binary");
-                ctx.text(ByteString::from(&refusal));
+                let error = Refusal::new(ErrorCode::BadRequest, "frames are JSON text, not binary");
+                ctx.text(ByteString::from(&error));
             }
             Ok(M::Continuation(item)) => {
                 use actix_http::ws::Item;
@@ -165,9 +173,9 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
                 }));
                 ctx.stop();
             }
-            Err(ProtocolError::Overflow) => close(ctx, CloseCode::Size, "the message is too big"),
+            Err(ProtocolError::Overflow) => close(ctx, CloseCode::Size, "the message is too large"),
             Err(ProtocolError::Io(error)) if is_too_big(&error) => {
-                close(ctx, CloseCode::Size, "the message is too big");
+                close(ctx, CloseCode::Size, "the message is too large");
             }
             // The decoder reports text that is not UTF-8 as an I/O error of its own making.
             Err(ProtocolError::Io(error)) if error.to_string().contains("utf-8") => {
@@ -177,7 +185,6 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
         }
     }
 
-    /// The client is gone.
     fn finished(&mut self, ctx: &mut Context) {
         ctx.stop();
     }

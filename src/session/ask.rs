@@ -1,4 +1,4 @@
-//! A message becomes a turn, or is refused with a reason.
+//! Turns an incoming message into a turn, or rejects it with a reason.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,258 +13,237 @@ use crate::turn::log::TurnLog;
 use crate::turn::rooms::{NotOpened, Question, Room};
 use crate::turn::sharing::Opening;
 
-/// What became of an accepted message.
 pub enum Accepted {
-    /// A new turn.
     Opened(Arc<TurnLog>),
-    /// It has a turn already, that runs or just ended.
+    /// An earlier delivery of the message started this turn, and its log still exists.
     Known(Arc<TurnLog>),
-    /// It has a turn already, that ended some time ago.
+    /// An earlier delivery of the message started this turn, and its log is gone.
     Stored(Box<TurnRecord>),
 }
 
-/// Who sends messages.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The address that limits count by.
+    /// The address that rate limits count by.
     pub address: IpAddr,
-    /// The visitor, where a token told; a conversation that they begin is theirs.
+    /// The visitor named by a token. A conversation that they start belongs to them.
     pub subject: Option<Arc<str>>,
 }
 
-/// Opens the turn of a message, once.
-///
-/// # Errors
-/// What is wrong with it, or with the moment.
+/// Starts the turn of a message, exactly once per `client_msg_id`.
 pub async fn send(
-    lobby: &Arc<Lobby>,
-    room: &Arc<Room>,
-    caller: &Caller,
-    question: Question,
-    wishes: Wishes,
+    service: &Arc<Lobby>,
+    conversation: &Arc<Room>,
+    sender: &Caller,
+    message: Question,
+    options: Wishes,
 ) -> Result<Accepted, Refusal> {
-    let id = question.client_msg_id.clone();
-    let refuse = |code, message: &str| Refusal::new(code, message).about(&id);
-    if question.text.trim().is_empty() {
-        return Err(refuse(ErrorCode::BadRequest, "the message is empty"));
+    let id = message.client_msg_id.clone();
+    let reject = |code, text: &str| Refusal::new(code, text).about(&id);
+    if message.text.trim().is_empty() {
+        return Err(reject(ErrorCode::BadRequest, "the message is empty"));
     }
-    let max = lobby.settings().chat.max_message_chars;
-    if question.text.chars().count() > max {
-        let message =
+    let max = service.settings().chat.max_message_chars;
+    if message.text.chars().count() > max {
+        let text =
             format!("the message is longer than {max} characters; shorten it and send it again");
-        return Err(refuse(ErrorCode::MessageTooLong, &message));
+        return Err(reject(ErrorCode::MessageTooLong, &text));
     }
-    if let Some(log) = room
-        .logs()
-        .into_iter()
-        .find(|log| *log.client_msg_id() == id)
-    {
-        return if log.asks(&question.text) {
+    let same_text = |log: Arc<TurnLog>| {
+        if log.asks(&message.text) {
             Ok(Accepted::Known(log))
         } else {
             Err(other_text(&id))
-        };
-    }
-    {
-        lobby
-            .rates
-            .take(room.id(), caller.address)
-            .map_err(|wait| {
-                let message = "too many messages; wait a little and send it again";
-                refuse(ErrorCode::RateLimited, message).retry_after(seconds(wait))
-            })?;
-        if let Some(record) = stored(lobby, room, &id).await {
-            if record.question != question.text {
-                return Err(other_text(&id));
-            }
-            if record.state == TurnState::Running && room.log(record.turn).is_none() {
-                lobby.desk.look(room).await;
-            }
-            // Another session may have opened it while the store was read: what runs is not yet on disk.
-            return Ok(match room.log(record.turn) {
-                Some(log) => Accepted::Known(log),
-                None => Accepted::Stored(Box::new(record)),
-            });
         }
-    }
-    let _opening = room.opening().await;
-    let busy = || {
-        let message =
-            "another answer of this conversation is under way; send it when that has ended";
-        refuse(ErrorCode::Busy, message).retry_after(1)
     };
-    let claim = match lobby.desk.claim(room, &question).await {
-        Opening::Here(claim) => claim,
-        Opening::Elsewhere(Some(log)) if *log.client_msg_id() == id => {
-            return if log.asks(&question.text) {
-                Ok(Accepted::Known(log))
-            } else {
-                Err(other_text(&id))
-            };
+    // A duplicate with a live log is free: it is checked before the rate limit, which is checked
+    // before the store is read.
+    let mut logs = conversation.logs().into_iter();
+    if let Some(log) = logs.find(|log| *log.client_msg_id() == id) {
+        return same_text(log);
+    }
+    service
+        .rates
+        .take(conversation.id(), sender.address)
+        .map_err(|wait| {
+            let text = "too many messages; wait a little and send it again";
+            reject(ErrorCode::RateLimited, text).retry_after(seconds(wait))
+        })?;
+    if let Some(record) = stored(service, conversation, &id).await {
+        if record.question != message.text {
+            return Err(other_text(&id));
         }
+        if record.state == TurnState::Running && conversation.log(record.turn).is_none() {
+            service.desk.look(conversation).await;
+        }
+        // Another session may have started this turn during the read. Its log is newer than the
+        // record.
+        return Ok(match conversation.log(record.turn) {
+            Some(log) => Accepted::Known(log),
+            None => Accepted::Stored(Box::new(record)),
+        });
+    }
+    // Held until the turn exists: two sessions must not start turns of one conversation at once.
+    let _opening = conversation.opening().await;
+    let busy = || {
+        let text =
+            "this conversation is still being answered; send the message when that has ended";
+        reject(ErrorCode::Busy, text).retry_after(1)
+    };
+    let claim = match service.desk.claim(conversation, &message).await {
+        Opening::Here(claim) => claim,
+        Opening::Elsewhere(Some(log)) if *log.client_msg_id() == id => return same_text(log),
         Opening::Elsewhere(_) => return Err(busy()),
     };
-    begin(lobby, room, caller.subject.as_deref());
-    // What a known visitor is told is theirs alone.
-    let wishes = Wishes {
-        anonymous: caller.subject.is_none(),
-        ..wishes
+    begin(service, conversation, sender.subject.as_deref());
+    // Answers to a known visitor are never shared through the cache.
+    let options = Wishes {
+        anonymous: sender.subject.is_none(),
+        ..options
     };
-    match lobby.desk.open_claimed(room, question, wishes, claim) {
+    match service
+        .desk
+        .open_claimed(conversation, message, options, claim)
+    {
         Ok(log) => Ok(Accepted::Opened(log)),
         Err(Refused::Room(NotOpened::Duplicate(log))) => Ok(Accepted::Known(log)),
         Err(Refused::Room(NotOpened::OtherText)) => Err(other_text(&id)),
         Err(Refused::Room(NotOpened::Busy)) => Err(busy()),
         Err(Refused::Full) => {
-            let message = "the service is full at this moment; send it again in a few seconds";
-            Err(refuse(ErrorCode::Busy, message).retry_after(5))
+            let text = "the service is full at the moment; send it again in a few seconds";
+            Err(reject(ErrorCode::Busy, text).retry_after(5))
         }
         Err(Refused::Draining) => {
-            let message = "the service is restarting; reconnect and send it again";
-            Err(refuse(ErrorCode::ShuttingDown, message).retry_after(2))
+            let text = "the service is restarting; reconnect and send it again";
+            Err(reject(ErrorCode::ShuttingDown, text).retry_after(2))
         }
     }
 }
 
-/// Opens a new turn for the message of an ended one.
-///
-/// # Errors
-/// No such turn, or it still runs; or what [`send`] says.
+/// Starts a new turn with the question of a finished one.
 pub async fn retry(
-    lobby: &Arc<Lobby>,
-    room: &Arc<Room>,
-    caller: &Caller,
+    service: &Arc<Lobby>,
+    conversation: &Arc<Room>,
+    sender: &Caller,
     turn: TurnId,
     client_msg_id: ClientMsgId,
-    patience: Duration,
+    orphan_grace: Duration,
 ) -> Result<Accepted, Refusal> {
-    let record = lobby
-        .turn(room, turn)
+    let record = service
+        .turn(conversation, turn)
         .await
-        .map_err(|refusal| refusal.about(&client_msg_id))?;
-    if record.state == TurnState::Running && room.log(turn).is_some() {
-        let message = "that answer is still under way; stop it first";
-        return Err(Refusal::new(ErrorCode::Busy, message)
+        .map_err(|error| error.about(&client_msg_id))?;
+    if record.state == TurnState::Running && conversation.log(turn).is_some() {
+        let text = "that answer is still being written; stop it first";
+        return Err(Refusal::new(ErrorCode::Busy, text)
             .about(&client_msg_id)
             .retry_after(1));
     }
     let id = client_msg_id.clone();
-    let question = Question {
+    let message = Question {
         client_msg_id,
         text: record.question,
         retry_of: Some(turn),
     };
-    let accepted = send(
-        lobby,
-        room,
-        caller,
-        question,
-        Wishes {
-            patience,
-            ..lobby.desk.usual()
-        },
-    )
-    .await?;
+    let options = Wishes {
+        patience: orphan_grace,
+        ..service.desk.usual()
+    };
+    let accepted = send(service, conversation, sender, message, options).await?;
+    // A duplicate id may belong to another turn with the same text.
     let retry_of = match &accepted {
         Accepted::Opened(log) | Accepted::Known(log) => log.record().retry_of,
         Accepted::Stored(record) => record.retry_of,
     };
     if retry_of != Some(turn) {
-        let message = "this client_msg_id was used for another message; a retry needs a new one";
-        return Err(Refusal::new(ErrorCode::BadRequest, message).about(&id));
+        let text = "this client_msg_id was used for another message; a retry needs a new one";
+        return Err(Refusal::new(ErrorCode::BadRequest, text).about(&id));
     }
     Ok(accepted)
 }
 
-/// The wishes of a message, as far as visitors may have any.
-///
-/// # Errors
-/// `bad_request` where a provider is named that does not exist.
+/// Resolves the options of a visitor's message. They are ignored unless `chat.visitor_options` is
+/// set.
 pub fn wishes(
-    lobby: &Lobby,
+    service: &Lobby,
     options: Option<Options>,
     id: &ClientMsgId,
 ) -> Result<Wishes, Refusal> {
-    named(
-        lobby,
-        options.filter(|_| lobby.settings().chat.visitor_options),
-        id,
-    )
+    let options = options.filter(|_| service.settings().chat.visitor_options);
+    named(service, options, id)
 }
 
-/// The wishes of a message, whoever may have them.
-///
-/// # Errors
-/// `bad_request` where a provider is named that does not exist.
-pub fn named(lobby: &Lobby, options: Option<Options>, id: &ClientMsgId) -> Result<Wishes, Refusal> {
+/// Resolves the options of a message. Fails with `bad_request` for an unknown provider name.
+pub fn named(
+    service: &Lobby,
+    options: Option<Options>,
+    id: &ClientMsgId,
+) -> Result<Wishes, Refusal> {
     let Some(options) = options else {
-        return Ok(lobby.desk.usual());
+        return Ok(service.desk.usual());
     };
     let first = match options.provider {
         None => None,
-        Some(name) => match lobby.desk.table().backend(&name) {
-            Some(backend) => Some(Arc::clone(&backend.name)),
+        Some(name) => match service.desk.table().backend(&name) {
+            Some(provider) => Some(Arc::clone(&provider.name)),
             None => {
-                return Err(
-                    Refusal::new(ErrorCode::BadRequest, "no provider has that name").about(id),
-                );
+                let text = "no provider has that name";
+                return Err(Refusal::new(ErrorCode::BadRequest, text).about(id));
             }
         },
     };
+    // `failover: false` has no meaning without a provider to stay with.
     let only_first = first.is_some() && options.failover == Some(false);
-    let usual = lobby.desk.usual();
-    let mid_stream = options.mid_stream.unwrap_or(usual.mid_stream);
-    let cache = options.cache.unwrap_or(usual.cache);
+    let defaults = service.desk.usual();
     Ok(Wishes {
         first,
         only_first,
-        mid_stream,
-        cache,
-        ..usual
+        mid_stream: options.mid_stream.unwrap_or(defaults.mid_stream),
+        cache: options.cache.unwrap_or(defaults.cache),
+        ..defaults
     })
 }
 
 fn other_text(id: &ClientMsgId) -> Refusal {
-    let message = "this client_msg_id was used for another text; a new message needs a new one";
-    Refusal::new(ErrorCode::BadRequest, message).about(id)
+    let text = "this client_msg_id was used for another text; a new message needs a new one";
+    Refusal::new(ErrorCode::BadRequest, text).about(id)
 }
 
-/// A wait in whole seconds, rounded up.
 pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// The turn that this message opened some time ago, whose log is gone. A store that does not answer knows of none: better asked twice than never.
-async fn stored(lobby: &Lobby, room: &Room, id: &ClientMsgId) -> Option<TurnRecord> {
-    if room.all_here().is_some() {
+/// Looks up the stored turn of a message whose log is gone.
+///
+/// `None` also if the store does not answer: answering a message twice is better than never.
+async fn stored(service: &Lobby, conversation: &Room, id: &ClientMsgId) -> Option<TurnRecord> {
+    if conversation.all_here().is_some() {
         return None;
     }
-    let read = lobby.desk.store.turn_of(room.id(), id.clone());
-    tokio::time::timeout(lobby.desk.patience(STORE_LIMIT), read)
+    let read = service.desk.store.turn_of(conversation.id(), id.clone());
+    tokio::time::timeout(service.desk.patience(STORE_LIMIT), read)
         .await
         .ok()?
         .ok()?
 }
 
-/// Writes the conversation's record beside its first turn. An anonymous one that is lost is a lost date; one of a visitor leaves a
-/// conversation that only its id leads to.
-fn begin(lobby: &Lobby, room: &Room, subject: Option<&str>) {
-    let subject = subject.map(str::to_owned);
-    let (store, id, began) = (
-        Arc::clone(&lobby.desk.store),
-        room.id(),
-        lobby.desk.clock.wall(),
-    );
-    if room.first_message() {
-        room.belongs_to(subject.as_deref());
-        actix::spawn(async move {
-            if store
-                .begin(id, ConversationRecord { began, subject })
-                .await
-                .is_err()
-            {
-                tracing::warn!("a conversation's record was not written");
-            }
-        });
+/// Writes the record of a new conversation, without waiting for it.
+///
+/// If the write fails, an anonymous conversation only loses its date. A signed-in visitor's one can
+/// then be opened by its id, but not as their latest conversation.
+fn begin(service: &Lobby, conversation: &Room, subject: Option<&str>) {
+    if !conversation.first_message() {
+        return;
     }
+    conversation.belongs_to(subject);
+    let record = ConversationRecord {
+        began: service.desk.clock.wall(),
+        subject: subject.map(str::to_owned),
+    };
+    let store = Arc::clone(&service.desk.store);
+    let id = conversation.id();
+    actix::spawn(async move {
+        if store.begin(id, record).await.is_err() {
+            tracing::warn!("failed to save the conversation record");
+        }
+    });
 }

@@ -1,4 +1,5 @@
-//! What one session does, from its hello to its end. Knows frames and turns, not sockets.
+//! The main loop of a session, from its handshake to its end. It knows frames and turns, but no
+//! sockets.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ask::Caller;
-use super::ears::{Ears, Heard};
+use super::ears::{SessionEvent, SessionEvents};
 use super::frames::{
     ClientLimits, ErrorCode, HEARTBEAT_S, PROTOCOL, Refusal, Resume, ServerFrame, Welcome,
 };
@@ -22,201 +23,212 @@ use crate::turn::doze::Dozing;
 use crate::turn::log::{Follower, TurnLog, encode};
 use crate::turn::rooms::{NewTurn, Room};
 
-/// What goes to the socket.
+/// A message of the session task to its socket.
 #[derive(Debug)]
 pub enum Out {
-    /// Frames, in order.
     Frames(Vec<ByteString>),
-    /// The end, with a close code of RFC 6455.
+    /// Closes the socket with a close code of RFC 6455 and a reason.
     Close(u16, &'static str),
 }
 
-/// The socket is gone, or cannot be served.
+/// The socket is gone or cannot be served, so the session ends.
 pub struct Gone;
 
-/// How many ended turns a session remembers to have delivered.
+/// The number of finished turns that a session remembers as delivered.
 const DELIVERED: usize = 16;
 
-/// Serves one session until its socket is gone or told to close. `from` has the client's text frames.
+/// Runs one session until its socket is gone or was told to close.
 pub async fn drive(
-    lobby: Arc<Lobby>,
+    service: Arc<Lobby>,
     peer: IpAddr,
-    mut from: mpsc::Receiver<ByteString>,
-    to: mpsc::Sender<Out>,
+    mut client_frames: mpsc::Receiver<ByteString>,
+    outgoing: mpsc::Sender<Out>,
 ) {
-    // What is over soon is boxed: a session waits nearly all its life, and is to be small for that long.
-    match Box::pin(hello(&lobby, &mut from, &to)).await {
-        Ok(Ok(hello)) => {
-            let Ok(mut visit) = Box::pin(Visit::open(lobby, peer, from, to, hello)).await else {
+    // The short-lived futures are boxed. Otherwise the task would reserve space for them during its
+    // whole life, which is mostly spent waiting.
+    match Box::pin(hello(&service, &mut client_frames, &outgoing)).await {
+        Ok(Ok(handshake)) => {
+            let opened = Box::pin(Visit::open(
+                service,
+                peer,
+                client_frames,
+                outgoing,
+                handshake,
+            ));
+            let Ok(mut session) = opened.await else {
                 return;
             };
-            // The socket is gone, or told to close: either way there is nobody left to tell.
-            let _ = visit.serve().await;
+            // The socket is gone or closing, so there is nobody to report the result to.
+            let _ = session.serve().await;
         }
-        Ok(Err(shut)) => {
-            let _ = to.send(Out::Close(1008, shut)).await;
+        Ok(Err(reason)) => {
+            let _ = outgoing.send(Out::Close(1008, reason)).await;
         }
         Err(Gone) => {}
     }
 }
 
-/// A session that has opened its conversation.
+/// A session after its handshake, with an open conversation.
 pub(super) struct Visit {
-    pub(super) lobby: Arc<Lobby>,
-    pub(super) caller: Caller,
-    ears: Ears,
-    pub(super) to: mpsc::Sender<Out>,
-    pub(super) room: Arc<Room>,
+    pub(super) service: Arc<Lobby>,
+    pub(super) sender: Caller,
+    events: SessionEvents,
+    pub(super) outgoing: mpsc::Sender<Out>,
+    pub(super) conversation: Arc<Room>,
     pub(super) following: Option<Follower>,
-    /// Followed after the present one.
-    pub(super) queue: VecDeque<Follower>,
+    /// The turns to follow after the current one.
+    pub(super) queued: VecDeque<Follower>,
+    /// The last turns that were delivered to their end, oldest first.
     pub(super) delivered: VecDeque<TurnId>,
 }
 
 impl Visit {
     async fn open(
-        lobby: Arc<Lobby>,
+        service: Arc<Lobby>,
         peer: IpAddr,
-        from: mpsc::Receiver<ByteString>,
-        to: mpsc::Sender<Out>,
-        hello: Hello,
+        client_frames: mpsc::Receiver<ByteString>,
+        outgoing: mpsc::Sender<Out>,
+        handshake: Hello,
     ) -> Result<Self, Gone> {
         let Hello {
-            room,
+            room: conversation,
             resume,
             subject,
-        } = hello;
-        let (turns, running) = room.watch();
-        // Before the history is read, so that none falls between the two.
-        let (late, forgotten) = (room.late(), room.forgotten());
-        let history = lobby.history(&room, None).await;
-        let every = Duration::from_secs(HEARTBEAT_S);
-        let mut heartbeat = tokio::time::interval_at(Instant::now() + every, every);
+        } = handshake;
+        // Subscribe before reading the history, so that no event falls between the two.
+        let (new_turns, running) = conversation.watch();
+        let followups = conversation.late();
+        let deletions = conversation.forgotten();
+        let history = service.history(&conversation, None).await;
+        let period = Duration::from_secs(HEARTBEAT_S);
+        let mut heartbeat = tokio::time::interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (status, phase) = (lobby.status.clone(), lobby.desk.phase.clone());
-        let mut visit = Self {
+        let events = SessionEvents {
+            client_frames,
+            new_turns,
+            followups,
+            deletions,
+            status: service.status.clone(),
+            phase: service.desk.phase.clone(),
+            heartbeat,
+        };
+        let mut session = Self {
             following: None,
-            queue: VecDeque::new(),
+            queued: VecDeque::new(),
             delivered: VecDeque::new(),
-            lobby,
-            caller: Caller {
+            service,
+            sender: Caller {
                 address: peer,
                 subject,
             },
-            ears: Ears {
-                from,
-                turns,
-                late,
-                forgotten,
-                status,
-                phase,
-                heartbeat,
-            },
-            to,
-            room,
+            events,
+            outgoing,
+            conversation,
         };
-        visit.welcome(&history).await?;
-        visit.resume(resume, running).await?;
-        Ok(visit)
+        session.welcome(&history).await?;
+        session.resume(resume, running).await?;
+        Ok(session)
     }
 
     async fn serve(&mut self) -> Result<(), Gone> {
         loop {
             if self.following.is_none() {
-                self.following = self.queue.pop_front();
+                self.following = self.queued.pop_front();
             }
-            match self.tell().await? {
-                None => self.over(),
-                Some(Heard::Client(text)) => {
-                    let text = text.ok_or(Gone)?;
-                    Box::pin(self.hear(&text)).await?;
+            let Some(event) = self.tell().await? else {
+                self.over();
+                continue;
+            };
+            match event {
+                SessionEvent::ClientFrame(text) => Box::pin(self.hear(&text)).await?,
+                SessionEvent::ClientGone => return Err(Gone),
+                SessionEvent::NewTurn(NewTurn::Log(log)) => {
+                    // A duplicate message may have queued this turn before its event arrived.
+                    if !self.knows(log.turn()) {
+                        self.queued.push_back(log.follow());
+                    }
                 }
-                // The same message again may have led here first.
-                Some(Heard::Turn(NewTurn::Log(log))) if self.knows(log.turn()) => {}
-                Some(Heard::Turn(NewTurn::Log(log))) => self.queue.push_back(log.follow()),
-                Some(Heard::Turn(NewTurn::Missed) | Heard::Late(None)) => {
-                    self.tell_history().await?
+                SessionEvent::NewTurn(NewTurn::Missed) | SessionEvent::FollowupsLagged => {
+                    self.tell_history().await?;
                 }
-                Some(Heard::Late(Some((turn, late)))) => {
-                    self.say(&ServerFrame::Followup { turn, late: &late })
-                        .await?;
+                SessionEvent::Followup(turn, followup) => {
+                    let followup = &followup;
+                    self.say(&ServerFrame::Followup { turn, followup }).await?;
                 }
-                Some(Heard::Forgotten) => return self.leave().await,
-                Some(Heard::Status(status)) => self.say(&ServerFrame::Status(&status)).await?,
-                Some(Heard::Closing) => {
+                SessionEvent::ConversationDeleted => return self.leave().await,
+                SessionEvent::StatusChanged(status) => {
+                    self.say(&ServerFrame::Status(&status)).await?;
+                }
+                SessionEvent::ServiceClosing => {
                     self.flush().await?;
-                    return self
-                        .to
-                        .send(Out::Close(1001, "the service restarts"))
-                        .await
-                        .map_err(|_| Gone);
+                    let close = Out::Close(1001, "the service restarts");
+                    return self.outgoing.send(close).await.map_err(|_| Gone);
                 }
-                Some(Heard::Heartbeat) => self.say(&ServerFrame::Heartbeat).await?,
+                SessionEvent::HeartbeatDue => self.say(&ServerFrame::Heartbeat).await?,
             }
         }
     }
 
-    /// Tells what the followed turn says, until something else is heard; none at that turn's end.
+    /// Streams the followed turn until an event arrives. Returns `None` at the end of that turn.
     ///
-    /// Turns are told in their order: the next one is listened for when all of the one before was told.
-    async fn tell(&mut self) -> Result<Option<Heard>, Gone> {
+    /// Turns are delivered one after the other: new turns are reported only while none is followed.
+    async fn tell(&mut self) -> Result<Option<SessionEvent>, Gone> {
         let Self {
-            ears,
-            room,
+            events,
+            conversation,
             following,
-            to,
+            outgoing,
             ..
         } = self;
-        let heard = pin!(ears.hear(room, following.is_none()));
-        let mut heard = Dozing::new(heard);
+        // One future serves the whole loop and is polled only when it was woken, so that a token
+        // does not cost a poll of every event source.
+        let event = pin!(events.next(conversation, following.is_none()));
+        let mut event = Dozing::new(event);
         loop {
             tokio::select! {
-                heard = &mut heard => return Ok(Some(heard)),
+                event = &mut event => return Ok(Some(event)),
                 frames = next(following) => match frames {
-                    Some(frames) => to.send(Out::Frames(frames)).await.map_err(|_| Gone)?,
+                    Some(frames) => outgoing.send(Out::Frames(frames)).await.map_err(|_| Gone)?,
                     None => return Ok(None),
                 },
             }
         }
     }
 
-    /// The conversation was deleted under it: what ended there is told, and that nothing of it is left.
+    /// Ends the session because its conversation was deleted, after delivering what is finished.
     async fn leave(&mut self) -> Result<(), Gone> {
         self.flush().await?;
-        let refusal = Refusal::new(
+        let error = Refusal::new(
             ErrorCode::NotFound,
-            "this conversation was deleted; begin a new one",
+            "this conversation was deleted; start a new one",
         );
-        self.to
-            .send(Out::Frames(vec![(&refusal).into()]))
-            .await
-            .map_err(|_| Gone)?;
-        self.to
+        self.refuse(&error).await?;
+        self.outgoing
             .send(Out::Close(1008, "the conversation was deleted"))
             .await
             .map_err(|_| Gone)
     }
 
-    /// The conversation as it is now, for who missed something of it.
+    /// Sends the conversation's current history to a client that missed a part of it.
     async fn tell_history(&self) -> Result<(), Gone> {
-        let turns = self.lobby.history(&self.room, None).await;
+        let turns = self.service.history(&self.conversation, None).await;
         self.say(&ServerFrame::History { turns: &turns }).await
     }
 
-    /// What ended turns still have to say.
+    /// Sends the remaining frames of finished turns.
     async fn flush(&mut self) -> Result<(), Gone> {
-        while let Some(mut follower) = self.following.take().or_else(|| self.queue.pop_front()) {
+        while let Some(mut follower) = self.following.take().or_else(|| self.queued.pop_front()) {
             while follower.log().ended() {
                 let Some(frames) = follower.next().await else {
                     break;
                 };
-                self.to.send(Out::Frames(frames)).await.map_err(|_| Gone)?;
+                self.send_frames(frames).await?;
             }
         }
         Ok(())
     }
 
-    /// The followed turn's end was delivered.
+    /// Stops following a turn whose last frame was delivered.
     fn over(&mut self) {
         if let Some(follower) = self.following.take() {
             self.delivered.push_back(follower.log().turn());
@@ -226,25 +238,31 @@ impl Visit {
         }
     }
 
-    /// Whether this turn's frames are, or were, delivered here.
+    /// Returns `true` if the turn's frames are, will be or were delivered by this session.
     pub(super) fn knows(&self, turn: TurnId) -> bool {
-        let mut followed = self.following.iter().chain(&self.queue);
+        let mut followed = self.following.iter().chain(&self.queued);
         self.delivered.contains(&turn) || followed.any(|follower| follower.log().turn() == turn)
     }
 
+    async fn send_frames(&self, frames: Vec<ByteString>) -> Result<(), Gone> {
+        let frames = Out::Frames(frames);
+        self.outgoing.send(frames).await.map_err(|_| Gone)
+    }
+
     pub(super) async fn say(&self, frame: &ServerFrame<'_>) -> Result<(), Gone> {
-        self.to
-            .send(Out::Frames(vec![frame.encode()]))
-            .await
-            .map_err(|_| Gone)
+        self.send_frames(vec![frame.encode()]).await
+    }
+
+    pub(super) async fn refuse(&self, error: &Refusal) -> Result<(), Gone> {
+        self.send_frames(vec![error.into()]).await
     }
 
     async fn welcome(&mut self, history: &[TurnRecord]) -> Result<(), Gone> {
-        let status = Arc::clone(&self.ears.status.borrow_and_update());
-        let settings = self.lobby.settings();
+        let status = Arc::clone(&self.events.status.borrow_and_update());
+        let settings = self.service.settings();
         let welcome = Welcome {
             protocol: PROTOCOL,
-            conversation: self.room.id(),
+            conversation: self.conversation.id(),
             history,
             status: &status,
             limits: ClientLimits {
@@ -258,28 +276,31 @@ impl Visit {
         self.say(&ServerFrame::Welcome(Box::new(welcome))).await
     }
 
-    /// Takes a turn up where the client stands; who joins in mid-turn gets a snapshot.
+    /// Continues the turn that the client was receiving, and joins the turn that runs now.
+    ///
+    /// A client that joins a running turn gets a snapshot first.
     async fn resume(
         &mut self,
         resume: Option<Resume>,
         running: Option<Arc<TurnLog>>,
     ) -> Result<(), Gone> {
         if let Some(Resume { turn, seq }) = resume {
-            match self.room.log(turn) {
-                Some(log) => self.queue.push_back(log.resume(seq)),
-                None => match self.lobby.turn(&self.room, turn).await {
+            match self.conversation.log(turn) {
+                Some(log) => self.queued.push_back(log.resume(seq)),
+                None => match self.service.turn(&self.conversation, turn).await {
                     Ok(record) => self.replay(record, seq).await?,
-                    Err(refusal) => self.refuse(&refusal).await?,
+                    Err(error) => self.refuse(&error).await?,
                 },
             }
         }
         let other = running.filter(|log| resume.is_none_or(|resume| resume.turn != log.turn()));
-        self.queue.extend(other.map(|log| log.resume(0)));
+        self.queued.extend(other.map(|log| log.resume(0)));
         Ok(())
     }
 
-    /// An ended turn whose log is dropped, as frames: its text and its end.
-    pub(super) async fn replay(&mut self, record: TurnRecord, after: u64) -> Result<(), Gone> {
+    /// Sends a turn whose log is gone as two frames, a snapshot and its end, numbered after
+    /// `after_seq`.
+    pub(super) async fn replay(&mut self, record: TurnRecord, after_seq: u64) -> Result<(), Gone> {
         let record = if record.state == TurnState::Running {
             record.interrupted()
         } else {
@@ -287,7 +308,7 @@ impl Visit {
         };
         let snapshot = Frame::Snapshot {
             turn: record.turn,
-            seq: after.saturating_add(1),
+            seq: after_seq.saturating_add(1),
             attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
             provider: record.provider.clone(),
             model: record.model.clone(),
@@ -295,15 +316,13 @@ impl Visit {
             drafts: record.drafts.clone(),
             question: record.question.clone(),
         };
-        let done = Frame::Done(Box::new(record.done(after.saturating_add(2))));
-        self.to
-            .send(Out::Frames(vec![encode(&snapshot), encode(&done)]))
+        let done = Frame::Done(Box::new(record.done(after_seq.saturating_add(2))));
+        self.send_frames(vec![encode(&snapshot), encode(&done)])
             .await
-            .map_err(|_| Gone)
     }
 }
 
-/// The next frames of a follower, where there is one.
+/// Waits for the next frames of the follower, or forever if there is none.
 async fn next(follower: &mut Option<Follower>) -> Option<Vec<ByteString>> {
     match follower {
         Some(follower) => follower.next().await,

@@ -1,4 +1,4 @@
-//! What a session waits for besides the frames of the turn that it follows.
+//! The events a session reacts to while it streams a turn.
 
 use std::sync::Arc;
 
@@ -10,51 +10,59 @@ use crate::chat::{Followup, StatusView, TurnId};
 use crate::turn::desk::Phase;
 use crate::turn::rooms::{NewTurn, NewTurns, Room};
 
-/// Where it comes from.
-pub(super) struct Ears {
-    /// The client's text frames.
-    pub(super) from: mpsc::Receiver<ByteString>,
-    pub(super) turns: NewTurns,
-    pub(super) late: broadcast::Receiver<(TurnId, Followup)>,
-    pub(super) forgotten: watch::Receiver<u64>,
+pub(super) struct SessionEvents {
+    pub(super) client_frames: mpsc::Receiver<ByteString>,
+    pub(super) new_turns: NewTurns,
+    pub(super) followups: broadcast::Receiver<(TurnId, Followup)>,
+    pub(super) deletions: watch::Receiver<u64>,
     pub(super) status: watch::Receiver<Arc<StatusView>>,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) heartbeat: Interval,
 }
 
-/// What was heard.
-pub(super) enum Heard {
-    /// A frame of the client; none: it is gone.
-    Client(Option<ByteString>),
-    Turn(NewTurn),
-    /// A late answer; none: some were missed.
-    Late(Option<(TurnId, Followup)>),
-    /// The conversation was deleted.
-    Forgotten,
-    Status(Arc<StatusView>),
-    /// The service goes down.
-    Closing,
-    Heartbeat,
+pub(super) enum SessionEvent {
+    ClientFrame(ByteString),
+    ClientGone,
+    NewTurn(NewTurn),
+    Followup(TurnId, Followup),
+    /// The session was too slow and missed follow-ups, so it has to send its history again.
+    FollowupsLagged,
+    ConversationDeleted,
+    StatusChanged(Arc<StatusView>),
+    ServiceClosing,
+    HeartbeatDue,
 }
 
-impl Ears {
-    /// What comes next. Of new turns only where the session is `free` to follow one. Cancel-safe.
-    pub(super) async fn hear(&mut self, room: &Room, free: bool) -> Heard {
+impl SessionEvents {
+    /// Waits for the next event. New turns are reported only while `may_follow` is set.
+    ///
+    /// Cancel-safe: dropping the future loses no event.
+    pub(super) async fn next(&mut self, conversation: &Room, may_follow: bool) -> SessionEvent {
         loop {
             return tokio::select! {
-                text = self.from.recv() => Heard::Client(text),
-                turn = self.turns.next(room), if free => Heard::Turn(turn),
-                // The room that this session holds has the sender, so it is not closed.
-                late = self.late.recv() => Heard::Late(late.ok()),
-                Ok(()) = self.forgotten.changed() => Heard::Forgotten,
-                Ok(()) = self.status.changed() => Heard::Status(Arc::clone(&self.status.borrow_and_update())),
+                frame = self.client_frames.recv() => match frame {
+                    Some(frame) => SessionEvent::ClientFrame(frame),
+                    None => SessionEvent::ClientGone,
+                },
+                turn = self.new_turns.next(conversation), if may_follow => {
+                    SessionEvent::NewTurn(turn)
+                }
+                // Never closed: the session holds the conversation, which owns the sender.
+                followup = self.followups.recv() => match followup {
+                    Ok((turn, followup)) => SessionEvent::Followup(turn, followup),
+                    Err(_) => SessionEvent::FollowupsLagged,
+                },
+                Ok(()) = self.deletions.changed() => SessionEvent::ConversationDeleted,
+                Ok(()) = self.status.changed() => {
+                    SessionEvent::StatusChanged(Arc::clone(&self.status.borrow_and_update()))
+                }
                 Ok(()) = self.phase.changed() => {
                     if *self.phase.borrow_and_update() != Phase::Closing {
                         continue;
                     }
-                    Heard::Closing
+                    SessionEvent::ServiceClosing
                 }
-                _ = self.heartbeat.tick() => Heard::Heartbeat,
+                _ = self.heartbeat.tick() => SessionEvent::HeartbeatDue,
             };
         }
     }

@@ -1,4 +1,4 @@
-//! A session's first frame: which conversation it is about.
+//! The handshake: a session's first frame names its conversation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,56 +14,59 @@ use super::lobby::{Lobby, NotIn};
 use crate::chat::ConversationId;
 use crate::turn::rooms::Room;
 
-/// How long the first frame may take.
+/// The time limit for the whole handshake, including repeated attempts.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
-/// An opened conversation, and where its client stands.
 pub(super) struct Hello {
     pub room: Arc<Room>,
     pub resume: Option<Resume>,
-    /// The visitor, where a token told.
+    /// The visitor named by a token.
     pub subject: Option<Arc<str>>,
 }
 
-/// Waits for a hello that opens a conversation; a malformed one may be mended within the limit. What is not let in is told why, and the
-/// close says it in short.
+/// Waits for a `hello` that opens a conversation.
+///
+/// A client whose `hello` is malformed or asks for a conversation that it may not open gets an
+/// error frame and may try again. `Err` within `Ok` is the reason for closing the socket.
 pub(super) async fn hello(
-    lobby: &Lobby,
-    from: &mut mpsc::Receiver<ByteString>,
-    to: &mpsc::Sender<Out>,
+    service: &Lobby,
+    client_frames: &mut mpsc::Receiver<ByteString>,
+    outgoing: &mpsc::Sender<Out>,
 ) -> Result<Result<Hello, &'static str>, Gone> {
-    let until = Instant::now() + HELLO_LIMIT;
+    let deadline = Instant::now() + HELLO_LIMIT;
+    let send_error = async |error: &Refusal| {
+        let frames = Out::Frames(vec![error.into()]);
+        outgoing.send(frames).await.map_err(|_| Gone)
+    };
     loop {
-        let Ok(text) = tokio::time::timeout_at(until, from.recv()).await else {
+        let Ok(text) = tokio::time::timeout_at(deadline, client_frames.recv()).await else {
             return Ok(Err("hello expected"));
         };
-        let refusal = match decode(&text.ok_or(Gone)?) {
+        let error = match decode(&text.ok_or(Gone)?) {
             Ok(ClientFrame::Hello {
-                conversation,
+                conversation: requested,
                 resume,
                 token,
             }) => {
-                let subject = match identify(lobby, token.as_deref()) {
+                let subject = match identify(service, token.as_deref()) {
                     Ok(subject) => subject,
-                    Err(bad) => {
-                        // Never downgraded: who is not who they say they are is nobody here.
-                        let refusal = Refusal::new(ErrorCode::Unauthorized, bad.to_string());
-                        to.send(Out::Frames(vec![(&refusal).into()]))
-                            .await
-                            .map_err(|_| Gone)?;
+                    Err(error) => {
+                        // A client with a bad token is never served as an anonymous one.
+                        send_error(&Refusal::new(ErrorCode::Unauthorized, error.to_string()))
+                            .await?;
                         return Ok(Err("bad token"));
                     }
                 };
-                let known = match (conversation, &subject) {
+                let existing = match (requested, &subject) {
                     (Some(id), _) => Some(id),
-                    (None, Some(subject)) => lobby.newest_of(subject).await,
+                    (None, Some(subject)) => service.newest_of(subject).await,
                     (None, None) => None,
                 };
-                let entered = match known {
-                    Some(id) => lobby.enter(id, subject.as_deref()).await,
-                    None => Ok(lobby.begin(new_conversation()?)),
+                let opened = match existing {
+                    Some(id) => service.enter(id, subject.as_deref()).await,
+                    None => Ok(service.begin(new_conversation()?)),
                 };
-                match entered {
+                match opened {
                     Ok(room) => {
                         return Ok(Ok(Hello {
                             room,
@@ -73,47 +76,47 @@ pub(super) async fn hello(
                     }
                     Err(NotIn::Theirs) => Refusal::new(
                         ErrorCode::Unauthorized,
-                        "this conversation belongs to a signed-in visitor; begin a new one",
+                        "this conversation belongs to a signed-in visitor; start a new one",
                     ),
                     Err(NotIn::Unknown) => not_known(),
                 }
             }
             Ok(_) => return Ok(Err("hello expected")),
-            Err(refusal) => refusal,
+            Err(error) => error,
         };
-        to.send(Out::Frames(vec![(&refusal).into()]))
-            .await
-            .map_err(|_| Gone)?;
+        send_error(&error).await?;
     }
 }
 
-/// The refusal for who asks for a conversation while the store does not say whose it is.
+/// The error for a conversation whose owner cannot be determined while the store does not answer.
 pub fn not_known() -> Refusal {
     let message =
-        "whose conversation this is cannot be told at the moment; try again, or begin a new one";
+        "the owner of this conversation cannot be checked right now; try again, or start a new one";
     Refusal::new(ErrorCode::Internal, message).retry_after(2)
 }
 
-/// The visitor of a token; none without one.
-fn identify(lobby: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, BadToken> {
+fn identify(service: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, BadToken> {
     let Some(token) = token else {
         return Ok(None);
     };
-    let settings = lobby.settings();
+    let settings = service.settings();
     let secret = settings
         .widget
         .identity_secret
         .as_ref()
         .ok_or(BadToken::NotTaken)?;
-    let subject = Identity::new(secret.clone()).subject(token, lobby.desk.clock.wall())?;
+    let subject = Identity::new(secret.clone()).subject(token, service.desk.clock.wall())?;
     Ok(Some(subject.into()))
 }
 
-/// A fresh conversation id from the system's randomness; without that, no conversation can be kept apart from others.
+/// Generates a conversation id from the operating system's random source.
+///
+/// Knowing the id is what gives access to an anonymous conversation. Without a random source no id
+/// is safe, so the session ends.
 pub fn new_conversation() -> Result<ConversationId, Gone> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| {
-        tracing::error!(%error, "no randomness for a conversation id");
+        tracing::error!(%error, "no random bytes for a conversation id");
         Gone
     })?;
     Ok(ConversationId::from_random(bytes))

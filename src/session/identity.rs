@@ -1,7 +1,8 @@
-//! Visitor tokens: a host site tells who its visitor is, by a JWT (RFC 7519) signed with a secret that it shares with this service.
+//! Visitor tokens: the host site names its visitor in a JWT (RFC 7519), signed with a secret that
+//! it shares with this service.
 //!
-//! One algorithm is taken, HS256, and it is the configuration that chooses it, never the token: that is what shuts out `none` and keys of
-//! another kind. A token has to end (`exp`), and to name somebody (`sub`).
+//! Only HS256 is accepted, and the token's `alg` never selects the algorithm. This rules out `none`
+//! and attacks that confuse key types. The claims `exp` and `sub` are required.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,39 +14,33 @@ use sha2::Sha256;
 use crate::chat::At;
 use crate::settings::Secret;
 
-/// The longest token that is looked at, in bytes.
 const LONGEST: usize = 4096;
 
-/// The longest name of a visitor, in bytes.
 const LONGEST_SUBJECT: usize = 256;
 
-/// How far the site's clock may be ahead of ours for `nbf`, in seconds. For `exp` there is no such grace.
+/// The tolerance for `nbf`, since the site's clock may be ahead of ours. `exp` is checked exactly.
 const AHEAD_S: f64 = 60.0;
 
-/// Checks visitors' tokens.
 pub struct Identity {
     secret: Secret,
 }
 
-/// Why a token does not count. Says nothing of the token or the secret.
+/// The reason for rejecting a token. It reveals nothing of the token or the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadToken {
-    /// There is no secret to check one with.
+    /// `widget.identity_secret` is not set.
     #[error("this service takes no visitor tokens; its owner can set widget.identity_secret")]
     NotTaken,
-    /// It is no JWT of the one kind.
     #[error("the visitor token is not a JWT signed with HS256")]
     Malformed,
-    /// It was signed with another secret, or changed.
     #[error("the visitor token's signature is wrong")]
     Forged,
-    /// It lacks a claim, or one does not read.
+    /// `sub` or `exp` is missing or malformed.
     #[error("the visitor token needs the claims sub (a name) and exp (a time)")]
     Claims,
-    /// It is over.
     #[error("the visitor token has expired; the site has to give a new one")]
     Expired,
-    /// It does not count yet.
+    /// `nbf` is in the future.
     #[error("the visitor token is not valid yet")]
     Early,
 }
@@ -57,7 +52,7 @@ struct Header {
     crit: Option<Value>,
 }
 
-/// Seconds since 1970, which may have a fraction.
+/// Times are seconds since 1970, possibly with a fraction.
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
@@ -66,15 +61,11 @@ struct Claims {
 }
 
 impl Identity {
-    /// Tokens signed with this secret count.
     pub fn new(secret: Secret) -> Self {
         Self { secret }
     }
 
-    /// The visitor of a token that is valid `now`.
-    ///
-    /// # Errors
-    /// See [`BadToken`].
+    /// Returns the visitor named by a token that is valid at `now`.
     pub fn subject(&self, token: &str, now: At) -> Result<String, BadToken> {
         if token.len() > LONGEST {
             return Err(BadToken::Malformed);
@@ -83,14 +74,14 @@ impl Identity {
         let (header, claims) = signed.split_once('.').ok_or(BadToken::Malformed)?;
         let header: Header = part(header).ok_or(BadToken::Malformed)?;
         let is_jwt = header.typ.is_none_or(|typ| typ.eq_ignore_ascii_case("jwt"));
-        // An extension that must be understood is not.
+        // RFC 7515 section 4.1.11: `crit` lists extensions that must be understood. None is.
         if header.alg != "HS256" || !is_jwt || header.crit.is_some() {
             return Err(BadToken::Malformed);
         }
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
             .map_err(|_| BadToken::Malformed)?;
-        // Compares in constant time.
+        // `verify_slice` compares in constant time.
         mac(&self.secret, signed)?
             .verify_slice(&signature)
             .map_err(|_| BadToken::Forged)?;
@@ -116,12 +107,13 @@ fn mac(secret: &Secret, signed: &str) -> Result<Hmac<Sha256>, BadToken> {
     Ok(mac)
 }
 
-/// One part of a token: JSON in base64url. `.` is no letter of that, so a token of more than three parts does not read.
+/// Decodes the base64url JSON of a token's part. A token with more than three parts fails here,
+/// because `.` is not in the alphabet.
 fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
 }
 
-/// A token of these parts, as a host site would sign it.
+/// Signs a token as a host site would.
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used)]
 pub(crate) fn sign(secret: &str, header: &Value, claims: &Value) -> String {
@@ -148,7 +140,7 @@ mod tests {
         Identity::new(Secret::new(SECRET)).subject(token, NOW)
     }
 
-    fn with(header: &Value, claims: &Value) -> Result<String, BadToken> {
+    fn check_signed(header: &Value, claims: &Value) -> Result<String, BadToken> {
         check(&sign(SECRET, header, claims))
     }
 
@@ -161,8 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_signed_elsewhere_is_read() {
-        // Signed by OpenSSL's HMAC.
+    fn token_signed_by_openssl_is_accepted() {
         let token = concat!(
             "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhbm4iLCJleHAiOjQxMDI0NDQ4MDB9.",
             "q3CF3QpyXf-hzNq_L-z1RLm69hHV412ZfXbigQf7WPg"
@@ -171,15 +162,18 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_one_names_its_visitor() {
-        assert_eq!(with(&hs256(), &ann()), Ok("ann".into()));
-        assert_eq!(with(&json!({ "alg": "HS256" }), &ann()), Ok("ann".into()));
+    fn valid_token_returns_its_subject() {
+        assert_eq!(check_signed(&hs256(), &ann()), Ok("ann".into()));
+        assert_eq!(
+            check_signed(&json!({ "alg": "HS256" }), &ann()),
+            Ok("ann".into())
+        );
         let more = json!({ "sub": "ann", "exp": 1_800_000_000.5, "nbf": 1_800_000_059, "iat": 1, "name": "Ann" });
-        assert_eq!(with(&hs256(), &more), Ok("ann".into()));
+        assert_eq!(check_signed(&hs256(), &more), Ok("ann".into()));
     }
 
     #[test]
-    fn another_algorithm_is_refused_whatever_its_signature() {
+    fn other_algorithms_are_rejected_with_any_signature() {
         let [_, claims, signature] = <[String; 3]>::try_from(
             sign(SECRET, &hs256(), &ann())
                 .split('.')
@@ -191,7 +185,11 @@ mod tests {
             "none", "None", "NONE", "", "HS384", "HS512", "RS256", "ES256", "hs256",
         ] {
             let header = json!({ "alg": alg, "typ": "JWT" });
-            assert_eq!(with(&header, &ann()), Err(BadToken::Malformed), "{alg}");
+            assert_eq!(
+                check_signed(&header, &ann()),
+                Err(BadToken::Malformed),
+                "{alg}"
+            );
             let header = URL_SAFE_NO_PAD.encode(header.to_string());
             for signature in ["", &signature] {
                 assert_eq!(
@@ -202,21 +200,21 @@ mod tests {
             }
         }
         assert_eq!(
-            with(&json!({ "typ": "JWT" }), &ann()),
+            check_signed(&json!({ "typ": "JWT" }), &ann()),
             Err(BadToken::Malformed)
         );
         assert_eq!(
-            with(&json!({ "alg": "HS256", "crit": ["b64"] }), &ann()),
+            check_signed(&json!({ "alg": "HS256", "crit": ["b64"] }), &ann()),
             Err(BadToken::Malformed)
         );
         assert_eq!(
-            with(&json!({ "alg": "HS256", "typ": "JWE" }), &ann()),
+            check_signed(&json!({ "alg": "HS256", "typ": "JWE" }), &ann()),
             Err(BadToken::Malformed)
         );
     }
 
     #[test]
-    fn what_was_changed_or_signed_by_another_is_forged() {
+    fn changed_or_foreign_token_has_a_bad_signature() {
         let good = sign(SECRET, &hs256(), &ann());
         let (signed, signature) = good.rsplit_once('.').unwrap();
         let bob = sign(
@@ -237,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_malformed() {
+    fn text_that_is_no_token_is_malformed() {
         let good = sign(SECRET, &hs256(), &ann());
         let long = format!("{good}{}", "A".repeat(LONGEST));
         for token in [
@@ -256,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn it_must_end_and_name_somebody() {
+    fn missing_or_malformed_claims_are_rejected() {
         for claims in [
             json!({ "sub": "ann" }),
             json!({ "sub": "ann", "exp": null }),
@@ -269,18 +267,22 @@ mod tests {
             json!({ "sub": "ann", "exp": 1_800_000_060, "nbf": "soon" }),
             json!([]),
         ] {
-            assert_eq!(with(&hs256(), &claims), Err(BadToken::Claims), "{claims}");
+            assert_eq!(
+                check_signed(&hs256(), &claims),
+                Err(BadToken::Claims),
+                "{claims}"
+            );
         }
     }
 
     #[test]
-    fn it_counts_in_its_time_alone() {
-        let ends = |exp: f64| with(&hs256(), &json!({ "sub": "ann", "exp": exp }));
-        assert_eq!(ends(1_799_999_999.0), Err(BadToken::Expired));
-        assert_eq!(ends(1_800_000_000.0), Err(BadToken::Expired));
-        assert_eq!(ends(-1.0), Err(BadToken::Expired));
-        assert_eq!(ends(1_800_000_001.0), Ok("ann".into()));
+    fn token_is_valid_until_exp_and_from_nbf() {
+        let check_exp = |exp: f64| check_signed(&hs256(), &json!({ "sub": "ann", "exp": exp }));
+        assert_eq!(check_exp(1_799_999_999.0), Err(BadToken::Expired));
+        assert_eq!(check_exp(1_800_000_000.0), Err(BadToken::Expired));
+        assert_eq!(check_exp(-1.0), Err(BadToken::Expired));
+        assert_eq!(check_exp(1_800_000_001.0), Ok("ann".into()));
         let early = json!({ "sub": "ann", "exp": 1_800_009_999, "nbf": 1_800_000_061 });
-        assert_eq!(with(&hs256(), &early), Err(BadToken::Early));
+        assert_eq!(check_signed(&hs256(), &early), Err(BadToken::Early));
     }
 }

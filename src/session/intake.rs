@@ -1,5 +1,7 @@
-//! The bound on a client's frames, held on the bytes before the WebSocket decoder sees them: that one takes a frame in whole before it looks
-//! at its size, so that a client could fill the memory.
+//! The size limit of client frames, enforced on the bytes before they reach the WebSocket decoder.
+//!
+//! The decoder buffers a complete frame before it checks the size, so a client could fill the
+//! memory.
 
 use std::future::ready;
 use std::io;
@@ -8,50 +10,52 @@ use actix_web::error::PayloadError;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 
-/// A frame of up to so many times the bound is read to its end and thrown away, so that its sender, who meant no harm, is done and reads the
-/// Close. A bigger one is not waited for.
+/// A frame of up to this multiple of the limit is read to its end and discarded, so that a
+/// well-meaning client finishes sending and reads the close frame. A larger frame ends the
+/// connection at once.
 const THROWN_AWAY: u64 = 16;
 
-/// The bytes of a client, up to its first frame with more than `most` bytes; in that one's place comes [`PayloadError::Overflow`].
+/// Passes a client's bytes through, up to its first frame with a payload of more than `max_bytes`.
+/// The stream then ends with [`PayloadError::Overflow`].
 pub fn bounded(
     bytes: impl Stream<Item = Result<Bytes, PayloadError>>,
-    most: usize,
+    max_bytes: usize,
 ) -> impl Stream<Item = Result<Bytes, PayloadError>> {
-    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    let max_bytes = u64::try_from(max_bytes).unwrap_or(u64::MAX);
     bytes.scan(
         Bound {
-            most,
-            at: At::Head(Vec::new()),
+            max_bytes,
+            state: At::Head(Vec::new()),
         },
-        |bound, chunk| ready(bound.next(chunk)),
+        |limiter, chunk| ready(limiter.next(chunk)),
     )
 }
 
-/// Whether the decoder's error, which keeps the words alone, is the one of [`bounded`].
+/// Returns `true` if the decoder's error stems from [`limit_frames`](bounded). The decoder only
+/// keeps the text of the error.
 pub fn is_too_big(error: &io::Error) -> bool {
     error.to_string() == PayloadError::Overflow.to_string()
 }
 
 struct Bound {
-    most: u64,
-    at: At,
+    max_bytes: u64,
+    state: At,
 }
 
-/// Where in a frame we are.
 enum At {
-    /// In its head, of which there is this much.
+    /// The bytes of the header received so far.
     Head(Vec<u8>),
-    /// In its payload, with so many bytes to come.
+    /// The number of payload bytes that follow.
     Payload(u64),
-    /// In one that is too big, with so many bytes to throw away.
+    /// The number of payload bytes of an oversized frame that are still to be discarded.
     TooBig(u64),
-    /// Behind that.
+    /// After an oversized frame, when nothing more is read.
     End,
 }
 
 impl Bound {
     fn next(&mut self, chunk: Result<Bytes, PayloadError>) -> Option<Result<Bytes, PayloadError>> {
-        if matches!(self.at, At::End) {
+        if matches!(self.state, At::End) {
             return None;
         }
         let chunk = match chunk {
@@ -59,28 +63,30 @@ impl Bound {
             Err(error) => return Some(Err(error)),
         };
         let passed = self.pass(&chunk);
-        Some(match self.at {
+        Some(match self.state {
             At::End => Err(PayloadError::Overflow),
             _ => Ok(chunk.slice(..passed)),
         })
     }
 
-    /// How many bytes the decoder may see.
+    /// Advances over the chunk and returns how many of its bytes the decoder may see.
     fn pass(&mut self, chunk: &[u8]) -> usize {
         let mut rest = chunk;
         let mut passed = chunk.len();
-        while let Some((first, behind)) = rest.split_first() {
-            match &mut self.at {
+        while let Some((first, tail)) = rest.split_first() {
+            match &mut self.state {
                 At::Head(head) => {
                     head.push(*first);
-                    rest = behind;
+                    rest = tail;
                     match length(head) {
                         None => continue,
-                        Some(length) if length <= self.most => self.at = At::Payload(length),
+                        Some(length) if length <= self.max_bytes => {
+                            self.state = At::Payload(length)
+                        }
                         Some(length) => {
                             passed = chunk.len() - rest.len();
-                            let bearable = length <= self.most.saturating_mul(THROWN_AWAY);
-                            self.at = if bearable {
+                            let can_discard = length <= self.max_bytes.saturating_mul(THROWN_AWAY);
+                            self.state = if can_discard {
                                 At::TooBig(length)
                             } else {
                                 At::End
@@ -95,9 +101,9 @@ impl Bound {
                 }
                 At::End => break,
             }
-            match self.at {
-                At::Payload(0) => self.at = At::Head(Vec::new()),
-                At::TooBig(0) => self.at = At::End,
+            match self.state {
+                At::Payload(0) => self.state = At::Head(Vec::new()),
+                At::TooBig(0) => self.state = At::End,
                 _ => {}
             }
         }
@@ -105,14 +111,15 @@ impl Bound {
     }
 }
 
-/// The rest behind the payload, as far as it goes.
+/// Skips up to `left` bytes and returns the rest of the chunk.
 fn skip<'a>(rest: &'a [u8], left: &mut u64) -> &'a [u8] {
     let skipped = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
     *left -= skipped as u64;
     rest.get(skipped..).unwrap_or_default()
 }
 
-/// The length of the payload behind this head (RFC 6455, section 5.2); none where more of the head is to come.
+/// Returns the payload length of a frame header (RFC 6455, section 5.2), or `None` if the header is
+/// not complete yet.
 fn length(head: &[u8]) -> Option<u64> {
     let (second, extended) = head.get(1..)?.split_first()?;
     let mask = if second & 0x80 == 0 { 0 } else { 4 };
@@ -155,26 +162,30 @@ mod tests {
         bytes
     }
 
-    /// What passes, and whether the end was a frame that is too big, however the bytes are cut.
-    fn pass(bytes: &[u8], most: usize) -> (usize, bool) {
-        let mut found = Vec::new();
+    /// Returns the number of bytes that pass, and whether the stream ends with an error. Both must
+    /// not depend on how the bytes are split into chunks.
+    fn pass(bytes: &[u8], max_bytes: usize) -> (usize, bool) {
+        let mut results = Vec::new();
         for size in [1, 2, 3, 7, 1000, bytes.len()] {
             let chunks = bytes
                 .chunks(size)
                 .map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
-            let stream = bounded(stream::iter(chunks.collect::<Vec<_>>()), most);
-            let all: Vec<_> = collected(stream);
-            let passed = all.iter().flatten().map(Bytes::len).sum::<usize>();
-            let over = all.iter().filter(|one| one.is_err()).count();
+            let stream = bounded(stream::iter(chunks.collect::<Vec<_>>()), max_bytes);
+            let items: Vec<_> = collected(stream);
+            let passed = items.iter().flatten().map(Bytes::len).sum::<usize>();
+            let errors = items.iter().filter(|item| item.is_err()).count();
             assert!(
-                over <= 1 && all.iter().rev().skip(1).all(Result::is_ok),
+                errors <= 1 && items.iter().rev().skip(1).all(Result::is_ok),
                 "nothing follows the error"
             );
-            found.push((passed, over == 1));
+            results.push((passed, errors == 1));
         }
-        // Bytes of the chunk that the error takes the place of are lost with it.
-        assert!(found.iter().all(|one| one.1 == found[0].1), "{found:?}");
-        found[0]
+        // The error replaces its chunk, so the number of passed bytes depends on the chunk size.
+        assert!(
+            results.iter().all(|result| result.1 == results[0].1),
+            "{results:?}"
+        );
+        results[0]
     }
 
     fn collected<T>(stream: impl Stream<Item = T>) -> Vec<T> {
@@ -183,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_passes_as_it_is() {
+    fn frames_within_the_limit_pass_unchanged() {
         for length in [0, 1, 125, 126, 127, 65_535, 65_536] {
             let bytes = [frame(length), frame(0), frame(3)].concat();
             assert_eq!(pass(&bytes, 65_536), (bytes.len(), false), "{length}");
@@ -191,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_too_big_by_little_is_thrown_away_and_told() {
+    fn slightly_oversized_frame_is_discarded_then_reported() {
         for length in [101, 126, 1600] {
             let bytes = [frame(100), frame(length), frame(3)].concat();
             let head = frame(length).len() - length;
@@ -200,9 +211,9 @@ mod tests {
                 (frame(100).len() + head, true),
                 "{length}"
             );
-            let not_yet = &bytes[..frame(100).len() + head + length - 1];
+            let unfinished = &bytes[..frame(100).len() + head + length - 1];
             assert_eq!(
-                pass(not_yet, 100),
+                pass(unfinished, 100),
                 (frame(100).len() + head, false),
                 "{length}"
             );
@@ -210,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn one_far_too_big_is_told_at_once() {
+    fn far_oversized_frame_is_reported_at_once() {
         for length in [1601_u64, 100_000_000, u64::MAX] {
             let mut bytes = vec![0x81, 0xff];
             bytes.extend(length.to_be_bytes());

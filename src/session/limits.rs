@@ -1,7 +1,8 @@
-//! How many messages a conversation and an address may send.
+//! Rate limits on the messages of a conversation and of an address.
 //!
-//! The decision is made here, at once, by what this instance knows. Where several share a Redis, `fleet` tells the others what was let
-//! through and this one what they did, many times a second ([`Rates::share`]); while Redis is away each instance keeps its own count.
+//! Each instance decides at once from its own buckets. In a cluster, `cluster` reports what this
+//! instance let through and applies what the others did, many times a second
+//! (`RateLimiter::set_sync`). While Redis is down each instance counts on its own.
 
 mod bucket;
 
@@ -21,29 +22,31 @@ use crate::chat::ConversationId;
 use bucket::Bucket;
 pub use bucket::Pace;
 
-/// Frames of a conversation a minute that read or write the store without opening a turn: `history` and `feedback`.
+/// The frames per minute and conversation that use the store without starting a turn: `history` and
+/// `feedback`.
 const OTHERS: u32 = 120;
 
-/// Buckets of one kind that are kept: about 20 MB. Who comes when all are in use is asked to wait, until some are whole again.
+/// The maximum number of buckets of one kind, about 20 MB. When all are in use, a new key has to
+/// wait for [`OVERLOAD_WAIT`](FULL).
 const MOST: usize = 200_000;
 
-/// What those wait.
 const FULL: Duration = Duration::from_secs(5);
 
-/// What is let through and not yet told to other instances: this many keys at most. What is more stays this instance's own.
+/// The maximum number of keys with unsynced usage. The usage of further keys is not reported.
 const UNTOLD: usize = 10_000;
 
-/// The rate limits of messages: a bucket for each conversation and each address.
+/// Limits messages per conversation and per address.
 ///
-/// The maps are bounded: [`Rates::sweep`] forgets the buckets that are whole again.
+/// The maps are bounded, and `sweep` removes full buckets.
 pub struct Rates {
     origin: Instant,
     paces: Mutex<Paces>,
     conversations: Buckets<ConversationId>,
     addresses: Buckets<IpAddr>,
-    others: Buckets<ConversationId>,
-    untold: Mutex<Option<HashMap<Shared, u32>>>,
-    touched: Notify,
+    secondary: Buckets<ConversationId>,
+    /// Usage to report to other instances. `None` while nothing is synchronised.
+    unsynced: Mutex<Option<HashMap<Shared, u32>>>,
+    sync_needed: Notify,
 }
 
 #[derive(Clone, Copy)]
@@ -52,28 +55,23 @@ struct Paces {
     address: Pace,
 }
 
-/// Whose bucket is shared.
+/// The key of a bucket that instances share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shared {
-    /// A conversation's.
     Conversation(ConversationId),
-    /// An address's.
     Address(IpAddr),
 }
 
-/// What this instance let through, to be told to the others.
+/// Messages that this instance let through and has not yet reported to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Untold {
-    /// Whose it is.
     pub of: Shared,
-    /// How much is allowed.
     pub pace: Pace,
-    /// How many were let through since the last time.
     pub count: u32,
 }
 
 impl Shared {
-    /// A name for it that tells neither the conversation nor the address: 33 characters.
+    /// Returns a hash of 33 characters that reveals neither the conversation nor the address.
     pub fn name(&self) -> String {
         let (kind, hash) = match self {
             Self::Conversation(id) => ('c', Sha256::digest(id.to_string())),
@@ -87,112 +85,106 @@ impl Shared {
 }
 
 impl Rates {
-    /// So many messages a minute; as many may come at once after a pause.
+    /// Creates a limiter for messages per minute. As many may come at once after a pause.
     pub fn per_minute(conversation: NonZeroU32, address: NonZeroU32) -> Self {
-        let pace = |count: NonZeroU32| Pace::per_minute(count.get());
+        let quota = |count: NonZeroU32| Pace::per_minute(count.get());
         Self {
             origin: Instant::now(),
             paces: Mutex::new(Paces {
-                conversation: pace(conversation),
-                address: pace(address),
+                conversation: quota(conversation),
+                address: quota(address),
             }),
             conversations: Buckets::default(),
             addresses: Buckets::default(),
-            others: Buckets::default(),
-            untold: Mutex::new(None),
-            touched: Notify::new(),
+            secondary: Buckets::default(),
+            unsynced: Mutex::new(None),
+            sync_needed: Notify::new(),
         }
     }
 
-    /// From now on so many messages a minute. What was sent before counts as it did.
+    /// Changes the limits. Earlier messages keep their weight.
     pub fn set_per_minute(&self, conversation: NonZeroU32, address: NonZeroU32) {
-        let pace = |count: NonZeroU32| Pace::per_minute(count.get());
+        let quota = |count: NonZeroU32| Pace::per_minute(count.get());
         *lock(&self.paces) = Paces {
-            conversation: pace(conversation),
-            address: pace(address),
+            conversation: quota(conversation),
+            address: quota(address),
         };
     }
 
-    /// Takes one message's place.
-    ///
-    /// # Errors
-    /// How long to wait.
+    /// Counts a message, or returns the time to wait.
     pub fn take(&self, conversation: ConversationId, address: IpAddr) -> Result<(), Duration> {
-        let (now, paces, address) = (self.now(), *lock(&self.paces), subnet(address));
-        // The conversation first, so that one that floods does not use up what its neighbours behind the same address have.
+        let now = self.now();
+        let quotas = *lock(&self.paces);
+        let address = subnet(address);
+        // The conversation first: one that floods must not use up the share of others behind the
+        // same address.
         self.conversations
-            .take(conversation, paces.conversation, now)?;
+            .take(conversation, quotas.conversation, now)?;
         self.count(Shared::Conversation(conversation));
-        self.addresses.take(address, paces.address, now)?;
+        self.addresses.take(address, quotas.address, now)?;
         self.count(Shared::Address(address));
         Ok(())
     }
 
-    /// Takes the place of a call that belongs to no conversation.
-    ///
-    /// # Errors
-    /// How long to wait.
+    /// Counts a call that belongs to no conversation, or returns the time to wait.
     pub fn take_alone(&self, address: IpAddr) -> Result<(), Duration> {
-        let (now, pace, address) = (self.now(), lock(&self.paces).address, subnet(address));
-        self.addresses.take(address, pace, now)?;
+        let quota = lock(&self.paces).address;
+        let address = subnet(address);
+        self.addresses.take(address, quota, self.now())?;
         self.count(Shared::Address(address));
         Ok(())
     }
 
-    /// Takes the place of a frame that reads or writes the store without opening a turn.
-    ///
-    /// # Errors
-    /// How long to wait.
+    /// Counts a frame that uses the store without starting a turn, or returns the time to wait.
     pub fn spare(&self, conversation: ConversationId) -> Result<(), Duration> {
-        self.others
+        self.secondary
             .take(conversation, Pace::per_minute(OTHERS), self.now())
     }
 
-    /// Forgets the buckets that are whole. To be called now and then.
+    /// Removes full buckets. Call it periodically.
     pub fn sweep(&self) {
         let now = self.now();
         self.conversations.sweep(now);
         self.addresses.sweep(now);
-        self.others.sweep(now);
+        self.secondary.sweep(now);
     }
 
-    /// Begins, or ends, to keep what is to be told to other instances.
+    /// Starts or stops recording usage for other instances.
     pub fn share(&self, on: bool) {
-        let mut untold = lock(&self.untold);
-        if untold.is_some() != on {
-            *untold = on.then(HashMap::new);
+        let mut unsynced = lock(&self.unsynced);
+        if unsynced.is_some() != on {
+            *unsynced = on.then(HashMap::new);
         }
     }
 
-    /// Ends when there is something to tell.
     pub async fn touched(&self) {
-        self.touched.notified().await;
+        self.sync_needed.notified().await;
     }
 
-    /// What is to be told, at most so many; it counts as told.
-    pub fn untold(&self, most: usize) -> Vec<Untold> {
-        let paces = *lock(&self.paces);
-        let mut untold = lock(&self.untold);
-        let Some(map) = untold.as_mut() else {
+    /// Removes and returns the usage of up to `max` keys.
+    pub fn untold(&self, max: usize) -> Vec<Untold> {
+        let quotas = *lock(&self.paces);
+        let mut unsynced = lock(&self.unsynced);
+        let Some(map) = unsynced.as_mut() else {
             return Vec::new();
         };
-        let keys: Vec<_> = map.keys().take(most).copied().collect();
-        let told = keys.into_iter().filter_map(|of| {
+        let keys: Vec<_> = map.keys().take(max).copied().collect();
+        let usage = keys.into_iter().filter_map(|of| {
             let pace = match of {
-                Shared::Conversation(_) => paces.conversation,
-                Shared::Address(_) => paces.address,
+                Shared::Conversation(_) => quotas.conversation,
+                Shared::Address(_) => quotas.address,
             };
             map.remove(&of).map(|count| Untold { of, pace, count })
         });
-        told.collect()
+        usage.collect()
     }
 
-    /// Hears how much a bucket lacks by what all instances let through.
-    pub fn learn(&self, told: &Untold, lacks: Duration) {
+    /// Applies the debt of a bucket that results from the usage of all instances.
+    pub fn learn(&self, usage: &Untold, debt: Duration) {
         let now = self.now();
-        match told.of {
-            Shared::Conversation(id) => self.conversations.learn(id, told.pace, lacks, now),
-            Shared::Address(address) => self.addresses.learn(address, told.pace, lacks, now),
+        match usage.of {
+            Shared::Conversation(id) => self.conversations.learn(id, usage.pace, debt, now),
+            Shared::Address(address) => self.addresses.learn(address, usage.pace, debt, now),
         }
     }
 
@@ -200,18 +192,17 @@ impl Rates {
         self.origin.elapsed()
     }
 
-    fn count(&self, of: Shared) {
-        if let Some(untold) = lock(&self.untold).as_mut()
-            && (untold.len() < UNTOLD || untold.contains_key(&of))
+    fn count(&self, key: Shared) {
+        if let Some(unsynced) = lock(&self.unsynced).as_mut()
+            && (unsynced.len() < UNTOLD || unsynced.contains_key(&key))
         {
-            let count = untold.entry(of).or_default();
+            let count = unsynced.entry(key).or_default();
             *count = count.saturating_add(1);
-            self.touched.notify_one();
+            self.sync_needed.notify_one();
         }
     }
 }
 
-/// The buckets of one kind.
 struct Buckets<K>(Mutex<HashMap<K, Bucket>>);
 
 impl<K> Default for Buckets<K> {
@@ -221,27 +212,28 @@ impl<K> Default for Buckets<K> {
 }
 
 impl<K: Eq + Hash> Buckets<K> {
-    fn take(&self, key: K, pace: Pace, now: Duration) -> Result<(), Duration> {
+    fn take(&self, key: K, quota: Pace, now: Duration) -> Result<(), Duration> {
         let mut buckets = lock(&self.0);
-        let room = buckets.len() < MOST;
+        let has_space = buckets.len() < MOST;
         match buckets.entry(key) {
-            Entry::Occupied(mut known) => known.get_mut().take(pace, now),
-            Entry::Vacant(new) if room => new.insert(Bucket::default()).take(pace, now),
+            Entry::Occupied(mut bucket) => bucket.get_mut().take(quota, now),
+            Entry::Vacant(entry) if has_space => entry.insert(Bucket::default()).take(quota, now),
             Entry::Vacant(_) => Err(FULL),
         }
     }
 
-    /// What is not here any more was whole, and is asked of again when it is needed.
-    fn learn(&self, key: K, pace: Pace, lacks: Duration, now: Duration) {
+    /// Raises the debt of a bucket. A missing bucket was full when it was swept, and is left alone:
+    /// it learns of the debt with its next message.
+    fn learn(&self, key: K, quota: Pace, debt: Duration, now: Duration) {
         if let Some(bucket) = lock(&self.0).get_mut(&key) {
-            bucket.lacks_at_least(lacks, pace, now);
+            bucket.lacks_at_least(debt, quota, now);
         }
     }
 
     fn sweep(&self, now: Duration) {
         let mut buckets = lock(&self.0);
         buckets.retain(|_, bucket| !bucket.is_whole(now));
-        // What a flood took is given back once it is over.
+        // Release the memory that a flood has taken.
         if buckets.capacity() > 4 * buckets.len().max(1_024) {
             buckets.shrink_to_fit();
         }
@@ -252,7 +244,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An IPv6 site has at least a /64 to itself, so that is one address here.
+/// Returns the address that limits count by: the /64 network of an IPv6 address, since a site has
+/// at least that much, and IPv4 addresses as they are.
 pub fn subnet(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -267,7 +260,7 @@ pub fn subnet(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn rates(conversation: u32, address: u32) -> Rates {
+    fn limiter(conversation: u32, address: u32) -> Rates {
         Rates::per_minute(
             NonZeroU32::new(conversation).unwrap(),
             NonZeroU32::new(address).unwrap(),
@@ -275,92 +268,88 @@ mod tests {
     }
 
     #[test]
-    fn conversations_and_addresses_have_buckets_of_their_own() {
-        let rates = rates(2, 3);
+    fn conversations_and_addresses_have_separate_buckets() {
+        let limiter = limiter(2, 3);
         let [a, b] = [[1; 16], [2; 16]].map(ConversationId::from_random);
         let here: IpAddr = "192.0.2.1".parse().unwrap();
-        assert_eq!((rates.take(a, here), rates.take(a, here)), (Ok(()), Ok(())));
+        assert_eq!(limiter.take(a, here), Ok(()));
+        assert_eq!(limiter.take(a, here), Ok(()));
         assert!(
-            rates
+            limiter
                 .take(a, here)
                 .is_err_and(|wait| wait <= Duration::from_secs(30))
         );
         assert_eq!(
-            rates.take(b, here),
+            limiter.take(b, here),
             Ok(()),
             "the flood took nothing more from the address"
         );
-        assert!(rates.take(b, here).is_err(), "three from this address");
+        assert!(limiter.take(b, here).is_err(), "three from this address");
         let c = ConversationId::from_random([3; 16]);
-        assert_eq!(rates.take(c, "192.0.2.2".parse().unwrap()), Ok(()));
+        assert_eq!(limiter.take(c, "192.0.2.2".parse().unwrap()), Ok(()));
     }
 
     #[test]
-    fn other_numbers_hold_from_now_on() {
+    fn changed_limits_apply_at_once() {
         let number = |n| NonZeroU32::new(n).unwrap();
-        let rates = rates(1, 9);
-        let (a, here) = (
-            ConversationId::from_random([1; 16]),
-            "192.0.2.1".parse().unwrap(),
-        );
-        assert_eq!(rates.take(a, here), Ok(()));
-        rates.set_per_minute(number(1), number(9));
-        assert!(rates.take(a, here).is_err());
+        let limiter = limiter(1, 9);
+        let a = ConversationId::from_random([1; 16]);
+        let here = "192.0.2.1".parse().unwrap();
+        assert_eq!(limiter.take(a, here), Ok(()));
+        limiter.set_per_minute(number(1), number(9));
+        assert!(limiter.take(a, here).is_err());
         let b = ConversationId::from_random([2; 16]);
-        rates.set_per_minute(number(2), number(9));
-        assert_eq!((rates.take(b, here), rates.take(b, here)), (Ok(()), Ok(())));
-        assert!(rates.take(b, here).is_err());
+        limiter.set_per_minute(number(2), number(9));
+        assert_eq!(limiter.take(b, here), Ok(()));
+        assert_eq!(limiter.take(b, here), Ok(()));
+        assert!(limiter.take(b, here).is_err());
     }
 
     #[test]
-    fn what_is_let_through_is_told_once_and_what_others_took_counts() {
-        let rates = rates(4, 100);
-        let (a, here) = (
-            ConversationId::from_random([1; 16]),
-            "192.0.2.1".parse().unwrap(),
-        );
-        rates.take(a, here).unwrap();
-        assert_eq!(rates.untold(10), [], "nobody shares");
-        rates.share(true);
-        rates.share(true);
-        rates.take(a, here).unwrap();
-        rates.take(a, here).unwrap();
-        let mut told = rates.untold(10);
-        told.sort_by_key(|told| told.of.name());
-        let of: Vec<_> = told.iter().map(|told| (told.of, told.count)).collect();
+    fn usage_is_reported_once_and_remote_usage_counts() {
+        let limiter = limiter(4, 100);
+        let a = ConversationId::from_random([1; 16]);
+        let here = "192.0.2.1".parse().unwrap();
+        limiter.take(a, here).unwrap();
+        assert_eq!(limiter.untold(10), [], "sync is off");
+        limiter.share(true);
+        limiter.share(true);
+        limiter.take(a, here).unwrap();
+        limiter.take(a, here).unwrap();
+        let mut usage = limiter.untold(10);
+        usage.sort_by_key(|usage| usage.of.name());
+        let counts: Vec<_> = usage.iter().map(|usage| (usage.of, usage.count)).collect();
         assert_eq!(
-            of,
+            counts,
             [(Shared::Address(here), 2), (Shared::Conversation(a), 2)]
         );
-        assert_eq!(rates.untold(10), []);
+        assert_eq!(limiter.untold(10), []);
         // Four were sent in all, one of them elsewhere.
-        rates.learn(&told[1], Duration::from_secs(60));
-        assert!(rates.take(a, here).is_err());
-        rates.share(false);
+        limiter.learn(&usage[1], Duration::from_secs(60));
+        assert!(limiter.take(a, here).is_err());
+        limiter.share(false);
         assert!(
-            rates.take(a, here).is_err(),
-            "what is known stays known when Redis is gone"
+            limiter.take(a, here).is_err(),
+            "the debt stays when Redis is gone"
         );
     }
 
     #[test]
-    fn what_is_not_told_is_bounded() {
-        let rates = rates(1, 1_000_000);
-        rates.share(true);
+    fn unsynced_usage_is_bounded() {
+        let limiter = limiter(1, 1_000_000);
+        limiter.share(true);
         let here = "192.0.2.1".parse().unwrap();
         for n in 0..UNTOLD as u128 + 10 {
-            rates
+            limiter
                 .take(ConversationId::from_random(n.to_be_bytes()), here)
                 .unwrap();
         }
-        assert_eq!(
-            (rates.untold(3).len(), rates.untold(usize::MAX).len()),
-            (3, UNTOLD - 3)
-        );
+        assert_eq!(limiter.untold(3).len(), 3);
+        assert_eq!(limiter.untold(usize::MAX).len(), UNTOLD - 3);
     }
 
     #[test]
-    fn names_tell_nothing_and_are_of_one_length() {
+    fn hashed_names_reveal_nothing_and_have_one_length() {
         let id = ConversationId::from_random([7; 16]);
         let v6 = Shared::Address("2001:db8::1".parse().unwrap()).name();
         let v4 = Shared::Address("192.0.2.1".parse().unwrap()).name();
@@ -375,22 +364,27 @@ mod tests {
     }
 
     #[test]
-    fn whole_buckets_are_forgotten_and_the_map_is_bounded() {
+    fn full_buckets_are_swept_and_the_map_is_bounded() {
         let buckets = Buckets::default();
-        let (pace, now) = (Pace::per_minute(60), Duration::from_secs(9));
-        (0..MOST).for_each(|key| buckets.take(key, pace, now).unwrap());
-        assert_eq!(buckets.take(MOST, pace, now), Err(FULL));
-        assert_eq!(buckets.take(0, pace, now), Ok(()), "who is known goes on");
+        let quota = Pace::per_minute(60);
+        let now = Duration::from_secs(9);
+        (0..MOST).for_each(|key| buckets.take(key, quota, now).unwrap());
+        assert_eq!(buckets.take(MOST, quota, now), Err(FULL));
+        assert_eq!(
+            buckets.take(0, quota, now),
+            Ok(()),
+            "known keys are still served"
+        );
         buckets.sweep(now + Duration::from_secs(1));
         assert_eq!(lock(&buckets.0).len(), 1);
-        assert_eq!(buckets.take(MOST, pace, now), Ok(()));
+        assert_eq!(buckets.take(MOST, quota, now), Ok(()));
     }
 
     #[test]
-    fn a_v6_site_is_one_address() {
-        let of = |text: &str| subnet(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    fn ipv6_addresses_of_one_64_network_are_one() {
+        let parsed = |text: &str| subnet(text.parse().unwrap());
+        assert_eq!(parsed("2001:db8::1"), parsed("2001:db8::ffff"));
+        assert_ne!(parsed("2001:db8::1"), parsed("2001:db8:0:1::1"));
+        assert_eq!(parsed("::ffff:192.0.2.1"), parsed("192.0.2.1"));
     }
 }

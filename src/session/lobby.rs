@@ -1,4 +1,4 @@
-//! What every session needs: where turns are opened, what the service's state is, what visitors may do.
+//! The chat service: what sessions and the chat API share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,92 +14,98 @@ use crate::turn::desk::Desk;
 use crate::turn::past::{self, Past};
 use crate::turn::rooms::Room;
 
-/// Shared by all sessions.
 pub struct Lobby {
-    /// Where turns are opened.
     pub desk: Arc<Desk>,
-    /// The service's state.
     pub status: watch::Receiver<Arc<StatusView>>,
-    /// How many messages a conversation and an address may send.
     pub rates: Rates,
 }
 
-/// How many turns a `history` frame has at most.
+/// The maximum number of turns in a `history` frame.
 pub const HISTORY_TURNS: usize = 100;
 
-/// How long a session waits for the store, before it does without.
+/// The time that a session waits for the store before it continues without an answer.
 pub const STORE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Why a conversation is not entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotIn {
-    /// It belongs to another visitor, or to one whose name cannot be read.
+    /// The conversation belongs to another visitor, or its stored owner is unreadable.
     Theirs,
-    /// Whose it is cannot be told now: the store does not say.
+    /// The store does not answer, and no live session knows the owner.
     Unknown,
 }
 
 impl Lobby {
-    /// The settings at this moment.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.desk.published.borrow().settings)
     }
 
-    /// Enters a conversation that was made just now: nobody else knows of it, and no store has to be asked whose it is.
+    /// Opens a conversation whose id was generated just now, without asking the store for its
+    /// owner.
     pub fn begin(&self, id: ConversationId) -> Arc<Room> {
         match self.desk.sharing {
-            // Once its id is told, another instance may open turns of it.
+            // Another instance may start turns as soon as the client knows the id, so the
+            // registry must not assume that it sees every turn.
             Some(_) => self.desk.rooms.enter(id),
             None => self.desk.rooms.begin(id),
         }
     }
 
-    /// Enters a conversation, known or not: everyone may enter anonymous ones, and a visitor with a token those of their own.
+    /// Opens a conversation by id, whether or not it exists. Anyone may open an anonymous
+    /// conversation; a conversation with an owner is for that visitor only.
     ///
-    /// Where the store does not say whose it is, the room may know it from who was there before. Where that does not either, nobody is let in on a
-    /// guess, unless visitors have no tokens here, and no conversation an owner: a store that is down must not stop a chat.
-    ///
-    /// # Errors
-    /// See [`NotIn`].
+    /// If the store does not answer, the owner known from a live session decides. If there is none,
+    /// access is denied. Without `widget.identity_secret` no conversation has an owner, so a store
+    /// that is down does not stop the chat.
     pub async fn enter(
         &self,
         id: ConversationId,
         subject: Option<&str>,
     ) -> Result<Arc<Room>, NotIn> {
-        let room = self.desk.rooms.enter(id);
-        let known = tokio::time::timeout(STORE_LIMIT, self.desk.store.conversation(id)).await;
-        match known {
-            Ok(Ok(Some(record))) => room.belongs_to(record.subject.as_deref()),
-            // Its owner is written down, and cannot be read.
+        let conversation = self.desk.rooms.enter(id);
+        let stored = tokio::time::timeout(STORE_LIMIT, self.desk.store.conversation(id)).await;
+        match stored {
+            Ok(Ok(Some(record))) => conversation.belongs_to(record.subject.as_deref()),
+            // There is a record, so there may be an owner.
             Ok(Err(StoreError::Damaged(_))) => return Err(NotIn::Theirs),
-            // Nobody's yet, unless that is not written so far.
+            // New, or its record is not written yet; then the live conversation knows the owner.
             Ok(Ok(None)) => {}
             Ok(Err(_)) | Err(_) => {
-                if room.owner().is_none() && self.settings().widget.identity_secret.is_some() {
+                if conversation.owner().is_none()
+                    && self.settings().widget.identity_secret.is_some()
+                {
                     return Err(NotIn::Unknown);
                 }
             }
         }
-        match room.owner() {
+        match conversation.owner() {
             Some(Some(owner)) if subject != Some(&*owner) => Err(NotIn::Theirs),
             _ => {
-                self.desk.look(&room).await;
-                Ok(room)
+                self.desk.look(&conversation).await;
+                Ok(conversation)
             }
         }
     }
 
-    /// The visitor's conversation that was begun last, where the store knows one.
+    /// Returns the visitor's most recently started conversation.
+    ///
+    /// `None` if there is none, or if the store does not answer: the chat then starts a new one.
     pub async fn newest_of(&self, subject: &str) -> Option<ConversationId> {
         let read = self.desk.store.newest_of(subject.to_owned());
-        // A store that does not answer must not stop a chat: then it is a new one.
         tokio::time::timeout(STORE_LIMIT, read).await.ok()?.ok()?
     }
 
-    /// The last turns of a conversation, those before `before` if given; what runs, or just ended, as it is now.
-    pub async fn history(&self, room: &Room, before: Option<TurnId>) -> Vec<TurnRecord> {
-        let Past { stored, logs } =
-            past::read(&*self.desk.store, room, before, HISTORY_TURNS, STORE_LIMIT).await;
+    /// Returns the last turns of a conversation, oldest first, or those before `before`.
+    ///
+    /// Turns with a live log are returned in their current state.
+    pub async fn history(&self, conversation: &Room, before: Option<TurnId>) -> Vec<TurnRecord> {
+        let Past { stored, logs } = past::read(
+            &*self.desk.store,
+            conversation,
+            before,
+            HISTORY_TURNS,
+            STORE_LIMIT,
+        )
+        .await;
         if stored.is_none() {
             tracing::warn!("history not read in time");
         }
@@ -111,42 +117,42 @@ impl Lobby {
                 None => turns.push(record),
             }
         }
-        // The store may have missed one and have a later one.
+        // A turn that is only in a log may be older than one from the store.
         turns.sort_by_key(|turn| turn.turn);
-        // Logs may be many, as those of a quick program; the older ones come by their own page.
+        // A fast program can have many live logs. The next `history` request gets the older turns.
         turns.drain(..turns.len().saturating_sub(HISTORY_TURNS));
         for turn in &mut turns {
-            // No log, yet running: the store missed its end, or another process of old died under it.
-            if turn.state == TurnState::Running && room.log(turn.turn).is_none() {
+            // Running without a log: its end was not stored, or the process that ran it died.
+            if turn.state == TurnState::Running && conversation.log(turn.turn).is_none() {
                 *turn = turn.clone().interrupted();
             }
         }
         if let Some(last) = turns.last() {
-            room.seen(last.turn);
+            conversation.seen(last.turn);
         }
         turns
     }
 
-    /// Tells the room of the conversation's newest turn, so that the next one's id is later.
-    pub async fn catch_up(&self, room: &Room) {
-        if room.all_here().is_some() {
+    /// Passes the newest stored turn id to the conversation, so that the next turn gets a later id.
+    pub async fn catch_up(&self, conversation: &Room) {
+        if conversation.all_here().is_some() {
             return;
         }
-        let read = self.desk.store.turns(room.id(), None, 1);
+        let read = self.desk.store.turns(conversation.id(), None, 1);
         if let Ok(Ok(turns)) = tokio::time::timeout(STORE_LIMIT, read).await {
-            turns.iter().for_each(|turn| room.seen(turn.turn));
+            turns.iter().for_each(|turn| conversation.seen(turn.turn));
         }
     }
 
-    /// One ended or running turn of the conversation.
+    /// Returns a finished or running turn of the conversation.
     ///
-    /// # Errors
-    /// There is no such turn, or the store does not say.
-    pub async fn turn(&self, room: &Room, turn: TurnId) -> Result<TurnRecord, Refusal> {
-        if let Some(log) = room.log(turn) {
+    /// Fails with `not_found` if there is no such turn, and with `internal` if the store does not
+    /// answer.
+    pub async fn turn(&self, conversation: &Room, turn: TurnId) -> Result<TurnRecord, Refusal> {
+        if let Some(log) = conversation.log(turn) {
             return Ok(log.record());
         }
-        let read = self.desk.store.turn(room.id(), turn);
+        let read = self.desk.store.turn(conversation.id(), turn);
         match tokio::time::timeout(STORE_LIMIT, read).await {
             Ok(Ok(Some(record))) => Ok(record),
             Ok(Ok(None)) => Err(Refusal::new(

@@ -1,4 +1,4 @@
-//! One WebSocket: its wire types, what it does with them, and the actor that is its thin shell.
+//! One WebSocket session: its wire types, its event loop, and the actor that owns the socket.
 
 pub mod actor;
 pub mod ask;

@@ -1,7 +1,7 @@
-//! What a session does with each of its client's frames.
+//! The commands of a client: one handler for each of its frames.
 
 use super::ask::{self, Accepted};
-use super::drive::{Gone, Out, Visit};
+use super::drive::{Gone, Visit};
 use super::frames::{ClientFrame, ErrorCode, Refusal, ServerFrame, decode};
 use super::lobby::STORE_LIMIT;
 use crate::chat::{Amendment, Feedback, TurnId, TurnState};
@@ -10,38 +10,33 @@ use crate::turn::log::Cancel;
 use crate::turn::rooms::Question;
 
 impl Visit {
-    pub(super) async fn refuse(&self, refusal: &Refusal) -> Result<(), Gone> {
-        self.to
-            .send(Out::Frames(vec![refusal.into()]))
-            .await
-            .map_err(|_| Gone)
-    }
-
     pub(super) async fn hear(&mut self, text: &str) -> Result<(), Gone> {
-        let heard = match decode(text) {
+        let result = match decode(text) {
             Ok(frame) => self.obey(frame).await?,
-            Err(refusal) => Err(refusal),
+            Err(error) => Err(error),
         };
-        match heard {
+        match result {
             Ok(()) => Ok(()),
-            Err(refusal) => self.refuse(&refusal).await,
+            Err(error) => self.refuse(&error).await,
         }
     }
 
+    /// Handles one client frame. The inner error is sent to the client; the outer one ends the
+    /// session.
     async fn obey(&mut self, frame: ClientFrame) -> Result<Result<(), Refusal>, Gone> {
         match frame {
             ClientFrame::Hello { .. } => Ok(Err(Refusal::new(
                 ErrorCode::BadRequest,
-                "a session says hello once, at its beginning",
+                "hello is only allowed as the first frame of a session",
             ))),
             ClientFrame::Ping => self.say(&ServerFrame::Pong).await.map(Ok),
             ClientFrame::Stop { turn } => Ok(self.stop(turn).await),
             ClientFrame::Feedback { turn, value } => Ok(self.feedback(turn, value).await),
             ClientFrame::History { before } => {
-                if let Err(refusal) = self.spare() {
-                    return Ok(Err(refusal));
+                if let Err(error) = self.spare() {
+                    return Ok(Err(error));
                 }
-                let turns = self.lobby.history(&self.room, Some(before)).await;
+                let turns = self.service.history(&self.conversation, Some(before)).await;
                 self.say(&ServerFrame::History { turns: &turns })
                     .await
                     .map(Ok)
@@ -51,17 +46,23 @@ impl Visit {
                 text,
                 options,
             } => {
-                let wishes = match ask::wishes(&self.lobby, options, &client_msg_id) {
-                    Ok(wishes) => wishes,
-                    Err(refusal) => return Ok(Err(refusal)),
+                let options = match ask::wishes(&self.service, options, &client_msg_id) {
+                    Ok(options) => options,
+                    Err(error) => return Ok(Err(error)),
                 };
-                let question = Question {
+                let message = Question {
                     client_msg_id,
                     text,
                     retry_of: None,
                 };
-                let accepted =
-                    ask::send(&self.lobby, &self.room, &self.caller, question, wishes).await;
+                let accepted = ask::send(
+                    &self.service,
+                    &self.conversation,
+                    &self.sender,
+                    message,
+                    options,
+                )
+                .await;
                 self.accept(accepted).await
             }
             ClientFrame::Retry {
@@ -69,9 +70,9 @@ impl Visit {
                 client_msg_id,
             } => {
                 let accepted = ask::retry(
-                    &self.lobby,
-                    &self.room,
-                    &self.caller,
+                    &self.service,
+                    &self.conversation,
+                    &self.sender,
                     turn,
                     client_msg_id,
                     CHAT_PATIENCE,
@@ -82,7 +83,7 @@ impl Visit {
         }
     }
 
-    /// Tells of an accepted message, once it is known whether it is on disk.
+    /// Acknowledges a message as soon as it is known whether it is on disk.
     async fn accept(
         &mut self,
         accepted: Result<Accepted, Refusal>,
@@ -91,13 +92,12 @@ impl Visit {
             Ok(Accepted::Opened(log)) => (log, false),
             Ok(Accepted::Known(log)) => (log, true),
             Ok(Accepted::Stored(record)) => {
-                let (client_msg_id, turn) = (&record.client_msg_id, record.turn);
-                let durable = self.lobby.desk.store.lasting();
+                let turn = record.turn;
                 self.say(&ServerFrame::Accepted {
-                    client_msg_id,
+                    client_msg_id: &record.client_msg_id,
                     turn,
                     duplicate: true,
-                    durable,
+                    durable: self.service.desk.store.lasting(),
                 })
                 .await?;
                 if !self.delivered.contains(&turn) {
@@ -105,37 +105,40 @@ impl Visit {
                 }
                 return Ok(Ok(()));
             }
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(error) => return Ok(Err(error)),
         };
-        let (client_msg_id, turn, durable) = (log.client_msg_id(), log.turn(), log.durable().await);
+        let turn = log.turn();
+        let durable = log.durable().await;
         self.say(&ServerFrame::Accepted {
-            client_msg_id,
+            client_msg_id: log.client_msg_id(),
             turn,
             duplicate,
             durable,
         })
         .await?;
+        // A running turn is followed through its `NewTurn` event; a finished one has no such event.
         if duplicate && log.ended() && !self.knows(turn) {
-            self.queue.push_back(log.resume(0));
+            self.queued.push_back(log.resume(0));
         }
         Ok(Ok(()))
     }
 
     async fn stop(&self, turn: TurnId) -> Result<(), Refusal> {
-        if self.room.log(turn).is_none() {
-            self.lobby.desk.look(&self.room).await;
+        if self.conversation.log(turn).is_none() {
+            self.service.desk.look(&self.conversation).await;
         }
-        match self.room.log(turn) {
+        match self.conversation.log(turn) {
             Some(log) => log.cancel(Cancel::Stopped),
-            // One that ended is stopped already.
-            None => drop(self.lobby.turn(&self.room, turn).await?),
+            // A turn without a log has ended already. Only report a turn that does not exist.
+            None => drop(self.service.turn(&self.conversation, turn).await?),
         }
         Ok(())
     }
 
-    /// What costs the store something has a rate of its own.
+    /// Checks the rate limit of frames that use the store without starting a turn.
     fn spare(&self) -> Result<(), Refusal> {
-        self.lobby.rates.spare(self.room.id()).map_err(|wait| {
+        let id = self.conversation.id();
+        self.service.rates.spare(id).map_err(|wait| {
             let message = "too many frames of this kind; wait a little";
             Refusal::new(ErrorCode::RateLimited, message).retry_after(ask::seconds(wait))
         })
@@ -143,27 +146,28 @@ impl Visit {
 
     async fn feedback(&self, turn: TurnId, value: Feedback) -> Result<(), Refusal> {
         self.spare()?;
-        let record = self.lobby.turn(&self.room, turn).await?;
-        if record.state == TurnState::Running && self.room.log(turn).is_some() {
-            return Err(
-                Refusal::new(ErrorCode::Busy, "the answer is still under way").retry_after(1),
-            );
+        let record = self.service.turn(&self.conversation, turn).await?;
+        if record.state == TurnState::Running && self.conversation.log(turn).is_some() {
+            let message = "the answer is still being written";
+            return Err(Refusal::new(ErrorCode::Busy, message).retry_after(1));
         }
+        let turns = &self.service.desk;
+        let id = self.conversation.id();
         if value == Feedback::Down {
-            self.lobby.desk.shelf.evict(self.room.id(), &record).await;
+            turns.shelf.evict(id, &record).await;
         }
-        let change = Amendment::Feedback(value);
-        if let Some(log) = self.room.log(turn) {
-            log.amend(change.clone());
+        let update = Amendment::Feedback(value);
+        // The live log serves the history for a few more seconds, so it has to change too.
+        if let Some(log) = self.conversation.log(turn) {
+            log.amend(update.clone());
         }
-        let write = self.lobby.desk.store.amend(self.room.id(), turn, change);
+        let write = turns.store.amend(id, turn, update);
         match tokio::time::timeout(STORE_LIMIT, write).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Refusal::new(
-                ErrorCode::Internal,
-                "the feedback was not saved; try again",
-            )
-            .retry_after(5)),
+            Ok(Err(_)) | Err(_) => {
+                let message = "the feedback was not saved; try again";
+                Err(Refusal::new(ErrorCode::Internal, message).retry_after(5))
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Reading a request's body, after it is known who sends it: bounded in bytes and in time, so that nobody holds a connection with a slow one.
+//! Reads request bodies, after the access check and within limits on size and time, so that no slow
+//! client can hold a connection.
 
 use std::time::Duration;
 
@@ -8,41 +9,32 @@ use serde::de::DeserializeOwned;
 
 use super::refusal::refuse;
 
-/// The biggest body that is read.
 pub const MOST: usize = 1024 * 1024;
 
-/// How long a body may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// More than [`MOST`].
+    /// More than [`MAX_BODY_BYTES`](MOST).
     TooLarge,
-    /// Slower than the limit.
     Late,
-    /// Cut short, or not framed as HTTP says.
+    /// Cut short, or framed incorrectly.
     Broken,
 }
 
 impl Unread {
-    /// The status and the sentence for it.
     pub const fn told(self) -> (u16, &'static str) {
         match self {
             Unread::TooLarge => (413, "the body is larger than 1 MiB"),
-            Unread::Late => (408, "the body did not arrive whole in time"),
+            Unread::Late => (408, "the body did not arrive completely in time"),
             Unread::Broken => (
                 400,
-                "the body is not framed as HTTP asks for, or was cut short",
+                "the body is not framed as HTTP requires, or was cut short",
             ),
         }
     }
 }
 
-/// Reads a body.
-///
-/// # Errors
-/// See [`Unread`].
 pub async fn read(payload: web::Payload) -> Result<web::Bytes, Unread> {
     match tokio::time::timeout(LIMIT, payload.to_bytes_limited(MOST)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
@@ -52,19 +44,16 @@ pub async fn read(payload: web::Payload) -> Result<web::Bytes, Unread> {
     }
 }
 
-/// Reads a JSON body, whatever its content type says.
-///
-/// # Errors
-/// The answer that says what is wrong with it.
+/// Reads a JSON object, whatever the content type says. Fails with the error response to send.
 pub async fn json<T: DeserializeOwned>(
     payload: web::Payload,
 ) -> Result<T, actix_web::HttpResponse> {
-    let bytes = read(payload).await.map_err(|unread| {
-        let (status, message) = unread.told();
+    let bytes = read(payload).await.map_err(|error| {
+        let (status, message) = error.told();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
         refuse(
             status,
-            if unread == Unread::TooLarge {
+            if error == Unread::TooLarge {
                 "too_large"
             } else {
                 "bad_request"
@@ -72,20 +61,20 @@ pub async fn json<T: DeserializeOwned>(
             message,
         )
     })?;
-    let bad = |why: &str| {
+    let bad_request = |problem: &str| {
         refuse(
             StatusCode::BAD_REQUEST,
             "bad_request",
-            &format!("the body is not what is asked for: {why}"),
+            &format!("the body is not valid here: {problem}"),
         )
     };
-    // Else an array would be read as the fields in their order.
+    // By itself serde would also take an array of the fields.
     if bytes
         .trim_ascii_start()
         .first()
         .is_some_and(|byte| *byte != b'{')
     {
-        return Err(bad("a JSON object is needed"));
+        return Err(bad_request("a JSON object is needed"));
     }
-    serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))
+    serde_json::from_slice(&bytes).map_err(|error| bad_request(&error.to_string()))
 }

@@ -1,4 +1,5 @@
-//! A handler that panics costs its own request and no other: it is answered with 500, which says nothing of why.
+//! Turns a handler's panic into a 500 that reveals nothing of the cause. Other requests are
+//! unaffected.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,49 +15,53 @@ use futures_util::FutureExt as _;
 use super::openai;
 use super::refusal::refuse;
 
-/// Calls the whole of the routes, around everything else that is done to a request. Without it a panic would end the connection without a word.
+/// Calls the application, around all its middleware. Without this a panic would close the
+/// connection without a response.
 ///
-/// What has begun to be sent is beyond it: where the body of an answer panics, the connection is cut.
+/// A panic in a body that is already being sent still cuts the connection.
 pub fn caught<S, B>(
     request: Request,
-    routes: &S,
+    app: &S,
 ) -> impl Future<Output = Result<Response<EitherBody<B, BoxBody>>, S::Error>> + use<S, B>
 where
     S: Service<Request, Response = ServiceResponse<B>>,
     B: MessageBody,
 {
-    let api = request.path().starts_with("/v1/");
-    // Finding the route, its guards and what wraps it are called at once, before there is anything to wait for.
-    let called = catch_unwind(AssertUnwindSafe(|| routes.call(request)));
+    let is_api = request.path().starts_with("/v1/");
+    // Routing, guards and middleware run in `call` itself, before the returned future is polled.
+    let called = catch_unwind(AssertUnwindSafe(|| app.call(request)));
     async move {
-        let answered = match called {
-            Ok(answering) => AssertUnwindSafe(answering).catch_unwind().await,
+        let result = match called {
+            Ok(future) => AssertUnwindSafe(future).catch_unwind().await,
             Err(panic) => Err(panic),
         };
-        match answered {
-            Ok(answered) => {
-                Ok(Response::from(answered?).map_body(|_, body| EitherBody::left(body)))
+        match result {
+            Ok(response) => {
+                Ok(Response::from(response?).map_body(|_, body| EitherBody::left(body)))
             }
-            // The panic itself is in the log by now.
-            Err(_) => Ok(fault(api)),
+            // The panic hook has already logged the panic.
+            Err(_) => Ok(fault(is_api)),
         }
     }
 }
 
-fn fault<B>(api: bool) -> Response<EitherBody<B, BoxBody>> {
-    let (status, code) = (StatusCode::INTERNAL_SERVER_ERROR, "internal");
-    let message = "the service made a mistake with this request; try again, or tell its operator";
-    let mut answer = if api {
+fn fault<B>(is_api: bool) -> Response<EitherBody<B, BoxBody>> {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    let code = "internal";
+    let message = "the service failed on this request; try again, or tell its operator";
+    let mut response = if is_api {
         openai::refuse(status, code, message)
     } else {
         refuse(status, code, message)
     };
-    answer
+    response
         .headers_mut()
         .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // How much of the request was read is not known.
-    answer.head_mut().set_connection_type(ConnectionType::Close);
-    Response::from(answer).map_body(|_, body| EitherBody::right(body))
+    // The request may have been read only in part, so the connection cannot be reused.
+    response
+        .head_mut()
+        .set_connection_type(ConnectionType::Close);
+    Response::from(response).map_body(|_, body| EitherBody::right(body))
 }
 
 #[cfg(test)]
@@ -72,20 +77,20 @@ mod tests {
     use super::*;
     use crate::provider::transport::client;
 
-    const SECRET: &str = "canary of the inside";
+    const SECRET: &str = "internal detail";
 
     async fn panics() -> HttpResponse {
         panic!("{SECRET}")
     }
 
-    /// An answer that is under way until it is let go.
+    /// Responds once the gate is opened.
     async fn waits(gate: web::Data<Semaphore>) -> String {
         gate.acquire().await.unwrap().forget();
-        "whole".into()
+        "done".into()
     }
 
     #[actix_rt::test]
-    async fn a_handler_that_panics_costs_its_own_request_and_no_other() {
+    async fn panicking_handler_fails_its_own_request_only() {
         let gate = web::Data::from(Arc::new(Semaphore::new(0)));
         let state = gate.clone();
         let server = HttpServer::new(move || {
@@ -102,7 +107,7 @@ mod tests {
                 .route("/waits", web::get().to(waits));
             apply_fn_factory(app, caught)
         });
-        // One worker: who waits is served by the thread on which the others panic.
+        // One worker: the waiting request shares its thread with those that panic.
         let server = server.workers(1).bind(("127.0.0.1", 0)).unwrap();
         let base = format!("http://{}", server.addrs()[0]);
         let running = server.run();
@@ -110,45 +115,45 @@ mod tests {
         let served = actix::spawn(running);
         let client = client(Duration::from_secs(5), |builder| builder.no_proxy()).unwrap();
         let waiting = actix::spawn(client.get(format!("{base}/waits")).send());
-        // In what answers, and in what decides who answers.
+        // A panic in a handler, and one in a guard.
         for path in ["/panics", "/guarded", "/panics", "/guarded"] {
-            let answer = client.get(format!("{base}{path}")).send().await.unwrap();
+            let response = client.get(format!("{base}{path}")).send().await.unwrap();
             assert_eq!(
                 (
-                    answer.status().as_u16(),
-                    answer.headers()["connection"].as_bytes()
+                    response.status().as_u16(),
+                    response.headers()["connection"].as_bytes()
                 ),
                 (500, &b"close"[..])
             );
-            assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
-            let text = answer.text().await.unwrap();
+            assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+            let text = response.text().await.unwrap();
             let body: Value = serde_json::from_str(&text).unwrap();
             assert!(
                 body["error"]["code"] == "internal" && !text.contains(SECRET),
                 "{text}"
             );
         }
-        // With a body that nobody read; in the words of that API.
-        let answer = client
+        // With a body that nobody read, and in the shape of that API.
+        let response = client
             .post(format!("{base}/v1/panics"))
             .body("x".repeat(100_000))
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.status(), 500);
-        let body: Value = answer.json().await.unwrap();
+        assert_eq!(response.status(), 500);
+        let body: Value = response.json().await.unwrap();
         assert_eq!(
             (&body["error"]["type"], &body["error"]["param"]),
             (&"server_error".into(), &Value::Null)
         );
         gate.add_permits(1);
-        let answer = waiting.await.unwrap().unwrap();
+        let response = waiting.await.unwrap().unwrap();
         assert_eq!(
             (
-                answer.status().as_u16(),
-                answer.text().await.unwrap().as_str()
+                response.status().as_u16(),
+                response.text().await.unwrap().as_str()
             ),
-            (200, "whole")
+            (200, "done")
         );
         stop.stop(false).await;
         served.await.unwrap().unwrap();

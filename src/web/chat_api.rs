@@ -1,4 +1,5 @@
-//! `POST /api/chat`: one message, one answer, over plain HTTP; the same turn as over the WebSocket.
+//! `POST /api/chat`: one message and its complete answer over plain HTTP, with the same turns as
+//! the WebSocket.
 
 use std::sync::Arc;
 
@@ -13,22 +14,20 @@ use super::refusal::{only, refuse, refuse_until};
 use super::{PATIENCE, State};
 use crate::chat::{ClientMsgId, ConversationId, Finish, TurnRecord};
 use crate::session::ask::{self, Accepted, Caller};
-use crate::session::frames::{ErrorCode, Options, Refusal, options};
+use crate::session::frames::{ErrorCode, Options, Refusal, deserialize_options};
 use crate::session::hello::{new_conversation, not_known};
 use crate::session::lobby::NotIn;
 use crate::turn::desk::Wishes;
 use crate::turn::rooms::Question;
 
-/// A message over HTTP.
 #[derive(Deserialize)]
 pub struct Message {
     message: String,
     conversation: Option<ConversationId>,
-    #[serde(default, deserialize_with = "options")]
+    #[serde(default, deserialize_with = "deserialize_options")]
     options: Option<Options>,
 }
 
-/// Answers a message whole.
 pub async fn chat(
     request: HttpRequest,
     body: web::Payload,
@@ -42,12 +41,12 @@ pub async fn chat(
             return refuse(
                 StatusCode::FORBIDDEN,
                 "forbidden_origin",
-                "this API is not for other sites' pages",
+                "pages of other sites may not use this API",
             );
         }
         Err(Shut::NoKey) => {
             let message = "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from \
-                           this machine are let in";
+                           this machine are allowed";
             return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
         }
     }
@@ -57,22 +56,22 @@ pub async fn chat(
         options,
     } = match body::json(body).await {
         Ok(message) => message,
-        Err(refusal) => return refusal,
+        Err(response) => return response,
     };
-    let known = conversation.is_some();
+    let exists = conversation.is_some();
     let Some(conversation) = conversation.or_else(|| new_conversation().ok()) else {
         return refuse(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
-            "no conversation can be begun now",
+            "no conversation can be started at the moment",
         );
     };
-    let entered = if known {
+    let opened = if exists {
         state.lobby.enter(conversation, None).await
     } else {
         Ok(state.lobby.begin(conversation))
     };
-    let room = match entered {
+    let room = match opened {
         Ok(room) => room,
         Err(NotIn::Theirs) => {
             let message = "this conversation belongs to a signed-in visitor";
@@ -81,28 +80,28 @@ pub async fn chat(
         Err(NotIn::Unknown) => return refused(&not_known()),
     };
     let client_msg_id = ClientMsgId::of_call((state.lobby.desk.random)());
-    let wishes = match ask::named(&state.lobby, options, &client_msg_id) {
-        Ok(wishes) => Wishes {
+    let options = match ask::named(&state.lobby, options, &client_msg_id) {
+        Ok(options) => Wishes {
             patience: PATIENCE,
-            ..wishes
+            ..options
         },
-        Err(refusal) => return refused(&refusal),
+        Err(error) => return refused(&error),
     };
     state.lobby.catch_up(&room).await;
     let address = gate::address(&request, &server.trusted_proxies);
-    let question = Question {
+    let new_message = Question {
         client_msg_id,
         text: message,
         retry_of: None,
     };
-    let caller = Caller {
+    let sender = Caller {
         address,
         subject: None,
     };
-    let log = match ask::send(&state.lobby, &room, &caller, question, wishes).await {
+    let log = match ask::send(&state.lobby, &room, &sender, new_message, options).await {
         Ok(Accepted::Opened(log) | Accepted::Known(log)) => log,
         Ok(Accepted::Stored(record)) => return answered(conversation, &record),
-        Err(refusal) => return refused(&refusal),
+        Err(error) => return refused(&error),
     };
     let mut follower = log.follow();
     while follower.next().await.is_some() {}
@@ -110,13 +109,12 @@ pub async fn chat(
     answered(conversation, &record)
 }
 
-/// Another method than POST.
 pub async fn wrong_method() -> HttpResponse {
     only("POST")
 }
 
 fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
-    // A program looks at the status before it looks at `finish`: a cut answer must not pass for a whole one.
+    // Programs check the status before `finish`: an interrupted answer must not look complete.
     if record.finish == Some(Finish::Interrupted) {
         let message = "the answer was cut off because the service restarts; send the message again";
         return refused(&Refusal::new(ErrorCode::ShuttingDown, message).retry_after(2));
@@ -144,8 +142,8 @@ fn source(record: &TurnRecord) -> &'static str {
     record.source.map_or("ai", crate::chat::Source::name)
 }
 
-fn refused(refusal: &Refusal) -> HttpResponse {
-    let (status, code) = match refusal.code {
+fn refused(error: &Refusal) -> HttpResponse {
+    let (status, code) = match error.code {
         ErrorCode::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),
         ErrorCode::MessageTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "message_too_long"),
         ErrorCode::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
@@ -155,8 +153,8 @@ fn refused(refusal: &Refusal) -> HttpResponse {
         ErrorCode::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
         ErrorCode::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     };
-    match refusal.retry_after_s {
-        Some(seconds) => refuse_until(status, code, &refusal.message, seconds),
-        None => refuse(status, code, &refusal.message),
+    match error.retry_after_s {
+        Some(seconds) => refuse_until(status, code, &error.message, seconds),
+        None => refuse(status, code, &error.message),
     }
 }

@@ -1,4 +1,4 @@
-//! One TCP connection: its options, and how many of them an address may hold.
+//! TCP connections: their socket options, and the limits on open WebSockets.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -14,108 +14,110 @@ use tokio::sync::watch;
 
 use crate::session::limits::subnet;
 
-/// A client that does not take in what it was sent for this long is dropped: nothing else frees its socket.
+/// The time that sent data may stay unacknowledged before the connection is dropped. Nothing else
+/// frees the socket of a client that stops reading.
 const UNREAD_LIMIT: Duration = Duration::from_secs(30);
 
-/// Sets an accepted connection's options. What cannot be set costs speed or patience, not the connection.
+/// Sets the socket options of an accepted connection. Failures are ignored: the options are
+/// improvements only.
 pub fn tune(connection: &dyn Any, _: &mut Extensions) {
     let Some(stream) = connection.downcast_ref::<TcpStream>() else {
         return;
     };
     let socket = SockRef::from(stream);
-    // A stream of small frames goes out twice as fast.
+    // Without Nagle's algorithm, a stream of small frames arrives without delays.
     let _ = socket.set_tcp_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_user_timeout(Some(UNREAD_LIMIT));
 }
 
-/// How many WebSockets there are, in all and by address.
+/// Limits the open WebSockets, in total and per address.
 pub struct Connections {
-    most: AtomicUsize,
-    most_each: AtomicUsize,
-    /// As many as the server was started for: there are never more.
-    ceiling: usize,
-    /// Changed under the lock of `each` alone.
-    all: watch::Sender<usize>,
-    /// Has an entry only for addresses with an open socket.
-    each: Mutex<HashMap<IpAddr, usize>>,
+    max_total: AtomicUsize,
+    max_per_address: AtomicUsize,
+    /// The total that the server was started with. `max_total` never exceeds it.
+    hard_limit: usize,
+    /// Changed only while `per_address` is locked.
+    total: watch::Sender<usize>,
+    /// The open connections per address, without entries for zero.
+    per_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One open WebSocket's place; free again when it is dropped.
+/// A counted WebSocket. Dropping the permit releases it.
 pub struct Place {
     connections: Arc<Connections>,
     address: IpAddr,
 }
 
 impl Connections {
-    /// No connection yet, of so many in all and so many for an address.
-    pub fn new(most: usize, most_each: usize) -> Self {
-        let (ceiling, most, most_each) = (most, most.into(), most_each.into());
+    pub fn new(max_total: usize, max_per_address: usize) -> Self {
         Self {
-            most,
-            most_each,
-            ceiling,
-            all: watch::Sender::new(0),
-            each: Mutex::default(),
+            max_total: max_total.into(),
+            max_per_address: max_per_address.into(),
+            hard_limit: max_total,
+            total: watch::Sender::new(0),
+            per_address: Mutex::default(),
         }
     }
 
-    /// A place for one more of this address; none where there are too many.
+    /// Returns `None` if either limit is reached.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = subnet(address);
-        let mut each = self.lock();
-        let of_it = each.get(&address).copied().unwrap_or(0);
-        if self.open() >= self.most.load(Ordering::Relaxed)
-            || of_it >= self.most_each.load(Ordering::Relaxed)
+        let mut per_address = self.lock();
+        let count = per_address.get(&address).copied().unwrap_or(0);
+        if self.open() >= self.max_total.load(Ordering::Relaxed)
+            || count >= self.max_per_address.load(Ordering::Relaxed)
         {
             return None;
         }
-        each.insert(address, of_it + 1);
-        self.all.send_modify(|all| *all += 1);
-        drop(each);
+        per_address.insert(address, count + 1);
+        self.total.send_modify(|total| *total += 1);
+        drop(per_address);
         Some(Place {
             connections: Arc::clone(self),
             address,
         })
     }
 
-    /// So many in all and for an address from now on. Those that are open stay.
-    pub fn set_most(&self, most: usize, most_each: usize) {
-        self.most.store(most.min(self.ceiling), Ordering::Relaxed);
-        self.most_each.store(most_each, Ordering::Relaxed);
+    /// Changes the limits. Open connections stay, and the total cannot exceed the hard limit.
+    pub fn set_most(&self, max_total: usize, max_per_address: usize) {
+        let max_total = max_total.min(self.hard_limit);
+        self.max_total.store(max_total, Ordering::Relaxed);
+        self.max_per_address
+            .store(max_per_address, Ordering::Relaxed);
     }
 
-    /// The most that there can be in all: for more the server has to be started anew.
+    /// Returns the maximum total. Raising it takes a restart of the server.
     pub fn ceiling(&self) -> usize {
-        self.ceiling
+        self.hard_limit
     }
 
-    /// How many are open.
     pub fn open(&self) -> usize {
-        *self.all.borrow()
+        *self.total.borrow()
     }
 
-    /// Until none is open.
     pub async fn none_left(&self) {
-        // The sender is `self`: the watch does not end.
-        let _ = self.all.subscribe().wait_for(|open| *open == 0).await;
+        // Cannot fail: `self` owns the sender.
+        let _ = self.total.subscribe().wait_for(|open| *open == 0).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.each.lock().unwrap_or_else(PoisonError::into_inner)
+        self.per_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut each = self.connections.lock();
+        let mut per_address = self.connections.lock();
         self.connections
-            .all
-            .send_modify(|all| *all = all.saturating_sub(1));
-        if let Some(of_it) = each.get_mut(&self.address) {
-            *of_it -= 1;
-            if *of_it == 0 {
-                each.remove(&self.address);
+            .total
+            .send_modify(|total| *total = total.saturating_sub(1));
+        if let Some(count) = per_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                per_address.remove(&self.address);
             }
         }
     }
@@ -128,37 +130,38 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_for_the_last_one_is_told() {
+    async fn wait_ends_when_the_last_connection_closes() {
         let connections = Arc::new(Connections::new(3, 3));
         connections.none_left().await;
         let address = "192.0.2.1".parse().unwrap();
-        let places = (
-            connections.enter(address).unwrap(),
-            connections.enter(address).unwrap(),
-        );
+        let first = connections.enter(address).unwrap();
+        let second = connections.enter(address).unwrap();
         let mut waiting = std::pin::pin!(connections.none_left());
         assert!((&mut waiting).now_or_never().is_none());
-        drop(places.0);
+        drop(first);
         assert!((&mut waiting).now_or_never().is_none());
-        drop(places.1);
+        drop(second);
         assert!(waiting.now_or_never().is_some());
     }
 
     #[test]
-    fn places_are_counted_and_given_back() {
+    fn permits_are_limited_and_released() {
         let connections = Arc::new(Connections::new(3, 2));
         let [a, b]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
         let first = connections.enter(a).unwrap();
         let second = connections.enter(a).unwrap();
-        assert!(connections.enter(a).is_none(), "two for an address");
+        assert!(connections.enter(a).is_none(), "two per address");
         let third = connections.enter(b).unwrap();
-        assert!(connections.enter(b).is_none(), "three in all");
+        assert!(connections.enter(b).is_none(), "three in total");
         drop(first);
         assert!(connections.enter(a).is_some());
         connections.set_most(3, 0);
         assert!(connections.enter(a).is_none());
         connections.set_most(2, 2);
-        assert!(connections.enter(a).is_none(), "two in all, by now");
+        assert!(
+            connections.enter(a).is_none(),
+            "two in total after the change"
+        );
         connections.set_most(9, 9);
         let fourth: Vec<_> = (0..9).map_while(|_| connections.enter(a)).collect();
         assert_eq!(

@@ -1,4 +1,5 @@
-//! `POST /demo/providers/{name}`: breaks and mends the demo's simulated providers. There is nothing here outside demo mode.
+//! `POST /demo/providers/{name}`: breaks and repairs the demo's simulated providers. 404 outside
+//! demo mode.
 
 use std::time::Duration;
 
@@ -16,14 +17,12 @@ use crate::provider::actor::Reset;
 use crate::settings::{DrillSettings, parse_duration};
 use crate::simulator::Fault;
 
-/// What to do to a provider.
 #[derive(Deserialize)]
 pub struct Command {
     fault: String,
     r#for: Option<String>,
 }
 
-/// Carries out a command of the demo panel.
 pub async fn command(
     request: HttpRequest,
     name: web::Path<String>,
@@ -37,17 +36,17 @@ pub async fn command(
         return refuse(
             StatusCode::FORBIDDEN,
             "forbidden_origin",
-            "the demo is commanded from its own page",
+            "only the demo's own page may control it",
         );
     }
     let command: Command = match body::json(body).await {
         Ok(command) => command,
-        Err(refusal) => return refusal,
+        Err(response) => return response,
     };
     let Some(simulator) = state
         .simulators
         .iter()
-        .find(|one| one.name() == name.as_str())
+        .find(|simulator| simulator.name() == name.as_str())
     else {
         return refuse(
             StatusCode::NOT_FOUND,
@@ -55,21 +54,21 @@ pub async fn command(
             "no simulated provider has that name",
         );
     };
-    let bad = |message: &str| refuse(StatusCode::BAD_REQUEST, "bad_request", message);
-    let length = match command.r#for.as_deref().map(length) {
+    let bad_request = |message: &str| refuse(StatusCode::BAD_REQUEST, "bad_request", message);
+    let duration = match command.r#for.as_deref().map(length) {
         None => None,
-        Some(Ok(length)) => Some(length),
-        Some(Err(message)) => return bad(&message),
+        Some(Ok(duration)) => Some(duration),
+        Some(Err(message)) => return bad_request(&message),
     };
     let fault = match command.fault.as_str() {
         "none" => None,
         name => match name.parse::<Fault>() {
             Ok(fault) => Some(fault),
-            Err(error) => return bad(&format!("{error}; or none, to mend it")),
+            Err(error) => return bad_request(&format!("{error}; or none, to repair it")),
         },
     };
     match fault {
-        Some(fault) => simulator.break_with(fault, length).await,
+        Some(fault) => simulator.break_with(fault, duration).await,
         None => {
             simulator.mend().await;
             lift(&state, simulator.name()).await;
@@ -81,7 +80,6 @@ pub async fn command(
     }))
 }
 
-/// Another method than POST.
 pub async fn wrong_method(state: web::Data<State>) -> HttpResponse {
     if state.settings().demo {
         only("POST")
@@ -91,21 +89,21 @@ pub async fn wrong_method(state: web::Data<State>) -> HttpResponse {
 }
 
 fn length(text: &str) -> Result<Duration, String> {
-    let length = parse_duration(text).map_err(|error| format!("for: {error}"))?;
-    let longest = DrillSettings::LONGEST;
-    if length.is_zero() || length > longest {
+    let duration = parse_duration(text).map_err(|error| format!("for: {error}"))?;
+    let max = DrillSettings::LONGEST;
+    if duration.is_zero() || duration > max {
         return Err(format!(
-            "for: a fault lasts from a moment to {} minutes",
-            longest.as_secs() / 60
+            "for: a fault lasts longer than zero and at most {} minutes",
+            max.as_secs() / 60
         ));
     }
-    Ok(length)
+    Ok(duration)
 }
 
-/// Mending also lifts what the fault left: an open or blocked breaker, a rate limit being waited out. A fault that ends by itself leaves that
-/// to the recovery probe.
+/// Closes the provider's breaker and clears its rate limit after a repair. A fault that ends by
+/// itself leaves this to the recovery probe.
 async fn lift(state: &State, name: &str) {
-    if let Some(backend) = state.lobby.desk.table().backend(name) {
-        providers::tell(backend, Reset).await;
+    if let Some(provider) = state.lobby.desk.table().backend(name) {
+        providers::tell(provider, Reset).await;
     }
 }

@@ -1,4 +1,5 @@
-//! What the widget asks on another site when no session opens there: a browser hides from a page why its WebSocket was refused.
+//! `GET /embed/origin`: tells the widget why its session did not open, since a browser hides from a
+//! page why its WebSocket was refused.
 
 use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -7,7 +8,8 @@ use serde_json::json;
 use super::State;
 use super::gate;
 
-/// `GET /embed/origin`: whether the asking page's site may open sessions. For pages of any site to read: it tells what a try would.
+/// Responds whether the asking page's site may open sessions. Pages of any site may read the
+/// response: it reveals only what an attempt would.
 pub async fn origin(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let allowed = gate::own_page(&request, &state.settings().server).is_ok()
         || gate::visitor(&request, &state.settings().server).is_ok();

@@ -1,4 +1,5 @@
-//! Who may come in: the browser's Origin, API keys, the loopback rule, and who a peer really is behind a proxy.
+//! Access control: the browser's `Origin`, API keys, the loopback rule, and the client address
+//! behind trusted proxies.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::settings::{Secret, ServerSettings};
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// What proxies add: who sends any of these is no direct peer, whatever its address.
+/// Headers that proxies add. A request with any of them did not come directly from its peer.
 static PROXIED: [HeaderName; 8] = [
     FORWARDED,
     HeaderName::from_static("x-forwarded-for"),
@@ -24,19 +25,17 @@ static PROXIED: [HeaderName; 8] = [
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Why a caller is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shut {
     /// A browser on a site that is not allowed.
     ForeignOrigin,
-    /// A program without a key.
+    /// No valid key, and the request is not local.
     NoKey,
 }
 
-/// Lets in a browser on the service's own site or an allowed one; who sends no Origin is a program, and needs a key or to be at home.
+/// Admits browsers on the service's own site or an allowed one.
 ///
-/// # Errors
-/// See [`Shut`].
+/// A request without `Origin` comes from a program, which needs an API key or has to be local.
 pub fn visitor(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     match request.headers().get(ORIGIN) {
         None => program(request, server),
@@ -55,10 +54,7 @@ pub fn visitor(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shu
     }
 }
 
-/// Lets in the service's own pages, and programs, which send no Origin.
-///
-/// # Errors
-/// A foreign Origin.
+/// Admits the service's own pages, and programs, which send no `Origin`.
 pub fn own_page(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     match request.headers().get(ORIGIN) {
         Some(origin) if !own(request, server, origin.to_str().unwrap_or_default()) => {
@@ -68,19 +64,13 @@ pub fn own_page(request: &HttpRequest, server: &ServerSettings) -> Result<(), Sh
     }
 }
 
-/// Lets in a program with one of the keys; where there are none, one on this very machine.
-///
-/// # Errors
-/// See [`Shut`].
+/// Admits programs with an API key. If no keys are configured, local programs are admitted.
 pub fn api(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     own_page(request, server)?;
     program(request, server)
 }
 
-/// Lets in the operator: who has the admin token.
-///
-/// # Errors
-/// `NoKey`, also where no token is configured: then nobody is the operator.
+/// Admits requests with the admin token. Without a configured token nobody is admitted.
 pub fn operator(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     match (&server.admin_token, bearer(request)) {
         (Some(token), Some(given)) if same(token, given) => Ok(()),
@@ -88,10 +78,7 @@ pub fn operator(request: &HttpRequest, server: &ServerSettings) -> Result<(), Sh
     }
 }
 
-/// Lets in who may see what providers cost, where programs read it: the operator, and who is on this very machine.
-///
-/// # Errors
-/// `NoKey`.
+/// Admits readers of provider costs: the operator and local programs.
 pub fn accounts(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
     if at_home(request) {
         Ok(())
@@ -100,23 +87,27 @@ pub fn accounts(request: &HttpRequest, server: &ServerSettings) -> Result<(), Sh
     }
 }
 
-/// Whether a request comes from this very machine, by no proxy.
 pub fn is_here(request: &HttpRequest) -> bool {
     at_home(request)
 }
 
 fn program(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
-    let let_in = match server.api_keys.as_slice() {
+    let is_admitted = match server.api_keys.as_slice() {
         [] => at_home(request),
+        // Every key is compared, so that timing reveals nothing.
         keys => bearer(request).is_some_and(|given| {
             keys.iter()
                 .fold(false, |found, key| found | same(key, given))
         }),
     };
-    if let_in { Ok(()) } else { Err(Shut::NoKey) }
+    if is_admitted {
+        Ok(())
+    } else {
+        Err(Shut::NoKey)
+    }
 }
 
-/// Compares whole hashes to the last byte, so that time tells nothing of the key.
+/// Compares hashes in constant time, so that timing reveals nothing of the key.
 fn same(key: &Secret, given: &str) -> bool {
     let [key, given] = [key.expose(), given].map(|text| Sha256::digest(text.as_bytes()));
     key.iter()
@@ -130,52 +121,56 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// A direct peer on loopback that asks for this machine by its own name or by number: a page of elsewhere whose name was bent to
-/// loopback asks for that name.
+/// Returns `true` for a direct loopback peer whose `Host` is `localhost` or an IP address.
+///
+/// The `Host` check stops DNS rebinding: a foreign page whose name resolves to loopback still sends
+/// its own name.
 fn at_home(request: &HttpRequest) -> bool {
-    let direct = PROXIED
+    let is_direct = PROXIED
         .iter()
         .all(|name| !request.headers().contains_key(name));
-    let loopback = request
+    let is_loopback = request
         .peer_addr()
         .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    let asked = header(request, &HOST).unwrap_or_default();
-    let name = asked
+    let host = header(request, &HOST).unwrap_or_default();
+    let without_port = host
         .rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    let name = name
-        .map_or(asked, |(name, _)| name)
+    let name = without_port
+        .map_or(host, |(name, _)| name)
         .trim_start_matches('[')
         .trim_end_matches(']');
-    let here = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
-    direct && loopback && here
+    let is_local_name = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+    is_direct && is_loopback && is_local_name
 }
 
-/// The service's own origin: as configured, else as this request reached it.
+/// Returns `true` if the origin is the service's own: `server.public_url` if set, else the address
+/// by which this request reached it.
 fn own(request: &HttpRequest, server: &ServerSettings, origin: &str) -> bool {
     if let Some(url) = &server.public_url {
         return origin_of(url).eq_ignore_ascii_case(origin);
     }
-    let proxied = trusted(request, &server.trusted_proxies);
-    let told = |name| {
+    let is_proxied = trusted(request, &server.trusted_proxies);
+    let from_proxy = |name| {
         header(request, name)
-            .filter(|_| proxied)
+            .filter(|_| is_proxied)
             .and_then(|list| list.split(',').next())
     };
-    let hop = |part| told(&FORWARDED).and_then(|hop| of_hop(hop, part));
-    let scheme = told(&X_FORWARDED_PROTO)
-        .or_else(|| hop("proto"))
+    let forwarded = |part| from_proxy(&FORWARDED).and_then(|hop| of_hop(hop, part));
+    let scheme = from_proxy(&X_FORWARDED_PROTO)
+        .or_else(|| forwarded("proto"))
         .map_or("http", str::trim);
-    let host = told(&X_FORWARDED_HOST)
-        .or_else(|| hop("host"))
+    let host = from_proxy(&X_FORWARDED_HOST)
+        .or_else(|| forwarded("host"))
         .or_else(|| header(request, &HOST));
     let host = host.map_or("", str::trim);
     let own = format!("{scheme}://{host}").to_ascii_lowercase();
-    let usual = if scheme == "https" { ":443" } else { ":80" };
-    !host.is_empty() && own.strip_suffix(usual).unwrap_or(&own) == origin
+    // Browsers leave the default port out of `Origin`.
+    let default_port = if scheme == "https" { ":443" } else { ":80" };
+    !host.is_empty() && own.strip_suffix(default_port).unwrap_or(&own) == origin
 }
 
-/// Scheme, host and port of a URL.
+/// Returns the scheme, host and port of a URL.
 fn origin_of(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url
@@ -185,7 +180,7 @@ fn origin_of(url: &str) -> &str {
     url.get(..end).unwrap_or(url)
 }
 
-/// The address that limits count by: the peer's, or what a trusted proxy says of it.
+/// Returns the client's address: the peer's, or the one that trusted proxies report.
 pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
     let peer = request
         .peer_addr()
@@ -195,8 +190,9 @@ pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
     if !trusted(request, proxies) {
         return peer;
     }
-    // Each proxy appends who it heard from; the last that is no proxy of ours is the client.
-    let told = |name: &HeaderName| -> Vec<String> {
+    // Each proxy appends the address it received the request from. The last address that is not a
+    // trusted proxy is the client's.
+    let hops_in = |name: &HeaderName| -> Vec<String> {
         let lists = request
             .headers()
             .get_all(name)
@@ -206,16 +202,16 @@ pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
             .map(|hop| hop.trim().to_owned())
             .collect()
     };
-    let mut hops = told(&X_FORWARDED_FOR);
+    let mut hops = hops_in(&X_FORWARDED_FOR);
     if hops.is_empty() {
-        hops = told(&FORWARDED)
+        hops = hops_in(&FORWARDED)
             .iter()
             .map(|hop| of_hop(hop, "for").unwrap_or_default().to_owned())
             .collect();
     }
     let mut client = peer;
     for hop in hops.iter().rev() {
-        // What stands left of a hop that cannot be read may be anyone's invention.
+        // The entries before an unreadable one may be forged.
         let Some(hop) = hop_address(hop) else { break };
         client = hop;
         if !proxies.iter().any(|net| net.contains(&hop)) {
@@ -225,7 +221,7 @@ pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
     client
 }
 
-/// What one hop of RFC 7239 tells: `for`, `host` or `proto`.
+/// Returns a parameter (`for`, `host` or `proto`) of one `Forwarded` element (RFC 7239).
 fn of_hop<'h>(hop: &'h str, part: &str) -> Option<&'h str> {
     let mut pairs = hop
         .split(';')
@@ -235,14 +231,14 @@ fn of_hop<'h>(hop: &'h str, part: &str) -> Option<&'h str> {
         .map(|(_, value)| value.trim_matches('"'))
 }
 
-/// An address as proxies write it: alone, with a port, in brackets.
+/// Parses an address as proxies write it: plain, with a port, or in brackets.
 fn hop_address(hop: &str) -> Option<IpAddr> {
     let bare = hop
         .strip_prefix('[')
         .and_then(|rest| rest.split_once(']'))
         .map_or(hop, |(address, _)| address);
-    let alone = bare.parse::<IpAddr>();
-    let address = alone.or_else(|_| {
+    let plain = bare.parse::<IpAddr>();
+    let address = plain.or_else(|_| {
         bare.rsplit_once(':')
             .map_or(bare, |(address, _)| address)
             .parse::<IpAddr>()
@@ -265,7 +261,7 @@ mod tests {
 
     use super::*;
 
-    fn asked(peer: &str, headers: &[(&'static str, &str)]) -> HttpRequest {
+    fn request(peer: &str, headers: &[(&'static str, &str)]) -> HttpRequest {
         let request = TestRequest::default().peer_addr(peer.parse().unwrap());
         headers
             .iter()
@@ -281,10 +277,10 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_matched_whole() {
+    fn only_exact_origins_are_admitted() {
         let from = |origin: &str| {
             visitor(
-                &asked(
+                &request(
                     "192.0.2.1:5",
                     &[("host", "chat.example:8080"), ("origin", origin)],
                 ),
@@ -307,14 +303,14 @@ mod tests {
     }
 
     #[test]
-    fn the_public_address_counts_where_it_is_set() {
+    fn public_url_defines_the_own_origin() {
         let server = ServerSettings {
             public_url: Some("https://chat.example/x".into()),
             ..server()
         };
         let from = |origin| {
             visitor(
-                &asked("192.0.2.1:5", &[("host", "10.0.0.1"), ("origin", origin)]),
+                &request("192.0.2.1:5", &[("host", "10.0.0.1"), ("origin", origin)]),
                 &server,
             )
         };
@@ -323,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_tells_scheme_and_host() {
+    fn trusted_proxy_sets_scheme_and_host() {
         let server = ServerSettings {
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
             ..server()
@@ -334,51 +330,58 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "outer.example"),
         ];
-        assert_eq!(visitor(&asked("10.1.2.3:5", &headers), &server), Ok(()));
+        assert_eq!(visitor(&request("10.1.2.3:5", &headers), &server), Ok(()));
         assert_eq!(
-            visitor(&asked("192.0.2.1:5", &headers), &server),
+            visitor(&request("192.0.2.1:5", &headers), &server),
             Err(Shut::ForeignOrigin)
         );
-        // In the standard's header as well.
+        // The same with the standard `Forwarded` header.
         let forwarded = "for=192.0.2.7;proto=https;host=\"outer.example\", for=10.0.0.2;proto=http";
         let headers = [
             ("host", "inner"),
             ("origin", "https://outer.example"),
             ("forwarded", forwarded),
         ];
-        assert_eq!(visitor(&asked("10.1.2.3:5", &headers), &server), Ok(()));
+        assert_eq!(visitor(&request("10.1.2.3:5", &headers), &server), Ok(()));
         assert_eq!(
-            visitor(&asked("192.0.2.1:5", &headers), &server),
+            visitor(&request("192.0.2.1:5", &headers), &server),
             Err(Shut::ForeignOrigin)
         );
     }
 
     #[test]
-    fn without_keys_only_this_machine_is_let_in() {
-        let let_in =
-            |peer, headers: &[(&'static str, &str)]| api(&asked(peer, headers), &server()).is_ok();
-        assert!(let_in("127.0.0.1:5", &[("host", "localhost:8080")]));
-        assert!(let_in("[::1]:5", &[("host", "[::1]:8080")]));
-        assert!(!let_in("192.0.2.1:5", &[("host", "localhost:8080")]));
+    fn without_keys_only_local_requests_are_admitted() {
+        let is_admitted = |peer, headers: &[(&'static str, &str)]| {
+            api(&request(peer, headers), &server()).is_ok()
+        };
+        assert!(is_admitted("127.0.0.1:5", &[("host", "localhost:8080")]));
+        assert!(is_admitted("[::1]:5", &[("host", "[::1]:8080")]));
+        assert!(!is_admitted("192.0.2.1:5", &[("host", "localhost:8080")]));
         assert!(
-            !let_in("127.0.0.1:5", &[("host", "evil.example")]),
-            "a name bent to loopback"
+            !is_admitted("127.0.0.1:5", &[("host", "evil.example")]),
+            "a name that resolves to loopback"
         );
         for proxy in ["forwarded", "x-forwarded-for", "via"] {
             assert!(
-                !let_in("127.0.0.1:5", &[("host", "localhost"), (proxy, "x")]),
+                !is_admitted("127.0.0.1:5", &[("host", "localhost"), (proxy, "x")]),
                 "{proxy}"
             );
         }
     }
 
     #[test]
-    fn keys_are_compared_whole() {
+    fn only_exact_keys_are_admitted() {
         let server = ServerSettings {
             api_keys: vec![Secret::new("one"), Secret::new("two")],
             ..server()
         };
-        let with = |value| api(&asked("127.0.0.1:5", &[("authorization", value)]), &server).is_ok();
+        let with = |value| {
+            api(
+                &request("127.0.0.1:5", &[("authorization", value)]),
+                &server,
+            )
+            .is_ok()
+        };
         assert!(with("Bearer one") && with("bearer two"));
         for bad in [
             "Bearer on",
@@ -390,34 +393,35 @@ mod tests {
         ] {
             assert!(!with(bad), "{bad}");
         }
-        assert!(api(&asked("127.0.0.1:5", &[("host", "localhost")]), &server).is_err());
+        assert!(api(&request("127.0.0.1:5", &[("host", "localhost")]), &server).is_err());
     }
 
     #[test]
-    fn addresses_are_believed_from_trusted_proxies_alone() {
+    fn client_address_is_taken_from_trusted_proxies_only() {
         let proxies: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let of =
-            |peer, list| address(&asked(peer, &[("x-forwarded-for", list)]), &proxies).to_string();
-        assert_eq!(of("192.0.2.1:5", "198.51.100.7"), "192.0.2.1");
+        let client = |peer, list| {
+            address(&request(peer, &[("x-forwarded-for", list)]), &proxies).to_string()
+        };
+        assert_eq!(client("192.0.2.1:5", "198.51.100.7"), "192.0.2.1");
         assert_eq!(
-            of("10.0.0.1:5", "203.0.113.9, 198.51.100.7, 10.0.0.2"),
+            client("10.0.0.1:5", "203.0.113.9, 198.51.100.7, 10.0.0.2"),
             "198.51.100.7"
         );
-        assert_eq!(of("10.0.0.1:5", "rubbish"), "10.0.0.1");
+        assert_eq!(client("10.0.0.1:5", "rubbish"), "10.0.0.1");
         assert_eq!(
-            of("10.0.0.1:5", "9.9.9.9, 198.51.100.7:4711"),
+            client("10.0.0.1:5", "9.9.9.9, 198.51.100.7:4711"),
             "198.51.100.7"
         );
         assert_eq!(
-            of("10.0.0.1:5", "9.9.9.9, [2001:db8::7]:4711"),
+            client("10.0.0.1:5", "9.9.9.9, [2001:db8::7]:4711"),
             "2001:db8::7"
         );
         assert_eq!(
-            of("10.0.0.1:5", "9.9.9.9, unknown"),
+            client("10.0.0.1:5", "9.9.9.9, unknown"),
             "10.0.0.1",
-            "nothing left of what cannot be read"
+            "entries before an unreadable one are ignored"
         );
-        let forwarded = asked(
+        let forwarded = request(
             "10.0.0.1:5",
             &[(
                 "forwarded",

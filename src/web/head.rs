@@ -1,4 +1,4 @@
-//! How big a request's head may be.
+//! Limits the size of a request's headers.
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -8,10 +8,11 @@ use actix_web::middleware::Next;
 use super::openai;
 use super::refusal::refuse;
 
-/// The most that the request line and all headers may take, in bytes. The HTTP library takes in up to 128 KiB before it gives up by itself.
+/// The maximum size of the request line and all headers, in bytes. The HTTP library itself allows
+/// 128 KiB.
 const MOST: usize = 16 * 1024;
 
-/// What a header line takes beside its name and value: a colon, a space, the line's end.
+/// The bytes of a header line besides its name and value: a colon, a space and the line break.
 const BESIDE: usize = 4;
 
 fn size(request: &ServiceRequest) -> usize {
@@ -23,7 +24,8 @@ fn size(request: &ServiceRequest) -> usize {
         .fold(line, usize::saturating_add)
 }
 
-/// Refuses a head that is too big with 431 (RFC 6585, section 5), before anything of it is looked at, and closes.
+/// Rejects larger headers with 431 (RFC 6585, section 5) before any other check, and closes the
+/// connection.
 pub async fn bounded<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -31,16 +33,16 @@ pub async fn bounded<B: MessageBody + 'static>(
     if size(&request) <= MOST {
         return Ok(next.call(request).await?.map_into_left_body());
     }
-    let (status, code) = (
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "headers_too_large",
-    );
-    let message = "the request's headers are too big: at most 16 KiB in all";
-    let mut answer = if request.path().starts_with("/v1/") {
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let code = "headers_too_large";
+    let message = "the request's headers are too large: at most 16 KiB in all";
+    let mut response = if request.path().starts_with("/v1/") {
         openai::refuse(status, code, message)
     } else {
         refuse(status, code, message)
     };
-    answer.head_mut().set_connection_type(ConnectionType::Close);
-    Ok(request.into_response(answer).map_into_right_body())
+    response
+        .head_mut()
+        .set_connection_type(ConnectionType::Close);
+    Ok(request.into_response(response).map_into_right_body())
 }

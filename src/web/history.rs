@@ -1,4 +1,5 @@
-//! Time as the status page draws and tells it: moments, lengths, a provider's speed as a line, the service's history as bars.
+//! Drawing of time on the status page: timestamps, durations, sparklines of latency, timelines of
+//! availability.
 
 use std::time::Duration;
 
@@ -8,22 +9,21 @@ use crate::ops::history::{self, History, Sum};
 use crate::ops::report::{Report, Trend};
 use crate::ops::uptime::{self, Bar};
 
-/// The parts of the day's timeline, and their length.
+/// The number and the length of the bars in the day's timeline.
 const DAY: (u64, Duration) = (48, Duration::from_secs(30 * 60));
 
-/// The parts of the month's timeline, and their length.
+/// The number and the length of the bars in the month's timeline.
 const MONTH: (u64, Duration) = (30, Duration::from_secs(24 * 60 * 60));
 
-/// A moment, for a program and for people.
+/// A point in time, for programs and for people.
 pub struct Moment {
-    /// As programs read it.
+    /// RFC 3339.
     pub exact: String,
-    /// As it is read before scripts told it in the reader's own zone.
+    /// UTC. A script replaces it by the reader's own time zone.
     pub shown: String,
 }
 
 impl Moment {
-    /// This one.
     pub fn of(at: At) -> Self {
         let exact = at.to_string();
         let shown = match (exact.get(..10), exact.get(11..16)) {
@@ -33,45 +33,41 @@ impl Moment {
         Self { exact, shown }
     }
 
-    /// As markup, which holds nothing that needs escaping.
+    /// Returns a `<time>` element. Its content needs no escaping.
     pub fn html(&self) -> String {
         format!("<time datetime=\"{}\">{}</time>", self.exact, self.shown)
     }
 }
 
-/// A provider's speed over the last half hour, as a line.
+/// A provider's latency over the last half hour.
 pub struct Spark {
-    /// In the drawing's own measure.
+    /// The points of an SVG polyline in a view box of 100 by 24.
     pub points: String,
-    /// The same in words, for who does not see it.
-    pub said: String,
+    /// The description for screen readers.
+    pub label: String,
 }
 
-/// One timeline.
 pub struct Line {
-    /// What stands above it.
     pub name: &'static str,
-    /// What stands where it begins.
-    pub began: &'static str,
-    /// The share of the time in which there was an AI, in words.
-    pub up: String,
-    /// What was answered in it, in words; none where nothing was asked.
+    /// The text under the left end.
+    pub start_label: &'static str,
+    /// The share of the time in which an AI was available.
+    pub availability: String,
+    /// The answers in this time. `None` if nothing was asked.
     pub served: Option<String>,
-    /// The same in words, for who does not see it.
-    pub said: String,
-    /// Its parts, oldest first.
+    /// The description for screen readers.
+    pub label: String,
+    /// Oldest first.
     pub bars: Vec<Part>,
 }
 
-/// A part of a timeline.
 pub struct Part {
-    /// The worst in it.
+    /// The worst mode within the bar, or `unknown`.
     pub mode: &'static str,
-    /// What it was, in words.
     pub title: String,
 }
 
-/// The mode as the page names it to programs.
+/// Returns the mode as the page's `data-mode` attributes name it.
 pub fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::Normal => "normal",
@@ -80,30 +76,31 @@ pub fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// A line of a hundred by twenty-four, for what is known; none where there is too little.
+/// Draws the known points. Returns `None` for fewer than two.
 pub fn spark(words: &Words, trend: &Trend) -> Option<Spark> {
     let known: Vec<(usize, u64)> = trend
         .points
         .iter()
         .enumerate()
-        .filter_map(|(at, point)| Some((at, (*point)?)))
+        .filter_map(|(index, point)| Some((index, (*point)?)))
         .collect();
-    let most = known.iter().map(|(_, ms)| *ms).max()?;
+    let max_ms = known.iter().map(|(_, ms)| *ms).max()?;
     let width = trend.points.len().saturating_sub(1).max(1);
-    let place = |(at, ms): &(usize, u64)| {
-        let x = at * 100 / width;
-        let y = 23 - ms * 22 / most.max(1);
-        format!("{x},{y}")
-    };
-    let points: Vec<_> = known.iter().map(place).collect();
-    let said = fill(words.line, &[("most", &most.to_string())]);
+    let points: Vec<_> = known
+        .iter()
+        .map(|(index, ms)| {
+            let x = index * 100 / width;
+            let y = 23 - ms * 22 / max_ms.max(1);
+            format!("{x},{y}")
+        })
+        .collect();
+    let label = fill(words.line, &[("most", &max_ms.to_string())]);
     (points.len() > 1).then(|| Spark {
         points: points.join(" "),
-        said,
+        label,
     })
 }
 
-/// The last day.
 pub fn day(words: &Words, report: &Report, served: &History, now: At) -> Line {
     let served = answered(words, served.last(history::DAY, now));
     Line {
@@ -112,7 +109,6 @@ pub fn day(words: &Words, report: &Report, served: &History, now: At) -> Line {
     }
 }
 
-/// The last month.
 pub fn month(words: &Words, report: &Report, served: &History, now: At) -> Line {
     let served = answered(words, served.last(history::MONTH, now));
     Line {
@@ -122,8 +118,9 @@ pub fn month(words: &Words, report: &Report, served: &History, now: At) -> Line 
 }
 
 fn answered(words: &Words, sum: Sum) -> Option<String> {
-    let share = |share: f64| format!("{:.2} %", floor(share));
-    let (answered, ai) = (share(sum.answered()?), share(sum.by_ai()?));
+    let percent = |share: f64| format!("{:.2} %", floor(share));
+    let answered = percent(sum.answered()?);
+    let ai = percent(sum.by_ai()?);
     Some(fill(
         words.served,
         &[
@@ -136,17 +133,17 @@ fn answered(words: &Words, sum: Sum) -> Option<String> {
 
 fn line(
     words: &Words,
-    (name, began): (&'static str, &'static str),
+    (name, start_label): (&'static str, &'static str),
     report: &Report,
     now: At,
-    (count, each): (u64, Duration),
+    (count, bar_length): (u64, Duration),
 ) -> Line {
-    let timeline = uptime::timeline(report.incidents.iter(), report.life, now, each, count);
-    let up = timeline.up.map_or_else(
+    let timeline = uptime::timeline(report.incidents.iter(), report.life, now, bar_length, count);
+    let share = timeline.up.map_or_else(
         || words.unknown.to_owned(),
-        |up| format!("{:.2} %", floor(up)),
+        |share| format!("{:.2} %", floor(share)),
     );
-    let with = |mode| {
+    let bars_in = |mode| {
         timeline
             .bars
             .iter()
@@ -154,82 +151,79 @@ fn line(
             .count()
             .to_string()
     };
-    let said = fill(
+    let label = fill(
         words.drawn,
         &[
             ("name", name),
             ("count", &count.to_string()),
-            ("each", &length(words, each)),
-            ("outage", &with(Mode::Outage)),
-            ("degraded", &with(Mode::Degraded)),
+            ("each", &length(words, bar_length)),
+            ("outage", &bars_in(Mode::Outage)),
+            ("degraded", &bars_in(Mode::Degraded)),
         ],
     );
-    let up = fill(words.available, &[("up", &up)]);
+    let availability = fill(words.available, &[("up", &share)]);
     Line {
         name,
-        began,
-        up,
+        start_label,
+        availability,
         served: None,
-        said,
+        label,
         bars: timeline.bars.iter().map(|bar| part(words, bar)).collect(),
     }
 }
 
-/// In percent, rounded down: what was not whole is not shown as whole.
+/// Converts a share into percent, rounded down so that less than all is never shown as 100 %.
 fn floor(share: f64) -> f64 {
     (share * 10_000.0).floor() / 100.0
 }
 
 fn part(words: &Words, bar: &Bar) -> Part {
     let [from, to] = [bar.from, bar.to].map(|at| Moment::of(at).shown);
-    let when = fill(words.span, &[("from", &from), ("to", &to)]);
-    let (mode, what) = match bar.mode {
+    let period = fill(words.span, &[("from", &from), ("to", &to)]);
+    let (mode, description) = match bar.mode {
         None => ("unknown", words.unknown.to_owned()),
         Some(Mode::Normal) => ("normal", words.all_well.to_owned()),
         Some(mode) => {
-            let told = [
+            let troubles = [
                 (bar.outage, words.no_ai_for),
                 (bar.degraded, words.backup_for),
-            ]
-            .into_iter();
-            let told = told.filter(|(time, _)| !time.is_zero());
-            let told: Vec<_> = told
-                .map(|(time, what)| fill(what, &[("length", &length(words, time))]))
+            ];
+            let descriptions: Vec<_> = troubles
+                .into_iter()
+                .filter(|(time, _)| !time.is_zero())
+                .map(|(time, text)| fill(text, &[("length", &length(words, time))]))
                 .collect();
-            (mode_name(mode), told.join(", "))
+            (mode_name(mode), descriptions.join(", "))
         }
     };
     Part {
         mode,
-        title: format!("{when}: {what}"),
+        title: format!("{period}: {description}"),
     }
 }
 
-/// A length in its two greatest units.
+/// Formats a duration in its two largest units.
 pub fn length(words: &Words, length: Duration) -> String {
     let seconds = length.as_secs();
-    let sizes = [
+    let amounts = [
         seconds % 60,
         seconds / 60 % 60,
         seconds / 3_600 % 24,
         seconds / 86_400,
     ];
-    let parts: Vec<_> = sizes
+    let parts: Vec<_> = amounts
         .into_iter()
         .zip(words.units)
         .rev()
-        .skip_while(|(size, _)| *size == 0)
+        .skip_while(|(amount, _)| *amount == 0)
         .take(2)
+        .filter(|(amount, _)| *amount > 0)
+        .map(|(amount, unit)| format!("{amount} {unit}"))
         .collect();
-    let told: Vec<_> = parts
-        .into_iter()
-        .filter(|(size, _)| *size > 0)
-        .map(|(size, unit)| format!("{size} {unit}"))
-        .collect();
-    if told.is_empty() {
+    if parts.is_empty() {
         format!("0 {}", words.units[0])
     } else {
-        told.join(" ")
+        parts.join(" ")
     }
 }
 
@@ -238,8 +232,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_told_in_their_two_greatest_units() {
-        for (seconds, words) in [
+    fn durations_are_shown_in_their_two_largest_units() {
+        for (seconds, expected) in [
             (0, "0 s"),
             (59, "59 s"),
             (60, "1 min"),
@@ -250,13 +244,13 @@ mod tests {
         ] {
             assert_eq!(
                 length(Words::english(), Duration::from_secs(seconds)),
-                words
+                expected
             );
         }
     }
 
     #[test]
-    fn a_line_is_drawn_of_what_is_known() {
+    fn sparkline_skips_unknown_points() {
         let trend = |points: &[Option<u64>]| Trend {
             points: points.iter().copied().collect(),
         };
@@ -270,7 +264,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(line.points, "0,12 66,1 100,23");
-        assert!(line.said.contains("200 ms"), "{}", line.said);
+        assert!(line.label.contains("200 ms"), "{}", line.label);
         assert_eq!(
             spark(Words::english(), &trend(&[Some(0), Some(0)]))
                 .unwrap()
@@ -280,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_whole_is_not_shown_as_whole() {
+    fn percent_is_rounded_down() {
         assert_eq!(
             (floor(1.0), floor(0.99999), floor(0.0)),
             (100.0, 99.99, 0.0)

@@ -1,5 +1,5 @@
-//! The metrics, as Prometheus reads them (text format 0.0.4). What others keep anyway is drawn when it is asked for; what only happens, the
-//! turns count as it does.
+//! `GET /metrics`, in the text format of Prometheus (0.0.4). Gauges are read from the current state
+//! when they are scraped; turns update their counters themselves.
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -13,23 +13,23 @@ use crate::provider::backend::{Backend, Vitals};
 use crate::router::actor::{ACTOR_LIMIT, Balance};
 use crate::router::table::Table;
 
-/// `GET /metrics`. What providers are paid for is shown to the operator, and to who is on this very machine.
+/// Renders the metrics. Costs are shown only to the operator and to local requests.
 pub async fn scrape(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let paid = gate::accounts(&request, &state.settings().server).is_ok();
+    let with_costs = gate::accounts(&request, &state.settings().server).is_ok();
     let balance = balance(&state).await;
-    match collectors(&state, balance, paid).and_then(written) {
+    match collectors(&state, balance, with_costs).and_then(written) {
         Ok(text) => HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, TEXT_FORMAT))
             .insert_header((CACHE_CONTROL, "no-store"))
             .body(text),
         Err(error) => {
-            tracing::error!(%error, "the metrics cannot be written");
+            tracing::error!(%error, "failed to encode the metrics");
             HttpResponse::InternalServerError().finish()
         }
     }
 }
 
-/// What the retry budget would pay for; none while the router is being rebuilt, or behind.
+/// Returns `None` while the router is being restarted or is too slow to answer.
 async fn balance(state: &State) -> Option<f64> {
     let router = state.lobby.desk.router.borrow().clone()?;
     tokio::time::timeout(ACTOR_LIMIT, router.send(Balance))
@@ -40,10 +40,14 @@ async fn balance(state: &State) -> Option<f64> {
 
 type Collectors = Vec<Box<dyn Collector>>;
 
-fn collectors(state: &State, balance: Option<f64>, paid: bool) -> prometheus::Result<Collectors> {
-    let desk = &state.lobby.desk;
-    let mut all: Collectors = desk.tally.collectors().into();
-    all.push(number(
+fn collectors(
+    state: &State,
+    balance: Option<f64>,
+    with_costs: bool,
+) -> prometheus::Result<Collectors> {
+    let turns = &state.lobby.desk;
+    let mut collectors: Collectors = turns.tally.collectors().into();
+    collectors.push(number(
         "failsoft_sessions",
         "Open WebSockets.",
         state.connections.open(),
@@ -60,15 +64,15 @@ fn collectors(state: &State, balance: Option<f64>, paid: bool) -> prometheus::Re
             .get_metric_with_label_values::<&str>(&[])?
             .set(balance);
     }
-    all.push(Box::new(budget));
-    let now = desk.clock.wall();
-    let table = desk.table();
-    let backends: Vec<_> = table.backends.iter().map(|one| &**one).collect();
-    all.extend(of_providers(&backends, now)?);
-    if paid {
-        all.extend(used(&table)?);
+    collectors.push(Box::new(budget));
+    let now = turns.clock.wall();
+    let table = turns.table();
+    let providers: Vec<_> = table.backends.iter().map(|provider| &**provider).collect();
+    collectors.extend(of_providers(&providers, now)?);
+    if with_costs {
+        collectors.extend(used(&table)?);
     }
-    Ok(all)
+    Ok(collectors)
 }
 
 fn number(name: &str, help: &str, value: usize) -> prometheus::Result<Box<dyn Collector>> {
@@ -77,8 +81,8 @@ fn number(name: &str, help: &str, value: usize) -> prometheus::Result<Box<dyn Co
     Ok(Box::new(gauge))
 }
 
-/// What the providers' vitals say. What is not known of one has no line.
-fn of_providers(backends: &[&Backend], now: At) -> prometheus::Result<Collectors> {
+/// The gauges of the providers. A provider whose value is unknown has no sample.
+fn of_providers(providers: &[&Backend], now: At) -> prometheus::Result<Collectors> {
     let gauges = |name, help| GaugeVec::new(Opts::new(name, help), &["provider"]);
     let states = gauges(
         "failsoft_breaker_state",
@@ -92,25 +96,25 @@ fn of_providers(backends: &[&Backend], now: At) -> prometheus::Result<Collectors
         "failsoft_answer_quality",
         "How good answers look, 0 to 1: a mean of about the last 20.",
     )?;
-    for backend in backends {
-        let vitals = backend.vitals.borrow().clone();
-        let name = &*backend.name;
+    for provider in providers {
+        let status = provider.vitals.borrow().clone();
+        let name = &*provider.name;
         states
             .get_metric_with_label_values(&[name])?
-            .set(state_number(vitals.state));
-        if let Some(up) = up(&vitals, now) {
+            .set(state_number(status.state));
+        if let Some(up) = up(&status, now) {
             health
                 .get_metric_with_label_values(&[name])?
                 .set(f64::from(u8::from(up)));
         }
-        if let Some(score) = vitals.quality {
+        if let Some(score) = status.quality {
             quality.get_metric_with_label_values(&[name])?.set(score);
         }
     }
     Ok(vec![Box::new(states), Box::new(health), Box::new(quality)])
 }
 
-/// What the providers were paid for, those among them that are not configured any more.
+/// Token and cost counters, including those of providers that were removed from the configuration.
 fn used(table: &Table) -> prometheus::Result<Collectors> {
     let tokens = CounterVec::new(
         Opts::new(
@@ -126,27 +130,27 @@ fn used(table: &Table) -> prometheus::Result<Collectors> {
         ),
         &["provider"],
     )?;
-    let there = table
+    let configured = table
         .backends
         .iter()
-        .map(|one| (&one.name, one.prices.is_some(), &one.vitals));
-    let gone = table
+        .map(|provider| (&provider.name, provider.prices.is_some(), &provider.vitals));
+    let removed = table
         .departed
         .iter()
-        .map(|one| (&one.name, one.priced, &one.vitals));
-    for (name, priced, vitals) in there.chain(gone) {
-        let used = vitals.borrow().used;
+        .map(|provider| (&provider.name, provider.priced, &provider.vitals));
+    for (name, has_prices, status) in configured.chain(removed) {
+        let used = status.borrow().used;
         #[allow(clippy::cast_precision_loss, reason = "nobody pays for 2^53 tokens")]
-        for (direction, used) in [
+        for (direction, count) in [
             ("input", used.input_tokens as f64),
             ("output", used.output_tokens as f64),
         ] {
             tokens
                 .get_metric_with_label_values(&[&**name, direction])?
-                .inc_by(used);
+                .inc_by(count);
         }
-        if priced {
-            // Less than nothing it cannot cost; a counter would end the thread.
+        if has_prices {
+            // `inc_by` panics on a negative value.
             cost.get_metric_with_label_values(&[name])?
                 .inc_by(used.cost_usd.max(0.0));
         }
@@ -164,30 +168,30 @@ fn state_number(state: ProviderState) -> f64 {
     }
 }
 
-/// What the last check found; none where there was none lately.
+/// Returns the result of the last health check, or `None` if it is outdated or there was none.
 fn up(vitals: &Vitals, now: At) -> Option<bool> {
     let check = vitals.check.filter(|check| now < check.until)?;
     Some(check.failed.is_none())
 }
 
-/// The text. A metric with no line yet is named all the same, so that who looks for it finds that it exists.
-fn written(all: Collectors) -> prometheus::Result<String> {
+/// Encodes the metrics. A metric without samples still gets its `HELP` and `TYPE` lines, so that it
+/// can be discovered.
+fn written(collectors: Collectors) -> prometheus::Result<String> {
     let registry = Registry::new();
-    let mut bare = String::new();
-    for collector in all {
+    let mut without_samples = String::new();
+    for collector in collectors {
         let families = collector.collect();
         for family in families
             .iter()
             .filter(|family| family.get_metric().is_empty())
         {
-            bare += &head(family);
+            without_samples += &head(family);
         }
         registry.register(collector)?;
     }
-    Ok(TextEncoder::new().encode_to_string(&registry.gather())? + &bare)
+    Ok(TextEncoder::new().encode_to_string(&registry.gather())? + &without_samples)
 }
 
-/// The two lines over a metric's own.
 fn head(family: &MetricFamily) -> String {
     let kind = match family.get_field_type() {
         MetricType::COUNTER => "counter",
@@ -206,7 +210,7 @@ mod tests {
     use crate::provider::health::Check;
 
     #[test]
-    fn a_check_counts_as_long_as_it_is_believed() {
+    fn health_check_result_expires() {
         let with = |failed| Vitals {
             check: Some(Check {
                 failed,
@@ -221,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_without_a_line_is_named() {
+    fn metric_without_samples_has_its_header() {
         let gauges = GaugeVec::new(Opts::new("a_thing", "What it is."), &["provider"]).unwrap();
-        let named = "# HELP a_thing What it is.\n# TYPE a_thing gauge\n";
-        assert_eq!(written(vec![Box::new(gauges.clone())]).unwrap(), named);
+        let header = "# HELP a_thing What it is.\n# TYPE a_thing gauge\n";
+        assert_eq!(written(vec![Box::new(gauges.clone())]).unwrap(), header);
         gauges.with_label_values(&["x"]).set(0.5);
         assert_eq!(
             written(vec![Box::new(gauges)]).unwrap(),
-            format!("{named}a_thing{{provider=\"x\"}} 0.5\n")
+            format!("{header}a_thing{{provider=\"x\"}} 0.5\n")
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What is served over HTTP, one file a surface.
+//! The HTTP server: its routes and what they share. Each surface has a file of its own.
 
 mod admin;
 mod assets;
@@ -47,19 +47,18 @@ use crate::simulator::Simulator;
 
 pub use connection::Connections;
 
-/// Connections beyond the WebSockets' limit: for other requests, and for who is told that there are too many.
+/// Connections beyond the WebSocket limit, for other requests and for rejecting further WebSockets.
 const SPARE_CONNECTIONS: usize = 1024;
 
-/// How long a request's head may take.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long connections have to end at the stop, after the drain.
+/// Seconds that open connections have at shutdown, after the drain.
 const STOP_S: u64 = 2;
 
-/// How long a turn of a program goes on that left: it is to cost nothing two seconds later, and its provider has to hear of it, too.
+/// The time that a turn continues after its API client has left. Short, because nobody reads the
+/// answer; the caller's disconnect must reach the provider within two seconds.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// What every surface needs.
 #[derive(Clone)]
 pub struct State {
     lobby: Arc<Lobby>,
@@ -76,40 +75,33 @@ pub struct State {
     reloads: Reloads,
     instance: Arc<str>,
     started: Instant,
-    /// The wall clock at the start, in seconds.
+    /// The start time, in Unix seconds.
     created: u64,
 }
 
-/// What a service is made of, as far as its web side needs it.
+/// The parts of a service that its web server uses.
 pub struct Parts {
-    /// The name of this instance, for the status: another one after each start.
+    /// A random name of this process, shown in the status.
     pub instance: Arc<str>,
-    /// What sessions are served with.
     pub lobby: Arc<Lobby>,
-    /// The demo's providers; none where this is no demo.
+    /// The simulated providers. Empty outside demo mode.
     pub simulators: Arc<[Arc<Simulator>]>,
-    /// False while an actor ends again and again.
+    /// `false` while an actor crashes again and again.
     pub steady: watch::Receiver<bool>,
-    /// What went wrong at the start, in sentences for everyone.
+    /// Problems found at the start, in sentences that anyone may read.
     pub problems: Vec<String>,
-    /// What is wrong with what answers without a provider.
+    /// The health of the answers that need no provider.
     pub degradation: Health,
-    /// The history of the service's state.
     pub reports: watch::Receiver<Arc<Report>>,
-    /// Who is told of changes.
     pub alerts: Alerts,
-    /// What was answered in the last month.
+    /// The hourly answer counts of the last month.
     pub history: watch::Receiver<Arc<History>>,
-    /// What operators did.
     pub audit: Arc<Audit>,
-    /// What asks for reloads.
     pub reloads: Reloads,
-    /// Outage drills.
     pub drills: Arc<Drills>,
 }
 
 impl State {
-    /// The state of a service that starts now.
     pub fn new(parts: Parts) -> Self {
         let Parts {
             instance,
@@ -150,38 +142,35 @@ impl State {
         }
     }
 
-    /// The settings at this moment. A request looks at them once.
+    /// Returns the current settings. A request reads them once, so that a reload cannot change them
+    /// halfway through.
     fn settings(&self) -> Arc<Settings> {
         self.lobby.settings()
     }
 
-    /// The WebSockets that are open.
     pub fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.connections)
     }
 }
 
-/// GET, and HEAD, which is a GET whose body the server leaves out.
+/// Matches GET and HEAD. For HEAD the server leaves out the body.
 fn read() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// What is there to be read; another method is told so.
-fn page(path: &str, page: Route) -> Resource {
+/// A resource for reading. Other methods get 405.
+fn page(path: &str, route: Route) -> Resource {
     web::resource(path)
-        .route(page)
+        .route(route)
         .default_service(web::to(|| async { refusal::only("GET, HEAD") }))
 }
 
-/// A route of `/v1`: what it says of a wrong method has the API's own shape.
+/// A resource of `/v1`. Other methods get an error in OpenAI's shape.
 fn v1(path: &str) -> Resource {
     web::resource(path).default_service(web::to(openai::wrong_method))
 }
 
-/// A server on this port; it runs when it is awaited.
-///
-/// # Errors
-/// The port cannot be used.
+/// Creates the server. It runs when it is awaited.
 pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     let settings = state.settings();
     let workers = match settings.server.workers {
@@ -190,12 +179,12 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     };
     let connections = (settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
-        // Each worker reads the providers of its own turns.
+        // Each worker measures the stalls of the thread that runs its turns.
         standstill::watch();
         let app = App::new()
             .app_data(web::Data::new(state.clone()))
             .wrap(from_fn(head::bounded))
-            // Outermost, so that errors carry it too.
+            // Wraps everything else, so that errors carry the header too.
             .wrap(DefaultHeaders::new().add((X_CONTENT_TYPE_OPTIONS, "nosniff")))
             .service(page("/static/{file:.*}", read().to(assets::file)))
             .service(page("/widget.js", read().to(assets::widget)))
@@ -240,7 +229,7 @@ pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     .client_request_timeout(HEAD_LIMIT)
     .client_disconnect_timeout(Duration::from_secs(1))
     .shutdown_timeout(STOP_S)
-    // Or an answer goes on, and is paid for, after its client has left.
+    // Otherwise an answer would continue, and be paid for, after its client left.
     .h1_allow_half_closed(false)
     .on_connect(connection::tune)
     .disable_signals()

@@ -1,4 +1,5 @@
-//! A name for each answer of the programs' API, by which a client's log and ours speak of the same: a turn's own id, else one of this request alone.
+//! Sets `X-Request-Id` on API responses, so that the logs of client and service can be matched. A
+//! turn's response carries the id of the turn; all others get a random id here.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -10,23 +11,23 @@ use super::State;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Names what is no turn's answer, and logs the name for who looks for it.
+/// Adds a request id to responses without one, and logs it.
 pub async fn named<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, actix_web::Error> {
     let state = request.app_data::<web::Data<State>>().cloned();
-    let mut answer = next.call(request).await?;
-    if let Some(state) = state.filter(|_| !answer.headers().contains_key(&REQUEST_ID)) {
-        let name = format!("req-{:016x}", (state.lobby.desk.random)());
+    let mut response = next.call(request).await?;
+    if let Some(state) = state.filter(|_| !response.headers().contains_key(&REQUEST_ID)) {
+        let id = format!("req-{:016x}", (state.lobby.desk.random)());
         tracing::debug!(
-            request = name,
-            status = answer.status().as_u16(),
+            request = id,
+            status = response.status().as_u16(),
             "answered without a turn"
         );
-        if let Ok(value) = HeaderValue::from_str(&name) {
-            answer.headers_mut().insert(REQUEST_ID.clone(), value);
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID.clone(), value);
         }
     }
-    Ok(answer)
+    Ok(response)
 }

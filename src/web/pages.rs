@@ -1,4 +1,5 @@
-//! The pages: the chat, the status, and a sample of another site with the widget on it.
+//! The HTML pages: the chat, and a sample site with the widget. The status page is in
+//! `status_page`.
 
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
@@ -19,7 +20,6 @@ struct ChatPage<'a> {
     version: &'a str,
 }
 
-/// `GET /`: the chat page.
 pub async fn chat(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let settings = state.settings();
     let page = ChatPage {
@@ -40,7 +40,7 @@ struct EmbedPage<'a> {
     version: &'a str,
 }
 
-/// `GET /embed`: a sample of another site with the widget on it, and the snippet that puts it there.
+/// `GET /embed`: a sample site with the widget, and the snippet to embed it.
 pub async fn embed(state: web::Data<State>) -> HttpResponse {
     let settings = state.settings();
     let page = EmbedPage {
@@ -52,7 +52,7 @@ pub async fn embed(state: web::Data<State>) -> HttpResponse {
     html(&page, &state)
 }
 
-/// A page with the headers that every page has.
+/// Renders a page, with the headers that all pages have.
 pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
     match page.render() {
         Ok(html) => HttpResponse::Ok()
@@ -67,13 +67,14 @@ pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .body(html),
         Err(error) => {
-            tracing::error!(%error, "a page does not render");
+            tracing::error!(%error, "failed to render a page");
             HttpResponse::InternalServerError().finish()
         }
     }
 }
 
-/// No inline script or style, nothing from elsewhere; framed by allowed sites alone.
+/// The content security policy: no inline scripts or styles, nothing from other origins, and
+/// framing by allowed sites only.
 fn policy(allowed_origins: &[String]) -> String {
     let ancestors = ["'self'"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! The service's state for programs: alive, ready, and all of it as JSON.
+//! The service's state for programs: liveness, readiness and `status.json`.
 
 use std::sync::atomic::Ordering;
 
@@ -15,15 +15,14 @@ use crate::ops::{history, uptime};
 use crate::provider::backend::{Backend, Latency};
 use crate::turn::desk::Phase;
 
-/// The incidents that are told, the newest first.
 pub(super) const SHOWN_INCIDENTS: usize = 50;
 
-/// `GET /healthz`: the process lives.
+/// `GET /healthz`: the process is alive.
 pub async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: it takes new work.
+/// `GET /readyz`: the service accepts new messages.
 pub async fn ready(state: web::Data<State>) -> HttpResponse {
     let status = actix_web::http::StatusCode::SERVICE_UNAVAILABLE;
     if *state.lobby.desk.phase.borrow() != Phase::Open {
@@ -40,7 +39,7 @@ pub async fn ready(state: web::Data<State>) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ready" }))
 }
 
-/// `GET /status.json`; with the admin token also what each provider cost.
+/// `GET /status.json`. With the admin token it includes the cost of each provider.
 pub async fn json(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
@@ -51,100 +50,106 @@ pub async fn json(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         ))
 }
 
-fn whole(state: &State, operator: bool) -> Value {
+fn whole(state: &State, is_operator: bool) -> Value {
     let view = state.lobby.status.borrow().clone();
-    let desk = &state.lobby.desk;
-    let (table, now) = (desk.table(), desk.clock.wall());
+    let turns = &state.lobby.desk;
+    let table = turns.table();
+    let now = turns.clock.wall();
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     json!({
         "mode": view.mode,
         "since": view.since,
         "incident": view.incident,
         "message": view.message,
-        // As the providers below stand now; the page hears of it a moment later.
+        // Computed from the providers below; `view` lags behind them by a moment.
         "active": active(&table, now),
         "version": env!("CARGO_PKG_VERSION"),
         "instance": &*state.instance,
         "uptime_s": state.started.elapsed().as_secs(),
-        // As the providers below say, who are looked at now.
+        // The same for drills.
         "drill": drills(&table.backends).first(),
         "answers": {
-            "total": count(&desk.counts.ended),
-            "ai": count(&desk.counts.ai),
-            "degraded": count(&desk.counts.degraded),
-            "availability": desk.counts.availability(),
+            "total": count(&turns.counts.ended),
+            "ai": count(&turns.counts.ai),
+            "degraded": count(&turns.counts.degraded),
+            "availability": turns.counts.availability(),
         },
-        "availability": availability(state, now, operator),
-        "providers": table.backends.iter().map(|backend| provider(backend, now, operator)).collect::<Vec<_>>(),
+        "availability": availability(state, now, is_operator),
+        "providers": table
+            .backends
+            .iter()
+            .map(|configured| provider(configured, now, is_operator))
+            .collect::<Vec<_>>(),
         "incidents": state.reports.borrow().incidents.iter().take(SHOWN_INCIDENTS).collect::<Vec<_>>(),
         "problems": problems(state),
     })
 }
 
-/// What the last day and the last month were like: the shares of messages that got any answer and an AI's, the share of the time in which an AI
-/// could be asked, and the counts that these are of.
-fn availability(state: &State, now: At, operator: bool) -> Value {
-    let (history, report) = (state.history.borrow(), state.reports.borrow());
-    let stretch = |hours: u64| {
+/// The last day and the last month: the shares of messages that got any answer and an AI's, the
+/// share of time in which an AI was available, and the underlying counts.
+fn availability(state: &State, now: At, is_operator: bool) -> Value {
+    let history = state.history.borrow();
+    let report = state.reports.borrow();
+    let period = |hours: u64| {
         let sum = history.last(hours, now);
-        let mut told = json!({
+        let mut json = json!({
             "answers": sum.answered(),
             "ai": sum.by_ai(),
             "ai_time": uptime::share(report.incidents.iter(), report.life, now, hours),
             "counts": { "total": sum.total(), "ai": sum.ai, "degraded": sum.degraded, "lost": sum.lost },
             "reasons": sum.reasons,
         });
-        if let Some(told) = told.as_object_mut().filter(|_| operator) {
-            told.insert("cost_usd".into(), sum.cost_usd.into());
+        if let Some(fields) = json.as_object_mut().filter(|_| is_operator) {
+            fields.insert("cost_usd".into(), sum.cost_usd.into());
         }
-        told
+        json
     };
-    json!({ "24h": stretch(history::DAY), "30d": stretch(history::MONTH) })
+    json!({ "24h": period(history::DAY), "30d": period(history::MONTH) })
 }
 
-fn provider(backend: &Backend, now: At, operator: bool) -> Value {
-    let vitals = backend.vitals.borrow().clone();
+fn provider(provider: &Backend, now: At, is_operator: bool) -> Value {
+    let status = provider.vitals.borrow().clone();
     let latency = |latency: Option<Latency>| {
         json!({
-            "p50": latency.map(|one| one.p50),
-            "p95": latency.map(|one| one.p95),
-            "p99": latency.map(|one| one.p99),
+            "p50": latency.map(|percentiles| percentiles.p50),
+            "p95": latency.map(|percentiles| percentiles.p95),
+            "p99": latency.map(|percentiles| percentiles.p99),
         })
     };
-    let used = vitals.used;
-    let usage = operator.then(|| {
+    let used = status.used;
+    let usage = is_operator.then(|| {
         json!({
             "input_tokens": used.input_tokens,
             "output_tokens": used.output_tokens,
             "cost_usd": used.cost_usd,
         })
     });
-    let mut told = json!({
-        "name": backend.name,
-        "model": backend.model,
-        "dialect": backend.dialect,
-        "state": vitals.state,
-        "healthy": vitals.healthy(now),
-        "reason": vitals.why(now),
-        // Vitals are published on a change, and that a wait is over is none.
-        "retry_at": vitals.waits_until().filter(|at| *at > now),
-        "in_flight": vitals.in_flight,
-        "latency_ms": { "first_token": latency(vitals.first_token), "total": latency(vitals.total) },
+    let mut json = json!({
+        "name": provider.name,
+        "model": provider.model,
+        "dialect": provider.dialect,
+        "state": status.state,
+        "healthy": status.healthy(now),
+        "reason": status.why(now),
+        // The status is published on changes, and the end of a wait is not one.
+        "retry_at": status.waits_until().filter(|at| *at > now),
+        "in_flight": status.in_flight,
+        "latency_ms": { "first_token": latency(status.first_token), "total": latency(status.total) },
         "counts": {
-            "success": vitals.successes,
-            "failure": vitals.failures,
-            "restarts": vitals.restarts,
+            "success": status.successes,
+            "failure": status.failures,
+            "restarts": status.restarts,
         },
-        "checked_at": vitals.checked_at,
-        "drill": backend.drills.running().map(|drill| drill.view(&backend.name)),
+        "checked_at": status.checked_at,
+        "drill": provider.drills.running().map(|drill| drill.view(&provider.name)),
     });
-    if let (Some(usage), Some(told)) = (usage, told.as_object_mut()) {
-        told.insert("usage".into(), usage);
+    if let (Some(usage), Some(fields)) = (usage, json.as_object_mut()) {
+        fields.insert("usage".into(), usage);
     }
-    told
+    json
 }
 
-/// What an operator should look at, in sentences without paths.
+/// Returns the problems that an operator should look at, as sentences without file paths.
 pub(super) fn problems(state: &State) -> Vec<String> {
     let mut problems = state.problems.to_vec();
     problems.extend(state.lobby.desk.store.problem().map(str::to_owned));
@@ -154,12 +159,14 @@ pub(super) fn problems(state: &State) -> Vec<String> {
         );
     }
     let now = state.lobby.desk.clock.wall();
-    let spent = |one: &&std::sync::Arc<Backend>| one.vitals.borrow().is_over_budget(now);
+    let is_over_budget =
+        |provider: &&std::sync::Arc<Backend>| provider.vitals.borrow().is_over_budget(now);
     let table = state.lobby.desk.table();
-    problems.extend(table.backends.iter().filter(spent).map(|one| {
+    let over_budget = table.backends.iter().filter(is_over_budget);
+    problems.extend(over_budget.map(|provider| {
         format!(
-            "Provider {} has spent its budget for today; it is passed over until midnight UTC.",
-            one.name
+            "Provider {} has spent its budget for today; it is skipped until midnight UTC.",
+            provider.name
         )
     }));
     problems.extend(state.degradation.sentences());

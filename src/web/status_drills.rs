@@ -1,50 +1,41 @@
-//! Outage drills on the status page: that one runs is for everyone, what came of the last ones for the operator, in English.
+//! Outage drills on the status page. Running drills are shown to everyone; the reports are for the
+//! operator and in English.
 
 use super::history::{Moment, length};
 use super::words::Words;
 use crate::ops::drills::Report;
 use crate::settings::{Choice as _, Fault};
 
-/// The reports that are shown.
 const SHOWN: usize = 10;
 
-/// A drill that runs.
 pub(super) struct Running {
-    /// The provider.
     pub(super) provider: String,
-    /// What it does, and until when, as markup.
-    pub(super) told: String,
+    /// The fault and the end of the drill.
+    pub(super) html: String,
 }
 
-/// A drill that ended, or was not run.
+/// A drill that ended, or was skipped.
 pub(super) struct Told {
-    /// The provider.
     pub(super) provider: String,
-    /// What it did, and to whom.
-    pub(super) words: String,
-    /// When it began.
-    pub(super) from: Moment,
-    /// How long it ran, and who ended it; or that it was not run.
-    pub(super) course: String,
-    /// What visitors got, line by line.
+    pub(super) fault: String,
+    pub(super) started: Moment,
+    /// The duration of the drill and how it ended, or the reason for skipping it.
+    pub(super) outcome: String,
+    /// The effects on visitors and on the breaker, a sentence per line.
     pub(super) lines: Vec<String>,
 }
 
-/// A fault to choose.
 pub(super) struct Choice {
-    /// Its name in the protocol.
     pub(super) value: &'static str,
-    /// What it does.
-    pub(super) words: &'static str,
+    pub(super) label: &'static str,
 }
 
-/// All faults, in the order of the protocol.
 pub(super) fn choices() -> Vec<Choice> {
     Fault::ALL
         .iter()
         .map(|fault| Choice {
             value: fault.name(),
-            words: words(*fault),
+            label: words(*fault),
         })
         .collect()
 }
@@ -71,17 +62,16 @@ fn said(fault: &str, share: f64) -> String {
     }
 }
 
-/// The last reports, as lines.
 pub(super) fn told(reports: &[Report]) -> Vec<Told> {
     reports.iter().take(SHOWN).map(one).collect()
 }
 
 fn one(report: &Report) -> Told {
     let drill = &report.drill;
-    let planned = if report.scheduled { "planned, " } else { "" };
-    let course = match (&report.skipped, report.ended) {
-        (Some(why), _) => format!("planned, not run: {why}"),
-        (None, None) => format!("{planned}running"),
+    let scheduled = if report.scheduled { "scheduled, " } else { "" };
+    let outcome = match (&report.skipped, report.ended) {
+        (Some(reason), _) => format!("scheduled, skipped: {reason}"),
+        (None, None) => format!("{scheduled}running"),
         (None, Some(ended)) => {
             let early = if ended < drill.until {
                 " (ended early)"
@@ -89,16 +79,16 @@ fn one(report: &Report) -> Told {
                 ""
             };
             format!(
-                "{planned}{}{early}",
+                "{scheduled}{}{early}",
                 length(Words::english(), ended.since(drill.from))
             )
         }
     };
     Told {
         provider: drill.provider.to_string(),
-        words: said(&drill.fault, drill.share),
-        from: Moment::of(drill.from),
-        course,
+        fault: said(&drill.fault, drill.share),
+        started: Moment::of(drill.from),
+        outcome,
         lines: if report.skipped.is_some() {
             Vec::new()
         } else {
@@ -108,17 +98,18 @@ fn one(report: &Report) -> Told {
 }
 
 fn lines(report: &Report) -> Vec<String> {
-    let (turns, breaker) = (&report.turns, report.breaker);
+    let turns = &report.turns;
+    let breaker = report.breaker;
     let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms / 100 % 10);
     let sources: Vec<_> = turns
         .sources
         .iter()
-        .map(|(name, many)| format!("{many} {name}"))
+        .map(|(source, count)| format!("{count} {source}"))
         .collect();
     let mut answers = match turns.turns {
-        0 => "No visitor asked".to_owned(),
+        0 => "No visitor asked anything".to_owned(),
         1 => format!("1 answer: {}", sources.join(", ")),
-        many => format!("{many} answers: {}", sources.join(", ")),
+        count => format!("{count} answers: {}", sources.join(", ")),
     };
     if turns.restarts > 0 {
         let times = if turns.restarts == 1 {
@@ -126,27 +117,28 @@ fn lines(report: &Report) -> Vec<String> {
         } else {
             format!("{} times", turns.restarts)
         };
-        answers += &format!("; begun anew in mid-answer {times}");
+        answers += &format!("; restarted in mid-answer {times}");
     }
     if let Some(longest) = turns.longest_first_token_ms {
         answers += &format!("; first words after {} at most", seconds(longest));
     }
     let breaker = match (breaker.opened_after_ms, breaker.limited_after_ms) {
         (Some(after), _) => format!("The breaker opened after {}", seconds(after)),
-        (None, Some(after)) => format!(
-            "Left alone from {} on, as its rate limit asked",
-            seconds(after)
-        ),
+        (None, Some(after)) => {
+            format!("Paused after {}, because of its rate limit", seconds(after))
+        }
         (None, None) => "The breaker stayed closed".to_owned(),
     };
-    let again = report.breaker.closed_after_ms;
-    let again = again.map_or(String::new(), |after| {
-        format!(", asked again {} after the end", seconds(after))
-    });
+    let closed_again = report
+        .breaker
+        .closed_after_ms
+        .map_or(String::new(), |after| {
+            format!(", in use again {} after the end", seconds(after))
+        });
     vec![
         answers,
         format!(
-            "{breaker}{again}; {} of {} calls failed by the drill",
+            "{breaker}{closed_again}; the drill failed {} of {} calls",
             report.calls.befallen, report.calls.total
         ),
     ]
@@ -160,7 +152,7 @@ mod tests {
     use crate::turn::witness::Seen;
 
     #[test]
-    fn a_report_is_told_in_words() {
+    fn drill_report_is_described() {
         let mut report = Report {
             id: "drill-1".into(),
             drill: DrillView {
@@ -192,23 +184,23 @@ mod tests {
                 closed_after_ms: Some(7),
             },
         };
-        let shown = one(&report);
+        let view = one(&report);
         assert_eq!(
-            (shown.words.as_str(), shown.course.as_str()),
+            (view.fault.as_str(), view.outcome.as_str()),
             ("Rate limit, 50 % of calls", "30 s (ended early)")
         );
         assert_eq!(
-            shown.lines,
+            view.lines,
             [
-                "2 answers: 2 ai; begun anew in mid-answer once; first words after 1.2 s at most",
-                "The breaker opened after 0.4 s, asked again 0.0 s after the end; 3 of 5 calls failed by the drill",
+                "2 answers: 2 ai; restarted in mid-answer once; first words after 1.2 s at most",
+                "The breaker opened after 0.4 s, in use again 0.0 s after the end; the drill failed 3 of 5 calls",
             ]
         );
         report.skipped = Some("another drill runs".into());
-        let shown = one(&report);
+        let view = one(&report);
         assert_eq!(
-            (shown.course.as_str(), shown.lines.len()),
-            ("planned, not run: another drill runs", 0)
+            (view.outcome.as_str(), view.lines.len()),
+            ("scheduled, skipped: another drill runs", 0)
         );
     }
 }

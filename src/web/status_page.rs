@@ -1,5 +1,5 @@
-//! `GET /status`: the service's state for people. All of it is drawn here, so that it can be read without scripts; the page's script only asks
-//! for it again.
+//! `GET /status`: the service's state for people. The page is rendered completely on the server, so
+//! that it works without scripts; its script only reloads it.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
@@ -24,77 +24,70 @@ struct StatusPage<'a> {
     version: &'a str,
     words: &'static Words,
     mode: &'static str,
-    /// As markup.
-    headline: String,
+    headline_html: String,
     incident: Option<String>,
-    /// As markup.
-    since: String,
-    /// As markup.
-    as_of: String,
+    since_html: String,
+    as_of_html: String,
     now: Moment,
     switched: Option<Switched>,
     drills: Vec<Running>,
     providers: Vec<Card>,
     faults: Vec<Choice>,
-    told: Vec<Told>,
+    drill_reports: Vec<Told>,
     timelines: Vec<Line>,
     incidents: Vec<Entry>,
     problems: Vec<String>,
-    operator: bool,
-    orders: bool,
+    is_operator: bool,
+    /// An admin token is configured, so the page offers to enter it.
+    has_admin_token: bool,
 }
 
-/// The last switch.
+/// The last change of the active provider.
 struct Switched {
     from: String,
     to: String,
-    /// As markup.
-    told: String,
+    html: String,
 }
 
-/// One provider.
 struct Card {
     name: String,
     model: String,
     state: &'static str,
-    words: &'static str,
+    state_label: &'static str,
     reason: Option<&'static str>,
     retry_at: Option<Retry>,
-    active: bool,
+    is_active: bool,
     first_token: Option<(u64, u64)>,
     spark: Option<Spark>,
     usage: Option<String>,
     drill: Option<Running>,
 }
 
-/// When a provider is tried again.
 struct Retry {
     at: Moment,
-    told: String,
+    text: String,
 }
 
-/// One incident.
 struct Entry {
     id: String,
     mode: &'static str,
-    words: &'static str,
-    runs: bool,
-    /// As markup.
-    when: String,
+    mode_label: &'static str,
+    is_running: bool,
+    when_html: String,
     cause: String,
 }
 
-/// Draws the page; what only the operator may see is on it where the request carries the admin token.
+/// Renders the page. Requests with the admin token get what only the operator may see.
 pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let settings = state.settings();
     let server = &settings.server;
-    let operator = gate::operator(&request, server).is_ok();
+    let is_operator = gate::operator(&request, server).is_ok();
     let view = state.lobby.status.borrow().clone();
     let report = state.reports.borrow().clone();
-    let desk = &state.lobby.desk;
-    let now = desk.clock.wall();
+    let turns = &state.lobby.desk;
+    let now = turns.clock.wall();
     let served = state.history.borrow().clone();
-    let table = desk.table();
+    let table = turns.table();
     let next = active(&table, now);
     let words = Words::wanted(&request);
     let since = Moment::of(view.since).html();
@@ -104,31 +97,31 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
         version: env!("CARGO_PKG_VERSION"),
         words,
         mode: mode_name(view.mode),
-        headline: fill(headline(words, view.mode), &[("since", &since)]),
+        headline_html: fill(headline(words, view.mode), &[("since", &since)]),
         incident: view.incident.clone(),
-        since: fill(words.since, &[("since", &since)]),
-        as_of: fill(words.as_of, &[("at", &Moment::of(now).html())]),
+        since_html: fill(words.since, &[("since", &since)]),
+        as_of_html: fill(words.as_of, &[("at", &Moment::of(now).html())]),
         now: Moment::of(now),
         switched: switched(words, &report),
         drills: table
             .backends
             .iter()
-            .filter_map(|one| drill(words, one))
+            .filter_map(|provider| drill(words, provider))
             .collect(),
         providers: (table.backends.iter())
-            .map(|one| {
+            .map(|provider| {
                 card(
                     words,
-                    one,
+                    provider,
                     next.as_deref(),
-                    report.trends.get(&one.name),
+                    report.trends.get(&provider.name),
                     now,
-                    operator,
+                    is_operator,
                 )
             })
             .collect(),
         faults: status_drills::choices(),
-        told: if operator {
+        drill_reports: if is_operator {
             status_drills::told(&state.drills.reports())
         } else {
             Vec::new()
@@ -141,11 +134,11 @@ pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse
             .incidents
             .iter()
             .take(SHOWN_INCIDENTS)
-            .map(|one| entry(words, one, now))
+            .map(|incident| entry(words, incident, now))
             .collect(),
         problems: problems(&state),
-        operator,
-        orders: server.admin_token.is_some(),
+        is_operator,
+        has_admin_token: server.admin_token.is_some(),
     };
     html(&page, &state)
 }
@@ -160,55 +153,54 @@ const fn headline(words: &Words, mode: Mode) -> &'static str {
 
 fn switched(words: &Words, report: &Report) -> Option<Switched> {
     let switch = report.switched.as_ref()?;
-    let name =
-        |one: &Option<std::sync::Arc<str>>| one.as_deref().unwrap_or(words.nobody).to_owned();
-    let why = match (switch.reason, &switch.from) {
+    let name = |provider: &Option<std::sync::Arc<str>>| {
+        provider.as_deref().unwrap_or(words.nobody).to_owned()
+    };
+    let reason = match (switch.reason, &switch.from) {
         (Some(reason), _) => reason,
-        (None, None) => "it can be asked again",
+        (None, None) => "it is available again",
         (None, Some(_)) => "it is preferred",
     };
-    let (from, to, at) = (
-        name(&switch.from),
-        name(&switch.to),
-        Moment::of(switch.at).html(),
-    );
-    let [shown_from, shown_to] = [&from, &to].map(|name| isolated(name));
+    let from = name(&switch.from);
+    let to = name(&switch.to);
+    let at = Moment::of(switch.at).html();
+    let [from_html, to_html] = [&from, &to].map(|name| isolated(name));
     let values = [
         ("at", &*at),
-        ("from", &*shown_from),
-        ("to", &*shown_to),
-        ("why", words.said(why)),
+        ("from", &*from_html),
+        ("to", &*to_html),
+        ("why", words.said(reason)),
     ];
     Some(Switched {
-        told: fill(words.switch, &values),
+        html: fill(words.switch, &values),
         from,
         to,
     })
 }
 
-/// A name as markup, so that it runs in its own direction whatever is around it.
+/// Wraps a name in `<bdi>`, so that its writing direction does not affect the text around it.
 fn isolated(name: &str) -> String {
-    let safe = name
+    let escaped = name
         .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;");
-    format!("<bdi>{safe}</bdi>")
+    format!("<bdi>{escaped}</bdi>")
 }
 
 fn card(
     words: &Words,
-    backend: &Backend,
+    provider: &Backend,
     active: Option<&str>,
     trend: Option<&Trend>,
     now: At,
-    operator: bool,
+    is_operator: bool,
 ) -> Card {
-    let vitals = backend.vitals.borrow().clone();
-    let waits = vitals.waits_until().filter(|at| *at > now);
-    let (state, told) = match vitals.state {
+    let status = provider.vitals.borrow().clone();
+    let waits_until = status.waits_until().filter(|at| *at > now);
+    let (state, state_label) = match status.state {
         ProviderState::Closed => (
             "closed",
-            if waits.is_some() {
+            if waits_until.is_some() {
                 words.waits
             } else {
                 words.working
@@ -222,32 +214,33 @@ fn card(
     let retry = |at| {
         let at = Moment::of(at);
         Retry {
-            told: fill(words.again_at, &[("at", &at.shown)]),
+            text: fill(words.again_at, &[("at", &at.shown)]),
             at,
         }
     };
-    let troubled = !vitals.can_be_asked(now) && vitals.state != ProviderState::Disabled;
+    let has_trouble = !status.can_be_asked(now) && status.state != ProviderState::Disabled;
     Card {
-        name: backend.name.to_string(),
-        model: backend.model.to_string(),
+        name: provider.name.to_string(),
+        model: provider.model.to_string(),
         state,
-        words: told,
-        reason: vitals
+        state_label,
+        reason: status
             .words(now)
-            .filter(|_| troubled)
+            .filter(|_| has_trouble)
             .map(|phrase| words.said(phrase)),
-        retry_at: waits.filter(|_| troubled).map(retry),
-        active: active == Some(&*backend.name),
-        first_token: vitals.first_token.map(|latency| (latency.p50, latency.p95)),
+        retry_at: waits_until.filter(|_| has_trouble).map(retry),
+        is_active: active == Some(&*provider.name),
+        first_token: status.first_token.map(|latency| (latency.p50, latency.p95)),
         spark: trend.and_then(|trend| spark(words, trend)),
-        usage: operator.then(|| usage(&vitals)),
-        drill: drill(words, backend),
+        usage: is_operator.then(|| usage(&status)),
+        drill: drill(words, provider),
     }
 }
 
-fn drill(words: &Words, backend: &Backend) -> Option<Running> {
-    let drill = backend.drills.running()?.view(&backend.name);
-    let (name, until) = (isolated(&drill.provider), Moment::of(drill.until).html());
+fn drill(words: &Words, provider: &Backend) -> Option<Running> {
+    let drill = provider.drills.running()?.view(&provider.name);
+    let name = isolated(&drill.provider);
+    let until = Moment::of(drill.until).html();
     let values = [
         ("name", &*name),
         ("fault", &*drill.fault),
@@ -255,28 +248,28 @@ fn drill(words: &Words, backend: &Backend) -> Option<Running> {
     ];
     Some(Running {
         provider: drill.provider.to_string(),
-        told: fill(words.drill, &values),
+        html: fill(words.drill, &values),
     })
 }
 
-fn usage(vitals: &Vitals) -> String {
-    let used = vitals.used;
-    let about = if used.estimated || vitals.spent.estimated {
+fn usage(status: &Vitals) -> String {
+    let used = status.used;
+    let prefix = if used.estimated || status.spent.estimated {
         "about "
     } else {
         ""
     };
     format!(
-        "{} tokens in, {} out, {about}${:.4} since the start; {about}${:.4} today",
-        used.input_tokens, used.output_tokens, used.cost_usd, vitals.spent.usd
+        "{} tokens in, {} out, {prefix}${:.4} since the start; {prefix}${:.4} today",
+        used.input_tokens, used.output_tokens, used.cost_usd, status.spent.usd
     )
 }
 
 fn entry(words: &Words, incident: &Incident, now: At) -> Entry {
-    let lasted = length(words, incident.ended.unwrap_or(now).since(incident.started));
+    let duration = length(words, incident.ended.unwrap_or(now).since(incident.started));
     let [from, to] =
         [incident.started, incident.ended.unwrap_or(now)].map(|at| Moment::of(at).html());
-    let told = if incident.ended.is_some() {
+    let text = if incident.ended.is_some() {
         words.ended
     } else {
         words.running
@@ -284,13 +277,13 @@ fn entry(words: &Words, incident: &Incident, now: At) -> Entry {
     Entry {
         id: incident.id.clone(),
         mode: mode_name(incident.mode),
-        words: if incident.mode == Mode::Outage {
+        mode_label: if incident.mode == Mode::Outage {
             words.no_ai
         } else {
             words.backup
         },
-        runs: incident.ended.is_none(),
-        when: fill(told, &[("from", &from), ("to", &to), ("length", &lasted)]),
+        is_running: incident.ended.is_none(),
+        when_html: fill(text, &[("from", &from), ("to", &to), ("length", &duration)]),
         cause: words.cause(&incident.cause),
     }
 }
@@ -300,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_no_markup() {
+    fn names_are_escaped() {
         assert_eq!(isolated("a<b>&c"), "<bdi>a&lt;b&gt;&amp;c</bdi>");
     }
 }

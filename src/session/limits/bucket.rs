@@ -1,71 +1,67 @@
-//! One bucket of a rate limit, by the generic cell rate algorithm (ITU-T I.371): the only thing to remember is the moment at which it is
-//! whole again. Pure: time is an argument.
+//! A rate limiter that uses the generic cell rate algorithm (GCRA, ITU-T I.371). The only state is
+//! the time at which the bucket will be full again. Pure: time is an argument.
 //!
-//! Unlike a library's, it may be told that more was taken from it than it had: by other instances, at the same moment. It owes that,
-//! and gives nothing until it is paid back. That is what makes the limit of a fleet hold in the long run.
+//! Unlike the buckets of existing crates, it can be told that other instances took more from it
+//! than it had. The debt is paid back before it gives anything. That makes the limit of a cluster
+//! hold in the long run.
 
 use std::time::Duration;
 
-/// So many a minute, and as many at once after a pause.
+/// A number of messages per minute. As many may come at once after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    every: Duration,
-    whole: Duration,
+    interval: Duration,
+    burst: Duration,
 }
 
 impl Pace {
-    /// So many a minute; zero counts as one.
+    /// A quota of zero counts as one.
     pub fn per_minute(count: u32) -> Self {
         let count = count.max(1);
-        let every = Duration::from_secs(60) / count;
+        let interval = Duration::from_secs(60) / count;
         Self {
-            every,
-            whole: every * count,
+            interval,
+            burst: interval * count,
         }
     }
 
-    /// Between two, at the steady rate.
+    /// The time between two messages at the steady rate.
     pub fn every(self) -> Duration {
-        self.every
+        self.interval
     }
 
-    /// The most that a bucket may owe and lack together: two minutes' worth. What others took beyond that is forgiven.
+    /// The maximum debt: two minutes' worth. Usage by other instances beyond that is forgiven.
     pub fn most(self) -> Duration {
-        self.whole * 2
+        self.burst * 2
     }
 }
 
-/// A bucket. The default is whole.
+/// The bucket of one key. The default is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    whole_at: Duration,
+    full_at: Duration,
 }
 
 impl Bucket {
-    /// Takes one.
-    ///
-    /// # Errors
-    /// How long until there is one.
+    /// Takes one message, or returns the time until one is available.
     pub fn take(&mut self, pace: Pace, now: Duration) -> Result<(), Duration> {
-        let whole_at = self.whole_at.max(now).saturating_add(pace.every);
-        let lacks = whole_at.saturating_sub(now);
-        if lacks > pace.whole {
-            return Err(lacks - pace.whole);
+        let full_at = self.full_at.max(now).saturating_add(pace.interval);
+        let debt = full_at.saturating_sub(now);
+        if debt > pace.burst {
+            return Err(debt - pace.burst);
         }
-        self.whole_at = whole_at;
+        self.full_at = full_at;
         Ok(())
     }
 
-    /// Hears that it lacks so much, as all instances together know. It never lacks less than it knows itself.
-    pub fn lacks_at_least(&mut self, lacks: Duration, pace: Pace, now: Duration) {
-        self.whole_at = self
-            .whole_at
-            .max(now.saturating_add(lacks.min(pace.most())));
+    /// Raises the debt to what all instances together took. It is never lowered.
+    pub fn lacks_at_least(&mut self, debt: Duration, pace: Pace, now: Duration) {
+        self.full_at = self.full_at.max(now.saturating_add(debt.min(pace.most())));
     }
 
-    /// Whether nothing is to be remembered of it.
+    /// Returns `true` if the bucket holds no state and can be dropped.
     pub fn is_whole(&self, now: Duration) -> bool {
-        self.whole_at <= now
+        self.full_at <= now
     }
 }
 
@@ -79,125 +75,121 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn taken(bucket: &mut Bucket, pace: Pace, now: Duration) -> usize {
+    fn take_all(bucket: &mut Bucket, pace: Pace, now: Duration) -> usize {
         (0..1_000)
             .take_while(|_| bucket.take(pace, now).is_ok())
             .count()
     }
 
     #[test]
-    fn as_many_at_once_as_a_minute_and_then_one_after_the_other() {
-        let (pace, mut bucket) = (Pace::per_minute(20), Bucket::default());
-        assert_eq!(taken(&mut bucket, pace, s(100)), 20);
+    fn allows_a_minutes_burst_then_the_steady_rate() {
+        let pace = Pace::per_minute(20);
+        let mut bucket = Bucket::default();
+        assert_eq!(take_all(&mut bucket, pace, s(100)), 20);
         assert_eq!(bucket.take(pace, s(100)), Err(s(3)));
         assert_eq!(bucket.take(pace, s(102)), Err(s(1)));
-        assert_eq!(taken(&mut bucket, pace, s(103)), 1);
-        assert_eq!(taken(&mut bucket, pace, s(133)), 10);
+        assert_eq!(take_all(&mut bucket, pace, s(103)), 1);
+        assert_eq!(take_all(&mut bucket, pace, s(133)), 10);
         assert!(!bucket.is_whole(s(192)) && bucket.is_whole(s(193)));
-        assert_eq!(taken(&mut bucket, pace, s(1_000_000)), 20);
+        assert_eq!(take_all(&mut bucket, pace, s(1_000_000)), 20);
     }
 
     #[test]
-    fn zero_a_minute_is_one() {
+    fn zero_per_minute_counts_as_one() {
         assert_eq!(Pace::per_minute(0), Pace::per_minute(1));
         let mut bucket = Bucket::default();
-        assert_eq!(
-            (
-                taken(&mut bucket, Pace::per_minute(0), s(0)),
-                bucket.whole_at
-            ),
-            (1, s(60))
-        );
+        assert_eq!(take_all(&mut bucket, Pace::per_minute(0), s(0)), 1);
+        assert_eq!(bucket.full_at, s(60));
     }
 
     #[test]
-    fn what_others_took_is_owed_and_paid_back() {
-        let (pace, mut bucket) = (Pace::per_minute(20), Bucket::default());
-        assert_eq!(taken(&mut bucket, pace, s(0)), 20);
-        // Others took five more at the same moment.
+    fn usage_of_other_instances_is_paid_back() {
+        let pace = Pace::per_minute(20);
+        let mut bucket = Bucket::default();
+        assert_eq!(take_all(&mut bucket, pace, s(0)), 20);
+        // Other instances took five more at the same moment.
         bucket.lacks_at_least(s(75), pace, s(0));
         assert_eq!(bucket.take(pace, s(0)), Err(s(18)));
         bucket.lacks_at_least(s(3), pace, s(0));
         assert_eq!(
             bucket.take(pace, s(0)),
             Err(s(18)),
-            "it knows better itself"
+            "a smaller debt changes nothing"
         );
-        assert_eq!(taken(&mut bucket, pace, s(18)), 1);
+        assert_eq!(take_all(&mut bucket, pace, s(18)), 1);
         bucket.lacks_at_least(Duration::MAX, pace, s(18));
-        assert_eq!(
-            bucket.take(pace, s(18)),
-            Err(s(63)),
-            "no debt is longer than a minute"
-        );
+        assert_eq!(bucket.take(pace, s(18)), Err(s(63)), "the wait is bounded");
     }
 
-    /// A store that all instances share, as the script in Redis keeps it.
-    struct Fleet {
+    /// Several instances and the state they share, which the script in Redis computes.
+    struct Cluster {
         pace: Pace,
         shared: Bucket,
-        buckets: Vec<(Bucket, u32)>,
+        /// Each instance's bucket, and the messages that it has not yet reported.
+        instances: Vec<(Bucket, u32)>,
     }
 
-    impl Fleet {
-        fn refresh(&mut self, now: Duration) {
-            for (bucket, fresh) in &mut self.buckets {
-                let whole_at = self.shared.whole_at.max(now) + self.pace.every * *fresh;
-                self.shared.whole_at = whole_at.min(now + self.pace.most());
-                *fresh = 0;
-                bucket.lacks_at_least(self.shared.whole_at.saturating_sub(now), self.pace, now);
+    impl Cluster {
+        fn sync(&mut self, now: Duration) {
+            for (bucket, unsynced) in &mut self.instances {
+                let full_at = self.shared.full_at.max(now) + self.pace.interval * *unsynced;
+                self.shared.full_at = full_at.min(now + self.pace.most());
+                *unsynced = 0;
+                bucket.lacks_at_least(self.shared.full_at.saturating_sub(now), self.pace, now);
             }
         }
     }
 
     proptest! {
-        /// However the messages come over several instances that look every 50 ms: over every stretch of time no more are let through than the
-        /// limit and a bucketful, and once what the others let through within one look of all.
+        /// Messages arrive at several instances that synchronise every 50 ms. Within any span of
+        /// time the cluster lets through at most the limit, one burst, and once what the other
+        /// instances let through in 50 ms.
         #[test]
-        fn the_limit_of_a_fleet_holds_but_for_one_look(
+        fn cluster_limit_holds_up_to_one_sync_interval(
             instances in 1_usize..6,
             limit in 1_u32..150,
             steps in prop::collection::vec((0_u64..400, 0_usize..6, 1_usize..30), 1..400),
         ) {
             let pace = Pace::per_minute(limit);
-            let mut fleet = Fleet {
+            let mut cluster = Cluster {
                 pace,
                 shared: Bucket::default(),
-                buckets: vec![(Bucket::default(), 0); instances],
+                instances: vec![(Bucket::default(), 0); instances],
             };
-            let look = Duration::from_millis(50);
-            let (mut now, mut looked) = (s(0), s(0));
+            let sync_interval = Duration::from_millis(50);
+            let mut now = s(0);
+            let mut synced_at = s(0);
             let mut passed: Vec<(Duration, usize)> = Vec::new();
-            let mut within_a_look = vec![0_usize; instances];
-            let mut most_of_others = 0;
-            for (pause, which, tries) in steps {
+            let mut since_sync = vec![0_usize; instances];
+            let mut max_by_others = 0;
+            for (pause, instance, tries) in steps {
                 now += Duration::from_millis(pause);
-                if now >= looked + look {
-                    fleet.refresh(now);
-                    // A second round, in which the first hear of what the last told.
-                    fleet.refresh(now);
-                    looked = now;
-                    within_a_look.fill(0);
+                if now >= synced_at + sync_interval {
+                    cluster.sync(now);
+                    // In a second round the first instances learn what the last ones reported.
+                    cluster.sync(now);
+                    synced_at = now;
+                    since_sync.fill(0);
                 }
-                let which = which % instances;
-                let (bucket, fresh) = &mut fleet.buckets[which];
+                let instance = instance % instances;
+                let (bucket, unsynced) = &mut cluster.instances[instance];
                 for _ in 0..tries {
                     if bucket.take(pace, now).is_ok() {
-                        *fresh += 1;
-                        passed.push((now, which));
-                        within_a_look[which] += 1;
+                        *unsynced += 1;
+                        passed.push((now, instance));
+                        since_sync[instance] += 1;
                     }
                 }
-                let all: usize = within_a_look.iter().sum();
-                let least = within_a_look.iter().max().copied().unwrap_or_default();
-                most_of_others = most_of_others.max(all - least);
+                let total: usize = since_sync.iter().sum();
+                let largest = since_sync.iter().max().copied().unwrap_or_default();
+                max_by_others = max_by_others.max(total - largest);
             }
-            for (from, (begin, _)) in passed.iter().enumerate() {
+            for (from, (start, _)) in passed.iter().enumerate() {
                 for (to, (end, _)) in passed.iter().enumerate().skip(from) {
-                    let time = (*end - *begin).as_secs_f64();
-                    let allowed = f64::from(limit) * (1.0 + time / 60.0) + 1.0 + most_of_others as f64;
-                    let through = (to - from + 1) as f64;
-                    prop_assert!(through <= allowed, "{through} of {allowed} in {time} s");
+                    let time = (*end - *start).as_secs_f64();
+                    let allowed = f64::from(limit) * (1.0 + time / 60.0) + 1.0 + max_by_others as f64;
+                    let count = (to - from + 1) as f64;
+                    prop_assert!(count <= allowed, "{count} of {allowed} in {time} s");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What becomes of a message, and of frames about one.
+//! Messages, and the frames that refer to one.
 
 use super::*;
 use crate::turn::desk::Phase;
@@ -8,13 +8,13 @@ fn endless() -> Vec<Script> {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_message_is_accepted_and_answered() {
-    let hall = Hall::following([vec![says("Hi.")]]);
-    let (mut tab, _) = hall.enter().await;
-    tab.send("m1", "Hello?").await;
+async fn message_is_accepted_and_answered() {
+    let chat = TestChat::with_providers([vec![says("Hi.")]]);
+    let (mut client, _) = chat.connect().await;
+    client.send("m1", "Hello?").await;
     let mut kinds = Vec::new();
     let done = loop {
-        let frame = tab.hear().await;
+        let frame = client.recv().await;
         kinds.push(frame["type"].as_str().unwrap().to_owned());
         if frame["type"] == "done" {
             break frame;
@@ -26,8 +26,8 @@ async fn a_message_is_accepted_and_answered() {
         (&done["text"], &done["source"]),
         (&json!("Hi."), &json!("ai"))
     );
-    tab.silent().await;
-    let (_, welcome) = hall.enter().await;
+    client.expect_silence().await;
+    let (_, welcome) = chat.connect().await;
     let turn = &welcome["history"][0];
     assert_eq!(
         (&turn["text"], &turn["question"], &turn["state"]),
@@ -36,17 +36,17 @@ async fn a_message_is_accepted_and_answered() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_is_wrong_with_a_message_is_said_about_it() {
-    let hall = Hall::following([vec![]]);
-    let (mut tab, _) = hall.enter().await;
+async fn rejected_message_gets_an_error_with_its_id() {
+    let chat = TestChat::with_providers([vec![]]);
+    let (mut client, _) = chat.connect().await;
     for (id, text, code) in [
         ("m", " \n ", "bad_request"),
         ("m", &"x".repeat(101), "message_too_long"),
         ("", "?", "bad_request"),
         (&"m".repeat(65), "?", "bad_request"),
     ] {
-        tab.send(id, text).await;
-        let error = tab.hear().await;
+        client.send(id, text).await;
+        let error = client.recv().await;
         assert_eq!(
             (&error["type"], &error["code"]),
             (&json!("error"), &json!(code))
@@ -56,74 +56,73 @@ async fn what_is_wrong_with_a_message_is_said_about_it() {
             id.get(..64).unwrap_or(id)
         );
     }
-    tab.say(
+    client.send_frame(
         json!({"type": "send", "client_msg_id": "m", "text": "?", "options": {"provider": "z"}}),
     )
     .await;
-    assert_eq!(tab.refused().await, "bad_request");
-    tab.send("m", &"é".repeat(100)).await;
+    assert_eq!(client.recv_error_code().await, "bad_request");
+    client.send("m", &"é".repeat(100)).await;
     assert_eq!(
-        tab.until("accepted").await["duplicate"],
+        client.recv_type("accepted").await["duplicate"],
         false,
         "the id was not used up"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_same_message_is_the_same_turn_while_it_runs_and_long_after() {
-    let hall = Hall::following([vec![says_slowly("Hel", s(2), "lo.")]]);
-    let (mut tab, _) = hall.enter().await;
-    tab.send("m", "?").await;
-    let turn = tab.until("accepted").await["turn"].clone();
-    let again = async |tab: &mut Tab| {
-        tab.send("m", "?").await;
-        let accepted = tab.until("accepted").await;
+async fn duplicate_message_maps_to_the_same_turn_during_and_after_it() {
+    let chat = TestChat::with_providers([vec![says_slowly("Hel", s(2), "lo.")]]);
+    let (mut client, _) = chat.connect().await;
+    client.send("m", "?").await;
+    let turn = client.recv_type("accepted").await["turn"].clone();
+    let again = async |client: &mut TestClient| {
+        client.send("m", "?").await;
+        let accepted = client.recv_type("accepted").await;
         assert_eq!(
             (&accepted["turn"], &accepted["duplicate"]),
             (&turn, &json!(true))
         );
     };
-    again(&mut tab).await;
-    tab.until("done").await;
-    again(&mut tab).await;
+    again(&mut client).await;
+    client.recv_type("done").await;
+    again(&mut client).await;
     pass(s(6)).await;
-    again(&mut tab).await;
-    tab.silent().await;
+    again(&mut client).await;
+    client.expect_silence().await;
     for text in ["!", "? "] {
-        tab.send("m", text).await;
-        assert_eq!(tab.refused().await, "bad_request");
+        client.send("m", text).await;
+        assert_eq!(client.recv_error_code().await, "bad_request");
     }
-    // A page that does not have the answer gets it.
-    let (mut other, _) = hall.enter().await;
+    // A client without the answer receives it.
+    let (mut other, _) = chat.connect().await;
     again(&mut other).await;
-    assert_eq!(other.hear().await["type"], "snapshot");
-    assert_eq!(other.hear().await["text"], "Hello.");
-    assert_eq!(hall.stage.calls(0).len(), 1);
+    assert_eq!(other.recv().await["type"], "snapshot");
+    assert_eq!(other.recv().await["text"], "Hello.");
+    assert_eq!(chat.harness.calls(0).len(), 1);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn two_tabs_that_send_the_same_at_once_get_one_turn() {
-    let hall = Hall::following([vec![says("Hi.")]]);
-    hall.stage.store.set(Trouble::Slow(ms(100)));
-    let ((mut one, _), (mut other, _)) = tokio::join!(hall.enter(), hall.enter());
+async fn two_clients_sending_the_same_message_share_one_turn() {
+    let chat = TestChat::with_providers([vec![says("Hi.")]]);
+    chat.harness.store.set(Trouble::Slow(ms(100)));
+    let ((mut one, _), (mut other, _)) = tokio::join!(chat.connect(), chat.connect());
     tokio::join!(one.send("m", "?"), other.send("m", "?"));
-    let (first, second) = tokio::join!(one.until("accepted"), other.until("accepted"));
+    let (first, second) = tokio::join!(one.recv_type("accepted"), other.recv_type("accepted"));
     assert_eq!(first["turn"], second["turn"]);
     assert_ne!(first["duplicate"], second["duplicate"]);
-    tokio::join!(one.until("done"), other.until("done"));
-    assert_eq!(hall.stage.calls(0).len(), 1);
+    tokio::join!(one.recv_type("done"), other.recv_type("done"));
+    assert_eq!(chat.harness.calls(0).len(), 1);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn of_a_conversation_that_was_made_just_now_nothing_is_read_until_some_of_it_is_in_the_store_alone()
- {
-    let hall = Hall::following([vec![]]);
-    let began = Instant::now();
-    hall.stage.store.set(Trouble::Slow(ms(200)));
-    let mut tab = hall.tab();
-    tab.say(json!({"type": "hello"})).await;
-    assert_eq!(tab.hear().await["type"], "welcome");
-    assert_eq!(began.elapsed(), ms(0));
+async fn new_conversation_reads_no_history_while_all_its_logs_are_live() {
+    let chat = TestChat::with_providers([vec![]]);
+    let started = Instant::now();
+    chat.harness.store.set(Trouble::Slow(ms(200)));
+    let mut client = chat.client();
+    client.send_frame(json!({"type": "hello"})).await;
+    assert_eq!(client.recv().await["type"], "welcome");
+    assert_eq!(started.elapsed(), ms(0));
     for (n, message, pause, wait) in [
         (0, "m", ms(0), ms(0)),
         (1, "n", ms(0), ms(0)),
@@ -131,144 +130,152 @@ async fn of_a_conversation_that_was_made_just_now_nothing_is_read_until_some_of_
     ] {
         pass(pause).await;
         let sent = Instant::now();
-        tab.send(message, &format!("{message}?")).await;
-        tab.until("done").await;
-        let call = &hall.stage.calls(0)[n];
+        client.send(message, &format!("{message}?")).await;
+        client.recv_type("done").await;
+        let call = &chat.harness.calls(0)[n];
         assert_eq!(
             call.at - sent,
             wait,
-            "{message}: the message is looked for, then the history"
+            "{message}: one read for the message, one for the history"
         );
-        let said: Vec<_> = call
+        let texts: Vec<_> = call
             .ask
             .messages
             .iter()
             .map(|message| message.text.to_string())
             .collect();
         let questions = ["m?", "Hello.", "n?", "Hello.", "o?"];
-        assert_eq!(said, questions[..=2 * n], "{message}");
+        assert_eq!(texts, questions[..=2 * n], "{message}");
     }
     let again = Instant::now();
-    tab.send("o", "o?").await;
-    assert_eq!(tab.until("accepted").await["duplicate"], true);
+    client.send("o", "o?").await;
+    assert_eq!(client.recv_type("accepted").await["duplicate"], true);
     assert!(again.elapsed() <= ms(200));
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn another_message_meanwhile_is_busy() {
-    let hall = Hall::following([endless()]);
-    let (mut tab, _) = hall.enter().await;
-    tab.send("m", "?").await;
-    let turn = tab.until("accepted").await["turn"].clone();
-    tab.send("n", "?").await;
-    assert_eq!(tab.until("error").await["code"], "busy");
-    tab.say(json!({"type": "retry", "turn": turn, "client_msg_id": "r"}))
+async fn send_retry_and_feedback_return_busy_while_a_turn_runs() {
+    let chat = TestChat::with_providers([endless()]);
+    let (mut client, _) = chat.connect().await;
+    client.send("m", "?").await;
+    let turn = client.recv_type("accepted").await["turn"].clone();
+    client.send("n", "?").await;
+    assert_eq!(client.recv_type("error").await["code"], "busy");
+    client
+        .send_frame(json!({"type": "retry", "turn": turn, "client_msg_id": "r"}))
         .await;
-    assert_eq!(tab.until("error").await["code"], "busy");
-    tab.say(json!({"type": "feedback", "turn": turn, "value": "up"}))
+    assert_eq!(client.recv_type("error").await["code"], "busy");
+    client
+        .send_frame(json!({"type": "feedback", "turn": turn, "value": "up"}))
         .await;
-    assert_eq!(tab.until("error").await["code"], "busy");
-    tab.say(json!({"type": "stop", "turn": turn})).await;
-    assert_eq!(tab.until("done").await["finish"], "stopped");
-    tab.send("n", "?").await;
-    assert_eq!(tab.until("accepted").await["duplicate"], false);
+    assert_eq!(client.recv_type("error").await["code"], "busy");
+    client
+        .send_frame(json!({"type": "stop", "turn": turn}))
+        .await;
+    assert_eq!(client.recv_type("done").await["finish"], "stopped");
+    client.send("n", "?").await;
+    assert_eq!(client.recv_type("accepted").await["duplicate"], false);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_retry_is_a_new_turn_and_knows_of_which() {
-    let hall = Hall::following([vec![fails(Fault::Timeout), says("Hi.")]]);
-    let (mut tab, _) = hall.enter().await;
-    tab.send("m", "?").await;
-    let first = tab.until("done").await;
+async fn retry_starts_a_new_turn_that_refers_to_the_old_one() {
+    let chat = TestChat::with_providers([vec![fails(Fault::Timeout), says("Hi.")]]);
+    let (mut client, _) = chat.connect().await;
+    client.send("m", "?").await;
+    let first = client.recv_type("done").await;
     assert_eq!(
         (&first["text"], &first["degraded"]),
         (&json!(FALLBACK), &json!(true))
     );
     let retry =
         |turn: &Value, id: &str| json!({"type": "retry", "turn": turn, "client_msg_id": id});
-    tab.say(retry(&first["turn"], "m")).await;
+    client.send_frame(retry(&first["turn"], "m")).await;
     assert_eq!(
-        tab.refused().await,
+        client.recv_error_code().await,
         "bad_request",
-        "its own message is no retry"
+        "the id of the original message"
     );
-    tab.say(retry(&first["turn"], "r")).await;
-    let start = tab.until("start").await;
+    client.send_frame(retry(&first["turn"], "r")).await;
+    let start = client.recv_type("start").await;
     assert_eq!(
         (&start["retry_of"], &start["text"]),
         (&first["turn"], &json!("?"))
     );
-    assert_eq!(tab.until("done").await["text"], "Hi.");
-    tab.say(retry(&first["turn"], "r")).await;
-    assert_eq!(tab.until("accepted").await["duplicate"], true);
+    assert_eq!(client.recv_type("done").await["text"], "Hi.");
+    client.send_frame(retry(&first["turn"], "r")).await;
+    assert_eq!(client.recv_type("accepted").await["duplicate"], true);
     let nobody = json!("000000000001000000000000000a");
-    tab.say(retry(&nobody, "q")).await;
-    assert_eq!(tab.refused().await, "not_found");
-    assert_eq!(hall.stage.calls(0).len(), 2);
+    client.send_frame(retry(&nobody, "q")).await;
+    assert_eq!(client.recv_error_code().await, "not_found");
+    assert_eq!(chat.harness.calls(0).len(), 2);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_thumb_is_kept_with_the_turn() {
-    let hall = Hall::following([vec![says("Hi.")]]);
-    let (mut tab, _) = hall.enter().await;
-    tab.send("m", "?").await;
-    let turn = tab.until("done").await["turn"].clone();
+async fn feedback_is_stored_with_the_turn() {
+    let chat = TestChat::with_providers([vec![says("Hi.")]]);
+    let (mut client, _) = chat.connect().await;
+    client.send("m", "?").await;
+    let turn = client.recv_type("done").await["turn"].clone();
     let thumb = |value: &str| json!({"type": "feedback", "turn": turn, "value": value});
     for (value, wait) in [("up", 0), ("down", 10)] {
         pass(s(wait)).await;
-        tab.say(thumb(value)).await;
+        client.send_frame(thumb(value)).await;
         settled().await;
-        let (_, welcome) = hall.enter().await;
+        let (_, welcome) = chat.connect().await;
         assert_eq!(welcome["history"][0]["feedback"], value);
     }
-    hall.stage.store.set(Trouble::Fails);
-    tab.say(thumb("up")).await;
-    assert_eq!(tab.refused().await, "internal");
-    tab.say(json!({"type": "stop", "turn": turn})).await;
-    assert_eq!(tab.refused().await, "internal");
-    hall.stage.store.set(Trouble::None);
-    tab.say(json!({"type": "stop", "turn": turn})).await;
-    tab.silent().await;
+    chat.harness.store.set(Trouble::Fails);
+    client.send_frame(thumb("up")).await;
+    assert_eq!(client.recv_error_code().await, "internal");
+    client
+        .send_frame(json!({"type": "stop", "turn": turn}))
+        .await;
+    assert_eq!(client.recv_error_code().await, "internal");
+    chat.harness.store.set(Trouble::None);
+    client
+        .send_frame(json!({"type": "stop", "turn": turn}))
+        .await;
+    client.expect_silence().await;
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_the_disk_did_not_confirm_is_said_so() {
+async fn accepted_says_whether_the_message_is_durable() {
     for (trouble, durable, wait) in [
         (Trouble::None, true, 0),
         (Trouble::Slow(ms(249)), true, 498),
         (Trouble::Slow(ms(400)), false, 650),
         (Trouble::Fails, false, 0),
     ] {
-        let hall = Hall::following([vec![says("Hi.")]]);
-        let (mut tab, _) = hall.enter().await;
-        hall.stage.store.set(trouble);
-        let begun = Instant::now();
-        tab.send("m", "?").await;
-        let accepted = tab.until("accepted").await;
+        let chat = TestChat::with_providers([vec![says("Hi.")]]);
+        let (mut client, _) = chat.connect().await;
+        chat.harness.store.set(trouble);
+        let started = Instant::now();
+        client.send("m", "?").await;
+        let accepted = client.recv_type("accepted").await;
         assert_eq!(
-            (&accepted["durable"], begun.elapsed()),
+            (&accepted["durable"], started.elapsed()),
             (&json!(durable), ms(wait)),
             "{trouble:?}"
         );
-        assert_eq!(tab.until("done").await["text"], "Hi.");
+        assert_eq!(client.recv_type("done").await["text"], "Hi.");
     }
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn turns_that_the_store_missed_stand_in_their_place() {
-    let hall = Hall::following([vec![says("Hi.")]]);
-    let (mut tab, _) = hall.enter().await;
+async fn history_keeps_unstored_turns_in_order() {
+    let chat = TestChat::with_providers([vec![says("Hi.")]]);
+    let (mut client, _) = chat.connect().await;
     for (name, trouble) in [
         ("1", Trouble::Fails),
         ("2", Trouble::None),
         ("3", Trouble::Fails),
     ] {
-        hall.stage.store.set(trouble);
-        tab.send(name, name).await;
-        tab.until("done").await;
+        chat.harness.store.set(trouble);
+        client.send(name, name).await;
+        client.recv_type("done").await;
     }
-    hall.stage.store.set(Trouble::None);
-    let (_, welcome) = hall.enter().await;
+    chat.harness.store.set(Trouble::None);
+    let (_, welcome) = chat.connect().await;
     let questions: Vec<_> = welcome["history"]
         .as_array()
         .unwrap()
@@ -279,20 +286,20 @@ async fn turns_that_the_store_missed_stand_in_their_place() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_service_that_goes_down_takes_no_more_and_says_good_bye_after_the_last_word() {
-    let hall = Hall::following([vec![says_slowly("Hel", s(2), "lo.")]]);
-    let (mut tab, _) = hall.enter().await;
-    let (mut other, _) = hall.enter().await;
-    tab.send("m", "?").await;
-    tab.until("token").await;
-    hall.stage.phase.send_replace(Phase::Draining);
+async fn shutdown_rejects_messages_and_closes_after_the_last_answer() {
+    let chat = TestChat::with_providers([vec![says_slowly("Hel", s(2), "lo.")]]);
+    let (mut client, _) = chat.connect().await;
+    let (mut other, _) = chat.connect().await;
+    client.send("m", "?").await;
+    client.recv_type("token").await;
+    chat.harness.phase.send_replace(Phase::Draining);
     other.send("n", "?").await;
-    assert_eq!(other.until("error").await["code"], "shutting_down");
+    assert_eq!(other.recv_type("error").await["code"], "shutting_down");
     pass(s(2)).await;
-    hall.stage.phase.send_replace(Phase::Closing);
-    for tab in [&mut tab, &mut other] {
-        assert_eq!(tab.until("done").await["text"], "Hello.");
-        assert_eq!(tab.hear().await, json!({"close": 1001}));
-        assert!(tab.hear().await.is_null());
+    chat.harness.phase.send_replace(Phase::Closing);
+    for client in [&mut client, &mut other] {
+        assert_eq!(client.recv_type("done").await["text"], "Hello.");
+        assert_eq!(client.recv().await, json!({"close": 1001}));
+        assert!(client.recv().await.is_null());
     }
 }

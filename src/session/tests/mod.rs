@@ -1,4 +1,4 @@
-//! Sessions without sockets: frames in, frames out, on a paused clock.
+//! Sessions without sockets, on a paused clock.
 
 mod asking;
 mod hello;
@@ -26,7 +26,6 @@ use crate::settings::Secret;
 use crate::store::flaky::Trouble;
 use crate::turn::stage::{FALLBACK, House, Stage, conversation};
 
-/// What visitors' tokens are signed with.
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
 fn s(seconds: u64) -> Duration {
@@ -37,10 +36,10 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// A stage with a door for visitors.
-struct Hall {
-    stage: Stage,
-    lobby: Arc<Lobby>,
+/// A turn harness that accepts sessions.
+struct TestChat {
+    harness: Stage,
+    service: Arc<Lobby>,
     status: watch::Sender<Arc<StatusView>>,
 }
 
@@ -56,114 +55,119 @@ fn view(message: &str) -> Arc<StatusView> {
     })
 }
 
-impl Hall {
-    fn of(mut house: House) -> Self {
-        let settings = &mut house.settings;
+impl TestChat {
+    fn with_harness(mut harness: House) -> Self {
+        let settings = &mut harness.settings;
         settings.chat.greeting = "Hello!".to_owned();
         settings.chat.max_message_chars = 100;
         settings.chat.visitor_options = true;
         settings.widget.identity_secret = Some(Secret::new(SECRET));
-        let stage = house.open();
+        let harness = harness.open();
         let (status, watched) = watch::channel(view(""));
         let many = NonZeroU32::new(1_000_000).unwrap();
-        let lobby = Lobby {
-            desk: Arc::clone(&stage.desk),
+        let service = Lobby {
+            desk: Arc::clone(&harness.desk),
             status: watched,
             rates: Rates::per_minute(many, many),
         };
         Self {
-            stage,
-            lobby: Arc::new(lobby),
+            harness,
+            service: Arc::new(service),
             status,
         }
     }
 
-    /// With backends `a`, `b` … that follow these scripts.
-    fn following<const N: usize>(scripts: [Vec<Script>; N]) -> Self {
-        Self::of(House::following(scripts))
+    /// Starts a service whose providers `a`, `b`, … follow these scripts.
+    fn with_providers<const N: usize>(scripts: [Vec<Script>; N]) -> Self {
+        Self::with_harness(House::following(scripts))
     }
 
-    /// A tab that has not said hello.
-    fn tab(&self) -> Tab {
-        let (say, from) = mpsc::channel(64);
-        let (to, hear) = mpsc::channel(2);
+    /// Opens a session that has not sent its `hello`.
+    fn client(&self) -> TestClient {
+        let (to_session, client_frames) = mpsc::channel(64);
+        let (outgoing, from_session) = mpsc::channel(2);
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        actix::spawn(drive(Arc::clone(&self.lobby), peer, from, to));
-        Tab {
-            say,
-            hear,
-            heard: Vec::new().into_iter(),
+        actix::spawn(drive(
+            Arc::clone(&self.service),
+            peer,
+            client_frames,
+            outgoing,
+        ));
+        TestClient {
+            to_session,
+            from_session,
+            pending: Vec::new().into_iter(),
         }
     }
 
-    /// A tab in conversation 1, and its welcome.
-    async fn enter(&self) -> (Tab, Value) {
-        self.enter_at(Value::Null).await
+    /// Opens conversation 1 and returns the `welcome` frame too.
+    async fn connect(&self) -> (TestClient, Value) {
+        self.connect_resuming(Value::Null).await
     }
 
-    /// The same, with a turn to resume.
-    async fn enter_at(&self, resume: Value) -> (Tab, Value) {
-        let mut tab = self.tab();
-        tab.say(json!({"type": "hello", "conversation": conversation(1), "resume": resume}))
+    async fn connect_resuming(&self, resume: Value) -> (TestClient, Value) {
+        let mut client = self.client();
+        client
+            .send_frame(json!({"type": "hello", "conversation": conversation(1), "resume": resume}))
             .await;
-        let welcome = tab.hear().await;
+        let welcome = client.recv().await;
         assert_eq!(welcome["type"], "welcome");
-        (tab, welcome)
+        (client, welcome)
     }
 }
 
-/// A client's end of a session.
-struct Tab {
-    say: mpsc::Sender<bytestring::ByteString>,
-    hear: mpsc::Receiver<Out>,
-    heard: std::vec::IntoIter<bytestring::ByteString>,
+struct TestClient {
+    to_session: mpsc::Sender<bytestring::ByteString>,
+    from_session: mpsc::Receiver<Out>,
+    pending: std::vec::IntoIter<bytestring::ByteString>,
 }
 
-impl Tab {
-    async fn say(&self, frame: Value) {
-        self.say_text(&frame.to_string()).await;
+impl TestClient {
+    async fn send_frame(&self, frame: Value) {
+        self.send_text(&frame.to_string()).await;
     }
 
-    async fn say_text(&self, text: &str) {
-        assert!(self.say.send(text.into()).await.is_ok());
+    async fn send_text(&self, text: &str) {
+        assert!(self.to_session.send(text.into()).await.is_ok());
     }
 
     async fn send(&self, id: &str, text: &str) {
-        self.say(json!({"type": "send", "client_msg_id": id, "text": text}))
+        self.send_frame(json!({"type": "send", "client_msg_id": id, "text": text}))
             .await;
     }
 
-    /// The next frame, heartbeats included; or the Close, as `{"close": code}`; null where the session just ends.
-    async fn next(&mut self) -> Value {
+    /// Returns the next frame, including heartbeats, `{"close": code}` for a close, or null if the
+    /// session ended without one.
+    async fn recv_any(&mut self) -> Value {
         loop {
-            if let Some(frame) = self.heard.next() {
+            if let Some(frame) = self.pending.next() {
                 return serde_json::from_str(&frame).unwrap();
             }
-            match tokio::time::timeout(s(3_600), self.hear.recv())
+            match tokio::time::timeout(s(3_600), self.from_session.recv())
                 .await
                 .unwrap()
             {
-                Some(Out::Frames(frames)) => self.heard = frames.into_iter(),
+                Some(Out::Frames(frames)) => self.pending = frames.into_iter(),
                 Some(Out::Close(code, _)) => return json!({ "close": code }),
                 None => return Value::Null,
             }
         }
     }
 
-    /// The next frame that is no heartbeat.
-    async fn hear(&mut self) -> Value {
+    /// Returns the next frame that is not a heartbeat.
+    async fn recv(&mut self) -> Value {
         loop {
-            let frame = self.next().await;
+            let frame = self.recv_any().await;
             if frame["type"] != "heartbeat" {
                 return frame;
             }
         }
     }
 
-    /// The next frame of this type.
-    async fn until(&mut self, kind: &str) -> Value {
+    /// Skips frames up to the next one of this type.
+    async fn recv_type(&mut self, kind: &str) -> Value {
         loop {
-            let frame = self.hear().await;
+            let frame = self.recv().await;
             assert!(
                 !frame.is_null() && frame.get("close").is_none(),
                 "{frame} instead of {kind}"
@@ -174,16 +178,16 @@ impl Tab {
         }
     }
 
-    /// The code of the next `error`.
-    async fn refused(&mut self) -> String {
-        let error = self.hear().await;
+    /// Expects an `error` frame and returns its code.
+    async fn recv_error_code(&mut self) -> String {
+        let error = self.recv().await;
         assert_eq!(error["type"], "error", "{error}");
         error["code"].as_str().unwrap().to_owned()
     }
 
-    /// Nothing more than heartbeats for a while.
-    async fn silent(&mut self) {
-        let more = tokio::time::timeout(s(60), self.hear()).await;
-        assert!(more.is_err(), "{more:?}");
+    /// Expects nothing but heartbeats for a minute.
+    async fn expect_silence(&mut self) {
+        let frame = tokio::time::timeout(s(60), self.recv()).await;
+        assert!(frame.is_err(), "{frame:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Pages whose lines are cut again and again, in any moment of any answer: what they show in the end is the answer.
+//! Clients that disconnect again and again, at any moment of an answer, show the same final answer.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -7,18 +7,23 @@ use super::*;
 use crate::chat::Frame;
 use crate::turn::reader::Reader;
 
-/// When a line is cut, how long the page is away, and how long it takes over each frame.
 #[derive(Clone, Debug)]
-struct Line {
-    lasts: Duration,
-    away: Duration,
-    pace: Duration,
+struct Connection {
+    duration: Duration,
+    /// The time before the next connection.
+    offline: Duration,
+    /// The time the client takes for each frame.
+    frame_delay: Duration,
 }
 
-fn line() -> impl Strategy<Value = Line> {
-    let time = |most: u64| (0..most).prop_map(ms);
-    let pace = prop_oneof![3 => Just(ms(0)), 1 => time(400)];
-    (time(4_000), time(3_000), pace).prop_map(|(lasts, away, pace)| Line { lasts, away, pace })
+fn connection() -> impl Strategy<Value = Connection> {
+    let time = |max: u64| (0..max).prop_map(ms);
+    let delay = prop_oneof![3 => Just(ms(0)), 1 => time(400)];
+    (time(4_000), time(3_000), delay).prop_map(|(duration, offline, frame_delay)| Connection {
+        duration,
+        offline,
+        frame_delay,
+    })
 }
 
 fn script() -> impl Strategy<Value = Script> {
@@ -35,95 +40,97 @@ fn script() -> impl Strategy<Value = Script> {
     })
 }
 
-/// A page that reads until it has the end, over one line after another. It asks by the same name until it is answered.
-async fn page(hall: &Hall, lines: Vec<Line>, name: &str) -> Reader {
+/// Reads a turn to its end over several connections, repeating the message until it is answered.
+async fn read_turn(chat: &TestChat, connections: Vec<Connection>, name: &str) -> Reader {
     let mut reader = Reader::default();
     let mut turn = Value::Null;
-    for line in lines.into_iter().chain([Line {
-        lasts: s(600),
-        away: s(0),
-        pace: s(0),
+    for connection in connections.into_iter().chain([Connection {
+        duration: s(600),
+        offline: s(0),
+        frame_delay: s(0),
     }]) {
         let resume = if turn.is_null() {
             Value::Null
         } else {
             json!({"turn": turn, "seq": reader.seq})
         };
-        let (mut tab, welcome) = hall.enter_at(resume).await;
+        let (mut client, welcome) = chat.connect_resuming(resume).await;
         let known = welcome["history"]
             .as_array()
             .unwrap()
             .iter()
             .find(|turn| turn["client_msg_id"] == name);
         if known.is_none() || reader.done.is_none() {
-            tab.send(name, "?").await;
+            client.send(name, "?").await;
         }
         let read = async {
             while reader.done.is_none() {
-                let frame = tab.hear().await;
+                let frame = client.recv().await;
                 assert!(
                     frame["type"] != "error" || frame["code"] == "busy",
                     "{frame}"
                 );
-                // Frames of the turn, from whoever's line it was opened.
+                // Frames of the turn, whichever client started it.
                 if let Ok(frame) = serde_json::from_value::<Frame>(frame) {
                     turn = json!(frame.turn());
-                    let seen =
+                    let is_known =
                         frame.seq() <= reader.seq && !matches!(frame, Frame::Snapshot { .. });
-                    if !seen {
+                    if !is_known {
                         reader.apply(frame);
                     }
                 }
-                pass(line.pace).await;
+                pass(connection.frame_delay).await;
             }
         };
-        let _ = tokio::time::timeout(line.lasts, read).await;
+        let _ = tokio::time::timeout(connection.duration, read).await;
         if reader.done.is_some() {
             return reader;
         }
-        drop(tab);
-        pass(line.away).await;
+        drop(client);
+        pass(connection.offline).await;
     }
     reader
 }
 
 #[test]
-fn cut_lines_leave_no_trace() {
+fn disconnects_never_change_the_final_answer() {
     let system = Paused::new();
-    let lines = || prop::collection::vec(line(), 0..6);
+    let connections = || prop::collection::vec(connection(), 0..6);
     let cases = (
         prop::collection::vec(script(), 1..4),
         prop::collection::vec(script(), 1..3),
-        lines(),
-        lines(),
+        connections(),
+        connections(),
     );
     let mut runner = TestRunner::new(Config {
         cases: 300,
         failure_persistence: None,
         ..Config::default()
     });
-    let ran = runner.run(&cases, |(first, second, one, other)| {
+    let result = runner.run(&cases, |(script_a, script_b, first, second)| {
         system.block_on(async {
-            let hall = Hall::following([first, second]);
-            let (one, other) = tokio::join!(page(&hall, one, "m"), page(&hall, other, "m"));
-            let (one, other) = (one.done(), other.done());
+            let chat = TestChat::with_providers([script_a, script_b]);
+            let (first, second) =
+                tokio::join!(read_turn(&chat, first, "m"), read_turn(&chat, second, "m"));
+            let first = first.done();
+            let second = second.done();
             assert_eq!(
-                (&one.text, one.turn, &one.drafts),
-                (&other.text, other.turn, &other.drafts)
+                (&first.text, first.turn, &first.drafts),
+                (&second.text, second.turn, &second.drafts)
             );
-            let asked = hall.stage.calls(0).len() + hall.stage.calls(1).len();
+            let calls = chat.harness.calls(0).len() + chat.harness.calls(1).len();
             assert_eq!(
-                asked,
-                one.tried.len(),
-                "one turn for one message, however often it was sent"
+                calls,
+                first.tried.len(),
+                "one turn per message, however often it was sent"
             );
             pass(s(6)).await;
-            hall.stage.assert_idle().await;
-            assert_eq!(hall.stage.desk.rooms.count(), 0);
+            chat.harness.assert_idle().await;
+            assert_eq!(chat.harness.desk.rooms.count(), 0);
         });
         Ok(())
     });
-    if let Err(failure) = ran {
+    if let Err(failure) = result {
         panic!("{failure}");
     }
 }

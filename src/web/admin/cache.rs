@@ -1,4 +1,5 @@
-//! `DELETE /admin/cache` removes all saved answers; `POST /admin/cache/warm` asks the warm questions now.
+//! `DELETE /admin/cache` removes all cached answers; `POST /admin/cache/warm` asks the configured
+//! warm questions now.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
@@ -7,26 +8,26 @@ use serde_json::json;
 use crate::web::State;
 use crate::web::refusal::{refuse, refuse_until};
 
-/// Removes all of them.
 pub async fn clear(state: web::Data<State>) -> HttpResponse {
     match state.lobby.desk.shelf.clear().await {
         Ok(removed) => HttpResponse::Ok().json(json!({ "removed": removed })),
         Err(_) => {
-            let message = "the store does not answer; some saved answers may be left, try again";
+            let message = "the store does not answer; some cached answers may remain, try again";
             refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", message, 5)
         }
     }
 }
 
-/// Has them asked, one after the other, whatever the hour and however young the saved answers are. Says how many there are; the answers come when they come.
+/// Starts asking the warm questions one after the other, at any hour and however fresh their cached
+/// answers are. Responds at once with their number.
 pub async fn warm(state: web::Data<State>) -> HttpResponse {
     let settings = state.settings();
-    let bad = |message| refuse(StatusCode::BAD_REQUEST, "bad_request", message);
+    let bad_request = |message| refuse(StatusCode::BAD_REQUEST, "bad_request_request", message);
     if !settings.cache.enabled {
-        return bad("answers are not saved here; set cache.enabled");
+        return bad_request("the answer cache is off; set cache.enabled");
     }
     if settings.cache.warm.is_empty() {
-        return bad("there are no questions to be asked ahead of time; write some into cache.warm");
+        return bad_request("there are no warm questions; add some to cache.warm");
     }
     state.lobby.desk.warming.notify_one();
     HttpResponse::Accepted().json(json!({ "questions": settings.cache.warm.len() }))

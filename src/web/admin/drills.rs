@@ -1,4 +1,4 @@
-//! `/admin/drills`: begins and ends outage drills, and tells what came of them.
+//! `/admin/drills`: starts, stops and lists outage drills.
 
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use crate::settings::{DrillSettings, Fault, parse_duration};
 use crate::web::refusal::refuse;
 use crate::web::{State, body};
 
-/// The drill that is wanted.
 #[derive(Deserialize)]
 pub struct Wanted {
     provider: String,
@@ -24,32 +23,31 @@ pub struct Wanted {
     share: Option<f64>,
 }
 
-/// Whose drill is to end.
 #[derive(Deserialize)]
 pub struct Whose {
     provider: Option<String>,
 }
 
-/// `GET`: the drills that run, and the reports of the last ones, newest first.
+/// `GET`: the running drills, and the latest reports, newest first.
 pub async fn list(state: web::Data<State>) -> HttpResponse {
-    let (running, reports) = (state.drills.running(), state.drills.reports());
+    let running = state.drills.running();
+    let reports = state.drills.reports();
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
         .json(json!({ "running": running, "reports": reports }))
 }
 
-/// `POST`: begins one.
 pub async fn begin(body: web::Payload, state: web::Data<State>) -> HttpResponse {
-    let wanted: Wanted = match body::json(body).await {
-        Ok(wanted) => wanted,
-        Err(refusal) => return refusal,
+    let request: Wanted = match body::json(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
     };
-    let terms = match terms(&wanted) {
-        Ok(terms) => terms,
+    let spec = match terms(&request) {
+        Ok(spec) => spec,
         Err(message) => return refuse(StatusCode::BAD_REQUEST, "bad_request", &message),
     };
-    match state.drills.begin(&wanted.provider, terms, false) {
-        // The name and the fault are known words by now.
+    match state.drills.begin(&request.provider, spec, false) {
+        // Both the provider and the fault are known words here, not text from the caller.
         Ok(drill) => {
             let subject = format!("{}: {}", drill.provider, drill.fault);
             about(HttpResponse::Ok().json(drill), subject)
@@ -58,16 +56,16 @@ pub async fn begin(body: web::Payload, state: web::Data<State>) -> HttpResponse 
     }
 }
 
-/// `DELETE`: ends the drill of `?provider=`, or all; answers when what they left is lifted.
+/// `DELETE`: stops the drill of `?provider=`, or all. Responds when their effects are undone.
 pub async fn end(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let whose = match web::Query::<Whose>::from_query(request.query_string()) {
-        Ok(whose) => whose.into_inner(),
+    let query = match web::Query::<Whose>::from_query(request.query_string()) {
+        Ok(query) => query.into_inner(),
         Err(_) => {
             let message = "provider: the name of one provider; without it all drills end";
             return refuse(StatusCode::BAD_REQUEST, "bad_request", message);
         }
     };
-    match state.drills.end(whose.provider.as_deref()).await {
+    match state.drills.end(query.provider.as_deref()).await {
         Ok(ended) => {
             let names: Vec<_> = ended.iter().map(|drill| &*drill.provider).collect();
             about(
@@ -87,33 +85,33 @@ fn refused(error: &NotBegun) -> HttpResponse {
     refuse(status, code, &error.to_string())
 }
 
-fn terms(wanted: &Wanted) -> Result<Terms, String> {
-    let fault: Fault = wanted
+fn terms(request: &Wanted) -> Result<Terms, String> {
+    let fault: Fault = request
         .fault
         .parse()
         .map_err(|error| format!("fault: {error}"))?;
-    let lasts = wanted
+    let duration = request
         .r#for
         .as_deref()
         .map_or(Ok(DrillSettings::USUAL), lasts)?;
-    let share = wanted.share.unwrap_or(1.0);
-    // What is not a number is not above 0 either.
+    let share = request.share.unwrap_or(1.0);
+    // Written so that it also rejects NaN.
     if !(share > 0.0 && share <= 1.0) {
         return Err("share: a number above 0 and up to 1".to_owned());
     }
     Ok(Terms {
         fault,
         share,
-        lasts,
+        lasts: duration,
     })
 }
 
 fn lasts(text: &str) -> Result<Duration, String> {
-    let lasts = parse_duration(text).map_err(|error| format!("for: {error}"))?;
-    if lasts.is_zero() || lasts > DrillSettings::LONGEST {
+    let duration = parse_duration(text).map_err(|error| format!("for: {error}"))?;
+    if duration.is_zero() || duration > DrillSettings::LONGEST {
         return Err("for: a drill lasts longer than zero and at most 15m".to_owned());
     }
-    Ok(lasts)
+    Ok(duration)
 }
 
 #[cfg(test)]
@@ -126,20 +124,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_has_its_usual_value() {
-        let terms = read(json!({ "provider": "a", "fault": "cut" })).unwrap();
+    fn omitted_fields_have_defaults() {
+        let spec = read(json!({ "provider": "a", "fault": "cut" })).unwrap();
         assert_eq!(
-            terms,
+            spec,
             Terms {
                 fault: Fault::Cut,
                 share: 1.0,
                 lasts: Duration::from_secs(30)
             }
         );
-        let terms =
+        let spec =
             read(json!({ "provider": "a", "fault": "slow", "for": "15m", "share": 0.5 })).unwrap();
         assert_eq!(
-            terms,
+            spec,
             Terms {
                 fault: Fault::Slow,
                 share: 0.5,
@@ -149,8 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_impossible_is_said_by_its_name() {
-        for (part, value, told) in [
+    fn invalid_fields_are_named() {
+        for (field, value, expected) in [
             (
                 "fault",
                 json!("fire"),
@@ -173,9 +171,9 @@ mod tests {
             ("share", json!(1.01), "share: "),
         ] {
             let mut body = json!({ "provider": "a", "fault": "down" });
-            body[part] = value;
+            body[field] = value;
             let message = read(body.clone()).unwrap_err();
-            assert!(message.starts_with(told), "{body}: {message}");
+            assert!(message.starts_with(expected), "{body}: {message}");
         }
     }
 }

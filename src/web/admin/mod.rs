@@ -1,7 +1,8 @@
-//! `/admin`: what an operator does to a running service. Without a configured admin token there is nothing here.
+//! `/admin`: what an operator can do to a running service. 404 without a configured admin token.
 //!
-//! One gate stands before all of it, the routes that do not exist included ([`watched`]); it also takes everything down in the audit log. A file a subject: to
-//! add a route, add its file, a line in [`routes`] and one in [`action`].
+//! [`audit_middleware`](watched) checks access to all of it, including unknown routes, and writes
+//! the audit log. To add a route, add its handler, a line in [`routes`] and one in
+//! [`action_name`](action).
 
 mod cache;
 mod conversations;
@@ -21,7 +22,6 @@ use super::gate;
 use super::refusal::{not_found, only, refuse};
 use crate::ops::audit::{Entry, Outcome, Peer};
 
-/// All routes below `/admin`, behind their gate.
 pub fn routes() -> impl HttpServiceFactory {
     web::scope("/admin")
         .wrap(from_fn(watched))
@@ -40,7 +40,6 @@ pub fn routes() -> impl HttpServiceFactory {
         .default_service(web::to(nothing))
 }
 
-/// What is asked for, in the words of the audit log.
 fn action(method: &Method, route: &str) -> &'static str {
     match (method.as_str(), route) {
         ("POST", "/admin/providers/{name}") => "provider",
@@ -56,17 +55,16 @@ fn action(method: &Method, route: &str) -> &'static str {
     }
 }
 
-/// Of what an order is, for the audit log: put into an answer's extensions by who carries it out. A configured name or a word of the protocol, never what a
-/// caller wrote.
+/// The subject of an action, for the audit log. Handlers attach it to their response. It is a
+/// configured name or a word of the protocol, never text from the caller.
 struct Subject(String);
 
-/// The same answer, with what the order was about.
-fn about(mut answer: HttpResponse, subject: impl Into<String>) -> HttpResponse {
-    answer.extensions_mut().insert(Subject(subject.into()));
-    answer
+fn about(mut response: HttpResponse, subject: impl Into<String>) -> HttpResponse {
+    response.extensions_mut().insert(Subject(subject.into()));
+    response
 }
 
-/// A route; a wrong method is told which ones are right.
+/// A route whose default response is 405.
 fn at(path: &str) -> Resource {
     web::resource(path).default_service(web::to(wrong_method))
 }
@@ -81,14 +79,14 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
     only(allowed)
 }
 
-/// An order that does not exist; seen by operators alone.
+/// 404 for an unknown route. Only operators see it.
 async fn nothing() -> HttpResponse {
-    let message = "no such order; there are: POST /admin/providers/{name}, POST /admin/reload, GET, POST and DELETE \
+    let message = "no such route; there are: POST /admin/providers/{name}, POST /admin/reload, GET, POST and DELETE \
                    /admin/drills, DELETE /admin/cache, POST /admin/cache/warm, DELETE /admin/conversations/{id}, GET /admin/audit";
     refuse(StatusCode::NOT_FOUND, "not_found", message)
 }
 
-/// Lets in the operator, who is no page of another site, and takes down what was asked and what came of it. What was only looked at is not taken down.
+/// Admits the operator, and records actions and denied requests. Successful reads are not recorded.
 async fn watched<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -104,7 +102,7 @@ async fn watched<B: MessageBody + 'static>(
             .into_response(not_found().await)
             .map_into_right_body());
     }
-    let looks = request.method() == Method::GET;
+    let is_read = request.method() == Method::GET;
     let action = action(
         request.method(),
         request.match_pattern().as_deref().unwrap_or_default(),
@@ -113,13 +111,13 @@ async fn watched<B: MessageBody + 'static>(
         request.request(),
         &settings.server.trusted_proxies,
     ));
-    let answer = match keep_out(request.request(), &state) {
-        Some(refusal) => request.into_response(refusal).map_into_right_body(),
+    let response = match keep_out(request.request(), &state) {
+        Some(denied) => request.into_response(denied).map_into_right_body(),
         None => next.call(request).await?.map_into_left_body(),
     };
-    let outcome = Outcome::of_status(answer.status().as_u16());
-    if !looks || outcome == Outcome::Refused {
-        let subject = answer
+    let outcome = Outcome::of_status(response.status().as_u16());
+    if !is_read || outcome == Outcome::Refused {
+        let subject = response
             .response()
             .extensions()
             .get::<Subject>()
@@ -133,14 +131,13 @@ async fn watched<B: MessageBody + 'static>(
             peer,
         });
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// The refusal for who may give no orders.
 fn keep_out(request: &HttpRequest, state: &State) -> Option<HttpResponse> {
     let settings = state.settings();
     if gate::own_page(request, &settings.server).is_err() {
-        let message = "other sites' pages give no orders here";
+        let message = "pages of other sites may not use this API";
         return Some(refuse(StatusCode::FORBIDDEN, "forbidden_origin", message));
     }
     if gate::operator(request, &settings.server).is_err() {

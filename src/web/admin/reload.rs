@@ -1,4 +1,4 @@
-//! `POST /admin/reload`: reads the configuration again.
+//! `POST /admin/reload`: reloads the configuration.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
@@ -8,7 +8,8 @@ use crate::ops::reload::NotReloaded;
 use crate::web::State;
 use crate::web::refusal::refuse_until;
 
-/// Tells what has changed, or why nothing has: then each problem with its file, line and key. The operator's log says the same.
+/// Responds with what changed, or with every problem and its file, line and key. The log has the
+/// same.
 pub async fn order(state: web::Data<State>) -> HttpResponse {
     match state.reloads.reload().await {
         Ok(reloaded) => HttpResponse::Ok().json(reloaded),
@@ -17,8 +18,8 @@ pub async fn order(state: web::Data<State>) -> HttpResponse {
             let error = json!({ "code": "invalid_configuration", "message": message, "problems": problems });
             HttpResponse::build(StatusCode::UNPROCESSABLE_ENTITY).json(json!({ "error": error }))
         }
-        Err(NotReloaded::Failed(why)) => {
-            refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", why, 5)
+        Err(NotReloaded::Failed(reason)) => {
+            refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", reason, 5)
         }
     }
 }

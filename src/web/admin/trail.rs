@@ -1,4 +1,4 @@
-//! `GET /admin/audit`: the last of what operators did, and of what was refused to who is none.
+//! `GET /admin/audit`: the latest actions of operators, and denied requests.
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
@@ -6,7 +6,6 @@ use serde_json::json;
 
 use crate::web::State;
 
-/// Those that are kept, the newest first.
 pub async fn read(state: web::Data<State>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))

@@ -1,7 +1,8 @@
-//! The files that pages and the widget are made of: in the binary, validated by their hash, packed once.
+//! The static files of pages and widget: embedded in the binary, validated by hash, compressed
+//! once.
 //!
-//! Our own scripts and styles are served without what only their readers need, and the chat's modules as one: see [`script`]. Other people's
-//! files go out as they were published.
+//! Our own scripts and styles are served without comments and indentation, and the chat's modules
+//! as one bundle: see [`script`]. Third-party files are served as published.
 
 mod script;
 
@@ -25,86 +26,86 @@ use sha2::{Digest as _, Sha256};
 use self::script::{joined, lean};
 use super::refusal::not_found;
 
-/// The module that is served with all that it is made of.
 const CHAT: &str = "chat.js";
 
 static CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// The browser side's files, in the binary.
 #[derive(RustEmbed)]
 #[folder = "static/"]
 struct Files;
 
-/// A file as it is served.
 #[derive(Clone)]
 struct Asset {
-    tag: String,
-    plain: Bytes,
-    packed: Bytes,
+    etag: String,
+    content: Bytes,
+    gzipped: Bytes,
 }
 
-/// Those that were asked for.
 static SERVED: LazyLock<Mutex<HashMap<String, Asset>>> = LazyLock::new(Mutex::default);
 
-/// `GET /static/…`: one file.
 pub async fn file(request: HttpRequest, name: web::Path<String>) -> HttpResponse {
     serve(&request, &name).await
 }
 
-/// `GET /widget.js`: what a site embeds.
+/// `GET /widget.js`: the script that a site embeds.
 pub async fn widget(request: HttpRequest) -> HttpResponse {
     serve(&request, "widget.js").await
 }
 
 async fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
-    let Some(Asset { tag, plain, packed }) = asset(name) else {
+    let Some(Asset {
+        etag,
+        content,
+        gzipped,
+    }) = asset(name)
+    else {
         return not_found().await;
     };
-    let told = |header| {
+    let header_value = |header| {
         request
             .headers()
             .get(header)
             .and_then(|value| value.to_str().ok())
     };
-    let known = |tags: &str| {
+    let matches_etag = |tags: &str| {
         tags.split(',')
-            .any(|one| one.trim().trim_start_matches("W/") == tag)
+            .any(|tag| tag.trim().trim_start_matches("W/") == etag)
     };
-    let fresh = told(IF_NONE_MATCH).is_some_and(known);
-    let mut answer = if fresh {
+    let is_fresh = header_value(IF_NONE_MATCH).is_some_and(matches_etag);
+    let mut response = if is_fresh {
         HttpResponse::NotModified()
     } else {
         HttpResponse::Ok()
     };
-    answer
-        .insert_header((ETAG, tag.as_str()))
+    response
+        .insert_header((ETAG, etag.as_str()))
         .insert_header((CACHE_CONTROL, "no-cache"))
         .insert_header((VARY, "accept-encoding"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
         .insert_header((CORP.clone(), "cross-origin"));
-    if fresh {
-        return answer.finish();
+    if is_fresh {
+        return response.finish();
     }
-    answer.insert_header((CONTENT_TYPE, kind(name)));
-    if told(ACCEPT_ENCODING).is_some_and(takes_gzip) {
-        return answer
+    response.insert_header((CONTENT_TYPE, kind(name)));
+    if header_value(ACCEPT_ENCODING).is_some_and(takes_gzip) {
+        return response
             .insert_header((CONTENT_ENCODING, "gzip"))
-            .body(packed);
+            .body(gzipped);
     }
-    answer.body(plain)
+    response.body(content)
 }
 
-/// Whether an `Accept-Encoding` takes gzip: named, and not with a weight of zero.
+/// Returns `true` if an `Accept-Encoding` names gzip with a weight other than zero.
 fn takes_gzip(accepted: &str) -> bool {
-    accepted.split(',').any(|one| {
-        let (coding, weight) = one.split_once(';').unwrap_or((one, ""));
-        let none = weight
+    accepted.split(',').any(|item| {
+        let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
+        let is_refused = weight
             .trim()
             .strip_prefix("q=")
             .and_then(|q| q.parse::<f32>().ok())
             == Some(0.0);
-        coding.trim().eq_ignore_ascii_case("gzip") && !none
+        coding.trim().eq_ignore_ascii_case("gzip") && !is_refused
     })
 }
 
@@ -116,30 +117,30 @@ fn asset(name: &str) -> Option<Asset> {
     {
         return Some(asset.clone());
     }
-    let plain = match name {
+    let content = match name {
         CHAT => Bytes::from(joined(CHAT, &own_scripts())),
         _ => plain(name)?,
     };
     let asset = Asset {
-        tag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&plain))),
-        packed: pack(&plain).unwrap_or_else(|_| plain.clone()),
-        plain,
+        etag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&content))),
+        gzipped: pack(&content).unwrap_or_else(|_| content.clone()),
+        content,
     };
     let mut served = SERVED.lock().unwrap_or_else(PoisonError::into_inner);
     Some(served.entry(name.to_owned()).or_insert(asset).clone())
 }
 
-/// A file as it is, or without what only its readers need.
+/// Returns a file, stripped of comments if it is our own script or style.
 fn plain(name: &str) -> Option<Bytes> {
     let data = Files::get(name)?.data;
-    let ours = !name.starts_with("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
+    let is_own = !name.starts_with("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
     Some(match std::str::from_utf8(&data) {
-        Ok(text) if ours => Bytes::from(lean(text)),
+        Ok(text) if is_own => Bytes::from(lean(text)),
         _ => Bytes::from(data.into_owned()),
     })
 }
 
-/// Our own scripts by their names, without what only their readers need.
+/// Returns our own scripts by name, stripped of comments.
 fn own_scripts() -> BTreeMap<String, String> {
     let names = Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"));
     let read = |name: &str| String::from_utf8(plain(name)?.into()).ok();
@@ -148,10 +149,10 @@ fn own_scripts() -> BTreeMap<String, String> {
         .collect()
 }
 
-fn pack(plain: &[u8]) -> std::io::Result<Bytes> {
-    let mut packer = GzEncoder::new(Vec::new(), Compression::best());
-    packer.write_all(plain)?;
-    packer.finish().map(Bytes::from)
+fn pack(content: &[u8]) -> std::io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(content)?;
+    encoder.finish().map(Bytes::from)
 }
 
 fn kind(name: &str) -> &'static str {
@@ -169,18 +170,18 @@ fn kind(name: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    /// What the joining relies on, in every script of ours.
+    /// Checks the coding conventions that the bundler relies on.
     #[test]
-    fn our_scripts_keep_to_the_habits_that_joining_relies_on() {
+    fn own_scripts_follow_the_bundlers_conventions() {
         for name in
             Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"))
         {
             let data = Files::get(&name).unwrap().data;
-            for (at, line) in std::str::from_utf8(&data).unwrap().lines().enumerate() {
-                let at = at + 1;
+            for (index, line) in std::str::from_utf8(&data).unwrap().lines().enumerate() {
+                let number = index + 1;
                 if ["//", "*", "/*"]
                     .iter()
-                    .any(|sign| line.trim().starts_with(sign))
+                    .any(|prefix| line.trim().starts_with(prefix))
                 {
                     continue;
                 }
@@ -189,24 +190,24 @@ mod tests {
                     let open = |text: &str| text.matches(quote).count() % 2 == 1;
                     assert!(
                         !(open(code) && code != line),
-                        "{name}:{at}: a text with what looks like a comment"
+                        "{name}:{number}: a string that contains what looks like a comment"
                     );
                     assert!(
                         quote != '`' || !open(line),
-                        "{name}:{at}: a text that goes on in the next line"
+                        "{name}:{number}: a string over several lines"
                     );
                 }
-                let import = line.starts_with("import ");
+                let is_import = line.starts_with("import ");
                 assert!(
-                    !import || line.ends_with("';"),
-                    "{name}:{at}: an import over several lines"
+                    !is_import || line.ends_with("';"),
+                    "{name}:{number}: an import over several lines"
                 );
             }
         }
     }
 
     #[test]
-    fn the_chat_is_served_as_one_module_and_what_others_use_too_beside_it() {
+    fn chat_is_one_bundle_without_the_modules_it_shares() {
         let scripts = own_scripts();
         let chat = joined(CHAT, &scripts);
         for part in [
@@ -224,14 +225,14 @@ mod tests {
             .collect();
         assert!(
             imports.len() == 2,
-            "what is loaded later uses these too, and they hold one state: {imports:#?}"
+            "modules that are loaded later import these too, and they hold state: {imports:#?}"
         );
         assert!(
             imports
                 .iter()
                 .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';"))
         );
-        // Two things of one name would be an error in the browser. What is not indented stands at a module's top.
+        // Duplicate top-level names are an error in the browser. Top-level code is not indented.
         let mut names = std::collections::BTreeSet::new();
         for part in script::parts(CHAT, &scripts) {
             let data = Files::get(part).unwrap().data;
@@ -249,7 +250,7 @@ mod tests {
                         .unwrap();
                     assert!(
                         names.insert(name.to_owned()),
-                        "{part}: there are two {name}"
+                        "{part}: {name} is declared twice"
                     );
                 }
             }
@@ -258,15 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_for_who_takes_it() {
-        for (accepted, takes) in [
+    fn gzip_is_used_if_accepted() {
+        for (accepted, expected) in [
             ("gzip, deflate, br", true),
             ("br;q=1.0, GZIP;q=0.5", true),
             ("gzip;q=0", false),
             ("br", false),
             ("", false),
         ] {
-            assert_eq!(takes_gzip(accepted), takes, "{accepted}");
+            assert_eq!(takes_gzip(accepted), expected, "{accepted}");
         }
     }
 }

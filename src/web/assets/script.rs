@@ -1,31 +1,34 @@
-//! What a browser needs of a script, and of modules that are always loaded together: pure text work on scripts that keep to a few habits, which
-//! tests hold. An import stands on one line, no text goes over several lines, and no two modules of the chat give one name to two things.
+//! A small bundler for our own scripts.
+//!
+//! It works line by line and relies on conventions that tests check: an import stands on one line,
+//! no string spans several lines, and no two modules of the chat declare the same top-level name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A script or style sheet without what only its readers need: comments, indentation, empty lines.
+/// Strips comments, indentation and empty lines from a script or style sheet.
 pub fn lean(text: &str) -> String {
-    let mut lean = String::with_capacity(text.len());
-    let mut comment = false;
+    let mut stripped = String::with_capacity(text.len());
+    let mut in_comment = false;
     for line in text.lines().map(str::trim) {
-        comment |= line.starts_with("/*");
-        if !comment && !line.starts_with("//") {
+        in_comment |= line.starts_with("/*");
+        if !in_comment && !line.starts_with("//") {
             let code = line
                 .split_once(" // ")
                 .map_or(line, |(code, _)| code)
                 .trim_end();
-            lean.push_str(code);
-            lean.extend((!code.is_empty()).then_some('\n'));
+            stripped.push_str(code);
+            stripped.extend((!code.is_empty()).then_some('\n'));
         }
-        comment &= !line.ends_with("*/");
+        in_comment &= !line.ends_with("*/");
     }
-    lean
+    stripped
 }
 
-/// A module and all modules of ours that it alone is made of, as one: a dozen small files packed one by one are a third larger, and
-/// each is a request. What a module outside of these imports too stays a module of its own, because there must be one of it.
+/// Bundles a module with those of its imports that only it uses.
 ///
-/// `scripts`: every script of ours by its name, each as [`lean`] gives it.
+/// A dozen small files compress a third worse than one, and each is a request. A module that others
+/// import as well stays separate, because it must exist only once. `scripts` has all own scripts by
+/// name, stripped by [`strip_comments`](lean).
 pub fn joined(entry: &str, scripts: &BTreeMap<String, String>) -> String {
     let parts = parts(entry, scripts);
     let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -47,18 +50,18 @@ pub fn joined(entry: &str, scripts: &BTreeMap<String, String>) -> String {
     imports.chain([code]).collect()
 }
 
-/// What `entry` is made of, each after what it needs itself.
+/// Returns the modules of the bundle, each after its imports.
 pub fn parts<'a>(entry: &'a str, scripts: &'a BTreeMap<String, String>) -> Vec<&'a str> {
-    let mut within = Vec::new();
-    visit(entry, scripts, &mut within);
+    let mut modules = Vec::new();
+    visit(entry, scripts, &mut modules);
     let outside = scripts
         .iter()
-        .filter(|(name, _)| !within.contains(&name.as_str()));
+        .filter(|(name, _)| !modules.contains(&name.as_str()));
     let shared: BTreeSet<_> = outside
         .flat_map(|(_, text)| text.lines().filter_map(import))
         .collect();
-    within.retain(|name| *name == entry || !shared.iter().any(|(_, from)| from == name));
-    within
+    modules.retain(|name| *name == entry || !shared.iter().any(|(_, from)| from == name));
+    modules
 }
 
 fn visit<'a>(name: &'a str, scripts: &'a BTreeMap<String, String>, found: &mut Vec<&'a str>) {
@@ -75,7 +78,7 @@ fn visit<'a>(name: &'a str, scripts: &'a BTreeMap<String, String>, found: &mut V
     }
 }
 
-/// Of a line that imports names from a module beside it: the names, and the module.
+/// Parses a line that imports from a sibling module, into the names and the module.
 fn import(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("import { ")?
         .strip_suffix("';")?
@@ -88,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_readers_need_goes() {
+    fn comments_and_indentation_are_stripped() {
         let script = "// About this.\n/** One. */\nlet a = 1; // of these\n\n/**\n * Two.\n */\n  f('http://x');\n/* three\n */\n";
         assert_eq!(lean(script), "let a = 1;\nf('http://x');\n");
         assert_eq!(
@@ -98,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_comes_with_what_it_alone_is_made_of() {
+    fn bundle_has_the_modules_that_only_the_entry_uses() {
         let scripts = [
             (
                 "top.js",

@@ -1,4 +1,4 @@
-//! Answers in OpenAI's shape: whole, and in chunks.
+//! Responses in OpenAI's shape: complete ones, and the chunks of a stream.
 
 use memchr::memmem;
 use serde::Serialize;
@@ -6,18 +6,17 @@ use serde::Serialize;
 use crate::chat::{Finish, Source, TurnRecord, Usage};
 use crate::turn::log::{TextPart, TurnLog};
 
-/// What all parts of one answer have in common.
+/// Builds the response, or all chunks, of one turn.
 #[derive(Debug)]
 pub struct Shape {
     id: String,
     created: u64,
-    /// Whether a streamed answer tells its usage.
+    /// A streamed response ends with a chunk that has the usage.
     pub include_usage: bool,
-    /// What the last chunk of text had around its text.
-    around: Option<Around>,
+    template: Option<Around>,
 }
 
-/// A chunk without its text: of one speaker all are alike but for that.
+/// A chunk without its text. The chunks of one attempt differ only in the text.
 #[derive(Debug)]
 struct Around {
     attempt: u32,
@@ -25,10 +24,9 @@ struct Around {
     after: Vec<u8>,
 }
 
-/// Where a chunk's text is to stand.
+/// The place of the text in an encoded chunk.
 const EMPTY: &[u8] = b"\"content\":\"\"";
 
-/// A whole answer.
 #[derive(Serialize)]
 pub struct Whole<'a> {
     id: &'a str,
@@ -44,7 +42,6 @@ pub struct Whole<'a> {
 struct WholeChoice<'a> {
     index: u8,
     message: Message<'a>,
-    /// Never any: null.
     logprobs: (),
     finish_reason: &'static str,
 }
@@ -53,11 +50,9 @@ struct WholeChoice<'a> {
 struct Message<'a> {
     role: &'static str,
     content: &'a str,
-    /// Never any: null.
     refusal: (),
 }
 
-/// A part of a streamed answer.
 #[derive(Serialize)]
 pub struct Chunk<'a> {
     id: &'a str,
@@ -92,7 +87,7 @@ struct Tokens {
     total_tokens: u64,
 }
 
-/// Who said it.
+/// The field `failsoft`, which tells where the answer comes from.
 #[derive(Serialize)]
 struct About<'a> {
     provider: Option<&'a str>,
@@ -101,18 +96,18 @@ struct About<'a> {
 }
 
 impl Shape {
-    /// The shape of a turn's answer. `started` is the time of the service's start, in seconds, for want of a clock in here.
+    /// Creates a builder. `started` is the service's start in Unix seconds; `created` is never
+    /// earlier.
     pub fn new(log: &TurnLog, started: u64, include_usage: bool) -> Self {
         let created = (log.record().at.0 / 1000).max(started);
         Self {
             id: format!("chatcmpl-{}", log.turn()),
             created,
             include_usage,
-            around: None,
+            template: None,
         }
     }
 
-    /// The whole answer.
     pub fn whole<'a>(&'a self, record: &'a TurnRecord) -> Whole<'a> {
         let message = Message {
             role: "assistant",
@@ -136,21 +131,21 @@ impl Shape {
         }
     }
 
-    /// A chunk with more text, as its bytes on the wire; the first one also names the speaker's role.
+    /// Encodes a chunk with more text. The first one also has the role.
     pub fn text(&mut self, part: &TextPart, first: bool) -> Vec<u8> {
         if first {
             return self.chunk_of(part, Some("assistant"), &part.text);
         }
-        let around = match self
-            .around
+        let template = match self
+            .template
             .take()
-            .filter(|around| around.attempt == part.attempt)
+            .filter(|template| template.attempt == part.attempt)
         {
-            Some(around) => around,
+            Some(template) => template,
             None => Around::of(part.attempt, &self.chunk_of(part, None, "")),
         };
-        let chunk = around.put(&part.text);
-        self.around = Some(around);
+        let chunk = template.put(&part.text);
+        self.template = Some(template);
         chunk
     }
 
@@ -172,7 +167,6 @@ impl Shape {
         event(&self.chunk(part.model.as_deref(), &[choice], about))
     }
 
-    /// The chunk that ends the answer.
     pub fn finish(&self, record: &TurnRecord) -> Vec<u8> {
         let finish_reason = Some(reason(record.finish));
         let choice = Choice {
@@ -183,7 +177,6 @@ impl Shape {
         event(&self.chunk(record.model.as_deref(), &[choice], about(record)))
     }
 
-    /// The chunk with the usage.
     pub fn usage(&self, record: &TurnRecord) -> Vec<u8> {
         let chunk = self.chunk(record.model.as_deref(), &[], about(record));
         event(&Chunk {
@@ -211,10 +204,11 @@ impl Shape {
 }
 
 impl Around {
-    /// Of a chunk whose text is empty. Its quotation marks are found for certain: within a JSON text there are none without a backslash.
+    /// Splits a chunk with empty text. The first match is the right one: within JSON strings
+    /// quotation marks are escaped.
     fn of(attempt: u32, chunk: &[u8]) -> Self {
-        let at = memmem::find(chunk, EMPTY).map_or(chunk.len(), |at| at + EMPTY.len());
-        let (before, after) = chunk.split_at(at);
+        let end = memmem::find(chunk, EMPTY).map_or(chunk.len(), |start| start + EMPTY.len());
+        let (before, after) = chunk.split_at(end);
         let before = before.strip_suffix(b"\"\"").unwrap_or(before);
         Self {
             attempt,
@@ -223,7 +217,6 @@ impl Around {
         }
     }
 
-    /// The chunk with this text.
     fn put(&self, text: &str) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.before.len() + text.len() + 16 + self.after.len());
         bytes.extend_from_slice(&self.before);
@@ -233,17 +226,17 @@ impl Around {
     }
 }
 
-/// An event of a stream. Written without a tree in between: there is one for each token.
+/// Encodes a server-sent event. Serialises directly into bytes, since there is one for each token.
 pub fn event(data: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(384);
     bytes.extend_from_slice(b"data: ");
-    // These types cannot fail to encode; if one did, the client would see an event that is no JSON.
+    // These types always encode. A failure would show as an event that is not JSON.
     let _ = serde_json::to_writer(&mut bytes, data);
     bytes.extend_from_slice(b"\n\n");
     bytes
 }
 
-/// The model that answered; `failsoft` for what none said.
+/// Returns the model, or `failsoft` for an answer without one.
 fn named(model: Option<&str>) -> &str {
     model.unwrap_or("failsoft")
 }
@@ -303,18 +296,18 @@ mod tests {
     }
 
     proptest! {
-        /// Chunks are written from what is around the one before; they are what would be written anew.
+        /// Chunks from a template equal chunks that are encoded from scratch.
         #[test]
-        fn each_chunk_is_what_it_would_be_alone(
-            said in prop::collection::vec(("\\PC{0,12}", 1u32..3), 1..6),
+        fn templated_chunks_equal_encoded_ones(
+            parts in prop::collection::vec(("\\PC{0,12}", 1u32..3), 1..6),
             name in prop_oneof![Just("\"content\":\"\"".to_owned()), "\\PC{1,8}"],
         ) {
-            let mut shape = Shape { id: name.clone(), created: 7, include_usage: false, around: None };
-            for (at, (text, attempt)) in said.iter().enumerate() {
+            let mut shape = Shape { id: name.clone(), created: 7, include_usage: false, template: None };
+            for (index, (text, attempt)) in parts.iter().enumerate() {
                 let part = part(text, *attempt, &format!("{name} {attempt}"));
-                let role = (at == 0).then_some("assistant");
-                let alone = shape.chunk_of(&part, role, text);
-                prop_assert_eq!(shape.text(&part, at == 0), alone);
+                let role = (index == 0).then_some("assistant");
+                let expected = shape.chunk_of(&part, role, text);
+                prop_assert_eq!(shape.text(&part, index == 0), expected);
             }
         }
     }

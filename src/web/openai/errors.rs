@@ -10,42 +10,38 @@ use serde_json::{Value, json};
 use crate::chat::{Failure, Fault};
 use crate::turn::log::{Cancel, TurnLog};
 
-/// When to come back where no provider can answer, and none says when.
+/// `Retry-After` if no provider is available and none says when it will be.
 const NOBODY_S: u64 = 10;
 
-/// The longest that anybody is told to stay away: a provider may be switched on, or found well, before its time.
+/// The maximum `Retry-After`: a provider may recover, or be enabled, before the announced time.
 const LONGEST_S: u64 = 60;
 
-/// When to come back to a service that restarts.
 const RESTART_S: u64 = 2;
 
-/// What the caller did wrong, or why there is no answer.
 #[derive(Debug, PartialEq)]
 pub struct Problem {
     status: u16,
     param: Option<String>,
     code: Option<&'static str>,
     message: String,
-    /// When to come back, in seconds, where that may help.
-    later: Option<u64>,
-    /// Whether a client's own retry helps.
-    again: bool,
+    retry_after_s: Option<u64>,
+    /// Tells OpenAI's client libraries whether to retry by themselves.
+    should_retry: bool,
 }
 
 impl Problem {
-    /// What is wrong with a request as a whole.
     pub fn new(status: u16, code: Option<&'static str>, message: impl Into<String>) -> Self {
         Self {
             status,
             param: None,
             code,
             message: message.into(),
-            later: None,
-            again: false,
+            retry_after_s: None,
+            should_retry: false,
         }
     }
 
-    /// A field that is wrong, and what would be right.
+    /// A field with an invalid value.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             param: Some(param.into()),
@@ -53,7 +49,7 @@ impl Problem {
         }
     }
 
-    /// A field that is right, for what is not offered.
+    /// A valid field that asks for a feature that does not exist here.
     pub fn unsupported(param: &str, message: &str) -> Self {
         Self {
             code: Some("unsupported_parameter"),
@@ -61,14 +57,12 @@ impl Problem {
         }
     }
 
-    /// A body that cannot be read at all.
     pub fn body(message: impl Into<String>) -> Self {
         Self::new(400, None, message)
     }
 
-    /// A model that is none of ours.
     pub fn unknown_model() -> Self {
-        let message = "no provider has that name or model; GET /v1/models lists them, and auto takes the best";
+        let message = "no provider has that name or model; GET /v1/models lists them, and auto selects the best";
         Self {
             status: 404,
             code: Some("model_not_found"),
@@ -76,48 +70,50 @@ impl Problem {
         }
     }
 
-    /// Nobody can answer now. Told not to retry at once: a client's own retries would only multiply the load.
+    /// No provider is available. Automatic retries are discouraged: they would only multiply the
+    /// load.
     pub fn unavailable(message: &str, seconds: u64) -> Self {
         Self {
-            later: Some(seconds),
+            retry_after_s: Some(seconds),
             ..Self::new(503, Some("unavailable"), message)
         }
     }
 
-    /// Too many requests of this address. A client's own retry after that time is right.
+    /// The address exceeds its rate limit. Automatic retries after that time are welcome.
     pub fn too_many(wait: Duration) -> Self {
         let message = "too many requests from this address; wait a little and ask again";
         let seconds = wait.as_secs().saturating_add(1);
-        let problem = Self::new(429, Some("rate_limit_exceeded"), message);
         Self {
-            later: Some(seconds),
-            again: true,
-            ..problem
+            retry_after_s: Some(seconds),
+            should_retry: true,
+            ..Self::new(429, Some("rate_limit_exceeded"), message)
         }
     }
 
-    /// A turn that ended without an answer: because the service goes down, or by how its last attempt failed. A refused request is passed on
-    /// with the provider's reason. `soonest`: when a provider may be asked again, where that is known.
+    /// The error of a turn that ended without an answer. A rejected request gets the provider's
+    /// reason.
+    ///
+    /// `soonest` is the time until a provider may be asked again, if it is known.
     pub fn of(log: &TurnLog, soonest: Option<Duration>) -> Self {
         if log.told_to_end() == Some(Cancel::Interrupted) {
             return Self::restarting();
         }
         let failure = log.last_failure();
-        let refused = failure.filter(|one| one.fault.class().is_the_requests());
+        let rejected = failure.filter(|failure| failure.fault.class().is_the_requests());
         let Some(Failure {
             fault,
             detail,
             status,
             ..
-        }) = refused
+        }) = rejected
         else {
             let seconds = soonest.map_or(NOBODY_S, |wait| {
                 wait.as_secs().saturating_add(1).min(LONGEST_S)
             });
-            return Self::unavailable("no provider can answer now", seconds);
+            return Self::unavailable("no provider can answer at the moment", seconds);
         };
         let message = if detail.is_empty() {
-            "the provider refused the request"
+            "the provider rejected the request"
         } else {
             &*detail
         };
@@ -128,21 +124,21 @@ impl Problem {
         }
     }
 
-    /// The service goes down, and takes no more. Another instance, or the next process, will: a client's own retry is right.
+    /// The instance shuts down. Automatic retries are welcome: another instance, or the next
+    /// process, will answer.
     pub fn restarting() -> Self {
         Self {
-            again: true,
+            should_retry: true,
             ..Self::unavailable("the service is restarting; try again", RESTART_S)
         }
     }
 
-    /// The text of an answer broke off. What was sent stands, and is not whole.
+    /// The text broke off and could not be continued. What was sent is incomplete.
     pub fn interrupted() -> Self {
-        let message = "the answer broke off, and no provider could go on from there; what was sent is not whole";
+        let message = "the answer broke off, and no provider could continue it; the text sent so far is incomplete";
         Self::new(502, Some("stream_interrupted"), message)
     }
 
-    /// The error object.
     pub fn object(&self) -> Value {
         let kind = if self.status < 500 {
             "invalid_request_error"
@@ -152,19 +148,17 @@ impl Problem {
         json!({ "error": { "message": self.message, "type": kind, "param": self.param, "code": self.code } })
     }
 
-    /// The answer that says so.
     pub fn answer(&self) -> HttpResponse {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut answer = HttpResponse::build(status);
+        let mut response = HttpResponse::build(status);
         if status == StatusCode::UNAUTHORIZED {
-            answer.insert_header((WWW_AUTHENTICATE, "Bearer"));
+            response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
-        if let Some(seconds) = self.later {
-            let again = if self.again { "true" } else { "false" };
-            answer
+        if let Some(seconds) = self.retry_after_s {
+            response
                 .insert_header((RETRY_AFTER, seconds.to_string()))
-                .insert_header(("x-should-retry", again));
+                .insert_header(("x-should-retry", self.should_retry.to_string()));
         }
-        answer.json(self.object())
+        response.json(self.object())
     }
 }

@@ -1,4 +1,5 @@
-//! `/v1`: the service as an OpenAI-compatible API, on the same turns as the chat. Nothing of it is stored.
+//! `/v1`: the service as an OpenAI-compatible API, on the same turns as the chat. Nothing is
+//! stored.
 
 mod answer;
 mod errors;
@@ -30,12 +31,12 @@ use errors::Problem;
 use request::Request;
 use stream::Chunks;
 
-/// How long the head of a streamed answer waits for its first text: until then the provider that answers is not known.
+/// The time that a streamed response delays its headers for the first text. They name the provider
+/// that answers, which is not known before.
 const HEAD_LIMIT: Duration = Duration::from_secs(8);
 
 static ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// `POST /v1/chat/completions`. Who may not come in has nothing of its body read.
 pub async fn complete(
     http: HttpRequest,
     body: web::Payload,
@@ -44,24 +45,24 @@ pub async fn complete(
     match asked(&http, body, &state).await {
         Ok((log, request)) => {
             let shape = Shape::new(&log, state.created, request.include_usage);
-            // Dropped with the answer: then nobody follows, and the turn is given up.
+            // Dropped with the response. Without a follower the turn is cancelled.
             let follower = log.follow();
             if request.stream {
-                let answer = streamed(log, follower, shape, || soonest(&state)).await;
+                let response = streamed(log, follower, shape, || soonest(&state)).await;
                 if http.version() < Version::HTTP_11 {
-                    to_the_end(answer)
+                    to_the_end(response)
                 } else {
-                    answer
+                    response
                 }
             } else {
                 whole(&log, follower, &shape, || soonest(&state)).await
             }
         }
-        Err(problem) => problem.answer(),
+        Err(error) => error.answer(),
     }
 }
 
-/// Opens the turn of a request.
+/// Starts the turn of a request. The body is read only after the access check.
 async fn asked(
     http: &HttpRequest,
     body: web::Payload,
@@ -69,13 +70,13 @@ async fn asked(
 ) -> Result<(Arc<TurnLog>, Request), Problem> {
     let_in(http, state)?;
     in_time(http, state)?;
-    let body = body::read(body).await.map_err(|unread| {
-        let (status, message) = unread.told();
+    let body = body::read(body).await.map_err(|error| {
+        let (status, message) = error.told();
         Problem::new(status, None, message)
     })?;
     let request = request::read(&body)?;
-    let wishes = wishes(http, state, &request)?;
-    match state.lobby.desk.open_unkept(request.ask.clone(), wishes) {
+    let options = wishes(http, state, &request)?;
+    match state.lobby.desk.open_unkept(request.ask.clone(), options) {
         Ok(log) => Ok((log, request)),
         Err(Refused::Draining) => Err(Problem::restarting()),
         Err(Refused::Full | Refused::Room(_)) => Err(Problem::unavailable(
@@ -85,10 +86,9 @@ async fn asked(
     }
 }
 
-/// `GET /v1/models`.
 pub async fn models(http: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    if let Err(problem) = let_in(&http, &state) {
-        return problem.answer();
+    if let Err(error) = let_in(&http, &state) {
+        return error.answer();
     }
     let data: Vec<_> = names(&state)
         .iter()
@@ -97,14 +97,13 @@ pub async fn models(http: HttpRequest, state: web::Data<State>) -> HttpResponse 
     HttpResponse::Ok().json(json!({ "object": "list", "data": data }))
 }
 
-/// `GET /v1/models/{id}`.
 pub async fn one_model(
     http: HttpRequest,
     name: web::Path<String>,
     state: web::Data<State>,
 ) -> HttpResponse {
-    if let Err(problem) = let_in(&http, &state) {
-        return problem.answer();
+    if let Err(error) = let_in(&http, &state) {
+        return error.answer();
     }
     match names(&state)
         .iter()
@@ -115,49 +114,45 @@ pub async fn one_model(
     }
 }
 
-/// No such route below `/v1`, in the API's own shape.
 pub async fn nothing() -> HttpResponse {
     Problem::new(404, Some("unknown_url"), "there is nothing here").answer()
 }
 
-/// What is wrong with a request before any route is asked, in the API's own shape.
+/// An error in OpenAI's shape, for checks that run before the routes.
 pub fn refuse(status: StatusCode, code: &'static str, message: &str) -> HttpResponse {
     Problem::new(status.as_u16(), Some(code), message).answer()
 }
 
-/// A route that takes another method.
 pub async fn wrong_method(http: HttpRequest) -> HttpResponse {
     let allowed = if http.path().ends_with("/completions") {
         "POST"
     } else {
         "GET, HEAD"
     };
-    let problem = Problem::new(
+    let error = Problem::new(
         405,
         Some("method_not_allowed"),
-        format!("this address takes {allowed} alone"),
+        format!("use {allowed} for this address"),
     );
-    let mut answer = problem.answer();
-    answer
+    let mut response = error.answer();
+    response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));
-    answer
+    response
 }
 
 fn model(name: &str, state: &State) -> serde_json::Value {
     json!({ "id": name, "object": "model", "created": state.created, "owned_by": "failsoft" })
 }
 
-/// What may stand as `model`: `auto`, the providers' names, their models.
+/// Returns the valid values of `model`: `auto`, the providers' names and their models.
 fn names(state: &State) -> Vec<Arc<str>> {
     let table = state.lobby.desk.table();
-    let backends = &table.backends;
+    let providers = &table.backends;
     let mut names: Vec<Arc<str>> = vec!["auto".into()];
-    for name in backends
-        .iter()
-        .map(|one| &one.name)
-        .chain(backends.iter().map(|one| &one.model))
-    {
+    let provider_names = providers.iter().map(|provider| &provider.name);
+    let models = providers.iter().map(|provider| &provider.model);
+    for name in provider_names.chain(models) {
         if !names.contains(name) {
             names.push(Arc::clone(name));
         }
@@ -166,19 +161,20 @@ fn names(state: &State) -> Vec<Arc<str>> {
 }
 
 fn let_in(http: &HttpRequest, state: &State) -> Result<(), Problem> {
-    gate::api(http, &state.settings().server).map_err(|shut| match shut {
+    gate::api(http, &state.settings().server).map_err(|denied| match denied {
         Shut::ForeignOrigin => {
-            Problem::new(403, Some("forbidden_origin"), "this API is not for other sites' pages")
+            Problem::new(403, Some("forbidden_origin"), "pages of other sites may not use this API")
         }
         Shut::NoKey => Problem::new(
             401,
             Some("invalid_api_key"),
-            "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from this machine are let in",
+            "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from this machine are allowed",
         ),
     })
 }
 
-/// Whether this address may ask once more. Programs on this very machine share its address, and are not counted by it.
+/// Checks the rate limit of the address. Local programs are exempt, since they all share one
+/// address.
 fn in_time(http: &HttpRequest, state: &State) -> Result<(), Problem> {
     if gate::is_here(http) {
         return Ok(());
@@ -192,38 +188,46 @@ fn in_time(http: &HttpRequest, state: &State) -> Result<(), Problem> {
 }
 
 fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes, Problem> {
-    let off = |name: &str| {
+    let is_off = |name: &str| {
         http.headers()
             .get(name)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
     };
     let table = state.lobby.desk.table();
-    let backends = &table.backends;
-    let named = backends.iter().find(|one| *one.name == *request.model);
-    let first = match named.or_else(|| backends.iter().find(|one| *one.model == *request.model)) {
-        Some(backend) => Some(Arc::clone(&backend.name)),
+    let providers = &table.backends;
+    let by_name = providers
+        .iter()
+        .find(|provider| *provider.name == *request.model);
+    let by_model = || {
+        providers
+            .iter()
+            .find(|provider| *provider.model == *request.model)
+    };
+    let named = match by_name.or_else(by_model) {
+        Some(provider) => Some(Arc::clone(&provider.name)),
         None if request.model == "auto" => None,
         None => return Err(Problem::unknown_model()),
     };
-    let only_first = off("x-failover");
-    let first = first.or_else(|| {
-        backends
+    let only_first = is_off("x-failover");
+    // Without failover and without a named provider, the first configured one is meant.
+    let first = named.or_else(|| {
+        providers
             .first()
             .filter(|_| only_first)
-            .map(|one| Arc::clone(&one.name))
+            .map(|provider| Arc::clone(&provider.name))
     });
     Ok(Wishes {
         first,
         only_first,
         patience: PATIENCE,
-        // Text that was sent cannot be taken back.
+        // Text that was sent cannot be retracted.
         mid_stream: if request.stream {
             MidStream::Continue
         } else {
             MidStream::Restart
         },
         rigid: request.stream,
-        degraded: !off("x-degraded-answers"),
+        degraded: !is_off("x-degraded-answers"),
         pass_on: true,
         cache: CacheUse::Off,
         anonymous: true,
@@ -231,19 +235,23 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
     })
 }
 
-/// When the first of the providers that are left alone may be asked again; none where none says when.
+/// Returns the shortest time until an unavailable provider may be asked again, if any provider says
+/// so.
 fn soonest(state: &State) -> Option<Duration> {
-    let desk = &state.lobby.desk;
-    let now = desk.clock.wall();
-    let table = desk.table();
-    let waits = table
+    let turns = &state.lobby.desk;
+    let now = turns.clock.wall();
+    let table = turns.table();
+    let retry_times = table
         .backends
         .iter()
-        .filter_map(|one| one.vitals.borrow().waits_until());
-    waits.filter(|at| *at > now).min().map(|at| at.since(now))
+        .filter_map(|provider| provider.vitals.borrow().waits_until());
+    retry_times
+        .filter(|at| *at > now)
+        .min()
+        .map(|at| at.since(now))
 }
 
-/// Waits for the end, then answers at once. `soonest`: when a provider may be asked again.
+/// Waits for the end of the turn and responds with the complete answer.
 async fn whole(
     log: &TurnLog,
     _follower: Follower,
@@ -254,15 +262,15 @@ async fn whole(
     while !log.ended() && changes.changed().await.is_ok() {}
     let record = log.record();
     match failed(log, &record, soonest) {
-        Some(problem) => told(problem.answer(), &record, record.provider.as_deref(), None),
+        Some(error) => told(error.answer(), &record, record.provider.as_deref(), None),
         None => {
-            let answer = HttpResponse::Ok().json(shape.whole(&record));
-            told(answer, &record, record.provider.as_deref(), record.source)
+            let response = HttpResponse::Ok().json(shape.whole(&record));
+            told(response, &record, record.provider.as_deref(), record.source)
         }
     }
 }
 
-/// Waits for the first text, so that the head can tell who answers; then streams.
+/// Waits for the first text, so that the headers can name the provider, then streams.
 async fn streamed(
     log: Arc<TurnLog>,
     follower: Follower,
@@ -274,13 +282,14 @@ async fn streamed(
         while log.text_after(0).text.is_empty() && !log.ended() && changes.changed().await.is_ok() {
         }
     };
-    // After the limit the head goes out without knowing; the chunks are the authority.
+    // After the timeout the headers go out without the provider. Each chunk names it anyway.
     drop(tokio::time::timeout(HEAD_LIMIT, first).await);
-    let (part, record) = (log.text_after(0), log.record());
-    if let Some(problem) = failed(&log, &record, soonest).filter(|_| part.text.is_empty()) {
-        return told(problem.answer(), &record, record.provider.as_deref(), None);
+    let part = log.text_after(0);
+    let record = log.record();
+    if let Some(error) = failed(&log, &record, soonest).filter(|_| part.text.is_empty()) {
+        return told(error.answer(), &record, record.provider.as_deref(), None);
     }
-    let answer = HttpResponse::Ok()
+    let response = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream; charset=utf-8"))
         .insert_header((CACHE_CONTROL, "no-cache"))
         .insert_header((ACCEL.clone(), "no"))
@@ -290,17 +299,19 @@ async fn streamed(
     } else {
         &part.provider
     };
-    told(answer, &record, provider.as_deref(), Some(part.source))
+    told(response, &record, provider.as_deref(), Some(part.source))
 }
 
-/// An answer without chunks, that the connection's end ends: before HTTP/1.1, which some proxies still speak, nobody knows of chunks.
-fn to_the_end(mut answer: HttpResponse) -> HttpResponse {
-    answer.head_mut().no_chunking(true);
-    answer.head_mut().set_connection_type(ConnectionType::Close);
-    answer
+/// Ends the response by closing the connection instead of using chunks, which HTTP/1.0 does not
+/// have.
+fn to_the_end(mut response: HttpResponse) -> HttpResponse {
+    response.head_mut().no_chunking(true);
+    response
+        .head_mut()
+        .set_connection_type(ConnectionType::Close);
+    response
 }
 
-/// The problem of a turn that ended without an answer.
 fn failed(
     log: &TurnLog,
     record: &TurnRecord,
@@ -310,9 +321,9 @@ fn failed(
     failed.then(|| Problem::of(log, soonest()))
 }
 
-/// The answer with the headers that say who answered, and how; an error has no source.
+/// Adds the headers that say who answered, and how. An error has no source.
 fn told(
-    mut answer: HttpResponse,
+    mut response: HttpResponse,
     record: &TurnRecord,
     provider: Option<&str>,
     source: Option<Source>,
@@ -326,10 +337,10 @@ fn told(
         ("x-request-id", &record.turn.to_string()),
     ] {
         if let Ok(value) = HeaderValue::from_str(value) {
-            answer
+            response
                 .headers_mut()
                 .insert(HeaderName::from_static(name), value);
         }
     }
-    answer
+    response
 }

@@ -1,4 +1,5 @@
-//! Reading a completion request: what is taken, what is refused by name, what is ignored.
+//! Parsing of completion requests. Unknown fields are ignored; features that do not exist here are
+//! rejected by name.
 
 use std::sync::Arc;
 
@@ -7,36 +8,29 @@ use serde_json::{Map, Value};
 use super::errors::Problem;
 use crate::chat::{Ask, Message, Role};
 
-/// A request that can be answered.
 #[derive(Debug)]
 pub struct Request {
-    /// `auto`, a provider's name or a model.
+    /// `auto`, a provider's name, or a model.
     pub model: String,
-    /// What the providers are asked.
     pub ask: Ask,
-    /// Whether the answer is streamed.
     pub stream: bool,
-    /// Whether a streamed answer tells its usage.
+    /// A streamed response ends with a chunk that has the usage.
     pub include_usage: bool,
 }
 
-/// Tokens of an answer where the caller sets no limit.
+/// The answer's token limit if the caller sets none.
 const USUAL_TOKENS: u32 = 4096;
 
-/// The most messages of a request.
 const MESSAGES: usize = 2048;
 
-/// The most stop sequences, as at OpenAI.
+/// The maximum number of stop sequences, as at OpenAI.
 const STOPS: usize = 4;
 
-/// Reads a body. Fields that are not known are ignored, as clients expect.
-///
-/// # Errors
-/// The first field that is wrong or not offered, by name.
+/// Parses a body. The error names the first field that is invalid or not supported.
 pub fn read(body: &[u8]) -> Result<Request, Problem> {
-    let whole: Value = serde_json::from_slice(body)
+    let value: Value = serde_json::from_slice(body)
         .map_err(|error| Problem::body(format!("the body is not JSON: {error}")))?;
-    let Value::Object(fields) = whole else {
+    let Value::Object(fields) = value else {
         return Err(Problem::body("the body is not a JSON object"));
     };
     refuse_unoffered(&fields)?;
@@ -72,7 +66,7 @@ pub fn read(body: &[u8]) -> Result<Request, Problem> {
     })
 }
 
-/// A field that is there and not null.
+/// Returns a field that is present and not null.
 fn known<'f>(fields: &'f Map<String, Value>, name: &str) -> Option<&'f Value> {
     fields.get(name).filter(|value| !value.is_null())
 }
@@ -84,21 +78,21 @@ fn refuse_unoffered(fields: &Map<String, Value>) -> Result<(), Problem> {
         {
             return Err(Problem::unsupported(
                 name,
-                &format!("{name} are not offered here; leave the field out"),
+                &format!("{name} are not supported; leave the field out"),
             ));
         }
     }
     if known(fields, "n").is_some_and(|n| n.as_u64() != Some(1)) {
         return Err(Problem::unsupported(
             "n",
-            "n must be 1: one answer a request",
+            "n must be 1: one answer per request",
         ));
     }
     let text = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
     if known(fields, "response_format").is_some_and(|format| !text(format)) {
         return Err(Problem::unsupported(
             "response_format",
-            "only text is offered as response_format; leave the field out",
+            "only the response_format text is supported; leave the field out",
         ));
     }
     Ok(())
@@ -130,7 +124,7 @@ fn tokens(fields: &Map<String, Value>, name: &str) -> Result<Option<u32>, Proble
 
 fn temperature(fields: &Map<String, Value>) -> Result<Option<f64>, Problem> {
     match known(fields, "temperature")
-        .map(|value| value.as_f64().filter(|one| (0.0..=2.0).contains(one)))
+        .map(|value| value.as_f64().filter(|number| (0.0..=2.0).contains(number)))
     {
         None => Ok(None),
         Some(Some(temperature)) => Ok(Some(temperature)),
@@ -142,7 +136,7 @@ fn temperature(fields: &Map<String, Value>) -> Result<Option<f64>, Problem> {
 }
 
 fn stops(fields: &Map<String, Value>) -> Result<Arc<[String]>, Problem> {
-    let bad = || {
+    let invalid = || {
         Problem::field(
             "stop",
             format!("stop must be a string, or an array of at most {STOPS} strings"),
@@ -153,13 +147,13 @@ fn stops(fields: &Map<String, Value>) -> Result<Arc<[String]>, Problem> {
         Some(Value::String(stop)) => Ok(Arc::new([stop.clone()])),
         Some(Value::Array(list)) if list.len() <= STOPS => list
             .iter()
-            .map(|stop| stop.as_str().map(str::to_owned).ok_or_else(bad))
+            .map(|stop| stop.as_str().map(str::to_owned).ok_or_else(invalid))
             .collect(),
-        Some(_) => Err(bad()),
+        Some(_) => Err(invalid()),
     }
 }
 
-/// The system texts as one, and the rest as messages of alternating speakers.
+/// Returns the system texts joined into one, and the other messages with alternating roles.
 fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>), Problem> {
     let list = match known(fields, "messages") {
         Some(Value::Array(list)) if !list.is_empty() && list.len() <= MESSAGES => list,
@@ -176,9 +170,10 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
             ));
         }
     };
-    let (mut system, mut said): (Vec<String>, Vec<(Role, String)>) = (Vec::new(), Vec::new());
-    for (place, message) in list.iter().enumerate() {
-        let at = format!("messages[{place}]");
+    let mut system: Vec<String> = Vec::new();
+    let mut merged: Vec<(Role, String)> = Vec::new();
+    for (index, message) in list.iter().enumerate() {
+        let at = format!("messages[{index}]");
         let text = content(message.get("content"), &at)?;
         refuse_calls(message, &at)?;
         let role = match message.get("role").and_then(Value::as_str) {
@@ -187,44 +182,44 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
                 continue;
             }
             Some("user") => Role::User,
-            // Without tools there are no results of theirs, and as the user's words they would say something else.
+            // Without tools there are no results, and as a user message they would mean something else.
             Some(role @ ("tool" | "function")) => {
                 let name = format!("{at}.role");
                 let message = format!(
-                    "{name} is {role}, and tools are not offered here; leave such messages out"
+                    "{name} is {role}, and tools are not supported; leave such messages out"
                 );
                 return Err(Problem::unsupported(&name, &message));
             }
             Some("assistant") => Role::Assistant,
             _ => {
-                let right = "must be system, developer, user or assistant";
+                let expected = "must be system, developer, user or assistant";
                 return Err(Problem::field(
                     format!("{at}.role"),
-                    format!("{at}.role {right}"),
+                    format!("{at}.role {expected}"),
                 ));
             }
         };
-        match said.last_mut() {
+        match merged.last_mut() {
             _ if text.is_empty() => {}
             Some((last, before)) if *last == role => {
                 before.push_str("\n\n");
                 before.push_str(&text);
             }
-            _ => said.push((role, text)),
+            _ => merged.push((role, text)),
         }
     }
-    if said.is_empty() {
-        // Some providers take no conversation of system texts alone.
-        said.push((Role::User, system.join("\n\n")));
+    if merged.is_empty() {
+        // Some providers reject a conversation of system texts only.
+        merged.push((Role::User, system.join("\n\n")));
         system.clear();
     }
-    if said.iter().all(|(_, text)| text.trim().is_empty()) {
+    if merged.iter().all(|(_, text)| text.trim().is_empty()) {
         return Err(Problem::field(
             "messages",
             "messages must have a message with text",
         ));
     }
-    let messages = said
+    let messages = merged
         .into_iter()
         .map(|(role, text)| Message {
             role,
@@ -234,19 +229,19 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
     Ok((system.join("\n\n").into(), messages))
 }
 
-/// Without what a message called, what it says would be another conversation's.
+/// Rejects tool calls. Without its calls a message would have another meaning.
 fn refuse_calls(message: &Value, at: &str) -> Result<(), Problem> {
-    let nothing = |calls: &Value| calls.is_null() || calls.as_array().is_some_and(Vec::is_empty);
+    let is_empty = |calls: &Value| calls.is_null() || calls.as_array().is_some_and(Vec::is_empty);
     match ["tool_calls", "function_call"]
         .iter()
-        .find(|name| message.get(**name).is_some_and(|one| !nothing(one)))
+        .find(|name| message.get(**name).is_some_and(|calls| !is_empty(calls)))
     {
         None => Ok(()),
         Some(name) => {
             let name = format!("{at}.{name}");
-            let what =
-                format!("{name} is a call of tools, which are not offered here; leave it out");
-            Err(Problem::unsupported(&name, &what))
+            let problem =
+                format!("{name} is a tool call, and tools are not supported; leave it out");
+            Err(Problem::unsupported(&name, &problem))
         }
     }
 }
@@ -279,7 +274,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn said(ask: &Ask) -> Vec<(Role, &str)> {
+    fn roles_and_texts(ask: &Ask) -> Vec<(Role, &str)> {
         ask.messages
             .iter()
             .map(|message| (message.role, &*message.text))
@@ -287,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_clients_send() {
+    fn typical_client_request_is_accepted() {
         let request = read(
             br#"{"model":"auto","messages":[{"role":"system","content":"S"},{"role":"developer","content":"D"},
                 {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"name":"x"},
@@ -302,7 +297,7 @@ mod tests {
             (Role::Assistant, "d"),
             (Role::User, "e"),
         ];
-        assert_eq!(said(&request.ask), expected);
+        assert_eq!(roles_and_texts(&request.ask), expected);
         assert_eq!(
             (
                 request.ask.max_tokens,
@@ -318,17 +313,17 @@ mod tests {
     }
 
     #[test]
-    fn system_texts_alone_are_asked_as_the_user() {
+    fn system_texts_without_other_messages_become_a_user_message() {
         let request =
             read(br#"{"model":"auto","messages":[{"role":"system","content":"S"}]}"#).unwrap();
         assert_eq!(
-            (&*request.ask.system, said(&request.ask)),
+            (&*request.ask.system, roles_and_texts(&request.ask)),
             ("", vec![(Role::User, "S")])
         );
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_fields_are_named() {
         let user = r#"[{"role":"user","content":"x"}]"#;
         for (body, field) in [
             ("{".to_owned(), None),
@@ -379,21 +374,21 @@ mod tests {
                 Some("stream"),
             ),
         ] {
-            let problem = read(body.as_bytes()).unwrap_err();
+            let error = read(body.as_bytes()).unwrap_err();
             let expected = match field {
                 Some(field) => format!("param: Some(\"{field}\")"),
                 None => "param: None".to_owned(),
             };
             assert!(
-                format!("{problem:?}").contains(&expected),
-                "{body}: {problem:?}"
+                format!("{error:?}").contains(&expected),
+                "{body}: {error:?}"
             );
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_panics(body in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
+        fn arbitrary_bodies_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
             let _ = read(&body);
             let _ = read(format!(r#"{{"model":"a","messages":[{text}]}}"#).as_bytes());
         }

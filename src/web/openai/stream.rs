@@ -1,4 +1,5 @@
-//! A streamed answer: chunks as text comes, comments while none does, and an honest end.
+//! Streamed responses: chunks while text arrives, comments while none does, and an end that tells a
+//! complete answer from a broken one.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,47 +18,45 @@ use super::errors::Problem;
 use crate::chat::Finish;
 use crate::turn::log::{Follower, TurnLog};
 
-/// How often a comment is sent while no text comes: clients and proxies drop silent connections.
+/// The interval of comments while no text arrives, since clients and proxies drop silent
+/// connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// One answer on its way out.
 pub struct Chunks {
     log: Arc<TurnLog>,
     changes: watch::Receiver<u64>,
-    /// Says that somebody follows, for as long as the connection lives.
+    /// Keeps the turn alive for as long as the connection.
     _follower: Follower,
     shape: Shape,
-    /// Bytes of text that were sent.
+    /// The bytes of text that were sent.
     sent: usize,
-    begun: bool,
-    last: VecDeque<Bytes>,
-    over: bool,
-    /// When a comment is due.
-    due: Instant,
-    /// Fires then, or earlier: set when it fires, not at each chunk.
+    has_started: bool,
+    /// The final events, which wait to be sent.
+    ending: VecDeque<Bytes>,
+    is_over: bool,
+    comment_due: Instant,
+    /// Fires at `comment_due` or earlier. It is reset only when it fires, not for each chunk.
     timer: Pin<Box<Sleep>>,
 }
 
 impl Chunks {
-    /// The chunks of this turn.
     pub fn new(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> Self {
         let changes = log.changes();
-        let due = Instant::now() + KEEP_ALIVE;
+        let comment_due = Instant::now() + KEEP_ALIVE;
         Self {
             log,
             changes,
             _follower: follower,
             shape,
             sent: 0,
-            begun: false,
-            last: VecDeque::new(),
-            over: false,
-            due,
-            timer: Box::pin(sleep_until(due)),
+            has_started: false,
+            ending: VecDeque::new(),
+            is_over: false,
+            comment_due,
+            timer: Box::pin(sleep_until(comment_due)),
         }
     }
 
-    /// The body.
     pub fn stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
         unfold(self, |mut chunks| async move {
             let bytes = chunks.next().await?;
@@ -67,19 +66,20 @@ impl Chunks {
 
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(bytes) = self.last.pop_front() {
+            if let Some(bytes) = self.ending.pop_front() {
                 return Some(bytes);
             }
-            if self.over {
+            if self.is_over {
                 return None;
             }
+            // Mark the changes as seen before reading the log, so that none is missed in between.
             self.changes.borrow_and_update();
             let part = self.log.text_after(self.sent);
             if !part.text.is_empty() {
                 self.sent += part.text.len();
-                self.due = Instant::now() + KEEP_ALIVE;
-                let first = !std::mem::replace(&mut self.begun, true);
-                return Some(self.shape.text(&part, first).into());
+                self.comment_due = Instant::now() + KEEP_ALIVE;
+                let is_first = !std::mem::replace(&mut self.has_started, true);
+                return Some(self.shape.text(&part, is_first).into());
             }
             if part.ended {
                 self.end();
@@ -87,15 +87,15 @@ impl Chunks {
             }
             tokio::select! {
                 biased;
-                changed = self.changes.changed() => self.over = changed.is_err(),
+                changed = self.changes.changed() => self.is_over = changed.is_err(),
                 () = &mut self.timer => {
                     let now = Instant::now();
-                    let silent = now >= self.due;
-                    if silent {
-                        self.due = now + KEEP_ALIVE;
+                    let is_due = now >= self.comment_due;
+                    if is_due {
+                        self.comment_due = now + KEEP_ALIVE;
                     }
-                    self.timer.as_mut().reset(self.due);
-                    if silent {
+                    self.timer.as_mut().reset(self.comment_due);
+                    if is_due {
                         return Some(Bytes::from_static(b": keep-alive\n\n"));
                     }
                 }
@@ -103,23 +103,24 @@ impl Chunks {
         }
     }
 
-    /// What follows the text: the finish, or an error and no end mark.
+    /// Queues the events after the text: the finish, or an error without the end mark.
     fn end(&mut self) {
-        self.over = true;
+        self.is_over = true;
         let record = self.log.record();
         if matches!(record.finish, Some(Finish::Interrupted) | None) {
-            let problem = if self.begun {
+            let error = if self.has_started {
                 Problem::interrupted()
             } else {
                 Problem::of(&self.log, None)
             };
-            self.last.push_back(event(&problem.object()).into());
+            self.ending.push_back(event(&error.object()).into());
             return;
         }
-        self.last.push_back(self.shape.finish(&record).into());
+        self.ending.push_back(self.shape.finish(&record).into());
         if self.shape.include_usage {
-            self.last.push_back(self.shape.usage(&record).into());
+            self.ending.push_back(self.shape.usage(&record).into());
         }
-        self.last.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+        self.ending
+            .push_back(Bytes::from_static(b"data: [DONE]\n\n"));
     }
 }

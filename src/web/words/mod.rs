@@ -1,6 +1,7 @@
-//! What the pages say that are drawn here, in the visitor's language: one file a language, with all words in it. What only the operator sees is
-//! English.
-//! The chat's own words stand in `static/words`, since it may be shown where this page is not.
+//! The texts of the server-rendered pages in the visitor's language, one file per language. Texts
+//! that only the operator sees are English.
+//!
+//! The chat has its own texts in `static/words`, since it also runs on other sites.
 
 mod ar;
 mod de;
@@ -11,144 +12,133 @@ mod fr;
 use actix_web::HttpRequest;
 use actix_web::http::header::ACCEPT_LANGUAGE;
 
-/// The words in one language. In braces is what takes their place.
+/// The texts in one language. Names in braces are placeholders.
 pub struct Words {
-    /// The language, as pages name it.
     pub lang: &'static str,
-    /// Which way it runs: `ltr` or `rtl`.
+    /// The direction of writing: `ltr` or `rtl`.
     pub dir: &'static str,
-    /// In the place of the chat where scripts are off.
+    /// Shown in place of the chat if scripts are off.
     pub needs_scripts: &'static str,
-    /// The same where they are on and did not come.
+    /// Shown in place of the chat if its scripts did not load.
     pub does_not_load: &'static str,
-    /// The status page's name.
     pub status: &'static str,
-    /// Above the headline of a demo.
     pub demo: &'static str,
-    /// Headline: the first provider can be asked.
+    /// Headline: the preferred provider is available.
     pub normal: &'static str,
-    /// Headline with `{since}`: a backup answers.
+    /// Headline with `{since}`: only a backup is available.
     pub degraded: &'static str,
-    /// Headline with `{since}`: nobody can answer.
+    /// Headline with `{since}`: no provider is available.
     pub outage: &'static str,
-    /// Under the headline, with `{since}`.
     pub since: &'static str,
-    /// The last switch, with `{at}`, `{from}`, `{to}` and `{why}`.
+    /// The last change of the active provider, with `{at}`, `{from}`, `{to}` and `{why}`.
     pub switch: &'static str,
-    /// In the place of a provider where there is none.
+    /// Replaces a provider's name if there is none.
     pub nobody: &'static str,
-    /// The mark of who would be asked next.
+    /// Marks the provider that is tried first.
     pub first: &'static str,
-    /// A provider's state: closed.
     pub working: &'static str,
-    /// A provider's state: closed, and it asked for patience.
+    /// The label of a closed breaker whose provider is rate limited.
     pub waits: &'static str,
-    /// A provider's state: half-open.
+    /// The label of a half-open breaker.
     pub trying: &'static str,
-    /// A provider's state: open.
+    /// The label of an open breaker.
     pub failing: &'static str,
-    /// A provider's state: blocked.
     pub blocked: &'static str,
-    /// A provider's state: disabled.
     pub off: &'static str,
-    /// When one is tried again, with `{at}`.
+    /// The next attempt, with `{at}`.
     pub again_at: &'static str,
-    /// The same with the seconds `{n}` that are left.
+    /// The next attempt, with the seconds `{n}` until then.
     pub again_in: &'static str,
-    /// The same when they are over.
+    /// The next attempt, when the time has come.
     pub again_now: &'static str,
-    /// Before a provider's time to its first words.
+    /// The label of a provider's time to first token.
     pub speed: &'static str,
-    /// In the place of that where nobody asked it.
+    /// Replaces the time to first token if the provider was not used lately.
     pub idle: &'static str,
-    /// What the line on a card is, with the largest, `{most}`, in milliseconds.
+    /// The description of a sparkline, with the maximum `{most}` in milliseconds.
     pub line: &'static str,
-    /// A timeline's name.
     pub day: &'static str,
-    /// A timeline's name.
     pub month: &'static str,
-    /// Where the day's timeline begins.
     pub day_ago: &'static str,
-    /// Where the month's timeline begins.
     pub month_ago: &'static str,
-    /// Where timelines end.
     pub now: &'static str,
     /// Above a timeline, with the share `{up}`.
     pub available: &'static str,
-    /// What was answered in a stretch of time, with `{count}`, `{answered}` and `{ai}`.
+    /// The answers within a period, with `{count}`, `{answered}` and `{ai}`.
     pub served: &'static str,
-    /// In the place of what is not known.
+    /// Replaces a value that is unknown.
     pub unknown: &'static str,
-    /// A timeline in words, with `{name}`, `{count}`, `{each}`, `{outage}` and `{degraded}`.
+    /// The description of a timeline, with `{name}`, `{count}`, `{each}`, `{outage}` and
+    /// `{degraded}`.
     pub drawn: &'static str,
-    /// A time with `{from}` and `{to}`.
+    /// A period, with `{from}` and `{to}`.
     pub span: &'static str,
-    /// Of a part of a timeline.
+    /// A bar of a timeline without trouble.
     pub all_well: &'static str,
-    /// Of a part of a timeline, with `{length}`.
+    /// A bar of a timeline with an outage of `{length}`.
     pub no_ai_for: &'static str,
-    /// Of a part of a timeline, with `{length}`.
+    /// A bar of a timeline with `{length}` on a backup.
     pub backup_for: &'static str,
-    /// Above the incidents.
     pub incidents: &'static str,
-    /// In their place where there are none.
+    /// Shown if there are no incidents.
     pub none: &'static str,
-    /// An incident's worst mode: outage.
+    /// The worst mode of an incident: outage.
     pub no_ai: &'static str,
-    /// An incident's worst mode: degraded.
+    /// The worst mode of an incident: degraded.
     pub backup: &'static str,
-    /// An incident's time, with `{from}`, `{to}` and `{length}`.
+    /// The time of an incident that has ended, with `{from}`, `{to}` and `{length}`.
     pub ended: &'static str,
-    /// The time of one that runs, with `{from}` and `{length}`.
+    /// The time of an incident that continues, with `{from}` and `{length}`.
     pub running: &'static str,
-    /// Above what the operator should look at.
     pub problems: &'static str,
-    /// How old the page is, with `{at}`.
+    /// The age of the page, with `{at}`.
     pub as_of: &'static str,
-    /// The same while it renews itself.
+    /// The age of the page while it updates itself.
     pub live: &'static str,
-    /// The same when that fails, with the seconds `{n}`.
+    /// The age of the page while updates fail, with the seconds `{n}`.
     pub old: &'static str,
-    /// The link to the same for programs.
     pub json: &'static str,
-    /// Seconds, minutes, hours, days, as they stand after a number.
+    /// The units after a number: seconds, minutes, hours, days.
     pub units: [&'static str; 4],
-    /// An outage drill that runs, with `{name}`, `{fault}` and `{until}`.
+    /// A running outage drill, with `{name}`, `{fault}` and `{until}`.
     pub drill: &'static str,
-    /// Behind a trouble that is staged.
+    /// Follows a provider's trouble that a drill caused.
     pub staged: &'static str,
-    /// What the service says in English of its providers' troubles, and the same here.
+    /// Translations of the English phrases in provider states and incident causes.
     pub phrases: &'static [(&'static str, &'static str)],
 }
 
-/// Behind a trouble in an incident's cause, where a drill staged it.
+/// Follows a provider's trouble in an English incident cause, if a drill caused it.
 const STAGED: &str = " (an outage drill)";
 
-/// All languages; the first for who speaks none of them.
+/// All languages, the default first.
 const ALL: [&Words; 5] = [&en::WORDS, &de::WORDS, &es::WORDS, &fr::WORDS, &ar::WORDS];
 
 impl Words {
-    /// In the language that a request asks for: by `?lang=`, else the first of the browser's that there is. It saves the chat page a round trip;
-    /// which one is spoken there it decides by itself.
+    /// Selects the language of a request: `?lang=`, else the best available one of
+    /// `Accept-Language`.
+    ///
+    /// The chat's script makes its own choice; the guess here lets the page preload the right
+    /// texts.
     pub fn wanted(request: &HttpRequest) -> &'static Self {
-        let asked = request
+        let from_query = request
             .query_string()
             .split('&')
             .filter_map(|pair| pair.strip_prefix("lang="));
-        let accepted = request
+        let from_header = request
             .headers()
             .get(ACCEPT_LANGUAGE)
             .and_then(|list| list.to_str().ok());
-        Self::first(asked.chain(best_first(accepted.unwrap_or_default())))
+        Self::first_supported(from_query.chain(best_first(from_header.unwrap_or_default())))
     }
 
-    /// In English.
     pub const fn english() -> &'static Self {
         &en::WORDS
     }
 
-    fn first<'a>(wanted: impl Iterator<Item = &'a str>) -> &'static Self {
-        let mut names = wanted.filter_map(|one| one.trim().split(['-', '_', ';']).next());
+    fn first_supported<'a>(languages: impl Iterator<Item = &'a str>) -> &'static Self {
+        let mut names =
+            languages.filter_map(|language| language.trim().split(['-', '_', ';']).next());
         let known = names.find_map(|name| {
             ALL.into_iter()
                 .find(|words| words.lang.eq_ignore_ascii_case(name))
@@ -156,31 +146,36 @@ impl Words {
         known.unwrap_or(&en::WORDS)
     }
 
-    /// A phrase of the service's in this language; as it is where nobody translated it.
+    /// Translates a phrase. An unknown phrase is returned as it is.
     pub fn said<'a>(&self, phrase: &'a str) -> &'a str {
         self.phrases
             .iter()
             .find(|(english, _)| *english == phrase)
-            .map_or(phrase, |(_, here)| here)
+            .map_or(phrase, |(_, translation)| translation)
     }
 
-    /// An incident's cause, which names providers and their troubles.
+    /// Translates an incident's cause: providers and their troubles, separated by semicolons.
     pub fn cause(&self, cause: &str) -> String {
-        let one = |part: &str| match part.rsplit_once(": ") {
+        let translate = |part: &str| match part.rsplit_once(": ") {
             Some((name, trouble)) => match trouble.strip_suffix(STAGED) {
                 Some(trouble) => format!("{name}: {} ({})", self.said(trouble), self.staged),
                 None => format!("{name}: {}", self.said(trouble)),
             },
             None => self.said(part).to_owned(),
         };
-        cause.split("; ").map(one).collect::<Vec<_>>().join("; ")
+        cause
+            .split("; ")
+            .map(translate)
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 }
 
-/// The languages of a browser's list by their weights; of those that weigh the same the first goes first, and what weighs nothing is not wanted.
+/// Returns the languages of an `Accept-Language` list by weight, in the order of the list for equal
+/// weights. Languages with weight zero are left out.
 fn best_first(list: &str) -> impl Iterator<Item = &str> {
-    let weighed = list.split(',').map(|one| {
-        let (name, rest) = one.split_once(';').unwrap_or((one, ""));
+    let weighted = list.split(',').map(|item| {
+        let (name, rest) = item.split_once(';').unwrap_or((item, ""));
         (
             rest.trim()
                 .strip_prefix("q=")
@@ -188,19 +183,19 @@ fn best_first(list: &str) -> impl Iterator<Item = &str> {
             name,
         )
     });
-    let mut wanted: Vec<_> = weighed.filter(|(weight, _)| *weight > 0.0).collect();
-    wanted.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-    wanted.into_iter().map(|(_, name)| name)
+    let mut languages: Vec<_> = weighted.filter(|(weight, _)| *weight > 0.0).collect();
+    languages.sort_by(|(first, _), (second, _)| second.total_cmp(first));
+    languages.into_iter().map(|(_, name)| name)
 }
 
-/// Puts what they stand for in the place of the names in braces.
-pub fn fill(words: &str, values: &[(&str, &str)]) -> String {
-    let mut filled = String::with_capacity(words.len());
-    let mut rest = words;
+/// Replaces the placeholders in braces. An unknown placeholder is removed.
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
-        filled.push_str(before);
+        text.push_str(before);
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
-        filled.extend(
+        text.extend(
             values
                 .iter()
                 .find(|(known, _)| *known == name)
@@ -208,7 +203,7 @@ pub fn fill(words: &str, values: &[(&str, &str)]) -> String {
         );
         rest = after;
     }
-    filled + rest
+    text + rest
 }
 
 #[cfg(test)]
@@ -220,7 +215,7 @@ mod tests {
     use crate::chat::Fault;
     use crate::provider::backend::trouble_in_words;
 
-    /// All of its words, in the order of the fields.
+    /// Returns all texts in the order of the fields.
     fn texts(words: &Words) -> Vec<&'static str> {
         let Words {
             lang,
@@ -336,7 +331,7 @@ mod tests {
         ]
     }
 
-    fn names(text: &str) -> BTreeSet<&str> {
+    fn placeholders(text: &str) -> BTreeSet<&str> {
         text.split('{')
             .skip(1)
             .map(|rest| rest.split_once('}').unwrap().0)
@@ -344,22 +339,22 @@ mod tests {
     }
 
     #[test]
-    fn every_language_says_all_of_it() {
+    fn every_language_has_all_texts_and_placeholders() {
         let english = texts(&en::WORDS);
         for words in ALL {
-            for (here, english) in texts(words).iter().zip(&english) {
+            for (text, english) in texts(words).iter().zip(&english) {
                 assert!(
-                    !here.trim().is_empty() && names(here) == names(english),
-                    "{}: {here}",
+                    !text.trim().is_empty() && placeholders(text) == placeholders(english),
+                    "{}: {text}",
                     words.lang
                 );
             }
             assert_eq!(words.dir == "rtl", words.lang == "ar");
-            // What may be seen of a provider's trouble is English in English alone.
+            // Every phrase that visitors can see is translated.
             let troubles = Fault::ALL.into_iter().map(trouble_in_words);
             for phrase in troubles.chain([
                 "today's budget is spent",
-                "it can be asked again",
+                "it is available again",
                 "it is preferred",
             ]) {
                 assert!(
@@ -372,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_language_that_there_is_is_spoken() {
+    fn first_available_language_is_selected() {
         for (wanted, lang) in [
             (&["de-AT"][..], "de"),
             (&["", "xx", " FR;q=0.8"], "fr"),
@@ -381,7 +376,7 @@ mod tests {
             (&["pt", "ar_EG"], "ar"),
         ] {
             assert_eq!(
-                Words::first(wanted.iter().copied()).lang,
+                Words::first_supported(wanted.iter().copied()).lang,
                 lang,
                 "{wanted:?}"
             );
@@ -389,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn the_language_that_weighs_most_goes_first() {
+    fn language_with_the_highest_weight_is_selected() {
         for (list, lang) in [
             ("de-AT,de;q=0.9,en;q=0.8", "de"),
             ("ar;q=0.1, fr;q=0.9", "fr"),
@@ -398,12 +393,16 @@ mod tests {
             ("de;q=nan, *;q=much", "en"),
             ("", "en"),
         ] {
-            assert_eq!(Words::first(best_first(list)).lang, lang, "{list}");
+            assert_eq!(
+                Words::first_supported(best_first(list)).lang,
+                lang,
+                "{list}"
+            );
         }
     }
 
     #[test]
-    fn a_cause_is_told_in_every_language() {
+    fn incident_causes_are_translated() {
         assert_eq!(
             de::WORDS.cause("a: it refuses our key; b:c: its rate limit"),
             "a: unser Schlüssel wird abgelehnt; b:c: Anfragegrenze erreicht"
@@ -419,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_braces_are_filled_once() {
+    fn placeholders_are_replaced_once() {
         assert_eq!(
             fill("{a} and {b}, {c}", &[("a", "{b}"), ("b", "2")]),
             "{b} and 2, "

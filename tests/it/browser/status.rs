@@ -80,7 +80,7 @@ async fn each_provider_is_shown_as_it_is_and_the_last_switch_with_its_reason() {
     );
     let card = tab.string(&format!("{aurora}.innerText")).await;
     assert!(
-        card.contains("Blocked until it is mended: it refuses our key")
+        card.contains("Blocked until it is fixed: it refuses our key")
             && card.contains("Tried again in "),
         "{card}"
     );
