@@ -1,25 +1,25 @@
-//! What is found while one document is read: problems, warnings, and which keys it writes in which line.
+//! The problems, warnings and key positions collected while a document is read.
 
 use super::problem::Problem;
 
-/// What an operator's environment answers for the name of a variable.
+/// Looks up an environment variable.
 pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
-/// What is found while one document is read.
+/// The problems, warnings and key positions of a document.
 pub(super) struct Reader<'e> {
-    /// The file's name for the problems.
+    /// The name of the file in messages.
     pub(super) file: String,
     pub(super) env: Environment<'e>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
-    /// Every known key that the file writes.
+    /// The known keys that the file contains.
     pub(super) written: Vec<Written>,
     line_starts: Vec<usize>,
 }
 
-/// A key that the file writes.
+/// A key in the file.
 pub(super) struct Written {
-    /// Dotted, with indices.
+    /// Dotted, with indices of arrays.
     pub(super) key: String,
     pub(super) line: usize,
 }
@@ -41,12 +41,12 @@ impl<'e> Reader<'e> {
         }
     }
 
-    /// The line, from 1, of a byte of the text.
+    /// The line of a byte offset, counted from 1.
     pub(super) fn line_at(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= offset)
     }
 
-    /// The first byte of the line in which a byte stands.
+    /// The offset at which the line of a byte begins.
     pub(super) fn line_start(&self, offset: usize) -> usize {
         self.line_starts
             .get(self.line_at(offset) - 1)
@@ -54,7 +54,7 @@ impl<'e> Reader<'e> {
             .unwrap_or_default()
     }
 
-    /// Where the file writes a key.
+    /// The line of a dotted key. `None` if the file does not contain it.
     pub(super) fn line_of(&self, key: &str) -> Option<usize> {
         self.written
             .iter()
