@@ -22,8 +22,8 @@ pub struct Message {
 /// A request to a provider. Cheap to clone: attempts share one history.
 ///
 /// In a chat the messages alternate, start with the user and end with the user, except when
-/// `ends_with_prefill` is set. The messages of an API caller may come in any order; each dialect adapts them
-/// to its servers.
+/// `ends_with_prefill` is set. The messages of an API caller may come in any order; each dialect
+/// adapts them to its servers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
     /// The system prompt; empty if there is none.

@@ -170,7 +170,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A fault with its details, for operators and API callers. Visitors only see [`FaultKind::wire_name`].
+/// A fault with its details, for operators and API callers. Visitors only see
+/// [`FaultKind::wire_name`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{fault}{}{detail}", if .detail.is_empty() { "" } else { ": " })]
 pub struct Failure {

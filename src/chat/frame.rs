@@ -69,7 +69,8 @@ pub struct Done {
 
 /// One frame of a turn.
 ///
-/// `seq` counts from 1 without gaps. A `snapshot` replaces the client's text and sets its last `seq`.
+/// `seq` counts from 1 without gaps. A `snapshot` replaces the client's text and sets its last
+/// `seq`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Frame {

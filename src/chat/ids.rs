@@ -19,8 +19,8 @@ pub struct BadId {
 
 /// A conversation id: 128 random bits, written as 22 characters of base64url.
 ///
-/// It is a secret: whoever knows it can read an anonymous conversation. `Debug` therefore shows only
-/// the first four characters, and the full id is never logged.
+/// It is a secret: whoever knows it can read an anonymous conversation. `Debug` therefore shows
+/// only the first four characters, and the full id is never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConversationId([u8; 16]);
 

@@ -233,7 +233,8 @@ impl TurnRecord {
         }
     }
 
-    /// The record of a turn that the service could not finish: interrupted, with the last saved text.
+    /// The record of a turn that the service could not finish: interrupted, with the last saved
+    /// text.
     pub fn interrupted(mut self) -> Self {
         self.state = TurnState::Interrupted;
         self.finish = Some(Finish::Interrupted);

@@ -1,8 +1,8 @@
 //! Cron expressions for scheduled drills, evaluated in UTC.
 //!
 //! The syntax is that of crontab(5): minute, hour, day of month, month and day of week (0 and 7 are
-//! Sunday). If both day fields are restricted, a day needs to match only one of them. Names of months
-//! and days and macros such as `@daily` are not supported.
+//! Sunday). If both day fields are restricted, a day needs to match only one of them. Names of
+//! months and days and macros such as `@daily` are not supported.
 
 use super::problem::quoted;
 use crate::chat::At;

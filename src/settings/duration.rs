@@ -15,7 +15,8 @@ const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-/// Parses `"1500ms"`, `"10s"` or `"1h30m"`: integers with units that are added up, at most ten years.
+/// Parses `"1500ms"`, `"10s"` or `"1h30m"`: integers with units that are added up, at most ten
+/// years.
 ///
 /// # Errors
 /// Returns a sentence that shows the valid form.

@@ -1,4 +1,5 @@
-//! Parses `[[providers]]`: the defaults of the dialect, then the global policies, then its own keys.
+//! Parses `[[providers]]`: the defaults of the dialect, then the global policies, then its own
+//! keys.
 
 use super::address::{base_url, is_loopback};
 use super::choice::{Choice, Dialect};

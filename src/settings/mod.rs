@@ -2,13 +2,13 @@
 //!
 //! [`config_path`] finds the file. [`Settings::load`] reads it together with the environment and
 //! returns either a [`LoadedConfig`] with all defaults filled in, or every [`Problem`] at once.
-//! [`report()`] renders the output of `failsoft check`. Nothing here uses the network, and no message
-//! contains a secret.
+//! [`report()`] renders the output of `failsoft check`. Nothing here uses the network, and no
+//! message contains a secret.
 //!
 //! In reading order: the sections (`tables`, `policy`, `provider`, `choice`), their value types
-//! (`secret`, `duration`, `address`, `cron`), and the parser (`reader` and `read` walk the document,
-//! `value` parses one value, `load`, `load_tables` and `load_providers` name the keys, `check`
-//! validates across sections).
+//! (`secret`, `duration`, `address`, `cron`), and the parser (`reader` and `read` walk the
+//! document, `value` parses one value, `load`, `load_tables` and `load_providers` name the keys,
+//! `check` validates across sections).
 //!
 //! Relative paths, including those of `file:` secrets, start at the working directory.
 
@@ -71,8 +71,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[chat]`
     pub chat: ChatSettings,
-    /// `[[providers]]`, in order of preference. Empty in demo mode until the simulated providers are
-    /// added.
+    /// `[[providers]]`, in order of preference. Empty in demo mode until the simulated providers
+    /// are added.
     pub providers: Vec<ProviderSettings>,
     /// `[routing]`
     pub routing: RoutingSettings,

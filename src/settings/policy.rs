@@ -49,8 +49,8 @@ impl Default for TimeoutSettings {
 pub struct CallTimeouts {
     /// Connecting, TLS included.
     pub connect: Duration,
-    /// The wait for the first token, by the number of earlier attempts in the turn. Never empty; the
-    /// last value repeats.
+    /// The wait for the first token, by the number of earlier attempts in the turn. Never empty;
+    /// the last value repeats.
     pub first_token: Vec<Duration>,
     /// The longest gap between two tokens.
     pub stall: Duration,
@@ -91,8 +91,8 @@ pub struct BreakerSettings {
     pub min_calls: u32,
     /// The period over which rates are measured.
     pub window: Duration,
-    /// A first token counts as slow if it takes this many times longer than in the window before. At
-    /// least 1.
+    /// A first token counts as slow if it takes this many times longer than in the window before.
+    /// At least 1.
     pub slow_factor: f64,
     /// The share of slow first tokens, 0 to 1, that opens the breaker.
     pub slow_rate: f64,

@@ -201,13 +201,13 @@ mod tests {
         assert!(base.is_the_same(&base.clone()) && base.is_the_same_service(&base.clone()));
         for other in endpoint_edits.iter().map(edited) {
             assert!(
-                !one.is_the_same(&other) && !one.is_the_same_service(&other),
+                !base.is_the_same(&other) && !base.is_the_same_service(&other),
                 "{other:?}"
             );
         }
         for other in policy_edits.iter().map(edited) {
             assert!(
-                !one.is_the_same(&other) && one.is_the_same_service(&other),
+                !base.is_the_same(&other) && base.is_the_same_service(&other),
                 "{other:?}"
             );
         }

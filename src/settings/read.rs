@@ -1,7 +1,8 @@
 //! Reads a TOML document key by key and reports every problem with its line and key.
 //!
 //! Each key is read into a variable that already holds its default. An invalid value leaves the
-//! default, adds a problem, and reading continues. Keys that are never read are reported as unknown.
+//! default, adds a problem, and reading continues. Keys that are never read are reported as
+//! unknown.
 
 use super::problem::{either, nearest, quoted};
 use super::reader::{Reader, Written};

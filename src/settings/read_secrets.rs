@@ -52,8 +52,8 @@ impl Table<'_, '_, '_> {
         self.wrote(key);
     }
 
-    /// Reads a table of names and secrets, such as request headers. `check` validates and normalises
-    /// each name.
+    /// Reads a table of names and secrets, such as request headers. `check` validates and
+    /// normalises each name.
     pub(super) fn named_secrets(
         &mut self,
         key: &'static str,

@@ -50,7 +50,8 @@ impl fmt::Debug for Secret {
 
 /// Resolves a configured secret: `env:NAME`, `file:PATH` or the literal text. Empty means none.
 ///
-/// White space around the content of a variable or file is removed, since shells and editors add it.
+/// White space around the content of a variable or file is removed, since shells and editors add
+/// it.
 ///
 /// # Errors
 /// Returns what is missing, but never the content of a literal, a variable or a file.

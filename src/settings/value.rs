@@ -170,7 +170,7 @@ pub(super) fn hours(value: &DeValue<'_>) -> Parsed<Hours> {
     let window = text.split_once('-').and_then(|(from, to)| {
         Some(Hours {
             from: minute_of_day(from.trim())?,
-            to: time(to.trim())?,
+            to: minute_of_day(to.trim())?,
         })
     });
     window
