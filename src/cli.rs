@@ -42,7 +42,6 @@ pub enum Command {
     Drill(Drill),
 }
 
-/// Arguments of `failsoft serve`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Serve {
     /// The configuration file.
@@ -53,7 +52,6 @@ pub struct Serve {
     pub listen: Option<String>,
 }
 
-/// Arguments of `failsoft check`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Check {
     /// The configuration file.
@@ -61,7 +59,6 @@ pub struct Check {
     pub config: Option<PathBuf>,
 }
 
-/// Arguments of `failsoft status`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Status {
     /// The address of the service; by default taken from the configuration.
@@ -69,7 +66,6 @@ pub struct Status {
     pub url: Option<String>,
 }
 
-/// Arguments of `failsoft drill`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Drill {
     /// The name of the provider.

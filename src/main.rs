@@ -17,10 +17,8 @@ use failsoft::settings::{self, Loaded, Secret, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The exit code of a failure at run time.
 const FAILED: u8 = 1;
 
-/// The exit code of invalid usage or configuration.
 const MISUSED: u8 = 2;
 
 /// The time to wait for remaining threads after the service has stopped.
@@ -70,7 +68,6 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Loads the configuration. Prints all problems to stderr.
 fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
     let file = settings::find(named, &env);
     Settings::load(file.as_deref(), &env).map_err(|problems| {
@@ -231,7 +228,6 @@ async fn serve(settings: Settings, loader: Read) -> anyhow::Result<()> {
     app.run_until_stopped(either(terminate, interrupt)).await
 }
 
-/// Calls `action` at each signal.
 async fn each<F: Future<Output = ()>>(mut signal: Signal, action: impl Fn() -> F) {
     while signal.recv().await.is_some() {
         action().await;

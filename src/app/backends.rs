@@ -29,7 +29,6 @@ use crate::store::{BreakerRecord, SpentRecord, Store};
 /// A probe permit counts as lost this long after the maximum duration of an attempt.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// A configured provider with everything that depends on its settings.
 pub struct Made {
     pub settings: ProviderSettings,
     upstream: Arc<HttpUpstream>,
@@ -42,11 +41,8 @@ pub struct Made {
 #[derive(Clone)]
 pub struct Lasting {
     pub actor: Whereabouts<ProviderActor>,
-    /// Publishes the provider's status.
     pub vitals: Arc<watch::Sender<Vitals>>,
-    /// Publishes events for other instances.
     pub voice: Arc<watch::Sender<Option<News>>>,
-    /// The limit on concurrent calls.
     pub places: Arc<Places>,
     pub store: Arc<dyn Store>,
     pub clock: Clock,
@@ -154,7 +150,6 @@ pub struct Remembered {
     /// Breakers that were not closed.
     pub breakers: Vec<BreakerRecord>,
     pub spent: Vec<SpentRecord>,
-    /// The incidents and the lifetime of the service.
     pub past: Past,
 }
 

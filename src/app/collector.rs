@@ -15,10 +15,8 @@ use crate::provider::transport;
 use crate::settings::Settings;
 use crate::telemetry::spans::{EXPORT_LIMIT, Spans};
 
-/// The connect timeout.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// The time limit for the last export at shutdown.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Sends batches of spans. The exporter runs on its own thread, the client on the service's
@@ -27,7 +25,6 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 struct Collector {
     client: Client,
     runtime: Handle,
-    /// The last export failed.
     failing: AtomicBool,
 }
 

@@ -57,17 +57,14 @@ pub use reload::{Read, Reloader};
 use roster::Roster;
 use watching::Watching;
 
-/// The time that the start may wait for the saved state of the providers.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
 
 /// The accept queue. Large, because many clients reconnect at once after a restart. The kernel may
 /// limit it further.
 const BACKLOG: i32 = 4096;
 
-/// The interval at which the rate limiter drops idle clients.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// The service, bound to its port and ready to run.
 pub struct App {
     port: u16,
     host: String,
@@ -285,7 +282,6 @@ impl App {
         self.port
     }
 
-    /// The line printed on stdout when the service is ready.
     pub fn ready_line(&self) -> String {
         format!("failsoft listening on http://{}:{}", self.host, self.port)
     }

@@ -35,10 +35,8 @@ const READ_LIMIT: Duration = Duration::from_secs(5);
 /// The time to wait for the reply rules, slightly longer than their own time limit.
 const RULES_LIMIT: Duration = Duration::from_secs(6);
 
-/// Loads the configuration in the same way as at the start.
 pub type Read = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
-/// The worker that carries out reloads, with everything that they change.
 pub(super) struct Changing {
     pub(super) read: Read,
     pub(super) roster: Roster,
@@ -48,16 +46,13 @@ pub(super) struct Changing {
     pub(super) degradation: Whereabouts<DegradationActor>,
     pub(super) simulators: Arc<[Arc<Simulator>]>,
     pub(super) store: Arc<dyn Store>,
-    /// The retention of replicated data in Redis.
     pub(super) terms: watch::Sender<Terms>,
 }
 
 /// Facts about the start that a reload cannot change.
 #[derive(Clone, Copy, Debug)]
 struct Started {
-    /// Simulated providers are running.
     demo: bool,
-    /// The connection limit for which the server was started.
     connections: usize,
 }
 
@@ -146,7 +141,8 @@ impl Changing {
         let settings = Arc::new(settings);
         let backends = self.roster.backends();
         let turn_service = &self.lobby.desk;
-        desk.tally
+        turn_service
+            .tally
             .follow(backends.iter().map(|backend| &backend.name));
         let next = self.table.borrow().next(Arc::clone(&settings), backends);
         self.table.send_replace(Arc::new(next));
@@ -189,7 +185,6 @@ impl Changing {
         })
     }
 
-    /// Makes the `DegradationActor` load the reply rules and the knowledge again.
     async fn read_rules(&self, settings: DegradationSettings) -> Result<(), NotReloaded> {
         let timed_out = NotReloaded::Failed("the reply rules were not read in time; try again");
         let Some(actor) = self.degradation.borrow().clone() else {
@@ -278,7 +273,6 @@ fn held_back<T: PartialEq + Clone>(
     }
 }
 
-/// A limit of messages per minute. Zero becomes one.
 pub(super) fn quota(messages: u32) -> NonZeroU32 {
     NonZeroU32::new(messages).unwrap_or(NonZeroU32::MIN)
 }
@@ -295,7 +289,6 @@ pub(super) fn pace(settings: &Settings) -> Pace {
     }
 }
 
-/// Requests reloads on behalf of SIGHUP.
 pub struct Reloader {
     pub(super) reloads: Reloads,
     pub(super) audit: Arc<Audit>,

@@ -22,7 +22,6 @@ pub struct Roster {
     store: Arc<dyn Store>,
     clock: Clock,
     care: Care,
-    /// The other instances. `None` without Redis.
     fleet: Option<Fleet>,
     running: Vec<Running>,
 }
@@ -33,7 +32,6 @@ struct Running {
     lasting: Lasting,
     /// The parts from which the actor is built, also after a panic.
     seed: Arc<Mutex<Seed>>,
-    /// The name under which the supervisor knows the actor.
     child: Arc<str>,
 }
 
@@ -43,9 +41,7 @@ pub struct Plan {
 }
 
 enum Step {
-    /// The settings are unchanged.
     Keep(usize),
-    /// The settings have changed.
     Change {
         index: usize,
         spec: Made,
@@ -55,7 +51,6 @@ enum Step {
     Add(Made),
 }
 
-/// The names of the providers that a plan has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub added: Vec<String>,
@@ -77,7 +72,6 @@ impl Roster {
         }
     }
 
-    /// In order of preference.
     pub fn backends(&self) -> Arc<[Arc<Backend>]> {
         self.running
             .iter()

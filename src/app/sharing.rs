@@ -42,7 +42,6 @@ pub(super) fn shared(opened: Opened, link: Option<&Link>, terms: watch::Receiver
     }
 }
 
-/// The retention of replicated data in Redis.
 pub(super) fn terms(settings: &Settings) -> Terms {
     let cache = &settings.cache;
     Terms {

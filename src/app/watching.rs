@@ -13,7 +13,6 @@ use crate::ops::report::Report;
 use crate::ops::served::Answered;
 use crate::session::lobby::Lobby;
 
-/// The running observers.
 pub struct Watching {
     pub answered: Answered,
     pub alerts: Alerts,

@@ -11,11 +11,9 @@ pub enum Role {
     Assistant,
 }
 
-/// One message of a conversation as the model sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     pub role: Role,
-    /// Never empty.
     pub text: Arc<str>,
 }
 
@@ -26,21 +24,17 @@ pub struct Message {
 /// adapts them to its servers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
-    /// The system prompt; empty if there is none.
     pub system: Arc<str>,
     /// Oldest first; the question is the last.
     pub messages: Arc<[Message]>,
-    /// The maximum length of the answer.
     pub max_tokens: u32,
     /// The last message is the start of the answer, to be continued by the provider (prefill).
     pub goes_on: bool,
     /// `None` uses the temperature configured for the provider.
     pub temperature: Option<f64>,
-    /// Stop sequences.
     pub stop: Arc<[String]>,
 }
 
-/// The tokens that an attempt used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub input_tokens: u64,

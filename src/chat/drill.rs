@@ -6,16 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::time::At;
 
-/// A running drill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrillView {
-    /// The provider that is made to fail.
     pub provider: Arc<str>,
     /// The injected fault, such as `rate_limit`.
     pub fault: String,
     /// The share of calls that fail: above 0, at most 1.
     pub share: f64,
     pub from: At,
-    /// The time at which the drill ends by itself.
     pub until: At,
 }

@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// Connection refused, host unreachable, DNS or TLS failure.
     Unreachable,
-    /// The connection broke after it was established.
     Reset,
-    /// Tokens stopped arriving in mid-answer.
     Stalled,
     /// The stream ended without the dialect's end mark.
     Truncated,
@@ -28,7 +26,6 @@ pub enum Fault {
     Overloaded,
     /// The response does not follow the dialect: garbage, an HTML page, an event beyond the limits.
     Malformed,
-    /// The answer ended normally but has no text.
     Empty,
     /// The answer ended normally but is unusable: shorter than the operator expects, or one token
     /// repeated. The visitor may have asked for exactly that, so it does not affect the breaker.
@@ -39,9 +36,7 @@ pub enum Fault {
     QuotaSpent,
     /// No such model or path (HTTP 404): the configuration is wrong.
     Misconfigured,
-    /// The conversation exceeds the model's context window.
     TooLong,
-    /// The provider's content filter rejected the question.
     Policy,
     /// The request itself is invalid (HTTP 400, 413, 422). Other providers would reject it too.
     BadRequest,
@@ -49,12 +44,10 @@ pub enum Fault {
     Diverged,
 }
 
-/// The reaction to a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Retry the same provider once, before any text was shown and within the retry budget.
     RetryHere,
-    /// Try the next provider immediately.
     NextNow,
     /// Try the next provider. This one stays unusable until an operator acts.
     Block,
@@ -67,20 +60,17 @@ pub enum Class {
 }
 
 impl Class {
-    /// The request is at fault, not the provider.
     pub fn is_the_requests(self) -> bool {
         matches!(self, Self::Caller | Self::MoreRoom)
     }
 }
 
-/// The effect of a fault on the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
     /// Counts towards the run of failures and the failure rate.
     Hard,
     /// Counts towards the failure rate only: a rate-limited provider is working.
     RateOnly,
-    /// Opens the breaker immediately as blocked.
     Block,
     /// No evidence about the provider's health.
     Nothing,
@@ -184,13 +174,11 @@ pub struct Failure {
     /// The provider's error code, such as `rate_limit_exceeded`: at most 48 ASCII letters, digits
     /// and underscores. Empty if there is none.
     pub code: String,
-    /// The HTTP status, if a response arrived.
     pub status: Option<u16>,
     /// The wait that the provider asks for, at most one day.
     pub retry_after: Option<Duration>,
 }
 
-/// The maximum length of [`Failure::detail`].
 const DETAIL_CHARS: usize = 300;
 
 /// The maximum length of [`Failure::code`]. The longest codes of vendors have about 40 characters.
@@ -258,7 +246,6 @@ pub fn is_code(text: &str) -> bool {
 pub struct Outcome(&'static str);
 
 impl Outcome {
-    /// The answer is complete.
     pub const OK: Outcome = Outcome("ok");
     /// The visitor cancelled, or no follower was left.
     pub const STOPPED: Outcome = Outcome("stopped");

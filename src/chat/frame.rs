@@ -19,14 +19,12 @@ pub struct Draft {
     pub text: String,
 }
 
-/// The failure before an attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct After {
     pub provider: Arc<str>,
     pub reason: Outcome,
 }
 
-/// One attempt in the `done` frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
     /// Counted from 1.
@@ -34,7 +32,6 @@ pub struct Tried {
     pub provider: Arc<str>,
     pub model: Arc<str>,
     pub outcome: Outcome,
-    /// The duration in milliseconds.
     pub ms: u64,
 }
 
@@ -78,9 +75,7 @@ pub enum Frame {
         turn: TurnId,
         seq: u64,
         client_msg_id: ClientMsgId,
-        /// The question.
         text: String,
-        /// The time of the question.
         at: At,
         /// The turn whose question is asked again.
         retry_of: Option<TurnId>,
@@ -100,7 +95,6 @@ pub enum Frame {
         seq: u64,
         /// The attempt that produced the text; 0 if no provider did.
         attempt: u32,
-        /// The text to append.
         text: String,
     },
     /// Retracts all text of the turn so far.
@@ -119,14 +113,12 @@ pub enum Frame {
     /// The turn so far, for a client that joins late.
     Snapshot {
         turn: TurnId,
-        /// The last frame included.
         seq: u64,
         /// The current attempt, even if it has produced no text yet. 0 before the first attempt and
         /// for answers that come from no provider.
         attempt: u32,
         provider: Option<Arc<str>>,
         model: Option<Arc<str>>,
-        /// The current text, without drafts.
         text: String,
         drafts: Vec<Draft>,
         question: String,

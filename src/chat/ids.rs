@@ -9,7 +9,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::At;
 
-/// An id that does not have the required format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{name} must be {format}")]
 pub struct BadId {
@@ -68,7 +67,6 @@ pub struct TurnId {
 }
 
 impl TurnId {
-    /// The time at which the turn started.
     pub fn at(self) -> At {
         At(self.ms)
     }
@@ -131,12 +129,10 @@ pub struct ClientMsgId(String);
 const OF_CALL: &str = "api-";
 
 impl ClientMsgId {
-    /// The id for a message whose client sent none.
     pub fn of_turn(turn: TurnId) -> Self {
         Self(turn.to_string())
     }
 
-    /// The id for a message that arrived over HTTP.
     pub fn of_call(chance: u64) -> Self {
         Self(format!("{OF_CALL}{chance:016x}"))
     }

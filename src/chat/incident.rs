@@ -10,10 +10,8 @@ use super::time::At;
 pub struct Incident {
     /// The same in the banner, the status page, alerts and JSON.
     pub id: String,
-    /// The worst mode reached.
     pub mode: Mode,
     pub started: At,
-    /// `None` while the incident lasts.
     pub ended: Option<At>,
     /// A sentence without secrets: the unavailable providers, each with its reason.
     pub cause: String,
@@ -22,10 +20,8 @@ pub struct Incident {
 /// The period in which the service is known to have run. Nothing is known outside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
-    /// The first start.
     #[serde(rename = "first")]
     pub first: At,
-    /// The last time the service was seen running.
     #[serde(rename = "last")]
     pub last: At,
 }

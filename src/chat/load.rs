@@ -12,9 +12,7 @@ const FRAME_TOKENS: usize = 4;
 /// The tokens that a request and its answer take of a context window. The default is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Tokens of the system prompt and the messages.
     pub prompt: u32,
-    /// The maximum length of the answer.
     pub answer: u32,
 }
 

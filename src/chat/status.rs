@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::drill::DrillView;
 use super::time::At;
 
-/// The overall state of the service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -16,7 +15,6 @@ pub enum Mode {
     Normal,
     /// Only other providers are available.
     Degraded,
-    /// No provider is available.
     Outage,
 }
 
@@ -28,11 +26,8 @@ pub enum ProviderState {
     Closed,
     /// It failed and is not called for a while.
     Open,
-    /// A probe decides whether it closes.
     HalfOpen,
-    /// Its key was rejected or its quota is used up.
     Blocked,
-    /// An operator switched it off.
     Disabled,
 }
 
@@ -46,15 +41,12 @@ pub struct ProviderView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
     pub mode: Mode,
-    /// The time of the last mode change.
     pub since: At,
     /// The id of the current incident, the same everywhere.
     pub incident: Option<String>,
     /// One sentence for visitors; empty in normal mode.
     pub message: String,
-    /// The provider that the next turn would use.
     pub active: Option<Arc<str>>,
-    /// In order of preference.
     pub providers: Vec<ProviderView>,
     /// The running drill. If there are several, the one on the most preferred provider.
     #[serde(default)]

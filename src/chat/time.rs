@@ -12,7 +12,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct At(pub u64);
 
 impl At {
-    /// Times before 1970 become 1970.
     pub fn from_system(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -25,7 +24,6 @@ impl At {
         )
     }
 
-    /// Does not go below 1970.
     pub fn minus(self, earlier: Duration) -> Self {
         Self(
             self.0

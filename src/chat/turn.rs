@@ -9,26 +9,20 @@ use super::frame::{Done, Draft, Tried};
 use super::ids::{ClientMsgId, TurnId};
 use super::time::At;
 
-/// The origin of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// A provider, live.
     Ai,
-    /// A fresh cached answer.
     Cache,
     /// An old cached answer, served because no provider was available.
     StaleCache,
-    /// A reply from the replies file.
     Template,
     /// A passage from the knowledge folder, or an extractive summary.
     Extractive,
-    /// The fixed fallback text.
     Fallback,
 }
 
 impl Source {
-    /// All sources, best first.
     pub const ALL: [Source; 6] = [
         Source::Ai,
         Source::Cache,
@@ -38,7 +32,6 @@ impl Source {
         Source::Fallback,
     ];
 
-    /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Source::Ai => "ai",
@@ -56,24 +49,18 @@ impl Source {
     }
 }
 
-/// The reason an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
-    /// The answer is complete.
     Stop,
-    /// The token limit was reached.
     Length,
-    /// The provider refused to answer.
     ContentFilter,
-    /// The visitor stopped it.
     Stopped,
     /// The service shut down, or the last follower left.
     Interrupted,
 }
 
 impl Finish {
-    /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Finish::Stop => "stop",
@@ -90,11 +77,9 @@ impl Finish {
 pub enum TurnState {
     Done,
     Running,
-    /// Can be retried.
     Interrupted,
 }
 
-/// A visitor's rating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Feedback {
@@ -105,31 +90,24 @@ pub enum Feedback {
 /// An AI answer that replaces a degraded or missing one later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Followup {
-    /// The complete answer.
     pub text: String,
     pub provider: Arc<str>,
     pub model: Arc<str>,
-    /// The time of the answer.
     pub at: At,
 }
 
-/// A change to a turn that has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Amendment {
-    /// Replaces an earlier rating.
     Feedback(Feedback),
     /// Ignored if the turn already has a follow-up.
     Followup(Followup),
 }
 
-/// A turn as stored, and as shown in a `history` frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TurnRecord {
     /// Later turns have greater ids.
     pub turn: TurnId,
-    /// The id that the client gave to the message.
     pub client_msg_id: ClientMsgId,
-    /// The time of the question.
     pub at: At,
     pub question: String,
     /// The answer so far. Complete if `state` is `done` and `finish` is `stop`.
@@ -144,9 +122,7 @@ pub struct TurnRecord {
     /// `None` while the turn runs.
     pub finish: Option<Finish>,
     pub attempts: u32,
-    /// Text that was shown and then retracted.
     pub drafts: Vec<Draft>,
-    /// The age of a cached answer, in seconds.
     pub age_s: Option<u64>,
     pub feedback: Option<Feedback>,
     pub followup: Option<Followup>,
@@ -169,7 +145,6 @@ pub struct TurnRecord {
 }
 
 impl TurnRecord {
-    /// A turn that has just started.
     pub fn asked(
         turn: TurnId,
         client_msg_id: ClientMsgId,
@@ -225,7 +200,6 @@ impl TurnRecord {
         }
     }
 
-    /// Applies a change to an ended turn.
     pub fn amend(&mut self, change: Amendment) {
         match change {
             Amendment::Feedback(value) => self.feedback = Some(value),

@@ -130,7 +130,6 @@ async fn report(service: Service<'_>, started: &Value) -> Value {
     }
 }
 
-/// The number of turns that have not ended yet.
 fn under_way(report: &Value) -> u64 {
     report
         .pointer("/turns/under_way")

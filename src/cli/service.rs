@@ -14,25 +14,18 @@ use serde_json::Value;
 use crate::provider::transport::Transport;
 use crate::settings::Secret;
 
-/// The connect timeout.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// The time limit of a request with its reply.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The maximum size of a reply. The replies of a Failsoft service are smaller.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
-/// The address of a running service and the credentials for it.
 #[derive(Clone, Copy)]
 pub struct Service<'s> {
-    /// Without trailing slash.
     pub url: &'s str,
-    /// The admin token, if known.
     pub token: Option<&'s Secret>,
 }
 
-/// The reply of the service.
 pub struct Answer {
     pub status: StatusCode,
     /// `None` if the body is not JSON.

@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::service::Service;
 use crate::settings::Secret;
 
-/// The number of incidents shown, the newest first.
 const INCIDENTS: usize = 5;
 
 /// Fetches and renders the status of the service at `url`. With the admin token it includes costs.
@@ -227,7 +226,6 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Pads the columns to equal width and joins each row to a line.
 fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

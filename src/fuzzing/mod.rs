@@ -198,7 +198,6 @@ pub fn refusal(bytes: &[u8]) {
     assert!(!dialect.adapt(&sent, &response), "it adapts forever");
 }
 
-/// A frame of a WebSocket client.
 pub fn frame(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -212,7 +211,6 @@ pub fn frame(bytes: &[u8]) {
     drop(frames::message_of(text));
 }
 
-/// The body of a completion request.
 pub fn completion(bytes: &[u8]) {
     match request::read(bytes) {
         Ok(request) => {
@@ -243,7 +241,6 @@ pub fn completion(bytes: &[u8]) {
     }
 }
 
-/// A configuration and a replies file.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;

@@ -4,7 +4,6 @@ use super::tests::corpus_of;
 use super::*;
 use crate::chat::Fault;
 
-/// Returns `true` if a seed decodes as a certain kind.
 type Reads = fn(&[u8]) -> bool;
 
 fn reads<T: DeserializeOwned>(seed: &[u8]) -> bool {

@@ -12,7 +12,6 @@ use super::*;
 /// The number of inputs per target. `FAILSOFT_FUZZ_CASES=1000000` overrides it.
 const CASES: u32 = 3_000;
 
-/// A seed of a target, by name.
 pub fn corpus_of(target: &str, name: &str) -> Vec<u8> {
     fs::read(
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -35,7 +34,6 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
-/// A mutation of bytes.
 #[derive(Clone, Debug)]
 enum Change {
     Set(Index, u8),
@@ -153,7 +151,6 @@ fn any_token_of_a_visitor() {
     run_target("visitor");
 }
 
-/// The fuzzer has exactly these targets.
 #[test]
 fn the_fuzzer_has_the_same_targets() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");

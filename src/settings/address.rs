@@ -33,7 +33,6 @@ pub(super) fn base_url(text: &str) -> Result<String, String> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-/// Validates an http or https URL without fragment.
 pub(super) fn url(text: &str) -> Result<String, String> {
     let parts = split(text)?;
     if parts.rest.contains('#') {
@@ -74,7 +73,6 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     Ok(format!("{}://{host}", parts.scheme))
 }
 
-/// Validates a Redis URL. It may contain a password.
 pub(super) fn redis_url(text: &str) -> Result<(), String> {
     let schemes = ["redis://", "rediss://", "redis+unix://", "unix://"];
     let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
@@ -128,7 +126,6 @@ pub(super) fn host_of(text: &str) -> Option<String> {
         .map(|(host, _)| host.to_owned())
 }
 
-/// Returns `true` if the URL refers to this machine.
 pub(super) fn is_loopback(url: &str) -> bool {
     let Ok(parts) = split(url) else { return false };
     let Ok((host, _)) = host_and_port(&parts.authority) else {

@@ -4,7 +4,6 @@ use super::Settings;
 use super::problem::quoted;
 use super::reader::Reader;
 
-/// Runs the checks that need all sections.
 pub(super) fn across(reader: &mut Reader<'_>, settings: &Settings) {
     files(reader, settings);
     message_size(reader, settings);

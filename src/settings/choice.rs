@@ -4,7 +4,6 @@ use super::problem::{either, quoted};
 use std::fmt;
 use std::str::FromStr;
 
-/// A setting with a fixed set of named values.
 pub trait Choice: Copy + PartialEq + 'static {
     /// The description with its article, such as `a dialect`.
     const KIND: &'static str;
@@ -64,17 +63,12 @@ macro_rules! config_enum {
 }
 
 config_enum! {
-    /// The wire protocol of a provider.
     Dialect is "a dialect" {
         /// OpenAI chat completions, also spoken by many compatible servers.
         OpenAi = "openai",
-        /// The Anthropic Messages API.
         Anthropic = "anthropic",
-        /// Google Gemini `streamGenerateContent`.
         Gemini = "gemini",
-        /// Azure OpenAI deployments.
         Azure = "azure",
-        /// Ollama's native chat API.
         Ollama = "ollama",
     }
 }
@@ -94,17 +88,13 @@ config_enum! {
 }
 
 config_enum! {
-    /// The order in which providers are tried.
     Strategy is "a strategy" {
-        /// In the order of the configuration.
         Priority = "priority",
         /// Randomly, in proportion to the weights.
         Weighted = "weighted",
-        /// In turn.
         RoundRobin = "round_robin",
         /// The provider with the lowest time to first token.
         Fastest = "fastest",
-        /// The provider with the lowest price.
         Cheapest = "cheapest",
     }
 }
@@ -114,7 +104,6 @@ config_enum! {
     MidStream is "a mid_stream mode" {
         /// The next provider starts the answer again.
         Restart = "restart",
-        /// The next provider continues the text.
         Continue = "continue",
     }
 }
@@ -126,29 +115,23 @@ config_enum! {
         Models = "models",
         /// Requests a completion of one token.
         Completion = "completion",
-        /// No health checks.
         Off = "off",
     }
 }
 
 config_enum! {
-    /// The sharing of cached answers between conversations.
     Share is "a way to share" {
         /// Only the conversation that asked gets the answer.
         Never = "never",
         /// Shared after `cache.repeated_min` conversations have asked the same question.
         Repeated = "repeated",
-        /// Shared immediately.
         Always = "always",
     }
 }
 
 config_enum! {
-    /// The storage of conversations.
     StoreBackend is "a store backend" {
-        /// Embedded database, for a single instance.
         Sled = "sled",
-        /// Shared by several instances.
         Redis = "redis",
     }
 }

@@ -9,7 +9,6 @@ use crate::chat::At;
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Name, minimum and maximum of each field, in order.
 const FIELDS: [(&str, u32, u32); 5] = [
     ("minute", 0, 59),
     ("hour", 0, 23),
@@ -55,7 +54,6 @@ impl Cron {
         })
     }
 
-    /// Returns `true` if the minute of `at` is scheduled.
     pub fn holds_at(&self, at: At) -> bool {
         // The RFC 3339 text contains the calendar fields, so no second calendar is needed.
         let text = at.to_string();

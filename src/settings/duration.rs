@@ -6,7 +6,6 @@ use std::time::Duration;
 /// Ten years. Longer durations could overflow the clock when added to it.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 
-/// The units in ascending order, in milliseconds.
 const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1000),

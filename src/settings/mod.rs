@@ -67,46 +67,29 @@ use std::time::Duration;
 /// The complete configuration. `Default` is the result of an empty file without demo mode.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// `[server]`
     pub server: ServerSettings,
-    /// `[chat]`
     pub chat: ChatSettings,
     /// `[[providers]]`, in order of preference. Empty in demo mode until the simulated providers
     /// are added.
     pub providers: Vec<ProviderSettings>,
-    /// `[routing]`
     pub routing: RoutingSettings,
-    /// `[timeouts]`
     pub timeouts: TimeoutSettings,
-    /// `[breaker]`
     pub breaker: BreakerSettings,
-    /// `[retry]`
     pub retry: RetrySettings,
-    /// `[health]`
     pub health: HealthSettings,
-    /// `[cache]`
     pub cache: CacheSettings,
-    /// `[degradation]`
     pub degradation: DegradationSettings,
-    /// `[quality]`
     pub quality: QualitySettings,
-    /// `[alerts]`
     pub alerts: AlertSettings,
-    /// `[[drills]]`
     pub drills: Vec<DrillSettings>,
-    /// `[telemetry]`
     pub telemetry: TelemetrySettings,
-    /// `[store]`
     pub store: StoreSettings,
-    /// `[limits]`
     pub limits: LimitSettings,
-    /// `[widget]`
     pub widget: WidgetSettings,
     /// No provider was configured; the service runs simulated ones.
     pub demo: bool,
 }
 
-/// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub settings: Settings,
@@ -117,14 +100,10 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
 }
 
-/// The origin of the provider list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// `[[providers]]` of the file.
     File,
-    /// API keys in the environment.
     Environment,
-    /// There is none: demo mode.
     Demo,
 }
 

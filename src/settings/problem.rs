@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-/// An error or a warning about the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The path of the configuration file as given, or `environment`.

@@ -9,7 +9,6 @@ use super::secret::Secret;
 pub struct ProviderSettings {
     /// Unique. Consists of `[a-z0-9_-]`.
     pub name: String,
-    /// The wire protocol.
     pub dialect: Dialect,
     /// An http or https URL without trailing slash. The dialect appends its paths.
     pub base_url: String,
@@ -31,7 +30,6 @@ pub struct ProviderSettings {
     pub api_version: Option<String>,
     /// Additional request headers with lower-case names. Values may be keys.
     pub headers: Vec<(String, Secret)>,
-    /// `None` if the cost is unknown.
     pub prices: Option<Prices>,
     /// Once spent, the provider is skipped until midnight UTC. `None` sets no limit.
     pub daily_budget_usd: Option<f64>,

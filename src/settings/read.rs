@@ -10,12 +10,10 @@ use super::value::{self, Parsed};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
-/// One table of the document.
 pub(crate) struct Table<'r, 'd, 'e> {
     pub(super) reader: &'r mut Reader<'e>,
     /// The dotted key of the table. Empty for the document itself.
     pub(super) path: String,
-    /// The line of the table's header.
     pub(super) line: usize,
     entries: &'d DeTable<'d>,
     asked: Vec<&'static str>,
@@ -59,7 +57,6 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         join(&self.path, key)
     }
 
-    /// Returns `true` if the file contains the key.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
@@ -78,7 +75,6 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         self.reader.warning(Some(line), &path, what);
     }
 
-    /// The line of a key. If the key is missing, the line of the table.
     pub(super) fn line_of(&self, key: &str) -> usize {
         let found = self.entries.get_key_value(key);
         found.map_or(self.line, |(name, _)| {
@@ -230,7 +226,6 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         .whole(read);
     }
 
-    /// Reads an array of tables, `[[key]]`.
     pub(crate) fn tables(
         &mut self,
         key: &'static str,
@@ -271,7 +266,6 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     }
 }
 
-/// An item of a list.
 pub(super) struct Item<'d> {
     pub(super) key: String,
     pub(super) line: usize,

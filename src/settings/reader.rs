@@ -2,22 +2,17 @@
 
 use super::problem::Problem;
 
-/// Looks up an environment variable.
 pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
-/// The problems, warnings and key positions of a document.
 pub(super) struct Reader<'e> {
-    /// The name of the file in messages.
     pub(super) file: String,
     pub(super) env: Environment<'e>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
-    /// The known keys that the file contains.
     pub(super) written: Vec<Written>,
     line_starts: Vec<usize>,
 }
 
-/// A key in the file.
 pub(super) struct Written {
     /// Dotted, with indices of arrays.
     pub(super) key: String,
@@ -46,7 +41,6 @@ impl<'e> Reader<'e> {
         self.line_starts.partition_point(|start| *start <= offset)
     }
 
-    /// The offset at which the line of a byte begins.
     pub(super) fn line_start(&self, offset: usize) -> usize {
         self.line_starts
             .get(self.line_at(offset) - 1)

@@ -107,7 +107,6 @@ fn facts(settings: &Settings) -> [String; 3] {
     ]
 }
 
-/// Optional settings that are missing.
 fn missing(loaded: &Loaded) -> Vec<String> {
     let settings = &loaded.settings;
     let mut missing = Vec::new();

@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeValue;
 
-/// A value, or a message about what is wrong with it.
 pub(super) type Parsed<T> = Result<T, String>;
 
 /// Renders a message such as `an integer where a duration is needed`.
@@ -70,7 +69,6 @@ pub(super) fn flag(value: &DeValue<'_>) -> Parsed<bool> {
     value.as_bool().ok_or_else(|| wrong(value, "true or false"))
 }
 
-/// An integer within bounds.
 pub(super) fn whole<T: TryFrom<u64>>(
     bounds: RangeInclusive<u64>,
 ) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
@@ -85,7 +83,6 @@ pub(super) fn whole<T: TryFrom<u64>>(
     }
 }
 
-/// A number within bounds. Integers are accepted.
 pub(super) fn number(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Parsed<f64> {
     move |value| {
         let expected = if bounds.end().is_finite() {
@@ -105,19 +102,16 @@ pub(super) fn number(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Pa
     }
 }
 
-/// A share from 0 to 1.
 pub(super) fn rate(value: &DeValue<'_>) -> Parsed<f64> {
     number(0.0..=1.0)(value)
 }
 
 const DURATION: &str = "a duration in quotes, such as \"250ms\", \"10s\" or \"5m\",";
 
-/// A duration, possibly zero.
 pub(super) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
     parse_duration(string(value, DURATION)?)
 }
 
-/// A duration above zero.
 pub(super) fn span(value: &DeValue<'_>) -> Parsed<Duration> {
     let span = duration(value)?;
     if span.is_zero() {
@@ -155,7 +149,6 @@ pub(super) fn network(value: &DeValue<'_>) -> Parsed<IpNet> {
     })
 }
 
-/// A daily window such as `02:00-05:00`.
 pub(super) fn hours(value: &DeValue<'_>) -> Parsed<Hours> {
     let text = string(value, "hours such as \"02:00-05:00\"")?;
     let minute_of_day = |text: &str| {

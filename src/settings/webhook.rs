@@ -40,7 +40,6 @@ pub(super) fn webhook_url(text: &str) -> Result<(), String> {
     )
 }
 
-/// Validates a signing secret.
 pub(super) fn webhook_secret(text: &str) -> Result<(), String> {
     match webhook_key(text) {
         Some(key) if !key.is_empty() => Ok(()),

@@ -24,7 +24,6 @@ use crate::chat::{Outcome, TurnRecord};
 
 const MOST: usize = 4096;
 
-/// The longest wait for a batch to fill.
 const GATHER: Duration = Duration::from_secs(2);
 
 const BATCH: usize = 512;
@@ -32,21 +31,17 @@ const BATCH: usize = 512;
 /// The time limit of an export, retries included.
 pub const EXPORT_LIMIT: Duration = Duration::from_secs(10);
 
-/// The OTLP/HTTP path for traces.
 const PATH: &str = "/v1/traces";
 
-/// The timing of an attempt within its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     pub attempt: u32,
-    /// From the start of the turn to the start of the attempt.
     pub after: Duration,
     pub took: Duration,
     /// From the start of the attempt to its first token. `None` if none arrived.
     pub first_token: Option<Duration>,
 }
 
-/// Creates and exports the spans of turns.
 pub struct Spans {
     provider: SdkTracerProvider,
     tracer: SdkTracer,

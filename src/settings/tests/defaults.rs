@@ -6,7 +6,6 @@ use std::time::Duration;
 
 const EXAMPLE: &str = include_str!("../../../failsoft.example.toml");
 
-/// The example with every commented key and section enabled.
 fn uncommented() -> String {
     let is_key = |line: &str| {
         line.starts_with('[')

@@ -32,7 +32,6 @@ fn settings(text: &str) -> Settings {
         .settings
 }
 
-/// The problems, one line each, without the file name.
 fn problems(text: &str) -> Vec<String> {
     let problems = load(text)
         .err()
@@ -47,10 +46,8 @@ fn problems(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A valid provider in four lines.
 const PROVIDER: &str = "[[providers]]\nname = \"a\"\ndialect = \"openai\"\nmodel = \"m\"\n";
 
-/// Asserts that there is exactly one problem, with the given start and part.
 fn assert_problem(text: &str, start: &str, part: &str) {
     let found = problems(text);
     assert_eq!(found.len(), 1, "{found:#?}\nin\n{text}");

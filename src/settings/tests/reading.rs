@@ -149,7 +149,6 @@ proptest! {
     }
 }
 
-/// A line similar to those of a configuration.
 fn line() -> impl Strategy<Value = String> {
     let key = "(server|chat|providers|drills|breaker|timeouts|retry|name|dialect|model|at|first_token|open_for|headers|x)";
     let value = "(1|-0.5|1e400|true|\"\"|\"1s\"|\"openai\"|\"env:X\"|\\[\\]|\\[\"1s\", 2\\]|\\{ a = 1 \\}|1979-05-27|\"|\\[|\\{|é)";
