@@ -382,7 +382,7 @@ mod tests {
             assert_eq!(
                 fault,
                 Some(Fault::Unreachable),
-                "{unknown}: its word is known"
+                "{unknown}: falls back to the wire name"
             );
         }
     }
