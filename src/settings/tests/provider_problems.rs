@@ -121,7 +121,7 @@ fn each_provider_problem_has_line_key_and_hint() {
         (
             "prices = { input = -1, output = 1 }",
             "5: providers[0].prices.input: ",
-            "0 or with_key",
+            "0 or more",
         ),
         (
             "breaker = { open_for = \"x\" }",
