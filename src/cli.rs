@@ -1,4 +1,4 @@
-//! The command line: which commands there are and what they take. Carrying them out is left to `main`.
+//! The command line: commands and their arguments. `main` runs them.
 
 pub mod drill;
 pub mod service;
@@ -11,7 +11,8 @@ use std::time::Duration;
 
 /// A self-hosted chat service that keeps answering while the AI providers behind it fail.
 ///
-/// Without a command it serves. The configuration is --config, else $FAILSOFT_CONFIG, else ./failsoft.toml, else none.
+/// Without a command it runs the service. The configuration is --config, else $FAILSOFT_CONFIG,
+/// else ./failsoft.toml, else none.
 #[derive(Debug, Clone, PartialEq, Parser)]
 #[command(name = "failsoft", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -22,37 +23,35 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What is to be done; to serve, when no command is named.
+    /// The command to run. Without one on the command line, runs the service.
     pub fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Serve(self.serve))
     }
 }
 
-/// What is to be done.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
     /// Run the service.
     Serve(Serve),
-    /// Check the configuration, print the providers in order and what is missing; reaches no network.
+    /// Check the configuration, print the providers in order and what is missing; reaches no
+    /// network.
     Check(Check),
     /// Print the live status of a running service as a table.
     Status(Status),
-    /// Start an outage drill on a running service: one provider seems to fail for a while.
+    /// Start an outage drill on a running service: one provider appears to fail for a while.
     Drill(Drill),
 }
 
-/// What `failsoft serve` takes.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Serve {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where to listen, in place of server.listen; port 0 takes a free one.
+    /// The address to listen on, overrides server.listen; port 0 picks a free port.
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub listen: Option<String>,
 }
 
-/// What `failsoft check` takes.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Check {
     /// The configuration file.
@@ -60,40 +59,38 @@ pub struct Check {
     pub config: Option<PathBuf>,
 }
 
-/// What `failsoft status` takes.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Status {
-    /// Where the service is; else as configured.
+    /// The address of the service; by default taken from the configuration.
     #[arg(long, value_parser = service_url)]
     pub url: Option<String>,
 }
 
-/// What `failsoft drill` takes.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Drill {
-    /// The provider's name.
+    /// The name of the provider.
     pub provider: String,
-    /// What befalls it: down, rate_limit, unauthorized, timeout, stall, cut, garbage or slow.
+    /// The fault: down, rate_limit, unauthorized, timeout, stall, cut, garbage or slow.
     pub fault: Fault,
-    /// For how long; at most 15m.
+    /// The duration, at most 15m.
     #[arg(long = "for", value_name = "DURATION", default_value_t = Lasting(DrillSettings::USUAL), value_parser = lasting)]
     duration: Lasting,
-    /// The share of calls it befalls, above 0 and up to 1.
+    /// The share of calls that fail, above 0 and at most 1.
     #[arg(long, default_value_t = 1.0, value_parser = share)]
     pub share: f64,
-    /// Where the service is; else as configured.
+    /// The address of the service; by default taken from the configuration.
     #[arg(long, value_parser = service_url)]
     pub url: Option<String>,
 }
 
 impl Drill {
-    /// For how long; above zero, at most [`DrillSettings::LONGEST`].
+    /// Above zero, at most [`DrillSettings::MAX_DURATION`].
     pub fn duration(&self) -> Duration {
         self.duration.0
     }
 }
 
-/// A duration that is shown in the help as it is written on the command line.
+/// A duration that is shown in the help text as it is written on the command line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Lasting(Duration);
 
@@ -136,22 +133,24 @@ mod tests {
     use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
-        let words = std::iter::once("failsoft").chain(line.split_whitespace());
-        Cli::try_parse_from(words).map(Cli::into_command)
+        let args = std::iter::once("failsoft").chain(line.split_whitespace());
+        Cli::try_parse_from(args).map(Cli::into_command)
     }
 
     fn serve(config: Option<&str>, listen: Option<&str>) -> Command {
-        let (config, listen) = (config.map(PathBuf::from), listen.map(str::to_owned));
-        Command::Serve(Serve { config, listen })
+        Command::Serve(Serve {
+            config: config.map(PathBuf::from),
+            listen: listen.map(str::to_owned),
+        })
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn command_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_command_is_understood() {
+    fn every_command_is_parsed() {
         let status = |url: Option<&str>| {
             Command::Status(Status {
                 url: url.map(str::to_owned),
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drill_has_defaults_and_bounds() {
+    fn drill_arguments_have_defaults_and_limits() {
         let drill = |line: &str| match parse(line) {
             Ok(Command::Drill(drill)) => drill,
             other => panic!("{line}: {other:?}"),
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_a_usage_error() {
+    fn invalid_arguments_are_usage_errors() {
         for line in [
             "banana",
             "--listen 8080",

@@ -2,19 +2,19 @@
 //!
 //! Actors decide, tasks stream, logs remember. In reading order:
 //!
-//! - [`chat`]: the vocabulary that everyone speaks. Pure.
-//! - [`settings`], [`telemetry`], [`supervised`]: configuration, logs, and what every actor carries.
-//! - [`provider`]: one backend: its wire format, transport, breaker, and the actor that owns them.
-//! - [`router`]: who is asked next.
-//! - [`turn`]: one turn from attempt to attempt, the seam between two, and the log that its followers read.
-//! - [`degradation`]: what is said when no provider can answer.
+//! - [`chat`]: the domain vocabulary. Pure.
+//! - [`settings`], [`telemetry`], [`supervised`]: configuration, logs and traces, actor supervision.
+//! - [`provider`]: one backend: its wire format, client and breaker, and the actor that owns them.
+//! - [`router`]: the selection of providers.
+//! - [`turn`]: one turn with its attempts, and the log that its followers read.
+//! - [`degradation`]: answers without a provider, and the answer cache.
 //! - [`session`]: one WebSocket.
-//! - [`store`]: what outlives the process.
-//! - [`fleet`]: what several instances do together over one Redis.
-//! - [`ops`]: rebuilding of actors, the service's mode.
-//! - [`simulator`]: the demo's providers.
-//! - [`web`]: what is served over HTTP.
-//! - [`app`], [`cli`]: putting it together, and the command line.
+//! - [`store`]: persistence.
+//! - [`fleet`]: coordination of several instances over Redis.
+//! - [`ops`]: status, alerts, drills and supervision.
+//! - [`simulator`]: the simulated providers of demo mode.
+//! - [`web`]: the HTTP server.
+//! - [`app`], [`cli`]: the assembly of the service, and the command line.
 
 pub mod app;
 pub mod chat;

@@ -1,4 +1,5 @@
-//! Arguments, commands and exit codes: 0 fine, 1 a failure while running, 2 usage or configuration.
+//! The `failsoft` program. Exit codes: 0 success, 1 failure at run time, 2 invalid usage or
+//! configuration.
 
 use std::future::Future;
 use std::io::Write as _;
@@ -16,16 +17,13 @@ use failsoft::settings::{self, Loaded, Secret, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A failure while running.
 const FAILED: u8 = 1;
 
-/// Wrong usage or configuration.
 const MISUSED: u8 = 2;
 
-/// How long the threads of a service that has stopped are waited for.
+/// The time to wait for remaining threads after the service has stopped.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// The environment variable with the admin token.
 const TOKEN_VARIABLE: &str = "FAILSOFT_ADMIN_TOKEN";
 
 fn main() -> ExitCode {
@@ -41,12 +39,12 @@ fn main() -> ExitCode {
             Ok(loaded) => report(&loaded),
             Err(code) => code,
         },
-        Command::Status(asked) => status(asked.url),
-        Command::Drill(asked) => drill(&asked),
+        Command::Status(args) => status(args.url),
+        Command::Drill(args) => drill(&args),
     }
 }
 
-/// Says what is configured, after the files that the configuration names were read too: all of their problems go to stderr.
+/// Prints the report of `failsoft check`. Also reads the files that the configuration names.
 fn report(loaded: &Loaded) -> ExitCode {
     match rules::read(&loaded.settings.degradation) {
         Ok(_) => {
@@ -60,7 +58,7 @@ fn report(loaded: &Loaded) -> ExitCode {
     }
 }
 
-/// Writes to stdout. Who does not read it any more is no reason to fail.
+/// Writes to stdout. A closed pipe is no error.
 fn say(text: &str) {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -70,7 +68,6 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Reads the configuration; all of its problems go to stderr at once.
 fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
     let file = settings::find(named, &env);
     Settings::load(file.as_deref(), &env).map_err(|problems| {
@@ -88,21 +85,21 @@ fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
     for warning in warnings {
         tracing::warn!(line = warning.line, key = warning.key, "{}", warning.what);
     }
-    let listening = move |settings: &mut Settings| {
+    let override_listen = move |settings: &mut Settings| {
         if let Some(listen) = &listen {
             settings.server.listen.clone_from(listen);
         }
     };
-    listening(&mut settings);
-    // Looked for anew each time: a file that was not there at the start may be there now.
-    let read = move || {
+    override_listen(&mut settings);
+    // The path is resolved again at each reload: the default file may exist by then.
+    let loader = move || {
         let file = settings::find(config.as_deref(), &env);
         let mut loaded = Settings::load_again(file.as_deref(), &env)?;
-        listening(&mut loaded.settings);
+        override_listen(&mut loaded.settings);
         Ok(loaded)
     };
     let system = actix::System::new();
-    let code = match system.block_on(serve(settings, Arc::new(read))) {
+    let code = match system.block_on(serve(settings, Arc::new(loader))) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("failsoft: {error:#}");
@@ -114,22 +111,26 @@ fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Ends the process in a while, if it is still there. What ends it in good order waits for every call that blocks, and one may hang for good: at a
-/// disk, or where a name is looked up. All that was promised is kept by now.
+/// Exits the process after a delay, if it is still running.
+///
+/// Dropping the system waits for all blocking calls, and one may hang on a disk or a DNS lookup.
+/// Everything that must be saved is saved at this point.
 fn leave_soon(code: u8) {
-    let leave = move || {
+    let exit = move || {
         std::thread::sleep(LEAVING);
         std::process::exit(code.into())
     };
-    // Without a thread to be had it ends when it ends.
+    // If no thread can be started, the process just waits for the blocking calls.
     drop(
         std::thread::Builder::new()
             .name("leaving".into())
-            .spawn(leave),
+            .spawn(exit),
     );
 }
 
-/// Shows the service that is named, else the one that is configured. Only that one is given the configuration's token.
+/// Prints the status of the given service, else of the configured one.
+///
+/// The token of the configuration is only sent to the configured service.
 fn status(url: Option<String>) -> ExitCode {
     let mut token = token();
     let url = match url {
@@ -140,15 +141,15 @@ fn status(url: Option<String>) -> ExitCode {
                 cli::service::url_of(&settings.server.listen)
             }
             Err(code) => {
-                eprintln!("failsoft: or say where the service is with --url");
+                eprintln!("failsoft: or pass the address of the service with --url");
                 return code;
             }
         },
     };
-    let shown = url.and_then(|url| {
+    let table = url.and_then(|url| {
         actix::System::new().block_on(async { cli::status::table(&url, token.as_ref()).await })
     });
-    match shown {
+    match table {
         Ok(table) => {
             say(&table);
             ExitCode::SUCCESS
@@ -160,15 +161,18 @@ fn status(url: Option<String>) -> ExitCode {
     }
 }
 
-/// Begins a drill on the service that is named, else the one that is configured, with the environment's token, else the configured one.
-fn drill(asked: &cli::Drill) -> ExitCode {
-    let (mut url, mut token) = (asked.url.clone(), token());
+/// Starts a drill on the given service, else on the configured one.
+///
+/// The admin token comes from the environment, else from the configuration.
+fn drill(args: &cli::Drill) -> ExitCode {
+    let mut url = args.url.clone();
+    let mut token = token();
     if url.is_none() || token.is_none() {
         let settings = match load(None) {
             Ok(loaded) => loaded.settings,
             Err(code) => {
                 eprintln!(
-                    "failsoft: or say where the service is with --url, and set ${TOKEN_VARIABLE}"
+                    "failsoft: or pass the address of the service with --url, and set ${TOKEN_VARIABLE}"
                 );
                 return code;
             }
@@ -188,19 +192,17 @@ fn drill(asked: &cli::Drill) -> ExitCode {
         );
         return ExitCode::from(MISUSED);
     };
-    let drilled = actix::System::new().block_on(async {
-        let (terminate, interrupt) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        );
+    let result = actix::System::new().block_on(async {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
         let service = cli::service::Service {
             url: &url,
             token: Some(&token),
         };
-        let say = |line: &str| say(&format!("{line}\n"));
-        cli::drill::run(service, asked, either(terminate, interrupt), say).await
+        let print_line = |line: &str| say(&format!("{line}\n"));
+        cli::drill::run(service, args, either(terminate, interrupt), print_line).await
     });
-    match drilled {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("failsoft: {error:#}");
@@ -209,35 +211,33 @@ fn drill(asked: &cli::Drill) -> ExitCode {
     }
 }
 
-/// The environment's admin token.
 fn token() -> Option<Secret> {
     env(TOKEN_VARIABLE)
         .filter(|token| !token.is_empty())
         .map(Secret::new)
 }
 
-async fn serve(settings: Settings, read: Read) -> anyhow::Result<()> {
-    let (hangup, terminate, interrupt) = (
-        signal(SignalKind::hangup())?,
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let app = App::build_from(settings, read).await?;
+async fn serve(settings: Settings, loader: Read) -> anyhow::Result<()> {
+    let hangup = signal(SignalKind::hangup())?;
+    let terminate = signal(SignalKind::terminate())?;
+    let interrupt = signal(SignalKind::interrupt())?;
+    let app = App::build_from(settings, loader).await?;
     say(&format!("{}\n", app.ready_line()));
-    let reload = app.reloader();
-    actix::spawn(async move { each(hangup, || reload.reload()).await });
+    let reloader = app.reloader();
+    actix::spawn(async move { each(hangup, || reloader.reload()).await });
     app.run_until_stopped(either(terminate, interrupt)).await
 }
 
-/// Does something at each signal.
-async fn each<F: Future<Output = ()>>(mut signal: Signal, act: impl Fn() -> F) {
+async fn each<F: Future<Output = ()>>(mut signal: Signal, action: impl Fn() -> F) {
     while signal.recv().await.is_some() {
-        act().await;
+        action().await;
     }
 }
 
-/// Waits for the first of two signals. More of them change nothing: the answers under way are not cut for an impatient operator.
-async fn either(mut one: Signal, mut other: Signal) {
-    let (one, other) = (pin!(one.recv()), pin!(other.recv()));
-    futures_util::future::select(one, other).await;
+/// Waits for the first of two signals. Later signals have no effect, so that a second Ctrl-C does
+/// not interrupt the running turns.
+async fn either(mut first: Signal, mut second: Signal) {
+    let first = pin!(first.recv());
+    let second = pin!(second.recv());
+    futures_util::future::select(first, second).await;
 }

@@ -1,17 +1,16 @@
-//! What every supervised actor carries: a guard that tells of its end. Who listens, and rebuilds it, is `ops::supervisor`.
+//! The guard that reports the end of a supervised actor to `ops::supervisor`, which rebuilds it.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-/// An actor ended: by a panic, as no supervised actor stops by itself.
+/// An actor has ended. Supervised actors never stop by themselves, so it panicked.
 #[derive(Clone, Debug)]
 pub struct ChildDown {
-    /// Which one.
     pub name: Arc<str>,
 }
 
-/// Dropped with its actor, also while a panic unwinds, it tells [`ChildDown`].
+/// Held by an actor. Dropping it, also while a panic unwinds, sends [`ActorExited`].
 #[derive(Debug)]
 pub struct Guard {
     name: Arc<str>,
@@ -19,7 +18,6 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard for the actor of this name.
     pub fn new(name: Arc<str>, tell: mpsc::Sender<ChildDown>) -> Self {
         Self { name, tell }
     }
@@ -27,14 +25,14 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // A full or closed channel means that the supervisor has many ends to look at, or that the service stops.
+        // A full or closed channel: the supervisor is busy with other exits, or the service stops.
         let _ = self.tell.try_send(ChildDown {
             name: Arc::clone(&self.name),
         });
     }
 }
 
-/// Makes an actor panic. Sent by tests alone, to prove that it comes back; no route leads here.
+/// Makes an actor panic. Only sent by tests, to prove that the actor is rebuilt.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
 pub struct Crash;

@@ -1,4 +1,4 @@
-//! Logs: to stderr, as lines for people or as JSON. Never a message text, a key or a path.
+//! Logs on stderr, for people or as JSON lines. They never contain message texts, keys or paths.
 
 pub mod spans;
 
@@ -9,10 +9,10 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// What is logged where `RUST_LOG` says nothing: it is not set, or empty, as some files for containers leave it.
+/// The filter if `RUST_LOG` is unset or empty. Some container setups set it to an empty value.
 const USUAL: &str = "info,hyper=warn,actix_server=warn";
 
-/// These write what passes over the wire, keys or paths, so they are silent whatever `RUST_LOG` says, also of a module of theirs.
+/// Crates whose logs contain wire data, keys or paths. They stay silent regardless of `RUST_LOG`.
 const SILENT: [&str; 7] = [
     "sled",
     "actix_http",
@@ -23,54 +23,54 @@ const SILENT: [&str; 7] = [
     "launchdarkly_sdk_transport",
 ];
 
-/// Starts logging. `format` is `$FAILSOFT_LOG`: `json` for JSON lines. A second call does nothing.
+/// Starts logging. `format` is the value of `$FAILSOFT_LOG`: `json` selects JSON lines. Further
+/// calls have no effect.
 pub fn init(filter: Option<&str>, format: Option<&str>) {
     let filter = EnvFilter::builder().parse_lossy(
         filter
             .filter(|filter| !filter.trim().is_empty())
             .unwrap_or(USUAL),
     );
-    let discreet = filter_fn(|line| !is_silent(line.target()));
-    let registry = tracing_subscriber::registry().with(filter).with(discreet);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let started = if format == Some("json") {
-        registry.with(lines.json().flatten_event(true)).try_init()
+    let not_silent = filter_fn(|line| !is_silent(line.target()));
+    let registry = tracing_subscriber::registry().with(filter).with(not_silent);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let result = if format == Some("json") {
+        registry.with(layer.json().flatten_event(true)).try_init()
     } else {
         registry
             .with(
-                lines
+                layer
                     .with_ansi(std::io::stderr().is_terminal())
                     .with_target(false),
             )
             .try_init()
     };
-    // Another subscriber is in place: a test's. It stays.
-    drop(started);
+    // Fails if a test has already installed a subscriber.
+    drop(result);
 }
 
-/// Whether a line comes from one of the silent libraries.
 fn is_silent(target: &str) -> bool {
     let library = target.split("::").next().unwrap_or_default();
     SILENT.contains(&library)
 }
 
-/// A source file from its crate's name on: what lies before is the machine that it was built on.
+/// The path of a source file from its crate's folder on. The rest would reveal the build machine.
 fn within(file: &str) -> &str {
     let source = file.rfind("/src/").unwrap_or(0);
-    let above = file
+    let crate_start = file
         .get(..source)
         .and_then(|folders| folders.rfind('/'))
         .map_or(0, |at| at + 1);
-    file.get(above..).unwrap_or(file)
+    file.get(crate_start..).unwrap_or(file)
 }
 
-/// From now on a panic is logged by its place in the code alone: its text may hold anything that the code had in hand.
+/// Logs panics by their source location only. The panic message may contain private data.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic
+        let location = panic
             .location()
-            .map(|place| format!("{}:{}", within(place.file()), place.line()));
-        tracing::error!(place, "panic");
+            .map(|location| format!("{}:{}", within(location.file()), location.line()));
+        tracing::error!(place = location, "panic");
     }));
 }
 
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_is_silent_with_all_its_modules() {
+    fn silent_crates_are_silent_in_all_modules() {
         for target in ["sled", "sled::pagecache::iobuf", "reqwest::connect", "h2"] {
             assert!(is_silent(target), "{target}");
         }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_does_not_tell_of_the_machine() {
+    fn source_paths_do_not_reveal_the_build_machine() {
         assert_eq!(
             within("/x/registry/src/host-1/sled-0.34.7/src/pagecache/mod.rs"),
             "sled-0.34.7/src/pagecache/mod.rs"

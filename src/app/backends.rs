@@ -1,4 +1,4 @@
-//! A backend and its actor from each configured provider.
+//! Creates a `Provider` and the parts of its actor from the configuration.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,12 +26,10 @@ use crate::settings::{
 };
 use crate::store::{BreakerRecord, SpentRecord, Store};
 
-/// A probe's permit is believed lost this long after the longest that an attempt may take.
+/// A probe permit counts as lost this long after the maximum duration of an attempt.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// What a provider's backend and actor are made of.
 pub struct Made {
-    /// As it is configured.
     pub settings: ProviderSettings,
     upstream: Arc<HttpUpstream>,
     drills: Arc<Switch>,
@@ -39,25 +37,20 @@ pub struct Made {
     probing: Option<Arc<dyn Probing>>,
 }
 
-/// What of a provider stays, whatever its settings become.
+/// The state of a provider that survives a change of its settings.
 #[derive(Clone)]
 pub struct Lasting {
-    /// Where its actor is.
     pub actor: Whereabouts<ProviderActor>,
-    /// Where its vitals are published.
     pub vitals: Arc<watch::Sender<Vitals>>,
-    /// Where it says what other instances should know.
     pub voice: Arc<watch::Sender<Option<News>>>,
-    /// Its places.
     pub places: Arc<Places>,
-    /// Where it is remembered.
     pub store: Arc<dyn Store>,
-    /// The clocks.
     pub clock: Clock,
 }
 
 impl Made {
-    /// A provider that is asked over this transport, and probed by leave of these instances. Drills of this switch befall it; none: of a new one.
+    /// `fleet` coordinates probes with other instances. `drills` keeps a running drill active
+    /// across a change of settings; `None` creates a new switch.
     pub fn new(
         settings: ProviderSettings,
         transport: Transport,
@@ -90,7 +83,6 @@ impl Made {
             .map(|prices| (prices.input, prices.output))
     }
 
-    /// The backend.
     pub fn backend(&self, lasting: &Lasting) -> Backend {
         let provider = &self.settings;
         Backend {
@@ -113,7 +105,7 @@ impl Made {
         }
     }
 
-    /// What its actor is made of.
+    /// The parts from which the provider's actor is built, also after a panic.
     pub fn seed(&self, lasting: Lasting) -> Seed {
         let Lasting {
             actor,
@@ -152,18 +144,16 @@ impl Made {
     }
 }
 
-/// What the store remembers of the providers.
+/// The state of the providers and the service as saved in the store.
 #[derive(Default)]
 pub struct Remembered {
-    /// The breakers that were not closed.
+    /// Breakers that were not closed.
     pub breakers: Vec<BreakerRecord>,
-    /// What their days cost.
     pub spent: Vec<SpentRecord>,
-    /// When the service was not well.
     pub past: Past,
 }
 
-/// What the store remembers, as the vitals that an actor begins with.
+/// The initial status of a provider: its saved spend, and its breaker if that was not closed.
 pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
     let spent = remembered
         .spent
@@ -185,12 +175,13 @@ pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
     else {
         return vitals;
     };
-    let by_word = || {
+    // Records of earlier versions only have the wire name, which several faults share.
+    let fault_by_wire_name = || {
         Fault::ALL
             .into_iter()
             .find(|fault| fault.reason() == record.reason)
     };
-    let fault = record.fault.or_else(by_word);
+    let fault = record.fault.or_else(fault_by_wire_name);
     Vitals {
         state: if record.blocked {
             ProviderState::Blocked
@@ -204,7 +195,8 @@ pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
     }
 }
 
-/// In whose name a provider is asked: a hash of its address, model and key.
+/// A stable id of the account in use: a hash of dialect, base URL, model and key. Instances with
+/// the same account share breaker events.
 fn account(provider: &ProviderSettings) -> Arc<str> {
     let key = provider.api_key.as_ref().map_or("", |key| key.expose());
     fingerprint([
@@ -285,40 +277,40 @@ mod tests {
     use crate::chat::At;
 
     #[test]
-    fn an_account_is_one_address_model_and_key() {
+    fn account_id_depends_on_address_model_and_key() {
         let settings = crate::settings::Settings::default();
-        let one = settings.provider("a", Dialect::OpenAi);
+        let base = settings.provider("a", Dialect::OpenAi);
         let other_name = ProviderSettings {
             name: "b".into(),
-            ..one.clone()
+            ..base.clone()
         };
         assert_eq!(
-            account(&one),
+            account(&base),
             account(&other_name),
-            "a name is an instance's own"
+            "the name may differ between instances"
         );
-        assert_eq!(account(&one).len(), 16);
+        assert_eq!(account(&base).len(), 16);
         let key = crate::settings::Secret::new("canary-key".to_owned());
         for other in [
             ProviderSettings {
                 model: "m".into(),
-                ..one.clone()
+                ..base.clone()
             },
             ProviderSettings {
-                base_url: format!("{}x", one.base_url),
-                ..one.clone()
+                base_url: format!("{}x", base.base_url),
+                ..base.clone()
             },
             ProviderSettings {
                 api_key: Some(key),
-                ..one.clone()
+                ..base.clone()
             },
         ] {
-            assert_ne!(account(&one), account(&other));
+            assert_ne!(account(&base), account(&other));
         }
     }
 
     #[test]
-    fn each_provider_begins_as_it_is_remembered() {
+    fn providers_start_with_their_saved_status() {
         let breaker = |provider: &str, blocked| BreakerRecord {
             provider: provider.into(),
             blocked,
@@ -356,8 +348,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_breaker_opened_for_is_remembered_also_where_faults_share_a_word() {
-        let recalled_of = |text: &str| {
+    fn saved_fault_is_restored_even_if_faults_share_a_wire_name() {
+        let restored_fault = |text: &str| {
             let breakers = vec![serde_json::from_str(text).unwrap()];
             recalled(
                 "a",
@@ -368,29 +360,29 @@ mod tests {
             )
             .reason
         };
-        let written = |more: &str| {
+        let record = |fields: &str| {
             format!(
-                r#"{{"provider":"a","blocked":false,"strikes":0,"until":"1970-01-01T00:00:09Z","reason":"refused"{more}}}"#
+                r#"{{"provider":"a","blocked":false,"strikes":0,"until":"1970-01-01T00:00:09Z","reason":"refused"{fields}}}"#
             )
         };
         for fault in [Fault::Unreachable, Fault::Unauthorized, Fault::QuotaSpent] {
             let name = serde_json::to_string(&fault).unwrap();
             assert_eq!(
-                recalled_of(&written(&format!(",\"fault\":{name}"))),
+                restored_fault(&record(&format!(",\"fault\":{name}"))),
                 Some(fault)
             );
         }
         assert_eq!(
-            recalled_of(&written("")),
+            restored_fault(&record("")),
             Some(Fault::Unreachable),
-            "an earlier version did not say"
+            "records of earlier versions have no fault"
         );
-        for later in [r#""eaten""#, r#"{"eaten":{"by":"a dog"}}"#, "null"] {
-            let recalled = recalled_of(&written(&format!(",\"fault\":{later}")));
+        for unknown in [r#""eaten""#, r#"{"eaten":{"by":"a dog"}}"#, "null"] {
+            let fault = restored_fault(&record(&format!(",\"fault\":{unknown}")));
             assert_eq!(
-                recalled,
+                fault,
                 Some(Fault::Unreachable),
-                "{later}: its word is known"
+                "{unknown}: falls back to the wire name"
             );
         }
     }

@@ -1,20 +1,22 @@
-//! The one place where randomness comes from; the decisions that use it take it as an argument.
+//! The only source of random numbers. Code that needs them receives a function as argument.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A random number from the system. Where the system has none, numbers that are only all different: they spread load and name turns,
-/// and guard nothing.
+/// A random number from the operating system.
+///
+/// Without a system source the numbers are only distinct. They name turns and spread load, so they
+/// need not be unpredictable.
 pub fn random() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     getrandom::u64().unwrap_or_else(|_| COUNT.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
 }
 
-/// A random number in 0..1.
+/// A random number from 0 (included) to 1 (excluded).
 pub fn fraction() -> f64 {
     #[allow(
         clippy::cast_precision_loss,
-        reason = "53 bits are a double's own precision"
+        reason = "an f64 represents 53 bits exactly"
     )]
-    let top = (random() >> 11) as f64;
-    top / (1_u64 << 53) as f64
+    let bits = (random() >> 11) as f64;
+    bits / (1_u64 << 53) as f64
 }

@@ -1,4 +1,5 @@
-//! The way to the collector of traces: the library's exporter over the house's own HTTP client, so that there is one TLS stack.
+//! The export of traces: the OpenTelemetry exporter on top of our HTTP client, so that the service
+//! has a single TLS stack.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +15,12 @@ use crate::provider::transport;
 use crate::settings::Settings;
 use crate::telemetry::spans::{EXPORT_LIMIT, Spans};
 
-/// The longest that a connect to the collector may take.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How long the last spans may take when the service stops.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
-/// Sends batches. The exporter runs on a thread of its own, the client on the service's runtime.
+/// Sends batches of spans. The exporter runs on its own thread, the client on the service's
+/// runtime.
 #[derive(Debug)]
 struct Collector {
     client: Client,
@@ -34,63 +34,66 @@ impl HttpClient for Collector {
         let request = reqwest::Request::try_from(request)?;
         let client = self.client.clone();
         let call = async move { tokio::time::timeout(EXPORT_LIMIT, client.execute(request)).await };
-        let answered = self.runtime.spawn(call).await;
-        let answered = match answered {
-            Ok(Ok(Ok(answer))) => Ok(answer.status()),
-            Ok(Ok(Err(_))) => Err("the collector cannot be reached"),
-            Ok(Err(_)) => Err("the collector does not answer in time"),
-            Err(_) => Err("the service stops"),
+        let response = self.runtime.spawn(call).await;
+        let status = match response {
+            Ok(Ok(Ok(response))) => Ok(response.status()),
+            Ok(Ok(Err(_))) => Err("collector unreachable"),
+            Ok(Err(_)) => Err("collector timed out"),
+            Err(_) => Err("service is shutting down"),
         };
-        let well = answered.as_ref().is_ok_and(|status| status.is_success());
-        // Once, when it begins, and not with every batch.
-        if self.failing.swap(!well, Ordering::Relaxed) == well {
-            match &answered {
-                Ok(status) if well => {
-                    tracing::info!(status = status.as_u16(), "traces are taken again")
+        let is_success = status.as_ref().is_ok_and(|code| code.is_success());
+        // Log only when the state changes, not with every batch.
+        if self.failing.swap(!is_success, Ordering::Relaxed) == is_success {
+            match &status {
+                Ok(code) if is_success => {
+                    tracing::info!(status = code.as_u16(), "OTLP export recovered")
                 }
-                Ok(status) => {
-                    tracing::warn!(status = status.as_u16(), "traces are not taken and lost")
+                Ok(code) => {
+                    tracing::warn!(status = code.as_u16(), "OTLP export failed, spans dropped")
                 }
-                Err(why) => tracing::warn!(why, "traces are not taken and lost"),
+                Err(why) => tracing::warn!(why, "OTLP export failed, spans dropped"),
             }
         }
-        // What it says besides is not read.
-        let mut answer = Response::new(Bytes::new());
-        *answer.status_mut() = answered?;
-        Ok(answer)
+        // The exporter does not use the response body.
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status?;
+        Ok(response)
     }
 }
 
-/// What makes spans, where a collector is configured. One that cannot be reached is no reason not to start.
+/// Creates the tracer, or `None` if no collector is configured. An unusable endpoint does not
+/// prevent the start.
 pub fn spans(settings: &Settings, instance: &str) -> Option<Arc<Spans>> {
     let endpoint = settings.telemetry.otlp_endpoint.as_deref()?;
-    let here = reqwest::Url::parse(endpoint).is_ok_and(|url| transport::is_loopback(&url));
-    let client = transport::client(
-        CONNECT,
-        |builder| if here { builder.no_proxy() } else { builder },
-    );
-    let made = client.ok().and_then(|client| {
-        let (runtime, failing) = (Handle::current(), AtomicBool::new(false));
+    let is_local = reqwest::Url::parse(endpoint).is_ok_and(|url| transport::is_loopback(&url));
+    let client = transport::client(CONNECT, |builder| {
+        if is_local {
+            builder.no_proxy()
+        } else {
+            builder
+        }
+    });
+    let spans = client.ok().and_then(|client| {
         Spans::to(
             endpoint,
             instance,
             Collector {
                 client,
-                runtime,
-                failing,
+                runtime: Handle::current(),
+                failing: AtomicBool::new(false),
             },
         )
         .ok()
     });
-    if made.is_none() {
-        tracing::error!("traces cannot be sent to telemetry.otlp_endpoint");
+    if spans.is_none() {
+        tracing::error!("cannot export traces to telemetry.otlp_endpoint");
     }
-    made.map(Arc::new)
+    spans.map(Arc::new)
 }
 
-/// Sends the last spans, on another thread than the one that sends for it.
+/// Exports the remaining spans. Blocks another thread, since the export needs this runtime.
 pub async fn shut_down(spans: Option<Arc<Spans>>) {
     let Some(spans) = spans else { return };
-    let sent = tokio::task::spawn_blocking(move || spans.shut_down(LAST_SPANS));
-    drop(tokio::time::timeout(LAST_SPANS, sent).await);
+    let flushed = tokio::task::spawn_blocking(move || spans.shut_down(LAST_SPANS));
+    drop(tokio::time::timeout(LAST_SPANS, flushed).await);
 }

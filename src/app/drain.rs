@@ -1,4 +1,5 @@
-//! Going down: readiness goes, new turns are refused, running ones finish, sessions are told, and only then the sockets close.
+//! Graceful shutdown: readiness turns false, new turns are rejected, running turns finish, sessions
+//! deliver the last frames, and then the sockets close.
 
 use std::time::Duration;
 
@@ -8,39 +9,39 @@ use crate::session::lobby::Lobby;
 use crate::turn::desk::Phase;
 use crate::web::Connections;
 
-/// How long turns that are cut off at the end of the drain have to say so and be stored.
+/// The time for interrupted turns to send their end and be stored.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How long sessions have to deliver what ended turns still say, and their Close; no longer than until the last has.
+/// The time for sessions to deliver the last frames and close their sockets.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How long the server's connections may take to end after that.
+/// The time for the remaining HTTP connections to end.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Drains; returns when every turn has ended, or was interrupted because `limit` is over, and sessions have had their time to say so.
+/// Shuts down within `limit`. Turns that are still running near the end are interrupted.
 pub async fn drain(
     lobby: &Lobby,
     connections: &Connections,
     phase: &watch::Sender<Phase>,
     limit: Duration,
 ) {
-    let places = &lobby.desk.places;
+    let turn_limit = &lobby.desk.places;
     phase.send_replace(Phase::Draining);
-    // What comes after is part of the drain too.
+    // The later phases must also fit into the limit.
     let reserve = (LAST_WORDS + FAREWELL + CLOSING).min(limit / 3);
-    if tokio::time::timeout(limit - reserve, places.none_taken())
+    if tokio::time::timeout(limit - reserve, turn_limit.none_taken())
         .await
         .is_err()
     {
         tracing::warn!(
-            running = places.taken(),
-            "the drain is over; running answers are interrupted"
+            running = turn_limit.taken(),
+            "drain timeout: interrupting running turns"
         );
         phase.send_replace(Phase::Cutting);
-        drop(tokio::time::timeout(LAST_WORDS, places.none_taken()).await);
+        drop(tokio::time::timeout(LAST_WORDS, turn_limit.none_taken()).await);
     }
     phase.send_replace(Phase::Closing);
-    // Who does not take in what it is sent is not waited for any longer.
+    // Clients that stop reading are not waited for.
     drop(tokio::time::timeout(FAREWELL, connections.none_left()).await);
     lobby.desk.store.handed_over().await;
 }

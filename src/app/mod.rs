@@ -1,4 +1,4 @@
-//! Puts the house together: `App::build(settings)`, then `port()`, then `run_until_stopped()`.
+//! Builds and runs the service: `App::build(settings)`, then `port()`, then `run_until_stopped()`.
 
 mod backends;
 mod chance;
@@ -57,16 +57,14 @@ pub use reload::{Read, Reloader};
 use roster::Roster;
 use watching::Watching;
 
-/// How long reading what the store remembers of the providers may hold the start up.
 const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Connections that wait to be accepted: many come at once when a service is back. The kernel has a bound of its own.
+/// The accept queue. Large, because many clients reconnect at once after a restart. The kernel may
+/// limit it further.
 const BACKLOG: i32 = 4096;
 
-/// How often the rate limits forget who has not written for a while.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// The service, bound to its port and ready to run.
 pub struct App {
     port: u16,
     host: String,
@@ -83,36 +81,37 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the port, opens the store, starts the actors and the server. To be called on a thread with an actix system.
+    /// Binds the port, opens the store and starts the actors and the server. Must run on a thread
+    /// with an actix system.
     ///
     /// # Errors
-    /// What keeps the service from starting, in words for its operator: the port, a second process, a provider's address.
+    /// A message for the operator if the service cannot start: the port is taken, another process
+    /// uses the store, or a provider's address is invalid.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
-        let same = settings.clone();
-        let loaded = move || {
-            let (warnings, source, file) = (Vec::new(), Source::File, None);
+        let reload_settings = settings.clone();
+        let load = move || {
             Ok(Loaded {
-                settings: same.clone(),
-                warnings,
-                source,
-                file,
+                settings: reload_settings.clone(),
+                warnings: Vec::new(),
+                source: Source::File,
+                file: None,
             })
         };
-        Self::build_from(settings, Arc::new(loaded)).await
+        Self::build_from(settings, Arc::new(load)).await
     }
 
-    /// The same; at a reload `read` gives the settings that there are then.
+    /// Like [`App::build`], with a function that loads the configuration again for a reload.
     ///
     /// # Errors
-    /// As [`App::build`].
+    /// Like [`App::build`].
     pub async fn build_from(settings: Settings, read: Read) -> anyhow::Result<Self> {
         Self::build_with(settings, read, Checks::EVERY).await
     }
 
-    /// The same; what answers without a provider is looked after so often.
+    /// Like [`App::build_with_loader`], with the interval of the self-check of the fallback.
     ///
     /// # Errors
-    /// As [`App::build`].
+    /// Like [`App::build`].
     pub async fn build_with(
         settings: Settings,
         read: Read,
@@ -124,63 +123,66 @@ impl App {
         let listener = bind(&settings.server.listen)?;
         let address = listener
             .local_addr()
-            .context("the port's own address is not known")?;
+            .context("cannot read the address of the listening socket")?;
         let instance: Arc<str> = format!("{:08x}", chance::random() >> 32).into();
         let link = sharing::link(&settings, &instance).await?;
         let opened = open_store(&settings).await?;
-        let (terms, known_terms) = watch::channel(sharing::terms(&settings));
-        let opened = sharing::shared(opened, link.as_ref(), known_terms);
+        let (terms, terms_rx) = watch::channel(sharing::terms(&settings));
+        let opened = sharing::shared(opened, link.as_ref(), terms_rx);
         let clock = Clock::start();
         let supervisor = Supervisor::default();
 
         let simulators = simulated::start(&settings)?;
-        let providers = simulated::providers(&settings, &simulators);
-        let remembered = remembered(&*opened.store).await;
-        let (steady, care) = (supervisor.steady(), supervisor.care());
+        let provider_settings = simulated::providers(&settings, &simulators);
+        // The actors and the status start from the saved state.
+        let restored = remembered(&*opened.store).await;
+        let steady = supervisor.steady();
+        let supervisor_handle = supervisor.care();
         actix::spawn(supervisor.run());
-        let fleet = link.as_ref().map(|link| fleet(link, &instance, clock));
-        let mut roster = Roster::new(
+        let cluster = link.as_ref().map(|link| fleet(link, &instance, clock));
+        let mut registry = Roster::new(
             Arc::clone(&opened.store),
             clock,
-            care.clone(),
-            fleet.clone(),
+            supervisor_handle.clone(),
+            cluster.clone(),
         );
-        let plan = roster.plan(&providers)?;
-        roster.carry_out(plan, &remembered).await;
-        let backends = roster.backends();
-        let tally = Tally::new(backends.iter().map(|one| &one.name))
-            .context("the metrics cannot be made")?;
-        let (table, published_table) =
-            watch::channel(Arc::new(Table::first(Arc::clone(&settings), backends)));
-        let router = start_router(published_table.clone(), clock, &care).await;
-        let published = Published::new(&settings.degradation.fallback);
-        let shelf = Arc::new(shelf(&settings, &opened.store).await);
+        let plan = registry.plan(&provider_settings)?;
+        registry.carry_out(plan, &restored).await;
+        let providers = registry.backends();
+        let metrics = Tally::new(providers.iter().map(|provider| &provider.name))
+            .context("cannot create the metrics")?;
+        let (config_tx, config) =
+            watch::channel(Arc::new(Table::first(Arc::clone(&settings), providers)));
+        let router = start_router(config.clone(), clock, &supervisor_handle).await;
+        let fallback = Published::new(&settings.degradation.fallback);
+        let answer_cache = Arc::new(shelf(&settings, &opened.store).await);
         let checks = Checks {
-            shelf: Some(Arc::clone(&shelf)),
+            shelf: Some(Arc::clone(&answer_cache)),
             every: self_check,
         };
         let degradation =
-            start_degradation(published_table.clone(), &published, checks, &care).await;
+            start_degradation(config.clone(), &fallback, checks, &supervisor_handle).await;
 
-        let means = Means {
-            published: published_table.clone(),
+        let status_deps = Means {
+            published: config.clone(),
             store: Arc::clone(&opened.store),
             clock,
             random: chance::random,
         };
-        let board = StatusBoard::new(means, remembered.past);
-        let (status, reports) = (board.watch(), board.reports());
+        let board = StatusBoard::new(status_deps, restored.past);
+        let status = board.watch();
+        let reports = board.reports();
         actix::spawn(board.run());
 
-        let (phase, phases) = watch::channel(Phase::Open);
-        let desk = Desk {
+        let (phase, phase_rx) = watch::channel(Phase::Open);
+        let turn_service = Desk {
             rooms: Arc::new(Rooms::default()),
             store: Arc::clone(&opened.store),
             router,
-            published: published_table,
+            published: config,
             asking: Arc::default(),
-            ladder: published.ladder(),
-            shelf,
+            ladder: fallback.ladder(),
+            shelf: answer_cache,
             warming: Notify::new(),
             flights: Arc::default(),
             places: Arc::default(),
@@ -191,16 +193,16 @@ impl App {
             ),
             sharing: link
                 .map(|link| Arc::new(Sharing::new(SharedTurns::new(link, Arc::clone(&instance))))),
-            phase: phases,
+            phase: phase_rx,
             durable: watch::Sender::new(true),
             counts: Counts::default(),
-            tally,
+            tally: metrics,
             spans: collector::spans(&settings, &instance),
             clock,
             random: chance::random,
         };
-        let lobby = Arc::new(Lobby {
-            desk: Arc::new(desk),
+        let chat_service = Arc::new(Lobby {
+            desk: Arc::new(turn_service),
             status,
             rates: rates(&settings),
         });
@@ -209,19 +211,19 @@ impl App {
             alerts,
             drills,
         } = Watching::begin(
-            &lobby,
+            &chat_service,
             reports.clone(),
             opened.problems.clone(),
-            fleet.as_ref(),
+            cluster.as_ref(),
         );
-        actix::spawn(warm(Arc::clone(&lobby.desk)));
-        actix::spawn(retain(Arc::clone(&lobby.desk)));
-        actix::spawn(outbox::run(Arc::clone(&lobby.desk)));
-        actix::spawn(turn_sharing::run(Arc::clone(&lobby.desk)));
-        if let Some(fleet) = fleet {
-            fleet.start(&lobby);
+        actix::spawn(warm(Arc::clone(&chat_service.desk)));
+        actix::spawn(retain(Arc::clone(&chat_service.desk)));
+        actix::spawn(outbox::run(Arc::clone(&chat_service.desk)));
+        actix::spawn(turn_sharing::run(Arc::clone(&chat_service.desk)));
+        if let Some(cluster) = cluster {
+            cluster.start(&chat_service);
         }
-        let sweeper = Arc::clone(&lobby);
+        let sweeper = Arc::clone(&chat_service);
         actix::spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
@@ -229,14 +231,14 @@ impl App {
             }
         });
         let audit: Arc<Audit> = Arc::default();
-        let (reloads, asked) = Reloads::new();
+        let (reloads, reload_requests) = Reloads::new();
         let parts = Parts {
             instance,
-            lobby: Arc::clone(&lobby),
+            lobby: Arc::clone(&chat_service),
             simulators: Arc::clone(&simulators),
             steady,
             problems: opened.problems,
-            degradation: published.health(),
+            degradation: fallback.health(),
             reports,
             alerts,
             history: answered.history.clone(),
@@ -247,24 +249,24 @@ impl App {
         let state = State::new(parts);
         let connections = state.connections();
         let server = web::serve(listener, state)?;
-        let changing = Changing {
+        let reload_worker = Changing {
             read,
-            roster,
-            table,
-            lobby: Arc::clone(&lobby),
+            roster: registry,
+            table: config_tx,
+            lobby: Arc::clone(&chat_service),
             connections: Arc::clone(&connections),
             degradation: degradation.clone(),
             simulators: Arc::clone(&simulators),
             store: opened.store,
             terms,
         };
-        actix::spawn(changing.run(asked));
+        actix::spawn(reload_worker.run(reload_requests));
         Ok(Self {
             port: address.port(),
             host: shown_host(&settings.server.listen),
             handle: server.handle(),
             server,
-            lobby,
+            lobby: chat_service,
             connections,
             answered,
             degradation,
@@ -275,40 +277,39 @@ impl App {
         })
     }
 
-    /// The port that it listens on: the real one where 0 was asked for.
+    /// The actual port, even if the configuration asked for port 0.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The first line that the operator sees.
     pub fn ready_line(&self) -> String {
         format!("failsoft listening on http://{}:{}", self.host, self.port)
     }
 
-    /// What sessions are served with: for tests, which look at rooms and actors.
+    /// The shared state of all sessions. For tests.
     pub fn lobby(&self) -> Arc<Lobby> {
         Arc::clone(&self.lobby)
     }
 
-    /// Where the DegradationActor is.
     pub fn degradation(&self) -> Whereabouts<DegradationActor> {
         self.degradation.clone()
     }
 
-    /// Serves until `stop`, then drains: readiness goes, new turns are refused, running ones finish within the drain.
+    /// Serves until `stop` completes, then shuts down gracefully: readiness turns false, new turns
+    /// are rejected, and running turns may finish within `server.drain`.
     ///
     /// # Errors
-    /// The server failed.
+    /// The server failed or ended by itself.
     pub async fn run_until_stopped(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut server = actix::spawn(self.server);
         tokio::select! {
-            ended = &mut server => {
-                ended.context("the server's task failed")?.context("the server failed")?;
+            result = &mut server => {
+                result.context("the server task failed")?.context("the server failed")?;
                 anyhow::bail!("the server ended by itself");
             }
             () = stop => {}
         }
-        tracing::info!("stopping: no new turns, running ones finish");
+        tracing::info!("shutting down: rejecting new turns, waiting for running ones");
         let limit = self.lobby.settings().server.drain;
         drain::drain(&self.lobby, &self.connections, &self.phase, limit).await;
         self.answered.stop().await;
@@ -316,11 +317,10 @@ impl App {
         self.handle.stop(true).await;
         server
             .await
-            .context("the server's task failed")?
+            .context("the server task failed")?
             .context("the server failed")
     }
 
-    /// What reads the configuration again.
     pub fn reloader(&self) -> Reloader {
         Reloader {
             reloads: self.reloads.clone(),
@@ -331,25 +331,25 @@ impl App {
 
 fn bind(listen: &str) -> anyhow::Result<TcpListener> {
     let listener = listening(listen).map_err(|error| {
-        let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-        let why = if taken {
+        let is_in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+        let hint = if is_in_use {
             "; is another process there?"
         } else {
             ":"
         };
         anyhow::Error::new(error).context(format!(
-            "cannot listen on {listen}{why} choose another address with --listen"
+            "cannot listen on {listen}{hint} choose another address with --listen"
         ))
     })?;
     listener
         .set_nonblocking(true)
-        .context("the port cannot be used without blocking")?;
+        .context("cannot switch the socket to non-blocking mode")?;
     Ok(listener)
 }
 
-/// The listener at the first of the name's addresses that can be used.
+/// Listens on the first address of the host name that can be bound.
 fn listening(listen: &str) -> std::io::Result<TcpListener> {
-    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    let mut last_error = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in listen.to_socket_addrs()? {
         let bound = Socket::new(
             Domain::for_address(address),
@@ -357,7 +357,7 @@ fn listening(listen: &str) -> std::io::Result<TcpListener> {
             Some(Protocol::TCP),
         )
         .and_then(|socket| {
-            // A restarted service takes its port again at once.
+            // Lets a restarted service bind its port immediately.
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
@@ -365,10 +365,10 @@ fn listening(listen: &str) -> std::io::Result<TcpListener> {
         });
         match bound {
             Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
+            Err(error) => last_error = error,
         }
     }
-    Err(last)
+    Err(last_error)
 }
 
 fn shown_host(listen: &str) -> String {
@@ -382,19 +382,19 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
     let folder = settings.server.data_dir.clone();
     let now = At::from_system(std::time::SystemTime::now());
     let opened = tokio::task::spawn_blocking(move || store::open(&folder, now)).await;
-    match opened.context("the store's opening failed")? {
+    match opened.context("the task that opens the store failed")? {
         Ok(opened) => Ok(opened),
         Err(StoreError::Locked) => anyhow::bail!(
             "the data folder {} is in use by another failsoft; stop that one, or set another server.data_dir",
             settings.server.data_dir.display()
         ),
-        Err(error) => Err(error).context("the store does not open"),
+        Err(error) => Err(error).context("cannot open the store"),
     }
 }
 
-/// What this instance has to do with others.
 fn fleet(link: &Link, instance: &Arc<str>, clock: Clock) -> Fleet {
-    let (link, instance) = (link.clone(), Arc::clone(instance));
+    let link = link.clone();
+    let instance = Arc::clone(instance);
     Fleet {
         link,
         instance,
@@ -405,7 +405,7 @@ fn fleet(link: &Link, instance: &Arc<str>, clock: Clock) -> Fleet {
 }
 
 async fn remembered(store: &dyn Store) -> Remembered {
-    let read = async {
+    let reads = async {
         futures_util::try_join!(
             store.breakers(),
             store.spent(),
@@ -413,16 +413,14 @@ async fn remembered(store: &dyn Store) -> Remembered {
             store.life()
         )
     };
-    match tokio::time::timeout(REMEMBER_LIMIT, read).await {
+    match tokio::time::timeout(REMEMBER_LIMIT, reads).await {
         Ok(Ok((breakers, spent, incidents, life))) => Remembered {
             breakers,
             spent,
             past: Past { incidents, life },
         },
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!(
-                "the breakers' last states, the day's costs and the incidents were not read"
-            );
+            tracing::warn!("saved breakers, daily spend and incidents not loaded");
             Remembered::default()
         }
     }
@@ -438,9 +436,10 @@ async fn start_router(
         clock,
         chance: chance::fraction,
     };
-    let (place, router) = watch::channel(None);
-    let build =
-        move |guard| drop(place.send_replace(Some(RouterActor::new(seed.clone(), guard).start())));
+    let (address, router) = watch::channel(None);
+    let build = move |guard| {
+        drop(address.send_replace(Some(RouterActor::new(seed.clone(), guard).start())))
+    };
     care.adopt("router".into(), build).await;
     router
 }
@@ -451,12 +450,12 @@ async fn start_degradation(
     checks: Checks,
     care: &Care,
 ) -> Whereabouts<DegradationActor> {
-    let (place, degradation) = watch::channel(None);
+    let (address, degradation) = watch::channel(None);
     let published = published.clone();
     let build = move |guard| {
         let rules = table.borrow().settings.degradation.clone();
         let actor = DegradationActor::new(rules, published.clone(), guard).checking(checks.clone());
-        place.send_replace(Some(actor.start()));
+        address.send_replace(Some(actor.start()));
     };
     care.adopt("degradation".into(), build).await;
     degradation
@@ -464,16 +463,16 @@ async fn start_degradation(
 
 async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Shelf {
     let prompt = Arc::clone(&settings.chat.system_prompt);
-    let shelf = Shelf::new(Arc::clone(store), settings.cache.clone(), prompt);
-    shelf.open().await;
-    shelf
+    let cache = Shelf::new(Arc::clone(store), settings.cache.clone(), prompt);
+    cache.open().await;
+    cache
 }
 
 fn rates(settings: &Settings) -> Rates {
     let limits = &settings.limits;
-    let address = limits.messages_per_minute_per_ip;
+    let per_address = limits.messages_per_minute_per_ip;
     Rates::per_minute(
         reload::quota(limits.messages_per_minute),
-        reload::quota(address),
+        reload::quota(per_address),
     )
 }

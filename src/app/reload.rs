@@ -1,8 +1,9 @@
-//! Carries reloads out, one after the other: reads the configuration again, looks at all of it, and takes over all that can be changed while the
-//! service runs, or nothing.
+//! Reloads of the configuration, one at a time. A reload applies every setting that can change at
+//! run time, or nothing.
 //!
-//! What can fail comes first, and touches nothing: the file, the providers' clients, the reply rules. From there on nothing can fail: providers are
-//! started and changed, the new table is published, and those that are not in it are let go.
+//! The fallible steps come first and have no effect: parsing the file, building the HTTP clients,
+//! reading the reply rules. After them nothing can fail: providers are started and reconfigured,
+//! the new configuration is published, and removed providers are retired.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -28,16 +29,14 @@ use crate::store::{Store, Terms};
 use crate::turn::outbox::Pace;
 use crate::web::Connections;
 
-/// How long the configuration may take to read, with the secrets and files that it names.
+/// The time limit for reading the configuration with the files and secrets that it names.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the reply rules are waited for: a little longer than they may take to read.
+/// The time to wait for the reply rules, slightly longer than their own time limit.
 const RULES_LIMIT: Duration = Duration::from_secs(6);
 
-/// Reads the configuration, as it was read at the start.
 pub type Read = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
-/// All that a reload has to do with.
 pub(super) struct Changing {
     pub(super) read: Read,
     pub(super) roster: Roster,
@@ -47,25 +46,23 @@ pub(super) struct Changing {
     pub(super) degradation: Whereabouts<DegradationActor>,
     pub(super) simulators: Arc<[Arc<Simulator>]>,
     pub(super) store: Arc<dyn Store>,
-    /// How long others keep what is shared.
     pub(super) terms: watch::Sender<Terms>,
 }
 
-/// What the service was started with, beside its settings.
+/// Facts about the start that a reload cannot change.
 #[derive(Clone, Copy, Debug)]
 struct Started {
-    /// Simulated providers.
     demo: bool,
-    /// Room for so many connections.
     connections: usize,
 }
 
 impl Changing {
-    /// Carries out what is asked for, for ever. Must run where the providers' actors are to live.
+    /// Carries out reload requests until all senders are gone. New provider actors run on the
+    /// calling thread.
     pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
-        while let Some(tell) = asked.recv().await {
-            let end = self.reload().await;
-            match &end {
+        while let Some(reply) = asked.recv().await {
+            let result = self.reload().await;
+            match &result {
                 Ok(Reloaded {
                     providers:
                         Changed {
@@ -103,20 +100,20 @@ impl Changing {
                 }
                 Err(NotReloaded::Failed(why)) => tracing::warn!(why, "not reloaded"),
             }
-            // Who asked may not wait any more.
-            let _ = tell.send(end);
+            // The requester may have given up.
+            let _ = reply.send(result);
         }
     }
 
     async fn reload(&mut self) -> Result<Reloaded, NotReloaded> {
-        let read = Arc::clone(&self.read);
-        let reading = tokio::task::spawn_blocking(move || read());
+        let load = Arc::clone(&self.read);
+        let loading = tokio::task::spawn_blocking(move || load());
         let Loaded {
             mut settings,
             warnings,
             ..
-        } = match tokio::time::timeout(READ_LIMIT, reading).await {
-            Ok(Ok(read)) => read?,
+        } = match tokio::time::timeout(READ_LIMIT, loading).await {
+            Ok(Ok(loaded)) => loaded?,
             Ok(Err(_)) | Err(_) => {
                 return Err(NotReloaded::Failed(
                     "the configuration could not be read in time; try again",
@@ -133,35 +130,45 @@ impl Changing {
         let plan = self.roster.plan(&providers).map_err(|error| {
             tracing::error!(
                 error = format!("{error:#}"),
-                "a provider's client cannot be made"
+                "cannot create the HTTP client of a provider"
             );
-            NotReloaded::Failed("a provider's HTTP client cannot be made; the log says why")
+            NotReloaded::Failed("a provider's HTTP client cannot be created; see the log")
         })?;
         let remembered = super::remembered(&*self.store).await;
         self.read_rules(settings.degradation.clone()).await?;
-
+        // From here on nothing can fail.
         let (changes, leaving) = self.roster.carry_out(plan, &remembered).await;
-        let (settings, backends) = (Arc::new(settings), self.roster.backends());
-        let desk = &self.lobby.desk;
-        desk.tally.follow(backends.iter().map(|one| &one.name));
+        let settings = Arc::new(settings);
+        let backends = self.roster.backends();
+        let turn_service = &self.lobby.desk;
+        turn_service
+            .tally
+            .follow(backends.iter().map(|backend| &backend.name));
         let next = self.table.borrow().next(Arc::clone(&settings), backends);
         self.table.send_replace(Arc::new(next));
+        // Only now does no new turn see the removed providers.
         self.roster.dismiss(leaving).await;
-        self.lobby
-            .rates
-            .set_per_minute(quota(settings.limits.messages_per_minute), {
-                quota(settings.limits.messages_per_minute_per_ip)
-            });
+        self.lobby.rates.set_per_minute(
+            quota(settings.limits.messages_per_minute),
+            quota(settings.limits.messages_per_minute_per_ip),
+        );
         self.connections.set_most(
             settings.limits.connections,
             settings.limits.connections_per_ip,
         );
         self.terms.send_replace(sharing::terms(&settings));
-        desk.outbox
+        turn_service
+            .outbox
             .set(settings.degradation.outbox, pace(&settings));
-        let (desk, prompt) = (Arc::clone(desk), Arc::clone(&settings.chat.system_prompt));
-        // May take as long as the store, and holds nobody up.
-        actix::spawn(async move { desk.shelf.set_terms(settings.cache.clone(), prompt).await });
+        let turn_service = Arc::clone(turn_service);
+        let prompt = Arc::clone(&settings.chat.system_prompt);
+        // Changing the cache policy may wait for the store, so it runs in the background.
+        actix::spawn(async move {
+            turn_service
+                .shelf
+                .set_terms(settings.cache.clone(), prompt)
+                .await
+        });
         let Changes {
             added,
             changed,
@@ -178,21 +185,22 @@ impl Changing {
         })
     }
 
-    /// Has the reply rules, and the knowledge beside them, read again and taken over.
     async fn read_rules(&self, settings: DegradationSettings) -> Result<(), NotReloaded> {
-        let late = NotReloaded::Failed("the reply rules were not read in time; try again");
+        let timed_out = NotReloaded::Failed("the reply rules were not read in time; try again");
         let Some(actor) = self.degradation.borrow().clone() else {
-            return Err(late);
+            return Err(timed_out);
         };
         match tokio::time::timeout(RULES_LIMIT, actor.send(ReadRules(settings))).await {
             Ok(Ok(read)) => Ok(read?),
-            Ok(Err(_)) | Err(_) => Err(late),
+            Ok(Err(_)) | Err(_) => Err(timed_out),
         }
     }
 }
 
-/// Puts back what counts after a restart only, and names it. Of the tables that hold such keys every key is named here, so that nobody can add one
-/// without a word of where it counts; all that is not put back is read from the published table by who goes by it, or is set by the reload.
+/// Reverts the keys that need a restart and returns their names.
+///
+/// Each section with such keys is destructured completely, so that a new key must be classified
+/// here. The other keys are read from the published configuration or applied by the reload.
 fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'static str> {
     let mut held = Vec::new();
     let ServerSettings {
@@ -236,12 +244,13 @@ fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'s
         frame_bytes: _,
         idle: _,
     } = &mut settings.limits;
-    // Fewer are no matter of the server's.
+    // A smaller limit can be applied at run time, a larger one only up to the limit at the start.
     if *connections > started.connections {
         *connections = started.connections;
         held.push("limits.connections");
     }
-    // Simulated providers are started with the service: without any, those that there are stay.
+    // Simulated providers exist only if the service was started in demo mode. Otherwise, a
+    // configuration without providers keeps the current ones.
     if settings.demo && !started.demo {
         settings.demo = false;
         settings.providers = before.providers.clone();
@@ -264,14 +273,14 @@ fn held_back<T: PartialEq + Clone>(
     }
 }
 
-/// So many messages a minute; at least one.
 pub(super) fn quota(messages: u32) -> NonZeroU32 {
     NonZeroU32::new(messages).unwrap_or(NonZeroU32::MIN)
 }
 
-/// Late answers keep the distance of retries, and after a failure that of a breaker's probes.
+/// Follow-ups are spaced like retries, and after a failure like the probes of a breaker.
 pub(super) fn pace(settings: &Settings) -> Pace {
-    let (retry, breaker) = (&settings.retry.call, &settings.breaker);
+    let retry = &settings.retry.call;
+    let breaker = &settings.breaker;
     Pace {
         least: retry.base,
         most: retry.max,
@@ -280,17 +289,16 @@ pub(super) fn pace(settings: &Settings) -> Pace {
     }
 }
 
-/// Asks for reloads in the name of a signal.
 pub struct Reloader {
     pub(super) reloads: Reloads,
     pub(super) audit: Arc<Audit>,
 }
 
 impl Reloader {
-    /// Reads the configuration again. A bad one changes nothing, and is said in the log.
+    /// Loads the configuration again. Errors are logged and change nothing.
     pub async fn reload(&self) {
-        let end = self.reloads.reload().await;
-        let outcome = match end {
+        let result = self.reloads.reload().await;
+        let outcome = match result {
             Ok(_) => Outcome::Done,
             Err(NotReloaded::Wrong(_)) => Outcome::Invalid,
             Err(NotReloaded::Failed(_)) => Outcome::Failed,
@@ -317,7 +325,7 @@ mod tests {
     };
 
     #[test]
-    fn what_needs_a_restart_is_held_back_and_named_and_the_rest_is_not() {
+    fn keys_that_need_a_restart_are_reverted_and_named() {
         let before = Settings::default();
         let mut settings = before.clone();
         assert!(hold(&mut settings, &before, STARTED).is_empty());
@@ -357,22 +365,22 @@ mod tests {
     }
 
     #[test]
-    fn fewer_connections_count_at_once_and_more_up_to_what_there_was_at_the_start() {
+    fn connection_limit_changes_up_to_the_limit_at_the_start() {
         let mut before = Settings::default();
-        for (before_it, now, held) in [(20_000, 7, false), (7, 20_000, false), (7, 20_001, true)] {
-            before.limits.connections = before_it;
+        for (old, new, is_held) in [(20_000, 7, false), (7, 20_000, false), (7, 20_001, true)] {
+            before.limits.connections = old;
             let mut settings = before.clone();
-            settings.limits.connections = now;
-            let told = hold(&mut settings, &before, STARTED);
+            settings.limits.connections = new;
+            let held = hold(&mut settings, &before, STARTED);
             assert_eq!(
-                (!told.is_empty(), settings.limits.connections),
-                (held, now.min(20_000))
+                (!held.is_empty(), settings.limits.connections),
+                (is_held, new.min(20_000))
             );
         }
     }
 
     #[test]
-    fn without_simulators_a_demo_is_not_entered() {
+    fn demo_mode_needs_simulators_from_the_start() {
         let mut before = Settings::default();
         before.providers.push(before.provider("a", Dialect::Ollama));
         let mut settings = Settings::demo();

@@ -1,4 +1,4 @@
-//! The providers as they run: a backend and its actor for each, started, changed and let go as the configuration says.
+//! The running providers. Starts, reconfigures and retires them as the configuration changes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +17,11 @@ use crate::provider::transport::Transports;
 use crate::settings::ProviderSettings;
 use crate::store::Store;
 
-/// All that run, in order of preference.
+/// The running providers, in order of preference.
 pub struct Roster {
     store: Arc<dyn Store>,
     clock: Clock,
     care: Care,
-    /// The other instances, where there may be any.
     fleet: Option<Fleet>,
     running: Vec<Running>,
 }
@@ -31,46 +30,38 @@ struct Running {
     settings: ProviderSettings,
     backend: Arc<Backend>,
     lasting: Lasting,
-    /// What its actor is made of, and made of again after a panic.
+    /// The parts from which the actor is built, also after a panic.
     seed: Arc<Mutex<Seed>>,
-    /// What the supervisor knows it by.
     child: Arc<str>,
 }
 
-/// What is to become of the providers: made without touching any of them.
+/// The steps from the running providers to a new configuration. Making a plan changes nothing.
 pub struct Plan {
     steps: Vec<Step>,
 }
 
 enum Step {
-    /// It stays as it is.
     Keep(usize),
-    /// It goes by other settings.
     Change {
-        place: usize,
-        made: Made,
-        anew: bool,
+        index: usize,
+        spec: Made,
+        /// The provider is another service now, so its breaker and health start afresh.
+        is_new_service: bool,
     },
-    /// It is new.
     Add(Made),
 }
 
-/// What became of them, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// New ones.
     pub added: Vec<String>,
-    /// Those that go by other settings.
     pub changed: Vec<String>,
-    /// Those that are let go.
     pub removed: Vec<String>,
 }
 
-/// Those that are to be let go, once nobody is led to them any more.
+/// Removed providers. They can be retired once no turn can select them any more.
 pub struct Leaving(Vec<Running>);
 
 impl Roster {
-    /// No provider yet.
     pub fn new(store: Arc<dyn Store>, clock: Clock, care: Care, fleet: Option<Fleet>) -> Self {
         Self {
             store,
@@ -81,55 +72,64 @@ impl Roster {
         }
     }
 
-    /// The backends, in order of preference.
     pub fn backends(&self) -> Arc<[Arc<Backend>]> {
         self.running
             .iter()
-            .map(|one| Arc::clone(&one.backend))
+            .map(|provider| Arc::clone(&provider.backend))
             .collect()
     }
 
-    /// Looks what has to be done for these providers, and makes what it takes.
+    /// Compares the running providers with their new settings and creates the HTTP clients.
     ///
     /// # Errors
-    /// A provider's HTTP client cannot be made; nothing has changed then.
+    /// An HTTP client cannot be created.
     pub fn plan(&self, providers: &[ProviderSettings]) -> anyhow::Result<Plan> {
         let mut transports = Transports::default();
         let mut steps = Vec::new();
         for settings in providers {
-            let known = self
+            let index = self
                 .running
                 .iter()
-                .position(|one| one.settings.name == settings.name);
-            let kept = known.and_then(|place| Some((place, &self.running.get(place)?.settings)));
-            if let Some((place, before)) = kept
+                .position(|provider| provider.settings.name == settings.name);
+            let current = index.and_then(|index| Some((index, &self.running.get(index)?.settings)));
+            if let Some((index, before)) = current
                 && before.is_the_same(settings)
             {
-                steps.push(Step::Keep(place));
+                steps.push(Step::Keep(index));
                 continue;
             }
             let transport = transports
                 .with_connect(settings.timeouts.connect)
                 .with_context(|| {
-                    format!("no HTTP client can be made for provider {}", settings.name)
+                    format!(
+                        "cannot create the HTTP client of provider {}",
+                        settings.name
+                    )
                 })?;
-            // A drill goes on whatever the settings become.
+            // A running drill survives a change of settings.
             let drills =
-                known.and_then(|place| Some(Arc::clone(&self.running.get(place)?.backend.drills)));
-            let made = Made::new(settings.clone(), transport, self.fleet.as_ref(), drills);
-            steps.push(match kept {
-                Some((place, before)) => {
-                    let anew = !before.is_the_same_service(settings);
-                    Step::Change { place, made, anew }
+                index.and_then(|index| Some(Arc::clone(&self.running.get(index)?.backend.drills)));
+            let spec = Made::new(settings.clone(), transport, self.fleet.as_ref(), drills);
+            steps.push(match current {
+                Some((index, before)) => {
+                    let is_new_service = !before.is_the_same_service(settings);
+                    Step::Change {
+                        index,
+                        spec,
+                        is_new_service,
+                    }
                 }
-                None => Step::Add(made),
+                None => Step::Add(spec),
             });
         }
         Ok(Plan { steps })
     }
 
-    /// Carries a plan out. New ones begin as the store remembers them; the others' actors go by their new settings before this returns, but for
-    /// what they are asked already. Those that are not in the plan are given back, to be let go by [`Roster::dismiss`].
+    /// Applies a plan. New providers start with their saved state. The others' actors get their new
+    /// settings before this returns; calls in progress keep the old ones.
+    ///
+    /// Returns the removed providers. Pass them to [`ProviderRegistry::remove`] after the new
+    /// configuration is published.
     pub async fn carry_out(&mut self, plan: Plan, remembered: &Remembered) -> (Changes, Leaving) {
         let mut changes = Changes::default();
         let mut before: Vec<_> = std::mem::take(&mut self.running)
@@ -137,17 +137,21 @@ impl Roster {
             .map(Some)
             .collect();
         for step in plan.steps {
-            let mut take = |place: usize| before.get_mut(place).and_then(Option::take);
+            let mut take = |index: usize| before.get_mut(index).and_then(Option::take);
             let running = match step {
-                Step::Keep(place) => take(place),
-                Step::Change { place, made, anew } => take(place).map(|mut running| {
-                    changes.changed.push(made.settings.name.clone());
-                    running.change(made, anew);
+                Step::Keep(index) => take(index),
+                Step::Change {
+                    index,
+                    spec,
+                    is_new_service,
+                } => take(index).map(|mut running| {
+                    changes.changed.push(spec.settings.name.clone());
+                    running.change(spec, is_new_service);
                     running
                 }),
-                Step::Add(made) => {
-                    changes.added.push(made.settings.name.clone());
-                    Some(self.start(made, remembered).await)
+                Step::Add(spec) => {
+                    changes.added.push(spec.settings.name.clone());
+                    Some(self.start(spec, remembered).await)
                 }
             };
             self.running.extend(running);
@@ -155,47 +159,48 @@ impl Roster {
         let leaving: Vec<_> = before.into_iter().flatten().collect();
         changes.removed = leaving
             .iter()
-            .map(|one| one.settings.name.clone())
+            .map(|provider| provider.settings.name.clone())
             .collect();
         (changes, Leaving(leaving))
     }
 
-    /// Lets providers go that nobody is led to any more: what they are asked they finish, then their actors end.
+    /// Retires providers that can no longer be selected. Their actors end after the running calls.
     pub async fn dismiss(&self, Leaving(leaving): Leaving) {
-        for one in leaving {
-            self.care.release(one.child).await;
-            if let Some(actor) = &*one.backend.actor.borrow() {
+        for provider in leaving {
+            self.care.release(provider.child).await;
+            if let Some(actor) = &*provider.backend.actor.borrow() {
                 actor.do_send(Retire);
             }
         }
     }
 
-    async fn start(&self, made: Made, remembered: &Remembered) -> Running {
+    async fn start(&self, spec: Made, remembered: &Remembered) -> Running {
         let vitals = Arc::new(watch::Sender::new(recalled(
-            &made.settings.name,
+            &spec.settings.name,
             remembered,
         )));
-        let (place, actor) = watch::channel(None);
+        let (address, actor) = watch::channel(None);
         let voice = Arc::new(watch::Sender::new(None));
-        let (store, clock, places) = (Arc::clone(&self.store), self.clock, Arc::default());
         let lasting = Lasting {
             actor,
             vitals,
             voice,
-            places,
-            store,
-            clock,
+            places: Arc::default(),
+            store: Arc::clone(&self.store),
+            clock: self.clock,
         };
-        let backend = Arc::new(made.backend(&lasting));
-        let seed = Arc::new(Mutex::new(made.seed(lasting.clone())));
-        let child: Arc<str> = format!("provider {}", made.settings.name).into();
-        let now = Arc::clone(&seed);
+        let backend = Arc::new(spec.backend(&lasting));
+        let seed = Arc::new(Mutex::new(spec.seed(lasting.clone())));
+        let child: Arc<str> = format!("provider {}", spec.settings.name).into();
+        let current_seed = Arc::clone(&seed);
         let build = move |guard| {
-            place.send_replace(Some(ProviderActor::new(lock(&now).clone(), guard).start()));
+            address.send_replace(Some(
+                ProviderActor::new(lock(&current_seed).clone(), guard).start(),
+            ));
         };
         self.care.adopt(Arc::clone(&child), build).await;
         Running {
-            settings: made.settings,
+            settings: spec.settings,
             backend,
             lasting,
             seed,
@@ -205,19 +210,23 @@ impl Roster {
 }
 
 impl Running {
-    fn change(&mut self, made: Made, anew: bool) {
-        let mut backend = made.backend(&self.lasting);
-        // That it refused to go on from a started answer was learned of this very service.
-        if !anew && self.settings.prefill == made.settings.prefill {
+    fn change(&mut self, spec: Made, is_new_service: bool) {
+        let mut backend = spec.backend(&self.lasting);
+        // Whether the server supports prefill was learned from this very service.
+        if !is_new_service && self.settings.prefill == spec.settings.prefill {
             backend.prefill = self.backend.prefill.load(Ordering::Relaxed).into();
         }
         self.backend = Arc::new(backend);
-        let seed = made.seed(self.lasting.clone());
+        let seed = spec.seed(self.lasting.clone());
         lock(&self.seed).clone_from(&seed);
-        self.settings = made.settings;
-        // One that is being rebuilt is made of the new seed already, or is told when it is there.
+        self.settings = spec.settings;
+        // An actor that is being rebuilt already uses the new parts, or gets this message
+        // afterwards.
         if let Some(actor) = &*self.backend.actor.borrow() {
-            actor.do_send(Change { seed, anew });
+            actor.do_send(Change {
+                seed,
+                anew: is_new_service,
+            });
         }
     }
 }

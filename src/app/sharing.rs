@@ -1,4 +1,4 @@
-//! What this instance shares with others, where the configuration says so: the link to Redis, and the store over it.
+//! The connection to Redis, if configured, and the store on top of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,14 @@ use crate::settings::{Settings, StoreBackend};
 use crate::store::link::{Link, Trouble};
 use crate::store::{Opened, Terms};
 
-/// How long the start waits for Redis. Without it the service starts alone, and joins later.
+/// The time that the start waits for Redis. Afterwards the service starts standalone and joins
+/// later.
 const JOIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// The link to the instances' Redis; none where there is none to be used.
+/// Connects to Redis. `None` if the configuration does not use it.
 ///
 /// # Errors
-/// The URL is none that can be used.
+/// `store.redis_url` is invalid.
 pub(super) async fn link(settings: &Settings, instance: &Arc<str>) -> anyhow::Result<Option<Link>> {
     if settings.store.backend != StoreBackend::Redis {
         return Ok(None);
@@ -27,13 +28,13 @@ pub(super) async fn link(settings: &Settings, instance: &Arc<str>) -> anyhow::Re
         .map_err(anyhow::Error::msg)
         .context("store.redis_url cannot be used")?;
     let mut health = link.health();
-    let known = health.wait_for(|health| health.trouble != Some(Trouble::Joining));
-    // The status says how it stands.
-    let _ = tokio::time::timeout(JOIN_LIMIT, known).await;
+    let joined = health.wait_for(|health| health.trouble != Some(Trouble::Joining));
+    // A timeout is no error: the status page shows that Redis is not connected.
+    let _ = tokio::time::timeout(JOIN_LIMIT, joined).await;
     Ok(Some(link))
 }
 
-/// The store, shared on these terms where there is a link.
+/// Wraps the store so that it replicates to Redis, if there is a connection.
 pub(super) fn shared(opened: Opened, link: Option<&Link>, terms: watch::Receiver<Terms>) -> Opened {
     match link {
         Some(link) => opened.shared(link.clone(), terms, chance::fraction),
@@ -41,11 +42,10 @@ pub(super) fn shared(opened: Opened, link: Option<&Link>, terms: watch::Receiver
     }
 }
 
-/// How long others keep what is shared.
 pub(super) fn terms(settings: &Settings) -> Terms {
-    let (cache, retention) = (&settings.cache, settings.chat.retention);
+    let cache = &settings.cache;
     Terms {
-        retention,
+        retention: settings.chat.retention,
         answers: cache.ttl + cache.revalidate.max(cache.stale_for),
     }
 }

@@ -1,4 +1,4 @@
-//! Demo mode: simulated providers, each a real HTTP server on loopback, reached over the ordinary path.
+//! Demo mode: simulated providers, each an HTTP server on loopback, called like real ones.
 
 use std::sync::Arc;
 
@@ -7,39 +7,39 @@ use anyhow::Context as _;
 use crate::settings::{Dialect, ProviderSettings, Settings};
 use crate::simulator::{Pace, Simulator, Speaks};
 
-/// The demo's cast, in order of preference: each speaks another dialect.
+/// The simulated providers in order of preference. Each speaks another dialect.
 const CAST: [(&str, Speaks, Dialect); 3] = [
     ("aurora", Speaks::OpenAi, Dialect::OpenAi),
     ("borealis", Speaks::Anthropic, Dialect::Anthropic),
     ("cascade", Speaks::Ollama, Dialect::Ollama),
 ];
 
-/// Starts the simulated providers where this is a demo.
+/// Starts the simulated providers in demo mode. Otherwise returns an empty list.
 pub fn start(settings: &Settings) -> anyhow::Result<Arc<[Arc<Simulator>]>> {
-    let mut all = Vec::new();
+    let mut simulators = Vec::new();
     for (name, speaks, _) in CAST.into_iter().filter(|_| settings.demo) {
-        let started = Simulator::start(name, speaks, Pace::default());
-        all.push(Arc::new(
-            started.context("a simulated provider does not start on loopback")?,
+        let simulator = Simulator::start(name, speaks, Pace::default());
+        simulators.push(Arc::new(
+            simulator.context("cannot start a simulated provider on loopback")?,
         ));
     }
-    Ok(all.into())
+    Ok(simulators.into())
 }
 
-/// The providers to use: the configured ones, or the simulated ones as if they were configured.
+/// The settings of the providers in use: the configured ones, or the simulated ones in demo mode.
 pub fn providers(settings: &Settings, simulators: &[Arc<Simulator>]) -> Vec<ProviderSettings> {
     if !settings.demo {
         return settings.providers.clone();
     }
-    let configured = |one: &Arc<Simulator>| {
+    let to_settings = |simulator: &Arc<Simulator>| {
         let dialect = CAST
             .iter()
-            .find(|(name, ..)| *name == one.name())
-            .map_or(Dialect::OpenAi, |cast| cast.2);
-        let mut provider = settings.provider(one.name(), dialect);
-        provider.base_url = one.base_url();
-        one.model().clone_into(&mut provider.model);
+            .find(|(name, ..)| *name == simulator.name())
+            .map_or(Dialect::OpenAi, |entry| entry.2);
+        let mut provider = settings.provider(simulator.name(), dialect);
+        provider.base_url = simulator.base_url();
+        simulator.model().clone_into(&mut provider.model);
         provider
     };
-    simulators.iter().map(configured).collect()
+    simulators.iter().map(to_settings).collect()
 }

@@ -1,4 +1,4 @@
-//! What looks at the running service from outside of its turns: what was answered, who is told of changes, drills.
+//! Starts the parts that observe the service: answer statistics, alerts and drills.
 
 use std::sync::Arc;
 
@@ -13,25 +13,23 @@ use crate::ops::report::Report;
 use crate::ops::served::Answered;
 use crate::session::lobby::Lobby;
 
-/// All of it, under way.
 pub struct Watching {
-    /// What was answered lately.
     pub answered: Answered,
-    /// Who is told of changes.
     pub alerts: Alerts,
-    /// The outage drills.
     pub drills: Arc<Drills>,
 }
 
 impl Watching {
-    /// Begins to look, on tasks of the calling thread. `opened_with`: what was wrong with the store when it was opened.
+    /// Starts the observers on the current thread. `opened_with` are the problems found when the
+    /// store was opened.
     pub fn begin(
         lobby: &Lobby,
         reports: watch::Receiver<Arc<Report>>,
         opened_with: Vec<String>,
         fleet: Option<&Fleet>,
     ) -> Self {
-        let (desk, clock) = (&lobby.desk, lobby.desk.clock);
+        let desk = &lobby.desk;
+        let clock = desk.clock;
         let answered = Answered::start(Arc::clone(desk));
         let alerts = Alerts::start(Means {
             published: desk.published.clone(),
@@ -50,10 +48,10 @@ impl Watching {
             status: lobby.status.clone(),
             runtime: tokio::runtime::Handle::current(),
         });
-        let planned = Arc::clone(&drills);
+        let scheduled_drills = Arc::clone(&drills);
         actix::spawn(async move {
-            planned.recall().await;
-            drills::keep_schedule(planned, move || clock.wall()).await;
+            scheduled_drills.recall().await;
+            drills::keep_schedule(scheduled_drills, move || clock.wall()).await;
         });
         Self {
             answered,

@@ -1,4 +1,4 @@
-//! An outage drill as everyone is told of it. Values only.
+//! The public view of a running outage drill.
 
 use std::sync::Arc;
 
@@ -6,17 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::time::At;
 
-/// A drill that runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrillView {
-    /// The provider that seems to fail.
     pub provider: Arc<str>,
-    /// How, as in `rate_limit`.
+    /// The injected fault, such as `rate_limit`.
     pub fault: String,
-    /// The share of its calls that this befalls, above 0 and up to 1.
+    /// The share of calls that fail: above 0, at most 1.
     pub share: f64,
-    /// When it began.
     pub from: At,
-    /// When it ends by itself.
     pub until: At,
 }

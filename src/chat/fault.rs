@@ -1,92 +1,82 @@
-//! The one fault table: every way an attempt can fail, what visitors are told of it, what follows, what breakers make of it.
+//! The fault table: every way an attempt can fail, the reason clients see, the recovery and the
+//! effect on the breaker.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How an attempt at a provider failed. Small, to branch on; the report text stands beside it in [`Failure`].
+/// The kind of failure of an attempt. Code branches on it; [`Failure`] adds the report text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// No connection: refused, unreachable, no name, no TLS.
+    /// Connection refused, host unreachable, DNS or TLS failure.
     Unreachable,
-    /// The connection broke.
     Reset,
-    /// Tokens stopped coming in mid-answer.
     Stalled,
-    /// The stream ended without the dialect's proof that the answer is whole.
+    /// The stream ended without the dialect's end mark.
     Truncated,
-    /// No first token, or no end, within the limit.
+    /// No first token, or no end of the answer, within the time limit.
     Timeout,
-    /// Too many requests (429).
+    /// HTTP 429.
     RateLimited,
-    /// The provider's own error (500, 502, 504, 408, 409).
+    /// HTTP 500, 502, 504, 408 or 409.
     ServerError,
-    /// The provider has no room just now (503, 529).
+    /// HTTP 503 or 529.
     Overloaded,
-    /// What came is not of the dialect: rubbish, a web page, an event beyond the limits.
+    /// The response does not follow the dialect: garbage, an HTML page, an event beyond the limits.
     Malformed,
-    /// The answer ended in good order with nothing in it.
     Empty,
-    /// The answer ended in good order and is none: too short for what the operator expects, or one token over and over. Its visitor may have
-    /// asked for just that, so it says nothing of the provider's health.
+    /// The answer ended normally but is unusable: shorter than the operator expects, or one token
+    /// repeated. The visitor may have asked for exactly that, so it does not affect the breaker.
     Poor,
-    /// The key is refused (401, 403).
+    /// The API key was rejected (HTTP 401, 403).
     Unauthorized,
-    /// The account's quota or credit is spent (402, some 429 and 400).
+    /// The account's quota or credit is used up (HTTP 402, some 429 and 400).
     QuotaSpent,
-    /// No such model or path (404): the configuration is wrong.
+    /// No such model or path (HTTP 404): the configuration is wrong.
     Misconfigured,
-    /// The conversation is longer than the model's context.
     TooLong,
-    /// The provider's filter refuses the question.
     Policy,
-    /// The request itself is refused (400, 413, 422): the same everywhere.
+    /// The request itself is invalid (HTTP 400, 413, 422). Other providers would reject it too.
     BadRequest,
-    /// A continuation that does not fit the text it was to continue.
+    /// The continuation does not fit the text it should continue.
     Diverged,
 }
 
-/// What follows a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Quick and passing: the same provider may be asked once more, before any text, within the retry budget.
+    /// Retry the same provider once, before any text was shown and within the retry budget.
     RetryHere,
-    /// The next provider, at once.
     NextNow,
-    /// The next provider; this one is unusable until an operator acts.
+    /// Try the next provider. This one stays unusable until an operator acts.
     Block,
-    /// Only a provider with more, or unknown, room; then half the history.
+    /// Try only providers with a larger or unknown context, then send half of the history.
     MoreRoom,
-    /// A refusal: it is the answer, not an outage.
+    /// The provider refused to answer. The refusal is the answer, not an outage.
     Policy,
-    /// The request's own fault: one more provider in a chat, passed on over the API.
+    /// Caused by the request: a chat tries one more provider, the API returns the error.
     Caller,
 }
 
 impl Class {
-    /// Whether it was the request that was wrong, and no provider.
     pub fn is_the_requests(self) -> bool {
         matches!(self, Self::Caller | Self::MoreRoom)
     }
 }
 
-/// What a breaker makes of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// Counts to the run of failures and to the rate.
+    /// Counts towards the run of failures and the failure rate.
     Hard,
-    /// Counts to the rate, never to the run: a rate limit is the provider at work.
+    /// Counts towards the failure rate only: a rate-limited provider is working.
     RateOnly,
-    /// Blocks at once.
     Block,
-    /// Says nothing about the provider's health.
+    /// No evidence about the provider's health.
     Nothing,
 }
 
 impl Fault {
-    /// Every fault, for tests and tables.
     pub const ALL: [Fault; 18] = [
         Fault::Unreachable,
         Fault::Reset,
@@ -108,7 +98,6 @@ impl Fault {
         Fault::Diverged,
     ];
 
-    /// The row of the table: the reason that visitors and programs are told, what follows, the breaker's weight.
     const fn row(self) -> (&'static str, Class, Weight) {
         match self {
             Fault::Unreachable => ("refused", Class::NextNow, Weight::Hard),
@@ -132,17 +121,15 @@ impl Fault {
         }
     }
 
-    /// The reason as the protocol says it (`attempt.after.reason`, `restart.reason`, `tried[].outcome`).
+    /// The reason on the wire (`attempt.after.reason`, `restart.reason`, `tried[].outcome`).
     pub const fn reason(self) -> &'static str {
         self.row().0
     }
 
-    /// What follows.
     pub const fn class(self) -> Class {
         self.row().1
     }
 
-    /// What a breaker makes of it.
     pub const fn weight(self) -> Weight {
         self.row().2
     }
@@ -173,47 +160,45 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A fault with what is known of it. For operators and callers of the API; visitors are told [`Fault::reason`] alone.
+/// A fault with its details, for operators and API callers. Visitors only see
+/// [`FaultKind::wire_name`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{fault}{}{detail}", if .detail.is_empty() { "" } else { ": " })]
 pub struct Failure {
-    /// What to branch on.
     pub fault: Fault,
-    /// What more there is to say: at most 300 characters, no control characters, no key.
+    /// At most 300 characters, without control characters and API keys.
     pub detail: String,
-    /// Whether the detail is in the provider's words. They may quote the visitor, so they are for the caller of the API and for no log.
+    /// The detail is the provider's text. It may quote the visitor, so API callers may see it but
+    /// it is never logged.
     pub quoted: bool,
-    /// The provider's own name for it, such as `rate_limit_exceeded`: letters, digits and underscores, at most 48 of them. Empty for none.
+    /// The provider's error code, such as `rate_limit_exceeded`: at most 48 ASCII letters, digits
+    /// and underscores. Empty if there is none.
     pub code: String,
-    /// The HTTP status, where one came.
     pub status: Option<u16>,
-    /// How long the provider asks to be left alone; at most a day.
+    /// The wait that the provider asks for, at most one day.
     pub retry_after: Option<Duration>,
 }
 
-/// The longest report text kept of a failure, in characters.
 const DETAIL_CHARS: usize = 300;
 
-/// The longest code kept of a failure, in characters: vendors' longest are around 40.
+/// The maximum length of [`Failure::code`]. The longest codes of vendors have about 40 characters.
 const CODE_CHARS: usize = 48;
 
 impl Failure {
-    /// A failure of which nothing more is known.
     pub fn of(fault: Fault) -> Self {
-        let (detail, code) = (String::new(), String::new());
         Self {
             fault,
-            detail,
+            detail: String::new(),
             quoted: false,
-            code,
+            code: String::new(),
             status: None,
             retry_after: None,
         }
     }
 
-    /// A failure in the provider's words, cleaned and cut, with the first of `codes` that is one. Keys are the caller's to redact: only it
-    /// knows them.
-    pub fn quoting(fault: Fault, words: &str, codes: &[&str]) -> Self {
+    /// A failure with the provider's text, sanitised and truncated, and the first valid code of
+    /// `codes`. The caller must redact API keys first, because only the caller knows them.
+    pub fn quoting(fault: Fault, text: &str, codes: &[&str]) -> Self {
         let code = codes
             .iter()
             .find(|code| is_code(code))
@@ -222,11 +207,11 @@ impl Failure {
         Self {
             quoted: true,
             code: code.to_owned(),
-            ..Self::with(fault, words)
+            ..Self::with(fault, text)
         }
     }
 
-    /// A failure in words of our own, cleaned and cut: they quote nobody.
+    /// A failure with a text of our own, sanitised and truncated. The text must not quote anybody.
     pub fn with(fault: Fault, detail: &str) -> Self {
         let detail = detail
             .chars()
@@ -239,7 +224,7 @@ impl Failure {
         }
     }
 
-    /// What may be logged of it: never a provider's words, which may repeat what the visitor said, and its code instead.
+    /// The text for logs. Replaces a provider's text, which may quote the visitor, by its code.
     pub fn for_logs(&self) -> String {
         match (self.quoted, self.code.as_str()) {
             (false, _) => self.to_string(),
@@ -249,21 +234,20 @@ impl Failure {
     }
 }
 
-/// Whether this is a code, short and of plain letters, rather than words in a code's place.
+/// Returns `true` for a short identifier. Some providers send a sentence in the code field.
 pub fn is_code(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    !text.is_empty() && text.len() <= CODE_CHARS && text.bytes().all(plain)
+    let is_code_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !text.is_empty() && text.len() <= CODE_CHARS && text.bytes().all(is_code_byte)
 }
 
-/// The outcome of an attempt as `done.tried` and the metrics say it: `ok`, `stopped`, or a fault's reason.
+/// The outcome of an attempt in `done.tried` and in metrics: `ok`, `stopped` or a fault's reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Outcome(&'static str);
 
 impl Outcome {
-    /// A whole answer.
     pub const OK: Outcome = Outcome("ok");
-    /// Cancelled by the visitor, or by nobody following.
+    /// The visitor cancelled, or no follower was left.
     pub const STOPPED: Outcome = Outcome("stopped");
 }
 
@@ -274,7 +258,6 @@ impl From<Fault> for Outcome {
 }
 
 impl Outcome {
-    /// The word itself.
     pub const fn as_str(self) -> &'static str {
         self.0
     }
@@ -310,20 +293,20 @@ mod tests {
     ];
 
     #[test]
-    fn every_reason_is_one_of_the_protocol() {
+    fn every_reason_is_part_of_the_protocol() {
         for fault in Fault::ALL {
             assert!(REASONS.contains(&fault.reason()), "{fault:?}");
         }
     }
 
     #[test]
-    fn what_says_nothing_of_health_moves_no_breaker() {
+    fn request_faults_do_not_affect_the_breaker() {
         for fault in Fault::ALL {
-            let ours = matches!(
+            let is_request_fault = matches!(
                 fault.class(),
                 Class::MoreRoom | Class::Policy | Class::Caller
             );
-            if ours {
+            if is_request_fault {
                 assert_eq!(fault.weight(), Weight::Nothing, "{fault:?}");
             }
             assert_eq!(
@@ -335,14 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn a_providers_words_are_not_for_logs_and_its_code_is() {
+    fn provider_text_is_not_logged_but_its_code_is() {
         for fault in Fault::ALL {
-            let told = Failure::quoting(fault, "it said this", &["", "its_Code2"]);
+            let failure = Failure::quoting(fault, "it said this", &["", "its_Code2"]);
             assert_eq!(
-                (told.detail.as_str(), told.code.as_str()),
+                (failure.detail.as_str(), failure.code.as_str()),
                 ("it said this", "its_Code2")
             );
-            assert_eq!(told.for_logs(), format!("{fault} (its_Code2)"));
+            assert_eq!(failure.for_logs(), format!("{fault} (its_Code2)"));
             assert_eq!(
                 Failure::quoting(fault, "it said this", &[]).for_logs(),
                 fault.to_string()
@@ -353,7 +336,7 @@ mod tests {
             );
         }
         let long = "x".repeat(49);
-        for words in [
+        for code in [
             "what the visitor said",
             "a.b",
             "a-b",
@@ -362,15 +345,15 @@ mod tests {
             long.as_str(),
         ] {
             assert_eq!(
-                Failure::quoting(Fault::BadRequest, "", &[words]).code,
+                Failure::quoting(Fault::BadRequest, "", &[code]).code,
                 "",
-                "{words}"
+                "{code}"
             );
         }
     }
 
     #[test]
-    fn a_report_is_short_and_on_one_line() {
+    fn detail_is_truncated_and_has_no_control_characters() {
         let failure = Failure::with(
             Fault::ServerError,
             &format!("a\nb\u{7}{}", "x".repeat(1000)),

@@ -1,4 +1,4 @@
-//! The frames of a turn as they go to a client: `start (attempt | token | restart)* done`.
+//! The frames of a turn on the wire: `start (attempt | token | restart)* done`.
 
 use std::sync::Arc;
 
@@ -10,165 +10,122 @@ use super::ids::{ClientMsgId, TurnId};
 use super::time::At;
 use super::turn::{Finish, Source};
 
-/// Text that was shown and then voided by a restart.
+/// Text that was shown and then retracted by a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Draft {
-    /// The attempt that it ended with.
+    /// The last attempt that contributed to the text.
     pub attempt: u32,
-    /// Whose it was.
     pub provider: Arc<str>,
-    /// All that was shown.
     pub text: String,
 }
 
-/// Who failed before this attempt, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct After {
-    /// The provider that failed.
     pub provider: Arc<str>,
-    /// How, in the protocol's words.
     pub reason: Outcome,
 }
 
-/// One attempt as `done` reports it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
-    /// Its number, from 1.
+    /// Counted from 1.
     pub attempt: u32,
-    /// Who was asked.
     pub provider: Arc<str>,
-    /// With which model.
     pub model: Arc<str>,
-    /// How it ended.
     pub outcome: Outcome,
-    /// How long it took, in milliseconds.
     pub ms: u64,
 }
 
-/// The end of a turn: the authority on what was answered.
+/// The end of a turn. Its `text` is authoritative.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// The turn.
     pub turn: TurnId,
-    /// This frame's number.
     pub seq: u64,
-    /// Where the answer came from.
     pub source: Source,
-    /// Whether that is less than an AI's answer of today.
+    /// `true` if the answer is not a current answer of an AI.
     pub degraded: bool,
-    /// Who answered; none for what no provider said.
+    /// `None` if the answer did not come from a provider.
     pub provider: Option<Arc<str>>,
-    /// With which model.
     pub model: Option<Arc<str>>,
-    /// How many attempts were made.
     pub attempts: u32,
-    /// Each of them.
     pub tried: Vec<Tried>,
-    /// Why it ended.
     pub finish: Finish,
-    /// The whole answer: what a client shows that applied the frames.
+    /// The complete answer. It equals the text of a client that applied all frames.
     pub text: String,
-    /// The age of a saved answer, in seconds.
+    /// The age of a cached answer, in seconds.
     pub age_s: Option<u64>,
-    /// Tokens, over all attempts.
+    /// The sum over all attempts.
     pub usage: Option<Usage>,
-    /// What they cost, where prices are known.
+    /// `None` if the prices are unknown.
     pub cost_usd: Option<f64>,
-    /// From the question to the first shown text.
+    /// From the question to the first visible text.
     pub first_token_ms: Option<u64>,
     /// From the question to this frame.
     pub total_ms: u64,
-    /// Voided text.
     pub drafts: Vec<Draft>,
 }
 
 /// One frame of a turn.
 ///
-/// `seq` counts from 1 without a gap; a `snapshot` replaces what a client has and sets its last `seq`.
+/// `seq` counts from 1 without gaps. A `snapshot` replaces the client's text and sets its last
+/// `seq`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Frame {
-    /// Opens the turn.
     Start {
-        /// The turn.
         turn: TurnId,
-        /// This frame's number.
         seq: u64,
-        /// What its client called the message.
         client_msg_id: ClientMsgId,
-        /// The question.
         text: String,
-        /// When it was asked.
         at: At,
-        /// The turn that is answered again.
+        /// The turn whose question is asked again.
         retry_of: Option<TurnId>,
     },
-    /// Opens an attempt; voids nothing.
+    /// Starts an attempt. The text so far stays.
     Attempt {
-        /// The turn.
         turn: TurnId,
-        /// This frame's number.
         seq: u64,
-        /// The attempt's number, from 1.
+        /// Counted from 1.
         attempt: u32,
-        /// Who is asked.
         provider: Arc<str>,
-        /// With which model.
         model: Arc<str>,
-        /// Who failed before.
         after: Option<After>,
     },
-    /// More text.
     Token {
-        /// The turn.
         turn: TurnId,
-        /// This frame's number.
         seq: u64,
-        /// Whose text; 0 for what no provider said.
+        /// The attempt that produced the text; 0 if no provider did.
         attempt: u32,
-        /// The text to append.
         text: String,
     },
-    /// Voids all text of the turn so far; what follows is the new text.
+    /// Retracts all text of the turn so far.
     Restart {
-        /// The turn.
         turn: TurnId,
-        /// This frame's number.
         seq: u64,
-        /// Whose text follows; 0 for what no provider says.
+        /// The attempt whose text follows; 0 if it comes from no provider.
         attempt: u32,
-        /// Whose text is voided.
+        /// The provider whose text is retracted.
         from: Arc<str>,
-        /// Whose follows; none where no provider is left.
+        /// The provider whose text follows. `None` if no provider is left.
         to: Option<Arc<str>>,
-        /// Why.
         reason: Outcome,
     },
-    /// Ends the turn.
     Done(Box<Done>),
-    /// The turn so far, for who joins late.
+    /// The turn so far, for a client that joins late.
     Snapshot {
-        /// The turn.
         turn: TurnId,
-        /// The last frame that is contained.
         seq: u64,
-        /// The attempt under way, whose text may be still to come; 0 for none yet, and for what no provider says.
+        /// The current attempt, even if it has produced no text yet. 0 before the first attempt and
+        /// for answers that come from no provider.
         attempt: u32,
-        /// Who is asked by it.
         provider: Option<Arc<str>>,
-        /// With which model.
         model: Option<Arc<str>>,
-        /// All text that stands.
         text: String,
-        /// All text that was voided.
         drafts: Vec<Draft>,
-        /// What was asked.
         question: String,
     },
 }
 
 impl Frame {
-    /// The turn it belongs to.
     pub fn turn(&self) -> TurnId {
         match self {
             Frame::Start { turn, .. }
@@ -180,7 +137,6 @@ impl Frame {
         }
     }
 
-    /// Its number.
     pub fn seq(&self) -> u64 {
         match self {
             Frame::Start { seq, .. }

@@ -1,4 +1,4 @@
-//! Identities: of a conversation, of a turn, of a message as its client named it.
+//! Ids of conversations, turns and client messages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,23 +9,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::At;
 
-/// An id that is not of the form asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} must be {form}")]
+#[error("{name} must be {format}")]
 pub struct BadId {
-    what: &'static str,
-    form: &'static str,
+    name: &'static str,
+    format: &'static str,
 }
 
-/// The key to a conversation: 128 bits of the system's randomness, written as 22 characters of base64url.
+/// A conversation id: 128 random bits, written as 22 characters of base64url.
 ///
-/// Who knows it may read an anonymous conversation, so `Debug` shows only its first four characters and it is never
-/// logged whole.
+/// It is a secret: whoever knows it can read an anonymous conversation. `Debug` therefore shows
+/// only the first four characters, and the full id is never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConversationId([u8; 16]);
 
 impl ConversationId {
-    /// An id of these random bytes. The caller vouches for their randomness.
+    /// The caller must pass bytes of a cryptographic random source.
     pub fn from_random(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -39,8 +38,8 @@ impl fmt::Display for ConversationId {
 
 impl fmt::Debug for ConversationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = self.to_string();
-        write!(f, "{}…", whole.get(..4).unwrap_or_default())
+        let text = self.to_string();
+        write!(f, "{}…", text.get(..4).unwrap_or_default())
     }
 }
 
@@ -49,18 +48,18 @@ impl FromStr for ConversationId {
 
     fn from_str(text: &str) -> Result<Self, BadId> {
         let bad = BadId {
-            what: "conversation",
-            form: "22 characters of base64url",
+            name: "conversation",
+            format: "22 characters of base64url",
         };
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad)?;
         bytes.try_into().map(Self).map_err(|_| bad)
     }
 }
 
-/// A turn: one user message and its one answer. Later turns of a conversation have greater ids.
+/// A turn id: 48 bits of time and 64 random bits, written as 28 lower-case hexadecimal digits.
 ///
-/// 48 bits of time and 64 of chance in 28 lower-case hexadecimal digits, so that the order of the text is the order
-/// of time (the idea of ULID, with a plainer alphabet).
+/// Later turns of a conversation have greater ids, in binary and as text (like ULID, with a simpler
+/// alphabet).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TurnId {
     ms: u64,
@@ -68,12 +67,11 @@ pub struct TurnId {
 }
 
 impl TurnId {
-    /// When it was opened, as its id tells.
     pub fn at(self) -> At {
         At(self.ms)
     }
 
-    /// An id later than `last`, also when the clock went back since.
+    /// An id greater than `last`, even if the clock went backwards.
     pub fn after(last: Option<TurnId>, now_ms: u64, chance: u64) -> Self {
         let ms = last.map_or(now_ms, |last| now_ms.max(last.ms + 1)) & 0xffff_ffff_ffff;
         Self { ms, chance }
@@ -81,12 +79,12 @@ impl TurnId {
 }
 
 impl fmt::Display for TurnId {
-    /// By hand: it stands in every frame, and the formatter's numbers take ten times as long.
+    // Every frame contains the id, and the standard integer formatter is ten times slower.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = u128::from(self.ms) << 64 | u128::from(self.chance);
         let mut text = [b'0'; 28];
-        for (place, byte) in text.iter_mut().rev().enumerate() {
-            let digit = u8::try_from(digits >> (4 * place) & 0xf).unwrap_or_default();
+        for (position, byte) in text.iter_mut().rev().enumerate() {
+            let digit = u8::try_from(digits >> (4 * position) & 0xf).unwrap_or_default();
             *byte = if digit < 10 {
                 b'0' + digit
             } else {
@@ -108,8 +106,8 @@ impl FromStr for TurnId {
 
     fn from_str(text: &str) -> Result<Self, BadId> {
         let bad = BadId {
-            what: "turn",
-            form: "28 hexadecimal digits",
+            name: "turn",
+            format: "28 hexadecimal digits",
         };
         if text.len() != 28 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(bad);
@@ -123,30 +121,27 @@ impl FromStr for TurnId {
     }
 }
 
-/// A message as its client named it: 1 to 64 characters. The same one again is the same turn.
+/// The id that a client gave to a message: 1 to 64 characters. A repeated id means the same turn.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientMsgId(String);
 
-/// How the names of messages begin that came over HTTP.
+/// The prefix of ids generated for HTTP requests.
 const OF_CALL: &str = "api-";
 
 impl ClientMsgId {
-    /// A name for a message that its client did not name.
     pub fn of_turn(turn: TurnId) -> Self {
         Self(turn.to_string())
     }
 
-    /// A name for a message that came over HTTP.
     pub fn of_call(chance: u64) -> Self {
         Self(format!("{OF_CALL}{chance:016x}"))
     }
 
-    /// Whether it came over HTTP, as far as its name tells.
+    /// `true` if the id was generated for an HTTP request. A client could send such an id as well.
     pub fn is_of_call(&self) -> bool {
         self.0.starts_with(OF_CALL)
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -166,14 +161,14 @@ impl FromStr for ClientMsgId {
             Ok(Self(text.to_owned()))
         } else {
             Err(BadId {
-                what: "client_msg_id",
-                form: "1 to 64 printable characters",
+                name: "client_msg_id",
+                format: "1 to 64 printable characters",
             })
         }
     }
 }
 
-macro_rules! as_text {
+macro_rules! serialize_as_text {
     ($($id:ty),*) => {$(
         impl Serialize for $id {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -190,7 +185,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(ConversationId, TurnId, ClientMsgId);
+serialize_as_text!(ConversationId, TurnId, ClientMsgId);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -198,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_survive_their_text() {
+    fn ids_round_trip_through_text() {
         let conversation = ConversationId::from_random([7; 16]);
         assert_eq!(conversation.to_string().len(), 22);
         assert_eq!(conversation.to_string().parse(), Ok(conversation));
@@ -218,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_ids_are_refused() {
+    fn invalid_ids_are_rejected() {
         for bad in [
             "",
             "short",
@@ -241,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_does_not_give_a_conversation_away() {
+    fn debug_hides_the_conversation_id() {
         let id = ConversationId::from_random([9; 16]);
         assert!(!format!("{id:?}").contains(&id.to_string()));
     }

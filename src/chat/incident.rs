@@ -1,30 +1,27 @@
-//! What is remembered of the service's bad times. Values only.
+//! Records of past outages and of the time the service has been observed.
 
 use serde::{Deserialize, Serialize};
 
 use super::status::Mode;
 use super::time::At;
 
-/// A time in which the service was not normal.
+/// A period in which the service was not in normal mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
-    /// Its id, the same in banner, page, alerts and JSON.
+    /// The same in the banner, the status page, alerts and JSON.
     pub id: String,
-    /// The worst that it came to.
     pub mode: Mode,
-    /// When it began.
     pub started: At,
-    /// When it was over; none while it runs.
     pub ended: Option<At>,
-    /// Why, in a sentence without secrets: the providers that could not be asked, each with its reason.
+    /// A sentence without secrets: the unavailable providers, each with its reason.
     pub cause: String,
 }
 
-/// When the service was seen to run: what lies before the first or after the last moment is not known.
+/// The period in which the service is known to have run. Nothing is known outside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
-    /// When it ran for the first time.
+    #[serde(rename = "first")]
     pub first: At,
-    /// When it was last seen to run.
+    #[serde(rename = "last")]
     pub last: At,
 }

@@ -1,30 +1,27 @@
-//! How much of a model's context a question takes. By estimate: each model counts tokens in its own way.
+//! Estimated token counts. Each model has its own tokenizer, so they are estimates.
 
 use super::ask::Ask;
 
-/// Bytes of UTF-8 to a token: about four letters of English, as the vendors say, and less of a language that takes more bytes a letter, as it
-/// takes more tokens too.
+/// Bytes of UTF-8 per token. Vendors name four English letters per token. Other languages take more
+/// bytes per letter, and also more tokens.
 const BYTES_A_TOKEN: usize = 4;
 
-/// Tokens that a message takes besides its text: the marks of its role (OpenAI's cookbook counts three and a few).
+/// The overhead of a message for its role marks. OpenAI's cookbook counts slightly more than three.
 const FRAME_TOKENS: usize = 4;
 
-/// What a question and its answer take of a context, in tokens. The default takes nothing.
+/// The tokens that a request and its answer take of a context window. The default is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// System prompt and messages.
     pub prompt: u32,
-    /// The most that the answer may have.
     pub answer: u32,
 }
 
 impl Load {
-    /// The load of the whole ask.
     pub fn of(ask: &Ask) -> Self {
         Self::of_last(ask, ask.messages.len())
     }
 
-    /// The load of the ask with no more than its last `messages`.
+    /// The estimate for the system prompt and the last `messages` messages.
     pub fn of_last(ask: &Ask, messages: usize) -> Self {
         let texts = ask
             .messages
@@ -42,18 +39,28 @@ impl Load {
         }
     }
 
-    /// Whether it fits a context of `room` tokens (0: unknown, so it is tried). The answer's part is kept free, but of a small context no more
-    /// than half: few answers are as long as they may be.
-    pub fn fits(self, room: u32) -> bool {
-        room == 0 || self.prompt.saturating_add(self.answer.min(room / 2)) <= room
+    /// Returns `true` if the request fits a context of `context_tokens` (0: unknown, always fits).
+    ///
+    /// Reserves the maximum length of the answer, but at most half of the context, because few
+    /// answers reach the maximum.
+    pub fn fits(self, context_tokens: u32) -> bool {
+        context_tokens == 0
+            || self
+                .prompt
+                .saturating_add(self.answer.min(context_tokens / 2))
+                <= context_tokens
     }
 
-    /// The most tokens that the answer can have in a context of `room` tokens: servers refuse, or cut, what together is more. At least 1.
-    pub fn answer_in(self, room: u32) -> u32 {
-        if room == 0 {
+    /// The maximum length of the answer in a context of `context_tokens` (0: unknown). At least 1.
+    ///
+    /// Servers reject or truncate requests whose prompt and answer together exceed the context.
+    pub fn answer_in(self, context_tokens: u32) -> u32 {
+        if context_tokens == 0 {
             return self.answer;
         }
-        let left = room.saturating_sub(self.prompt).max(room / 2);
+        let left = context_tokens
+            .saturating_sub(self.prompt)
+            .max(context_tokens / 2);
         self.answer.min(left).max(1)
     }
 }
@@ -72,12 +79,12 @@ mod tests {
     use super::super::{Message, Role};
     use super::*;
 
-    fn load(system: &str, texts: &[&str]) -> Load {
+    fn estimate(system: &str, texts: &[&str]) -> Load {
         let message = |text: &&str| Message {
             role: Role::User,
             text: (*text).into(),
         };
-        let ask = Ask {
+        let request = Ask {
             system: system.into(),
             messages: texts.iter().map(message).collect(),
             max_tokens: 100,
@@ -85,42 +92,53 @@ mod tests {
             temperature: None,
             stop: Arc::default(),
         };
-        Load::of(&ask)
+        Load::of(&request)
     }
 
     #[test]
-    fn four_bytes_are_a_token_and_every_message_has_a_frame() {
+    fn four_bytes_count_as_a_token_and_each_message_adds_overhead() {
         assert_eq!(
-            load("", &[""]),
+            estimate("", &[""]),
             Load {
                 prompt: 4,
                 answer: 100
             }
         );
-        assert_eq!(load("", &["four"]).prompt, 5);
-        assert_eq!(load("seven l", &["fours", "four"]).prompt, 6 + 6 + 5);
-        assert_eq!(load("", &["Привет!!"]).prompt, 4 + 4, "two bytes a letter");
-        assert_eq!(load("", &["你好"]).prompt, 4 + 2, "three");
+        assert_eq!(estimate("", &["four"]).prompt, 5);
+        assert_eq!(estimate("seven l", &["fours", "four"]).prompt, 6 + 6 + 5);
+        assert_eq!(
+            estimate("", &["Привет!!"]).prompt,
+            4 + 4,
+            "two bytes per letter"
+        );
+        assert_eq!(
+            estimate("", &["你好"]).prompt,
+            4 + 2,
+            "three bytes per letter"
+        );
     }
 
     #[test]
-    fn the_answers_part_is_kept_free() {
-        let load = |prompt, answer| Load { prompt, answer };
-        assert!(load(u32::MAX, u32::MAX).fits(0), "unknown room is tried");
-        assert!(load(900, 100).fits(1_000) && !load(901, 100).fits(1_000));
-        // Of a small room no more than half.
-        assert!(load(500, 4_096).fits(1_000) && !load(501, 4_096).fits(1_000));
-        assert!(!load(u32::MAX, 1).fits(u32::MAX - 1));
+    fn fits_reserves_room_for_the_answer() {
+        let estimate = |prompt, answer| Load { prompt, answer };
+        assert!(
+            estimate(u32::MAX, u32::MAX).fits(0),
+            "an unknown context always fits"
+        );
+        assert!(estimate(900, 100).fits(1_000) && !estimate(901, 100).fits(1_000));
+        // At most half of a small context is reserved.
+        assert!(estimate(500, 4_096).fits(1_000) && !estimate(501, 4_096).fits(1_000));
+        assert!(!estimate(u32::MAX, 1).fits(u32::MAX - 1));
         assert!(Load::default().fits(1));
     }
 
     #[test]
-    fn an_answer_is_bounded_by_what_is_left() {
-        let load = |prompt, answer| Load { prompt, answer };
-        assert_eq!(load(5_000, 100).answer_in(0), 100);
-        assert_eq!(load(100, 100).answer_in(1_000), 100);
-        assert_eq!(load(300, 4_096).answer_in(1_000), 700);
-        assert_eq!(load(2_000, 4_096).answer_in(1_000), 500);
-        assert_eq!(load(2_000, 4_096).answer_in(1), 1);
+    fn answer_is_limited_to_the_remaining_context() {
+        let estimate = |prompt, answer| Load { prompt, answer };
+        assert_eq!(estimate(5_000, 100).answer_in(0), 100);
+        assert_eq!(estimate(100, 100).answer_in(1_000), 100);
+        assert_eq!(estimate(300, 4_096).answer_in(1_000), 700);
+        assert_eq!(estimate(2_000, 4_096).answer_in(1_000), 500);
+        assert_eq!(estimate(2_000, 4_096).answer_in(1), 1);
     }
 }

@@ -1,6 +1,7 @@
-//! The vocabulary that every other folder speaks: ids, messages, the frames of a turn, the fault table, the status values.
+//! The domain vocabulary: ids, messages, the frames of a turn, failures and status values.
 //!
-//! Pure: nothing in here knows actix, tokio, reqwest, a clock or a random source. Time and chance are arguments.
+//! Everything here is pure: no actix, tokio or reqwest, no clock and no random source. Callers pass
+//! time and random numbers as arguments.
 
 pub mod ask;
 pub mod drill;

@@ -1,4 +1,4 @@
-//! The state of the service as everyone is told it. Values only; who computes them lives elsewhere.
+//! The public state of the service.
 
 use std::sync::Arc;
 
@@ -7,61 +7,48 @@ use serde::{Deserialize, Serialize};
 use super::drill::DrillView;
 use super::time::At;
 
-/// The service's state in one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The preferred provider can be asked.
+    /// The preferred provider is available.
     #[default]
     Normal,
-    /// Some other can.
+    /// Only other providers are available.
     Degraded,
-    /// None can.
     Outage,
 }
 
-/// A provider's state as its breaker and its operator see it.
+/// The state of a provider, as its breaker and the operator set it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderState {
-    /// It is asked.
     #[default]
     Closed,
-    /// It failed; it is left alone for a time.
+    /// It failed and is not called for a while.
     Open,
-    /// It is being tried.
     HalfOpen,
-    /// Its key or quota is refused.
     Blocked,
-    /// An operator switched it off.
     Disabled,
 }
 
-/// One provider as a page shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderView {
-    /// Its configured name.
     pub name: Arc<str>,
-    /// Its state.
     pub state: ProviderState,
 }
 
-/// What the `status` frame says; also part of `welcome`.
+/// The content of the `status` frame, also part of `welcome`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
-    /// The state in one word.
     pub mode: Mode,
-    /// Since when.
     pub since: At,
-    /// The id of the incident that runs; one id everywhere.
+    /// The id of the current incident, the same everywhere.
     pub incident: Option<String>,
-    /// One sentence for visitors; empty while all is well.
+    /// One sentence for visitors; empty in normal mode.
     pub message: String,
-    /// The provider that would be asked next.
     pub active: Option<Arc<str>>,
-    /// All of them, in order of preference.
     pub providers: Vec<ProviderView>,
-    /// The outage drill that runs; of several the one at the most preferred provider.
+    /// The running drill. If there are several, the one on the most preferred provider.
     #[serde(default)]
     pub drill: Option<DrillView>,
 }

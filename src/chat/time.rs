@@ -1,24 +1,22 @@
-//! A moment of the wall clock, as stored and shown.
+//! Wall-clock timestamps.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Milliseconds since 1970 in UTC; written as RFC 3339 text with milliseconds.
+/// Milliseconds since the Unix epoch, serialised as RFC 3339 with milliseconds.
 ///
-/// For showing and storing alone: intervals and limits run on the monotonic clock.
+/// Only for display and storage. Intervals and limits use the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At(pub u64);
 
 impl At {
-    /// The moment of `time`; before 1970 counts as 1970.
     pub fn from_system(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// This moment and `later` more.
     pub fn plus(self, later: Duration) -> Self {
         Self(
             self.0
@@ -26,7 +24,6 @@ impl At {
         )
     }
 
-    /// So much earlier; not before 1970.
     pub fn minus(self, earlier: Duration) -> Self {
         Self(
             self.0
@@ -34,12 +31,12 @@ impl At {
         )
     }
 
-    /// How long `self` is past `earlier`; zero where it is not.
+    /// The time from `earlier` to `self`, or zero if `earlier` is later.
     pub fn since(self, earlier: At) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// The last moment that RFC 3339 can write (the year 9999).
+    /// The last millisecond of the year 9999, the end of RFC 3339's range.
     const LAST: u64 = 253_402_300_799_999;
 }
 
@@ -70,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_written_as_rfc_3339() {
+    fn timestamps_are_written_as_rfc_3339() {
         let at = At(1_795_000_000_123);
         let text = serde_json::to_string(&at).unwrap();
         assert_eq!(text, "\"2026-11-18T11:06:40.123Z\"");
@@ -78,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn no_moment_panics() {
+    fn extreme_timestamps_do_not_panic() {
         assert!(At(u64::MAX).to_string().starts_with("9999-12-31"));
         assert_eq!(At(5).since(At(9)), Duration::ZERO);
         assert_eq!(At(u64::MAX).plus(Duration::MAX), At(u64::MAX));

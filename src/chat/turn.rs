@@ -1,4 +1,4 @@
-//! A turn as it is stored and as the history shows it.
+//! A turn as stored and as shown in the history.
 
 use std::sync::Arc;
 
@@ -9,26 +9,20 @@ use super::frame::{Done, Draft, Tried};
 use super::ids::{ClientMsgId, TurnId};
 use super::time::At;
 
-/// Where an answer came from, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// A provider, live.
     Ai,
-    /// A fresh saved answer.
     Cache,
-    /// An old saved answer, given because no provider could answer.
+    /// An old cached answer, served because no provider was available.
     StaleCache,
-    /// A reply of the template file.
     Template,
-    /// A passage of the knowledge folder, or a summary by extraction.
+    /// A passage from the knowledge folder, or an extractive summary.
     Extractive,
-    /// The fixed text.
     Fallback,
 }
 
 impl Source {
-    /// Every source, best first.
     pub const ALL: [Source; 6] = [
         Source::Ai,
         Source::Cache,
@@ -38,7 +32,6 @@ impl Source {
         Source::Fallback,
     ];
 
-    /// Its name, as the protocol says it.
     pub const fn name(self) -> &'static str {
         match self {
             Source::Ai => "ai",
@@ -50,30 +43,24 @@ impl Source {
         }
     }
 
-    /// Whether this is less than an answer of today's AI.
+    /// `true` for everything except a live or fresh cached AI answer.
     pub const fn degraded(self) -> bool {
         !matches!(self, Source::Ai | Source::Cache)
     }
 }
 
-/// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
-    /// It is whole.
     Stop,
-    /// The token limit was reached.
     Length,
-    /// The provider refused.
     ContentFilter,
-    /// The user stopped it.
     Stopped,
-    /// The service went down under it, or nobody followed.
+    /// The service shut down, or the last follower left.
     Interrupted,
 }
 
 impl Finish {
-    /// Its name, as the protocol says it.
     pub const fn name(self) -> &'static str {
         match self {
             Finish::Stop => "stop",
@@ -85,97 +72,71 @@ impl Finish {
     }
 }
 
-/// Where a turn stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnState {
-    /// Ended with a `done`.
     Done,
-    /// Being answered.
     Running,
-    /// Cut off; it can be retried.
     Interrupted,
 }
 
-/// A visitor's thumb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Feedback {
-    /// Helpful.
     Up,
-    /// Not helpful.
     Down,
 }
 
-/// The late AI answer to a turn that got a degraded one or none.
+/// An AI answer that replaces a degraded or missing one later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Followup {
-    /// The answer, whole.
     pub text: String,
-    /// Who gave it.
     pub provider: Arc<str>,
-    /// With which model.
     pub model: Arc<str>,
-    /// When.
     pub at: At,
 }
 
-/// What may still change of a turn that has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Amendment {
-    /// The visitor's thumb; the last one counts.
     Feedback(Feedback),
-    /// The late answer; the first one counts.
+    /// Ignored if the turn already has a follow-up.
     Followup(Followup),
 }
 
-/// One turn, as stored and as a `history` frame shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TurnRecord {
-    /// Its id; the order of ids is the order of turns.
+    /// Later turns have greater ids.
     pub turn: TurnId,
-    /// What its client called the message.
     pub client_msg_id: ClientMsgId,
-    /// When it was asked.
     pub at: At,
-    /// What was asked.
     pub question: String,
-    /// The answer so far; whole when `state` is `done` and `finish` is `stop`.
+    /// The answer so far. Complete if `state` is `done` and `finish` is `stop`.
     pub text: String,
-    /// Where it stands.
     pub state: TurnState,
-    /// Where the answer came from; none while it runs.
+    /// `None` while the turn runs.
     pub source: Option<Source>,
-    /// Whether the answer is less than an AI's of today.
+    /// `true` if the answer is not a current answer of an AI.
     pub degraded: bool,
-    /// Who answered.
     pub provider: Option<Arc<str>>,
-    /// With which model.
     pub model: Option<Arc<str>>,
-    /// Why it ended; none while it runs.
+    /// `None` while the turn runs.
     pub finish: Option<Finish>,
-    /// How many attempts were made.
     pub attempts: u32,
-    /// Text that was shown and voided.
     pub drafts: Vec<Draft>,
-    /// The age of a saved answer, in seconds.
     pub age_s: Option<u64>,
-    /// The visitor's thumb.
     pub feedback: Option<Feedback>,
-    /// The late answer.
     pub followup: Option<Followup>,
-    /// The turn that this one answers again.
+    /// The turn whose question is asked again.
     pub retry_of: Option<TurnId>,
-    /// Each attempt, as `done` reported it.
     #[serde(default)]
     pub tried: Vec<Tried>,
-    /// Tokens, over all attempts.
+    /// The sum over all attempts.
     #[serde(default)]
     pub usage: Option<Usage>,
-    /// What they cost, where prices are known.
+    /// `None` if the prices are unknown.
     #[serde(default)]
     pub cost_usd: Option<f64>,
-    /// From the question to the first shown text.
+    /// From the question to the first visible text.
     #[serde(default)]
     pub first_token_ms: Option<u64>,
     /// From the question to the end.
@@ -184,7 +145,6 @@ pub struct TurnRecord {
 }
 
 impl TurnRecord {
-    /// A turn that was just asked.
     pub fn asked(
         turn: TurnId,
         client_msg_id: ClientMsgId,
@@ -218,7 +178,7 @@ impl TurnRecord {
         }
     }
 
-    /// The `done` frame of this turn, numbered `seq`; a turn without an end counts as interrupted.
+    /// The `done` frame with number `seq`. A turn without an end counts as interrupted.
     pub fn done(&self, seq: u64) -> Done {
         Done {
             turn: self.turn,
@@ -240,15 +200,15 @@ impl TurnRecord {
         }
     }
 
-    /// Makes a change to an ended turn.
     pub fn amend(&mut self, change: Amendment) {
         match change {
             Amendment::Feedback(value) => self.feedback = Some(value),
-            Amendment::Followup(late) => drop(self.followup.get_or_insert(late)),
+            Amendment::Followup(followup) => drop(self.followup.get_or_insert(followup)),
         }
     }
 
-    /// What is left of a turn whose service went down under it: interrupted, with the text as last saved.
+    /// The record of a turn that the service could not finish: interrupted, with the last saved
+    /// text.
     pub fn interrupted(mut self) -> Self {
         self.state = TurnState::Interrupted;
         self.finish = Some(Finish::Interrupted);

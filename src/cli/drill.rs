@@ -1,4 +1,5 @@
-//! `failsoft drill`: begins an outage drill on a running service, stays while it runs, and shows what came of it.
+//! `failsoft drill`: starts an outage drill on a running service, waits for its end and prints the
+//! report.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,83 +14,84 @@ use super::Drill;
 use super::service::{Answer, Service};
 use crate::settings::show_duration;
 
-/// The route of the service.
 const PATH: &str = "/admin/drills";
 
-/// How often it is looked whether the drill still runs: someone else may end it.
+/// The interval at which the state of the drill is polled. Another operator may stop it.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long after the end the report is waited for: the last turns are then still under way, and it says how many.
+/// The time to wait for the report after the end. The last turns may still run and are reported as
+/// such.
 const REPORT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Begins the drill and waits for its end; `stop` ends it early. What is to be told goes to `say`, line by line.
+/// Starts the drill and waits for its end; `stop` ends it early. Calls `print` for each output
+/// line.
 ///
 /// # Errors
-/// It was not begun, or nobody knows how it ended; in words for the operator.
+/// The drill was not started or its result is unknown. The message is for the operator.
 pub async fn run(
     service: Service<'_>,
-    wanted: &Drill,
+    drill: &Drill,
     stop: impl Future<Output = ()>,
-    say: impl Fn(&str),
+    print: impl Fn(&str),
 ) -> anyhow::Result<()> {
     let body = json!({
-        "provider": wanted.provider,
-        "fault": wanted.fault.to_string(),
-        "for": show_duration(wanted.duration()),
-        "share": wanted.share,
+        "provider": drill.provider,
+        "fault": drill.fault.to_string(),
+        "for": show_duration(drill.duration()),
+        "share": drill.share,
     });
-    let begun = &told(service, service.ask(Method::POST, PATH, Some(&body)).await)
-        .with_context(|| format!("the drill was not begun at {}", service.url))?;
-    let ends = Instant::now() + wanted.duration();
-    let share = if wanted.share < 1.0 {
-        format!(", for {} of calls", wanted.share)
+    let started = &told(service, service.ask(Method::POST, PATH, Some(&body)).await)
+        .with_context(|| format!("the drill was not started at {}", service.url))?;
+    let ends = Instant::now() + drill.duration();
+    let share = if drill.share < 1.0 {
+        format!(", for {} of calls", drill.share)
     } else {
         String::new()
     };
-    say(&format!(
+    print(&format!(
         "Outage drill at {}: {}{share}, until {}.",
-        wanted.provider,
-        wanted.fault,
-        text(&begun["until"])
+        drill.provider,
+        drill.fault,
+        text(&started["until"])
     ));
-    say("Ctrl-C ends it early.");
+    print("Ctrl-C ends it early.");
     let mut stop = pin!(stop);
-    let early = tokio::select! {
+    let stopped_early = tokio::select! {
         () = &mut stop => true,
-        () = over(service, wanted, begun, ends) => false,
+        () = over(service, drill, started, ends) => false,
     };
-    if early {
-        let path = format!("{PATH}?provider={}", wanted.provider);
+    if stopped_early {
+        let path = format!("{PATH}?provider={}", drill.provider);
         told(service, service.ask(Method::DELETE, &path, None).await).with_context(|| {
             format!(
                 "the drill was not ended; it ends by itself at {}",
-                text(&begun["until"])
+                text(&started["until"])
             )
         })?;
     }
-    let report = tokio::time::timeout(REPORT_LIMIT, report(service, begun)).await;
+    let report = tokio::time::timeout(REPORT_LIMIT, report(service, started)).await;
     match &report {
         Ok(report) => {
-            let by = match (early, report["ended_by"].as_str()) {
+            let summary = match (stopped_early, report["ended_by"].as_str()) {
                 (true, _) => "The drill was ended early.",
                 (false, Some("operator")) => "The drill was ended early, by someone else.",
                 (false, _) => "The drill ended by itself.",
             };
-            say(by);
-            shown(report).iter().for_each(|line| say(line));
+            print(summary);
+            shown(report).iter().for_each(|line| print(line));
             Ok(())
         }
         Err(_) => {
             anyhow::bail!(
-                "the drill is over, but the service at {} tells no report of it",
+                "the drill is over, but the service at {} returns no report",
                 service.url
             )
         }
     }
 }
 
-/// Waits until the drill runs no more. A service that cannot be reached for a moment may still run it; at its time it is over.
-async fn over(service: Service<'_>, wanted: &Drill, begun: &Value, ends: Instant) {
+/// Waits until the drill has ended. If the service is unreachable, waits for the scheduled end.
+async fn over(service: Service<'_>, drill: &Drill, started: &Value, ends: Instant) {
     loop {
         tokio::time::sleep_until(ends.min(Instant::now() + LOOK)).await;
         if Instant::now() >= ends {
@@ -101,23 +103,25 @@ async fn over(service: Service<'_>, wanted: &Drill, begun: &Value, ends: Instant
         let running = list["running"].as_array().map_or(&[][..], Vec::as_slice);
         if !running
             .iter()
-            .any(|one| one["provider"] == wanted.provider && one["from"] == begun["from"])
+            .any(|entry| entry["provider"] == drill.provider && entry["from"] == started["from"])
         {
             return;
         }
     }
 }
 
-/// The drill's report, as soon as the last of its turns has ended, or the limit is near.
-async fn report(service: Service<'_>, begun: &Value) -> Value {
-    let hurry = Instant::now() + REPORT_LIMIT / 2;
+/// Waits for the report, if possible until the last turn of the drill has ended.
+async fn report(service: Service<'_>, started: &Value) -> Value {
+    let accept_unfinished_at = Instant::now() + REPORT_LIMIT / 2;
     loop {
         if let Ok(list) = &told(service, service.ask(Method::GET, PATH, None).await) {
             let reports = list["reports"].as_array().map_or(&[][..], Vec::as_slice);
-            let ours =
-                |one: &&Value| one["provider"] == begun["provider"] && one["from"] == begun["from"];
-            let found = reports.iter().find(ours);
-            if let Some(report) = found.filter(|one| under_way(one) == 0 || Instant::now() >= hurry)
+            let is_ours = |report: &&Value| {
+                report["provider"] == started["provider"] && report["from"] == started["from"]
+            };
+            let found = reports.iter().find(is_ours);
+            if let Some(report) = found
+                .filter(|report| under_way(report) == 0 || Instant::now() >= accept_unfinished_at)
             {
                 return report.clone();
             }
@@ -126,7 +130,6 @@ async fn report(service: Service<'_>, begun: &Value) -> Value {
     }
 }
 
-/// How many of its turns have not ended yet.
 fn under_way(report: &Value) -> u64 {
     report
         .pointer("/turns/under_way")
@@ -134,7 +137,7 @@ fn under_way(report: &Value) -> u64 {
         .unwrap_or_default()
 }
 
-/// What the service said, or why it refused, in words that say what to do.
+/// Returns the JSON body of a successful reply. An error says what the operator can do.
 fn told(service: Service<'_>, answer: anyhow::Result<Answer>) -> anyhow::Result<Value> {
     let Answer { status, body } = answer?;
     let body = &body.unwrap_or_default();
@@ -161,7 +164,7 @@ fn told(service: Service<'_>, answer: anyhow::Result<Answer>) -> anyhow::Result<
     }
 }
 
-/// One line that moves no cursor, whatever the value holds.
+/// The value as a single line without control characters, which could move the cursor.
 fn text(value: &Value) -> String {
     let text = value
         .as_str()
@@ -172,7 +175,9 @@ fn text(value: &Value) -> String {
 }
 
 fn shown(report: &Value) -> Vec<String> {
-    let (turns, breaker, calls) = (&report["turns"], &report["breaker"], &report["calls"]);
+    let turns = &report["turns"];
+    let breaker = &report["breaker"];
+    let calls = &report["calls"];
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let seconds = |value: &Value| {
         value
@@ -182,7 +187,7 @@ fn shown(report: &Value) -> Vec<String> {
     let sources: Vec<_> = turns["sources"].as_object().into_iter().flatten().collect();
     let sources: Vec<_> = sources
         .iter()
-        .map(|(name, many)| format!("{} {name}", number(many)))
+        .map(|(name, count)| format!("{} {name}", number(count)))
         .collect();
     let sources = if sources.is_empty() {
         "none".to_owned()
@@ -224,11 +229,11 @@ fn shown(report: &Value) -> Vec<String> {
         }
         (None, None) => "stayed closed".to_owned(),
     };
-    let again = seconds(&breaker["closed_after_ms"]);
-    let again = again.map_or(String::new(), |after| {
+    let closed = seconds(&breaker["closed_after_ms"]);
+    let closed = closed.map_or(String::new(), |after| {
         format!("; asked again {after} after the end")
     });
-    lines.push(format!("Breaker   {opened}{again}"));
+    lines.push(format!("Breaker   {opened}{closed}"));
     if let Some(longest) = seconds(&turns["longest_first_token_ms"]) {
         lines.push(format!("Slowest   first text after {longest}"));
     }
@@ -248,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_told_in_lines() {
+    fn report_is_rendered_in_lines() {
         let report = json!({
             "calls": { "total": 9, "befallen": 5 },
             "turns": { "turns": 4, "under_way": 1, "sources": { "ai": 3, "fallback": 1 }, "degraded": 1, "interrupted": 0, "stopped": 0,
@@ -266,8 +271,8 @@ mod tests {
                 "Slowest   first text after 1.2 s",
             ]
         );
-        let nothing = json!({ "calls": {}, "turns": { "sources": {} }, "breaker": { "limited_after_ms": 1000 } });
-        let lines = shown(&nothing).join("\n");
+        let empty = json!({ "calls": {}, "turns": { "sources": {} }, "breaker": { "limited_after_ms": 1000 } });
+        let lines = shown(&empty).join("\n");
         assert!(
             lines.contains("Turns     0: none")
                 && lines.contains("rate limit was waited out from 1.0 s on")
@@ -275,23 +280,25 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_to_do() {
+    fn errors_say_what_to_do() {
         let service = Service {
             url: "http://x",
             token: None,
         };
-        let refused = |status: u16, code: &str, message: &str| {
+        let error_for = |status: u16, code: &str, message: &str| {
             let body = Some(json!({ "error": { "code": code, "message": message } }));
             let status = StatusCode::from_u16(status).unwrap_or_default();
             told(service, Ok(Answer { status, body }))
                 .map_err(|error| error.to_string())
                 .unwrap_err()
         };
-        assert!(refused(401, "unauthorized", "x").contains("$FAILSOFT_ADMIN_TOKEN"));
-        assert!(refused(404, "not_found", "there is nothing here").contains("server.admin_token"));
+        assert!(error_for(401, "unauthorized", "x").contains("$FAILSOFT_ADMIN_TOKEN"));
+        assert!(
+            error_for(404, "not_found", "there is nothing here").contains("server.admin_token")
+        );
         let unknown = "no provider has that name; there are: a, b";
-        assert_eq!(refused(404, "not_found", unknown), unknown);
-        assert_eq!(refused(409, "conflict", "a drill\nruns"), "a drill runs");
+        assert_eq!(error_for(404, "not_found", unknown), unknown);
+        assert_eq!(error_for(409, "conflict", "a drill\nruns"), "a drill runs");
         let foreign = told(
             service,
             Ok(Answer {

@@ -1,4 +1,5 @@
-//! A running service as a command reaches it: one request a call, with a limit, and its answer as JSON.
+//! The HTTP client for a running service. Each call is one request with a time limit and a JSON
+//! reply.
 
 use std::time::Duration;
 
@@ -13,45 +14,37 @@ use serde_json::Value;
 use crate::provider::transport::Transport;
 use crate::settings::Secret;
 
-/// How long the service may take to accept the connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How long an answer may take in all.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// More than this is no answer of ours.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
-/// Where a service is, and who asks.
 #[derive(Clone, Copy)]
 pub struct Service<'s> {
-    /// Its address, without a slash at the end.
     pub url: &'s str,
-    /// The admin token, where there is one.
     pub token: Option<&'s Secret>,
 }
 
-/// What it said.
 pub struct Answer {
-    /// The status.
     pub status: StatusCode,
-    /// The body, where it is JSON.
+    /// `None` if the body is not JSON.
     pub body: Option<Value>,
 }
 
 impl Service<'_> {
-    /// Asks it, once.
+    /// Sends a single request.
     ///
     /// # Errors
-    /// It cannot be reached, or does not answer in time or within bounds.
+    /// The service is unreachable, too slow, or its reply is too large.
     pub async fn ask(
         self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
-        let asked = tokio::time::timeout(LIMIT, self.sent(method, path, body)).await;
-        asked.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", LIMIT.as_secs())))
+        let reply = tokio::time::timeout(LIMIT, self.sent(method, path, body)).await;
+        reply.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", LIMIT.as_secs())))
     }
 
     async fn sent(
@@ -60,7 +53,7 @@ impl Service<'_> {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
-        let transport = Transport::new(CONNECT).context("no HTTP client can be made")?;
+        let transport = Transport::new(CONNECT).context("cannot create the HTTP client")?;
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let mut request = http::Request::builder().method(method).uri(url);
         if let Some(token) = self.token {
@@ -70,19 +63,20 @@ impl Service<'_> {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let request = request.body(body.map(|body| Bytes::from(body.to_string())));
-        // Its values are not told: the token is among them.
+        // The error must not show the values: the token is one of them.
         let request = request
             .ok()
             .context("the address or the token cannot be sent over HTTP")?;
-        // The error within says it all; what is around it would only say it twice.
-        let answer = transport
+        // The inner error is complete. The outer one would repeat it.
+        let response = transport
             .request(request)
             .await
             .map_err(|error| anyhow::anyhow!("{}", error.inner()))?;
-        let status = answer.status();
-        let (mut body, mut bytes) = (answer.into_body(), Vec::new());
-        while let Some(part) = body.next().await {
-            bytes.extend_from_slice(&part?);
+        let status = response.status();
+        let mut body = response.into_body();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next().await {
+            bytes.extend_from_slice(&chunk?);
             anyhow::ensure!(
                 bytes.len() <= MOST_BYTES,
                 "what listens there is no Failsoft: its answer has no end"
@@ -95,15 +89,15 @@ impl Service<'_> {
     }
 }
 
-/// Where to reach a service that listens there, from this machine.
+/// The URL under which this machine reaches a service with the given `server.listen`.
 ///
 /// # Errors
-/// The port is not known before the service runs.
+/// The port is 0, so it is only known to the running service.
 pub fn url_of(listen: &str) -> anyhow::Result<String> {
     let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
     anyhow::ensure!(
         port != "0",
-        "server.listen leaves the port open; say where the service is with --url"
+        "server.listen leaves the port open; pass the address of the service with --url"
     );
     let host = match host {
         "0.0.0.0" => "127.0.0.1",
@@ -118,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_reached_where_it_listens() {
+    fn service_url_follows_the_listen_address() {
         for (listen, url) in [
             ("127.0.0.1:8080", "http://127.0.0.1:8080"),
             ("0.0.0.0:81", "http://127.0.0.1:81"),

@@ -1,4 +1,4 @@
-//! `failsoft status`: what a running service says of itself, as a table. Plain text, that reads the same in a pipe.
+//! `failsoft status`: the status of a running service as a plain-text table.
 
 use std::time::Duration;
 
@@ -8,13 +8,12 @@ use serde_json::Value;
 use super::service::Service;
 use crate::settings::Secret;
 
-/// The incidents that are shown, the newest first.
 const INCIDENTS: usize = 5;
 
-/// Asks the service at `url` for its status and writes it as a table; with the admin token also what each provider cost.
+/// Fetches and renders the status of the service at `url`. With the admin token it includes costs.
 ///
 /// # Errors
-/// It cannot be reached, or what answers is no such service; in words for the operator.
+/// The service is unreachable, or not a Failsoft service. The message is for the operator.
 pub async fn table(url: &str, token: Option<&Secret>) -> anyhow::Result<String> {
     let status = ask(url, token).await;
     let status =
@@ -23,22 +22,22 @@ pub async fn table(url: &str, token: Option<&Secret>) -> anyhow::Result<String> 
 }
 
 async fn ask(url: &str, token: Option<&Secret>) -> anyhow::Result<Value> {
-    let answer = Service { url, token }
+    let reply = Service { url, token }
         .ask(http::Method::GET, "/status.json", None)
         .await?;
-    let status = answer.status;
+    let status = reply.status;
     anyhow::ensure!(
         status.is_success(),
         "what listens there is no Failsoft: it answers {}",
         status.as_u16()
     );
-    let status = answer
+    let status = reply
         .body
         .filter(|status| status["mode"].is_string() && status["providers"].is_array());
     status.context("what listens there is no Failsoft: its answer is no status")
 }
 
-/// A value as a cell: whatever it holds, one line that moves no cursor.
+/// A value as the text of a cell, on a single line without control characters.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => return "-".to_owned(),
@@ -49,7 +48,7 @@ fn cell(value: &Value) -> String {
     line(&text)
 }
 
-/// Text that moves no cursor.
+/// Replaces control characters, which could move the cursor.
 fn line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -117,18 +116,18 @@ fn head(url: &str, status: &Value) -> Vec<String> {
     lines
 }
 
-/// What a stretch of time was like; none where the service does not tell.
-fn stretch(name: &str, told: &Value) -> Option<String> {
+/// The statistics of a period. `None` if the service does not report them.
+fn stretch(name: &str, period: &Value) -> Option<String> {
     let percent = |key: &str| {
-        told[key].as_f64().map_or("-".to_owned(), |share| {
+        period[key].as_f64().map_or("-".to_owned(), |share| {
             format!("{:.2} %", (share * 10_000.0).floor() / 100.0)
         })
     };
-    let total = told.pointer("/counts/total")?;
-    let cost = told["cost_usd"]
+    let total = period.pointer("/counts/total")?;
+    let cost = period["cost_usd"]
         .as_f64()
         .map_or(String::new(), |usd| format!(", ${usd:.4}"));
-    let reasons = told["reasons"].as_object().into_iter().flatten();
+    let reasons = period["reasons"].as_object().into_iter().flatten();
     let reasons: Vec<_> = reasons
         .map(|(reason, count)| format!("{} {}", line(reason), cell(count)))
         .collect();
@@ -147,8 +146,10 @@ fn stretch(name: &str, told: &Value) -> Option<String> {
 }
 
 fn providers(status: &Value) -> Vec<Vec<String>> {
-    let all = list(&status["providers"]);
-    let paid = all.iter().any(|one| one["usage"].is_object());
+    let providers = list(&status["providers"]);
+    let has_costs = providers
+        .iter()
+        .any(|provider| provider["usage"].is_object());
     let mut titles = vec![
         "PROVIDER",
         "MODEL",
@@ -162,34 +163,35 @@ fn providers(status: &Value) -> Vec<Vec<String>> {
         "RESTARTS",
         "FIRST TOKEN P50/P95 MS",
     ];
-    titles.extend(paid.then_some("COST USD"));
+    titles.extend(has_costs.then_some("COST USD"));
     let mut rows = vec![titles.into_iter().map(str::to_owned).collect::<Vec<_>>()];
-    for one in all {
-        let healthy = match one["healthy"].as_bool() {
+    for provider in providers {
+        let healthy = match provider["healthy"].as_bool() {
             Some(true) => "yes",
             Some(false) => "no",
             None => "-",
         };
-        let first = |share| {
-            one.pointer(&format!("/latency_ms/first_token/{share}"))
+        let first_token = |share| {
+            provider
+                .pointer(&format!("/latency_ms/first_token/{share}"))
                 .unwrap_or(&Value::Null)
         };
-        let counts = &one["counts"];
+        let counts = &provider["counts"];
         let mut row = vec![
-            cell(&one["name"]),
-            cell(&one["model"]),
-            cell(&one["state"]),
+            cell(&provider["name"]),
+            cell(&provider["model"]),
+            cell(&provider["state"]),
             healthy.to_owned(),
-            cell(&one["reason"]),
-            cell(&one["retry_at"]),
-            cell(&one["in_flight"]),
+            cell(&provider["reason"]),
+            cell(&provider["retry_at"]),
+            cell(&provider["in_flight"]),
             cell(&counts["success"]),
             cell(&counts["failure"]),
             cell(&counts["restarts"]),
-            format!("{}/{}", cell(first("p50")), cell(first("p95"))),
+            format!("{}/{}", cell(first_token("p50")), cell(first_token("p95"))),
         ];
-        let cost = one.pointer("/usage/cost_usd").and_then(Value::as_f64);
-        row.extend(paid.then(|| cost.map_or("-".to_owned(), |usd| format!("{usd:.4}"))));
+        let cost = provider.pointer("/usage/cost_usd").and_then(Value::as_f64);
+        row.extend(has_costs.then(|| cost.map_or("-".to_owned(), |usd| format!("{usd:.4}"))));
         rows.push(row);
     }
     rows
@@ -198,23 +200,23 @@ fn providers(status: &Value) -> Vec<Vec<String>> {
 fn problems(status: &Value) -> Vec<Vec<String>> {
     list(&status["problems"])
         .iter()
-        .map(|one| vec![cell(one)])
+        .map(|problem| vec![cell(problem)])
         .collect()
 }
 
 fn incidents(status: &Value) -> Vec<Vec<String>> {
     let newest = list(&status["incidents"]).iter().take(INCIDENTS);
-    let row = |one: &Value| {
-        let ended = if one["ended"].is_null() {
+    let row = |incident: &Value| {
+        let ended = if incident["ended"].is_null() {
             "now".to_owned()
         } else {
-            cell(&one["ended"])
+            cell(&incident["ended"])
         };
         vec![
-            cell(&one["id"]),
-            cell(&one["mode"]),
-            format!("{} to {ended}", cell(&one["started"])),
-            cell(&one["cause"]),
+            cell(&incident["id"]),
+            cell(&incident["mode"]),
+            format!("{} to {ended}", cell(&incident["started"])),
+            cell(&incident["cause"]),
         ]
     };
     newest.map(row).collect()
@@ -224,7 +226,6 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Rows as lines, each column as wide as its widest cell.
 fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned_and_whole() {
+    fn table_is_aligned_and_complete() {
         let expected = "\
 Failsoft 0.1.0 at http://x, instance abc, up 1h 2m
 Mode      degraded since 2026-01-02T03:04:05.000Z, incident inc-7
@@ -296,7 +297,7 @@ Incidents
     }
 
     #[test]
-    fn costs_have_a_column_where_they_are_told() {
+    fn costs_have_a_column_if_reported() {
         let mut status = status();
         status["providers"][1]["usage"] =
             json!({ "input_tokens": 1, "output_tokens": 2, "cost_usd": 0.01234 });
@@ -316,7 +317,7 @@ Incidents
     }
 
     #[test]
-    fn what_a_server_says_moves_no_cursor() {
+    fn control_characters_of_the_server_are_removed() {
         let mut status = status();
         status["problems"] = json!(["one\u{1b}[2J\ntwo\rthree"]);
         let table = written("http://x", &status);
@@ -324,7 +325,7 @@ Incidents
     }
 
     #[test]
-    fn a_status_that_says_little_is_written_too() {
+    fn missing_values_are_shown_as_dashes() {
         let table = written("http://x", &json!({ "mode": "normal", "providers": [{}] }));
         assert!(table.contains("Mode      normal since -\n"), "{table}");
     }

@@ -1,7 +1,7 @@
-//! What must hold of any bytes whatever that come from outside, one function a kind of input. They are called by the fuzzer (`fuzz/`) and, with
-//! its corpora and mutations of them, by the tests. None of this is in the program.
+//! Properties that must hold for arbitrary external input, one function per kind of input.
 //!
-//! Each returns where all is well and panics where it is not.
+//! The fuzzer (`fuzz/`) calls them, and so do tests with its corpora and mutations of them. Each
+//! function panics if its property is violated. Not part of the program.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -26,10 +26,9 @@ use crate::store::record;
 use crate::store::{BreakerRecord, CachedAnswer, ConversationRecord, SpentRecord};
 use crate::web::openai::request;
 
-/// A function that takes any bytes.
 pub type Target = fn(&[u8]);
 
-/// All of them, by the names of their corpora.
+/// All targets, by the names of their corpora.
 pub const TARGETS: [(&str, Target); 7] = [
     ("answer", answer),
     ("refusal", refusal),
@@ -40,7 +39,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("visitor", visitor),
 ];
 
-/// The key of the providers here. It must come out nowhere.
+/// The API key of the providers here. It must never be output.
 const KEY: &str = "sk-canary0123456789abcdefghijkl";
 
 const KINDS: [Kind; 5] = [
@@ -80,44 +79,44 @@ fn ask() -> Ask {
     }
 }
 
-/// A provider's streamed answer: the dialect, how it is cut, and the bytes of its body.
+/// A streamed answer of a provider: the dialect, the chunk size and the bytes of the body.
 pub fn answer(bytes: &[u8]) {
     let [kind, step, body @ ..] = bytes else {
         return;
     };
     let dialect = dialect(*kind);
     let framing = dialect.request(&ask()).framing;
-    let whole = guarded(framing, body, body.len().max(1));
-    let cut = guarded(framing, body, usize::from(*step).max(1));
-    assert_eq!(whole, cut, "another cut of the same bytes reads otherwise");
-    let text = String::from_utf8(whole).unwrap();
-    let mut reader = dialect.reader();
-    let mut said = false;
+    let in_one_chunk = guarded(framing, body, body.len().max(1));
+    let in_small_chunks = guarded(framing, body, usize::from(*step).max(1));
+    assert_eq!(in_one_chunk, in_small_chunks, "chunking changes the result");
+    let text = String::from_utf8(in_one_chunk).unwrap();
+    let mut decoder = dialect.reader();
+    let mut has_text = false;
     for (name, data) in events(&text) {
         let mut out = Vec::new();
-        let read = reader.event(&name, &data, &mut out);
+        let result = decoder.event(&name, &data, &mut out);
         for step in &out {
             assert!(
                 !matches!(step, Step::End(_)),
-                "the end is not the reader's to tell"
+                "the decoder must not emit the end"
             );
             assert!(
                 !matches!(step, Step::Text(text) if text.is_empty()),
-                "text without a letter"
+                "empty text"
             );
-            said |= matches!(step, Step::Text(_));
+            has_text |= matches!(step, Step::Text(_));
         }
-        match read {
+        match result {
             Err(failure) => return well_said(&failure.detail),
-            Ok(()) if reader.ended() => break,
+            Ok(()) if decoder.ended() => break,
             Ok(()) => {}
         }
     }
-    match reader.verdict() {
+    match decoder.verdict() {
         Ok(finish) => {
             assert!(
-                said || finish == crate::chat::Finish::ContentFilter,
-                "whole, and nothing was said"
+                has_text || finish == crate::chat::Finish::ContentFilter,
+                "complete without text"
             )
         }
         Err(failure) => well_said(&failure.detail),
@@ -125,7 +124,8 @@ pub fn answer(bytes: &[u8]) {
 }
 
 fn guarded(framing: Framing, body: &[u8], step: usize) -> Vec<u8> {
-    let (mut guard, mut out) = (Guard::new(framing), Vec::new());
+    let mut guard = Guard::new(framing);
+    let mut out = Vec::new();
     for chunk in body.chunks(step) {
         if guard.push(chunk, &mut out).is_err() {
             return out;
@@ -135,9 +135,9 @@ fn guarded(framing: Framing, body: &[u8], step: usize) -> Vec<u8> {
     out
 }
 
-/// The events of a body that went through the guard: names and data.
+/// The names and data of the events that the guard returns.
 ///
-/// It tells them so whatever the framing was: a line of JSON is one event.
+/// The output has the same format for each framing: a line of JSON is one event.
 fn events(text: &str) -> Vec<(String, String)> {
     let event = |block: &str| {
         let field = |name: &str| {
@@ -158,17 +158,17 @@ fn events(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Words of a provider as they get to an operator or a caller.
+/// Asserts that a provider's text is safe to show to operators and callers.
 fn well_said(detail: &str) {
     assert!(detail.chars().count() <= 300, "too long: {detail}");
     assert!(
         !detail.contains(char::is_control),
         "control characters: {detail:?}"
     );
-    assert!(!detail.contains(KEY), "a key gets out");
+    assert!(!detail.contains(KEY), "leaks the key");
 }
 
-/// A provider's answer that is no stream: dialect, status, a `Retry-After`, and the body.
+/// An error response of a provider: dialect, status, `Retry-After` and body.
 pub fn refusal(bytes: &[u8]) {
     let [kind, high, low, rest @ ..] = bytes else {
         return;
@@ -178,46 +178,44 @@ pub fn refusal(bytes: &[u8]) {
     let header = |name: &str| (name == "retry-after").then(|| wait.clone());
     let status = 100 + u16::from_be_bytes([*high, *low]) % 500;
     let dialect = dialect(*kind);
-    let answer = Refused {
+    let response = Refused {
         status,
         header: &header,
         body,
         now: At(1_700_000_000_000),
     };
-    let failure = dialect.refused(&answer);
+    let failure = dialect.refused(&response);
     well_said(&failure.detail);
     assert!(failure.code.len() <= 300);
-    // What is adapted to is left out from then on: it comes to an end.
+    // Each adaptation leaves something out of the requests, so the adaptations come to an end.
     let mut sent = dialect.request(&ask());
     for _ in 0..20 {
-        if !dialect.adapt(&sent, &answer) {
+        if !dialect.adapt(&sent, &response) {
             return;
         }
         sent = dialect.request(&ask());
     }
-    assert!(!dialect.adapt(&sent, &answer), "it adapts for ever");
+    assert!(!dialect.adapt(&sent, &response), "it adapts forever");
 }
 
-/// A client's frame on the WebSocket.
 pub fn frame(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
-    if let Err(refusal) = frames::decode(text) {
+    if let Err(error) = frames::decode(text) {
         assert!(
-            !refusal.message.is_empty() && refusal.message.len() < 2_000,
-            "{refusal:?}"
+            !error.message.is_empty() && error.message.len() < 2_000,
+            "{error:?}"
         );
     }
     drop(frames::message_of(text));
 }
 
-/// The body of a completion request.
 pub fn completion(bytes: &[u8]) {
     match request::read(bytes) {
         Ok(request) => {
             assert!(!request.ask.messages.is_empty() && request.ask.max_tokens > 0);
-            // It can be said in every dialect.
+            // Every dialect can encode it.
             for kind in 0..KINDS.len() {
                 let call = dialect(u8::try_from(kind).unwrap()).request(&request.ask);
                 assert!(
@@ -227,82 +225,80 @@ pub fn completion(bytes: &[u8]) {
                 );
                 assert!(
                     !call.body.contains(KEY) && !call.path.contains(KEY),
-                    "the key stands in a header alone"
+                    "the key must only be in a header"
                 );
             }
         }
         Err(problem) => {
-            let said = problem.object();
+            let body = problem.object();
             assert!(
-                said["error"]["message"]
+                body["error"]["message"]
                     .as_str()
                     .is_some_and(|message| !message.is_empty()),
-                "{said}"
+                "{body}"
             );
         }
     }
 }
 
-/// A configuration, and a file of replies.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
     if let Ok(replies) = Replies::parse("replies.toml", text) {
-        let ladder = Ladder::new(replies, "Later.");
+        let chain = Ladder::new(replies, "Later.");
         for question in ["", "What is the price?", "Hello", text] {
             assert!(
-                !ladder.answer(question).text.trim().is_empty(),
+                !chain.answer(question).text.trim().is_empty(),
                 "a blank answer to {question:?}"
             );
         }
     }
-    // A secret's file could be any file of this machine.
+    // A `file:` secret could read any file of this machine.
     if !text.contains("file:") {
         match Settings::from_text("failsoft.toml", text, &|_| Some("a-secret".into())) {
             Ok(loaded) => drop(loaded.settings),
             Err(problems) => {
                 assert!(
-                    !problems.0.is_empty() && problems.0.iter().all(|one| !one.what.is_empty())
+                    !problems.0.is_empty()
+                        && problems.0.iter().all(|problem| !problem.what.is_empty())
                 );
             }
         }
     }
 }
 
-/// A record of the store: what reads is written as it was read.
+/// A store record: decoding and encoding it again does not change it.
 pub fn record(bytes: &[u8]) {
-    fn one<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
-        if let Some(read) = record::read::<T>(bytes) {
-            let written = record::encode(&read).unwrap();
+    fn round_trip<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        if let Some(value) = record::read::<T>(bytes) {
+            let written = record::encode(&value).unwrap();
             assert_eq!(
                 record::read::<T>(&written),
-                Some(read),
-                "it does not survive being written"
+                Some(value),
+                "changed by encoding"
             );
         }
     }
-    one::<TurnRecord>(bytes);
-    one::<ConversationRecord>(bytes);
-    one::<BreakerRecord>(bytes);
-    one::<SpentRecord>(bytes);
-    one::<CachedAnswer>(bytes);
-    one::<Incident>(bytes);
-    one::<Life>(bytes);
+    round_trip::<TurnRecord>(bytes);
+    round_trip::<ConversationRecord>(bytes);
+    round_trip::<BreakerRecord>(bytes);
+    round_trip::<SpentRecord>(bytes);
+    round_trip::<CachedAnswer>(bytes);
+    round_trip::<Incident>(bytes);
+    round_trip::<Life>(bytes);
 }
 
-/// A visitor's token: as it comes, and its claims as a host site might sign them.
+/// A visitor token as it arrives, and claims as a host site might sign them.
 pub fn visitor(bytes: &[u8]) {
-    let (identity, now) = (
-        Identity::new(Secret::new("a-secret")),
-        At(1_700_000_000_000),
-    );
+    let identity = Identity::new(Secret::new("a-secret"));
+    let now = At(1_700_000_000_000);
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
     assert!(
         identity.subject(text, now).is_err(),
-        "a token that nobody signed"
+        "accepts an unsigned token"
     );
     let Ok(claims) = serde_json::from_str::<serde_json::Value>(text) else {
         return;

@@ -1,19 +1,17 @@
-//! What the fuzzer begins with reads: from bytes that are refused at once it would not find far.
+//! The seeds of the fuzzer are valid. From invalid seeds it would not reach much code.
 
 use super::tests::corpus_of;
 use super::*;
 use crate::chat::Fault;
 
-/// Whether a seed reads as a certain kind.
 type Reads = fn(&[u8]) -> bool;
 
-/// Whether this seed of the store's records reads as that kind.
 fn reads<T: DeserializeOwned>(seed: &[u8]) -> bool {
     record::read::<T>(seed).is_some()
 }
 
 #[test]
-fn each_kind_of_record_has_a_seed_that_reads_as_it() {
+fn each_kind_of_record_has_a_valid_seed() {
     let kinds: [(&str, Reads); 7] = [
         ("answer", reads::<CachedAnswer>),
         ("breaker", reads::<BreakerRecord>),
@@ -25,21 +23,21 @@ fn each_kind_of_record_has_a_seed_that_reads_as_it() {
     ];
     for (kind, reads) in kinds {
         let seed = corpus_of("record", kind);
-        assert!(reads(&seed), "{kind} reads as none");
-        // A byte more, or the last one less, and it is none.
+        assert!(reads(&seed), "{kind} does not decode");
+        // An added or missing last byte makes it invalid.
         assert!(
             !reads(&[&seed[..], b"}"].concat()) && !reads(&seed[..seed.len() - 1]),
             "{kind}"
         );
     }
-    let later = corpus_of("record", "later_version");
+    let newer = corpus_of("record", "later_version");
     for (kind, reads) in kinds {
-        assert!(!reads(&later), "a later version reads as {kind}");
+        assert!(!reads(&newer), "a newer version decodes as {kind}");
     }
 }
 
 #[test]
-fn each_kind_of_frame_has_a_seed_that_reads_as_it() {
+fn each_kind_of_frame_has_a_valid_seed() {
     for kind in [
         "hello", "send", "retry", "stop", "feedback", "history", "ping",
     ] {
@@ -49,7 +47,7 @@ fn each_kind_of_frame_has_a_seed_that_reads_as_it() {
 }
 
 #[test]
-fn requests_and_configurations_have_seeds_that_read() {
+fn requests_and_configurations_have_valid_seeds() {
     for name in ["plain", "parts"] {
         assert!(
             request::read(&corpus_of("completion", name)).is_ok(),
@@ -66,33 +64,36 @@ fn requests_and_configurations_have_seeds_that_read() {
     assert_eq!(subject.ok().as_deref(), Some("ann"));
 }
 
-/// Every dialect has a seed that is a whole answer, streamed; without its last bytes it is none.
+/// Each dialect has a seed with a complete streamed answer. Truncated, it is incomplete.
 #[test]
-fn each_dialect_has_a_seed_that_is_a_whole_answer() {
+fn each_dialect_has_a_seed_with_a_complete_answer() {
     for (kind, name) in ["openai", "anthropic", "gemini", "azure", "ollama"]
         .into_iter()
         .enumerate()
     {
         let seed = corpus_of("answer", name);
-        assert_eq!(usize::from(seed[0]), kind, "{name} is of another dialect");
-        assert!(whole(&seed).is_ok(), "{name}");
+        assert_eq!(usize::from(seed[0]), kind, "{name} has another dialect");
+        assert!(decode_complete(&seed).is_ok(), "{name}");
         let cut = seed.len() * 2 / 3;
-        assert!(whole(&seed[..cut]).is_err(), "{name} cut at {cut} is whole");
+        assert!(
+            decode_complete(&seed[..cut]).is_err(),
+            "{name} truncated at {cut} is complete"
+        );
     }
 }
 
-fn whole(seed: &[u8]) -> Result<(), Fault> {
+fn decode_complete(seed: &[u8]) -> Result<(), Fault> {
     let dialect = dialect(seed[0]);
     let framing = dialect.request(&ask()).framing;
     let text = String::from_utf8(guarded(framing, &seed[2..], usize::from(seed[1]))).unwrap();
-    let mut reader = dialect.reader();
+    let mut decoder = dialect.reader();
     for (name, data) in events(&text) {
-        reader
+        decoder
             .event(&name, &data, &mut Vec::new())
             .map_err(|failure| failure.fault)?;
-        if reader.ended() {
+        if decoder.ended() {
             break;
         }
     }
-    reader.verdict().map(drop).map_err(|failure| failure.fault)
+    decoder.verdict().map(drop).map_err(|failure| failure.fault)
 }

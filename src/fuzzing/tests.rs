@@ -1,4 +1,4 @@
-//! The fuzzer's bodies over its corpora, mutations of them, and any bytes.
+//! Runs the fuzz targets over their corpora, mutations of them, and random bytes.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +9,9 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 
-/// Mutations of each target's corpus. `FAILSOFT_FUZZ_CASES=1000000` tries that many.
+/// The number of inputs per target. `FAILSOFT_FUZZ_CASES=1000000` overrides it.
 const CASES: u32 = 3_000;
 
-/// One seed of a target, by its name.
 pub fn corpus_of(target: &str, name: &str) -> Vec<u8> {
     fs::read(
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -35,25 +34,24 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
-/// One change to bytes.
 #[derive(Clone, Debug)]
 enum Change {
     Set(Index, u8),
     Insert(Index, Vec<u8>),
     Remove(Index, Index),
-    /// A part once more, somewhere else.
+    /// Inserts a copy of a part at another position.
     Repeat(Index, Index, Index),
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let telling = prop::sample::select(b"\"\\{}[]:,.\r\n\0 -0e\xff\xef\xbb\xbf".to_vec());
+    let special = prop::sample::select(b"\"\\{}[]:,.\r\n\0 -0e\xff\xef\xbb\xbf".to_vec());
     let index = any::<Index>;
     prop_oneof![
-        (index(), prop_oneof![any::<u8>(), telling.clone()])
+        (index(), prop_oneof![any::<u8>(), special.clone()])
             .prop_map(|(at, byte)| Change::Set(at, byte)),
         (
             index(),
-            prop::collection::vec(prop_oneof![any::<u8>(), telling], 1..6)
+            prop::collection::vec(prop_oneof![any::<u8>(), special], 1..6)
         )
             .prop_map(|(at, bytes)| Change::Insert(at, bytes)),
         (index(), index()).prop_map(|(from, to)| Change::Remove(from, to)),
@@ -61,11 +59,12 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
+fn mutated(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
     for change in changes {
-        let places = bytes.len() + 1;
+        let positions = bytes.len() + 1;
         let part = |from: &Index, to: &Index| {
-            let (from, to) = (from.index(places), to.index(places));
+            let from = from.index(positions);
+            let to = to.index(positions);
             from.min(to)..from.max(to)
         };
         match change {
@@ -74,20 +73,21 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
                 bytes[at] = *byte;
             }
             Change::Set(..) => {}
-            Change::Insert(at, new) => {
-                drop(bytes.splice(at.index(places)..at.index(places), new.iter().copied()))
-            }
+            Change::Insert(at, new) => drop(bytes.splice(
+                at.index(positions)..at.index(positions),
+                new.iter().copied(),
+            )),
             Change::Remove(from, to) => drop(bytes.drain(part(from, to))),
             Change::Repeat(from, to, at) => {
-                let again = bytes[part(from, to)].to_vec();
-                drop(bytes.splice(at.index(places)..at.index(places), again));
+                let copy = bytes[part(from, to)].to_vec();
+                drop(bytes.splice(at.index(positions)..at.index(positions), copy));
             }
         }
     }
     bytes
 }
 
-fn tried(name: &str) {
+fn run_target(name: &str) {
     let (_, target) = TARGETS
         .into_iter()
         .find(|(known, _)| *known == name)
@@ -101,57 +101,56 @@ fn tried(name: &str) {
         failure_persistence: None,
         ..Config::default()
     });
-    let known = (
+    let mutations = (
         prop::sample::select(corpus),
         prop::collection::vec(change(), 1..6),
     )
-        .prop_map(|(bytes, changes)| changed(bytes, &changes));
-    let any = prop::collection::vec(any::<u8>(), 0..200);
-    let ran = runner.run(&prop_oneof![9 => known, 1 => any], |bytes| {
+        .prop_map(|(bytes, changes)| mutated(bytes, &changes));
+    let random = prop::collection::vec(any::<u8>(), 0..200);
+    let result = runner.run(&prop_oneof![9 => mutations, 1 => random], |bytes| {
         target(&bytes);
         Ok(())
     });
-    if let Err(failure) = ran {
+    if let Err(failure) = result {
         panic!("{failure}");
     }
 }
 
 #[test]
 fn any_answer_of_a_provider() {
-    tried("answer");
+    run_target("answer");
 }
 
 #[test]
 fn any_refusal_of_a_provider() {
-    tried("refusal");
+    run_target("refusal");
 }
 
 #[test]
 fn any_frame_of_a_client() {
-    tried("frame");
+    run_target("frame");
 }
 
 #[test]
 fn any_body_of_a_completion() {
-    tried("completion");
+    run_target("completion");
 }
 
 #[test]
 fn any_configuration_and_any_replies() {
-    tried("configuration");
+    run_target("configuration");
 }
 
 #[test]
 fn any_record_of_the_store() {
-    tried("record");
+    run_target("record");
 }
 
 #[test]
 fn any_token_of_a_visitor() {
-    tried("visitor");
+    run_target("visitor");
 }
 
-/// Each has its target for the fuzzer, and nothing else is there.
 #[test]
 fn the_fuzzer_has_the_same_targets() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");

@@ -1,21 +1,21 @@
-//! Addresses: where to listen, a provider's base URL, a site's origin. Nothing here asks the network.
+//! Validation of listen addresses, base URLs and origins. Nothing here uses the network.
 //!
-//! URLs are never repeated in a message: somebody may have written a key into one.
+//! Error messages never repeat a URL, because it may contain a key.
 
 use super::problem::quoted;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Checks an address to listen on, `127.0.0.1:8080`, `[::]:8080` or `localhost:0`, and gives it back.
+/// Validates an address to listen on: `127.0.0.1:8080`, `[::]:8080` or `localhost:0`.
 ///
 /// # Errors
-/// Says what would be right.
+/// Returns a message that shows the valid form.
 pub fn listen_address(text: &str) -> Result<String, String> {
-    let named = || {
+    let has_host_name = || {
         let (host, port) = text.rsplit_once(':')?;
         port.parse::<u16>().ok()?;
         is_host_name(host).then_some(())
     };
-    if text.parse::<SocketAddr>().is_ok() || named().is_some() {
+    if text.parse::<SocketAddr>().is_ok() || has_host_name().is_some() {
         return Ok(text.to_owned());
     }
     Err(format!(
@@ -24,7 +24,7 @@ pub fn listen_address(text: &str) -> Result<String, String> {
     ))
 }
 
-/// Checks a URL to which paths are added; a slash at its end is dropped.
+/// Validates the URL of an API root. Removes trailing slashes.
 pub(super) fn base_url(text: &str) -> Result<String, String> {
     let url = url(text)?;
     if url.contains('?') {
@@ -33,7 +33,6 @@ pub(super) fn base_url(text: &str) -> Result<String, String> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-/// Checks a whole http or https URL.
 pub(super) fn url(text: &str) -> Result<String, String> {
     let parts = split(text)?;
     if parts.rest.contains('#') {
@@ -45,7 +44,9 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     ))
 }
 
-/// Checks an origin, `https://chat.example.com`, and writes it as browsers do: lower case, without the scheme's own port.
+/// Validates an origin such as `https://chat.example.com`.
+///
+/// Normalises it as browsers do: lower case, without the default port of the scheme.
 pub(super) fn origin(text: &str) -> Result<String, String> {
     const RIGHT: &str =
         "is needed, such as \"https://www.example.com\" or \"http://localhost:3000\"";
@@ -72,13 +73,14 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     Ok(format!("{}://{host}", parts.scheme))
 }
 
-/// Checks a Redis URL, which may carry a password.
 pub(super) fn redis_url(text: &str) -> Result<(), String> {
-    let known = ["redis://", "rediss://", "redis+unix://", "unix://"];
-    let rest = known.iter().find_map(|scheme| text.strip_prefix(scheme));
-    let used = || redis::IntoConnectionInfo::into_connection_info(text).is_ok();
+    let schemes = ["redis://", "rediss://", "redis+unix://", "unix://"];
+    let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
+    let is_accepted = || redis::IntoConnectionInfo::into_connection_info(text).is_ok();
     match rest {
-        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) && used() => Ok(()),
+        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) && is_accepted() => {
+            Ok(())
+        }
         _ => Err(
             "not a Redis URL; write it as \"redis://HOST:6379\", or \"rediss://…\" for TLS"
                 .to_owned(),
@@ -86,8 +88,10 @@ pub(super) fn redis_url(text: &str) -> Result<(), String> {
     }
 }
 
-/// The address in `$OLLAMA_HOST` as a base URL: Ollama lets scheme, port or host be left out, and its server's own
-/// `0.0.0.0` means this machine to a client.
+/// Converts `$OLLAMA_HOST` to a base URL.
+///
+/// Ollama allows the scheme, the port or the host to be omitted. The bind address `0.0.0.0` is
+/// replaced by `127.0.0.1`.
 pub(super) fn ollama_host(text: &str) -> Result<String, String> {
     let text = text.trim();
     let url = if text.contains("://") {
@@ -114,7 +118,7 @@ pub(super) fn ollama_host(text: &str) -> Result<String, String> {
     Ok(format!("{}://{host}{port}{}", parts.scheme, parts.rest))
 }
 
-/// The host that a URL names, in lower case, an IPv6 address in its brackets; none where it is no URL.
+/// The host of a URL in lower case, IPv6 addresses in brackets. `None` if `text` is not a URL.
 pub(super) fn host_of(text: &str) -> Option<String> {
     let parts = split(text).ok()?;
     host_and_port(&parts.authority)
@@ -122,7 +126,6 @@ pub(super) fn host_of(text: &str) -> Option<String> {
         .map(|(host, _)| host.to_owned())
 }
 
-/// Whether a URL that was checked here names this very machine.
 pub(super) fn is_loopback(url: &str) -> bool {
     let Ok(parts) = split(url) else { return false };
     let Ok((host, _)) = host_and_port(&parts.authority) else {
@@ -172,7 +175,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
 }
 
 fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), String> {
-    // The colons of an IPv6 address stand within its brackets.
+    // The colons of an IPv6 address are within its brackets.
     let end = authority.rfind(']').map_or(0, |at| at + 1);
     let colon = authority.get(end..).and_then(|after| after.find(':'));
     let (host, port) = match colon {
@@ -190,8 +193,8 @@ fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), String> {
     let v6 = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
-    let good = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<Ipv6Addr>().is_ok());
-    if good {
+    let is_valid = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<Ipv6Addr>().is_ok());
+    if is_valid {
         return Ok((host, port));
     }
     Err("the URL's host is not a host name or an IP address (a name in other letters is written in its \"xn--\" form)".to_owned())
@@ -212,7 +215,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn listen_addresses() {
+    fn listen_addresses_are_validated() {
         for good in ["127.0.0.1:8080", "0.0.0.0:0", "[::]:80", "localhost:8080"] {
             assert_eq!(listen_address(good).as_deref(), Ok(good));
         }
@@ -233,15 +236,15 @@ mod tests {
     }
 
     #[test]
-    fn base_urls() {
-        for (written, read) in [
+    fn base_urls_are_normalized() {
+        for (input, expected) in [
             ("https://api.openai.com/v1", "https://api.openai.com/v1"),
             ("https://api.openai.com/v1/", "https://api.openai.com/v1"),
             ("HTTP://LocalHost:8000", "http://localhost:8000"),
             ("http://[::1]:11434/", "http://[::1]:11434"),
             ("http://vllm_1:8000/V1", "http://vllm_1:8000/V1"),
         ] {
-            assert_eq!(base_url(written).as_deref(), Ok(read), "{written}");
+            assert_eq!(base_url(input).as_deref(), Ok(expected), "{input}");
         }
         for (bad, part) in [
             ("", "scheme"),
@@ -258,20 +261,20 @@ mod tests {
             ("https://host/v1#x", "fragment"),
             ("https://host /v1", "white space"),
         ] {
-            let what = base_url(bad).unwrap_err();
-            assert!(what.contains(part), "{bad}: {what}");
-            assert!(!what.contains("canary"), "{what}");
+            let message = base_url(bad).unwrap_err();
+            assert!(message.contains(part), "{bad}: {message}");
+            assert!(!message.contains("canary"), "{message}");
         }
     }
 
     #[test]
-    fn origins() {
-        for (written, read) in [
+    fn origins_are_normalized() {
+        for (input, expected) in [
             ("https://Chat.Example.com", "https://chat.example.com"),
             ("https://chat.example.com:443/", "https://chat.example.com"),
             ("http://localhost:3000", "http://localhost:3000"),
         ] {
-            assert_eq!(origin(written).as_deref(), Ok(read), "{written}");
+            assert_eq!(origin(input).as_deref(), Ok(expected), "{input}");
         }
         for bad in [
             "*",
@@ -289,8 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn ollama_hosts() {
-        for (written, read) in [
+    fn ollama_hosts_become_base_urls() {
+        for (input, expected) in [
             ("127.0.0.1:11434", "http://127.0.0.1:11434"),
             ("box", "http://box:11434"),
             (":1234", "http://127.0.0.1:1234"),
@@ -298,38 +301,38 @@ mod tests {
             ("http://box:1234/", "http://box:1234"),
             ("https://ollama.example.com", "https://ollama.example.com"),
         ] {
-            assert_eq!(ollama_host(written).as_deref(), Ok(read), "{written}");
+            assert_eq!(ollama_host(input).as_deref(), Ok(expected), "{input}");
         }
         assert!(ollama_host("a b").is_err());
     }
 
     #[test]
-    fn loopback() {
-        for here in [
+    fn loopback_urls_are_recognized() {
+        for local in [
             "http://localhost:1",
             "http://127.0.0.9/v1",
             "http://[::1]:5",
         ] {
-            assert!(is_loopback(here), "{here}");
+            assert!(is_loopback(local), "{local}");
         }
-        for there in [
+        for remote in [
             "http://localhost.example.com",
             "https://api.openai.com/v1",
             "http://10.0.0.1",
         ] {
-            assert!(!is_loopback(there), "{there}");
+            assert!(!is_loopback(remote), "{remote}");
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_panics_and_what_passes_passes_again(text in "(https?://)?[a-z0-9.:@/?#\\[\\] %*é-]{0,30}") {
+        fn validation_never_panics_and_is_idempotent(text in "(https?://)?[a-z0-9.:@/?#\\[\\] %*é-]{0,30}") {
             let _ = (listen_address(&text), ollama_host(&text), redis_url(&text), is_loopback(&text));
             if let Ok(url) = base_url(&text) {
                 prop_assert_eq!(base_url(&url), Ok(url.clone()));
             }
-            if let Ok(site) = origin(&text) {
-                prop_assert_eq!(origin(&site), Ok(site.clone()));
+            if let Ok(origin_text) = origin(&text) {
+                prop_assert_eq!(origin(&origin_text), Ok(origin_text.clone()));
             }
         }
     }

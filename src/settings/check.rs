@@ -1,10 +1,9 @@
-//! What can only be judged by looking at several tables together, or at the files that a key names.
+//! Validation across several sections, and of the files that keys name.
 
 use super::Settings;
 use super::problem::quoted;
 use super::reader::Reader;
 
-/// Looks across all tables, after every one was read.
 pub(super) fn across(reader: &mut Reader<'_>, settings: &Settings) {
     files(reader, settings);
     message_size(reader, settings);
@@ -12,7 +11,7 @@ pub(super) fn across(reader: &mut Reader<'_>, settings: &Settings) {
     grpc(reader, settings);
 }
 
-/// The port on which collectors speak OTLP over gRPC, by custom.
+/// Warns about port 4317, where OTLP collectors accept gRPC by convention. Traces use HTTP (4318).
 fn grpc(reader: &mut Reader<'_>, settings: &Settings) {
     let endpoint = settings
         .telemetry
@@ -29,11 +28,11 @@ fn grpc(reader: &mut Reader<'_>, settings: &Settings) {
     }
 }
 
-/// Who receives unsigned alerts cannot tell them from forged ones.
+/// Warns about unsigned alerts, and about a signing secret without a webhook.
 fn unsigned(reader: &mut Reader<'_>, settings: &Settings) {
     let alerts = &settings.alerts;
     if alerts.webhook.is_some() && alerts.webhook_secret.is_none() {
-        let what = "without alerts.webhook_secret nothing is signed, and its receiver cannot tell an alert from a forged one";
+        let what = "alerts are not signed without alerts.webhook_secret, and their receiver cannot tell them from forged ones";
         reader.warning(
             reader.line_of("alerts.webhook"),
             "alerts.webhook",
@@ -41,7 +40,7 @@ fn unsigned(reader: &mut Reader<'_>, settings: &Settings) {
         );
     }
     if alerts.webhook.is_none() && alerts.webhook_secret.is_some() {
-        let what = "there is no alerts.webhook, so nothing is sent that it could sign";
+        let what = "has no effect: there is no alerts.webhook whose alerts it could sign";
         reader.warning(
             reader.line_of("alerts.webhook_secret"),
             "alerts.webhook_secret",
@@ -61,13 +60,13 @@ fn files(reader: &mut Reader<'_>, settings: &Settings) {
         .knowledge
         .as_deref()
         .map(|path| (path, path.is_dir(), "a folder"));
-    for (key, named) in [
+    for (key, configured) in [
         ("degradation.replies", replies),
         ("degradation.knowledge", knowledge),
     ] {
-        if let Some((path, false, kind)) = named {
+        if let Some((path, false, expected)) = configured {
             let what = format!(
-                "{} is not {kind} that can be read",
+                "{} is not {expected} that can be read",
                 quoted(&path.display().to_string())
             );
             reader.problem(reader.line_of(key), key, what);
@@ -75,20 +74,20 @@ fn files(reader: &mut Reader<'_>, settings: &Settings) {
     }
 }
 
-/// A message that is allowed by its characters may still be refused by its bytes.
+/// Warns if a message within the character limit could exceed the byte limit of a frame.
 fn message_size(reader: &mut Reader<'_>, settings: &Settings) {
-    /// Most bytes of a character, and what stands around a message.
-    const PER_CHARACTER: usize = 4;
-    const AROUND: usize = 1024;
-    let longest = settings.chat.max_message_chars * PER_CHARACTER + AROUND;
-    if longest <= settings.limits.frame_bytes {
+    /// The longest UTF-8 encoding of a character, and the JSON around a message.
+    const BYTES_PER_CHAR: usize = 4;
+    const OVERHEAD_BYTES: usize = 1024;
+    let needed_bytes = settings.chat.max_message_chars * BYTES_PER_CHAR + OVERHEAD_BYTES;
+    if needed_bytes <= settings.limits.frame_bytes {
         return;
     }
     for key in ["limits.frame_bytes", "chat.max_message_chars"] {
         if let Some(line) = reader.line_of(key) {
             let chars = settings.chat.max_message_chars;
             let what = format!(
-                "messages of chat.max_message_chars = {chars} may need limits.frame_bytes = {longest}"
+                "messages of chat.max_message_chars = {chars} may need limits.frame_bytes = {needed_bytes}"
             );
             reader.warning(Some(line), key, what);
             return;

@@ -1,30 +1,29 @@
-//! The keys whose value is one of a few words.
+//! Settings whose value is one of a few words.
 
 use super::problem::{either, quoted};
 use std::fmt;
 use std::str::FromStr;
 
-/// A setting that is one of a few named values.
 pub trait Choice: Copy + PartialEq + 'static {
-    /// What one is, with its article: `a dialect`.
+    /// The description with its article, such as `a dialect`.
     const KIND: &'static str;
-    /// All of them, in the order they are listed to the operator.
+    /// All values, in the order in which messages list them.
     const ALL: &'static [Self];
-    /// The name it has in the configuration, in metrics and on the status page.
+    /// The name in the configuration, in metrics and on the status page.
     fn name(self) -> &'static str;
 }
 
-/// Finds a choice by its exact name.
+/// Parses an exact name.
 ///
 /// # Errors
-/// Lists the names there are.
+/// Returns a message that lists the valid names.
 pub(super) fn parse_choice<T: Choice>(text: &str) -> Result<T, String> {
     T::ALL
         .iter()
         .copied()
-        .find(|choice| choice.name() == text)
+        .find(|value| value.name() == text)
         .ok_or_else(|| {
-            let names: Vec<&str> = T::ALL.iter().map(|choice| choice.name()).collect();
+            let names: Vec<&str> = T::ALL.iter().map(|value| value.name()).collect();
             format!(
                 "{} is not {}; use {}",
                 quoted(text),
@@ -34,7 +33,7 @@ pub(super) fn parse_choice<T: Choice>(text: &str) -> Result<T, String> {
         })
 }
 
-macro_rules! choice {
+macro_rules! config_enum {
     ($(#[$meta:meta])* $name:ident is $kind:literal { $($(#[$about:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,114 +62,98 @@ macro_rules! choice {
     };
 }
 
-choice! {
-    /// The protocol a provider speaks.
+config_enum! {
     Dialect is "a dialect" {
-        /// OpenAI chat completions, and the many servers compatible with them.
+        /// OpenAI chat completions, also spoken by many compatible servers.
         OpenAi = "openai",
-        /// Anthropic messages.
         Anthropic = "anthropic",
-        /// Google Gemini `streamGenerateContent`.
         Gemini = "gemini",
-        /// Azure OpenAI deployments.
         Azure = "azure",
-        /// Ollama's own chat API.
         Ollama = "ollama",
     }
 }
 
-choice! {
-    /// How a provider is made to continue an answer that another one began.
+config_enum! {
+    /// The way a provider continues an answer that another provider started.
     Prefill is "a way to prefill" {
-        /// It cannot; it is asked to repeat the end and go on.
+        /// Not supported. The provider is asked to repeat the end of the text and to continue.
         Off = "off",
-        /// A trailing assistant message is continued.
+        /// The provider continues a trailing assistant message.
         Assistant = "assistant",
-        /// As `assistant`, with vLLM's two request fields beside it.
+        /// Like `assistant`, plus the two request fields that vLLM needs.
         Vllm = "vllm",
-        /// As `assistant`, with `"prefix": true` in the message.
+        /// Like `assistant`, with `"prefix": true` in the message.
         Prefix = "prefix",
     }
 }
 
-choice! {
-    /// The order in which providers are tried.
+config_enum! {
     Strategy is "a strategy" {
-        /// As the configuration lists them.
         Priority = "priority",
-        /// By chance, in proportion to their weights.
+        /// Randomly, in proportion to the weights.
         Weighted = "weighted",
-        /// One after the other.
         RoundRobin = "round_robin",
-        /// The one with the quickest first tokens.
+        /// The provider with the lowest time to first token.
         Fastest = "fastest",
-        /// The one with the lowest price.
         Cheapest = "cheapest",
     }
 }
 
-choice! {
-    /// What follows when a provider fails after part of its answer was shown.
+config_enum! {
+    /// The reaction to a provider that fails after part of its answer was shown.
     MidStream is "a mid_stream mode" {
-        /// The next provider answers from the beginning.
+        /// The next provider starts the answer again.
         Restart = "restart",
-        /// The next provider goes on where the text stopped.
         Continue = "continue",
     }
 }
 
-choice! {
-    /// How a provider's health is looked into while it is not in use.
+config_enum! {
+    /// The health check of a provider that currently receives no calls.
     ProbeKind is "a probe" {
-        /// A free listing of its models.
+        /// Lists the models, which is free.
         Models = "models",
-        /// A completion of one token.
+        /// Requests a completion of one token.
         Completion = "completion",
-        /// Not at all.
         Off = "off",
     }
 }
 
-choice! {
-    /// Who may be given another visitor's saved answer.
+config_enum! {
     Share is "a way to share" {
-        /// Nobody.
+        /// Only the conversation that asked gets the answer.
         Never = "never",
-        /// Anybody, once enough conversations asked alike.
+        /// Shared after `cache.repeated_min` conversations have asked the same question.
         Repeated = "repeated",
-        /// Anybody at once.
         Always = "always",
     }
 }
 
-choice! {
-    /// Where conversations are kept.
+config_enum! {
     StoreBackend is "a store backend" {
-        /// Embedded, for a single instance.
         Sled = "sled",
-        /// Shared by several instances.
         Redis = "redis",
     }
 }
 
-choice! {
-    /// What a drill, or the demo's panel, does to a provider: to its new calls, and to answers under way.
+config_enum! {
+    /// A fault that a drill or the demo injects into a provider's new calls and running answers.
     Fault is "a fault" {
-        /// Connections are refused; running answers are cut.
+        /// Connections are refused, running answers break off.
         Down = "down",
-        /// 429 with a Retry-After of 30 s; running answers are cut.
+        /// HTTP 429 with a `Retry-After` of 30 s, running answers break off.
         RateLimit = "rate_limit",
-        /// 401; running answers are cut.
+        /// HTTP 401, running answers break off.
         Unauthorized = "unauthorized",
-        /// Silence.
+        /// No response.
         Timeout = "timeout",
         /// Silence after ten tokens.
         Stall = "stall",
-        /// A reset after ten tokens.
+        /// A connection reset after ten tokens.
         Cut = "cut",
-        /// Broken JSON after ten tokens.
+        /// Invalid JSON after ten tokens.
         Garbage = "garbage",
-        /// One token a second.
+        /// One token per second.
         Slow = "slow",
     }
 }
@@ -180,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back() {
+    fn names_parse_to_their_value() {
         for strategy in Strategy::ALL {
             assert_eq!(strategy.name().parse(), Ok(*strategy));
         }
@@ -190,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_lists_the_choices() {
+    fn unknown_name_lists_the_valid_ones() {
         assert_eq!(
             "opnai".parse::<Dialect>(),
             Err(

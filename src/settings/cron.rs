@@ -1,15 +1,14 @@
-//! Cron expressions, for drills that come again: five fields, in UTC, each `*`, a number, a range, a list or steps of these.
+//! Cron expressions for scheduled drills, evaluated in UTC.
 //!
-//! The fields mean what crontab(5) says: minute, hour, day of month, month, day of week (0 and 7 are Sunday); where both day
-//! fields are narrowed, either is enough. There are no names for months and days, and no `@daily`.
+//! The syntax is that of crontab(5): minute, hour, day of month, month and day of week (0 and 7 are
+//! Sunday). If both day fields are restricted, a day needs to match only one of them. Names of
+//! months and days and macros such as `@daily` are not supported.
 
 use super::problem::quoted;
 use crate::chat::At;
 
-/// A day in milliseconds.
 const DAY_MS: u64 = 86_400_000;
 
-/// The fields in order: name, lowest, highest.
 const FIELDS: [(&str, u32, u32); 5] = [
     ("minute", 0, 59),
     ("hour", 0, 23),
@@ -18,7 +17,7 @@ const FIELDS: [(&str, u32, u32); 5] = [
     ("day of week", 0, 7),
 ];
 
-/// A schedule. Each field is a set of its numbers as bits.
+/// A parsed schedule. Each field is a bit set of its numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cron {
     minutes: u64,
@@ -26,15 +25,15 @@ pub struct Cron {
     days: u64,
     months: u64,
     weekdays: u64,
-    /// Whether a day must only fit one of the two day fields.
+    /// Both day fields are restricted, so that a day must match only one of them.
     either_day: bool,
 }
 
 impl Cron {
-    /// Reads `"0 3 * * 1"`.
+    /// Parses an expression such as `"0 3 * * 1"`.
     ///
     /// # Errors
-    /// Says which field is wrong and what it may be.
+    /// Names the invalid field and its valid values.
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         let &[minute, hour, day, month, weekday] = fields.as_slice() else {
@@ -55,9 +54,8 @@ impl Cron {
         })
     }
 
-    /// Whether the schedule holds in the minute of `at`, in UTC.
     pub fn holds_at(&self, at: At) -> bool {
-        // Read off the moment as it is written, so that there is one calendar.
+        // The RFC 3339 text contains the calendar fields, so no second calendar is needed.
         let text = at.to_string();
         let part =
             |range: std::ops::Range<usize>| text.get(range).and_then(|digits| digits.parse().ok());
@@ -67,40 +65,41 @@ impl Cron {
         let (Some(hour), Some(minute)) = (part(11..13), part(14..16)) else {
             return false;
         };
-        // 1970 began on a Thursday.
+        // 1970-01-01 was a Thursday.
         let weekday = u32::try_from((at.0 / DAY_MS + 4) % 7).unwrap_or_default();
         self.matches(minute, hour, day, month, weekday)
     }
 
-    /// Whether the schedule holds in that minute of UTC: `minute` 0-59, `hour` 0-23, `day` 1-31, `month` 1-12,
-    /// `weekday` 0-6 from Sunday.
+    /// Returns `true` if the schedule contains the given minute in UTC: `minute` 0-59, `hour` 0-23,
+    /// `day` 1-31, `month` 1-12, `weekday` 0-6 from Sunday.
     pub fn matches(&self, minute: u32, hour: u32, day: u32, month: u32, weekday: u32) -> bool {
         let has = |set: u64, number: u32| number < 64 && set & (1 << number) != 0;
-        let (by_day, by_weekday) = (has(self.days, day), has(self.weekdays, weekday));
+        let matches_day = has(self.days, day);
+        let matches_weekday = has(self.weekdays, weekday);
         has(self.minutes, minute)
             && has(self.hours, hour)
             && has(self.months, month)
             && if self.either_day {
-                by_day || by_weekday
+                matches_day || matches_weekday
             } else {
-                by_day && by_weekday
+                matches_day && matches_weekday
             }
     }
 }
 
-fn field(text: &str, (name, lowest, highest): (&str, u32, u32)) -> Result<u64, String> {
-    let wrong = || {
+fn field(text: &str, (name, min, max): (&str, u32, u32)) -> Result<u64, String> {
+    let invalid = || {
         format!(
-            "{} is not right for the {name}; use *, numbers from {lowest} to {highest}, a-b, lists with commas, or */n",
+            "{} is not right for the {name}; use *, numbers from {min} to {max}, a-b, lists with commas, or */n",
             quoted(text)
         )
     };
-    let number = |text: &str| {
+    let parse_number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         text.parse::<u32>()
             .ok()
-            .filter(|n| digits && (lowest..=highest).contains(n))
-            .ok_or_else(wrong)
+            .filter(|n| digits && (min..=max).contains(n))
+            .ok_or_else(invalid)
     };
     let mut set = 0;
     for part in text.split(',') {
@@ -111,26 +110,26 @@ fn field(text: &str, (name, lowest, highest): (&str, u32, u32)) -> Result<u64, S
                     step.parse::<u8>()
                         .ok()
                         .filter(|n| *n > 0)
-                        .ok_or_else(wrong)?,
+                        .ok_or_else(invalid)?,
                 ),
             ),
             None => (part, None),
         };
         let (from, to) = match range.split_once('-') {
-            _ if range == "*" => (lowest, highest),
-            Some((from, to)) => (number(from)?, number(to)?),
-            // "5/10" means from 5 on, every 10.
+            _ if range == "*" => (min, max),
+            Some((from, to)) => (parse_number(from)?, parse_number(to)?),
+            // "5/10" means every tenth value from 5 on.
             None => (
-                number(range)?,
+                parse_number(range)?,
                 if step.is_some() {
-                    highest
+                    max
                 } else {
-                    number(range)?
+                    parse_number(range)?
                 },
             ),
         };
         if from > to {
-            return Err(wrong());
+            return Err(invalid());
         }
         for n in (from..=to).step_by(step.map_or(1, usize::from)) {
             set |= 1_u64 << n;
@@ -146,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn matches_as_crontab_does() {
+    fn schedules_match_like_crontab() {
         // (expression, minute, hour, day, month, weekday, matches)
         for (text, m, h, d, mo, w, expected) in [
             ("0 3 * * 1", 0, 3, 17, 6, 1, true),
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_of_the_wall_clock_is_read_in_utc() {
+    fn timestamps_are_matched_in_utc() {
         // 2026-11-18 is a Wednesday.
         let at = At(1_795_000_000_123);
         for (text, expected) in [
@@ -185,13 +184,13 @@ mod tests {
         ] {
             assert_eq!(Cron::parse(text).unwrap().holds_at(at), expected, "{text}");
         }
-        let leap = At(1_709_164_800_000);
-        assert_eq!(leap.to_string(), "2024-02-29T00:00:00.000Z");
-        assert!(Cron::parse("0 0 29 2 4").unwrap().holds_at(leap));
+        let leap_day = At(1_709_164_800_000);
+        assert_eq!(leap_day.to_string(), "2024-02-29T00:00:00.000Z");
+        assert!(Cron::parse("0 0 29 2 4").unwrap().holds_at(leap_day));
     }
 
     #[test]
-    fn says_which_field_is_wrong() {
+    fn errors_name_the_invalid_field() {
         for (text, part) in [
             ("", "five fields"),
             ("0 3 * *", "five fields"),
@@ -207,14 +206,14 @@ mod tests {
             ("1,,2 * * * *", "for the minute"),
             ("+5 * * * *", "for the minute"),
         ] {
-            let what = Cron::parse(text).unwrap_err();
-            assert!(what.contains(part), "{text}: {what}");
+            let message = Cron::parse(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_panics(text in "[0-9*,/ -]{0,30}") {
+        fn parse_never_panics(text in "[0-9*,/ -]{0,30}") {
             let _ = Cron::parse(&text).map(|cron| cron.matches(1, 2, 3, 4, 5));
         }
     }

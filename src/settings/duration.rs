@@ -1,12 +1,11 @@
-//! Durations as the configuration and the command line write them: `"250ms"`, `"10s"`, `"5m"`, `"24h"`, `"30d"`.
+//! Durations in the configuration and on the command line: `"250ms"`, `"10s"`, `"5m"`, `"24h"`.
 
 use super::problem::quoted;
 use std::time::Duration;
 
-/// Ten years; longer ones could overflow the clock when they are added to it.
+/// Ten years. Longer durations could overflow the clock when added to it.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 
-/// Units from the smallest, in milliseconds.
 const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1000),
@@ -15,12 +14,13 @@ const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-/// Reads `"1500ms"`, `"10s"` or `"1h30m"`: whole numbers, each with its unit, added up; at most ten years.
+/// Parses `"1500ms"`, `"10s"` or `"1h30m"`: integers with units that are added up, at most ten
+/// years.
 ///
 /// # Errors
-/// Says in one sentence what would be right.
+/// Returns a sentence that shows the valid form.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || {
+    let invalid = || {
         format!(
             "{} is not a duration; write a whole number and its unit, such as \"250ms\", \"10s\", \"5m\", \"24h\" or \"30d\"",
             quoted(text)
@@ -28,21 +28,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let mut rest = text.trim();
     if rest.is_empty() {
-        return Err(wrong());
+        return Err(invalid());
     }
     let mut millis: u64 = 0;
     while !rest.is_empty() {
         let (number, after) = split_where(rest, |c| !c.is_ascii_digit());
         let (unit, after) = split_where(after, |c| !c.is_ascii_alphabetic());
-        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let number: u64 = number.parse().map_err(|_| invalid())?;
         let (_, factor) = UNITS
             .iter()
             .find(|(name, _)| *name == unit)
-            .ok_or_else(wrong)?;
+            .ok_or_else(invalid)?;
         millis = number
             .checked_mul(*factor)
             .and_then(|part| millis.checked_add(part))
-            .ok_or_else(wrong)?;
+            .ok_or_else(invalid)?;
         rest = after;
     }
     let duration = Duration::from_millis(millis);
@@ -52,8 +52,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Writes a duration the way [`parse_duration`] reads it, in the largest unit that gives a whole number.
-/// Anything below a millisecond is left off.
+/// Formats a duration for [`parse_duration`], in the largest unit that divides it.
+///
+/// Drops fractions of a millisecond.
 pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     UNITS
@@ -79,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_what_the_configuration_writes() {
+    fn valid_durations_are_parsed() {
         for (text, millis) in [
             ("250ms", 250),
             ("10s", 10_000),
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest_and_says_what_is_right() {
+    fn invalid_durations_are_rejected_with_an_example() {
         for text in [
             "",
             "10",
@@ -115,15 +116,18 @@ mod tests {
             "1s 2",
             "３s",
         ] {
-            let what = parse_duration(text).unwrap_err();
-            assert!(what.contains("is not a duration; write"), "{text}: {what}");
+            let message = parse_duration(text).unwrap_err();
+            assert!(
+                message.contains("is not a duration; write"),
+                "{text}: {message}"
+            );
         }
         assert!(parse_duration("4000d").unwrap_err().contains("ten years"));
     }
 
     proptest! {
         #[test]
-        fn shown_durations_are_read_back(millis in 0u64..=315_360_000_000) {
+        fn formatted_durations_parse_to_the_same_value(millis in 0u64..=315_360_000_000) {
             let duration = Duration::from_millis(millis);
             prop_assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
         }

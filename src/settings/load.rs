@@ -1,4 +1,4 @@
-//! From a file and an environment to settings: what is read in which order, and where providers come from.
+//! Loads settings from a file and the environment, and decides where the providers come from.
 
 use super::address::ollama_host;
 use super::choice::{Choice, Dialect};
@@ -12,23 +12,23 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
-/// The file that is read when none is named, if it is there.
+/// Read if no file is named and it exists in the working directory.
 const USUAL_FILE: &str = "failsoft.toml";
-/// The environment variable that names a file.
 const FILE_VARIABLE: &str = "FAILSOFT_CONFIG";
-/// The environment variable that says where Ollama is.
 const OLLAMA_VARIABLE: &str = "OLLAMA_HOST";
 
-/// Which configuration file to read: the one named on the command line, else in `$FAILSOFT_CONFIG`, else `failsoft.toml` in the
-/// working directory if there is one, else none. A named one is given back even if it does not exist.
+/// The path of the configuration file: the command-line argument, else `$FAILSOFT_CONFIG`, else
+/// `failsoft.toml` in the working directory if it exists, else `None`.
+///
+/// A named file is returned even if it does not exist.
 pub fn find(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let in_environment = || {
+    let from_env = || {
         env(FILE_VARIABLE)
             .filter(|path| !path.is_empty())
             .map(PathBuf::from)
     };
-    // A link that leads nowhere is there too, and reading it tells.
-    let usual = || {
+    // A dangling symlink counts as existing, so that reading it reports the error.
+    let default_file = || {
         Path::new(USUAL_FILE)
             .symlink_metadata()
             .is_ok()
@@ -36,15 +36,15 @@ pub fn find(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Optio
     };
     named
         .map(Path::to_path_buf)
-        .or_else(in_environment)
-        .or_else(usual)
+        .or_else(from_env)
+        .or_else(default_file)
 }
 
 impl Settings {
-    /// Reads a configuration file, if one is given, and the environment.
+    /// Loads the given file, if any, and the environment.
     ///
     /// # Errors
-    /// Every problem there is, in the order of the file.
+    /// Returns every problem, in the order of the file.
     pub fn load(
         path: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
@@ -64,11 +64,11 @@ impl Settings {
         let bytes =
             std::fs::read(path).map_err(|error| fail(None, format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
+            let valid_up_to = error.utf8_error().valid_up_to();
             let lines = error
                 .as_bytes()
                 .iter()
-                .take(good)
+                .take(valid_up_to)
                 .filter(|byte| **byte == b'\n')
                 .count();
             fail(Some(lines + 1), "not UTF-8 text".to_owned())
@@ -78,10 +78,12 @@ impl Settings {
         Ok(loaded)
     }
 
-    /// Reads it once more, for a reload. What came through a pipe is gone: it would be read as an empty configuration, which is a good one.
+    /// Loads the configuration again for a reload.
+    ///
+    /// A pipe is rejected: it is already drained, and an empty configuration would be valid.
     ///
     /// # Errors
-    /// As for [`Settings::load`]; or it was no file.
+    /// Like [`Settings::load`], or the path is a pipe or socket.
     pub fn load_again(
         path: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
@@ -101,10 +103,10 @@ impl Settings {
         }
     }
 
-    /// Reads the text of a configuration file; `file` is what it is called in problems.
+    /// Parses the text of a configuration file. Problems refer to it as `file`.
     ///
     /// # Errors
-    /// Every problem there is, in the order of the text.
+    /// Returns every problem, in the order of the text.
     pub fn from_text(
         file: &str,
         text: &str,
@@ -127,11 +129,11 @@ impl Settings {
     }
 }
 
-/// Reads a text of TOML that is not the configuration, and names no secrets, in the way of the configuration: key by key, and
-/// what nobody asked for is unknown. `file` is what it is called in problems.
+/// Parses a TOML document other than the configuration, with the same error reporting: unknown keys
+/// are problems. Secrets from the environment are not available. Problems refer to it as `file`.
 ///
 /// # Errors
-/// Every problem there is, in the order of the text.
+/// Returns every problem, in the order of the text.
 pub(crate) fn read_toml<T>(
     file: &str,
     text: &str,
@@ -148,9 +150,9 @@ fn document<'e, T>(
 ) -> Result<(T, Reader<'e>), Problems> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::new(file, text, env);
-    let (document, broken) = DeTable::parse_recoverable(text);
+    let (document, syntax_errors) = DeTable::parse_recoverable(text);
     let read = Table::root(&mut reader, document.get_ref(), read);
-    tell_syntax(&mut reader, &broken);
+    tell_syntax(&mut reader, &syntax_errors);
     reader.problems.sort_by_key(|problem| problem.line);
     if reader.problems.is_empty() {
         Ok((read, reader))
@@ -159,7 +161,7 @@ fn document<'e, T>(
     }
 }
 
-/// Reads all tables: first the global policies, which each provider takes over, then the providers, whose names drills need.
+// The order matters: each provider starts from the global policies, and drills name providers.
 fn tables(root: &mut Table, s: &mut Settings) -> Source {
     root.table("server", |t| load_tables::server(t, &mut s.server));
     root.table("chat", |t| load_tables::chat(t, &mut s.chat));
@@ -198,7 +200,7 @@ fn tables(root: &mut Table, s: &mut Settings) -> Source {
     } else {
         Source::File
     };
-    // A demo's providers come later, and their names with them.
+    // In demo mode the providers and their names are added later.
     let names: Option<Vec<String>> = (!s.demo).then(|| {
         s.providers
             .iter()
@@ -211,19 +213,21 @@ fn tables(root: &mut Table, s: &mut Settings) -> Source {
     source
 }
 
-/// What is not TOML. Where a line is not, whatever else was found in it is most likely a consequence.
-fn tell_syntax(reader: &mut Reader<'_>, broken: &[toml::de::Error]) {
-    let mut lines = BTreeMap::new();
-    for error in broken {
+/// Reports syntax errors. Drops other problems of the same lines, which are probably consequences.
+fn tell_syntax(reader: &mut Reader<'_>, errors: &[toml::de::Error]) {
+    let mut first_errors = BTreeMap::new();
+    for error in errors {
         let at = error.span().map_or(0, |span| span.start);
-        lines
+        first_errors
             .entry(reader.line_at(at))
             .or_insert((at, error.message()));
     }
-    reader
-        .problems
-        .retain(|problem| problem.line.is_none_or(|line| !lines.contains_key(&line)));
-    for (line, (at, message)) in lines {
+    reader.problems.retain(|problem| {
+        problem
+            .line
+            .is_none_or(|line| !first_errors.contains_key(&line))
+    });
+    for (line, (at, message)) in first_errors {
         let column = at - reader.line_start(at) + 1;
         reader.problem(
             Some(line),
@@ -233,7 +237,7 @@ fn tell_syntax(reader: &mut Reader<'_>, broken: &[toml::de::Error]) {
     }
 }
 
-/// Providers by the keys that the environment holds, else none and a demo.
+/// Adds a provider for each API key in the environment. Without any, switches to demo mode.
 fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source {
     let mut found = Vec::new();
     for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini] {
@@ -272,6 +276,7 @@ fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source 
     if !settings.providers.is_empty() {
         return Source::Environment;
     }
+    // A stall timeout in the file takes precedence over that of the demo.
     let stall = settings.timeouts.call.stall;
     settings.enter_demo();
     if reader.line_of("timeouts.stall").is_some() {
@@ -280,7 +285,7 @@ fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source 
     Source::Demo
 }
 
-/// What a variable holds, without the white space that shells and files add; nothing when that is all.
+/// The trimmed value of an environment variable. `None` if it is unset or blank.
 fn held(env: Environment<'_>, variable: &str) -> Option<String> {
     env(variable)
         .map(|value| value.trim().to_owned())

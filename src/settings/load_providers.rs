@@ -1,4 +1,5 @@
-//! `[[providers]]`: each with its dialect's defaults, the global policies, and its own keys over them.
+//! Parses `[[providers]]`: the defaults of the dialect, then the global policies, then its own
+//! keys.
 
 use super::address::{base_url, is_loopback};
 use super::choice::{Choice, Dialect};
@@ -9,28 +10,31 @@ use super::read::Table;
 use super::value::{Parsed, choice, from_text, line, maybe, number, prefill, whole};
 use super::{Secret, Settings};
 
-/// Reads them all. `settings` must hold the global policies already.
+/// Parses all providers. `settings` must already contain the global policies.
 pub(super) fn providers(root: &mut Table, settings: &mut Settings) {
-    let mut names: Vec<(String, String)> = Vec::new();
-    let mut all = Vec::new();
+    let mut first_uses: Vec<(String, String)> = Vec::new();
+    let mut providers = Vec::new();
     root.tables("providers", |t| {
-        let read = provider(t, settings);
-        if let Some((_, first)) = names.iter().find(|(name, _)| *name == read.name) {
+        let provider = read_provider(t, settings);
+        if let Some((_, first)) = first_uses.iter().find(|(name, _)| *name == provider.name) {
             let what = format!(
                 "{} is already the name of {first}; every provider needs a name of its own",
-                quoted(&read.name)
+                quoted(&provider.name)
             );
             t.problem("name", what);
-        } else if !read.name.is_empty() {
-            names.push((read.name.clone(), format!("{} (line {})", t.path, t.line)));
+        } else if !provider.name.is_empty() {
+            first_uses.push((
+                provider.name.clone(),
+                format!("{} (line {})", t.path, t.line),
+            ));
         }
-        all.push(read);
+        providers.push(provider);
     });
-    settings.providers = all;
+    settings.providers = providers;
 }
 
-/// Reads one. Where something is wrong a stand-in remains, so that the rest can be looked at too.
-fn provider(t: &mut Table, settings: &Settings) -> ProviderSettings {
+/// Parses one provider. Invalid keys keep their default, so that the rest is checked as well.
+fn read_provider(t: &mut Table, settings: &Settings) -> ProviderSettings {
     let mut dialect = None;
     let names: Vec<&str> = Dialect::ALL.iter().map(|dialect| dialect.name()).collect();
     t.needs("dialect", &format!("use {}", either(&names)));
@@ -106,12 +110,12 @@ fn provider(t: &mut Table, settings: &Settings) -> ProviderSettings {
 }
 
 fn name(text: &str) -> Parsed<String> {
-    const LONGEST: usize = 64;
-    let allowed =
+    const MAX_NAME_LEN: usize = 64;
+    let is_allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-    if text.is_empty() || text.len() > LONGEST || !text.bytes().all(allowed) {
+    if text.is_empty() || text.len() > MAX_NAME_LEN || !text.bytes().all(is_allowed) {
         return Err(format!(
-            "{} is not a name; use a to z, 0 to 9, _ and -, at most {LONGEST} of them",
+            "{} is not a name; use a to z, 0 to 9, _ and -, at most {MAX_NAME_LEN} of them",
             quoted(text)
         ));
     }
@@ -135,26 +139,26 @@ fn api_version(text: &str) -> Parsed<String> {
 }
 
 fn header_name(name: &str) -> Parsed<String> {
-    /// What the connection and the body decide.
-    const OURS: [&str; 5] = [
+    /// Headers that the HTTP client sets from the connection and the body.
+    const RESERVED: [&str; 5] = [
         "connection",
         "content-length",
         "content-type",
         "host",
         "transfer-encoding",
     ];
-    let lower = name.to_ascii_lowercase();
-    if OURS.contains(&lower.as_str()) {
+    let name = name.to_ascii_lowercase();
+    if RESERVED.contains(&name.as_str()) {
         return Err("this header is set by the service itself; leave it out".to_owned());
     }
-    if lower.is_empty()
-        || !lower
+    if name.is_empty()
+        || !name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
     {
         return Err("not the name of a header; it has letters, digits and - only".to_owned());
     }
-    Ok(lower)
+    Ok(name)
 }
 
 fn prices(t: &mut Table, p: &mut ProviderSettings) {
@@ -171,8 +175,9 @@ fn prices(t: &mut Table, p: &mut ProviderSettings) {
     p.prices = t.has("prices").then_some(prices);
 }
 
-/// The key that is written, else the one of the dialect's variable. It is missed only where it is surely needed: at the
-/// dialect's own address.
+/// Reads the API key of the file, else that of the dialect's environment variable.
+///
+/// A missing key is a problem only at the vendor's own address. Elsewhere it may be unnecessary.
 fn api_key(t: &mut Table, p: &mut ProviderSettings, dialect_known: bool) {
     t.checked_secret("api_key", &mut p.api_key, |key| {
         if key.is_ascii() {
@@ -184,22 +189,22 @@ fn api_key(t: &mut Table, p: &mut ProviderSettings, dialect_known: bool) {
     else {
         return;
     };
-    let elsewhere = t.has("base_url") && p.dialect != Dialect::Azure;
-    let here = is_loopback(&p.base_url);
+    let has_custom_address = t.has("base_url") && p.dialect != Dialect::Azure;
+    let is_local = is_loopback(&p.base_url);
     match (t.reader.env)(variable).filter(|key| !key.trim().is_empty()) {
         Some(key) => {
             p.api_key = Some(Secret::new(key.trim()));
-            if elsewhere && !here {
-                t.warning("base_url", format!("it will be sent the key in ${variable}, as no api_key is written; write api_key, or api_key = \"\" for none"));
+            if has_custom_address && !is_local {
+                t.warning("base_url", format!("api_key is not written, so the key in ${variable} is sent to this address; write api_key, or api_key = \"\" for none"));
             }
         }
-        None if !elsewhere => t.problem(
+        None if !has_custom_address => t.problem(
             "api_key",
             format!(
                 "missing: the environment variable {variable} is not set; set it, or write api_key"
             ),
         ),
-        None if !here => t.warning(
+        None if !is_local => t.warning(
             "api_key",
             "no key is written; write api_key, or api_key = \"\" if none is needed",
         ),

@@ -1,4 +1,4 @@
-//! The keys of every table but providers, each with what it may be.
+//! The keys of every section except providers, with their valid values.
 
 use super::address::{base_url, listen_address, origin, redis_url};
 use super::choice::Fault;
@@ -18,7 +18,7 @@ use super::value::{
 use super::webhook::{webhook_secret, webhook_url};
 use toml::de::DeValue;
 
-/// A bound for counts that have none of their own: far above any use, and safe to calculate with.
+/// The upper bound of counts without a natural limit: far above any use, and safe from overflow.
 pub(super) const MANY: u64 = 1_000_000_000;
 
 pub(super) fn server(t: &mut Table, s: &mut ServerSettings) {
@@ -131,7 +131,7 @@ pub(super) fn degradation(t: &mut Table, s: &mut DegradationSettings) {
     t.read("outbox", &mut s.outbox, flag);
 }
 
-/// The last resort is what makes every message answered, so it cannot be nothing.
+/// The fallback text must not be blank: it is the answer when every other step fails.
 fn not_blank(value: &DeValue<'_>) -> Parsed<String> {
     let fallback = text(value)?;
     if fallback.trim().is_empty() {
@@ -154,11 +154,14 @@ pub(super) fn alerts(t: &mut Table, s: &mut AlertSettings) {
     t.read("min_interval", &mut s.min_interval, duration);
 }
 
-/// One of `[[drills]]`, for a provider of these `names` if they are known; none when something that it needs is missing or
-/// wrong, which was then told.
+/// Parses one of `[[drills]]`. `names` are the configured providers, or `None` if not known yet.
+///
+/// Returns `None` if a required key is missing or invalid. The problem is then already reported.
 pub(super) fn drill(t: &mut Table, names: Option<&[String]>) -> Option<DrillSettings> {
-    let (mut at, mut provider, mut fault) = (None, None, None);
-    let mut lasts = DrillSettings::USUAL;
+    let mut at = None;
+    let mut provider = None;
+    let mut fault = None;
+    let mut duration = DrillSettings::USUAL;
     t.needs(
         "at",
         "when, as a cron expression in UTC, such as \"0 3 * * 1\"",
@@ -181,22 +184,22 @@ pub(super) fn drill(t: &mut Table, names: Option<&[String]>) -> Option<DrillSett
             _ => Ok(Some(name)),
         }
     });
-    t.needs("fault", "what befalls the provider, such as \"down\"");
+    t.needs("fault", "the fault to inject, such as \"down\"");
     t.read("fault", &mut fault, |value| {
         choice::<Fault>(value).map(Some)
     });
-    t.read("for", &mut lasts, |value| {
-        let lasts = span(value)?;
-        if lasts > DrillSettings::LONGEST {
+    t.read("for", &mut duration, |value| {
+        let duration = span(value)?;
+        if duration > DrillSettings::LONGEST {
             return Err("a drill lasts at most 15m".to_owned());
         }
-        Ok(lasts)
+        Ok(duration)
     });
     Some(DrillSettings {
         at: at?,
         provider: provider?,
         fault: fault?,
-        duration: lasts,
+        duration,
     })
 }
 
@@ -235,7 +238,6 @@ pub(super) fn limits(t: &mut Table, s: &mut LimitSettings) {
     t.read("idle", &mut s.idle, span);
 }
 
-/// Where traces go.
 pub(super) fn endpoint(value: &DeValue<'_>) -> Parsed<Option<String>> {
     maybe(from_text("a URL in quotes", base_url))(value)
 }

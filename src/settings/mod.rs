@@ -1,14 +1,16 @@
-//! Configuration: what the operator wrote, as typed values.
+//! The configuration: a TOML file and the environment as typed values.
 //!
-//! [`find`] says which file, [`Settings::load`] reads it and the environment and either gives [`Loaded`] settings with all
-//! defaults filled in, or every [`Problem`] at once. [`report()`] is the text of `failsoft check`. Nothing here reaches the
-//! network, and no message holds a secret.
+//! [`config_path`] finds the file. [`Settings::load`] reads it together with the environment and
+//! returns either a [`LoadedConfig`] with all defaults filled in, or every [`Problem`] at once.
+//! [`report()`] renders the output of `failsoft check`. Nothing here uses the network, and no
+//! message contains a secret.
 //!
-//! In reading order: the tables (`tables`, `policy`, `provider`, `choice`), the values in them (`secret`,
-//! `duration`, `address`, `cron`), then how they are read (`reader` and `read` walk the file, `value` reads one value, `load`,
-//! `load_tables` and `load_providers` name the keys, `check` looks across them).
+//! In reading order: the sections (`tables`, `policy`, `provider`, `choice`), their value types
+//! (`secret`, `duration`, `address`, `cron`), and the parser (`reader` and `read` walk the
+//! document, `value` parses one value, `load`, `load_tables` and `load_providers` name the keys,
+//! `check` validates across sections).
 //!
-//! Relative paths, also in `file:` secrets, start at the working directory.
+//! Relative paths, including those of `file:` secrets, start at the working directory.
 
 mod address;
 mod check;
@@ -62,91 +64,72 @@ pub use webhook::{is_private_host, is_public, webhook_key};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The whole configuration; `Default` is what an empty file gives, before providers are looked for.
+/// The complete configuration. `Default` is the result of an empty file without demo mode.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// `[server]`
     pub server: ServerSettings,
-    /// `[chat]`
     pub chat: ChatSettings,
-    /// `[[providers]]`, in order of preference; empty in demo mode, until the simulated ones are added.
+    /// `[[providers]]`, in order of preference. Empty in demo mode until the simulated providers
+    /// are added.
     pub providers: Vec<ProviderSettings>,
-    /// `[routing]`
     pub routing: RoutingSettings,
-    /// `[timeouts]`
     pub timeouts: TimeoutSettings,
-    /// `[breaker]`
     pub breaker: BreakerSettings,
-    /// `[retry]`
     pub retry: RetrySettings,
-    /// `[health]`
     pub health: HealthSettings,
-    /// `[cache]`
     pub cache: CacheSettings,
-    /// `[degradation]`
     pub degradation: DegradationSettings,
-    /// `[quality]`
     pub quality: QualitySettings,
-    /// `[alerts]`
     pub alerts: AlertSettings,
-    /// `[[drills]]`
     pub drills: Vec<DrillSettings>,
-    /// `[telemetry]`
     pub telemetry: TelemetrySettings,
-    /// `[store]`
     pub store: StoreSettings,
-    /// `[limits]`
     pub limits: LimitSettings,
-    /// `[widget]`
     pub widget: WidgetSettings,
-    /// Whether no provider was found, so that simulated ones are to stand in.
+    /// No provider was configured; the service runs simulated ones.
     pub demo: bool,
 }
 
-/// Settings that may be used, and what the operator should know about them.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// The settings.
     pub settings: Settings,
-    /// What is odd but no reason to refuse, in the order of the file.
+    /// Problems that do not prevent a start, in the order of the file.
     pub warnings: Vec<Problem>,
-    /// Where the providers come from.
     pub source: Source,
-    /// The file that was read, if there was one.
+    /// `None` if the configuration comes from the environment alone.
     pub file: Option<PathBuf>,
 }
 
-/// Where the providers come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// `[[providers]]` of the file.
     File,
-    /// Keys in the environment.
     Environment,
-    /// Nowhere: demo mode.
     Demo,
 }
 
 impl Settings {
-    /// How long a simulated provider may fall silent, so that a demo does not keep its audience waiting.
+    /// The stall timeout in demo mode. Short, so that the audience does not wait.
     const DEMO_STALL: Duration = Duration::from_secs(3);
 
-    /// The settings of a demo: the defaults, [`Self::enter_demo`], and no providers yet.
+    /// The default settings in demo mode, without providers.
     pub fn demo() -> Self {
         let mut settings = Self::default();
         settings.enter_demo();
         settings
     }
 
-    /// Makes this a demo: visitors may set options, and a silent provider is given up after three seconds.
-    /// Providers made by [`Self::provider`] after this have that timeout.
+    /// Switches to demo mode: visitors may set options, and the stall timeout is three seconds.
+    ///
+    /// The timeout applies to providers that [`Self::new_provider`] creates afterwards.
     pub fn enter_demo(&mut self) {
         self.demo = true;
         self.chat.visitor_options = true;
         self.timeouts.call.stall = Self::DEMO_STALL;
     }
 
-    /// A provider with its dialect's defaults and the global policies, without a key; Azure's address and model are empty.
+    /// A provider with the defaults of its dialect and the global policies, without a key.
+    ///
+    /// Azure has no default base URL and model; both are empty.
     pub fn provider(&self, name: &str, dialect: Dialect) -> ProviderSettings {
         ProviderSettings {
             name: name.to_owned(),

@@ -1,18 +1,18 @@
-//! How providers are chosen, waited for, retried and given up: the tables that a provider may also carry for itself.
+//! Policies of routing, timeouts, breaker, retries and health checks. A provider can override most.
 
 use super::choice::{MidStream, ProbeKind, Strategy};
 use std::time::Duration;
 
-/// `[routing]`: the order of providers and what happens when one fails.
+/// `[routing]`: the order of providers and the reaction to failures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoutingSettings {
-    /// Who is tried first.
+    /// The order in which providers are tried.
     pub strategy: Strategy,
-    /// Most attempts per turn, retries included; at least 1.
+    /// The maximum number of attempts per turn, retries included. At least 1.
     pub max_attempts: u32,
-    /// What follows when an answer breaks after part of it was shown.
+    /// The reaction to a provider that fails after part of its answer was shown.
     pub mid_stream: MidStream,
-    /// When a second provider is started if nothing has come by then; zero: never.
+    /// A second provider is started if no token has arrived by then. Zero disables hedging.
     pub hedge_after: Duration,
 }
 
@@ -27,12 +27,11 @@ impl Default for RoutingSettings {
     }
 }
 
-/// `[timeouts]`: those of one call, and of the whole turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TimeoutSettings {
-    /// Those of one call; a provider carries its own effective ones.
+    /// The global limits of a single call. Each provider has its own effective copy.
     pub call: CallTimeouts,
-    /// The whole turn, all attempts together.
+    /// The limit of the whole turn, all attempts included.
     pub turn: Duration,
 }
 
@@ -45,14 +44,15 @@ impl Default for TimeoutSettings {
     }
 }
 
-/// How long one call to a provider may take in each of its parts. All are above zero.
+/// Limits of a single call to a provider. All are above zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallTimeouts {
-    /// To connect, TLS included.
+    /// Connecting, TLS included.
     pub connect: Duration,
-    /// To the first token, by the number of attempts made before; never empty, the last one repeats.
+    /// The wait for the first token, by the number of earlier attempts in the turn. Never empty;
+    /// the last value repeats.
     pub first_token: Vec<Duration>,
-    /// Between two tokens.
+    /// The longest gap between two tokens.
     pub stall: Duration,
     /// The whole attempt.
     pub attempt: Duration,
@@ -70,40 +70,41 @@ impl Default for CallTimeouts {
 }
 
 impl CallTimeouts {
-    /// The wait for a first token after `made` attempts; with an empty ladder that of the whole attempt.
-    pub fn first_token_after(&self, made: usize) -> Duration {
+    /// The wait for the first token after `attempts` earlier attempts.
+    pub fn first_token_after(&self, attempts: usize) -> Duration {
         self.first_token
-            .get(made)
+            .get(attempts)
             .or(self.first_token.last())
             .copied()
             .unwrap_or(self.attempt)
     }
 }
 
-/// `[breaker]`: when a provider is given a rest, and for how long.
+/// `[breaker]`: the conditions that stop calls to a provider, and the duration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BreakerSettings {
-    /// Failures in a row that open it; at least 1.
+    /// The number of consecutive failures that opens the breaker. At least 1.
     pub consecutive_failures: u32,
-    /// Share of failed calls, 0 to 1, that opens it.
+    /// The share of failed calls, 0 to 1, that opens the breaker.
     pub failure_rate: f64,
-    /// Calls there must be in the window before a rate counts; at least 1.
+    /// The number of calls in the window below which rates are ignored. At least 1.
     pub min_calls: u32,
-    /// How far back rates look.
+    /// The period over which rates are measured.
     pub window: Duration,
-    /// How many times slower than in the window before a first token counts as slow; at least 1.
+    /// A first token counts as slow if it takes this many times longer than in the window before.
+    /// At least 1.
     pub slow_factor: f64,
-    /// Share of slow first tokens, 0 to 1, that opens it.
+    /// The share of slow first tokens, 0 to 1, that opens the breaker.
     pub slow_rate: f64,
-    /// Share of started answers that broke, 0 to 1, that opens it.
+    /// The share of answers that break off after their start, 0 to 1, that opens the breaker.
     pub stream_failure_rate: f64,
-    /// How long it stays open the first time; it doubles with each failed probe.
+    /// The time for which the breaker stays open at first. Doubles with each failed probe.
     pub open_for: Duration,
-    /// The longest it stays open; never below `open_for`.
+    /// The maximum time the breaker stays open. At least `open_for`.
     pub open_max: Duration,
-    /// Time between the probes of a provider that refused the key or whose quota is spent.
+    /// The interval between probes of a provider with a rejected key or an exhausted quota.
     pub blocked_for: Duration,
-    /// Calls let through at once while half-open; at least 1.
+    /// The number of concurrent calls while half-open. At least 1.
     pub probes: u32,
 }
 
@@ -125,12 +126,12 @@ impl Default for BreakerSettings {
     }
 }
 
-/// `[retry]`: the tries on one provider, and the budget over all turns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetrySettings {
-    /// The tries on one provider; a provider carries its own effective ones.
+    /// The global retry policy. Each provider has its own effective copy.
     pub call: CallRetry,
-    /// Same-provider retries, hedges and late answers per turn over all turns; 0 or more.
+    /// Retries on the same provider, hedges and follow-ups per turn, on average over all turns.
+    /// At least 0.
     pub budget: f64,
 }
 
@@ -143,16 +144,16 @@ impl Default for RetrySettings {
     }
 }
 
-/// When and how often a provider is tried again at once.
+/// Retries on the same provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallRetry {
-    /// Further tries after a quick transient error, before any text.
+    /// The number of retries after a quick transient error. Only before any text was shown.
     pub same_provider: u32,
-    /// First back-off; it doubles, with full jitter.
+    /// The first back-off. Doubles with each retry, with full jitter.
     pub base: Duration,
-    /// Longest back-off; never below `base`.
+    /// The maximum back-off. At least `base`.
     pub max: Duration,
-    /// A Retry-After up to this is waited for.
+    /// The service waits for a `Retry-After` up to this long.
     pub max_retry_after: Duration,
 }
 
@@ -167,18 +168,18 @@ impl Default for CallRetry {
     }
 }
 
-/// `[health]`: looking into providers that nobody is asking.
+/// `[health]`: health checks of idle providers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HealthSettings {
-    /// Time between two looks.
+    /// The time between two checks.
     pub interval: Duration,
-    /// How long one may take.
+    /// The time limit of a check.
     pub timeout: Duration,
-    /// What is asked.
+    /// The kind of request.
     pub probe: ProbeKind,
-    /// Whether an open breaker is tried by a one-token completion of our own, rather than by a visitor's turn.
+    /// Probe an open breaker with a one-token completion instead of a visitor's turn.
     pub recovery_probe: bool,
-    /// How long a result is believed.
+    /// The time for which a result stays valid.
     pub expire: Duration,
 }
 
@@ -199,10 +200,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ladder_repeats_its_last_step() {
+    fn first_token_timeout_repeats_its_last_value() {
         let timeouts = CallTimeouts::default();
         let seconds: Vec<u64> = (0..5)
-            .map(|made| timeouts.first_token_after(made).as_secs())
+            .map(|attempts| timeouts.first_token_after(attempts).as_secs())
             .collect();
         assert_eq!(seconds, [5, 10, 15, 15, 15]);
     }

@@ -1,17 +1,16 @@
-//! What is wrong with a configuration, said so that it can be put right: where, which key, and what would be right.
+//! Problems in a configuration: the place, the key and what would be valid.
 
 use std::fmt;
 
-/// One thing wrong, or (as a warning) one thing worth knowing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The configuration file as it was named, or `environment`.
+    /// The path of the configuration file as given, or `environment`.
     pub file: String,
-    /// The line, counted from 1; none when the file as a whole or the environment is meant.
+    /// Counted from 1. `None` if the problem concerns the whole file or the environment.
     pub line: Option<usize>,
-    /// The dotted key, `providers[0].breaker.open_for`; empty when no key is meant.
+    /// The dotted key, such as `providers[0].breaker.open_for`. Empty if no key is concerned.
     pub key: String,
-    /// What is wrong and what would be right. Never holds a secret.
+    /// What is wrong and what would be valid. Never contains a secret.
     pub what: String,
 }
 
@@ -28,7 +27,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a configuration, in the order of the file; one a line when displayed.
+/// All errors of a configuration, in the order of the file. Displayed one per line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", lines(.0))]
 pub struct Problems(pub Vec<Problem>);
@@ -38,41 +37,41 @@ fn lines(problems: &[Problem]) -> String {
     lines.join("\n")
 }
 
-/// `a, b or c`.
+/// Joins names as in `a, b or c`.
 pub(super) fn either(names: &[&str]) -> String {
     match names {
         [] => String::new(),
-        [one] => (*one).to_owned(),
+        [name] => (*name).to_owned(),
         [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
 }
 
-/// A value as it may be repeated to the operator: in quotes, escaped, and cut so that a pasted text stays one line.
+/// Quotes and escapes a value for a message, on one line and truncated.
 pub(super) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 60;
-    if text.chars().count() > LONGEST {
-        let cut: String = text.chars().take(LONGEST).collect();
-        return format!("{cut:?}…");
+    const MAX_CHARS: usize = 60;
+    if text.chars().count() > MAX_CHARS {
+        let start: String = text.chars().take(MAX_CHARS).collect();
+        return format!("{start:?}…");
     }
     format!("{text:?}")
 }
 
-/// The name that `typed` was most likely meant to be, if one is near enough to be worth suggesting.
+/// The name most similar to `typed`, if any is similar enough to suggest.
 pub(super) fn nearest<'n>(typed: &str, names: &[&'n str]) -> Option<&'n str> {
-    let allowed = (typed.chars().count() / 3).clamp(1, 3);
+    let max_distance = (typed.chars().count() / 3).clamp(1, 3);
     names
         .iter()
         .map(|name| (distance(typed, name), *name))
-        .filter(|(distance, _)| *distance <= allowed)
+        .filter(|(distance, _)| *distance <= max_distance)
         .min()
         .map(|(_, name)| name)
 }
 
-/// Levenshtein distance, by the usual two rows; long texts count as far from everything.
+/// The Levenshtein distance, computed with two rows. Texts over 64 characters count as unrelated.
 fn distance(a: &str, b: &str) -> usize {
-    const LONGEST: usize = 64;
+    const MAX_CHARS: usize = 64;
     let b: Vec<char> = b.chars().collect();
-    if b.len() > LONGEST || a.chars().count() > LONGEST {
+    if b.len() > MAX_CHARS || a.chars().count() > MAX_CHARS {
         return usize::MAX;
     }
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -96,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn display_names_only_what_is_known() {
+    fn display_omits_missing_parts() {
         let mut problem = Problem {
             file: "failsoft.toml".to_owned(),
             line: Some(12),
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn suggests_the_near_and_only_the_near() {
+    fn nearest_suggests_only_similar_names() {
         let names = ["listen", "drain", "data_dir", "open_for", "open_max"];
         for (typed, expected) in [
             ("listn", Some("listen")),
@@ -130,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn lists_in_english() {
+    fn names_are_joined_with_or() {
         assert_eq!(either(&["a", "b", "c"]), "a, b or c");
         assert_eq!(either(&["a"]), "a");
         assert_eq!(either(&[]), "");
     }
 
     #[test]
-    fn long_values_are_cut() {
+    fn long_values_are_truncated() {
         assert_eq!(quoted("a\nb"), r#""a\nb""#);
         assert!(quoted(&"x".repeat(1000)).chars().count() < 70);
     }

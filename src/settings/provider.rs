@@ -1,53 +1,48 @@
-//! One configured backend, and what each dialect brings along.
+//! The settings of a provider and the defaults of each dialect.
 
 use super::choice::{Dialect, Prefill};
 use super::policy::{BreakerSettings, CallRetry, CallTimeouts, HealthSettings};
 use super::secret::Secret;
 
-/// One of `[[providers]]`, with the global policies already overlaid by its own.
+/// One of `[[providers]]`. The policies are the global ones with its own keys applied.
 #[derive(Debug, Clone)]
 pub struct ProviderSettings {
-    /// Unique, `[a-z0-9_-]`.
+    /// Unique. Consists of `[a-z0-9_-]`.
     pub name: String,
-    /// The protocol it speaks.
     pub dialect: Dialect,
-    /// http or https, without a slash at its end; the dialect adds its path.
+    /// An http or https URL without trailing slash. The dialect appends its paths.
     pub base_url: String,
-    /// The model, or Azure's deployment.
+    /// The model, or the deployment for Azure.
     pub model: String,
-    /// None: it is asked without a key.
+    /// `None` sends requests without a key.
     pub api_key: Option<Secret>,
-    /// Share of turns under the weighted strategy; at least 1.
+    /// The share of turns under the `weighted` strategy. At least 1.
     pub weight: u32,
-    /// Most calls at once; at least 1.
+    /// The maximum number of concurrent calls. At least 1.
     pub max_concurrent: usize,
-    /// How it continues a started answer.
+    /// How the provider continues a partial answer.
     pub prefill: Prefill,
-    /// Room for prompt and answer, in tokens; none: unknown.
+    /// The context window for prompt and answer, in tokens. `None` if unknown.
     pub context_tokens: Option<u64>,
-    /// 0 to 2; none: left out of the request.
+    /// From 0 to 2. `None` omits it from the request.
     pub temperature: Option<f64>,
-    /// None: the dialect's own.
+    /// `None` uses the dialect's default.
     pub api_version: Option<String>,
-    /// More request headers: lower-case name and value, which may be a key.
+    /// Additional request headers with lower-case names. Values may be keys.
     pub headers: Vec<(String, Secret)>,
-    /// None: what it costs is unknown.
     pub prices: Option<Prices>,
-    /// Spent: passed over until midnight UTC. None: no limit.
+    /// Once spent, the provider is skipped until midnight UTC. `None` sets no limit.
     pub daily_budget_usd: Option<f64>,
-    /// Its effective breaker.
     pub breaker: BreakerSettings,
-    /// Its effective health checks.
     pub health: HealthSettings,
-    /// Its effective timeouts.
     pub timeouts: CallTimeouts,
-    /// Its effective retries.
     pub retry: CallRetry,
 }
 
 impl ProviderSettings {
-    /// Whether another says just the same.
+    /// Returns `true` if both configurations are equal, secrets included.
     pub fn is_the_same(&self, other: &Self) -> bool {
+        // Destructured, so that a new field cannot be forgotten here.
         let Self {
             name,
             dialect: _,
@@ -68,49 +63,50 @@ impl ProviderSettings {
             timeouts,
             retry,
         } = other;
-        let calls = self.prefill == *prefill
+        let same_call_options = self.prefill == *prefill
             && self.context_tokens == *context_tokens
             && self.temperature == *temperature
             && self.timeouts == *timeouts
             && self.retry == *retry;
-        let measures = self.weight == *weight
+        let same_policies = self.weight == *weight
             && self.max_concurrent == *max_concurrent
             && self.prices == *prices
             && self.daily_budget_usd == *daily_budget_usd
             && self.breaker == *breaker
             && self.health == *health;
-        self.name == *name && self.is_the_same_service(other) && calls && measures
+        self.name == *name && self.is_the_same_service(other) && same_call_options && same_policies
     }
 
-    /// Whether another is the same service: what is known of the one, its key or its quota refused or its model not found, holds for the other.
+    /// Returns `true` if both refer to the same service with the same credentials.
+    ///
+    /// A rejected key, an exhausted quota or a missing model of one then applies to the other.
     pub fn is_the_same_service(&self, other: &Self) -> bool {
         let same_key = match (&self.api_key, &other.api_key) {
             (Some(key), Some(other)) => key.is(other),
             (key, other) => key.is_none() && other.is_none(),
         };
-        let headers = self.headers.iter().zip(&other.headers);
-        let mut same = headers.map(|((name, value), other)| *name == other.0 && value.is(&other.1));
+        let header_pairs = self.headers.iter().zip(&other.headers);
+        let mut same_headers =
+            header_pairs.map(|((name, value), other)| *name == other.0 && value.is(&other.1));
         self.dialect == other.dialect
             && self.base_url == other.base_url
             && self.model == other.model
             && self.api_version == other.api_version
             && same_key
             && self.headers.len() == other.headers.len()
-            && same.all(|same| same)
+            && same_headers.all(|same| same)
     }
 }
 
-/// US dollars per million tokens, 0 or more.
+/// Prices in US dollars per million tokens, 0 or more.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prices {
-    /// For what is sent.
     pub input: f64,
-    /// For what is answered.
     pub output: f64,
 }
 
 impl Dialect {
-    /// Where it is reached unless the configuration says otherwise; Azure has no common address.
+    /// The vendor's API address. `None` for Azure, where each resource has its own.
     pub fn default_base_url(self) -> Option<&'static str> {
         match self {
             Self::OpenAi => Some("https://api.openai.com/v1"),
@@ -121,7 +117,7 @@ impl Dialect {
         }
     }
 
-    /// The environment variable its key is taken from unless the configuration says otherwise; Ollama needs no key.
+    /// The environment variable of the API key. `None` for Ollama, which needs none.
     pub fn key_variable(self) -> Option<&'static str> {
         match self {
             Self::OpenAi => Some("OPENAI_API_KEY"),
@@ -132,7 +128,7 @@ impl Dialect {
         }
     }
 
-    /// The model asked where none is configured; Azure's deployments have names of their own.
+    /// `None` for Azure, where each deployment has its own name.
     pub fn default_model(self) -> Option<&'static str> {
         match self {
             Self::OpenAi => Some("gpt-4o-mini"),
@@ -143,7 +139,7 @@ impl Dialect {
         }
     }
 
-    /// What the dialect itself adds to a base URL, so that a base URL which ends in one of these most likely has it twice.
+    /// The paths that the dialect appends. A base URL that ends in one of them probably repeats it.
     pub(super) fn added_paths(self) -> &'static [&'static str] {
         match self {
             Self::OpenAi => &["/chat/completions", "/models"],
@@ -162,12 +158,12 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_makes_it_another_service_is_told_from_what_only_changes_its_measures() {
-        let mut one = Settings::default().provider("a", Dialect::OpenAi);
-        one.api_key = Some(Secret::new("key"));
-        one.headers = vec![("x-team".to_owned(), Secret::new("blue"))];
+    fn only_address_and_credentials_decide_the_same_endpoint() {
+        let mut base = Settings::default().provider("a", Dialect::OpenAi);
+        base.api_key = Some(Secret::new("key"));
+        base.headers = vec![("x-team".to_owned(), Secret::new("blue"))];
         type Edit = fn(&mut ProviderSettings);
-        let another: [Edit; 8] = [
+        let endpoint_edits: [Edit; 8] = [
             |p| p.dialect = Dialect::Ollama,
             |p| p.base_url.push('x'),
             |p| p.model.push('x'),
@@ -177,7 +173,7 @@ mod tests {
             |p| p.headers = vec![("x-team".to_owned(), Secret::new("red"))],
             |p| p.headers.clear(),
         ];
-        let measures: [Edit; 11] = [
+        let policy_edits: [Edit; 11] = [
             |p| p.weight += 1,
             |p| p.max_concurrent += 1,
             |p| p.prefill = Prefill::Vllm,
@@ -196,20 +192,20 @@ mod tests {
             |p| p.retry.same_provider += 1,
         ];
         let edited = |edit: &Edit| {
-            let mut other = one.clone();
+            let mut other = base.clone();
             edit(&mut other);
             other
         };
-        assert!(one.is_the_same(&one.clone()) && one.is_the_same_service(&one.clone()));
-        for other in another.iter().map(edited) {
+        assert!(base.is_the_same(&base.clone()) && base.is_the_same_service(&base.clone()));
+        for other in endpoint_edits.iter().map(edited) {
             assert!(
-                !one.is_the_same(&other) && !one.is_the_same_service(&other),
+                !base.is_the_same(&other) && !base.is_the_same_service(&other),
                 "{other:?}"
             );
         }
-        for other in measures.iter().map(edited) {
+        for other in policy_edits.iter().map(edited) {
             assert!(
-                !one.is_the_same(&other) && one.is_the_same_service(&other),
+                !base.is_the_same(&other) && base.is_the_same_service(&other),
                 "{other:?}"
             );
         }

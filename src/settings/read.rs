@@ -1,7 +1,8 @@
-//! Walks a TOML document with its positions, so that whatever is wrong is told with line and key, and all of it at once.
+//! Reads a TOML document key by key and reports every problem with its line and key.
 //!
-//! A [`Table`] is asked for one key after the other; each is read into the variable that already holds its default. A key
-//! that nobody asked for is unknown. A value that is wrong leaves the default and a problem, and reading goes on.
+//! Each key is read into a variable that already holds its default. An invalid value leaves the
+//! default, adds a problem, and reading continues. Keys that are never read are reported as
+//! unknown.
 
 use super::problem::{either, nearest, quoted};
 use super::reader::{Reader, Written};
@@ -9,19 +10,16 @@ use super::value::{self, Parsed};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
-/// One table of the document.
 pub(crate) struct Table<'r, 'd, 'e> {
     pub(super) reader: &'r mut Reader<'e>,
-    /// Its dotted key; empty for the document.
+    /// The dotted key of the table. Empty for the document itself.
     pub(super) path: String,
-    /// The line it begins in.
     pub(super) line: usize,
     entries: &'d DeTable<'d>,
     asked: Vec<&'static str>,
 }
 
 impl<'d, 'e> Table<'_, 'd, 'e> {
-    /// Reads a whole document.
     pub(super) fn root<'r, T>(
         reader: &'r mut Reader<'e>,
         entries: &'d DeTable<'d>,
@@ -37,9 +35,9 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         table.whole(read)
     }
 
-    /// Reads it and then complains of what was not asked for.
+    /// Runs `read`, then reports the keys that it did not ask for.
     fn whole<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> T {
-        let read = read(&mut self);
+        let result = read(&mut self);
         for (name, _) in self.entries.iter() {
             if self.asked.iter().any(|asked| asked == name.get_ref()) {
                 continue;
@@ -52,32 +50,31 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
             self.reader
                 .problem(Some(line), &join(&self.path, name.get_ref()), what);
         }
-        read
+        result
     }
 
-    /// The dotted name of one of its keys.
     pub(super) fn path_of(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
-    /// Whether the file writes a key of this table.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 
-    /// Something wrong with a key of this table; told with the table's own line when the key is not written.
+    /// Adds a problem with a key. If the key is missing, uses the line of the table.
     pub(crate) fn problem(&mut self, key: &str, what: impl Into<String>) {
-        let (line, path) = (self.line_of(key), self.path_of(key));
+        let line = self.line_of(key);
+        let path = self.path_of(key);
         self.reader.problem(Some(line), &path, what);
     }
 
-    /// Something odd about a key of this table.
+    /// Adds a warning about a key. If the key is missing, uses the line of the table.
     pub(super) fn warning(&mut self, key: &str, what: impl Into<String>) {
-        let (line, path) = (self.line_of(key), self.path_of(key));
+        let line = self.line_of(key);
+        let path = self.path_of(key);
         self.reader.warning(Some(line), &path, what);
     }
 
-    /// The line of a key of this table; the table's own when the key is not written.
     pub(super) fn line_of(&self, key: &str) -> usize {
         let found = self.entries.get_key_value(key);
         found.map_or(self.line, |(name, _)| {
@@ -85,14 +82,14 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         })
     }
 
-    /// Complains when a key that is needed is not written.
+    /// Reports a missing key. `what` says what to write.
     pub(crate) fn needs(&mut self, key: &'static str, what: &str) {
         if !self.has(key) {
             self.problem(key, format!("missing; {what}"));
         }
     }
 
-    /// Complains when a key is written here that only the global table has.
+    /// Reports a key that is only valid in the global section `table`.
     pub(super) fn only_global(&mut self, key: &'static str, table: &str) {
         if self.has(key) {
             self.asked.push(key);
@@ -127,11 +124,14 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     }
 
     pub(super) fn wrote(&mut self, key: &str) {
-        let (key, line) = (self.path_of(key), self.line_of(key));
-        self.reader.written.push(Written { key, line });
+        let key_path = self.path_of(key);
+        let line = self.line_of(key);
+        self.reader.written.push(Written {
+            key: key_path,
+            line,
+        });
     }
 
-    /// Reads one value.
     pub(crate) fn read<T>(
         &mut self,
         key: &'static str,
@@ -148,7 +148,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         }
     }
 
-    /// Reads a list; each item that is wrong is told by itself.
+    /// Reads a list. Each invalid item is reported separately.
     pub(super) fn list<T: PartialEq>(
         &mut self,
         key: &'static str,
@@ -170,7 +170,7 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         *into = list;
     }
 
-    /// Reads a list of at least one item, or an item alone.
+    /// Reads a non-empty list, or a single value as a list of one.
     pub(crate) fn one_or_more<T: PartialEq>(
         &mut self,
         key: &'static str,
@@ -183,11 +183,11 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
                 self.problem(key, "an empty list; at least one value is needed");
             }
             Some(DeValue::Array(_)) | None => self.list(key, into, parse),
-            Some(_) => self.read(key, into, |value| parse(value).map(|one| vec![one])),
+            Some(_) => self.read(key, into, |value| parse(value).map(|item| vec![item])),
         }
     }
 
-    /// Reads two durations of which the second bounds the first. Where only one is written here, the other gives way to it.
+    /// Reads a minimum and a maximum duration. If only one is written, the other is adjusted to it.
     pub(super) fn bounded(
         &mut self,
         (low_key, low): (&'static str, &mut Duration),
@@ -208,14 +208,14 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         }
     }
 
-    /// Reads a table within this one.
     pub(super) fn table(&mut self, key: &'static str, read: impl FnOnce(&mut Table<'_, 'd, 'e>)) {
         let Some(value) = self.value(key) else { return };
         let Some(entries) = value.as_table() else {
             self.problem(key, value::wrong(value, "a table"));
             return;
         };
-        let (path, line) = (self.path_of(key), self.line_of(key));
+        let path = self.path_of(key);
+        let line = self.line_of(key);
         Table {
             reader: self.reader,
             path,
@@ -226,7 +226,6 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
         .whole(read);
     }
 
-    /// Reads each of a list of tables, `[[key]]`.
     pub(crate) fn tables(
         &mut self,
         key: &'static str,
@@ -253,7 +252,8 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
                 key: item.key.clone(),
                 line: item.line,
             });
-            let (path, line) = (item.key, item.line);
+            let path = item.key;
+            let line = item.line;
             Table {
                 reader: self.reader,
                 path,
@@ -266,20 +266,19 @@ impl<'d, 'e> Table<'_, 'd, 'e> {
     }
 }
 
-/// One item of a list.
 pub(super) struct Item<'d> {
     pub(super) key: String,
     pub(super) line: usize,
     pub(super) value: &'d DeValue<'d>,
 }
 
-/// The dotted name of a key in a table; what is no bare key is quoted.
+/// Joins a dotted path and a key. Quotes a key that is not a bare key.
 pub(super) fn join(path: &str, key: &str) -> String {
-    let bare = !key.is_empty()
+    let is_bare = !key.is_empty()
         && key
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    let key = if bare { key.to_owned() } else { quoted(key) };
+    let key = if is_bare { key.to_owned() } else { quoted(key) };
     if path.is_empty() {
         key
     } else {

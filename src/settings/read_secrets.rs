@@ -1,4 +1,4 @@
-//! Reading secrets, which are resolved at once and never repeated in a message.
+//! Reading of secrets. They are resolved immediately and never repeated in a message.
 
 use super::read::{Table, join};
 use super::secret::{self, Secret};
@@ -6,12 +6,12 @@ use super::value::{self, Parsed};
 use toml::de::DeValue;
 
 impl Table<'_, '_, '_> {
-    /// Reads a secret; an empty one is none.
+    /// Reads a secret. An empty text means none.
     pub(super) fn secret(&mut self, key: &'static str, into: &mut Option<Secret>) {
         self.checked_secret(key, into, |_| Ok(()));
     }
 
-    /// Reads a secret that must also pass a check, whose message must not repeat it.
+    /// Reads a secret and validates it. The message of `check` must not repeat the secret.
     pub(super) fn checked_secret(
         &mut self,
         key: &'static str,
@@ -34,7 +34,6 @@ impl Table<'_, '_, '_> {
         }
     }
 
-    /// Reads a list of secrets.
     pub(super) fn secrets(&mut self, key: &'static str, into: &mut Vec<Secret>) {
         let Some(value) = self.value(key) else { return };
         let Some(items) = self.items(key, value) else {
@@ -53,7 +52,8 @@ impl Table<'_, '_, '_> {
         self.wrote(key);
     }
 
-    /// Reads a table of free names and secrets, such as request headers; `check` is given each name and may change it.
+    /// Reads a table of names and secrets, such as request headers. `check` validates and
+    /// normalises each name.
     pub(super) fn named_secrets(
         &mut self,
         key: &'static str,
@@ -69,10 +69,8 @@ impl Table<'_, '_, '_> {
             return;
         };
         for (name, value) in entries.iter() {
-            let (line, path) = (
-                self.reader.line_at(name.span().start),
-                join(&self.path_of(key), name.get_ref()),
-            );
+            let line = self.reader.line_at(name.span().start);
+            let path = join(&self.path_of(key), name.get_ref());
             let read =
                 check(name.get_ref()).and_then(|name| Ok((name, self.resolve(value.get_ref())?)));
             match read {

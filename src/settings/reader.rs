@@ -1,25 +1,20 @@
-//! What is found while one document is read: problems, warnings, and which keys it writes in which line.
+//! The problems, warnings and key positions collected while a document is read.
 
 use super::problem::Problem;
 
-/// What an operator's environment answers for the name of a variable.
 pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
-/// What is found while one document is read.
 pub(super) struct Reader<'e> {
-    /// The file's name for the problems.
     pub(super) file: String,
     pub(super) env: Environment<'e>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
-    /// Every known key that the file writes.
     pub(super) written: Vec<Written>,
     line_starts: Vec<usize>,
 }
 
-/// A key that the file writes.
 pub(super) struct Written {
-    /// Dotted, with indices.
+    /// Dotted, with indices of arrays.
     pub(super) key: String,
     pub(super) line: usize,
 }
@@ -41,12 +36,11 @@ impl<'e> Reader<'e> {
         }
     }
 
-    /// The line, from 1, of a byte of the text.
+    /// The line of a byte offset, counted from 1.
     pub(super) fn line_at(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= offset)
     }
 
-    /// The first byte of the line in which a byte stands.
     pub(super) fn line_start(&self, offset: usize) -> usize {
         self.line_starts
             .get(self.line_at(offset) - 1)
@@ -54,7 +48,7 @@ impl<'e> Reader<'e> {
             .unwrap_or_default()
     }
 
-    /// Where the file writes a key.
+    /// The line of a dotted key. `None` if the file does not contain it.
     pub(super) fn line_of(&self, key: &str) -> Option<usize> {
         self.written
             .iter()

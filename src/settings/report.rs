@@ -1,4 +1,4 @@
-//! The text of `failsoft check`: what would be asked in which order, what is missing, what has no effect.
+//! The output of `failsoft check`: the providers in order, missing settings and warnings.
 
 use super::choice::{Choice, Dialect};
 use super::duration::show_duration;
@@ -6,7 +6,7 @@ use super::provider::ProviderSettings;
 use super::{Loaded, Settings, Source};
 use std::fmt::Write;
 
-/// The report on a configuration that may be used, ending in a line break. It holds no secret.
+/// Renders the report on a valid configuration. Ends in a line break and contains no secret.
 pub fn report(loaded: &Loaded) -> String {
     let settings = &loaded.settings;
     let file = loaded
@@ -45,10 +45,10 @@ fn origin(source: Source) -> &'static str {
 }
 
 fn table(providers: &[ProviderSettings]) -> String {
-    let head = ["", "name", "dialect", "model", "base_url", "key"].map(str::to_owned);
-    let rows = providers.iter().zip(1..).map(|(p, place)| {
+    let header = ["", "name", "dialect", "model", "base_url", "key"].map(str::to_owned);
+    let rows = providers.iter().zip(1..).map(|(p, position)| {
         [
-            place.to_string(),
+            position.to_string(),
             p.name.clone(),
             p.dialect.to_string(),
             p.model.clone(),
@@ -56,7 +56,7 @@ fn table(providers: &[ProviderSettings]) -> String {
             key(p).to_owned(),
         ]
     });
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
+    let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
@@ -82,7 +82,7 @@ fn key(provider: &ProviderSettings) -> &'static str {
 }
 
 fn facts(settings: &Settings) -> [String; 3] {
-    let ladder: Vec<String> = settings
+    let first_token: Vec<String> = settings
         .timeouts
         .call
         .first_token
@@ -96,7 +96,7 @@ fn facts(settings: &Settings) -> [String; 3] {
         ),
         format!(
             "Timeouts  first token {}; turn {}",
-            ladder.join(", "),
+            first_token.join(", "),
             show_duration(settings.timeouts.turn)
         ),
         format!(
@@ -107,18 +107,20 @@ fn facts(settings: &Settings) -> [String; 3] {
     ]
 }
 
-/// What works without, but better with.
 fn missing(loaded: &Loaded) -> Vec<String> {
     let settings = &loaded.settings;
     let mut missing = Vec::new();
     if loaded.source != Source::File {
-        let held = |dialect: &Dialect| {
+        let is_configured = |dialect: &Dialect| {
             settings
                 .providers
                 .iter()
                 .any(|provider| provider.dialect == *dialect)
         };
-        for dialect in Dialect::ALL.iter().filter(|dialect| !held(dialect)) {
+        for dialect in Dialect::ALL
+            .iter()
+            .filter(|dialect| !is_configured(dialect))
+        {
             let variable = match dialect {
                 Dialect::Azure => continue,
                 Dialect::Ollama => "OLLAMA_HOST",

@@ -1,4 +1,4 @@
-//! Secrets: keys and tokens, in a type that cannot be printed by accident.
+//! Secrets such as keys and tokens, in a type that cannot be printed by accident.
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -6,37 +6,35 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 
-/// A key or token. It has no `Display` and no `Serialize`, its `Debug` is `***`, and its memory is wiped when it is dropped.
+/// A key or token. Not `Display` or `Serialize`; `Debug` prints `***`; the memory is wiped on drop.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Keeps `text` as a secret.
     pub fn new(text: impl Into<String>) -> Self {
         Self(SecretString::from(text.into()))
     }
 
-    /// The secret itself, for the one place that sends or compares it.
+    /// The plain text. Call it only where the secret is sent or compared.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
-}
 
-impl Secret {
-    /// Whether another says the same. For comparing what is configured with what was: it takes the time that it takes, so what a caller gives is not
-    /// compared by this.
+    /// Compares two configured secrets. Not constant time, so unsuitable for input from clients.
     pub fn is(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }
 }
 
-/// A name for these texts together, secrets among them, which tells none of them: 16 hexadecimal digits of a hash of each with its length before it.
+/// A short identifier of texts that may be secret: 16 hexadecimal digits.
+///
+/// Hashes each part together with its length, so that the boundaries between the parts count.
 pub fn fingerprint<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
-    let whole = parts.into_iter().fold(Sha256::new(), |hash, part| {
+    let digest = parts.into_iter().fold(Sha256::new(), |hash, part| {
         hash.chain_update(part.len().to_be_bytes())
             .chain_update(part.as_bytes())
     });
-    whole
+    digest
         .finalize()
         .iter()
         .take(8)
@@ -50,24 +48,26 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Turns what the configuration wrote into the secret: `env:NAME`, `file:PATH` or the literal itself; an empty text is no
-/// secret. White space around what a file or a variable holds is dropped, since editors and shells add it.
+/// Resolves a configured secret: `env:NAME`, `file:PATH` or the literal text. Empty means none.
+///
+/// White space around the content of a variable or file is removed, since shells and editors add
+/// it.
 ///
 /// # Errors
-/// Says what is missing; never what a literal, a variable or a file holds.
+/// Returns what is missing, but never the content of a literal, a variable or a file.
 pub(super) fn resolve(
-    written: &str,
+    configured: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Option<Secret>, String> {
-    if written.is_empty() {
+    if configured.is_empty() {
         return Ok(None);
     }
-    let text = if let Some(name) = written.strip_prefix("env:") {
+    let text = if let Some(name) = configured.strip_prefix("env:") {
         from_environment(name.trim(), env)?
-    } else if let Some(path) = written.strip_prefix("file:") {
+    } else if let Some(path) = configured.strip_prefix("file:") {
         from_file(path.trim())?
     } else {
-        written.to_owned()
+        configured.to_owned()
     };
     if text.chars().any(char::is_control) {
         return Err("the secret has a line break or another control character in it".to_owned());
@@ -94,11 +94,11 @@ fn from_environment(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<
 }
 
 fn from_file(path: &str) -> Result<String, String> {
-    /// More than any key or token has, and little enough for a wrong path to do no harm.
-    const LONGEST: u64 = 64 * 1024;
+    /// Longer than any key or token. Limits the harm of a wrong path.
+    const MAX_BYTES: u64 = 64 * 1024;
     let mut text = String::new();
     File::open(path)
-        .and_then(|file| file.take(LONGEST).read_to_string(&mut text))
+        .and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text))
         .map_err(|error| format!("the secret file {path} cannot be read: {error}"))?;
     let text = text.trim();
     if text.is_empty() {
@@ -114,20 +114,29 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_fingerprint_tells_its_parts_apart_and_none_of_them() {
-        let of = |parts: &[&str]| fingerprint(parts.iter().copied());
-        assert_eq!(of(&["canary", "b"]), of(&["canary", "b"]));
+    fn fingerprint_depends_on_each_part_and_reveals_none() {
+        let fingerprint_of = |parts: &[&str]| fingerprint(parts.iter().copied());
+        assert_eq!(
+            fingerprint_of(&["canary", "b"]),
+            fingerprint_of(&["canary", "b"])
+        );
         for other in [
             &["canaryb"][..],
             &["canary", "b", ""],
             &["b", "canary"],
             &["c", "anaryb"],
         ] {
-            assert_ne!(of(&["canary", "b"]), of(other), "{other:?}");
+            assert_ne!(
+                fingerprint_of(&["canary", "b"]),
+                fingerprint_of(other),
+                "{other:?}"
+            );
         }
         assert!(
-            of(&["canary"]).len() == 16
-                && of(&["canary"]).bytes().all(|byte| byte.is_ascii_hexdigit())
+            fingerprint_of(&["canary"]).len() == 16
+                && fingerprint_of(&["canary"])
+                    .bytes()
+                    .all(|byte| byte.is_ascii_hexdigit())
         );
     }
 
@@ -141,26 +150,30 @@ mod tests {
     }
 
     #[test]
-    fn each_form_is_resolved() {
+    fn each_form_of_secret_is_resolved() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "from-file").unwrap();
         let from_file = format!("file:{}", file.path().display());
-        for (written, expected) in [
+        for (configured, expected) in [
             ("", None),
             ("literal", Some("literal")),
             ("env:KEY", Some("sk-canary")),
             (from_file.as_str(), Some("from-file")),
         ] {
-            let secret = resolve(written, &env).unwrap();
-            assert_eq!(secret.as_ref().map(Secret::expose), expected, "{written}");
+            let secret = resolve(configured, &env).unwrap();
+            assert_eq!(
+                secret.as_ref().map(Secret::expose),
+                expected,
+                "{configured}"
+            );
         }
     }
 
     #[test]
-    fn what_cannot_be_resolved_says_why() {
+    fn unresolvable_secrets_are_reported() {
         let empty = tempfile::NamedTempFile::new().unwrap();
         let empty = format!("file:{}", empty.path().display());
-        for (written, part) in [
+        for (configured, part) in [
             ("env:NONE", "NONE is not set"),
             ("env:BLANK", "BLANK is empty"),
             ("env:LINES", "line break"),
@@ -168,13 +181,13 @@ mod tests {
             ("file:/no/such/file", "/no/such/file cannot be read"),
             (empty.as_str(), "is empty"),
         ] {
-            let what = resolve(written, &env).unwrap_err();
-            assert!(what.contains(part), "{written}: {what}");
+            let message = resolve(configured, &env).unwrap_err();
+            assert!(message.contains(part), "{configured}: {message}");
         }
     }
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_hides_the_secret() {
         assert_eq!(format!("{:?}", Some(Secret::new("canary"))), "Some(***)");
     }
 }

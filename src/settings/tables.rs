@@ -1,4 +1,4 @@
-//! The tables of the service itself: what it serves, keeps, says and limits.
+//! The settings of the service itself, section by section.
 
 use super::choice::{Fault, Share, StoreBackend};
 use super::cron::Cron;
@@ -12,26 +12,26 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// `[server]`: where it listens and who is let in.
+/// `[server]`: the listener, access and shutdown.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
-    /// Address and port; port 0 takes a free one.
+    /// The address and port to listen on. Port 0 picks a free port.
     pub listen: String,
-    /// The origin browsers reach it by, when a proxy stands before it; without a slash at its end.
+    /// The origin under which browsers reach the service behind a proxy, without trailing slash.
     pub public_url: Option<String>,
-    /// Worker threads; 0: one per core.
+    /// The number of worker threads. 0 starts one per core.
     pub workers: usize,
-    /// Folder of the store, relative to the working directory.
+    /// The folder of the store. A relative path starts at the working directory.
     pub data_dir: PathBuf,
-    /// Origins, besides its own, that may open the WebSocket or embed the widget.
+    /// Origins besides the service's own that may open the WebSocket or embed the widget.
     pub allowed_origins: Vec<String>,
-    /// Networks whose Forwarded headers are believed.
+    /// Networks of reverse proxies whose `Forwarded` headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Bearer token of the admin API; without one it answers 404.
+    /// The bearer token of the admin API. `None` disables the API: it answers 404.
     pub admin_token: Option<Secret>,
-    /// Keys for `/v1` and `/api`; without any, only direct loopback peers are let in.
+    /// Keys for `/v1` and `/api`. If empty, only direct connections from loopback are accepted.
     pub api_keys: Vec<Secret>,
-    /// How long running turns may go on at the end.
+    /// How long running turns may continue after SIGTERM before they are interrupted.
     pub drain: Duration,
 }
 
@@ -51,24 +51,24 @@ impl Default for ServerSettings {
     }
 }
 
-/// `[chat]`: what visitors and models are told.
+/// `[chat]`: the texts and limits of conversations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatSettings {
-    /// Title of page and widget.
+    /// The title of the page and the widget.
     pub title: String,
-    /// The first words a visitor sees.
+    /// The message shown at the start of a conversation.
     pub greeting: String,
-    /// What the model is told first.
+    /// The system prompt for the model.
     pub system_prompt: Arc<str>,
-    /// Longest message, in characters; at least 1.
+    /// The maximum length of a message in characters. At least 1.
     pub max_message_chars: usize,
-    /// Turns of the conversation that go to the model.
+    /// The number of earlier turns sent to the model.
     pub history_turns: usize,
-    /// Longest answer, in tokens; at least 1.
+    /// The maximum length of an answer in tokens. At least 1.
     pub max_tokens: u32,
-    /// Whether a page's visitor may set options; always true in demo mode.
+    /// Visitors of the page may set options. Always `true` in demo mode.
     pub visitor_options: bool,
-    /// How long conversations are kept.
+    /// The age at which conversations are deleted.
     pub retention: Duration,
 }
 
@@ -87,28 +87,29 @@ impl Default for ChatSettings {
     }
 }
 
-/// `[cache]`: saved answers.
+/// `[cache]`: the cache of answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CacheSettings {
-    /// Whether answers are saved at all.
+    /// Answers are cached and served from the cache.
     pub enabled: bool,
-    /// How long one answers without asking a provider.
+    /// How long a cached answer is served without contacting a provider.
     pub ttl: Duration,
-    /// How long past `ttl` one still answers while it is renewed.
+    /// The time after `ttl` in which a cached answer is still served while it is refreshed.
     pub revalidate: Duration,
-    /// How old one may be when no provider can answer.
+    /// The maximum age of a cached answer that is served during an outage.
     pub stale_for: Duration,
-    /// Who may get another visitor's.
+    /// The condition for serving a cached answer to other conversations.
     pub share: Share,
-    /// Conversations that must have asked alike before one is shared; the last of them is served; at least 1.
+    /// The number of conversations that must ask a question before its answer is shared, including
+    /// the one that is served. At least 1.
     pub repeated_min: u32,
-    /// Most answers kept; at least 1.
+    /// The maximum number of cached answers. At least 1.
     pub max_entries: usize,
-    /// Questions answered ahead of time.
+    /// Questions whose answers are cached in advance.
     pub warm: Vec<String>,
-    /// Time between two such rounds.
+    /// The time between two rounds of warming.
     pub warm_interval: Duration,
-    /// The only hours of the day for them; none: any.
+    /// The daily UTC window in which answers are warmed. `None` allows any time.
     pub warm_hours: Option<Hours>,
 }
 
@@ -129,17 +130,17 @@ impl Default for CacheSettings {
     }
 }
 
-/// A part of each day in UTC; past midnight when it ends before it begins.
+/// A daily time window in UTC. Crosses midnight if it ends before it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
-    /// First minute of the day, 0 to 1439.
+    /// The first minute of the window, 0 to 1439.
     pub from: u16,
-    /// First minute no longer in it, 0 to 1439.
+    /// The first minute after the window, 0 to 1439.
     pub to: u16,
 }
 
 impl Hours {
-    /// Whether a minute of the day, 0 to 1439, lies within.
+    /// Returns `true` if a minute of the day, 0 to 1439, is in the window.
     pub fn contains(self, minute: u16) -> bool {
         if self.from < self.to {
             (self.from..self.to).contains(&minute)
@@ -149,21 +150,20 @@ impl Hours {
     }
 }
 
-/// `[degradation]`: what is said when no provider can answer.
+/// `[degradation]`: answers without a provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DegradationSettings {
-    /// TOML file of template replies; none: the built-in ones.
+    /// A TOML file with template replies. `None` uses the built-in ones.
     pub replies: Option<PathBuf>,
-    /// Folder of texts whose passages answer.
+    /// A folder of texts whose passages are used as answers.
     pub knowledge: Option<PathBuf>,
-    /// The last resort.
+    /// The last resort, used when no other fallback has an answer. Never blank.
     pub fallback: String,
-    /// Whether what an outage left without an AI answer is answered later.
+    /// Answer turns that got no AI answer during an outage once a provider is available again.
     pub outbox: bool,
 }
 
 impl DegradationSettings {
-    /// The last resort of those who wrote none.
     pub const FALLBACK: &str = "Thanks for your message. Our AI assistant is temporarily unavailable. Please try again in a few minutes.";
 }
 
@@ -178,12 +178,12 @@ impl Default for DegradationSettings {
     }
 }
 
-/// `[quality]`: what is expected of an answer.
+/// `[quality]`: expectations of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QualitySettings {
-    /// Fewest characters; a shorter answer is a failed attempt.
+    /// The minimum length of an answer in characters. A shorter answer is a failed attempt.
     pub min_chars: usize,
-    /// Words of good answers, for the score only.
+    /// Words expected in good answers. They only affect the quality score.
     pub keywords: Vec<String>,
 }
 
@@ -196,16 +196,16 @@ impl Default for QualitySettings {
     }
 }
 
-/// `[alerts]`: who is told of changes.
+/// `[alerts]`: the receivers of alerts.
 #[derive(Debug, Clone)]
 pub struct AlertSettings {
-    /// Slack's incoming webhook, an http or https URL that is itself a secret.
+    /// The URL of a Slack incoming webhook, http or https. The URL itself is a secret.
     pub slack_webhook: Option<Secret>,
-    /// Where signed JSON goes; an http or https URL.
+    /// The http or https URL that receives alerts as JSON.
     pub webhook: Option<Secret>,
-    /// What that JSON is signed with.
+    /// The secret that signs the JSON of `webhook`.
     pub webhook_secret: Option<Secret>,
-    /// Least time between two alerts of one cause.
+    /// The minimum time between two alerts with the same cause.
     pub min_interval: Duration,
 }
 
@@ -220,39 +220,36 @@ impl Default for AlertSettings {
     }
 }
 
-/// One of `[[drills]]`: an outage that is staged again and again.
+/// One of `[[drills]]`: a scheduled outage drill.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DrillSettings {
-    /// When, in UTC.
+    /// The schedule, in UTC.
     pub at: Cron,
-    /// Name of the provider.
+    /// The name of the provider.
     pub provider: String,
-    /// What befalls it.
+    /// The fault to inject.
     pub fault: Fault,
-    /// For how long (the key is `for`); at most [`DrillSettings::LONGEST`].
+    /// The duration (the key is `for`), at most [`DrillSettings::MAX_DURATION`].
     pub duration: Duration,
 }
 
 impl DrillSettings {
-    /// The longest any drill may last.
     pub const LONGEST: Duration = Duration::from_secs(15 * MINUTE);
-    /// How long one lasts when nothing is said.
     pub const USUAL: Duration = Duration::from_secs(30);
 }
 
-/// `[telemetry]`.
+/// `[telemetry]`: the export of traces.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TelemetrySettings {
-    /// Where traces go; an http or https URL.
+    /// The http or https URL of an OTLP collector. `None` exports no traces.
     pub otlp_endpoint: Option<String>,
 }
 
-/// `[store]`: where conversations are kept.
+/// `[store]`: the storage of conversations.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// Which kind.
     pub backend: StoreBackend,
-    /// Address of Redis; it may carry a password.
+    /// The URL of Redis. It may contain a password.
     pub redis_url: Secret,
 }
 
@@ -265,22 +262,22 @@ impl Default for StoreSettings {
     }
 }
 
-/// `[limits]`: all at least 1.
+/// `[limits]`: limits of the service, all at least 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LimitSettings {
-    /// Open connections.
+    /// The maximum number of open connections.
     pub connections: usize,
-    /// Open connections of one address.
+    /// The maximum number of open connections per client address.
     pub connections_per_ip: usize,
-    /// Turns running at once.
+    /// The maximum number of concurrent turns.
     pub turns: usize,
-    /// Messages a minute in one conversation.
+    /// The maximum number of messages per minute in a conversation.
     pub messages_per_minute: u32,
-    /// Messages a minute from one address.
+    /// The maximum number of messages per minute from a client address.
     pub messages_per_minute_per_ip: u32,
-    /// Longest WebSocket message, in bytes.
+    /// The maximum size of a WebSocket message in bytes.
     pub frame_bytes: usize,
-    /// How long a connection may stay without a frame or a pong.
+    /// The time after which a connection without a frame or pong from the client is closed.
     pub idle: Duration,
 }
 
@@ -298,10 +295,10 @@ impl Default for LimitSettings {
     }
 }
 
-/// `[widget]`.
+/// `[widget]`: the embedded chat.
 #[derive(Debug, Clone, Default)]
 pub struct WidgetSettings {
-    /// HS256 secret of the host site's visitor tokens; without one visitors are anonymous.
+    /// The HS256 secret of the host site's visitor tokens. `None` makes all visitors anonymous.
     pub identity_secret: Option<Secret>,
 }
 
@@ -310,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hours_may_run_past_midnight() {
+    fn window_may_cross_midnight() {
         let night = Hours {
             from: 22 * 60,
             to: 5 * 60,
@@ -319,14 +316,14 @@ mod tests {
             from: 9 * 60,
             to: 17 * 60,
         };
-        for (hours, minute, expected) in [
+        for (window, minute, expected) in [
             (night, 23 * 60, true),
             (night, 0, true),
             (night, 5 * 60, false),
             (day, 9 * 60, true),
             (day, 17 * 60, false),
         ] {
-            assert_eq!(hours.contains(minute), expected, "{hours:?} {minute}");
+            assert_eq!(window.contains(minute), expected, "{window:?} {minute}");
         }
     }
 }

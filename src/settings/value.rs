@@ -1,4 +1,4 @@
-//! Reads single values; what is wrong is said in one sentence that ends with what would be right.
+//! Parsers of single values. Their error messages end with what would be valid.
 
 use super::choice::{Choice, Prefill, parse_choice};
 use super::duration::parse_duration;
@@ -11,32 +11,28 @@ use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeValue;
 
-/// A value, or what is wrong with it.
 pub(super) type Parsed<T> = Result<T, String>;
 
-/// `an integer where a duration is needed`.
-pub(crate) fn wrong(value: &DeValue<'_>, wanted: &str) -> String {
-    let (kind, article) = (
-        value.type_str(),
-        if value.is_integer() || value.is_array() {
-            "an"
-        } else {
-            "a"
-        },
-    );
-    format!("{article} {kind} where {wanted} is needed")
+/// Renders a message such as `an integer where a duration is needed`.
+pub(crate) fn wrong(value: &DeValue<'_>, expected: &str) -> String {
+    let kind = value.type_str();
+    let article = if value.is_integer() || value.is_array() {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {kind} where {expected} is needed")
 }
 
-fn string<'v>(value: &'v DeValue<'_>, wanted: &str) -> Parsed<&'v str> {
-    value.as_str().ok_or_else(|| wrong(value, wanted))
+fn string<'v>(value: &'v DeValue<'_>, expected: &str) -> Parsed<&'v str> {
+    value.as_str().ok_or_else(|| wrong(value, expected))
 }
 
-/// Any text.
 pub(super) fn text(value: &DeValue<'_>) -> Parsed<String> {
     string(value, "text in quotes").map(str::to_owned)
 }
 
-/// One line of text that is not empty: a name, a model, a word.
+/// A non-empty line of text, such as a name or a model.
 pub(super) fn line(value: &DeValue<'_>) -> Parsed<String> {
     let text = string(value, "text in quotes")?;
     if text.trim().is_empty() {
@@ -51,15 +47,15 @@ pub(super) fn line(value: &DeValue<'_>) -> Parsed<String> {
     Ok(text.trim().to_owned())
 }
 
-/// A text that `parse` makes something of; it is called `wanted` when it is no text at all.
+/// A text that `parse` converts. `expected` describes it in the message for another type.
 pub(super) fn from_text<T>(
-    wanted: &'static str,
+    expected: &'static str,
     parse: impl Fn(&str) -> Parsed<T>,
 ) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
-    move |value| parse(string(value, wanted)?)
+    move |value| parse(string(value, expected)?)
 }
 
-/// What `parse` reads, or nothing from an empty text.
+/// An optional value: an empty text is `None`.
 pub(super) fn maybe<T>(
     parse: impl Fn(&DeValue<'_>) -> Parsed<T>,
 ) -> impl Fn(&DeValue<'_>) -> Parsed<Option<T>> {
@@ -69,30 +65,27 @@ pub(super) fn maybe<T>(
     }
 }
 
-/// true or false.
 pub(super) fn flag(value: &DeValue<'_>) -> Parsed<bool> {
     value.as_bool().ok_or_else(|| wrong(value, "true or false"))
 }
 
-/// A whole number within bounds.
 pub(super) fn whole<T: TryFrom<u64>>(
     bounds: RangeInclusive<u64>,
 ) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
     move |value| {
-        let wanted = format!("a whole number from {} to {}", bounds.start(), bounds.end());
-        let number = value.as_integer().ok_or_else(|| wrong(value, &wanted))?;
+        let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let number = value.as_integer().ok_or_else(|| wrong(value, &expected))?;
         u64::from_str_radix(number.as_str(), number.radix())
             .ok()
             .filter(|number| bounds.contains(number))
             .and_then(|number| T::try_from(number).ok())
-            .ok_or_else(|| format!("{number} is out of range; {wanted} is needed"))
+            .ok_or_else(|| format!("{number} is out of range; {expected} is needed"))
     }
 }
 
-/// A number within bounds; a whole one may be written without its point.
 pub(super) fn number(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Parsed<f64> {
     move |value| {
-        let wanted = if bounds.end().is_finite() {
+        let expected = if bounds.end().is_finite() {
             format!("a number from {} to {}", bounds.start(), bounds.end())
         } else {
             format!("a number of {} or more", bounds.start())
@@ -100,28 +93,25 @@ pub(super) fn number(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Pa
         let written = match value {
             DeValue::Float(number) => number.as_str(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
-            _ => return Err(wrong(value, &wanted)),
+            _ => return Err(wrong(value, &expected)),
         };
         let number: Option<f64> = written.parse().ok();
         number
             .filter(|number| number.is_finite() && bounds.contains(number))
-            .ok_or_else(|| format!("{written} is out of range; {wanted} is needed"))
+            .ok_or_else(|| format!("{written} is out of range; {expected} is needed"))
     }
 }
 
-/// A share, from 0 to 1.
 pub(super) fn rate(value: &DeValue<'_>) -> Parsed<f64> {
     number(0.0..=1.0)(value)
 }
 
 const DURATION: &str = "a duration in quotes, such as \"250ms\", \"10s\" or \"5m\",";
 
-/// A duration that may be zero.
 pub(super) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
     parse_duration(string(value, DURATION)?)
 }
 
-/// A duration above zero.
 pub(super) fn span(value: &DeValue<'_>) -> Parsed<Duration> {
     let span = duration(value)?;
     if span.is_zero() {
@@ -130,12 +120,11 @@ pub(super) fn span(value: &DeValue<'_>) -> Parsed<Duration> {
     Ok(span)
 }
 
-/// One of a few words.
 pub(super) fn choice<T: Choice>(value: &DeValue<'_>) -> Parsed<T> {
     parse_choice(string(value, T::KIND)?)
 }
 
-/// A way to prefill; plain true and false have a meaning too.
+/// A prefill mode. Also accepts `true` and `false`.
 pub(super) fn prefill(value: &DeValue<'_>) -> Parsed<Prefill> {
     match value.as_bool() {
         Some(true) => Ok(Prefill::Assistant),
@@ -144,7 +133,6 @@ pub(super) fn prefill(value: &DeValue<'_>) -> Parsed<Prefill> {
     }
 }
 
-/// A path.
 pub(super) fn path(value: &DeValue<'_>) -> Parsed<PathBuf> {
     match string(value, "a path in quotes")? {
         "" => Err("empty; a path is needed".to_owned()),
@@ -153,7 +141,7 @@ pub(super) fn path(value: &DeValue<'_>) -> Parsed<PathBuf> {
     }
 }
 
-/// A network, `10.0.0.0/8`, or a single address.
+/// A network such as `10.0.0.0/8`, or a single address.
 pub(super) fn network(value: &DeValue<'_>) -> Parsed<IpNet> {
     let text = string(value, "a network such as \"10.0.0.0/8\"")?;
     text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
@@ -161,28 +149,29 @@ pub(super) fn network(value: &DeValue<'_>) -> Parsed<IpNet> {
     })
 }
 
-/// Hours of the day, `02:00-05:00`.
 pub(super) fn hours(value: &DeValue<'_>) -> Parsed<Hours> {
     let text = string(value, "hours such as \"02:00-05:00\"")?;
-    let time = |text: &str| {
+    let minute_of_day = |text: &str| {
         let (hour, minute) = text.split_once(':')?;
-        let two = |text: &str, below: u16| {
+        let two_digits = |text: &str, below: u16| {
             text.parse::<u16>()
                 .ok()
                 .filter(|n| text.len() == 2 && *n < below)
         };
-        Some(two(hour, 24)? * 60 + two(minute, 60)?)
+        Some(two_digits(hour, 24)? * 60 + two_digits(minute, 60)?)
     };
-    let hours = text.split_once('-').and_then(|(from, to)| {
+    let window = text.split_once('-').and_then(|(from, to)| {
         Some(Hours {
-            from: time(from.trim())?,
-            to: time(to.trim())?,
+            from: minute_of_day(from.trim())?,
+            to: minute_of_day(to.trim())?,
         })
     });
-    hours.filter(|hours| hours.from != hours.to).ok_or_else(|| {
-        format!(
-            "{} are not hours of a day; write them as \"02:00-05:00\", in UTC",
-            quoted(text)
-        )
-    })
+    window
+        .filter(|window| window.from != window.to)
+        .ok_or_else(|| {
+            format!(
+                "{} are not hours of a day; write them as \"02:00-05:00\", in UTC",
+                quoted(text)
+            )
+        })
 }

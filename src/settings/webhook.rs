@@ -1,14 +1,15 @@
-//! Where alerts may be sent, and what they are signed with.
+//! Validation of webhook URLs and signing secrets.
 //!
-//! Over https, so that nobody on the way reads or forges them; over http only to hosts that the configuration itself names as private: this machine,
-//! a private address, or a name that exists in a private network alone.
+//! Alerts are sent over https, so that nobody on the way can read or forge them. Plain http is only
+//! accepted for hosts that are private by their name: this machine, a private address, or a name
+//! that only exists in a private network.
 
 use super::address::{host_of, url};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use std::net::IpAddr;
 
-/// Endings of names that no public domain has: RFC 6761 and 6762, RFC 8375, ICANN's `internal`, and the customary ones.
+/// Suffixes of private names: RFC 6761, 6762 and 8375, ICANN's `internal`, and customary ones.
 const PRIVATE_ENDINGS: [&str; 8] = [
     "localhost",
     "local",
@@ -20,13 +21,13 @@ const PRIVATE_ENDINGS: [&str; 8] = [
     "private",
 ];
 
-/// What Standard Webhooks puts before a secret that is written in base64.
+/// The prefix of base64-encoded secrets in Standard Webhooks.
 const IN_BASE64: &str = "whsec_";
 
-/// Checks where alerts are to go.
+/// Validates the URL of a webhook.
 ///
 /// # Errors
-/// Says what would be right, without the URL: it may be a secret.
+/// Returns a message without the URL, which may be a secret.
 pub(super) fn webhook_url(text: &str) -> Result<(), String> {
     let url = url(text)?;
     let host = host_of(&url).unwrap_or_default();
@@ -39,44 +40,45 @@ pub(super) fn webhook_url(text: &str) -> Result<(), String> {
     )
 }
 
-/// Checks what alerts are signed with.
 pub(super) fn webhook_secret(text: &str) -> Result<(), String> {
     match webhook_key(text) {
         Some(key) if !key.is_empty() => Ok(()),
-        _ => Err("what follows \"whsec_\" is not base64; give the secret as your receiver shows it, or any text without that beginning".to_owned()),
+        _ => Err("what follows \"whsec_\" is not base64; copy the secret as the receiver shows it, or use a text without that prefix".to_owned()),
     }
 }
 
-/// The key that a secret stands for: the bytes in base64 behind `whsec_`, else its own. None where that is no base64.
+/// The signing key of a secret: the decoded base64 after `whsec_`, or the bytes of any other text.
+///
+/// `None` if the part after the prefix is not valid base64.
 pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
     match secret.strip_prefix(IN_BASE64) {
-        Some(coded) => STANDARD
-            .decode(coded)
-            .or_else(|_| STANDARD_NO_PAD.decode(coded))
+        Some(encoded) => STANDARD
+            .decode(encoded)
+            .or_else(|_| STANDARD_NO_PAD.decode(encoded))
             .ok(),
         None => Some(secret.as_bytes().to_vec()),
     }
 }
 
-/// Whether a host, as it is written in a URL, is one of a private network by its very name. Who writes such a name means it.
+/// Returns `true` if a host name or address in a URL is private.
 pub fn is_private_host(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = bare.parse::<IpAddr>() {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = address.parse::<IpAddr>() {
         return !is_public(address);
     }
     let name = host.trim_end_matches('.').to_ascii_lowercase();
-    let ends = |ending: &&str| {
-        name.strip_suffix(*ending)
+    let has_suffix = |suffix: &&str| {
+        name.strip_suffix(*suffix)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    !name.contains('.') || PRIVATE_ENDINGS.iter().any(ends)
+    !name.contains('.') || PRIVATE_ENDINGS.iter().any(has_suffix)
 }
 
-/// Whether an address is one of the public internet's: neither of this machine nor of a private network, nor of any special use.
+/// Returns `true` for addresses of the public internet: not loopback, private or of special use.
 pub fn is_public(address: IpAddr) -> bool {
     let v4 = match address {
         IpAddr::V4(v4) => Some(v4),
-        // Mapped, or translated by NAT64: it leads where the IPv4 address within leads.
+        // IPv4-mapped and NAT64 addresses lead to the embedded IPv4 address.
         IpAddr::V6(v6) => v6.to_ipv4_mapped().or_else(|| match v6.segments() {
             [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
                 Some(((u32::from(high) << 16) | u32::from(low)).into())
@@ -100,7 +102,7 @@ pub fn is_public(address: IpAddr) -> bool {
     let IpAddr::V6(v6) = address else {
         return false;
     };
-    // What is routed in public is 2000::/3; of that, documentation, and what tunnels other addresses.
+    // Public addresses are in 2000::/3, except documentation, 6to4 and Teredo.
     let [first, second, ..] = v6.segments();
     first & 0xe000 == 0x2000
         && first != 0x2002
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn http_is_for_what_is_private_by_its_name() {
+    fn http_is_only_accepted_for_private_hosts() {
         for good in [
             "https://hooks.example.com/x",
             "https://10.0.0.5/x",
@@ -132,13 +134,16 @@ mod tests {
             "http://8.8.8.8/canary",
             "http://notlocal.example/canary",
         ] {
-            let what = webhook_url(bad).unwrap_err();
-            assert!(what.contains("https") && !what.contains("canary"), "{what}");
+            let message = webhook_url(bad).unwrap_err();
+            assert!(
+                message.contains("https") && !message.contains("canary"),
+                "{message}"
+            );
         }
     }
 
     #[test]
-    fn addresses_that_are_not_public_are_known() {
+    fn private_addresses_are_recognized() {
         for private in [
             "127.0.0.1",
             "10.0.0.1",
@@ -178,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_have_two_forms() {
+    fn signing_secrets_have_two_forms() {
         assert_eq!(webhook_key("plain"), Some(b"plain".to_vec()));
         assert_eq!(webhook_key("whsec_AAEC"), Some(vec![0, 1, 2]));
         assert_eq!(
@@ -187,10 +192,10 @@ mod tests {
             "padding is often left out"
         );
         for bad in ["whsec_", "whsec_canary!"] {
-            let what = webhook_secret(bad).unwrap_err();
+            let message = webhook_secret(bad).unwrap_err();
             assert!(
-                what.contains("base64") && !what.contains("canary"),
-                "{what}"
+                message.contains("base64") && !message.contains("canary"),
+                "{message}"
             );
         }
     }

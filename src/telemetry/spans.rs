@@ -1,8 +1,9 @@
-//! Spans of turns and attempts, for a collector that speaks OTLP.
+//! Spans of turns and attempts, exported over OTLP.
 //!
-//! A turn's spans are made when it has ended, from what is then known of it: while it runs, nothing is paid for them. They hold ids, names, outcomes
-//! and times; never a text. What waits for the collector is bounded, and goes out on a thread of its own in batches; what there is no room for, and
-//! what a collector does not take, is lost.
+//! The spans of a turn are created from its record when it has ended, so a running turn has no
+//! overhead. They contain ids, names, outcomes and times, but no text. A bounded queue is exported
+//! in batches on a separate thread. Spans that do not fit or that the collector rejects are
+//! dropped.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,45 +22,36 @@ use opentelemetry_sdk::trace::{
 
 use crate::chat::{Outcome, TurnRecord};
 
-/// The most spans that wait.
 const MOST: usize = 4096;
 
-/// How long spans wait for others to go with.
 const GATHER: Duration = Duration::from_secs(2);
 
-/// The most spans of one batch.
 const BATCH: usize = 512;
 
-/// How long the collector may take to answer, tries again included.
+/// The time limit of an export, retries included.
 pub const EXPORT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where an OTLP collector takes traces over HTTP.
 const PATH: &str = "/v1/traces";
 
-/// How an attempt lay in its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Its number.
     pub attempt: u32,
-    /// From the turn's beginning to its own.
     pub after: Duration,
-    /// How long it took.
     pub took: Duration,
-    /// From its beginning to its first token; none where none came.
+    /// From the start of the attempt to its first token. `None` if none arrived.
     pub first_token: Option<Duration>,
 }
 
-/// Makes spans and sends them.
 pub struct Spans {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
 }
 
 impl Spans {
-    /// To the collector at this address, over this client.
+    /// Exports to the collector at `endpoint` through `client`.
     ///
     /// # Errors
-    /// The address is none.
+    /// `endpoint` is not a valid URL.
     pub fn to(
         endpoint: &str,
         instance: &str,
@@ -97,22 +89,22 @@ impl Spans {
         Ok(Self { provider, tracer })
     }
 
-    /// A turn has ended just now. `aside`: it was none of a visitor's.
+    /// Exports a turn that has just ended. `aside` marks background turns.
     pub fn turn(&self, record: &TurnRecord, timings: &[Timing], aside: bool) {
         let ended = SystemTime::now();
         let began = ended
             .checked_sub(Duration::from_millis(record.total_ms))
             .unwrap_or(ended);
-        let name = |one: Option<&'static str>| one.unwrap_or_default();
+        let or_empty = |name: Option<&'static str>| name.unwrap_or_default();
         let mut attributes = vec![
             KeyValue::new("failsoft.turn", record.turn.to_string()),
             KeyValue::new(
                 "failsoft.source",
-                name(record.source.map(crate::chat::Source::name)),
+                or_empty(record.source.map(crate::chat::Source::name)),
             ),
             KeyValue::new(
                 "failsoft.finish",
-                name(record.finish.map(crate::chat::Finish::name)),
+                or_empty(record.finish.map(crate::chat::Finish::name)),
             ),
             KeyValue::new("failsoft.degraded", record.degraded),
             KeyValue::new("failsoft.attempts", i64::from(record.attempts)),
@@ -122,7 +114,7 @@ impl Spans {
             record
                 .provider
                 .as_ref()
-                .map(|one| KeyValue::new("failsoft.provider", one.to_string())),
+                .map(|provider| KeyValue::new("failsoft.provider", provider.to_string())),
         );
         attributes.extend(
             record
@@ -136,21 +128,26 @@ impl Spans {
             .with_start_time(began);
         let mut turn = turn.with_attributes(attributes).start(&self.tracer);
         let parent = Context::new().with_remote_span_context(turn.span_context().clone());
-        for one in &record.tried {
-            let Some(timing) = timings.iter().find(|timing| timing.attempt == one.attempt) else {
+        for attempt in &record.tried {
+            let Some(timing) = timings
+                .iter()
+                .find(|timing| timing.attempt == attempt.attempt)
+            else {
                 continue;
             };
             let mut attributes = vec![
                 KeyValue::new("failsoft.turn", record.turn.to_string()),
-                KeyValue::new("failsoft.attempt", i64::from(one.attempt)),
-                KeyValue::new("failsoft.provider", one.provider.to_string()),
-                KeyValue::new("failsoft.outcome", one.outcome.as_str()),
-                KeyValue::new("gen_ai.request.model", one.model.to_string()),
+                KeyValue::new("failsoft.attempt", i64::from(attempt.attempt)),
+                KeyValue::new("failsoft.provider", attempt.provider.to_string()),
+                KeyValue::new("failsoft.outcome", attempt.outcome.as_str()),
+                KeyValue::new("gen_ai.request.model", attempt.model.to_string()),
             ];
-            let first = timing
+            let first_token_ms = timing
                 .first_token
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-            attributes.extend(first.map(|ms| KeyValue::new("failsoft.first_token_ms", whole(ms))));
+            attributes.extend(
+                first_token_ms.map(|ms| KeyValue::new("failsoft.first_token_ms", whole(ms))),
+            );
             let start = began + timing.after;
             let span = self
                 .tracer
@@ -160,17 +157,17 @@ impl Spans {
             let mut span = span
                 .with_attributes(attributes)
                 .start_with_context(&self.tracer, &parent);
-            if one.outcome != Outcome::OK && one.outcome != Outcome::STOPPED {
-                span.set_status(Status::error(one.outcome.as_str()));
+            if attempt.outcome != Outcome::OK && attempt.outcome != Outcome::STOPPED {
+                span.set_status(Status::error(attempt.outcome.as_str()));
             }
             span.end_with_timestamp(start + timing.took);
         }
         turn.end_with_timestamp(ended);
     }
 
-    /// Sends what waits, and no more after. Blocks, at most as long as is given.
+    /// Exports the queued spans and stops. Blocks for at most `limit`.
     pub fn shut_down(&self, limit: Duration) {
-        // What did not go out in time is lost, as is said above.
+        // Spans that are not exported in time are dropped.
         drop(self.provider.shutdown_with_timeout(limit));
     }
 }

@@ -1,15 +1,13 @@
-//! What an empty file gives, and that the example file for operators shows exactly that.
+//! The defaults, and the example file that must show exactly these.
 
 use super::super::{Cron, Dialect, DrillSettings, Fault, Prices, Settings, Source};
 use super::{CANARY, empty, load, settings};
 use std::time::Duration;
 
-/// The full configuration that operators are given to start from.
 const EXAMPLE: &str = include_str!("../../../failsoft.example.toml");
 
-/// The example with every commented key or table switched on.
 fn uncommented() -> String {
-    let key = |line: &str| {
+    let is_key = |line: &str| {
         line.starts_with('[')
             || line
                 .split_once(" = ")
@@ -17,25 +15,28 @@ fn uncommented() -> String {
     };
     let lines = EXAMPLE.lines().map(|line| {
         line.strip_prefix("# ")
-            .filter(|rest| key(rest))
+            .filter(|rest| is_key(rest))
             .unwrap_or(line)
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// `Debug` shows every field but secrets, which the defaults have one of.
-fn shown(mut settings: Settings) -> String {
+/// The `Debug` text shows every field except secrets. The defaults contain one secret.
+fn debug_text(mut settings: Settings) -> String {
     settings.providers.clear();
     settings.drills.clear();
     format!("{settings:#?}")
 }
 
 #[test]
-fn the_example_holds_exactly_the_defaults() {
+fn example_contains_exactly_the_defaults() {
     let loaded = load(EXAMPLE).unwrap();
     assert_eq!(loaded.source, Source::File);
     assert_eq!(loaded.warnings, []);
-    assert_eq!(shown(loaded.settings.clone()), shown(Settings::default()));
+    assert_eq!(
+        debug_text(loaded.settings.clone()),
+        debug_text(Settings::default())
+    );
     assert_eq!(
         loaded.settings.store.redis_url.expose(),
         "redis://127.0.0.1:6379"
@@ -57,7 +58,7 @@ fn the_example_holds_exactly_the_defaults() {
 }
 
 #[test]
-fn the_example_names_every_key() {
+fn example_contains_every_key() {
     let text = uncommented();
     let known = format!(
         "{:#?}",
@@ -66,8 +67,8 @@ fn the_example_names_every_key() {
             Settings::default().provider("", Dialect::OpenAi)
         )
     );
-    // Fields that are no keys of their own, or have another name as one.
-    let inner = ["call", "demo"];
+    // Fields without a key of the same name.
+    let not_keys = ["call", "demo"];
     for field in known
         .lines()
         .filter_map(|line| line.trim().split_once(": "))
@@ -79,14 +80,14 @@ fn the_example_names_every_key() {
             format!("\n[[{field}]]"),
         ];
         assert!(
-            inner.contains(&field) || named.iter().any(|named| text.contains(named)),
+            not_keys.contains(&field) || named.iter().any(|named| text.contains(named)),
             "{field} is not in the example"
         );
     }
 }
 
 #[test]
-fn all_that_the_example_comments_out_is_right_too() {
+fn commented_keys_of_the_example_are_valid() {
     let env = |_: &str| Some("key".to_owned());
     let loaded = Settings::from_text("failsoft.example.toml", &uncommented(), &env).unwrap();
     let names: Vec<&str> = loaded
@@ -119,20 +120,22 @@ fn all_that_the_example_comments_out_is_right_too() {
 }
 
 #[test]
-fn an_empty_file_gives_the_defaults() {
-    let mut read = Settings::from_text("failsoft.toml", "", &empty)
+fn empty_file_gives_the_defaults() {
+    let mut loaded = Settings::from_text("failsoft.toml", "", &empty)
         .unwrap()
         .settings;
-    assert!(read.demo && read.chat.visitor_options);
+    assert!(loaded.demo && loaded.chat.visitor_options);
     let demo = Settings::demo();
-    assert_eq!(shown(read.clone()), shown(demo));
+    assert_eq!(debug_text(loaded.clone()), debug_text(demo));
     let plain = Settings::default();
-    (read.demo, read.chat, read.timeouts) = (false, plain.chat.clone(), plain.timeouts.clone());
-    assert_eq!(shown(read), shown(plain));
+    loaded.demo = false;
+    loaded.chat = plain.chat.clone();
+    loaded.timeouts = plain.timeouts.clone();
+    assert_eq!(debug_text(loaded), debug_text(plain));
 }
 
 #[test]
-fn every_form_of_a_value_is_understood() {
+fn every_form_of_a_value_is_accepted() {
     let s = settings(
         "[server]\nlisten = \"[::1]:0\"\npublic_url = \"https://Chat.example.com/\"\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n\
          allowed_origins = [\"https://a.example:443\"]\napi_keys = [\"one\", \"env:OPENAI_API_KEY\"]\n\
@@ -163,7 +166,7 @@ fn every_form_of_a_value_is_understood() {
 }
 
 #[test]
-fn a_bound_that_is_not_written_gives_way() {
+fn unwritten_bound_is_adjusted_to_the_written_one() {
     let pair = |text: &str| {
         let breaker = settings(&format!("[breaker]\n{text}")).breaker;
         (breaker.open_for.as_secs(), breaker.open_max.as_secs())

@@ -1,4 +1,4 @@
-//! The configuration as a whole: texts in, settings or problems out.
+//! Tests of the whole configuration: text in, settings or problems out.
 
 mod defaults;
 mod problems;
@@ -10,10 +10,10 @@ mod warnings;
 
 use super::{Loaded, Problems, Settings};
 
-/// What no message and no report may ever hold.
+/// A secret that must appear in no message and no report.
 const CANARY: &str = "canary";
 
-/// An environment with one key, which is a canary.
+/// An environment with one API key, which contains the canary.
 fn env(name: &str) -> Option<String> {
     (name == "OPENAI_API_KEY").then(|| format!("sk-{CANARY}"))
 }
@@ -32,7 +32,6 @@ fn settings(text: &str) -> Settings {
         .settings
 }
 
-/// Each problem as one line, without the file's name.
 fn problems(text: &str) -> Vec<String> {
     let problems = load(text)
         .err()
@@ -47,16 +46,14 @@ fn problems(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A good provider, in four lines.
 const PROVIDER: &str = "[[providers]]\nname = \"a\"\ndialect = \"openai\"\nmodel = \"m\"\n";
 
-/// Exactly one problem, which begins with line and key and says what would be right.
-fn one(text: &str, begins: &str, says: &str) {
+fn assert_problem(text: &str, start: &str, part: &str) {
     let found = problems(text);
     assert_eq!(found.len(), 1, "{found:#?}\nin\n{text}");
     assert!(
-        found[0].starts_with(begins),
-        "{found:?} does not begin with {begins}"
+        found[0].starts_with(start),
+        "{found:?} does not start with {start}"
     );
-    assert!(found[0].contains(says), "{found:?} does not say {says}");
+    assert!(found[0].contains(part), "{found:?} does not contain {part}");
 }

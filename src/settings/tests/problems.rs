@@ -1,11 +1,11 @@
-//! Each kind of problem, with its line, its key and what would be right.
+//! Every kind of problem, with its line, key and hint.
 
-use super::one;
+use super::assert_problem;
 
 #[test]
-fn each_kind_is_told_with_line_key_and_what_would_be_right() {
-    for (text, begins, says) in [
-        // Keys that there are not.
+fn each_problem_has_line_key_and_hint() {
+    for (text, start, part) in [
+        // Unknown keys.
         (
             "\n[server]\nlistn = 1",
             "3: server.listn: ",
@@ -290,6 +290,6 @@ fn each_kind_is_told_with_line_key_and_what_would_be_right() {
             "\"02:00-05:00\"",
         ),
     ] {
-        one(text, begins, says);
+        assert_problem(text, start, part);
     }
 }

@@ -1,11 +1,11 @@
-//! Each kind of problem of a provider and of a drill.
+//! Every kind of problem of a provider or a drill.
 
-use super::{PROVIDER, one};
+use super::{PROVIDER, assert_problem};
 
 #[test]
-fn each_kind_about_a_provider_is_told() {
-    let more = |text: &str| format!("{PROVIDER}{text}");
-    for (text, begins, says) in [
+fn each_provider_problem_has_line_key_and_hint() {
+    let with_key = |text: &str| format!("{PROVIDER}{text}");
+    for (text, start, part) in [
         (
             "dialect = \"opnai\"",
             "2: providers[0].dialect: ",
@@ -17,36 +17,36 @@ fn each_kind_about_a_provider_is_told() {
             "missing; use openai, anthropic",
         ),
     ] {
-        one(
+        assert_problem(
             &format!("[[providers]]\n{text}\nname = \"a\"\nmodel = \"m\""),
-            begins,
-            says,
+            start,
+            part,
         );
     }
     let ollama = "[[providers]]\ndialect = \"ollama\"\n";
-    one(
+    assert_problem(
         &format!("{ollama}model = \"m\""),
         "1: providers[0].name: ",
         "missing",
     );
-    one(
+    assert_problem(
         &format!("{ollama}name = \"a\""),
         "1: providers[0].model: ",
         "missing; such as \"llama3.2\"",
     );
-    one(
+    assert_problem(
         &format!("{ollama}name = \"a\"\nmodel = \"\""),
         "4: providers[0].model: ",
         "empty",
     );
     for name in ["Open AI", "", "ä", "auto"] {
-        one(
+        assert_problem(
             &format!("{ollama}model = \"m\"\nname = {name:?}"),
             "4: providers[0].name: ",
             "use a",
         );
     }
-    for (text, begins, says) in [
+    for (text, start, part) in [
         (
             PROVIDER,
             "6: providers[1].name: ",
@@ -149,14 +149,14 @@ fn each_kind_about_a_provider_is_told() {
             "where a probe is needed",
         ),
     ] {
-        one(&more(text), begins, says);
+        assert_problem(&with_key(text), start, part);
     }
-    one(
+    assert_problem(
         "[[providers]]\nname = \"a\"\ndialect = \"azure\"\nmodel = \"m\"\napi_key = \"k\"",
         "1: providers[0].base_url: ",
         "https://NAME.openai.azure.com",
     );
-    one(
+    assert_problem(
         "[[providers]]\nname = \"a\"\ndialect = \"anthropic\"\nmodel = \"m\"",
         "1: providers[0].api_key: ",
         "variable ANTHROPIC_API_KEY is not set",
@@ -164,13 +164,13 @@ fn each_kind_about_a_provider_is_told() {
 }
 
 #[test]
-fn each_kind_about_a_drill_is_told() {
-    let drill = |at: &str, provider: &str, fault: &str, lasts: &str| {
+fn each_drill_problem_has_line_key_and_hint() {
+    let drill = |at: &str, provider: &str, fault: &str, duration: &str| {
         format!(
-            "{PROVIDER}[[drills]]\nat = {at:?}\nprovider = {provider:?}\nfault = {fault:?}\nfor = {lasts:?}"
+            "{PROVIDER}[[drills]]\nat = {at:?}\nprovider = {provider:?}\nfault = {fault:?}\nfor = {duration:?}"
         )
     };
-    for (text, begins, says) in [
+    for (text, start, part) in [
         (
             drill("0 25 * * *", "a", "down", "2m"),
             "6: drills[0].at: ",
@@ -202,6 +202,6 @@ fn each_kind_about_a_drill_is_told() {
             "missing",
         ),
     ] {
-        one(&text, begins, says);
+        assert_problem(&text, start, part);
     }
 }

@@ -1,20 +1,21 @@
-//! Where providers come from, and what they take over from the global tables.
+//! The origin of providers, and the global settings that they inherit.
 
 use super::super::{Dialect, Loaded, Prefill, Settings, Source};
 use super::{PROVIDER, load, settings};
 use std::time::Duration;
 
-fn from_environment(held: &[(&str, &str)]) -> Loaded {
+fn from_environment(variables: &[(&str, &str)]) -> Loaded {
     let env = |name: &str| {
-        held.iter()
-            .find(|(held, _)| *held == name)
+        variables
+            .iter()
+            .find(|(variable, _)| *variable == name)
             .map(|(_, value)| (*value).to_owned())
     };
     Settings::load(None, &env).unwrap()
 }
 
 #[test]
-fn a_provider_takes_over_the_globals_and_overlays_its_own() {
+fn provider_overrides_the_global_policies() {
     let s = settings(&format!(
         "[breaker]\nprobes = 3\nopen_for = \"5s\"\n[timeouts]\nstall = \"4s\"\n[retry]\nsame_provider = 2\n[health]\ntimeout = \"1s\"\n\
          {PROVIDER}breaker = {{ open_for = \"60s\" }}\ntimeouts = {{ first_token = \"1s\" }}\nretry = {{ base = \"1s\" }}\n\
@@ -59,7 +60,7 @@ fn a_provider_takes_over_the_globals_and_overlays_its_own() {
 }
 
 #[test]
-fn own_keys_are_read() {
+fn provider_keys_are_read() {
     let s = settings(&format!(
         "{PROVIDER}base_url = \"http://127.0.0.1:9/v1/\"\nprefill = true\ncontext_tokens = 4096\nweight = 3\nmax_concurrent = 2\n\
          temperature = 0\napi_version = \"v1\"\nheaders = {{ X-Team = \"env:OPENAI_API_KEY\" }}\nprices = {{ input = 1, output = 2.5 }}\n\
@@ -93,21 +94,21 @@ fn own_keys_are_read() {
 }
 
 #[test]
-fn the_key_is_the_written_one_else_that_of_the_environment() {
-    for (more, key) in [
+fn api_key_comes_from_the_file_or_the_environment() {
+    for (extra, key) in [
         ("", Some("sk-canary")),
         ("api_key = \"own\"", Some("own")),
         ("api_key = \"\"", None),
         ("base_url = \"http://127.0.0.1:9/v1\"", Some("sk-canary")),
     ] {
-        let s = settings(&format!("{PROVIDER}{more}"));
+        let s = settings(&format!("{PROVIDER}{extra}"));
         assert_eq!(
             s.providers[0].api_key.as_ref().map(|key| key.expose()),
             key,
-            "{more}"
+            "{extra}"
         );
     }
-    // At an address of one's own a key may not be needed.
+    // At a custom address a key may be unnecessary.
     let s = settings(
         "[[providers]]\nname = \"a\"\ndialect = \"anthropic\"\nmodel = \"m\"\nbase_url = \"http://localhost:1\"",
     );
@@ -115,7 +116,7 @@ fn the_key_is_the_written_one_else_that_of_the_environment() {
 }
 
 #[test]
-fn providers_are_found_in_the_environment_in_a_fixed_order() {
+fn environment_providers_have_a_fixed_order() {
     let loaded = from_environment(&[
         ("OLLAMA_HOST", "box:1234"),
         ("GEMINI_API_KEY", "g"),
@@ -155,7 +156,7 @@ fn providers_are_found_in_the_environment_in_a_fixed_order() {
 }
 
 #[test]
-fn empty_variables_are_none_and_none_is_a_demo() {
+fn blank_variables_are_ignored_and_no_provider_means_demo() {
     let loaded = from_environment(&[("OPENAI_API_KEY", " "), ("OLLAMA_HOST", "")]);
     assert_eq!(loaded.source, Source::Demo);
     assert!(
@@ -168,7 +169,7 @@ fn empty_variables_are_none_and_none_is_a_demo() {
 }
 
 #[test]
-fn a_demo_keeps_a_stall_that_is_written() {
+fn demo_keeps_a_configured_stall_timeout() {
     let demo = Settings::from_text("failsoft.toml", "[timeouts]\nstall = \"1s\"", &|_| None)
         .unwrap()
         .settings;
@@ -177,7 +178,7 @@ fn a_demo_keeps_a_stall_that_is_written() {
 }
 
 #[test]
-fn a_demo_may_drill_providers_that_come_later() {
+fn demo_accepts_drills_for_simulated_providers() {
     let text = "[[drills]]\nat = \"0 3 * * 1\"\nprovider = \"alpha\"\nfault = \"cut\"";
     let demo = Settings::from_text("failsoft.toml", text, &|_| None)
         .unwrap()
@@ -192,23 +193,23 @@ fn a_demo_may_drill_providers_that_come_later() {
 }
 
 #[test]
-fn a_bad_variable_is_a_problem_of_the_environment() {
+fn invalid_variable_is_a_problem_of_the_environment() {
     let env = |name: &str| match name {
         "OLLAMA_HOST" => Some("http://user:canary@box".to_owned()),
         "GEMINI_API_KEY" => Some("canary\u{e9}".to_owned()),
         _ => None,
     };
-    let told = Settings::load(None, &env).unwrap_err().to_string();
+    let message = Settings::load(None, &env).unwrap_err().to_string();
     assert!(
-        told.contains("environment: OLLAMA_HOST: ")
-            && told.contains("environment: GEMINI_API_KEY: "),
-        "{told}"
+        message.contains("environment: OLLAMA_HOST: ")
+            && message.contains("environment: GEMINI_API_KEY: "),
+        "{message}"
     );
-    assert!(!told.contains("canary"));
+    assert!(!message.contains("canary"));
 }
 
 #[test]
-fn each_dialect_brings_its_own_defaults() {
+fn each_dialect_has_its_own_defaults() {
     for (dialect, base_url, variable, model) in [
         (
             Dialect::OpenAi,
@@ -244,7 +245,7 @@ fn each_dialect_brings_its_own_defaults() {
         assert_eq!(dialect.default_model(), model, "{dialect:?}");
         let provider = Settings::default().provider("a", dialect);
         assert_eq!(provider.base_url, base_url.unwrap_or_default());
-        // Nothing that some of its servers would refuse is sent unless it is written.
+        // Optional parameters that some servers reject are only sent if configured.
         assert_eq!(
             (provider.prefill, provider.temperature, provider.api_version),
             (Prefill::Off, None, None)
@@ -253,7 +254,7 @@ fn each_dialect_brings_its_own_defaults() {
 }
 
 #[test]
-fn the_environment_is_not_asked_where_providers_are_written() {
+fn environment_is_ignored_if_the_file_has_providers() {
     let loaded = load("[[providers]]\nname = \"b\"\ndialect = \"ollama\"\nmodel = \"m\"").unwrap();
     assert_eq!(
         (loaded.source, loaded.settings.providers.len()),

@@ -1,4 +1,4 @@
-//! Whole files: every problem at once and in order, and no secret in any of them.
+//! Reading of files: all problems at once and in order, without secrets.
 
 use super::super::{Settings, find};
 use super::{CANARY, empty, load, problems};
@@ -7,16 +7,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 #[test]
-fn all_problems_come_at_once_and_in_order() {
+fn all_problems_are_reported_in_order() {
     let text = "[server]\nlistn = \"x\"\ndrain = \"soon\"\n[[providers]]\nname = \"A\"\ndialect = \"opnai\"\nbreaker = { probes = 0 }\n\
                 [[providers]]\ndialect = \"ollama\"\nname = \"b\"\n[routing]\nmax_attempts = 0\n";
     let found = problems(text);
-    let begins: Vec<&str> = found
+    let keys: Vec<&str> = found
         .iter()
         .map(|line| line.split(": ").nth(1).unwrap())
         .collect();
     assert_eq!(
-        begins,
+        keys,
         [
             "server.listn",
             "server.drain",
@@ -31,8 +31,8 @@ fn all_problems_come_at_once_and_in_order() {
 }
 
 #[test]
-fn broken_syntax_is_told_with_line_and_column_beside_the_rest() {
-    for (text, begins) in [
+fn syntax_errors_have_line_and_column() {
+    for (text, start) in [
         ("[server\n", "1: not TOML at column 8: "),
         ("[server]\ndrain = \n", "2: not TOML at column 9: "),
         ("[server]\ndrain = 30s\n", "2: not TOML at column 9: "),
@@ -51,18 +51,18 @@ fn broken_syntax_is_told_with_line_and_column_beside_the_rest() {
     ] {
         let found = problems(text);
         assert_eq!(found.len(), 1, "{found:#?}\nin\n{text}");
-        assert!(found[0].starts_with(begins), "{found:?} for {text}");
+        assert!(found[0].starts_with(start), "{found:?} for {text}");
     }
     let both = problems("[server]\nlistn = 1\ndrain = \n[routing]\nmax_attempts = 0\n");
-    let begins: Vec<&str> = both
+    let lines: Vec<&str> = both
         .iter()
         .map(|line| line.split(' ').next().unwrap())
         .collect();
-    assert_eq!(begins, ["2:", "3:", "5:"], "{both:#?}");
+    assert_eq!(lines, ["2:", "3:", "5:"], "{both:#?}");
 }
 
 #[test]
-fn files_that_cannot_be_read_are_told() {
+fn unreadable_files_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let read = |path: &Path| Settings::load(Some(path), &empty).unwrap_err().to_string();
     let missing = folder.path().join("missing.toml");
@@ -77,48 +77,48 @@ fn files_that_cannot_be_read_are_told() {
 }
 
 #[test]
-fn what_came_through_a_pipe_is_not_read_again() {
-    let again = |path: &str| Settings::load_again(Some(Path::new(path)), &empty);
+fn reload_rejects_a_pipe() {
+    let reload = |path: &str| Settings::load_again(Some(Path::new(path)), &empty);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(writer);
     let pipe = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
     assert!(
-        again(&pipe)
+        reload(&pipe)
             .unwrap_err()
             .to_string()
             .contains("came through a pipe")
     );
-    // A file is, nothing at all as well.
+    // A file and `/dev/null` can be reloaded.
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[server]\ndrain = \"1s\"").unwrap();
-    let drain = again(file.path().to_str().unwrap())
+    let drain = reload(file.path().to_str().unwrap())
         .unwrap()
         .settings
         .server
         .drain;
     assert_eq!(drain, std::time::Duration::from_secs(1));
-    assert!(again("/dev/null").is_ok());
+    assert!(reload("/dev/null").is_ok());
 }
 
 #[test]
-fn a_byte_order_mark_is_passed_over() {
+fn byte_order_mark_is_ignored() {
     assert!(load("\u{feff}[server]\ndrain = \"1s\"").is_ok());
 }
 
 #[test]
-fn the_file_is_the_named_one_else_that_of_the_environment_else_the_usual_one() {
+fn config_path_prefers_argument_then_environment_then_default() {
     let env = |name: &str| (name == "FAILSOFT_CONFIG").then(|| "from-env.toml".to_owned());
     assert_eq!(
         find(Some(Path::new("named.toml")), &env),
         Some(PathBuf::from("named.toml"))
     );
     assert_eq!(find(None, &env), Some(PathBuf::from("from-env.toml")));
-    // Tests run in the root of the crate, where there is no such file.
+    // Tests run in the root of the crate, where the default file does not exist.
     assert_eq!(find(None, &empty), None);
 }
 
 #[test]
-fn no_problem_repeats_a_secret() {
+fn problems_contain_no_secret() {
     for text in [
         "[server]\nadmin_token = \"canary\\u0007\"",
         "[server]\nadmin_token = canary",
@@ -127,8 +127,8 @@ fn no_problem_repeats_a_secret() {
         "[store]\nredis_url = \"canary\"",
         "[[providers]]\napi_key = \"canary-é\"\nheaders = { authorization = \"canary\\n\" }\nbase_url = \"http://canary@x\"",
     ] {
-        let told = problems(text).join("\n");
-        assert!(!told.contains(CANARY), "{told}");
+        let messages = problems(text).join("\n");
+        assert!(!messages.contains(CANARY), "{messages}");
     }
 }
 
@@ -149,7 +149,6 @@ proptest! {
     }
 }
 
-/// A line that looks like one of a configuration.
 fn line() -> impl Strategy<Value = String> {
     let key = "(server|chat|providers|drills|breaker|timeouts|retry|name|dialect|model|at|first_token|open_for|headers|x)";
     let value = "(1|-0.5|1e400|true|\"\"|\"1s\"|\"openai\"|\"env:X\"|\\[\\]|\\[\"1s\", 2\\]|\\{ a = 1 \\}|1979-05-27|\"|\\[|\\{|é)";

@@ -1,10 +1,10 @@
-//! The text of `failsoft check`.
+//! The output of `failsoft check`.
 
 use super::super::{Settings, report};
 use super::{CANARY, empty, env, load};
 
 #[test]
-fn a_file_is_reported_with_its_providers_in_order() {
+fn report_lists_providers_in_order() {
     let loaded = load(
         "[server]\nadmin_token = \"canary\"\n[alerts]\nwebhook_secret = \"canary\"\n[[providers]]\nname = \"main\"\ndialect = \"openai\"\nmodel = \"gpt-4o-mini\"\n\
          prices = { input = 1, output = 1 }\nheaders = { x-key = \"canary\" }\n\
@@ -25,13 +25,13 @@ Timeouts  first token 5s, 10s, 15s; turn 2m
 Server    127.0.0.1:8080, data in failsoft-data
 
 Warnings:
-  failsoft.toml:4: alerts.webhook_secret: there is no alerts.webhook, so nothing is sent that it could sign
+  failsoft.toml:4: alerts.webhook_secret: has no effect: there is no alerts.webhook whose alerts it could sign
 "
     );
 }
 
 #[test]
-fn what_is_missing_is_said() {
+fn report_lists_missing_settings() {
     let alone = report(&Settings::load(None, &env).unwrap());
     for part in [
         "$ANTHROPIC_API_KEY: not set",

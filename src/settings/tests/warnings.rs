@@ -1,4 +1,4 @@
-//! What is odd, and is no reason to refuse.
+//! Warnings, which do not prevent a start.
 
 use super::{PROVIDER, load};
 
@@ -12,7 +12,7 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn defaults_and_what_is_switched_off_need_no_warning() {
+fn defaults_and_disabled_features_give_no_warning() {
     for text in [
         "[routing]\nstrategy = \"weighted\"\nhedge_after = \"1s\"\nmid_stream = \"continue\"",
         "[chat]\nretention = \"1d\"",
@@ -41,7 +41,7 @@ fn defaults_and_what_is_switched_off_need_no_warning() {
 }
 
 #[test]
-fn what_is_odd_is_told() {
+fn suspicious_settings_give_a_warning() {
     for (text, expected) in [
         (
             "base_url = \"https://llm.example.com/v1\"",
@@ -70,7 +70,7 @@ fn what_is_odd_is_told() {
     assert_eq!(
         warnings(ollama),
         ["1: providers[0].context_tokens"],
-        "the server cuts in silence"
+        "the server truncates silently"
     );
     assert_eq!(warnings(&format!("{ollama}context_tokens = 8192")), [""; 0]);
     let elsewhere = "[[providers]]\nname = \"a\"\ndialect = \"gemini\"\nmodel = \"m\"\nbase_url = \"http://gateway:1\"";
