@@ -1,14 +1,13 @@
-//! Saved answers in memory, bounded by their bytes.
+//! Cached answers in memory.
 
 use std::collections::HashMap;
 
 use super::{CacheKey, CachedAnswer};
 use crate::chat::ConversationId;
 
-/// The most bytes of saved answers kept.
 const MOST_BYTES: usize = 64 << 20;
 
-/// Saved answers in memory. Where they are too many bytes, those saved longest ago go first.
+/// Cached answers in memory, bounded by bytes. The oldest are evicted first.
 #[derive(Default)]
 pub(super) struct Answers {
     held: HashMap<CacheKey, CachedAnswer>,
@@ -16,12 +15,11 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// The answer under this key.
     pub(super) fn get(&self, key: CacheKey) -> Option<CachedAnswer> {
         self.held.get(&key).cloned()
     }
 
-    /// All keys, those saved longest ago first.
+    /// Returns all keys, oldest answer first.
     pub(super) fn keys(&self) -> Vec<CacheKey> {
         let mut keys: Vec<_> = self
             .held
@@ -32,7 +30,6 @@ impl Answers {
         keys.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// Holds an answer in the place of what was there.
     pub(super) fn write(&mut self, key: CacheKey, answer: CachedAnswer) {
         self.remove(key);
         self.bytes += answer.weight();
@@ -44,20 +41,18 @@ impl Answers {
         }
     }
 
-    /// Removes an answer.
     pub(super) fn remove(&mut self, key: CacheKey) {
-        if let Some(gone) = self.held.remove(&key) {
-            self.bytes -= gone.weight();
+        if let Some(removed) = self.held.remove(&key) {
+            self.bytes -= removed.weight();
         }
     }
 
-    /// Removes all that come from a conversation.
     pub(super) fn forget(&mut self, conversation: ConversationId) {
         let bytes = &mut self.bytes;
         self.held.retain(|_, answer| {
-            let stays = answer.conversation != Some(conversation);
-            *bytes -= if stays { 0 } else { answer.weight() };
-            stays
+            let keep = answer.conversation != Some(conversation);
+            *bytes -= if keep { 0 } else { answer.weight() };
+            keep
         });
     }
 }
@@ -68,7 +63,7 @@ mod tests {
     use crate::store::contract::{cached, conversation, key};
 
     #[test]
-    fn those_saved_longest_ago_go_first_and_the_count_of_bytes_is_right() {
+    fn oldest_answers_are_evicted_and_the_byte_count_stays_exact() {
         let mut answers = Answers::default();
         let long = "x".repeat(MOST_BYTES / 4);
         for n in 1..=5 {

@@ -1,4 +1,4 @@
-//! Saved answers, as they are kept.
+//! The stored form of cached answers.
 
 use std::fmt;
 
@@ -7,19 +7,18 @@ use serde::{Deserialize, Serialize};
 use super::record::weight_of_text;
 use crate::chat::{At, ConversationId, TurnId};
 
-/// Which saved answer: a whole SHA-256 hash of everything that the answer depends on.
+/// The key of a cached answer: a SHA-256 hash of everything the answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CacheKey(pub [u8; 32]);
 
 impl fmt::Display for CacheKey {
-    /// 64 lower-case hexadecimal digits.
+    /// Writes 64 lower-case hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
 impl CacheKey {
-    /// The key that is written so.
     pub fn parse(text: &str) -> Option<Self> {
         let (pairs, rest) = text.as_bytes().as_chunks::<2>();
         let mut key = [0; 32];
@@ -38,25 +37,23 @@ impl CacheKey {
     }
 }
 
-/// A saved answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CachedAnswer {
-    /// The answer, whole.
     pub text: String,
-    /// When it was given.
+    #[serde(rename = "saved")]
     pub saved: At,
-    /// Whose it was: it goes when that conversation does. None for one that was asked for ahead of time, by nobody.
+    /// The conversation that it came from and is deleted with. `None` for a warmed answer.
     pub conversation: Option<ConversationId>,
-    /// The turn that it was given in.
     pub turn: Option<TurnId>,
-    /// Whether the model saw nothing of the conversation but the question.
+    /// The model saw nothing of the conversation but the question.
+    #[serde(rename = "first")]
     pub first: bool,
-    /// From how many conversations the question had come when this was last written, as far as that was counted.
+    /// The number of distinct conversations that had asked the question at the last write.
+    #[serde(rename = "asked")]
     pub asked: u32,
 }
 
 impl CachedAnswer {
-    /// About how much memory it takes, in bytes.
     pub(super) fn weight(&self) -> usize {
         weight_of_text(&self.text)
     }
@@ -68,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_survives_its_text() {
+    fn key_round_trips_and_malformed_text_is_rejected() {
         let mut bytes = [0; 32];
         for (n, byte) in (0_u8..).zip(&mut bytes) {
             *byte = n * 8 + 3;

@@ -1,4 +1,4 @@
-//! What every store promises, as tests that each store runs.
+//! The contract of [`Store`]: tests that run against every implementation.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,13 +13,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use self::amending::{
-    an_amendment_changes_what_is_there_and_nothing_else, the_first_late_answer_counts,
-    who_waits_is_told_oldest_first,
+    first_followup_wins, pending_followups_are_listed_oldest_first,
+    update_turn_changes_only_its_field,
 };
-use self::quiet::who_was_quiet_is_told_in_bounded_steps;
+use self::quiet::expired_conversations_are_found_in_pages;
 use self::service::{
-    breakers_are_as_last_written, days_cost_what_was_last_written,
-    incidents_are_as_last_written_and_bounded, life_is_as_last_written, notes_are_as_last_written,
+    breakers_read_back_the_last_write, daily_spend_reads_back_the_last_write,
+    documents_read_back_the_last_write, incidents_read_back_the_last_write_and_are_bounded,
+    service_lifetime_reads_back_the_last_write,
 };
 use super::flaky::{Flaky, Trouble};
 use super::redis::instance::{Instance, Relay};
@@ -58,22 +59,21 @@ pub(super) fn key(n: u8) -> CacheKey {
 }
 
 pub(super) fn cached(n: u8, ms: u64, text: &str) -> CachedAnswer {
-    let (conversation, turn) = (Some(conversation(n)), Some(turn_id(ms)));
     CachedAnswer {
         text: text.into(),
         saved: At(ms),
-        conversation,
-        turn,
+        conversation: Some(conversation(n)),
+        turn: Some(turn_id(ms)),
         first: true,
         asked: 1,
     }
 }
 
-fn texts(turns: &[TurnRecord]) -> Vec<&str> {
+fn questions(turns: &[TurnRecord]) -> Vec<&str> {
     turns.iter().map(|turn| turn.question.as_str()).collect()
 }
 
-/// A store with what must outlive it.
+/// A store and a guard that must outlive it.
 type Made = (Arc<dyn Store>, Box<dyn Any>);
 
 async fn in_memory() -> Made {
@@ -85,17 +85,21 @@ async fn on_disk() -> Made {
     (open(folder.path(), At(0)).unwrap().store, Box::new(folder))
 }
 
-/// One of several instances, with a Redis of its own.
-async fn shared() -> Made {
+/// A replicated store with its own Redis.
+async fn replicated() -> Made {
     let redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
-    (Arc::clone(&one.store) as _, Box::new((one, redis)))
+    let instance = Instance::join(&redis).await;
+    (
+        Arc::clone(&instance.store) as _,
+        Box::new((instance, redis)),
+    )
 }
 
-/// What one instance writes, another reads.
-async fn handed_over() -> Made {
+/// A pair of instances: one is written to, the other is read from.
+async fn relay() -> Made {
     let redis = Redis::start(&[]);
-    let (from, to) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let from = Instance::join(&redis).await;
+    let to = Instance::join(&redis).await;
     let relay = Relay {
         from: Arc::clone(&from.store),
         to: Arc::clone(&to.store),
@@ -103,7 +107,7 @@ async fn handed_over() -> Made {
     (Arc::new(relay), Box::new((from, to, redis)))
 }
 
-/// The wrapper must keep the contract too, or what is tested with it is tested with something else.
+/// The wrapper must keep the contract too: other tests rely on it.
 async fn flaky() -> Made {
     let flaky = Flaky::default();
     flaky.set(Trouble::Slow(Duration::from_micros(1)));
@@ -111,74 +115,75 @@ async fn flaky() -> Made {
 }
 
 macro_rules! every_store {
-    ($($promise:ident),* $(,)?) => {
-        every_store!(@ memory, in_memory, $($promise),*);
-        every_store!(@ sled, on_disk, $($promise),*);
-        every_store!(@ wrapped, flaky, $($promise),*);
-        every_store!(@ shared, shared, $($promise),*);
+    ($($check:ident),* $(,)?) => {
+        every_store!(@ memory, in_memory, $($check),*);
+        every_store!(@ sled, on_disk, $($check),*);
+        every_store!(@ wrapped, flaky, $($check),*);
+        every_store!(@ replicated, replicated, $($check),*);
     };
-    (@ $store:ident, $make:ident, $($promise:ident),*) => {
+    (@ $store:ident, $make:ident, $($check:ident),*) => {
         mod $store {
             $(#[tokio::test]
-            async fn $promise() {
+            async fn $check() {
                 let (store, _beside) = super::$make().await;
-                super::$promise(&*store).await;
+                super::$check(&*store).await;
             })*
         }
     };
 }
 
 every_store!(
-    an_unknown_conversation_is_empty,
-    begin_does_not_overwrite,
-    a_visitors_newest_conversation_is_found,
-    a_turn_is_read_as_it_was_written,
-    writes_of_a_turn_take_effect_in_the_order_of_the_calls,
-    a_write_nobody_waits_for_takes_effect,
-    turns_come_oldest_first_and_in_pages,
-    the_same_message_is_the_same_turn,
-    conversations_do_not_mix,
-    a_checkpoint_is_the_text_so_far,
-    a_checkpoint_takes_its_place_among_the_writes,
-    a_checkpoint_brings_nothing_back,
-    forget_removes_everything,
-    who_was_quiet_is_told_in_bounded_steps,
-    an_amendment_changes_what_is_there_and_nothing_else,
-    the_first_late_answer_counts,
-    who_waits_is_told_oldest_first,
-    breakers_are_as_last_written,
-    days_cost_what_was_last_written,
-    incidents_are_as_last_written_and_bounded,
-    life_is_as_last_written,
-    notes_are_as_last_written,
-    saved_answers_are_as_last_written,
-    saved_answers_go_with_their_conversation,
-    a_store_that_works_has_no_problem,
+    unknown_conversation_is_empty,
+    create_conversation_keeps_an_existing_record,
+    latest_conversation_is_found_by_subject,
+    turn_reads_back_as_written,
+    writes_of_a_turn_apply_in_call_order,
+    dropped_write_still_takes_effect,
+    turns_are_paged_oldest_first,
+    turn_by_message_returns_the_first_turn,
+    conversations_are_isolated,
+    checkpoint_updates_the_running_text,
+    checkpoint_is_ordered_with_writes,
+    checkpoint_does_not_restore_a_missing_turn,
+    delete_conversation_removes_everything,
+    expired_conversations_are_found_in_pages,
+    update_turn_changes_only_its_field,
+    first_followup_wins,
+    pending_followups_are_listed_oldest_first,
+    breakers_read_back_the_last_write,
+    daily_spend_reads_back_the_last_write,
+    incidents_read_back_the_last_write_and_are_bounded,
+    service_lifetime_reads_back_the_last_write,
+    documents_read_back_the_last_write,
+    answers_read_back_the_last_write,
+    answers_are_deleted_with_their_conversation,
+    working_store_reports_no_problem,
 );
 
-// But for what is each instance's own: checkpoints, breakers, costs.
+// Checkpoints, breakers, daily spends and documents are not replicated, so their tests do not run
+// across instances.
 every_store!(
-    @ handed_over, handed_over,
-    an_unknown_conversation_is_empty,
-    begin_does_not_overwrite,
-    a_visitors_newest_conversation_is_found,
-    a_turn_is_read_as_it_was_written,
-    a_write_nobody_waits_for_takes_effect,
-    turns_come_oldest_first_and_in_pages,
-    the_same_message_is_the_same_turn,
-    conversations_do_not_mix,
-    forget_removes_everything,
-    an_amendment_changes_what_is_there_and_nothing_else,
-    the_first_late_answer_counts,
-    who_waits_is_told_oldest_first,
-    incidents_are_as_last_written_and_bounded,
-    life_is_as_last_written,
-    saved_answers_are_as_last_written,
-    saved_answers_go_with_their_conversation,
-    a_store_that_works_has_no_problem
+    @ relay, relay,
+    unknown_conversation_is_empty,
+    create_conversation_keeps_an_existing_record,
+    latest_conversation_is_found_by_subject,
+    turn_reads_back_as_written,
+    dropped_write_still_takes_effect,
+    turns_are_paged_oldest_first,
+    turn_by_message_returns_the_first_turn,
+    conversations_are_isolated,
+    delete_conversation_removes_everything,
+    update_turn_changes_only_its_field,
+    first_followup_wins,
+    pending_followups_are_listed_oldest_first,
+    incidents_read_back_the_last_write_and_are_bounded,
+    service_lifetime_reads_back_the_last_write,
+    answers_read_back_the_last_write,
+    answers_are_deleted_with_their_conversation,
+    working_store_reports_no_problem
 );
 
-async fn an_unknown_conversation_is_empty(store: &dyn Store) {
+async fn unknown_conversation_is_empty(store: &dyn Store) {
     let unknown = conversation(1);
     assert_eq!(store.conversation(unknown).await, Ok(None));
     assert_eq!(store.turn(unknown, turn_id(1)).await, Ok(None));
@@ -188,7 +193,7 @@ async fn an_unknown_conversation_is_empty(store: &dyn Store) {
     assert_eq!(store.breakers().await, Ok(vec![]));
 }
 
-async fn begin_does_not_overwrite(store: &dyn Store) {
+async fn create_conversation_keeps_an_existing_record(store: &dyn Store) {
     let first = ConversationRecord {
         began: At(1),
         subject: Some("ann".into()),
@@ -202,56 +207,56 @@ async fn begin_does_not_overwrite(store: &dyn Store) {
     assert_eq!(store.conversation(conversation(1)).await, Ok(Some(first)));
 }
 
-async fn a_visitors_newest_conversation_is_found(store: &dyn Store) {
-    let begin = async |n: u8, began: u64, subject: Option<&str>| {
+async fn latest_conversation_is_found_by_subject(store: &dyn Store) {
+    let create = async |n: u8, started: u64, subject: Option<&str>| {
         let record = ConversationRecord {
-            began: At(began),
+            began: At(started),
             subject: subject.map(str::to_owned),
         };
         store.begin(conversation(n), record).await.unwrap();
     };
     let newest = async |subject: &str| store.newest_of(subject.into()).await.unwrap();
     assert_eq!(newest("ann").await, None);
-    begin(9, 2, Some("ann")).await;
-    begin(1, 300, Some("ann")).await;
-    begin(5, 10, Some("ann")).await;
-    begin(6, 999, Some("ann/x")).await;
-    begin(7, 999, None).await;
+    create(9, 2, Some("ann")).await;
+    create(1, 300, Some("ann")).await;
+    create(5, 10, Some("ann")).await;
+    create(6, 999, Some("ann/x")).await;
+    create(7, 999, None).await;
     assert_eq!(newest("ann").await, Some(conversation(1)));
     assert_eq!(newest("ann/x").await, Some(conversation(6)));
     for other in ["an", "", "ann/", "Ann"] {
         assert_eq!(newest(other).await, None, "{other}");
     }
-    // Whose a conversation is stays as it was written first.
-    begin(7, 9999, Some("ann")).await;
+    // The owner of a conversation never changes.
+    create(7, 9999, Some("ann")).await;
     assert_eq!(newest("ann").await, Some(conversation(1)));
     store.forget(conversation(1)).await.unwrap();
     assert_eq!(newest("ann").await, Some(conversation(5)));
-    begin(1, 20, Some("bob")).await;
+    create(1, 20, Some("bob")).await;
     assert_eq!(
         (newest("ann").await, newest("bob").await),
         (Some(conversation(5)), Some(conversation(1)))
     );
 }
 
-async fn a_turn_is_read_as_it_was_written(store: &dyn Store) {
-    let known = saying(turn(5, "m", "what?\u{0}\n\u{1F980}"), "that").interrupted();
+async fn turn_reads_back_as_written(store: &dyn Store) {
+    let written = saying(turn(5, "m", "what?\u{0}\n\u{1F980}"), "that").interrupted();
     store
-        .write_turn(conversation(1), known.clone())
+        .write_turn(conversation(1), written.clone())
         .await
         .unwrap();
     assert_eq!(
         store.turn(conversation(1), turn_id(5)).await,
-        Ok(Some(known))
+        Ok(Some(written))
     );
-    // A turn needs no conversation's record, and makes none.
+    // A turn needs no conversation record and creates none.
     assert_eq!(store.conversation(conversation(1)).await, Ok(None));
 }
 
-async fn writes_of_a_turn_take_effect_in_the_order_of_the_calls(store: &dyn Store) {
+async fn writes_of_a_turn_apply_in_call_order(store: &dyn Store) {
     let write = |text: String| store.write_turn(conversation(1), saying(turn(5, "m", "?"), &text));
     let calls = (0..100).map(|n| write(n.to_string())).collect::<Vec<_>>();
-    // Polled last to first: only the order of the calls may count.
+    // Polled in reverse: only the order of the calls may matter.
     for call in calls.into_iter().rev() {
         call.await.unwrap();
     }
@@ -263,9 +268,9 @@ async fn writes_of_a_turn_take_effect_in_the_order_of_the_calls(store: &dyn Stor
     assert_eq!(last.text, "99");
 }
 
-async fn a_write_nobody_waits_for_takes_effect(store: &dyn Store) {
+async fn dropped_write_still_takes_effect(store: &dyn Store) {
     drop(store.write_turn(conversation(1), turn(5, "m", "what?")));
-    // Acknowledged after it, so it is seen after it.
+    // This write is acknowledged later, so the read also sees the first one.
     store
         .write_turn(conversation(2), turn(5, "m", "what?"))
         .await
@@ -279,7 +284,7 @@ async fn a_write_nobody_waits_for_takes_effect(store: &dyn Store) {
     );
 }
 
-async fn turns_come_oldest_first_and_in_pages(store: &dyn Store) {
+async fn turns_are_paged_oldest_first(store: &dyn Store) {
     for ms in [3, 1, 5, 2, 4] {
         let name = ms.to_string();
         store
@@ -292,7 +297,7 @@ async fn turns_come_oldest_first_and_in_pages(store: &dyn Store) {
             .turns(conversation(1), before.map(turn_id), limit)
             .await
             .unwrap();
-        texts(&turns).join(" ")
+        questions(&turns).join(" ")
     };
     assert_eq!(page(None, 100).await, "1 2 3 4 5");
     assert_eq!(page(None, 2).await, "4 5");
@@ -303,7 +308,7 @@ async fn turns_come_oldest_first_and_in_pages(store: &dyn Store) {
     assert_eq!(page(None, 0).await, "");
 }
 
-async fn the_same_message_is_the_same_turn(store: &dyn Store) {
+async fn turn_by_message_returns_the_first_turn(store: &dyn Store) {
     let first = turn(5, "a/b", "what?");
     store
         .write_turn(conversation(1), first.clone())
@@ -317,19 +322,25 @@ async fn the_same_message_is_the_same_turn(store: &dyn Store) {
         .write_turn(conversation(1), turn(7, "a", "other"))
         .await
         .unwrap();
-    let of = async |name| store.turn_of(conversation(1), message(name)).await.unwrap();
-    assert_eq!(of("a/b").await, Some(first.clone()));
-    assert_eq!(of("a").await.map(|turn| turn.turn), Some(turn_id(7)));
-    assert_eq!(of("a/").await, None);
-    // It is the turn as it stands, not as it was.
+    let by_message = async |name| store.turn_of(conversation(1), message(name)).await.unwrap();
+    assert_eq!(by_message("a/b").await, Some(first.clone()));
+    assert_eq!(
+        by_message("a").await.map(|turn| turn.turn),
+        Some(turn_id(7))
+    );
+    assert_eq!(by_message("a/").await, None);
+    // It returns the current state of the turn.
     store
         .write_turn(conversation(1), done(first, "that"))
         .await
         .unwrap();
-    assert_eq!(of("a/b").await.map(|turn| turn.text), Some("that".into()));
+    assert_eq!(
+        by_message("a/b").await.map(|turn| turn.text),
+        Some("that".into())
+    );
 }
 
-async fn conversations_do_not_mix(store: &dyn Store) {
+async fn conversations_are_isolated(store: &dyn Store) {
     store
         .write_turn(conversation(1), turn(5, "m", "mine"))
         .await
@@ -340,13 +351,13 @@ async fn conversations_do_not_mix(store: &dyn Store) {
         .unwrap();
     for (n, question) in [(1, "mine"), (2, "yours")] {
         let turns = store.turns(conversation(n), None, 100).await.unwrap();
-        assert_eq!(texts(&turns), [question]);
-        let of = store.turn_of(conversation(n), message("m")).await.unwrap();
-        assert_eq!(of.unwrap().question, question);
+        assert_eq!(questions(&turns), [question]);
+        let found = store.turn_of(conversation(n), message("m")).await.unwrap();
+        assert_eq!(found.unwrap().question, question);
     }
 }
 
-/// Waits until all that was called before has taken effect.
+/// Waits until all earlier calls have taken effect.
 async fn settled(store: &dyn Store) {
     store.write_breaker("settled".into(), None).await.unwrap();
 }
@@ -356,7 +367,7 @@ async fn text_of(store: &dyn Store, ms: u64) -> Option<(String, TurnState)> {
     found.map(|turn| (turn.text, turn.state))
 }
 
-async fn a_checkpoint_is_the_text_so_far(store: &dyn Store) {
+async fn checkpoint_updates_the_running_text(store: &dyn Store) {
     let running = turn(5, "m", "what?");
     store
         .write_turn(conversation(1), running.clone())
@@ -372,7 +383,7 @@ async fn a_checkpoint_is_the_text_so_far(store: &dyn Store) {
     );
 }
 
-async fn a_checkpoint_takes_its_place_among_the_writes(store: &dyn Store) {
+async fn checkpoint_is_ordered_with_writes(store: &dyn Store) {
     let running = turn(5, "m", "what?");
     let first = store.write_turn(conversation(1), running.clone());
     store.checkpoint(conversation(1), saying(running.clone(), "a"));
@@ -401,7 +412,7 @@ async fn a_checkpoint_takes_its_place_among_the_writes(store: &dyn Store) {
     );
 }
 
-async fn a_checkpoint_brings_nothing_back(store: &dyn Store) {
+async fn checkpoint_does_not_restore_a_missing_turn(store: &dyn Store) {
     let running = saying(turn(5, "m", "what?"), "a");
     store.checkpoint(conversation(1), running.clone());
     settled(store).await;
@@ -416,7 +427,7 @@ async fn a_checkpoint_brings_nothing_back(store: &dyn Store) {
     assert_eq!(text_of(store, 5).await, None);
 }
 
-async fn forget_removes_everything(store: &dyn Store) {
+async fn delete_conversation_removes_everything(store: &dyn Store) {
     for n in [1, 2] {
         let record = ConversationRecord {
             began: At(1),
@@ -437,22 +448,22 @@ async fn forget_removes_everything(store: &dyn Store) {
     assert_eq!(store.turn(conversation(1), turn_id(1)).await, Ok(None));
     assert_eq!(store.turn_of(conversation(1), message("7")).await, Ok(None));
     assert_eq!(store.turns(conversation(1), None, 100).await, Ok(vec![]));
-    // Nothing of anyone else's.
+    // The other conversation is untouched.
     assert!(store.conversation(conversation(2)).await.unwrap().is_some());
     assert_eq!(
         store.turns(conversation(2), None, 100).await.unwrap().len(),
         50
     );
-    // Its messages may come again.
+    // A message of the deleted conversation may be sent again.
     store
         .write_turn(conversation(1), turn(99, "7", "new"))
         .await
         .unwrap();
-    let of = store.turn_of(conversation(1), message("7")).await.unwrap();
-    assert_eq!(of.unwrap().turn, turn_id(99));
+    let found = store.turn_of(conversation(1), message("7")).await.unwrap();
+    assert_eq!(found.unwrap().turn, turn_id(99));
 }
 
-async fn saved_answers_are_as_last_written(store: &dyn Store) {
+async fn answers_read_back_the_last_write(store: &dyn Store) {
     assert_eq!(
         (store.cached(key(1)).await, store.cached_keys().await),
         (Ok(None), Ok(vec![]))
@@ -480,17 +491,17 @@ async fn saved_answers_are_as_last_written(store: &dyn Store) {
     );
 }
 
-async fn saved_answers_go_with_their_conversation(store: &dyn Store) {
-    let nobodys = CachedAnswer {
+async fn answers_are_deleted_with_their_conversation(store: &dyn Store) {
+    let warmed = CachedAnswer {
         conversation: None,
         turn: None,
-        ..cached(1, 5, "nobody's")
+        ..cached(1, 5, "warmed")
     };
     for (n, answer) in [
         (1, cached(1, 5, "one")),
         (2, cached(1, 6, "two")),
         (3, cached(1, 7, "was")),
-        (4, nobodys),
+        (4, warmed),
     ] {
         store.write_cached(key(n), answer).await.unwrap();
     }
@@ -501,11 +512,11 @@ async fn saved_answers_go_with_their_conversation(store: &dyn Store) {
     store.forget(conversation(1)).await.unwrap();
     assert_eq!(store.cached_keys().await, Ok(vec![key(4), key(3)]));
     assert_eq!(store.cached(key(3)).await, Ok(Some(cached(2, 8, "is"))));
-    // Nothing of theirs is taken for a turn that waits.
+    // The store's index of answers is not mistaken for pending follow-ups.
     assert_eq!(store.waiting().await, Ok(vec![]));
 }
 
-async fn a_store_that_works_has_no_problem(store: &dyn Store) {
+async fn working_store_reports_no_problem(store: &dyn Store) {
     store
         .write_turn(conversation(1), turn(5, "m", "what?"))
         .await

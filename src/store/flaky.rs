@@ -1,4 +1,4 @@
-//! A store that fails, or is slow, when a test tells it to.
+//! A store whose calls fail, panic or take long on demand, for tests.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,27 +12,25 @@ use super::{
 };
 use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
 
-/// What is wrong with the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trouble {
-    /// Nothing.
     #[default]
     None,
-    /// Nothing is kept, every call fails at once, and [`Store::problem`] says so.
+    /// Nothing is saved, every call fails at once, and [`Store::problem`] reports it.
     Fails,
-    /// Every call panics: what no store should do.
+    /// Every call panics, which no real store should do.
     Panics,
-    /// Every call takes effect, and says so only after this long, on the runtime's clock.
+    /// Every call takes effect at once but returns only after this long on the tokio clock.
     Slow(Duration),
 }
 
-/// Another store with trouble that can be switched while it is in use.
+/// A wrapper whose fault can be switched while the store is in use.
 pub struct Flaky {
     inner: Arc<dyn Store>,
-    trouble: Mutex<Trouble>,
-    /// A note whose place on the disk is damaged, until it is written again.
-    damaged: Mutex<Option<String>>,
-    checkpoints: AtomicUsize,
+    fault: Mutex<Trouble>,
+    /// The name of a document that is unreadable until it is written again.
+    damaged_document: Mutex<Option<String>>,
+    checkpoint_count: AtomicUsize,
 }
 
 impl Default for Flaky {
@@ -42,37 +40,35 @@ impl Default for Flaky {
 }
 
 impl Flaky {
-    /// `inner`, without trouble for now.
     pub fn over(inner: Arc<dyn Store>) -> Self {
         Self {
             inner,
-            trouble: Mutex::default(),
-            damaged: Mutex::default(),
-            checkpoints: AtomicUsize::new(0),
+            fault: Mutex::default(),
+            damaged_document: Mutex::default(),
+            checkpoint_count: AtomicUsize::new(0),
         }
     }
 
-    /// From now on this is wrong.
-    pub fn set(&self, trouble: Trouble) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    pub fn set(&self, fault: Trouble) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    /// From now on this note cannot be read, until it is written again.
     pub fn damage(&self, note: &str) {
         *self.damaged() = Some(note.to_owned());
     }
 
     fn damaged(&self) -> MutexGuard<'_, Option<String>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.damaged_document
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many checkpoints it was given.
     pub fn checkpoints(&self) -> usize {
-        self.checkpoints.load(Ordering::Relaxed)
+        self.checkpoint_count.load(Ordering::Relaxed)
     }
 
     fn trouble(&self) -> Trouble {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn call<'a, T: Send + 'a>(
@@ -87,10 +83,10 @@ impl Flaky {
             Trouble::Panics => panic!("a test says so"),
             Trouble::Slow(delay) => delay,
         };
-        let answer = call(&*self.inner);
+        let result = call(&*self.inner);
         Box::pin(async move {
             tokio::time::sleep(delay).await;
-            answer.await
+            result.await
         })
     }
 }
@@ -139,9 +135,9 @@ impl Store for Flaky {
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        waits: bool,
+        is_pending: bool,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.write_waiting(conversation, turn, waits))
+        self.call(|inner| inner.write_waiting(conversation, turn, is_pending))
     }
 
     fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
@@ -149,7 +145,7 @@ impl Store for Flaky {
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.checkpoint_count.fetch_add(1, Ordering::Relaxed);
         if !matches!(self.trouble(), Trouble::Fails | Trouble::Panics) {
             self.inner.checkpoint(conversation, turn);
         }
@@ -183,10 +179,10 @@ impl Store for Flaky {
     fn idle(
         &self,
         before: At,
-        after: Option<ConversationId>,
-        look: usize,
+        cursor: Option<ConversationId>,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Idle, StoreError>> {
-        self.call(|inner| inner.idle(before, after, look))
+        self.call(|inner| inner.idle(before, cursor, limit))
     }
 
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -1,6 +1,6 @@
-//! The store that keeps everything in memory: for tests, and where no disk can be used.
+//! The in-memory store, for tests and for when no disk is usable.
 //!
-//! It is bounded: the conversation that was written to least recently goes first.
+//! It is bounded: the conversation written to least recently is evicted first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -19,15 +19,13 @@ use crate::chat::{
     Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState,
 };
 
-/// The most conversations kept.
 const MOST: usize = 10_000;
 
-/// The most bytes of text kept, over all conversations.
 const MOST_BYTES: usize = 256 << 20;
 
-/// Conversations in memory. Its calls are done when they return; the futures are ready.
+/// A store in memory. Each call is done when it returns; its future is ready.
 pub struct MemoryStore {
-    kept: Mutex<Kept>,
+    state: Mutex<Kept>,
 }
 
 impl Default for MemoryStore {
@@ -41,16 +39,15 @@ struct Conversation {
     record: Option<ConversationRecord>,
     turns: BTreeMap<TurnId, TurnRecord>,
     opened: HashMap<ClientMsgId, TurnId>,
-    /// Those that wait for a late answer.
     waiting: BTreeSet<TurnId>,
-    /// When it was last written to, as a count of writes.
+    /// The value of `MemoryState::writes` at the last write.
     touched: u64,
     bytes: usize,
 }
 
 struct Kept {
     conversations: HashMap<ConversationId, Conversation>,
-    /// The conversations by when they were last written to.
+    /// Conversations by their last write, least recent first.
     order: BTreeMap<u64, ConversationId>,
     breakers: BTreeMap<String, BreakerRecord>,
     spent: BTreeMap<String, SpentRecord>,
@@ -65,7 +62,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// The conversation, made where there is none, and now the last to go.
+    /// Returns the conversation, creating it if needed, and marks it as most recently written.
     fn touch(&mut self, id: ConversationId) -> &mut Conversation {
         self.writes += 1;
         let conversation = self.conversations.entry(id).or_default();
@@ -78,8 +75,8 @@ impl Kept {
     fn write(&mut self, id: ConversationId, turn: TurnRecord) {
         let added = weight(&turn);
         let conversation = self.touch(id);
-        let opened = conversation.opened.entry(turn.client_msg_id.clone());
-        opened.or_insert(turn.turn);
+        let first = conversation.opened.entry(turn.client_msg_id.clone());
+        first.or_insert(turn.turn);
         let old = conversation.turns.insert(turn.turn, turn);
         let removed = old.as_ref().map_or(0, weight);
         conversation.bytes = conversation.bytes + added - removed;
@@ -88,9 +85,9 @@ impl Kept {
     }
 
     fn forget(&mut self, id: ConversationId) {
-        if let Some(gone) = self.conversations.remove(&id) {
-            self.order.remove(&gone.touched);
-            self.bytes -= gone.bytes;
+        if let Some(removed) = self.conversations.remove(&id) {
+            self.order.remove(&removed.touched);
+            self.bytes -= removed.bytes;
         }
     }
 
@@ -98,7 +95,7 @@ impl Kept {
         self.conversations.len() > self.most || self.bytes > self.most_bytes
     }
 
-    /// Lets the oldest conversations go, and where `last` alone is too much, its oldest turns.
+    /// Evicts the oldest conversations, then, if `last` alone is over the limit, its oldest turns.
     fn make_room(&mut self, last: ConversationId) {
         while self.over() {
             match self.order.first_key_value() {
@@ -121,10 +118,9 @@ impl Kept {
 }
 
 impl MemoryStore {
-    /// A store of at most so many conversations and so many bytes of text.
     pub fn bounded(conversations: usize, bytes: usize) -> Self {
         Self {
-            kept: Mutex::new(Kept {
+            state: Mutex::new(Kept {
                 conversations: HashMap::new(),
                 order: BTreeMap::new(),
                 breakers: BTreeMap::new(),
@@ -142,11 +138,11 @@ impl MemoryStore {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn of<T>(&self, id: ConversationId, look: impl FnOnce(&Conversation) -> T) -> Option<T> {
-        self.kept().conversations.get(&id).map(look)
+    fn of<T>(&self, id: ConversationId, read: impl FnOnce(&Conversation) -> T) -> Option<T> {
+        self.kept().conversations.get(&id).map(read)
     }
 }
 
@@ -167,9 +163,9 @@ impl Store for MemoryStore {
         id: ConversationId,
         record: ConversationRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut kept = self.kept();
-        kept.touch(id).record.get_or_insert(record);
-        kept.make_room(id);
+        let mut state = self.kept();
+        state.touch(id).record.get_or_insert(record);
+        state.make_room(id);
         done(())
     }
 
@@ -177,15 +173,15 @@ impl Store for MemoryStore {
         &self,
         subject: String,
     ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
-        let kept = self.kept();
-        let began = |(id, of): (&ConversationId, &Conversation)| {
-            let record = of
+        let state = self.kept();
+        let start = |(id, conversation): (&ConversationId, &Conversation)| {
+            let record = conversation
                 .record
                 .as_ref()
                 .filter(|record| record.subject.as_ref() == Some(&subject))?;
             Some((record.began, *id))
         };
-        let newest = kept.conversations.iter().filter_map(began).max();
+        let newest = state.conversations.iter().filter_map(start).max();
         done(newest.map(|(_, id)| id))
     }
 
@@ -204,15 +200,15 @@ impl Store for MemoryStore {
         turn: TurnId,
         change: Amendment,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut kept = self.kept();
-        let found = kept.conversations.get_mut(&conversation);
+        let mut state = self.kept();
+        let found = state.conversations.get_mut(&conversation);
         if let Some(found) = found {
             if matches!(change, Amendment::Followup(_)) {
                 found.waiting.remove(&turn);
             }
             if let Some(mut record) = found.turns.get(&turn).cloned() {
                 record.amend(change);
-                kept.write(conversation, record);
+                state.write(conversation, record);
             }
         }
         done(())
@@ -222,41 +218,41 @@ impl Store for MemoryStore {
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        waits: bool,
+        is_pending: bool,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut kept = self.kept();
-        if waits {
-            kept.touch(conversation).waiting.insert(turn);
-            kept.make_room(conversation);
-        } else if let Some(found) = kept.conversations.get_mut(&conversation) {
+        let mut state = self.kept();
+        if is_pending {
+            state.touch(conversation).waiting.insert(turn);
+            state.make_room(conversation);
+        } else if let Some(found) = state.conversations.get_mut(&conversation) {
             found.waiting.remove(&turn);
         }
         done(())
     }
 
     fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
-        let kept = self.kept();
-        let of = |(id, found): (&ConversationId, &Conversation)| {
-            found
+        let state = self.kept();
+        let pending_in = |(id, conversation): (&ConversationId, &Conversation)| {
+            conversation
                 .waiting
                 .iter()
                 .map(|turn| (*id, *turn))
                 .collect::<Vec<_>>()
         };
-        let mut all: Vec<_> = kept.conversations.iter().flat_map(of).collect();
-        all.sort_by_key(|(id, turn)| (*turn, *id));
-        done(all)
+        let mut pending: Vec<_> = state.conversations.iter().flat_map(pending_in).collect();
+        pending.sort_by_key(|(id, turn)| (*turn, *id));
+        done(pending)
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        let mut kept = self.kept();
-        let known = kept
+        let mut state = self.kept();
+        let stored = state
             .conversations
             .get(&conversation)
-            .and_then(|of| of.turns.get(&turn.turn));
-        let runs = known.is_some_and(|known| known.state == TurnState::Running);
-        if runs && turn.state == TurnState::Running {
-            kept.write(conversation, turn);
+            .and_then(|conversation| conversation.turns.get(&turn.turn));
+        let is_running = stored.is_some_and(|stored| stored.state == TurnState::Running);
+        if is_running && turn.state == TurnState::Running {
+            state.write(conversation, turn);
         }
     }
 
@@ -276,8 +272,8 @@ impl Store for MemoryStore {
         conversation: ConversationId,
         message: ClientMsgId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        let look = |found: &Conversation| found.turns.get(found.opened.get(&message)?).cloned();
-        done(self.of(conversation, look).flatten())
+        let find = |found: &Conversation| found.turns.get(found.opened.get(&message)?).cloned();
+        done(self.of(conversation, find).flatten())
     }
 
     fn turns(
@@ -286,7 +282,7 @@ impl Store for MemoryStore {
         before: Option<TurnId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
-        let look = |found: &Conversation| {
+        let last_page = |found: &Conversation| {
             let end = before.map_or(Bound::Unbounded, Bound::Excluded);
             let earlier = found.turns.range((Bound::Unbounded, end)).rev();
             let mut last = earlier
@@ -296,41 +292,42 @@ impl Store for MemoryStore {
             last.reverse();
             last
         };
-        done(self.of(conversation, look).unwrap_or_default())
+        done(self.of(conversation, last_page).unwrap_or_default())
     }
 
     fn idle(
         &self,
         before: At,
-        after: Option<ConversationId>,
-        look: usize,
+        cursor: Option<ConversationId>,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Idle, StoreError>> {
-        let kept = self.kept();
-        let mut ids: Vec<_> = kept
+        let state = self.kept();
+        let mut ids: Vec<_> = state
             .conversations
             .keys()
-            .filter(|id| after.is_none_or(|after| **id > after))
+            .filter(|id| cursor.is_none_or(|cursor| **id > cursor))
             .copied()
             .collect();
         ids.sort_unstable();
-        let more = ids.len() > look;
-        ids.truncate(look);
-        let next = ids.last().copied().filter(|_| more);
-        let quiet = |id: &ConversationId| {
-            kept.conversations.get(id).is_some_and(|of| {
-                let last = of.turns.keys().next_back().map(|turn| turn.at());
-                last.or(of.record.as_ref().map(|record| record.began))
+        let has_more = ids.len() > limit;
+        ids.truncate(limit);
+        let next = ids.last().copied().filter(|_| has_more);
+        let is_expired = |id: &ConversationId| {
+            state.conversations.get(id).is_some_and(|conversation| {
+                let last = conversation.turns.keys().next_back();
+                last.map(|turn| turn.at())
+                    .or(conversation.record.as_ref().map(|record| record.began))
                     .is_some_and(|last| last < before)
             })
         };
-        ids.retain(quiet);
+        ids.retain(is_expired);
         done(Idle { found: ids, next })
     }
 
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut kept = self.kept();
-        kept.forget(conversation);
-        kept.answers.forget(conversation);
+        let mut state = self.kept();
+        state.forget(conversation);
+        state.answers.forget(conversation);
         done(())
     }
 
@@ -343,10 +340,10 @@ impl Store for MemoryStore {
         provider: String,
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut kept = self.kept();
+        let mut state = self.kept();
         match record {
-            Some(record) => drop(kept.breakers.insert(provider, record)),
-            None => drop(kept.breakers.remove(&provider)),
+            Some(record) => drop(state.breakers.insert(provider, record)),
+            None => drop(state.breakers.remove(&provider)),
         }
         done(())
     }
@@ -365,11 +362,12 @@ impl Store for MemoryStore {
     }
 
     fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut kept = self.kept();
-        kept.incidents
+        let mut state = self.kept();
+        state
+            .incidents
             .insert((incident.started, incident.id.clone()), incident);
-        if kept.incidents.len() > INCIDENTS {
-            kept.incidents.pop_first();
+        if state.incidents.len() > INCIDENTS {
+            state.incidents.pop_first();
         }
         done(())
     }
@@ -410,8 +408,8 @@ impl Store for MemoryStore {
     }
 
     fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut kept = self.kept();
-        keys.into_iter().for_each(|key| kept.answers.remove(key));
+        let mut state = self.kept();
+        keys.into_iter().for_each(|key| state.answers.remove(key));
         done(())
     }
 

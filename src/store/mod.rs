@@ -1,4 +1,6 @@
-//! What outlives the process: conversations, turns with their drafts, the breakers' state, incidents, saved answers. One trait, one contract suite, several stores.
+//! Persistent state: conversations, turns, breakers, incidents and cached answers.
+//!
+//! One trait with several implementations, all held to the same contract tests.
 
 mod answers;
 mod cached;
@@ -29,126 +31,126 @@ pub(crate) use self::redis::server;
 pub use self::redis::{SharedStore, Terms, link, turns};
 pub use self::sled::SledStore;
 
-/// Why a store did not do what it was asked. Never fatal to a chat.
+/// A failure of the store. Never fatal to a chat.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It is locked by another process.
     #[error("the data folder is in use by another process")]
     Locked,
-    /// It does not open, or a record does not read.
+    /// The tree does not open, or a record cannot be decoded.
     #[error("the store is damaged: {0}")]
     Damaged(String),
-    /// It does not answer: closed, full, too slow.
+    /// The store does not respond: it is closed, full or too slow.
     #[error("the store does not work: {0}")]
     Broken(String),
 }
 
-/// A conversation's own record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConversationRecord {
-    /// When it began.
+    #[serde(rename = "began")]
     pub began: At,
-    /// The visitor it belongs to; none for an anonymous one.
+    /// The JWT subject of the visitor who owns it. `None` for an anonymous visitor.
     pub subject: Option<String>,
 }
 
-/// A breaker's state as it is kept over a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BreakerRecord {
-    /// The provider.
     pub provider: String,
-    /// Whether it was blocked (key or quota refused) rather than open.
+    /// The provider rejected its key or quota, so the breaker is blocked rather than open.
+    #[serde(rename = "blocked")]
     pub blocked: bool,
-    /// How many times in a row its probe failed.
+    #[serde(rename = "strikes")]
     pub strikes: u32,
-    /// When it was to be tried again.
+    #[serde(rename = "until")]
     pub until: At,
-    /// Why, in the protocol's word, which several faults share.
+    /// The reason in the wire protocol's words. Several faults share one reason.
     pub reason: String,
-    /// Why, exactly; none where it was written by a version that did not say so, or that knows more faults than this one.
-    #[serde(default, deserialize_with = "known_fault")]
+    /// The exact fault. `None` if the writer did not record it or this version does not know it.
+    #[serde(default, deserialize_with = "deserialize_known_fault")]
     pub fault: Option<Fault>,
 }
 
-/// A fault, where it is one that this version knows.
-fn known_fault<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Fault>, D::Error> {
+/// Reads a fault, mapping one that this version does not know to `None`.
+fn deserialize_known_fault<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Fault>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Told {
+    enum MaybeKnown {
         Known(Fault),
         Other(IgnoredAny),
     }
     Ok(match Option::deserialize(from)? {
-        Some(Told::Known(fault)) => Some(fault),
-        Some(Told::Other(IgnoredAny)) | None => None,
+        Some(MaybeKnown::Known(fault)) => Some(fault),
+        Some(MaybeKnown::Other(IgnoredAny)) | None => None,
     })
 }
 
-/// What a provider's day cost so far, as it is kept over a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SpentRecord {
-    /// The provider.
     pub provider: String,
-    /// The day of UTC, counted from 1970.
+    /// Days since 1970-01-01, UTC.
     pub day: u64,
-    /// USD.
     pub usd: f64,
-    /// Whether some of it is an estimate.
+    #[serde(rename = "estimated")]
     pub estimated: bool,
 }
 
-/// Conversations that were quiet for long, among those that were looked at.
+/// One page of a scan for expired conversations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Idle {
-    /// Them.
     pub found: Vec<ConversationId>,
-    /// Where the next look goes on; none where there are no more.
+    /// The cursor of the next page. `None` on the last page.
     pub next: Option<ConversationId>,
 }
 
-/// The most incidents that are kept; the oldest goes first.
+/// The number of incidents kept. The oldest is deleted first.
 pub const INCIDENTS: usize = 500;
 
-/// Where things are kept. Every call returns within the store's own limit (5 s at most); a failure costs durability, never an answer.
+/// Storage of conversations and of the service's own state.
 ///
-/// A change is on its way when the call returns, polled or not: dropping the future gives up waiting, nothing else. A change that fails may
-/// still be made up later, never partly. A read sees every change that was acknowledged before it.
+/// Every call returns within 5 s. A failed call costs durability, never an answer.
 ///
-/// A turn, a message, a breaker, a saved answer or a day's cost that does not read (of a later version, damaged) is passed over as if it were not there.
+/// A change is submitted when the method is called, even if its future is never polled; dropping
+/// the future only gives up waiting. A change that failed may still be applied later, but never
+/// partly. A read sees every change acknowledged before it.
+///
+/// A turn, message, breaker, cached answer or daily spend that cannot be decoded (damaged, or
+/// written by a later version) is treated as absent.
 pub trait Store: Send + Sync {
-    /// The conversation's record, if it was ever written.
+    /// Returns the conversation's record, or `None` if it was never written.
     ///
     /// # Errors
-    /// `Damaged` where it is there and does not read: whose conversation it is must not be guessed.
+    /// `Damaged` if the record exists but cannot be decoded: its owner must not be guessed.
     fn conversation(
         &self,
         id: ConversationId,
     ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>>;
 
-    /// Writes the conversation's record where there is none yet.
+    /// Writes the conversation's record unless it has one.
     fn begin(
         &self,
         id: ConversationId,
         record: ConversationRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The conversation of this visitor that was begun last; none where there is none, or where what leads to it does not read.
+    /// Returns the visitor's most recently started conversation.
+    ///
+    /// `None` if there is none or its index entry cannot be decoded.
     fn newest_of(
         &self,
         subject: String,
     ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>>;
 
-    /// Writes a turn, new or known, and returns when it is on disk. Writes that are ready together share one flush.
+    /// Inserts or replaces a turn and returns once it is on disk.
     ///
-    /// Writes of one turn take effect in the order of the calls.
+    /// Concurrent writes share one flush. Writes of one turn take effect in the order of the calls.
     fn write_turn(
         &self,
         conversation: ConversationId,
         turn: TurnRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Changes a turn that has ended, where it is there, and leaves all else of it as it is written. It takes its place among the calls of
-    /// [`Store::write_turn`]. With its late answer a turn waits for none any more.
+    /// Applies an update to an ended turn, if it exists, in order with [`Store::write_turn`] calls.
+    ///
+    /// A follow-up answer also clears the turn's pending mark.
     fn amend(
         &self,
         conversation: ConversationId,
@@ -156,38 +158,41 @@ pub trait Store: Send + Sync {
         change: Amendment,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Notes that a turn waits for a late answer, or no longer does. The turn itself may be written later.
+    /// Marks whether a turn waits for a follow-up answer. The turn itself may be written later.
     fn write_waiting(
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        waits: bool,
+        is_pending: bool,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The turns that wait for a late answer, oldest first; also those under which an earlier process went down.
+    /// Returns the turns waiting for a follow-up answer, oldest first. That includes turns that
+    /// were running when an earlier process died.
     fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>>;
 
-    /// The text of a running turn so far: queued, not waited for, lost at worst by a crash within half a second.
+    /// Queues the text of a running turn so far. A crash loses at most half a second of it.
     ///
-    /// Of several that wait only the newest is written. It takes its place among the calls of [`Store::write_turn`], and changes nothing where
-    /// the turn, as last written, does not run: an ended or forgotten turn does not come back.
+    /// Only the newest queued checkpoint of a turn is written, in order with [`Store::write_turn`]
+    /// calls. It has no effect unless the stored turn is running, so it cannot bring back a turn
+    /// that ended or was deleted.
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord);
 
-    /// One turn.
     fn turn(
         &self,
         conversation: ConversationId,
         turn: TurnId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>>;
 
-    /// The turn that a message opened, if any: the same message again is the same turn. Of two turns with one message it is the first written.
+    /// Returns the turn that a message started, so that a resent message starts no second turn.
+    ///
+    /// If two turns have the same message, it returns the one written first.
     fn turn_of(
         &self,
         conversation: ConversationId,
         message: ClientMsgId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>>;
 
-    /// The last `limit` turns, those before `before` if given; oldest first.
+    /// Returns the last `limit` turns, oldest first. With `before`, only earlier turns.
     fn turns(
         &self,
         conversation: ConversationId,
@@ -195,92 +200,99 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>>;
 
-    /// Of the conversations that come after `after`, in an order of the store's own that does not change, those whose last turn was opened before `before`; of one
-    /// without a turn, that was begun before then. `look` at most are looked at, so that the work of a call is bounded; a conversation that is written to
-    /// meanwhile may be told or not. Where a conversation's record does not read and it has no turn, it is not told.
+    /// Scans up to `limit` conversations after `cursor` for those whose last turn started before
+    /// `before`.
+    ///
+    /// A conversation without turns counts from its start; if its record cannot be decoded either,
+    /// it is not returned. The scan order is the store's own and stable. A conversation written to
+    /// during the scan may or may not be returned.
     fn idle(
         &self,
         before: At,
-        after: Option<ConversationId>,
-        look: usize,
+        cursor: Option<ConversationId>,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Idle, StoreError>>;
 
-    /// Removes a conversation with all its turns and the saved answers that come from it. A turn of it that is written later begins it anew: stop what runs first.
+    /// Deletes a conversation with its turns and the cached answers that came from it.
+    ///
+    /// Stop its running turns first: a turn written later creates the conversation again.
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The breakers as last written.
+    /// Returns the state of the breakers that are not closed.
     fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>>;
 
-    /// Writes one breaker's state; `None` for one that is closed.
+    /// Writes a breaker's state. `None` stands for a closed breaker.
     fn write_breaker(
         &self,
         provider: String,
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// What providers cost on the last day that was written, one record each.
+    /// Returns each provider's spend on the last day written, one record per provider.
     fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>>;
 
-    /// Writes what a provider's day cost so far, in the place of what was written before, of whatever day.
+    /// Replaces the provider's spend record, whatever day that was for.
     fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The incidents, oldest first: the last [`INCIDENTS`] of them.
+    /// Returns the last [`MAX_INCIDENTS`] incidents, oldest first.
     fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>>;
 
-    /// Writes an incident, new or known by when it began and its id.
+    /// Inserts or replaces an incident, identified by its start and id.
     fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// When the service was seen to run, as last written.
     fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>>;
 
-    /// Writes when the service was seen to run.
     fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// What the service noted for itself under this name, as last written; none where it never did. Where several instances share a store, each
-    /// has its own notes.
+    /// Returns the document last stored under `name`. Instances that share a store have separate
+    /// documents.
     fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>>;
 
-    /// Notes something for the service itself, in the place of what was noted under this name. The names are a few fixed ones, a note is some
-    /// kilobytes: to bound both is for the caller.
+    /// Replaces the document stored under `name`.
+    ///
+    /// Callers use a few fixed names and a few kilobytes per document; the store enforces neither.
     fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The saved answer under this key; none too where it is of a version that this program does not read.
+    /// Returns a cached answer. `None` also if it was written by an unsupported version.
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>>;
 
-    /// The keys of all saved answers, those saved longest ago first, what does not read before all.
+    /// Returns the keys of all cached answers, oldest first. Undecodable answers count as oldest.
     fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>>;
 
-    /// Saves an answer in the place of what was there; once this says so it is found, but a crash may take it. It goes when its conversation is forgotten. How many there are is for the caller to bound.
+    /// Inserts or replaces a cached answer, visible on return but not yet safe from a crash.
+    ///
+    /// It is deleted with its conversation. The caller bounds the number of answers.
     fn write_cached(
         &self,
         key: CacheKey,
         answer: CachedAnswer,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Removes these saved answers.
     fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Waits, for a second at most, until other instances can read what was acknowledged; where there are none, not at all.
+    /// Waits, for at most a second, until other instances can read every acknowledged change.
     fn handed_over(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// Whether other processes write to it too.
+    /// `true` if other processes write to the same data.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// Whether what it acknowledges outlives the process.
+    /// `true` if acknowledged changes survive the process.
     fn lasting(&self) -> bool {
         true
     }
 
-    /// Whether a read has been under way for longer than any call waits: the disk does not answer.
+    /// `true` if a read has been running for longer than any caller waits: the disk hangs.
     fn hangs(&self) -> bool {
         false
     }
 
-    /// What is wrong with the store just now, in a sentence for the public status; none while it works. Cheap enough to ask every second.
+    /// The current problem as a sentence for the public status page, or `None`.
+    ///
+    /// Cheap enough to call every second.
     fn problem(&self) -> Option<&'static str> {
         None
     }

@@ -1,7 +1,8 @@
-//! Opening the store at the start, whatever state the disk is in: in bounded time, never with a panic, always with something that works.
+//! Opening the store at startup, whatever state the disk is in: in bounded time, without a panic,
+//! and always with a store that works.
 //!
-//! What is damaged is set aside, not removed. What cannot be used at all is replaced by memory. Only one thing is refused: a folder that
-//! another process uses.
+//! A damaged tree is set aside, not deleted. If the disk cannot be used, the store is in memory.
+//! The only error is a data folder that another process uses.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -18,34 +19,30 @@ use super::sled::{SledStore, interrupt_running, open_tree, unreadable};
 use super::{Store, StoreError};
 use crate::chat::{At, ConversationId, TurnId};
 
-/// The longest that sled may take to open.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a lock is waited for: a store that was just dropped closes its tree on a thread of its own.
+/// Time to wait for a lock: a store that was just dropped closes its tree in the background.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// The folder of the tree within the data folder.
 const FOLDER: &str = "store";
 
-/// A store that works, and what is to be said of it.
+/// The result of opening: a store that works, and what to report about it.
 pub struct Opened {
-    /// The store.
     pub store: Arc<dyn Store>,
-    /// What went wrong, in sentences for the public status.
+    /// Sentences for the public status page.
     pub problems: Vec<String>,
-    /// Whether what an earlier process wrote is there.
     pub reopened: bool,
-    /// Turns under which an earlier process went down, now interrupted; they wait for a late answer.
+    /// Turns that an earlier process left running, now interrupted and waiting for a follow-up.
     pub interrupted: Vec<(ConversationId, TurnId)>,
-    /// The store where it is on disk: only that can be shared.
+    /// The same store if it is on disk. Only then can it be replicated.
     pub(super) sled: Option<Arc<SledStore>>,
 }
 
 impl Opened {
     fn in_memory(mut problems: Vec<String>, why: &str) -> Self {
-        tracing::error!(why, "store not usable; conversations are kept in memory");
+        tracing::error!(why, "store unusable: keeping conversations in memory only");
         problems.push(format!(
             "Conversations are kept in memory only and end with a restart: {why}."
         ));
@@ -59,34 +56,31 @@ impl Opened {
     }
 }
 
-/// Why a tree did not open.
 #[derive(Debug, PartialEq)]
 enum Refusal {
-    /// Another process has it, or this one still.
+    /// Another process holds it, or this one has not closed it yet.
     Locked,
-    /// Its contents are not what sled wrote.
+    /// Its contents are not valid sled data.
     Damaged,
-    /// The disk refuses; what is on it may be good.
+    /// An I/O error. The data on the disk may be intact.
     Disk(io::ErrorKind),
-    /// It did not open within the limit; what is on it may be good.
+    /// It did not open within the limit. The data on the disk may be intact.
     Late,
 }
 
-/// What a tree has to tell when it opens.
 struct Found {
     db: Db,
     reopened: bool,
     interrupted: Vec<(ConversationId, TurnId)>,
-    /// Saved answers that this version does not read.
     unreadable: usize,
 }
 
-/// Opens the store of a data folder, making the folder where there is none. Blocks, at most about half a minute.
+/// Opens the store of a data folder, creating the folder if needed. Blocks for up to half a minute.
 ///
-/// `now` names what is set aside.
+/// `now` goes into the name of a damaged tree that is set aside.
 ///
 /// # Errors
-/// `Locked` where another process uses the folder; nothing else.
+/// `Locked` if another process uses the folder. There is no other error.
 pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
     let mut problems = Vec::new();
     let lock = match lock(data_dir) {
@@ -101,20 +95,17 @@ pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
     };
     let folder = data_dir.join(FOLDER);
     let mut opened = patiently(|| guarded(&folder, OPEN_LIMIT, first));
-    if opened
-        .as_ref()
-        .is_err_and(|refusal| *refusal == Refusal::Damaged)
-    {
-        tracing::error!("store damaged; set aside, a new one is begun");
+    if matches!(opened, Err(Refusal::Damaged)) {
+        tracing::error!("store damaged: set aside, starting with a new one");
         let aside = data_dir.join(format!("{FOLDER}.damaged-{}", now.0));
         if std::fs::rename(&folder, aside).is_err() {
             return Ok(Opened::in_memory(
                 problems,
-                "the saved ones are damaged and cannot be set aside",
+                "the saved conversations are damaged and cannot be set aside",
             ));
         }
         problems.push(
-            "The saved conversations were damaged. They were set aside and new ones are begun."
+            "The saved conversations were damaged. They were set aside and new ones are started."
                 .into(),
         );
         opened = guarded(&folder, OPEN_LIMIT, first);
@@ -138,20 +129,24 @@ pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
         Err(Refusal::Damaged) => "a new store is damaged at once",
         Err(Refusal::Disk(io::ErrorKind::StorageFull)) => "the disk is full",
         Err(Refusal::Disk(_)) => "the data folder cannot be written",
-        Err(Refusal::Late) => "the saved ones do not open in time",
+        Err(Refusal::Late) => "the saved conversations do not open in time",
     };
     Ok(Opened::in_memory(problems, why))
 }
 
-/// Opens a tree again that this process had open; turns that run go on running. None where it does not open.
+/// Reopens a tree that this process had open before. Turns that are running stay so.
+///
+/// Returns `None` if it does not open.
 pub(super) fn reopen(folder: &Path) -> Option<Db> {
     guarded(folder, OPEN_LIMIT, Ok).ok()
 }
 
-/// Ends the turns that an earlier process left running. Where their index cannot be read, the store counts as damaged.
+/// Interrupts the turns that an earlier process left running.
+///
+/// If their index cannot be read, the store counts as damaged.
 fn first(db: Db) -> Result<Found, StoreError> {
     let interrupted = interrupt_running(&db)?;
-    // A page of theirs that is damaged costs saved answers, not the conversations.
+    // A damaged page of cached answers must not cost the conversations.
     let unreadable = unreadable(&db).unwrap_or_default();
     Ok(Found {
         reopened: db.was_recovered(),
@@ -161,14 +156,13 @@ fn first(db: Db) -> Result<Found, StoreError> {
     })
 }
 
-/// What is to be said of so many saved answers that do not read.
 fn passed_over(count: usize) -> Option<String> {
     if count == 0 {
         return None;
     }
     tracing::warn!(
         count,
-        "saved answers that this version does not read are passed over"
+        "skipped saved answers that this version does not read"
     );
     let (answers, are) = if count == 1 {
         ("saved answer", "is")
@@ -180,62 +174,64 @@ fn passed_over(count: usize) -> Option<String> {
     ))
 }
 
-/// Makes the data folder and takes its lock. The lock is our own, so that it also covers setting a damaged tree aside.
+/// Creates the data folder and takes its lock.
+///
+/// sled's own lock is inside the tree and would not cover setting a damaged tree aside.
 fn lock(data_dir: &Path) -> Result<File, Refusal> {
-    let disk = |error: io::Error| Refusal::Disk(error.kind());
-    make_private(data_dir).map_err(disk)?;
+    let io_error = |error: io::Error| Refusal::Disk(error.kind());
+    make_private(data_dir).map_err(io_error)?;
     let lock = File::options()
         .create(true)
         .append(true)
         .open(data_dir.join("lock"))
-        .map_err(disk)?;
+        .map_err(io_error)?;
     patiently(|| {
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Refusal::Locked,
-            TryLockError::Error(error) => disk(error),
+            TryLockError::Error(error) => io_error(error),
         })
     })?;
     Ok(lock)
 }
 
-/// Makes a folder that only the service's own user may enter: conversations are private.
+/// Creates a folder that only the service's own user can enter: conversations are private.
 fn make_private(folder: &Path) -> io::Result<()> {
-    let mut how = std::fs::DirBuilder::new();
-    how.recursive(true);
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
     #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut how, 0o700);
-    how.create(folder)
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
-/// Tries again while it is locked, for a little while.
+/// Retries for [`LOCK_TIMEOUT`] while the result is `Locked`.
 fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let until = Instant::now() + LOCK_PATIENCE;
+    let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match attempt() {
-            Err(Refusal::Locked) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
+            Err(Refusal::Locked) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
             result => return result,
         }
     }
 }
 
-/// Opens the tree on a thread of its own, so that neither a panic of sled nor one that never comes back takes the service along.
+/// Opens the tree on its own thread, so that the service survives if sled panics or hangs.
 fn guarded<T: Send + 'static>(
     folder: &Path,
     limit: Duration,
     then: impl FnOnce(Db) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
     let folder = folder.to_owned();
-    let (tell, told) = mpsc::sync_channel(1);
+    let (sender, receiver) = mpsc::sync_channel(1);
     let opening = move || {
         let result = catch_unwind(AssertUnwindSafe(|| attempt(&folder, then)));
-        // Too late, nobody listens: the tree is closed again here.
-        let _ = tell.send(result.unwrap_or(Err(Refusal::Damaged)));
+        // After the timeout nobody receives, and the tree is dropped and thereby closed here.
+        let _ = sender.send(result.unwrap_or(Err(Refusal::Damaged)));
     };
     let thread = std::thread::Builder::new()
         .name("store-open".into())
         .spawn(opening);
     thread.map_err(|error| Refusal::Disk(error.kind()))?;
-    told.recv_timeout(limit).unwrap_or(Err(Refusal::Late))
+    receiver.recv_timeout(limit).unwrap_or(Err(Refusal::Late))
 }
 
 fn attempt<T>(folder: &Path, then: impl FnOnce(Db) -> Result<T, StoreError>) -> Result<T, Refusal> {
@@ -249,7 +245,9 @@ fn attempt<T>(folder: &Path, then: impl FnOnce(Db) -> Result<T, StoreError>) -> 
     })
 }
 
-/// Removes snapshots that sled was writing when its process ended: it would take one for whole, and call the store corrupt.
+/// Removes unfinished snapshots of a killed process.
+///
+/// sled would take one for complete and report the store as corrupt.
 fn remove_unfinished(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -264,7 +262,8 @@ fn remove_unfinished(folder: &Path) -> io::Result<()> {
 
 fn refusal(error: &sled::Error) -> Refusal {
     match error {
-        // sled has no error of its own for this: it words one, of the kind that no system call gives.
+        // sled has no error kind for a held lock: it creates one of kind `Other`, which no system
+        // call returns.
         sled::Error::Io(io) if io.kind() == io::ErrorKind::Other => Refusal::Locked,
         sled::Error::Io(io) => match io.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => Refusal::Damaged,

@@ -1,7 +1,7 @@
-//! How a record is written: one byte of version, then JSON.
+//! The encoding of records: one version byte, then JSON.
 //!
-//! A later version of the program reads what an earlier one wrote; what it cannot read it passes over and says so, without a word of the
-//! contents, and never panics.
+//! A later version of the program reads the records of an earlier one. An unreadable record is
+//! skipped and logged without its contents.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,16 +9,14 @@ use serde::de::DeserializeOwned;
 use super::StoreError;
 use crate::chat::TurnRecord;
 
-/// The version that this program writes. It goes up when an old record could no longer be read as a new one.
+/// The version written. Increment it when old records can no longer be read.
 pub const VERSION: u8 = 1;
 
-/// What a turn takes besides its text, in bytes: names, times, numbers. For bounds alone, so a guess will do.
+/// Assumed size of a turn besides its text, in bytes. Only used for limits.
 const TURN_OVERHEAD: usize = 512;
 
-/// A record as it is written.
-///
 /// # Errors
-/// `Broken` for a value that JSON cannot hold; none of the house's records is one.
+/// `Unavailable` if JSON cannot represent the value. No record of ours is such a value.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![VERSION];
     serde_json::to_writer(&mut bytes, value)
@@ -26,23 +24,23 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-/// The record that these bytes hold; none, and a warning, where they are of an unknown version or no such record.
+/// Decodes a record. Returns `None` and logs a warning if it is malformed or of an unknown version.
 ///
-/// `what` names the kind of record in the log.
-pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Option<T> {
-    let read = read(bytes);
-    if read.is_none() {
-        // The parser's own words may quote the record, so they stay out of the log.
+/// `kind` names the kind of record in the log.
+pub fn decode<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Option<T> {
+    let record = read(bytes);
+    if record.is_none() {
+        // The parser's message may quote the record, so it is not logged.
         tracing::warn!(
-            record = what,
+            record = kind,
             version = bytes.first().copied(),
-            "unreadable record passed over"
+            "unreadable record skipped"
         );
     }
-    read
+    record
 }
 
-/// The same without a word: for who looks at many, and says in one how many do not read.
+/// Decodes a record without logging, for callers that count the failures themselves.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     match bytes.split_first() {
         Some((&VERSION, json)) => serde_json::from_slice(json).ok(),
@@ -50,14 +48,16 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     }
 }
 
-/// About how much memory a turn takes, in bytes.
 pub fn weight(turn: &TurnRecord) -> usize {
     let drafts = turn.drafts.iter().map(|draft| draft.text.len());
-    let followup = turn.followup.as_ref().map_or(0, |late| late.text.len());
+    let followup = turn
+        .followup
+        .as_ref()
+        .map_or(0, |followup| followup.text.len());
     TURN_OVERHEAD + turn.question.len() + turn.text.len() + drafts.sum::<usize>() + followup
 }
 
-/// About how much memory a record takes that is mostly this text, in bytes.
+/// Approximate memory use of a record that is mostly this text, in bytes.
 pub fn weight_of_text(text: &str) -> usize {
     TURN_OVERHEAD + text.len()
 }
@@ -69,7 +69,7 @@ mod tests {
     use crate::store::contract::turn;
 
     #[test]
-    fn a_record_survives_its_bytes() {
+    fn record_round_trips_through_its_encoding() {
         let turn = turn(7, "m", "what?").interrupted();
         let bytes = encode(&turn).unwrap();
         assert_eq!(bytes[0], VERSION);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_no_known_version_or_no_record_is_none() {
+    fn unknown_version_or_malformed_record_decodes_to_none() {
         let mut later = encode(&turn(7, "m", "what?")).unwrap();
         later[0] = VERSION + 1;
         for bytes in [
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn all_text_weighs() {
+    fn weight_counts_the_text_of_a_turn() {
         let mut heavy = turn(7, "m", "what?");
         let before = weight(&heavy);
         heavy.text = "x".repeat(1000);

@@ -1,8 +1,9 @@
-//! The store of several instances: what each keeps on its own disk, and what they share in Redis.
+//! The store of several instances: each has its own tree on disk and shares records over Redis.
 //!
-//! A change is written to the instance's own tree first, with a mark in its journal; that is what is acknowledged. A task hands the marked
-//! records over to Redis. A read asks both and merges what they say. So while Redis is away an instance goes on with what it has, and
-//! nothing that was acknowledged depends on Redis. Breakers and costs are each instance's own.
+//! A change is first written to the instance's own tree, with a journal entry, and acknowledged. A
+//! task then replicates the journaled records to Redis. Reads ask both and merge the results. So
+//! acknowledged changes never depend on Redis, and an instance works on without it. Breakers, daily
+//! spends and documents are not shared.
 
 mod handover;
 mod keys;

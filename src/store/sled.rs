@@ -1,8 +1,9 @@
-//! The embedded store: one sled tree behind one writing thread.
+//! The embedded store: one sled tree behind one writer thread.
 //!
-//! A write is queued at the call, applied and flushed by the writing thread together with all others that wait, and then acknowledged: that
-//! is what makes "on disk" affordable for many conversations at once. Reads run on the blocking pool. No call waits longer than [`LIMIT`];
-//! a disk that stops taking writes costs durability, and the writing thread opens the store again as soon as that works.
+//! A call queues its write; the writer thread applies all queued writes, flushes once and
+//! acknowledges them. Sharing the flush makes durable writes affordable for many conversations at
+//! once. Reads run on the blocking pool. No call waits longer than [`CALL_TIMEOUT`]. A disk that
+//! stops taking writes costs durability, and the writer thread reopens the store once that works.
 
 mod cached;
 mod idle;
@@ -34,18 +35,18 @@ pub(super) use self::cached::unreadable;
 pub(super) use self::journal::{Changed, Mark, Standing};
 pub(super) use self::layout::interrupt_running;
 
-/// The longest that any call waits.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
-/// What sled keeps of the tree in memory, in bytes. Its own default is 1 GiB; the system's page cache has the file anyway, and the whole
-/// process is to stay small.
+/// sled's page cache, in bytes. sled's default is 1 GiB, but the system's page cache holds the file
+/// anyway, and the process should stay small.
 const CACHE: u64 = 8 << 20;
 
-/// How often sled flushes what nobody waits for, in milliseconds. Together with the time from one checkpoint of a turn to the next it stays
-/// under the half second that a crash may cost.
+/// Interval at which sled flushes writes that nobody waits for. Together with the interval between
+/// two checkpoints of a turn, it stays under the half second that a crash may cost.
 const FLUSH_EVERY_MS: u64 = 100;
 
-/// Opens the tree in `folder`, blocking, without a limit of time, and panicking where sled does: see [`super::open()`] for the guarded way.
+/// Opens the tree in `folder`. Blocks without a time limit and panics if sled does;
+/// [`super::open()`] guards against both.
 pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
     sled::Config::new()
         .path(folder)
@@ -54,38 +55,37 @@ pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
         .open()
 }
 
-/// Conversations on disk. Dropping it lets the writing thread finish what waits and close the tree behind it.
+/// The store on disk. On drop, the writer thread finishes the queued writes and closes the tree.
 pub struct SledStore {
     shared: Arc<Shared>,
     reads: Arc<Reads>,
 }
 
 impl SledStore {
-    /// A store over an open tree.
+    /// Starts the writer thread on an open tree.
     ///
-    /// `folder` is where the tree lies, for opening it again; `lock` is held until the tree is closed.
+    /// `folder` is the tree's location, for reopening it. `lock` is held until the tree is closed.
     ///
     /// # Errors
-    /// `Broken` where no thread can be started or the tree's file cannot be opened beside it.
+    /// `Unavailable` if the thread cannot be started or the tree's file cannot be opened.
     pub(super) fn start(db: Db, folder: PathBuf, lock: File) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared::default());
-        writer::start(Arc::clone(&shared), db, folder, lock)?;
-        Ok(Self::over(shared))
+        let state = Arc::new(Shared::default());
+        writer::start(Arc::clone(&state), db, folder, lock)?;
+        Ok(Self::over(state))
     }
 
-    fn over(shared: Arc<Shared>) -> Self {
+    fn over(state: Arc<Shared>) -> Self {
         Self {
-            shared,
+            shared: state,
             reads: Arc::default(),
         }
     }
 
-    /// Marks every change from now on, to be handed over to a shared store.
     pub(super) fn keep_journal(&self) {
         self.shared.journals.store(true, Ordering::Relaxed);
     }
 
-    /// The next marks of the journal, those behind `after` if given.
+    /// Returns the next journal entries, with `after` only those behind it.
     pub(super) fn marks(
         &self,
         after: Option<Mark>,
@@ -94,41 +94,40 @@ impl SledStore {
         self.read(move |db| journal::marks(db, after.as_ref(), limit))
     }
 
-    /// What these marks came to, each with its own. What does not read is passed over: it has nothing to be handed over.
+    /// Reads the current state of the records that the entries name. Skips unreadable ones, which
+    /// cannot be replicated.
     pub(super) fn standing(
         &self,
-        marks: Vec<Mark>,
+        entries: Vec<Mark>,
     ) -> BoxFuture<'_, Result<Vec<(Mark, Standing)>, StoreError>> {
         self.read(move |db| {
-            let of = |mark: Mark| Some((journal::standing(db, &mark.changed).ok()?, mark));
-            Ok(marks
-                .into_iter()
-                .filter_map(of)
-                .map(|(standing, mark)| (mark, standing))
-                .collect())
+            let read_state = |entry: Mark| {
+                let state = journal::standing(db, &entry.changed).ok()?;
+                Some((entry, state))
+            };
+            Ok(entries.into_iter().filter_map(read_state).collect())
         })
     }
 
-    /// Whether this is still to be handed over.
-    pub(super) fn is_marked(&self, changed: Changed) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.read(move |db| journal::is_marked(db, &changed))
+    pub(super) fn is_marked(&self, record: Changed) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.read(move |db| journal::is_marked(db, &record))
     }
 
-    /// Removes marks, where nothing changed since they were read. Queued, not waited for.
-    pub(super) fn unmark(&self, marks: Vec<Mark>) {
-        drop(self.shared.queue.push(Op::Unmark(marks)));
+    /// Queues the removal of journal entries. An entry stays if its record changed after the read.
+    pub(super) fn unmark(&self, entries: Vec<Mark>) {
+        drop(self.shared.queue.push(Op::Unmark(entries)));
     }
 
-    /// Removes what is here of a conversation that was forgotten elsewhere. Queued, not waited for.
+    /// Queues the removal of the local copy of a conversation that another instance deleted.
     pub(super) fn outdate(&self, conversation: ConversationId) {
         drop(self.shared.queue.push(Op::Outdated(conversation)));
     }
 
-    /// Queues a write now, in the order of the calls, and waits for it when polled.
+    /// Queues a write immediately, in the order of the calls. The future waits for its result.
     fn write(&self, op: Op) -> BoxFuture<'_, Result<(), StoreError>> {
-        let told = self.shared.queue.push(op);
+        let receipt = self.shared.queue.push(op);
         Box::pin(async move {
-            match timeout(LIMIT, told?).await {
+            match timeout(LIMIT, receipt?).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err(StoreError::Broken("it is closed".into())),
                 Err(_) => Err(StoreError::Broken("no answer in time".into())),
@@ -138,27 +137,28 @@ impl SledStore {
 
     fn read<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Db) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Db) -> Result<T, StoreError> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         Box::pin(async move {
-            let found = timeout(LIMIT, async {
-                let under_way = self.reads.begin().await;
-                let shared = Arc::clone(&self.shared);
+            let call = timeout(LIMIT, async {
+                let guard = self.reads.begin().await;
+                let state = Arc::clone(&self.shared);
                 tokio::task::spawn_blocking(move || {
-                    let _until_read = under_way;
-                    look(&shared.tree()?)
+                    // The read counts as active until it returns, even if its caller has given up.
+                    let _guard = guard;
+                    read(&state.tree()?)
                 })
                 .await
                 .unwrap_or_else(|error| {
                     Err(if error.is_panic() {
-                        // sled found its own pages in disorder.
+                        // sled panics on inconsistent pages.
                         StoreError::Damaged("it cannot be read".into())
                     } else {
                         StoreError::Broken("it is closed".into())
                     })
                 })
             });
-            let result = found
+            let result = call
                 .await
                 .unwrap_or_else(|_| Err(StoreError::Broken("no answer in time".into())));
             if matches!(result, Err(StoreError::Damaged(_))) {
@@ -219,9 +219,9 @@ impl Store for SledStore {
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        waits: bool,
+        is_pending: bool,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Waiting(conversation, turn, waits))
+        self.write(Op::Waiting(conversation, turn, is_pending))
     }
 
     fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
@@ -260,10 +260,10 @@ impl Store for SledStore {
     fn idle(
         &self,
         before: At,
-        after: Option<ConversationId>,
-        look: usize,
+        cursor: Option<ConversationId>,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Idle, StoreError>> {
-        self.read(move |db| idle::idle(db, before, after, look))
+        self.read(move |db| idle::idle(db, before, cursor, limit))
     }
 
     fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -339,11 +339,11 @@ impl Store for SledStore {
     }
 
     fn problem(&self) -> Option<&'static str> {
-        let hangs = || {
+        let stalled = || {
             self.hangs()
                 .then_some("Saved conversations cannot be read in time: the disk does not answer.")
         };
-        self.shared.health.problem().or_else(hangs)
+        self.shared.health.problem().or_else(stalled)
     }
 }
 

@@ -1,10 +1,10 @@
-//! What a store promises of turns that have ended: what is changed of them, and which wait for a late answer.
+//! The contract for updates of ended turns and for pending follow-ups.
 
 use super::{conversation, done, turn, turn_id};
 use crate::chat::{Amendment, At, ConversationId, Feedback, Followup, TurnId, TurnRecord};
 use crate::store::Store;
 
-fn late(text: &str) -> Amendment {
+fn followup(text: &str) -> Amendment {
     Amendment::Followup(Followup {
         text: text.into(),
         provider: "p".into(),
@@ -13,9 +13,9 @@ fn late(text: &str) -> Amendment {
     })
 }
 
-pub(super) async fn an_amendment_changes_what_is_there_and_nothing_else(store: &dyn Store) {
+pub(super) async fn update_turn_changes_only_its_field(store: &dyn Store) {
     let id = conversation(1);
-    store.amend(id, turn_id(5), late("late")).await.unwrap();
+    store.amend(id, turn_id(5), followup("late")).await.unwrap();
     store
         .amend(id, turn_id(5), Amendment::Feedback(Feedback::Up))
         .await
@@ -23,13 +23,13 @@ pub(super) async fn an_amendment_changes_what_is_there_and_nothing_else(store: &
     assert_eq!(
         store.turns(id, None, 9).await,
         Ok(vec![]),
-        "what is not there does not begin"
+        "an update creates no turn"
     );
     let ended = done(turn(5, "m", "what?"), "that");
-    // In the order of the calls, whoever waits for which.
+    // The updates apply in the order of the calls, though only the last is awaited.
     drop(store.write_turn(id, ended.clone()));
     drop(store.amend(id, turn_id(5), Amendment::Feedback(Feedback::Up)));
-    drop(store.amend(id, turn_id(5), late("late")));
+    drop(store.amend(id, turn_id(5), followup("late")));
     store
         .amend(id, turn_id(5), Amendment::Feedback(Feedback::Down))
         .await
@@ -50,20 +50,20 @@ pub(super) async fn an_amendment_changes_what_is_there_and_nothing_else(store: &
     );
 }
 
-pub(super) async fn the_first_late_answer_counts(store: &dyn Store) {
+pub(super) async fn first_followup_wins(store: &dyn Store) {
     let id = conversation(1);
     store
         .write_turn(id, done(turn(5, "m", "what?"), "that"))
         .await
         .unwrap();
     for text in ["first", "second"] {
-        store.amend(id, turn_id(5), late(text)).await.unwrap();
+        store.amend(id, turn_id(5), followup(text)).await.unwrap();
         let found = store.turn(id, turn_id(5)).await.unwrap().unwrap();
         assert_eq!(found.followup.unwrap().text, "first");
     }
 }
 
-pub(super) async fn who_waits_is_told_oldest_first(store: &dyn Store) {
+pub(super) async fn pending_followups_are_listed_oldest_first(store: &dyn Store) {
     assert_eq!(store.waiting().await, Ok(vec![]));
     for (n, ms) in [(2, 7), (1, 9), (1, 5), (3, 6), (1, 5)] {
         store
@@ -71,10 +71,10 @@ pub(super) async fn who_waits_is_told_oldest_first(store: &dyn Store) {
             .await
             .unwrap();
     }
-    let waiting = async || -> Vec<(ConversationId, TurnId)> { store.waiting().await.unwrap() };
+    let pending = async || -> Vec<(ConversationId, TurnId)> { store.waiting().await.unwrap() };
     let all = [(1, 5), (3, 6), (2, 7), (1, 9)].map(|(n, ms)| (conversation(n), turn_id(ms)));
-    assert_eq!(waiting().await, all);
-    // The answer that came, the turn that is not wanted, the conversation that is gone.
+    assert_eq!(pending().await, all);
+    // A mark goes with a follow-up, with an explicit reset and with the conversation.
     store
         .write_turn(conversation(1), done(turn(5, "m", "what?"), "that"))
         .await
@@ -87,16 +87,16 @@ pub(super) async fn who_waits_is_told_oldest_first(store: &dyn Store) {
         )
         .await
         .unwrap();
-    assert_eq!(waiting().await, all);
+    assert_eq!(pending().await, all);
     store
-        .amend(conversation(1), turn_id(5), late("late"))
+        .amend(conversation(1), turn_id(5), followup("late"))
         .await
         .unwrap();
-    assert_eq!(waiting().await, all[1..]);
+    assert_eq!(pending().await, all[1..]);
     store
         .write_waiting(conversation(3), turn_id(6), false)
         .await
         .unwrap();
     store.forget(conversation(2)).await.unwrap();
-    assert_eq!(waiting().await, all[3..]);
+    assert_eq!(pending().await, all[3..]);
 }

@@ -1,4 +1,4 @@
-//! What a store promises of conversations that were quiet for long.
+//! The contract for finding expired conversations.
 
 use std::collections::BTreeSet;
 
@@ -6,23 +6,24 @@ use super::{conversation, done, key, turn, turn_id};
 use crate::chat::{At, ConversationId};
 use crate::store::{ConversationRecord, Idle, Store};
 
-/// All that a pass finds, in steps of `look`.
-async fn pass(store: &dyn Store, before: u64, look: usize) -> BTreeSet<ConversationId> {
-    let (mut all, mut after) = (BTreeSet::new(), None);
+/// Scans all pages of `limit` conversations.
+async fn scan(store: &dyn Store, before: u64, limit: usize) -> BTreeSet<ConversationId> {
+    let mut expired = BTreeSet::new();
+    let mut cursor = None;
     loop {
-        let Idle { found, next } = store.idle(At(before), after, look).await.unwrap();
-        assert!(found.len() <= look);
+        let Idle { found, next } = store.idle(At(before), cursor, limit).await.unwrap();
+        assert!(found.len() <= limit);
         for id in found {
-            assert!(all.insert(id), "told twice");
+            assert!(expired.insert(id), "returned twice");
         }
         match next {
-            Some(next) => after = Some(next),
-            None => return all,
+            Some(next) => cursor = Some(next),
+            None => return expired,
         }
     }
 }
 
-pub(in crate::store) async fn who_was_quiet_is_told_in_bounded_steps(store: &dyn Store) {
+pub(in crate::store) async fn expired_conversations_are_found_in_pages(store: &dyn Store) {
     assert_eq!(store.idle(At(9), None, 5).await, Ok(Idle::default()));
     for (n, ms) in [(1, 100), (1, 5_000), (2, 100), (3, 4_999), (200, 1)] {
         store
@@ -30,32 +31,33 @@ pub(in crate::store) async fn who_was_quiet_is_told_in_bounded_steps(store: &dyn
             .await
             .unwrap();
     }
-    for (n, began) in [(1, 1), (3, 1), (4, 50), (5, 6_000)] {
+    for (n, started) in [(1, 1), (3, 1), (4, 50), (5, 6_000)] {
         let record = ConversationRecord {
-            began: At(began),
+            began: At(started),
             subject: None,
         };
         store.begin(conversation(n), record).await.unwrap();
     }
-    let expected = |all: &[u8]| {
-        all.iter()
+    let expected = |numbers: &[u8]| {
+        numbers
+            .iter()
             .map(|n| conversation(*n))
             .collect::<BTreeSet<_>>()
     };
-    for look in [1, 2, 100] {
+    for limit in [1, 2, 100] {
         assert_eq!(
-            pass(store, 5_000, look).await,
+            scan(store, 5_000, limit).await,
             expected(&[2, 3, 4, 200]),
-            "{look}"
+            "{limit}"
         );
-        assert_eq!(pass(store, 0, look).await, expected(&[]), "{look}");
+        assert_eq!(scan(store, 0, limit).await, expected(&[]), "{limit}");
         assert_eq!(
-            pass(store, 10_000, look).await,
+            scan(store, 10_000, limit).await,
             expected(&[1, 2, 3, 4, 5, 200]),
-            "{look}"
+            "{limit}"
         );
     }
-    // What is forgotten is not told any more, and nothing else of the store's is taken for a conversation.
+    // Deleted conversations and records of other kinds are not returned.
     store.forget(conversation(2)).await.unwrap();
     store
         .write_cached(key(7), super::cached(3, 1, "saved"))
@@ -65,5 +67,5 @@ pub(in crate::store) async fn who_was_quiet_is_told_in_bounded_steps(store: &dyn
         .write_waiting(conversation(3), turn_id(4_999), true)
         .await
         .unwrap();
-    assert_eq!(pass(store, 5_000, 1).await, expected(&[3, 4, 200]));
+    assert_eq!(scan(store, 5_000, 1).await, expected(&[3, 4, 200]));
 }

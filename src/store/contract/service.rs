@@ -1,9 +1,9 @@
-//! What a store promises of the service's own records: breakers, costs, incidents.
+//! The contract for the service's own records: breakers, daily spends, incidents, documents.
 
 use crate::chat::{At, Fault, Incident, Life, Mode};
 use crate::store::{BreakerRecord, INCIDENTS, SpentRecord, Store};
 
-pub(super) async fn breakers_are_as_last_written(store: &dyn Store) {
+pub(super) async fn breakers_read_back_the_last_write(store: &dyn Store) {
     let open = |provider: &str, strikes| BreakerRecord {
         provider: provider.into(),
         blocked: false,
@@ -20,13 +20,13 @@ pub(super) async fn breakers_are_as_last_written(store: &dyn Store) {
             .unwrap();
     }
     let mut found = store.breakers().await.unwrap();
-    found.sort_by(|one, other| one.provider.cmp(&other.provider));
+    found.sort_by(|a, b| a.provider.cmp(&b.provider));
     assert_eq!(found, [open("a", 1), open("b", 2)]);
     store.write_breaker("a".into(), None).await.unwrap();
     assert_eq!(store.breakers().await, Ok(vec![open("b", 2)]));
 }
 
-pub(super) async fn days_cost_what_was_last_written(store: &dyn Store) {
+pub(super) async fn daily_spend_reads_back_the_last_write(store: &dyn Store) {
     let spent = |provider: &str, day, usd| SpentRecord {
         provider: provider.into(),
         day,
@@ -38,13 +38,13 @@ pub(super) async fn days_cost_what_was_last_written(store: &dyn Store) {
         store.write_spent(spent(provider, day, usd)).await.unwrap();
     }
     let mut found = store.spent().await.unwrap();
-    found.sort_by(|one, other| one.provider.cmp(&other.provider));
+    found.sort_by(|a, b| a.provider.cmp(&b.provider));
     assert_eq!(found, [spent("a", 1, 0.25), spent("b", 2, 0.125)]);
-    // Nothing of a breaker's, and the other way round.
+    // A spend is not mistaken for a breaker.
     assert_eq!(store.breakers().await, Ok(vec![]));
 }
 
-pub(super) async fn incidents_are_as_last_written_and_bounded(store: &dyn Store) {
+pub(super) async fn incidents_read_back_the_last_write_and_are_bounded(store: &dyn Store) {
     assert_eq!(store.incidents().await, Ok(vec![]));
     let incident = |ms: u64, ended| Incident {
         id: format!("inc-{ms}"),
@@ -64,11 +64,11 @@ pub(super) async fn incidents_are_as_last_written_and_bounded(store: &dyn Store)
         drop(store.write_incident(incident(20_000 + ms, None)));
     }
     store.write_incident(incident(30_000, None)).await.unwrap();
-    let kept = store.incidents().await.unwrap();
-    assert_eq!((kept.len(), kept[0].started), (INCIDENTS, At(20_001)));
+    let stored = store.incidents().await.unwrap();
+    assert_eq!((stored.len(), stored[0].started), (INCIDENTS, At(20_001)));
 }
 
-pub(super) async fn life_is_as_last_written(store: &dyn Store) {
+pub(super) async fn service_lifetime_reads_back_the_last_write(store: &dyn Store) {
     assert_eq!(store.life().await, Ok(None));
     for last in [At(6), At(7)] {
         store.write_life(Life { first: At(5), last }).await.unwrap();
@@ -82,7 +82,7 @@ pub(super) async fn life_is_as_last_written(store: &dyn Store) {
     );
 }
 
-pub(super) async fn notes_are_as_last_written(store: &dyn Store) {
+pub(super) async fn documents_read_back_the_last_write(store: &dyn Store) {
     assert_eq!(store.note("one".into()).await, Ok(None));
     for (name, text) in [("one", "first"), ("two", ""), ("one", "second\n\u{0}é")] {
         store.write_note(name.into(), text.into()).await.unwrap();
@@ -95,6 +95,6 @@ pub(super) async fn notes_are_as_last_written(store: &dyn Store) {
     assert_eq!(
         store.note("on".into()).await,
         Ok(None),
-        "a name is no prefix"
+        "names match exactly, not by prefix"
     );
 }

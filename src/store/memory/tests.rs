@@ -1,4 +1,4 @@
-//! What the store in memory lets go, and when.
+//! Eviction from the in-memory store.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,9 +11,9 @@ fn write(store: &MemoryStore, n: u8, ms: u64, text: &str) {
     drop(store.write_turn(conversation(n), turn));
 }
 
-fn kept(store: &MemoryStore) -> Vec<u8> {
-    let there = |n: &u8| store.of(conversation(*n), |_| ()).is_some();
-    (0..=u8::MAX).filter(there).collect()
+fn remaining(store: &MemoryStore) -> Vec<u8> {
+    let exists = |n: &u8| store.of(conversation(*n), |_| ()).is_some();
+    (0..=u8::MAX).filter(exists).collect()
 }
 
 #[test]
@@ -24,35 +24,39 @@ fn the_conversation_written_to_least_recently_goes_first() {
     }
     write(&store, 1, 2, "");
     write(&store, 4, 1, "");
-    assert_eq!(kept(&store), [1, 3, 4]);
+    assert_eq!(remaining(&store), [1, 3, 4]);
     let record = ConversationRecord {
         began: At(1),
         subject: None,
     };
     drop(store.begin(conversation(5), record));
-    assert_eq!(kept(&store), [1, 4, 5]);
+    assert_eq!(remaining(&store), [1, 4, 5]);
 }
 
 #[test]
-fn text_is_bounded_over_all_conversations_and_within_one() {
+fn text_limit_evicts_old_conversations_then_old_turns() {
     let store = MemoryStore::bounded(100, 20_000);
     let text = "x".repeat(4_000);
     for n in 1..=10 {
         write(&store, n, 1, &text);
     }
-    assert_eq!(kept(&store), [7, 8, 9, 10]);
+    assert_eq!(remaining(&store), [7, 8, 9, 10]);
     for ms in 1..=10 {
         write(&store, 10, ms, &text);
     }
-    assert_eq!(kept(&store), [10]);
-    let ids = store.of(conversation(10), |of| of.turns.keys().copied().collect());
+    assert_eq!(remaining(&store), [10]);
+    let ids = store.of(conversation(10), |found| {
+        found.turns.keys().copied().collect()
+    });
     assert_eq!(ids, Some(Vec::from([7, 8, 9, 10].map(turn_id))));
-    let opened = store.of(conversation(10), |of| of.opened.contains_key(&message("6")));
+    let opened = store.of(conversation(10), |found| {
+        found.opened.contains_key(&message("6"))
+    });
     assert_eq!(opened, Some(false));
 }
 
 #[test]
-fn its_count_of_bytes_is_right_after_everything() {
+fn byte_count_matches_the_stored_turns_after_evictions_and_deletion() {
     let store = MemoryStore::bounded(2, 20_000);
     for n in [1, 2, 3, 1, 2] {
         for (ms, text) in [(1, "short"), (2, "longer"), (1, "changed"), (3, "more")] {
@@ -60,8 +64,11 @@ fn its_count_of_bytes_is_right_after_everything() {
         }
     }
     drop(store.forget(conversation(1)));
-    let kept = store.kept();
-    let turns = kept.conversations.values().flat_map(|of| of.turns.values());
-    assert_eq!(kept.bytes, turns.map(weight).sum::<usize>());
-    assert_eq!(kept.order.len(), kept.conversations.len());
+    let state = store.kept();
+    let turns = state
+        .conversations
+        .values()
+        .flat_map(|conversation| conversation.turns.values());
+    assert_eq!(state.bytes, turns.map(weight).sum::<usize>());
+    assert_eq!(state.order.len(), state.conversations.len());
 }

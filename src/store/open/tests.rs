@@ -1,4 +1,4 @@
-//! Starts on every kind of disk.
+//! Opening the store on disks in every state.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -13,7 +13,7 @@ use crate::chat::{Finish, TurnState};
 use crate::store::contract::{conversation, done, message, saying, turn, turn_id};
 use crate::store::{BreakerRecord, ConversationRecord};
 
-/// How many ways of damage are tried.
+/// The number of random damages tried.
 const DAMAGES: u64 = 24;
 
 const NOW: At = At(1_795_000_000_123);
@@ -22,7 +22,7 @@ fn open_in(folder: &TempDir) -> Opened {
     open(folder.path(), NOW).unwrap()
 }
 
-/// Whether the store takes a turn and gives it back.
+/// `true` if the store saves a turn and returns it.
 async fn works(opened: &Opened) -> bool {
     let new = turn(1_000_000, "new", "works?");
     opened
@@ -33,7 +33,7 @@ async fn works(opened: &Opened) -> bool {
     opened.store.turn(conversation(200), new.turn).await == Ok(Some(new))
 }
 
-/// What every public sentence must keep to itself.
+/// `true` if no sentence reveals a path or the folder's name.
 fn is_public(problems: &[String], folder: &TempDir) -> bool {
     let name = folder
         .path()
@@ -43,10 +43,10 @@ fn is_public(problems: &[String], folder: &TempDir) -> bool {
         .into_owned();
     problems
         .iter()
-        .all(|said| !said.contains('/') && !said.contains(&name))
+        .all(|problem| !problem.contains('/') && !problem.contains(&name))
 }
 
-/// A data folder with `turns` turns of one conversation, closed.
+/// Creates a data folder with `turns` turns of one conversation, and closes it.
 async fn with_turns(turns: u64) -> TempDir {
     let folder = TempDir::new().unwrap();
     let opened = open_in(&folder);
@@ -62,7 +62,7 @@ async fn with_turns(turns: u64) -> TempDir {
 }
 
 #[tokio::test]
-async fn a_new_folder_is_made_for_the_service_alone() {
+async fn new_data_folder_is_private_to_the_service() {
     let folder = TempDir::new().unwrap();
     let data_dir = folder.path().join("some/data");
     let opened = open(&data_dir, NOW).unwrap();
@@ -76,7 +76,7 @@ async fn a_new_folder_is_made_for_the_service_alone() {
 }
 
 #[tokio::test]
-async fn everything_is_there_after_a_restart_and_what_ran_is_interrupted() {
+async fn restart_restores_everything_and_interrupts_running_turns() {
     let folder = TempDir::new().unwrap();
     let opened = open_in(&folder);
     let record = ConversationRecord {
@@ -125,21 +125,21 @@ async fn everything_is_there_after_a_restart_and_what_ran_is_interrupted() {
         (&opened.interrupted[..], opened.store.waiting().await),
         (&waiting[..], Ok(waiting.to_vec()))
     );
-    let cut = saying(running, "so far").interrupted();
-    assert_eq!(cut.finish, Some(Finish::Interrupted));
+    let interrupted = saying(running, "so far").interrupted();
+    assert_eq!(interrupted.finish, Some(Finish::Interrupted));
     let turns = opened.store.turns(conversation(1), None, 100).await;
-    assert_eq!(turns, Ok(vec![ended, cut.clone()]));
+    assert_eq!(turns, Ok(vec![ended, interrupted.clone()]));
     assert_eq!(
         opened.store.turn_of(conversation(1), message("b")).await,
-        Ok(Some(cut))
+        Ok(Some(interrupted))
     );
-    let whole = opened
+    let ended_turn = opened
         .store
         .turn(conversation(2), turn_id(2))
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(whole.state, TurnState::Done);
+    assert_eq!(ended_turn.state, TurnState::Done);
     assert_eq!(
         opened.store.conversation(conversation(1)).await,
         Ok(Some(record))
@@ -151,7 +151,7 @@ async fn everything_is_there_after_a_restart_and_what_ran_is_interrupted() {
 }
 
 #[tokio::test]
-async fn a_folder_in_use_is_refused() {
+async fn open_returns_locked_while_the_folder_is_in_use() {
     let folder = TempDir::new().unwrap();
     let first = open_in(&folder);
     let second = open(folder.path(), NOW);
@@ -162,7 +162,7 @@ async fn a_folder_in_use_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_damaged_is_set_aside() {
+async fn damaged_store_is_set_aside_and_replaced() {
     type Damage = fn(PathBuf);
     fn overwrite(file: PathBuf, at: u64, bytes: &[u8]) {
         let mut file = File::options().write(true).open(file).unwrap();
@@ -199,7 +199,7 @@ async fn what_is_damaged_is_set_aside() {
     ];
     for (name, damage) in damages {
         let folder = with_turns(300).await;
-        // Opened and closed once more, so that there is a snapshot of all of it.
+        // Reopened once, so that there is a snapshot of everything.
         drop(open_in(&folder));
         drop(lock(folder.path()).unwrap());
         damage(folder.path().join(FOLDER));
@@ -220,13 +220,14 @@ async fn what_is_damaged_is_set_aside() {
     }
 }
 
-/// Damage that sled does not see at the start shows when the page is read: what is read is what was written, or an error.
+/// sled notices some damage only when it reads the page: a read then returns the original turn or
+/// an error.
 #[tokio::test]
-async fn damage_anywhere_neither_stops_the_service_nor_makes_things_up() {
+async fn random_damage_never_stops_the_service_or_changes_a_turn() {
     let folder = with_turns(300).await;
     drop(open_in(&folder));
     drop(lock(folder.path()).unwrap());
-    let whole = fs::read(folder.path().join(FOLDER).join("db")).unwrap();
+    let intact = fs::read(folder.path().join(FOLDER).join("db")).unwrap();
     for seed in 1..=DAMAGES {
         let copy = TempDir::new().unwrap();
         let store = copy.path().join(FOLDER);
@@ -239,21 +240,21 @@ async fn damage_anywhere_neither_stops_the_service_nor_makes_things_up() {
         }
         let mut noise = seed;
         let mut next = || {
-            // xorshift64: enough to scatter.
+            // xorshift64: random enough to scatter the damage.
             noise ^= noise << 13;
             noise ^= noise >> 7;
             noise ^= noise << 17;
             noise
         };
-        let mut spoilt = whole.clone();
+        let mut damaged = intact.clone();
         for _ in 0..=seed % 40 {
-            let at = usize::try_from(next()).unwrap() % whole.len();
+            let at = usize::try_from(next()).unwrap() % intact.len();
             let length = usize::try_from(next()).unwrap() % 700;
-            for byte in spoilt.iter_mut().skip(at).take(length) {
+            for byte in damaged.iter_mut().skip(at).take(length) {
                 *byte = next() as u8;
             }
         }
-        fs::write(store.join("db"), spoilt).unwrap();
+        fs::write(store.join("db"), damaged).unwrap();
         let opened = open_in(&copy);
         let _ = opened
             .store
@@ -271,14 +272,14 @@ async fn damage_anywhere_neither_stops_the_service_nor_makes_things_up() {
         );
         assert!(
             found.len() == 300 || !opened.problems.is_empty() || opened.store.problem().is_some(),
-            "{seed}: {} in silence",
+            "{seed}: only {} turns and no problem reported",
             found.len()
         );
     }
 }
 
 #[tokio::test]
-async fn a_snapshot_that_was_being_written_does_no_harm() {
+async fn unfinished_snapshot_is_removed_on_open() {
     let folder = with_turns(3).await;
     drop(lock(folder.path()).unwrap());
     let unfinished = folder
@@ -301,13 +302,13 @@ async fn a_snapshot_that_was_being_written_does_no_harm() {
 }
 
 #[tokio::test]
-async fn where_the_folder_cannot_be_used_memory_serves() {
+async fn unusable_data_folder_falls_back_to_memory() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
-    let taken = folder.path().join("taken");
-    fs::create_dir_all(taken.join(FOLDER).join("db")).unwrap();
-    for data_dir in [file.join("data"), taken] {
+    let blocked = folder.path().join("blocked");
+    fs::create_dir_all(blocked.join(FOLDER).join("db")).unwrap();
+    for data_dir in [file.join("data"), blocked] {
         let opened = open(&data_dir, NOW).unwrap();
         assert_eq!(opened.problems.len(), 1);
         assert!(
@@ -320,7 +321,7 @@ async fn where_the_folder_cannot_be_used_memory_serves() {
 }
 
 #[test]
-fn neither_a_panic_nor_a_hang_goes_through() {
+fn panic_or_hang_of_the_open_thread_is_contained() {
     let folder = TempDir::new().unwrap();
     let panics = guarded(folder.path(), OPEN_LIMIT, |_| -> Result<(), _> {
         panic!("asked to")
@@ -333,7 +334,7 @@ fn neither_a_panic_nor_a_hang_goes_through() {
     });
     assert_eq!(hangs, Err(Refusal::Late));
     drop(release);
-    // It closes the tree behind it.
+    // The late thread closes its tree.
     assert_eq!(
         patiently(|| guarded(folder.path(), OPEN_LIMIT, |_| Ok(()))),
         Ok(())
@@ -342,7 +343,7 @@ fn neither_a_panic_nor_a_hang_goes_through() {
 
 #[tokio::test]
 #[ignore = "writes for a minute; prints how long a large store takes to open"]
-async fn a_large_store_opens_quickly() {
+async fn large_store_opens_within_two_seconds() {
     let folder = TempDir::new().unwrap();
     let opened = open_in(&folder);
     for n in 0..200_u64 {
@@ -350,20 +351,24 @@ async fn a_large_store_opens_quickly() {
         let writes = (0..500_u64).map(|ms| {
             let asked = turn(ms, &ms.to_string(), "what?");
             let text = "that ".repeat(160);
-            let runs = ms == 499;
-            let turn = if runs { asked } else { done(asked, &text) };
+            let is_running = ms == 499;
+            let turn = if is_running {
+                asked
+            } else {
+                done(asked, &text)
+            };
             opened.store.write_turn(conversation, turn)
         });
-        for written in futures_util::future::join_all(writes).await {
-            written.unwrap();
+        for result in futures_util::future::join_all(writes).await {
+            result.unwrap();
         }
     }
     drop(opened);
     drop(lock(folder.path()).unwrap());
     for start in ["first", "second"] {
-        let began = Instant::now();
+        let started = Instant::now();
         let opened = open_in(&folder);
-        let took = began.elapsed();
+        let took = started.elapsed();
         let interrupted = opened.interrupted.len();
         println!("{start} start on 100,000 turns: {took:?}, {interrupted} interrupted");
         assert!(took < Duration::from_secs(2), "{took:?}");

@@ -1,7 +1,8 @@
-//! Hands the journal over while Redis is there: in its order, each record as it stands, so that doing it twice does no harm.
+//! Replicates the journal to Redis, in journal order. Each record is sent in its current state, so
+//! sending it twice does no harm.
 //!
-//! What Redis acknowledged stays in the journal for a little while: a Redis that dies may have lost its last seconds, and then, over the next
-//! connection, they are handed over again.
+//! A replicated record stays in the journal for a little longer. If Redis dies and loses its last
+//! seconds, the record is replicated again over the next connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,137 +16,136 @@ use super::offer::Offered;
 use super::remote::Remote;
 use crate::store::sled::{Changed, Mark, SledStore};
 
-/// How long a record that was handed over stays in the journal. Longer than a Redis that writes its log once a second may lose.
+/// The time that a replicated record stays in the journal. It exceeds the second of writes that a
+/// Redis with `appendfsync everysec` may lose.
 const SETTLES: Duration = Duration::from_secs(5);
 
-/// How long a record is left alone whose place is taken by something else.
+/// Delay before a rejected record is retried.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// The journal is looked through so often at most, and at least.
 const AT_MOST: Duration = Duration::from_millis(20);
 const AT_LEAST: Duration = Duration::from_secs(1);
 
-/// Over a new connection, instances begin within this time, each by chance.
+/// After a reconnect, each instance waits a random part of this before it replicates.
 const SPREAD: Duration = Duration::from_millis(200);
 
-/// Marks that are read at once, and records that are handed over at once.
 const PAGE: usize = 256;
 const AT_ONCE: usize = 32;
 
-/// What is remembered of records that were handed over; with more, they are handed over once more.
+/// Limit on the deferred records kept in memory. When it is exceeded, all are replicated again.
 const REMEMBERED: usize = 50_000;
 
-/// One record that needs not be handed over for now.
+/// A journal entry that needs no replication before `until`.
 struct Rest {
     mark: Mark,
-    /// Over which connection it was.
     connection: u64,
     until: Instant,
-    /// Whether it is done with then.
+    /// It was replicated, so its entry is removed at `until`. Otherwise it is retried then.
     taken: bool,
 }
 
-/// What hands the journal over.
 pub(super) struct Handover {
     pub(super) local: Arc<SledStore>,
     pub(super) remote: Remote,
-    /// Something was marked.
+    /// Signalled when the journal has new entries.
     pub(super) wake: Arc<Notify>,
-    /// How many passes through the journal began, and which of them was the last to leave nothing to be handed over.
+    /// The number of passes started, and of the last one that left nothing to replicate.
     pub(super) passes: watch::Sender<(u64, u64)>,
     pub(super) chance: fn() -> f64,
 }
 
 impl Handover {
-    /// Hands over for ever.
     pub(super) async fn run(self) {
-        let mut resting: HashMap<String, Rest> = HashMap::new();
+        let mut deferred: HashMap<String, Rest> = HashMap::new();
         let mut connection = 0;
         loop {
             let _ = timeout(AT_LEAST, self.wake.notified()).await;
             if !self.remote.link.is_up() {
                 continue;
             }
-            let present = self.remote.link.connection();
-            if present != connection {
-                connection = present;
+            let current = self.remote.link.connection();
+            if current != connection {
+                connection = current;
                 sleep(SPREAD.mul_f64((self.chance)().clamp(0.0, 1.0))).await;
             }
-            self.passes.send_modify(|(begun, _)| *begun += 1);
-            let whole = self.pass(&mut resting, connection).await;
-            self.passes.send_if_modified(|(begun, clean)| {
-                if whole {
-                    *clean = *begun;
+            self.passes.send_modify(|(started, _)| *started += 1);
+            let is_complete = self.pass(&mut deferred, connection).await;
+            self.passes.send_if_modified(|(started, clean)| {
+                if is_complete {
+                    *clean = *started;
                 }
-                whole
+                is_complete
             });
-            if resting.len() > REMEMBERED {
-                resting.clear();
+            if deferred.len() > REMEMBERED {
+                deferred.clear();
             }
             sleep(AT_MOST).await;
         }
     }
 
-    /// Goes through the journal once. True where nothing is left to be handed over for now.
-    async fn pass(&self, resting: &mut HashMap<String, Rest>, connection: u64) -> bool {
+    /// Goes through the journal once. Returns `true` if nothing is left to replicate for now.
+    async fn pass(&self, deferred: &mut HashMap<String, Rest>, connection: u64) -> bool {
         let mut after = None;
-        let mut whole = true;
+        let mut is_complete = true;
         loop {
             let Ok(page) = self.local.marks(after.clone(), PAGE).await else {
                 return false;
             };
             let Some(last) = page.last() else {
-                return whole;
+                return is_complete;
             };
             after = Some(last.clone());
+            // Sort the page: entries to remove, entries to replicate, and entries to leave alone.
             let mut done = Vec::new();
-            let mut fresh = Vec::new();
-            for mark in page {
-                let rest = resting.get(&mark.name()).filter(|rest| {
-                    rest.mark == mark && (rest.connection == connection || !rest.taken)
+            let mut due = Vec::new();
+            for entry in page {
+                // A record acknowledged over an earlier connection may be lost: it is sent again.
+                let known = deferred.get(&entry.name()).filter(|known| {
+                    known.mark == entry && (known.connection == connection || !known.taken)
                 });
-                match rest {
-                    Some(rest) if rest.until > Instant::now() => {}
-                    Some(rest) if rest.taken => {
-                        resting.remove(&mark.name());
-                        done.push(mark);
+                match known {
+                    Some(known) if known.until > Instant::now() => {}
+                    Some(known) if known.taken => {
+                        deferred.remove(&entry.name());
+                        done.push(entry);
                     }
-                    Some(_) | None => fresh.push(mark),
+                    Some(_) | None => due.push(entry),
                 }
             }
             self.local.unmark(done);
-            let Ok(fresh) = self.local.standing(fresh).await else {
+            let Ok(due) = self.local.standing(due).await else {
                 return false;
             };
-            let mut fresh = fresh.into_iter().peekable();
-            while fresh.peek().is_some() {
-                let some: Vec<_> = fresh.by_ref().take(AT_ONCE).collect();
-                // What was forgotten goes before what was begun anew.
-                let (first, rest): (Vec<_>, Vec<_>) = some
+            let mut due = due.into_iter().peekable();
+            while due.peek().is_some() {
+                let batch: Vec<_> = due.by_ref().take(AT_ONCE).collect();
+                // Deletions come first: the conversation may have been created again since.
+                let (deletions, others): (Vec<_>, Vec<_>) = batch
                     .into_iter()
-                    .partition(|(mark, _)| matches!(mark.changed, Changed::Forgotten(_)));
-                for group in [first, rest] {
-                    let (marks, standing): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-                    let came =
-                        join_all(standing.into_iter().map(|one| self.remote.offer(one))).await;
-                    for (mark, came) in marks.into_iter().zip(came) {
-                        match came {
+                    .partition(|(entry, _)| matches!(entry.changed, Changed::Forgotten(_)));
+                for group in [deletions, others] {
+                    let (entries, states): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+                    let results =
+                        join_all(states.into_iter().map(|state| self.remote.offer(state))).await;
+                    for (entry, result) in entries.into_iter().zip(results) {
+                        match result {
                             Offered::Away => return false,
                             Offered::Changed => {
-                                whole = false;
+                                is_complete = false;
                                 self.wake.notify_one();
                             }
-                            // Twice, it would take along what was begun anew.
-                            Offered::Taken if matches!(mark.changed, Changed::Forgotten(_)) => {
-                                self.local.unmark(vec![mark]);
+                            // Not deferred: a second deletion would also delete what was created
+                            // since.
+                            Offered::Taken if matches!(entry.changed, Changed::Forgotten(_)) => {
+                                self.local.unmark(vec![entry]);
                             }
                             Offered::Taken | Offered::Refused => {
-                                let taken = came == Offered::Taken;
+                                let taken = result == Offered::Taken;
                                 let until = Instant::now() + if taken { SETTLES } else { REFUSED };
-                                resting.insert(
-                                    mark.name(),
+                                deferred.insert(
+                                    entry.name(),
                                     Rest {
-                                        mark,
+                                        mark: entry,
                                         connection,
                                         until,
                                         taken,

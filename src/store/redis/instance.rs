@@ -1,4 +1,4 @@
-//! Instances that share a Redis, for tests.
+//! Instances of the replicated store, for tests.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,10 +20,10 @@ use crate::store::{
     StoreError, open,
 };
 
-/// More than any step takes, unless it fails.
+/// Longer than any step takes.
 pub(in crate::store) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One instance's store, and where it lies.
+/// One instance's store and data folder.
 pub(in crate::store) struct Instance {
     pub(in crate::store) store: Arc<SharedStore>,
     pub(in crate::store) link: Link,
@@ -31,17 +31,17 @@ pub(in crate::store) struct Instance {
 }
 
 impl Instance {
-    /// One that has joined.
+    /// Starts an instance and waits until it is connected.
     pub(in crate::store) async fn join(redis: &Redis) -> Self {
         let instance = Self::alone(&redis.url());
         instance.joined().await;
         instance
     }
 
-    /// One whose Redis need not be there.
+    /// Starts an instance; its Redis need not be up.
     pub(in crate::store) fn alone(url: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let link = Link::open(&Secret::new(url), "one", || 0.0).unwrap();
+        let client = Link::open(&Secret::new(url), "one", || 0.0).unwrap();
         let local = open(folder.path(), At(0)).unwrap().sled.unwrap();
         let day = Duration::from_secs(24 * 60 * 60);
         let terms = watch::channel(Terms {
@@ -49,15 +49,14 @@ impl Instance {
             answers: day,
         })
         .1;
-        let store = Arc::new(SharedStore::start(local, link.clone(), terms, || 0.0));
+        let store = Arc::new(SharedStore::start(local, client.clone(), terms, || 0.0));
         Self {
             store,
-            link,
+            link: client,
             _folder: folder,
         }
     }
 
-    /// Waits until Redis is there.
     pub(in crate::store) async fn joined(&self) {
         let mut health = self.link.health();
         timeout(PATIENCE, health.wait_for(|health| health.is_up()))
@@ -66,7 +65,6 @@ impl Instance {
             .unwrap();
     }
 
-    /// Waits until Redis is away.
     pub(in crate::store) async fn left(&self) {
         let mut health = self.link.health();
         timeout(PATIENCE, health.wait_for(|health| !health.is_up()))
@@ -75,7 +73,7 @@ impl Instance {
             .unwrap();
     }
 
-    /// Waits until all is handed over.
+    /// Waits until every acknowledged change is replicated.
     pub(in crate::store) async fn handed_over(&self) {
         timeout(PATIENCE, self.store.all_handed_over())
             .await
@@ -83,7 +81,7 @@ impl Instance {
     }
 }
 
-/// A store that is written to on one instance and read on another.
+/// A store that writes to one instance and reads from another.
 pub(in crate::store) struct Relay {
     pub(in crate::store) from: Arc<SharedStore>,
     pub(in crate::store) to: Arc<SharedStore>,
@@ -93,9 +91,9 @@ type Written<'s> = BoxFuture<'s, Result<(), StoreError>>;
 type Read<'s, T> = BoxFuture<'s, Result<T, StoreError>>;
 
 impl Relay {
-    fn then_over<'s>(&'s self, written: Written<'s>) -> Written<'s> {
+    fn then_over<'s>(&'s self, write: Written<'s>) -> Written<'s> {
         Box::pin(async move {
-            written.await?;
+            write.await?;
             timeout(PATIENCE, self.from.all_handed_over())
                 .await
                 .unwrap();
@@ -124,9 +122,9 @@ impl Store for Relay {
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        waits: bool,
+        is_pending: bool,
     ) -> Written<'_> {
-        self.then_over(self.from.write_waiting(conversation, turn, waits))
+        self.then_over(self.from.write_waiting(conversation, turn, is_pending))
     }
     fn waiting(&self) -> Read<'_, Vec<(ConversationId, TurnId)>> {
         self.to.waiting()
@@ -152,9 +150,9 @@ impl Store for Relay {
     ) -> Read<'_, Vec<TurnRecord>> {
         self.to.turns(conversation, before, limit)
     }
-    fn idle(&self, before: At, after: Option<ConversationId>, look: usize) -> Read<'_, Idle> {
-        // Each instance looks through its own.
-        self.from.idle(before, after, look)
+    fn idle(&self, before: At, cursor: Option<ConversationId>, limit: usize) -> Read<'_, Idle> {
+        // Each instance scans its own tree.
+        self.from.idle(before, cursor, limit)
     }
     fn forget(&self, conversation: ConversationId) -> Written<'_> {
         self.then_over(self.from.forget(conversation))

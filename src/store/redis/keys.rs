@@ -1,24 +1,26 @@
-//! Which keys hold what in Redis. All begin with [`PREFIX`]; what belongs to a conversation goes when it was not written to for the retention.
+//! The keys in Redis. All begin with [`PREFIX`]. A conversation's keys expire when it has not been
+//! written to for the retention period.
 //!
 //! | key | holds |
 //! |---|---|
-//! | `c:CONVERSATION` | a hash: `record`, the conversation's record; `t:TURN`, a turn; `m:MESSAGE`, the turn that the message opened |
-//! | `o:CONVERSATION` | a sorted set: its turns, in the order of time |
-//! | `gone:CONVERSATION` | the last turn that was forgotten with it |
-//! | `v:VISITOR` | a sorted set: the visitor's conversations by when they began |
-//! | `w` | a sorted set: turns that wait for a late answer, as `TURN/CONVERSATION` |
-//! | `i` | a hash: incidents, by when they began and their ids |
-//! | `l` | when the service was seen to run |
-//! | `a:KEY` | a hash: `v`, a saved answer; `c`, the conversation that it comes from |
-//! | `ak` | a sorted set: the saved answers by when they were saved |
-//! | `ao:CONVERSATION` | a set: the saved answers that come from there |
-//! | `run:CONVERSATION` | the turn that runs there, with the instance that answers it, for as long as that renews it |
-//! | `runs` | a sorted set: the turns that run, by when their lease ends |
-//! | `f:TURN` | a stream: the turn's frames |
-//! | `late:TURN` | the instance that asks for a late answer |
-//! | `here:INSTANCE` | that it lives |
+//! | `c:CONVERSATION` | hash: `record`; `t:TURN`, a turn; `m:MESSAGE`, the message's turn id |
+//! | `o:CONVERSATION` | sorted set: its turns, ordered by time |
+//! | `gone:CONVERSATION` | the last turn deleted with the conversation |
+//! | `v:VISITOR` | sorted set: the visitor's conversations by start time |
+//! | `w` | sorted set: turns waiting for a follow-up, as `TURN/CONVERSATION` |
+//! | `i` | hash: incidents by start time and id |
+//! | `l` | the service's lifetime |
+//! | `a:KEY` | hash: `v`, a cached answer; `c`, the conversation that it came from |
+//! | `ak` | sorted set: the cached answers by age |
+//! | `ao:CONVERSATION` | set: the cached answers that came from the conversation |
+//! | `run:CONVERSATION` | the running turn and its instance, for as long as the lease is renewed |
+//! | `runs` | sorted set: the running turns by the end of their lease |
+//! | `f:TURN` | stream: the turn's frames |
+//! | `late:TURN` | the instance that asks for the follow-up |
+//! | `here:INSTANCE` | the instance's heartbeat |
 //!
-//! Records are written as on disk: a byte of version, then JSON. One of another version is left as it is.
+//! Records are encoded as on disk: a version byte, then JSON. Records of another version are left
+//! unchanged.
 
 use sha2::{Digest as _, Sha256};
 
@@ -86,8 +88,8 @@ pub(super) fn late(turn: TurnId) -> String {
     format!("{PREFIX}late:{turn}")
 }
 
-/// The turn that a name in a list is of.
-pub(super) fn named(name: &str) -> Option<(ConversationId, TurnId)> {
-    let (turn, conversation) = name.split_once('/')?;
+/// Parses a `TURN/CONVERSATION` member.
+pub(super) fn named(member: &str) -> Option<(ConversationId, TurnId)> {
+    let (turn, conversation) = member.split_once('/')?;
     Some((conversation.parse().ok()?, turn.parse().ok()?))
 }

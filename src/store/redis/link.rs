@@ -1,9 +1,10 @@
-//! The one link to Redis: it says whether Redis is there, and never makes anybody wait who need not.
+//! The Redis client: reports whether Redis is up and fails fast while it is not.
 //!
-//! A keeper writes a sign of life each second over the client's own connection manager, which mends a lost connection at once. A command
-//! that fails or is late wakes the keeper; until it has looked, hot paths are told at once that Redis is away. What fails to answer the
-//! keeper gets a new connection after a pause that grows and is spread by chance, so that a Redis that comes back is not overrun. One that
-//! answers, but late for hot paths again and again, is tried by them ever more seldom, down to once a second.
+//! A monitor writes a heartbeat each second over one connection manager, which repairs a lost
+//! connection by itself. A failed or late command wakes the monitor, and until it has pinged Redis
+//! commands fail at once. After a failed ping the monitor reconnects with a delay that doubles and
+//! is randomised, so that a returning Redis is not overrun. If Redis answers, but repeatedly too
+//! late for hot paths, these back off for up to a second at a time.
 
 mod heard;
 mod keeper;
@@ -24,63 +25,59 @@ pub use self::trouble::{LinkError, Trouble};
 use crate::chat::At;
 use crate::settings::Secret;
 
-/// The beginning of every key and channel.
+/// The prefix of every key and channel.
 pub const PREFIX: &str = "failsoft:";
 
-/// The beginning of a sign of life's key, after [`PREFIX`]; the instance's name follows.
+/// The heartbeat's key, between [`PREFIX`] and the instance's name.
 pub const SIGN: &str = "here:";
 
-/// The longest that a hot path waits for Redis. Unit tests, many at once on a busy machine, are about what is answered, not how soon.
+/// The timeout of commands that a visitor waits for. Unit tests share a busy machine and get more.
 pub const HOT: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 50 });
 
-/// The longest that work behind the scenes waits for one answer.
 pub const BEHIND: Duration = Duration::from_secs(2);
 
-/// The longest that a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// Commands under way at once. More are refused on hot paths, and wait for a place behind the scenes.
+/// Limit on concurrent commands. Further ones wait for a permit until their timeout.
 const IN_FLIGHT: usize = 256;
 
-/// Commands that the client holds for the socket.
 const BUFFERED: usize = 128;
 
-/// Whether Redis is there.
+/// The state of Redis as the monitor last saw it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Health {
-    /// What keeps it away, or from being of use to who waits; none: it is well.
+    /// Why Redis is not used, or only in the background. `None` while all is well.
     pub trouble: Option<Trouble>,
-    /// Since when, by the wall clock.
+    /// The wall-clock time of the last change.
     pub since: At,
 }
 
 impl Health {
-    /// Whether it is there and takes writes; one that is slow does.
+    /// `true` if Redis accepts writes, even if it is slow.
     pub fn is_up(&self) -> bool {
         matches!(self.trouble, None | Some(Trouble::Slow))
     }
 }
 
-/// A link to Redis; its clones are the same link. The keeper ends when the last of them is dropped.
+/// A client for Redis. Clones share the connection. The monitor ends when the last one is dropped.
 #[derive(Clone)]
 pub struct Link {
     shared: Arc<Shared>,
     _alive: Arc<watch::Sender<()>>,
 }
 
-/// What the users of the link share with its keeper.
 struct Shared {
     manager: watch::Sender<Option<ConnectionManager>>,
     health: watch::Sender<Health>,
-    /// Whether commands are sent at all: false from the first failure until the keeper has looked.
+    /// Commands are sent. Cleared by the first failure until the monitor's next ping.
     open: AtomicBool,
-    /// Whether hot paths may wait for it: false from an answer that was late for one until the keeper says so.
+    /// Hot paths may send commands. Cleared by a late reply until the monitor allows it again.
     quick: AtomicBool,
-    /// Whether that was since the keeper looked.
+    /// A hot-path command was late since the last ping.
     late: AtomicBool,
-    /// Whether a hot path was answered in time since then.
+    /// A hot-path command was answered in time since the last ping.
     timely: AtomicBool,
-    /// How many connections there were: what was acknowledged over an earlier one may be lost.
+    /// Counts connections. What an earlier connection acknowledged may be lost.
     connections: AtomicU64,
     wake: Notify,
     places: Semaphore,
@@ -88,16 +85,18 @@ struct Shared {
 }
 
 impl Link {
-    /// A link to the Redis of this URL, which need not be there yet. To be called within the runtime whose thread is to keep it.
+    /// Starts a client for the Redis at `url`, which need not be up yet. The monitor runs on the
+    /// runtime of the caller.
     ///
-    /// `instance` names this instance among those that share the Redis; `chance` gives numbers in 0..1.
+    /// `instance` names this instance among those that share the Redis. `random_unit` returns
+    /// numbers in 0..1.
     ///
     /// # Errors
-    /// What is wrong with the URL, without repeating it.
-    pub fn open(url: &Secret, instance: &str, chance: fn() -> f64) -> Result<Self, String> {
+    /// The problem with the URL, without the URL itself.
+    pub fn open(url: &Secret, instance: &str, random_unit: fn() -> f64) -> Result<Self, String> {
         let client = client(url.expose())
             .map_err(|_| "it is not a Redis URL that can be used".to_owned())?;
-        let shared = Arc::new(Shared {
+        let state = Arc::new(Shared {
             manager: watch::Sender::new(None),
             health: watch::Sender::new(Health {
                 trouble: Some(Trouble::Joining),
@@ -113,36 +112,38 @@ impl Link {
             channels: Channels::default(),
         });
         let (alive, dropped) = watch::channel(());
-        let keeper = keeper::Keeper::new(client, instance, chance, Arc::clone(&shared));
-        tokio::spawn(keeper.run(dropped));
+        let monitor = keeper::Keeper::new(client, instance, random_unit, Arc::clone(&state));
+        tokio::spawn(monitor.run(dropped));
         Ok(Self {
-            shared,
+            shared: state,
             _alive: Arc::new(alive),
         })
     }
 
-    /// Whether Redis is there, as the keeper saw it last.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.shared.health.subscribe()
     }
 
-    /// Whether a command would be sent now, behind the scenes at least.
+    /// `true` if a command would be sent now, at least in the background.
     pub fn is_up(&self) -> bool {
         self.shared.open.load(Ordering::Acquire)
     }
 
-    /// The number of the present connection. With another number it may be another Redis, or one that lost what it acknowledged last.
+    /// The number of the current connection. A new number may mean another Redis, or one that lost
+    /// its last acknowledged writes.
     pub fn connection(&self) -> u64 {
         self.shared.connections.load(Ordering::Acquire)
     }
 
-    /// Asks Redis, within `limit`; [`HOT`] on a path that a visitor waits for, [`BEHIND`] else.
+    /// Runs commands within `limit`: [`HOT_PATH_TIMEOUT`] if a visitor waits, else
+    /// [`BACKGROUND_TIMEOUT`].
     ///
-    /// `commands` gets a connection of its own right. While Redis is away this fails at once, on hot paths also while it is slow.
+    /// `commands` gets its own handle of the connection. The call fails at once while Redis is
+    /// down, and on hot paths also while it is slow.
     ///
     /// # Errors
-    /// `Away` where Redis is not there, late, or takes no writes: whether the commands took effect is then not known. `Refused` where it
-    /// answered that it cannot do this, such as for a value of another kind under the key.
+    /// `Unavailable` if Redis is down, late or accepts no writes. Commands may have taken effect.
+    /// `Rejected` if Redis cannot execute them, for example because a key holds another type.
     pub async fn ask<T, F>(
         &self,
         limit: Duration,
@@ -155,12 +156,12 @@ impl Link {
         if !self.is_up() || hot && !self.shared.quick.load(Ordering::Acquire) {
             return Err(LinkError::Away);
         }
-        let asked = timeout(limit, async {
+        let call = timeout(limit, async {
             let _place = self.shared.places.acquire().await.ok()?;
             let manager = self.shared.manager.borrow().clone()?;
             Some(commands(manager).await)
         });
-        match asked.await {
+        match call.await {
             Ok(Some(Ok(answer))) => {
                 if hot {
                     self.shared.timely.store(true, Ordering::Release);
@@ -177,7 +178,7 @@ impl Link {
             }
             Ok(None) => Err(LinkError::Away),
             Err(_) => {
-                // Of many that waited at once the first counts.
+                // Of several commands that were late together, only the first is counted.
                 if hot && self.shared.quick.swap(false, Ordering::AcqRel) {
                     self.shared.late.store(true, Ordering::Release);
                 }
@@ -187,10 +188,6 @@ impl Link {
         }
     }
 
-    /// One command.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
     pub async fn command<T: FromRedisValue>(
         &self,
         limit: Duration,
@@ -202,10 +199,6 @@ impl Link {
         .await
     }
 
-    /// Several commands at once.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
     pub async fn pipeline<T: FromRedisValue>(
         &self,
         limit: Duration,
@@ -217,10 +210,6 @@ impl Link {
         .await
     }
 
-    /// A script, which Redis runs as one.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
     pub async fn script<T: FromRedisValue>(
         &self,
         limit: Duration,
@@ -232,21 +221,19 @@ impl Link {
         .await
     }
 
-    /// Hears what is published on this channel (without [`PREFIX`]) from now on, also after Redis was away. What was published meanwhile is
-    /// not heard; who falls behind is told so by the receiver.
+    /// Subscribes to a channel, named without [`PREFIX`].
     ///
-    /// Channels are few and named in the code: each is kept until the link ends.
+    /// The subscription survives an outage but misses what is published meanwhile. A receiver that
+    /// falls behind gets a `Lagged` error. Channels stay subscribed until the client is dropped, so
+    /// use only a few fixed names.
     pub fn hear(&self, channel: &str) -> broadcast::Receiver<Arc<[u8]>> {
-        let heard = self.shared.channels.hear(channel);
-        // The keeper subscribes when it looks.
+        let receiver = self.shared.channels.hear(channel);
+        // The monitor subscribes at its next ping.
         self.shared.wake.notify_one();
-        heard
+        receiver
     }
 
-    /// Publishes to who hears the channel (without [`PREFIX`]); nobody may.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
+    /// Publishes to a channel, named without [`PREFIX`].
     pub async fn publish(
         &self,
         limit: Duration,
@@ -260,7 +247,7 @@ impl Link {
 }
 
 impl Shared {
-    /// A command failed or was late: none is sent until the keeper has looked.
+    /// Stops sending commands until the monitor has pinged Redis.
     fn suspect(&self) {
         self.quick.store(false, Ordering::Release);
         self.open.store(false, Ordering::Release);
@@ -268,7 +255,7 @@ impl Shared {
     }
 }
 
-/// A client for this URL: by the third version of the protocol, in which what was published comes over the same connection.
+/// Creates a client that speaks RESP3, which delivers published messages over the same connection.
 fn client(url: &str) -> RedisResult<Client> {
     use ::redis::IntoConnectionInfo as _;
     let info = url.into_connection_info()?;
@@ -283,7 +270,7 @@ fn manners() -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
         .set_connection_timeout(Some(CONNECT))
         .set_response_timeout(Some(BEHIND))
-        // The keeper is who tries again.
+        // The monitor reconnects.
         .set_number_of_retries(0)
         .set_pipeline_buffer_size(BUFFERED)
 }

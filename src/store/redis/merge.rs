@@ -1,8 +1,8 @@
-//! Two instances' views of one record become one, whichever is told first. Pure.
+//! Merging of two instances' views of a record. Pure.
 
 use crate::chat::{Life, TurnRecord, TurnState};
 
-/// How far a turn got: a whole one is never replaced by a part of it.
+/// The progress of a turn, for ordering: a complete turn is never replaced by a part of it.
 fn reached(turn: &TurnRecord) -> (u8, usize) {
     let state = match turn.state {
         TurnState::Running => 0,
@@ -20,19 +20,20 @@ fn reached(turn: &TurnRecord) -> (u8, usize) {
     )
 }
 
-/// One turn, of what is known here and what is known there: the one that got further, with the first late answer; the thumb is as it was
-/// given here, where it was.
-pub(super) fn turns(here: TurnRecord, there: TurnRecord) -> TurnRecord {
-    let feedback = here.feedback.or(there.feedback);
-    let followup = match (&here.followup, &there.followup) {
-        (Some(one), Some(other)) if one.at < other.at => here.followup.clone(),
-        (_, Some(_)) => there.followup.clone(),
-        (_, None) => here.followup.clone(),
+/// Merges two views of a turn: the one with more progress, with the earlier follow-up.
+///
+/// Local feedback wins, because the visitor gave it on this instance.
+pub(super) fn turns(local: TurnRecord, shared: TurnRecord) -> TurnRecord {
+    let feedback = local.feedback.or(shared.feedback);
+    let followup = match (&local.followup, &shared.followup) {
+        (Some(first), Some(second)) if first.at < second.at => local.followup.clone(),
+        (_, Some(_)) => shared.followup.clone(),
+        (_, None) => local.followup.clone(),
     };
-    let further = if reached(&here) > reached(&there) {
-        here
+    let further = if reached(&local) > reached(&shared) {
+        local
     } else {
-        there
+        shared
     };
     TurnRecord {
         feedback,
@@ -41,19 +42,18 @@ pub(super) fn turns(here: TurnRecord, there: TurnRecord) -> TurnRecord {
     }
 }
 
-/// When any instance was seen to run.
-pub(super) fn lives(here: Life, there: Life) -> Life {
+/// Returns the time span in which any instance ran.
+pub(super) fn lives(local: Life, shared: Life) -> Life {
     Life {
-        first: here.first.min(there.first),
-        last: here.last.max(there.last),
+        first: local.first.min(shared.first),
+        last: local.last.max(shared.last),
     }
 }
 
-/// One turn of two views of it, of which either may know nothing of it.
-pub(super) fn views(here: Option<TurnRecord>, there: Option<TurnRecord>) -> Option<TurnRecord> {
-    match (here, there) {
-        (Some(here), Some(there)) => Some(turns(here, there)),
-        (here, there) => here.or(there),
+pub(super) fn views(local: Option<TurnRecord>, shared: Option<TurnRecord>) -> Option<TurnRecord> {
+    match (local, shared) {
+        (Some(local), Some(shared)) => Some(turns(local, shared)),
+        (local, shared) => local.or(shared),
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use crate::store::contract::{done, saying, turn};
 
     #[test]
-    fn who_got_further_counts_whoever_tells() {
+    fn view_with_more_progress_wins_in_either_order() {
         let running = saying(turn(5, "m", "?"), "a long text so far");
         let cut = saying(turn(5, "m", "?"), "a long").interrupted();
         let longer = saying(turn(5, "m", "?"), "a long text").interrupted();
@@ -82,8 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn no_late_answer_and_no_thumb_is_lost() {
-        let late = |at: u64, text: &str| {
+    fn merge_keeps_the_first_followup_and_any_feedback() {
+        let followup = |at: u64, text: &str| {
             Some(Followup {
                 text: text.into(),
                 provider: "p".into(),
@@ -93,11 +93,11 @@ mod tests {
         };
         let base = saying(turn(5, "m", "?"), "a").interrupted();
         let first = TurnRecord {
-            followup: late(1, "first"),
+            followup: followup(1, "first"),
             ..base.clone()
         };
         let second = TurnRecord {
-            followup: late(2, "second"),
+            followup: followup(2, "second"),
             feedback: Some(Feedback::Up),
             ..base.clone()
         };
@@ -115,19 +115,17 @@ mod tests {
     }
 
     #[test]
-    fn a_life_is_from_the_first_to_the_last() {
-        let (one, other) = (
-            Life {
-                first: At(5),
-                last: At(7),
-            },
-            Life {
-                first: At(3),
-                last: At(6),
-            },
-        );
+    fn merged_lifetime_spans_both() {
+        let later = Life {
+            first: At(5),
+            last: At(7),
+        };
+        let earlier = Life {
+            first: At(3),
+            last: At(6),
+        };
         assert_eq!(
-            lives(one, other),
+            lives(later, earlier),
             Life {
                 first: At(3),
                 last: At(7)

@@ -1,4 +1,5 @@
-//! Handing one record over: what is known here is merged with what is known there, and written if nothing changed meanwhile.
+//! Replication of one record: the local and the shared view are merged and written, unless the
+//! shared one changed meanwhile.
 
 use ::redis::{Cmd, cmd};
 
@@ -12,22 +13,20 @@ use crate::store::record::{VERSION, decode, encode};
 use crate::store::sled::Standing;
 use crate::store::{CacheKey, CachedAnswer, ConversationRecord, INCIDENTS};
 
-/// What came of handing a record over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offered {
-    /// It is there, or is of no use there.
+    /// It is written, or Redis does not need it.
     Taken,
-    /// What is there changed meanwhile: once more.
+    /// The shared record changed since it was read. Retry at once.
     Changed,
-    /// It cannot be written there: something else is under its key. Later.
+    /// It cannot be written, because something else is stored under its key. Retry later.
     Refused,
-    /// Redis is away.
     Away,
 }
 
 impl From<Result<i64, LinkError>> for Offered {
-    fn from(said: Result<i64, LinkError>) -> Self {
-        match said {
+    fn from(reply: Result<i64, LinkError>) -> Self {
+        match reply {
             Ok(0) => Offered::Changed,
             Ok(_) => Offered::Taken,
             Err(LinkError::Refused) => Offered::Refused,
@@ -37,7 +36,6 @@ impl From<Result<i64, LinkError>> for Offered {
 }
 
 impl Remote {
-    /// Hands over what changed, as it stands here.
     pub(super) async fn offer(&self, standing: Standing) -> Offered {
         match standing {
             Standing::Answer(key, answer) => self.offer_answer(key, answer).await,
@@ -45,13 +43,13 @@ impl Remote {
             Standing::Incident(name, Some(incident)) => self.offer_incident(&name, &incident).await,
             Standing::Life(Some(life)) => self.offer_life(life).await,
             Standing::Conversation(id, Some(record)) => self.offer_conversation(id, &record).await,
-            Standing::Turn(conversation, _, Some(turn), waits) => {
-                self.offer_turn(conversation, *turn, waits).await
+            Standing::Turn(conversation, _, Some(turn), is_pending) => {
+                self.offer_turn(conversation, *turn, is_pending).await
             }
-            Standing::Turn(conversation, turn, None, waits) => {
-                self.offer_waiting(conversation, turn, waits).await
+            Standing::Turn(conversation, turn, None, is_pending) => {
+                self.offer_waiting(conversation, turn, is_pending).await
             }
-            // Forgotten meanwhile, or outgrown.
+            // Deleted since its change was journaled.
             Standing::Incident(_, None)
             | Standing::Life(None)
             | Standing::Conversation(_, None) => Offered::Taken,
@@ -61,11 +59,12 @@ impl Remote {
     async fn offer_turn(
         &self,
         conversation: ConversationId,
-        here: TurnRecord,
-        waits: bool,
+        local: TurnRecord,
+        is_pending: bool,
     ) -> Offered {
         let key = keys::conversation(conversation);
-        let (turn, message) = (here.turn, here.client_msg_id.to_string());
+        let turn = local.turn;
+        let message = local.client_msg_id.to_string();
         let read = self
             .link
             .command(BEHIND, cmd("HGET").arg(&key).arg(format!("t:{turn}")))
@@ -78,12 +77,12 @@ impl Remote {
             .as_ref()
             .map(|bytes| decode::<TurnRecord>("turn", bytes))
         {
-            None => here,
-            Some(Some(there)) => merge::turns(here, there),
-            // Of another version: who wrote it knows more.
+            None => local,
+            Some(Some(shared)) => merge::turns(local, shared),
+            // Its writer is of another version and knows the turn better.
             Some(None) => return Offered::Taken,
         };
-        let waits = waits && merged.followup.is_none();
+        let is_pending = is_pending && merged.followup.is_none();
         let Ok(bytes) = encode(&merged) else {
             return Offered::Refused;
         };
@@ -96,24 +95,25 @@ impl Remote {
             .arg(old.unwrap_or_default())
             .arg(bytes)
             .arg(message);
-        put.arg(u8::from(waits))
+        put.arg(u8::from(is_pending))
             .arg(keys::waits(conversation, turn))
             .arg(self.terms().retention.as_secs());
         self.change(&put).await.into()
     }
 
-    /// Of a turn that is not written yet, or any more, there is only whether it waits.
+    /// Replicates the pending mark of a turn that has no record, for example not yet.
     async fn offer_waiting(
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        waits: bool,
+        is_pending: bool,
     ) -> Offered {
-        let (list, name) = (keys::waiting(), keys::waits(conversation, turn));
-        let command = if waits {
-            Cmd::zadd(list, name, 0)
+        let set = keys::waiting();
+        let member = keys::waits(conversation, turn);
+        let command = if is_pending {
+            Cmd::zadd(set, member, 0)
         } else {
-            Cmd::zrem(list, name)
+            Cmd::zrem(set, member)
         };
         self.link
             .command::<i64>(BEHIND, &command)
@@ -164,7 +164,7 @@ impl Remote {
         self.change(&put).await.into()
     }
 
-    async fn offer_life(&self, here: Life) -> Offered {
+    async fn offer_life(&self, local: Life) -> Offered {
         let read = self
             .link
             .command(BEHIND, cmd("GET").arg(keys::life()))
@@ -173,9 +173,9 @@ impl Remote {
             Ok(old) => old,
             Err(error) => return Offered::from(Err(error)),
         };
-        let merged = match old.as_ref().map(|bytes| decode("life", bytes)) {
-            None => here,
-            Some(Some(there)) => merge::lives(here, there),
+        let merged = match old.as_ref().map(|bytes| decode("service lifetime", bytes)) {
+            None => local,
+            Some(Some(shared)) => merge::lives(local, shared),
             Some(None) => return Offered::Taken,
         };
         let Ok(bytes) = encode(&merged) else {
@@ -199,17 +199,17 @@ impl Remote {
         let Ok(bytes) = encode(&answer) else {
             return Offered::Refused;
         };
-        let from = answer
+        let origin = answer
             .conversation
             .map(|id| id.to_string())
             .unwrap_or_default();
         let mut put = Self::script(&scripts::PUT_ANSWER);
         put.key(keys::answer(key))
             .key(keys::answers())
-            .key(format!("{origins}{from}"));
+            .key(format!("{origins}{origin}"));
         put.arg(bytes)
             .arg(&[VERSION][..])
-            .arg(from)
+            .arg(origin)
             .arg(key.to_string())
             .arg(answer.saved.0);
         put.arg(self.terms().answers.as_secs()).arg(origins);

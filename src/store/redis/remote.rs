@@ -1,4 +1,4 @@
-//! Reading what several instances share: bounded in time, and never more than what it is worth. What is not of this version is passed over.
+//! Reads of the shared records, bounded in time and size. Records of another version are skipped.
 
 use std::time::Duration;
 
@@ -12,26 +12,23 @@ use crate::chat::{ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecor
 use crate::store::record::decode;
 use crate::store::{CacheKey, CachedAnswer, ConversationRecord, StoreError};
 
-/// How long what is shared is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// A conversation, from the last time that it was written to.
+    /// The lifetime of a conversation after its last write.
     pub retention: Duration,
-    /// A saved answer.
     pub answers: Duration,
 }
 
-/// The most names of a kind that are read at once.
+/// The number of keys of a kind that one call reads.
 const MOST: usize = 20_000;
 
-/// What several instances share, as it is read.
 #[derive(Clone)]
 pub(super) struct Remote {
     pub(super) link: Link,
     pub(super) terms: watch::Receiver<Terms>,
 }
 
-/// The turns of a conversation, and the last that was forgotten of it.
+/// Turns of a conversation, and the last turn deleted with it.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     pub(super) turns: Vec<TurnRecord>,
@@ -39,7 +36,6 @@ pub(super) struct Turns {
 }
 
 impl Remote {
-    /// How long what is shared is kept, as things stand.
     pub(super) fn terms(&self) -> Terms {
         *self.terms.borrow()
     }
@@ -52,15 +48,17 @@ impl Remote {
         self.link.command(limit, command).await
     }
 
-    /// The conversation's record, and whether it was forgotten.
+    /// Returns the conversation's record, and `true` if the conversation was deleted.
     pub(super) async fn conversation(
         &self,
         id: ConversationId,
     ) -> Result<(Result<Option<ConversationRecord>, StoreError>, bool), LinkError> {
-        let mut both = pipe();
-        both.hget(keys::conversation(id), "record")
+        let mut commands = pipe();
+        commands
+            .hget(keys::conversation(id), "record")
             .exists(keys::gone(id));
-        let (bytes, gone): (Option<Vec<u8>>, bool) = self.link.pipeline(HOT, &both).await?;
+        let (bytes, is_deleted): (Option<Vec<u8>>, bool) =
+            self.link.pipeline(HOT, &commands).await?;
         let record = match bytes.map(|bytes| decode("conversation", &bytes)) {
             None => Ok(None),
             Some(Some(record)) => Ok(Some(record)),
@@ -68,10 +66,10 @@ impl Remote {
                 "a conversation's record cannot be read".into(),
             )),
         };
-        Ok((record, gone))
+        Ok((record, is_deleted))
     }
 
-    /// The visitor's conversations, the one begun last first.
+    /// Returns the visitor's last ten conversations, latest first.
     pub(super) async fn of_visitor(&self, subject: &str) -> Result<Vec<ConversationId>, LinkError> {
         let mut command = cmd("ZREVRANGE");
         command.arg(keys::visitor(subject)).arg(0).arg(9);
@@ -79,22 +77,22 @@ impl Remote {
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// One turn.
+    /// Returns a turn, and the last turn deleted with its conversation.
     pub(super) async fn turn(
         &self,
         conversation: ConversationId,
         turn: TurnId,
     ) -> Result<(Option<TurnRecord>, Option<TurnId>), LinkError> {
-        let mut both = pipe();
-        both.hget(keys::conversation(conversation), format!("t:{turn}"))
+        let mut commands = pipe();
+        commands
+            .hget(keys::conversation(conversation), format!("t:{turn}"))
             .get(keys::gone(conversation));
-        let (bytes, gone): (Option<Vec<u8>>, Option<String>) =
-            self.link.pipeline(HOT, &both).await?;
+        let (bytes, last_deleted): (Option<Vec<u8>>, Option<String>) =
+            self.link.pipeline(HOT, &commands).await?;
         let record = bytes.and_then(|bytes| decode("turn", &bytes));
-        Ok((record, gone.and_then(|gone| gone.parse().ok())))
+        Ok((record, last_deleted.and_then(|turn| turn.parse().ok())))
     }
 
-    /// The turn that a message opened.
     pub(super) async fn turn_of(
         &self,
         conversation: ConversationId,
@@ -108,7 +106,7 @@ impl Remote {
         Ok(bytes.and_then(|bytes| decode("turn", &bytes)))
     }
 
-    /// The last turns, those before `before` if given, oldest first.
+    /// Returns the last `limit` turns, oldest first. With `before`, only earlier turns.
     pub(super) async fn turns(
         &self,
         conversation: ConversationId,
@@ -133,7 +131,7 @@ impl Remote {
         })
     }
 
-    /// The turns that wait for a late answer, oldest first.
+    /// Returns the turns waiting for a follow-up, oldest first.
     pub(super) async fn waiting(&self) -> Result<Vec<(ConversationId, TurnId)>, LinkError> {
         let mut command = cmd("ZRANGE");
         command.arg(keys::waiting()).arg(0).arg(MOST);
@@ -141,7 +139,6 @@ impl Remote {
         Ok(names.iter().filter_map(|name| keys::named(name)).collect())
     }
 
-    /// The incidents.
     pub(super) async fn incidents(&self) -> Result<Vec<Incident>, LinkError> {
         let mut command = cmd("HVALS");
         command.arg(keys::incidents());
@@ -152,23 +149,22 @@ impl Remote {
             .collect())
     }
 
-    /// When any instance was seen to run.
+    /// Returns the time span in which any instance ran.
     pub(super) async fn life(&self) -> Result<Option<Life>, LinkError> {
         let mut command = cmd("GET");
         command.arg(keys::life());
         let bytes: Option<Vec<u8>> = self.read(BEHIND, &command).await?;
-        Ok(bytes.and_then(|bytes| decode("life", &bytes)))
+        Ok(bytes.and_then(|bytes| decode("service lifetime", &bytes)))
     }
 
-    /// The saved answer under this key.
     pub(super) async fn cached(&self, key: CacheKey) -> Result<Option<CachedAnswer>, LinkError> {
         let mut command = cmd("HGET");
         command.arg(keys::answer(key)).arg("v");
         let bytes: Option<Vec<u8>> = self.read(HOT, &command).await?;
-        Ok(bytes.and_then(|bytes| decode("saved answer", &bytes)))
+        Ok(bytes.and_then(|bytes| decode("cached answer", &bytes)))
     }
 
-    /// The keys of all saved answers, those saved longest ago first.
+    /// Returns the keys of all cached answers, oldest first.
     pub(super) async fn cached_keys(&self) -> Result<Vec<CacheKey>, LinkError> {
         let mut script = scripts::ANSWERS.key(keys::answers());
         let names: Vec<String> = self
@@ -181,7 +177,7 @@ impl Remote {
             .collect())
     }
 
-    /// Runs a script that changes something, behind the scenes, and says what it says.
+    /// Runs a writing script in the background and returns its reply.
     pub(super) async fn change(
         &self,
         script: &::redis::ScriptInvocation<'_>,
@@ -189,7 +185,6 @@ impl Remote {
         self.link.script(BEHIND, script).await
     }
 
-    /// A script.
     pub(super) fn script(script: &Script) -> ::redis::ScriptInvocation<'_> {
         script.prepare_invoke()
     }

@@ -1,13 +1,16 @@
-//! What Redis does as one: each script changes all of a record's keys, or none.
+//! Lua scripts. Redis runs each atomically, so it changes all of a record's keys or none.
 
 use std::sync::LazyLock;
 
 use ::redis::Script;
 
-/// Writes a turn in the place of what was read of it. Gives 1; 0 where it changed since, 2 where the conversation was forgotten since.
+/// Writes a turn unless it changed since it was read.
 ///
-/// Keys: the conversation, its order, who waits, what is gone. Arguments: the turn, what was read (empty: nothing), the turn's bytes, its
-/// message, whether it waits (1, 0), its name among those who wait, the retention in seconds.
+/// Returns 1 if written, 0 if it changed, 2 if its conversation was deleted.
+///
+/// Keys: conversation, turn index, pending follow-ups, deleted marker. Arguments: turn, its bytes
+/// as read (empty if missing), new bytes, message, pending (1 or 0), member of the pending set,
+/// retention in seconds.
 pub(super) static PUT_TURN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -32,8 +35,10 @@ pub(super) static PUT_TURN: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Writes a conversation's record where there is none. Keys: the conversation, the visitor's. Arguments: the bytes, when it began, the
-/// conversation, whether it is a visitor's (1, 0), the retention in seconds.
+/// Writes a conversation's record unless it has one.
+///
+/// Keys: conversation, visitor index. Arguments: bytes, start time, conversation, has a visitor (1
+/// or 0), retention in seconds.
 pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -47,8 +52,10 @@ pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes a conversation, with what was saved of it, and remembers so. Keys: the conversation, its order, what is gone, who waits, the
-/// answers from there, all answers. Arguments: the conversation, the beginning of an answer's key, the retention in seconds.
+/// Deletes a conversation and its cached answers, and leaves a deleted marker.
+///
+/// Keys: conversation, turn index, deleted marker, pending follow-ups, answers of the conversation,
+/// answer index. Arguments: conversation, key prefix of answers, retention in seconds.
 pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -68,8 +75,10 @@ pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// The last turns, oldest first, behind the last that is gone. Keys: the conversation, its order, what is gone. Arguments: the greatest
-/// (as ZREVRANGEBYLEX has it), how many.
+/// Returns the last deleted turn (or an empty string), then the last turns, oldest first.
+///
+/// Keys: conversation, turn index, deleted marker. Arguments: upper bound as in `ZREVRANGEBYLEX`,
+/// limit.
 pub(super) static TURNS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -83,7 +92,7 @@ pub(super) static TURNS: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// The turn that a message opened. Keys: the conversation. Arguments: the message.
+/// Returns the turn that a message started. Key: conversation. Argument: message.
 pub(super) static TURN_OF: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -92,8 +101,10 @@ pub(super) static TURN_OF: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Writes a record in the place of one of this version or none. Keys: where; a hash. Arguments: the field, the bytes, the version's byte, how
-/// many fields there may be (those of the least names go).
+/// Writes a field of a hash unless it holds a record of another version (then returns 2).
+///
+/// Key: hash. Arguments: field, bytes, version byte, maximum number of fields (the lowest names are
+/// removed).
 pub(super) static PUT_FIELD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -109,7 +120,9 @@ pub(super) static PUT_FIELD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Writes a value in the place of what was read. Keys: where. Arguments: what was read (empty: nothing), the bytes.
+/// Writes a value unless it changed since it was read (then returns 0).
+///
+/// Key: value. Arguments: its bytes as read (empty if missing), new bytes.
 pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -119,8 +132,11 @@ pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Saves an answer. Keys: the answer, all answers, those of its conversation, or nothing's. Arguments: the bytes, the version's byte, the
-/// conversation (empty: none), the answer's name, when it was saved, how long it is kept in seconds, the beginning of an origin's key.
+/// Writes a cached answer unless one of another version is there (then returns 2).
+///
+/// Keys: answer, answer index, answers of its conversation (unused if it has none). Arguments:
+/// bytes, version byte, conversation (empty if none), answer key, save time, TTL in seconds, key
+/// prefix of the answers of a conversation.
 pub(super) static PUT_ANSWER: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -138,8 +154,10 @@ pub(super) static PUT_ANSWER: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Removes a saved answer of this version. Keys: the answer, all answers. Arguments: the version's byte, the answer's name, the beginning of
-/// an origin's key.
+/// Removes a cached answer unless it is of another version (then returns 2).
+///
+/// Keys: answer, answer index. Arguments: version byte, answer key, key prefix of the answers of a
+/// conversation.
 pub(super) static DROP_ANSWER: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -152,8 +170,9 @@ pub(super) static DROP_ANSWER: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// The names of all saved answers, those saved longest ago first; those whose time is over are taken out. Keys: all answers. Arguments: the
-/// beginning of an answer's key, how many at most.
+/// Returns the keys of all cached answers, oldest first, and drops expired ones from the index.
+///
+/// Key: answer index. Arguments: key prefix of answers, index of the last answer to read.
 pub(super) static ANSWERS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -166,10 +185,14 @@ pub(super) static ANSWERS: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Claims a conversation for a turn. Gives 0; 1 and the turn, where another instance's runs; 2 and the turn, where the message has one.
+/// Claims a conversation for a turn.
 ///
-/// Keys: who runs there, all that run, the turn's frames, the conversation. Arguments: the turn, the instance, the message, the first frame,
-/// the lease, how long frames stay, the turn's name among those that run, the channel, what is told there.
+/// Returns 0 if claimed, 1 and the turn if another instance's turn is running, or 2 and the turn if
+/// the message has one already.
+///
+/// Keys: running turn of the conversation, running turns, frame stream, conversation. Arguments:
+/// turn, instance, message, first frame, lease in ms, stream TTL in ms, member of the running set,
+/// channel, message to publish.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -193,9 +216,11 @@ pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Appends to the streams of running turns and renews their leases. Keys: all that run, then of each turn who runs there and its frames.
-/// Arguments: the instance, the lease, how long frames stay, how many batches do, then of each turn its id, its name among those that run, its
-/// frames (empty: none), whether they are the last (1, 0).
+/// Appends frames to the streams of running turns and renews their leases.
+///
+/// Keys: running turns, then per turn: running turn of its conversation, frame stream. Arguments:
+/// instance, lease in ms, stream TTL in ms, maximum number of batches, then per turn: turn, member
+/// of the running set, frames (empty to only renew the lease), last (1 or 0).
 pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -221,7 +246,9 @@ pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Turns whose lease is over, which nobody else is given for another one. Keys: all that run. Arguments: the lease, how many at most.
+/// Returns turns whose lease has expired and leases them to the caller.
+///
+/// Key: running turns. Arguments: lease in ms, limit.
 pub(super) static LAPSED: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -233,8 +260,9 @@ pub(super) static LAPSED: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Whether this instance is to ask for a late answer: unless another does that shows a sign of life. Keys: where that is said. Arguments: the
-/// instance, for how long, the beginning of a sign's key.
+/// Claims the follow-up of a turn. Returns 0 if another instance with a heartbeat holds the claim.
+///
+/// Key: claim. Arguments: instance, duration in ms, key prefix of heartbeats.
 pub(super) static CLAIM_LATE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

@@ -1,4 +1,4 @@
-//! The store over one instance's own tree and what several instances share.
+//! The store over one instance's own tree and the records shared over Redis.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +20,12 @@ use crate::store::{
     SpentRecord, Store, StoreError,
 };
 
-/// The longest that is waited for the journal to be handed over when the service goes down: what is late is in it for the next start.
+/// Limit on the wait for replication at shutdown. Later records stay in the journal.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// A change that is on its way.
 type Written<'s> = BoxFuture<'s, Result<(), StoreError>>;
 
-/// Conversations on this instance's disk, shared with other instances over Redis.
+/// A store on this instance's disk that is replicated to other instances over Redis.
 pub struct SharedStore {
     local: Arc<SledStore>,
     remote: Remote,
@@ -42,92 +41,101 @@ impl Drop for SharedStore {
 }
 
 impl SharedStore {
-    /// Shares what `local` has from now on. To be called within the runtime whose thread is to hand over; `chance` gives numbers in 0..1.
+    /// Starts replicating `local`. The replication task runs on the runtime of the caller.
+    ///
+    /// `random_unit` returns numbers in 0..1.
     pub fn start(
         local: Arc<SledStore>,
-        link: Link,
+        client: Link,
         terms: watch::Receiver<Terms>,
-        chance: fn() -> f64,
+        random_unit: fn() -> f64,
     ) -> Self {
         local.keep_journal();
-        let remote = Remote { link, terms };
+        let remote = Remote {
+            link: client,
+            terms,
+        };
         let wake = Arc::new(Notify::new());
-        let (passes, seen) = watch::channel((0, 0));
-        let (to, by) = (Arc::clone(&local), Arc::clone(&wake));
+        let (passes, passes_receiver) = watch::channel((0, 0));
         let handover = Handover {
-            local: to,
+            local: Arc::clone(&local),
             remote: remote.clone(),
-            wake: by,
+            wake: Arc::clone(&wake),
             passes,
-            chance,
+            chance: random_unit,
         };
         let handover = tokio::spawn(handover.run()).abort_handle();
         Self {
             local,
             remote,
             wake,
-            passes: seen,
+            passes: passes_receiver,
             handover,
         }
     }
 
-    /// Waits until all that was acknowledged before is handed over.
+    /// Waits until every change acknowledged before the call is replicated.
     pub(super) async fn all_handed_over(&self) {
         let mut passes = self.passes.clone();
-        let begun = passes.borrow().0;
+        let started = passes.borrow().0;
         self.wake.notify_one();
-        // A pass that had begun already may have missed the last of it.
-        let _ = passes.wait_for(|(_, clean)| *clean > begun).await;
+        // A pass that is already running may have missed the last changes, so wait for a later one.
+        let _ = passes.wait_for(|(_, clean)| *clean > started).await;
     }
 
-    /// A change of this instance's own tree, to be handed over once it is on disk.
-    fn then_hand_over<'s>(&'s self, written: Written<'s>) -> Written<'s> {
+    /// Wakes the replication once the local write is on disk.
+    fn then_hand_over<'s>(&'s self, write: Written<'s>) -> Written<'s> {
         Box::pin(async move {
-            let written = written.await;
+            let result = write.await;
             self.wake.notify_one();
-            written
+            result
         })
     }
 
-    /// The same, and waits for that while Redis is there: what was replaced or removed must not be read there any more.
-    fn and_hand_over<'s>(&'s self, written: Written<'s>) -> Written<'s> {
+    /// Also waits for the replication while Redis is up, so that other instances stop reading what
+    /// was replaced or removed.
+    fn and_hand_over<'s>(&'s self, write: Written<'s>) -> Written<'s> {
         Box::pin(async move {
-            written.await?;
+            write.await?;
             if self.remote.link.is_up() {
-                // Too late, it is handed over all the same.
+                // After the timeout it is replicated in the background.
                 let _ = timeout(BEHIND, self.all_handed_over()).await;
             }
             Ok(())
         })
     }
 
-    /// What is known here of a conversation that was forgotten elsewhere goes too.
-    fn outdated(&self, conversation: ConversationId, known: &[TurnRecord], gone: Option<TurnId>) {
-        if let Some(gone) = gone
+    /// Drops the local copy of a conversation that another instance deleted.
+    ///
+    /// That is the case if all `known` turns are at or before the last `deleted` one.
+    fn outdated(&self, id: ConversationId, known: &[TurnRecord], deleted: Option<TurnId>) {
+        if let Some(deleted) = deleted
             && !known.is_empty()
-            && known.iter().all(|turn| turn.turn <= gone)
+            && known.iter().all(|turn| turn.turn <= deleted)
         {
-            self.local.outdate(conversation);
+            self.local.outdate(id);
         }
     }
 }
 
 impl Opened {
-    /// The same store, shared with other instances. One that is in memory alone cannot be: nothing would be handed over after a crash.
+    /// Replicates the store to other instances.
+    ///
+    /// A store in memory cannot be replicated: a crash would lose changes before they are sent.
     pub fn shared(
         mut self,
-        link: Link,
+        client: Link,
         terms: watch::Receiver<Terms>,
-        chance: fn() -> f64,
+        random_unit: fn() -> f64,
     ) -> Self {
         let Some(local) = self.sled.take() else {
             self.problems
                 .push("Without a data folder nothing is shared with other instances.".into());
             return self;
         };
-        let shared = SharedStore::start(local, link, terms, chance);
+        let shared = SharedStore::start(local, client, terms, random_unit);
         for (conversation, turn) in &self.interrupted {
-            // It waits already; what it came to is news to the others.
+            // Its mark is set already. Setting it again journals the interrupted turn.
             drop(shared.write_waiting(*conversation, *turn, true));
         }
         self.store = Arc::new(shared);
@@ -136,7 +144,7 @@ impl Opened {
 }
 
 fn unreachable() -> StoreError {
-    StoreError::Broken("it may be shared, and what is shared cannot be reached".into())
+    StoreError::Broken("the record may be on another instance, and Redis is unavailable".into())
 }
 
 impl Store for SharedStore {
@@ -146,18 +154,18 @@ impl Store for SharedStore {
     ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>> {
         Box::pin(async move {
             match join(self.local.conversation(id), self.remote.conversation(id)).await {
-                (here, Ok((Ok(None), gone))) => {
-                    // Forgotten elsewhere, unless it was begun anew here.
-                    let stays = !gone
+                (local, Ok((Ok(None), is_deleted))) => {
+                    // Another instance deleted it, unless it was created again here.
+                    let exists = !is_deleted
                         || self
                             .local
                             .is_marked(Changed::Conversation(id))
                             .await
                             .unwrap_or(true);
-                    if stays { here } else { Ok(None) }
+                    if exists { local } else { Ok(None) }
                 }
-                (_, Ok((there, _))) => there,
-                (here, Err(_)) => here,
+                (_, Ok((shared, _))) => shared,
+                (local, Err(_)) => local,
             }
         })
     }
@@ -171,18 +179,18 @@ impl Store for SharedStore {
         subject: String,
     ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
         Box::pin(async move {
-            let (here, there) = join(
+            let (local, shared) = join(
                 self.local.newest_of(subject.clone()),
                 self.remote.of_visitor(&subject),
             )
             .await;
-            let there = match there {
-                Ok(there) => there,
-                Err(_) => return here,
+            let shared = match shared {
+                Ok(shared) => shared,
+                Err(_) => return local,
             };
             let mut newest = None;
-            // Whose a conversation is says its record alone.
-            for id in here.ok().flatten().into_iter().chain(there) {
+            // The index entries are hints. Only a conversation's record tells who owns it.
+            for id in local.ok().flatten().into_iter().chain(shared) {
                 if let Ok(Some(record)) = self.conversation(id).await
                     && record.subject.as_ref() == Some(&subject)
                 {
@@ -204,12 +212,12 @@ impl Store for SharedStore {
             if self.local.turn(conversation, turn).await?.is_some() {
                 return Ok(());
             }
-            // Another instance's: it is taken over, then changed.
+            // It belongs to another instance: copy it here, then update the copy.
             match self.remote.turn(conversation, turn).await {
                 Ok((Some(record), _)) => {
-                    let taken = self.local.write_turn(conversation, record);
-                    let amended = self.local.amend(conversation, turn, change);
-                    join(taken, amended).await.1
+                    let copied = self.local.write_turn(conversation, record);
+                    let updated = self.local.amend(conversation, turn, change);
+                    join(copied, updated).await.1
                 }
                 Ok((None, _)) => Ok(()),
                 Err(_) => Err(unreachable()),
@@ -221,28 +229,28 @@ impl Store for SharedStore {
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        waits: bool,
+        is_pending: bool,
     ) -> Written<'_> {
-        self.and_hand_over(self.local.write_waiting(conversation, turn, waits))
+        self.and_hand_over(self.local.write_waiting(conversation, turn, is_pending))
     }
 
     fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
         Box::pin(async move {
-            let (here, there) = join(self.local.waiting(), self.remote.waiting()).await;
-            let Ok(there) = there else { return here };
-            let mut all: Vec<_> = here?
+            let (local, shared) = join(self.local.waiting(), self.remote.waiting()).await;
+            let Ok(shared) = shared else { return local };
+            let mut pending: Vec<_> = local?
                 .into_iter()
-                .chain(there)
+                .chain(shared)
                 .map(|(id, turn)| (turn, id))
                 .collect();
-            all.sort_unstable();
-            all.dedup();
-            Ok(all.into_iter().map(|(turn, id)| (id, turn)).collect())
+            pending.sort_unstable();
+            pending.dedup();
+            Ok(pending.into_iter().map(|(turn, id)| (id, turn)).collect())
         })
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        // Others read the text of a running turn from its stream.
+        // Other instances read the text of a running turn from its stream.
         self.local.checkpoint(conversation, turn);
     }
 
@@ -258,15 +266,15 @@ impl Store for SharedStore {
             )
             .await
             {
-                (here, Ok((there, gone))) => {
-                    let here = here
+                (local, Ok((shared, deleted))) => {
+                    let local = local
                         .unwrap_or_default()
-                        .filter(|_| gone.is_none_or(|gone| turn > gone));
-                    Ok(merge::views(here, there))
+                        .filter(|_| deleted.is_none_or(|deleted| turn > deleted));
+                    Ok(merge::views(local, shared))
                 }
-                // Another instance may have it: that is not known, which is not the same as that there is none.
+                // Another instance may have the turn, so `None` would be a guess.
                 (Ok(None), Err(LinkError::Away)) => Err(unreachable()),
-                (here, Err(_)) => here,
+                (local, Err(_)) => local,
             }
         })
     }
@@ -277,16 +285,16 @@ impl Store for SharedStore {
         message: ClientMsgId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
         Box::pin(async move {
-            let there = self.remote.turn_of(conversation, &message);
-            match join(self.local.turn_of(conversation, message.clone()), there).await {
-                (Ok(Some(here)), Ok(Some(there))) if here.turn == there.turn => {
-                    Ok(Some(merge::turns(here, there)))
+            let shared = self.remote.turn_of(conversation, &message);
+            match join(self.local.turn_of(conversation, message.clone()), shared).await {
+                (Ok(Some(local)), Ok(Some(shared))) if local.turn == shared.turn => {
+                    Ok(Some(merge::turns(local, shared)))
                 }
-                // Of two it is the first.
-                (Ok(Some(here)), Ok(Some(there))) if here.turn < there.turn => Ok(Some(here)),
-                (_, Ok(Some(there))) => Ok(Some(there)),
-                (Ok(Some(here)), Ok(None)) => self.turn(conversation, here.turn).await,
-                (here, Ok(None) | Err(_)) => here,
+                // Two turns have the same message: the first one counts.
+                (Ok(Some(local)), Ok(Some(shared))) if local.turn < shared.turn => Ok(Some(local)),
+                (_, Ok(Some(shared))) => Ok(Some(shared)),
+                (Ok(Some(local)), Ok(None)) => self.turn(conversation, local.turn).await,
+                (local, Ok(None) | Err(_)) => local,
             }
         })
     }
@@ -298,44 +306,46 @@ impl Store for SharedStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
         Box::pin(async move {
-            let there = self.remote.turns(conversation, before, limit);
-            let (here, there) = join(self.local.turns(conversation, before, limit), there).await;
-            let Ok(there) = there else { return here };
-            let here = here.unwrap_or_default();
-            self.outdated(conversation, &here, there.gone);
-            let mut all: BTreeMap<_, _> = there
+            let shared = self.remote.turns(conversation, before, limit);
+            let (local, shared) = join(self.local.turns(conversation, before, limit), shared).await;
+            let Ok(shared) = shared else { return local };
+            let local = local.unwrap_or_default();
+            self.outdated(conversation, &local, shared.gone);
+            let mut merged: BTreeMap<_, _> = shared
                 .turns
                 .into_iter()
                 .map(|turn| (turn.turn, turn))
                 .collect();
-            for turn in here
+            for turn in local
                 .into_iter()
-                .filter(|turn| there.gone.is_none_or(|gone| turn.turn > gone))
+                .filter(|turn| shared.gone.is_none_or(|deleted| turn.turn > deleted))
             {
-                let known = all.remove(&turn.turn);
-                all.extend(merge::views(Some(turn), known).map(|turn| (turn.turn, turn)));
+                let shared_turn = merged.remove(&turn.turn);
+                merged.extend(merge::views(Some(turn), shared_turn).map(|turn| (turn.turn, turn)));
             }
-            let skip = all.len().saturating_sub(limit);
-            Ok(all.into_values().skip(skip).collect())
+            let skip = merged.len().saturating_sub(limit);
+            Ok(merged.into_values().skip(skip).collect())
         })
     }
 
-    /// Those of this instance's own tree; Redis lets go by itself what nobody wrote to. Others may have gone on with one of them, so without Redis none is told.
+    /// Scans this instance's own tree; shared copies expire in Redis by themselves.
+    ///
+    /// Another instance may have continued a conversation, so it fails while Redis is unavailable.
     fn idle(
         &self,
         before: At,
-        after: Option<ConversationId>,
-        look: usize,
+        cursor: Option<ConversationId>,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Idle, StoreError>> {
         Box::pin(async move {
-            let Idle { found: known, next } = self.local.idle(before, after, look).await?;
+            let Idle { found: known, next } = self.local.idle(before, cursor, limit).await?;
             let mut found = Vec::new();
             for id in known {
-                let there = self.remote.turns(id, None, 1).await;
-                let there = there.map_err(|_| {
-                    StoreError::Broken("it is shared, and cannot be reached".into())
+                let shared = self.remote.turns(id, None, 1).await;
+                let shared = shared.map_err(|_| {
+                    StoreError::Broken("it is shared, and Redis is unavailable".into())
                 })?;
-                if there.turns.iter().all(|turn| turn.turn.at() < before) {
+                if shared.turns.iter().all(|turn| turn.turn.at() < before) {
                     found.push(id);
                 }
             }
@@ -373,15 +383,16 @@ impl Store for SharedStore {
 
     fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
         Box::pin(async move {
-            let (here, there) = join(self.local.incidents(), self.remote.incidents()).await;
-            let Ok(there) = there else { return here };
-            // As it is known here is newer where it is known here: each instance writes its own.
-            let all = there.into_iter().chain(here?);
-            let all: BTreeMap<_, _> = all
-                .map(|one| ((one.started, one.id.clone()), one))
+            let (local, shared) = join(self.local.incidents(), self.remote.incidents()).await;
+            let Ok(shared) = shared else { return local };
+            // The local view wins: each instance writes its own incidents.
+            let incidents: BTreeMap<_, _> = shared
+                .into_iter()
+                .chain(local?)
+                .map(|incident| ((incident.started, incident.id.clone()), incident))
                 .collect();
-            let skip = all.len().saturating_sub(INCIDENTS);
-            Ok(all.into_values().skip(skip).collect())
+            let skip = incidents.len().saturating_sub(INCIDENTS);
+            Ok(incidents.into_values().skip(skip).collect())
         })
     }
 
@@ -392,9 +403,9 @@ impl Store for SharedStore {
     fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
         Box::pin(async move {
             match join(self.local.life(), self.remote.life()).await {
-                (Ok(Some(here)), Ok(Some(there))) => Ok(Some(merge::lives(here, there))),
-                (Ok(None), Ok(there)) => Ok(there),
-                (here, _) => here,
+                (Ok(Some(local)), Ok(Some(shared))) => Ok(Some(merge::lives(local, shared))),
+                (Ok(None), Ok(shared)) => Ok(shared),
+                (local, _) => local,
             }
         })
     }
@@ -406,20 +417,22 @@ impl Store for SharedStore {
     fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
         Box::pin(async move {
             match join(self.local.cached(key), self.remote.cached(key)).await {
-                // Asked at once, so that nobody waits for both. What is not handed over yet is newer; what is, may have been removed elsewhere.
-                (_, Ok(there)) if !self.local.is_marked(Changed::Answer(key)).await? => Ok(there),
-                (here, Ok(_) | Err(LinkError::Away | LinkError::Refused)) => here,
+                // A journaled local answer is newer than the shared one. Otherwise the shared view
+                // counts, since another instance may have removed the answer.
+                (_, Ok(shared)) if !self.local.is_marked(Changed::Answer(key)).await? => Ok(shared),
+                (local, Ok(_) | Err(LinkError::Away | LinkError::Refused)) => local,
             }
         })
     }
 
     fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
         Box::pin(async move {
-            let (here, there) = join(self.local.cached_keys(), self.remote.cached_keys()).await;
-            let (mut here, there) = (here?, there.unwrap_or_default());
-            here.retain(|key| !there.contains(key));
-            here.extend(there);
-            Ok(here)
+            let (local, shared) = join(self.local.cached_keys(), self.remote.cached_keys()).await;
+            let mut keys = local?;
+            let shared = shared.unwrap_or_default();
+            keys.retain(|key| !shared.contains(key));
+            keys.extend(shared);
+            Ok(keys)
         })
     }
 

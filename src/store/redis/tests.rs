@@ -1,4 +1,4 @@
-//! Several instances over one real Redis: what each keeps, what they hand over, what they leave alone.
+//! Several instances on one real Redis: what they keep, replicate and leave unchanged.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -14,11 +14,11 @@ use crate::chat::{Amendment, At, Feedback, Followup, TurnState};
 use crate::store::contract::{cached, conversation, done, key, message, saying, turn, turn_id};
 use crate::store::{ConversationRecord, Store as _};
 
-/// What a busy machine takes to run a task that is ready.
+/// How long a busy machine may take to run a ready task.
 const SLACK: std::time::Duration = std::time::Duration::from_millis(400);
 
 #[tokio::test]
-async fn alone_an_instance_goes_on_and_hands_over_when_redis_comes() {
+async fn instance_works_without_redis_and_replicates_once_it_is_up() {
     let mut redis = Redis::start(&[]);
     redis.kill();
     let one = Instance::alone(&redis.url());
@@ -39,10 +39,10 @@ async fn alone_an_instance_goes_on_and_hands_over_when_redis_comes() {
                 .write_turn(id, done(turn(ms, &ms.to_string(), "?"), "a")),
         );
     }
-    let asked = Instant::now();
+    let started = Instant::now();
     one.store.write_turn(id, turn(301, "m", "?")).await.unwrap();
     assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 9);
-    assert!(asked.elapsed() < HOT + SLACK, "{:?}", asked.elapsed());
+    assert!(started.elapsed() < HOT + SLACK, "{:?}", started.elapsed());
     assert!(one.store.problem().is_some());
     redis.restart();
     one.joined().await;
@@ -63,7 +63,7 @@ async fn alone_an_instance_goes_on_and_hands_over_when_redis_comes() {
 }
 
 #[tokio::test]
-async fn a_redis_that_stands_still_holds_a_read_for_fifty_milliseconds_once() {
+async fn stalled_redis_delays_only_the_first_read() {
     let redis = Redis::start(&[]);
     let one = Instance::join(&redis).await;
     let id = conversation(1);
@@ -71,18 +71,19 @@ async fn a_redis_that_stands_still_holds_a_read_for_fifty_milliseconds_once() {
     one.handed_over().await;
     redis.pause();
     for limit in [HOT + SLACK, SLACK, SLACK] {
-        let asked = Instant::now();
+        let started = Instant::now();
         assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 1);
-        assert!(asked.elapsed() < limit, "{:?}", asked.elapsed());
+        assert!(started.elapsed() < limit, "{:?}", started.elapsed());
     }
     redis.go_on();
     one.joined().await;
 }
 
 #[tokio::test]
-async fn a_redis_that_lost_everything_is_told_again_what_it_was_told_last() {
+async fn records_lost_by_redis_are_replicated_again() {
     let mut redis = Redis::start(&[]);
-    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let one = Instance::join(&redis).await;
+    let other = Instance::join(&redis).await;
     let id = conversation(1);
     for round in 1..=5 {
         one.store
@@ -94,17 +95,19 @@ async fn a_redis_that_lost_everything_is_told_again_what_it_was_told_last() {
         one.joined().await;
         other.joined().await;
     }
-    // That its connection is gone may be noticed only after a look at the journal.
-    let all = async {
+    // The lost connection may be noticed only after a pass through the journal.
+    let replicated_again = async {
         while other.store.turns(id, None, 9).await.unwrap().len() < 5 {
             one.handed_over().await;
         }
     };
-    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    tokio::time::timeout(PATIENCE, replicated_again)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
-async fn alone_it_is_not_known_that_a_turn_is_nowhere() {
+async fn missing_turn_is_an_error_while_redis_is_down() {
     let mut redis = Redis::start(&[]);
     let one = Instance::join(&redis).await;
     assert_eq!(one.store.turn(conversation(1), turn_id(5)).await, Ok(None));
@@ -125,18 +128,17 @@ async fn alone_it_is_not_known_that_a_turn_is_nowhere() {
 }
 
 #[tokio::test]
-async fn what_one_amends_is_amended_for_all() {
+async fn update_on_one_instance_is_visible_on_all() {
     let redis = Redis::start(&[]);
-    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
-    let (id, late) = (
-        conversation(1),
-        Followup {
-            text: "late".into(),
-            provider: "p".into(),
-            model: "m".into(),
-            at: At(9),
-        },
-    );
+    let one = Instance::join(&redis).await;
+    let other = Instance::join(&redis).await;
+    let id = conversation(1);
+    let followup = Followup {
+        text: "late".into(),
+        provider: "p".into(),
+        model: "m".into(),
+        at: At(9),
+    };
     one.store
         .write_turn(id, done(turn(5, "m", "?"), "sorry"))
         .await
@@ -151,25 +153,26 @@ async fn what_one_amends_is_amended_for_all() {
         .unwrap();
     other
         .store
-        .amend(id, turn_id(5), Amendment::Followup(late.clone()))
+        .amend(id, turn_id(5), Amendment::Followup(followup.clone()))
         .await
         .unwrap();
     other.handed_over().await;
     let seen = one.store.turn(id, turn_id(5)).await.unwrap().unwrap();
     assert_eq!(
         (seen.feedback, seen.followup.as_ref()),
-        (Some(Feedback::Down), Some(&late))
+        (Some(Feedback::Down), Some(&followup))
     );
-    // Who says again that it waits is told that it is answered.
+    // A repeated pending mark has no effect, since the turn has its follow-up.
     one.store.write_waiting(id, turn_id(5), true).await.unwrap();
     one.handed_over().await;
     assert_eq!(other.store.waiting().await.unwrap(), []);
 }
 
 #[tokio::test]
-async fn what_got_further_elsewhere_stays() {
+async fn less_complete_view_does_not_replace_the_turn() {
     let redis = Redis::start(&[]);
-    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let one = Instance::join(&redis).await;
+    let other = Instance::join(&redis).await;
     let id = conversation(1);
     let running = turn(5, "m", "?");
     one.store
@@ -195,9 +198,10 @@ async fn what_got_further_elsewhere_stays() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_on_one_is_gone_on_the_other_also_from_its_disk() {
+async fn deletion_on_one_instance_also_removes_the_copy_on_another() {
     let mut redis = Redis::start(&[]);
-    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let one = Instance::join(&redis).await;
+    let other = Instance::join(&redis).await;
     let id = conversation(1);
     one.store
         .begin(
@@ -218,7 +222,7 @@ async fn what_is_forgotten_on_one_is_gone_on_the_other_also_from_its_disk() {
     other.handed_over().await;
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
     assert_eq!(one.store.turn(id, turn_id(5)).await.unwrap(), None);
-    // Its copy went with the read: also alone it is not there.
+    // The reads dropped its local copy, so the turn stays gone without Redis.
     one.store
         .write_breaker("settled".into(), None)
         .await
@@ -229,7 +233,7 @@ async fn what_is_forgotten_on_one_is_gone_on_the_other_also_from_its_disk() {
 }
 
 #[tokio::test]
-async fn an_unknown_version_is_left_alone() {
+async fn records_of_an_unknown_version_stay_unchanged() {
     let redis = Redis::start(&[]);
     let one = Instance::join(&redis).await;
     let id = conversation(1);
@@ -274,13 +278,13 @@ async fn an_unknown_version_is_left_alone() {
         assert_eq!(redis.tell(&["HGET", place, &field]), "9from tomorrow");
     }
     assert_eq!(redis.tell(&["GET", "failsoft:l"]), "9from tomorrow");
-    // Whose conversation it is must not be guessed.
+    // The owner must not be guessed.
     redis.tell(&["HSET", &hash, "record", "9from tomorrow"]);
     assert!(one.store.conversation(id).await.is_err());
 }
 
 #[tokio::test]
-async fn rubbish_under_our_keys_costs_nothing_but_sharing() {
+async fn keys_of_another_type_disable_sharing_only() {
     let redis = Redis::start(&[]);
     let one = Instance::join(&redis).await;
     let id = conversation(1);
@@ -332,7 +336,7 @@ async fn rubbish_under_our_keys_costs_nothing_but_sharing() {
         (one.store.waiting().await, one.store.incidents().await),
         (Ok(vec![]), Ok(vec![]))
     );
-    // What is not rubbish is shared all the same.
+    // Other records are still shared.
     one.store
         .write_turn(conversation(2), turn(6, "m", "?"))
         .await
@@ -351,7 +355,7 @@ async fn rubbish_under_our_keys_costs_nothing_but_sharing() {
 }
 
 #[tokio::test]
-async fn what_nobody_writes_to_expires() {
+async fn keys_expire_without_further_writes() {
     let redis = Redis::start(&[]);
     let one = Instance::join(&redis).await;
     one.store
@@ -374,15 +378,19 @@ async fn what_nobody_writes_to_expires() {
 #[tokio::test]
 async fn a_late_answer_that_an_instance_died_with_is_for_another() {
     let redis = Redis::start(&[]);
-    let (one, other) = (Instance::join(&redis).await, Instance::join(&redis).await);
+    let one = Instance::join(&redis).await;
+    let other = Instance::join(&redis).await;
     let [one_turns, other_turns] = [(&one, "one"), (&other, "other")]
         .map(|(at, name)| SharedTurns::new(at.link.clone(), name.into()));
     assert!(one_turns.claim_late(turn_id(1)).await);
-    assert!(!other_turns.claim_late(turn_id(1)).await, "one lives");
+    assert!(
+        !other_turns.claim_late(turn_id(1)).await,
+        "the first instance is alive"
+    );
     assert!(one_turns.claim_late(turn_id(1)).await);
-    // The sign of life that both of these show, as they are named alike, goes by itself after a while; here it is taken away until nobody had
-    // the time to show it again.
-    let taken = async {
+    // Both instances have the same name and write the same heartbeat. Delete it until neither has
+    // had the time to write it again.
+    let claimed = async {
         loop {
             redis.tell(&["DEL", "failsoft:here:one"]);
             if other_turns.claim_late(turn_id(1)).await {
@@ -390,5 +398,5 @@ async fn a_late_answer_that_an_instance_died_with_is_for_another() {
             }
         }
     };
-    timeout(PATIENCE, taken).await.unwrap();
+    timeout(PATIENCE, claimed).await.unwrap();
 }

@@ -1,8 +1,9 @@
-//! Turns that run, as instances tell each other of them: who answers which, its frames, and what is asked of its answerer.
+//! Running turns as shared by the instances: who runs a turn, its frames, and requests to it.
 //!
-//! A running turn has a lease, which its instance renews; while it has one, no other turn of the conversation is opened anywhere. Its frames go
-//! to a stream, in batches, so that any instance can show it. What is asked of it (stop) and what happens (opened, answered late) is
-//! published; who misses that finds the same by looking.
+//! A running turn has a lease that its instance renews. While it has one, no instance starts
+//! another turn in the conversation. Its frames go to a stream in batches, so that any instance can
+//! show it. Requests (stop) and events (started, followed, follow-up) are published. An instance
+//! that misses a message finds out by polling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,87 +18,77 @@ use super::link::{BEHIND, HOT, Link, LinkError, PREFIX, SIGN};
 use super::scripts;
 use crate::chat::{ClientMsgId, ConversationId, Followup, TurnId};
 
-/// How long a lease stands that is not renewed: so long after an instance died its turns are taken for interrupted.
+/// The lifetime of an unrenewed lease. After it, a dead instance's turns count as interrupted.
 pub const LEASE: Duration = Duration::from_secs(5);
 
-/// How long a turn's frames can be read after the last of them.
+/// The lifetime of a turn's stream after the last frame.
 const STREAM_STAYS: Duration = Duration::from_secs(10 * 60);
 
-/// The most batches of a turn that are kept: at one each 50 ms more than six minutes.
+/// Batches kept per turn: at one every 50 ms, more than six minutes.
 const BATCHES: usize = 8192;
 
-/// How long one instance may ask for a late answer, unless it dies.
+/// The time an instance has for a follow-up before another one may try, unless it dies first.
 const LATE_LEASE: Duration = Duration::from_secs(5 * 60);
 
-/// Leases that are looked at or renewed at once.
 const AT_ONCE: usize = 64;
 
-/// The channel on which instances tell each other of turns.
 const CHANNEL: &str = "turns";
 
-/// What instances tell each other.
+/// A message between instances about a turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
-    /// A turn was opened.
+    #[serde(rename = "opened")]
     Opened(ConversationId, TurnId),
-    /// A turn is to be stopped.
+    #[serde(rename = "stop")]
     Stop(ConversationId, TurnId),
-    /// A turn is followed somewhere.
+    /// A visitor on another instance follows the turn.
+    #[serde(rename = "followed")]
     Followed(ConversationId, TurnId),
-    /// A turn was answered late.
+    #[serde(rename = "late")]
     Late(ConversationId, TurnId, Followup),
 }
 
-/// What became of a message that is to open a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimed {
-    /// The turn is this instance's.
     Mine,
-    /// Another turn runs.
+    /// Another instance's turn is running in the conversation.
     Busy(TurnId),
     /// The message has a turn already.
     Known(TurnId),
 }
 
-/// What is new of a turn that this instance answers.
 #[derive(Debug)]
 pub struct Batch {
-    /// Its conversation.
     pub conversation: ConversationId,
-    /// The turn.
     pub turn: TurnId,
-    /// Its new frames, a line each; empty: there are none, and only the lease is renewed.
+    /// The new frames, one per line. Empty to only renew the lease.
     pub frames: String,
-    /// Whether they are the last.
     pub ended: bool,
 }
 
-/// A part of a stream: where it ends, and its frames, a line each.
+/// An entry of a stream: its id, and its frames, one per line.
 pub type Part = (String, String);
 
-/// The turns of all instances.
 #[derive(Clone)]
 pub struct SharedTurns {
-    link: Link,
+    client: Link,
     instance: Arc<str>,
 }
 
 impl SharedTurns {
-    /// Over this link, in the name of this instance.
-    pub fn new(link: Link, instance: Arc<str>) -> Self {
-        Self { link, instance }
+    pub fn new(client: Link, instance: Arc<str>) -> Self {
+        Self { client, instance }
     }
 
-    /// The link.
     pub fn link(&self) -> &Link {
-        &self.link
+        &self.client
     }
 
-    /// Claims the conversation for a turn that this message opens; `start` is its first frame.
+    /// Claims the conversation for a turn that `message` starts with the frame `start`.
     ///
     /// # Errors
-    /// As [`Link::ask`]. The turn is opened then without a claim.
+    /// As [`RedisClient::call`]. The caller then starts the turn without a claim.
     pub async fn claim(
         &self,
         conversation: ConversationId,
@@ -105,7 +96,7 @@ impl SharedTurns {
         message: &ClientMsgId,
         start: &str,
     ) -> Result<Claimed, LinkError> {
-        let told = self.said(&Told::Opened(conversation, turn));
+        let started = self.said(&Told::Opened(conversation, turn));
         let mut claim = scripts::CLAIM.key(keys::run(conversation));
         claim
             .key(keys::runs())
@@ -120,19 +111,16 @@ impl SharedTurns {
             .arg(millis(LEASE))
             .arg(millis(STREAM_STAYS))
             .arg(keys::waits(conversation, turn));
-        claim.arg(format!("{PREFIX}{CHANNEL}")).arg(told);
-        let (how, other): (i64, String) = self.link.script(HOT, &claim).await?;
-        match (how, other.parse()) {
+        claim.arg(format!("{PREFIX}{CHANNEL}")).arg(started);
+        let (code, other): (i64, String) = self.client.script(HOT, &claim).await?;
+        match (code, other.parse()) {
             (1, Ok(other)) => Ok(Claimed::Busy(other)),
             (2, Ok(other)) => Ok(Claimed::Known(other)),
             _ => Ok(Claimed::Mine),
         }
     }
 
-    /// The turns that other instances answer in these conversations, in their order.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
+    /// Returns the turns that other instances run in these conversations, in the same order.
     pub async fn running(
         &self,
         conversations: &[ConversationId],
@@ -147,7 +135,7 @@ impl SharedTurns {
                 .map(|id| keys::run(*id))
                 .collect::<Vec<_>>(),
         );
-        let found: Vec<Option<String>> = self.link.command(HOT, &get).await?;
+        let found: Vec<Option<String>> = self.client.command(HOT, &get).await?;
         let elsewhere = |run: Option<String>| {
             let run = run?;
             let (turn, instance) = run.split_once(' ')?;
@@ -156,40 +144,37 @@ impl SharedTurns {
         Ok(found.into_iter().map(elsewhere).collect())
     }
 
-    /// Appends what is new of turns to their streams, and renews their leases.
+    /// Appends frames to the streams of turns and renews their leases.
     ///
     /// # Errors
-    /// As [`Link::ask`]: some of it may have been appended.
+    /// As [`RedisClient::call`]. Some of the frames may have been appended.
     pub async fn append(&self, batches: &[Batch]) -> Result<(), LinkError> {
-        for some in batches.chunks(AT_ONCE) {
+        for chunk in batches.chunks(AT_ONCE) {
             let mut append = scripts::APPEND.key(keys::runs());
             append
                 .arg(&*self.instance)
                 .arg(millis(LEASE))
                 .arg(millis(STREAM_STAYS))
                 .arg(BATCHES);
-            for one in some {
+            for batch in chunk {
                 append
-                    .key(keys::run(one.conversation))
-                    .key(keys::frames(one.turn));
+                    .key(keys::run(batch.conversation))
+                    .key(keys::frames(batch.turn));
                 append
-                    .arg(one.turn.to_string())
-                    .arg(keys::waits(one.conversation, one.turn));
-                append.arg(&one.frames).arg(u8::from(one.ended));
+                    .arg(batch.turn.to_string())
+                    .arg(keys::waits(batch.conversation, batch.turn));
+                append.arg(&batch.frames).arg(u8::from(batch.ended));
             }
-            self.link.script::<i64>(BEHIND, &append).await?;
+            self.client.script::<i64>(BEHIND, &append).await?;
         }
         Ok(())
     }
 
-    /// A turn's stream from its beginning.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
+    /// Returns a turn's whole stream.
     pub async fn frames(&self, turn: TurnId) -> Result<Vec<Part>, LinkError> {
         let key = keys::frames(turn);
         let found: StreamRangeReply = self
-            .link
+            .client
             .ask(
                 HOT,
                 |mut manager| async move { manager.xrange_all(key).await },
@@ -202,20 +187,18 @@ impl SharedTurns {
             .collect())
     }
 
-    /// What came to these streams after the given places, those with news alone.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
+    /// Returns the new entries of streams, each after the given id. Skips streams without any.
     pub async fn news(
         &self,
         after: &[(TurnId, String)],
     ) -> Result<Vec<(TurnId, Vec<Part>)>, LinkError> {
         let keys: Vec<_> = after.iter().map(|(turn, _)| keys::frames(*turn)).collect();
-        let places: Vec<_> = after.iter().map(|(_, place)| place.clone()).collect();
-        let (of, options) = (keys.clone(), StreamReadOptions::default().count(256));
-        let read = self.link.ask(BEHIND, |mut manager| async move {
+        let ids: Vec<_> = after.iter().map(|(_, id)| id.clone()).collect();
+        let streams = keys.clone();
+        let options = StreamReadOptions::default().count(256);
+        let read = self.client.ask(BEHIND, |mut manager| async move {
             manager
-                .xread_options::<_, _, Option<StreamReadReply>>(&of, &places, &options)
+                .xread_options::<_, _, Option<StreamReadReply>>(&streams, &ids, &options)
                 .await
         });
         let Some(found) = read.await? else {
@@ -235,72 +218,67 @@ impl SharedTurns {
         Ok(news)
     }
 
-    /// Turns whose instance did not renew their leases: they are this instance's to end now, for as long as a lease.
-    ///
-    /// # Errors
-    /// As [`Link::ask`].
+    /// Takes over the turns whose lease has expired, for the time of a lease, so that this instance
+    /// ends them.
     pub async fn lapsed(&self) -> Result<Vec<(ConversationId, TurnId)>, LinkError> {
         let mut lapsed = scripts::LAPSED.key(keys::runs());
         lapsed.arg(millis(LEASE)).arg(AT_ONCE);
-        let names: Vec<String> = self.link.script(BEHIND, &lapsed).await?;
+        let names: Vec<String> = self.client.script(BEHIND, &lapsed).await?;
         Ok(names.iter().filter_map(|name| keys::named(name)).collect())
     }
 
-    /// Whether it is for this instance to ask for this late answer. Alone it is.
+    /// Claims a turn's follow-up. Returns `true` if this instance may ask for it, which is always
+    /// the case while Redis is unavailable.
     pub async fn claim_late(&self, turn: TurnId) -> bool {
         let mut claim = scripts::CLAIM_LATE.key(keys::late(turn));
         claim
             .arg(&*self.instance)
             .arg(millis(LATE_LEASE))
             .arg(format!("{PREFIX}{SIGN}"));
-        self.link
+        self.client
             .script::<i64>(BEHIND, &claim)
             .await
             .map_or(true, |mine| mine == 1)
     }
 
-    /// Tells the other instances; who is away does not hear it.
-    pub async fn tell(&self, told: &Told) {
-        // They find it by looking, too.
+    pub async fn tell(&self, message: &Told) {
+        // A lost message does no harm: the others also poll.
         let _ = self
-            .link
-            .publish(BEHIND, CHANNEL, self.said(told).as_bytes())
+            .client
+            .publish(BEHIND, CHANNEL, self.said(message).as_bytes())
             .await;
     }
 
-    fn said(&self, told: &Told) -> String {
-        serde_json::to_string(&(&*self.instance, told)).unwrap_or_default()
+    fn said(&self, message: &Told) -> String {
+        serde_json::to_string(&(&*self.instance, message)).unwrap_or_default()
     }
 
-    /// Hears what other instances tell.
+    /// Subscribes to the messages of other instances.
     pub fn hear(&self) -> Heard {
         Heard {
-            messages: self.link.hear(CHANNEL),
+            messages: self.client.hear(CHANNEL),
             instance: Arc::clone(&self.instance),
         }
     }
 }
 
-/// What other instances tell.
 pub struct Heard {
     messages: broadcast::Receiver<Arc<[u8]>>,
     instance: Arc<str>,
 }
 
 impl Heard {
-    /// The next; `Err` where some were missed.
-    ///
     /// # Errors
-    /// Some were missed: it is to be looked what they said.
+    /// `MessagesLagged` if some were dropped. The caller then has to read the state they reported.
     pub async fn next(&mut self) -> Result<Told, Missed> {
         loop {
             match self.messages.recv().await {
-                // What does not read is of a later version.
+                // A message that cannot be decoded is of a later version.
                 Ok(message) => {
                     let read = serde_json::from_slice::<(String, Told)>(&message);
-                    if let Some((_, told)) = read.ok().filter(|(from, _)| **from != *self.instance)
-                    {
-                        return Ok(told);
+                    let message = read.ok().filter(|(from, _)| **from != *self.instance);
+                    if let Some((_, message)) = message {
+                        return Ok(message);
                     }
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => return Err(Missed),
@@ -310,7 +288,7 @@ impl Heard {
     }
 }
 
-/// Some of what was told was missed.
+/// Messages were dropped because the receiver fell behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Missed;
 

@@ -1,6 +1,7 @@
-//! Saved answers in the tree: under their key, with an index of those that come from a conversation.
+//! Cached answers in the tree: by key, with an index of those that came from each conversation.
 //!
-//! The index is written before and removed after what it leads to, so a crash leaves no answer that its conversation's end would miss.
+//! An index entry is written before its answer and removed after it. After a crash, deleting a
+//! conversation therefore still finds all of its answers.
 
 use sled::Db;
 
@@ -17,13 +18,12 @@ fn origin_key(conversation: ConversationId, key: CacheKey) -> String {
     format!("o/{conversation}/{key}")
 }
 
-/// The answer under this key.
 pub(super) fn get_answer(db: &Db, key: CacheKey) -> Result<Option<CachedAnswer>, StoreError> {
     let bytes = get(db, &answer_key(key))?;
-    Ok(bytes.and_then(|bytes| decode("saved answer", &bytes)))
+    Ok(bytes.and_then(|bytes| decode("cached answer", &bytes)))
 }
 
-/// All keys, those saved longest ago first.
+/// Returns all keys, oldest answer first.
 pub(super) fn keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix("a/") {
@@ -38,7 +38,7 @@ pub(super) fn keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
     Ok(found.into_iter().map(|(_, key)| key).collect())
 }
 
-/// How many of them do not read: of another version of the program, or damaged.
+/// Counts the answers that cannot be decoded: damaged, or of an unsupported version.
 pub(in crate::store) fn unreadable(db: &Db) -> Result<usize, StoreError> {
     let mut count = 0;
     for bytes in db.scan_prefix("a/").values() {
@@ -48,27 +48,24 @@ pub(in crate::store) fn unreadable(db: &Db) -> Result<usize, StoreError> {
     Ok(count)
 }
 
-/// Writes an answer in the place of what was there.
 pub(super) fn put_answer(db: &Db, key: CacheKey, answer: &CachedAnswer) -> Result<(), StoreError> {
-    let before = get_answer(db, key)?.and_then(|before| before.conversation);
+    let old_origin = get_answer(db, key)?.and_then(|old| old.conversation);
     if let Some(conversation) = answer.conversation {
         put(db, &origin_key(conversation, key), Vec::new())?;
     }
     put(db, &answer_key(key), encode(answer)?)?;
-    match before.filter(|before| Some(*before) != answer.conversation) {
-        Some(before) => remove(db, origin_key(before, key)),
+    match old_origin.filter(|old| Some(*old) != answer.conversation) {
+        Some(old) => remove(db, origin_key(old, key)),
         None => Ok(()),
     }
 }
 
-/// Removes an answer.
 pub(super) fn remove_answer(db: &Db, key: CacheKey) -> Result<(), StoreError> {
-    let before = get_answer(db, key)?.and_then(|before| before.conversation);
+    let old_origin = get_answer(db, key)?.and_then(|old| old.conversation);
     remove(db, answer_key(key))?;
-    before.map_or(Ok(()), |before| remove(db, origin_key(before, key)))
+    old_origin.map_or(Ok(()), |old| remove(db, origin_key(old, key)))
 }
 
-/// Removes all answers that come from a conversation.
 pub(super) fn forget(db: &Db, conversation: ConversationId) -> Result<(), StoreError> {
     let prefix = format!("o/{conversation}/");
     for origin in db.scan_prefix(&prefix).keys() {
@@ -97,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_version_is_as_if_it_were_not_there_and_goes_first() {
+    fn answer_of_another_version_reads_as_missing_and_sorts_first() {
         let db = tree();
         put_answer(&db, key(1), &cached(1, 5, "old")).unwrap();
         put_answer(&db, key(2), &cached(1, 9, "new")).unwrap();
@@ -108,11 +105,11 @@ mod tests {
         assert_eq!(get_answer(&db, key(1)).unwrap(), Some(cached(1, 5, "old")));
         assert_eq!(keys(&db).unwrap(), [key(2), key(1)]);
         assert_eq!(unreadable(&db), Ok(1));
-        put_answer(&db, key(2), &cached(1, 10, "mine")).unwrap();
+        put_answer(&db, key(2), &cached(1, 10, "replaced")).unwrap();
         assert_eq!(unreadable(&db), Ok(0));
         assert_eq!(
             get_answer(&db, key(2)).unwrap(),
-            Some(cached(1, 10, "mine"))
+            Some(cached(1, 10, "replaced"))
         );
     }
 
@@ -120,8 +117,8 @@ mod tests {
     fn the_index_of_origins_is_as_long_as_it_must_be() {
         let db = tree();
         let origins = || db.scan_prefix("o/").count();
-        put_answer(&db, key(1), &cached(1, 5, "mine")).unwrap();
-        put_answer(&db, key(1), &cached(2, 6, "yours")).unwrap();
+        put_answer(&db, key(1), &cached(1, 5, "first")).unwrap();
+        put_answer(&db, key(1), &cached(2, 6, "second")).unwrap();
         assert_eq!(origins(), 1);
         forget(&db, conversation(1)).unwrap();
         assert!(get_answer(&db, key(1)).unwrap().is_some());
@@ -130,12 +127,12 @@ mod tests {
             key(1),
             &CachedAnswer {
                 conversation: None,
-                ..cached(1, 7, "nobody's")
+                ..cached(1, 7, "warmed")
             },
         )
         .unwrap();
         assert_eq!(origins(), 0);
-        put_answer(&db, key(3), &cached(3, 5, "mine")).unwrap();
+        put_answer(&db, key(3), &cached(3, 5, "first")).unwrap();
         remove_answer(&db, key(3)).unwrap();
         assert_eq!((origins(), get_answer(&db, key(3)).unwrap()), (0, None));
     }

@@ -1,4 +1,4 @@
-//! Which conversations were quiet for long: one by one through the keys, without reading a turn.
+//! The scan for expired conversations. It walks the keys and decodes no turn.
 
 use sled::Db;
 
@@ -6,22 +6,23 @@ use super::layout::{conversation, last_turn, meaning};
 use crate::chat::{At, ConversationId};
 use crate::store::{Idle, StoreError};
 
-/// See [`crate::store::Store::idle`]. The order is that of the ids as text.
+/// Implements [`crate::store::Store::expired_conversations`] in the order of the ids as text.
 pub(super) fn idle(
     db: &Db,
     before: At,
-    after: Option<ConversationId>,
-    look: usize,
+    cursor: Option<ConversationId>,
+    limit: usize,
 ) -> Result<Idle, StoreError> {
-    let (mut found, mut at) = (Vec::new(), after);
-    for _ in 0..look {
+    let mut found = Vec::new();
+    let mut at = cursor;
+    for _ in 0..limit {
         let Some(id) = next(db, at)? else {
             return Ok(Idle { found, next: None });
         };
         at = Some(id);
         let last = match last_turn(db, id)? {
             Some(turn) => Some(turn.at()),
-            // Where the record does not read nothing is known.
+            // Without a turn, the record tells when it started. If it is unreadable, keep it.
             None => conversation(db, id)
                 .ok()
                 .flatten()
@@ -32,11 +33,11 @@ pub(super) fn idle(
     Ok(Idle { found, next: at })
 }
 
-/// The conversation that comes next: one with a turn, or with a record alone.
+/// Returns the next conversation that has a turn or a record.
 fn next(db: &Db, after: Option<ConversationId>) -> Result<Option<ConversationId>, StoreError> {
     let mut nearest: Option<(String, ConversationId)> = None;
     for kind in ["t/", "c/"] {
-        // '0' follows '/': the first key behind all of a conversation's.
+        // '0' follows '/', so this is the first key behind all of the conversation's keys.
         let from = after.map_or_else(|| kind.to_owned(), |after| format!("{kind}{after}0"));
         let end = kind.replace('/', "0");
         for key in db.range(from..end).keys() {
@@ -44,7 +45,7 @@ fn next(db: &Db, after: Option<ConversationId>) -> Result<Option<ConversationId>
             let name = std::str::from_utf8(&key)
                 .ok()
                 .and_then(|key| key.strip_prefix(kind)?.split('/').next());
-            // What is no conversation's is passed over.
+            // Skip keys that name no conversation.
             let Some((name, id)) = name.and_then(|name| Some((name, name.parse().ok()?))) else {
                 continue;
             };

@@ -1,17 +1,18 @@
-//! The journal: which records changed and are still to be handed over to what several instances share.
+//! The journal: the records that changed and still have to be replicated to Redis.
 //!
-//! A mark names what changed, not how: what is handed over is the record as it stands then, so a record that changed a thousand times while
-//! Redis was away is handed over once. A mark is written before the change that it stands for, and carries a number, so that it is only
-//! removed if nothing changed since it was read. The order of the marks is that in which they are to be handed over.
+//! An entry names the changed record but not the change. The record's current state is replicated,
+//! so a record that changed a thousand times during an outage is sent once. An entry is written
+//! before its change and carries a number, so that it is removed only if the record has not changed
+//! since the entry was read. Entries are replicated in key order.
 //!
 //! | key | names |
 //! |---|---|
-//! | `j/a/KEY` | a saved answer, written or removed |
-//! | `j/f/CONVERSATION` | a conversation that was forgotten |
+//! | `j/a/KEY` | a cached answer, written or removed |
+//! | `j/f/CONVERSATION` | a deleted conversation |
 //! | `j/i/STARTED-ID` | an incident |
-//! | `j/l/` | when the service was seen to run |
+//! | `j/l/` | the service's lifetime |
 //! | `j/n/CONVERSATION` | a conversation's record |
-//! | `j/t/TURN/CONVERSATION` | a turn, and whether it waits for a late answer; in the order of time |
+//! | `j/t/TURN/CONVERSATION` | a turn and its pending follow-up; ordered by time |
 
 use std::ops::Bound;
 
@@ -24,37 +25,28 @@ use crate::chat::{ConversationId, Incident, Life, TurnId, TurnRecord};
 use crate::store::record::decode;
 use crate::store::{CacheKey, CachedAnswer, ConversationRecord, StoreError};
 
-/// What changed.
+/// The identity of a changed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// A saved answer.
     Answer(CacheKey),
-    /// A conversation was forgotten.
     Forgotten(ConversationId),
     /// An incident, by its key in the tree.
     Incident(String),
-    /// When the service was seen to run.
     Life,
-    /// A conversation's record.
     Conversation(ConversationId),
-    /// A turn.
     Turn(ConversationId, TurnId),
 }
 
-/// What changed, as it stands; none where it is not there any more.
+/// The current state of a changed record. `None` stands for a record that no longer exists.
 #[derive(Debug)]
 pub enum Standing {
-    /// A saved answer.
     Answer(CacheKey, Option<CachedAnswer>),
-    /// A conversation was forgotten.
     Forgotten(ConversationId),
     /// An incident, with its key in the tree.
     Incident(String, Option<Incident>),
-    /// When the service was seen to run.
     Life(Option<Life>),
-    /// A conversation's record.
     Conversation(ConversationId, Option<ConversationRecord>),
-    /// A turn, and whether it waits for a late answer.
+    /// A turn, and whether it waits for a follow-up.
     Turn(ConversationId, TurnId, Option<Box<TurnRecord>>, bool),
 }
 
@@ -90,6 +82,7 @@ impl Changed {
         }
     }
 
+    /// Lists the records that an operation changes and other instances need.
     fn of(op: &Op) -> Vec<Self> {
         match op {
             Op::Begin(id, _) => vec![Changed::Conversation(*id)],
@@ -107,35 +100,30 @@ impl Changed {
     }
 }
 
-/// A mark of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// What changed.
     pub changed: Changed,
-    /// Which change it was.
     number: IVec,
 }
 
 impl Mark {
-    /// What it is called in the tree.
     pub fn name(&self) -> String {
         self.changed.key()
     }
 }
 
-/// Marks what an operation is about to change.
 pub(super) fn mark(db: &Db, op: &Op) -> Result<(), StoreError> {
-    for changed in Changed::of(op) {
+    for record in Changed::of(op) {
         let number = db.generate_id().map_err(|error| meaning(&error))?;
-        layout::put(db, &changed.key(), number.to_be_bytes().to_vec())?;
+        layout::put(db, &record.key(), number.to_be_bytes().to_vec())?;
     }
     Ok(())
 }
 
-/// The next marks in their order, those behind `after` if given.
+/// Returns the next entries in key order, with `after` only those behind it.
 pub(super) fn marks(db: &Db, after: Option<&Mark>, limit: usize) -> Result<Vec<Mark>, StoreError> {
-    let from = after.map_or(Bound::Included(b"j/".to_vec()), |mark| {
-        Bound::Excluded(mark.changed.key().into_bytes())
+    let from = after.map_or(Bound::Included(b"j/".to_vec()), |entry| {
+        Bound::Excluded(entry.changed.key().into_bytes())
     });
     let mut found = Vec::new();
     for entry in db
@@ -143,15 +131,14 @@ pub(super) fn marks(db: &Db, after: Option<&Mark>, limit: usize) -> Result<Vec<M
         .take(limit)
     {
         let (key, number) = entry.map_err(|error| meaning(&error))?;
-        // A mark of a later version is for that version to hand over.
+        // Entries of a later version are left for that version to replicate.
         found.extend(Changed::parse(&key).map(|changed| Mark { changed, number }));
     }
     Ok(found)
 }
 
-/// What a change came to.
-pub(super) fn standing(db: &Db, changed: &Changed) -> Result<Standing, StoreError> {
-    Ok(match changed {
+pub(super) fn standing(db: &Db, record: &Changed) -> Result<Standing, StoreError> {
+    Ok(match record {
         Changed::Answer(key) => Standing::Answer(*key, cached::get_answer(db, *key)?),
         Changed::Forgotten(id) => Standing::Forgotten(*id),
         Changed::Incident(key) => {
@@ -162,7 +149,7 @@ pub(super) fn standing(db: &Db, changed: &Changed) -> Result<Standing, StoreErro
             )
         }
         Changed::Life => Standing::Life(layout::life(db)?),
-        // One that does not read is for the version that wrote it.
+        // An unreadable record is left for the version that wrote it.
         Changed::Conversation(id) => {
             Standing::Conversation(*id, layout::conversation(db, *id).ok().flatten())
         }
@@ -178,17 +165,16 @@ pub(super) fn standing(db: &Db, changed: &Changed) -> Result<Standing, StoreErro
     })
 }
 
-/// Whether this is still to be handed over.
-pub(super) fn is_marked(db: &Db, changed: &Changed) -> Result<bool, StoreError> {
-    Ok(layout::get(db, &changed.key())?.is_some())
+pub(super) fn is_marked(db: &Db, record: &Changed) -> Result<bool, StoreError> {
+    Ok(layout::get(db, &record.key())?.is_some())
 }
 
-/// Removes marks, where nothing changed since they were read.
-pub(super) fn unmark(db: &Db, marks: &[Mark]) -> Result<(), StoreError> {
-    for mark in marks {
-        // That it was marked anew meanwhile is as good an end.
+/// Removes entries. An entry stays if its record changed since it was read.
+pub(super) fn unmark(db: &Db, entries: &[Mark]) -> Result<(), StoreError> {
+    for entry in entries {
+        // A failed swap means that the record changed again, and the new entry has to stay.
         let _ = db
-            .compare_and_swap(mark.changed.key(), Some(&mark.number), None::<IVec>)
+            .compare_and_swap(entry.changed.key(), Some(&entry.number), None::<IVec>)
             .map_err(|error| meaning(&error))?;
     }
     Ok(())
@@ -201,7 +187,7 @@ mod tests {
     use crate::store::contract::{cached, conversation, key, turn, turn_id};
 
     #[test]
-    fn marks_come_in_order_and_stay_until_what_they_name_was_handed_over_as_it_is() {
+    fn entries_are_ordered_and_stay_until_cleared_unchanged() {
         let db = sled::Config::new().temporary(true).open().unwrap();
         let late = Op::Turn(conversation(1), turn(9, "m", "?"));
         let early = Op::Turn(conversation(2), turn(5, "m", "?"));
@@ -215,7 +201,7 @@ mod tests {
             mark(&db, op).unwrap();
         }
         let all = marks(&db, None, 9).unwrap();
-        let names: Vec<_> = all.iter().map(|mark| mark.changed.clone()).collect();
+        let names: Vec<_> = all.iter().map(|entry| entry.changed.clone()).collect();
         let expected = [
             Changed::Answer(key(1)),
             Changed::Forgotten(conversation(3)),
@@ -229,7 +215,7 @@ mod tests {
         let left: Vec<_> = marks(&db, None, 9)
             .unwrap()
             .into_iter()
-            .map(|mark| mark.changed)
+            .map(|entry| entry.changed)
             .collect();
         assert_eq!(left, [Changed::Turn(conversation(1), turn_id(9))]);
         assert!(

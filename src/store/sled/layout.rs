@@ -1,24 +1,24 @@
-//! Which keys hold what, and every read and change of the tree, blocking.
+//! The keys of the tree, and every read and change of it. All functions block.
 //!
 //! | key | holds |
 //! |---|---|
 //! | `c/CONVERSATION` | the conversation's record |
-//! | `v/VISITOR/BEGAN/CONVERSATION` | nothing: that the conversation, begun then, is that visitor's |
-//! | `t/CONVERSATION/TURN` | a turn; in the order of the keys, which is that of time |
-//! | `m/CONVERSATION/MESSAGE` | the id of the turn that the message opened |
-//! | `r/CONVERSATION/TURN` | nothing: that the turn runs |
-//! | `w/CONVERSATION/TURN` | nothing: that the turn waits for a late answer |
+//! | `v/VISITOR/BEGAN/CONVERSATION` | nothing: index of a visitor's conversations by start time |
+//! | `t/CONVERSATION/TURN` | a turn; ordered by time |
+//! | `m/CONVERSATION/MESSAGE` | the id of the turn that the message started |
+//! | `r/CONVERSATION/TURN` | nothing: index of running turns |
+//! | `w/CONVERSATION/TURN` | nothing: index of turns waiting for a follow-up |
 //! | `b/PROVIDER` | a breaker's state |
-//! | `s/PROVIDER` | what its day cost so far |
-//! | `i/STARTED-ID` | an incident; in the order of the keys, which is that of time |
-//! | `l` | when the service was seen to run |
-//! | `n/NAME` | a note of the service's own |
-//! | `a/KEY` | a saved answer |
-//! | `o/CONVERSATION/KEY` | nothing: that the saved answer comes from there |
-//! | `j/…` | what is to be handed over to a shared store, see [`super::journal`] |
+//! | `s/PROVIDER` | a provider's daily spend |
+//! | `i/STARTED-ID` | an incident; ordered by time |
+//! | `l` | the service's lifetime |
+//! | `n/NAME` | a document of the service |
+//! | `a/KEY` | a cached answer |
+//! | `o/CONVERSATION/KEY` | nothing: index of the cached answers from a conversation |
+//! | `j/…` | journal entries, see [`super::journal`] |
 //!
-//! Ids of conversations and turns have a fixed length, and a visitor stands there as a hash, so whatever others call themselves or their
-//! messages, no key can be taken for another.
+//! Conversation and turn ids have a fixed length and visitors are stored as hashes, so no
+//! client-chosen name can make one key look like another.
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -41,7 +41,7 @@ fn subject_prefix(subject: &str) -> String {
     format!("v/{:x}/", Sha256::digest(subject))
 }
 
-/// The key under which a visitor's conversation is found; in the order of the keys, which is that of time.
+/// The key of a conversation in its visitor's index. `None` if it is anonymous.
 fn subject_key(id: ConversationId, record: &ConversationRecord) -> Option<String> {
     let subject = record.subject.as_ref()?;
     Some(format!(
@@ -83,10 +83,9 @@ fn note_key(name: &str) -> String {
     format!("n/{name}")
 }
 
-/// The one key of the service's life.
 const LIFE: &str = "l";
 
-/// The turn that a key of an index names.
+/// Parses a `CONVERSATION/TURN` key below `index`.
 fn named(key: &[u8], index: &str) -> Option<(ConversationId, TurnId)> {
     let (conversation, turn) = std::str::from_utf8(key)
         .ok()?
@@ -95,11 +94,11 @@ fn named(key: &[u8], index: &str) -> Option<(ConversationId, TurnId)> {
     Some((conversation.parse().ok()?, turn.parse().ok()?))
 }
 
-/// What an error of sled means for the one who asked. Its own words carry paths, so they are not passed on.
+/// Maps an error of sled. Its message contains paths and is not passed on.
 pub(super) fn meaning(error: &Error) -> StoreError {
     use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     match error {
-        // A large page lies in a file of its own, which may be missing or cut.
+        // sled keeps a large page in its own file, which may be missing or truncated.
         Error::Io(io) if !matches!(io.kind(), NotFound | InvalidData | UnexpectedEof) => {
             StoreError::Broken(format!("the disk refuses ({})", io.kind()))
         }
@@ -107,15 +106,13 @@ pub(super) fn meaning(error: &Error) -> StoreError {
     }
 }
 
-/// What a key holds.
 pub(super) fn get(db: &Db, key: &str) -> Result<Option<sled::IVec>, StoreError> {
     db.get(key).map_err(|error| meaning(&error))
 }
 
-/// The conversation's record.
 ///
 /// # Errors
-/// `Damaged` where it is there but cannot be read: whose conversation it is must not be guessed.
+/// `Damaged` if the record exists but cannot be decoded: its owner must not be guessed.
 pub(super) fn conversation(
     db: &Db,
     id: ConversationId,
@@ -128,14 +125,13 @@ pub(super) fn conversation(
     record.map(Some).ok_or_else(unreadable)
 }
 
-/// The visitor's conversation that was begun last.
 pub(super) fn newest_of(db: &Db, subject: &str) -> Result<Option<ConversationId>, StoreError> {
     for key in db.scan_prefix(subject_prefix(subject)).keys().rev() {
         let key = key.map_err(|error| meaning(&error))?;
         let name = std::str::from_utf8(&key)
             .ok()
             .and_then(|key| key.rsplit('/').next());
-        // A crash may have kept the record from being written, and then the conversation is not theirs.
+        // The index entry alone is no proof: a crash may have prevented the record's write.
         if let Some(id) = name.and_then(|name| name.parse().ok())
             && let Ok(Some(record)) = conversation(db, id)
             && record.subject.as_deref() == Some(subject)
@@ -146,7 +142,6 @@ pub(super) fn newest_of(db: &Db, subject: &str) -> Result<Option<ConversationId>
     Ok(None)
 }
 
-/// One turn.
 pub(super) fn turn(
     db: &Db,
     conversation: ConversationId,
@@ -156,7 +151,6 @@ pub(super) fn turn(
     Ok(bytes.and_then(|bytes| decode("turn", &bytes)))
 }
 
-/// The turn that a message opened.
 pub(super) fn turn_of(
     db: &Db,
     conversation: ConversationId,
@@ -177,7 +171,7 @@ fn opened(
     Ok(bytes.and_then(|bytes| decode("message", &bytes)))
 }
 
-/// The last turns before `before`, oldest first.
+/// Returns the last `limit` turns before `before`, oldest first.
 pub(super) fn turns(
     db: &Db,
     conversation: ConversationId,
@@ -185,7 +179,7 @@ pub(super) fn turns(
     limit: usize,
 ) -> Result<Vec<TurnRecord>, StoreError> {
     let first = format!("t/{conversation}/");
-    // '0' follows '/': the first key behind all of the conversation's.
+    // '0' follows '/', so this is the first key behind all of the conversation's turns.
     let end = before.map_or_else(
         || format!("t/{conversation}0"),
         |before| turn_key(conversation, before),
@@ -202,34 +196,29 @@ pub(super) fn turns(
     Ok(found)
 }
 
-/// The conversation's last turn, as its key names it.
+/// Returns the conversation's last turn according to the keys.
 pub(super) fn last_turn(db: &Db, id: ConversationId) -> Result<Option<TurnId>, StoreError> {
     let last = db.scan_prefix(format!("t/{id}/")).keys().next_back();
     let key = last.transpose().map_err(|error| meaning(&error))?;
     Ok(key.and_then(|key| named(&key, "t/")).map(|(_, turn)| turn))
 }
 
-/// All breakers.
 pub(super) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
     all(db, "b/", "breaker")
 }
 
-/// What each provider's day cost.
 pub(super) fn spent(db: &Db) -> Result<Vec<SpentRecord>, StoreError> {
-    all(db, "s/", "spent")
+    all(db, "s/", "daily spend")
 }
 
-/// All incidents, oldest first.
 pub(super) fn incidents(db: &Db) -> Result<Vec<Incident>, StoreError> {
     all(db, "i/", "incident")
 }
 
-/// When the service was seen to run.
 pub(super) fn life(db: &Db) -> Result<Option<Life>, StoreError> {
-    Ok(get(db, LIFE)?.and_then(|bytes| decode("life", &bytes)))
+    Ok(get(db, LIFE)?.and_then(|bytes| decode("service lifetime", &bytes)))
 }
 
-/// Whether a turn waits for a late answer.
 pub(super) fn waits(
     db: &Db,
     conversation: ConversationId,
@@ -238,12 +227,11 @@ pub(super) fn waits(
     Ok(get(db, &waiting_key(conversation, turn))?.is_some())
 }
 
-/// A note of the service's own.
 pub(super) fn note(db: &Db, name: &str) -> Result<Option<String>, StoreError> {
-    Ok(get(db, &note_key(name))?.and_then(|bytes| decode("note", &bytes)))
+    Ok(get(db, &note_key(name))?.and_then(|bytes| decode("document", &bytes)))
 }
 
-/// The turns that wait for a late answer, oldest first.
+/// Returns the turns waiting for a follow-up, oldest first.
 pub(super) fn waiting(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreError> {
     let mut found = Vec::new();
     for key in db.scan_prefix("w/").keys() {
@@ -256,32 +244,31 @@ pub(super) fn waiting(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreErr
 fn all<T: DeserializeOwned>(
     db: &Db,
     prefix: &str,
-    what: &'static str,
+    kind: &'static str,
 ) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix(prefix) {
         let (_, bytes) = entry.map_err(|error| meaning(&error))?;
-        found.extend(decode::<T>(what, &bytes));
+        found.extend(decode::<T>(kind, &bytes));
     }
     Ok(found)
 }
 
-/// Writes what a key holds.
 pub(super) fn put(db: &Db, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
     db.insert(key, value)
         .map(drop)
         .map_err(|error| meaning(&error))
 }
 
-/// Removes a key.
 pub(super) fn remove(db: &Db, key: impl AsRef<[u8]>) -> Result<(), StoreError> {
     db.remove(key).map(drop).map_err(|error| meaning(&error))
 }
 
-/// Makes a change. It is visible at once and durable after the next flush.
+/// Applies a change. It is visible at once and durable after the next flush.
 ///
-/// What a crash leaves is a prefix of all single writes, so their order is chosen such that every prefix reads well: a turn comes after what
-/// leads to it, and leaves the running index after it has ended. sled's own batches would do too, at the price of two flushes each.
+/// A crash leaves a prefix of the single writes, so they are ordered such that every prefix is
+/// consistent: a turn is written after the keys that lead to it, and leaves the index of running
+/// turns after it has ended. sled's batches would do too, but at the price of two flushes each.
 pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
     match op {
         Op::Begin(id, record) => {
@@ -289,8 +276,8 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
             match get(db, &key)? {
                 Some(_) => Ok(()),
                 None => {
-                    if let Some(found_by) = subject_key(*id, record) {
-                        put(db, &found_by, Vec::new())?;
+                    if let Some(index_key) = subject_key(*id, record) {
+                        put(db, &index_key, Vec::new())?;
                     }
                     put(db, &key, encode(record)?)
                 }
@@ -303,9 +290,9 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
         }
         Op::Waiting(conversation, turn, false) => remove(db, waiting_key(*conversation, *turn)),
         Op::Checkpoint(conversation, turn) => {
-            // The index decides: a turn that ended or was forgotten meanwhile does not come back.
-            let runs = get(db, &running_key(*conversation, turn.turn))?.is_some();
-            if runs && turn.state == TurnState::Running {
+            // The index decides, so a turn that ended or was deleted meanwhile does not come back.
+            let is_running = get(db, &running_key(*conversation, turn.turn))?.is_some();
+            if is_running && turn.state == TurnState::Running {
                 put(db, &turn_key(*conversation, turn.turn), encode(turn)?)?;
             }
             Ok(())
@@ -324,27 +311,27 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
             .try_for_each(|key| cached::remove_answer(db, *key)),
         #[cfg(test)]
         #[allow(clippy::panic)]
-        Op::Panic => panic!("asked to"),
+        Op::Panic => panic!("test panic"),
     }
 }
 
 fn write_turn(db: &Db, conversation: ConversationId, turn: &TurnRecord) -> Result<(), StoreError> {
     let running = running_key(conversation, turn.turn);
-    let runs = turn.state == TurnState::Running;
-    if runs {
+    let is_running = turn.state == TurnState::Running;
+    if is_running {
         put(db, &running, Vec::new())?;
     }
-    // A message may lead to a turn that a crash kept from being written: then it is free again.
+    // If a crash prevented the write of the message's first turn, this turn takes the message.
     let message = message_key(conversation, &turn.client_msg_id);
-    let opened = match opened(db, conversation, &turn.client_msg_id)? {
+    let has_turn = match opened(db, conversation, &turn.client_msg_id)? {
         Some(first) => first == turn.turn || get(db, &turn_key(conversation, first))?.is_some(),
         None => false,
     };
-    if !opened {
+    if !has_turn {
         put(db, &message, encode(&turn.turn)?)?;
     }
     put(db, &turn_key(conversation, turn.turn), encode(turn)?)?;
-    if !runs {
+    if !is_running {
         remove(db, &running)?;
     }
     Ok(())
@@ -360,7 +347,7 @@ fn amend(
         record.amend(change.clone());
         put(db, &turn_key(conversation, id), encode(&record)?)?;
     }
-    // Last: who is not known to be answered still waits.
+    // Last, so that a crash in between leaves the turn pending.
     if matches!(change, Amendment::Followup(_)) {
         remove(db, waiting_key(conversation, id))?;
     }
@@ -378,23 +365,24 @@ fn write_incident(db: &Db, incident: &Incident) -> Result<(), StoreError> {
 
 fn forget(db: &Db, id: ConversationId) -> Result<(), StoreError> {
     cached::forget(db, id)?;
-    // The record goes last: as long as anything is left, its owner is known.
+    // The record goes last, so that the owner is known while anything is left.
     for kind in ["t", "m", "r", "w"] {
         for key in db.scan_prefix(format!("{kind}/{id}/")).keys() {
             remove(db, key.map_err(|error| meaning(&error))?)?;
         }
     }
     if let Ok(Some(record)) = conversation(db, id)
-        && let Some(found_by) = subject_key(id, &record)
+        && let Some(index_key) = subject_key(id, &record)
     {
-        remove(db, found_by)?;
+        remove(db, index_key)?;
     }
     remove(db, conversation_key(id))
 }
 
-/// Turns that the index says are running belong to a process that is gone: they become interrupted, with their text as last saved.
+/// Interrupts the turns that a dead process left running, with their text as last saved, marks
+/// them as waiting for a follow-up and returns them.
 ///
-/// Work and memory are proportional to the turns that ran, not to the store. They wait for a late answer then. Gives them.
+/// Time and memory depend on the number of running turns, not on the size of the store.
 pub(crate) fn interrupt_running(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreError> {
     let mut interrupted = Vec::new();
     for key in db.scan_prefix("r/").keys() {

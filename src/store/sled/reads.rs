@@ -1,4 +1,4 @@
-//! Reads under way: so many at once, each known by when it began, so that one that hangs is seen.
+//! A limit on concurrent reads that also detects a read that hangs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Reads under way at once. A hung disk must not eat the blocking pool, which others need too.
+/// A hung disk must not use up the blocking pool, which other tasks need too.
 const MOST: usize = 64;
 
-/// The reads of a store.
 pub(super) struct Reads {
     places: Arc<Semaphore>,
     begun: Mutex<Begun>,
@@ -21,7 +20,7 @@ struct Begun {
     last: u64,
 }
 
-/// A read under way. It ends where it is dropped, which is on the thread that reads: nobody may wait for it any more.
+/// A running read. It ends on drop, on the thread that reads: its caller may have given up before.
 pub(super) struct Read {
     reads: Arc<Reads>,
     number: u64,
@@ -38,28 +37,27 @@ impl Default for Reads {
 }
 
 impl Reads {
-    /// Begins one as soon as there is a place; none where there will be none any more.
+    /// Starts a read once a permit is free. Returns `None` if the semaphore is closed.
     pub(super) async fn begin(self: &Arc<Self>) -> Option<Read> {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
-        let mut begun = self.lock();
-        begun.last += 1;
-        let number = begun.last;
-        begun.all.insert(number, Instant::now());
-        drop(begun);
+        let permit = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let mut active = self.lock();
+        active.last += 1;
+        let number = active.last;
+        active.all.insert(number, Instant::now());
+        drop(active);
         Some(Read {
             reads: Arc::clone(self),
             number,
-            _place: place,
+            _place: permit,
         })
     }
 
-    /// Whether one has been under way for longer than this.
     pub(super) fn hang(&self, limit: Duration) -> bool {
-        // They are in the order in which they began.
+        // Keys ascend in the order in which the reads started.
         self.lock()
             .all
             .first_key_value()
-            .is_some_and(|(_, begun)| begun.elapsed() > limit)
+            .is_some_and(|(_, started)| started.elapsed() > limit)
     }
 
     fn lock(&self) -> MutexGuard<'_, Begun> {
@@ -79,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_that_hangs_is_seen_until_it_is_back() {
+    async fn stalled_read_is_reported_until_it_returns() {
         let reads = Arc::new(Reads::default());
         let first = reads.begin().await.unwrap();
         drop(reads.begin().await.unwrap());

@@ -1,4 +1,4 @@
-//! What is sled's own: unreadable records, limits of time, faults of the database, groups of writes.
+//! Behaviour specific to sled: unreadable records, timeouts, database faults, shared flushes.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -20,8 +20,8 @@ fn fresh() -> (SledStore, TempDir) {
     (store, folder)
 }
 
-/// A store whose writing thread never does anything, over no tree.
-fn standing_still() -> SledStore {
+/// A store without a tree whose writer thread never runs.
+fn stalled_store() -> SledStore {
     SledStore::over(Arc::default())
 }
 
@@ -30,18 +30,18 @@ fn is_broken<T>(result: &Result<T, StoreError>) -> bool {
 }
 
 #[tokio::test]
-async fn unreadable_records_are_passed_over() {
+async fn unreadable_records_are_skipped() {
     let (store, _folder) = fresh();
     for ms in [1, 2, 3] {
         let turn = turn(ms, &ms.to_string(), "?");
         store.write_turn(conversation(1), turn).await.unwrap();
     }
     let db = store.shared.tree().unwrap();
-    let spoil = |key: String, bytes: &[u8]| drop(db.insert(key, bytes).unwrap());
+    let overwrite = |key: String, bytes: &[u8]| drop(db.insert(key, bytes).unwrap());
     let id = conversation(1);
-    spoil(format!("t/{id}/{}", turn_id(2)), b"\x09{}");
-    spoil(format!("m/{id}/3"), b"");
-    spoil("b/one".into(), b"\x01{}");
+    overwrite(format!("t/{id}/{}", turn_id(2)), b"\x09{}");
+    overwrite(format!("m/{id}/3"), b"");
+    overwrite("b/one".into(), b"\x01{}");
     let turns = store.turns(id, None, 100).await.unwrap();
     assert_eq!(
         turns.iter().map(|turn| turn.turn).collect::<Vec<_>>(),
@@ -51,7 +51,7 @@ async fn unreadable_records_are_passed_over() {
     assert_eq!(store.turn_of(id, message("2")).await, Ok(None));
     assert_eq!(store.turn_of(id, message("3")).await, Ok(None));
     assert_eq!(store.breakers().await, Ok(vec![]));
-    // Written again it is there again.
+    // A new write replaces the unreadable record.
     let again = done(turn(3, "3", "?"), "that");
     store.write_turn(id, again.clone()).await.unwrap();
     assert_eq!(store.turn_of(id, message("3")).await, Ok(Some(again)));
@@ -59,7 +59,7 @@ async fn unreadable_records_are_passed_over() {
 }
 
 #[tokio::test]
-async fn every_prefix_that_a_crash_leaves_reads_well() {
+async fn every_partial_write_after_a_crash_is_consistent() {
     let (store, _folder) = fresh();
     let id = conversation(1);
     for ms in 1..=4 {
@@ -71,7 +71,8 @@ async fn every_prefix_that_a_crash_leaves_reads_well() {
         let bytes = super::super::record::encode(&turn).unwrap();
         db.insert(format!("t/{id}/{}", turn_id(ms)), bytes).unwrap();
     };
-    // A question that got no further than the index, or the message; an end, and an end by an earlier start, that did not leave the index.
+    // Turn 1 was only in the index, turn 2 also had its message; turn 3 ended and turn 4 was
+    // interrupted by an earlier start, but both are still in the index.
     for key in [
         format!("t/{id}/{}", turn_id(1)),
         format!("m/{id}/1"),
@@ -93,15 +94,15 @@ async fn every_prefix_that_a_crash_leaves_reads_well() {
     assert_eq!(turns[0].text, "that");
     for name in ["1", "2"] {
         assert_eq!(store.turn_of(id, message(name)).await, Ok(None));
-        // Asked again it is a new turn.
+        // The same message starts a new turn.
         store.write_turn(id, turn(9, name, "again?")).await.unwrap();
-        let of = store.turn_of(id, message(name)).await.unwrap();
-        assert_eq!(of.map(|turn| turn.turn), Some(turn_id(9)));
+        let found = store.turn_of(id, message(name)).await.unwrap();
+        assert_eq!(found.map(|turn| turn.turn), Some(turn_id(9)));
     }
 }
 
 #[tokio::test]
-async fn a_conversation_whose_owner_cannot_be_read_is_nobodys() {
+async fn conversation_with_unreadable_owner_returns_damaged() {
     let (store, _folder) = fresh();
     let db = store.shared.tree().unwrap();
     db.insert(format!("c/{}", conversation(1)), b"\x02{}")
@@ -119,41 +120,41 @@ async fn a_conversation_whose_owner_cannot_be_read_is_nobodys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_call_waits_longer_than_the_limit() {
-    let store = standing_still();
-    let began = tokio::time::Instant::now();
+async fn calls_time_out_at_the_limit() {
+    let store = stalled_store();
+    let started = tokio::time::Instant::now();
     assert!(is_broken(
         &store.write_turn(conversation(1), turn(1, "m", "?")).await
     ));
-    assert_eq!(began.elapsed().as_secs(), LIMIT.as_secs());
-    let mut taken = Vec::new();
+    assert_eq!(started.elapsed().as_secs(), LIMIT.as_secs());
+    let mut reads = Vec::new();
     while let Some(Some(read)) = store.reads.begin().now_or_never() {
-        taken.push(read);
+        reads.push(read);
     }
-    assert_eq!(taken.len(), 64);
+    assert_eq!(reads.len(), 64);
     assert!(is_broken(&store.turns(conversation(1), None, 1).await));
-    assert_eq!(began.elapsed().as_secs(), 2 * LIMIT.as_secs());
+    assert_eq!(started.elapsed().as_secs(), 2 * LIMIT.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_and_no_tree_are_said_at_once() {
-    let store = standing_still();
+async fn full_queue_and_missing_tree_fail_at_once() {
+    let store = stalled_store();
     while store.shared.queue.push(Op::Forget(conversation(1))).is_ok() {}
-    let began = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     assert!(is_broken(
         &store.write_turn(conversation(1), turn(1, "m", "?")).await
     ));
     assert!(is_broken(&store.breakers().await));
-    assert_eq!(began.elapsed().as_secs(), 0);
+    assert_eq!(started.elapsed().as_secs(), 0);
 }
 
 #[tokio::test]
-async fn a_panic_of_the_database_costs_one_change() {
+async fn database_panic_loses_only_the_change_that_caused_it() {
     let folder = TempDir::new().unwrap();
     let tree = folder.path().join("store");
     let db = open_tree(&tree).unwrap();
-    let store = standing_still();
-    // All three wait before the thread starts, so they are one group.
+    let store = stalled_store();
+    // All three are queued before the thread starts, so they form one batch.
     let before = store.write(Op::Turn(conversation(1), turn(1, "m", "before")));
     let culprit = store.write(Op::Panic);
     let after = store.write(Op::Turn(conversation(2), turn(1, "m", "after")));
@@ -162,14 +163,14 @@ async fn a_panic_of_the_database_costs_one_change() {
     for write in [before, culprit, after] {
         assert!(is_broken(&write.await));
     }
-    // What was not the culprit is made up for, and new changes are taken.
+    // The other two are applied after the tree is reopened, and new writes succeed.
     let deadline = Instant::now() + Duration::from_secs(20);
     while store
         .write_turn(conversation(3), turn(1, "m", "new"))
         .await
         .is_err()
     {
-        assert!(Instant::now() < deadline, "it does not open again");
+        assert!(Instant::now() < deadline, "the store does not reopen");
         tokio::task::yield_now().await;
     }
     for n in [1, 2, 3] {
@@ -180,47 +181,47 @@ async fn a_panic_of_the_database_costs_one_change() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
-    let shared = Shared::default();
-    assert_eq!(shared.health.problem(), None);
-    shared.health.damaged();
-    let damaged = shared.health.problem().unwrap();
-    shared.health.set_flushing(Some(Instant::now()));
-    assert_eq!(shared.health.problem(), Some(damaged));
-    shared
-        .health
-        .set_flushing(Instant::now().checked_sub(LIMIT));
-    let slow = shared.health.problem().unwrap();
+fn health_reports_damage_and_slow_flushes() {
+    let state = Shared::default();
+    assert_eq!(state.health.problem(), None);
+    state.health.damaged();
+    let damaged = state.health.problem().unwrap();
+    state.health.set_flushing(Some(Instant::now()));
+    assert_eq!(state.health.problem(), Some(damaged));
+    state.health.set_flushing(Instant::now().checked_sub(LIMIT));
+    let slow = state.health.problem().unwrap();
     assert_ne!(slow, damaged);
 }
 
-/// Writes `each` turns by each of `writers` at once; gives the time each write took, sorted, and the flushes it took in all.
-async fn written_by(writers: u8, each: u64) -> (Vec<Duration>, u64, Duration) {
+/// Lets `writers` tasks write `each` turns concurrently.
+///
+/// Returns the sorted latencies, the number of flushes and the total time.
+async fn measure_writes(writers: u8, each: u64) -> (Vec<Duration>, u64, Duration) {
     let (store, _folder) = fresh();
-    let began = Instant::now();
+    let all_started = Instant::now();
     let writer = async |n: u8| {
         let mut took = Vec::new();
         for ms in 0..each {
             let turn = done(turn(ms, &ms.to_string(), "what?"), &"x".repeat(1000));
-            let began = Instant::now();
+            let started = Instant::now();
             store.write_turn(conversation(n), turn).await.unwrap();
-            took.push(began.elapsed());
+            took.push(started.elapsed());
         }
         took
     };
     let took = futures_util::future::join_all((0..writers).map(writer)).await;
-    let all = began.elapsed();
+    let total = all_started.elapsed();
     let mut took = took.concat();
     took.sort();
-    (took, store.shared.flushes.load(Ordering::Relaxed), all)
+    (took, store.shared.flushes.load(Ordering::Relaxed), total)
 }
 
 #[tokio::test]
-async fn writes_that_are_ready_together_share_a_flush() {
+async fn concurrent_writes_share_flushes() {
     for (writers, each) in [(1, 400), (200, 20)] {
-        let (took, flushes, all) = written_by(writers, each).await;
+        let (took, flushes, total) = measure_writes(writers, each).await;
         let writes = u64::from(writers) * each;
-        let rate = |count: u64| count as f64 / all.as_secs_f64();
+        let rate = |count: u64| count as f64 / total.as_secs_f64();
         println!(
             "{writers} writers: {:.0} writes/s, {:.0} flushes/s, p50 {:?}, p99 {:?}, max {:?}",
             rate(writes),

@@ -1,8 +1,9 @@
-//! The writing thread: takes all that waits, applies it, flushes once, tells everyone.
+//! The writer thread: takes all waiting writes, applies them, flushes once and acknowledges them.
 //!
-//! sled gives up for good at its first failed write. The thread then closes the tree and opens it again as soon as that works; until then it
-//! tells everyone at once that nothing is saved, but keeps the changes, within bounds, and makes them up. Damage of one page fails only what
-//! touches that page.
+//! After its first failed write, sled refuses all others. The thread then closes the tree and
+//! reopens it as soon as that works. Until then it fails every write at once, but keeps the
+//! changes, within bounds, and applies them afterwards. Damage to a single page fails only the
+//! changes that touch the page.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,37 +21,32 @@ use super::queue::{MOST_BYTES, Pending, Queue};
 use crate::store::StoreError;
 use crate::store::open::reopen;
 
-/// How long the thread leaves a store alone that failed, before it tries to open it again.
 const HEAL_EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 
-/// A flush that takes longer than this is said in the status: visitors are no longer told that their message is on disk.
+/// A longer flush is reported on the status page: visitors are no longer told that their message is
+/// saved.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What the callers and the thread share.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// What waits to be written.
     pub(super) queue: Queue,
-    /// How it stands.
     pub(super) health: Health,
-    /// Whether changes are marked in the journal.
     pub(super) journals: AtomicBool,
-    /// Flushes that somebody waited for.
+    /// Flushes that a caller waited for.
     pub(super) flushes: AtomicU64,
     tree: RwLock<Option<Db>>,
 }
 
 impl Shared {
-    /// The open tree.
-    ///
     /// # Errors
-    /// `Broken` while there is none.
+    /// `Unavailable` while no tree is open.
     pub(super) fn tree(&self) -> Result<Db, StoreError> {
         let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
         tree.clone().ok_or_else(closed)
     }
 
-    /// Puts a tree, or none, in the place of the one there was. That one is for the caller to close, and not under the lock that readers need.
+    /// Replaces the tree and returns the old one. The caller must close that outside of the lock,
+    /// which readers need.
     fn set_tree(&self, tree: Option<Db>) -> Option<Db> {
         std::mem::replace(
             &mut *self.tree.write().unwrap_or_else(PoisonError::into_inner),
@@ -63,38 +59,37 @@ fn closed() -> StoreError {
     StoreError::Broken("the disk does not take it".into())
 }
 
-/// Closes a tree, which writes, may take long, and may panic.
+/// Closes a tree. That writes to disk, may take long and may panic.
 fn close<T>(tree: T) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(tree)));
 }
 
-/// How the store stands, for the status.
 #[derive(Default)]
 pub(super) struct Health {
     broken: AtomicBool,
-    damaged: AtomicBool,
+    is_damaged: AtomicBool,
     flushing: Mutex<Option<Instant>>,
 }
 
 impl Health {
-    /// Something could not be read that should be there.
+    /// Reports that a record which should exist could not be read.
     pub(super) fn damaged(&self) {
-        self.damaged.store(true, Ordering::Relaxed);
+        self.is_damaged.store(true, Ordering::Relaxed);
     }
 
-    /// A group of writes is under way since then; none: no longer.
+    /// Sets when the running group of writes started, or `None` after it.
     pub(super) fn set_flushing(&self, since: Option<Instant>) {
         *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    /// What is wrong just now, in a sentence for everyone.
+    /// The current problem as a sentence for the public status page.
     pub(super) fn problem(&self) -> Option<&'static str> {
         let flushing = *self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.broken.load(Ordering::Relaxed) {
             Some("Conversations cannot be saved at the moment: the disk does not take them.")
         } else if flushing.is_some_and(|since| since.elapsed() > SLOW) {
             Some("Conversations are saved late: the disk is slow.")
-        } else if self.damaged.load(Ordering::Relaxed) {
+        } else if self.is_damaged.load(Ordering::Relaxed) {
             Some("A part of the saved conversations cannot be read.")
         } else {
             None
@@ -102,19 +97,21 @@ impl Health {
     }
 }
 
-/// Starts the thread over an open tree that lies in `folder`. It ends once the queue is closed and empty: it closes the tree, then lets go
-/// the lock.
+/// Starts the thread on an open tree in `folder`.
+///
+/// The thread ends once the queue is closed and empty. It then closes the tree and releases the
+/// lock.
 ///
 /// # Errors
-/// `Broken` where there is no thread or no second handle of the tree's file to be had.
+/// `Unavailable` if the thread cannot be started or the tree's file cannot be opened.
 pub(super) fn start(
-    shared: Arc<Shared>,
+    state: Arc<Shared>,
     db: Db,
     folder: PathBuf,
     lock: File,
 ) -> Result<(), StoreError> {
     let mut writer = Writer {
-        shared,
+        shared: state,
         folder,
         disk: None,
         owed: VecDeque::new(),
@@ -131,33 +128,35 @@ pub(super) fn start(
         .map_err(|_| StoreError::Broken("no thread to write with".into()))
 }
 
-/// A tree that takes writes: the tree itself, and its file for making sure.
 struct Disk {
     db: Db,
-    /// sled waits until its pages are written, but has neither the file's length nor the drive's own cache flushed.
+    /// sled waits for its writes to this file, but flushes neither the file length nor the drive's
+    /// own cache.
     file: File,
 }
 
 impl Disk {
-    /// Applies all, flushes once where anyone waits. Gives each change's own result, or why the whole tree failed.
+    /// Applies all writes and flushes once if a caller waits. Returns each write's own result, or
+    /// the error that makes the whole tree unusable.
     ///
-    /// `at` is left at the change that was being applied, or behind the last.
+    /// After a panic, `at` is the index of the write that was being applied.
     fn commit(
         &self,
         batch: &[Pending],
-        shared: &Shared,
+        state: &Shared,
         at: &AtomicUsize,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let mut results = Vec::with_capacity(batch.len());
-        let journals = shared.journals.load(Ordering::Relaxed);
+        let journal_enabled = state.journals.load(Ordering::Relaxed);
         for pending in batch {
-            // Before the change: a mark too many costs a look, one too few a record.
-            let marked = if journals {
+            // The journal comes first: an entry too many costs one more replication, a missing one
+            // loses the record for the other instances.
+            let journaled = if journal_enabled {
                 journal::mark(&self.db, &pending.op)
             } else {
                 Ok(())
             };
-            match marked.and_then(|()| layout::apply(&self.db, &pending.op)) {
+            match journaled.and_then(|()| layout::apply(&self.db, &pending.op)) {
                 Err(error @ StoreError::Broken(_)) => return Err(error),
                 result => results.push(result),
             }
@@ -169,7 +168,7 @@ impl Disk {
             self.file
                 .sync_data()
                 .map_err(|error| broken(error.kind()))?;
-            shared.flushes.fetch_add(1, Ordering::Relaxed);
+            state.flushes.fetch_add(1, Ordering::Relaxed);
         }
         Ok(results)
     }
@@ -179,7 +178,6 @@ struct Writer {
     shared: Arc<Shared>,
     folder: PathBuf,
     disk: Option<Disk>,
-    /// Changes whose callers were told that they failed, to be made up.
     owed: VecDeque<Pending>,
     retry_at: Instant,
 }
@@ -187,12 +185,13 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         loop {
-            let patience = self.disk.is_none().then_some(HEAL_EVERY);
-            let Some(batch) = self.shared.queue.take(patience) else {
+            // Without a tree, wake up regularly to try to reopen it.
+            let wait_limit = self.disk.is_none().then_some(HEAL_EVERY);
+            let Some(batch) = self.shared.queue.take(wait_limit) else {
                 break;
             };
             match self.disk.take() {
-                Some(disk) => self.write(disk, batch),
+                Some(tree) => self.write(tree, batch),
                 None => self.owe(batch, &closed()),
             }
             if self.disk.is_none() && Instant::now() >= self.retry_at {
@@ -202,7 +201,6 @@ impl Writer {
         close((self.disk.take(), self.shared.set_tree(None)));
     }
 
-    /// Takes writes into this tree from now on.
     fn resume(&mut self, db: Db) -> Result<(), StoreError> {
         let file = File::open(self.folder.join("db"));
         let file = file.map_err(|error| StoreError::Broken(error.kind().to_string()))?;
@@ -212,12 +210,12 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, disk: Disk, mut batch: Vec<Pending>) {
+    fn write(&mut self, tree: Disk, mut batch: Vec<Pending>) {
         let at = AtomicUsize::new(0);
         self.shared.health.set_flushing(Some(Instant::now()));
-        let done = catch_unwind(AssertUnwindSafe(|| disk.commit(&batch, &self.shared, &at)));
+        let result = catch_unwind(AssertUnwindSafe(|| tree.commit(&batch, &self.shared, &at)));
         self.shared.health.set_flushing(None);
-        match done {
+        match result {
             Ok(Ok(results)) => {
                 for (pending, result) in batch.iter_mut().zip(results) {
                     if result.is_err() {
@@ -225,34 +223,35 @@ impl Writer {
                     }
                     pending.tell(result);
                 }
-                self.disk = Some(disk);
+                self.disk = Some(tree);
             }
-            Ok(Err(error)) => self.fail(disk, batch, &error),
+            Ok(Err(error)) => self.fail(tree, batch, &error),
             Err(_) => {
                 let error = StoreError::Broken("a fault of the database".into());
                 let culprit = at.into_inner();
                 if culprit < batch.len() {
-                    // It would do it again, so it is not kept.
+                    // A retry would panic again.
                     batch.remove(culprit).tell(Err(error.clone()));
                 }
-                self.fail(disk, batch, &error);
+                self.fail(tree, batch, &error);
             }
         }
     }
 
-    fn fail(&mut self, disk: Disk, batch: Vec<Pending>, error: &StoreError) {
-        tracing::error!(%error, "store failed; conversations are not saved until it opens again");
+    fn fail(&mut self, tree: Disk, batch: Vec<Pending>, error: &StoreError) {
+        tracing::error!(%error, "store failed: nothing is saved until it is reopened");
         self.shared.health.broken.store(true, Ordering::Relaxed);
         self.owe(batch, error);
-        let tree = self.shared.set_tree(None);
-        // In disorder it may never close: then it is not opened again either, but this thread goes on telling so.
+        let old_db = self.shared.set_tree(None);
+        // Closing an inconsistent tree may hang. It then cannot be reopened either, but this thread
+        // keeps answering.
         let _ = std::thread::Builder::new()
             .name("store-close".into())
-            .spawn(move || close((disk, tree)));
+            .spawn(move || close((tree, old_db)));
         self.retry_at = Instant::now() + HEAL_EVERY;
     }
 
-    /// Tells everyone that it failed, and keeps what is to be made up.
+    /// Fails all writes and keeps those that are to be applied later.
     fn owe(&mut self, batch: Vec<Pending>, error: &StoreError) {
         for mut pending in batch {
             pending.tell(Err(error.clone()));
@@ -277,11 +276,11 @@ impl Writer {
         let opened = reopen(&self.folder);
         if let Some(db) = opened
             && self.resume(db).is_ok()
-            && let Some(disk) = self.disk.take()
+            && let Some(tree) = self.disk.take()
         {
-            tracing::info!(owed = self.owed.len(), "store opened again");
-            let owed = Vec::from(std::mem::take(&mut self.owed));
-            self.write(disk, owed);
+            tracing::info!(retained = self.owed.len(), "store reopened");
+            let retained = Vec::from(std::mem::take(&mut self.owed));
+            self.write(tree, retained);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is published on the channels that somebody hears.
+//! Channel subscriptions and the messages received for them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,13 +8,12 @@ use tokio::sync::broadcast;
 
 use super::PREFIX;
 
-/// What waits for a listener; one that is further behind is told that it missed something.
+/// Messages buffered per receiver. One that is further behind gets a `Lagged` error.
 const BEHIND: usize = 512;
 
-/// The longest message that is passed on, in bytes. Nobody of ours publishes a longer one.
+/// Longer messages are dropped. No instance publishes any.
 const LONGEST: usize = 256 * 1024;
 
-/// The channels that somebody hears.
 #[derive(Default)]
 pub(super) struct Channels {
     heard: Mutex<BTreeMap<String, broadcast::Sender<Arc<[u8]>>>>,
@@ -25,30 +24,29 @@ impl Channels {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hears a channel from now on.
     pub(super) fn hear(&self, channel: &str) -> broadcast::Receiver<Arc<[u8]>> {
-        let mut heard = self.lock();
-        let channel = heard.entry(format!("{PREFIX}{channel}"));
-        channel
+        let mut channels = self.lock();
+        channels
+            .entry(format!("{PREFIX}{channel}"))
             .or_insert_with(|| broadcast::Sender::new(BEHIND))
             .subscribe()
     }
 
-    /// The names of all, with the prefix.
+    /// Returns all channel names, including [`PREFIX`].
     pub(super) fn names(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Passes on what came. Says whether it tells that the connection is lost.
+    /// Dispatches a push from Redis. Returns `true` if it reports that the connection was lost.
     pub(super) fn pass_on(&self, push: PushInfo) -> bool {
-        let lost = push.kind == PushKind::Disconnection;
+        let disconnected = push.kind == PushKind::Disconnection;
         if let Some(message) = Msg::from_push_info(push)
             && message.get_payload_bytes().len() <= LONGEST
             && let Some(channel) = self.lock().get(message.get_channel_name())
         {
-            // Nobody may listen just now.
+            // An error means that the channel has no receivers at the moment.
             let _ = channel.send(message.get_payload_bytes().into());
         }
-        lost
+        disconnected
     }
 }

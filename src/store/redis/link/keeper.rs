@@ -1,4 +1,4 @@
-//! Keeps the link: looks whether Redis takes writes, each second and when something failed, and joins again without a storm.
+//! The connection monitor: pings Redis each second and after failures, and reconnects with backoff.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -13,25 +13,20 @@ use super::pace::{Pace, Seen};
 use super::{HOT, Health, PREFIX, SIGN, Shared, Trouble, manners};
 use crate::chat::At;
 
-/// How often it looks while all is well.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The longest that a look may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a sign of life stands, in milliseconds.
 const SIGN_MS: u64 = 15_000;
 
-/// The first pause before a new connection, and the longest; each failure doubles it.
+/// Bounds of the delay before a new connection. Each failure doubles the delay.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// The wall clock's time.
 pub(super) fn now() -> At {
     At::from_system(SystemTime::now())
 }
 
-/// The keeper of a link.
 pub(super) struct Keeper {
     client: Client,
     sign: String,
@@ -40,22 +35,21 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper that shows this instance's sign of life.
     pub(super) fn new(
         client: Client,
         instance: &str,
-        chance: fn() -> f64,
-        shared: Arc<Shared>,
+        random_unit: fn() -> f64,
+        state: Arc<Shared>,
     ) -> Self {
         Self {
             client,
             sign: format!("{PREFIX}{SIGN}{instance}"),
-            chance,
-            shared,
+            chance: random_unit,
+            shared: state,
         }
     }
 
-    /// Keeps the link until all who use it have dropped it.
+    /// Runs until all clients are dropped.
     pub(super) async fn run(self, mut dropped: watch::Receiver<()>) {
         tokio::select! {
             () = self.keep() => {}
@@ -65,68 +59,72 @@ impl Keeper {
 
     async fn keep(&self) {
         let mut failures = 0;
-        let mut pace = Pace::default();
+        let mut gate = Pace::default();
         loop {
-            let (trouble, held) = self.hold(&mut pace).await;
-            self.close(trouble);
-            failures = if held { 0 } else { failures + 1 };
+            let (outage, was_up) = self.hold(&mut gate).await;
+            self.close(outage);
+            failures = if was_up { 0 } else { failures + 1 };
             sleep(pause(failures, (self.chance)())).await;
         }
     }
 
-    /// Keeps one connection, or what the client's manager makes of it, for as long as it answers. Says what ended it, and whether it ever did.
-    async fn hold(&self, pace: &mut Pace) -> (Trouble, bool) {
-        let mut held = false;
+    /// Uses one connection manager for as long as pings succeed.
+    ///
+    /// Returns why it ended, and `true` if any ping succeeded.
+    async fn hold(&self, gate: &mut Pace) -> (Trouble, bool) {
+        let mut was_up = false;
         let mut manager = match self.connect() {
             Ok(manager) => manager,
-            Err(error) => return (Trouble::of(&error), held),
+            Err(error) => return (Trouble::of(&error), was_up),
         };
         loop {
             let took = match timeout(LOOK_LIMIT, self.look(&mut manager)).await {
                 Ok(Ok(took)) => took,
-                Ok(Err(error)) => return (Trouble::of(&error), held),
-                Err(_) => return (Trouble::Unreachable, held),
+                Ok(Err(error)) => return (Trouble::of(&error), was_up),
+                Err(_) => return (Trouble::Unreachable, was_up),
             };
-            held = true;
-            let left_alone = pace.looked(Seen {
+            was_up = true;
+            let backoff = gate.looked(Seen {
                 late: self.shared.late.swap(false, Ordering::AcqRel),
                 timely: self.shared.timely.swap(false, Ordering::AcqRel),
                 late_look: took > HOT,
             });
-            self.open(&manager, left_alone.is_none(), pace.is_slow());
-            let wait = left_alone
+            self.open(&manager, backoff.is_none(), gate.is_slow());
+            // The next ping comes when hot paths may try again, and at once after a failure.
+            let wait = backoff
                 .unwrap_or(LOOK_EVERY)
                 .mul_f64(0.8 + 0.4 * (self.chance)());
             let _ = timeout(wait, self.shared.wake.notified()).await;
         }
     }
 
-    /// A connection that is made when it is first used.
+    /// Creates a connection manager, which connects at its first command.
     fn connect(&self) -> RedisResult<ConnectionManager> {
         self.shared.connections.fetch_add(1, Ordering::AcqRel);
-        let shared: Weak<Shared> = Arc::downgrade(&self.shared);
-        let hear = move |push: PushInfo| {
-            let shared = shared.upgrade().ok_or(SendError)?;
-            if shared.channels.pass_on(push) {
-                shared.connections.fetch_add(1, Ordering::AcqRel);
-                shared.suspect();
+        let state: Weak<Shared> = Arc::downgrade(&self.shared);
+        let on_push = move |push: PushInfo| {
+            let state = state.upgrade().ok_or(SendError)?;
+            if state.channels.pass_on(push) {
+                state.connections.fetch_add(1, Ordering::AcqRel);
+                state.suspect();
             }
             Ok::<(), SendError>(())
         };
         ConnectionManager::new_lazy_with_config(
             self.client.clone(),
-            manners().set_push_sender(hear),
+            manners().set_push_sender(on_push),
         )
     }
 
-    /// Shows the sign of life, which is a write, and subscribes to what is heard: also again, since a lost connection forgets it. Says how long
-    /// the write took.
+    /// Writes the heartbeat and subscribes to all channels. Returns how long the write took.
+    ///
+    /// Subscribing again is needed because Redis forgets the subscriptions of a lost connection.
     async fn look(&self, manager: &mut ConnectionManager) -> RedisResult<Duration> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut sign = ::redis::cmd("SET");
         sign.arg(&self.sign).arg(1).arg("PX").arg(SIGN_MS);
         sign.exec_async(manager).await?;
-        let took = begun.elapsed();
+        let took = started.elapsed();
         let names = self.shared.channels.names();
         if !names.is_empty() {
             manager.subscribe(names).await?;
@@ -134,17 +132,18 @@ impl Keeper {
         Ok(took)
     }
 
-    /// It takes writes; `quick`: hot paths may wait for it; `slow`: it is late for them again and again.
-    fn open(&self, manager: &ConnectionManager, quick: bool, slow: bool) {
+    /// Publishes that Redis is up. With `allow_hot`, hot paths may use it; with `is_slow`, it is
+    /// reported as slow.
+    fn open(&self, manager: &ConnectionManager, allow_hot: bool, is_slow: bool) {
         if !self.shared.open.load(Ordering::Acquire) {
             self.shared.manager.send_replace(Some(manager.clone()));
             self.shared.open.store(true, Ordering::Release);
         }
-        self.shared.quick.store(quick, Ordering::Release);
-        if self.publish(slow.then_some(Trouble::Slow)) {
-            if slow {
+        self.shared.quick.store(allow_hot, Ordering::Release);
+        if self.publish(is_slow.then_some(Trouble::Slow)) {
+            if is_slow {
                 tracing::warn!(
-                    "redis is slow; this instance goes on alone and hands over behind the scenes"
+                    "redis is slow: continuing standalone, replicating in the background"
                 );
             } else {
                 tracing::info!("joined redis");
@@ -152,40 +151,41 @@ impl Keeper {
         }
     }
 
-    fn close(&self, trouble: Trouble) {
+    fn close(&self, outage: Trouble) {
         self.shared.open.store(false, Ordering::Release);
         self.shared.quick.store(false, Ordering::Release);
         self.shared.manager.send_replace(None);
-        if self.publish(Some(trouble)) {
+        if self.publish(Some(outage)) {
             tracing::warn!(
-                ?trouble,
-                why = trouble.sentence(),
+                trouble = ?outage,
+                why = outage.sentence(),
                 "redis is away; this instance goes on alone"
             );
         }
     }
 
-    /// Publishes how it stands; says whether that is news.
-    fn publish(&self, trouble: Option<Trouble>) -> bool {
+    /// Publishes the state. Returns `true` if it changed.
+    fn publish(&self, outage: Option<Trouble>) -> bool {
         self.shared.health.send_if_modified(|health| {
-            let news = health.trouble != trouble;
-            if news {
+            let changed = health.trouble != outage;
+            if changed {
                 *health = Health {
-                    trouble,
+                    trouble: outage,
                     since: now(),
                 };
             }
-            news
+            changed
         })
     }
 }
 
-/// The pause before the next connection: doubled by each failure to its limit, then spread over its upper half by `chance`.
-fn pause(failures: u32, chance: f64) -> Duration {
+/// Returns the delay before the next connection: doubled per failure up to a limit, then randomised
+/// over its upper half.
+fn pause(failures: u32, random_unit: f64) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
     doubled
         .min(LONGEST_PAUSE)
-        .mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
+        .mul_f64(0.5 + 0.5 * random_unit.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_their_limit_and_are_spread() {
+    fn reconnect_delay_doubles_to_its_limit_and_is_randomised() {
         assert_eq!(
             (pause(0, 0.0), pause(0, 1.0)),
             (FIRST_PAUSE / 2, FIRST_PAUSE)

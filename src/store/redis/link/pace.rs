@@ -1,39 +1,36 @@
-//! Whether Redis is quick enough for who waits for it, by what came of the commands of hot paths and of the keeper's looks. Pure.
+//! Decides from command and ping latencies whether hot paths may use Redis. Pure.
 
 use std::time::Duration;
 
-/// How long hot paths leave it alone that was late for them twice; each further time in a row doubles it.
+/// Bounds of the backoff of hot paths. It starts at the second late reply in a row and doubles.
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// So many looks in a row must find nothing late until it is no longer called slow.
+/// Pings in a row without a late reply after which Redis no longer counts as slow.
 const CALM: u32 = 3;
 
-/// What was seen since the last look, and by this one.
+/// Observations between two pings and by the later one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    /// A hot command was late. Of many that waited at once the first counts.
+    /// A hot-path command was late. Several that were late together count as one.
     pub(super) late: bool,
-    /// A hot command was answered in time.
     pub(super) timely: bool,
-    /// The look itself was answered later than a hot path waits.
+    /// The ping took longer than the timeout of hot paths.
     pub(super) late_look: bool,
 }
 
-/// The pace of Redis. By default it is well.
+/// Tracks late replies and decides when hot paths back off.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// How many hot commands were late in a row.
     row: u32,
-    /// How many looks in a row found nothing late.
     calm: u32,
     slow: bool,
 }
 
 impl Pace {
-    /// After a look: how long hot paths are to leave it alone; none: they may wait for it.
+    /// Records a ping. Returns how long hot paths back off, or `None` if they may use Redis.
     ///
-    /// Once late may be a busy machine. More than that in a row is paid for, each time once.
+    /// A single late reply may be due to a busy machine and causes no backoff.
     pub(super) fn looked(&mut self, seen: Seen) -> Option<Duration> {
         if seen.timely {
             self.row = 0;
@@ -54,13 +51,12 @@ impl Pace {
         (seen.late && self.row > 1).then(|| left_alone(self.row))
     }
 
-    /// Whether it is to be called slow: also while it is tried again, which alone says nothing.
+    /// `true` until Redis has answered [`GOOD_PINGS`] pings in a row without a late reply.
     pub(super) fn is_slow(&self) -> bool {
         self.slow
     }
 }
 
-/// How long it is left alone that was late so many times in a row.
 fn left_alone(row: u32) -> Duration {
     FIRST
         .saturating_mul(1 << row.saturating_sub(2).min(10))
@@ -88,96 +84,96 @@ mod tests {
     };
 
     #[test]
-    fn what_is_late_again_and_again_is_left_alone_for_longer() {
-        let mut pace = Pace::default();
+    fn backoff_doubles_with_every_late_reply_in_a_row() {
+        let mut gate = Pace::default();
         let waits: Vec<_> = (0..8)
-            .map(|_| pace.looked(LATE).map_or(0, |wait| wait.as_millis()))
+            .map(|_| gate.looked(LATE).map_or(0, |backoff| backoff.as_millis()))
             .collect();
         assert_eq!(waits, [0, 100, 200, 400, 800, 1000, 1000, 1000]);
         assert_eq!(left_alone(u32::MAX), LONGEST);
     }
 
     #[test]
-    fn late_once_is_not_slow() {
-        let mut pace = Pace::default();
+    fn single_late_reply_is_not_slow() {
+        let mut gate = Pace::default();
         for _ in 0..5 {
-            assert_eq!((pace.looked(LATE), pace.is_slow()), (None, false));
-            assert_eq!((pace.looked(TIMELY), pace.is_slow()), (None, false));
+            assert_eq!((gate.looked(LATE), gate.is_slow()), (None, false));
+            assert_eq!((gate.looked(TIMELY), gate.is_slow()), (None, false));
         }
     }
 
     #[test]
-    fn while_it_is_late_each_time_that_it_is_tried_it_stays_slow() {
+    fn redis_stays_slow_while_every_attempt_is_late() {
         for late_look in [false, true] {
-            let mut pace = Pace::default();
-            pace.looked(LATE);
+            let mut gate = Pace::default();
+            gate.looked(LATE);
             for _ in 0..100 {
-                assert!(pace.looked(Seen { late_look, ..LATE }).is_some());
-                assert!(pace.is_slow());
-                // It was left alone, and may be tried.
+                assert!(gate.looked(Seen { late_look, ..LATE }).is_some());
+                assert!(gate.is_slow());
+                // The backoff is over, and hot paths may try again.
                 assert_eq!(
-                    pace.looked(Seen {
+                    gate.looked(Seen {
                         late_look,
                         ..NOTHING
                     }),
                     None
                 );
-                assert!(pace.is_slow());
+                assert!(gate.is_slow());
             }
         }
     }
 
     #[test]
-    fn one_that_wavers_is_called_slow_throughout() {
-        let mut pace = Pace::default();
-        pace.looked(LATE);
-        pace.looked(LATE);
+    fn alternating_late_and_timely_replies_stay_slow() {
+        let mut gate = Pace::default();
+        gate.looked(LATE);
+        gate.looked(LATE);
         for _ in 0..100 {
-            pace.looked(TIMELY);
-            // Late after one that was in time: who waits may try it at once.
+            gate.looked(TIMELY);
+            // A single late reply after a timely one causes no backoff.
             assert_eq!(
-                pace.looked(Seen {
+                gate.looked(Seen {
                     timely: true,
                     ..LATE
                 }),
                 None
             );
-            assert!(pace.is_slow());
+            assert!(gate.is_slow());
         }
     }
 
     #[test]
-    fn it_is_well_when_some_looks_found_nothing_late() {
+    fn good_pings_end_slowness() {
         for calm in [NOTHING, TIMELY] {
-            let mut pace = Pace::default();
-            pace.looked(LATE);
-            pace.looked(LATE);
-            pace.looked(Seen {
+            let mut gate = Pace::default();
+            gate.looked(LATE);
+            gate.looked(LATE);
+            gate.looked(Seen {
                 late_look: true,
                 ..calm
             });
             let slow = [(); 4].map(|()| {
-                assert_eq!(pace.looked(calm), None);
-                pace.is_slow()
+                assert_eq!(gate.looked(calm), None);
+                gate.is_slow()
             });
             assert_eq!(slow, [true, true, false, false]);
-            // What was late before counts no more.
-            assert_eq!((pace.looked(LATE), pace.is_slow()), (None, false));
+            // Earlier late replies no longer count.
+            assert_eq!((gate.looked(LATE), gate.is_slow()), (None, false));
         }
     }
 
     #[test]
-    fn while_nobody_waits_for_it_looks_alone_make_nothing_slow() {
-        let mut pace = Pace::default();
+    fn late_pings_alone_do_not_make_redis_slow() {
+        let mut gate = Pace::default();
         for _ in 0..10 {
             assert_eq!(
-                pace.looked(Seen {
+                gate.looked(Seen {
                     late_look: true,
                     ..NOTHING
                 }),
                 None
             );
-            assert!(!pace.is_slow());
+            assert!(!gate.is_slow());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The link over a real Redis: that dies, stops, refuses, and comes back.
+//! The client on a real Redis that dies, stops, rejects commands and comes back.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,82 +7,84 @@ use std::time::Instant;
 use super::super::server::Redis;
 use super::*;
 
-/// More than any step takes, unless it fails.
+/// Longer than any step takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn link_to(redis: &Redis) -> Link {
     Link::open(&Secret::new(redis.url()), "here", || 0.5).unwrap()
 }
 
-async fn is(link: &Link, wanted: impl Fn(Option<Trouble>) -> bool) -> Option<Trouble> {
-    let mut health = link.health();
-    let seen = timeout(PATIENCE, health.wait_for(|health| wanted(health.trouble))).await;
-    seen.expect("the link does not come to be so")
+async fn wait_for(client: &Link, matches: impl Fn(Option<Trouble>) -> bool) -> Option<Trouble> {
+    let mut health = client.health();
+    let state = timeout(PATIENCE, health.wait_for(|health| matches(health.trouble))).await;
+    state
+        .expect("the expected state is never reached")
         .unwrap()
         .trouble
 }
 
-async fn joined(link: &Link) {
-    is(link, |trouble| trouble.is_none()).await;
+async fn connected(client: &Link) {
+    wait_for(client, |trouble| trouble.is_none()).await;
 }
 
-async fn away(link: &Link) -> Trouble {
-    is(link, |trouble| {
+async fn outage(client: &Link) -> Trouble {
+    wait_for(client, |trouble| {
         trouble.is_some_and(|trouble| trouble != Trouble::Joining)
     })
     .await
     .unwrap()
 }
 
-async fn set(link: &Link, limit: Duration) -> Result<(), LinkError> {
-    link.command(limit, ::redis::cmd("SET").arg("failsoft:a").arg("b"))
+async fn set(client: &Link, limit: Duration) -> Result<(), LinkError> {
+    client
+        .command(limit, ::redis::cmd("SET").arg("failsoft:a").arg("b"))
         .await
 }
 
 #[tokio::test]
-async fn it_joins_a_redis_that_comes_and_comes_back() {
+async fn client_connects_to_a_redis_that_starts_late_and_reconnects() {
     let mut redis = Redis::start(&[]);
     redis.kill();
-    let link = link_to(&redis);
-    assert_eq!(away(&link).await, Trouble::Unreachable);
-    assert_eq!(set(&link, BEHIND).await, Err(LinkError::Away));
+    let client = link_to(&redis);
+    assert_eq!(outage(&client).await, Trouble::Unreachable);
+    assert_eq!(set(&client, BEHIND).await, Err(LinkError::Away));
     for _ in 0..3 {
         redis.restart();
-        joined(&link).await;
-        assert_eq!(set(&link, BEHIND).await, Ok(()));
+        connected(&client).await;
+        assert_eq!(set(&client, BEHIND).await, Ok(()));
         assert_eq!(redis.tell(&["EXISTS", "failsoft:here:here"]), "1");
-        // The one that it has, and one that was begun when the other was lost.
+        // The current one, and one that was being made when the other was lost.
         assert!(redis.connections() <= 2, "{}", redis.connections());
         redis.kill();
-        assert_eq!(away(&link).await, Trouble::Unreachable);
+        assert_eq!(outage(&client).await, Trouble::Unreachable);
     }
 }
 
 #[tokio::test]
 async fn a_redis_that_stands_still_holds_a_hot_path_for_its_limit_once() {
     let redis = Redis::start(&[]);
-    let link = link_to(&redis);
-    joined(&link).await;
+    let client = link_to(&redis);
+    connected(&client).await;
     redis.pause();
-    let asked = Instant::now();
-    assert_eq!(set(&link, HOT).await, Err(LinkError::Away));
-    assert!(asked.elapsed() >= HOT);
-    // From then on nobody waits at all: a thousand cost less than the limit of two.
-    let asked = Instant::now();
+    let started = Instant::now();
+    assert_eq!(set(&client, HOT).await, Err(LinkError::Away));
+    assert!(started.elapsed() >= HOT);
+    // After that no call waits: a thousand calls take less than two timeouts.
+    let started = Instant::now();
     for _ in 0..1000 {
-        assert_eq!(set(&link, HOT).await, Err(LinkError::Away));
+        assert_eq!(set(&client, HOT).await, Err(LinkError::Away));
     }
-    assert!(asked.elapsed() < 2 * HOT, "{:?}", asked.elapsed());
-    assert_eq!(away(&link).await, Trouble::Unreachable);
+    assert!(started.elapsed() < 2 * HOT, "{:?}", started.elapsed());
+    assert_eq!(outage(&client).await, Trouble::Unreachable);
     redis.go_on();
-    joined(&link).await;
-    assert_eq!(set(&link, BEHIND).await, Ok(()));
+    connected(&client).await;
+    assert_eq!(set(&client, BEHIND).await, Ok(()));
 }
 
 #[tokio::test]
-async fn what_keeps_it_away_is_told_without_the_secret() {
+async fn outage_reason_is_reported_without_secrets() {
     let replica: &[&str] = &["--replicaof", "127.0.0.1 1"];
-    for (more, expected) in [
+    for (arguments, expected) in [
         (
             ["--requirepass", "canary-of-the-server"].as_slice(),
             Trouble::Unauthorized,
@@ -92,24 +94,24 @@ async fn what_keeps_it_away_is_told_without_the_secret() {
         (&["--maxmemory", "1"], Trouble::Full),
         (&["--rename-command", "HELLO", "other"], Trouble::Unknown),
     ] {
-        let redis = Redis::start(more);
-        let link = link_to(&redis);
-        assert_eq!(away(&link).await, expected, "{more:?}");
+        let redis = Redis::start(arguments);
+        let client = link_to(&redis);
+        assert_eq!(outage(&client).await, expected, "{arguments:?}");
         assert!(!expected.sentence().contains("canary"));
     }
-    let refused = Link::open(
+    let error = Link::open(
         &Secret::new("redis://:canary@host:notaport"),
         "here",
         || 0.5,
     )
     .err()
     .unwrap();
-    assert!(!refused.contains("canary"), "{refused}");
+    assert!(!error.contains("canary"), "{error}");
 }
 
 #[tokio::test]
-async fn one_that_reads_its_data_is_gone_on_without_and_joined_when_it_has() {
-    // It answers between any two keys, and takes long for each: until it is told not to.
+async fn loading_redis_is_unavailable_until_it_has_loaded() {
+    // Redis answers between two keys and loads each slowly, until the delay is set to 0.
     let slowly = [
         "--key-load-delay",
         "20000",
@@ -121,61 +123,62 @@ async fn one_that_reads_its_data_is_gone_on_without_and_joined_when_it_has() {
     redis.tell(&["EVAL", fill, "0"]);
     assert_eq!(redis.tell(&["SAVE"]), "OK");
     redis.restart();
-    let link = link_to(&redis);
-    assert_eq!(away(&link).await, Trouble::Loading);
-    assert_eq!(set(&link, BEHIND).await, Err(LinkError::Away));
+    let client = link_to(&redis);
+    assert_eq!(outage(&client).await, Trouble::Loading);
+    assert_eq!(set(&client, BEHIND).await, Err(LinkError::Away));
     assert_eq!(redis.tell(&["CONFIG", "SET", "key-load-delay", "0"]), "OK");
-    joined(&link).await;
-    assert_eq!(set(&link, BEHIND).await, Ok(()));
+    connected(&client).await;
+    assert_eq!(set(&client, BEHIND).await, Ok(()));
 }
 
 #[tokio::test]
-async fn what_a_command_alone_cannot_do_keeps_nothing_away() {
+async fn rejected_command_does_not_mark_redis_as_down() {
     let redis = Redis::start(&[]);
-    let link = link_to(&redis);
-    joined(&link).await;
-    set(&link, BEHIND).await.unwrap();
-    let wrong = link
+    let client = link_to(&redis);
+    connected(&client).await;
+    set(&client, BEHIND).await.unwrap();
+    let wrong = client
         .command::<i64>(BEHIND, ::redis::cmd("LPUSH").arg("failsoft:a").arg(1))
         .await;
     assert_eq!(wrong, Err(LinkError::Refused));
-    let typed = link
+    let typed = client
         .command::<i64>(BEHIND, ::redis::cmd("GET").arg("failsoft:a"))
         .await;
     assert_eq!(typed, Err(LinkError::Refused));
-    assert!(link.is_up());
+    assert!(client.is_up());
 }
 
 #[tokio::test]
-async fn what_is_published_is_heard_also_over_a_new_connection() {
+async fn subscription_survives_a_reconnect() {
     let mut redis = Redis::start(&[]);
-    let (speaker, listener) = (link_to(&redis), link_to(&redis));
-    let mut heard = listener.hear("news");
+    let publisher = link_to(&redis);
+    let subscriber = link_to(&redis);
+    let mut messages = subscriber.hear("news");
     for word in ["one", "two"] {
-        joined(&speaker).await;
-        joined(&listener).await;
-        // Said again until it is heard: the listener subscribes only once it has looked.
-        let said = timeout(PATIENCE, async {
+        connected(&publisher).await;
+        connected(&subscriber).await;
+        // Repeated until it is received: the subscriber only subscribes at its next ping.
+        let received = timeout(PATIENCE, async {
             loop {
-                let _ = speaker.publish(BEHIND, "news", word.as_bytes()).await;
-                if let Ok(Ok(said)) = timeout(HOT, heard.recv()).await {
-                    break said;
+                let _ = publisher.publish(BEHIND, "news", word.as_bytes()).await;
+                if let Ok(Ok(message)) = timeout(HOT, messages.recv()).await {
+                    break message;
                 }
             }
         });
-        assert_eq!(&*said.await.unwrap(), word.as_bytes());
+        assert_eq!(&*received.await.unwrap(), word.as_bytes());
         redis.restart();
-        while heard.try_recv().is_ok() {}
+        while messages.try_recv().is_ok() {}
     }
 }
 
 #[tokio::test]
-async fn the_keeper_ends_with_the_last_link() {
+async fn monitor_ends_when_the_last_client_is_dropped() {
     let redis = Redis::start(&[]);
-    let link = link_to(&redis);
-    joined(&link).await;
-    let mut health = link.clone().health();
-    drop(link);
+    let client = link_to(&redis);
+    connected(&client).await;
+    let mut health = client.clone().health();
+    drop(client);
     timeout(PATIENCE, async { while health.changed().await.is_ok() {} })
         .await
         .unwrap();

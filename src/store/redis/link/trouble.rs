@@ -1,4 +1,4 @@
-//! What keeps Redis away, in words for the public status; which failures mean that it is.
+//! The reasons for an outage of Redis, their status sentences, and the classification of errors.
 
 use std::error::Error;
 use std::io;
@@ -6,42 +6,39 @@ use std::sync::Arc;
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// Why Redis did not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// It is not there, late, or takes no writes. What was asked may have taken effect all the same.
-    #[error("the shared store is away")]
+    /// Redis is down, late or accepts no writes. The call may have taken effect all the same.
+    #[error("Redis is unavailable")]
     Away,
-    /// It is there, and cannot do this.
-    #[error("the shared store refuses it")]
+    /// Redis is up but cannot execute the call.
+    #[error("Redis rejected the command")]
     Refused,
 }
 
-/// What keeps Redis away.
+/// The reason why Redis is not used, or only in the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// It was not reached yet since the start.
+    /// It has not been reached since the start.
     Joining,
     /// It cannot be reached, or does not answer in time.
     Unreachable,
-    /// Its certificate is of no CA that is trusted, for another name, or out of date.
+    /// Its certificate is untrusted, for another name, or out of date.
     Untrusted,
-    /// It answers later than a visitor is made to wait for it.
+    /// It answers, but later than hot paths wait.
     Slow,
-    /// It wants another user or password.
+    /// It requires another user or password.
     Unauthorized,
-    /// It takes no writes: a replica, one that lost its replicas, or one whose disk fails.
+    /// It accepts no writes: a replica, too few replicas, or a failing disk.
     ReadOnly,
-    /// Its memory is full.
     Full,
-    /// It is reading its data.
     Loading,
-    /// It is no Redis, or one that is too old.
+    /// It is not Redis, or a version that is too old.
     Unknown,
 }
 
 impl Trouble {
-    /// In a sentence for everyone.
+    /// Returns a sentence for the public status page.
     pub fn sentence(self) -> &'static str {
         match self {
             Trouble::Joining | Trouble::Unreachable => {
@@ -71,7 +68,6 @@ impl Trouble {
         }
     }
 
-    /// What this failure of the keeper's own sign of life means.
     pub(super) fn of(error: &RedisError) -> Self {
         match error.kind() {
             ErrorKind::AuthenticationFailed => Trouble::Unauthorized,
@@ -92,24 +88,28 @@ impl Trouble {
     }
 }
 
-/// Whether the connection was given up for the server's certificate. The client shares the failure of its socket, which holds that of TLS.
+/// `true` if the TLS handshake failed because of the server's certificate.
+///
+/// The client wraps the socket's error in an `Arc`, and that wraps the TLS error.
 fn is_of_the_certificate(error: &RedisError) -> bool {
-    let shared = error
+    let client = error
         .source()
         .and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>());
-    let socket = shared.and_then(|shared| shared.downcast_ref::<io::Error>());
+    let socket = client.and_then(|client| client.downcast_ref::<io::Error>());
     let tls = socket
         .and_then(io::Error::get_ref)
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
-/// Whether a command's failure is the link's or the server's as a whole, rather than this command's own. An answer of another type than was
-/// asked for is the command's own; a server that talks nonsense is found by the keeper.
+/// `true` if a command failed because of the connection or the server rather than by itself.
+///
+/// A reply of an unexpected type counts as the command's own failure. If the server sends garbage,
+/// the monitor notices.
 pub(super) fn is_of_the_link(error: &RedisError) -> bool {
-    let own = matches!(
+    let is_own = matches!(
         error.kind(),
         ErrorKind::UnexpectedReturnType | ErrorKind::Parse
     );
-    !own && (Trouble::of(error) != Trouble::Unknown || error.is_unrecoverable_error())
+    !is_own && (Trouble::of(error) != Trouble::Unknown || error.is_unrecoverable_error())
 }
