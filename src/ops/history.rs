@@ -1,6 +1,6 @@
 //! Answers, costs and failures per hour for the last 30 days. Pure.
 //!
-//! Each day is saved as one document, and [`NOTES`] documents are reused in turn, so the history
+//! Each day is saved as one document, and [`DOCUMENT_COUNT`] documents are reused in turn, so the history
 //! stays at a few kilobytes and survives restarts.
 
 use std::borrow::Cow;
@@ -38,7 +38,7 @@ pub struct Hour {
     pub reasons: Reasons,
 }
 
-/// The sum over several hours. The fields are those of [`Hour`].
+/// The sum over several hours. The fields are those of [`HourStats`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sum {
     pub ai: u64,

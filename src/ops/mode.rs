@@ -66,8 +66,8 @@ impl Held {
 
     /// Records the mode seen at `now` and returns the mode to show.
     ///
-    /// That is the worst mode that lasted for [`HOLD_DOWN`] if it is worse than the shown one, else
-    /// the best mode that lasted for [`HOLD_UP`], else the shown one.
+    /// That is the worst mode that lasted for [`WORSEN_DELAY`] if it is worse than the shown one, else
+    /// the best mode that lasted for [`RECOVER_DELAY`], else the shown one.
     pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {
         note(&mut self.bad, BAD.map(|mode| seen >= mode), now);
         note(&mut self.good, GOOD.map(|mode| seen <= mode), now);
