@@ -30,7 +30,7 @@ async fn watched(opened_with: &[&str]) -> Watched {
 async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
     let stand = Stand::alone(Plan::new("a"));
     let vitals = watch::Sender::new(Vitals::default());
-    let provider = Arc::into_inner(stand.provider).map(|provider| Backend {
+    let provider = Arc::into_inner(stand.backend).map(|provider| Backend {
         vitals: vitals.subscribe(),
         ..provider
     });
