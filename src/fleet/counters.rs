@@ -20,16 +20,13 @@ use crate::session::limits::{Rates, Untold};
 use crate::session::lobby::Lobby;
 use crate::store::link::{BEHIND, Link};
 
-/// The minimum time between two syncs.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// The maximum age of a budget's sum.
 const SUM_AGE: Duration = Duration::from_millis(250);
 
-/// The maximum number of buckets per command.
 const BATCH: usize = 256;
 
-/// Two days.
+/// Two days, so that a late write still finds its day.
 const DAYS_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
 
 /// Adds messages to buckets, on Redis's clock (in microseconds), and returns each bucket's debt.
@@ -77,14 +74,12 @@ static SPEND: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Syncs the shared counters.
 pub struct Counters {
     fleet: Fleet,
     lobby: Arc<Lobby>,
     accounts: HashMap<Arc<str>, Account>,
 }
 
-/// The cost of one provider.
 struct Account {
     share: Share,
     written: Option<Written>,

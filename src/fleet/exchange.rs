@@ -28,7 +28,7 @@ const CHANNEL: &str = "fleet:news";
 /// result.
 const TRIED: Duration = Duration::from_secs(30);
 
-/// How often the keys are read again, ±20 %.
+/// The interval at which the keys are read again, ±20 %.
 const READ_AGAIN: Duration = Duration::from_secs(30);
 
 /// Upper bound of the random delay before the keys are read after a reconnect.
@@ -38,7 +38,6 @@ const JOIN_WITHIN: Duration = Duration::from_secs(1);
 /// reconnect. The first instance to do so spares the others.
 const TELL_WITHIN: Duration = Duration::from_secs(1);
 
-/// Publishes and receives provider events.
 pub struct Exchange {
     fleet: Fleet,
     desk: Arc<Desk>,
@@ -47,7 +46,6 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Starts both tasks.
     pub fn start(fleet: Fleet, service: Arc<Desk>) {
         let bus = Self {
             fleet,
@@ -319,7 +317,6 @@ fn comes_back(up: &mut bool, health: &mut watch::Receiver<Health>) -> bool {
     !std::mem::replace(up, is_up_now) && is_up_now
 }
 
-/// The kind of key an event is stored under.
 #[derive(Clone, Copy)]
 enum Kind {
     Trip,

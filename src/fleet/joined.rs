@@ -8,7 +8,6 @@ use crate::settings::Secret;
 use crate::store::link::Link;
 pub use crate::store::server::Redis;
 
-/// Connects to this Redis.
 pub async fn connect(redis: &Redis) -> Link {
     let link = Link::open(&Secret::new(redis.url()), "0123456789abcdef", || 0.5).unwrap();
     let mut health = link.health();

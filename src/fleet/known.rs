@@ -1,16 +1,16 @@
-//! What the peers know of each account, and which of their messages were processed. Pure: the
-//! current time is passed in.
+//! Tracks what the peers know of each account, and which of their messages were processed. Pure:
+//! the current time is passed in.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::provider::news::News;
 
-/// How many instances are tracked: far more than share one Redis. Beyond that, the one that was
+/// The number of tracked instances, far more than share one Redis. Beyond that, the one that was
 /// silent for longest is forgotten, and a duplicate of its last message is processed.
 const INSTANCES: usize = 4_096;
 
-/// How many accounts are tracked. There are at most as many as ever configured providers.
+/// The number of tracked accounts. Each configured provider has one.
 const ACCOUNTS: usize = 1_024;
 
 /// A warning that was published or received is not repeated for this long.
@@ -23,7 +23,6 @@ const NEAR: Duration = Duration::from_secs(1);
 /// thousand of them return to the provider within ten seconds.
 const APART: Duration = Duration::from_millis(10);
 
-/// The maximum time that an instance waits to close its breaker.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10);
 
 /// Recognizes duplicate messages, and those of this instance.
@@ -70,7 +69,7 @@ impl Heard {
     }
 }
 
-/// What the cluster, this instance included, knows of each account.
+/// The knowledge of the cluster, this instance included, of each account.
 #[derive(Debug, Default)]
 pub struct Known(HashMap<String, Stand>);
 
@@ -83,7 +82,6 @@ struct Stand {
 }
 
 impl Known {
-    /// Records a published or received event.
     pub fn note(&mut self, account: &str, event: News, now: Duration) {
         if self.0.len() >= ACCOUNTS && !self.0.contains_key(account) {
             self.0.retain(|_, state| !state.is_over(now));
@@ -178,7 +176,6 @@ impl Reliefs {
         self.0.remove(account);
     }
 
-    /// Removes and returns the accounts that are due.
     pub fn take_due(&mut self, now: Duration) -> Vec<String> {
         let due: Vec<_> = self
             .0
@@ -190,7 +187,6 @@ impl Reliefs {
         due
     }
 
-    /// When the next account is due.
     pub fn next(&self) -> Option<Duration> {
         self.0.values().min().copied()
     }

@@ -14,7 +14,7 @@ use redis::Script;
 use crate::provider::leave::{Held, Leave, Probing};
 use crate::store::link::{BEHIND, HOT, Link};
 
-/// How long a lease lasts beyond the timeout of its probe.
+/// The duration of a lease beyond the timeout of its probe.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// The longest wait after one check of a lease. A longer lease is checked again.

@@ -14,10 +14,9 @@ use crate::provider::news::News;
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
 
-/// The maximum size of a message. Ours have about 170 bytes.
+/// Generous: our messages have about 170 bytes.
 pub const LONGEST: usize = 1_024;
 
-/// The maximum length of the name of an instance or an account.
 const LONGEST_NAME: usize = 64;
 
 /// An event of one account, and the instance that published it.
@@ -62,7 +61,7 @@ enum Said {
 impl Message {
     pub fn encode(&self) -> Vec<u8> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let said = match self.news {
+        let payload = match self.news {
             News::Tripped {
                 blocked,
                 fault,
@@ -86,9 +85,9 @@ impl Message {
             from,
             number: self.number,
             account,
-            said,
+            said: payload,
         };
-        // Text and numbers cannot fail to be written.
+        // Serializing text and numbers cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
@@ -102,12 +101,12 @@ impl Message {
             from,
             number,
             account,
-            said,
+            said: payload,
         } = serde_json::from_slice(bytes).ok()?;
         if v != VERSION || from.len() > LONGEST_NAME || account.len() > LONGEST_NAME {
             return None;
         }
-        let news = match said {
+        let news = match payload {
             Said::Tripped {
                 blocked,
                 fault,

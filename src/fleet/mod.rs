@@ -1,5 +1,5 @@
-//! What several instances share through one Redis: events of their providers, probe leases, and
-//! the counters of rate limits and costs.
+//! State that several instances share through one Redis: events of their providers, probe leases,
+//! and the counters of rate limits and costs.
 //!
 //! Nothing here is on the path of an answer. Whether a message or a call is allowed is decided from
 //! what this instance knows at that moment; this module updates that some milliseconds later. While
@@ -52,7 +52,6 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// The coordinator of probes for the providers of this account.
     pub fn probing(&self, account: &str) -> Arc<dyn Probing> {
         Arc::new(Leases::new(self.link.clone(), account, self.random))
     }
@@ -64,7 +63,6 @@ impl Fleet {
     }
 }
 
-/// The Redis key of this kind for `of`.
 fn key(kind: &str, of: &str) -> String {
     format!("{}fleet:{kind}:{of}", crate::store::link::PREFIX)
 }

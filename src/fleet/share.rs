@@ -18,7 +18,7 @@ pub struct Share {
     before: Spent,
 }
 
-/// The value to publish.
+/// The day's cost of this instance, as it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     pub day: u64,
@@ -42,7 +42,7 @@ impl Share {
         }
     }
 
-    /// What the peers spent beyond this instance's own total. `sum` is the published sum of all.
+    /// The peers' spending beyond this instance's own total. `sum` is the published sum of all.
     pub fn elsewhere(&self, written: Written, sum: u64) -> Spent {
         let others = sum.saturating_sub(written.nanos);
         // The baseline is part of the others' sum, under this instance's earlier name.

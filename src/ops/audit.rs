@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::chat::At;
 
-/// How many entries of authorized callers are kept, and as many of refused ones, so that a caller
+/// The number of entries kept of authorized callers, and again of refused ones, so that a caller
 /// without a token cannot push out what operators did.
 pub const KEPT: usize = 200;
 
@@ -40,7 +40,6 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Maps the status code of the response.
     pub const fn of_status(status: u16) -> Self {
         match status {
             ..400 => Self::Done,
@@ -65,7 +64,6 @@ impl Outcome {
 #[serde(rename_all = "snake_case")]
 pub enum Peer {
     Loopback,
-    /// A private or link-local network.
     Private,
     Public,
     /// A signal to the process; there is no address.

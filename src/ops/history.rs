@@ -1,7 +1,7 @@
 //! Answers, costs and failures per hour for the last 30 days. Pure.
 //!
-//! Each day is saved as one document, and [`DOCUMENT_COUNT`] documents are reused in turn, so the history
-//! stays at a few kilobytes and survives restarts.
+//! Each day is saved as one document, and [`DOCUMENT_COUNT`] documents are reused in turn, so the
+//! history stays at a few kilobytes and survives restarts.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,7 +15,6 @@ const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 pub const DAY: u64 = 24;
 
-/// The longest period that totals are computed for.
 pub const MONTH: u64 = 30 * DAY;
 
 /// One document per day, and one more for the current day.
@@ -26,11 +25,10 @@ pub type Reasons = BTreeMap<Cow<'static, str>, u64>;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hour {
-    /// Hours since 1970.
+    /// Whole hours since 1970.
     pub hour: u64,
     /// Answered by an AI, or with a fresh cached answer of one.
     pub ai: u64,
-    /// Answered by the fallback chain.
     pub degraded: u64,
     pub lost: u64,
     pub cost_usd: f64,
@@ -49,7 +47,6 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The number of messages, answered or not.
     pub fn total(&self) -> u64 {
         self.ai + self.degraded + self.lost
     }
@@ -76,7 +73,6 @@ fn merge(reasons: &mut Reasons, more: &Reasons) {
     }
 }
 
-/// The document of the day that contains this hour.
 pub fn note_of(hour: u64) -> String {
     note(hour / DAY % NOTES)
 }
@@ -107,7 +103,6 @@ impl History {
         history
     }
 
-    /// Adds the answers and costs counted up to `now`.
     pub fn add(&mut self, now: At, served: &Served, cost_usd: f64) {
         if served.total() == 0 && cost_usd <= 0.0 {
             return;
@@ -120,7 +115,6 @@ impl History {
         }
     }
 
-    /// Adds the failed attempts counted up to `now`.
     pub fn add_failed(&mut self, now: At, failed: Reasons) {
         if failed.is_empty() {
             return;
@@ -167,7 +161,7 @@ impl History {
         let hours = self
             .hours
             .iter()
-            .filter(|one| one.hour / DAY == day)
+            .filter(|hour| hour.hour / DAY == day)
             .cloned()
             .collect();
         Some((note_of(day * DAY), hours))

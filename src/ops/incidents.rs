@@ -14,8 +14,8 @@ use crate::store::INCIDENTS;
 pub const DOWN: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
-/// Oldest first. Only the last one can be open.
 pub struct Incidents {
+    /// Oldest first. Only the last one can be open.
     all: VecDeque<Incident>,
 }
 
@@ -36,7 +36,7 @@ impl Incidents {
         log
     }
 
-    /// The open incident.
+    /// The open incident, if there is one.
     pub fn running(&self) -> Option<&Incident> {
         self.all.back().filter(|incident| incident.ended.is_none())
     }

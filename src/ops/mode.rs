@@ -7,10 +7,10 @@ use crate::chat::{At, Mode, ProviderState};
 use crate::provider::backend::Vitals;
 use crate::settings::Strategy;
 
-/// How long a worse mode must last before it is shown.
+/// A worse mode is shown once it has lasted this long.
 pub const HOLD_DOWN: Duration = Duration::from_secs(2);
 
-/// How long a better mode must last before it is shown.
+/// A better mode is shown once it has lasted this long.
 pub const HOLD_UP: Duration = Duration::from_secs(10);
 
 /// Returns the mode at this moment.
@@ -56,7 +56,6 @@ const BAD: [Mode; 2] = [Mode::Outage, Mode::Degraded];
 const GOOD: [Mode; 2] = [Mode::Normal, Mode::Degraded];
 
 impl Held {
-    /// Starts with the mode that was shown before a restart.
     pub fn showing(shown: Mode) -> Self {
         Self {
             shown,
@@ -66,8 +65,8 @@ impl Held {
 
     /// Records the mode seen at `now` and returns the mode to show.
     ///
-    /// That is the worst mode that lasted for [`WORSEN_DELAY`] if it is worse than the shown one, else
-    /// the best mode that lasted for [`RECOVER_DELAY`], else the shown one.
+    /// That is the worst mode that lasted for [`WORSEN_DELAY`] if it is worse than the shown one,
+    /// else the best mode that lasted for [`RECOVER_DELAY`], else the shown one.
     pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {
         note(&mut self.bad, BAD.map(|mode| seen >= mode), now);
         note(&mut self.good, GOOD.map(|mode| seen <= mode), now);

@@ -7,7 +7,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::settings::{Problem, Problems};
 
-/// Maximum number of queued reload requests.
 const WAITING: usize = 8;
 
 /// Longer than the timeouts of all steps of a reload together.
@@ -33,11 +32,10 @@ pub struct Changed {
 /// A problem of the configuration, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Told {
-    /// The file name without its folder.
     pub file: String,
     pub line: Option<usize>,
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// A sentence that says what is wrong, and what would be right.
     pub what: String,
 }
 
@@ -87,7 +85,6 @@ impl Reloads {
         (Self(sender), requests)
     }
 
-    /// Requests a reload and waits for its result.
     pub async fn reload(&self) -> Result<Reloaded, NotReloaded> {
         let (reply, result) = oneshot::channel();
         if self.0.try_send(reply).is_err() {

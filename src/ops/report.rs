@@ -13,12 +13,11 @@ pub const TREND_POINTS: usize = 60;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// Newest first.
+    /// All saved incidents, newest first.
     pub incidents: Vec<Incident>,
     pub life: Life,
     /// The last time another provider became the active one.
     pub switched: Option<Switch>,
-    /// Recent first-token latencies by provider.
     pub trends: HashMap<Arc<str>, Trend>,
 }
 

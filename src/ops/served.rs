@@ -15,10 +15,10 @@ use crate::store::{Store, StoreError};
 use crate::turn::counts::Served;
 use crate::turn::desk::Desk;
 
-/// How often the counters are read, and so the maximum age of the figures on the status page.
+/// The counters are read at this interval, so the status page is no older.
 const READ: Duration = Duration::from_secs(5);
 
-/// How often the current day's hours are saved if they changed. A crash loses what came since.
+/// The current day is saved at this interval if it changed. A crash loses what came since.
 const NOTE: Duration = Duration::from_secs(30);
 
 const WINDOW: Duration = Duration::from_secs(WINDOW_MINUTES * 60);
@@ -26,13 +26,10 @@ const WINDOW: Duration = Duration::from_secs(WINDOW_MINUTES * 60);
 /// The detector's baseline is saved after this many windows (half an hour).
 const NOTED_WINDOWS: u32 = 6;
 
-/// The document that holds the detector's baseline.
 const USUAL: &str = "early";
 
-/// How long loading the documents of earlier processes may take.
 const RECALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the last save at shutdown may take.
 const LAST_NOTES: Duration = Duration::from_secs(1);
 
 /// Handle to the statistics task, with what it publishes.
@@ -46,7 +43,6 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Starts collecting on a task of the current thread.
     pub fn start(service: Arc<Desk>) -> Self {
         let (history, history_receiver) = watch::channel(Arc::default());
         let (warnings, warnings_receiver) = watch::channel(Arc::from(Vec::new()));

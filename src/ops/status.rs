@@ -37,11 +37,9 @@ pub struct Means {
     pub published: Published,
     pub store: Arc<dyn Store>,
     pub clock: Clock,
-    /// For incident ids.
     pub random: fn() -> u64,
 }
 
-/// History loaded from the store.
 #[derive(Debug, Default)]
 pub struct Past {
     pub incidents: Vec<Incident>,
@@ -321,7 +319,7 @@ mod tests {
     }
 
     /// The next provider under each strategy, in the order of `Strategy::ALL`.
-    fn active(stands: &[Stand]) -> Vec<String> {
+    fn next_providers(stands: &[Stand]) -> Vec<String> {
         let backends: Arc<[_]> = stands
             .iter()
             .map(|stand| Arc::clone(&stand.backend))
@@ -360,7 +358,7 @@ mod tests {
             stands.push(stand);
         }
         // priority, weighted, round_robin, fastest, cheapest
-        assert_eq!(active(&stands), ["a", "b", "a", "b", "c"]);
+        assert_eq!(next_providers(&stands), ["a", "b", "a", "b", "c"]);
         let later = Some(Clock::start().wall().plus(Duration::from_secs(3_600)));
         let open = Vitals {
             state: ProviderState::Open,
@@ -372,7 +370,7 @@ mod tests {
             ..Plan::new("a")
         });
         stands[0].vitals().await;
-        assert_eq!(active(&stands), ["b", "b", "b", "b", "c"]);
+        assert_eq!(next_providers(&stands), ["b", "b", "b", "b", "c"]);
         for index in [1, 2] {
             stands[index] = Stand::alone(Plan {
                 vitals: open.clone(),
@@ -380,7 +378,7 @@ mod tests {
             });
             stands[index].vitals().await;
         }
-        assert_eq!(active(&stands), [""; 5]);
+        assert_eq!(next_providers(&stands), [""; 5]);
     }
 
     /// Polls once a second for `times` seconds and returns the status after that.

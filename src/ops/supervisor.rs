@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use crate::supervised::{ChildDown, Guard};
 
-/// Capacity of the channels for exits and commands.
 const WAITING: usize = 256;
 
 /// More exits of one actor than this within `RESTART_WINDOW` make the service report not ready.
@@ -24,7 +23,7 @@ const SPELL: Duration = Duration::from_secs(30);
 /// The delay before an actor that exits too often, or fails to start, is restarted.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often old exits are dropped from the restart window.
+/// The interval at which old exits are dropped from the restart window.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Starts an actor and publishes its address.
@@ -86,22 +85,21 @@ pub struct Supervisor {
 
 impl Default for Supervisor {
     fn default() -> Self {
-        let (tell, hear) = mpsc::channel(WAITING);
-        let (care, told) = mpsc::channel(WAITING);
+        let (exit_sender, exits) = mpsc::channel(WAITING);
+        let (handle, commands) = mpsc::channel(WAITING);
         let steady = watch::Sender::new(true);
         Self {
             children: HashMap::new(),
-            told,
-            care: Care(care),
-            tell,
-            hear,
+            told: commands,
+            care: Care(handle),
+            tell: exit_sender,
+            hear: exits,
             steady,
         }
     }
 }
 
 impl Supervisor {
-    /// Starts an actor and supervises it.
     pub fn adopt(&mut self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
         self.start(name, Box::new(rebuild));
     }
@@ -259,7 +257,6 @@ mod tests {
         assert_eq!(starts.load(Ordering::Relaxed), 3);
     }
 
-    /// Supervises a test actor and returns a watch of its address.
     async fn supervised(care: &Care, name: &Arc<str>) -> watch::Receiver<Option<Addr<TestActor>>> {
         let address = watch::Sender::new(None);
         let current = address.subscribe();

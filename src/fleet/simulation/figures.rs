@@ -13,7 +13,6 @@ pub struct Figures {
     pub most_probes_at_once: u64,
     /// Breakers that opened during the outage on their own observations.
     pub opened: u64,
-    /// Messages between instances.
     pub news: u64,
     /// From the end of the outage until the first and the last breaker closed.
     pub closed_first: Option<Duration>,
@@ -42,7 +41,6 @@ impl Figures {
         full.map_or(0, |full| full + 1 - first)
     }
 
-    /// Formats a row of the document's table.
     pub fn row(&self, failure: &str, mode: &str) -> String {
         let seconds = |time: Option<Duration>| {
             time.map_or("never".into(), |time| format!("{:.1}", time.as_secs_f64()))

@@ -23,10 +23,8 @@ pub struct Instance {
     pub alarm: Option<Duration>,
 }
 
-/// A running turn.
 pub struct Turn {
     pub failed: Vec<Failed>,
-    /// The provider to retry after a wait.
     pub again: Option<usize>,
 }
 

@@ -19,11 +19,9 @@ use self::world::World;
 #[derive(Clone, Copy, Debug)]
 struct Scene {
     instances: usize,
-    /// Instances exchange messages.
     together: bool,
     /// How the preferred provider fails during the outage.
     fault: Fault,
-    /// How long a failing call takes.
     fails_after: Duration,
     /// Start and end of the outage, and end of the simulation.
     down: Duration,

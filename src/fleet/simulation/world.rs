@@ -23,14 +23,11 @@ const MARGIN: Duration = Duration::from_secs(1);
 const SPREAD: Duration = Duration::from_secs(2);
 
 enum Event {
-    /// A visitor sends a message to this instance.
     Arrives(usize),
-    /// A turn continues after a wait.
     GoesOn(usize, Turn),
     /// The first token of a call, and the end of a call.
     FirstToken(usize, usize, Ticket),
     Ends(usize, usize, Ticket, Verdict, Turn),
-    /// The next probe of this instance is due.
     Alarm(usize),
     ProbeEnds(usize, Ticket, Verdict),
     /// A message arrives at all instances but its sender.

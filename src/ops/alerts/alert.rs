@@ -20,22 +20,19 @@ pub struct Alert {
     /// The reason in the protocol's word if it has one, else a sentence.
     pub reason: Option<String>,
     pub at: At,
-    /// The whole alert in one sentence.
     pub text: String,
-    /// How often the condition became bad since its last alert without being sent, because of
-    /// `alerts.min_interval`.
+    /// The number of times the condition became bad since its last alert but was not sent, because
+    /// of `alerts.min_interval`.
     pub held_back: u32,
     /// An outage drill causes the condition, or caused the one that is over.
     pub drill: bool,
 }
 
-/// The circumstances under which an alert is sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
     pub mode: Mode,
     /// The open or just closed incident.
     pub incident: Option<String>,
-    /// When the condition was observed.
     pub at: At,
 }
 

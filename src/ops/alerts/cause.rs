@@ -12,23 +12,19 @@ pub enum Cause {
     Provider(Arc<str>),
     /// A provider's daily budget: available, or spent.
     Budget(Arc<str>),
-    /// The service's mode: normal, degraded, or an outage.
     Mode,
-    /// The store: well, or failing.
     Store,
     /// An anomaly metric: in its usual range, or not.
     Warning(Figure),
 }
 
-/// A metric watched by the anomaly detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Figure {
-    /// The ratio of answers that no AI gave.
     Degraded,
     /// The ratio of stale cached answers.
     Stale,
-    /// USD per hour.
+    /// The cost in USD per hour.
     Cost,
     /// The 95th percentile of the time to first token.
     FirstToken,
@@ -54,7 +50,6 @@ pub type Level = u8;
 pub const WORST: Level = 2;
 
 impl Cause {
-    /// The provider that the subject belongs to.
     pub fn provider(&self) -> Option<&Arc<str>> {
         match self {
             Self::Provider(name) | Self::Budget(name) => Some(name),
@@ -69,14 +64,13 @@ impl Cause {
     }
 }
 
-/// The observed condition of a subject.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub cause: Cause,
     pub level: Level,
     /// The reason in the protocol's word if it has one.
     pub reason: Option<String>,
-    /// The reason for people.
+    /// The reason in a sentence for people.
     pub words: String,
     /// An outage drill causes the condition.
     pub staged: bool,

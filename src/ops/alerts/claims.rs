@@ -15,7 +15,6 @@ use redis::{Script, ScriptInvocation};
 use super::cause::{Cause, Level};
 use crate::store::link::{HOT, Link, PREFIX, SIGN};
 
-/// The TTL of a claim that is not renewed.
 const STANDS: Duration = Duration::from_secs(10 * 60);
 
 /// The TTL of a claim after the condition is over. The other instances notice the recovery within
@@ -33,7 +32,6 @@ pub struct Matter {
 /// The instance that sends an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// This instance sends it.
     Tell,
     /// Another instance that is alive sends it.
     Leave,
@@ -41,7 +39,6 @@ pub enum Verdict {
     TakeOver,
 }
 
-/// Makes claims on behalf of one instance.
 pub struct Claims {
     link: Link,
     instance: Arc<str>,

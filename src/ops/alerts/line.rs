@@ -12,10 +12,8 @@ use super::cause::{Cause, Level};
 use super::rules::News;
 use crate::chat::At;
 
-/// The maximum length of a queue.
 pub const MOST: usize = 64;
 
-/// An alert on its way to a sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
     /// The same at each attempt, so that a receiver can recognize duplicates.
@@ -39,7 +37,6 @@ pub struct Known {
     pub staged: bool,
 }
 
-/// The queue of one sink.
 #[derive(Debug, Default)]
 pub struct Line {
     waiting: VecDeque<Envelope>,
@@ -81,7 +78,6 @@ impl Line {
         self
     }
 
-    /// The next alert that this sink should receive.
     pub fn take(&mut self) -> Option<Envelope> {
         while let Some(next) = self.waiting.pop_front() {
             let known = self.known.get(&next.cause);

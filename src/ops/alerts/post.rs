@@ -17,12 +17,10 @@ use crate::chat::At;
 use crate::provider::transport;
 use crate::settings::Secret;
 
-/// The timeout of one attempt.
 pub const LIMIT: Duration = Duration::from_secs(8);
 
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Why an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undelivered {
     /// No connection, or it broke.
@@ -30,7 +28,6 @@ pub enum Undelivered {
     Unreachable,
     #[error("it does not answer within 8 s")]
     Late,
-    /// See [`PrivateAddress`].
     #[error("its public name leads to a private address, which is not called")]
     Private,
     #[error("it redirects elsewhere, which is not followed")]
@@ -40,7 +37,6 @@ pub enum Undelivered {
 }
 
 impl Undelivered {
-    /// Returns `true` if another attempt may succeed.
     pub fn passes(self) -> bool {
         match self {
             Self::Unreachable | Self::Late => true,
@@ -56,7 +52,6 @@ pub fn is_private(error: &reqwest::Error) -> bool {
         .any(|cause| cause.is::<PrivateAddress>())
 }
 
-/// The format of the request body.
 pub enum Form {
     /// As Slack's incoming webhooks expect it.
     Slack,
@@ -72,8 +67,8 @@ pub struct Poster {
 }
 
 impl Poster {
-    /// # Errors
-    /// The URL is invalid, or TLS cannot be set up. The text omits the URL, which may be a secret.
+    /// Fails if the URL is invalid or TLS cannot be set up. The error omits the URL, which may be a
+    /// secret.
     pub fn new(address: &Secret, form: Form) -> Result<Self, &'static str> {
         let url = Url::parse(address.expose()).map_err(|_| "an address for alerts is no URL")?;
         let host = url.host_str().unwrap_or_default();
@@ -94,7 +89,6 @@ impl Poster {
         })
     }
 
-    /// Makes one attempt.
     pub async fn post(&self, alert: &Envelope, now: At) -> Result<(), Undelivered> {
         let request = self
             .client

@@ -19,7 +19,7 @@ pub struct Told {
     pub found: Finding,
     /// The severity that was sent before.
     pub before: Level,
-    /// How often the condition became bad since its last alert without being sent.
+    /// The number of times the condition became bad since its last alert but was not sent.
     pub muted: u32,
     /// A drill causes the condition, or caused the one that is over.
     pub staged: bool,
@@ -35,17 +35,15 @@ impl Told {
     }
 }
 
-/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     Worse,
-    /// The recovery after an alert.
     Better,
     /// The severity is as before, but changed in between without being sent.
     Flapped,
 }
 
-/// What is known of one subject.
+/// The current and the sent state of one subject.
 #[derive(Clone, Copy, Debug, Default)]
 struct Track {
     level: Level,

@@ -8,7 +8,6 @@ use sha2::Sha256;
 
 use crate::settings::webhook_key;
 
-/// Signs with one secret.
 #[derive(Clone)]
 pub struct Signer(Hmac<Sha256>);
 

@@ -24,13 +24,12 @@ const BACKOFF: Backoff = Backoff {
 /// Lower bound of a delay: a tiny jitter would hammer a sink that has just failed.
 const LEAST: Duration = Duration::from_millis(250);
 
-/// How long the status page reports dropped alerts.
+/// The status page reports dropped alerts for this long.
 const LOSS_TOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Slack,
-    /// The operator's own webhook.
     Webhook,
 }
 
@@ -44,7 +43,6 @@ impl Kind {
         }
     }
 
-    /// The document in the store that holds what the sink received.
     pub const fn note(self) -> &'static str {
         match self {
             Self::Slack => "alerts/slack",
@@ -53,7 +51,7 @@ impl Kind {
     }
 }
 
-/// A destination of alerts.
+/// A destination of alerts with its queue.
 pub struct Sink {
     kind: Kind,
     line: Mutex<Line>,
@@ -98,12 +96,10 @@ impl Sink {
         self.line().known()
     }
 
-    /// See [`AlertQueue::mark_sent_elsewhere`].
     pub fn learn(&self, known: Known) {
         self.line().learn(known);
     }
 
-    /// See [`AlertQueue::mark_cleared`].
     pub fn forget(&self, cause: &Cause, level: Level) {
         self.line().forget(cause, level);
     }

@@ -10,7 +10,7 @@ use super::cause::{Cause, Finding, Level};
 use super::claims::{Claims, Matter, Verdict};
 use super::rules::{News, Told};
 
-/// How often claims are renewed and deferred alerts checked again.
+/// The interval at which claims are renewed and deferred alerts checked again.
 const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
 
 /// An alert is no longer deferred after this many checks in a row that Redis did not answer.
@@ -98,7 +98,6 @@ impl<H> Together<H> {
         );
     }
 
-    /// Records the result of a claim.
     fn holds(&mut self, key: Matter, verdict: Verdict) {
         match verdict {
             Verdict::Leave => drop(self.mine.remove(&key)),

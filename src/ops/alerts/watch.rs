@@ -26,20 +26,19 @@ use crate::router::table::Published;
 use crate::settings::Settings;
 use crate::store::Store;
 
-/// How often the state is polled. Shorter changes are not noticed.
+/// Changes shorter than this are not noticed.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long loading what was sent before a restart may delay the first poll.
+/// The first poll is delayed at most this long by loading what was sent before a restart.
 const RECALL_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long an alert waits for an incident to belong to. An incident opens once its mode has
-/// lasted for `WORSEN_DELAY`.
+/// An alert waits this long for an incident to belong to, which opens once the mode has lasted for
+/// [`WORSEN_DELAY`].
 const INCIDENT_WAIT: Duration = HOLD_DOWN.saturating_add(Duration::from_millis(500));
 
 /// Added to the clock, so that alerts of earlier processes have a positive time as well.
 const BEFORE: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
-/// The dependencies of the watcher.
 pub struct Means {
     /// The providers and the sinks.
     pub published: Published,
@@ -54,13 +53,11 @@ pub struct Means {
     /// `None` if this is the only instance.
     pub claims: Option<Claims>,
     pub clock: Clock,
-    /// For message ids.
     pub random: fn() -> u64,
     /// Returns a random number in 0..1, for retry delays.
     pub chance: fn() -> f64,
 }
 
-/// Handle to the running alerts.
 #[derive(Clone)]
 pub struct Alerts {
     sinks: watch::Receiver<Arc<[Arc<Sink>]>>,
@@ -68,7 +65,6 @@ pub struct Alerts {
 }
 
 impl Alerts {
-    /// Starts watching on a task of the current thread.
     pub fn start(means: Means) -> Self {
         let (sinks, running_sinks) = watch::channel(Arc::from(Vec::new()));
         let clock = means.clock;
@@ -221,7 +217,6 @@ impl Watcher {
         );
     }
 
-    /// Applies a reloaded configuration.
     fn follow(&mut self) {
         let settings = Arc::clone(&self.means.published.borrow().settings);
         if Arc::ptr_eq(&settings, &self.settings) {

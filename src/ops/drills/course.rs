@@ -14,13 +14,13 @@ use crate::provider::drill::{Drill, Terms};
 use crate::turn::desk::Desk;
 use crate::turn::witness::Watching;
 
-/// How long the provider's actor may take to reset its breaker. Meanwhile it may be restarted.
+/// The time within which the provider's actor must reset its breaker, restarts included.
 const LIFT_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long to wait after the end until the provider is available again.
+/// The maximum wait after the end for the provider to be available again.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often turns that have not ended are checked.
+/// The interval at which turns that have not ended are checked.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) struct Course {

@@ -28,7 +28,7 @@ pub use schedule::run as keep_schedule;
 use course::Course;
 use report::Reports;
 
-/// How long stopping a drill waits until its effects are cleared.
+/// The maximum wait of a stop request for the effects to be cleared.
 const END_LIMIT: Duration = Duration::from_secs(3);
 
 pub struct Means {
@@ -39,7 +39,6 @@ pub struct Means {
     pub runtime: Handle,
 }
 
-/// Runs the outage drills of the service.
 pub struct Drills {
     means: Means,
     state: Mutex<State>,
@@ -169,7 +168,6 @@ impl Drills {
             .collect()
     }
 
-    /// The newest reports, newest first.
     pub fn reports(&self) -> Vec<Report> {
         self.lock().reports.all()
     }

@@ -1,4 +1,4 @@
-//! Reports of outage drills.
+//! Reports of outage drills, and the slots they are saved in.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::chat::{At, DrillView};
 use crate::turn::witness::Seen;
 
-/// The number of reports that are kept.
 pub const KEPT: usize = 50;
 
 /// The report of a drill that ran, or of a scheduled one that was skipped.
@@ -18,7 +17,7 @@ pub struct Report {
     pub drill: DrillView,
     /// `true` for a drill from `[[drills]]`, `false` for one started by an operator.
     pub scheduled: bool,
-    /// Why the drill was skipped. `None` if it ran.
+    /// The reason the drill was skipped. `None` if it ran.
     pub skipped: Option<String>,
     /// `None` while the drill runs, and if it was skipped.
     pub ended: Option<At>,
@@ -37,7 +36,6 @@ pub enum EndedBy {
     Operator,
 }
 
-/// Calls to the provider during a drill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calls {
     pub total: u64,
@@ -45,10 +43,9 @@ pub struct Calls {
     pub befallen: u64,
 }
 
-/// The changes of a breaker during a drill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakerSeen {
-    /// How often the breaker opened or blocked.
+    /// The number of times the breaker opened or blocked.
     #[serde(rename = "opened")]
     pub opened: u64,
     /// From the start of the drill to the first time the breaker opened.

@@ -8,8 +8,8 @@ use crate::chat::At;
 
 const MINUTE_MS: u64 = 60_000;
 
-/// How many missed minutes are checked later, after the machine slept or its clock was set. Nobody
-/// expects a drill that starts later than that.
+/// The number of missed minutes that are checked later, after the machine slept or its clock was
+/// set. Nobody expects a drill that starts later than that.
 const LATE: u64 = 2;
 
 /// Starts scheduled drills until the service stops. `wall` reads the wall clock.

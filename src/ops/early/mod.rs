@@ -33,7 +33,6 @@ const HOUR: usize = 12;
 /// The ratio of this many windows together is checked as well: a quarter of an hour.
 const LATELY: usize = 3;
 
-/// The minimum number of first tokens for a percentile.
 const LEAST_FIRST_WORDS: u64 = 50;
 
 /// The minimum number of answers in an hour for a cost per hour.
@@ -45,13 +44,11 @@ const UNUSUAL_RUN: u32 = 2;
 /// The consecutive usual windows after which a metric is in range again.
 const USUAL_RUN: u32 = 2;
 
-/// The statistics of one window, as they are saved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
-    /// Messages, answered or not.
+    /// All messages, answered or not.
     #[serde(rename = "n")]
     all: u64,
-    /// Messages that no AI answered.
     #[serde(rename = "d")]
     without_ai: u64,
     /// Messages answered from the stale cache.
@@ -67,7 +64,6 @@ pub struct Window {
     first_words_ms: Option<f64>,
 }
 
-/// The current state of one metric.
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
     out: bool,
@@ -98,7 +94,7 @@ impl Standing {
 /// The baseline, and the state of each metric. About 150 KB with a full week.
 #[derive(Debug, Default)]
 pub struct Early {
-    /// Oldest first.
+    /// The windows of the baseline, oldest first.
     past: VecDeque<Window>,
     /// First-token latencies of the last hour, one histogram per window, oldest first.
     hour: VecDeque<Times>,
@@ -115,7 +111,6 @@ impl Early {
         }
     }
 
-    /// The saved windows, oldest first.
     pub fn past(&self) -> impl Iterator<Item = &Window> {
         self.past.iter()
     }
@@ -138,12 +133,12 @@ impl Early {
                 standing.see(judgement.verdict, min_unusual);
                 standing.out
             });
-            let words = words(metric, judgement.usual, &now);
+            let description = words(metric, judgement.usual, &now);
             Finding {
                 cause: Cause::Warning(metric),
                 level: u8::from(is_out),
-                reason: is_out.then(|| format!("{}: {words}", metric.name())),
-                words,
+                reason: is_out.then(|| format!("{}: {description}", metric.name())),
+                words: description,
                 // Windows with a drill are discarded before they get here.
                 staged: false,
             }
@@ -225,7 +220,6 @@ impl Early {
     }
 }
 
-/// Describes the baseline and the current value.
 fn words(metric: Figure, usual: Option<f64>, now: &Window) -> String {
     let ratio_text = |part: u64| {
         let usual = usual.map_or(String::new(), |usual| {

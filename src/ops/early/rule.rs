@@ -25,7 +25,6 @@ const LEAST_AMOUNTS: usize = 144;
 /// At most this many past amounts are used; of a longer past every second, third and so on.
 const LOOKED_AT: usize = 250;
 
-/// The minimum number of past answers for judging a ratio.
 const LEAST_ANSWERS: u64 = 200;
 
 /// Fewer occurrences in a window are never unusual.
@@ -45,7 +44,6 @@ const OVER_MOST: f64 = 1.5;
 
 const MOST: f64 = 0.95;
 
-/// The judgement of one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// In the usual range, or there is no baseline yet.
@@ -62,7 +60,6 @@ pub struct Found {
     pub usual: Option<f64>,
 }
 
-/// The judgement without a baseline.
 pub const UNKNOWN: Found = Found {
     verdict: Verdict::Usual,
     usual: None,

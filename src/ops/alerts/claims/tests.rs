@@ -24,7 +24,6 @@ fn matter(level: Level, staged: bool) -> Matter {
     }
 }
 
-/// Claims an alert; Redis answers.
 async fn claim(claims: &Claims, sinks: &str, alert: &Matter) -> Verdict {
     claims.alert(sinks, alert).await.unwrap()
 }

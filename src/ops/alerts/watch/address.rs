@@ -1,4 +1,4 @@
-//! The configured sinks.
+//! The sinks that the configuration defines.
 
 use crate::ops::alerts::post::{Form, Poster};
 use crate::ops::alerts::sign::Signer;

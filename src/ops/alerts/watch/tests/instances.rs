@@ -22,7 +22,6 @@ async fn connected(redis: &Redis, name: &str) -> Watched {
 }
 
 impl Watched {
-    /// Polls for a while and returns the events sent.
     async fn sent_events(&mut self) -> Vec<&'static str> {
         let until = std::time::Instant::now() + QUIET;
         let mut events = Vec::new();
