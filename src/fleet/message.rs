@@ -79,12 +79,11 @@ impl Message {
             News::Well => Said::Well,
             News::Reset => Said::Reset,
         };
-        let (from, account) = (self.from.clone(), self.account.clone());
         let wire = Wire {
             v: VERSION,
-            from,
+            from: self.from.clone(),
             number: self.number,
-            account,
+            account: self.account.clone(),
             said: payload,
         };
         // Serializing text and numbers cannot fail.

@@ -171,7 +171,8 @@ impl World {
         };
         self.called(provider);
         if self.is_down(instance, provider) {
-            let (fault, wait) = (self.scene.fault, self.scene.fails_after);
+            let fault = self.scene.fault;
+            let wait = self.scene.fails_after;
             let verdict = Verdict::Failed {
                 fault,
                 started: false,

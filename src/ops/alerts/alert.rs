@@ -93,7 +93,8 @@ fn event(subject: &Cause, change: News) -> &'static str {
 fn text(notification: &Told) -> String {
     let condition = &notification.found;
     let change = notification.news();
-    let (level, words) = (condition.level, &condition.words);
+    let level = condition.level;
+    let words = &condition.words;
     let text = match (&condition.cause, level) {
         (Cause::Provider(name), 0) => format!("Provider {name} works again."),
         (Cause::Provider(name), 1) => format!("Provider {name} is down: {words}."),

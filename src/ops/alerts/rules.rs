@@ -370,7 +370,8 @@ mod tests {
     #[test]
     fn removed_providers_are_dropped() {
         let mut rules = Rules::new(INTERVAL);
-        let (a, b) = (provider(), Cause::Provider("b".into()));
+        let a = provider();
+        let b = Cause::Provider("b".into());
         for subject in [&a, &b, &Cause::Mode] {
             assert!(rules.see(&found(subject, 1), INTERVAL).is_some());
         }

@@ -303,7 +303,8 @@ impl Watcher {
 
     fn act(&mut self, verdict: Verdict, held: Held, view: &StatusView) {
         let notification = held.told.clone();
-        let (cause, news) = (&notification.found.cause, notification.news());
+        let cause = &notification.found.cause;
+        let news = notification.news();
         match (verdict, news) {
             (Verdict::Tell, _) => self.tell(&held, view),
             (Verdict::Leave, News::Worse) => {

@@ -32,7 +32,8 @@ impl TestRng {
     }
 
     fn poisson(&mut self, mean: f64) -> u64 {
-        let (mut count, mut left) = (0, mean);
+        let mut count = 0;
+        let mut left = mean;
         loop {
             left += self.fraction().ln();
             if left < 0.0 {
