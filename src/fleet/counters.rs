@@ -1,8 +1,9 @@
-//! What all instances count in common: messages let through, and what the day costs.
+//! Counters shared by all instances: accepted messages and daily costs.
 //!
-//! After each message that was let through, but at most every 50 ms, this instance adds to the shared buckets what it let through since the
-//! last time, and hears what they lack by all that the others let through. So a limit holds over a fleet but for what the others let through within
-//! one such time, and that is owed and paid back. What the answers cost is written at the same beat; where a provider has a budget,
+//! After accepted messages, at most every 50 ms, this instance adds them to the shared rate limit
+//! buckets and receives the debt of each bucket, which includes the peers' messages. A limit
+//! therefore holds across the cluster except for what the peers accept within one interval, and
+//! that is paid back as debt. Costs are published at the same interval. For providers with a budget
 //! the sum is read at least four times a second.
 
 use std::collections::HashMap;
@@ -19,20 +20,18 @@ use crate::session::limits::{Rates, Untold};
 use crate::session::lobby::Lobby;
 use crate::store::link::{BEHIND, Link};
 
-/// The least time between two looks at what others count.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// How old the sum of a budget may be.
 const SUM_AGE: Duration = Duration::from_millis(250);
 
-/// Buckets in one command.
 const BATCH: usize = 256;
 
-/// How long a day's costs are kept, in milliseconds: two days.
+/// Two days, so that a late write still finds its day.
 const DAYS_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
 
-/// Takes `count` from each bucket, with Redis's own clock (microseconds); answers what each lacks. `ARGV`: for each key the time between
-/// two, how many, the most it may lack.
+/// Adds messages to buckets, on Redis's clock (in microseconds), and returns each bucket's debt.
+///
+/// `ARGV`, for each key: the time per message, the number of messages, the maximum debt.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local time = redis.call('TIME')
@@ -49,8 +48,10 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Writes this instance's share of each provider's day, and answers the sum of all shares; -1 where the key holds something else.
-/// `ARGV`: this instance, how long it stands, then for each key the share.
+/// Publishes this instance's share of each provider's day and returns the sums of all shares; -1 if
+/// the key holds something else.
+///
+/// `ARGV`: the instance, the TTL in ms, then the share for each key.
 static SPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local sums = {}
@@ -73,14 +74,12 @@ static SPEND: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// What counts.
 pub struct Counters {
     fleet: Fleet,
     lobby: Arc<Lobby>,
     accounts: HashMap<Arc<str>, Account>,
 }
 
-/// What is known of a provider's costs.
 struct Account {
     share: Share,
     written: Option<Written>,
@@ -88,7 +87,6 @@ struct Account {
 }
 
 impl Counters {
-    /// Counts from here.
     pub fn new(fleet: Fleet, lobby: Arc<Lobby>) -> Self {
         let mut counters = Self {
             fleet,
@@ -99,25 +97,25 @@ impl Counters {
         counters
     }
 
-    /// Begins to count for each provider that has prices, from what its day had cost before: also while Redis is away.
+    /// Starts counting for each provider with prices, from its cost so far. Must also run while
+    /// Redis is unavailable.
     fn notice(&mut self) {
-        let table = self.lobby.desk.table();
-        for backend in table
+        let config = self.lobby.desk.table();
+        for provider in config
             .backends
             .iter()
-            .filter(|backend| backend.prices.is_some())
+            .filter(|provider| provider.prices.is_some())
         {
             self.accounts
-                .entry(Arc::clone(&backend.name))
+                .entry(Arc::clone(&provider.name))
                 .or_insert_with(|| Account {
-                    share: Share::new(backend.vitals.borrow().spent),
+                    share: Share::new(provider.vitals.borrow().spent),
                     written: None,
                     read_at: None,
                 });
         }
     }
 
-    /// Goes on for ever.
     pub async fn run(mut self) {
         loop {
             self.notice();
@@ -127,28 +125,30 @@ impl Counters {
                 messages(&self.fleet.link, &self.lobby.rates).await;
                 self.costs().await;
             }
+            // Wait for the minimum interval, then for a message or until a budget's sum is too old.
             sleep(BEAT).await;
             let _ = timeout(SUM_AGE - BEAT, self.lobby.rates.touched()).await;
         }
     }
 
+    /// Publishes changed shares and reads the sums of budgets.
     async fn costs(&mut self) {
         let wall = self.fleet.clock.wall();
-        let table = self.lobby.desk.table();
+        let config = self.lobby.desk.table();
         let mut due = Vec::new();
-        for backend in table
+        for provider in config
             .backends
             .iter()
-            .filter(|backend| backend.prices.is_some())
+            .filter(|provider| provider.prices.is_some())
         {
-            let spent = backend.vitals.borrow().spent;
-            let Some(account) = self.accounts.get(&backend.name) else {
+            let spent = provider.vitals.borrow().spent;
+            let Some(account) = self.accounts.get(&provider.name) else {
                 continue;
             };
             let written = account.share.written(spent, wall);
-            let old = account.read_at.is_none_or(|at| at.elapsed() >= SUM_AGE);
-            if account.written != Some(written) || (backend.is_budgeted && old) {
-                due.push((backend, written));
+            let is_old = account.read_at.is_none_or(|at| at.elapsed() >= SUM_AGE);
+            if account.written != Some(written) || (provider.is_budgeted && is_old) {
+                due.push((provider, written));
             }
         }
         if due.is_empty() {
@@ -156,56 +156,56 @@ impl Counters {
         }
         let mut script = SPEND.prepare_invoke();
         script.arg(&*self.fleet.instance).arg(DAYS_MS);
-        for (backend, written) in &due {
+        for (provider, written) in &due {
             script
-                .key(key("spent", &format!("{}:{}", written.day, backend.name)))
+                .key(key("spent", &format!("{}:{}", written.day, provider.name)))
                 .arg(written.nanos);
         }
         let Ok(sums) = self.fleet.link.script::<Vec<i64>>(BEHIND, &script).await else {
             return;
         };
-        for ((backend, written), sum) in due.into_iter().zip(sums) {
+        for ((provider, written), sum) in due.into_iter().zip(sums) {
             let (Some(account), Ok(sum)) =
-                (self.accounts.get_mut(&backend.name), u64::try_from(sum))
+                (self.accounts.get_mut(&provider.name), u64::try_from(sum))
             else {
                 continue;
             };
             account.written = Some(written);
             account.read_at = Some(Instant::now());
             let elsewhere = account.share.elsewhere(written, sum);
-            let known = backend.vitals.borrow().spent_elsewhere;
+            let known = provider.vitals.borrow().spent_elsewhere;
             if elsewhere.day > known.day || elsewhere.usd > known.usd {
-                let actor = backend.actor.borrow().clone();
-                // One that is being rebuilt hears it at the next beat.
+                let actor = provider.actor.borrow().clone();
+                // An actor that is restarting gets it at the next sync.
                 let _ = actor.map(|actor| actor.try_send(SpentElsewhere(elsewhere)));
             }
         }
     }
 }
 
-/// Tells what this instance let through, and hears what is left.
+/// Adds accepted messages to the shared buckets and applies the resulting debts.
 async fn messages(link: &Link, rates: &Rates) {
     loop {
-        let told = rates.untold(BATCH);
-        if told.is_empty() {
+        let usage = rates.untold(BATCH);
+        if usage.is_empty() {
             return;
         }
         let mut script = TAKE.prepare_invoke();
-        for Untold { of, pace, count } in &told {
-            let [every, most] =
+        for Untold { of, pace, count } in &usage {
+            let [interval, max_debt] =
                 [pace.every(), pace.most()].map(|time| time.as_micros().to_string());
             script
                 .key(key("rate", &of.name()))
-                .arg(every)
+                .arg(interval)
                 .arg(*count)
-                .arg(most);
+                .arg(max_debt);
         }
-        // What could not be told stays this instance's own: said twice it would count twice.
-        let Ok(lacks) = link.script::<Vec<i64>>(BEHIND, &script).await else {
+        // Never retry: the script may have run, and messages would count twice.
+        let Ok(debts) = link.script::<Vec<i64>>(BEHIND, &script).await else {
             return;
         };
-        for (told, lacks) in told.iter().zip(lacks) {
-            rates.learn(told, Duration::from_micros(lacks.max(0).unsigned_abs()));
+        for (usage, debt) in usage.iter().zip(debts) {
+            rates.learn(usage, Duration::from_micros(debt.max(0).unsigned_abs()));
         }
     }
 }

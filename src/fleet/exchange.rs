@@ -1,7 +1,8 @@
-//! Telling the other instances what this one learnt of its providers, and hearing what they did.
+//! Publishes events of this instance's providers to its peers, and receives theirs.
 //!
-//! Each backend's voice is listened to by a task of its own, all of them tell over the one link. What is told is also left under a key, for as long
-//! as it matters, for those who join later; they read it once, and again now and then, in case a message was lost.
+//! One task per provider publishes, all over one connection. An event is also stored under a key
+//! for as long as it matters. Instances that join read the keys, and all read them again from time
+//! to time in case a message was lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -21,22 +22,22 @@ use crate::provider::news::News;
 use crate::store::link::{BEHIND, Health, PREFIX};
 use crate::turn::desk::Desk;
 
-/// The channel of the news.
 const CHANNEL: &str = "fleet:news";
 
-/// What was told stands for so much longer than it lasts: who joins while the provider is being tried waits for what comes of it.
+/// The extra TTL of an "opened" key, so that an instance that joins during a probe waits for its
+/// result.
 const TRIED: Duration = Duration::from_secs(30);
 
-/// How often it is read again.
+/// The interval at which the keys are read again, ±20 %.
 const READ_AGAIN: Duration = Duration::from_secs(30);
 
-/// Everyone joins again within this time, by chance.
+/// Upper bound of the random delay before the keys are read after a reconnect.
 const JOIN_WITHIN: Duration = Duration::from_secs(1);
 
-/// Whoever reads first covers for the others: this much later one's own is told, by chance.
+/// Upper bound of the random delay, after `JOIN_JITTER`, before events are published again after a
+/// reconnect. The first instance to do so spares the others.
 const TELL_WITHIN: Duration = Duration::from_secs(1);
 
-/// What tells and hears.
 pub struct Exchange {
     fleet: Fleet,
     desk: Arc<Desk>,
@@ -45,34 +46,37 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Begins to tell and to hear.
-    pub fn start(fleet: Fleet, desk: Arc<Desk>) {
-        let exchange = Self {
+    pub fn start(fleet: Fleet, service: Arc<Desk>) {
+        let bus = Self {
             fleet,
-            desk,
+            desk: service,
             known: Mutex::default(),
             number: AtomicU64::new(1),
         };
-        let exchange = Arc::new(exchange);
-        actix::spawn(Arc::clone(&exchange).hear());
-        actix::spawn(exchange.tell());
+        let bus = Arc::new(bus);
+        actix::spawn(Arc::clone(&bus).hear());
+        actix::spawn(bus.tell());
     }
 
     fn backends(&self) -> Arc<[Arc<Backend>]> {
         Arc::clone(&self.desk.published.borrow().backends)
     }
 
-    /// Begins to tell of each backend, also of those that come with a reload.
+    /// Starts a publishing task per provider, also for those added by a reload.
     async fn tell(self: Arc<Self>) {
         let mut published = self.desk.published.clone();
-        let mut known: Vec<Weak<Backend>> = Vec::new();
+        let mut started: Vec<Weak<Backend>> = Vec::new();
         loop {
             let backends = Arc::clone(&published.borrow_and_update().backends);
-            known.retain(|one| one.strong_count() > 0);
+            started.retain(|provider| provider.strong_count() > 0);
             for backend in backends.iter() {
-                if known.iter().all(|one| one.as_ptr() != Arc::as_ptr(backend)) {
-                    known.push(Arc::downgrade(backend));
-                    let (account, voice) = (Arc::clone(&backend.account), backend.voice.clone());
+                if started
+                    .iter()
+                    .all(|started| started.as_ptr() != Arc::as_ptr(backend))
+                {
+                    started.push(Arc::downgrade(backend));
+                    let account = Arc::clone(&backend.account);
+                    let voice = backend.voice.clone();
                     actix::spawn(Arc::clone(&self).tell_of(account, voice));
                 }
             }
@@ -87,33 +91,34 @@ impl Exchange {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells what an actor has to say of this account, at once; and again, where it still matters, when Redis is back.
+    /// Publishes the events of one account as they occur, and the last one again after a reconnect
+    /// if it still matters.
     async fn tell_of(self: Arc<Self>, account: Arc<str>, mut voice: watch::Receiver<Option<News>>) {
         let mut health = self.fleet.link.health();
         let mut up = is_up(&health);
         let mut last: Option<(News, Instant)> = None;
         loop {
             tokio::select! {
-                spoken = voice.changed() => {
-                    if spoken.is_err() {
-                        // The actor and all that could make it again are gone.
+                changed = voice.changed() => {
+                    if changed.is_err() {
+                        // The provider was removed.
                         return;
                     }
-                    let news = *voice.borrow_and_update();
-                    last = news.map(|news| (news, Instant::now()));
-                    if let Some(news) = news {
-                        self.publish(&account, news).await;
+                    let event = *voice.borrow_and_update();
+                    last = event.map(|event| (event, Instant::now()));
+                    if let Some(event) = event {
+                        self.publish(&account, event).await;
                     }
                 }
                 changed = health.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    let back = comes_back(&mut up, &mut health);
-                    if let Some((news, at)) = last.filter(|_| back) {
+                    let has_reconnected = comes_back(&mut up, &mut health);
+                    if let Some((event, at)) = last.filter(|_| has_reconnected) {
                         sleep(JOIN_WITHIN + TELL_WITHIN.mul_f64((self.fleet.chance)())).await;
-                        if let Some(news) = news.left_after(at.elapsed()) {
-                            self.publish(&account, news).await;
+                        if let Some(event) = event.left_after(at.elapsed()) {
+                            self.publish(&account, event).await;
                         }
                     }
                 }
@@ -121,9 +126,9 @@ impl Exchange {
         }
     }
 
-    async fn publish(&self, account: &str, news: News) {
+    async fn publish(&self, account: &str, event: News) {
         let now = self.fleet.clock.now();
-        if self.known().covers(account, news, now) {
+        if self.known().covers(account, event, now) {
             return;
         }
         let number = self.number.fetch_add(1, Ordering::Relaxed);
@@ -132,50 +137,51 @@ impl Exchange {
             from,
             number,
             account: account.to_owned(),
-            news,
+            news: event,
         }
         .encode();
+        // Store before publishing: a peer that misses the message finds the key.
         let mut commands = redis::pipe();
-        leave(&mut commands, account, news, &message);
+        leave(&mut commands, account, event, &message);
         commands
             .cmd("PUBLISH")
             .arg(format!("{PREFIX}{CHANNEL}"))
             .arg(&message)
             .ignore();
         match self.fleet.link.pipeline::<()>(BEHIND, &commands).await {
-            Ok(()) => self.known().note(account, news, now),
-            // Each finds out for itself what it is not told; what still matters is told when Redis is back.
+            Ok(()) => self.known().note(account, event, now),
+            // Peers find out by their own calls; what still matters is repeated after a reconnect.
             Err(error) => {
-                tracing::debug!(%error, "a provider's trouble was not told to other instances")
+                tracing::debug!(%error, "failed to publish provider event")
             }
         }
     }
 
-    /// Hears the others, and joins them whenever Redis is back.
+    /// Receives events of peers, and loads the stored ones after each reconnect.
     async fn hear(self: Arc<Self>) {
-        let mut news = self.fleet.link.hear(CHANNEL);
+        let mut messages = self.fleet.link.hear(CHANNEL);
         let mut health = self.fleet.link.health();
-        let mut heard = Heard::new(&self.fleet.instance);
+        let mut dedup = Heard::new(&self.fleet.instance);
         let mut up = is_up(&health);
-        let mut reliefs = Reliefs::default();
-        let mut read_at = Instant::now();
-        let mut joined = false;
+        let mut recovery = Reliefs::default();
+        let mut reload_at = Instant::now();
+        let mut has_joined = false;
         loop {
-            let relief = reliefs
+            let recovery_in = recovery
                 .next()
                 .map(|at| at.saturating_sub(self.fleet.clock.now()));
-            let wake = relief.map_or(read_at, |wait| read_at.min(Instant::now() + wait));
+            let wake = recovery_in.map_or(reload_at, |wait| reload_at.min(Instant::now() + wait));
             tokio::select! {
-                message = news.recv() => match message {
+                message = messages.recv() => match message {
                     Ok(bytes) => {
                         if let Some(Message { account, news, .. }) =
-                            Message::decode(&bytes).filter(|message| heard.is_news(&message.from, message.number))
+                            Message::decode(&bytes).filter(|message| dedup.is_news(&message.from, message.number))
                         {
-                            self.heard(&account, news, &mut reliefs).await;
+                            self.heard(&account, news, &mut recovery).await;
                         }
                     }
-                    // Too many at once: what matters of them stands under the keys.
-                    Err(RecvError::Lagged(_)) => read_at = Instant::now(),
+                    // Messages were dropped: the keys have what matters of them.
+                    Err(RecvError::Lagged(_)) => reload_at = Instant::now(),
                     Err(RecvError::Closed) => return,
                 },
                 changed = health.changed() => {
@@ -183,49 +189,52 @@ impl Exchange {
                         return;
                     }
                     if comes_back(&mut up, &mut health) {
-                        // The first time it joins at once: nobody was with it before.
-                        let wait = if joined { JOIN_WITHIN.mul_f64((self.fleet.chance)()) } else { Duration::ZERO };
-                        read_at = Instant::now() + wait;
+                        // The first connect needs no jitter: no peer was connected with it.
+                        let wait = if has_joined { JOIN_WITHIN.mul_f64((self.fleet.chance)()) } else { Duration::ZERO };
+                        reload_at = Instant::now() + wait;
                     }
                 }
+                // Due recoveries are applied, and the keys are read when their time has come.
                 () = sleep_until(wake) => {
-                    for account in reliefs.take_due(self.fleet.clock.now()) {
+                    for account in recovery.take_due(self.fleet.clock.now()) {
                         self.pass_on(&account, News::Well);
                     }
-                    if read_at <= Instant::now() {
-                        joined |= is_up(&health) && self.read().await;
-                        read_at = Instant::now() + READ_AGAIN.mul_f64(0.8 + 0.4 * (self.fleet.chance)());
+                    if reload_at <= Instant::now() {
+                        has_joined |= is_up(&health) && self.read().await;
+                        reload_at = Instant::now() + READ_AGAIN.mul_f64(0.8 + 0.4 * (self.fleet.chance)());
                     }
                 }
             }
         }
     }
 
-    async fn heard(&self, account: &str, news: News, reliefs: &mut Reliefs) {
+    async fn heard(&self, account: &str, event: News, recovery: &mut Reliefs) {
         let now = self.fleet.clock.now();
-        self.known().note(account, news, now);
-        match news {
-            News::Well => reliefs.well(account, self.instances().await, now, (self.fleet.chance)()),
+        self.known().note(account, event, now);
+        match event {
+            News::Well => {
+                recovery.well(account, self.instances().await, now, (self.fleet.chance)())
+            }
             News::Tripped { .. } | News::Limited { .. } | News::Reset => {
-                reliefs.cancel(account);
-                self.pass_on(account, news);
+                recovery.cancel(account);
+                self.pass_on(account, event);
             }
         }
     }
 
-    /// Reads what stands under the keys. Says whether it could.
+    /// Loads the stored events. Returns `false` if Redis is unavailable.
     async fn read(&self) -> bool {
-        let backends = self.backends();
+        let providers = self.backends();
         let mut commands = redis::pipe();
-        for backend in backends.iter() {
+        for provider in providers.iter() {
             for kind in Kind::ALL {
-                let key = key(kind.name(), &backend.account);
+                let key = key(kind.name(), &provider.account);
                 commands.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
             }
         }
-        // A key that holds something else spoils no other.
+        // A key of another type must not fail the whole pipeline.
         commands.ignore_errors();
-        let Ok(answers) = self
+        let Ok(replies) = self
             .fleet
             .link
             .pipeline::<Vec<RedisResult<Value>>>(BEHIND, &commands)
@@ -233,46 +242,46 @@ impl Exchange {
         else {
             return false;
         };
-        let places = backends
+        let keys = providers
             .iter()
-            .flat_map(|backend| Kind::ALL.map(|kind| (backend, kind)));
-        let mut answers = answers.into_iter();
-        for (backend, kind) in places {
-            let (Some(Ok(text)), Some(Ok(Value::Int(left)))) = (answers.next(), answers.next())
+            .flat_map(|provider| Kind::ALL.map(|kind| (provider, kind)));
+        let mut replies = replies.into_iter();
+        for (provider, kind) in keys {
+            let (Some(Ok(text)), Some(Ok(Value::Int(left)))) = (replies.next(), replies.next())
             else {
                 continue;
             };
             let message = redis::from_redis_value::<Vec<u8>>(text)
                 .ok()
                 .and_then(|text| Message::decode(&text));
-            let own = |message: &Message| *message.from == *self.fleet.instance;
+            let is_own = |message: &Message| *message.from == *self.fleet.instance;
             if let Some(message) =
-                message.filter(|message| message.account == *backend.account && !own(message))
+                message.filter(|message| message.account == *provider.account && !is_own(message))
             {
-                // What it lasted when it was told says the machine that told it; what is left of that says Redis.
+                // The message has the original duration; the key's TTL has what is left of it.
                 let left =
                     Duration::from_millis(left.max(0).unsigned_abs()).saturating_sub(kind.more());
-                let news = message.news.shortened_to(left);
+                let event = message.news.shortened_to(left);
                 let now = self.fleet.clock.now();
-                if !self.known().covers(&backend.account, news, now) {
-                    self.known().note(&backend.account, news, now);
-                    self.pass_on(&backend.account, news);
+                if !self.known().covers(&provider.account, event, now) {
+                    self.known().note(&provider.account, event, now);
+                    self.pass_on(&provider.account, event);
                 }
             }
         }
         true
     }
 
-    /// How many instances there are; 1 where Redis does not say.
+    /// The number of instances. 1 if Redis is unavailable.
     async fn instances(&self) -> u32 {
         let mut command = redis::cmd("PUBSUB");
         command.arg("NUMSUB").arg(format!("{PREFIX}{CHANNEL}"));
-        let told = self
+        let reply = self
             .fleet
             .link
             .command::<Vec<(String, i64)>>(BEHIND, &command);
-        let told = timeout(Duration::from_millis(200), told).await;
-        let count = told
+        let reply = timeout(Duration::from_millis(200), reply).await;
+        let count = reply
             .ok()
             .and_then(Result::ok)
             .and_then(|counts| counts.first().map(|(_, count)| *count));
@@ -282,15 +291,16 @@ impl Exchange {
             .max(1)
     }
 
-    /// Tells the actors of all providers of this account. One that is being rebuilt, or is far behind, finds out by its own calls.
-    fn pass_on(&self, account: &str, news: News) {
-        for backend in self
+    /// Sends an event to the actors of all providers of this account. An actor that is restarting
+    /// or overloaded misses it and finds out by its own calls.
+    fn pass_on(&self, account: &str, event: News) {
+        for provider in self
             .backends()
             .iter()
-            .filter(|backend| *backend.account == *account)
+            .filter(|provider| *provider.account == *account)
         {
-            if let Some(actor) = backend.actor.borrow().as_ref() {
-                let _ = actor.try_send(Hear(news));
+            if let Some(actor) = provider.actor.borrow().as_ref() {
+                let _ = actor.try_send(Hear(event));
             }
         }
     }
@@ -300,13 +310,13 @@ fn is_up(health: &watch::Receiver<Health>) -> bool {
     health.borrow().is_up()
 }
 
-/// Whether Redis is back: it is up, and was not. What is slow was not gone, nor is it back when it is quick.
+/// Returns `true` if Redis has become available again. Slow does not count as unavailable, nor
+/// becoming fast again as a reconnect.
 fn comes_back(up: &mut bool, health: &mut watch::Receiver<Health>) -> bool {
-    let now = health.borrow_and_update().is_up();
-    !std::mem::replace(up, now) && now
+    let is_up_now = health.borrow_and_update().is_up();
+    !std::mem::replace(up, is_up_now) && is_up_now
 }
 
-/// What stands under a key for those who join.
 #[derive(Clone, Copy)]
 enum Kind {
     Trip,
@@ -325,7 +335,7 @@ impl Kind {
         }
     }
 
-    /// For how much longer than it lasts it stands.
+    /// The extra TTL of the key, beyond the duration of the event.
     fn more(self) -> Duration {
         match self {
             Self::Trip => TRIED,
@@ -334,27 +344,27 @@ impl Kind {
     }
 }
 
-/// Leaves the news under its key, or takes away what it ends.
-fn leave(commands: &mut Pipeline, account: &str, news: News, message: &[u8]) {
-    let (kind, over): (_, &[Kind]) = match news {
-        News::Tripped { .. } if news.is_shared() => (Some(Kind::Trip), &[]),
+/// Stores an event under its key, and deletes the keys of the events that it ends.
+fn leave(commands: &mut Pipeline, account: &str, event: News, message: &[u8]) {
+    let (kind, ended): (_, &[Kind]) = match event {
+        News::Tripped { .. } if event.is_shared() => (Some(Kind::Trip), &[]),
         News::Tripped { .. } => (Some(Kind::Hint), &[]),
         News::Limited { .. } => (Some(Kind::Hold), &[]),
         News::Well => (None, &[Kind::Trip, Kind::Hint]),
         News::Reset => (None, &Kind::ALL),
     };
     if let Some(kind) = kind {
-        let stands = (news.lasts() + kind.more()).as_millis().max(1);
-        let stands = u64::try_from(stands).unwrap_or(u64::MAX);
+        let ttl_ms = (event.lasts() + kind.more()).as_millis().max(1);
+        let ttl_ms = u64::try_from(ttl_ms).unwrap_or(u64::MAX);
         commands
             .cmd("SET")
             .arg(key(kind.name(), account))
             .arg(message)
             .arg("PX")
-            .arg(stands)
+            .arg(ttl_ms)
             .ignore();
     }
-    for kind in over {
+    for kind in ended {
         commands.cmd("DEL").arg(key(kind.name(), account)).ignore();
     }
 }
@@ -366,14 +376,14 @@ mod tests {
     use crate::store::link::Trouble;
 
     #[test]
-    fn what_is_slow_was_not_gone_and_does_not_come_back() {
+    fn becoming_slow_or_fast_again_is_no_reconnect() {
         let now = |trouble| Health {
             trouble,
             since: At(0),
         };
-        let (says, mut health) = watch::channel(now(Some(Trouble::Joining)));
+        let (sender, mut health) = watch::channel(now(Some(Trouble::Joining)));
         let mut up = is_up(&health);
-        let told = [
+        let steps = [
             (None, true),
             (Some(Trouble::Slow), false),
             (None, false),
@@ -384,8 +394,8 @@ mod tests {
             (Some(Trouble::ReadOnly), false),
             (None, true),
         ];
-        for (trouble, back) in told {
-            says.send_replace(now(trouble));
+        for (trouble, back) in steps {
+            sender.send_replace(now(trouble));
             assert_eq!(comes_back(&mut up, &mut health), back, "{trouble:?}");
         }
     }

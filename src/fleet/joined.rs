@@ -1,4 +1,4 @@
-//! A link to a real Redis, for the tests of this module.
+//! A connection to a real Redis for the tests of this module.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,14 +8,13 @@ use crate::settings::Secret;
 use crate::store::link::Link;
 pub use crate::store::server::Redis;
 
-/// A link that has joined it.
-pub async fn joined(redis: &Redis) -> Link {
+pub async fn connect(redis: &Redis) -> Link {
     let link = Link::open(&Secret::new(redis.url()), "0123456789abcdef", || 0.5).unwrap();
     let mut health = link.health();
     let up = health.wait_for(|health| health.is_up());
     tokio::time::timeout(Duration::from_secs(20), up)
         .await
-        .expect("redis is joined")
+        .expect("redis is connected")
         .unwrap();
     link
 }

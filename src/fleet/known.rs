@@ -1,40 +1,40 @@
-//! What is known of each account from others, and whose messages were heard. Pure: the moment is an argument.
+//! Tracks what the peers know of each account, and which of their messages were processed. Pure:
+//! the current time is passed in.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::provider::news::News;
 
-/// Instances whose last message is remembered: far more than share one Redis. Beyond that the one that said nothing for longest is
-/// forgotten, and could be heard twice.
+/// The number of tracked instances, far more than share one Redis. Beyond that, the one that was
+/// silent for longest is forgotten, and a duplicate of its last message is processed.
 const INSTANCES: usize = 4_096;
 
-/// Accounts that anything is remembered of; there are as many as there are configured providers, in all versions of the configuration.
+/// The number of tracked accounts. Each configured provider has one.
 const ACCOUNTS: usize = 1_024;
 
-/// For how long a hint that was told or heard needs not be repeated.
+/// A warning that was published or received is not repeated for this long.
 const HINT_STANDS: Duration = Duration::from_secs(10);
 
-/// A hold that is known to within this is known.
+/// A rate limit counts as known if its end differs by no more than this.
 const NEAR: Duration = Duration::from_secs(1);
 
-/// Every instance closes its breaker, and sends its visitors, this much after the one before it, by chance: a provider that is well again
-/// meets a thousand instances in the course of ten seconds.
+/// The mean distance between two instances that close their breakers after a recovery, so that a
+/// thousand of them return to the provider within ten seconds.
 const APART: Duration = Duration::from_millis(10);
 
-/// The longest that an instance waits with that.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10);
 
-/// Which messages were heard.
+/// Recognizes duplicate messages, and those of this instance.
 #[derive(Debug)]
 pub struct Heard {
     own: String,
+    /// The last number of each instance, and the value of `count` when it came.
     last: HashMap<String, (u64, u64)>,
     count: u64,
 }
 
 impl Heard {
-    /// Nothing yet; `own` is this instance, whose own messages are none of its business.
     pub fn new(own: &str) -> Self {
         Self {
             own: own.to_owned(),
@@ -43,24 +43,24 @@ impl Heard {
         }
     }
 
-    /// Whether this message is new, and of another.
+    /// Returns `true` if the message is new and comes from another instance.
     pub fn is_news(&mut self, from: &str, number: u64) -> bool {
         if from == self.own {
             return false;
         }
         self.count += 1;
         let count = self.count;
-        if let Some((last, when)) = self.last.get_mut(from) {
-            let news = number > *last;
+        if let Some((last, seen_at)) = self.last.get_mut(from) {
+            let is_new = number > *last;
             *last = number.max(*last);
-            *when = count;
-            return news;
+            *seen_at = count;
+            return is_new;
         }
         if self.last.len() >= INSTANCES {
             let oldest = self
                 .last
                 .iter()
-                .min_by_key(|(_, (_, when))| *when)
+                .min_by_key(|(_, (_, seen_at))| *seen_at)
                 .map(|(name, _)| name.clone());
             oldest.map(|name| self.last.remove(&name));
         }
@@ -69,7 +69,7 @@ impl Heard {
     }
 }
 
-/// What all instances are known to think of each account, this one included.
+/// The knowledge of the cluster, this instance included, of each account.
 #[derive(Debug, Default)]
 pub struct Known(HashMap<String, Stand>);
 
@@ -82,54 +82,57 @@ struct Stand {
 }
 
 impl Known {
-    /// Takes note of what was told or heard.
-    pub fn note(&mut self, account: &str, news: News, now: Duration) {
+    pub fn note(&mut self, account: &str, event: News, now: Duration) {
         if self.0.len() >= ACCOUNTS && !self.0.contains_key(account) {
-            self.0.retain(|_, stand| !stand.is_over(now));
+            self.0.retain(|_, state| !state.is_over(now));
             if self.0.len() >= ACCOUNTS {
                 return;
             }
         }
-        let stand = self.0.entry(account.to_owned()).or_default();
-        let until = now.saturating_add(news.lasts());
-        match news {
-            News::Tripped { blocked: true, .. } if news.is_shared() => stand.blocked_until = until,
-            News::Tripped { .. } if news.is_shared() => stand.open_until = until,
-            News::Tripped { .. } => stand.hint_until = now.saturating_add(HINT_STANDS),
-            News::Limited { .. } => stand.hold_until = stand.hold_until.max(until),
+        let state = self.0.entry(account.to_owned()).or_default();
+        let until = now.saturating_add(event.lasts());
+        match event {
+            News::Tripped { blocked: true, .. } if event.is_shared() => state.blocked_until = until,
+            News::Tripped { .. } if event.is_shared() => state.open_until = until,
+            News::Tripped { .. } => state.hint_until = now.saturating_add(HINT_STANDS),
+            News::Limited { .. } => state.hold_until = state.hold_until.max(until),
             News::Well => {
-                *stand = Stand {
-                    hold_until: stand.hold_until,
+                *state = Stand {
+                    hold_until: state.hold_until,
                     ..Stand::default()
                 }
             }
-            News::Reset => *stand = Stand::default(),
+            News::Reset => *state = Stand::default(),
         }
     }
 
-    /// Whether everyone knows that already. In an outage that all see at once, a few tell it and not all.
-    pub fn covers(&self, account: &str, news: News, now: Duration) -> bool {
-        let Some(stand) = self.0.get(account) else {
+    /// Returns `true` if the cluster knows of this already, so that in an outage seen by all
+    /// instances only a few publish it.
+    pub fn covers(&self, account: &str, event: News, now: Duration) -> bool {
+        let Some(state) = self.0.get(account) else {
             return false;
         };
-        // Half of it is near enough: whoever believes the shorter wait tries earlier, one at a time.
+        // Half of the duration is enough: an instance that waits for less probes earlier, and
+        // probes are one at a time.
         let until = now
-            .saturating_add(news.lasts() / 2)
+            .saturating_add(event.lasts() / 2)
             .max(now.saturating_add(Duration::from_millis(1)));
-        match news {
-            News::Tripped { blocked: true, .. } if news.is_shared() => stand.blocked_until >= until,
-            News::Tripped { .. } if news.is_shared() => {
-                stand.open_until.max(stand.blocked_until) >= until
+        match event {
+            News::Tripped { blocked: true, .. } if event.is_shared() => {
+                state.blocked_until >= until
+            }
+            News::Tripped { .. } if event.is_shared() => {
+                state.open_until.max(state.blocked_until) >= until
             }
             News::Tripped { .. } => {
-                stand
+                state
                     .hint_until
-                    .max(stand.open_until)
-                    .max(stand.blocked_until)
+                    .max(state.open_until)
+                    .max(state.blocked_until)
                     > now
             }
             News::Limited { lasts } => {
-                stand.hold_until.saturating_add(NEAR) >= now.saturating_add(lasts)
+                state.hold_until.saturating_add(NEAR) >= now.saturating_add(lasts)
             }
             News::Well | News::Reset => false,
         }
@@ -150,29 +153,29 @@ impl Stand {
     }
 }
 
-/// Accounts that were found well, and whose breakers close here at their own moment.
+/// Accounts that have recovered, with the time at which their breakers close here.
 #[derive(Debug, Default)]
 pub struct Reliefs(BTreeMap<String, Duration>);
 
 impl Reliefs {
-    /// The account is well: its breaker here closes within a time that grows with the number of instances. Hearing it again puts nothing off.
-    pub fn well(&mut self, account: &str, instances: u32, now: Duration, chance: f64) {
+    /// Schedules closing the breaker within a time that grows with the number of instances. A
+    /// repeated call does not postpone it.
+    pub fn well(&mut self, account: &str, instances: u32, now: Duration, random_unit: f64) {
         let spread = APART
             .saturating_mul(instances.saturating_sub(1))
             .min(LONGEST_SPREAD);
         if self.0.len() < ACCOUNTS {
-            let at = now.saturating_add(spread.mul_f64(chance.clamp(0.0, 1.0)));
-            let closes = self.0.entry(account.to_owned()).or_insert(at);
-            *closes = at.min(*closes);
+            let at = now.saturating_add(spread.mul_f64(random_unit.clamp(0.0, 1.0)));
+            let due = self.0.entry(account.to_owned()).or_insert(at);
+            *due = at.min(*due);
         }
     }
 
-    /// It is not, after all: the breaker stays as it is.
+    /// Cancels the recovery after a new failure: the breaker stays as it is.
     pub fn cancel(&mut self, account: &str) {
         self.0.remove(account);
     }
 
-    /// Those whose moment has come.
     pub fn take_due(&mut self, now: Duration) -> Vec<String> {
         let due: Vec<_> = self
             .0
@@ -184,7 +187,6 @@ impl Reliefs {
         due
     }
 
-    /// When the next one's moment comes.
     pub fn next(&self) -> Option<Duration> {
         self.0.values().min().copied()
     }

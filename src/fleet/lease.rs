@@ -1,8 +1,9 @@
-//! The lease under which one instance of the fleet probes a provider, and the others wait.
+//! The lease under which one instance of the cluster probes a provider while the others wait.
 //!
-//! A key with a token that expires by itself: whoever dies with it keeps the others waiting for a little longer than its probe could have
-//! taken. After a probe that failed it stands until the provider is worth another, so that a fleet makes no more probes than one
-//! instance would. It bounds the load and decides nothing: where Redis does not answer within 50 ms, everyone probes alone.
+//! The lease is an expiring key with a token. If its holder dies, the others wait a little longer
+//! than the probe could have taken. After a failed probe the key stays until the next probe is due,
+//! so that a cluster probes as often as a single instance. The lease only limits load: if Redis
+//! does not answer within 50 ms, every instance probes on its own.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -13,16 +14,16 @@ use redis::Script;
 use crate::provider::leave::{Held, Leave, Probing};
 use crate::store::link::{BEHIND, HOT, Link};
 
-/// A lease stands for so much longer than the probe may take.
+/// The duration of a lease beyond the timeout of its probe.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// The longest that anybody is made to wait by one look at the lease; a longer one is looked at again.
+/// The longest wait after one check of a lease. A longer lease is checked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// The wait where the lease ended just as it was looked at.
+/// The wait if the lease expired just as it was checked.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
-/// Gives the lease back, or has it stand for `ARGV[2]` ms more, if it is still ours.
+/// Releases the lease, or extends it by `ARGV[2]` ms, if the token is still ours.
 static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -31,7 +32,7 @@ static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// The leases of one account.
+/// Grants the probe leases of one account.
 pub struct Leases {
     link: Link,
     key: String,
@@ -39,7 +40,6 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// The leases of this account.
     pub fn new(link: Link, account: &str, random: fn() -> u64) -> Self {
         Self {
             link,
@@ -51,26 +51,24 @@ impl Leases {
 
 impl Probing for Leases {
     fn ask(&self, limit: Duration) -> BoxFuture<'static, Leave> {
-        let (link, key, token) = (
-            self.link.clone(),
-            self.key.clone(),
-            format!("{:016x}", (self.random)()),
-        );
+        let link = self.link.clone();
+        let key = self.key.clone();
+        let token = format!("{:016x}", (self.random)());
         Box::pin(async move {
-            let mut asked = redis::pipe();
-            asked
+            let mut commands = redis::pipe();
+            commands
                 .cmd("SET")
                 .arg(&key)
                 .arg(&token)
                 .arg("NX")
                 .arg("PX")
                 .arg(ms(limit + MARGIN));
-            asked.cmd("PTTL").arg(&key);
-            match link.pipeline::<(Option<String>, i64)>(HOT, &asked).await {
+            commands.cmd("PTTL").arg(&key);
+            match link.pipeline::<(Option<String>, i64)>(HOT, &commands).await {
                 Ok((Some(_), _)) => Leave::Go(Box::new(Lease { link, key, token })),
                 Ok((None, left)) if left >= 0 => Leave::Wait(wait(left)),
                 Ok((None, -2)) => Leave::Wait(AT_ONCE),
-                // A key that never expires is none of ours; and with Redis away each instance probes alone.
+                // A key without TTL is not ours. Without Redis each instance probes on its own.
                 Ok((None, _)) | Err(_) => Leave::Go(Box::new(Alone)),
             }
         })
@@ -97,13 +95,13 @@ impl Held for Lease {
             let rest = if rest.is_zero() { 0 } else { ms(rest) };
             let mut script = GIVE_BACK.key(&self.key);
             script.arg(&self.token).arg(rest);
-            // Where that does not arrive, the lease ends by itself.
+            // If this fails, the lease expires on its own.
             let _ = self.link.script::<i64>(BEHIND, &script).await;
         });
     }
 }
 
-/// Nobody was asked.
+/// The lease of a probe without coordination.
 struct Alone;
 
 impl Held for Alone {

@@ -1,7 +1,8 @@
-//! One piece of news as it goes from instance to instance. Pure.
+//! The wire format of an event between instances. Pure.
 //!
-//! JSON of at most [`LONGEST`] bytes with a version. What cannot be read, is of another version or too long is nothing: each instance finds
-//! out by its own calls what it was not told. It holds no moment of a clock: lengths of time count from when it comes.
+//! Versioned JSON of at most [`MAX_MESSAGE_BYTES`] bytes. Messages that are too long, invalid or of
+//! another version are ignored: an instance also finds out by its own calls. Messages hold
+//! durations instead of times, because the clocks of instances differ.
 
 use std::time::Duration;
 
@@ -13,22 +14,18 @@ use crate::provider::news::News;
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
 
-/// The longest message, in bytes; ours have about 170.
+/// Generous: our messages have about 170 bytes.
 pub const LONGEST: usize = 1_024;
 
-/// The longest name of an instance or an account.
 const LONGEST_NAME: usize = 64;
 
-/// News, and who tells it of whom.
+/// An event of one account, and the instance that published it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// The instance that tells.
     pub from: String,
-    /// How many it has told before: the same number again is the same message.
+    /// Increases with each message of an instance, so that duplicates are recognized.
     pub number: u64,
-    /// The account that it is about.
     pub account: String,
-    /// What there is to tell.
     pub news: News,
 }
 
@@ -45,24 +42,26 @@ struct Wire {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
 enum Said {
+    #[serde(rename = "tripped")]
     Tripped {
         blocked: bool,
         fault: Option<Fault>,
         strikes: u32,
         lasts_ms: u64,
     },
+    #[serde(rename = "limited")]
     Limited {
         lasts_ms: u64,
     },
+    #[serde(rename = "well")]
     Well,
     Reset,
 }
 
 impl Message {
-    /// As it is written.
     pub fn encode(&self) -> Vec<u8> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let said = match self.news {
+        let payload = match self.news {
             News::Tripped {
                 blocked,
                 fault,
@@ -80,19 +79,18 @@ impl Message {
             News::Well => Said::Well,
             News::Reset => Said::Reset,
         };
-        let (from, account) = (self.from.clone(), self.account.clone());
         let wire = Wire {
             v: VERSION,
-            from,
+            from: self.from.clone(),
             number: self.number,
-            account,
-            said,
+            account: self.account.clone(),
+            said: payload,
         };
-        // Text and numbers cannot fail to be written.
+        // Serializing text and numbers cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
-    /// What was written, if it can be read; for no longer than it can be meant.
+    /// Decodes a message. Durations are limited to what is plausible.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > LONGEST {
             return None;
@@ -102,12 +100,12 @@ impl Message {
             from,
             number,
             account,
-            said,
+            said: payload,
         } = serde_json::from_slice(bytes).ok()?;
         if v != VERSION || from.len() > LONGEST_NAME || account.len() > LONGEST_NAME {
             return None;
         }
-        let news = match said {
+        let news = match payload {
             Said::Tripped {
                 blocked,
                 fault,
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_what_is_heard() {
+    fn an_encoded_message_is_decoded() {
         let lasts = Duration::from_millis(12_345);
         let tripped = |fault| News::Tripped {
             blocked: true,
@@ -173,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_nothing() {
+    fn invalid_messages_are_ignored() {
         let good = String::from_utf8(message(News::Well).encode()).unwrap();
         assert!(Message::decode(good.as_bytes()).is_some());
         let more = good.replacen('{', r#"{"later":[1],"#, 1);
         assert!(
             Message::decode(more.as_bytes()).is_some(),
-            "a field more is no other version"
+            "an unknown field is allowed"
         );
         for bad in [
             "",
@@ -205,12 +203,12 @@ mod tests {
         assert_eq!(
             Message::decode(unknown.as_bytes()),
             None,
-            "a fault that only a later version knows"
+            "a fault of a later version"
         );
     }
 
     #[test]
-    fn a_length_of_time_is_believed_within_reason() {
+    fn durations_are_limited() {
         let bytes = message(News::Limited {
             lasts: Duration::MAX,
         })

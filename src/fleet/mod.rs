@@ -1,17 +1,20 @@
-//! What several instances do together over one Redis: they tell each other of their providers' troubles, probe one at a time, and count
-//! messages and costs in common.
+//! State that several instances share through one Redis: events of their providers, probe leases,
+//! and the counters of rate limits and costs.
 //!
-//! Nothing here is on the way of an answer. What is decided there (may this message pass, may this provider be asked) is decided by what this
-//! instance knows at that moment; here it learns what the others know, some milliseconds later. While Redis is away each instance
-//! goes by what it knows itself; nothing is kept for Redis meanwhile, so there is nothing to be poured into it when it is back.
+//! Nothing here is on the path of an answer. Whether a message or a call is allowed is decided from
+//! what this instance knows at that moment; this module updates that some milliseconds later. While
+//! Redis is unavailable each instance relies on its own observations. Nothing is buffered for
+//! Redis, so nothing has to be replayed when it is back.
 //!
-//! - `message`, `known`, `share` are pure: what is told, to whom it is news, what a share of a day's cost is.
-//! - `exchange` tells and hears, `lease` gives leave to probe, `counters` counts.
-//! - `simulation` lets a thousand instances, of the same rules, go through an outage.
+//! - `message`, `known` and `share` are pure: the wire format, what the peers know, and the share
+//!   of a day's cost.
+//! - `exchange` publishes and receives events, `lease` grants probes, `counters` syncs counters.
+//! - `simulation` runs a thousand instances with the real rules through an outage.
 //!
-//! Keys, all with the link's prefix: `fleet:trip:`, `fleet:hold:` and `fleet:hint:` with an account (what a joining instance reads),
-//! `fleet:probe:` with an account (the lease), `fleet:rate:` with a hash of a conversation or an address, `fleet:spent:` with a day and a
-//! provider's name. Each expires by itself. The channel is `fleet:news`.
+//! Keys, all with the common prefix: `fleet:trip:`, `fleet:hold:` and `fleet:hint:` with an account
+//! (read by joining instances), `fleet:probe:` with an account (the lease), `fleet:rate:` with the
+//! hash of a conversation or an address, and `fleet:spent:` with a day and a provider's name. Every
+//! key expires. The channel is `fleet:news`.
 
 mod counters;
 mod exchange;
@@ -36,35 +39,30 @@ use self::counters::Counters;
 use self::exchange::Exchange;
 use self::lease::Leases;
 
-/// What this instance has to do with the others.
+/// Access to the cluster that this instance is part of.
 #[derive(Clone)]
 pub struct Fleet {
-    /// The link to the Redis that they share.
     pub link: Link,
-    /// This instance's name among them: letters and digits, another one after each start.
+    /// Unique per start of an instance; letters and digits.
     pub instance: Arc<str>,
-    /// The clocks.
     pub clock: Clock,
-    /// Random numbers.
     pub random: fn() -> u64,
-    /// A random number in 0..1.
+    /// Returns a random number in 0..1.
     pub chance: fn() -> f64,
 }
 
 impl Fleet {
-    /// Who gives leave to probe the providers of this account.
     pub fn probing(&self, account: &str) -> Arc<dyn Probing> {
         Arc::new(Leases::new(self.link.clone(), account, self.random))
     }
 
-    /// Begins to tell, to hear and to count; goes on as long as the service does. To be called once, within the runtime.
+    /// Starts all tasks. Call once, within the runtime; they run as long as the service.
     pub fn start(&self, lobby: &Arc<Lobby>) {
         Exchange::start(self.clone(), Arc::clone(&lobby.desk));
         actix::spawn(Counters::new(self.clone(), Arc::clone(lobby)).run());
     }
 }
 
-/// One of this module's keys.
 fn key(kind: &str, of: &str) -> String {
     format!("{}fleet:{kind}:{of}", crate::store::link::PREFIX)
 }

@@ -1,36 +1,38 @@
-//! This instance's share of a day's cost, and what the others' is. Pure: the moment is an argument.
+//! This instance's share of a day's cost, and that of its peers. Pure: the current time is passed
+//! in.
 //!
-//! In Redis stands, for each provider and day, what each instance spent since it started, and the sum of it. An instance writes its whole
-//! share each time, so that a write that is made twice, or lost, or a Redis that begins anew, does no harm.
+//! Redis holds, for each provider and day, what each instance spent since its start, and the sum.
+//! An instance always writes its whole share, so a repeated or lost write, or an empty Redis, does
+//! no harm.
 
 use crate::chat::At;
 use crate::provider::spending::{self, Spent};
 
-/// USD in the unit of account: whole numbers, because sums of fractions drift.
+/// Costs are stored as integers, because sums of fractions drift.
 const NANOS: f64 = 1_000_000_000.0;
 
-/// What was spent before this instance began to count, which other instances, or this one under an earlier name, have written already.
+/// Separates what this instance spent since its start from what it had spent before, which Redis
+/// already has under the instance's earlier name.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
     before: Spent,
 }
 
-/// What is to be written.
+/// The day's cost of this instance, as it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The day.
     pub day: u64,
-    /// What this instance spent on it since it started, in billionths of a dollar.
+    /// Spent by this instance since its start, in billionths of a dollar.
     pub nanos: u64,
 }
 
 impl Share {
-    /// Counts from here: `before` is what the day had cost when this instance started, as far as it remembers.
+    /// `before` is the day's cost when this instance started, as restored from the store.
     pub fn new(before: Spent) -> Self {
         Self { before }
     }
 
-    /// What to write of `spent`, which is this instance's own count, at `now`.
+    /// The value to publish. `spent` is this instance's own total.
     pub fn written(&self, spent: Spent, now: At) -> Written {
         let day = spending::day_of(now);
         let today = if spent.day == day { spent.usd } else { 0.0 };
@@ -40,14 +42,14 @@ impl Share {
         }
     }
 
-    /// What the others spent beyond what this instance counts itself, where all together have written `sum`.
+    /// The peers' spending beyond this instance's own total. `sum` is the published sum of all.
     pub fn elsewhere(&self, written: Written, sum: u64) -> Spent {
         let others = sum.saturating_sub(written.nanos);
-        // What this instance remembers of its own past is in the others' sum, under an earlier name.
-        let beyond = others.saturating_sub(nanos(self.remembered(written.day)));
+        // The baseline is part of the others' sum, under this instance's earlier name.
+        let peers = others.saturating_sub(nanos(self.remembered(written.day)));
         Spent {
             day: written.day,
-            usd: beyond as f64 / NANOS,
+            usd: peers as f64 / NANOS,
             estimated: false,
         }
     }
@@ -61,7 +63,7 @@ impl Share {
     }
 }
 
-/// Less than nothing, and what is no number, is nothing.
+/// Negative values and NaN become 0.
 fn nanos(usd: f64) -> u64 {
     (usd.max(0.0) * NANOS).round() as u64
 }
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_before_the_start_is_not_written_twice() {
+    fn costs_before_the_start_are_not_published_twice() {
         let share = Share::new(spent(DAY, 0.3));
         let written = share.written(spent(DAY, 0.4), NOON);
         assert_eq!(
@@ -94,16 +96,16 @@ mod tests {
                 nanos: 100_000_000
             }
         );
-        // 0.3 under the earlier name, 0.1 of now, 0.5 of others.
+        // 0.3 under the earlier name, 0.1 since the start, 0.5 by peers.
         let elsewhere = share.elsewhere(written, 900_000_000);
         assert_eq!(elsewhere, spent(DAY, 0.5));
         assert_eq!(spent(DAY, 0.4).with(elsewhere), spent(DAY, 0.9));
-        // A Redis that begins anew knows of nothing: what is remembered here stands.
+        // With an empty Redis the own total remains.
         assert_eq!(share.elsewhere(written, 100_000_000), spent(DAY, 0.0));
     }
 
     #[test]
-    fn another_day_begins_with_nothing() {
+    fn a_new_day_starts_at_zero() {
         let share = Share::new(spent(DAY - 1, 5.0));
         assert_eq!(
             share.written(spent(DAY - 1, 7.0), NOON),
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sum_is_nothing() {
+    fn invalid_sums_count_as_zero() {
         let share = Share::new(Spent::default());
         assert_eq!(share.written(spent(DAY, f64::NAN), NOON).nanos, 0);
         assert_eq!(share.written(spent(DAY, -1.0), NOON).nanos, 0);
@@ -127,31 +129,32 @@ mod tests {
     }
 
     proptest! {
-        /// However many instances spend, and restart: each knows the sum of all, to a millionth of a dollar.
+        /// With any number of instances and restarts, each knows the total to a millionth of a
+        /// dollar.
         #[test]
-        fn everyone_knows_the_sum(
+        fn every_instance_knows_the_total(
             spends in prop::collection::vec((0_usize..4, 0.0_f64..0.01, any::<bool>()), 1..60),
         ) {
             let mut own = [0.0_f64; 4];
             let mut shares = [Share::new(Spent::default()); 4];
-            // Names that write no more, after a restart.
-            let mut past = 0;
+            // Published under the names of restarted instances.
+            let mut earlier = 0;
             let mut written = [0_u64; 4];
-            let mut all = 0.0;
-            for (who, usd, restart) in spends {
+            let mut total = 0.0;
+            for (instance, usd, restart) in spends {
                 if restart {
-                    past += written[who];
-                    shares[who] = Share::new(spent(DAY, own[who]));
+                    earlier += written[instance];
+                    shares[instance] = Share::new(spent(DAY, own[instance]));
                 }
-                own[who] += usd;
-                all += usd;
-                written[who] = shares[who].written(spent(DAY, own[who]), NOON).nanos;
+                own[instance] += usd;
+                total += usd;
+                written[instance] = shares[instance].written(spent(DAY, own[instance]), NOON).nanos;
             }
-            let sum = past + written.iter().sum::<u64>();
-            for who in 0..4 {
-                let elsewhere = shares[who].elsewhere(Written { day: DAY, nanos: written[who] }, sum);
-                let known = spent(DAY, own[who]).with(elsewhere).usd;
-                prop_assert!((known - all).abs() < 1e-6, "{known} of {all}");
+            let sum = earlier + written.iter().sum::<u64>();
+            for instance in 0..4 {
+                let elsewhere = shares[instance].elsewhere(Written { day: DAY, nanos: written[instance] }, sum);
+                let known = spent(DAY, own[instance]).with(elsewhere).usd;
+                prop_assert!((known - total).abs() < 1e-6, "{known} of {total}");
             }
         }
     }

@@ -1,7 +1,8 @@
-//! What operators did, and what was refused to who is none: a line in the log each, target `audit`, and the last of them at hand.
+//! The audit log: admin requests, accepted or refused. Each one is a log line with target `audit`,
+//! and the most recent ones are kept in memory.
 //!
-//! No secret is in it: who gave an order is told by the kind of their address alone, and what it was about by names that are configured. The list is in memory; what
-//! is to outlive the process is the log.
+//! Entries contain no secrets: the caller is identified by the kind of its address only, and the
+//! subject by a configured name. Entries that must outlive the process come from the log.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -11,41 +12,34 @@ use serde::Serialize;
 
 use crate::chat::At;
 
-/// How many are kept of those that came from an operator, and as many of those that did not: who has no token cannot push out what operators did.
+/// The number of entries kept of authorized callers, and again of refused ones, so that a caller
+/// without a token cannot push out what operators did.
 pub const KEPT: usize = 200;
 
-/// Something that was asked of the admin API, or by a signal.
+/// One request to the admin API, or a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// When.
     pub at: At,
-    /// What was asked for.
     pub action: &'static str,
-    /// Of what: a configured name, a word of the protocol, or a hash.
+    /// A configured name, a word of the protocol, or a hash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// What came of it.
     pub outcome: Outcome,
-    /// Where it came from.
     pub peer: Peer,
 }
 
-/// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was carried out.
     Done,
-    /// It came from who may give no orders.
+    /// The caller is not authorized.
     Refused,
-    /// It was no order that can be carried out.
+    /// The request was malformed, or named something that does not exist.
     Invalid,
-    /// It could not be carried out.
     Failed,
 }
 
 impl Outcome {
-    /// What an answer with this status says.
     pub const fn of_status(status: u16) -> Self {
         match status {
             ..400 => Self::Done,
@@ -65,22 +59,18 @@ impl Outcome {
     }
 }
 
-/// The kind of an address.
+/// The kind of network that a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Peer {
-    /// This machine.
     Loopback,
-    /// A network that is nobody else's.
     Private,
-    /// Anywhere else.
     Public,
-    /// A signal to the process, and no address.
+    /// A signal to the process; there is no address.
     Signal,
 }
 
 impl Peer {
-    /// The kind of this address.
     pub fn of(address: IpAddr) -> Self {
         let private = match address.to_canonical() {
             IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
@@ -105,16 +95,15 @@ impl Peer {
 
 #[derive(Debug, Default)]
 struct Kept {
+    /// Entries of authorized callers, also if the request failed.
     orders: VecDeque<Entry>,
     refused: VecDeque<Entry>,
 }
 
-/// The last of what operators did.
 #[derive(Debug, Default)]
 pub struct Audit(Mutex<Kept>);
 
 impl Audit {
-    /// Takes down one more.
     pub fn note(&self, entry: Entry) {
         let Entry {
             action,
@@ -122,12 +111,14 @@ impl Audit {
             peer,
             ..
         } = entry;
-        let (outcome_name, peer_name, subject) =
-            (outcome.name(), peer.name(), entry.subject.as_deref());
+        let outcome_name = outcome.name();
+        let peer_name = peer.name();
+        let subject = entry.subject.as_deref();
+        // `tracing` levels are static, so each level needs its own call.
         if outcome == Outcome::Done {
-            tracing::info!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "an operator's order");
+            tracing::info!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "admin request");
         } else {
-            tracing::warn!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "an operator's order");
+            tracing::warn!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "admin request");
         }
         let mut kept = self.kept();
         let list = if outcome == Outcome::Refused {
@@ -141,18 +132,18 @@ impl Audit {
         list.push_back(entry);
     }
 
-    /// Those that are kept, the newest first; those of one millisecond in no certain order.
+    /// All kept entries, newest first. Entries of the same millisecond are in no particular order.
     pub fn newest_first(&self) -> Vec<Entry> {
         let kept = self.kept();
-        let mut all: Vec<_> = kept
+        let mut entries: Vec<_> = kept
             .orders
             .iter()
             .chain(&kept.refused)
             .cloned()
             .rev()
             .collect();
-        all.sort_by_key(|entry| std::cmp::Reverse(entry.at));
-        all
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
+        entries
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -175,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_refused_ones_pushes_out_no_order() {
+    fn refused_requests_do_not_push_out_authorized_ones() {
         let audit = Audit::default();
         audit.note(entry(1, Outcome::Done));
         for ms in 0..1_000 {
@@ -194,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_told_by_their_kind() {
+    fn addresses_are_classified() {
         for (address, peer) in [
             ("127.0.0.1", Peer::Loopback),
             ("::1", Peer::Loopback),
@@ -211,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_says_what_came_of_it() {
+    fn status_codes_map_to_outcomes() {
         for (status, outcome) in [
             (200, Outcome::Done),
             (202, Outcome::Done),

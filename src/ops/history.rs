@@ -1,7 +1,7 @@
-//! What was answered in each of the last hours, for a month. Pure.
+//! Answers, costs and failures per hour for the last 30 days. Pure.
 //!
-//! What a month brought is a sum over its hours, so it costs a few kilobytes and survives a restart: one note a day, of which there are as many
-//! as days are looked back, used in turn.
+//! Each day is saved as one document, and [`DOCUMENT_COUNT`] documents are reused in turn, so the
+//! history stays at a few kilobytes and survives restarts.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,63 +13,50 @@ use crate::turn::counts::Served;
 
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 
-/// Hours of a day.
 pub const DAY: u64 = 24;
 
-/// Hours of the longest stretch that is told.
 pub const MONTH: u64 = 30 * DAY;
 
-/// Notes that are used in turn: one a day, and one more for the day under way.
+/// One document per day, and one more for the current day.
 pub const NOTES: u64 = 31;
 
-/// How many attempts at a provider failed, by the protocol's words.
+/// Failed attempts by reason, in the protocol's words.
 pub type Reasons = BTreeMap<Cow<'static, str>, u64>;
 
-/// One hour.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hour {
-    /// Counted from 1970.
+    /// Whole hours since 1970.
     pub hour: u64,
-    /// Answered by an AI, or by a fresh saved answer of one.
+    /// Answered by an AI, or with a fresh cached answer of one.
     pub ai: u64,
-    /// Answered with less.
     pub degraded: u64,
-    /// Not answered.
     pub lost: u64,
-    /// USD.
     pub cost_usd: f64,
-    /// Why attempts failed.
     #[serde(default, skip_serializing_if = "Reasons::is_empty")]
     pub reasons: Reasons,
 }
 
-/// What a stretch of time came to.
+/// The sum over several hours. The fields are those of [`HourStats`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sum {
-    /// Answered by an AI, or by a fresh saved answer of one.
     pub ai: u64,
-    /// Answered with less.
     pub degraded: u64,
-    /// Not answered.
     pub lost: u64,
-    /// USD.
     pub cost_usd: f64,
-    /// Why attempts failed.
     pub reasons: Reasons,
 }
 
 impl Sum {
-    /// Messages that should have had an answer.
     pub fn total(&self) -> u64 {
         self.ai + self.degraded + self.lost
     }
 
-    /// The share that had any answer; none where nothing was asked.
+    /// The ratio of messages that got any answer. `None` if there were no messages.
     pub fn answered(&self) -> Option<f64> {
         share(self.ai + self.degraded, self.total())
     }
 
-    /// The share that an AI answered; none where nothing was asked.
+    /// The ratio of messages that an AI answered. `None` if there were no messages.
     pub fn by_ai(&self) -> Option<f64> {
         share(self.ai, self.total())
     }
@@ -86,31 +73,29 @@ fn merge(reasons: &mut Reasons, more: &Reasons) {
     }
 }
 
-/// The name of the note of the day that holds this hour.
 pub fn note_of(hour: u64) -> String {
     note(hour / DAY % NOTES)
 }
 
-/// The name of a note.
 pub fn note(number: u64) -> String {
     format!("history/{number}")
 }
 
-/// The last month, by the hour; hours without an answer are left out.
+/// The hours of the last 30 days. Hours without an answer are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     hours: VecDeque<Hour>,
 }
 
 impl History {
-    /// What earlier processes noted, in any order.
-    pub fn recalled(notes: impl IntoIterator<Item = Hour>, now: At) -> Self {
-        let mut hours: Vec<Hour> = notes
+    /// Restores saved hours, in any order. Hours after `now` are dropped.
+    pub fn recalled(hours: impl IntoIterator<Item = Hour>, now: At) -> Self {
+        let mut hours: Vec<Hour> = hours
             .into_iter()
-            .filter(|one| one.hour <= now.0 / HOUR_MS)
+            .filter(|hour| hour.hour <= now.0 / HOUR_MS)
             .collect();
-        hours.sort_by_key(|one| one.hour);
-        hours.dedup_by_key(|one| one.hour);
+        hours.sort_by_key(|hour| hour.hour);
+        hours.dedup_by_key(|hour| hour.hour);
         let mut history = Self {
             hours: hours.into(),
         };
@@ -118,7 +103,6 @@ impl History {
         history
     }
 
-    /// Counts what came just before `now`.
     pub fn add(&mut self, now: At, served: &Served, cost_usd: f64) {
         if served.total() == 0 && cost_usd <= 0.0 {
             return;
@@ -131,7 +115,6 @@ impl History {
         }
     }
 
-    /// Counts attempts that failed just before `now`.
     pub fn add_failed(&mut self, now: At, failed: Reasons) {
         if failed.is_empty() {
             return;
@@ -141,13 +124,12 @@ impl History {
         }
     }
 
-    /// What is counted into at this moment.
     fn hour(&mut self, now: At) -> Option<&mut Hour> {
-        let this = now.0 / HOUR_MS;
-        // A clock that was set back counts to the last hour that there is.
-        if self.hours.back().is_none_or(|last| last.hour < this) {
+        let current = now.0 / HOUR_MS;
+        // After a clock was set back, counts go to the latest hour there is.
+        if self.hours.back().is_none_or(|last| last.hour < current) {
             self.hours.push_back(Hour {
-                hour: this,
+                hour: current,
                 ..Hour::default()
             });
             self.forget(now);
@@ -155,31 +137,31 @@ impl History {
         self.hours.back_mut()
     }
 
-    /// The last so many hours, the one under way among them.
+    /// Totals of the last `hours` hours, including the current one.
     pub fn last(&self, hours: u64, now: At) -> Sum {
         let first = (now.0 / HOUR_MS + 1).saturating_sub(hours);
         self.hours
             .iter()
-            .filter(|one| one.hour >= first)
-            .fold(Sum::default(), |mut sum, one| {
-                merge(&mut sum.reasons, &one.reasons);
+            .filter(|hour| hour.hour >= first)
+            .fold(Sum::default(), |mut sum, hour| {
+                merge(&mut sum.reasons, &hour.reasons);
                 Sum {
-                    ai: sum.ai + one.ai,
-                    degraded: sum.degraded + one.degraded,
-                    lost: sum.lost + one.lost,
-                    cost_usd: sum.cost_usd + one.cost_usd,
+                    ai: sum.ai + hour.ai,
+                    degraded: sum.degraded + hour.degraded,
+                    lost: sum.lost + hour.lost,
+                    cost_usd: sum.cost_usd + hour.cost_usd,
                     reasons: sum.reasons,
                 }
             })
     }
 
-    /// The hours of the day that was counted to last, and the name of their note; none where nothing was counted.
+    /// The hours of the newest day and the name of its document. `None` if nothing was counted.
     pub fn newest_day(&self) -> Option<(String, Vec<Hour>)> {
         let day = self.hours.back()?.hour / DAY;
         let hours = self
             .hours
             .iter()
-            .filter(|one| one.hour / DAY == day)
+            .filter(|hour| hour.hour / DAY == day)
             .cloned()
             .collect();
         Some((note_of(day * DAY), hours))
@@ -187,7 +169,7 @@ impl History {
 
     fn forget(&mut self, now: At) {
         let first = (now.0 / HOUR_MS + 1).saturating_sub(MONTH);
-        while self.hours.front().is_some_and(|one| one.hour < first) {
+        while self.hours.front().is_some_and(|hour| hour.hour < first) {
             self.hours.pop_front();
         }
     }
@@ -211,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_of_the_last_hours() {
+    fn totals_cover_the_last_hours_only() {
         let mut history = History::default();
         history.add(at(1_000), &served(10, 0, 0), 1.0);
         history.add(at(1_023), &served(7, 2, 1), 0.5);
@@ -229,29 +211,29 @@ mod tests {
         assert_eq!(
             history.last(DAY, at(1_024)).total(),
             11,
-            "the first is too long ago"
+            "the first hour is too old"
         );
         assert_eq!(history.last(MONTH, at(1_024)).total(), 21);
         assert_eq!(history.last(DAY, at(9_999)).answered(), None);
     }
 
     #[test]
-    fn a_month_is_bounded_and_comes_back_from_its_notes() {
+    fn history_is_limited_to_a_month_and_restores_from_its_documents() {
         let mut history = History::default();
-        let mut notes = std::collections::BTreeMap::new();
+        let mut documents = std::collections::BTreeMap::new();
         for hour in 0..2_000 {
             history.add(at(hour), &served(1, 0, 0), 0.0);
             let (name, hours) = history.newest_day().unwrap();
-            notes.insert(name, hours);
+            documents.insert(name, hours);
         }
         assert_eq!(history.hours.len() as u64, MONTH);
-        assert_eq!(notes.len() as u64, NOTES);
-        let back = History::recalled(notes.into_values().flatten(), at(1_999));
-        assert_eq!(back, history);
+        assert_eq!(documents.len() as u64, NOTES);
+        let restored = History::recalled(documents.into_values().flatten(), at(1_999));
+        assert_eq!(restored, history);
     }
 
     #[test]
-    fn reasons_are_summed_up_and_an_hour_of_an_earlier_version_has_none() {
+    fn failures_are_summed_and_hours_of_older_versions_have_none() {
         let failed = |of: &[(&'static str, u64)]| -> Reasons {
             of.iter()
                 .map(|(reason, count)| (Cow::Borrowed(*reason), *count))
@@ -273,17 +255,18 @@ mod tests {
         let hours: Vec<Hour> = serde_json::from_str(earlier).unwrap();
         assert_eq!((hours[0].ai, hours[0].reasons.len()), (3, 0));
         let text = serde_json::to_string(&history.newest_day().unwrap().1).unwrap();
-        let back = History::recalled(serde_json::from_str::<Vec<Hour>>(&text).unwrap(), at(1_001));
-        assert_eq!(back, history);
+        let restored =
+            History::recalled(serde_json::from_str::<Vec<Hour>>(&text).unwrap(), at(1_001));
+        assert_eq!(restored, history);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_loses_nothing() {
+    fn a_clock_set_back_loses_no_counts() {
         let mut history = History::default();
         history.add(at(100), &served(1, 0, 0), 0.0);
         history.add(at(90), &served(1, 0, 0), 0.0);
         assert_eq!(history.last(DAY, at(100)).total(), 2);
-        // What another clock noted for later is not believed.
+        // Hours later than the clock are dropped at restore.
         let later = Hour {
             hour: 500,
             ai: 1,

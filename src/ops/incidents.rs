@@ -1,7 +1,8 @@
-//! When the service was not normal, and why. Pure: moments and ids are arguments.
+//! The incident log: periods in which the service was not normal, and why. Pure: times and ids are
+//! passed in.
 //!
-//! An incident runs from leaving normal to regaining it, under one id; its mode is the worst it had. One that ran when the service stopped
-//! goes on when it is back, until normal is seen.
+//! An incident lasts from leaving `Normal` to returning to it, under one id. Its mode is the worst
+//! one it had. An incident that was open at shutdown stays open after a restart.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,41 +10,44 @@ use std::time::Duration;
 use crate::chat::{At, Incident, Life, Mode};
 use crate::store::INCIDENTS;
 
-/// A service that was not seen to run for longer than this was down: more than a restart takes.
+/// Minimum gap between two runs of the service that counts as downtime. A restart takes less.
 pub const DOWN: Duration = Duration::from_secs(120);
 
-/// The incidents that are remembered, oldest first; the last may still run.
 #[derive(Debug, Default)]
 pub struct Incidents {
+    /// Oldest first. Only the last one can be open.
     all: VecDeque<Incident>,
 }
 
 impl Incidents {
-    /// What is remembered from before. Only the newest may still run: an older one whose end was lost ended when the next began.
-    pub fn recalled(mut all: Vec<Incident>) -> Self {
-        all.sort_by_key(|one| one.started);
-        let mut next = None;
-        for one in all.iter_mut().rev() {
-            one.ended = one.ended.or(next);
-            next = Some(one.started);
+    /// Restores the saved incidents. All but the newest are closed: an incident whose end was lost
+    /// ends when the next one starts.
+    pub fn recalled(mut incidents: Vec<Incident>) -> Self {
+        incidents.sort_by_key(|incident| incident.started);
+        let mut next_start = None;
+        for incident in incidents.iter_mut().rev() {
+            incident.ended = incident.ended.or(next_start);
+            next_start = Some(incident.started);
         }
-        let mut incidents = Self { all: all.into() };
-        incidents.bound();
-        incidents
+        let mut log = Self {
+            all: incidents.into(),
+        };
+        log.bound();
+        log
     }
 
-    /// The one that runs.
+    /// The open incident, if there is one.
     pub fn running(&self) -> Option<&Incident> {
-        self.all.back().filter(|one| one.ended.is_none())
+        self.all.back().filter(|incident| incident.ended.is_none())
     }
 
-    /// All that are remembered, the newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &Incident> {
         self.all.iter().rev()
     }
 
-    /// Takes note of the mode that is shown at `now`, and gives the incident that changed by it. `cause` and `id` are asked for a new one;
-    /// `cause` also for one that became worse.
+    /// Records the mode shown at `now`. Returns the incident if it was opened, closed or got worse.
+    ///
+    /// `id` is called for a new incident, `cause` for a new or worse one.
     pub fn see(
         &mut self,
         mode: Mode,
@@ -51,7 +55,11 @@ impl Incidents {
         cause: impl FnOnce() -> String,
         id: impl FnOnce() -> String,
     ) -> Option<Incident> {
-        match self.all.back_mut().filter(|one| one.ended.is_none()) {
+        match self
+            .all
+            .back_mut()
+            .filter(|incident| incident.ended.is_none())
+        {
             None if mode == Mode::Normal => return None,
             None => {
                 self.all.push_back(Incident {
@@ -73,8 +81,8 @@ impl Incidents {
         self.all.back().cloned()
     }
 
-    /// The service runs again at `now` and was last seen at `life.last`: where it was gone for longer than [`DOWN`], that was an incident of its
-    /// own, unless one ran already.
+    /// Records the time from `life.last` to `now` as an incident of its own if it is longer than
+    /// [`MIN_DOWNTIME`] and no incident was open.
     pub fn back(&mut self, life: Life, now: At, id: impl FnOnce() -> String) -> Option<Incident> {
         if self.running().is_some() || now.since(life.last) <= DOWN {
             return None;
@@ -102,7 +110,7 @@ impl Incidents {
 mod tests {
     use super::*;
 
-    fn see(incidents: &mut Incidents, mode: Mode, at: u64) -> Option<Incident> {
+    fn observe(incidents: &mut Incidents, mode: Mode, at: u64) -> Option<Incident> {
         incidents.see(
             mode,
             At(at),
@@ -122,90 +130,103 @@ mod tests {
     }
 
     #[test]
-    fn one_incident_from_leaving_normal_to_regaining_it() {
-        let mut all = Incidents::default();
-        assert_eq!(see(&mut all, Mode::Normal, 1), None);
-        let begun = see(&mut all, Mode::Degraded, 2).unwrap();
+    fn an_incident_lasts_from_leaving_normal_to_returning() {
+        let mut log = Incidents::default();
+        assert_eq!(observe(&mut log, Mode::Normal, 1), None);
+        let opened = observe(&mut log, Mode::Degraded, 2).unwrap();
         assert_eq!(
-            (begun.id.as_str(), begun.mode, begun.ended),
+            (opened.id.as_str(), opened.mode, opened.ended),
             ("inc-2", Mode::Degraded, None)
         );
-        assert_eq!(see(&mut all, Mode::Degraded, 3), None, "nothing changed");
-        let worse = see(&mut all, Mode::Outage, 4).unwrap();
+        assert_eq!(
+            observe(&mut log, Mode::Degraded, 3),
+            None,
+            "nothing changed"
+        );
+        let worse = observe(&mut log, Mode::Outage, 4).unwrap();
         assert_eq!(
             (worse.id.as_str(), worse.mode, worse.cause.as_str()),
             ("inc-2", Mode::Outage, "cause at 4")
         );
         assert_eq!(
-            see(&mut all, Mode::Degraded, 5),
+            observe(&mut log, Mode::Degraded, 5),
             None,
-            "it keeps the worst it had"
+            "the worst mode is kept"
         );
-        assert_eq!(all.running().map(|one| one.mode), Some(Mode::Outage));
-        let over = see(&mut all, Mode::Normal, 6).unwrap();
         assert_eq!(
-            (over.id.as_str(), over.started, over.ended),
+            log.running().map(|incident| incident.mode),
+            Some(Mode::Outage)
+        );
+        let closed = observe(&mut log, Mode::Normal, 6).unwrap();
+        assert_eq!(
+            (closed.id.as_str(), closed.started, closed.ended),
             ("inc-2", At(2), Some(At(6)))
         );
-        assert_eq!(all.running(), None);
-        assert_eq!(see(&mut all, Mode::Outage, 7).unwrap().id, "inc-7");
-        let ids: Vec<_> = all.newest_first().map(|one| one.id.as_str()).collect();
+        assert_eq!(log.running(), None);
+        assert_eq!(observe(&mut log, Mode::Outage, 7).unwrap().id, "inc-7");
+        let ids: Vec<_> = log
+            .newest_first()
+            .map(|incident| incident.id.as_str())
+            .collect();
         assert_eq!(ids, ["inc-7", "inc-2"]);
     }
 
     #[test]
-    fn what_ran_at_the_stop_goes_on() {
-        let mut all = Incidents::recalled(vec![
+    fn an_open_incident_continues_after_a_restart() {
+        let mut log = Incidents::recalled(vec![
             incident(9, None),
             incident(3, None),
             incident(1, Some(2)),
         ]);
-        assert_eq!(all.running().map(|one| one.started), Some(At(9)));
-        let ends: Vec<_> = all.newest_first().map(|one| one.ended).collect();
+        assert_eq!(log.running().map(|incident| incident.started), Some(At(9)));
+        let ends: Vec<_> = log.newest_first().map(|incident| incident.ended).collect();
         assert_eq!(ends, [None, Some(At(9)), Some(At(2))]);
         let life = Life {
             first: At(0),
             last: At(10),
         };
         assert_eq!(
-            all.back(life, At(10_000_000), || "inc-new".into()),
+            log.back(life, At(10_000_000), || "inc-new".into()),
             None,
-            "it is part of the one that runs"
+            "the downtime is part of the open incident"
         );
-        assert_eq!(see(&mut all, Mode::Normal, 10_000_001).unwrap().id, "inc-9");
+        assert_eq!(
+            observe(&mut log, Mode::Normal, 10_000_001).unwrap().id,
+            "inc-9"
+        );
     }
 
     #[test]
-    fn a_service_that_was_gone_was_down_and_a_restart_is_none() {
+    fn a_long_gap_is_downtime_and_a_restart_is_not() {
         let life = Life {
             first: At(0),
             last: At(1_000),
         };
-        let mut all = Incidents::default();
+        let mut log = Incidents::default();
         assert_eq!(
-            all.back(life, At(1_000 + 120_000), || "inc-new".into()),
+            log.back(life, At(1_000 + 120_000), || "inc-new".into()),
             None
         );
-        let down = all
+        let down = log
             .back(life, At(1_000 + 120_001), || "inc-new".into())
             .unwrap();
         assert_eq!(
             (down.mode, down.started, down.ended),
             (Mode::Outage, At(1_000), Some(At(121_001)))
         );
-        assert_eq!(all.running(), None);
+        assert_eq!(log.running(), None);
     }
 
     #[test]
-    fn the_oldest_is_forgotten_first() {
+    fn the_oldest_incidents_are_dropped_first() {
         let many = (0..u64::try_from(INCIDENTS).unwrap() + 5).map(|ms| incident(ms, Some(ms)));
-        let mut all = Incidents::recalled(many.collect());
-        assert_eq!(all.newest_first().count(), INCIDENTS);
-        see(&mut all, Mode::Outage, 9_999);
+        let mut log = Incidents::recalled(many.collect());
+        assert_eq!(log.newest_first().count(), INCIDENTS);
+        observe(&mut log, Mode::Outage, 9_999);
         assert_eq!(
             (
-                all.newest_first().count(),
-                all.newest_first().last().unwrap().started
+                log.newest_first().count(),
+                log.newest_first().last().unwrap().started
             ),
             (INCIDENTS, At(6))
         );

@@ -1,5 +1,6 @@
-//! What watches over the rest: rebuilding of actors, the service's state and its history. It may see the actors; only the application and the
-//! web see it.
+//! Operations: actor supervision, status, incidents, statistics, alerts and outage drills.
+//!
+//! This module may use the actors. Only `app` and `web` use this module.
 
 pub mod alerts;
 pub mod audit;

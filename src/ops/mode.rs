@@ -1,4 +1,5 @@
-//! The service's mode from its providers' vitals, and the holds that keep a flapping provider from flapping every page. Pure.
+//! Derives the service's mode from its providers' states, and debounces it so that a flapping
+//! provider does not make the status page flap. Pure.
 
 use std::time::Duration;
 
@@ -6,14 +7,16 @@ use crate::chat::{At, Mode, ProviderState};
 use crate::provider::backend::Vitals;
 use crate::settings::Strategy;
 
-/// How long a worse mode must last before it is shown.
+/// A worse mode is shown once it has lasted this long.
 pub const HOLD_DOWN: Duration = Duration::from_secs(2);
 
-/// How long a better mode must last before it is shown.
+/// A better mode is shown once it has lasted this long.
 pub const HOLD_UP: Duration = Duration::from_secs(10);
 
-/// The mode as it is at this moment: an outage where no enabled provider can be asked, normal where the first one can; under another strategy
-/// than priority, which has use for all, where all can.
+/// Returns the mode at this moment.
+///
+/// `Outage` if no enabled provider is available. Otherwise `Normal` if the first enabled provider
+/// is available (strategy `priority`) or all of them are (the other strategies use them all).
 pub fn mode_of<'a>(
     strategy: Strategy,
     vitals: impl IntoIterator<Item = &'a Vitals>,
@@ -21,39 +24,38 @@ pub fn mode_of<'a>(
 ) -> Mode {
     let enabled = vitals
         .into_iter()
-        .filter(|one| one.state != ProviderState::Disabled);
-    let can: Vec<bool> = enabled.map(|one| one.can_be_asked(now)).collect();
+        .filter(|provider| provider.state != ProviderState::Disabled);
+    let available: Vec<bool> = enabled.map(|provider| provider.can_be_asked(now)).collect();
     let normal = match strategy {
-        Strategy::Priority => can.first() == Some(&true),
+        Strategy::Priority => available.first() == Some(&true),
         Strategy::Weighted | Strategy::RoundRobin | Strategy::Fastest | Strategy::Cheapest => {
-            !can.contains(&false)
+            !available.contains(&false)
         }
     };
-    match can.contains(&true) {
+    match available.contains(&true) {
         false => Mode::Outage,
         true if normal => Mode::Normal,
         true => Mode::Degraded,
     }
 }
 
-/// The mode that is shown.
+/// Delays changes of the mode that is shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Held {
     shown: Mode,
-    /// Since when each of [`BAD`] has been seen, or worse.
+    /// For each of `WORSE_MODES`, since when that mode or a worse one has been seen.
     bad: [Option<Duration>; 2],
-    /// Since when each of [`GOOD`] has been seen, or better.
+    /// For each of `BETTER_MODES`, since when that mode or a better one has been seen.
     good: [Option<Duration>; 2],
 }
 
-/// Modes to fall to, the worst first.
+/// The modes the service can fall to, worst first.
 const BAD: [Mode; 2] = [Mode::Outage, Mode::Degraded];
 
-/// Modes to rise to, the best first.
+/// The modes the service can rise to, best first.
 const GOOD: [Mode; 2] = [Mode::Normal, Mode::Degraded];
 
 impl Held {
-    /// Shows this mode to begin with: what was shown before a restart.
     pub fn showing(shown: Mode) -> Self {
         Self {
             shown,
@@ -61,8 +63,10 @@ impl Held {
         }
     }
 
-    /// Takes note of the mode that is seen at `now`, and says which is to be shown: the worst that has lasted for [`HOLD_DOWN`] where that is
-    /// worse than the shown, else the best that has lasted for [`HOLD_UP`].
+    /// Records the mode seen at `now` and returns the mode to show.
+    ///
+    /// That is the worst mode that lasted for [`WORSEN_DELAY`] if it is worse than the shown one,
+    /// else the best mode that lasted for [`RECOVER_DELAY`], else the shown one.
     pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {
         note(&mut self.bad, BAD.map(|mode| seen >= mode), now);
         note(&mut self.good, GOOD.map(|mode| seen <= mode), now);
@@ -86,12 +90,12 @@ fn lasted(
     now: Duration,
     hold: Duration,
 ) -> impl Iterator<Item = Mode> {
-    let held =
+    let has_lasted =
         move |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= hold);
     modes
         .into_iter()
         .zip(since)
-        .filter(move |(_, since)| held(*since))
+        .filter(move |(_, since)| has_lasted(*since))
         .map(|(mode, _)| mode)
 }
 
@@ -110,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_enabled_provider_makes_it_normal_or_all_of_them() {
+    fn priority_needs_the_first_enabled_provider_and_other_strategies_all() {
         use ProviderState::{Blocked, Closed, Disabled, HalfOpen, Open};
         for (states, by_priority, by_another) in [
             (&[Closed, Closed][..], Mode::Normal, Mode::Normal),
@@ -122,7 +126,7 @@ mod tests {
             (&[Disabled], Mode::Outage, Mode::Outage),
             (&[], Mode::Outage, Mode::Outage),
         ] {
-            let all: Vec<_> = states.iter().copied().map(vitals).collect();
+            let providers: Vec<_> = states.iter().copied().map(vitals).collect();
             for strategy in Strategy::ALL {
                 let mode = if *strategy == Strategy::Priority {
                     by_priority
@@ -130,7 +134,7 @@ mod tests {
                     by_another
                 };
                 assert_eq!(
-                    mode_of(*strategy, &all, NOW),
+                    mode_of(*strategy, &providers, NOW),
                     mode,
                     "{states:?} by {strategy}"
                 );
@@ -139,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limit_being_waited_out_and_a_spent_budget_count_as_not_to_be_asked() {
+    fn rate_limited_and_over_budget_providers_are_unavailable() {
         let later = Some(At(NOW.0 + 1));
         let limited = Vitals {
             retry_at: later,
@@ -149,58 +153,61 @@ mod tests {
             budget_until: later,
             ..vitals(ProviderState::Closed)
         };
-        for one in [limited, spent] {
-            assert_eq!(mode_of(Strategy::Priority, [&one], NOW), Mode::Outage);
+        for provider in [limited, spent] {
+            assert_eq!(mode_of(Strategy::Priority, [&provider], NOW), Mode::Outage);
             assert_eq!(
-                mode_of(Strategy::Priority, [&one], At(NOW.0 + 1)),
+                mode_of(Strategy::Priority, [&provider], At(NOW.0 + 1)),
                 Mode::Normal
             );
         }
     }
 
     #[test]
-    fn changes_are_held_back() {
+    fn mode_changes_are_delayed() {
         let at = Duration::from_millis;
-        let mut held = Held::default();
-        assert_eq!(held.see(Mode::Degraded, at(0)), Mode::Normal);
-        assert_eq!(held.see(Mode::Outage, at(1_999)), Mode::Normal);
+        let mut debouncer = Held::default();
+        assert_eq!(debouncer.see(Mode::Degraded, at(0)), Mode::Normal);
+        assert_eq!(debouncer.see(Mode::Outage, at(1_999)), Mode::Normal);
         assert_eq!(
-            held.see(Mode::Outage, at(2_000)),
+            debouncer.see(Mode::Outage, at(2_000)),
             Mode::Degraded,
-            "at least that since 0"
+            "at least degraded since 0"
         );
-        assert_eq!(held.see(Mode::Outage, at(3_998)), Mode::Degraded);
+        assert_eq!(debouncer.see(Mode::Outage, at(3_998)), Mode::Degraded);
         assert_eq!(
-            held.see(Mode::Outage, at(3_999)),
+            debouncer.see(Mode::Outage, at(3_999)),
             Mode::Outage,
             "since 1,999"
         );
-        assert_eq!(held.see(Mode::Degraded, at(5_000)), Mode::Outage);
+        assert_eq!(debouncer.see(Mode::Degraded, at(5_000)), Mode::Outage);
         assert_eq!(
-            held.see(Mode::Outage, at(9_000)),
+            debouncer.see(Mode::Outage, at(9_000)),
             Mode::Outage,
-            "begins anew"
+            "the delay starts again"
         );
-        assert_eq!(held.see(Mode::Normal, at(10_000)), Mode::Outage);
-        assert_eq!(held.see(Mode::Degraded, at(19_999)), Mode::Outage);
+        assert_eq!(debouncer.see(Mode::Normal, at(10_000)), Mode::Outage);
+        assert_eq!(debouncer.see(Mode::Degraded, at(19_999)), Mode::Outage);
         assert_eq!(
-            held.see(Mode::Normal, at(20_000)),
+            debouncer.see(Mode::Normal, at(20_000)),
             Mode::Degraded,
-            "at least so good since 10,000"
+            "degraded or better since 10,000"
         );
-        assert_eq!(held.see(Mode::Normal, at(30_000)), Mode::Normal);
+        assert_eq!(debouncer.see(Mode::Normal, at(30_000)), Mode::Normal);
     }
 
     #[test]
-    fn a_flapping_provider_shows_nothing() {
-        let mut held = Held::default();
+    fn a_flapping_provider_does_not_change_the_mode() {
+        let mut debouncer = Held::default();
         for second in 0..60 {
             let seen = if second % 2 == 0 {
                 Mode::Outage
             } else {
                 Mode::Normal
             };
-            assert_eq!(held.see(seen, Duration::from_secs(second)), Mode::Normal);
+            assert_eq!(
+                debouncer.see(seen, Duration::from_secs(second)),
+                Mode::Normal
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reading the configuration again: who may ask for it, and what they are told. Carrying it out is the app's business, which knows all that there is.
+//! The requesting side of a configuration reload. `app` carries it out.
 
 use std::time::Duration;
 
@@ -7,44 +7,35 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::settings::{Problem, Problems};
 
-/// Reloads that wait for the one under way.
 const WAITING: usize = 8;
 
-/// How long one is waited for: longer than the limits of all its parts.
+/// Longer than the timeouts of all steps of a reload together.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reloaded {
-    /// Providers, by name.
     pub providers: Changed,
-    /// Keys whose new values count after a restart only; until then the old ones do.
+    /// Changed keys that take effect after a restart only.
     pub needs_restart: Vec<&'static str>,
-    /// What is odd about the configuration, but no reason to refuse it.
+    /// Problems that do not prevent the reload.
     pub warnings: Vec<Told>,
 }
 
-/// Providers by what became of them.
+/// Names of the providers that a reload changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Changed {
-    /// New ones.
     pub added: Vec<String>,
-    /// Those that go by other settings now.
     pub changed: Vec<String>,
-    /// Those that are asked no more.
     pub removed: Vec<String>,
 }
 
-/// A problem, as operators are told it.
+/// A problem of the configuration, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Told {
-    /// The file's name, without its folder.
     pub file: String,
-    /// The line, where it has one.
     pub line: Option<usize>,
-    /// The key, where it is about one.
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// A sentence that says what is wrong, and what would be right.
     pub what: String,
 }
 
@@ -67,12 +58,11 @@ impl From<&Problem> for Told {
     }
 }
 
-/// Why nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReloaded {
-    /// The configuration, or a file that it names, is wrong in these ways.
+    /// The configuration, or a file that it names, is invalid. Nothing has changed.
     Wrong(Vec<Told>),
-    /// It could not be done now: in words for the operator.
+    /// The reload could not be carried out. The text is for the operator.
     Failed(&'static str),
 }
 
@@ -82,36 +72,31 @@ impl From<Problems> for NotReloaded {
     }
 }
 
-/// Someone who waits for the end of a reload.
 pub type Asked = oneshot::Sender<Result<Reloaded, NotReloaded>>;
 
-/// Asks for reloads. They are carried out one after the other.
+/// Requests reloads, which run one after the other.
 #[derive(Clone, Debug)]
 pub struct Reloads(mpsc::Sender<Asked>);
 
 impl Reloads {
-    /// What asks, and what has to be read by who carries it out.
+    /// Returns the handle, and the receiver for the worker that carries the requests out.
     pub fn new() -> (Self, mpsc::Receiver<Asked>) {
-        let (ask, asked) = mpsc::channel(WAITING);
-        (Self(ask), asked)
+        let (sender, requests) = mpsc::channel(WAITING);
+        (Self(sender), requests)
     }
 
-    /// Asks for one and waits for its end.
-    ///
-    /// # Errors
-    /// See [`NotReloaded`]; nothing has changed then.
     pub async fn reload(&self) -> Result<Reloaded, NotReloaded> {
-        let (tell, told) = oneshot::channel();
-        if self.0.try_send(tell).is_err() {
+        let (reply, result) = oneshot::channel();
+        if self.0.try_send(reply).is_err() {
             return Err(NotReloaded::Failed(
-                "too many reloads wait; try again when one has ended",
+                "too many reloads are waiting; try again when one has finished",
             ));
         }
-        match tokio::time::timeout(LIMIT, told).await {
-            Ok(Ok(end)) => end,
-            Ok(Err(_)) => Err(NotReloaded::Failed("the service goes down")),
+        match tokio::time::timeout(LIMIT, result).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(NotReloaded::Failed("the service is shutting down")),
             Err(_) => Err(NotReloaded::Failed(
-                "the reload is not over in time; look at the log for its end",
+                "the reload did not finish in time; see the log for its result",
             )),
         }
     }
@@ -122,8 +107,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_told_without_the_folder_of_its_file() {
-        for (file, told) in [
+    fn problems_show_the_file_without_its_folder() {
+        for (file, shown) in [
             ("etc/failsoft/failsoft.toml", "failsoft.toml"),
             ("environment", "environment"),
             ("", ""),
@@ -134,14 +119,14 @@ mod tests {
                 key: "chat.title".into(),
                 what: "no".into(),
             };
-            assert_eq!(Told::from(&problem).file, told);
+            assert_eq!(Told::from(&problem).file, shown);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn too_many_at_once_and_one_that_does_not_end_are_told() {
-        let (reloads, mut asked) = Reloads::new();
-        let waiting: Vec<_> = (0..WAITING)
+    async fn reload_fails_when_too_many_wait_or_one_does_not_finish() {
+        let (reloads, mut requests) = Reloads::new();
+        let callers: Vec<_> = (0..WAITING)
             .map(|_| {
                 let reloads = reloads.clone();
                 tokio::spawn(async move { reloads.reload().await })
@@ -151,20 +136,21 @@ mod tests {
         assert!(
             matches!(reloads.reload().await, Err(NotReloaded::Failed(why)) if why.contains("too many"))
         );
-        let first = asked.recv().await.unwrap();
+        let first = requests.recv().await.unwrap();
         first.send(Ok(Reloaded::default())).unwrap();
-        let mut ends = Vec::new();
-        for one in waiting {
-            ends.push(one.await.unwrap());
+        let mut results = Vec::new();
+        for caller in callers {
+            results.push(caller.await.unwrap());
         }
-        assert_eq!(ends.iter().filter(|end| end.is_ok()).count(), 1);
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
         assert_eq!(
-            ends.iter()
-                .filter(|end| matches!(end, Err(NotReloaded::Failed(_))))
+            results
+                .iter()
+                .filter(|result| matches!(result, Err(NotReloaded::Failed(_))))
                 .count(),
             WAITING - 1
         );
-        drop(asked);
+        drop(requests);
         assert!(reloads.reload().await.is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! Takes what was answered from the counts: into the history each few seconds, and a window of early warning each five minutes.
+//! Reads the answer counters: every five seconds into the hourly history, and every five minutes
+//! into a window of the anomaly detector.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -14,62 +15,56 @@ use crate::store::{Store, StoreError};
 use crate::turn::counts::Served;
 use crate::turn::desk::Desk;
 
-/// How often the counts are read: what the status says is no older.
+/// The counters are read at this interval, so the status page is no older.
 const READ: Duration = Duration::from_secs(5);
 
-/// How often the day's hours are noted, if they changed: a crash costs what was counted since.
+/// The current day is saved at this interval if it changed. A crash loses what came since.
 const NOTE: Duration = Duration::from_secs(30);
 
-/// A window of early warning.
 const WINDOW: Duration = Duration::from_secs(WINDOW_MINUTES * 60);
 
-/// After so many windows what is usual is noted: half an hour's.
+/// The detector's baseline is saved after this many windows (half an hour).
 const NOTED_WINDOWS: u32 = 6;
 
-/// The note of what is usual.
 const USUAL: &str = "early";
 
-/// How long reading what earlier processes noted may take.
 const RECALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the last notes may take when the service stops.
 const LAST_NOTES: Duration = Duration::from_secs(1);
 
-/// What was answered lately, as others see it.
+/// Handle to the statistics task, with what it publishes.
 #[derive(Clone)]
 pub struct Answered {
-    /// The last month by the hour.
     pub history: watch::Receiver<Arc<History>>,
-    /// How the figures of early warning stand.
+    /// The current state of each anomaly metric.
     pub warnings: watch::Receiver<Arc<[Finding]>>,
     stop: Arc<Notify>,
     stopped: watch::Receiver<bool>,
 }
 
 impl Answered {
-    /// Counts from now on, on a task of the calling thread.
-    pub fn start(desk: Arc<Desk>) -> Self {
-        let (history, shown) = watch::channel(Arc::default());
-        let (warnings, told) = watch::channel(Arc::from(Vec::new()));
+    pub fn start(service: Arc<Desk>) -> Self {
+        let (history, history_receiver) = watch::channel(Arc::default());
+        let (warnings, warnings_receiver) = watch::channel(Arc::from(Vec::new()));
         let (ended, stopped) = watch::channel(false);
         let stop = Arc::new(Notify::new());
-        let asked = Arc::clone(&stop);
+        let stop_signal = Arc::clone(&stop);
         actix::spawn(async move {
-            Counting::begin(desk, history, warnings)
+            Counting::begin(service, history, warnings)
                 .await
-                .run(&asked)
+                .run(&stop_signal)
                 .await;
             ended.send_replace(true);
         });
         Self {
-            history: shown,
-            warnings: told,
+            history: history_receiver,
+            warnings: warnings_receiver,
             stop,
             stopped,
         }
     }
 
-    /// Counts what is left and notes it. Waits for that, but not for long.
+    /// Collects and saves once more, waiting at most `SHUTDOWN_TIMEOUT`.
     pub async fn stop(mut self) {
         self.stop.notify_one();
         drop(tokio::time::timeout(LAST_NOTES, self.stopped.wait_for(|stopped| *stopped)).await);
@@ -81,37 +76,37 @@ struct Counting {
     history: watch::Sender<Arc<History>>,
     warnings: watch::Sender<Arc<[Finding]>>,
     early: Early,
-    /// What was counted into the history, and into windows.
+    /// The counters when they were last added to the history.
     counted: Served,
     window: Served,
-    /// What each provider had cost when it was looked at last.
+    /// Each provider's total cost when it was last read.
     costs: HashMap<Arc<str>, f64>,
-    /// How many attempts had failed, by why.
+    /// Failed attempts by reason when they were last read.
     failures: BTreeMap<&'static str, u64>,
     window_usd: f64,
     windows: u32,
-    /// How many outage drills had begun when the window did; none while one ran.
+    /// The number of outage drills started before the window; `None` if one was running.
     drills: Option<u64>,
     changed: bool,
 }
 
 impl Counting {
     async fn begin(
-        desk: Arc<Desk>,
+        service: Arc<Desk>,
         history: watch::Sender<Arc<History>>,
         warnings: watch::Sender<Arc<[Finding]>>,
     ) -> Self {
-        let read = async { (hours(&*desk.store).await, usual(&*desk.store).await) };
-        let (hours, usual) = tokio::time::timeout(RECALL_LIMIT, read)
+        let loading = async { (hours(&*service.store).await, usual(&*service.store).await) };
+        let (hours, baseline) = tokio::time::timeout(RECALL_LIMIT, loading)
             .await
             .unwrap_or_default();
-        history.send_replace(Arc::new(History::recalled(hours, desk.clock.wall())));
+        history.send_replace(Arc::new(History::recalled(hours, service.clock.wall())));
         Self {
-            drills: desk.shelf.drills(),
-            desk,
+            drills: service.shelf.drills(),
+            desk: service,
             history,
             warnings,
-            early: Early::recalled(usual),
+            early: Early::recalled(baseline),
             counted: Served::default(),
             window: Served::default(),
             costs: HashMap::new(),
@@ -122,27 +117,30 @@ impl Counting {
         }
     }
 
-    /// Counts until it is told to stop.
     async fn run(mut self, stop: &Notify) {
-        let tick = |every| tokio::time::interval_at(tokio::time::Instant::now() + every, every);
-        let (mut read, mut note, mut window) = (tick(READ), tick(NOTE), tick(WINDOW));
+        let interval =
+            |period| tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        let mut read = interval(READ);
+        let mut save = interval(NOTE);
+        let mut window = interval(WINDOW);
         loop {
             tokio::select! {
                 () = stop.notified() => break,
                 _ = read.tick() => self.read(),
-                _ = note.tick() => drop(self.note()),
+                _ = save.tick() => drop(self.note()),
                 _ = window.tick() => self.close(),
             }
         }
         self.read();
-        if let Some(noted) = self.note() {
-            drop(noted.await);
+        if let Some(saving) = self.note() {
+            drop(saving.await);
         }
     }
 
     fn read(&mut self) {
         let now = self.desk.counts.read();
-        let (usd, failed) = (self.spent(), self.failed());
+        let usd = self.spent();
+        let failed = self.failed();
         let since = now.since(&self.counted);
         self.counted = now;
         self.window_usd += usd;
@@ -157,34 +155,43 @@ impl Counting {
         }
     }
 
-    /// Why attempts failed since it was asked last.
+    /// Returns the failed attempts since the last call, by reason.
     fn failed(&mut self) -> Reasons {
         let now = self.desk.tally.failed();
         let before = std::mem::replace(&mut self.failures, now.clone());
-        let since = now.into_iter().map(|(reason, count)| {
+        let new = now.into_iter().map(|(reason, count)| {
             (
                 Cow::Borrowed(reason),
                 count.saturating_sub(before.get(reason).copied().unwrap_or_default()),
             )
         });
-        since.filter(|(_, count)| *count > 0).collect()
+        new.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// What the providers cost since it was asked last.
+    /// Returns what all providers cost in USD since the last call.
     fn spent(&mut self) -> f64 {
-        let mut sum = 0.0;
-        let table = self.desk.table();
-        let there = table.backends.iter().map(|one| (&one.name, &one.vitals));
-        for (name, vitals) in there.chain(table.departed.iter().map(|one| (&one.name, &one.vitals)))
-        {
+        let mut total = 0.0;
+        let config = self.desk.table();
+        let current = config
+            .backends
+            .iter()
+            .map(|provider| (&provider.name, &provider.vitals));
+        for (name, vitals) in current.chain(
+            config
+                .departed
+                .iter()
+                .map(|provider| (&provider.name, &provider.vitals)),
+        ) {
             let usd = vitals.borrow().used.cost_usd;
             let before = self.costs.insert(Arc::clone(name), usd).unwrap_or_default();
-            // One that was taken out and put in again begins at nothing.
-            sum += if usd < before { usd } else { usd - before };
+            // A provider that was removed and added again starts at zero.
+            total += if usd < before { usd } else { usd - before };
         }
-        sum
+        total
     }
 
+    /// Starts saving the current day's hours if they changed. Dropping the future does not cancel
+    /// the save.
     fn note(&mut self) -> Option<futures_util::future::BoxFuture<'_, Result<(), StoreError>>> {
         if !std::mem::take(&mut self.changed) {
             return None;
@@ -201,46 +208,44 @@ impl Counting {
         self.read();
         let served = self.counted.since(&self.window);
         self.window = self.counted;
-        let (usd, drills) = (
-            std::mem::take(&mut self.window_usd),
-            self.desk.shelf.drills(),
-        );
+        let usd = std::mem::take(&mut self.window_usd);
+        let drills = self.desk.shelf.drills();
         let before = std::mem::replace(&mut self.drills, drills);
-        // What a drill brought about is neither usual nor a reason to warn.
+        // Windows with a drill in them are discarded: they are neither baseline nor anomaly.
         if drills.is_none() || drills != before {
             return;
         }
-        let found = self.early.close(&served, usd);
-        self.warnings.send_replace(Arc::new(found));
+        let conditions = self.early.close(&served, usd);
+        self.warnings.send_replace(Arc::new(conditions));
         self.windows += 1;
         if self.windows.is_multiple_of(NOTED_WINDOWS) {
             let past: Vec<_> = self.early.past().collect();
             let past = serde_json::to_string(&past).unwrap_or_default();
-            // On its way when the call returns.
+            // The write is queued when the call returns.
             drop(self.desk.store.write_note(USUAL.to_owned(), past));
         }
     }
 }
 
-/// The hours that earlier processes noted; what does not read is passed over.
+/// Loads the hours saved by earlier processes. Documents that cannot be decoded are skipped.
 async fn hours(store: &dyn Store) -> Vec<Hour> {
-    let mut all = Vec::new();
+    let mut loaded = Vec::new();
     for number in 0..history::NOTES {
-        let note = match store.note(history::note(number)).await {
+        let document = match store.note(history::note(number)).await {
             Err(StoreError::Damaged(_)) => continue,
             Err(_) => break,
-            Ok(note) => note,
+            Ok(document) => document,
         };
-        let hours: Option<Vec<Hour>> = note.and_then(|text| serde_json::from_str(&text).ok());
-        all.extend(hours.unwrap_or_default());
+        let hours: Option<Vec<Hour>> = document.and_then(|text| serde_json::from_str(&text).ok());
+        loaded.extend(hours.unwrap_or_default());
     }
-    all
+    loaded
 }
 
-/// What was usual to earlier processes.
 async fn usual(store: &dyn Store) -> Vec<Window> {
-    let note = store.note(USUAL.to_owned()).await.ok().flatten();
-    note.and_then(|text| serde_json::from_str(&text).ok())
+    let document = store.note(USUAL.to_owned()).await.ok().flatten();
+    document
+        .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default()
 }
 
@@ -253,27 +258,31 @@ mod tests {
     use crate::turn::stage::House;
 
     #[actix_rt::test(system = "Paused")]
-    async fn windows_in_which_a_drill_ran_are_left_out_of_early_warning() {
+    async fn windows_with_a_drill_are_discarded() {
         let stage = House::following([vec![says("Hello.")]]).open();
-        let desk = &stage.desk;
-        let _answered = Answered::start(Arc::clone(desk));
-        let noted = async || usual(&*desk.store).await.len();
+        let service = &stage.desk;
+        let _stats = Answered::start(Arc::clone(service));
+        let saved_windows = async || usual(&*service.store).await.len();
         pass(WINDOW / 2).await;
-        // One within a window, then one that runs over two of them and into a third.
-        desk.shelf.drill_begins();
-        desk.shelf.drill_ends();
+        // One drill within a window, then one that covers two windows and ends in a third.
+        service.shelf.drill_begins();
+        service.shelf.drill_ends();
         pass(WINDOW).await;
-        desk.shelf.drill_begins();
+        service.shelf.drill_begins();
         pass(WINDOW * 2).await;
-        desk.shelf.drill_ends();
+        service.shelf.drill_ends();
         pass(WINDOW * 6).await;
-        assert_eq!(noted().await, 0, "four were left out, and five were not");
+        assert_eq!(
+            saved_windows().await,
+            0,
+            "four windows were discarded, five were kept"
+        );
         pass(WINDOW).await;
-        assert_eq!(noted().await, 6);
+        assert_eq!(saved_windows().await, 6);
     }
 
     #[tokio::test]
-    async fn a_day_that_cannot_be_read_costs_no_other_day() {
+    async fn a_damaged_day_does_not_affect_other_days() {
         let store = crate::store::flaky::Flaky::default();
         let hour = |hour| Hour {
             hour,

@@ -1,4 +1,4 @@
-//! The service's state as everyone is told it: computed here, published on a `watch`.
+//! Computes the service's status and publishes it on a `watch`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::router::table::{Published, Table};
 use crate::settings::Strategy;
 use crate::store::Store;
 
-/// How often the state is looked at: often enough for a page that shows a change at once, seldom enough to cost nothing.
+/// Short enough for a page to show a change at once, long enough to cost nothing.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What visitors are told: what still works first; and where it is staged, that it is.
+/// The sentence shown to visitors, starting with what still works. Names a drill as the cause.
 const fn message(mode: Mode, drill: bool) -> &'static str {
     match (mode, drill) {
         (Mode::Normal, _) => "",
@@ -33,24 +33,17 @@ const fn message(mode: Mode, drill: bool) -> &'static str {
     }
 }
 
-/// What the board needs to know and to do.
 pub struct Means {
-    /// The providers, and how one of them is chosen.
     pub published: Published,
-    /// Where incidents are kept.
     pub store: Arc<dyn Store>,
-    /// The clocks.
     pub clock: Clock,
-    /// A random number, for ids.
     pub random: fn() -> u64,
 }
 
-/// What the store remembers of the service's bad times.
 #[derive(Debug, Default)]
 pub struct Past {
-    /// The incidents.
     pub incidents: Vec<Incident>,
-    /// When the service was seen to run; none where this is its first start.
+    /// `None` on the first start.
     pub life: Option<Life>,
 }
 
@@ -58,64 +51,74 @@ fn id(random: fn() -> u64) -> String {
     format!("inc-{:016x}", random())
 }
 
-/// The drills that run, in order of preference.
+/// The running drills, in order of provider preference.
 pub fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
     backends
         .iter()
-        .filter_map(|one| Some(one.drills.running()?.view(&one.name)))
+        .filter_map(|provider| Some(provider.drills.running()?.view(&provider.name)))
         .collect()
 }
 
-/// Who would be asked next. Where chance or turns decide, it is the heaviest, or the first of those that take turns: the page is told of
-/// changes, not of every draw.
-pub fn active(table: &Table, now: At) -> Option<Arc<str>> {
-    let can = |one: &&Arc<Backend>| one.vitals.borrow().can_be_asked(now);
-    // Nor does it change with every call to one that is not known yet.
-    let candidate = |one: &Arc<Backend>| Candidate {
+/// The provider that the next turn would ask.
+///
+/// Deterministic also for strategies that use chance or turns: the heaviest provider, or the first
+/// in turn. The page shows changes, not every draw.
+pub fn active(config: &Table, now: At) -> Option<Arc<str>> {
+    let is_available = |provider: &&Arc<Backend>| provider.vitals.borrow().can_be_asked(now);
+    // The value must not change while a provider without latencies is being called.
+    let candidate = |provider: &Arc<Backend>| Candidate {
         asked: false,
-        ..candidate(one)
+        ..candidate(provider)
     };
-    let candidates: Vec<_> = table.backends.iter().filter(can).map(candidate).collect();
-    let place = match table.settings.routing.strategy {
+    let candidates: Vec<_> = config
+        .backends
+        .iter()
+        .filter(is_available)
+        .map(candidate)
+        .collect();
+    let index = match config.settings.routing.strategy {
         Strategy::Weighted => {
-            let heaviest =
-                |(place, one): &(usize, &Candidate)| (one.weight, std::cmp::Reverse(*place));
-            candidates.iter().enumerate().max_by_key(heaviest)?.0
+            let weight = |(index, candidate): &(usize, &Candidate)| {
+                (candidate.weight, std::cmp::Reverse(*index))
+            };
+            candidates.iter().enumerate().max_by_key(weight)?.0
         }
         strategy => {
-            let by = Order {
+            let order = Order {
                 strategy,
                 chance: 0.0,
                 turn_of: 0,
             };
-            *rank::order(&candidates, by, &Wish::default(), &[]).first()?
+            *rank::order(&candidates, order, &Wish::default(), &[]).first()?
         }
     };
-    candidates.get(place).map(|one| Arc::clone(&one.name))
+    candidates
+        .get(index)
+        .map(|candidate| Arc::clone(&candidate.name))
 }
 
-/// Who cannot be asked, and why, for the operator.
-fn cause(all: &[(Arc<str>, Vitals)], drills: &[DrillView], now: At) -> String {
-    let down = all
+/// Lists the unavailable providers and their faults, for operators.
+fn cause(providers: &[(Arc<str>, Vitals)], drills: &[DrillView], now: At) -> String {
+    let unavailable = providers
         .iter()
         .filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now));
-    let told = down.map(|(name, vitals)| {
-        let staged = drills.iter().any(|drill| drill.provider == *name);
-        let staged = if staged { " (an outage drill)" } else { "" };
+    let descriptions = unavailable.map(|(name, vitals)| {
+        let is_drill = drills.iter().any(|drill| drill.provider == *name);
+        let suffix = if is_drill { " (an outage drill)" } else { "" };
         format!(
-            "{name}: {}{staged}",
+            "{name}: {}{suffix}",
             vitals.words(now).unwrap_or("not known")
         )
     });
-    let told: Vec<_> = told.collect();
-    if told.is_empty() {
+    let descriptions: Vec<_> = descriptions.collect();
+    if descriptions.is_empty() {
         "No provider is enabled.".to_owned()
     } else {
-        told.join("; ")
+        descriptions.join("; ")
     }
 }
 
-/// Computes the state, and keeps its history.
+/// Computes the status on a timer and keeps its history.
 pub struct StatusBoard {
     means: Means,
     held: Held,
@@ -125,7 +128,7 @@ pub struct StatusBoard {
 }
 
 impl StatusBoard {
-    /// A board which begins as the service was shown last: an incident that ran then goes on, until normal is seen.
+    /// Starts with the status last shown: an open incident continues until the mode is normal.
     pub fn new(means: Means, past: Past) -> Self {
         let now = means.clock.wall();
         let mut incidents = Incidents::recalled(past.incidents);
@@ -133,13 +136,13 @@ impl StatusBoard {
             first: now,
             last: now,
         });
-        let gone = incidents.back(life, now, || id(means.random));
-        let running = incidents.running();
-        let mode = running.map_or(Mode::Normal, |one| one.mode);
+        let downtime = incidents.back(life, now, || id(means.random));
+        let open = incidents.running();
+        let mode = open.map_or(Mode::Normal, |incident| incident.mode);
         let view = StatusView {
             mode,
-            since: running.map_or(now, |one| one.started),
-            incident: running.map(|one| one.id.clone()),
+            since: open.map_or(now, |incident| incident.started),
+            incident: open.map(|incident| incident.id.clone()),
             message: message(mode, false).to_owned(),
             active: None,
             providers: Vec::new(),
@@ -151,84 +154,77 @@ impl StatusBoard {
             switched: None,
             trends: HashMap::new(),
         };
-        let (view, report) = (
-            watch::Sender::new(Arc::new(view)),
-            watch::Sender::new(Arc::new(report)),
-        );
-        let mut board = Self {
+        let view = watch::Sender::new(Arc::new(view));
+        let report = watch::Sender::new(Arc::new(report));
+        let mut publisher = Self {
             means,
             held: Held::showing(mode),
             incidents,
             view,
             report,
         };
-        if let Some(gone) = gone {
-            board.keep(gone);
+        if let Some(downtime) = downtime {
+            publisher.keep(downtime);
         }
-        board.look();
-        board
+        publisher.look();
+        publisher
     }
 
-    /// The state, now and later.
     pub fn watch(&self) -> watch::Receiver<Arc<StatusView>> {
         self.view.subscribe()
     }
 
-    /// The history that goes with it.
     pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
         self.report.subscribe()
     }
 
-    /// Looks at the providers now and then, for ever.
     pub async fn run(mut self) {
-        let (mut tick, mut trend) = (
-            tokio::time::interval(LOOK),
-            tokio::time::interval(TREND_EVERY),
-        );
+        let mut poll = tokio::time::interval(LOOK);
+        let mut trends = tokio::time::interval(TREND_EVERY);
         loop {
             tokio::select! {
-                _ = tick.tick() => self.look(),
-                _ = trend.tick() => self.note(),
+                _ = poll.tick() => self.look(),
+                _ = trends.tick() => self.note(),
             }
         }
     }
 
     fn look(&mut self) {
         let now = self.means.clock.wall();
-        let table = Arc::clone(&self.means.published.borrow());
-        let all: Vec<(Arc<str>, Vitals)> = table
+        let config = Arc::clone(&self.means.published.borrow());
+        let providers: Vec<(Arc<str>, Vitals)> = config
             .backends
             .iter()
-            .map(|one| (Arc::clone(&one.name), one.vitals.borrow().clone()))
+            .map(|provider| (Arc::clone(&provider.name), provider.vitals.borrow().clone()))
             .collect();
         let seen = mode_of(
-            table.settings.routing.strategy,
-            all.iter().map(|(_, vitals)| vitals),
+            config.settings.routing.strategy,
+            providers.iter().map(|(_, vitals)| vitals),
             now,
         );
         let mode = self.held.see(seen, self.means.clock.now());
         let random = self.means.random;
-        let drills = drills(&table.backends);
-        let changed = self
-            .incidents
-            .see(mode, now, || cause(&all, &drills, now), || id(random));
+        let drills = drills(&config.backends);
+        let changed =
+            self.incidents
+                .see(mode, now, || cause(&providers, &drills, now), || id(random));
         let before = Arc::clone(&self.view.borrow());
-        let active = active(&table, now);
+        let active = active(&config, now);
         let switched = (active != before.active && !before.providers.is_empty()).then(|| {
-            let was = all
+            let previous = providers
                 .iter()
                 .find(|(name, _)| before.active.as_ref() == Some(name));
-            let reason = was.filter(|(_, vitals)| !vitals.can_be_asked(now));
+            let unavailable = previous.filter(|(_, vitals)| !vitals.can_be_asked(now));
             Switch {
                 from: before.active.clone(),
                 to: active.clone(),
                 at: now,
-                reason: reason.and_then(|(_, vitals)| vitals.words(now)),
+                reason: unavailable.and_then(|(_, vitals)| vitals.words(now)),
             }
         });
         let mut view = StatusView {
             active,
-            providers: all
+            providers: providers
                 .into_iter()
                 .map(|(name, vitals)| ProviderView {
                     name,
@@ -242,7 +238,7 @@ impl StatusBoard {
         if mode != before.mode {
             view.mode = mode;
             view.since = now;
-            view.incident = self.incidents.running().map(|one| one.id.clone());
+            view.incident = self.incidents.running().map(|incident| incident.id.clone());
             tracing::info!(mode = ?mode, incident = view.incident, "mode changed");
         }
         if changed.is_some() || switched.is_some() {
@@ -252,7 +248,7 @@ impl StatusBoard {
                 report.switched = switched.or(report.switched.take());
             });
         }
-        // The history first: who sees the state finds its incident there.
+        // Publish the history first: a subscriber of the status looks up its incident there.
         if view != *before {
             self.view.send_replace(Arc::new(view));
         }
@@ -261,9 +257,9 @@ impl StatusBoard {
         }
     }
 
-    /// Notes how fast the providers are, and that the service runs.
+    /// Records a latency point per provider, and that the service is running.
     fn note(&mut self) {
-        let table = Arc::clone(&self.means.published.borrow());
+        let config = Arc::clone(&self.means.published.borrow());
         let mut life = self.report.borrow().life;
         life.last = self.means.clock.wall();
         self.report.send_modify(|report| {
@@ -271,21 +267,25 @@ impl StatusBoard {
             report.life = life;
             report
                 .trends
-                .retain(|name, _| table.backend(name).is_some());
-            for one in table.backends.iter() {
-                let median = one.vitals.borrow().first_token.map(|latency| latency.p50);
+                .retain(|name, _| config.backend(name).is_some());
+            for provider in config.backends.iter() {
+                let median = provider
+                    .vitals
+                    .borrow()
+                    .first_token
+                    .map(|latency| latency.p50);
                 report
                     .trends
-                    .entry(Arc::clone(&one.name))
+                    .entry(Arc::clone(&provider.name))
                     .or_default()
                     .note(median);
             }
         });
-        // On its way when the call returns; how it comes out is for the store to say.
+        // The write is queued when the call returns, and the store reports its own failures.
         drop(self.means.store.write_life(life));
     }
 
-    /// An incident that is not kept is shown all the same.
+    /// Starts saving an incident. It is shown even if that fails.
     fn keep(&self, incident: Incident) {
         drop(self.means.store.write_incident(incident));
     }
@@ -308,8 +308,8 @@ mod tests {
         let store = Arc::clone(store);
         let mut settings = Settings::default();
         settings.routing.strategy = strategy;
-        let table = Table::first(settings.into(), Arc::clone(backends));
-        let published = watch::channel(Arc::new(table)).1;
+        let config = Table::first(settings.into(), Arc::clone(backends));
+        let published = watch::channel(Arc::new(config)).1;
         Means {
             published,
             store,
@@ -318,25 +318,25 @@ mod tests {
         }
     }
 
-    /// Who would be asked next under each strategy, in the order that they are listed to the operator.
-    fn active(stands: &[Stand]) -> Vec<String> {
+    /// The next provider under each strategy, in the order of `Strategy::ALL`.
+    fn next_providers(stands: &[Stand]) -> Vec<String> {
         let backends: Arc<[_]> = stands
             .iter()
             .map(|stand| Arc::clone(&stand.backend))
             .collect();
         let next = |strategy: &Strategy| {
-            let board = StatusBoard::new(
+            let publisher = StatusBoard::new(
                 means(&backends, *strategy, &Arc::default()),
                 Past::default(),
             );
-            let active = board.watch().borrow().active.clone();
+            let active = publisher.watch().borrow().active.clone();
             active.map(|name| name.to_string()).unwrap_or_default()
         };
         Strategy::ALL.iter().map(next).collect()
     }
 
     #[actix_rt::test(system = "Paused")]
-    async fn who_is_next_is_said_by_the_strategy() {
+    async fn the_next_provider_depends_on_the_strategy() {
         let plans = [("a", 1, 3.0, 900), ("b", 5, 2.0, 300), ("c", 5, 1.0, 600)];
         let mut stands = Vec::new();
         for (name, weight, price, ms) in plans {
@@ -358,7 +358,7 @@ mod tests {
             stands.push(stand);
         }
         // priority, weighted, round_robin, fastest, cheapest
-        assert_eq!(active(&stands), ["a", "b", "a", "b", "c"]);
+        assert_eq!(next_providers(&stands), ["a", "b", "a", "b", "c"]);
         let later = Some(Clock::start().wall().plus(Duration::from_secs(3_600)));
         let open = Vitals {
             state: ProviderState::Open,
@@ -370,28 +370,28 @@ mod tests {
             ..Plan::new("a")
         });
         stands[0].vitals().await;
-        assert_eq!(active(&stands), ["b", "b", "b", "b", "c"]);
-        for place in [1, 2] {
-            stands[place] = Stand::alone(Plan {
+        assert_eq!(next_providers(&stands), ["b", "b", "b", "b", "c"]);
+        for index in [1, 2] {
+            stands[index] = Stand::alone(Plan {
                 vitals: open.clone(),
                 ..Plan::new("b")
             });
-            stands[place].vitals().await;
+            stands[index].vitals().await;
         }
-        assert_eq!(active(&stands), [""; 5]);
+        assert_eq!(next_providers(&stands), [""; 5]);
     }
 
-    /// A board over one provider whose state is set by hand, and what it says after the holds have passed.
-    async fn looks(board: &mut StatusBoard, times: u32) -> Arc<StatusView> {
+    /// Polls once a second for `times` seconds and returns the status after that.
+    async fn poll_for(publisher: &mut StatusBoard, times: u32) -> Arc<StatusView> {
         for _ in 0..times {
             tokio::time::advance(Duration::from_secs(1)).await;
-            board.look();
+            publisher.look();
         }
-        Arc::clone(&board.view.borrow())
+        Arc::clone(&publisher.view.borrow())
     }
 
     #[actix_rt::test(system = "Paused")]
-    async fn an_incident_is_told_kept_and_goes_on_after_a_restart() {
+    async fn an_incident_is_saved_and_continues_after_a_restart() {
         let later = Some(Clock::start().wall().plus(Duration::from_secs(3_600)));
         let open = Vitals {
             state: ProviderState::Open,
@@ -406,42 +406,45 @@ mod tests {
         down.vitals().await;
         let well = Stand::alone(Plan::new("a"));
         well.vitals().await;
-        let (down, well): (Arc<[_]>, Arc<[_]>) = (
-            Arc::new([Arc::clone(&down.backend)]),
-            Arc::new([Arc::clone(&well.backend)]),
-        );
+        let down: Arc<[_]> = Arc::new([Arc::clone(&down.backend)]);
+        let well: Arc<[_]> = Arc::new([Arc::clone(&well.backend)]);
         let store = Arc::new(MemoryStore::default());
-        let mut board = StatusBoard::new(means(&down, Strategy::Priority, &store), Past::default());
-        let reports = board.reports();
-        assert_eq!(board.watch().borrow().incident, None, "held back");
-        let view = looks(&mut board, 4).await;
+        let mut publisher =
+            StatusBoard::new(means(&down, Strategy::Priority, &store), Past::default());
+        let reports = publisher.reports();
+        assert_eq!(publisher.watch().borrow().incident, None, "debounced");
+        let view = poll_for(&mut publisher, 4).await;
         assert_eq!(
             (view.mode, view.incident.as_deref()),
             (Mode::Outage, Some("inc-0000000000000007"))
         );
-        let told = reports.borrow().incidents.clone();
+        let incidents = reports.borrow().incidents.clone();
         assert_eq!(
-            (told[0].id.as_str(), told[0].mode, told[0].ended),
+            (
+                incidents[0].id.as_str(),
+                incidents[0].mode,
+                incidents[0].ended
+            ),
             ("inc-0000000000000007", Mode::Outage, None)
         );
-        assert_eq!(told[0].cause, "a: no answer in time");
-        assert_eq!(store.incidents().await.unwrap(), told, "kept");
+        assert_eq!(incidents[0].cause, "a: no answer in time");
+        assert_eq!(store.incidents().await.unwrap(), incidents, "saved");
 
-        // The service comes back, with the provider well again.
-        let past = Past {
-            incidents: told,
+        // The service restarts, and the provider works again.
+        let restored = Past {
+            incidents,
             life: store.life().await.unwrap(),
         };
-        let mut board = StatusBoard::new(means(&well, Strategy::Priority, &store), past);
-        let view = Arc::clone(&board.view.borrow());
+        let mut publisher = StatusBoard::new(means(&well, Strategy::Priority, &store), restored);
+        let view = Arc::clone(&publisher.view.borrow());
         assert_eq!(
             (view.mode, view.incident.as_deref()),
             (Mode::Outage, Some("inc-0000000000000007"))
         );
-        let view = looks(&mut board, 12).await;
+        let view = poll_for(&mut publisher, 12).await;
         assert_eq!((view.mode, view.incident.as_deref()), (Mode::Normal, None));
-        let kept = store.incidents().await.unwrap();
-        assert!(kept.len() == 1 && kept[0].ended.is_some(), "{kept:?}");
-        assert_eq!(board.reports().borrow().incidents, kept);
+        let saved = store.incidents().await.unwrap();
+        assert!(saved.len() == 1 && saved[0].ended.is_some(), "{saved:?}");
+        assert_eq!(publisher.reports().borrow().incidents, saved);
     }
 }

@@ -1,6 +1,7 @@
-//! Rebuilds an actor that panicked. actix's own `Supervisor` restarts on a stop, not on a panic, which kills an actor for good.
+//! Restarts actors that panicked. actix's own `Supervisor` restarts an actor on `ctx.stop()` but
+//! not on a panic, which kills it for good.
 //!
-//! A plain loop, not an actor, so that nothing supervises the supervisor but its own `catch_unwind`.
+//! The supervisor is a plain loop and not an actor, so a panicking factory cannot kill it.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,50 +13,48 @@ use tokio::time::Instant;
 
 use crate::supervised::{ChildDown, Guard};
 
-/// Ends that wait to be looked at.
 const WAITING: usize = 256;
 
-/// More ends of one actor than this within [`SPELL`] are no accident: the service says that it is not ready.
+/// More exits of one actor than this within `RESTART_WINDOW` make the service report not ready.
 const TOO_MANY: usize = 10;
 
-/// The time within which ends are counted.
 const SPELL: Duration = Duration::from_secs(30);
 
-/// The pause before the next try to rebuild an actor that ends too often, or does not start.
+/// The delay before an actor that exits too often, or fails to start, is restarted.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether calm has returned.
+/// The interval at which old exits are dropped from the restart window.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How to make an actor and tell everyone where it is.
+/// Starts an actor and publishes its address.
 type Rebuild = Box<dyn Fn(Guard) + Send>;
 
 struct Child {
-    /// Its own: another that is adopted under the same name has another one.
+    /// The identity of the registration is this `Arc`, not the text: a later actor with the same
+    /// name has another one.
     name: Arc<str>,
     rebuild: Rebuild,
-    /// Within the last [`SPELL`].
+    /// Exits within the last `RESTART_WINDOW`.
     ends: VecDeque<Instant>,
-    /// Whether its next try waits for the end of a pause.
+    /// A delayed restart is scheduled.
     paused: bool,
 }
 
-/// What a running supervisor is told.
 enum Word {
     Adopt(Arc<str>, Rebuild, oneshot::Sender<()>),
     Release(Arc<str>, oneshot::Sender<()>),
 }
 
-/// Gives a running supervisor actors to see to, and takes them from it.
+/// Adds actors to a running supervisor and removes them.
 #[derive(Clone)]
 pub struct Care(mpsc::Sender<Word>);
 
 impl Care {
-    /// Has an actor started and seen to from now on; returns when it is started. To be called where [`Supervisor::run`] runs, for that is where it
-    /// lives.
+    /// Starts an actor and supervises it. Returns once it has started, on the thread of
+    /// [`Supervisor::run`].
     pub async fn adopt(&self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
         let (done, started) = oneshot::channel();
-        // The supervisor is there as long as the service.
+        // The supervisor lives as long as the service, so neither channel closes before.
         drop(
             self.0
                 .send(Word::Adopt(name, Box::new(rebuild), done))
@@ -64,8 +63,9 @@ impl Care {
         drop(started.await);
     }
 
-    /// Has an actor rebuilt no more: the one that was adopted with this very name, not another of the same. Returns when that holds. The actor itself goes on
-    /// until it ends.
+    /// Stops supervising the actor registered with this very `Arc`; a namesake is not affected.
+    ///
+    /// Returns once this has taken effect. The actor itself keeps running until it exits.
     pub async fn release(&self, name: Arc<str>) {
         let (done, released) = oneshot::channel();
         drop(self.0.send(Word::Release(name, done)).await);
@@ -73,7 +73,7 @@ impl Care {
     }
 }
 
-/// Knows how to rebuild each actor, and when each ended.
+/// Holds the factory and the recent exits of every supervised actor.
 pub struct Supervisor {
     children: HashMap<Arc<str>, Child>,
     told: mpsc::Receiver<Word>,
@@ -85,27 +85,25 @@ pub struct Supervisor {
 
 impl Default for Supervisor {
     fn default() -> Self {
-        let (tell, hear) = mpsc::channel(WAITING);
-        let (care, told) = mpsc::channel(WAITING);
+        let (exit_sender, exits) = mpsc::channel(WAITING);
+        let (handle, commands) = mpsc::channel(WAITING);
         let steady = watch::Sender::new(true);
         Self {
             children: HashMap::new(),
-            told,
-            care: Care(care),
-            tell,
-            hear,
+            told: commands,
+            care: Care(handle),
+            tell: exit_sender,
+            hear: exits,
             steady,
         }
     }
 }
 
 impl Supervisor {
-    /// Starts an actor and sees to it from now on.
     pub fn adopt(&mut self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
         self.start(name, Box::new(rebuild));
     }
 
-    /// What gives it actors while it runs.
     pub fn care(&self) -> Care {
         self.care.clone()
     }
@@ -118,15 +116,15 @@ impl Supervisor {
             ends: VecDeque::new(),
             paused: false,
         };
-        // A panic drops the guard, which asks for the next try.
+        // A panic drops the guard, which reports an exit and so triggers the next attempt.
         if catch_unwind(AssertUnwindSafe(|| (child.rebuild)(guard))).is_err() {
-            tracing::error!(actor = %name, "an actor could not be started; it is tried again");
+            tracing::error!(actor = %name, "actor failed to start, retrying");
         }
         self.children.insert(name, child);
     }
 
-    fn obey(&mut self, word: Word) {
-        let done = match word {
+    fn obey(&mut self, command: Word) {
+        let done = match command {
             Word::Adopt(name, rebuild, done) => {
                 self.start(name, rebuild);
                 done
@@ -142,26 +140,26 @@ impl Supervisor {
                 done
             }
         };
-        // Who gave the order may have gone.
+        // The caller may have been cancelled.
         let _ = done.send(());
     }
 
-    /// False while an actor ends again and again.
+    /// `false` while some actor exits more than `MAX_RESTARTS` times per `RESTART_WINDOW`.
     pub fn steady(&self) -> watch::Receiver<bool> {
         self.steady.subscribe()
     }
 
-    /// Rebuilds what ends, for ever. Must run where the actors are to live.
+    /// Restarts exited actors until all exit senders are gone. The actors live on this thread.
     pub async fn run(mut self) {
-        let mut look = tokio::time::interval(LOOK);
+        let mut tick = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 down = self.hear.recv() => match down {
                     Some(down) => self.rebuild(down.name),
                     None => return,
                 },
-                Some(word) = self.told.recv() => self.obey(word),
-                _ = look.tick() => {}
+                Some(command) = self.told.recv() => self.obey(command),
+                _ = tick.tick() => {}
             }
             let now = Instant::now();
             for child in self.children.values_mut() {
@@ -176,32 +174,33 @@ impl Supervisor {
         }
     }
 
-    /// Rebuilds one that ended; one that ends too often, or does not start, after a pause that holds nobody else up.
+    /// Restarts an actor that exited. One that exits too often restarts after a delay, without
+    /// holding up the others.
     fn rebuild(&mut self, name: Arc<str>) {
-        // One that was released ends for good, also where another has its name by now.
-        let known = self
+        // A released actor is not restarted, even if another one has its name by now.
+        let registered = self
             .children
             .get_mut(&name)
             .filter(|child| Arc::ptr_eq(&child.name, &name));
-        let Some(child) = known else { return };
-        let often = child.ends.len() >= TOO_MANY && !child.paused;
+        let Some(child) = registered else { return };
+        let exits_too_often = child.ends.len() >= TOO_MANY && !child.paused;
         if !child.paused {
             child.ends.push_back(Instant::now());
-            tracing::error!(actor = %name, ends = child.ends.len(), "an actor panicked; it is rebuilt");
+            tracing::error!(actor = %name, ends = child.ends.len(), "actor panicked, restarting");
         }
         child.paused = false;
-        if often {
+        if exits_too_often {
             child.paused = true;
             return self.later(name);
         }
         let guard = Guard::new(Arc::clone(&name), self.tell.clone());
-        // A panic here drops the guard, which asks for the next try.
+        // A panic drops the guard, which reports an exit and so triggers the next attempt.
         if catch_unwind(AssertUnwindSafe(|| (child.rebuild)(guard))).is_err() {
-            tracing::error!(actor = %name, "an actor could not be rebuilt; it is tried again");
+            tracing::error!(actor = %name, "actor failed to restart, retrying");
         }
     }
 
-    /// Asks for the next try after a pause.
+    /// Reports another exit after `RESTART_DELAY`, which triggers the next attempt.
     fn later(&self, name: Arc<str>) {
         let tell = self.tell.clone();
         actix::spawn(async move {
@@ -238,52 +237,52 @@ mod tests {
     }
 
     #[actix::test]
-    async fn an_actor_that_panics_is_rebuilt() {
+    async fn panicked_actor_is_restarted_even_if_the_first_restart_fails() {
         let mut supervisor = Supervisor::default();
-        let place = Arc::new(watch::Sender::new(None::<Addr<TestActor>>));
-        let (starts, publish) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&place));
+        let address = Arc::new(watch::Sender::new(None::<Addr<TestActor>>));
+        let starts = Arc::new(AtomicUsize::new(0));
+        let publish = Arc::clone(&address);
         let counted = Arc::clone(&starts);
         supervisor.adopt("test".into(), move |guard| {
-            // The first rebuild fails too.
+            // The first restart fails too.
             assert!(counted.fetch_add(1, Ordering::Relaxed) != 1, "not now");
             publish.send_replace(Some(TestActor { _guard: guard }.start()));
         });
-        let mut here = place.subscribe();
+        let mut current = address.subscribe();
         actix::spawn(supervisor.run());
-        let first = here.borrow_and_update().clone().unwrap();
+        let first = current.borrow_and_update().clone().unwrap();
         assert!(first.send(Crash).await.is_err());
-        here.changed().await.unwrap();
-        assert!(here.borrow().as_ref().unwrap().connected());
+        current.changed().await.unwrap();
+        assert!(current.borrow().as_ref().unwrap().connected());
         assert_eq!(starts.load(Ordering::Relaxed), 3);
     }
 
-    /// Has an actor of this name seen to. Gives where it is.
-    async fn adopted(care: &Care, name: &Arc<str>) -> watch::Receiver<Option<Addr<TestActor>>> {
-        let place = watch::Sender::new(None);
-        let here = place.subscribe();
+    async fn supervised(care: &Care, name: &Arc<str>) -> watch::Receiver<Option<Addr<TestActor>>> {
+        let address = watch::Sender::new(None);
+        let current = address.subscribe();
         let build =
-            move |guard| drop(place.send_replace(Some(TestActor { _guard: guard }.start())));
+            move |guard| drop(address.send_replace(Some(TestActor { _guard: guard }.start())));
         care.adopt(Arc::clone(name), build).await;
-        here
+        current
     }
 
     #[actix::test]
-    async fn one_that_was_released_is_not_rebuilt_and_its_end_is_not_taken_for_its_namesakes() {
+    async fn released_actor_is_not_restarted_and_its_namesake_is() {
         let supervisor = Supervisor::default();
         let care = supervisor.care();
         actix::spawn(supervisor.run());
         let [old_name, new_name]: [Arc<str>; 2] = ["test".into(), "test".into()];
-        let old = adopted(&care, &old_name).await;
+        let old = supervised(&care, &old_name).await;
         let first = old.borrow().clone().unwrap();
         care.release(Arc::clone(&old_name)).await;
-        let mut new = adopted(&care, &new_name).await;
+        let mut new = supervised(&care, &new_name).await;
         let second = new.borrow_and_update().clone().unwrap();
         assert!(first.send(Crash).await.is_err() && second.connected());
-        // Releasing it once more takes nothing from its namesake, which is rebuilt when it ends.
+        // Releasing the old name again must not release the namesake.
         care.release(old_name).await;
         assert!(
             !new.has_changed().unwrap(),
-            "the other one's end was not its own"
+            "the exit of the released actor does not restart its namesake"
         );
         assert!(second.send(Crash).await.is_err());
         new.changed().await.unwrap();

@@ -1,35 +1,31 @@
-//! How a stretch of time looks as bars, one a part of it, from the incidents that fell into it. Pure.
+//! Timelines for the status page: one bar per period, built from the incidents in it. Pure.
 
 use std::time::Duration;
 
 use crate::chat::{At, Incident, Life, Mode};
 
-/// A part of a timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// Where it begins.
     pub from: At,
-    /// Where it ends.
     pub to: At,
-    /// The worst in it; none where nothing is known of it.
+    /// The worst mode in the period. `None` if it lies before the first start.
     pub mode: Option<Mode>,
-    /// How much of it was an outage.
     pub outage: Duration,
-    /// How much of it was degraded.
     pub degraded: Duration,
 }
 
-/// A timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeline {
-    /// Oldest first; the last holds the present moment.
+    /// Oldest first; the last one contains the current moment.
     pub bars: Vec<Bar>,
-    /// The share of the known time in which some AI could answer, 0 to 1; none where no time is known.
+    /// The ratio of the known time without an outage, 0 to 1. `None` if no time is known.
     pub up: Option<f64>,
 }
 
-/// The last `count` parts of length `each`, whole multiples of it since 1970. Before `life.first` nothing is known. An incident counts with the
-/// worst that it had for all of its time.
+/// Builds the last `count` bars of length `each`, aligned to whole multiples of it since 1970.
+///
+/// Nothing is known before `life.first`. An incident counts with its worst mode for all of its
+/// duration.
 pub fn timeline<'a>(
     incidents: impl Iterator<Item = &'a Incident> + Clone,
     life: Life,
@@ -40,13 +36,13 @@ pub fn timeline<'a>(
     let each = u64::try_from(each.as_millis()).unwrap_or(u64::MAX).max(1);
     let last = now.0 / each;
     let bars: Vec<Bar> = (last.saturating_sub(count.saturating_sub(1))..=last)
-        .map(|part| {
+        .map(|index| {
             bar(
                 incidents.clone(),
                 life,
                 now,
-                At(part * each),
-                At(part.saturating_add(1).saturating_mul(each)),
+                At(index * each),
+                At(index.saturating_add(1).saturating_mul(each)),
             )
         })
         .collect();
@@ -60,7 +56,8 @@ pub fn timeline<'a>(
     Timeline { bars, up }
 }
 
-/// The share of the last so many hours in which some AI could answer, 0 to 1, as far as they are known; none where none of it is.
+/// The ratio of the last `hours` hours without an outage, 0 to 1, as far as they are known. `None`
+/// if none of that time is known.
 pub fn share<'a>(
     incidents: impl Iterator<Item = &'a Incident> + Clone,
     life: Life,
@@ -68,9 +65,9 @@ pub fn share<'a>(
     hours: u64,
 ) -> Option<f64> {
     let from = At(now.0.saturating_sub(hours.saturating_mul(60 * 60 * 1_000)));
-    let whole = bar(incidents, life, now, from, now);
+    let period = bar(incidents, life, now, from, now);
     let known = now.since(from.max(life.first));
-    (!known.is_zero()).then(|| 1.0 - (whole.outage.as_secs_f64() / known.as_secs_f64()).min(1.0))
+    (!known.is_zero()).then(|| 1.0 - (period.outage.as_secs_f64() / known.as_secs_f64()).min(1.0))
 }
 
 fn bar<'a>(
@@ -90,14 +87,14 @@ fn bar<'a>(
     };
     for incident in incidents {
         let ended = incident.ended.unwrap_or(now).min(to).min(now);
-        let within = ended.since(incident.started.max(from));
-        if within.is_zero() {
+        let overlap = ended.since(incident.started.max(from));
+        if overlap.is_zero() {
             continue;
         }
         bar.mode = bar.mode.max(Some(incident.mode));
         match incident.mode {
-            Mode::Outage => bar.outage += within,
-            Mode::Degraded => bar.degraded += within,
+            Mode::Outage => bar.outage += overlap,
+            Mode::Degraded => bar.degraded += overlap,
             Mode::Normal => {}
         }
     }
@@ -121,7 +118,7 @@ mod tests {
         }
     }
 
-    fn hours(incidents: &[Incident], first: u64, now: u64, count: u64) -> Timeline {
+    fn hourly(incidents: &[Incident], first: u64, now: u64, count: u64) -> Timeline {
         let life = Life {
             first: At(first),
             last: At(now),
@@ -136,8 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_whole_parts_and_the_last_holds_the_present() {
-        let line = hours(&[], 0, 10 * HOUR + 5, 3);
+    fn bars_are_aligned_and_the_last_contains_the_present() {
+        let line = hourly(&[], 0, 10 * HOUR + 5, 3);
         let ends: Vec<_> = line
             .bars
             .iter()
@@ -148,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_colours_the_parts_that_it_falls_into() {
+    fn incidents_count_in_every_bar_they_overlap() {
         let half = HOUR / 2;
         let bad = [
             incident(Mode::Degraded, 7 * HOUR + half, Some(8 * HOUR + half)),
@@ -159,7 +156,7 @@ mod tests {
             ),
             incident(Mode::Outage, 10 * HOUR + half, None),
         ];
-        let line = hours(&bad, 0, 11 * HOUR - HOUR / 4, 4);
+        let line = hourly(&bad, 0, 11 * HOUR - HOUR / 4, 4);
         let modes: Vec<_> = line.bars.iter().map(|bar| bar.mode.unwrap()).collect();
         assert_eq!(
             modes,
@@ -170,7 +167,7 @@ mod tests {
             (line.bars[1].outage, line.bars[1].degraded),
             (quarter, quarter * 2)
         );
-        assert_eq!(line.bars[3].outage, quarter, "as far as it has come");
+        assert_eq!(line.bars[3].outage, quarter, "up to the present");
         // Half an hour of three and three quarters.
         assert!(
             (line.up.unwrap() - (1.0 - 0.5 / 3.75)).abs() < 1e-9,
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_of_the_known_time() {
+    fn the_uptime_ratio_covers_the_known_time_only() {
         let life = Life {
             first: At(0),
             last: At(0),
@@ -189,7 +186,7 @@ mod tests {
             incident(Mode::Outage, 47 * HOUR, Some(48 * HOUR)),
             incident(Mode::Outage, 0, Some(HOUR)),
         ];
-        let of = |first, hours| {
+        let ratio = |first, hours| {
             share(
                 bad.iter(),
                 Life {
@@ -200,29 +197,29 @@ mod tests {
                 hours,
             )
         };
-        assert!((of(0, 24).unwrap() - 23.0 / 24.0).abs() < 1e-9);
-        assert!((of(0, 720).unwrap() - 47.0 / 49.0).abs() < 1e-9);
-        assert!((of(47 * HOUR, 24).unwrap() - 0.5).abs() < 1e-9);
-        assert_eq!(of(49 * HOUR, 24), None);
+        assert!((ratio(0, 24).unwrap() - 23.0 / 24.0).abs() < 1e-9);
+        assert!((ratio(0, 720).unwrap() - 47.0 / 49.0).abs() < 1e-9);
+        assert!((ratio(47 * HOUR, 24).unwrap() - 0.5).abs() < 1e-9);
+        assert_eq!(ratio(49 * HOUR, 24), None);
     }
 
     #[test]
-    fn before_the_first_start_nothing_is_known() {
-        let line = hours(&[], 9 * HOUR + 1, 10 * HOUR, 3);
+    fn time_before_the_first_start_is_unknown() {
+        let line = hourly(&[], 9 * HOUR + 1, 10 * HOUR, 3);
         assert_eq!(
             line.bars.iter().map(|bar| bar.mode).collect::<Vec<_>>(),
             [None, Some(Mode::Normal), Some(Mode::Normal)]
         );
-        assert_eq!(hours(&[], 10 * HOUR, 10 * HOUR, 3).up, None);
+        assert_eq!(hourly(&[], 10 * HOUR, 10 * HOUR, 3).up, None);
     }
 
     #[test]
-    fn odd_moments_do_no_harm() {
+    fn implausible_times_do_not_panic() {
         let odd = [
             incident(Mode::Outage, 20 * HOUR, Some(HOUR)),
             incident(Mode::Outage, 20 * HOUR, None),
         ];
-        assert_eq!(hours(&odd, 0, 10 * HOUR, 2).up, Some(1.0));
+        assert_eq!(hourly(&odd, 0, 10 * HOUR, 2).up, Some(1.0));
         let line = timeline(
             odd.iter(),
             Life {

@@ -1,4 +1,4 @@
-//! Counting in common, over a real Redis.
+//! Shared counters over a real Redis.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::chat::ConversationId;
-use crate::fleet::joined::{Redis, joined};
+use crate::fleet::joined::{Redis, connect};
 
 fn rates(conversation: u32) -> Rates {
     let rates = Rates::per_minute(
@@ -23,30 +23,31 @@ fn here() -> IpAddr {
 }
 
 #[tokio::test]
-async fn a_limit_holds_over_two_instances_but_for_what_one_look_lets_through() {
+async fn a_limit_holds_across_two_instances_within_one_sync() {
     let redis = Redis::start(&[]);
-    let links = [joined(&redis).await, joined(&redis).await];
-    for within_a_look in [1, 3, 20] {
-        let (both, limit) = ([rates(20), rates(20)], 20);
-        let conversation = ConversationId::from_random([within_a_look as u8; 16]);
-        let mut through = 0;
+    let links = [connect(&redis).await, connect(&redis).await];
+    for per_sync in [1, 3, 20] {
+        let both = [rates(20), rates(20)];
+        let limit = 20;
+        let conversation = ConversationId::from_random([per_sync as u8; 16]);
+        let mut accepted = 0;
         for _ in 0..50 {
             for (rates, link) in both.iter().zip(&links) {
-                through += (0..within_a_look)
+                accepted += (0..per_sync)
                     .filter(|_| rates.take(conversation, here()).is_ok())
                     .count();
                 messages(link, rates).await;
             }
         }
         assert!(
-            (limit..=limit + within_a_look).contains(&through),
-            "{through} at {within_a_look} a look"
+            (limit..=limit + per_sync).contains(&accepted),
+            "{accepted} with {per_sync} per sync"
         );
-        // What was too much is owed.
+        // The excess is owed.
         let waits = both
             .each_ref()
             .map(|rates| rates.take(conversation, here()).unwrap_err());
-        let owed = Duration::from_secs(3) * u32::try_from(through - limit).unwrap();
+        let owed = Duration::from_secs(3) * u32::try_from(accepted - limit).unwrap();
         assert!(
             waits
                 .iter()
@@ -62,36 +63,37 @@ async fn a_limit_holds_over_two_instances_but_for_what_one_look_lets_through() {
 }
 
 #[tokio::test]
-async fn who_was_told_by_nobody_counts_alone_and_joins_with_what_it_knows() {
+async fn without_redis_each_instance_counts_alone_and_joins_with_its_debt() {
     let mut redis = Redis::start(&[]);
-    let links = [joined(&redis).await, joined(&redis).await];
-    let (one, other) = (rates(10), rates(10));
+    let links = [connect(&redis).await, connect(&redis).await];
+    let one = rates(10);
+    let other = rates(10);
     let conversation = ConversationId::from_random([1; 16]);
     redis.kill();
-    let took = |rates: &Rates| {
+    let accepted = |rates: &Rates| {
         (0..50)
             .filter(|_| rates.take(conversation, here()).is_ok())
             .count()
     };
     messages(&links[0], &one).await;
     assert_eq!(
-        (took(&one), took(&other)),
+        (accepted(&one), accepted(&other)),
         (10, 10),
-        "each its local share, and no more"
+        "each the local limit, and no more"
     );
     messages(&links[0], &one).await;
-    assert_eq!(one.untold(9), [], "nothing is saved up for Redis");
+    assert_eq!(one.untold(9), [], "nothing is buffered for Redis");
     redis.restart();
-    let link = joined(&redis).await;
-    assert_eq!(took(&one), 0, "an empty Redis gives nothing back");
+    let link = connect(&redis).await;
+    assert_eq!(accepted(&one), 0, "an empty Redis gives nothing back");
     messages(&link, &other).await;
-    assert_eq!(took(&other), 0);
+    assert_eq!(accepted(&other), 0);
 }
 
 #[tokio::test]
-async fn rubbish_under_a_key_is_written_over() {
+async fn invalid_values_are_overwritten() {
     let redis = Redis::start(&[]);
-    let link = joined(&redis).await;
+    let link = connect(&redis).await;
     let conversation = ConversationId::from_random([1; 16]);
     let name = Untold {
         of: crate::session::limits::Shared::Conversation(conversation),
@@ -114,8 +116,8 @@ async fn rubbish_under_a_key_is_written_over() {
         let left = (0..50)
             .filter(|_| rates.take(conversation, here()).is_ok())
             .count();
-        let most = if rubbish.contains(&"inf") { 0 } else { 4 };
-        assert_eq!(left, most, "{rubbish:?}");
+        let expected = if rubbish.contains(&"inf") { 0 } else { 4 };
+        assert_eq!(left, expected, "{rubbish:?}");
         assert!(
             redis.tell(&["PTTL", &key]).parse::<i64>().unwrap() > 0,
             "{rubbish:?}"
@@ -124,9 +126,9 @@ async fn rubbish_under_a_key_is_written_over() {
 }
 
 #[tokio::test]
-async fn shares_add_up_however_often_they_are_written() {
+async fn repeated_writes_of_a_share_count_once() {
     let redis = Redis::start(&[]);
-    let link = joined(&redis).await;
+    let link = connect(&redis).await;
     let write = async |instance: &str, nanos: u64| {
         let mut script = SPEND.prepare_invoke();
         script
@@ -152,9 +154,9 @@ async fn shares_add_up_however_often_they_are_written() {
             "{instance} {nanos}"
         );
     }
-    let stands = redis
+    let ttl_ms = redis
         .tell(&["PTTL", "failsoft:fleet:spent:1:a"])
         .parse::<u64>()
         .unwrap();
-    assert!(stands > DAYS_MS / 2 && stands <= DAYS_MS);
+    assert!(ttl_ms > DAYS_MS / 2 && ttl_ms <= DAYS_MS);
 }

@@ -1,4 +1,4 @@
-//! Messages heard twice, news that all know, breakers that close apart.
+//! Deduplication of messages, events that all instances know, and staggered recovery.
 
 use super::*;
 use crate::chat::Fault;
@@ -17,9 +17,9 @@ fn tripped(blocked: bool, fault: Fault, lasts: Duration) -> News {
 }
 
 #[test]
-fn a_message_is_heard_once_and_ones_own_never() {
-    let mut heard = Heard::new("me");
-    for (from, number, news) in [
+fn a_message_is_processed_once_and_own_messages_never() {
+    let mut dedup = Heard::new("me");
+    for (from, number, is_new) in [
         ("me", 1, false),
         ("a", 5, true),
         ("a", 5, false),
@@ -29,34 +29,34 @@ fn a_message_is_heard_once_and_ones_own_never() {
         ("a", u64::MAX, true),
         ("a", 7, false),
     ] {
-        assert_eq!(heard.is_news(from, number), news, "{from} {number}");
+        assert_eq!(dedup.is_news(from, number), is_new, "{from} {number}");
     }
 }
 
 #[test]
-fn as_many_instances_are_remembered_as_there_can_be_and_no_more() {
-    let mut heard = Heard::new("me");
-    (0..INSTANCES).for_each(|n| assert!(heard.is_news(&n.to_string(), 1)));
+fn the_number_of_tracked_instances_is_bounded() {
+    let mut dedup = Heard::new("me");
+    (0..INSTANCES).for_each(|n| assert!(dedup.is_news(&n.to_string(), 1)));
     assert!(
-        !heard.is_news("0", 1),
-        "the first is still known, and was heard just now"
+        !dedup.is_news("0", 1),
+        "the first is still tracked, and was seen just now"
     );
-    assert!(heard.is_news("one more", 1));
-    assert_eq!(heard.last.len(), INSTANCES);
-    assert!(!heard.is_news("0", 1));
+    assert!(dedup.is_news("one more", 1));
+    assert_eq!(dedup.last.len(), INSTANCES);
+    assert!(!dedup.is_news("0", 1));
     assert!(
-        heard.is_news("1", 1),
-        "the one that said nothing for longest is forgotten"
+        dedup.is_news("1", 1),
+        "the one that was silent for longest is forgotten"
     );
 }
 
 #[test]
-fn what_all_know_needs_not_be_told() {
+fn events_known_to_all_are_not_published() {
     use Fault::{QuotaSpent, ServerError, Timeout, Unauthorized, Unreachable};
     let open = |fault| tripped(false, fault, s(10));
     let block = |fault| tripped(true, fault, s(60));
     let limited = |seconds| News::Limited { lasts: s(seconds) };
-    for (known, news, after, covered) in [
+    for (known, event, after, is_known) in [
         (open(ServerError), open(ServerError), 0, true),
         (open(ServerError), open(ServerError), 6, false),
         (open(ServerError), block(Unauthorized), 0, false),
@@ -74,52 +74,50 @@ fn what_all_know_needs_not_be_told() {
         (News::Well, News::Well, 0, false),
         (News::Reset, News::Reset, 0, false),
     ] {
-        let mut all = Known::default();
-        all.note("a", known, s(100));
+        let mut state = Known::default();
+        state.note("a", known, s(100));
         assert_eq!(
-            all.covers("a", news, s(100 + after)),
-            covered,
-            "{known:?}, then {news:?} after {after}"
+            state.covers("a", event, s(100 + after)),
+            is_known,
+            "{known:?}, then {event:?} after {after}"
         );
-        assert!(!all.covers("b", news, s(100)));
+        assert!(!state.covers("b", event, s(100)));
     }
 }
 
 #[test]
-fn what_is_over_must_be_told_again() {
-    let mut all = Known::default();
-    let (trip, hold) = (
-        tripped(true, Fault::Unauthorized, s(60)),
-        News::Limited { lasts: s(30) },
-    );
-    all.note("a", trip, s(0));
-    all.note("a", hold, s(0));
-    all.note("a", News::Well, s(1));
-    assert!(!all.covers("a", trip, s(1)));
+fn events_that_have_ended_are_published_again() {
+    let mut state = Known::default();
+    let trip = tripped(true, Fault::Unauthorized, s(60));
+    let hold = News::Limited { lasts: s(30) };
+    state.note("a", trip, s(0));
+    state.note("a", hold, s(0));
+    state.note("a", News::Well, s(1));
+    assert!(!state.covers("a", trip, s(1)));
     assert!(
-        all.covers("a", hold, s(1)),
-        "a rate limit is over with its time alone"
+        state.covers("a", hold, s(1)),
+        "a rate limit ends with its duration only"
     );
-    all.note("a", News::Reset, s(1));
-    assert!(!all.covers("a", hold, s(1)));
+    state.note("a", News::Reset, s(1));
+    assert!(!state.covers("a", hold, s(1)));
 }
 
 #[test]
-fn accounts_are_bounded() {
-    let mut all = Known::default();
+fn the_number_of_accounts_is_bounded() {
+    let mut state = Known::default();
     let trip = tripped(false, Fault::ServerError, s(10));
-    (0..ACCOUNTS + 5).for_each(|n| all.note(&n.to_string(), trip, s(0)));
-    assert_eq!(all.0.len(), ACCOUNTS);
-    all.note("later", trip, s(11));
+    (0..ACCOUNTS + 5).for_each(|n| state.note(&n.to_string(), trip, s(0)));
+    assert_eq!(state.0.len(), ACCOUNTS);
+    state.note("later", trip, s(11));
     assert!(
-        all.covers("later", trip, s(11)) && all.0.len() == 1,
-        "what is over makes room"
+        state.covers("later", trip, s(11)) && state.0.len() == 1,
+        "ended events make room"
     );
 }
 
 #[test]
-fn a_fleet_closes_one_by_one_unless_it_fails_again() {
-    for (instances, chance, wait) in [
+fn breakers_close_one_by_one_unless_the_provider_fails_again() {
+    for (instances, random_unit, wait) in [
         (1, 1.0, 0),
         (2, 1.0, 10),
         (101, 0.5, 500),
@@ -127,20 +125,23 @@ fn a_fleet_closes_one_by_one_unless_it_fails_again() {
         (1_000_000, 1.0, 10_000),
         (0, 1.0, 0),
     ] {
-        let mut reliefs = Reliefs::default();
-        reliefs.well("a", instances, s(5), chance);
-        reliefs.well("a", instances, s(6), chance);
+        let mut recovery = Reliefs::default();
+        recovery.well("a", instances, s(5), random_unit);
+        recovery.well("a", instances, s(6), random_unit);
         assert_eq!(
-            reliefs.next(),
+            recovery.next(),
             Some(s(5) + Duration::from_millis(wait)),
             "{instances}"
         );
     }
-    let mut reliefs = Reliefs::default();
-    reliefs.well("a", 1_001, s(5), 1.0);
-    assert_eq!(reliefs.take_due(s(14)), Vec::<String>::new());
-    reliefs.well("b", 1_001, s(5), 1.0);
-    reliefs.cancel("b");
-    assert_eq!(reliefs.take_due(s(15)), ["a"]);
-    assert_eq!((reliefs.next(), reliefs.take_due(s(100)).len()), (None, 0));
+    let mut recovery = Reliefs::default();
+    recovery.well("a", 1_001, s(5), 1.0);
+    assert_eq!(recovery.take_due(s(14)), Vec::<String>::new());
+    recovery.well("b", 1_001, s(5), 1.0);
+    recovery.cancel("b");
+    assert_eq!(recovery.take_due(s(15)), ["a"]);
+    assert_eq!(
+        (recovery.next(), recovery.take_due(s(100)).len()),
+        (None, 0)
+    );
 }

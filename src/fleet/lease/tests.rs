@@ -1,9 +1,9 @@
-//! Leases over a real Redis.
+//! Probe leases over a real Redis.
 
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::fleet::joined::{Redis, joined};
+use crate::fleet::joined::{Redis, connect};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -15,7 +15,7 @@ fn leases(link: &Link) -> Leases {
     })
 }
 
-async fn go(leases: &Leases) -> Option<Box<dyn Held>> {
+async fn acquire(leases: &Leases) -> Option<Box<dyn Held>> {
     match leases.ask(LIMIT).await {
         Leave::Go(held) => Some(held),
         Leave::Wait(_) => None,
@@ -36,54 +36,54 @@ fn left(redis: &Redis) -> i64 {
         .unwrap()
 }
 
-/// Until what was given back has arrived.
-async fn until(what: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !what() {
-        assert!(begun.elapsed() < Duration::from_secs(20));
+/// Waits until a release has reached Redis.
+async fn wait_until(condition: impl Fn() -> bool) {
+    let started = std::time::Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(20));
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn one_probes_and_the_others_wait_until_it_is_given_back() {
+async fn one_instance_probes_and_the_others_wait_for_the_release() {
     let redis = Redis::start(&[]);
-    let links = [joined(&redis).await, joined(&redis).await];
+    let links = [connect(&redis).await, connect(&redis).await];
     let [one, other] = [leases(&links[0]), leases(&links[1])];
-    let held = go(&one).await.unwrap();
+    let held = acquire(&one).await.unwrap();
     let rest = wait(&other).await;
     assert!(rest > LIMIT - MARGIN && rest <= LIMIT + MARGIN, "{rest:?}");
     assert!(
         wait(&one).await > Duration::ZERO,
-        "nor does the same instance twice"
+        "the same instance does not probe twice"
     );
-    // It failed: nobody need try for twenty seconds.
+    // The probe failed: the next one is due in twenty seconds.
     held.give_back(Duration::from_secs(20));
-    until(|| left(&redis) > 15_000).await;
+    wait_until(|| left(&redis) > 15_000).await;
     assert!(wait(&other).await > Duration::from_secs(15));
     redis.tell(&["DEL", "failsoft:fleet:probe:0123456789abcdef"]);
-    let held = go(&other).await.unwrap();
+    let held = acquire(&other).await.unwrap();
     held.give_back(Duration::ZERO);
-    until(|| left(&redis) == -2).await;
-    assert!(go(&one).await.is_some());
+    wait_until(|| left(&redis) == -2).await;
+    assert!(acquire(&one).await.is_some());
 }
 
 #[tokio::test]
-async fn a_holder_that_dies_frees_it_by_the_end_of_its_time() {
+async fn a_lease_expires_if_its_holder_dies() {
     let redis = Redis::start(&[]);
-    let link = joined(&redis).await;
+    let link = connect(&redis).await;
     let one = leases(&link);
-    drop(go(&one).await);
+    drop(acquire(&one).await);
     let ends = left(&redis);
     assert!(ends > 0 && ends <= 6_000, "{ends}");
-    // As if that time had passed; and who held it gives back no lease of another's.
+    // As if the TTL had passed. The old holder must not release the new lease.
     let late = Lease {
         link: link.clone(),
         key: one.key.clone(),
         token: "of before".into(),
     };
     redis.tell(&["DEL", &one.key]);
-    let _held = go(&one).await.unwrap();
+    let _held = acquire(&one).await.unwrap();
     let mut script = GIVE_BACK.key(&late.key);
     script.arg(&late.token).arg(0);
     assert_eq!(link.script::<i64>(BEHIND, &script).await, Ok(0));
@@ -91,9 +91,9 @@ async fn a_holder_that_dies_frees_it_by_the_end_of_its_time() {
 }
 
 #[tokio::test]
-async fn rubbish_under_the_key_holds_up_nobody_for_ever() {
+async fn an_invalid_key_does_not_block_probes_for_ever() {
     let redis = Redis::start(&[]);
-    let link = joined(&redis).await;
+    let link = connect(&redis).await;
     let one = leases(&link);
     for command in [
         ["SET", &*one.key, "rubbish"].as_slice(),
@@ -101,22 +101,23 @@ async fn rubbish_under_the_key_holds_up_nobody_for_ever() {
     ] {
         redis.tell(&["DEL", &one.key]);
         redis.tell(command);
-        assert!(go(&one).await.is_some());
+        assert!(acquire(&one).await.is_some());
     }
     redis.tell(&["PEXPIRE", &one.key, "99999999999"]);
     assert_eq!(wait(&one).await, LONGEST_WAIT);
 }
 
 #[tokio::test]
-async fn with_redis_gone_each_probes_alone_at_once() {
+async fn without_redis_each_instance_probes_at_once() {
     let mut redis = Redis::start(&[]);
-    let links = [joined(&redis).await, joined(&redis).await];
+    let links = [connect(&redis).await, connect(&redis).await];
     redis.pause();
-    let asked = std::time::Instant::now();
-    let (one, other) = (leases(&links[0]), leases(&links[1]));
-    assert!(go(&one).await.is_some() && go(&other).await.is_some());
-    assert!(asked.elapsed() < 10 * HOT, "{:?}", asked.elapsed());
+    let started = std::time::Instant::now();
+    let one = leases(&links[0]);
+    let other = leases(&links[1]);
+    assert!(acquire(&one).await.is_some() && acquire(&other).await.is_some());
+    assert!(started.elapsed() < 10 * HOT, "{:?}", started.elapsed());
     redis.go_on();
     redis.kill();
-    assert!(go(&one).await.is_some() && go(&other).await.is_some());
+    assert!(acquire(&one).await.is_some() && acquire(&other).await.is_some());
 }

@@ -1,36 +1,33 @@
-//! What is counted while it is played.
+//! Statistics of a simulation.
 
 use std::time::Duration;
 
-/// The figures of one scene.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Visitors' calls to the provider while it was down.
+    /// Visitors' calls to the preferred provider during the outage.
     pub calls: u64,
-    /// Of these, those of the first ten seconds.
+    /// The calls of the outage's first ten seconds.
     pub calls_at_first: u64,
-    /// Probes while it was down, and until all had found it well.
+    /// Probes during the outage, and until all instances had recovered.
     pub probes: u64,
-    /// Probes under way at once, at most.
     pub most_probes_at_once: u64,
-    /// Breakers that opened while it was down, not counting those that were told to.
+    /// Breakers that opened during the outage on their own observations.
     pub opened: u64,
-    /// Messages between the instances.
     pub news: u64,
-    /// From when it was well until the first breaker closed, and the last.
+    /// From the end of the outage until the first and the last breaker closed.
     pub closed_first: Option<Duration>,
     pub closed_last: Option<Duration>,
-    /// The most calls of visitors in any second after that, and what is usual.
+    /// Visitors' calls in each second after the outage, and the usual rate.
     pub calls_a_second: Vec<u64>,
     pub usual: u64,
-    /// Turns in all, those whose first attempt failed, those that nobody answered.
+    /// All turns, those whose first attempt failed, and those without an answer.
     pub turns: u64,
     pub delayed: u64,
     pub lost: u64,
 }
 
 impl Figures {
-    /// The seconds from the first breaker that closed until the provider had nine tenths of its usual load.
+    /// Seconds from the first closed breaker until the provider had 90 % of its usual load.
     fn ramp(&self) -> usize {
         let first = self
             .calls_a_second
@@ -44,8 +41,7 @@ impl Figures {
         full.map_or(0, |full| full + 1 - first)
     }
 
-    /// As a row of the document's table.
-    pub fn row(&self, what: &str, how: &str) -> String {
+    pub fn row(&self, failure: &str, mode: &str) -> String {
         let seconds = |time: Option<Duration>| {
             time.map_or("never".into(), |time| format!("{:.1}", time.as_secs_f64()))
         };
@@ -59,13 +55,11 @@ impl Figures {
             lost,
             ..
         } = self;
-        let (first, last, ramp) = (
-            seconds(self.closed_first),
-            seconds(self.closed_last),
-            self.ramp(),
-        );
+        let first = seconds(self.closed_first);
+        let last = seconds(self.closed_last);
+        let ramp = self.ramp();
         format!(
-            "| {what} | {how} | {calls} | {calls_at_first} | {probes} | {news} | {delayed} of {turns} | {first} | {last} | {ramp} | {lost} |"
+            "| {failure} | {mode} | {calls} | {calls_at_first} | {probes} | {news} | {delayed} of {turns} | {first} | {last} | {ramp} | {lost} |"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! One instance of those that are played: its breakers and its budget, with the real rules.
+//! One simulated instance, with the real breakers, retry budget and rules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,33 +11,24 @@ use crate::router::plan::{self, Failed, Next};
 use crate::router::rank::{self, Candidate, Order, Wish};
 use crate::settings::Strategy;
 
-/// The two providers; the first is preferred, and breaks.
+/// The providers. The first one is preferred, and fails.
 pub const NAMES: [&str; 2] = ["preferred", "second"];
 
-/// One instance.
 pub struct Instance {
-    /// Of both providers.
     pub breakers: [Breaker; 2],
-    /// Of its retries.
     pub budget: Budget,
-    /// What it heard.
     pub known: Known,
-    /// When its breaker closes because another's probe went well.
     pub reliefs: Reliefs,
-    /// When its next probe is due; an alarm of another moment is void.
+    /// When the next probe is due. An alarm for another time is void.
     pub alarm: Option<Duration>,
 }
 
-/// A turn under way.
 pub struct Turn {
-    /// Its failed attempts.
     pub failed: Vec<Failed>,
-    /// Whom it waits for to ask again.
     pub again: Option<usize>,
 }
 
 impl Instance {
-    /// A fresh one.
     pub fn new() -> Self {
         Self {
             breakers: [
@@ -51,7 +42,7 @@ impl Instance {
         }
     }
 
-    /// Whom the turn may ask now, best first; or that it asks the last one again, if the budget agrees.
+    /// Returns the providers to try, best first, and whether to retry the last one instead.
     pub fn order(&mut self, turn: &Turn, now: Duration) -> (Vec<usize>, bool) {
         let candidates = NAMES.map(|name| Candidate {
             name: name.into(),
@@ -64,29 +55,29 @@ impl Instance {
         let tried: Vec<Arc<str>> = turn
             .failed
             .iter()
-            .map(|one| Arc::clone(&one.provider))
+            .map(|attempt| Arc::clone(&attempt.provider))
             .collect();
-        let by = Order {
+        let order = Order {
             strategy: Strategy::Priority,
             chance: 0.5,
             turn_of: 0,
         };
-        let wish = Wish {
+        let constraints = Wish {
             load: Load::default(),
             ..Wish::default()
         };
-        let others = rank::order(&candidates, by, &wish, &tried);
-        let rules = plan::Rules {
+        let others = rank::order(&candidates, order, &constraints, &tried);
+        let policy = plan::Rules {
             max_attempts: 4,
             same_provider: 1,
             max_retry_after: Duration::from_secs(2),
         };
-        match plan::next(&turn.failed, others.len(), rules) {
+        match plan::next(&turn.failed, others.len(), policy) {
             Next::Nobody => (Vec::new(), false),
             Next::Other => (others, false),
             Next::Again(_) => {
-                let again = self.budget.withdraw(now);
-                (others, again)
+                let retry = self.budget.withdraw(now);
+                (others, retry)
             }
         }
     }

@@ -1,8 +1,9 @@
-//! A thousand instances go through an outage and a recovery, in virtual time.
+//! Simulates a thousand instances through an outage and a recovery, in virtual time.
 //!
-//! The rules are the real ones: breaker, retry budget, plan, order, news and what is known of them. What is made up is the world: visitors
-//! who come by chance, a provider that breaks and mends, a network that carries news in two milliseconds, a lease. Its figures stand in
-//! `docs/scale.md`, and a test holds the two together.
+//! The rules are the real ones: breaker, retry budget, retry policy, ordering, events and peer
+//! state. Simulated are the visitors, a provider that fails and recovers, a network with a delay of
+//! two milliseconds, and the probe lease. The results are in `docs/scale.md`, and a test compares
+//! the two.
 
 mod figures;
 mod instance;
@@ -15,18 +16,14 @@ use crate::chat::Fault;
 use self::figures::Figures;
 use self::world::World;
 
-/// What is played.
 #[derive(Clone, Copy, Debug)]
 struct Scene {
-    /// How many instances.
     instances: usize,
-    /// Whether they speak with each other.
     together: bool,
-    /// How the preferred provider fails while it is down.
+    /// How the preferred provider fails during the outage.
     fault: Fault,
-    /// How long that takes.
     fails_after: Duration,
-    /// When it goes down, when it is well again, when the curtain falls.
+    /// Start and end of the outage, and end of the simulation.
     down: Duration,
     well: Duration,
     end: Duration,
@@ -37,7 +34,9 @@ struct Scene {
 impl Scene {
     fn new(together: bool, fault: Fault, fails_after: Duration) -> Self {
         let s = Duration::from_secs;
-        let (down, well, end) = (s(30), s(150), s(210));
+        let down = s(30);
+        let well = s(150);
+        let end = s(210);
         Self {
             instances: 1_000,
             together,
@@ -55,20 +54,20 @@ impl Scene {
     }
 }
 
-/// The scenes of the document, as its table shows them.
+/// The rows of the document's table.
 fn table() -> Vec<String> {
     let ms = Duration::from_millis;
     let mut rows = Vec::new();
-    for (what, fault, fails_after) in [
+    for (failure, fault, fails_after) in [
         ("answers 500", Fault::ServerError, ms(50)),
         ("refuses connections", Fault::Unreachable, ms(5)),
         ("is silent (5 s)", Fault::Timeout, ms(5_000)),
     ] {
-        for (how, together) in [("alone", false), ("together", true)] {
+        for (mode, together) in [("alone", false), ("together", true)] {
             rows.push(
                 Scene::new(together, fault, fails_after)
                     .play()
-                    .row(what, how),
+                    .row(failure, mode),
             );
         }
     }
@@ -76,7 +75,7 @@ fn table() -> Vec<String> {
 }
 
 #[test]
-fn the_document_holds_what_a_thousand_instances_do() {
+fn the_document_has_the_simulated_results() {
     let document = include_str!("../../../docs/scale.md");
     let rows = table();
     let missing: Vec<_> = rows
@@ -91,10 +90,10 @@ fn the_document_holds_what_a_thousand_instances_do() {
 }
 
 #[test]
-fn a_fleet_that_speaks_spares_the_provider_and_loses_no_answer() {
+fn a_cluster_spares_the_provider_and_answers_every_turn() {
     let ms = Duration::from_millis;
-    // One that is silent has been asked several times by each before anyone can know.
-    for (fault, fails_after, (of, together_at_most)) in [
+    // A provider that times out is called several times by each instance before any can know.
+    for (fault, fails_after, (divisor, factor)) in [
         (Fault::ServerError, ms(50), (4, 1)),
         (Fault::Unreachable, ms(5), (3, 2)),
         (Fault::Timeout, ms(5_000), (4, 3)),
@@ -106,9 +105,10 @@ fn a_fleet_that_speaks_spares_the_provider_and_loses_no_answer() {
             };
             scene.play()
         };
-        let (alone, together) = (play(false), play(true));
+        let alone = play(false);
+        let together = play(true);
         for figures in [&alone, &together] {
-            assert_eq!(figures.lost, 0, "{fault:?}: every turn gets its answer");
+            assert_eq!(figures.lost, 0, "{fault:?}: every turn is answered");
             assert!(
                 figures
                     .closed_last
@@ -117,7 +117,7 @@ fn a_fleet_that_speaks_spares_the_provider_and_loses_no_answer() {
             );
         }
         assert!(
-            together.calls * of <= alone.calls * together_at_most,
+            together.calls * divisor <= alone.calls * factor,
             "{fault:?}: {} of {}",
             together.calls,
             alone.calls
@@ -133,7 +133,7 @@ fn a_fleet_that_speaks_spares_the_provider_and_loses_no_answer() {
 }
 
 #[test]
-fn one_instance_among_others_that_is_cut_off_disturbs_nobody_for_long() {
+fn one_disconnected_instance_disturbs_nobody_for_long() {
     let scene = Scene::new(true, Fault::Unreachable, Duration::from_millis(5));
     let mut world = World::new(Scene {
         instances: 50,
@@ -141,6 +141,6 @@ fn one_instance_among_others_that_is_cut_off_disturbs_nobody_for_long() {
     });
     world.cut_off_only(0);
     let figures = world.play();
-    // The others hear its warnings, and go on: only who fails after one minds it.
+    // The peers get its warnings and continue: a warning only matters together with a failure.
     assert_eq!((figures.lost, figures.opened), (0, 1));
 }

@@ -1,4 +1,4 @@
-//! The world that the instances are in: visitors, providers, the network, the lease, and the order of events.
+//! The simulated world: visitors, providers, the network, the lease, and the event queue.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,41 +12,36 @@ use crate::provider::news::News;
 use crate::router::backoff::Backoff;
 use crate::router::plan::Failed;
 
-/// How long news travels.
 const TRAVELS: Duration = Duration::from_millis(2);
-/// How long a good answer takes, and its first token.
+/// The time until the end of a good answer, and until its first token.
 const ANSWERS: Duration = Duration::from_millis(2_000);
 const FIRST_TOKEN: Duration = Duration::from_millis(300);
-/// How long a probe may take; and the lease beyond that.
+/// The timeout of a probe, and the margin of its lease.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(1);
-/// A fifth of the open time: how far apart those come who heard the same.
+/// The spread of probes after a message: a fifth of the open time.
 const SPREAD: Duration = Duration::from_secs(2);
 
 enum Event {
-    /// A visitor asks this instance.
     Arrives(usize),
-    /// A turn goes on after a wait.
     GoesOn(usize, Turn),
-    /// The first token of a call, and its end.
+    /// The first token of a call, and the end of a call.
     FirstToken(usize, usize, Ticket),
     Ends(usize, usize, Ticket, Verdict, Turn),
-    /// This instance's alarm for its next probe.
     Alarm(usize),
     ProbeEnds(usize, Ticket, Verdict),
-    /// News arrives at all but its teller.
+    /// A message arrives at all instances but its sender.
     News(usize, News),
-    /// A breaker closes because another's probe went well.
+    /// A breaker closes after a peer's successful probe.
     Relief(usize),
 }
 
-/// All of it.
 pub struct World {
     scene: Scene,
     now: Duration,
     events: BTreeMap<(Duration, u64), Event>,
     count: u64,
-    chance: u64,
+    rng_state: u64,
     instances: Vec<Instance>,
     lease: Option<(usize, Duration)>,
     probing: u64,
@@ -68,7 +63,7 @@ impl World {
             now: Duration::ZERO,
             events: BTreeMap::new(),
             count: 0,
-            chance: 0x5EED,
+            rng_state: 0x5EED,
             instances: (0..scene.instances).map(|_| Instance::new()).collect(),
             lease: None,
             probing: 0,
@@ -77,7 +72,7 @@ impl World {
         }
     }
 
-    /// The provider is well all the time; this instance alone does not reach it.
+    /// The provider works, but this instance alone cannot reach it.
     pub fn cut_off_only(&mut self, instance: usize) {
         self.cut_off_only = Some(instance);
     }
@@ -92,9 +87,9 @@ impl World {
                 Event::Arrives(instance) => self.arrives(instance),
                 Event::GoesOn(instance, turn) => self.ask(instance, turn),
                 Event::FirstToken(instance, provider, ticket) => {
-                    let chance = self.chance();
+                    let random_unit = self.chance();
                     let breaker = &mut self.instances[instance].breakers[provider];
-                    let transition = breaker.first_token(ticket, FIRST_TOKEN, at, chance);
+                    let transition = breaker.first_token(ticket, FIRST_TOKEN, at, random_unit);
                     self.after(instance, provider, transition);
                 }
                 Event::Ends(instance, provider, ticket, verdict, turn) => {
@@ -104,7 +99,7 @@ impl World {
                 Event::ProbeEnds(instance, ticket, verdict) => {
                     self.probe_ends(instance, ticket, verdict)
                 }
-                Event::News(teller, news) => self.news(teller, news),
+                Event::News(sender, event) => self.news(sender, event),
                 Event::Relief(instance) => {
                     if !self.instances[instance].reliefs.take_due(at).is_empty() {
                         let transition = self.instances[instance].breakers[0].relieve(at);
@@ -121,15 +116,15 @@ impl World {
         self.events.insert((self.now + wait, self.count), event);
     }
 
-    /// The same numbers in each run (splitmix64).
+    /// Deterministic random numbers (splitmix64).
     fn chance(&mut self) -> f64 {
-        self.chance = self.chance.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.chance ^ (self.chance >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        self.rng_state = self.rng_state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.rng_state ^ (self.rng_state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Visitors come evenly spread over twice the mean.
+    /// Intervals are uniformly distributed between zero and twice the mean.
     fn visitor_of(&mut self, instance: usize) {
         let wait = self.scene.between.mul_f64(2.0 * self.chance());
         if self.now + wait < self.scene.end {
@@ -157,26 +152,27 @@ impl World {
 
     fn ask(&mut self, instance: usize, mut turn: Turn) {
         let now = self.now;
-        let again = turn.again.take();
-        let (others, retry) = self.instances[instance].order(&turn, now);
-        if retry && again.is_none() {
+        let retried = turn.again.take();
+        let (others, may_retry) = self.instances[instance].order(&turn, now);
+        if may_retry && retried.is_none() {
             turn.again = Some(0);
             let wait = Backoff::default().wait(0, self.chance());
             return self.at(wait, Event::GoesOn(instance, turn));
         }
-        let asked = again.into_iter().chain(others).find_map(|provider| {
+        let chosen = retried.into_iter().chain(others).find_map(|provider| {
             let ticket = self.instances[instance].breakers[provider]
                 .admit(now, Who::Visitor)
                 .ok()?;
             Some((provider, ticket))
         });
-        let Some((provider, ticket)) = asked else {
+        let Some((provider, ticket)) = chosen else {
             self.figures.lost += 1;
             return;
         };
         self.called(provider);
         if self.is_down(instance, provider) {
-            let (fault, wait) = (self.scene.fault, self.scene.fails_after);
+            let fault = self.scene.fault;
+            let wait = self.scene.fails_after;
             let verdict = Verdict::Failed {
                 fault,
                 started: false,
@@ -217,9 +213,13 @@ impl World {
         verdict: Verdict,
         mut turn: Turn,
     ) {
-        let chance = self.chance();
-        let transition =
-            self.instances[instance].breakers[provider].settle(ticket, verdict, self.now, chance);
+        let random_unit = self.chance();
+        let transition = self.instances[instance].breakers[provider].settle(
+            ticket,
+            verdict,
+            self.now,
+            random_unit,
+        );
         self.after(instance, provider, transition);
         if let Verdict::Failed { fault, started, .. } = verdict {
             self.figures.delayed += u64::from(turn.failed.is_empty());
@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    /// What the actor does after each change: it tells, and sets its alarm.
+    /// Does what the actor does after each change: publishes events and schedules probes.
     fn after(&mut self, instance: usize, provider: usize, transition: Option<Transition>) {
         if provider != 0 {
             return;
@@ -307,10 +307,11 @@ impl World {
     }
 
     fn probe_ends(&mut self, instance: usize, ticket: Ticket, verdict: Verdict) {
-        let (now, chance) = (self.now, self.chance());
+        let now = self.now;
+        let random_unit = self.chance();
         self.probing -= 1;
         let breaker = &mut self.instances[instance].breakers[0];
-        let transition = breaker.settle(ticket, verdict, now, chance);
+        let transition = breaker.settle(ticket, verdict, now, random_unit);
         let rest = breaker.rest_of_others(now);
         if self.lease.is_some_and(|(holder, _)| holder == instance) {
             self.lease = Some((instance, now + rest));
@@ -318,22 +319,22 @@ impl World {
         self.after(instance, 0, transition);
     }
 
-    fn news(&mut self, teller: usize, news: News) {
+    fn news(&mut self, sender: usize, event: News) {
         let now = self.now;
-        for instance in (0..self.instances.len()).filter(|instance| *instance != teller) {
+        for instance in (0..self.instances.len()).filter(|instance| *instance != sender) {
             let chance = self.chance();
-            let all = self.scene.instances as u32;
-            let one = &mut self.instances[instance];
-            one.known.note(NAMES[0], news, now);
-            if news == News::Well {
-                one.reliefs.well(NAMES[0], all, now, chance);
-                let wait = one.reliefs.next().map_or(Duration::ZERO, |at| at - now);
+            let instances = self.scene.instances as u32;
+            let peer = &mut self.instances[instance];
+            peer.known.note(NAMES[0], event, now);
+            if event == News::Well {
+                peer.reliefs.well(NAMES[0], instances, now, chance);
+                let wait = peer.reliefs.next().map_or(Duration::ZERO, |at| at - now);
                 self.at(wait, Event::Relief(instance));
                 continue;
             }
-            one.reliefs.cancel(NAMES[0]);
-            let until = now + news.lasts() + SPREAD.mul_f64(chance);
-            let transition = news.apply(&mut one.breakers[0], until, now);
+            peer.reliefs.cancel(NAMES[0]);
+            let until = now + event.lasts() + SPREAD.mul_f64(chance);
+            let transition = event.apply(&mut peer.breakers[0], until, now);
             self.after(instance, 0, transition);
         }
     }

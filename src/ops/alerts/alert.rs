@@ -1,4 +1,4 @@
-//! An alert as it is told: for programs, and in a sentence for people. Pure.
+//! Renders an alert: JSON for programs, and a sentence for people. Pure.
 
 use std::sync::Arc;
 
@@ -8,68 +8,61 @@ use super::cause::{Cause, Figure};
 use super::rules::{News, Told};
 use crate::chat::{At, Mode};
 
-/// What a receiver gets as JSON.
+/// The JSON body of a webhook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Alert {
-    /// What happened, in one word.
     pub event: &'static str,
-    /// The provider that it is about.
     pub provider: Option<Arc<str>>,
-    /// The service's mode when it was told; of a change of the mode the new one.
+    /// The service's mode when the alert was sent; for a change of the mode, the new one.
     pub mode: Mode,
-    /// The incident that runs, or that has just ended: the id that banner, page and JSON share.
+    /// The open or just closed incident. Status pages and JSON use the same id.
     pub incident: Option<String>,
-    /// Why, in the protocol's word where there is one.
+    /// The reason in the protocol's word if it has one, else a sentence.
     pub reason: Option<String>,
-    /// When.
     pub at: At,
-    /// All of it in a sentence.
     pub text: String,
-    /// How often the same became bad since its last alert without being told, because of `alerts.min_interval`.
+    /// The number of times the condition became bad since its last alert but was not sent, because
+    /// of `alerts.min_interval`.
     pub held_back: u32,
-    /// Whether an outage drill brings it about, or brought about what is over: then nobody needs to get up.
+    /// An outage drill causes the condition, or caused the one that is over.
     pub drill: bool,
 }
 
-/// What else is so when something is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
-    /// The service's mode.
     pub mode: Mode,
-    /// The incident that runs, or has just ended.
+    /// The open or just closed incident.
     pub incident: Option<String>,
-    /// When it was found.
     pub at: At,
 }
 
 impl Alert {
-    /// What is told, in this scene.
-    pub fn of(told: &Told, scene: Scene) -> Self {
+    pub fn of(notification: &Told, context: Scene) -> Self {
         Self {
-            event: event(&told.found.cause, told.news()),
-            provider: told.found.cause.provider().cloned(),
-            mode: scene.mode,
-            incident: scene.incident,
-            reason: told.found.reason.clone(),
-            at: scene.at,
-            text: if told.staged {
-                format!("Outage drill: {}", text(told))
+            event: event(&notification.found.cause, notification.news()),
+            provider: notification.found.cause.provider().cloned(),
+            mode: context.mode,
+            incident: context.incident,
+            reason: notification.found.reason.clone(),
+            at: context.at,
+            text: if notification.staged {
+                format!("Outage drill: {}", text(notification))
             } else {
-                text(told)
+                text(notification)
             },
-            held_back: told.muted,
-            drill: told.staged,
+            held_back: notification.muted,
+            drill: notification.staged,
         }
     }
 
-    /// The body for Slack: the sentence, with the incident's id.
+    /// The body for a Slack incoming webhook: the sentence and the incident's id.
     pub fn for_slack(&self) -> String {
         let incident = self
             .incident
             .as_ref()
             .map_or(String::new(), |id| format!(" ({id})"));
         let text = format!("Failsoft: {}{incident}", self.text);
-        // Slack takes these three for its own marks.
+        // Slack's markup uses these three characters.
         let text = text
             .replace('&', "&amp;")
             .replace('<', "&lt;")
@@ -78,9 +71,8 @@ impl Alert {
     }
 }
 
-/// The event's name.
-fn event(cause: &Cause, news: News) -> &'static str {
-    let [worse, better, flapped] = match cause {
+fn event(subject: &Cause, change: News) -> &'static str {
+    let [raised, cleared, flapped] = match subject {
         Cause::Provider(_) => ["provider_down", "provider_up", "provider_flapped"],
         Cause::Budget(_) => ["budget_spent", "budget_renewed", "budget_flapped"],
         Cause::Mode => ["mode_changed", "mode_changed", "mode_flapped"],
@@ -91,17 +83,19 @@ fn event(cause: &Cause, news: News) -> &'static str {
             "early_warning_flapped",
         ],
     };
-    match news {
-        News::Worse => worse,
-        News::Better => better,
+    match change {
+        News::Worse => raised,
+        News::Better => cleared,
         News::Flapped => flapped,
     }
 }
 
-fn text(told: &Told) -> String {
-    let (found, news) = (&told.found, told.news());
-    let (level, words) = (found.level, &found.words);
-    let text = match (&found.cause, level) {
+fn text(notification: &Told) -> String {
+    let condition = &notification.found;
+    let change = notification.news();
+    let level = condition.level;
+    let words = &condition.words;
+    let text = match (&condition.cause, level) {
         (Cause::Provider(name), 0) => format!("Provider {name} works again."),
         (Cause::Provider(name), 1) => format!("Provider {name} is down: {words}."),
         (Cause::Provider(name), _) => {
@@ -118,23 +112,23 @@ fn text(told: &Told) -> String {
         (Cause::Mode, _) => format!("No AI can answer; visitors get prepared replies. {words}"),
         (Cause::Store, 0) => "The store works again.".to_owned(),
         (Cause::Store, _) => words.clone(),
-        (Cause::Warning(figure), 0) => format!("{} as usual again. {words}", subject(*figure)),
-        (Cause::Warning(figure), _) => format!("{} not as usual. {words}", subject(*figure)),
+        (Cause::Warning(metric), 0) => format!("{} as usual again. {words}", subject(*metric)),
+        (Cause::Warning(metric), _) => format!("{} not as usual. {words}", subject(*metric)),
     };
-    let times = match told.muted {
+    let times = match notification.muted {
         0 => return text.trim_end().to_owned(),
         1 => "once".to_owned(),
         times => format!("{times} times"),
     };
     let text = text.trim_end();
-    match news {
+    match change {
         News::Flapped => format!("{text} Since the last alert it was bad {times} for a while."),
         News::Worse | News::Better => format!("{text} Before, it was so {times} without an alert."),
     }
 }
 
-fn subject(figure: Figure) -> &'static str {
-    match figure {
+fn subject(metric: Figure) -> &'static str {
+    match metric {
         Figure::Degraded => "The share of answers without an AI is",
         Figure::Stale => "The share of old saved answers is",
         Figure::Cost => "The cost is",
@@ -147,36 +141,36 @@ mod tests {
     use super::super::cause::Finding;
     use super::*;
 
-    fn told(cause: Cause, level: u8, before: u8, muted: u32) -> Told {
+    fn notification(subject: Cause, level: u8, before: u8, muted: u32) -> Told {
         let reason = (level > 0).then(|| "timeout".to_owned());
-        let found = Finding {
-            cause,
+        let condition = Finding {
+            cause: subject,
             level,
             reason,
             words: "no answer in time".into(),
             staged: false,
         };
         Told {
-            found,
+            found: condition,
             before,
             muted,
             staged: false,
         }
     }
 
-    fn alert(told: &Told) -> Alert {
-        let scene = Scene {
+    fn alert(notification: &Told) -> Alert {
+        let context = Scene {
             mode: Mode::Degraded,
             incident: Some("inc-7".into()),
             at: At(5),
         };
-        Alert::of(told, scene)
+        Alert::of(notification, context)
     }
 
     #[test]
-    fn a_receiver_gets_what_it_was_promised() {
-        let json =
-            serde_json::to_value(alert(&told(Cause::Provider("a".into()), 1, 0, 0))).unwrap();
+    fn an_alert_serializes_to_the_documented_json() {
+        let json = serde_json::to_value(alert(&notification(Cause::Provider("a".into()), 1, 0, 0)))
+            .unwrap();
         let expected = serde_json::json!({
             "event": "provider_down", "provider": "a", "mode": "degraded", "incident": "inc-7", "reason": "timeout",
             "at": "1970-01-01T00:00:00.005Z", "text": "Provider a is down: no answer in time.", "held_back": 0, "drill": false,
@@ -184,29 +178,29 @@ mod tests {
         assert_eq!(json, expected);
         let staged = alert(&Told {
             staged: true,
-            ..told(Cause::Provider("a".into()), 1, 0, 0)
+            ..notification(Cause::Provider("a".into()), 1, 0, 0)
         });
         let expected = ("Outage drill: Provider a is down: no answer in time.", true);
         assert_eq!((staged.text.as_str(), staged.drill), expected);
-        let whole = alert(&told(Cause::Store, 0, 1, 0));
+        let recovered = alert(&notification(Cause::Store, 0, 1, 0));
         assert_eq!(
-            (whole.event, &whole.provider, &whole.reason),
+            (recovered.event, &recovered.provider, &recovered.reason),
             ("store_recovered", &None, &None)
         );
     }
 
     #[test]
-    fn every_cause_and_news_has_words() {
-        let figures = Figure::ALL.map(Cause::Warning);
-        let causes = [
+    fn every_subject_and_change_has_a_text() {
+        let warnings = Figure::ALL.map(Cause::Warning);
+        let subjects = [
             Cause::Provider("a".into()),
             Cause::Budget("a".into()),
             Cause::Mode,
             Cause::Store,
         ];
-        for cause in causes.into_iter().chain(figures) {
+        for subject in subjects.into_iter().chain(warnings) {
             for (level, before, muted) in [(1, 0, 0), (2, 0, 3), (0, 1, 0), (0, 0, 98), (1, 0, 1)] {
-                let alert = alert(&told(cause.clone(), level, before, muted));
+                let alert = alert(&notification(subject.clone(), level, before, muted));
                 assert!(
                     alert.text.ends_with('.') || alert.text.ends_with("time"),
                     "{}",
@@ -229,8 +223,8 @@ mod tests {
     }
 
     #[test]
-    fn slack_takes_nothing_for_a_mark_of_its_own() {
-        let mut alert = alert(&told(Cause::Store, 1, 0, 0));
+    fn slack_markup_is_escaped() {
+        let mut alert = alert(&notification(Cause::Store, 1, 0, 0));
         alert.text = "a <!channel> & b".into();
         assert_eq!(
             alert.for_slack(),

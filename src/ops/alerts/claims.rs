@@ -1,8 +1,10 @@
-//! Which of several instances tells an alert: the one that claimed it in the Redis that they share. The others leave it to that one for as long as it
-//! shows a sign of life.
+//! Claims on alerts: of several instances on one Redis, the one that claims an alert sends it. The
+//! others leave it to the owner while its heartbeat key exists.
 //!
-//! A claim is a key that says who holds it, and whether a sink has the alert by now; it is the same key for all who tell the same sinks. It stands
-//! while its holder renews it, a little longer than the trouble, and lapses by itself. Where Redis does not say within 50 ms, each tells its own: better twice than never.
+//! A claim is a Redis key that holds its owner and whether a sink has received the alert. Instances
+//! with the same sinks use the same keys. The owner renews the claim while the condition lasts; it
+//! expires on its own a little later. If Redis does not answer within 50 ms, every instance sends
+//! its own alert: twice is better than never.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -13,60 +15,55 @@ use redis::{Script, ScriptInvocation};
 use super::cause::{Cause, Level};
 use crate::store::link::{HOT, Link, PREFIX, SIGN};
 
-/// How long a claim stands that is not renewed.
 const STANDS: Duration = Duration::from_secs(10 * 60);
 
-/// How long one stands when what it was of is over: the others find that out within this time.
+/// The TTL of a claim after the condition is over. The other instances notice the recovery within
+/// this time.
 const OUTLASTS: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 
-/// What is told: of a cause, this level; as a drill's doing, or else.
+/// The alert that a claim is about. Alerts caused by a drill have claims of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Matter {
-    /// What it is about.
     pub cause: Cause,
-    /// How bad that is.
     pub level: Level,
-    /// Whether an outage drill brings it about.
     pub staged: bool,
 }
 
-/// Who tells.
+/// The instance that sends an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// This instance.
     Tell,
-    /// Another one, that lives.
+    /// Another instance that is alive sends it.
     Leave,
-    /// Another one had told the alert, and is gone: its end is this instance's to tell.
+    /// Another instance sent the alert and is gone. This instance will send the recovery.
     TakeOver,
 }
 
-/// Claims in the name of one instance.
 pub struct Claims {
     link: Link,
     instance: Arc<str>,
 }
 
 impl Claims {
-    /// In the name of this instance, over this link, which shows its sign of life.
+    /// `link` must send the heartbeat of `instance`.
     pub fn new(link: Link, instance: Arc<str>) -> Self {
         Self { link, instance }
     }
 
-    /// Who tells that it is so; none where Redis does not say. `sinks` names those that are told.
-    pub async fn alert(&self, sinks: &str, matter: &Matter) -> Option<Verdict> {
-        let mut claim = CLAIM.key(key(sinks, matter));
-        claim
+    /// Claims the alert. `None` if Redis does not answer. `sinks` is the fingerprint of the sinks.
+    pub async fn alert(&self, sinks: &str, alert: &Matter) -> Option<Verdict> {
+        let mut script = CLAIM.key(key(sinks, alert));
+        script
             .arg(&*self.instance)
             .arg(format!("{PREFIX}{SIGN}"))
             .arg(ms(STANDS));
-        self.ask(&claim).await
+        self.ask(&script).await
     }
 
-    /// Who tells how often it was so, within `interval`.
-    pub async fn sum(&self, sinks: &str, matter: &Matter, interval: Duration) -> Verdict {
+    /// Claims the summary of suppressed alerts, which one instance sends per `interval`.
+    pub async fn sum(&self, sinks: &str, alert: &Matter, interval: Duration) -> Verdict {
         let mut set = redis::cmd("SET");
-        set.arg(format!("{}:sum", key(sinks, matter)))
+        set.arg(format!("{}:sum", key(sinks, alert)))
             .arg(&*self.instance)
             .arg("NX")
             .arg("PX");
@@ -77,27 +74,29 @@ impl Claims {
         }
     }
 
-    /// Who tells that `told` is over, and with it the milder `others` that are.
-    pub async fn end(&self, sinks: &str, told: &Matter, others: &[Matter]) -> Verdict {
-        let mut end = END.key(key(sinks, told));
+    /// Claims the recovery of `alert`, and with it that of the milder alerts in `others`.
+    pub async fn end(&self, sinks: &str, alert: &Matter, others: &[Matter]) -> Verdict {
+        let mut script = END.key(key(sinks, alert));
         for other in others {
-            end.key(key(sinks, other));
+            script.key(key(sinks, other));
         }
-        end.arg(&*self.instance)
+        script
+            .arg(&*self.instance)
             .arg(format!("{PREFIX}{SIGN}"))
             .arg(ms(OUTLASTS));
-        self.ask(&end).await.unwrap_or(Verdict::Tell)
+        self.ask(&script).await.unwrap_or(Verdict::Tell)
     }
 
-    /// Renews these claims; of each it is noted whether a sink has the alert. One that another instance holds by now stays that one's.
-    pub async fn renew(&self, sinks: &str, mine: &BTreeMap<Matter, bool>) {
-        let mut renew = RENEW.prepare_invoke();
-        renew.arg(&*self.instance).arg(ms(STANDS));
-        for (matter, told) in mine {
-            renew.key(key(sinks, matter)).arg(u8::from(*told));
+    /// Renews claims, each with whether a sink has received the alert. A claim that another
+    /// instance holds by now stays with that instance.
+    pub async fn renew(&self, sinks: &str, owned: &BTreeMap<Matter, bool>) {
+        let mut script = RENEW.prepare_invoke();
+        script.arg(&*self.instance).arg(ms(STANDS));
+        for (alert, is_sent) in owned {
+            script.key(key(sinks, alert)).arg(u8::from(*is_sent));
         }
-        // What is not renewed now is the next time.
-        let _ = self.link.script::<i64>(HOT, &renew).await;
+        // A renewal that fails is repeated at the next check.
+        let _ = self.link.script::<i64>(HOT, &script).await;
     }
 
     async fn ask(&self, script: &ScriptInvocation<'_>) -> Option<Verdict> {
@@ -109,17 +108,20 @@ impl Claims {
     }
 }
 
-fn key(sinks: &str, matter: &Matter) -> String {
-    let cause = serde_json::to_string(&matter.cause).unwrap_or_default();
-    let kind = if matter.staged { "drill" } else { "real" };
-    format!("{PREFIX}alert:{sinks}:{kind}:{}:{cause}", matter.level)
+fn key(sinks: &str, alert: &Matter) -> String {
+    let subject = serde_json::to_string(&alert.cause).unwrap_or_default();
+    let cause = if alert.staged { "drill" } else { "real" };
+    format!("{PREFIX}alert:{sinks}:{cause}:{}:{subject}", alert.level)
 }
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// A script that leaves an alert to the instance that holds it and lives. Of any other `others` says whether one holds it, and `told` whether a sink has it ('1').
+/// Builds a script that returns 0 if another live instance owns the alert.
+///
+/// Otherwise it runs `then`, in which `others` is true if another instance owns the alert and
+/// `told` is '1' if a sink has received it.
 fn whoever(then: &str) -> Script {
     let held = r"
         local held = redis.pcall('GET', KEYS[1])
@@ -130,8 +132,10 @@ fn whoever(then: &str) -> Script {
     Script::new(&format!("{held}{then}"))
 }
 
-/// Claims an alert. Gives 1; 0 where another instance holds it that lives, 2 where that one had told it and does not. Keys: the alert. Arguments:
-/// the instance, the beginning of a sign of life's key, how long it stands.
+/// Claims an alert. Returns 1 if claimed, 0 if another live instance owns it, and 2 if a dead
+/// instance owned and had sent it.
+///
+/// Keys: the alert. Arguments: the instance, the prefix of heartbeat keys, the TTL in ms.
 static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     whoever(
         r"
@@ -141,8 +145,9 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Ends what was claimed. Gives 1; 0 where another instance holds it that lives, 2 where that one had told it and does not. Keys: the alert, then
-/// others that are over with it. Arguments: as `CLAIM` has them.
+/// Claims the recovery of an alert. Returns as `CLAIM_SCRIPT` does.
+///
+/// Keys: the alert, then the milder ones that are over with it. Arguments: as for `CLAIM_SCRIPT`.
 static END: LazyLock<Script> = LazyLock::new(|| {
     whoever(
         r"
@@ -152,7 +157,9 @@ static END: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Renews claims. Keys: the alerts. Arguments: the instance, how long they stand, then of each whether it was told (1, 0).
+/// Renews claims.
+///
+/// Keys: the alerts. Arguments: the instance, the TTL in ms, then for each key 1 if it was sent.
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

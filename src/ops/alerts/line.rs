@@ -1,7 +1,7 @@
-//! What waits to be sent to one sink, and what that sink knows. Pure.
+//! The queue of one sink, and what that sink has been told. Pure.
 //!
-//! Bounded: the oldest goes first, and is counted. A recovery is passed over where this sink was not told of what is over, be it that the alert
-//! was given up, or pushed out of a full line.
+//! The queue is bounded: the oldest alert is dropped first and counted. A recovery is skipped if
+//! the sink did not get the alert, because its delivery failed or it was dropped from the queue.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,43 +12,35 @@ use super::cause::{Cause, Level};
 use super::rules::News;
 use crate::chat::At;
 
-/// The most alerts that wait.
 pub const MOST: usize = 64;
 
-/// One alert on its way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
-    /// The same at each try, so that a receiver can tell a repetition.
+    /// The same at each attempt, so that a receiver can recognize duplicates.
     pub id: String,
-    /// What it is about.
     pub cause: Cause,
-    /// How bad that is.
     pub level: Level,
-    /// What kind of news it is.
     pub news: News,
-    /// What is told.
     pub alert: Alert,
 }
 
-/// What a sink was told last of a cause that is not well.
+/// The last alert that a sink received about a subject that is not well. Persisted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// What.
+    #[serde(rename = "cause")]
     pub cause: Cause,
-    /// How bad.
+    #[serde(rename = "level")]
     pub level: Level,
-    /// When.
     pub at: At,
-    /// Whether as a drill's doing.
-    #[serde(default)]
+    /// The alert was sent as caused by a drill.
+    #[serde(default, rename = "staged")]
     pub staged: bool,
 }
 
-/// The line before one sink.
 #[derive(Debug, Default)]
 pub struct Line {
     waiting: VecDeque<Envelope>,
-    /// The one that was given out last, until it is known what became of it.
+    /// The alert being delivered, until the result is known.
     under_way: Option<Envelope>,
     known: BTreeMap<Cause, Known>,
     lost: u64,
@@ -56,11 +48,11 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line to a sink that was told this before.
+    /// Restores what the sink received before a restart.
     pub fn recalled(known: Vec<Known>) -> Self {
         let known = known
             .into_iter()
-            .map(|one| (one.cause.clone(), one))
+            .map(|state| (state.cause.clone(), state))
             .collect();
         Self {
             known,
@@ -68,7 +60,7 @@ impl Line {
         }
     }
 
-    /// Takes one more; the oldest makes room for it where the line is full.
+    /// Appends an alert. Drops the oldest one if the queue is full.
     pub fn push(&mut self, envelope: Envelope, now: At) {
         if self.waiting.len() >= MOST
             && let Some(oldest) = self.waiting.pop_front()
@@ -78,7 +70,7 @@ impl Line {
         self.waiting.push_back(envelope);
     }
 
-    /// The same line, before somebody else who sends: what was under way is the next again.
+    /// Prepares the queue for another sender: the alert in flight is put back in front.
     pub fn resumed(mut self) -> Self {
         if let Some(first) = self.under_way.take() {
             self.waiting.push_front(first);
@@ -86,17 +78,17 @@ impl Line {
         self
     }
 
-    /// The next that this sink should hear.
     pub fn take(&mut self) -> Option<Envelope> {
         while let Some(next) = self.waiting.pop_front() {
             let known = self.known.get(&next.cause);
-            let wanted = match next.news {
-                News::Worse => known
-                    .is_none_or(|one| one.level < next.level || (one.staged && !next.alert.drill)),
+            let is_wanted = match next.news {
+                News::Worse => known.is_none_or(|state| {
+                    state.level < next.level || (state.staged && !next.alert.drill)
+                }),
                 News::Better => known.is_some(),
                 News::Flapped => true,
             };
-            if wanted {
+            if is_wanted {
                 self.under_way = Some(next.clone());
                 return Some(next);
             }
@@ -104,7 +96,6 @@ impl Line {
         None
     }
 
-    /// It was delivered.
     pub fn delivered(&mut self, envelope: &Envelope) {
         self.under_way = None;
         if envelope.level == 0 {
@@ -126,12 +117,14 @@ impl Line {
         }
     }
 
-    /// It will not be delivered. Where it was a recovery, that is forgotten: the next alert is news again.
+    /// Records that an alert will not be delivered.
+    ///
+    /// If it was a recovery, the sink's state is removed, so that the next alert is sent.
     pub fn given_up(&mut self, envelope: &Envelope, now: At) {
         if self
             .under_way
             .as_ref()
-            .is_some_and(|one| one.id == envelope.id)
+            .is_some_and(|in_flight| in_flight.id == envelope.id)
         {
             self.under_way = None;
         }
@@ -142,12 +135,12 @@ impl Line {
         }
     }
 
-    /// Another instance told the sink this, and is gone.
+    /// Records that another instance, which is gone, sent this to the sink.
     pub fn learn(&mut self, known: Known) {
         self.known.insert(known.cause.clone(), known);
     }
 
-    /// Another instance tells the sink that this is no worse than `level` now.
+    /// Records that another instance reports a recovery to `level`.
     pub fn forget(&mut self, cause: &Cause, level: Level) {
         if level == 0 {
             self.known.remove(cause);
@@ -156,22 +149,20 @@ impl Line {
         }
     }
 
-    /// How many wait.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// How many were given up, and when the last was.
+    /// The number of dropped alerts, and when the last one was dropped.
     pub fn lost(&self) -> (u64, Option<At>) {
         (self.lost, self.lost_at)
     }
 
-    /// What the sink knows to be bad.
+    /// The conditions that the sink knows of.
     pub fn known(&self) -> Vec<Known> {
         self.known.values().cloned().collect()
     }
@@ -211,111 +202,111 @@ mod tests {
         envelope(Cause::Store, 0, News::Better, at)
     }
 
-    fn ids(line: &mut Line) -> Vec<String> {
+    fn ids(queue: &mut Line) -> Vec<String> {
         std::iter::from_fn(|| {
-            let next = line.take()?;
-            line.delivered(&next);
+            let next = queue.take()?;
+            queue.delivered(&next);
             Some(next.id)
         })
         .collect()
     }
 
     #[test]
-    fn alerts_go_in_their_order() {
-        let mut line = Line::default();
+    fn alerts_are_sent_in_order() {
+        let mut queue = Line::default();
         [down(1), up(2), down(3)]
             .into_iter()
-            .for_each(|one| line.push(one, At(9)));
-        assert_eq!(ids(&mut line), ["1", "2", "3"]);
+            .for_each(|alert| queue.push(alert, At(9)));
+        assert_eq!(ids(&mut queue), ["1", "2", "3"]);
         let known = Known {
             cause: Cause::Store,
             level: 1,
             at: At(3),
             staged: false,
         };
-        assert_eq!((line.known(), line.lost()), (vec![known], (0, None)));
+        assert_eq!((queue.known(), queue.lost()), (vec![known], (0, None)));
     }
 
     #[test]
-    fn nothing_is_over_that_was_not_told() {
-        let mut line = Line::default();
-        line.push(down(1), At(1));
-        let first = line.take().unwrap();
-        line.given_up(&first, At(2));
-        line.push(up(3), At(3));
-        assert!(line.take().is_none());
-        assert_eq!(line.lost(), (1, Some(At(2))));
-        // And a recovery that was given up leaves the next alert news.
-        line.push(down(4), At(4));
-        assert_eq!(ids(&mut line), ["4"]);
-        line.push(up(5), At(5));
-        let over = line.take().unwrap();
-        line.given_up(&over, At(5));
-        line.push(down(6), At(6));
-        assert_eq!(ids(&mut line), ["6"]);
+    fn recovery_of_an_undelivered_alert_is_skipped() {
+        let mut queue = Line::default();
+        queue.push(down(1), At(1));
+        let first = queue.take().unwrap();
+        queue.given_up(&first, At(2));
+        queue.push(up(3), At(3));
+        assert!(queue.take().is_none());
+        assert_eq!(queue.lost(), (1, Some(At(2))));
+        // After a recovery that failed, the next alert is sent.
+        queue.push(down(4), At(4));
+        assert_eq!(ids(&mut queue), ["4"]);
+        queue.push(up(5), At(5));
+        let recovery = queue.take().unwrap();
+        queue.given_up(&recovery, At(5));
+        queue.push(down(6), At(6));
+        assert_eq!(ids(&mut queue), ["6"]);
     }
 
     #[test]
-    fn the_oldest_makes_room_and_its_recovery_goes_with_it() {
-        let mut line = Line::default();
-        line.push(down(0), At(0));
+    fn the_oldest_alert_is_dropped_and_its_recovery_skipped() {
+        let mut queue = Line::default();
+        queue.push(down(0), At(0));
         (1..=u64::try_from(MOST).unwrap())
-            .for_each(|n| line.push(envelope(Cause::Mode, 0, News::Flapped, n), At(n)));
-        line.push(up(1_000), At(1_000));
-        assert_eq!((line.len(), line.lost().0), (MOST, 2));
-        let told = ids(&mut line);
+            .for_each(|n| queue.push(envelope(Cause::Mode, 0, News::Flapped, n), At(n)));
+        queue.push(up(1_000), At(1_000));
+        assert_eq!((queue.len(), queue.lost().0), (MOST, 2));
+        let sent = ids(&mut queue);
         assert_eq!(
-            (told.len(), told[0].as_str()),
+            (sent.len(), sent[0].as_str()),
             (MOST - 1, "2"),
-            "the recovery is passed over"
+            "the recovery is skipped"
         );
     }
 
     #[test]
-    fn what_was_under_way_is_the_next_again() {
-        let mut line = Line::default();
+    fn an_alert_in_flight_is_requeued_first() {
+        let mut queue = Line::default();
         [down(1), up(2)]
             .into_iter()
-            .for_each(|one| line.push(one, At(9)));
-        assert_eq!(line.take().unwrap().id, "1");
-        assert_eq!(ids(&mut line.resumed()), ["1", "2"]);
+            .for_each(|alert| queue.push(alert, At(9)));
+        assert_eq!(queue.take().unwrap().id, "1");
+        assert_eq!(ids(&mut queue.resumed()), ["1", "2"]);
     }
 
     #[test]
-    fn who_was_told_of_a_drill_is_told_of_what_goes_on_without_it() {
-        let of = |at, drill| Envelope {
+    fn a_real_alert_is_sent_after_a_drill_alert() {
+        let alert = |at, drill| Envelope {
             alert: Alert {
                 drill,
                 ..down(at).alert
             },
             ..down(at)
         };
-        let mut line = Line::default();
+        let mut queue = Line::default();
         [
-            of(1, true),
-            of(2, true),
-            of(3, false),
-            of(4, false),
-            of(5, true),
+            alert(1, true),
+            alert(2, true),
+            alert(3, false),
+            alert(4, false),
+            alert(5, true),
         ]
         .into_iter()
-        .for_each(|one| line.push(one, At(9)));
-        assert_eq!(ids(&mut line), ["1", "3"]);
+        .for_each(|alert| queue.push(alert, At(9)));
+        assert_eq!(ids(&mut queue), ["1", "3"]);
     }
 
     #[test]
-    fn what_an_earlier_process_told_is_known() {
+    fn delivered_state_is_restored_after_a_restart() {
         let known = vec![Known {
             cause: Cause::Store,
             level: 1,
             at: At(1),
             staged: false,
         }];
-        let mut line = Line::recalled(known);
+        let mut queue = Line::recalled(known);
         [down(2), up(3)]
             .into_iter()
-            .for_each(|one| line.push(one, At(9)));
-        assert_eq!(ids(&mut line), ["3"], "it was told, and is told to be over");
+            .for_each(|alert| queue.push(alert, At(9)));
+        assert_eq!(ids(&mut queue), ["3"], "only the recovery is sent");
         let text = serde_json::to_string(
             &Line::recalled(vec![Known {
                 cause: Cause::Provider("a".into()),
@@ -325,9 +316,9 @@ mod tests {
             }])
             .known(),
         );
-        let back: Vec<Known> = serde_json::from_str(&text.unwrap()).unwrap();
+        let restored: Vec<Known> = serde_json::from_str(&text.unwrap()).unwrap();
         assert_eq!(
-            (back[0].level, &back[0].cause),
+            (restored[0].level, &restored[0].cause),
             (2, &Cause::Provider("a".into()))
         );
     }

@@ -1,13 +1,15 @@
-//! Who keeps the service running is told of changes: a provider goes down or comes back, the mode changes, a budget is spent, the store fails, a
-//! figure leaves its usual range.
+//! Alerts for operators: a provider goes down or comes back, the mode changes, a budget is spent,
+//! the store fails, or a metric leaves its usual range.
 //!
-//! `watch` looks at what everyone may see of the state, `seen` (pure) makes findings of it, `rules` (pure) decides what is told when, `alert` says
-//! it, `claims` which of several instances does, and each sink has its `line` (pure), a bounded queue from which `sink` sends. No turn waits for any of it, and nothing here is asked by a
-//! turn.
+//! `watch` polls the public state, `seen` (pure) turns it into conditions, `rules` (pure) decides
+//! what to send and when, `alert` renders it, `claims` picks the instance that sends it, and each
+//! sink has a bounded queue (`line`, pure) that `sink` delivers from. Turns neither wait for alerts
+//! nor depend on them.
 //!
-//! Promises: of one cause one alert in `alerts.min_interval`; what was told to be bad is told to be over; nothing is told to be over that this
-//! sink was not told of; what changed too often to be told is summed up once the interval is over. A sink that fails costs alerts, and the status
-//! says so.
+//! Guarantees: at most one alert per subject and severity within `alerts.min_interval`; every alert
+//! is followed by its recovery; a sink gets no recovery of an alert that it did not get; changes
+//! too frequent to be sent are summed up once the interval is over. A failing sink loses alerts,
+//! and the status page says so.
 
 pub mod alert;
 pub mod cause;

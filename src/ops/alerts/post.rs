@@ -1,6 +1,7 @@
-//! One try to deliver one alert.
+//! One attempt to deliver one alert.
 //!
-//! A single POST: no redirect is followed, the answer's body is not read, and all of it takes 8 s at most.
+//! A single POST that takes at most 8 s. Redirects are not followed, and the body of the response
+//! is not read.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -16,34 +17,26 @@ use crate::chat::At;
 use crate::provider::transport;
 use crate::settings::Secret;
 
-/// The longest that one try may take.
 pub const LIMIT: Duration = Duration::from_secs(8);
 
-/// The longest that its connect may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Why an alert was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undelivered {
     /// No connection, or it broke.
     #[error("it cannot be reached")]
     Unreachable,
-    /// No answer.
     #[error("it does not answer within 8 s")]
     Late,
-    /// See [`PrivateAddress`].
     #[error("its public name leads to a private address, which is not called")]
     Private,
-    /// It answered with a redirect.
     #[error("it redirects elsewhere, which is not followed")]
     Redirected,
-    /// It answered with this status.
     #[error("it answers with status {0}")]
     Refused(u16),
 }
 
 impl Undelivered {
-    /// Whether another try may come out otherwise.
     pub fn passes(self) -> bool {
         match self {
             Self::Unreachable | Self::Late => true,
@@ -53,21 +46,20 @@ impl Undelivered {
     }
 }
 
-/// Whether that is why there was no connection.
+/// Returns `true` if the request failed because of a [`PrivateAddress`].
 pub fn is_private(error: &reqwest::Error) -> bool {
     std::iter::successors(error.source(), |&cause| cause.source())
         .any(|cause| cause.is::<PrivateAddress>())
 }
 
-/// How a sink wants it.
 pub enum Form {
-    /// As Slack's incoming webhooks do.
+    /// As Slack's incoming webhooks expect it.
     Slack,
-    /// As JSON, signed where there is a secret.
+    /// JSON, signed if there is a secret.
     Json(Option<Signer>),
 }
 
-/// Delivers to one address.
+/// Delivers alerts to one URL.
 pub struct Poster {
     client: Client,
     url: Url,
@@ -75,18 +67,20 @@ pub struct Poster {
 }
 
 impl Poster {
-    /// To this address.
-    ///
-    /// # Errors
-    /// It is no URL, or TLS cannot be set up; in words without the address, which may be a secret.
+    /// Fails if the URL is invalid or TLS cannot be set up. The error omits the URL, which may be a
+    /// secret.
     pub fn new(address: &Secret, form: Form) -> Result<Self, &'static str> {
         let url = Url::parse(address.expose()).map_err(|_| "an address for alerts is no URL")?;
         let host = url.host_str().unwrap_or_default();
         let resolver = Arc::new(Resolver::to(host));
-        let here = transport::is_loopback(&url);
+        let is_loopback = transport::is_loopback(&url);
         let client = transport::client(CONNECT, |builder| {
             let builder = builder.dns_resolver(Arc::clone(&resolver));
-            if here { builder.no_proxy() } else { builder }
+            if is_loopback {
+                builder.no_proxy()
+            } else {
+                builder
+            }
         });
         Ok(Self {
             client: client.map_err(|_| "no HTTP client can be made for alerts")?,
@@ -95,38 +89,34 @@ impl Poster {
         })
     }
 
-    /// Tries once.
-    ///
-    /// # Errors
-    /// Why it was not taken.
-    pub async fn post(&self, envelope: &Envelope, now: At) -> Result<(), Undelivered> {
+    pub async fn post(&self, alert: &Envelope, now: At) -> Result<(), Undelivered> {
         let request = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json");
         let request = match &self.form {
-            Form::Slack => request.body(envelope.alert.for_slack()),
+            Form::Slack => request.body(alert.alert.for_slack()),
             Form::Json(signer) => {
-                let body = serde_json::to_string(&envelope.alert).unwrap_or_default();
+                let body = serde_json::to_string(&alert.alert).unwrap_or_default();
                 let timestamp = now.0 / 1_000;
                 let mut request = request
-                    .header("webhook-id", &envelope.id)
+                    .header("webhook-id", &alert.id)
                     .header("webhook-timestamp", timestamp);
                 if let Some(signer) = signer {
                     request = request.header(
                         "webhook-signature",
-                        signer.sign(&envelope.id, timestamp, &body),
+                        signer.sign(&alert.id, timestamp, &body),
                     );
                 }
                 request.body(body)
             }
         };
-        let answered = tokio::time::timeout(LIMIT, request.send()).await;
-        let answer = answered
+        let sent = tokio::time::timeout(LIMIT, request.send()).await;
+        let response = sent
             .map_err(|_| Undelivered::Late)?
             .map_err(|error| why(&error))?;
-        // Its body is nobody's business: the connection is closed with it unread.
-        match answer.status() {
+        // The body is not needed: dropping the response closes the connection.
+        match response.status() {
             status if status.is_success() => Ok(()),
             status if status.is_redirection() => Err(Undelivered::Redirected),
             status => Err(Undelivered::Refused(StatusCode::as_u16(&status))),
@@ -147,21 +137,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
-        for passing in [
+    fn only_temporary_errors_are_retryable() {
+        for temporary in [
             Undelivered::Unreachable,
             Undelivered::Late,
             Undelivered::Refused(500),
             Undelivered::Refused(429),
         ] {
-            assert!(passing.passes(), "{passing}");
+            assert!(temporary.passes(), "{temporary}");
         }
-        for lasting in [
+        for permanent in [
             Undelivered::Private,
             Undelivered::Redirected,
             Undelivered::Refused(404),
         ] {
-            assert!(!lasting.passes(), "{lasting}");
+            assert!(!permanent.passes(), "{permanent}");
         }
     }
 }

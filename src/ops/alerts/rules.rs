@@ -1,32 +1,31 @@
-//! What is told when. Pure: the moment is an argument.
+//! Decides what is sent and when. Pure: the current time is passed in.
 //!
-//! A cause that becomes worse is told at once, unless that level of it was told within the interval: then the change is only counted. A cause that
-//! was told to be bad and is well again is told at once: so an interval has at most one alert of a level, and its recovery. When the interval is
-//! over, what was counted is summed up once, with how things stand then: as an alert where it is worse than was told, else as `Flapped`.
+//! A condition that gets worse is sent at once, unless its severity was sent within the interval;
+//! then it is only counted. The recovery of a sent alert is sent at once. An interval therefore has
+//! at most one alert per severity, and its recovery. After the interval, the suppressed changes are
+//! summed up once: as an alert if the condition is worse than what was sent, else as `Flapped`.
 //!
-//! What an outage drill brings about is a matter of its own: it holds no alert back that is none of its doing, and where trouble goes on without the
-//! drill that was told to be behind it, that is told anew.
+//! Conditions caused by an outage drill are limited separately: they suppress no real alert, and a
+//! problem that continues without the drill is sent as new.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::cause::{Cause, Finding, Level, WORST};
 
-/// What is to be told.
+/// A change to send to the sinks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Told {
-    /// How it was found.
     pub found: Finding,
-    /// The level that was told before.
+    /// The severity that was sent before.
     pub before: Level,
-    /// How often it became bad without being told since the last alert of it.
+    /// The number of times the condition became bad since its last alert but was not sent.
     pub muted: u32,
-    /// Whether an outage drill brings it about, or brought about what is over.
+    /// A drill causes the condition, or caused the one that is over.
     pub staged: bool,
 }
 
 impl Told {
-    /// What kind of news it is.
     pub fn news(&self) -> News {
         match self.found.level.cmp(&self.before) {
             std::cmp::Ordering::Greater => News::Worse,
@@ -36,55 +35,52 @@ impl Told {
     }
 }
 
-/// A kind of news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
-    /// An alert.
     Worse,
-    /// The recovery that follows one.
     Better,
-    /// It became bad and well again since, more often than was told.
+    /// The severity is as before, but changed in between without being sent.
     Flapped,
 }
 
-/// What is known of a cause.
+/// The current and the sent state of one subject.
 #[derive(Clone, Copy, Debug, Default)]
 struct Track {
     level: Level,
     told: Level,
-    /// When levels 1 and 2 were told last, and when as a drill's doing.
+    /// When severities 1 and 2 were last sent, first for real and then for drill conditions.
     alerted: [Times; 2],
     muted: u32,
-    /// Whether what was told was a drill's doing.
+    /// The sent condition was caused by a drill.
     staged: bool,
 }
 
 type Times = [Option<Duration>; WORST as usize];
 
 impl Track {
-    /// Whether nothing of this level was told within `interval`, as a drill's doing or else.
+    /// Returns `true` if this severity was not sent within `interval`, for real or for drills.
     fn is_due(&self, level: Level, staged: bool, interval: Duration, now: Duration) -> bool {
-        let [real, rehearsed] = &self.alerted;
-        let times = if staged { rehearsed } else { real };
-        let told = usize::from(level)
+        let [real, drill] = &self.alerted;
+        let times = if staged { drill } else { real };
+        let sent = usize::from(level)
             .checked_sub(1)
-            .and_then(|at| times.get(at).copied().flatten());
-        told.is_none_or(|told| now.saturating_sub(told) >= interval)
+            .and_then(|index| times.get(index).copied().flatten());
+        sent.is_none_or(|sent| now.saturating_sub(sent) >= interval)
     }
 
     fn told_at(&mut self, level: Level, staged: bool, now: Duration) {
-        let [real, rehearsed] = &mut self.alerted;
-        let times = if staged { rehearsed } else { real };
-        if let Some(place) = usize::from(level)
+        let [real, drill] = &mut self.alerted;
+        let times = if staged { drill } else { real };
+        if let Some(last_sent) = usize::from(level)
             .checked_sub(1)
-            .and_then(|at| times.get_mut(at))
+            .and_then(|index| times.get_mut(index))
         {
-            *place = Some(now);
+            *last_sent = Some(now);
         }
     }
 }
 
-/// The rules, and what was told. As many causes as providers, twice, and six.
+/// The rate limit for alerts, and what was sent per subject.
 #[derive(Debug)]
 pub struct Rules {
     interval: Duration,
@@ -92,7 +88,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// At most one alert of a level of a cause within `interval`; nothing was told yet.
+    /// At most one alert per subject and severity within `interval`.
     pub fn new(interval: Duration) -> Self {
         Self {
             interval,
@@ -100,20 +96,19 @@ impl Rules {
         }
     }
 
-    /// From now on with this interval.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
 
-    /// An earlier process told this, at this moment of our clock.
-    pub fn recall(&mut self, cause: Cause, level: Level, staged: bool, told: Duration) {
+    /// Restores an alert sent by an earlier process. `sent_at` is on this process's clock.
+    pub fn recall(&mut self, cause: Cause, level: Level, staged: bool, sent_at: Duration) {
         let level = level.min(WORST);
         let track = self.tracks.entry(cause).or_default();
         (track.level, track.told, track.staged) = (level, level, staged);
-        track.told_at(level, staged, told);
+        track.told_at(level, staged, sent_at);
     }
 
-    /// Forgets the providers that are not among these: they are not asked any more, so nothing comes back.
+    /// Drops the subjects of removed providers, which will never recover.
     pub fn keep<'p>(&mut self, providers: impl Iterator<Item = &'p str> + Clone) {
         self.tracks.retain(|cause, _| {
             cause
@@ -122,13 +117,15 @@ impl Rules {
         });
     }
 
-    /// A look at a cause; to be called again and again, also while nothing changes, since what was held back is told later.
+    /// Records the current condition of a subject and returns the change to send, if any.
+    ///
+    /// Must be called repeatedly even while nothing changes: suppressed changes are sent later.
     pub fn see(&mut self, found: &Finding, now: Duration) -> Option<Told> {
         let interval = self.interval;
         let track = self.tracks.entry(found.cause.clone()).or_default();
         let level = found.level.min(WORST);
         let worsened = level > std::mem::replace(&mut track.level, level);
-        // To who was told of a drill, what goes on without one is new.
+        // If only a drill was sent, a real condition is new.
         let before = if track.staged && !found.staged && level > 0 {
             0
         } else {
@@ -142,7 +139,8 @@ impl Rules {
             if track.is_due(level, found.staged, interval, now) {
                 (track.told, track.staged) = (level, found.staged);
                 track.told_at(level, found.staged, now);
-                let (muted, staged) = (std::mem::take(&mut track.muted), found.staged);
+                let muted = std::mem::take(&mut track.muted);
+                let staged = found.staged;
                 return Some(Told {
                     found,
                     before,
@@ -154,8 +152,9 @@ impl Rules {
             return None;
         }
         if level < before {
-            let (news, staged) = (level == 0 || found.cause.tells_steps(), track.staged);
-            return news.then(|| {
+            let is_reported = level == 0 || found.cause.tells_steps();
+            let staged = track.staged;
+            return is_reported.then(|| {
                 track.told = level;
                 track.staged &= level > 0;
                 Told {
@@ -166,18 +165,19 @@ impl Rules {
                 }
             });
         }
-        let due = |track: &Track, level| {
+        let may_send = |track: &Track, level| {
             [true, false]
                 .iter()
                 .all(|staged| track.is_due(level, *staged, interval, now))
         };
-        let over = (1..=WORST).all(|level| due(track, level));
-        if track.muted == 0 || !over {
+        let is_interval_over = (1..=WORST).all(|level| may_send(track, level));
+        if track.muted == 0 || !is_interval_over {
             return None;
         }
-        // It is an alert too: the next one waits for the interval again.
+        // The summary counts as an alert: the next one waits for the interval again.
         (1..=WORST).for_each(|level| track.told_at(level, found.staged, now));
-        let (muted, staged) = (std::mem::take(&mut track.muted), found.staged);
+        let muted = std::mem::take(&mut track.muted);
+        let staged = found.staged;
         Some(Told {
             found,
             before,
@@ -195,9 +195,9 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(300);
 
-    fn found(cause: &Cause, level: Level) -> Finding {
+    fn found(subject: &Cause, level: Level) -> Finding {
         Finding {
-            cause: cause.clone(),
+            cause: subject.clone(),
             level,
             reason: None,
             words: String::new(),
@@ -209,18 +209,24 @@ mod tests {
         Cause::Provider("a".into())
     }
 
-    /// What comes of these levels at these seconds: the news, the level, and what was muted.
-    fn told(cause: &Cause, steps: &[(u64, Level)]) -> Vec<(u64, News, Level, u32)> {
+    /// The changes sent for these `(second, severity)` steps, as `(second, change, severity,
+    /// suppressed)`.
+    fn changes(subject: &Cause, steps: &[(u64, Level)]) -> Vec<(u64, News, Level, u32)> {
         let mut rules = Rules::new(INTERVAL);
-        let look = |&(at, level): &(u64, Level)| {
-            let told = rules.see(&found(cause, level), Duration::from_secs(at))?;
-            Some((at, told.news(), told.found.level, told.muted))
+        let observe = |&(at, level): &(u64, Level)| {
+            let notification = rules.see(&found(subject, level), Duration::from_secs(at))?;
+            Some((
+                at,
+                notification.news(),
+                notification.found.level,
+                notification.muted,
+            ))
         };
-        steps.iter().filter_map(look).collect()
+        steps.iter().filter_map(observe).collect()
     }
 
     #[test]
-    fn a_change_is_told_once_and_its_end_once() {
+    fn an_alert_and_its_recovery_are_sent_once() {
         let steps = [
             (0, 0),
             (1, 1),
@@ -231,13 +237,13 @@ mod tests {
             (2_000, 0),
         ];
         assert_eq!(
-            told(&provider(), &steps),
+            changes(&provider(), &steps),
             [(1, News::Worse, 1, 0), (900, News::Better, 0, 0)]
         );
     }
 
     #[test]
-    fn a_hundred_flaps_are_an_alert_a_recovery_and_one_sum() {
+    fn a_hundred_flaps_yield_an_alert_a_recovery_and_a_summary() {
         let flaps = (0..200).map(|n| (n, u8::from(n % 2 == 0)));
         let quiet = (200..2_000).map(|n| (n, 0));
         let all: Vec<_> = flaps.chain(quiet).collect();
@@ -246,11 +252,11 @@ mod tests {
             (1, News::Better, 0, 0),
             (300, News::Flapped, 0, 99),
         ];
-        assert_eq!(told(&provider(), &all), expected);
+        assert_eq!(changes(&provider(), &all), expected);
     }
 
     #[test]
-    fn what_was_held_back_is_told_where_it_still_holds() {
+    fn a_suppressed_change_is_sent_after_the_interval_if_it_lasts() {
         let steps = [
             (0, 1),
             (10, 0),
@@ -266,11 +272,11 @@ mod tests {
             (300, News::Worse, 1, 1),
             (400, News::Better, 0, 0),
         ];
-        assert_eq!(told(&provider(), &steps), expected);
+        assert_eq!(changes(&provider(), &steps), expected);
     }
 
     #[test]
-    fn a_worse_level_is_news_within_the_interval() {
+    fn a_worse_severity_is_sent_within_the_interval() {
         let steps = [
             (0, 1),
             (10, 2),
@@ -287,129 +293,133 @@ mod tests {
             (40, News::Better, 0, 0),
             (310, News::Worse, 1, 2),
         ];
-        assert_eq!(told(&Cause::Mode, &steps), mode);
-        // Blocked, then merely down, then blocked again: that is one thing.
+        assert_eq!(changes(&Cause::Mode, &steps), mode);
+        // For a provider, the step from blocked to down and back is not reported.
         let blocked = [
             (0, News::Worse, 1, 0),
             (10, News::Worse, 2, 0),
             (40, News::Better, 0, 0),
             (310, News::Worse, 1, 1),
         ];
-        assert_eq!(told(&provider(), &steps), blocked);
+        assert_eq!(changes(&provider(), &steps), blocked);
     }
 
     #[test]
-    fn an_earlier_process_told_it() {
+    fn alerts_of_an_earlier_process_count() {
         let mut rules = Rules::new(INTERVAL);
         rules.recall(provider(), 1, false, Duration::from_secs(100));
-        let mut see = |level, at| {
+        let mut observe = |level, at| {
             rules
                 .see(&found(&provider(), level), Duration::from_secs(at))
-                .map(|told| told.news())
+                .map(|notification| notification.news())
         };
-        assert_eq!(see(1, 200), None, "it was told");
-        assert_eq!(see(0, 210), Some(News::Better));
+        assert_eq!(observe(1, 200), None, "already sent");
+        assert_eq!(observe(0, 210), Some(News::Better));
         assert_eq!(
-            see(1, 220),
+            observe(1, 220),
             None,
             "within the interval of the earlier process"
         );
-        assert_eq!(see(1, 400), Some(News::Worse));
+        assert_eq!(observe(1, 400), Some(News::Worse));
     }
 
     #[test]
-    fn a_drill_holds_no_real_trouble_back_and_what_goes_on_without_it_is_told() {
+    fn drills_suppress_no_real_alert_and_remaining_problems_are_sent() {
         let mut rules = Rules::new(INTERVAL);
-        let mut see = |level, staged, at| {
+        let mut observe = |level, staged, at| {
             let found = Finding {
                 staged,
                 ..found(&provider(), level)
             };
             rules
                 .see(&found, Duration::from_secs(at))
-                .map(|told| (told.news(), told.staged))
+                .map(|notification| (notification.news(), notification.staged))
         };
-        assert_eq!(see(1, true, 1), Some((News::Worse, true)));
-        assert_eq!(see(1, true, 2), None);
+        assert_eq!(observe(1, true, 1), Some((News::Worse, true)));
+        assert_eq!(observe(1, true, 2), None);
         assert_eq!(
-            see(0, false, 3),
+            observe(0, false, 3),
             Some((News::Better, true)),
-            "what is over was a drill's"
+            "the drill is over"
         );
         assert_eq!(
-            see(1, false, 4),
+            observe(1, false, 4),
             Some((News::Worse, false)),
-            "within the interval of what was none"
+            "the interval of the drill does not count"
         );
-        assert_eq!(see(1, true, 5), None, "a drill on top of it is no news");
-        assert_eq!(see(0, false, 6), Some((News::Better, false)));
-        assert_eq!(see(1, true, 302), Some((News::Worse, true)));
+        assert_eq!(observe(1, true, 5), None, "a drill on top changes nothing");
+        assert_eq!(observe(0, false, 6), Some((News::Better, false)));
+        assert_eq!(observe(1, true, 302), Some((News::Worse, true)));
         assert_eq!(
-            see(1, false, 400),
+            observe(1, false, 400),
             Some((News::Worse, false)),
-            "it goes on without the drill"
+            "the problem continues without the drill"
         );
-        assert_eq!(see(0, false, 401), Some((News::Better, false)));
+        assert_eq!(observe(0, false, 401), Some((News::Better, false)));
         rules.recall(provider(), 1, true, Duration::from_secs(500));
-        let told = rules
+        let notification = rules
             .see(&found(&provider(), 0), Duration::from_secs(501))
             .unwrap();
         assert_eq!(
-            (told.news(), told.staged),
+            (notification.news(), notification.staged),
             (News::Better, true),
-            "an earlier process told of a drill"
+            "the earlier alert was a drill"
         );
     }
 
     #[test]
-    fn providers_that_are_gone_are_forgotten() {
+    fn removed_providers_are_dropped() {
         let mut rules = Rules::new(INTERVAL);
-        let (a, b) = (provider(), Cause::Provider("b".into()));
-        for cause in [&a, &b, &Cause::Mode] {
-            assert!(rules.see(&found(cause, 1), INTERVAL).is_some());
+        let a = provider();
+        let b = Cause::Provider("b".into());
+        for subject in [&a, &b, &Cause::Mode] {
+            assert!(rules.see(&found(subject, 1), INTERVAL).is_some());
         }
         rules.keep(["b"].into_iter());
         assert_eq!(rules.tracks.keys().collect::<Vec<_>>(), [&b, &Cause::Mode]);
     }
 
     #[test]
-    fn without_an_interval_all_is_told() {
+    fn without_an_interval_every_change_is_sent() {
         let mut rules = Rules::new(Duration::ZERO);
-        let news = (0..10)
+        let changes = (0..10)
             .filter_map(|n| rules.see(&found(&provider(), n % 2), INTERVAL))
             .count();
-        assert_eq!(news, 9);
+        assert_eq!(changes, 9);
     }
 
     proptest! {
-        /// Whatever happens: alerts of one level keep the interval, nothing is over that was not told, and who listens knows how it stands in the end.
+        /// For any sequence: alerts of one severity respect the interval, only sent conditions
+        /// recover, and the receiver ends up with the current state.
         #[test]
-        fn the_promises_hold(steps in prop::collection::vec((0_u64..200, 0_u8..=2), 1..200), mode: bool) {
-            let cause = if mode { Cause::Mode } else { provider() };
+        fn guarantees_hold(steps in prop::collection::vec((0_u64..200, 0_u8..=2), 1..200), mode: bool) {
+            let subject = if mode { Cause::Mode } else { provider() };
             let mut rules = Rules::new(INTERVAL);
-            let (mut now, mut believed, mut last) = (0, 0, [None::<u64>; 3]);
-            let settle = [(0, steps.last().unwrap().1), (301, steps.last().unwrap().1), (301, steps.last().unwrap().1)];
-            for (wait, level) in steps.iter().copied().chain(settle) {
+            let mut now = 0;
+            let mut believed = 0;
+            let mut last = [None::<u64>; 3];
+            let settling = [(0, steps.last().unwrap().1), (301, steps.last().unwrap().1), (301, steps.last().unwrap().1)];
+            for (wait, level) in steps.iter().copied().chain(settling) {
                 now += wait;
-                let Some(told) = rules.see(&found(&cause, level), Duration::from_secs(now)) else { continue };
-                prop_assert_eq!(told.before, believed);
-                match told.news() {
+                let Some(notification) = rules.see(&found(&subject, level), Duration::from_secs(now)) else { continue };
+                prop_assert_eq!(notification.before, believed);
+                match notification.news() {
                     News::Worse => {
-                        let at = usize::from(told.found.level);
-                        prop_assert!(last[at].is_none_or(|last| now - last >= 300));
-                        last[at] = Some(now);
+                        let index = usize::from(notification.found.level);
+                        prop_assert!(last[index].is_none_or(|last| now - last >= 300));
+                        last[index] = Some(now);
                     }
-                    News::Better => prop_assert!(believed > told.found.level),
+                    News::Better => prop_assert!(believed > notification.found.level),
                     News::Flapped => {
-                        prop_assert!(told.muted > 0 && last.iter().flatten().all(|last| now - last >= 300));
+                        prop_assert!(notification.muted > 0 && last.iter().flatten().all(|last| now - last >= 300));
                         last = [Some(now); 3];
                     }
                 }
-                believed = told.found.level;
+                believed = notification.found.level;
             }
             let level = steps.last().unwrap().1;
-            let known = believed == level || (!mode && level > 0 && believed > level);
-            prop_assert!(known, "believed {believed}, is {level}");
+            let is_current = believed == level || (!mode && level > 0 && believed > level);
+            prop_assert!(is_current, "believed {believed}, is {level}");
         }
     }
 }

@@ -1,11 +1,13 @@
-//! What is seen of the service, as findings. Pure: the moment is an argument.
+//! Derives alert conditions from the observed state. Pure: the current time is passed in.
 
 use super::cause::{Cause, Finding};
 use crate::chat::{At, Mode, ProviderState};
 use crate::provider::backend::Vitals;
 
-/// What a provider's vitals say of it, and of its budget. `staged`: an outage drill runs there, or what it left is not lifted yet.
-/// A provider that is being tried, or that an operator switched off, is neither down nor back.
+/// The conditions of a provider and of its budget.
+///
+/// `staged` is set while an outage drill runs at the provider or its effects are not cleared yet.
+/// A half-open or disabled provider has no condition of its own: it is neither down nor back.
 pub fn provider(
     name: &std::sync::Arc<str>,
     vitals: &Vitals,
@@ -18,8 +20,8 @@ pub fn provider(
         ProviderState::Blocked => Some(2),
         ProviderState::HalfOpen | ProviderState::Disabled => None,
     };
-    let spent = vitals.is_over_budget(now);
-    // What its breaker opened for, also where its budget is spent besides.
+    let is_spent = vitals.is_over_budget(now);
+    // The breaker's own fault, also if the budget is spent as well.
     let unspent = Vitals {
         budget_until: None,
         ..vitals.clone()
@@ -33,16 +35,17 @@ pub fn provider(
     });
     let budget = Finding {
         cause: Cause::Budget(name.clone()),
-        level: u8::from(spent),
-        reason: spent.then(|| "budget_spent".to_owned()),
+        level: u8::from(is_spent),
+        reason: is_spent.then(|| "budget_spent".to_owned()),
         words: String::new(),
         staged: false,
     };
     finding.into_iter().chain([budget])
 }
 
-/// The mode that is shown, and the cause of the incident that runs. `staged`: all providers that could not be asked when one last could not were
-/// under an outage drill.
+/// The condition of the mode. `cause` is that of the open incident.
+///
+/// `staged` is set if all providers that were unavailable last time any was had an outage drill.
 pub fn mode(mode: Mode, cause: Option<&str>, staged: bool) -> Finding {
     Finding {
         cause: Cause::Mode,
@@ -57,7 +60,7 @@ pub fn mode(mode: Mode, cause: Option<&str>, staged: bool) -> Finding {
     }
 }
 
-/// What is wrong with the store, if anything is.
+/// The condition of the store. `problem` is `None` if it works.
 pub fn store(problem: Option<&str>) -> Finding {
     Finding {
         cause: Cause::Store,
@@ -73,16 +76,17 @@ mod tests {
     use super::*;
     use crate::chat::Fault;
 
-    fn seen(vitals: &Vitals) -> Vec<(Cause, u8, Option<String>)> {
+    fn conditions(vitals: &Vitals) -> Vec<(Cause, u8, Option<String>)> {
         let found = provider(&"a".into(), vitals, true, At(1_000));
         found
-            .map(|one| (one.cause, one.level, one.reason))
+            .map(|condition| (condition.cause, condition.level, condition.reason))
             .collect()
     }
 
     #[test]
-    fn a_provider_is_down_by_its_breaker_and_its_budget_is_another_matter() {
-        let (own, budget) = (Cause::Provider("a".into()), Cause::Budget("a".into()));
+    fn the_breaker_and_the_budget_have_separate_conditions() {
+        let own = Cause::Provider("a".into());
+        let budget = Cause::Budget("a".into());
         let reason = |text: &str| Some(text.to_owned());
         let vitals = |state, fault| Vitals {
             state,
@@ -90,7 +94,7 @@ mod tests {
             ..Vitals::default()
         };
         for (state, level) in [(ProviderState::Open, 1), (ProviderState::Blocked, 2)] {
-            let found = seen(&vitals(state, Some(Fault::Timeout)));
+            let found = conditions(&vitals(state, Some(Fault::Timeout)));
             assert_eq!(
                 found,
                 [
@@ -99,12 +103,12 @@ mod tests {
                 ]
             );
         }
-        // What failed last is no reason for one that is well.
-        let well = seen(&vitals(ProviderState::Closed, Some(Fault::Timeout)));
+        // A healthy provider has no reason, even if its last call failed.
+        let well = conditions(&vitals(ProviderState::Closed, Some(Fault::Timeout)));
         assert_eq!(well, [(own.clone(), 0, None), (budget.clone(), 0, None)]);
         for state in [ProviderState::HalfOpen, ProviderState::Disabled] {
             assert_eq!(
-                seen(&vitals(state, None)),
+                conditions(&vitals(state, None)),
                 [(budget.clone(), 0, None)],
                 "{state:?}"
             );
@@ -117,6 +121,6 @@ mod tests {
             (own, 1, reason("reset")),
             (budget, 1, reason("budget_spent")),
         ];
-        assert_eq!(seen(&spent), expected);
+        assert_eq!(conditions(&spent), expected);
     }
 }

@@ -1,4 +1,5 @@
-//! Signatures of the webhook, in the form of Standard Webhooks: `v1,` and the HMAC-SHA256 in base64 over `id.timestamp.body`. Pure.
+//! Webhook signatures as in Standard Webhooks: `v1,` and the base64 HMAC-SHA256 of
+//! `id.timestamp.body`. Pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,18 +8,17 @@ use sha2::Sha256;
 
 use crate::settings::webhook_key;
 
-/// Signs with one secret.
 #[derive(Clone)]
 pub struct Signer(Hmac<Sha256>);
 
 impl Signer {
-    /// By the configured secret; none where it is no base64 behind its `whsec_`.
+    /// Returns `None` if the secret starts with `whsec_` and the rest is not valid base64.
     pub fn new(secret: &str) -> Option<Self> {
         let key = webhook_key(secret)?;
         Hmac::new_from_slice(&key).ok().map(Self)
     }
 
-    /// The value of `webhook-signature`. `timestamp` is in seconds since 1970.
+    /// Returns the value of `webhook-signature`. `timestamp` is in seconds since 1970.
     pub fn sign(&self, id: &str, timestamp: u64, body: &str) -> String {
         let mut mac = self.0.clone();
         mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
@@ -30,9 +30,9 @@ impl Signer {
 mod tests {
     use super::*;
 
-    /// The example of the specification's own libraries.
+    /// From the test suite of the specification's own libraries.
     #[test]
-    fn the_published_example_is_signed_as_published() {
+    fn the_published_example_yields_the_published_signature() {
         let signer = Signer::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let signature = signer.sign(
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_secret_is_its_own_key() {
+    fn a_secret_without_prefix_is_the_key() {
         // printf 'id.5.body' | openssl dgst -sha256 -hmac secret -binary | base64
         let signature = Signer::new("secret").unwrap().sign("id", 5, "body");
         assert_eq!(signature, "v1,TuJ6TrGoDS5XVGV7IRhJVKNc3kRitLL8gwSdjPjHkh8=");

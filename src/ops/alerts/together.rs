@@ -1,6 +1,7 @@
-//! What this instance has claimed of the alerts, and what it leaves to others for as long as they live and it is so.
+//! Deduplication of alerts across instances: the alerts this instance owns, and those it defers
+//! to other instances while these are alive and the condition lasts.
 //!
-//! Of a matter of its own (its store), and where it is the only instance, it tells all.
+//! Alerts about its own store are always sent, and so is everything if this is the only instance.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,34 +10,33 @@ use super::cause::{Cause, Finding, Level};
 use super::claims::{Claims, Matter, Verdict};
 use super::rules::{News, Told};
 
-/// How often what is claimed is renewed, and what was left to others looked at again.
+/// The interval at which claims are renewed and deferred alerts checked again.
 const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
 
-/// So many times in a row Redis may not say who tells what was left to another; then it is told here too.
+/// An alert is no longer deferred after this many checks in a row that Redis did not answer.
 const UNHEARD: u32 = 3;
 
-/// The most that is left to others at once: a look more for each. What is beyond that is told.
+/// Each deferred alert costs a check; more than this are sent instead.
 const MOST: usize = 64;
 
-/// Claims of this instance, and `H`, what it held to be told when it left that to another.
+/// The alerts owned by this instance and those it defers. `H` is the pending notification.
 pub struct Together<H> {
     claims: Option<Claims>,
-    /// Each with whether a sink has it.
+    /// Owned alerts, each with whether a sink has received it.
     mine: BTreeMap<Matter, bool>,
     left: Vec<Left<H>>,
     looked: Duration,
 }
 
-/// Something that another tells.
 struct Left<H> {
     matter: Matter,
     held: H,
-    /// How many times in a row Redis did not say whether that one lives.
+    /// Checks in a row that Redis did not answer.
     unheard: u32,
 }
 
 impl<H> Together<H> {
-    /// Among those that make these claims; none: alone.
+    /// `claims` is `None` if this is the only instance.
     pub fn new(claims: Option<Claims>) -> Self {
         Self {
             claims,
@@ -46,38 +46,47 @@ impl<H> Together<H> {
         }
     }
 
-    /// Who tells this to the sinks of this name. `interval`: a sum is told once within it.
-    pub async fn verdict(&mut self, sinks: &str, told: &Told, interval: Duration) -> Verdict {
-        let of = |level| matter(told, level);
+    /// Returns the instance that sends this notification. A summary is sent once per `interval`.
+    pub async fn verdict(
+        &mut self,
+        sinks: &str,
+        notification: &Told,
+        interval: Duration,
+    ) -> Verdict {
+        let key = |level| matter(notification, level);
         let Some(claims) = self
             .claims
             .as_ref()
-            .filter(|_| told.found.cause != Cause::Store)
+            .filter(|_| notification.found.cause != Cause::Store)
         else {
             return Verdict::Tell;
         };
-        match told.news() {
+        match notification.news() {
             News::Worse => {
-                let verdict = claims
-                    .alert(sinks, &of(told.found.level))
-                    .await
-                    .unwrap_or(Verdict::Tell);
-                self.holds(of(told.found.level), verdict);
+                let key = key(notification.found.level);
+                let verdict = claims.alert(sinks, &key).await.unwrap_or(Verdict::Tell);
+                self.holds(key, verdict);
                 verdict
             }
-            News::Flapped => claims.sum(sinks, &of(told.found.level), interval).await,
+            News::Flapped => {
+                claims
+                    .sum(sinks, &key(notification.found.level), interval)
+                    .await
+            }
             News::Better => {
-                let (worst, now) = (told.before, told.found.level);
-                let milder: Vec<_> = (now + 1..worst).map(of).collect();
-                let over = |matter: &Matter| matter.cause == told.found.cause && matter.level > now;
-                self.mine.retain(|matter, _| !over(matter));
-                self.left.retain(|left| !over(&left.matter));
-                claims.end(sinks, &of(worst), &milder).await
+                let worst = notification.before;
+                let now = notification.found.level;
+                let milder: Vec<_> = (now + 1..worst).map(key).collect();
+                let is_over =
+                    |key: &Matter| key.cause == notification.found.cause && key.level > now;
+                self.mine.retain(|key, _| !is_over(key));
+                self.left.retain(|left| !is_over(&left.matter));
+                claims.end(sinks, &key(worst), &milder).await
             }
         }
     }
 
-    /// An earlier process of this instance told this, and it was not over.
+    /// Restores an alert that an earlier process of this instance sent and that was not over.
     pub fn recall(&mut self, cause: Cause, level: Level, staged: bool) {
         self.mine.insert(
             Matter {
@@ -89,32 +98,33 @@ impl<H> Together<H> {
         );
     }
 
-    /// Notes what came of asking for this.
-    fn holds(&mut self, matter: Matter, verdict: Verdict) {
+    fn holds(&mut self, key: Matter, verdict: Verdict) {
         match verdict {
-            Verdict::Leave => drop(self.mine.remove(&matter)),
-            Verdict::Tell => drop(self.mine.insert(matter, false)),
-            Verdict::TakeOver => drop(self.mine.insert(matter, true)),
+            Verdict::Leave => drop(self.mine.remove(&key)),
+            Verdict::Tell => drop(self.mine.insert(key, false)),
+            Verdict::TakeOver => drop(self.mine.insert(key, true)),
         }
     }
 
-    /// Keeps what is left to another, to be looked at again. Gives it back where too much is left.
-    pub fn leave(&mut self, told: &Told, held: H) -> Option<H> {
-        let matter = matter(told, told.found.level);
-        self.left.retain(|left| left.matter != matter);
+    /// Defers an alert to another instance. Gives `held` back if too many are deferred.
+    pub fn leave(&mut self, notification: &Told, held: H) -> Option<H> {
+        let key = matter(notification, notification.found.level);
+        self.left.retain(|left| left.matter != key);
         if self.left.len() >= MOST {
             return Some(held);
         }
         self.left.push(Left {
-            matter,
+            matter: key,
             held,
             unheard: 0,
         });
         None
     }
 
-    /// Renews what is claimed, `has` saying what a sink has, and looks again at what was left to others and is still so. Gives what it has to tell,
-    /// or to take over, of that.
+    /// Renews the owned claims and checks the deferred alerts whose conditions last.
+    ///
+    /// `has` returns `true` if a sink has received the alert. Returns the alerts that this
+    /// instance has to send or take over.
     pub async fn again(
         &mut self,
         sinks: &str,
@@ -130,21 +140,23 @@ impl<H> Together<H> {
             return Vec::new();
         };
         self.looked = now;
-        // One of a provider that went is let lapse.
-        let known = |matter: &Matter| found.iter().find(|one| one.cause == matter.cause);
-        let stands = |matter: &Matter| match known(matter) {
-            Some(one) => one.level >= matter.level,
-            // A provider that is being tried is neither down nor back: of its budget there is something to be found all the same.
-            None => matter
-                .cause
-                .provider()
-                .is_some_and(|name| found.iter().any(|one| one.cause.provider() == Some(name))),
+        // The claim of a removed provider is left to expire.
+        let condition_of =
+            |key: &Matter| found.iter().find(|condition| condition.cause == key.cause);
+        let is_active = |key: &Matter| match condition_of(key) {
+            Some(condition) => condition.level >= key.level,
+            // A provider in half-open state has no condition, but its budget still has one.
+            None => key.cause.provider().is_some_and(|name| {
+                found
+                    .iter()
+                    .any(|condition| condition.cause.provider() == Some(name))
+            }),
         };
         self.mine
-            .retain(|matter, _| known(matter).is_some() || stands(matter));
+            .retain(|key, _| condition_of(key).is_some() || is_active(key));
         self.mine
             .iter_mut()
-            .for_each(|(matter, told)| *told |= has(matter));
+            .for_each(|(key, is_sent)| *is_sent |= has(key));
         if !self.mine.is_empty() {
             claims.renew(sinks, &self.mine).await;
         }
@@ -156,7 +168,7 @@ impl<H> Together<H> {
             unheard,
         } in std::mem::take(&mut self.left)
         {
-            if !stands(&matter) {
+            if !is_active(&matter) {
                 continue;
             }
             match claims.alert(sinks, &matter).await {
@@ -175,19 +187,18 @@ impl<H> Together<H> {
         }
         self.left = left;
         due.into_iter()
-            .map(|(matter, verdict, held)| {
-                self.holds(matter, verdict);
+            .map(|(key, verdict, held)| {
+                self.holds(key, verdict);
                 (verdict, held)
             })
             .collect()
     }
 }
 
-/// What is told of, at this level of it.
-fn matter(told: &Told, level: Level) -> Matter {
+fn matter(notification: &Told, level: Level) -> Matter {
     Matter {
-        cause: told.found.cause.clone(),
+        cause: notification.found.cause.clone(),
         level,
-        staged: told.staged,
+        staged: notification.staged,
     }
 }

@@ -1,4 +1,4 @@
-//! Looks at the service's state, and tells what the rules say is to be told.
+//! Polls the service's state and sends the alerts that the rules decide on.
 
 mod address;
 
@@ -26,43 +26,38 @@ use crate::router::table::Published;
 use crate::settings::Settings;
 use crate::store::Store;
 
-/// How often it is looked. A change that is over sooner is none.
+/// Changes shorter than this are not noticed.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long reading what earlier processes told may hold the first look.
+/// The first poll is delayed at most this long by loading what was sent before a restart.
 const RECALL_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long an alert waits for the incident that it may belong to: an incident is opened once its mode has lasted.
+/// An alert waits this long for an incident to belong to, which opens once the mode has lasted for
+/// [`WORSEN_DELAY`].
 const INCIDENT_WAIT: Duration = HOLD_DOWN.saturating_add(Duration::from_millis(500));
 
-/// Moments of the rules count from so long before the start, so that what an earlier process told has one too.
+/// Added to the clock, so that alerts of earlier processes have a positive time as well.
 const BEFORE: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
-/// What is watched, and what that needs.
 pub struct Means {
-    /// The providers, and who is told.
+    /// The providers and the sinks.
     pub published: Published,
-    /// The state that everyone is told.
     pub status: watch::Receiver<Arc<StatusView>>,
-    /// Its history.
     pub reports: watch::Receiver<Arc<Report>>,
-    /// What early warning finds.
+    /// Conditions found by the anomaly detector.
     pub warnings: watch::Receiver<Arc<[Finding]>>,
-    /// The store: watched, and where it is noted what was told.
+    /// Watched itself; also keeps what the sinks received.
     pub store: Arc<dyn Store>,
-    /// What was wrong with the store when it was opened.
+    /// Problems found when the store was opened.
     pub opened_with: Vec<String>,
-    /// Which of several instances tells; none where this is the only one.
+    /// `None` if this is the only instance.
     pub claims: Option<Claims>,
-    /// The clocks.
     pub clock: Clock,
-    /// A random number, for ids.
     pub random: fn() -> u64,
-    /// A random number in 0..1, for waits.
+    /// Returns a random number in 0..1, for retry delays.
     pub chance: fn() -> f64,
 }
 
-/// Alerts that are being told; what is dropped stops.
 #[derive(Clone)]
 pub struct Alerts {
     sinks: watch::Receiver<Arc<[Arc<Sink>]>>,
@@ -70,18 +65,17 @@ pub struct Alerts {
 }
 
 impl Alerts {
-    /// Watches from now on, on a task of the calling thread, and tells the sinks that are configured.
     pub fn start(means: Means) -> Self {
-        let (sinks, shown) = watch::channel(Arc::from(Vec::new()));
+        let (sinks, running_sinks) = watch::channel(Arc::from(Vec::new()));
         let clock = means.clock;
         actix::spawn(async move { Watcher::begin(means, sinks).await.run().await });
         Self {
-            sinks: shown,
+            sinks: running_sinks,
             clock,
         }
     }
 
-    /// What is wrong with the sinks, in sentences for the status.
+    /// Problems of the sinks for the status page.
     pub fn problems(&self) -> Vec<String> {
         let now = self.clock.wall();
         self.sinks
@@ -92,14 +86,14 @@ impl Alerts {
     }
 }
 
-/// Something to be told that waits for its incident.
+/// A notification that waits for its incident.
 struct Held {
     told: Told,
     at: At,
     since: Duration,
 }
 
-/// A sink that is being served.
+/// A sink and the task that delivers to it. Dropping it stops the task.
 struct Served {
     sink: Arc<Sink>,
     address: Address,
@@ -115,19 +109,18 @@ impl Drop for Served {
 struct Watcher {
     means: Means,
     rules: Rules,
-    /// The settings by which the sinks are served.
+    /// The settings that the running sinks were created from.
     settings: Arc<Settings>,
     served: Vec<Served>,
-    /// What those that are to be served are called together.
+    /// Identifies the configured sinks across instances.
     sinks: String,
     shown: watch::Sender<Arc<[Arc<Sink>]>>,
     held: VecDeque<Held>,
     together: Together<Held>,
-    /// The incident that ran last.
+    /// The last incident that was open.
     incident: Option<String>,
-    /// Whether it was looked before.
     looked: bool,
-    /// Whether all trouble that there was when there last was any is a drill's doing.
+    /// All providers that were unavailable when any last was had an outage drill.
     staged: bool,
 }
 
@@ -153,9 +146,9 @@ impl Watcher {
         for kind in Kind::ALL {
             known.push((kind, recalled(&*watcher.means.store, kind).await));
         }
-        // A mode that a drill brought about is shown for a while longer, also after a restart in the middle of it.
-        let by_drill = |one: &Known| one.cause == Cause::Mode && one.staged;
-        watcher.staged = known.iter().flat_map(|(_, known)| known).any(by_drill);
+        // A mode caused by a drill is shown for a while after it, also across a restart.
+        let is_mode_drill = |state: &Known| state.cause == Cause::Mode && state.staged;
+        watcher.staged = known.iter().flat_map(|(_, known)| known).any(is_mode_drill);
         watcher.serve(|kind| {
             let known = known
                 .iter()
@@ -163,39 +156,52 @@ impl Watcher {
                 .map(|(_, known)| known.clone());
             Line::recalled(known.unwrap_or_default())
         });
-        let (clock, now) = (watcher.means.clock, watcher.means.clock.wall());
-        for one in told_to_all(&watcher.shown.borrow()) {
-            let told = (BEFORE + clock.now()).saturating_sub(now.since(one.at));
+        let clock = watcher.means.clock;
+        let now = clock.wall();
+        for state in told_to_all(&watcher.shown.borrow()) {
+            let sent_at = (BEFORE + clock.now()).saturating_sub(now.since(state.at));
             watcher
                 .together
-                .recall(one.cause.clone(), one.level, one.staged);
-            watcher.rules.recall(one.cause, one.level, one.staged, told);
+                .recall(state.cause.clone(), state.level, state.staged);
+            watcher
+                .rules
+                .recall(state.cause, state.level, state.staged, sent_at);
         }
         watcher
     }
 
-    /// Serves the sinks of the settings: those whose address did not change go on; `line` gives what waits for another.
-    fn serve(&mut self, mut line: impl FnMut(Kind) -> Line) {
-        let sending = Sending {
+    /// Starts the configured sinks and stops all others. Sinks whose target is unchanged continue.
+    ///
+    /// `initial_queue` returns the queue of a sink kind that had no sink before.
+    fn serve(&mut self, mut initial_queue: impl FnMut(Kind) -> Line) {
+        let context = Sending {
             store: Arc::clone(&self.means.store),
             clock: self.means.clock,
             chance: self.means.chance,
         };
-        let mut before = std::mem::take(&mut self.served);
+        let mut previous = std::mem::take(&mut self.served);
         for address in addresses(&self.settings.alerts) {
-            let same = before.iter().position(|one| one.address.is(&address));
+            let same = previous
+                .iter()
+                .position(|running| running.address.is(&address));
             if let Some(same) = same {
-                self.served.push(before.swap_remove(same));
+                self.served.push(previous.swap_remove(same));
                 continue;
             }
             let Some(poster) = address.poster() else {
                 continue;
             };
-            let earlier = before.iter().find(|one| one.address.kind == address.kind);
-            let waiting = earlier.map_or_else(|| line(address.kind), |one| one.sink.handed_over());
-            let sink = Arc::new(Sink::new(address.kind, waiting));
-            let (sending, running) = (sending.clone(), Arc::clone(&sink));
-            let task = actix::spawn(async move { running.run(poster, sending).await });
+            let earlier = previous
+                .iter()
+                .find(|running| running.address.kind == address.kind);
+            let queue = earlier.map_or_else(
+                || initial_queue(address.kind),
+                |running| running.sink.handed_over(),
+            );
+            let sink = Arc::new(Sink::new(address.kind, queue));
+            let context = context.clone();
+            let running = Arc::clone(&sink);
+            let task = actix::spawn(async move { running.run(poster, context).await });
             self.served.push(Served {
                 sink,
                 address,
@@ -206,12 +212,11 @@ impl Watcher {
         self.shown.send_replace(
             self.served
                 .iter()
-                .map(|one| Arc::clone(&one.sink))
+                .map(|running| Arc::clone(&running.sink))
                 .collect(),
         );
     }
 
-    /// Takes over what a reload changed.
     fn follow(&mut self) {
         let settings = Arc::clone(&self.means.published.borrow().settings);
         if Arc::ptr_eq(&settings, &self.settings) {
@@ -233,29 +238,33 @@ impl Watcher {
     }
 
     async fn look(&mut self) {
-        let (now, at) = (BEFORE + self.means.clock.now(), self.means.clock.wall());
+        let now = BEFORE + self.means.clock.now();
+        let at = self.means.clock.wall();
         let view = Arc::clone(&self.means.status.borrow());
         if view.incident.is_some() {
             self.incident.clone_from(&view.incident);
         }
-        let table = Arc::clone(&self.means.published.borrow());
-        self.rules.keep(table.backends.iter().map(|one| &*one.name));
-        let found = self.found(&view, at);
-        for one in &found {
-            if let Some(told) = self.rules.see(one, now) {
+        let config = Arc::clone(&self.means.published.borrow());
+        self.rules
+            .keep(config.backends.iter().map(|provider| &*provider.name));
+        let conditions = self.found(&view, at);
+        for condition in &conditions {
+            if let Some(notification) = self.rules.see(condition, now) {
                 self.held.push_back(Held {
-                    told,
+                    told: notification,
                     at,
                     since: now,
                 });
             }
+            // Keep the order: a notification that waits for its incident holds up those behind it.
         }
         while let Some(first) = self.held.front() {
-            let may_belong = matches!(
+            let may_have_incident = matches!(
                 first.told.found.cause,
                 Cause::Provider(_) | Cause::Budget(_)
             );
-            let waits = may_belong && first.told.news() == News::Worse && view.incident.is_none();
+            let waits =
+                may_have_incident && first.told.news() == News::Worse && view.incident.is_none();
             if waits && now.saturating_sub(first.since) < INCIDENT_WAIT {
                 break;
             }
@@ -264,18 +273,22 @@ impl Watcher {
             }
         }
         let served = &self.served;
-        let has = |matter: &Matter| {
-            let known = served.iter().flat_map(|one| one.sink.known());
+        let has = |key: &Matter| {
+            let known = served.iter().flat_map(|running| running.sink.known());
             known
                 .into_iter()
-                .any(|one| one.cause == matter.cause && one.level >= matter.level)
+                .any(|state| state.cause == key.cause && state.level >= key.level)
         };
-        for (verdict, held) in self.together.again(&self.sinks, &found, now, has).await {
+        for (verdict, held) in self
+            .together
+            .again(&self.sinks, &conditions, now, has)
+            .await
+        {
             self.act(verdict, held, &view);
         }
     }
 
-    /// Tells it, or leaves that to another instance.
+    /// Enqueues the notification, or defers it to another instance.
     async fn pass(&mut self, held: Held, view: &StatusView) {
         if self.served.is_empty() {
             return self.tell(&held, view);
@@ -289,37 +302,38 @@ impl Watcher {
     }
 
     fn act(&mut self, verdict: Verdict, held: Held, view: &StatusView) {
-        let told = held.told.clone();
-        let (cause, news) = (&told.found.cause, told.news());
+        let notification = held.told.clone();
+        let cause = &notification.found.cause;
+        let news = notification.news();
         match (verdict, news) {
             (Verdict::Tell, _) => self.tell(&held, view),
             (Verdict::Leave, News::Worse) => {
                 tracing::info!(
                     ?cause,
-                    level = told.found.level,
-                    "an alert is another instance's to tell"
+                    level = notification.found.level,
+                    "alert already claimed by another instance"
                 );
-                if let Some(beyond) = self.together.leave(&told, held) {
-                    self.tell(&beyond, view);
+                if let Some(held) = self.together.leave(&notification, held) {
+                    self.tell(&held, view);
                 }
             }
             (Verdict::Leave, News::Better) => {
                 self.served
                     .iter()
-                    .for_each(|one| one.sink.forget(cause, told.found.level));
+                    .for_each(|running| running.sink.forget(cause, notification.found.level));
             }
             (Verdict::Leave, News::Flapped) => {}
             (Verdict::TakeOver, _) => {
-                let level = told.found.level.max(told.before);
+                let level = notification.found.level.max(notification.before);
                 let known = Known {
                     cause: cause.clone(),
                     level,
                     at: held.at,
-                    staged: told.staged,
+                    staged: notification.staged,
                 };
                 self.served
                     .iter()
-                    .for_each(|one| one.sink.learn(known.clone()));
+                    .for_each(|running| running.sink.learn(known.clone()));
                 if news == News::Better {
                     self.tell(&held, view);
                 }
@@ -327,29 +341,33 @@ impl Watcher {
         }
     }
 
-    /// All that can be seen now.
+    /// Collects the current conditions of all subjects.
     fn found(&mut self, view: &StatusView, now: At) -> Vec<Finding> {
-        let (mut found, mut trouble) = (Vec::new(), Vec::new());
-        for backend in self.means.published.borrow().backends.iter() {
-            let vitals = backend.vitals.borrow().clone();
-            let staged = backend.drills.shadows();
+        let mut found = Vec::new();
+        let mut unavailable_in_drill = Vec::new();
+        for provider in self.means.published.borrow().backends.iter() {
+            let vitals = provider.vitals.borrow().clone();
+            let staged = provider.drills.shadows();
             if vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now) {
-                trouble.push(staged);
+                unavailable_in_drill.push(staged);
             }
-            found.extend(seen::provider(&backend.name, &vitals, staged, now));
+            found.extend(seen::provider(&provider.name, &vitals, staged, now));
         }
-        // On the way up the mode is held back after all are well: it is as it was then.
-        if !trouble.is_empty() {
-            self.staged = trouble.iter().all(|staged| *staged);
+        // While recovery is debounced no provider is unavailable; the last state still holds.
+        if !unavailable_in_drill.is_empty() {
+            self.staged = unavailable_in_drill.iter().all(|staged| *staged);
         }
         let report = self.means.reports.borrow();
-        let running = report.incidents.first().filter(|one| one.ended.is_none());
+        let open = report
+            .incidents
+            .first()
+            .filter(|incident| incident.ended.is_none());
         found.push(seen::mode(
             view.mode,
-            running.map(|one| one.cause.as_str()),
+            open.map(|incident| incident.cause.as_str()),
             self.staged,
         ));
-        // What was wrong at the start is told once, and is over where the store that was begun instead works.
+        // A problem at startup is sent once, and is over if the replacement store works.
         let opened_with = self
             .means
             .opened_with
@@ -366,21 +384,25 @@ impl Watcher {
     }
 
     fn tell(&self, held: &Held, view: &StatusView) {
-        let Held { told, at, .. } = held;
-        let mode = match (&told.found.cause, told.found.level) {
+        let Held {
+            told: notification,
+            at,
+            ..
+        } = held;
+        let mode = match (&notification.found.cause, notification.found.level) {
             (Cause::Mode, 0) => Mode::Normal,
             (Cause::Mode, 1) => Mode::Degraded,
             (Cause::Mode, _) => Mode::Outage,
             _ => view.mode,
         };
-        // A mode that is normal again ends the incident that ran.
-        let ended = told.found.cause == Cause::Mode;
+        // A notification of the mode belongs to the incident even if it has just been closed.
+        let is_mode = notification.found.cause == Cause::Mode;
         let incident = view
             .incident
             .clone()
-            .or_else(|| self.incident.clone().filter(|_| ended));
+            .or_else(|| self.incident.clone().filter(|_| is_mode));
         let alert = Alert::of(
-            told,
+            notification,
             Scene {
                 mode,
                 incident,
@@ -392,18 +414,18 @@ impl Watcher {
         let random = self.means.random;
         let envelope = Envelope {
             id: format!("msg_{:016x}{:016x}", random(), random()),
-            cause: told.found.cause.clone(),
-            level: told.found.level,
-            news: told.news(),
+            cause: notification.found.cause.clone(),
+            level: notification.found.level,
+            news: notification.news(),
             alert,
         };
         self.served
             .iter()
-            .for_each(|one| one.sink.push(envelope.clone(), *at));
+            .for_each(|running| running.sink.push(envelope.clone(), *at));
     }
 }
 
-/// What earlier processes told a sink; nothing where the store does not say.
+/// Loads what a sink received before a restart. Empty if the store cannot tell.
 async fn recalled(store: &dyn Store, kind: Kind) -> Vec<Known> {
     let read = tokio::time::timeout(RECALL_LIMIT, store.note(kind.note().to_owned())).await;
     let text = read.ok().and_then(Result::ok).flatten();
@@ -411,26 +433,30 @@ async fn recalled(store: &dyn Store, kind: Kind) -> Vec<Known> {
         .unwrap_or_default()
 }
 
-/// What every sink was told. What one does not know is told again, and passed over by who knows it.
+/// The alerts that every sink received. An alert missing at one sink is sent again, and the queues
+/// of the others skip it.
 fn told_to_all(sinks: &[Arc<Sink>]) -> Vec<Known> {
-    let all: Vec<Vec<Known>> = sinks.iter().map(|sink| sink.known()).collect();
-    let Some((first, others)) = all.split_first() else {
+    let delivered: Vec<Vec<Known>> = sinks.iter().map(|sink| sink.known()).collect();
+    let Some((first, others)) = delivered.split_first() else {
         return Vec::new();
     };
-    let least = |one: &Known| {
+    let lowest = |state: &Known| {
         let level = |known: &Vec<Known>| {
             known
                 .iter()
-                .find(|other| other.cause == one.cause)
+                .find(|other| other.cause == state.cause)
                 .map_or(0, |other| other.level)
         };
-        let level = others.iter().map(level).fold(one.level, std::cmp::Ord::min);
+        let level = others
+            .iter()
+            .map(level)
+            .fold(state.level, std::cmp::Ord::min);
         (level > 0).then(|| Known {
             level,
-            ..one.clone()
+            ..state.clone()
         })
     };
-    first.iter().filter_map(least).collect()
+    first.iter().filter_map(lowest).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One drill from its beginning to its report.
+//! One drill, from its start to its report.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,15 @@ use crate::provider::drill::{Drill, Terms};
 use crate::turn::desk::Desk;
 use crate::turn::witness::Watching;
 
-/// How long the provider's actor may take to lift what a drill left; being rebuilt, it is asked again.
+/// The time within which the provider's actor must reset its breaker, restarts included.
 const LIFT_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long it is watched after the end whether the provider can be asked again.
+/// The maximum wait after the end for the provider to be available again.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The pause between two looks at turns that have not ended yet, and the margin beyond the longest that a turn may take.
+/// The interval at which turns that have not ended are checked.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A drill under way.
 pub(super) struct Course {
     armed: Armed,
     watching: Watching,
@@ -32,26 +31,26 @@ pub(super) struct Course {
     id: String,
     breaker: BreakerSeen,
     vitals: watch::Receiver<Vitals>,
-    /// Whether the breaker was closed when it was last looked at.
+    /// The breaker was closed when it was last checked.
     closed: bool,
 }
 
 impl Course {
-    /// Begins a drill: from now on it befalls calls, and nothing that is answered is saved.
+    /// Starts a drill: from now on it affects calls, and no answer is cached.
     ///
     /// # Errors
-    /// The one that runs there.
+    /// The drill that already runs at the provider.
     pub(super) fn begin(
-        desk: &Arc<Desk>,
-        backend: Arc<Backend>,
+        service: &Arc<Desk>,
+        provider: Arc<Backend>,
         terms: Terms,
         id: String,
         scheduled: bool,
     ) -> Result<Self, Arc<Drill>> {
-        let watching = desk.tally.witness().watch(Arc::clone(&backend.name));
-        let mut vitals = backend.vitals.clone();
+        let watching = service.tally.witness().watch(Arc::clone(&provider.name));
+        let mut vitals = provider.vitals.clone();
         let closed = vitals.borrow_and_update().state == ProviderState::Closed;
-        let armed = Armed::arm(desk, backend, terms)?;
+        let armed = Armed::arm(service, provider, terms)?;
         let breaker = BreakerSeen::default();
         Ok(Self {
             armed,
@@ -65,12 +64,12 @@ impl Course {
         })
     }
 
-    /// As everyone is told of it.
     pub(super) fn view(&self) -> DrillView {
         self.armed.drill.view(&self.armed.backend.name)
     }
 
-    /// Carries it through. `over` is called once, when what it left is lifted; `file` first then, and again when the last of its turns has ended.
+    /// Runs the drill to its end. `over` is called once its effects are cleared. `file` is called
+    /// right before, and again when the last turn of the drill has ended.
     pub(super) async fn run(
         mut self,
         mut stop: watch::Receiver<bool>,
@@ -78,26 +77,28 @@ impl Course {
         over: impl FnOnce(),
     ) {
         let ended_by = self.watch(&mut stop).await;
-        let (ended, clock) = (Instant::now(), self.armed.desk.clock);
+        let ended = Instant::now();
+        let clock = self.armed.desk.clock;
         let at = clock.wall();
-        // First what was seen at the end, then the lifting, which closes the breaker.
+        // Record the breaker's state first: clearing the drill closes it.
         self.note();
-        let open = !self.armed.backend.vitals.borrow().can_be_asked(at);
+        let was_unavailable = !self.armed.backend.vitals.borrow().can_be_asked(at);
         self.armed.lift().await;
-        if open {
+        if was_unavailable {
             let mut vitals = self.vitals.clone();
-            let again = vitals.wait_for(|vitals| vitals.can_be_asked(clock.wall()));
-            let again = tokio::time::timeout(CLOSE_LIMIT, again).await.is_ok();
-            self.breaker.closed_after_ms = again.then(|| millis(ended.elapsed()));
+            let recovery = vitals.wait_for(|vitals| vitals.can_be_asked(clock.wall()));
+            let recovered = tokio::time::timeout(CLOSE_LIMIT, recovery).await.is_ok();
+            self.breaker.closed_after_ms = recovered.then(|| millis(ended.elapsed()));
         }
         self.watching.over();
         let report = self.report(at, ended_by);
-        let (turns, calls) = (&report.turns, report.calls);
+        let turns = &report.turns;
+        let calls = report.calls;
         tracing::warn!(provider = %report.drill.provider, fault = report.drill.fault, by = ?ended_by, befallen = calls.befallen,
             turns = turns.turns, degraded = turns.degraded, opened_ms = self.breaker.opened_after_ms, "an outage drill ended");
         file(report);
         over();
-        // A turn has its own limit; what does not end within it has ended some other way.
+        // No turn runs longer than this; one that has not ended by now was lost.
         let limit = self.armed.desk.table().settings.timeouts.turn + CLOSE_LIMIT;
         while self.watching.seen().under_way > 0 && ended.elapsed() < limit {
             tokio::time::sleep(LOOK).await;
@@ -105,22 +106,22 @@ impl Course {
         file(self.report(at, ended_by));
     }
 
-    /// Watches the breaker until the drill is to end.
+    /// Records the breaker's changes until the drill ends.
     async fn watch(&mut self, stop: &mut watch::Receiver<bool>) -> EndedBy {
-        let ends = self.armed.drill.ends;
+        let end = self.armed.drill.ends;
         loop {
             tokio::select! {
                 biased;
                 () = told(stop) => return EndedBy::Operator,
-                () = tokio::time::sleep_until(ends) => return EndedBy::Time,
+                () = tokio::time::sleep_until(end) => return EndedBy::Time,
                 () = changed(&mut self.vitals) => self.note(),
             }
         }
     }
 
-    /// Takes note of what the breaker is now.
+    /// Records the current state of the breaker.
     fn note(&mut self) {
-        let (state, waits) = {
+        let (state, retry_at) = {
             let vitals = self.vitals.borrow_and_update();
             (vitals.state, vitals.retry_at)
         };
@@ -131,7 +132,7 @@ impl Course {
             self.breaker.opened_after_ms.get_or_insert(after);
         }
         self.closed = closed;
-        if closed && waits.is_some_and(|until| until > self.armed.desk.clock.wall()) {
+        if closed && retry_at.is_some_and(|until| until > self.armed.desk.clock.wall()) {
             self.breaker.limited_after_ms.get_or_insert(after);
         }
     }
@@ -152,7 +153,7 @@ impl Course {
     }
 }
 
-/// The provider's switch while it is on. Dropping it ends the drill, and has what it left lifted.
+/// The provider's fault switch while it is on. Dropping it stops the drill and resets the breaker.
 struct Armed {
     desk: Arc<Desk>,
     backend: Arc<Backend>,
@@ -161,46 +162,49 @@ struct Armed {
 }
 
 impl Armed {
-    fn arm(desk: &Arc<Desk>, backend: Arc<Backend>, terms: Terms) -> Result<Self, Arc<Drill>> {
-        // First this, so that there is no call under the drill whose answer may be saved.
-        desk.shelf.drill_begins();
-        match backend.drills.begin(terms, desk.clock.wall()) {
+    fn arm(service: &Arc<Desk>, provider: Arc<Backend>, terms: Terms) -> Result<Self, Arc<Drill>> {
+        // Pause the cache first, so that no answer under the drill is cached.
+        service.shelf.drill_begins();
+        match provider.drills.begin(terms, service.clock.wall()) {
             Ok(drill) => Ok(Self {
-                desk: Arc::clone(desk),
-                backend,
+                desk: Arc::clone(service),
+                backend: provider,
                 drill,
                 lifted: false,
             }),
             Err(known) => {
-                desk.shelf.drill_ends();
+                service.shelf.drill_ends();
                 Err(known)
             }
         }
     }
 
-    /// Ends the drill, then what it left: the breaker is closed again. Where its actor does not answer, which is being rebuilt then, it is asked
-    /// again for a while.
+    /// Stops the drill, then resets the breaker. If the provider's actor is being restarted, the
+    /// new one is asked.
     async fn lift(&mut self) {
         self.backend.drills.end(&self.drill);
         let mut actor = self.backend.actor.clone();
-        let lifted = async {
+        let cleared = async {
             loop {
-                let Ok(Some(here)) = actor.wait_for(Option::is_some).await.map(|one| one.clone())
+                let Ok(Some(current)) = actor
+                    .wait_for(Option::is_some)
+                    .await
+                    .map(|address| address.clone())
                 else {
                     return;
                 };
-                if here.send(DrillOver).await.is_ok() {
+                if current.send(DrillOver).await.is_ok() {
                     return;
                 }
-                // It ended: the next one's address is on its way.
+                // The actor exited; wait for the address of the next one.
                 if actor.changed().await.is_err() {
                     return;
                 }
             }
         };
-        if tokio::time::timeout(LIFT_LIMIT, lifted).await.is_err() {
+        if tokio::time::timeout(LIFT_LIMIT, cleared).await.is_err() {
             tracing::error!(provider = %self.backend.name,
-                "the provider's actor does not answer after a drill; its breaker may stay open until its next probe");
+                "provider actor does not answer after drill, breaker may stay open until its next probe");
         }
         self.ended();
     }
@@ -217,7 +221,7 @@ impl Armed {
 impl Drop for Armed {
     fn drop(&mut self) {
         if !self.lifted {
-            // Once a drill, so that a mailbox without bound is bounded.
+            // `do_send` ignores the mailbox capacity, but this happens at most once per drill.
             if let Some(actor) = &*self.backend.actor.borrow() {
                 actor.do_send(DrillOver);
             }
@@ -226,14 +230,14 @@ impl Drop for Armed {
     }
 }
 
-/// Waits until it is told to end. Where nobody can tell it any more, only time ends it.
+/// Waits for a request to stop. Never returns if nobody can request it any more.
 async fn told(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Waits until the vitals change; of a provider that is gone, for ever.
+/// Waits for a change of the provider's status. Never returns if the provider is gone.
 async fn changed(vitals: &mut watch::Receiver<Vitals>) {
     if vitals.changed().await.is_err() {
         std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! Reports over a restart: each is a note of the store, with the version of its form.
+//! Persistence of reports. Each is one document in the store, with a version.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,10 +9,9 @@ use super::Drills;
 use super::report::{KEPT, Report};
 use crate::store::{Store, StoreError};
 
-/// The version that this program writes. It goes up when an old report could no longer be read as a new one.
+/// The version written. To be raised when an old report can no longer be decoded as a new one.
 const VERSION: u32 = 1;
 
-/// How long reading what earlier processes kept may take.
 const RECALL_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize, Deserialize)]
@@ -30,86 +29,86 @@ fn written(report: &Report) -> String {
     serde_json::to_string(&Note { v: VERSION, report }).unwrap_or_default()
 }
 
-/// The report of a note; none where it does not read.
-fn read(note: &str) -> Option<Report> {
-    let note: Note = serde_json::from_str(note).ok()?;
-    (note.v == VERSION)
-        .then(|| serde_json::from_value(note.report).ok())
+/// Decodes a document. `None` if it is damaged or of another version.
+fn read(document: &str) -> Option<Report> {
+    let document: Note = serde_json::from_str(document).ok()?;
+    (document.v == VERSION)
+        .then(|| serde_json::from_value(document.report).ok())
         .flatten()
 }
 
-/// All that can be read, each with its place, and the places of those that cannot; none where the store does not work.
+/// Loads all reports with their slots, and the slots of those that cannot be decoded. `None` if the
+/// store does not work.
 async fn kept(store: &dyn Store) -> Option<(Vec<(usize, Report)>, BTreeSet<usize>)> {
-    let (mut found, mut unread) = (Vec::new(), BTreeSet::new());
-    for place in 0..KEPT {
-        let report = match store.note(name(place)).await {
-            Ok(Some(note)) => read(&note),
+    let mut found = Vec::new();
+    let mut unread = BTreeSet::new();
+    for slot in 0..KEPT {
+        let report = match store.note(name(slot)).await {
+            Ok(Some(document)) => read(&document),
             Ok(None) => continue,
             Err(StoreError::Damaged(_)) => None,
             Err(_) => return None,
         };
         match report {
-            Some(report) => found.push((place, report)),
-            None => drop(unread.insert(place)),
+            Some(report) => found.push((slot, report)),
+            None => drop(unread.insert(slot)),
         }
     }
     Some((found, unread))
 }
 
 impl Drills {
-    /// Files a report, and keeps it. On its way to the disk when this returns; what is lost by a crash is lost.
+    /// Adds or updates a report and starts saving it. The write is queued when this returns.
     pub(super) fn file(&self, report: Report) {
-        let place = self.lock().reports.file(report.clone());
-        if let Some(place) = place {
-            self.keep(place, &report);
+        let slot = self.lock().reports.file(report.clone());
+        if let Some(slot) = slot {
+            self.keep(slot, &report);
         }
     }
 
-    fn keep(&self, place: usize, report: &Report) {
-        self.lock().unread.remove(&place);
+    fn keep(&self, slot: usize, report: &Report) {
+        self.lock().unread.remove(&slot);
         drop(
             self.means
                 .desk
                 .store
-                .write_note(name(place), written(report)),
+                .write_note(name(slot), written(report)),
         );
     }
 
-    /// Reads what earlier processes kept. Where the store does not say, this process's reports are in memory alone.
+    /// Loads the reports of earlier processes. If that fails, reports are kept in memory only.
     pub async fn recall(&self) {
         let read = kept(&*self.means.desk.store);
         let Ok(Some((found, unread))) = tokio::time::timeout(RECALL_LIMIT, read).await else {
-            tracing::warn!(
-                "the reports of earlier drills were not read; new ones end with this process"
-            );
+            tracing::warn!("failed to load drill reports, new ones are not saved");
             return;
         };
         if !unread.is_empty() {
             tracing::warn!(
                 count = unread.len(),
-                "reports of drills that this version does not read are passed over"
+                "drill reports skipped (damaged or of another version)"
             );
         }
-        let unnoted = {
+        let unsaved = {
             let mut state = self.lock();
             state.unread = unread;
             state.reports.recall(found)
         };
-        for (place, report) in unnoted {
-            self.keep(place, &report);
+        for (slot, report) in unsaved {
+            self.keep(slot, &report);
         }
     }
 
-    /// What is wrong with the reports, in sentences for the status.
+    /// A problem for the status page if some reports could not be decoded.
     pub fn problems(&self) -> Option<String> {
         let unread = self.lock().unread.len();
-        let (reports, are) = if unread == 1 {
+        let (noun, verb) = if unread == 1 {
             ("report", "is")
         } else {
             ("reports", "are")
         };
         (unread > 0).then(|| {
-            format!("{unread} {reports} of drills cannot be read (damaged, or of another version) and {are} passed over.")
+            format!("{unread} {noun} of drills cannot be read (damaged, or of another version) and {verb} passed over.")
         })
     }
 }

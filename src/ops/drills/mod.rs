@@ -1,7 +1,8 @@
-//! Outage drills: who begins them, and sees to it that they end, that nothing stays of them, and that what came of them is known.
+//! Outage drills: starts and stops them, cleans up after them, and keeps their reports.
 //!
-//! One at a time a provider. Each is carried through by a task of its own (`course`), which nobody needs to wait for. Should that task die, the
-//! drill ends with it, and at its time in any case: the switch itself knows until when.
+//! At most one drill runs per provider, each on a task of its own (`course`). If that task dies,
+//! the drill ends with it. It also ends when its time is over, because the fault switch itself
+//! knows when that is.
 
 mod course;
 mod kept;
@@ -27,20 +28,17 @@ pub use schedule::run as keep_schedule;
 use course::Course;
 use report::Reports;
 
-/// How long an operator who ends a drill waits for what it left to be lifted.
+/// The maximum wait of a stop request for the effects to be cleared.
 const END_LIMIT: Duration = Duration::from_secs(3);
 
-/// What drills are made with.
 pub struct Means {
-    /// Where turns are answered, and whose providers are drilled.
+    /// Answers the turns, and has the providers.
     pub desk: Arc<Desk>,
-    /// The service's state.
     pub status: watch::Receiver<Arc<StatusView>>,
-    /// Where the tasks live: longer than the request that begins a drill.
+    /// Runs the drills' tasks, which outlive the request that starts a drill.
     pub runtime: Handle,
 }
 
-/// All drills of the service.
 pub struct Drills {
     means: Means,
     state: Mutex<State>,
@@ -50,36 +48,33 @@ pub struct Drills {
 struct State {
     running: BTreeMap<Arc<str>, Running>,
     reports: Reports,
-    /// The places of earlier processes' reports that do not read, until others take them.
+    /// Slots with a report of an earlier process that cannot be decoded, until they are reused.
     unread: BTreeSet<usize>,
 }
 
-/// A drill that runs, as those see it who may end it.
+/// A running drill, as seen by those who may stop it.
 #[derive(Clone)]
 struct Running {
     view: DrillView,
-    /// Tells its task to end.
+    /// Set to `true` to stop the drill.
     stop: watch::Sender<bool>,
-    /// True once it has ended and what it left is lifted.
+    /// Becomes `true` once the drill has ended and its effects are cleared.
     over: watch::Receiver<bool>,
 }
 
-/// Why a drill was not begun.
+/// Why a drill was not started.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NotBegun {
-    /// Nobody has that name.
     #[error("no provider has that name; there are: {}", .0.join(", "))]
     NoProvider(Vec<String>),
-    /// One runs there.
     #[error("a drill ({}) runs at {} until {}; end it first", .0.fault, .0.provider, .0.until)]
     Runs(DrillView),
-    /// Nobody would see it.
     #[error("the provider is switched off, so a drill would show nothing; enable it first")]
     Disabled,
 }
 
 impl Drills {
-    /// None yet. The planned ones come by themselves where [`keep_schedule`] runs.
+    /// Starts without drills. Scheduled ones run if [`keep_schedule`] runs.
     pub fn new(means: Means) -> Arc<Self> {
         Arc::new(Self {
             means,
@@ -87,59 +82,57 @@ impl Drills {
         })
     }
 
-    /// Begins a drill. It ends by itself.
-    ///
-    /// # Errors
-    /// See [`NotBegun`].
+    /// Starts a drill, which ends by itself when its time is over.
     pub fn begin(
         self: &Arc<Self>,
         provider: &str,
         terms: Terms,
         scheduled: bool,
     ) -> Result<DrillView, NotBegun> {
-        let backend = self.backend(provider)?;
-        if backend.vitals.borrow().state == ProviderState::Disabled {
+        let provider_handle = self.backend(provider)?;
+        if provider_handle.vitals.borrow().state == ProviderState::Disabled {
             return Err(NotBegun::Disabled);
         }
-        let name = Arc::clone(&backend.name);
+        let name = Arc::clone(&provider_handle.name);
         let mut state = self.lock();
         if let Some(known) = state.running.get(&name) {
             return Err(NotBegun::Runs(known.view.clone()));
         }
         let id = format!("drill-{:016x}", (self.means.desk.random)());
-        let begun = Course::begin(&self.means.desk, backend, terms, id, scheduled);
-        let course = begun.map_err(|known| NotBegun::Runs(known.view(&name)))?;
-        let view = course.view();
+        let started = Course::begin(&self.means.desk, provider_handle, terms, id, scheduled);
+        let run = started.map_err(|known| NotBegun::Runs(known.view(&name)))?;
+        let view = run.view();
         let (stop, stopped) = watch::channel(false);
-        let (tell, over) = watch::channel(false);
+        let (finished_sender, finished) = watch::channel(false);
         state.running.insert(
             Arc::clone(&name),
             Running {
                 view: view.clone(),
                 stop,
-                over,
+                over: finished,
             },
         );
         drop(state);
         tracing::warn!(provider = %name, fault = view.fault, share = view.share, until = %view.until, scheduled,
             "an outage drill begins");
-        let ends = Ends {
+        let guard = Ends {
             drills: Arc::clone(self),
             name,
-            tell,
+            tell: finished_sender,
         };
         self.means.runtime.spawn(async move {
-            let drills = Arc::clone(&ends.drills);
+            let drills = Arc::clone(&guard.drills);
             let file = |report| drills.file(report);
-            course.run(stopped, file, move || drop(ends)).await;
+            run.run(stopped, file, move || drop(guard)).await;
         });
         Ok(view)
     }
 
-    /// Ends the drill of this provider, or all; gives those that ran, when what they left is lifted, or some seconds have passed.
+    /// Stops the drill of this provider, or all. Returns the drills that ran once their effects are
+    /// cleared, or after `STOP_TIMEOUT`.
     ///
     /// # Errors
-    /// Nobody has that name.
+    /// No provider has that name.
     pub async fn end(&self, provider: Option<&str>) -> Result<Vec<DrillView>, NotBegun> {
         let chosen = match provider {
             Some(name) => {
@@ -151,55 +144,53 @@ impl Drills {
             }
             None => self.lock().running.values().cloned().collect::<Vec<_>>(),
         };
-        for one in &chosen {
-            one.stop.send_replace(true);
+        for drill in &chosen {
+            drill.stop.send_replace(true);
         }
-        let mut ended = Vec::new();
-        for mut one in chosen {
-            if tokio::time::timeout(END_LIMIT, one.over.wait_for(|over| *over))
+        let mut stopped = Vec::new();
+        for mut drill in chosen {
+            if tokio::time::timeout(END_LIMIT, drill.over.wait_for(|over| *over))
                 .await
                 .is_err()
             {
-                tracing::warn!(provider = %one.view.provider, "what a drill left is not lifted yet");
+                tracing::warn!(provider = %drill.view.provider, "breaker not yet reset after drill");
             }
-            ended.push(one.view);
+            stopped.push(drill.view);
         }
-        Ok(ended)
+        Ok(stopped)
     }
 
-    /// The drills that run.
     pub fn running(&self) -> Vec<DrillView> {
         self.lock()
             .running
             .values()
-            .map(|one| one.view.clone())
+            .map(|drill| drill.view.clone())
             .collect()
     }
 
-    /// What came of the last ones, newest first.
     pub fn reports(&self) -> Vec<Report> {
         self.lock().reports.all()
     }
 
-    /// Runs a planned drill, where all is well; else files that it was not run, and why.
+    /// Runs a scheduled drill, or adds a report that it was skipped, and why.
     fn planned(self: &Arc<Self>, plan: &DrillSettings) {
         let terms = Terms {
             fault: plan.fault,
             share: 1.0,
             lasts: plan.duration,
         };
-        let why = match self.hindrance() {
-            Some(why) => why,
+        let reason = match self.hindrance() {
+            Some(reason) => reason,
             None => match self.begin(&plan.provider, terms, true) {
                 Ok(_) => return,
                 Err(error) => error.to_string(),
             },
         };
-        tracing::warn!(provider = plan.provider, fault = %plan.fault, reason = why, "a planned drill is skipped");
-        let desk = &self.means.desk;
-        let now = desk.clock.wall();
+        tracing::warn!(provider = plan.provider, fault = %plan.fault, reason, "scheduled drill skipped");
+        let service = &self.means.desk;
+        let now = service.clock.wall();
         self.file(Report {
-            id: format!("drill-{:016x}", (desk.random)()),
+            id: format!("drill-{:016x}", (service.random)()),
             drill: DrillView {
                 provider: plan.provider.as_str().into(),
                 fault: plan.fault.to_string(),
@@ -208,7 +199,7 @@ impl Drills {
                 until: now.plus(plan.duration),
             },
             scheduled: true,
-            skipped: Some(why),
+            skipped: Some(reason),
             ended: None,
             ended_by: None,
             calls: Calls::default(),
@@ -217,10 +208,10 @@ impl Drills {
         });
     }
 
-    /// Why no planned drill may be run now.
+    /// Returns a reason to skip scheduled drills now.
     fn hindrance(&self) -> Option<String> {
-        if let Some(one) = self.running().first() {
-            return Some(format!("another drill runs, at {}", one.provider));
+        if let Some(drill) = self.running().first() {
+            return Some(format!("another drill runs, at {}", drill.provider));
         }
         match self.means.status.borrow().mode {
             Mode::Normal => None,
@@ -230,18 +221,18 @@ impl Drills {
     }
 
     fn backend(&self, name: &str) -> Result<Arc<Backend>, NotBegun> {
-        let table = self.means.desk.table();
-        let known = || {
-            table
+        let config = self.means.desk.table();
+        let names = || {
+            config
                 .backends
                 .iter()
-                .map(|one| one.name.to_string())
+                .map(|provider| provider.name.to_string())
                 .collect()
         };
-        table
+        config
             .backend(name)
             .cloned()
-            .ok_or_else(|| NotBegun::NoProvider(known()))
+            .ok_or_else(|| NotBegun::NoProvider(names()))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -249,7 +240,7 @@ impl Drills {
     }
 }
 
-/// Dropped when a drill is over, also in a panic of its task: another may begin there.
+/// Marks a drill as finished when dropped, also after a panic of its task.
 struct Ends {
     drills: Arc<Drills>,
     name: Arc<str>,

@@ -1,4 +1,4 @@
-//! What came of a drill. Values only.
+//! Reports of outage drills, and the slots they are saved in.
 
 use std::collections::VecDeque;
 
@@ -7,82 +7,75 @@ use serde::{Deserialize, Serialize};
 use crate::chat::{At, DrillView};
 use crate::turn::witness::Seen;
 
-/// The reports that are kept; the oldest goes first.
 pub const KEPT: usize = 50;
 
-/// A drill that was run, or was not although it was planned.
+/// The report of a drill that ran, or of a scheduled one that was skipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Tells it from the others.
     pub id: String,
-    /// What was to be done, and when.
     #[serde(flatten)]
     pub drill: DrillView,
-    /// Whether it was planned (`[[drills]]`), and not begun by an operator.
+    /// `true` for a drill from `[[drills]]`, `false` for one started by an operator.
     pub scheduled: bool,
-    /// Why it was not run; none where it was.
+    /// The reason the drill was skipped. `None` if it ran.
     pub skipped: Option<String>,
-    /// When it ended; none while it runs, and where it was not run.
+    /// `None` while the drill runs, and if it was skipped.
     pub ended: Option<At>,
-    /// What ended it: `time` or `operator`.
     pub ended_by: Option<EndedBy>,
-    /// The provider's calls under it: visitors', and the service's own.
+    /// The provider's calls during the drill, including the service's own.
     pub calls: Calls,
-    /// What visitors got in every turn that was under way at any moment of it.
+    /// The result of every turn that was running at any time during the drill.
     pub turns: Seen,
-    /// What the provider's breaker did.
     pub breaker: BreakerSeen,
 }
 
-/// What ended a drill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndedBy {
-    /// Its time was over.
     Time,
-    /// An operator.
     Operator,
 }
 
-/// Calls under a drill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calls {
-    /// All of them.
     pub total: u64,
-    /// Those that it befell.
+    #[serde(rename = "befallen")]
     pub befallen: u64,
 }
 
-/// What a breaker did under a drill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakerSeen {
-    /// How often it opened, or blocked, having been closed.
+    /// The number of times the breaker opened or blocked.
+    #[serde(rename = "opened")]
     pub opened: u64,
-    /// From the drill's beginning to the first of these.
+    /// From the start of the drill to the first time the breaker opened.
     pub opened_after_ms: Option<u64>,
-    /// From the drill's beginning until the provider was first asked to be left alone for a while, its breaker staying closed: a rate limit.
+    /// From the start of the drill to the first rate limit that left the breaker closed.
+    #[serde(rename = "limited_after_ms")]
     pub limited_after_ms: Option<u64>,
-    /// From the drill's end until the provider could be asked again; none where it could all the time, or could not within some seconds.
+    /// From the end of the drill until the provider was available again. `None` if it was available
+    /// all the time, or not within `RECOVERY_TIMEOUT`.
     pub closed_after_ms: Option<u64>,
 }
 
-/// A report, and its place among the notes where it has one.
+/// A report and the slot it is saved in, if it has one.
 #[derive(Clone, Debug)]
 struct Filed {
     place: Option<usize>,
     report: Report,
 }
 
-/// The reports, newest first. They are kept in so many notes of the store, which are used in turn, so that nothing grows and nothing is swept.
+/// The newest reports, newest first. They are saved in [`MAX_REPORTS`] slots, which are reused in
+/// turn.
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     all: VecDeque<Filed>,
-    /// The note of the next; none until it is known what earlier processes kept.
+    /// The slot of the next report. `None` until the reports of earlier processes are loaded.
     next: Option<usize>,
 }
 
 impl Reports {
-    /// Files one, or takes it for the one with its id. Gives the note that it belongs into, where that is known yet.
+    /// Adds a report, or replaces the one with the same id. Returns its slot if it has one.
     pub fn file(&mut self, report: Report) -> Option<usize> {
         if let Some(known) = self
             .all
@@ -92,40 +85,43 @@ impl Reports {
             known.report = report;
             return known.place;
         }
-        let place = self.place();
-        self.all.push_front(Filed { place, report });
+        let slot = self.place();
+        self.all.push_front(Filed {
+            place: slot,
+            report,
+        });
         self.all.truncate(KEPT);
-        place
+        slot
     }
 
-    /// What earlier processes kept, each with its place, stands behind what was filed since. Gives what is to be noted by now.
-    pub fn recall(&mut self, mut kept: Vec<(usize, Report)>) -> Vec<(usize, Report)> {
-        kept.sort_by_key(|(_, report)| std::cmp::Reverse(report.drill.from));
-        self.next = Some(kept.first().map_or(0, |(place, _)| (place + 1) % KEPT));
-        let filed = std::mem::take(&mut self.all);
-        self.all = kept
+    /// Restores saved reports behind those added since the start. Returns the latter with their
+    /// slots, to be saved now.
+    pub fn recall(&mut self, mut saved: Vec<(usize, Report)>) -> Vec<(usize, Report)> {
+        saved.sort_by_key(|(_, report)| std::cmp::Reverse(report.drill.from));
+        self.next = Some(saved.first().map_or(0, |(slot, _)| (slot + 1) % KEPT));
+        let added = std::mem::take(&mut self.all);
+        self.all = saved
             .into_iter()
-            .map(|(place, report)| Filed {
-                place: Some(place),
+            .map(|(slot, report)| Filed {
+                place: Some(slot),
                 report,
             })
             .collect();
-        let unnoted = filed
+        let unsaved = added
             .into_iter()
             .rev()
             .filter_map(|Filed { report, .. }| Some((self.file(report.clone())?, report)));
-        unnoted.collect()
+        unsaved.collect()
     }
 
-    /// The next place, from which what lies there goes.
+    /// Allocates the next slot and drops the report that was in it.
     fn place(&mut self) -> Option<usize> {
-        let place = self.next?;
-        self.next = Some((place + 1) % KEPT);
-        self.all.retain(|filed| filed.place != Some(place));
-        Some(place)
+        let slot = self.next?;
+        self.next = Some((slot + 1) % KEPT);
+        self.all.retain(|filed| filed.place != Some(slot));
+        Some(slot)
     }
 
-    /// All of them.
     pub fn all(&self) -> Vec<Report> {
         self.all.iter().map(|filed| filed.report.clone()).collect()
     }
@@ -162,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_are_kept_and_one_is_not_kept_twice() {
+    fn the_newest_reports_are_kept_and_updated_in_place() {
         let mut reports = Reports::default();
         (0..KEPT + 10).for_each(|number| {
-            assert_eq!(reports.file(report(number)), None, "nobody has looked yet")
+            assert_eq!(reports.file(report(number)), None, "nothing is loaded yet")
         });
         let last = Report {
             ended: Some(At(2)),
@@ -177,46 +173,43 @@ mod tests {
             (reports.all().len(), reports.all().first()),
             (KEPT, Some(&last))
         );
-        // As it is told, so it is read.
-        let told = serde_json::to_value(&last).unwrap_or_default();
+        // Reports round-trip through JSON.
+        let json = serde_json::to_value(&last).unwrap_or_default();
         assert_eq!(
-            (&told["provider"], &told["ended_by"]),
+            (&json["provider"], &json["ended_by"]),
             (&"a".into(), &"time".into())
         );
-        assert_eq!(serde_json::from_value::<Report>(told).ok(), Some(last));
+        assert_eq!(serde_json::from_value::<Report>(json).ok(), Some(last));
     }
 
     #[test]
-    fn notes_are_used_in_turn_over_restarts() {
+    fn slots_are_reused_in_turn_across_restarts() {
         let mut reports = Reports::default();
         assert_eq!(reports.recall(Vec::new()), []);
-        let places: Vec<_> = (0..KEPT + 2)
+        let slots: Vec<_> = (0..KEPT + 2)
             .filter_map(|number| reports.file(report(number)))
             .collect();
-        assert_eq!((places.len(), places.last()), (KEPT + 2, Some(&1)));
+        assert_eq!((slots.len(), slots.last()), (KEPT + 2, Some(&1)));
         assert_eq!(
             reports.file(report(KEPT + 1)),
             Some(1),
-            "the same report, the same note"
+            "the same report keeps its slot"
         );
 
-        // As the notes now are; one of them does not read.
-        let kept = (2..KEPT + 2)
+        // The documents as they are now, except for one that cannot be decoded.
+        let saved = (2..KEPT + 2)
             .filter(|number| *number != 9)
             .map(|number| (number % KEPT, report(number)));
         let mut reports = Reports::default();
         reports.file(report(1_000));
         assert_eq!(
-            reports.recall(kept.collect()),
+            reports.recall(saved.collect()),
             [(2, report(1_000))],
-            "what was filed before is noted now"
+            "an earlier report is saved now"
         );
         let ids = ids(&reports);
         let expected = ["drill-1000".to_owned(), format!("drill-{}", KEPT + 1)];
         assert_eq!((&ids[..2], ids.len()), (&expected[..], KEPT - 1));
-        assert!(
-            !ids.contains(&"drill-2".to_owned()),
-            "its note is another's by now"
-        );
+        assert!(!ids.contains(&"drill-2".to_owned()), "its slot was reused");
     }
 }

@@ -1,4 +1,5 @@
-//! Drills over scripted providers, on a paused clock. What a fault does to a call is not seen here: the scripts fail by themselves.
+//! Drills over scripted providers, on a paused clock. The scripts fail by themselves, so the effect
+//! of a fault on a call is not tested here.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::turn::stage::{House, Stage};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Shorter than the breaker stays open.
+/// Shorter than the breaker's open duration.
 const LASTS: Duration = Duration::from_secs(5);
 
 fn view(mode: Mode) -> Arc<StatusView> {
@@ -27,14 +28,14 @@ fn view(mode: Mode) -> Arc<StatusView> {
     })
 }
 
-struct Ground {
+struct DrillBench {
     stage: Stage,
     drills: Arc<Drills>,
     status: watch::Sender<Arc<StatusView>>,
 }
 
-impl Ground {
-    fn of(stage: Stage) -> Self {
+impl DrillBench {
+    fn new(stage: Stage) -> Self {
         let (status, watched) = watch::channel(view(Mode::Normal));
         let means = Means {
             desk: Arc::clone(&stage.desk),
@@ -48,7 +49,7 @@ impl Ground {
         }
     }
 
-    fn begin(&self, provider: &str, lasts: Duration) -> Result<DrillView, NotBegun> {
+    fn start(&self, provider: &str, lasts: Duration) -> Result<DrillView, NotBegun> {
         self.drills.begin(
             provider,
             Terms {
@@ -60,43 +61,43 @@ impl Ground {
         )
     }
 
-    async fn asked(&self, name: &str) {
+    async fn ask(&self, name: &str) {
         let log = self.stage.ask(name);
         self.stage.ended(&log).await;
     }
 }
 
 /// Fails five times in a row, which opens the breaker, then answers.
-fn unwell() -> Stage {
+fn failing_first() -> Stage {
     let mut scripts: Vec<_> = (0..5).map(|_| fails(Failed::Unreachable)).collect();
     scripts.push(says("Hello from a."));
     House::following([scripts, vec![says("Hello from b.")]]).open()
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_drill_ends_by_itself_and_leaves_nothing_behind() {
-    let ground = Ground::of(unwell());
-    let begun = ground.begin("a", LASTS).unwrap();
+async fn a_drill_ends_by_itself_and_is_cleaned_up() {
+    let bench = DrillBench::new(failing_first());
+    let started = bench.start("a", LASTS).unwrap();
     assert_eq!(
-        (&*begun.provider, begun.fault.as_str(), begun.until),
-        ("a", "down", begun.from.plus(LASTS))
+        (&*started.provider, started.fault.as_str(), started.until),
+        ("a", "down", started.from.plus(LASTS))
     );
     assert_eq!(
-        ground.drills.running().as_slice(),
-        std::slice::from_ref(&begun)
+        bench.drills.running().as_slice(),
+        std::slice::from_ref(&started)
     );
     for turn in 0..5 {
-        ground.asked(&format!("m{turn}")).await;
+        bench.ask(&format!("m{turn}")).await;
     }
     assert_eq!(
-        ground.stage.stands[0].vitals().await.state,
+        bench.stage.stands[0].vitals().await.state,
         ProviderState::Open
     );
-    // A restart now would find nothing open.
-    assert_eq!(ground.stage.store.breakers().await.unwrap(), []);
+    // A restart now would restore no open breaker.
+    assert_eq!(bench.stage.store.breakers().await.unwrap(), []);
     pass(LASTS).await;
-    assert_eq!(ground.drills.running(), []);
-    let vitals = ground.stage.stands[0].vitals().await;
+    assert_eq!(bench.drills.running(), []);
+    let vitals = bench.stage.stands[0].vitals().await;
     assert_eq!(
         (vitals.state, vitals.retry_at, vitals.reason),
         (ProviderState::Closed, None, None)
@@ -104,14 +105,14 @@ async fn a_drill_ends_by_itself_and_leaves_nothing_behind() {
     assert_eq!(
         (vitals.first_token, vitals.total),
         (None, None),
-        "how long calls took is forgotten"
+        "latencies under the drill are dropped"
     );
-    let [report] = &ground.drills.reports()[..] else {
-        panic!("{:?}", ground.drills.reports())
+    let [report] = &bench.drills.reports()[..] else {
+        panic!("{:?}", bench.drills.reports())
     };
     assert_eq!(
         (report.ended_by, report.scheduled, &report.drill),
-        (Some(EndedBy::Time), false, &begun)
+        (Some(EndedBy::Time), false, &started)
     );
     assert_eq!(report.turns.turns, 5);
     assert_eq!(
@@ -129,121 +130,118 @@ async fn a_drill_ends_by_itself_and_leaves_nothing_behind() {
         ),
         (Some(0), true)
     );
-    // What fails afterwards is the provider's own, and is kept.
-    assert!(!ground.stage.desk.table().backends[0].drills.shadows());
+    // Later failures are real and are saved.
+    assert!(!bench.stage.desk.table().backends[0].drills.shadows());
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn an_operator_ends_one_or_all() {
-    let ground = Ground::of(unwell());
-    let first = ground.begin("a", MINUTE).unwrap();
-    let second = ground.begin("b", MINUTE).unwrap();
-    assert_eq!(
-        ground.begin("a", MINUTE),
-        Err(NotBegun::Runs(first.clone()))
-    );
-    let unknown = ground.begin("c", MINUTE).unwrap_err().to_string();
+async fn an_operator_stops_one_drill_or_all() {
+    let bench = DrillBench::new(failing_first());
+    let first = bench.start("a", MINUTE).unwrap();
+    let second = bench.start("b", MINUTE).unwrap();
+    assert_eq!(bench.start("a", MINUTE), Err(NotBegun::Runs(first.clone())));
+    let unknown = bench.start("c", MINUTE).unwrap_err().to_string();
     assert_eq!(unknown, "no provider has that name; there are: a, b");
     pass(MINUTE / 2).await;
-    assert_eq!(ground.drills.end(Some("a")).await, Ok(vec![first]));
+    assert_eq!(bench.drills.end(Some("a")).await, Ok(vec![first]));
     assert_eq!(
-        ground.drills.running().as_slice(),
+        bench.drills.running().as_slice(),
         std::slice::from_ref(&second)
     );
     assert_eq!(
-        ground.drills.end(Some("a")).await,
+        bench.drills.end(Some("a")).await,
         Ok(vec![]),
-        "there is none any more"
+        "it has stopped"
     );
-    assert!(ground.drills.end(Some("c")).await.is_err());
-    assert_eq!(ground.drills.end(None).await, Ok(vec![second]));
+    assert!(bench.drills.end(Some("c")).await.is_err());
+    assert_eq!(bench.drills.end(None).await, Ok(vec![second]));
     settled().await;
-    let reports = ground.drills.reports();
+    let reports = bench.drills.reports();
     assert_eq!(reports.len(), 2);
     for report in &reports {
         assert_eq!(report.ended_by, Some(EndedBy::Operator));
         assert_eq!(
             report.ended.unwrap().since(report.drill.from).as_secs(),
             0,
-            "the wall clock stands still here"
+            "the wall clock is paused"
         );
     }
-    // Another may begin there.
-    ground.begin("a", MINUTE).unwrap();
+    // A new drill can start.
+    bench.start("a", MINUTE).unwrap();
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn one_that_is_switched_off_is_not_drilled() {
-    let ground = Ground::of(unwell());
-    ground.stage.stands[0]
+async fn a_disabled_provider_is_not_drilled() {
+    let bench = DrillBench::new(failing_first());
+    bench.stage.stands[0]
         .actor()
         .send(crate::provider::actor::Enable(false))
         .await
         .unwrap();
-    assert_eq!(ground.begin("a", MINUTE), Err(NotBegun::Disabled));
+    assert_eq!(bench.start("a", MINUTE), Err(NotBegun::Disabled));
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn it_ends_and_is_lifted_though_the_providers_actor_died_under_it() {
-    let mut ground = Ground::of(unwell());
-    ground.begin("a", MINUTE).unwrap();
+async fn a_drill_is_cleared_even_if_the_provider_actor_dies() {
+    let mut bench = DrillBench::new(failing_first());
+    bench.start("a", MINUTE).unwrap();
     for turn in 0..5 {
-        ground.asked(&format!("m{turn}")).await;
+        bench.ask(&format!("m{turn}")).await;
     }
-    ground.stage.stands[0].crash().await;
-    ground.stage.stands[0].rebuild();
+    bench.stage.stands[0].crash().await;
+    bench.stage.stands[0].rebuild();
     assert_eq!(
-        ground.stage.stands[0].vitals().await.state,
+        bench.stage.stands[0].vitals().await.state,
         ProviderState::Open,
-        "never fresh"
+        "the state survives the restart"
     );
-    // Now at the very end.
+    // The actor dies again right before the end.
     pass(MINUTE - Duration::from_millis(1)).await;
-    ground.stage.stands[0].crash().await;
+    bench.stage.stands[0].crash().await;
     pass(Duration::from_secs(1)).await;
-    ground.stage.stands[0].rebuild();
+    bench.stage.stands[0].rebuild();
     pass(Duration::from_secs(1)).await;
     assert_eq!(
-        ground.stage.stands[0].vitals().await.state,
+        bench.stage.stands[0].vitals().await.state,
         ProviderState::Closed
     );
-    assert_eq!(ground.drills.running(), []);
-    assert_eq!(ground.stage.store.breakers().await.unwrap(), []);
+    assert_eq!(bench.drills.running(), []);
+    assert_eq!(bench.stage.store.breakers().await.unwrap(), []);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_was_open_before_is_kept_until_it_is_closed() {
-    let ground = Ground::of(unwell());
+async fn a_breaker_opened_before_the_drill_stays_saved_until_the_end() {
+    let bench = DrillBench::new(failing_first());
     for turn in 0..5 {
-        ground.asked(&format!("m{turn}")).await;
+        bench.ask(&format!("m{turn}")).await;
     }
     settled().await;
-    assert_eq!(ground.stage.store.breakers().await.unwrap().len(), 1);
-    ground.begin("a", Duration::from_secs(1)).unwrap();
+    assert_eq!(bench.stage.store.breakers().await.unwrap().len(), 1);
+    bench.start("a", Duration::from_secs(1)).unwrap();
     settled().await;
     assert_eq!(
-        ground.stage.store.breakers().await.unwrap().len(),
+        bench.stage.store.breakers().await.unwrap().len(),
         1,
-        "a restart now finds what was real"
+        "a restart restores the real state"
     );
     pass(Duration::from_secs(2)).await;
     assert_eq!(
-        ground.stage.store.breakers().await.unwrap(),
+        bench.stage.store.breakers().await.unwrap(),
         [],
         "reset at the end"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn planned_drills_come_at_their_minute_where_all_is_well() {
-    let ground = Ground::of(unwell());
+async fn scheduled_drills_start_at_their_minute_if_all_is_well() {
+    let bench = DrillBench::new(failing_first());
     let plan = |provider: &str, at: &str| DrillSettings {
         at: Cron::parse(at).unwrap(),
         provider: provider.into(),
         fault: Fault::Cut,
         duration: MINUTE * 3,
     };
-    ground.stage.reload(|settings| {
+    bench.stage.reload(|settings| {
         settings.drills = vec![
             plan("a", "10 12 * * *"),
             plan("b", "11 12 * * *"),
@@ -253,15 +251,15 @@ async fn planned_drills_come_at_their_minute_where_all_is_well() {
     });
     // Twenty seconds before noon in UTC; from then on as the paused clock goes.
     let noon: At = serde_json::from_str("\"2026-11-18T11:59:40Z\"").unwrap();
-    let clock = ground.stage.desk.clock;
+    let clock = bench.stage.desk.clock;
     let start = clock.now();
-    actix::spawn(keep_schedule(Arc::clone(&ground.drills), move || {
+    actix::spawn(keep_schedule(Arc::clone(&bench.drills), move || {
         noon.plus(clock.now() - start)
     }));
     pass(MINUTE * 10).await;
-    assert_eq!(ground.drills.running(), [], "not before its minute");
+    assert_eq!(bench.drills.running(), [], "not before its minute");
     pass(MINUTE).await;
-    let running = ground.drills.running();
+    let running = bench.drills.running();
     assert_eq!(
         (
             running.len(),
@@ -270,21 +268,27 @@ async fn planned_drills_come_at_their_minute_where_all_is_well() {
         ),
         (1, "a", "cut")
     );
-    // The second comes while the first runs.
+    // The second one is due while the first runs.
     pass(MINUTE * 4).await;
-    assert_eq!(ground.drills.running(), []);
-    // The third while there is trouble.
-    ground.status.send_replace(view(Mode::Degraded));
+    assert_eq!(bench.drills.running(), []);
+    // The third one is due while the service is degraded.
+    bench.status.send_replace(view(Mode::Degraded));
     pass(MINUTE * 10).await;
-    ground.status.send_replace(view(Mode::Normal));
+    bench.status.send_replace(view(Mode::Normal));
     pass(MINUTE * 10).await;
-    let told: Vec<_> = ground.drills.reports().into_iter().rev().collect();
-    let told: Vec<_> = told
+    let summary: Vec<_> = bench.drills.reports().into_iter().rev().collect();
+    let summary: Vec<_> = summary
         .iter()
-        .map(|one| (&*one.drill.provider, one.scheduled, one.skipped.as_deref()))
+        .map(|report| {
+            (
+                &*report.drill.provider,
+                report.scheduled,
+                report.skipped.as_deref(),
+            )
+        })
         .collect();
     assert_eq!(
-        told,
+        summary,
         [
             ("b", true, Some("another drill runs, at a")),
             ("a", true, None),
@@ -303,38 +307,38 @@ async fn planned_drills_come_at_their_minute_where_all_is_well() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn reports_that_do_not_read_are_counted_until_others_take_their_place() {
-    let ground = Ground::of(unwell());
-    ground.drills.recall().await;
+async fn undecodable_reports_are_counted_until_their_slots_are_reused() {
+    let bench = DrillBench::new(failing_first());
+    bench.drills.recall().await;
     for _ in 0..3 {
-        ground.begin("a", LASTS).unwrap();
+        bench.start("a", LASTS).unwrap();
         pass(LASTS).await;
     }
-    let all = ground.drills.reports();
+    let all = bench.drills.reports();
     assert_eq!(all.len(), 3);
-    // The place of one is damaged, another is as a later version wrote it.
-    let store = &ground.stage.store;
-    let note = store.note("drill/1".into()).await.unwrap().unwrap();
+    // One document is damaged, another was written by a later version.
+    let store = &bench.stage.store;
+    let document = store.note("drill/1".into()).await.unwrap().unwrap();
     store
-        .write_note("drill/1".into(), note.replace("\"v\":1", "\"v\":99"))
+        .write_note("drill/1".into(), document.replace("\"v\":1", "\"v\":99"))
         .await
         .unwrap();
     store.damage("drill/0");
-    let again = Ground::of(ground.stage);
+    let again = DrillBench::new(bench.stage);
     again.drills.recall().await;
-    let told =
+    let problem =
         "2 reports of drills cannot be read (damaged, or of another version) and are passed over.";
-    assert_eq!(again.drills.problems().as_deref(), Some(told));
+    assert_eq!(again.drills.problems().as_deref(), Some(problem));
     assert_eq!(again.drills.reports(), [all[0].clone()]);
-    // New ones are kept, behind the last one; the places go round until they come to those.
+    // New reports are saved behind the last one; the slots wrap around to the unreadable ones.
     let run = async |times: usize| {
         for _ in 0..times {
-            again.begin("a", LASTS).unwrap();
+            again.start("a", LASTS).unwrap();
             pass(LASTS).await;
         }
         again.drills.problems()
     };
-    assert_eq!(run(47).await.as_deref(), Some(told));
+    assert_eq!(run(47).await.as_deref(), Some(problem));
     assert!(
         again
             .stage
@@ -348,7 +352,7 @@ async fn reports_that_do_not_read_are_counted_until_others_take_their_place() {
         "1 report of drills cannot be read (damaged, or of another version) and is passed over.";
     assert_eq!(run(1).await.as_deref(), Some(one));
     assert_eq!(run(1).await, None);
-    let last = Ground::of(again.stage);
+    let last = DrillBench::new(again.stage);
     last.drills.recall().await;
     assert_eq!(
         (last.drills.problems(), last.drills.reports().len()),

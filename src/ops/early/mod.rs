@@ -1,12 +1,14 @@
-//! Early warning: a figure leaves its usual range, before anyone complains. Pure; five minutes of service are a window, and windows are an argument.
+//! Anomaly detection: raises an early warning when a metric leaves its usual range. Pure: the
+//! caller passes in one window per five minutes of service.
 //!
-//! Watched are the share of answers without an AI, the share of old saved answers, USD an hour and what 95 % of first words stay within. What is
-//! usual is learned from the windows of the last week, which are also noted in the store; the rule is in `rule`. A figure is out of its range from
-//! the first unusual window (a share) or the second running (an amount) until two windows running are usual. What lasts becomes usual itself, as
-//! the past takes it in.
+//! The metrics are the ratio of answers without an AI, the ratio of stale cached answers, the cost
+//! per hour and the 95th percentile of the time to first token. The baseline is the windows of the
+//! last week, which are also saved in the store; `rule` has the statistics. A metric is out of
+//! range from its first unusual window (a ratio) or its second in a row (an amount) until two
+//! windows in a row are usual. A lasting change becomes the baseline itself.
 //!
-//! Where few ask, windows hold little: then first words are taken together over up to an hour, until there are fifty. Costs are always an hour's,
-//! where at least twenty answers were given in it.
+//! Windows of a quiet service hold few samples. First tokens are therefore pooled over up to an
+//! hour until there are fifty. Costs always cover an hour, with at least twenty answers in it.
 
 mod rule;
 
@@ -21,54 +23,47 @@ use self::rule::{Found, Share, UNKNOWN, Verdict};
 use super::alerts::cause::{Cause, Figure, Finding};
 use crate::turn::counts::{Served, Times};
 
-/// The length of a window, in minutes.
 pub const WINDOW_MINUTES: u64 = 5;
 
-/// Windows that are remembered: a week.
+/// The number of past windows kept as the baseline: one week.
 pub const WEEK: usize = 7 * 24 * 12;
 
-/// Windows of an hour.
 const HOUR: usize = 12;
 
-/// Windows whose shares are also looked at together: a quarter of an hour.
+/// The ratio of this many windows together is checked as well: a quarter of an hour.
 const LATELY: usize = 3;
 
-/// First words without which nothing is said of how fast they come.
 const LEAST_FIRST_WORDS: u64 = 50;
 
-/// Answers in an hour without which nothing is said of its cost.
+/// The minimum number of answers in an hour for a cost per hour.
 const LEAST_ANSWERS: u64 = 20;
 
-/// How many windows running an amount must be unusual.
+/// The consecutive unusual windows after which an amount is out of range.
 const UNUSUAL_RUN: u32 = 2;
 
-/// How many windows running a figure must be usual, to be so again.
+/// The consecutive usual windows after which a metric is in range again.
 const USUAL_RUN: u32 = 2;
 
-/// One window, as it is remembered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
-    /// Answers, and messages that got none.
+    /// All messages, answered or not.
     #[serde(rename = "n")]
     all: u64,
-    /// Of those, without an AI.
     #[serde(rename = "d")]
     without_ai: u64,
-    /// Of those, by an old saved answer.
+    /// Messages answered from the stale cache.
     #[serde(rename = "s")]
     stale: u64,
-    /// USD of this window.
     #[serde(rename = "c")]
     cost_usd: f64,
-    /// USD of the hour that ends with it; none where too little was answered.
+    /// Cost of the hour that ends with this window. `None` if it has too few answers.
     #[serde(rename = "h")]
     cost_an_hour: Option<f64>,
-    /// What 95 % of first words stayed within, in milliseconds; none where there were too few.
+    /// The 95th percentile of the time to first token. `None` if there were too few.
     #[serde(rename = "p")]
     first_words_ms: Option<f64>,
 }
 
-/// How a figure stands.
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
     out: bool,
@@ -77,7 +72,7 @@ struct Standing {
 }
 
 impl Standing {
-    fn see(&mut self, verdict: Verdict, needed: u32) {
+    fn see(&mut self, verdict: Verdict, min_unusual: u32) {
         self.unusual_run = if verdict == Verdict::Unusual {
             self.unusual_run + 1
         } else {
@@ -91,61 +86,60 @@ impl Standing {
         self.out = if self.out {
             self.usual_run < USUAL_RUN
         } else {
-            self.unusual_run >= needed
+            self.unusual_run >= min_unusual
         };
     }
 }
 
-/// What is usual, and how each figure stands. About 150 KB when a week is known.
+/// The baseline, and the state of each metric. About 150 KB with a full week.
 #[derive(Debug, Default)]
 pub struct Early {
-    /// Oldest first.
+    /// The windows of the baseline, oldest first.
     past: VecDeque<Window>,
-    /// The first words of the last hour, by windows, oldest first.
+    /// First-token latencies of the last hour, one histogram per window, oldest first.
     hour: VecDeque<Times>,
     standings: [Standing; 4],
 }
 
 impl Early {
-    /// What an earlier process remembered, oldest first.
+    /// Restores the saved windows, oldest first. Only the newest week is kept.
     pub fn recalled(past: Vec<Window>) -> Self {
-        let beyond = past.len().saturating_sub(WEEK);
+        let surplus = past.len().saturating_sub(WEEK);
         Self {
-            past: past.into_iter().skip(beyond).collect(),
+            past: past.into_iter().skip(surplus).collect(),
             ..Self::default()
         }
     }
 
-    /// What is remembered, oldest first.
     pub fn past(&self) -> impl Iterator<Item = &Window> {
         self.past.iter()
     }
 
-    /// A window is over that brought this. Gives how each figure stands.
+    /// Adds a window to the baseline and returns the condition of each metric.
     pub fn close(&mut self, served: &Served, cost_usd: f64) -> [Finding; 4] {
         let now = self.window(served, cost_usd);
-        let judged = Figure::ALL.map(|figure| (figure, self.judge(figure, &now)));
+        let judged = Figure::ALL.map(|metric| (metric, self.judge(metric, &now)));
         self.past.push_back(now);
         if self.past.len() > WEEK {
             self.past.pop_front();
         }
         let mut standings = self.standings.iter_mut();
-        judged.map(|(figure, found)| {
-            let needed = match figure {
+        judged.map(|(metric, judgement)| {
+            let min_unusual = match metric {
                 Figure::Degraded | Figure::Stale => 1,
                 Figure::Cost | Figure::FirstToken => UNUSUAL_RUN,
             };
-            let out = standings.next().is_some_and(|standing| {
-                standing.see(found.verdict, needed);
+            let is_out = standings.next().is_some_and(|standing| {
+                standing.see(judgement.verdict, min_unusual);
                 standing.out
             });
-            let words = words(figure, found.usual, &now);
+            let description = words(metric, judgement.usual, &now);
             Finding {
-                cause: Cause::Warning(figure),
-                level: u8::from(out),
-                reason: out.then(|| format!("{}: {words}", figure.name())),
-                words,
-                // What drills bring about is in no window.
+                cause: Cause::Warning(metric),
+                level: u8::from(is_out),
+                reason: is_out.then(|| format!("{}: {description}", metric.name())),
+                words: description,
+                // Windows with a drill are discarded before they get here.
                 staged: false,
             }
         })
@@ -156,56 +150,64 @@ impl Early {
         if self.hour.len() > HOUR {
             self.hour.pop_front();
         }
-        let mut words = Times::default();
+        // The newest windows that together have enough samples, at most an hour of them.
+        let mut latencies = Times::default();
         for window in self.hour.iter().rev() {
-            words = words.plus(window);
-            if words.count() >= LEAST_FIRST_WORDS {
+            latencies = latencies.plus(window);
+            if latencies.count() >= LEAST_FIRST_WORDS {
                 break;
             }
         }
-        let enough = words.count() >= LEAST_FIRST_WORDS && served.first_words.count() > 0;
-        let before = self.past.iter().rev().take(HOUR - 1);
-        let (answers, cost) = before.fold((served.total(), cost_usd), |(answers, cost), window| {
-            (answers + window.all, cost + window.cost_usd)
-        });
-        let whole = self.past.len() >= HOUR - 1 && answers >= LEAST_ANSWERS;
+        let has_percentile =
+            latencies.count() >= LEAST_FIRST_WORDS && served.first_words.count() > 0;
+        let previous = self.past.iter().rev().take(HOUR - 1);
+        let (answers, cost) = previous
+            .fold((served.total(), cost_usd), |(answers, cost), window| {
+                (answers + window.all, cost + window.cost_usd)
+            });
+        let has_hour = self.past.len() >= HOUR - 1 && answers >= LEAST_ANSWERS;
         Window {
             all: served.total(),
             without_ai: served.degraded + served.lost,
             stale: served.stale,
             cost_usd,
-            cost_an_hour: whole.then_some(cost),
-            first_words_ms: words.within(0.95).filter(|_| enough),
+            cost_an_hour: has_hour.then_some(cost),
+            first_words_ms: latencies.within(0.95).filter(|_| has_percentile),
         }
     }
 
-    fn judge(&self, figure: Figure, now: &Window) -> Found {
+    fn judge(&self, metric: Figure, now: &Window) -> Found {
         if self.past.len() < rule::LEAST_WINDOWS {
             return UNKNOWN;
         }
-        let share = |kind: fn(&Window) -> u64| {
+        let check = |count_of: fn(&Window) -> u64| {
             let pooled = |sum: Share, window: &Window| Share {
-                of_kind: sum.of_kind + kind(window),
+                of_kind: sum.of_kind + count_of(window),
                 all: sum.all + window.all,
             };
             let past = self.past.iter().fold(Share::default(), pooled);
-            let one = pooled(Share::default(), now);
-            let lately = self.past.iter().rev().take(LATELY - 1).fold(one, pooled);
-            // A jump is seen in one window, what is smaller or rarer in some together.
-            let [at_once, together] = [one, lately].map(|share| rule::share(share, past));
-            if at_once.verdict > together.verdict {
-                at_once
+            let current = pooled(Share::default(), now);
+            let recent = self
+                .past
+                .iter()
+                .rev()
+                .take(LATELY - 1)
+                .fold(current, pooled);
+            // One window shows a jump; several together show a smaller or rarer change.
+            let [single, pooled] = [current, recent].map(|share| rule::share(share, past));
+            if single.verdict > pooled.verdict {
+                single
             } else {
-                together
+                pooled
             }
         };
-        match figure {
-            Figure::Degraded => share(|window| window.without_ai),
-            Figure::Stale => share(|window| window.stale),
+        match metric {
+            Figure::Degraded => check(|window| window.without_ai),
+            Figure::Stale => check(|window| window.stale),
             Figure::Cost => {
-                // An hour that overlaps this one says nothing of what is usual.
-                let before = self.past.iter().rev().skip(HOUR - 1);
-                let past = before.filter_map(|window| window.cost_an_hour);
+                // Hours that overlap the current one are no baseline for it.
+                let previous = self.past.iter().rev().skip(HOUR - 1);
+                let past = previous.filter_map(|window| window.cost_an_hour);
                 now.cost_an_hour
                     .map_or(UNKNOWN, |cost| rule::amount(cost, past))
             }
@@ -218,9 +220,8 @@ impl Early {
     }
 }
 
-/// What is usual and what is, in figures.
-fn words(figure: Figure, usual: Option<f64>, now: &Window) -> String {
-    let share = |part: u64| {
+fn words(metric: Figure, usual: Option<f64>, now: &Window) -> String {
+    let ratio_text = |part: u64| {
         let usual = usual.map_or(String::new(), |usual| {
             format!("Usual is {:.1} %; now ", usual * 100.0)
         });
@@ -229,9 +230,9 @@ fn words(figure: Figure, usual: Option<f64>, now: &Window) -> String {
             now.all
         )
     };
-    match figure {
-        Figure::Degraded => share(now.without_ai),
-        Figure::Stale => share(now.stale),
+    match metric {
+        Figure::Degraded => ratio_text(now.without_ai),
+        Figure::Stale => ratio_text(now.stale),
         Figure::Cost => amount_words(usual, now.cost_an_hour, |usd| format!("${usd:.2} an hour")),
         Figure::FirstToken => amount_words(usual, now.first_words_ms, |ms| {
             format!("{:.1} s (95 % stay within)", ms / 1_000.0)
@@ -239,10 +240,10 @@ fn words(figure: Figure, usual: Option<f64>, now: &Window) -> String {
     }
 }
 
-fn amount_words(usual: Option<f64>, now: Option<f64>, written: impl Fn(f64) -> String) -> String {
-    let now = now.map_or_else(|| "not known".to_owned(), &written);
+fn amount_words(usual: Option<f64>, now: Option<f64>, format: impl Fn(f64) -> String) -> String {
+    let now = now.map_or_else(|| "not known".to_owned(), &format);
     usual.map_or_else(
         || format!("It is {now}."),
-        |usual| format!("Usual is {}; now it is {now}.", written(usual)),
+        |usual| format!("Usual is {}; now it is {now}.", format(usual)),
     )
 }

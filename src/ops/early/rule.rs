@@ -1,108 +1,105 @@
-//! When a figure is out of its usual range. Pure.
+//! Decides whether a metric is outside its usual range. Pure.
 //!
-//! **Shares** (answers without an AI, old saved answers): `k` of the `n` answers of a window, or of three together, against the pooled past, whose rate is taken as
-//! `p = (K + 1) / (N + 2)` (Laplace's rule of succession, so that a past without one is no certainty). The chance of `k` or more at that rate is at
-//! most `exp(-n · KL(k/n ‖ p))` (Chernoff, 1952; Hoeffding, 1963), and unusual is what has a chance of less than `e^-14`, a millionth, is at least
-//! three answers, twice the usual and a percent point more than it.
+//! **Ratios** (answers without an AI, stale cached answers): `k` of the `n` answers of one window,
+//! or of three together, are compared with the pooled past, whose rate is estimated as
+//! `p = (K + 1) / (N + 2)` (Laplace's rule of succession, so that a past without any occurrence is
+//! no certainty). The probability of `k` or more at that rate is at most `exp(-n · KL(k/n ‖ p))`
+//! (Chernoff, 1952; Hoeffding, 1963). A ratio is unusual if that is below `e^-14` (one in a
+//! million), if there are at least three occurrences, and if it is both twice the usual rate and
+//! one percentage point above it.
 //!
-//! **Amounts** (USD an hour, time to first words): on their logarithms, unusual is what lies more than five robust deviations over the median of
-//! the past (1.4826 times the median absolute deviation; Hampel, 1974, Leys et al., 2013), and over one and a half times what 95 % of the past
-//! stayed within, so that a daily peak is usual; in two windows running.
+//! **Amounts** (cost per hour, time to first token): on their logarithms, an amount is unusual if
+//! it is more than five robust deviations above the median of the past (1.4826 times the median
+//! absolute deviation; Hampel, 1974; Leys et al., 2013) and more than 1.5 times the 95th percentile
+//! of the past, so that a daily peak is usual. Two windows in a row are needed.
 //!
-//! Between unusual and usual lies a stretch that changes nothing, so that a figure at the edge does not flicker.
+//! Between usual and unusual lies a band that changes nothing, so that a metric at the edge does
+//! not flicker.
 
-/// Windows of the past without which nothing is usual yet: three hours.
+/// The minimum number of past windows for any judgement: three hours.
 pub const LEAST_WINDOWS: usize = 36;
 
-/// Amounts of the past without which no amount is usual yet: half a day of windows, since those that follow each other are alike.
+/// The minimum number of past amounts: half a day of windows, since neighbouring ones are alike.
 const LEAST_AMOUNTS: usize = 144;
 
-/// Amounts of the past that are looked at, at most: of a longer past every second, third and so on.
+/// At most this many past amounts are used; of a longer past every second, third and so on.
 const LOOKED_AT: usize = 250;
 
-/// Answers of the past without which no share is usual yet.
 const LEAST_ANSWERS: u64 = 200;
 
-/// Fewer of a kind are no share.
+/// Fewer occurrences in a window are never unusual.
 const LEAST_OF_A_KIND: u64 = 3;
 
-/// How unlikely an unusual share is: the negative natural logarithm of its chance.
+/// The negative natural logarithm of the probability below which a ratio is unusual.
 const UNLIKELY: f64 = 14.0;
 
-/// Robust deviations over the median.
+/// Robust deviations above the median.
 const DEVIATIONS: f64 = 5.0;
 
-/// From the median absolute deviation to the standard deviation of a normal distribution.
+/// Converts a median absolute deviation to the standard deviation of a normal distribution.
 const TO_DEVIATION: f64 = 1.4826;
 
-/// Times what nearly all of the past stayed within.
+/// Multiple of the past's `HIGH_QUANTILE` that a daily peak may reach.
 const OVER_MOST: f64 = 1.5;
 
-/// What nearly all is.
 const MOST: f64 = 0.95;
 
-/// What a window says of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// In the usual range, or nothing is known.
+    /// In the usual range, or there is no baseline yet.
     Usual,
-    /// Neither.
+    /// Between usual and unusual; changes nothing.
     Unclear,
-    /// Out of it.
     Unusual,
 }
 
-/// What is found, with what is usual where that is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Found {
-    /// The verdict.
     pub verdict: Verdict,
-    /// The usual share, or the median amount.
+    /// The usual ratio or the median amount. `None` without a baseline.
     pub usual: Option<f64>,
 }
 
-/// Nothing is known, so nothing is unusual.
 pub const UNKNOWN: Found = Found {
     verdict: Verdict::Usual,
     usual: None,
 };
 
-/// So many of so many.
+/// `count` occurrences among `total` answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Of the kind.
     pub of_kind: u64,
-    /// All.
     pub all: u64,
 }
 
-/// A share of this window against that of the past.
+/// Compares the ratio of the current window with that of the past.
 pub fn share(now: Share, past: Share) -> Found {
     if past.all < LEAST_ANSWERS {
         return UNKNOWN;
     }
     let usual = ratio(past.of_kind + 1, past.all + 2);
-    let found = |verdict| Found {
+    let judgement = |verdict| Found {
         verdict,
         usual: Some(ratio(past.of_kind, past.all)),
     };
     if now.of_kind < LEAST_OF_A_KIND || now.all == 0 {
-        return found(Verdict::Usual);
+        return judgement(Verdict::Usual);
     }
-    let seen = ratio(now.of_kind, now.all);
-    if seen < 2.0 * usual || seen < usual + 0.01 {
-        return found(Verdict::Usual);
+    let current = ratio(now.of_kind, now.all);
+    if current < 2.0 * usual || current < usual + 0.01 {
+        return judgement(Verdict::Usual);
     }
     #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
-    let unlikely = now.all as f64 * divergence(seen, usual);
-    found(match unlikely {
-        much if much >= UNLIKELY => Verdict::Unusual,
-        some if some >= UNLIKELY / 2.0 => Verdict::Unclear,
+    let surprise = now.all as f64 * divergence(current, usual);
+    judgement(match surprise {
+        surprise if surprise >= UNLIKELY => Verdict::Unusual,
+        surprise if surprise >= UNLIKELY / 2.0 => Verdict::Unclear,
         _ => Verdict::Usual,
     })
 }
 
-/// The Kullback-Leibler divergence of a coin that falls `seen` from one that falls `usual`, both within 0 and 1, `usual` strictly.
+/// The Kullback-Leibler divergence of a coin with probability `seen` from one with probability
+/// `usual`. Both are within 0 and 1, `usual` strictly.
 fn divergence(seen: f64, usual: f64) -> f64 {
     let part = |seen: f64, usual: f64| {
         if seen > 0.0 {
@@ -120,21 +117,21 @@ fn ratio(part: u64, whole: u64) -> f64 {
     ratio
 }
 
-/// An amount of this window, greater than zero, against those of the past.
+/// Compares the current amount with those of the past. Amounts of zero are ignored.
 pub fn amount(now: f64, past: impl Iterator<Item = f64>) -> Found {
-    let past: Vec<f64> = past.filter(|one| *one > 0.0).collect();
+    let past: Vec<f64> = past.filter(|amount| *amount > 0.0).collect();
     if past.len() < LEAST_AMOUNTS || now <= 0.0 {
         return UNKNOWN;
     }
-    let every = past.len() / LOOKED_AT + 1;
-    let mut past: Vec<f64> = past.into_iter().step_by(every).map(f64::ln).collect();
+    let step = past.len() / LOOKED_AT + 1;
+    let mut past: Vec<f64> = past.into_iter().step_by(step).map(f64::ln).collect();
     past.sort_by(f64::total_cmp);
     let median = at(&past, 0.5);
-    let most = at(&past, MOST);
-    let mut apart: Vec<f64> = past.iter().map(|one| (one - median).abs()).collect();
-    apart.sort_by(f64::total_cmp);
-    let deviation = TO_DEVIATION * at(&apart, 0.5);
-    let limit = (median + DEVIATIONS * deviation).max(most + OVER_MOST.ln());
+    let peak = at(&past, MOST);
+    let mut deviations: Vec<f64> = past.iter().map(|value| (value - median).abs()).collect();
+    deviations.sort_by(f64::total_cmp);
+    let deviation = TO_DEVIATION * at(&deviations, 0.5);
+    let limit = (median + DEVIATIONS * deviation).max(peak + OVER_MOST.ln());
     let now = now.ln();
     let verdict = match now {
         now if now > limit => Verdict::Unusual,
@@ -147,56 +144,65 @@ pub fn amount(now: f64, past: impl Iterator<Item = f64>) -> Found {
     }
 }
 
-/// What this share of sorted values stays within.
+/// The value that this share of the sorted values does not exceed.
 fn at(sorted: &[f64], share: f64) -> f64 {
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a place in a short list"
+        reason = "an index in a short list"
     )]
-    let place = ((sorted.len().saturating_sub(1)) as f64 * share).round() as usize;
-    sorted.get(place).copied().unwrap_or_default()
+    let index = ((sorted.len().saturating_sub(1)) as f64 * share).round() as usize;
+    sorted.get(index).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(of_kind: u64, all: u64) -> Share {
+    fn sample(of_kind: u64, all: u64) -> Share {
         Share { of_kind, all }
     }
 
     #[test]
-    fn a_share_is_unusual_by_how_unlikely_it_is() {
+    fn a_ratio_is_judged_by_its_improbability() {
         let verdict = |now, past| share(now, past).verdict;
-        // Nothing is usual yet.
-        assert_eq!(share(of(50, 50), of(0, 199)), UNKNOWN);
-        // A tenth where there was none in ten thousand.
-        assert_eq!(verdict(of(4, 40), of(0, 10_000)), Verdict::Unusual);
+        // No baseline yet.
+        assert_eq!(share(sample(50, 50), sample(0, 199)), UNKNOWN);
+        // A tenth, where there was none in ten thousand.
+        assert_eq!(verdict(sample(4, 40), sample(0, 10_000)), Verdict::Unusual);
         assert_eq!(
-            verdict(of(3, 3), of(0, 10_000)),
+            verdict(sample(3, 3), sample(0, 10_000)),
             Verdict::Unusual,
-            "few, and all of them"
+            "few, but all of them"
         );
         assert_eq!(
-            verdict(of(2, 2), of(0, 10_000)),
+            verdict(sample(2, 2), sample(0, 10_000)),
             Verdict::Usual,
-            "two are none"
+            "two are too few"
         );
         assert_eq!(
-            verdict(of(3, 400), of(0, 10_000)),
+            verdict(sample(3, 400), sample(0, 10_000)),
             Verdict::Usual,
-            "less than a percent point more"
+            "less than a percentage point more"
         );
-        // What is often so needs more.
-        assert_eq!(verdict(of(10, 100), of(500, 10_000)), Verdict::Usual);
-        assert_eq!(verdict(of(17, 100), of(500, 10_000)), Verdict::Unclear);
-        assert_eq!(verdict(of(23, 100), of(500, 10_000)), Verdict::Unusual);
+        // A higher usual rate needs a larger excess.
+        assert_eq!(
+            verdict(sample(10, 100), sample(500, 10_000)),
+            Verdict::Usual
+        );
+        assert_eq!(
+            verdict(sample(17, 100), sample(500, 10_000)),
+            Verdict::Unclear
+        );
+        assert_eq!(
+            verdict(sample(23, 100), sample(500, 10_000)),
+            Verdict::Unusual
+        );
     }
 
     #[test]
-    fn an_amount_is_unusual_far_over_all_that_was() {
+    fn an_amount_far_above_the_past_is_unusual() {
         let past = || (0..200).map(|n| 100.0 + f64::from(n % 10));
         assert_eq!(amount(1_000.0, past().take(143)), UNKNOWN);
         assert_eq!(amount(110.0, past()).verdict, Verdict::Usual);
@@ -204,7 +210,7 @@ mod tests {
         assert_eq!(amount(175.0, past()).verdict, Verdict::Unusual);
         let usual = amount(175.0, past()).usual.unwrap();
         assert!((usual - 105.0).abs() < 1.0, "{usual}");
-        // A peak of two hours a day is usual, if it is as high as always.
+        // A daily peak of two hours is usual up to its usual height.
         let peaks = || (0..240).map(|n| if n % 24 < 2 { 500.0 } else { 100.0 });
         assert_eq!(amount(550.0, peaks()).verdict, Verdict::Unclear);
         assert_eq!(amount(800.0, peaks()).verdict, Verdict::Unusual);
@@ -212,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_past_has_no_deviation_and_a_margin_all_the_same() {
+    fn a_constant_past_still_leaves_a_margin() {
         let past = || std::iter::repeat_n(10.0, 200);
         assert_eq!(amount(14.9, past()).verdict, Verdict::Unclear);
         assert_eq!(amount(15.1, past()).verdict, Verdict::Unusual);

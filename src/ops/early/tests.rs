@@ -1,13 +1,14 @@
-//! Weeks of made traffic: how often a steady service is called unusual, and how soon one that has changed.
+//! Weeks of simulated traffic: how often a steady service raises an alarm, and how soon a change
+//! is detected.
 
 use std::time::Duration;
 
 use super::*;
 
-/// xorshift64*: seeded, so that a week can be made again.
-struct Chance(u64);
+/// xorshift64*, seeded so that every run is the same.
+struct TestRng(u64);
 
-impl Chance {
+impl TestRng {
     fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
@@ -31,7 +32,8 @@ impl Chance {
     }
 
     fn poisson(&mut self, mean: f64) -> u64 {
-        let (mut count, mut left) = (0, mean);
+        let mut count = 0;
+        let mut left = mean;
         loop {
             left += self.fraction().ln();
             if left < 0.0 {
@@ -42,20 +44,20 @@ impl Chance {
     }
 }
 
-/// A service as it is for a while.
+/// Simulated traffic.
 #[derive(Clone, Copy)]
 struct Traffic {
-    /// Answers in five minutes, on average over a day.
+    /// Mean answers per window.
     answers: f64,
-    /// How much more than that at the height of the day, and less at night: 0 for the same all day.
+    /// Amplitude of the daily cycle relative to `answers`; 0 for none.
     swing: f64,
-    /// Shares.
+    /// The ratio of degraded answers, stale ones not included.
     degraded: f64,
     stale: f64,
-    /// The median time to first words in seconds, and how wide it spreads (a deviation of the logarithm).
+    /// The median time to first token in seconds, and the standard deviation of its logarithm.
     first_words: f64,
     spread: f64,
-    /// The median cost of an answer in USD; it spreads as wide as answers' lengths do.
+    /// The median cost of an answer in USD.
     cost: f64,
 }
 
@@ -70,24 +72,25 @@ const STEADY: Traffic = Traffic {
 };
 
 impl Traffic {
-    /// The window number `at` from midnight.
-    fn window(&self, at: usize, chance: &mut Chance) -> (Served, f64) {
+    /// Simulates window number `at`, counted from midnight.
+    fn window(&self, at: usize, rng: &mut TestRng) -> (Served, f64) {
         #[allow(clippy::cast_precision_loss, reason = "a window of a few weeks")]
         let day = (at as f64 / 288.0 * std::f64::consts::TAU).cos();
-        let all = chance.poisson(self.answers * (1.0 - self.swing * day));
-        let (mut served, mut cost) = (Served::default(), 0.0);
+        let all = rng.poisson(self.answers * (1.0 - self.swing * day));
+        let mut served = Served::default();
+        let mut cost = 0.0;
         for _ in 0..all {
-            match chance.fraction() {
-                lot if lot < self.stale => {
+            match rng.fraction() {
+                draw if draw < self.stale => {
                     served.stale += 1;
                     served.degraded += 1;
                 }
-                lot if lot < self.stale + self.degraded => served.degraded += 1,
+                draw if draw < self.stale + self.degraded => served.degraded += 1,
                 _ => {
                     served.ai += 1;
-                    let seconds = self.first_words * (self.spread * chance.normal()).exp();
+                    let seconds = self.first_words * (self.spread * rng.normal()).exp();
                     served.first_words.note(Duration::from_secs_f64(seconds));
-                    cost += self.cost * (0.8 * chance.normal()).exp();
+                    cost += self.cost * (0.8 * rng.normal()).exp();
                 }
             }
         }
@@ -95,26 +98,27 @@ impl Traffic {
     }
 }
 
-/// How often each figure went out of its range in these windows.
+/// Counts how often each metric goes out of range in these windows.
 fn alarms(
-    early: &mut Early,
+    detector: &mut Early,
     traffic: Traffic,
     windows: std::ops::Range<usize>,
-    chance: &mut Chance,
+    rng: &mut TestRng,
 ) -> [u32; 4] {
-    let (mut alarms, mut out) = ([0; 4], early.standings.map(|one| one.out));
+    let mut alarms = [0; 4];
+    let mut out = detector.standings.map(|standing| standing.out);
     for at in windows {
-        let (served, cost) = traffic.window(at, chance);
-        let found = early.close(&served, cost);
-        for ((alarms, out), found) in alarms.iter_mut().zip(&mut out).zip(found) {
-            *alarms += u32::from(found.level > 0 && !*out);
-            *out = found.level > 0;
+        let (served, cost) = traffic.window(at, rng);
+        let conditions = detector.close(&served, cost);
+        for ((alarms, out), condition) in alarms.iter_mut().zip(&mut out).zip(conditions) {
+            *alarms += u32::from(condition.level > 0 && !*out);
+            *out = condition.level > 0;
         }
     }
     alarms
 }
 
-/// The false alarms of this traffic over so many weeks, each from nothing known and each with a seed of its own.
+/// Counts the false alarms of `weeks` weeks, each from an empty baseline and with its own seed.
 fn false_alarms(traffic: Traffic, weeks: u64) -> [u32; 4] {
     let mut sum = [0; 4];
     for week in 0..weeks {
@@ -122,7 +126,7 @@ fn false_alarms(traffic: Traffic, weeks: u64) -> [u32; 4] {
             &mut Early::default(),
             traffic,
             0..WEEK,
-            &mut Chance::new(week + 1),
+            &mut TestRng::new(week + 1),
         );
         sum.iter_mut()
             .zip(alarms)
@@ -132,7 +136,7 @@ fn false_alarms(traffic: Traffic, weeks: u64) -> [u32; 4] {
 }
 
 #[test]
-fn steady_traffic_raises_hardly_an_alarm_in_weeks() {
+fn steady_traffic_raises_almost_no_alarms() {
     for (name, traffic) in [
         ("a busy service", STEADY),
         (
@@ -161,10 +165,10 @@ fn steady_traffic_raises_hardly_an_alarm_in_weeks() {
         assert_eq!(
             false_alarms(traffic, 4),
             [0; 4],
-            "{name}: degraded, stale, cost, first words"
+            "{name}: degraded, stale, cost, first token"
         );
     }
-    // Where one time in twenty is over seven times the median, the twentieth is known less well: two in four weeks, with these seeds.
+    // With a wide spread the 95th percentile is estimated less well: two alarms in four weeks.
     let [degraded, stale, cost, first_words] = false_alarms(
         Traffic {
             spread: 1.2,
@@ -177,7 +181,7 @@ fn steady_traffic_raises_hardly_an_alarm_in_weeks() {
 }
 
 #[test]
-fn day_and_night_are_usual() {
+fn a_daily_cycle_is_usual() {
     for answers in [5.0, 40.0] {
         let traffic = Traffic {
             answers,
@@ -190,41 +194,43 @@ fn day_and_night_are_usual() {
             (0, 0, 0),
             "{answers} answers a window"
         );
-        // The first morning that it sees may surprise it, once.
+        // The first morning may raise one alarm a week.
         assert!(
             cost <= 4,
             "{cost} alarms of cost at {answers} answers a window in four first weeks"
         );
-        let (mut early, mut chance) = (Early::default(), Chance::new(9));
-        alarms(&mut early, traffic, 0..WEEK, &mut chance);
-        let later = alarms(&mut early, traffic, 0..3 * WEEK, &mut chance);
+        let mut detector = Early::default();
+        let mut rng = TestRng::new(9);
+        alarms(&mut detector, traffic, 0..WEEK, &mut rng);
+        let later = alarms(&mut detector, traffic, 0..3 * WEEK, &mut rng);
         assert_eq!(
             later, [0; 4],
-            "{answers} answers a window, once a week is known"
+            "{answers} answers a window, after the first week"
         );
     }
 }
 
-/// Windows from a change to the alarm of this figure; after two days of the usual.
-fn delay(figure: Figure, usual: Traffic, changed: Traffic, seed: u64) -> Option<usize> {
-    let (mut early, mut chance) = (Early::default(), Chance::new(seed));
-    alarms(&mut early, usual, 0..576, &mut chance);
+/// Windows from a change to the alarm of this metric, after two days of usual traffic.
+fn delay(metric: Figure, usual: Traffic, changed: Traffic, seed: u64) -> Option<usize> {
+    let mut detector = Early::default();
+    let mut rng = TestRng::new(seed);
+    alarms(&mut detector, usual, 0..576, &mut rng);
     (0..48).find(|at| {
-        let (served, cost) = changed.window(576 + at, &mut chance);
-        let found = early.close(&served, cost);
-        found
+        let (served, cost) = changed.window(576 + at, &mut rng);
+        let conditions = detector.close(&served, cost);
+        conditions
             .iter()
-            .any(|one| one.cause == Cause::Warning(figure) && one.level > 0)
+            .any(|condition| condition.cause == Cause::Warning(metric) && condition.level > 0)
     })
 }
 
 #[test]
-fn a_change_is_told_soon() {
+fn changes_are_detected_soon() {
     let few = Traffic {
         answers: 6.0,
         ..STEADY
     };
-    for (name, figure, usual, changed, most) in [
+    for (name, metric, usual, changed, max) in [
         (
             "a tenth is degraded",
             Figure::Degraded,
@@ -276,7 +282,7 @@ fn a_change_is_told_soon() {
             4,
         ),
         (
-            "and where few ask",
+            "the same with few visitors",
             Figure::FirstToken,
             few,
             Traffic {
@@ -287,9 +293,9 @@ fn a_change_is_told_soon() {
         ),
     ] {
         for seed in 1..=5 {
-            let delay = delay(figure, usual, changed, seed);
+            let delay = delay(metric, usual, changed, seed);
             assert!(
-                delay.is_some_and(|windows| windows <= most),
+                delay.is_some_and(|windows| windows <= max),
                 "{name}: {delay:?} windows, seed {seed}"
             );
         }
@@ -297,55 +303,62 @@ fn a_change_is_told_soon() {
 }
 
 #[test]
-fn it_is_over_when_it_is_usual_again_and_what_lasts_becomes_usual() {
-    let (mut early, mut chance) = (Early::default(), Chance::new(3));
-    alarms(&mut early, STEADY, 0..WEEK, &mut chance);
+fn a_metric_recovers_and_a_lasting_change_becomes_the_baseline() {
+    let mut detector = Early::default();
+    let mut rng = TestRng::new(3);
+    alarms(&mut detector, STEADY, 0..WEEK, &mut rng);
     let slow = Traffic {
         first_words: 4.0,
         ..STEADY
     };
-    assert_eq!(alarms(&mut early, slow, 0..6, &mut chance), [0, 0, 0, 1]);
-    assert!(early.standings[3].out);
-    alarms(&mut early, STEADY, 6..16, &mut chance);
-    assert!(!early.standings[3].out, "over");
-    alarms(&mut early, slow, 0..WEEK, &mut chance);
-    assert!(!early.standings[3].out, "a week later that is how it is");
+    assert_eq!(alarms(&mut detector, slow, 0..6, &mut rng), [0, 0, 0, 1]);
+    assert!(detector.standings[3].out);
+    alarms(&mut detector, STEADY, 6..16, &mut rng);
+    assert!(!detector.standings[3].out, "over");
+    alarms(&mut detector, slow, 0..WEEK, &mut rng);
+    assert!(!detector.standings[3].out, "usual after a week");
 }
 
 #[test]
-fn a_restart_forgets_nothing_and_memory_is_bounded() {
-    let (mut early, mut chance) = (Early::default(), Chance::new(5));
-    alarms(&mut early, STEADY, 0..WEEK + 100, &mut chance);
-    assert_eq!((early.past.len(), early.hour.len()), (WEEK, HOUR));
-    let text = serde_json::to_string(&early.past().collect::<Vec<_>>()).unwrap();
-    let back = Early::recalled(serde_json::from_str(&text).unwrap());
-    let close = |one: Option<f64>, other: Option<f64>| match (one, other) {
+fn windows_survive_a_restart_and_are_bounded() {
+    let mut detector = Early::default();
+    let mut rng = TestRng::new(5);
+    alarms(&mut detector, STEADY, 0..WEEK + 100, &mut rng);
+    assert_eq!((detector.past.len(), detector.hour.len()), (WEEK, HOUR));
+    let text = serde_json::to_string(&detector.past().collect::<Vec<_>>()).unwrap();
+    let restored = Early::recalled(serde_json::from_str(&text).unwrap());
+    let is_close = |one: Option<f64>, other: Option<f64>| match (one, other) {
         (Some(one), Some(other)) => (one - other).abs() < 1e-9 * one.abs(),
         (one, other) => one == other,
     };
-    let same = back.past.iter().zip(&early.past).all(|(one, other)| {
-        one.all == other.all
-            && one.without_ai == other.without_ai
-            && close(one.cost_an_hour, other.cost_an_hour)
-    });
-    assert!(back.past.len() == WEEK && same);
+    let same = restored
+        .past
+        .iter()
+        .zip(&detector.past)
+        .all(|(one, other)| {
+            one.all == other.all
+                && one.without_ai == other.without_ai
+                && is_close(one.cost_an_hour, other.cost_an_hour)
+        });
+    assert!(restored.past.len() == WEEK && same);
     assert!(text.len() < 250_000, "{} bytes", text.len());
 }
 
 #[test]
-fn the_words_say_what_is_usual_and_what_is() {
-    let (mut early, mut chance) = (Early::default(), Chance::new(7));
-    alarms(&mut early, STEADY, 0..576, &mut chance);
+fn descriptions_name_the_baseline_and_the_current_value() {
+    let mut detector = Early::default();
+    let mut rng = TestRng::new(7);
+    alarms(&mut detector, STEADY, 0..576, &mut rng);
     let (served, cost) = Traffic {
         degraded: 0.5,
         ..STEADY
     }
-    .window(0, &mut chance);
-    let found = early.close(&served, cost);
-    let words = found[0].reason.clone().unwrap();
+    .window(0, &mut rng);
+    let conditions = detector.close(&served, cost);
+    let words = conditions[0].reason.clone().unwrap();
     assert!(words.starts_with("degraded_share: Usual is 0."), "{words}");
     assert!(
-        found[2].words.contains("$") && found[3].words.contains(" s "),
-        "{found:?}"
+        conditions[2].words.contains("$") && conditions[3].words.contains(" s "),
+        "{conditions:?}"
     );
 }

@@ -5,7 +5,7 @@ use crate::provider::paused::settled;
 use crate::settings::Secret;
 use crate::store::server::Redis;
 
-async fn joined(redis: &Redis, name: &str) -> Claims {
+async fn connected(redis: &Redis, name: &str) -> Claims {
     let link = Link::open(&Secret::new(redis.url()), name, || 0.5).unwrap();
     let mut health = link.health();
     let up = health.wait_for(|health| health.is_up());
@@ -24,45 +24,45 @@ fn matter(level: Level, staged: bool) -> Matter {
     }
 }
 
-/// What comes of asking; Redis says.
-async fn alert(claims: &Claims, sinks: &str, matter: &Matter) -> Verdict {
-    claims.alert(sinks, matter).await.unwrap()
+async fn claim(claims: &Claims, sinks: &str, alert: &Matter) -> Verdict {
+    claims.alert(sinks, alert).await.unwrap()
 }
 
-/// It dies: nobody renews its sign of life.
-async fn dies(redis: &Redis, claims: Claims, name: &str) {
+/// Simulates the death of an instance: nobody renews its heartbeat.
+async fn kill_instance(redis: &Redis, claims: Claims, name: &str) {
     drop(claims);
-    // Its link's keeper ends first.
+    // The connection monitor must end first, or it would renew the key.
     settled().await;
     redis.tell(&["DEL", &format!("{PREFIX}{SIGN}{name}")]);
 }
 
 #[tokio::test]
-async fn one_tells_and_the_others_leave_it_to_that_one() {
+async fn one_instance_sends_and_the_others_defer_to_it() {
     let redis = Redis::start(&[]);
-    let (one, other) = (joined(&redis, "one").await, joined(&redis, "other").await);
+    let one = connected(&redis, "one").await;
+    let other = connected(&redis, "other").await;
     let down = matter(1, false);
-    assert_eq!(alert(&one, "s", &down).await, Verdict::Tell);
-    assert_eq!(alert(&other, "s", &down).await, Verdict::Leave);
+    assert_eq!(claim(&one, "s", &down).await, Verdict::Tell);
+    assert_eq!(claim(&other, "s", &down).await, Verdict::Leave);
     assert_eq!(
-        alert(&one, "s", &down).await,
+        claim(&one, "s", &down).await,
         Verdict::Tell,
-        "told again by who told it"
+        "the owner may send again"
     );
-    // What differs is claimed apart: a worse level, a drill's doing, other sinks.
-    assert_eq!(alert(&other, "s", &matter(2, false)).await, Verdict::Tell);
-    assert_eq!(alert(&other, "s", &matter(1, true)).await, Verdict::Tell);
-    assert_eq!(alert(&other, "t", &down).await, Verdict::Tell);
+    // Separate claims: another severity, a drill, other sinks.
+    assert_eq!(claim(&other, "s", &matter(2, false)).await, Verdict::Tell);
+    assert_eq!(claim(&other, "s", &matter(1, true)).await, Verdict::Tell);
+    assert_eq!(claim(&other, "t", &down).await, Verdict::Tell);
     assert_eq!(
         other.end("s", &down, &[]).await,
         Verdict::Leave,
-        "its end too"
+        "the recovery is the owner's too"
     );
     assert_eq!(one.end("s", &down, &[]).await, Verdict::Tell);
     assert_eq!(
         other.end("s", &down, &[]).await,
         Verdict::Leave,
-        "who finds it out later"
+        "also when noticed later"
     );
     let left: u64 = redis.tell(&["PTTL", &key("s", &down)]).parse().unwrap();
     assert!(left > 0 && left <= ms(OUTLASTS), "{left}");
@@ -72,60 +72,62 @@ async fn one_tells_and_the_others_leave_it_to_that_one() {
 }
 
 #[tokio::test]
-async fn what_one_that_is_gone_held_is_the_others() {
+async fn alerts_of_a_dead_instance_are_taken_over_once() {
     let redis = Redis::start(&[]);
     let down = matter(1, false);
-    for told in [false, true] {
-        for ends in [false, true] {
-            let (one, other) = (joined(&redis, "one").await, joined(&redis, "other").await);
+    for is_sent in [false, true] {
+        for is_over in [false, true] {
+            let one = connected(&redis, "one").await;
+            let other = connected(&redis, "other").await;
             redis.tell(&["DEL", &key("s", &down)]);
-            alert(&one, "s", &down).await;
-            one.renew("s", &BTreeMap::from([(down.clone(), told)]))
+            claim(&one, "s", &down).await;
+            one.renew("s", &BTreeMap::from([(down.clone(), is_sent)]))
                 .await;
-            let third = joined(&redis, "third").await;
+            let third = connected(&redis, "third").await;
             third
                 .renew("s", &BTreeMap::from([(down.clone(), false)]))
                 .await;
             assert_eq!(
-                alert(&third, "s", &down).await,
+                claim(&third, "s", &down).await,
                 Verdict::Leave,
-                "no renewal takes it"
+                "a renewal takes no claim away"
             );
-            dies(&redis, one, "one").await;
-            let taken = if ends {
+            kill_instance(&redis, one, "one").await;
+            let taken = if is_over {
                 other.end("s", &down, &[]).await
             } else {
-                alert(&other, "s", &down).await
+                claim(&other, "s", &down).await
             };
-            // What reached nobody is told; what did is gone on with.
+            // An unsent alert is sent; a sent one is taken over.
             assert_eq!(
                 taken,
-                if told {
+                if is_sent {
                     Verdict::TakeOver
                 } else {
                     Verdict::Tell
                 },
-                "{told}, {ends}"
+                "sent {is_sent}, over {is_over}"
             );
-            let then = if ends {
+            let then = if is_over {
                 third.end("s", &down, &[]).await
             } else {
-                alert(&third, "s", &down).await
+                claim(&third, "s", &down).await
             };
-            assert_eq!(then, Verdict::Leave, "it is taken by one");
+            assert_eq!(then, Verdict::Leave, "only one instance takes over");
         }
     }
 }
 
 #[tokio::test]
-async fn without_redis_each_tells_its_own_and_rubbish_is_nobodys() {
+async fn without_redis_every_instance_sends_and_invalid_values_are_overwritten() {
     let mut redis = Redis::start(&[]);
-    let (one, other) = (joined(&redis, "one").await, joined(&redis, "other").await);
+    let one = connected(&redis, "one").await;
+    let other = connected(&redis, "other").await;
     let down = matter(1, false);
     redis.tell(&["LPUSH", &key("s", &down), "rubbish"]);
     assert_eq!(one.end("s", &down, &[]).await, Verdict::Tell);
-    assert_eq!(alert(&one, "s", &down).await, Verdict::Tell);
-    assert_eq!(alert(&other, "s", &down).await, Verdict::Leave);
+    assert_eq!(claim(&one, "s", &down).await, Verdict::Tell);
+    assert_eq!(claim(&other, "s", &down).await, Verdict::Leave);
     redis.kill();
     for claims in [&one, &other] {
         assert_eq!(claims.alert("s", &down).await, None);

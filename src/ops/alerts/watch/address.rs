@@ -1,11 +1,10 @@
-//! The sinks that are configured: where they are, and how they want to be told.
+//! The sinks that the configuration defines.
 
 use crate::ops::alerts::post::{Form, Poster};
 use crate::ops::alerts::sign::Signer;
 use crate::ops::alerts::sink::Kind;
 use crate::settings::{AlertSettings, Secret, fingerprint};
 
-/// Where a sink is, and how it wants to be told.
 pub(super) struct Address {
     pub(super) kind: Kind,
     pub(super) url: Secret,
@@ -21,33 +20,37 @@ impl Address {
         self.kind == other.kind && self.url.is(&other.url) && secrets
     }
 
-    /// What delivers there. None is said in the log; the configuration was checked before.
+    /// Creates the HTTP client. Logs the error and returns `None` if that fails, which a valid
+    /// configuration does not cause.
     pub(super) fn poster(&self) -> Option<Poster> {
         let signer = || {
             self.secret
                 .as_ref()
                 .and_then(|secret| Signer::new(secret.expose()))
         };
-        let form = match self.kind {
+        let format = match self.kind {
             Kind::Slack => Form::Slack,
             Kind::Webhook => Form::Json(signer()),
         };
-        let poster = Poster::new(&self.url, form);
-        poster
-            .inspect_err(|why| {
-                tracing::error!(sink = self.kind.words(), why, "alerts are not sent there")
+        let client = Poster::new(&self.url, format);
+        client
+            .inspect_err(|error| {
+                tracing::error!(
+                    sink = self.kind.words(),
+                    why = error,
+                    "failed to set up alert sink"
+                )
             })
             .ok()
     }
 }
 
-/// A name of the sinks that are told: the same for all instances that tell the same.
+/// A fingerprint of the configured sinks, the same for all instances that have the same sinks.
 pub(super) fn name(settings: &AlertSettings) -> String {
     let urls = [&settings.slack_webhook, &settings.webhook];
     fingerprint(urls.into_iter().flatten().map(Secret::expose))
 }
 
-/// The sinks that are configured.
 pub(super) fn addresses(settings: &AlertSettings) -> impl Iterator<Item = Address> + use<> {
     let slack = settings.slack_webhook.clone().map(|url| Address {
         kind: Kind::Slack,

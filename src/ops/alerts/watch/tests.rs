@@ -1,4 +1,4 @@
-//! What is told of a service whose state is set by hand, on a paused clock.
+//! The watcher over a state that is set by hand, on a paused clock.
 
 mod instances;
 
@@ -12,7 +12,7 @@ use crate::settings::Secret;
 use crate::store::MemoryStore;
 use crate::store::flaky::{Flaky, Trouble};
 
-/// A watcher with one sink that sends nothing, and what it looks at.
+/// A watcher with one sink that sends nothing, and the state it watches.
 struct Watched {
     watcher: Watcher,
     vitals: watch::Sender<Vitals>,
@@ -26,13 +26,13 @@ async fn watched(opened_with: &[&str]) -> Watched {
     among(None, opened_with).await
 }
 
-/// One among instances that make these claims.
+/// A watcher among instances with these claims.
 async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
     let stand = Stand::alone(Plan::new("a"));
     let vitals = watch::Sender::new(Vitals::default());
-    let backend = Arc::into_inner(stand.backend).map(|one| Backend {
+    let provider = Arc::into_inner(stand.backend).map(|provider| Backend {
         vitals: vitals.subscribe(),
-        ..one
+        ..provider
     });
     let view = StatusView {
         mode: Mode::Normal,
@@ -52,39 +52,35 @@ async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
         switched: None,
         trends: std::collections::HashMap::default(),
     };
-    let (view, report) = (
-        watch::Sender::new(Arc::new(view)),
-        watch::Sender::new(Arc::new(report)),
-    );
+    let view = watch::Sender::new(Arc::new(view));
+    let report = watch::Sender::new(Arc::new(report));
     let store = Arc::new(Flaky::over(Arc::new(MemoryStore::default())));
     let settings = Arc::new(Settings::default());
-    let table = Table::first(settings, Arc::new([Arc::new(backend.unwrap())]));
+    let config = Table::first(settings, Arc::new([Arc::new(provider.unwrap())]));
     let warnings = watch::Sender::new(Arc::from(Vec::new()));
     let means = Means {
-        published: watch::channel(Arc::new(table)).1,
+        published: watch::channel(Arc::new(config)).1,
         status: view.subscribe(),
         reports: report.subscribe(),
         warnings: warnings.subscribe(),
         store: Arc::clone(&store) as Arc<dyn Store>,
-        opened_with: opened_with.iter().map(|one| (*one).to_owned()).collect(),
+        opened_with: opened_with
+            .iter()
+            .map(|problem| (*problem).to_owned())
+            .collect(),
         claims,
         clock: Clock::start(),
         random: || 7,
         chance: || 0.5,
     };
     let mut watcher = Watcher::begin(means, watch::channel(Arc::from(Vec::new())).0).await;
-    let (sink, url) = (
-        Arc::new(Sink::new(Kind::Webhook, Line::default())),
-        Secret::new("http://localhost/"),
-    );
-    let (address, task) = (
-        Address {
-            kind: Kind::Webhook,
-            url,
-            secret: None,
-        },
-        actix::spawn(std::future::ready(())),
-    );
+    let sink = Arc::new(Sink::new(Kind::Webhook, Line::default()));
+    let address = Address {
+        kind: Kind::Webhook,
+        url: Secret::new("http://localhost/"),
+        secret: None,
+    };
+    let task = actix::spawn(std::future::ready(()));
     watcher.served.push(Served {
         sink,
         address,
@@ -101,10 +97,10 @@ async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
 }
 
 impl Watched {
-    /// Lets time pass, looking as often as it does, and gives what was told meanwhile.
+    /// Advances the clock, polling as usual, and returns the alerts sent meanwhile.
     async fn after(&mut self, time: Duration) -> Vec<Alert> {
-        let looks = time.as_millis() / LOOK.as_millis();
-        for _ in 0..looks {
+        let polls = time.as_millis() / LOOK.as_millis();
+        for _ in 0..polls {
             tokio::time::advance(LOOK).await;
             self.watcher.look().await;
         }
@@ -145,35 +141,39 @@ fn events(alerts: &[Alert]) -> Vec<(&'static str, Option<&str>)> {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[actix_rt::test(system = "Paused")]
-async fn an_alert_waits_for_its_incident_and_not_for_long() {
+async fn an_alert_waits_for_its_incident_but_not_for_long() {
     let mut watched = watched(&[]).await;
     assert_eq!(watched.after(SECOND).await, []);
     watched.provider(ProviderState::Open);
     assert_eq!(watched.after(SECOND).await, []);
     watched.mode(Mode::Outage, Some("inc-1"));
-    let told = watched.after(SECOND).await;
+    let alerts = watched.after(SECOND).await;
     assert_eq!(
-        events(&told),
+        events(&alerts),
         [
             ("provider_down", Some("inc-1")),
             ("mode_changed", Some("inc-1"))
         ]
     );
-    assert_eq!(told[1].reason.as_deref(), Some("a: it cannot be reached"));
+    assert_eq!(alerts[1].reason.as_deref(), Some("a: it cannot be reached"));
     watched.provider(ProviderState::HalfOpen);
-    assert_eq!(watched.after(SECOND).await, [], "neither down nor back");
+    assert_eq!(
+        watched.after(SECOND).await,
+        [],
+        "half-open is neither down nor back"
+    );
     watched.provider(ProviderState::Closed);
     assert_eq!(
         events(&watched.after(SECOND).await),
         [("provider_up", Some("inc-1"))]
     );
     watched.mode(Mode::Normal, None);
-    let told = watched.after(SECOND).await;
+    let alerts = watched.after(SECOND).await;
     assert_eq!(
-        (events(&told), told[0].mode),
+        (events(&alerts), alerts[0].mode),
         (vec![("mode_changed", Some("inc-1"))], Mode::Normal)
     );
-    // One that belongs to none is told all the same.
+    // An alert without an incident is sent after the grace period.
     watched.after(SECOND * 600).await;
     watched.provider(ProviderState::Blocked);
     assert_eq!(
@@ -183,23 +183,23 @@ async fn an_alert_waits_for_its_incident_and_not_for_long() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_hundred_flaps_are_three_alerts() {
+async fn a_hundred_flaps_yield_three_alerts() {
     let mut watched = watched(&[]).await;
-    let mut told = Vec::new();
+    let mut alerts = Vec::new();
     for _ in 0..100 {
         watched.provider(ProviderState::Open);
-        told.extend(watched.after(SECOND).await);
+        alerts.extend(watched.after(SECOND).await);
         watched.provider(ProviderState::Closed);
-        told.extend(watched.after(SECOND).await);
+        alerts.extend(watched.after(SECOND).await);
     }
-    told.extend(watched.after(SECOND * 600).await);
-    let names: Vec<_> = told.iter().map(|alert| alert.event).collect();
+    alerts.extend(watched.after(SECOND * 600).await);
+    let names: Vec<_> = alerts.iter().map(|alert| alert.event).collect();
     assert_eq!(names, ["provider_down", "provider_up", "provider_flapped"]);
-    assert!(told[2].held_back >= 98, "{}", told[2].text);
+    assert!(alerts[2].held_back >= 98, "{}", alerts[2].text);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_store_and_what_it_was_opened_with_are_told() {
+async fn store_failures_and_startup_problems_are_sent() {
     let mut watched = watched(&[]).await;
     watched.store.set(Trouble::Fails);
     assert_eq!(
@@ -213,33 +213,33 @@ async fn the_store_and_what_it_was_opened_with_are_told() {
     );
 
     let mut watched = self::watched(&["The saved conversations were damaged."]).await;
-    // It is told once; the one that was begun in its place works.
-    let told = watched.after(SECOND).await;
+    // The startup problem is sent once, and the replacement store works.
+    let alerts = watched.after(SECOND).await;
     assert_eq!(
-        events(&told),
+        events(&alerts),
         [("store_failed", None), ("store_recovered", None)]
     );
-    assert_eq!(told[0].text, "The saved conversations were damaged.");
+    assert_eq!(alerts[0].text, "The saved conversations were damaged.");
     assert_eq!(watched.after(SECOND * 600).await, []);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_spent_budget_is_told_and_is_no_outage_of_the_provider() {
+async fn a_spent_budget_is_sent_and_is_no_outage_of_the_provider() {
     let mut watched = watched(&[]).await;
     let midnight = watched.watcher.means.clock.wall().plus(SECOND * 3_600);
     watched
         .vitals
         .send_modify(|vitals| vitals.budget_until = Some(midnight));
-    let told = watched.after(SECOND * 3).await;
-    assert_eq!(events(&told), [("budget_spent", None)]);
+    let alerts = watched.after(SECOND * 3).await;
+    assert_eq!(events(&alerts), [("budget_spent", None)]);
     assert_eq!(
-        (told[0].provider.as_deref(), told[0].reason.as_deref()),
+        (alerts[0].provider.as_deref(), alerts[0].reason.as_deref()),
         (Some("a"), Some("budget_spent"))
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn an_early_warning_is_an_alert_like_others() {
+async fn an_early_warning_is_sent_and_cleared() {
     let mut watched = watched(&[]).await;
     let warn = |watched: &Watched, level: u8| {
         let finding = Finding {
@@ -253,10 +253,11 @@ async fn an_early_warning_is_an_alert_like_others() {
         watched.warnings.send_replace(Arc::from(vec![finding]));
     };
     warn(&watched, 1);
-    let told = watched.after(SECOND).await;
-    assert_eq!(events(&told), [("early_warning", None)]);
+    let alerts = watched.after(SECOND).await;
+    assert_eq!(events(&alerts), [("early_warning", None)]);
     assert!(
-        told[0].text.contains("Usual is 1.0 s") && told[0].reason.as_ref().unwrap().contains("p95")
+        alerts[0].text.contains("Usual is 1.0 s")
+            && alerts[0].reason.as_ref().unwrap().contains("p95")
     );
     warn(&watched, 0);
     assert_eq!(
