@@ -100,7 +100,7 @@ pub async fn completion(upstream: Arc<dyn Upstream>, timeout: Duration) -> Verdi
     let outcome = async {
         let mut events = upstream.ask(&request);
         while let Some(event) = events.next().await {
-            match step {
+            match event {
                 Ok(Step::Usage(_)) => {}
                 Ok(Step::Text(_) | Step::Thinking | Step::End(_)) => return Verdict::Whole,
                 Err(failure) => return failed(failure.fault, failure.retry_after),

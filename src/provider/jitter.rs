@@ -1,4 +1,5 @@
-//! Random durations between two bounds, so that what stopped together does not restart together. Pure.
+//! Random durations between two bounds, so that callers that stopped together do not restart
+//! together. Pure.
 
 use std::time::Duration;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-/// Hands out probe leases. If Redis is unavailable, it grants them at once: each instance probes alone.
+/// Hands out probe leases. While Redis is unavailable, every lease is granted at once, and each
+/// instance probes alone.
 pub trait Probing: Send + Sync {
     /// Requests a lease for one probe that takes at most `timeout`. Answers within 50 ms.
     fn ask(&self, timeout: Duration) -> BoxFuture<'static, Leave>;

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 #[derive(Debug, Default)]
 pub struct Places {
-    taken: AtomicUsize,
-    none: Notify,
+    in_use: AtomicUsize,
+    idle: Notify,
 }
 
 /// A held slot. Dropping it releases the slot.
@@ -21,35 +21,35 @@ pub struct Place(Arc<Places>);
 impl Places {
     /// Acquires a permit if fewer than `max` are held.
     pub fn take(self: &Arc<Self>, max: usize) -> Option<Place> {
-        let increment = |taken: usize| (taken < max).then(|| taken + 1);
+        let increment = |in_use: usize| (in_use < max).then(|| in_use + 1);
         let acquired = self
-            .taken
+            .in_use
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, increment);
         acquired.is_ok().then(|| Place(Arc::clone(self)))
     }
 
     /// Returns the number of held permits.
     pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Acquire)
+        self.in_use.load(Ordering::Acquire)
     }
 
     /// Waits until no permit is held.
     pub async fn none_taken(&self) {
         loop {
             // Register before the check, so that no wake-up in between is lost.
-            let idle = self.none.notified();
+            let notified = self.idle.notified();
             if self.taken() == 0 {
                 return;
             }
-            idle.await;
+            notified.await;
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.0.taken.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_waiters();
+        if self.0.in_use.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
         }
     }
 }
