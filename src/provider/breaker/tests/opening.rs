@@ -220,16 +220,16 @@ fn open_time_doubles_to_its_max_within_a_fifth() {
         (3, 20_000, 22_500, 25_000),
         (u32::MAX, 20_000, 22_500, 25_000),
     ] {
-        for (chance, expected) in [(0.0, least), (EVEN, even), (1.0, most)] {
-            let time = rules.open_time(strikes, chance);
-            assert_eq!(time, ms(expected), "{strikes} strikes, chance {chance}");
+        for (random, expected) in [(0.0, least), (EVEN, even), (1.0, most)] {
+            let time = rules.open_time(strikes, random);
+            assert_eq!(time, ms(expected), "{strikes} strikes, random {random}");
         }
     }
 }
 
 #[test]
 fn a_retry_after_is_a_floor_of_the_open_time() {
-    // (fault of the failed probe, Retry-After in seconds, open time in milliseconds, at an even chance: one strike, so 20 s
+    // (fault of the failed probe, Retry-After in seconds, open time in milliseconds, at an even random: one strike, so 20 s
     // by itself, and a second more on what was asked for)
     for (fault, asked, time) in [
         (Fault::ServerError, None, 20_000),

@@ -41,7 +41,7 @@ impl Pair {
         self.breaker.view(self.now).state
     }
 
-    fn step(&mut self, step: Step, chance: f64) {
+    fn step(&mut self, step: Step, random: f64) {
         let before = self.breaker.view(self.now);
         match step {
             Step::Pass(time) => self.now += time,
@@ -68,7 +68,7 @@ impl Pair {
                 let Flight { call, ticket, .. } = *flight;
                 let stale = call.phase != self.model.number;
                 let expected = self.model.first_token(call, latency, self.now);
-                let transition = self.breaker.first_token(ticket, latency, self.now, chance);
+                let transition = self.breaker.first_token(ticket, latency, self.now, random);
                 self.compare(expected, transition);
                 assert!(!stale || self.breaker.view(self.now) == before);
             }
@@ -77,7 +77,7 @@ impl Pair {
                     return;
                 };
                 let flight = self.flying.swap_remove(at);
-                self.settle(flight, verdict, chance, before);
+                self.settle(flight, verdict, random, before);
             }
         }
         self.check();
@@ -116,7 +116,7 @@ impl Pair {
         }
     }
 
-    fn settle(&mut self, flight: Flight, verdict: Verdict, chance: f64, before: View) {
+    fn settle(&mut self, flight: Flight, verdict: Verdict, random: f64, before: View) {
         let verdict = match verdict {
             Verdict::Failed {
                 fault, retry_after, ..
@@ -131,7 +131,7 @@ impl Pair {
         let expected = self.model.settle(flight.call, verdict, self.now);
         let transition = self
             .breaker
-            .settle(flight.ticket, verdict, self.now, chance);
+            .settle(flight.ticket, verdict, self.now, random);
         self.compare(expected, transition);
         assert!(
             !stale || self.breaker.view(self.now) == before,
@@ -145,7 +145,7 @@ impl Pair {
         }
     }
 
-    /// Does what happened fit what was expected? If so, the model takes over the moment that chance has drawn.
+    /// Does what happened fit what was expected? If so, the model takes over the moment that random has drawn.
     fn compare(&mut self, expected: Expected, transition: Option<Transition>) {
         let view = self.breaker.view(self.now);
         let at = view.retry_at.unwrap_or(self.now);
@@ -258,10 +258,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn does_what_the_model_does(rules in any_rules(), steps in steps(), chances in prop::collection::vec(0.0..=1.0, 1..20)) {
+    fn does_what_the_model_does(rules in any_rules(), steps in steps(), randoms in prop::collection::vec(0.0..=1.0, 1..20)) {
         let mut pair = Pair::new(rules);
-        for (step, chance) in steps.into_iter().zip(chances.into_iter().cycle()) {
-            pair.step(step, chance);
+        for (step, random) in steps.into_iter().zip(randoms.into_iter().cycle()) {
+            pair.step(step, random);
         }
     }
 
@@ -299,8 +299,8 @@ proptest! {
 
     /// Open time without a word from the provider: within a fifth of what it should be, and never beyond its max.
     #[test]
-    fn open_time_keeps_its_bounds(rules in any_rules(), strikes in 0u32..40, chance in 0.0..=1.0) {
-        let time = rules.open_time(strikes, chance).as_secs_f64();
+    fn open_time_keeps_its_bounds(rules in any_rules(), strikes in 0u32..40, random in 0.0..=1.0) {
+        let time = rules.open_time(strikes, random).as_secs_f64();
         let middle = (rules.open_for.as_secs_f64() * 2f64.powi(strikes as i32)).min(rules.open_max.as_secs_f64());
         prop_assert!(time >= 0.8 * middle - 1e-6 && time <= 1.2 * middle + 1e-6);
         prop_assert!(time <= rules.open_max.as_secs_f64());
