@@ -27,7 +27,6 @@ pub(super) struct Slow {
     compared: Window,
 }
 
-/// With everything to learn.
 impl Slow {
     pub(super) fn new(rules: &Rules) -> Self {
         Self {

@@ -115,7 +115,7 @@ impl Breaker {
     pub(super) fn block(
         &mut self,
         fault: Fault,
-        asked: Option<Duration>,
+        retry_after: Option<Duration>,
         now: Duration,
         random: f64,
     ) -> Transition {
