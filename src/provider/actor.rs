@@ -30,7 +30,7 @@ use crate::supervised::{Crash, Guard};
 pub use hearing::{Hear, SpentElsewhere};
 use shown::Shown;
 
-/// How often the status is updated for what changes with time alone, such as expiring latencies.
+/// The interval of status updates for changes by time alone, such as expiring latencies.
 const TIDY: Duration = Duration::from_secs(60);
 
 /// The capacity of the mailbox. `TryAcquire` comes from the router, whose selections are bounded.
@@ -105,8 +105,8 @@ pub struct Observe {
     pub(super) first_token: Duration,
 }
 
-/// Records a lower bound of the first-token latency, from an attempt that was abandoned for a faster
-/// one before its first token.
+/// Records a lower bound of the first-token latency, from an attempt that was abandoned for a
+/// faster one before its first token.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Overtaken {
@@ -134,8 +134,8 @@ pub struct Reset;
 #[rtype(result = "()")]
 pub struct DrillOver;
 
-/// Enables or disables the provider. A disabled provider is neither called nor probed; running calls
-/// continue.
+/// Enables or disables the provider. A disabled provider is neither called nor probed; running
+/// calls continue.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Enable(pub bool);
@@ -184,8 +184,8 @@ impl ProviderActor {
         }
     }
 
-    /// To be called after every change: publishes and saves the state, and schedules the next probe,
-    /// so that recovery is found without any call.
+    /// To be called after every change: publishes and saves the state, and schedules the next
+    /// probe, so that recovery is found without any call.
     fn after(&mut self, transition: Option<Transition>, ctx: &mut Context<Self>) {
         let now = self.seed.clock.now();
         let transition = transition.or_else(|| self.breaker.tick(now));
@@ -322,17 +322,17 @@ impl Handler<Settle> for ProviderActor {
     fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) {
         let Settle {
             ticket,
-            verdict,
-            took,
-            notes,
+            verdict: outcome,
+            took: elapsed,
+            notes: stats,
         } = settle;
         // Saturating, because a permit issued before a rebuild is not counted here.
         self.unsettled = self.unsettled.saturating_sub(1);
         let now = self.seed.clock.now();
-        match verdict {
+        match outcome {
             Verdict::Whole => {
                 self.vitals.successes += 1;
-                self.totals.record(took, now);
+                self.totals.record(elapsed, now);
                 // A complete answer proves more than any check.
                 if let Some(check) = &mut self.vitals.check {
                     check.failed = None;
@@ -345,18 +345,18 @@ impl Handler<Settle> for ProviderActor {
             }
             Verdict::Abandoned => {}
         }
-        if verdict != Verdict::Abandoned {
+        if outcome != Verdict::Abandoned {
             self.vitals.checked_at = Some(self.seed.clock.wall());
         }
-        if let Some(usage) = notes.usage {
+        if let Some(usage) = stats.usage {
             self.spend(usage);
         }
-        if let Some(score) = notes.quality {
+        if let Some(score) = stats.quality {
             self.score(score);
         }
         let transition = self
             .breaker
-            .settle(ticket, verdict, now, (self.seed.chance)());
+            .settle(ticket, outcome, now, (self.seed.chance)());
         self.after(transition, ctx);
     }
 }

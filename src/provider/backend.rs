@@ -30,7 +30,8 @@ pub struct Backend {
     pub context_tokens: u32,
     pub patience: Patience,
     pub retry: CallRetry,
-    /// The provider continues a partial answer that it is given as prefill. Cleared when it refuses.
+    /// The provider continues a partial answer that it is given as prefill. Cleared when it
+    /// refuses.
     pub prefill: AtomicBool,
     /// Share of turns under the `weighted` strategy.
     pub weight: u32,
@@ -42,7 +43,7 @@ pub struct Backend {
     /// Identifies account, address and model: instances with the same value share the provider's
     /// failures. 16 hexadecimal digits of a hash that does not reveal the key.
     pub account: Arc<str>,
-    /// Events for other instances.
+    /// Events of this provider that other instances should know of.
     pub voice: watch::Receiver<Option<News>>,
     /// The status that was published last. It is a hint for ranking; only
     /// [`TryAcquire`](super::actor::TryAcquire) decides on a call.
@@ -55,9 +56,8 @@ pub struct Backend {
 pub struct Patience {
     /// Until the first token, by the number of attempts made in the turn; the last value repeats.
     pub first_token: Vec<Duration>,
-    /// Between two tokens.
+    /// The longest pause between two tokens.
     pub stall: Duration,
-    /// The whole attempt.
     pub attempt: Duration,
 }
 
@@ -101,7 +101,7 @@ pub struct Vitals {
     pub restarts: u64,
     /// `None` if the provider was not called recently.
     pub first_token: Option<Latency>,
-    /// Durations of complete answers.
+    /// Durations of recent complete answers.
     pub total: Option<Latency>,
     /// The end of the last attempt or health check.
     pub checked_at: Option<At>,
@@ -115,7 +115,6 @@ pub struct Vitals {
     pub spent_elsewhere: Spent,
     /// Set while the daily budget is spent.
     pub budget_until: Option<At>,
-    /// Usage since the start.
     pub used: Used,
     /// Quality of the answers, 0 to 1: a moving average over about the last twenty.
     pub quality: Option<f64>,
@@ -195,7 +194,7 @@ pub const fn trouble_in_words(fault: Fault) -> &'static str {
     }
 }
 
-/// Latency percentiles in milliseconds.
+/// Percentiles of call durations, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Latency {
     pub p50: u64,

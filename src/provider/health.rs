@@ -43,7 +43,8 @@ impl Check {
 
 /// Returns the kind of check that a provider in this state gets.
 ///
-/// `is_rate_limited`: a rate limit is being waited out. `is_budget_spent`: the daily budget is spent.
+/// `is_rate_limited`: a rate limit is being waited out. `is_budget_spent`: the daily budget is
+/// spent.
 pub fn due(
     probe: ProbeKind,
     state: ProviderState,

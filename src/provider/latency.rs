@@ -1,4 +1,5 @@
-//! Percentiles of a provider's recent call durations. Pure: time since process start is an argument.
+//! Percentiles of a provider's recent call durations. Pure: time since process start is an
+//! argument.
 //!
 //! Two windows overlap: every call is counted in both, one is reported, and after each
 //! [`LATENCY_WINDOW`] the younger one replaces the older. So a report covers at least the last
@@ -22,7 +23,6 @@ const LONGEST_MS: u64 = 600_000;
 pub struct Latencies {
     /// The calls of the current window and of the one before.
     read: Option<Histogram<u32>>,
-    /// The calls since `begun`.
     younger: Option<Histogram<u32>>,
     begun: Duration,
 }

@@ -71,12 +71,12 @@ impl Permit {
     }
 
     /// Reports how the call ended.
-    pub fn settle(mut self, verdict: Verdict) {
-        self.tell(verdict);
+    pub fn settle(mut self, outcome: Verdict) {
+        self.tell(outcome);
     }
 
     /// Sends at most one message per permit: `do_send` is not bounded, but permits are.
-    fn tell(&mut self, verdict: Verdict) {
+    fn tell(&mut self, outcome: Verdict) {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
@@ -87,7 +87,7 @@ impl Permit {
         if let Some(actor) = &*self.actor.borrow() {
             actor.do_send(Settle {
                 ticket,
-                verdict,
+                verdict: outcome,
                 took: self.begun.elapsed(),
                 notes: self.notes,
             });

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Buckets per window.
 const BUCKETS: u128 = 10;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::provider::permit::Permit;
 use crate::provider::places::Place;
 use crate::supervised::{Crash, Guard};
 
-/// How long a ProviderActor may take to answer before its provider counts as busy.
+/// The time for a ProviderActor to answer; after that its provider counts as busy.
 pub const ACTOR_LIMIT: Duration = Duration::from_millis(50);
 
 /// The total time for a second round over the providers that did not answer in time, when no other
@@ -386,7 +386,8 @@ async fn heard(backend: &Backend) -> Result<Permit, Refusal> {
             return answer;
         }
         if address.changed().await.is_err() {
-            // The provider was removed, so no actor will follow. The caller's timeout ends the wait.
+            // The provider was removed, so no actor will follow. The caller's timeout ends the
+            // wait.
             std::future::pending::<()>().await;
         }
     }

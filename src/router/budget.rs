@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use crate::provider::window::Window;
 
-/// How long deposits and withdrawals count.
+/// The period for which deposits and withdrawals count.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// Extra calls per [`BUDGET_WINDOW`] that need no deposit, so that services with few visitors retry too.
+/// Extra calls per [`BUDGET_WINDOW`] that need no deposit, so that services with few visitors retry
+/// too.
 const FREE: u64 = 10;
 
 /// One extra call in accounting units. Whole numbers, because sums of 0.2 are not exact in `f64`.
@@ -50,7 +51,7 @@ impl Budget {
         self.share = thousandths(share);
     }
 
-    /// Counts a new turn.
+    /// Adds one turn's share of an extra call.
     pub fn deposit(&mut self, now: Duration) {
         self.turns.record(now, false);
     }
@@ -78,7 +79,8 @@ impl Budget {
         is_affordable
     }
 
-    /// Returns the extra calls that are available now, with a fraction; never negative. For display.
+    /// Returns the extra calls that are available now, with a fraction; never negative. For
+    /// display.
     pub fn balance(&self, now: Duration) -> f64 {
         let (credit, debit) = self.account(now);
         credit.saturating_sub(debit) as f64 / CALL as f64

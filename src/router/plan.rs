@@ -1,4 +1,5 @@
-//! The retry policy: after a failed attempt, retry the same provider, try another, or give up. Pure.
+//! The retry policy: after a failed attempt, retry the same provider, try another, or give up.
+//! Pure.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,7 +3,8 @@
 //!
 //! The strategy sorts all providers; then those that the turn excludes are dropped, and the
 //! conversation's sticky provider and the visitor's preferred provider move to the front. A
-//! provider that is down, full or over its budget refuses admission later, and the next one is tried.
+//! provider that is down, full or over its budget refuses admission later, and the next one is
+//! tried.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use crate::chat::Load;
 use crate::settings::Strategy;
 
-/// The ranking inputs of one provider. Slices of candidates are in the operator's order of preference.
+/// The ranking inputs of one provider. Slices of candidates are in the operator's order of
+/// preference.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub name: Arc<str>,

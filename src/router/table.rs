@@ -1,4 +1,5 @@
-//! The runtime configuration: the settings and the providers of one moment, as an immutable snapshot.
+//! The runtime configuration: the settings and the providers of one moment, as an immutable
+//! snapshot.
 //!
 //! A reload publishes a new snapshot as a whole. Turns, sessions and requests take a snapshot when
 //! they start and keep it to their end. The router reads the current one for each selection, so

@@ -15,8 +15,8 @@ use crate::provider::upstream::Upstream;
 use crate::settings::ProbeKind;
 
 impl ProviderActor {
-    /// Schedules the next recovery probe, if one is due. With a spent budget there is no probe before
-    /// the budget resets, because the provider would not be called anyway.
+    /// Schedules the next recovery probe, if one is due. With a spent budget there is no probe
+    /// before the budget resets, because the provider would not be called anyway.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
@@ -56,7 +56,7 @@ impl ProviderActor {
             probe
                 .into_actor(self)
                 .map(move |result, this: &mut Self, ctx| match result {
-                    Ok((lease, verdict)) => this.tried(ticket, verdict, lease, &asked, ctx),
+                    Ok((lease, outcome)) => this.tried(ticket, outcome, lease, &asked, ctx),
                     Err(delay) => this.put_off(ticket, delay, ctx),
                 });
         ctx.spawn(finished);
@@ -65,16 +65,16 @@ impl ProviderActor {
     fn tried(
         &mut self,
         ticket: Ticket,
-        verdict: Verdict,
+        outcome: Verdict,
         lease: Option<Box<dyn Held>>,
         asked: &Arc<dyn Upstream>,
         ctx: &mut Context<Self>,
     ) {
-        self.probed(verdict, asked);
+        self.probed(outcome, asked);
         let now = self.seed.clock.now();
         let transition = self
             .breaker
-            .settle(ticket, verdict, now, (self.seed.chance)());
+            .settle(ticket, outcome, now, (self.seed.chance)());
         if let Some(lease) = lease {
             lease.give_back(self.breaker.rest_of_others(now));
         }
@@ -131,8 +131,8 @@ impl ProviderActor {
             ProbeKind::Completion => {
                 let completion =
                     health::completion(Arc::clone(&upstream), timeout).into_actor(self);
-                ctx.spawn(completion.map(move |verdict, this: &mut Self, ctx| {
-                    this.probed(verdict, &upstream);
+                ctx.spawn(completion.map(move |outcome, this: &mut Self, ctx| {
+                    this.probed(outcome, &upstream);
                     this.after(None, ctx);
                     this.arm_check(ctx);
                 }));
@@ -140,9 +140,10 @@ impl ProviderActor {
         }
     }
 
-    /// Records the outcome of the actor's own completion: it costs tokens, and it is a health check.
-    fn probed(&mut self, verdict: Verdict, asked: &Arc<dyn Upstream>) {
-        match verdict {
+    /// Records the outcome of the actor's own completion: it costs tokens, and it is a health
+    /// check.
+    fn probed(&mut self, outcome: Verdict, asked: &Arc<dyn Upstream>) {
+        match outcome {
             Verdict::Whole => {
                 self.spend(PROBE_USAGE);
                 self.checked(None, asked);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::chat::At;
 
-/// A difference up to this keeps the published time. Both clocks are never read at the same instant,
-/// and nobody notices less.
+/// A difference up to this keeps the published time. Both clocks are never read at the same
+/// instant, and nobody notices less.
 const ASTRAY: Duration = Duration::from_secs(1);
 
 /// A monotonic moment and the wall-clock time published for it.
@@ -17,7 +17,8 @@ impl Shown {
         Self(Some((moment, published)))
     }
 
-    /// Returns the time to publish for `moment`. `wall` is its wall-clock time by the present clocks.
+    /// Returns the time to publish for `moment`. `wall` is its wall-clock time by the present
+    /// clocks.
     pub(super) fn tell(&mut self, moment: Duration, wall: At) -> At {
         let known = self.0.filter(|(known, published)| {
             let drift = published.since(wall).max(wall.since(*published));

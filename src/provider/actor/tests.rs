@@ -31,8 +31,8 @@ fn failed(fault: Fault) -> Verdict {
     }
 }
 
-async fn call(stand: &Stand, verdict: Verdict) {
-    stand.admit().await.unwrap().settle(verdict);
+async fn call(stand: &Stand, outcome: Verdict) {
+    stand.admit().await.unwrap().settle(outcome);
     settled().await;
 }
 

@@ -24,7 +24,8 @@ const BROKEN_IN_A_ROW: u32 = 3;
 pub(super) struct Closed {
     /// No call is admitted before, because a rate limit is being waited out.
     pub(super) held_until: Duration,
-    /// Until then, or until a first token, one hard failure opens the breaker: a peer is in trouble.
+    /// Until then, or until a first token, one hard failure opens the breaker: a peer is in
+    /// trouble.
     pub(super) wary_until: Duration,
     calls: Record,
     streams: Record,

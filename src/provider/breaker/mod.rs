@@ -4,7 +4,8 @@
 //! - `Closed` admits all calls and counts them.
 //! - `Open` admits none, for a time that doubles with each failed probe.
 //! - `HalfOpen` admits a few probes at once. Enough good ones close it, a bad one opens it again.
-//! - `Blocked` follows a refused key or a spent quota: rare probes without doubling, until one is good.
+//! - `Blocked` follows a refused key or a spent quota: rare probes without doubling, until one is
+//!   good.
 //!
 //! While a rate limit is waited out, the breaker stays closed but admits nothing.
 //!
@@ -81,7 +82,8 @@ impl Breaker {
     /// Replaces the configuration. The state and a running wait stay; the counts start anew if the
     /// length of the window changed.
     ///
-    /// For another key, model or address call [`Breaker::reset`], because nothing known still holds.
+    /// For another key, model or address call [`Breaker::reset`], because nothing known still
+    /// holds.
     pub fn set_rules(&mut self, rules: Rules) {
         let window_changed = rules.window != self.rules.window;
         self.rules = rules;
@@ -99,8 +101,8 @@ impl Breaker {
         (!was_closed).then_some(transition)
     }
 
-    /// Makes the breaker half-open if its open time is over. To report that change in time, call this
-    /// at [`Breaker::next_probe_at`].
+    /// Makes the breaker half-open if its open time is over. To report that change in time, call
+    /// this at [`Breaker::next_probe_at`].
     pub fn tick(&mut self, now: Duration) -> Option<Transition> {
         match self.state {
             State::Open {
@@ -124,19 +126,20 @@ impl Breaker {
 
     /// Admits or rejects a call.
     ///
-    /// If `recovery_probe` is set, visitors are admitted only while closed, and the actor's own probe
-    /// once the open time is over. If not, a visitor's call is the probe, and the actor has none.
-    pub fn admit(&mut self, now: Duration, who: Who) -> Result<Ticket, Refusal> {
+    /// If `recovery_probe` is set, visitors are admitted only while closed, and the actor's own
+    /// probe once the open time is over. If not, a visitor's call is the probe, and the actor has
+    /// none.
+    pub fn admit(&mut self, now: Duration, origin: Who) -> Result<Ticket, Refusal> {
         self.tick(now);
         self.places.expire(now);
         let is_admitted = match &self.state {
-            State::Closed(closed) => who == Who::Visitor && closed.held_until <= now,
+            State::Closed(closed) => origin == Who::Visitor && closed.held_until <= now,
             State::Open { .. } => false,
             State::HalfOpen { trial, .. } => {
-                trial.lets_in(who, self.rules.probes(), &self.places, now, &self.rules)
+                trial.lets_in(origin, self.rules.probes(), &self.places, now, &self.rules)
             }
             State::Blocked { trial, .. } => {
-                trial.lets_in(who, BLOCKED_PROBES, &self.places, now, &self.rules)
+                trial.lets_in(origin, BLOCKED_PROBES, &self.places, now, &self.rules)
             }
         };
         if !is_admitted {
@@ -153,7 +156,7 @@ impl Breaker {
         // Only probes occupy slots; calls while closed are limited by the ProviderActor.
         if !matches!(self.state, State::Closed(_)) {
             let lease_ends = now.saturating_add(self.rules.probe_lease);
-            self.places.take(ticket, who, lease_ends);
+            self.places.take(ticket, origin, lease_ends);
         }
         Ok(ticket)
     }
@@ -183,7 +186,7 @@ impl Breaker {
     pub fn settle(
         &mut self,
         ticket: Ticket,
-        verdict: Verdict,
+        outcome: Verdict,
         now: Duration,
         random: f64,
     ) -> Option<Transition> {
@@ -192,7 +195,7 @@ impl Breaker {
             return None;
         }
         match &mut self.state {
-            State::Closed(closed) => match verdict {
+            State::Closed(closed) => match outcome {
                 Verdict::Failed {
                     fault,
                     started,
@@ -207,7 +210,7 @@ impl Breaker {
             State::Open { .. } => None,
             State::HalfOpen { trial, strikes, .. } => {
                 let failed_probes = strikes.saturating_add(1);
-                match trial.hear(probe_origin?, verdict, now, self.rules.open_for)? {
+                match trial.hear(probe_origin?, outcome, now, self.rules.open_for)? {
                     Found::Well(successes) => {
                         (successes >= self.rules.probes()).then(|| self.close(now))
                     }
@@ -226,7 +229,7 @@ impl Breaker {
                 }
             }
             State::Blocked { trial, why } => {
-                match trial.hear(probe_origin?, verdict, now, self.rules.blocked_for)? {
+                match trial.hear(probe_origin?, outcome, now, self.rules.blocked_for)? {
                     Found::Well(_) => Some(self.close(now)),
                     // Any other fault does not prove that the key or quota is good again.
                     Found::Unwell(fault, retry_after) => {

@@ -66,13 +66,15 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Returns the open time after `strikes` failed probes: doubled each time up to `open_max`, then
-    /// plus or minus up to a fifth, but never above `open_max`.
+    /// Returns the open time after `failed_probes` failed probes: doubled each time up to
+    /// `open_max`, then plus or minus up to a fifth, but never above `open_max`.
     ///
     /// The jitter is drawn within `open_max` instead of being cut off there. Otherwise half of all
     /// breakers that reached it would probe at the same moment.
-    pub(super) fn open_time(&self, strikes: u32, random: f64) -> Duration {
-        let doubled = self.open_for.saturating_mul(2_u32.saturating_pow(strikes));
+    pub(super) fn open_time(&self, failed_probes: u32, random: f64) -> Duration {
+        let doubled = self
+            .open_for
+            .saturating_mul(2_u32.saturating_pow(failed_probes));
         let middle = doubled.min(self.open_max);
         let fifth = middle / 5;
         jitter::between(
@@ -83,8 +85,8 @@ impl Rules {
     }
 
     /// Returns the minimum open time that the provider asked for: its clamped `Retry-After` plus up
-    /// to a fifth of `open_for`, because all its clients come back at that moment. Zero if it did not
-    /// ask.
+    /// to a fifth of `open_for`, because all its clients come back at that moment. Zero if it did
+    /// not ask.
     pub(super) fn floor(
         &self,
         fault: Fault,
@@ -100,7 +102,8 @@ impl Rules {
         }
     }
 
-    /// Returns the time between probes while blocked: `blocked_for`, or longer if the provider asks.
+    /// Returns the time between probes while blocked: `blocked_for`, or longer if the provider
+    /// asks.
     pub(super) fn blocked_time(
         &self,
         fault: Fault,

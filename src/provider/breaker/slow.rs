@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::Rules;
 use crate::provider::window::Window;
 
-/// No faster first token counts as slow, however fast the others were: no visitor waits long for it.
+/// No faster first token counts as slow, however fast the others were: no visitor waits long for
+/// it.
 const NOTICEABLE: Duration = Duration::from_secs(1);
 
 /// The latest first tokens per window that are kept; more would not improve the median.
@@ -37,8 +38,8 @@ impl Slow {
         }
     }
 
-    /// Records a first token. Returns `true` if this one is slow and makes the share of slow ones too
-    /// high.
+    /// Records a first token. Returns `true` if this one is slow and makes the share of slow ones
+    /// too high.
     pub(super) fn record(&mut self, latency: Duration, now: Duration, rules: &Rules) -> bool {
         self.take_over(now, rules);
         let is_slow = self

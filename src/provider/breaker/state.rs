@@ -51,7 +51,8 @@ impl Breaker {
         }
     }
 
-    /// Returns the state at `now`: half-open as soon as the open time is over, also before any call.
+    /// Returns the state at `now`: half-open as soon as the open time is over, also before any
+    /// call.
     pub fn view(&self, now: Duration) -> View {
         let (retry_at, strikes, why) = match &self.state {
             State::Closed(closed) => (closed.held_until, 0, None),
@@ -93,19 +94,19 @@ impl Breaker {
 
     pub(super) fn open(
         &mut self,
-        strikes: u32,
+        failed_probes: u32,
         why: Why,
         not_before: Duration,
         now: Duration,
         random: f64,
     ) -> Transition {
         let until = now
-            .saturating_add(self.rules.open_time(strikes, random))
+            .saturating_add(self.rules.open_time(failed_probes, random))
             .max(not_before);
         self.enter(
             State::Open {
                 until,
-                strikes,
+                strikes: failed_probes,
                 why,
             },
             now,

@@ -32,7 +32,6 @@ pub struct Refusal {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The answer is complete.
     Whole,
     Failed {
         fault: Fault,
@@ -79,7 +78,6 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
     pub from: ProviderState,
@@ -97,7 +95,8 @@ pub struct Transition {
 pub struct View {
     /// Never `Disabled`, which the breaker does not know of.
     pub state: ProviderState,
-    /// The time of the next probe or, if closed, the end of a rate limit. `None` if there is neither.
+    /// The time of the next probe or, if closed, the end of a rate limit. `None` if there is
+    /// neither.
     pub retry_at: Option<Duration>,
     /// Failed probes since the breaker opened.
     pub strikes: u32,

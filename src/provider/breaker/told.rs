@@ -16,7 +16,8 @@ use super::trial::Trial;
 use super::{Breaker, Cause, LONGEST_HOLD, Saved, Ticket, Transition};
 
 impl Breaker {
-    /// Opens or blocks a closed breaker, as a peer did. Any other state is better informed and stays.
+    /// Opens or blocks a closed breaker, as a peer did. Any other state is better informed and
+    /// stays.
     ///
     /// The wait is at most [`MAX_RATE_LIMIT_WAIT`], and not shorter than a rate limit already being
     /// waited out.
@@ -87,8 +88,8 @@ impl Breaker {
     /// Returns how long peers need not probe after a probe of this instance.
     ///
     /// After a failed probe: until shortly before this instance probes again, so that it is not
-    /// always the same one that probes, whose network may be at fault. After a good probe: until all
-    /// have received the event.
+    /// always the same one that probes, whose network may be at fault. After a good probe: until
+    /// all have received the event.
     pub fn rest_of_others(&self, now: Duration) -> Duration {
         match self.due(now) {
             Some(due) => due

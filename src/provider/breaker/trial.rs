@@ -5,23 +5,24 @@ use std::time::Duration;
 use super::{Rules, Ticket, Verdict, Who};
 use crate::chat::{Fault, Weight};
 
-/// The slots of running probes, including probes of an earlier probation. A slow probe whose outcome
-/// no longer counts is still a call to a provider that may be in trouble, so it keeps its slot.
+/// The slots of running probes, including probes of an earlier probation. A slow probe whose
+/// outcome no longer counts is still a call to a provider that may be in trouble, so it keeps its
+/// slot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places(Vec<Place>);
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
     ticket: Ticket,
-    who: Who,
+    origin: Who,
     lease_ends: Duration,
 }
 
 impl Places {
-    pub(super) fn take(&mut self, ticket: Ticket, who: Who, lease_ends: Duration) {
+    pub(super) fn take(&mut self, ticket: Ticket, origin: Who, lease_ends: Duration) {
         self.0.push(Place {
             ticket,
-            who,
+            origin,
             lease_ends,
         });
     }
@@ -29,9 +30,9 @@ impl Places {
     /// Releases a slot. Returns the origin of its probe, or `None` if the slot had expired.
     pub(super) fn give_back(&mut self, ticket: Ticket, now: Duration) -> Option<Who> {
         self.expire(now);
-        let who = self.0.iter().find(|slot| slot.ticket == ticket)?.who;
+        let origin = self.0.iter().find(|slot| slot.ticket == ticket)?.origin;
         self.0.retain(|slot| slot.ticket != ticket);
-        Some(who)
+        Some(origin)
     }
 
     /// Releases the slots of probes that never reported an outcome.
@@ -56,7 +57,6 @@ impl Places {
 pub(super) struct Trial {
     /// No probe is admitted before.
     pub(super) not_before: Duration,
-    /// Good probes so far.
     successes: u32,
     /// The provider rejected the actor's own probe as a wrong request, which says nothing about its
     /// health. Then visitors' calls are the probes; otherwise the breaker could stay half-open for
@@ -84,13 +84,13 @@ impl Trial {
     /// that end the probation.
     pub(super) fn lets_in(
         &self,
-        who: Who,
+        origin: Who,
         needed: u32,
         places: &Places,
         now: Duration,
         rules: &Rules,
     ) -> bool {
-        let may_probe = match who {
+        let may_probe = match origin {
             Who::Visitor => self.unsure || !rules.recovery_probe,
             Who::Probe => rules.recovery_probe && !self.unsure,
         };
@@ -115,8 +115,8 @@ impl Trial {
         }
     }
 
-    /// Returns the maximum of concurrent probes: as many as are still needed, and at least one in case
-    /// the configuration has changed meanwhile.
+    /// Returns the maximum of concurrent probes: as many as are still needed, and at least one in
+    /// case the configuration has changed meanwhile.
     fn room(&self, needed: u32) -> usize {
         let slots = needed.saturating_sub(self.successes).max(1);
         usize::try_from(slots).unwrap_or(usize::MAX)
@@ -126,12 +126,12 @@ impl Trial {
     /// visitor, but after `pause` for the actor's own probe, which would be sent again without end.
     pub(super) fn hear(
         &mut self,
-        who: Who,
-        verdict: Verdict,
+        origin: Who,
+        outcome: Verdict,
         now: Duration,
         pause: Duration,
     ) -> Option<Found> {
-        match verdict {
+        match outcome {
             Verdict::Whole => {
                 self.successes = self.successes.saturating_add(1);
                 return Some(Found::Well(self.successes));
@@ -141,10 +141,10 @@ impl Trial {
             } if fault.weight() != Weight::Nothing => {
                 return Some(Found::Unwell(fault, retry_after));
             }
-            Verdict::Failed { .. } => self.unsure |= who == Who::Probe,
+            Verdict::Failed { .. } => self.unsure |= origin == Who::Probe,
             Verdict::Abandoned => {}
         }
-        if who == Who::Probe {
+        if origin == Who::Probe {
             self.not_before = now.saturating_add(pause);
         }
         None

@@ -32,8 +32,8 @@ fn failed(fault: Fault, retry_after: Option<Duration>) -> Verdict {
     }
 }
 
-async fn call(stand: &Stand, verdict: Verdict) {
-    stand.admit().await.unwrap().settle(verdict);
+async fn call(stand: &Stand, outcome: Verdict) {
+    stand.admit().await.unwrap().settle(outcome);
     settled().await;
 }
 

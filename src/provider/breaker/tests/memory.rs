@@ -25,7 +25,7 @@ fn outcomes_of_an_older_generation_change_nothing() {
             bench.breaker = Breaker::restored(Rules::default(), bench.now, saved);
         },
     ];
-    let verdicts = [
+    let outcomes = [
         Verdict::Whole,
         Verdict::Abandoned,
         failed(Fault::Reset),
@@ -38,14 +38,14 @@ fn outcomes_of_an_older_generation_change_nothing() {
         let old: Vec<_> = (0..60).map(|_| bench.ticket(Who::Visitor)).collect();
         later(&mut bench);
         let before = bench.view();
-        for (ticket, verdict) in old.into_iter().zip(verdicts.into_iter().cycle()) {
+        for (ticket, outcome) in old.into_iter().zip(outcomes.into_iter().cycle()) {
             assert_eq!(
                 bench
                     .breaker
                     .first_token(ticket, s(90), bench.now, NO_JITTER),
                 None
             );
-            assert_eq!(bench.settle(ticket, verdict), None);
+            assert_eq!(bench.settle(ticket, outcome), None);
         }
         assert_eq!(bench.view(), before, "scene {number}");
         if before.state == ProviderState::Closed {

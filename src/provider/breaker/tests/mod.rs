@@ -88,31 +88,31 @@ impl Bench {
         self.now += time;
     }
 
-    fn ticket(&mut self, who: Who) -> Ticket {
-        self.breaker.admit(self.now, who).unwrap()
+    fn ticket(&mut self, origin: Who) -> Ticket {
+        self.breaker.admit(self.now, origin).unwrap()
     }
 
-    fn rejects(&mut self, who: Who) -> bool {
-        self.breaker.admit(self.now, who).is_err()
+    fn rejects(&mut self, origin: Who) -> bool {
+        self.breaker.admit(self.now, origin).is_err()
     }
 
-    fn settle(&mut self, ticket: Ticket, verdict: Verdict) -> Option<Transition> {
-        self.breaker.settle(ticket, verdict, self.now, NO_JITTER)
+    fn settle(&mut self, ticket: Ticket, outcome: Verdict) -> Option<Transition> {
+        self.breaker.settle(ticket, outcome, self.now, NO_JITTER)
     }
 
     /// Makes a visitor's call with this outcome, including a first token if it implies one.
-    fn visit(&mut self, verdict: Verdict) -> Option<Transition> {
-        self.call(Who::Visitor, verdict)
+    fn visit(&mut self, outcome: Verdict) -> Option<Transition> {
+        self.call(Who::Visitor, outcome)
     }
 
-    fn probe(&mut self, verdict: Verdict) -> Option<Transition> {
-        self.call(Who::Probe, verdict)
+    fn probe(&mut self, outcome: Verdict) -> Option<Transition> {
+        self.call(Who::Probe, outcome)
     }
 
-    fn call(&mut self, who: Who, verdict: Verdict) -> Option<Transition> {
-        let ticket = self.ticket(who);
+    fn call(&mut self, origin: Who, outcome: Verdict) -> Option<Transition> {
+        let ticket = self.ticket(origin);
         if matches!(
-            verdict,
+            outcome,
             Verdict::Whole | Verdict::Failed { started: true, .. }
         ) {
             let latency = Duration::from_millis(300);
@@ -122,7 +122,7 @@ impl Bench {
                 None
             );
         }
-        self.settle(ticket, verdict)
+        self.settle(ticket, outcome)
     }
 
     fn state(&self) -> ProviderState {

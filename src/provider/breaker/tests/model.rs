@@ -75,19 +75,19 @@ impl Model {
         }
     }
 
-    pub(super) fn admits(&mut self, who: Who, now: Duration, id: usize) -> bool {
+    pub(super) fn admits(&mut self, origin: Who, now: Duration, id: usize) -> bool {
         self.tick(now);
         let needed = match self.phase {
-            ProviderState::Closed => return who == Who::Visitor && now >= self.retry_at,
+            ProviderState::Closed => return origin == Who::Visitor && now >= self.retry_at,
             ProviderState::HalfOpen => self.rules.probes - self.good,
             ProviderState::Blocked => 1,
             _ => return false,
         };
         let own = self.rules.recovery_probe;
-        let may_probe = (who == Who::Probe) == (own && !self.unsure);
+        let may_probe = (origin == Who::Probe) == (own && !self.unsure);
         let admitted = may_probe && now >= self.retry_at && self.probes.len() < needed as usize;
         if admitted {
-            self.probes.push((id, who, now + self.rules.probe_lease));
+            self.probes.push((id, origin, now + self.rules.probe_lease));
         }
         admitted
     }
@@ -100,7 +100,7 @@ impl Model {
         self.judge(None, now)
     }
 
-    pub(super) fn settle(&mut self, call: Call, verdict: Verdict, now: Duration) -> Expected {
+    pub(super) fn settle(&mut self, call: Call, outcome: Verdict, now: Duration) -> Expected {
         self.probes.retain(|probe| probe.2 > now);
         let probe = self.probes.iter().find(|probe| probe.0 == call.id).copied();
         self.probes.retain(|probe| probe.0 != call.id);
@@ -111,7 +111,7 @@ impl Model {
         if !closed && probe.is_none() {
             return Expected::Nothing;
         }
-        let (fault, started, asked) = match verdict {
+        let (fault, started, asked) = match outcome {
             Verdict::Whole if closed => {
                 self.log.push((now, Event::Whole));
                 return Expected::Nothing;
@@ -135,7 +135,7 @@ impl Model {
             }
             _ => {
                 if probe.is_some_and(|probe| probe.1 == Who::Probe) {
-                    self.unsure |= verdict != Verdict::Abandoned;
+                    self.unsure |= outcome != Verdict::Abandoned;
                     let blocked = self.phase == ProviderState::Blocked;
                     self.retry_at = now
                         + if blocked {
@@ -198,8 +198,8 @@ impl Model {
     fn judge(&self, asked: Option<Duration>, now: Duration) -> Expected {
         let rules = &self.rules;
         let run = |counts: fn(&Event) -> Option<(bool, bool)>| {
-            let verdicts = self.log.iter().rev().filter_map(|(_, event)| counts(event));
-            verdicts
+            let outcomes = self.log.iter().rev().filter_map(|(_, event)| counts(event));
+            outcomes
                 .take_while(|(bad, _)| *bad)
                 .filter(|(_, hard)| *hard)
                 .count()

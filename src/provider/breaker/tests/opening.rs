@@ -84,7 +84,7 @@ fn alternating_successes_and_failures_open_the_breaker() {
         .cycle();
     let opened = calls
         .take(20)
-        .position(|verdict| bench.visit(verdict).is_some());
+        .position(|outcome| bench.visit(outcome).is_some());
     assert_eq!(opened, Some(9));
 }
 
@@ -96,10 +96,10 @@ fn outcomes_that_say_nothing_about_health_are_not_counted() {
         .collect();
     let mut bench = Bench::new(Rules::default());
     let hundred = || neutral.iter().copied().cycle().take(100);
-    hundred().for_each(|verdict| assert_eq!(bench.visit(verdict), None));
+    hundred().for_each(|outcome| assert_eq!(bench.visit(outcome), None));
     // Nor do they reset consecutive failures or lower the rate.
     (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
-    hundred().for_each(|verdict| assert_eq!(bench.visit(verdict), None));
+    hundred().for_each(|outcome| assert_eq!(bench.visit(outcome), None));
     assert!(bench.visit(failed(Fault::Reset)).is_some());
 }
 
@@ -170,9 +170,9 @@ fn broken_stream_counts_as_a_successful_call() {
 #[test]
 fn refused_key_and_spent_quota_block_at_once() {
     for fault in faults(Weight::Block) {
-        for verdict in [failed(fault), broken_stream(fault)] {
+        for outcome in [failed(fault), broken_stream(fault)] {
             let mut bench = Bench::new(Rules::default());
-            let transition = bench.visit(verdict).unwrap();
+            let transition = bench.visit(outcome).unwrap();
             assert_eq!(
                 (transition.to, transition.fault),
                 (ProviderState::Blocked, Some(fault))
@@ -314,11 +314,11 @@ fn longest_retry_after_counts_and_successes_do_not_shorten_it() {
     let tickets = [(); 4].map(|()| bench.ticket(Who::Visitor));
     let limits = [30, 40, 10]
         .map(|retry_after| failed_with_retry_after(Fault::RateLimited, Some(s(retry_after))));
-    for (ticket, verdict) in tickets
+    for (ticket, outcome) in tickets
         .into_iter()
         .zip(limits.into_iter().chain([Verdict::Whole]))
     {
-        assert_eq!(bench.settle(ticket, verdict), None);
+        assert_eq!(bench.settle(ticket, outcome), None);
     }
     assert_eq!(bench.remaining_wait(), Some(s(40)));
 }

@@ -30,12 +30,12 @@ fn open_breaker_admits_nothing_and_half_open_only_probes() {
         let mut bench = Bench::opened(probed_by(recovery_probe));
         let until = bench.now + s(10);
         bench.pass(s(10) - Duration::from_nanos(1));
-        for who in [Who::Visitor, Who::Probe] {
+        for origin in [Who::Visitor, Who::Probe] {
             let rejection = Refusal {
                 state: ProviderState::Open,
                 retry_at: Some(until),
             };
-            assert_eq!(bench.breaker.admit(bench.now, who), Err(rejection));
+            assert_eq!(bench.breaker.admit(bench.now, origin), Err(rejection));
         }
         assert_eq!(bench.breaker.due(bench.now), Some(until));
         bench.now = until;
@@ -86,9 +86,9 @@ fn good_probe_closes_with_fresh_counts() {
 #[test]
 fn failed_probe_opens_again_for_longer() {
     for fault in faults(Weight::Hard).chain(faults(Weight::RateOnly)) {
-        for verdict in [failed(fault), broken_stream(fault)] {
+        for outcome in [failed(fault), broken_stream(fault)] {
             let mut bench = Bench::half_open(Rules::default());
-            let transition = bench.probe(verdict).unwrap();
+            let transition = bench.probe(outcome).unwrap();
             assert_eq!(
                 (transition.from, transition.to),
                 (ProviderState::HalfOpen, ProviderState::Open)
@@ -102,7 +102,7 @@ fn failed_probe_opens_again_for_longer() {
                 (1, Some(s(20)))
             );
             bench.pass(s(20));
-            bench.probe(verdict).unwrap();
+            bench.probe(outcome).unwrap();
             assert_eq!(bench.view().strikes, 2);
         }
     }

@@ -54,7 +54,7 @@ impl Pair {
                 self.model.enters(ProviderState::Closed, Duration::ZERO);
                 self.model.strikes = 0;
             }
-            Step::Admit(who) => self.admit(who),
+            Step::Admit(origin) => self.admit(origin),
             Step::FirstToken(which, latency) => {
                 let Some(flight) = which
                     .checked_rem(self.flying.len())
@@ -72,25 +72,25 @@ impl Pair {
                 self.compare(expected, transition);
                 assert!(!stale || self.breaker.view(self.now) == before);
             }
-            Step::Settle(which, verdict) => {
+            Step::Settle(which, outcome) => {
                 let Some(at) = which.checked_rem(self.flying.len()) else {
                     return;
                 };
                 let flight = self.flying.swap_remove(at);
-                self.settle(flight, verdict, random, before);
+                self.settle(flight, outcome, random, before);
             }
         }
         self.check();
     }
 
-    fn admit(&mut self, who: Who) {
+    fn admit(&mut self, origin: Who) {
         let id = self.admitted;
-        let expected = self.model.admits(who, self.now, id);
-        let ticket = self.breaker.admit(self.now, who);
+        let expected = self.model.admits(origin, self.now, id);
+        let ticket = self.breaker.admit(self.now, origin);
         assert_eq!(
             ticket.is_ok(),
             expected,
-            "{who:?} at {:?}, {:?}",
+            "{origin:?} at {:?}, {:?}",
             self.now,
             self.breaker
         );
@@ -116,8 +116,8 @@ impl Pair {
         }
     }
 
-    fn settle(&mut self, flight: Flight, verdict: Verdict, random: f64, before: View) {
-        let verdict = match verdict {
+    fn settle(&mut self, flight: Flight, outcome: Verdict, random: f64, before: View) {
+        let outcome = match outcome {
             Verdict::Failed {
                 fault, retry_after, ..
             } => Verdict::Failed {
@@ -128,10 +128,10 @@ impl Pair {
             other => other,
         };
         let stale = flight.call.phase != self.model.number;
-        let expected = self.model.settle(flight.call, verdict, self.now);
+        let expected = self.model.settle(flight.call, outcome, self.now);
         let transition = self
             .breaker
-            .settle(flight.ticket, verdict, self.now, random);
+            .settle(flight.ticket, outcome, self.now, random);
         self.compare(expected, transition);
         assert!(
             !stale || self.breaker.view(self.now) == before,
@@ -139,7 +139,7 @@ impl Pair {
         );
         if transition.is_some_and(|to| to.to == ProviderState::Closed) {
             assert!(
-                flight.lease_ends.is_some() && verdict == Verdict::Whole,
+                flight.lease_ends.is_some() && outcome == Verdict::Whole,
                 "closed without a good probe"
             );
         }
@@ -234,7 +234,7 @@ impl Pair {
                 assert!(self.breaker.admit(self.now, Who::Visitor).is_ok());
                 return;
             }
-            let who = if let Some(due) = self.breaker.due(self.now) {
+            let origin = if let Some(due) = self.breaker.due(self.now) {
                 assert!(due >= self.now);
                 self.now = due;
                 Who::Probe
@@ -242,7 +242,7 @@ impl Pair {
                 Who::Visitor
             };
             self.breaker.tick(self.now);
-            match self.breaker.admit(self.now, who) {
+            match self.breaker.admit(self.now, origin) {
                 Ok(ticket) => {
                     self.breaker
                         .settle(ticket, Verdict::Whole, self.now, NO_JITTER);
@@ -266,8 +266,8 @@ proptest! {
         }
     }
 
-    /// After any sequence, with calls still in flight and with or without a jump in time, the breaker
-    /// is probed once all waits are over, and closes.
+    /// After any sequence, with calls still in flight and with or without a jump in time, the
+    /// breaker is probed once all waits are over, and closes.
     #[test]
     fn is_never_stuck(rules in any_config(), steps in steps(), jump in prop::sample::select(vec![0, 3_600, 90_000])) {
         let mut pair = Pair::new(rules);
@@ -282,7 +282,8 @@ proptest! {
         prop_assert!(pair.now <= latest);
     }
 
-    /// Successful calls, and calls that end through no fault of the provider, never open the breaker.
+    /// Successful calls, and calls that end through no fault of the provider, never open the
+    /// breaker.
     #[test]
     fn without_failures_it_never_opens(
         rules in any_config(),
@@ -294,12 +295,13 @@ proptest! {
             now += ms(time);
             let ticket = breaker.admit(now, Who::Visitor).unwrap();
             prop_assert_eq!(breaker.first_token(ticket, ms(latency), now, NO_JITTER), None);
-            let verdict = [Verdict::Whole, Verdict::Abandoned, broken_stream(Fault::Diverged)][end];
-            prop_assert_eq!(breaker.settle(ticket, verdict, now, NO_JITTER), None);
+            let outcome = [Verdict::Whole, Verdict::Abandoned, broken_stream(Fault::Diverged)][end];
+            prop_assert_eq!(breaker.settle(ticket, outcome, now, NO_JITTER), None);
         }
     }
 
-    /// Without a `Retry-After`, the open time is within a fifth of its middle and never above its max.
+    /// Without a `Retry-After`, the open time is within a fifth of its middle and never above its
+    /// max.
     #[test]
     fn open_time_stays_within_its_bounds(rules in any_config(), strikes in 0u32..40, random in 0.0..=1.0) {
         let time = rules.open_time(strikes, random).as_secs_f64();

@@ -30,20 +30,20 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => Just(None),
         1 => prop::sample::select(vec![0, 5, 40, 1_000_000_000]).prop_map(|asked| Some(s(asked))),
     ];
-    let verdict = prop_oneof![
+    let outcome = prop_oneof![
         6 => Just(Verdict::Whole),
         2 => Just(Verdict::Abandoned),
         6 => (fault, asked).prop_map(|(fault, asked)| failed_with_retry_after(fault, asked)),
     ];
-    let who = prop_oneof![2 => Just(Who::Visitor), 1 => Just(Who::Probe)];
+    let origin = prop_oneof![2 => Just(Who::Visitor), 1 => Just(Who::Probe)];
     let step = prop_oneof![
         10 => (0u64..1_500).prop_map(|time| Step::Pass(ms(time))),
         2 => (0u64..30_000).prop_map(|time| Step::Pass(ms(time))),
         1 => prop::sample::select(vec![0, 100, 3_600]).prop_map(|time| Step::Pass(s(time))),
-        30 => who.prop_map(Step::Admit),
+        30 => origin.prop_map(Step::Admit),
         12 => (any::<usize>(), prop::sample::select(vec![50, 300, 900, 1_000, 4_000]))
             .prop_map(|(call, latency)| Step::FirstToken(call, ms(latency))),
-        24 => (any::<usize>(), verdict).prop_map(|(call, verdict)| Step::Settle(call, verdict)),
+        24 => (any::<usize>(), outcome).prop_map(|(call, outcome)| Step::Settle(call, outcome)),
         2 => Just(Step::Tick),
     ];
     // Resets are rare, because they would hide everything else.
