@@ -57,7 +57,6 @@ pub struct Seed {
     /// Keeps the breaker's state over a restart of the service.
     pub store: Arc<dyn Store>,
     pub clock: Clock,
-    /// Returns a random number in 0..1.
     pub chance: fn() -> f64,
     /// Events for other instances; a new one replaces the previous one.
     pub voice: Arc<watch::Sender<Option<News>>>,
@@ -74,7 +73,6 @@ pub struct ProviderActor {
     disabled: bool,
     timer: Option<SpawnHandle>,
     check_timer: Option<SpawnHandle>,
-    /// Permits that have not reported their outcome.
     unsettled: usize,
     /// Takes no more calls, and stops after the last outcome.
     retired: bool,
@@ -113,7 +111,6 @@ pub struct Overtaken {
     pub(super) waited: Duration,
 }
 
-/// Records how an attempt ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Settle {
@@ -219,7 +216,6 @@ impl ProviderActor {
         self.leave(ctx);
     }
 
-    /// Closes the breaker and discards what was learned.
     fn forget(&mut self) -> Option<Transition> {
         self.vitals.reason = None;
         self.vitals.check = None;

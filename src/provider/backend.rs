@@ -51,12 +51,10 @@ pub struct Backend {
     pub drills: Arc<Switch>,
 }
 
-/// Time limits of one call.
 #[derive(Clone, Debug)]
 pub struct Patience {
     /// Until the first token, by the number of attempts made in the turn; the last value repeats.
     pub first_token: Vec<Duration>,
-    /// The longest pause between two tokens.
     pub stall: Duration,
     pub attempt: Duration,
 }
@@ -76,13 +74,11 @@ impl Patience {
 }
 
 impl Backend {
-    /// Returns the cost in USD, or `None` if prices are not configured.
     pub fn cost(&self, usage: Usage) -> Option<f64> {
         self.prices.map(|prices| spending::cost(prices, usage))
     }
 }
 
-/// The state of a provider, as published by its actor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vitals {
     pub state: ProviderState,
@@ -90,7 +86,6 @@ pub struct Vitals {
     pub retry_at: Option<At>,
     /// The fault that opened the breaker, or the last failure.
     pub reason: Option<Fault>,
-    /// Consecutive failures of the recovery probe.
     pub strikes: u32,
     pub in_flight: usize,
     /// Complete answers since the start.
@@ -101,19 +96,16 @@ pub struct Vitals {
     pub restarts: u64,
     /// `None` if the provider was not called recently.
     pub first_token: Option<Latency>,
-    /// Durations of recent complete answers.
     pub total: Option<Latency>,
     /// The end of the last attempt or health check.
     pub checked_at: Option<At>,
     pub check: Option<Check>,
-    /// Health checks since the start.
     pub checks: u64,
     pub checks_failed: u64,
     /// Spend by this instance on the current day (UTC).
     pub spent: Spent,
     /// Spend by other instances on the same day, as far as known.
     pub spent_elsewhere: Spent,
-    /// Set while the daily budget is spent.
     pub budget_until: Option<At>,
     pub used: Used,
     /// Quality of the answers, 0 to 1: a moving average over about the last twenty.
@@ -173,7 +165,6 @@ impl Vitals {
     }
 }
 
-/// Describes a fault for people.
 pub const fn trouble_in_words(fault: Fault) -> &'static str {
     match fault {
         Fault::Unreachable => "it cannot be reached",
@@ -215,7 +206,6 @@ impl Clock {
         }
     }
 
-    /// Returns the monotonic time since the start.
     pub fn now(&self) -> Duration {
         self.origin.elapsed()
     }

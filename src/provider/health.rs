@@ -30,7 +30,6 @@ pub const PROBE_USAGE: Usage = Usage {
 pub struct Check {
     /// `None` if the check succeeded.
     pub failed: Option<Fault>,
-    /// The result expires at this time.
     pub until: At,
 }
 
@@ -69,7 +68,6 @@ pub fn pause(settings: &HealthSettings, random: f64) -> Duration {
     )
 }
 
-/// Lists the models. Returns the fault if that fails.
 pub async fn listing(upstream: Arc<dyn Upstream>, timeout: Duration) -> Option<Fault> {
     match standstill::timeout(timeout, upstream.list()).await {
         Ok(Ok(())) => None,

@@ -43,7 +43,6 @@ impl Latencies {
         }
     }
 
-    /// Returns the percentiles of the recent calls, or `None` if there were none.
     pub fn recent(&mut self, now: Duration) -> Option<Latency> {
         self.turn_over(now);
         let reported = self.read.as_ref().filter(|window| !window.is_empty())?;

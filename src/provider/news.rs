@@ -15,19 +15,15 @@ pub enum News {
         blocked: bool,
         /// `None` for slow first tokens.
         fault: Option<Fault>,
-        /// Failed probes since the breaker opened.
         strikes: u32,
-        /// Time until the next probe.
         lasts: Duration,
     },
     /// The breaker is closed, but the provider asked for no calls.
     Limited {
-        /// Time until the next call.
         lasts: Duration,
     },
     /// The breaker closed after a good probe.
     Well,
-    /// An operator reset the provider.
     Reset,
 }
 
@@ -131,7 +127,6 @@ impl News {
         }
     }
 
-    /// Limits the duration to `left`.
     pub fn shortened_to(self, left: Duration) -> Self {
         match self {
             Self::Tripped {
@@ -152,7 +147,7 @@ impl News {
         }
     }
 
-    /// Returns the remaining event after `time`, or `None` if it is over.
+    /// Returns the event as it remains after `elapsed`, or `None` if it is over.
     pub fn left_after(self, elapsed: Duration) -> Option<Self> {
         let left = self.lasts().saturating_sub(elapsed);
         (!left.is_zero()).then(|| self.shortened_to(left))
@@ -167,7 +162,6 @@ impl News {
     }
 }
 
-/// Returns `true` for faults that the provider itself reported.
 fn is_the_providers_word(fault: Fault) -> bool {
     match fault {
         Fault::Unauthorized

@@ -27,7 +27,6 @@ pub struct Permit {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Notes {
     pub(super) usage: Option<Usage>,
-    /// Quality of the answer, 0 to 1.
     pub(super) quality: Option<f64>,
 }
 
@@ -70,7 +69,6 @@ impl Permit {
         self.notes.quality = Some(score);
     }
 
-    /// Reports how the call ended.
     pub fn settle(mut self, outcome: Verdict) {
         self.tell(outcome);
     }

@@ -28,12 +28,10 @@ impl Places {
         acquired.is_ok().then(|| Place(Arc::clone(self)))
     }
 
-    /// Returns the number of held permits.
     pub fn taken(&self) -> usize {
         self.in_use.load(Ordering::Acquire)
     }
 
-    /// Waits until no permit is held.
     pub async fn none_taken(&self) {
         loop {
             // Register before the check, so that no wake-up in between is lost.

@@ -10,7 +10,6 @@ use crate::chat::{At, Usage};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
-/// Prices and daily budget of one provider.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
     /// USD per million input and output tokens. Without prices, no cost is known.
@@ -32,17 +31,14 @@ pub struct Used {
     pub output_tokens: u64,
     /// As far as prices are known.
     pub cost_usd: f64,
-    /// Part of it is an estimate.
     pub estimated: bool,
 }
 
-/// The spend of one day.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
     /// Days since 1970-01-01 UTC.
     pub day: u64,
     pub usd: f64,
-    /// Part of it is an estimate.
     pub estimated: bool,
 }
 

@@ -61,7 +61,6 @@ impl Window {
         }
     }
 
-    /// Returns the counts of the window that ends at `now`.
     pub fn tally(&self, now: Duration) -> Tally {
         let current = self.number(now);
         let is_recent = |number: u128| current.saturating_sub(number) < BUCKETS;

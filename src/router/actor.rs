@@ -31,7 +31,6 @@ pub const LAST_LIMIT: Duration = Duration::from_millis(500);
 /// its address may add one more message, however full it is.
 pub const MAILBOX: usize = 1024;
 
-/// Selects the provider of a turn's next attempt.
 #[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "Route")]
 pub struct Pick {
@@ -45,7 +44,6 @@ pub struct Pick {
     /// providers whose context was too small for these may be tried again.
     pub before_halving: usize,
     pub load: Load,
-    /// The provider that served the conversation last.
     pub served_by: Option<Arc<str>>,
     /// Attempts abandoned because a hedge was faster. They are not failures, but count towards
     /// `max_attempts`.
@@ -76,7 +74,6 @@ pub enum Route {
     },
 }
 
-/// The permission for one attempt.
 pub struct Lease {
     pub permit: Permit,
     pub backend: Arc<Backend>,
@@ -89,7 +86,6 @@ pub struct Lease {
 pub struct Seed {
     pub table: Published,
     pub clock: Clock,
-    /// Returns a random number in 0..1.
     pub chance: fn() -> f64,
 }
 
@@ -99,10 +95,8 @@ enum Decision {
     Nobody,
 }
 
-/// Owns the order of providers and the retry budget.
 pub struct RouterActor {
     seed: Seed,
-    /// The configuration as of the last selection.
     table: Arc<Table>,
     budget: Budget,
     /// Index of the provider that is first for the next turn under `round_robin`.
@@ -124,7 +118,6 @@ pub fn candidate(backend: &Backend) -> Candidate {
 }
 
 impl RouterActor {
-    /// Creates an actor with a fresh retry budget.
     pub fn new(mut seed: Seed, guard: Guard) -> Self {
         let table = Arc::clone(&seed.table.borrow_and_update());
         let budget = Budget::new(table.settings.retry.budget);
@@ -137,7 +130,6 @@ impl RouterActor {
         }
     }
 
-    /// Takes over the configuration that was published last.
     fn look(&mut self) {
         if self.seed.table.has_changed().unwrap_or_default() {
             self.table = Arc::clone(&self.seed.table.borrow_and_update());

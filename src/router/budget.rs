@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use crate::provider::window::Window;
 
-/// The period for which deposits and withdrawals count.
 const MEMORY: Duration = Duration::from_secs(60);
 
 /// Extra calls per [`BUDGET_WINDOW`] that need no deposit, so that services with few visitors retry
@@ -24,11 +23,10 @@ const CALL: u64 = 1_000;
 
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// Units that a turn deposits.
     share: u64,
     turns: Window,
     spent: Window,
-    /// The withdrawals for background attempts, which are also in `spent`.
+    /// Also counted in `withdrawals`.
     late: Window,
 }
 
@@ -86,7 +84,6 @@ impl Budget {
         credit.saturating_sub(debit) as f64 / CALL as f64
     }
 
-    /// Returns credit and debit, in accounting units.
     fn account(&self, now: Duration) -> (u64, u64) {
         let turns = u64::from(self.turns.tally(now).all);
         let spent = u64::from(self.spent.tally(now).all);

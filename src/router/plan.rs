@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use crate::chat::{Class, Failure, Fault};
 
-/// A failed attempt of a turn.
 #[derive(Clone, Debug)]
 pub struct Failed {
     pub provider: Arc<str>,
     pub failure: Failure,
-    /// The answer had produced text.
     pub started: bool,
     pub took: Duration,
 }
@@ -21,7 +19,6 @@ pub struct Failed {
 pub struct Rules {
     /// Attempts per turn, retries included.
     pub max_attempts: u32,
-    /// Retries of one provider per turn.
     pub same_provider: u32,
     /// A longer `Retry-After` is not waited for.
     pub max_retry_after: Duration,
@@ -32,7 +29,6 @@ pub enum Next {
     /// Retry the same provider if the retry budget allows it, after this delay. `None` means after
     /// a backoff.
     Again(Option<Duration>),
-    /// Try a provider that this turn has not tried yet.
     Other,
     Nobody,
 }

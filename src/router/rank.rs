@@ -28,17 +28,15 @@ pub struct Candidate {
     pub asked: bool,
 }
 
-/// The conditions that a turn puts on its next provider.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
     pub first: Option<Arc<str>>,
-    /// Exclude every provider other than `first`.
+    /// Exclude every provider other than `preferred`.
     pub only_first: bool,
     /// Exclude providers whose known context is not larger than that of each of these.
     pub more_room_than: Vec<Arc<str>>,
     /// Exclude providers whose known context is too small for this.
     pub load: Load,
-    /// The provider that served the conversation last.
     pub served_by: Option<Arc<str>>,
 }
 

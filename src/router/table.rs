@@ -32,7 +32,6 @@ impl Table {
         }
     }
 
-    /// Returns the snapshot after a reload.
     pub fn next(&self, settings: Arc<Settings>, backends: Arc<[Arc<Backend>]>) -> Self {
         let removed = departed(&self.departed, &self.backends, &backends);
         Self {

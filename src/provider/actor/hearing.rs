@@ -15,12 +15,10 @@ use crate::provider::spending::Spent;
 /// each extend it by a moment.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
-/// Applies an event of another instance.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Hear(pub News);
 
-/// Sets the spend of other instances on the current day.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct SpentElsewhere(pub Spent);

@@ -13,7 +13,6 @@ use crate::store::{BreakerRecord, SpentRecord};
 const NEWEST: f64 = 0.05;
 
 impl ProviderActor {
-    /// Records the usage of a call and its cost.
     pub(super) fn spend(&mut self, usage: Usage) {
         let used = &mut self.vitals.used;
         used.input_tokens = used.input_tokens.saturating_add(usage.input_tokens);
@@ -39,7 +38,6 @@ impl ProviderActor {
         self.keep_spent();
     }
 
-    /// Records the quality of an answer, 0 to 1.
     pub(super) fn score(&mut self, score: f64) {
         let quality = self.vitals.quality.get_or_insert(score);
         *quality += (score - *quality) * NEWEST;

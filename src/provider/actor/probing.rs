@@ -89,7 +89,6 @@ impl ProviderActor {
         self.after(None, ctx);
     }
 
-    /// Schedules the next health check and cancels a scheduled one.
     pub(super) fn arm_check(&mut self, ctx: &mut Context<Self>) {
         if let Some(timer) = self.check_timer.take() {
             ctx.cancel_future(timer);
@@ -173,7 +172,6 @@ impl ProviderActor {
         });
     }
 
-    /// Returns the end of a spent budget, on the monotonic clock.
     fn budget_until(&self) -> Option<Duration> {
         let clock = self.seed.clock;
         self.vitals

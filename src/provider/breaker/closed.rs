@@ -17,7 +17,6 @@ use std::time::Duration;
 use super::{Cause, Rules, slow::Slow};
 use crate::provider::window::Window;
 
-/// Consecutive broken streams that open the breaker.
 const BROKEN_IN_A_ROW: u32 = 3;
 
 #[derive(Clone, Debug)]
@@ -108,7 +107,6 @@ impl Closed {
     }
 }
 
-/// Consecutive failures and the failure rate of one kind of outcome.
 #[derive(Clone, Debug)]
 struct Record {
     run: u32,

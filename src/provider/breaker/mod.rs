@@ -245,7 +245,6 @@ impl Breaker {
         }
     }
 
-    /// Records a failed call while closed.
     fn failed(
         &mut self,
         fault: Fault,

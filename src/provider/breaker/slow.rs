@@ -97,7 +97,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A detector with the baseline `usual`, and the time at which the baseline takes effect.
+    /// A detector with this baseline, and the time at which the baseline takes effect.
     fn with_baseline(baseline: u64, rules: &Rules) -> (Slow, Duration) {
         let mut slow = Slow::new(rules);
         for step in 0..120 {

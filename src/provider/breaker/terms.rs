@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::chat::{Fault, ProviderState};
 
-/// The origin of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Visitor,
@@ -21,7 +20,6 @@ pub struct Ticket {
     pub(super) id: u64,
 }
 
-/// The rejection of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// `Closed` means that a rate limit is being waited out, or that no probe is needed.
@@ -52,7 +50,6 @@ pub enum Cause {
     Rate,
     Slow,
     Streams,
-    /// A refused key or a spent quota.
     Key,
     /// A failed recovery probe; the breaker was open before.
     Probe,

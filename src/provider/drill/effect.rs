@@ -14,7 +14,6 @@ pub const SLOW: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Met {
     Refused,
-    /// An error response with this status.
     Status(u16),
     /// Nothing arrives, not even headers.
     Silence,
@@ -22,7 +21,6 @@ pub enum Met {
     Answered,
 }
 
-/// The fate of an answer from here on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     GoOn,

@@ -39,7 +39,6 @@ impl Events {
     }
 }
 
-/// Returns the name and the data of an event.
 pub fn read(event: &[u8]) -> (Cow<'_, str>, String) {
     let text = String::from_utf8_lossy(event);
     let fields = |name: &str| {

@@ -11,7 +11,6 @@ use super::effect::{self, Met, Next};
 use crate::chat::{At, DrillView};
 use crate::settings::Fault;
 
-/// The parameters of a drill.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms {
     pub fault: Fault,
@@ -25,7 +24,7 @@ pub struct Drill {
     pub terms: Terms,
     pub from: At,
     pub until: At,
-    /// `until` on the monotonic clock, which decides.
+    /// `ends_at` on the monotonic clock, which decides.
     pub ends: Instant,
     /// Unique within the process.
     number: u64,
@@ -42,7 +41,6 @@ impl Drill {
         )
     }
 
-    /// Returns the wire form of the drill.
     pub fn view(&self, provider: &Arc<str>) -> DrillView {
         DrillView {
             provider: Arc::clone(provider),
@@ -65,7 +63,6 @@ pub struct Switch {
     drill: watch::Sender<Option<Arc<Drill>>>,
     /// Set from the start of a drill until the breaker is reset after it.
     shadow: AtomicBool,
-    /// Returns a random number in 0..1.
     chance: fn() -> f64,
 }
 
@@ -131,7 +128,6 @@ impl Switch {
         self.shadow.load(Ordering::SeqCst)
     }
 
-    /// Starts tracking a new call.
     pub(super) fn call(&self) -> Call {
         let mut call = Call {
             drill: self.drill.subscribe(),
@@ -148,20 +144,17 @@ impl Switch {
     }
 }
 
-/// A call's view of the drills.
 pub(super) struct Call {
     drill: watch::Receiver<Option<Arc<Drill>>>,
     chance: fn() -> f64,
     /// The number of the last drill for which the call has drawn.
     known: u64,
-    /// The drill that affects the call.
     under: Option<Under>,
     told: u32,
 }
 
 struct Under {
     drill: Arc<Drill>,
-    /// The call was made during the drill.
     born: bool,
 }
 
@@ -197,7 +190,6 @@ impl Call {
         })
     }
 
-    /// Counts tokens that were passed on.
     pub(super) fn tell(&mut self, tokens: u32) {
         self.told = self.told.saturating_add(tokens);
     }

@@ -23,7 +23,6 @@ const WAIT_S: &str = "30";
 /// Broken JSON, as a separate event.
 const GARBAGE: &[u8] = b"\n\ndata: {\"outage\": {\"drill\n\n";
 
-/// A transport behind a provider's fault switch.
 #[derive(Clone)]
 pub struct Drilled<T> {
     transport: T,
@@ -104,7 +103,6 @@ fn refusal(status: u16) -> Result<http::Response<ByteStream>, TransportError> {
     answer.body(body).map_err(|_| failed(Fault::Reset))
 }
 
-/// The body of a successful answer.
 struct Body {
     /// `None` once the connection is closed.
     inner: Option<ByteStream>,
@@ -120,7 +118,6 @@ enum Came {
     Event(Bytes),
     /// The end, or an error.
     End(Option<TransportError>),
-    /// A drill started or ended.
     Change,
 }
 
@@ -240,13 +237,11 @@ impl Body {
         Bytes::from_static(GARBAGE)
     }
 
-    /// Closes the provider's connection and drops held bytes.
     fn let_go(&mut self) {
         self.inner = None;
         self.events = Events::default();
     }
 
-    /// Reads the next complete event.
     async fn event(&mut self) -> Came {
         loop {
             if let Some(event) = self.events.whole() {
