@@ -1,4 +1,5 @@
-//! The ProviderActor: owns one backend's breaker, places and day's cost, admits calls, hears how they ended, tries it again by itself.
+//! The ProviderActor: owns the breaker, the concurrency limit and the daily spend of one provider,
+//! admits calls, records their outcomes, and probes for recovery.
 
 pub mod changing;
 mod hearing;
@@ -29,51 +30,40 @@ use crate::supervised::{Crash, Guard};
 pub use hearing::{Hear, SpentElsewhere};
 use shown::Shown;
 
-/// How often it looks for what passed with time alone.
+/// The interval of status updates for changes by time alone, such as expiring latencies.
 const TIDY: Duration = Duration::from_secs(60);
 
-/// Messages that wait to be heard, as far as a mailbox has a bound. Who asks for leave is one of the router's questions, which have one; what
-/// permits tell is taken all the same, and is bounded by them.
+/// The capacity of the mailbox. `TryAcquire` comes from the router, whose selections are bounded.
+/// Permits report with `do_send`, which ignores the capacity and is bounded by the permits.
 const MAILBOX: usize = 1024;
 
-/// What a ProviderActor is made of, and made of again after a panic.
+/// The parts of a ProviderActor. They outlive a panic, and the rebuilt actor gets them again.
 #[derive(Clone)]
 pub struct Seed {
-    /// The provider's name.
     pub name: Arc<str>,
-    /// Its breaker's rules.
     pub rules: Rules,
-    /// How long its recovery probe may take.
     pub probe_limit: Duration,
-    /// How its health is looked into.
     pub health: HealthSettings,
-    /// Its prices and its budget.
     pub terms: Terms,
-    /// How to ask it.
     pub upstream: Arc<dyn Upstream>,
-    /// Its drills: what they make of the breaker is not remembered.
+    /// State changes caused by an outage drill are neither saved nor sent to other instances.
     pub drills: Arc<Switch>,
-    /// Its places. They live here, so that a panic loses none.
+    /// Lives outside the actor, so that a panic loses no permit.
     pub places: Arc<Places>,
-    /// How many of them may be taken.
     pub max_concurrent: usize,
-    /// Where vitals are published; the last ones are what a rebuilt actor begins with.
+    /// The published status. A rebuilt actor starts from the last one.
     pub vitals: Arc<watch::Sender<Vitals>>,
-    /// Where the actor itself will be.
     pub actor: Whereabouts<ProviderActor>,
-    /// Where the breaker's state is kept over a restart of the service.
+    /// Keeps the breaker's state over a restart of the service.
     pub store: Arc<dyn Store>,
-    /// The clocks.
     pub clock: Clock,
-    /// A random number in 0..1.
     pub chance: fn() -> f64,
-    /// Where it says what others should know. The last word stands for all before it.
+    /// Events for other instances; a new one replaces the previous one.
     pub voice: Arc<watch::Sender<Option<News>>>,
-    /// Who gives leave to probe; none where this instance is alone.
+    /// `None` if this is the only instance.
     pub probing: Option<Arc<dyn Probing>>,
 }
 
-/// Owns one backend's breaker.
 pub struct ProviderActor {
     seed: Seed,
     breaker: Breaker,
@@ -83,32 +73,29 @@ pub struct ProviderActor {
     disabled: bool,
     timer: Option<SpawnHandle>,
     check_timer: Option<SpawnHandle>,
-    /// Permits that have not told their end.
     unsettled: usize,
-    /// Whether it only waits for those.
+    /// Takes no more calls, and stops after the last outcome.
     retired: bool,
-    /// Until when others know, or said, that the provider is to be left alone.
+    /// The latest end of a rate limit that other instances already know of.
     hold_known: Duration,
-    /// What was told of when it is tried again.
     shown: Shown,
     _guard: Guard,
 }
 
-/// Asks for leave to call. Answered at once.
+/// Requests the permit for one call. Answered at once.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Permit, Refusal>")]
 pub struct Admit;
 
-/// No leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// True for a full provider: it works, it is only passed over.
+    /// The provider is at its concurrency limit. It works and is only skipped.
     pub busy: bool,
-    /// When it may be asked again, on the monotonic clock, where that is known.
+    /// The monotonic time from which a call is worth another try, if known.
     pub retry_at: Option<Duration>,
 }
 
-/// The first verdict on an attempt: how long its first token took.
+/// Records how long the first token took. This is the first of an attempt's two outcomes.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Observe {
@@ -116,14 +103,14 @@ pub struct Observe {
     pub(super) first_token: Duration,
 }
 
-/// An attempt was given up for a faster one before anything had come.
+/// Records a lower bound of the first-token latency, from an attempt that was abandoned for a
+/// faster one before its first token.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Overtaken {
     pub(super) waited: Duration,
 }
 
-/// The last verdict on an attempt.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Settle {
@@ -133,24 +120,26 @@ pub struct Settle {
     pub(super) notes: Notes,
 }
 
-/// Closes the breaker and forgets what it counted: an operator's order, or a mended demo provider.
+/// Closes the breaker and discards its counts, for an operator or a repaired demo provider.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Reset;
 
-/// An outage drill ended: lifts what it left, as [`Reset`] does, and forgets how long calls took under it.
+/// Undoes the effects of an outage drill: resets the breaker as [`ResetBreaker`] does, and discards
+/// the latencies.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct DrillOver;
 
-/// Switches the provider on or off: off, it is neither asked nor probed, and what is under way goes on.
+/// Enables or disables the provider. A disabled provider is neither called nor probed; running
+/// calls continue.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Enable(pub bool);
 
 impl ProviderActor {
-    /// A new actor. Its breaker begins as last published: open or half-open where it was not closed, never fresh; and what it was asked to
-    /// wait for is waited for.
+    /// Creates an actor whose breaker continues from the published status: open or half-open if it
+    /// was not closed, and still waiting out a rate limit.
     pub fn new(seed: Seed, guard: Guard) -> Self {
         let vitals = seed.vitals.borrow().clone();
         let now = seed.clock.now();
@@ -192,7 +181,8 @@ impl ProviderActor {
         }
     }
 
-    /// After any change: publish, keep what must survive, and see to it that recovery is found with nobody asking.
+    /// To be called after every change: publishes and saves the state, and schedules the next
+    /// probe, so that recovery is found without any call.
     fn after(&mut self, transition: Option<Transition>, ctx: &mut Context<Self>) {
         let now = self.seed.clock.now();
         let transition = transition.or_else(|| self.breaker.tick(now));
@@ -222,20 +212,20 @@ impl ProviderActor {
             self.keep();
         }
         self.arm(ctx);
+        // Last, because it may stop the actor.
         self.leave(ctx);
     }
 
-    /// Closes the breaker and forgets what was learned.
     fn forget(&mut self) -> Option<Transition> {
         self.vitals.reason = None;
         self.vitals.check = None;
         self.breaker.reset(self.seed.clock.now())
     }
 
-    /// When the budget is whole again, where it is spent.
+    /// Returns when the daily budget resets, or `None` if it is not spent.
     fn spent_until(&self) -> Option<At> {
-        let everywhere = self.vitals.spent.with(self.vitals.spent_elsewhere);
-        everywhere.until(self.seed.terms.daily_budget_usd, self.seed.clock.wall())
+        let total_spend = self.vitals.spent.with(self.vitals.spent_elsewhere);
+        total_spend.until(self.seed.terms.daily_budget_usd, self.seed.clock.wall())
     }
 }
 
@@ -246,7 +236,7 @@ impl Actor for ProviderActor {
         ctx.set_mailbox_capacity(MAILBOX);
         self.after(None, ctx);
         self.arm_check(ctx);
-        // What passes with time alone is published too: old latencies, the day's end.
+        // Some of the status changes with time alone: old latencies expire, the day ends.
         ctx.run_interval(TIDY, |this, ctx| this.after(None, ctx));
     }
 }
@@ -269,7 +259,7 @@ impl Handler<Admit> for ProviderActor {
                 retry_at,
             }));
         }
-        let Some(place) = self.seed.places.take(self.seed.max_concurrent) else {
+        let Some(slot) = self.seed.places.take(self.seed.max_concurrent) else {
             return MessageResult(Err(Refusal {
                 busy: true,
                 retry_at: None,
@@ -277,10 +267,10 @@ impl Handler<Admit> for ProviderActor {
         };
         let admitted = self.breaker.admit(self.seed.clock.now(), Who::Visitor);
         let permit = admitted
-            .map(|ticket| Permit::new(ticket, self.seed.actor.clone(), place))
-            .map_err(|refusal| Refusal {
+            .map(|ticket| Permit::new(ticket, self.seed.actor.clone(), slot))
+            .map_err(|rejection| Refusal {
                 busy: false,
-                retry_at: refusal.retry_at,
+                retry_at: rejection.retry_at,
             });
         if permit.is_ok() {
             self.unsettled += 1;
@@ -306,7 +296,7 @@ impl Handler<Observe> for ProviderActor {
         let transition = self
             .breaker
             .first_token(ticket, first_token, now, (self.seed.chance)());
-        // Published at once: others may choose by it while this answer goes on.
+        // Published at once, because the `fastest` strategy may use it while this answer runs.
         self.after(transition, ctx);
     }
 }
@@ -315,8 +305,8 @@ impl Handler<Overtaken> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, Overtaken { waited }: Overtaken, ctx: &mut Self::Context) {
-        // It would have taken longer still; but without it one that hangs for ever would be known as fast by its better days. The breaker does
-        // not hear of it.
+        // The real latency would have been longer. Without this sample, a provider that hangs would
+        // keep the good percentiles of its earlier calls. The breaker does not count it.
         self.first_tokens.record(waited, self.seed.clock.now());
         self.after(None, ctx);
     }
@@ -328,18 +318,18 @@ impl Handler<Settle> for ProviderActor {
     fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) {
         let Settle {
             ticket,
-            verdict,
-            took,
-            notes,
+            verdict: outcome,
+            took: elapsed,
+            notes: stats,
         } = settle;
-        // One that a rebuilt actor did not give is not counted here.
+        // Saturating, because a permit issued before a rebuild is not counted here.
         self.unsettled = self.unsettled.saturating_sub(1);
         let now = self.seed.clock.now();
-        match verdict {
+        match outcome {
             Verdict::Whole => {
                 self.vitals.successes += 1;
-                self.totals.record(took, now);
-                // A whole answer says more than any check.
+                self.totals.record(elapsed, now);
+                // A complete answer proves more than any check.
                 if let Some(check) = &mut self.vitals.check {
                     check.failed = None;
                 }
@@ -351,18 +341,18 @@ impl Handler<Settle> for ProviderActor {
             }
             Verdict::Abandoned => {}
         }
-        if verdict != Verdict::Abandoned {
+        if outcome != Verdict::Abandoned {
             self.vitals.checked_at = Some(self.seed.clock.wall());
         }
-        if let Some(usage) = notes.usage {
+        if let Some(usage) = stats.usage {
             self.spend(usage);
         }
-        if let Some(score) = notes.quality {
+        if let Some(score) = stats.quality {
             self.score(score);
         }
         let transition = self
             .breaker
-            .settle(ticket, verdict, now, (self.seed.chance)());
+            .settle(ticket, outcome, now, (self.seed.chance)());
         self.after(transition, ctx);
     }
 }
@@ -385,7 +375,7 @@ impl Handler<DrillOver> for ProviderActor {
         self.totals = Latencies::default();
         let transition = self.forget();
         self.after(transition, ctx);
-        // What it was before may still be in the store.
+        // The store may still hold the state from before the reset.
         self.keep();
     }
 }
@@ -402,7 +392,7 @@ impl Handler<Enable> for ProviderActor {
 impl Handler<Crash> for ProviderActor {
     type Result = ();
 
-    #[allow(clippy::panic, reason = "what it is for")]
+    #[allow(clippy::panic, reason = "the purpose of the message")]
     fn handle(&mut self, _: Crash, _: &mut Self::Context) {
         panic!("crashed on command");
     }

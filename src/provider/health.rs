@@ -1,9 +1,10 @@
-//! Looking into a provider that nobody is asking: a free listing, or a one-token completion, now and then.
+//! Health checks of a provider that gets no calls: a free model listing or a one-token completion.
 //!
-//! What a check finds is shown, and believed for a time; it moves no breaker. A listing that goes well says nothing of the model, so it must
-//! not close one; and a listing that fails, be it for a refused key, may fail alone: some servers have none. Visitors' calls and the recovery
-//! probe are what a breaker goes by. While it is not closed, the recovery probe is the check; while a rate limit is waited out, or the budget
-//! is spent, nothing that counts is sent.
+//! The result is shown, and expires, but does not move the breaker. A good listing proves nothing
+//! about the model, so it must not close a breaker; a failed listing may fail alone, because some
+//! servers have none. Breakers follow visitors' calls and the recovery probe. While a breaker is
+//! not closed, the recovery probe is the health check. During a rate limit or with a spent budget
+//! no check is sent that would count against it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,67 +18,72 @@ use super::upstream::{Step, Upstream};
 use crate::chat::{Ask, At, Fault, Message, ProviderState, Role, Usage};
 use crate::settings::{HealthSettings, ProbeKind};
 
-/// What a one-token completion uses, where it is cut off before the provider says: about a token in, one out.
+/// The usage of a one-token completion, which is cut off before the provider reports it: about one
+/// token in, one out.
 pub const PROBE_USAGE: Usage = Usage {
     input_tokens: 1,
     output_tokens: 1,
     estimated: true,
 };
 
-/// What one check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// Why it failed; none where it went well.
+    /// `None` if the check succeeded.
     pub failed: Option<Fault>,
-    /// Until when it is believed.
     pub until: At,
 }
 
 impl Check {
-    /// Why it failed, as long as that is believed.
+    /// Returns the fault, or `None` once the result has expired.
     pub fn fault(self, now: At) -> Option<Fault> {
         self.failed.filter(|_| now < self.until)
     }
 }
 
-/// Whether, and with what, a provider in this state is to be checked.
+/// Returns the kind of check that a provider in this state gets.
 ///
-/// `held`: a rate limit is waited out. `spent`: its budget is.
-pub fn due(probe: ProbeKind, state: ProviderState, held: bool, spent: bool) -> ProbeKind {
+/// `is_rate_limited`: a rate limit is being waited out. `is_budget_spent`: the daily budget is
+/// spent.
+pub fn due(
+    probe: ProbeKind,
+    state: ProviderState,
+    is_rate_limited: bool,
+    is_budget_spent: bool,
+) -> ProbeKind {
     match probe {
-        _ if state != ProviderState::Closed || held => ProbeKind::Off,
-        ProbeKind::Completion if spent => ProbeKind::Off,
+        _ if state != ProviderState::Closed || is_rate_limited => ProbeKind::Off,
+        ProbeKind::Completion if is_budget_spent => ProbeKind::Off,
         probe => probe,
     }
 }
 
-/// The time to the next check: a fifth more or less than the interval, so that providers and instances that start together do not check
-/// together.
-pub fn pause(settings: &HealthSettings, chance: f64) -> Duration {
+/// Returns the time to the next check: the interval, plus or minus up to a fifth, so that providers
+/// and instances that start together do not check together.
+pub fn pause(settings: &HealthSettings, random: f64) -> Duration {
     let fifth = settings.interval / 5;
     jitter::between(
         settings.interval - fifth,
         settings.interval.saturating_add(fifth),
-        chance,
+        random,
     )
 }
 
-/// Makes a listing; the fault where it failed.
-pub async fn listing(upstream: Arc<dyn Upstream>, limit: Duration) -> Option<Fault> {
-    match standstill::timeout(limit, upstream.list()).await {
+pub async fn listing(upstream: Arc<dyn Upstream>, timeout: Duration) -> Option<Fault> {
+    match standstill::timeout(timeout, upstream.list()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure.fault),
         Err(_) => Some(Fault::Timeout),
     }
 }
 
-/// A one-token completion: the only thing but a visitor's turn that proves a provider answers.
-pub async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict {
+/// Requests a one-token completion. Besides a visitor's turn, this is the only proof that a
+/// provider answers.
+pub async fn completion(upstream: Arc<dyn Upstream>, timeout: Duration) -> Verdict {
     let question = Message {
         role: Role::User,
         text: "ping".into(),
     };
-    let ask = Ask {
+    let request = Ask {
         system: "".into(),
         messages: Arc::new([question]),
         max_tokens: 1,
@@ -90,10 +96,10 @@ pub async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict
         started: false,
         retry_after,
     };
-    let answered = async {
-        let mut steps = upstream.ask(&ask);
-        while let Some(step) = steps.next().await {
-            match step {
+    let outcome = async {
+        let mut events = upstream.ask(&request);
+        while let Some(event) = events.next().await {
+            match event {
                 Ok(Step::Usage(_)) => {}
                 Ok(Step::Text(_) | Step::Thinking | Step::End(_)) => return Verdict::Whole,
                 Err(failure) => return failed(failure.fault, failure.retry_after),
@@ -101,7 +107,7 @@ pub async fn completion(upstream: Arc<dyn Upstream>, limit: Duration) -> Verdict
         }
         failed(Fault::Truncated, None)
     };
-    standstill::timeout(limit, answered)
+    standstill::timeout(timeout, outcome)
         .await
         .unwrap_or_else(|_| failed(Fault::Timeout, None))
 }
@@ -112,9 +118,9 @@ mod tests {
     use ProbeKind::{Completion, Models, Off};
 
     #[test]
-    fn only_a_provider_that_may_be_asked_is_checked() {
+    fn only_a_callable_provider_is_checked() {
         use ProviderState::{Blocked, Closed, Disabled, HalfOpen, Open};
-        for (state, held, spent, models, tokens) in [
+        for (state, is_rate_limited, is_budget_spent, listing, completion) in [
             (Closed, false, false, Models, Completion),
             (Closed, false, true, Models, Off),
             (Closed, true, false, Off, Off),
@@ -124,16 +130,16 @@ mod tests {
             (Disabled, false, false, Off, Off),
         ] {
             assert_eq!(
-                due(Models, state, held, spent),
-                models,
-                "{state:?} {held} {spent}"
+                due(Models, state, is_rate_limited, is_budget_spent),
+                listing,
+                "{state:?} {is_rate_limited} {is_budget_spent}"
             );
             assert_eq!(
-                due(Completion, state, held, spent),
-                tokens,
-                "{state:?} {held} {spent}"
+                due(Completion, state, is_rate_limited, is_budget_spent),
+                completion,
+                "{state:?} {is_rate_limited} {is_budget_spent}"
             );
-            assert_eq!(due(Off, state, held, spent), Off);
+            assert_eq!(due(Off, state, is_rate_limited, is_budget_spent), Off);
         }
     }
 
@@ -143,13 +149,13 @@ mod tests {
             interval: Duration::from_secs(60),
             ..HealthSettings::default()
         };
-        for (chance, seconds) in [(0.0, 48), (0.5, 60), (1.0, 72)] {
-            assert_eq!(pause(&settings, chance), Duration::from_secs(seconds));
+        for (random, seconds) in [(0.0, 48), (0.5, 60), (1.0, 72)] {
+            assert_eq!(pause(&settings, random), Duration::from_secs(seconds));
         }
     }
 
     #[test]
-    fn a_result_is_believed_until_it_expires() {
+    fn a_result_expires() {
         let check = Check {
             failed: Some(Fault::Timeout),
             until: At(10),

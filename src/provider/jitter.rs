@@ -1,15 +1,16 @@
-//! A length of time drawn between two bounds, so that what was stopped together does not start together. Pure.
+//! Random durations between two bounds, so that callers that stopped together do not restart
+//! together. Pure.
 
 use std::time::Duration;
 
-/// The length of time at `chance` (0 to 1) of the way from `low` to `high`.
+/// Returns the duration at the fraction `random` (0 to 1) of the way from `low` to `high`.
 ///
-/// Never outside the two bounds, whatever `chance` is: less than 0 or not a number counts as 0, more than 1 as 1. Where
-/// `high` is below `low`, it is `high`.
-pub fn between(low: Duration, high: Duration, chance: f64) -> Duration {
-    let chance = if chance > 0.0 { chance.min(1.0) } else { 0.0 };
+/// The result is never outside the bounds: a `random` below 0 or NaN counts as 0, above 1 as 1. If
+/// `high` is below `low`, the result is `high`.
+pub fn between(low: Duration, high: Duration, random: f64) -> Duration {
+    let random = if random > 0.0 { random.min(1.0) } else { 0.0 };
     let width = high.saturating_sub(low).as_secs_f64();
-    let step = Duration::try_from_secs_f64(width * chance).unwrap_or(Duration::MAX);
+    let step = Duration::try_from_secs_f64(width * random).unwrap_or(Duration::MAX);
     low.saturating_add(step).min(high)
 }
 
@@ -19,8 +20,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn is_as_far_between_as_chance_says() {
-        let (low, high) = (Duration::from_secs(8), Duration::from_secs(12));
+    fn between_interpolates_and_clamps() {
+        let low = Duration::from_secs(8);
+        let high = Duration::from_secs(12);
         assert_eq!(between(low, high, 0.0), low);
         assert_eq!(between(low, high, 0.25), Duration::from_secs(9));
         assert_eq!(between(low, high, 1.0), high);
@@ -30,8 +32,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stays_between(low: Duration, high: Duration, chance in prop::num::f64::ANY) {
-            let drawn = between(low, high, chance);
+        fn stays_between(low: Duration, high: Duration, random in prop::num::f64::ANY) {
+            let drawn = between(low, high, random);
             prop_assert!(drawn <= high && drawn >= low.min(high));
         }
     }

@@ -1,25 +1,25 @@
-//! Leave to probe a provider that is in trouble: where several instances share it, one of them probes at a time.
+//! Permission to probe a failed provider: of the instances that share it, one probes at a time.
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-/// Who gives leave. A fleet that cannot be asked gives it at once: then each instance probes alone.
+/// Hands out probe leases. While Redis is unavailable, every lease is granted at once, and each
+/// instance probes alone.
 pub trait Probing: Send + Sync {
-    /// Asks for leave to make one probe that takes `limit` at most. Answered within 50 ms.
-    fn ask(&self, limit: Duration) -> BoxFuture<'static, Leave>;
+    /// Requests a lease for one probe that takes at most `timeout`. Answers within 50 ms.
+    fn ask(&self, timeout: Duration) -> BoxFuture<'static, Leave>;
 }
 
-/// What came of it.
 pub enum Leave {
-    /// Probe, then say how long others need not ([`Held::give_back`]).
+    /// Probe, then release the lease with [`ProbeLease::release`].
     Go(Box<dyn Held>),
-    /// Another instance is probing, or did: ask again after this.
+    /// Another instance is probing or has just probed: ask again after this time.
     Wait(Duration),
 }
 
-/// The leave while it is held. Dropped without a word it ends by itself, a little after the limit that was asked for.
+/// A held lease. If dropped without a release, it expires a little after the requested timeout.
 pub trait Held: Send {
-    /// The probe is over: nobody else need try for this long. Zero: at once.
+    /// Ends the probe. No other instance gets a lease for this time.
     fn give_back(self: Box<Self>, rest: Duration);
 }

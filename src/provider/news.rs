@@ -1,39 +1,36 @@
-//! What the instances of a fleet tell each other of a provider, and for whom it holds. Pure.
+//! Events that instances exchange about a shared provider. Pure.
 
 use std::time::Duration;
 
 use super::breaker::{Breaker, Cause, LONGEST_FLOOR, LONGEST_HOLD, Saved, Transition};
 use crate::chat::{Fault, ProviderState};
 
-/// What one instance learnt of a provider by its own calls. Lengths of time count from the moment that it is told: no clock of
-/// another machine is believed.
+/// A fact about a provider that one instance learned from its own calls. Durations count from the
+/// receipt, because clocks of other machines are not trusted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum News {
-    /// Its breaker opened, or blocked, for this long.
+    /// The breaker opened or blocked.
     Tripped {
-        /// Blocked: a key or a quota was refused.
+        /// A key or a quota was refused.
         blocked: bool,
-        /// What it failed with; none for first tokens that became slow.
+        /// `None` for slow first tokens.
         fault: Option<Fault>,
-        /// Probes that failed since it opened.
         strikes: u32,
-        /// Until it is tried again.
         lasts: Duration,
     },
-    /// Its breaker is closed, but the provider asked to be left alone for this long.
+    /// The breaker is closed, but the provider asked for no calls.
     Limited {
-        /// Until it may be asked again.
         lasts: Duration,
     },
-    /// Its breaker closed, because a probe went well.
+    /// The breaker closed after a good probe.
     Well,
-    /// An operator had everything forgotten that was held against it.
     Reset,
 }
 
 impl News {
-    /// What a change of this instance's own breaker tells others; nothing where it only repeats what another instance said, or where the
-    /// provider is now being tried.
+    /// Returns the event for a transition of this instance's breaker.
+    ///
+    /// `None` if the transition only repeats a peer's event, or the breaker went half-open.
     pub fn of(transition: &Transition, strikes: u32, now: Duration) -> Option<Self> {
         if transition.cause == Some(Cause::Told) {
             return None;
@@ -53,8 +50,8 @@ impl News {
         })
     }
 
-    /// Whether it is the provider that said so, to everyone who asks it in the same name; else it may hold for the network of the one who
-    /// tells it alone, and is a hint.
+    /// Returns `true` if the provider itself said so, which holds for every instance with the same
+    /// account. Otherwise the event is a hint, because the sender's network may be at fault.
     pub fn is_shared(&self) -> bool {
         match self {
             Self::Tripped { fault, .. } => fault.is_some_and(is_the_providers_word),
@@ -62,7 +59,7 @@ impl News {
         }
     }
 
-    /// What a breaker makes of it, where waiting is until `until`: a little later than it says, each at a moment of its own.
+    /// Applies the event to a breaker. `until` is the event's end plus this instance's own jitter.
     pub fn apply(
         self,
         breaker: &mut Breaker,
@@ -94,14 +91,14 @@ impl News {
             }
             Self::Well => breaker.relieve(now),
             Self::Reset => {
-                let relieved = breaker.relieve(now);
+                let transition = breaker.relieve(now);
                 breaker.reset(now);
-                relieved
+                transition
             }
         }
     }
 
-    /// The same, for no longer than can be meant: a rate limit up to a day, as from the provider itself; all else up to five minutes.
+    /// Limits the duration to a plausible value: a day for a rate limit, five minutes otherwise.
     pub fn within_reason(self) -> Self {
         match self {
             Self::Tripped {
@@ -110,13 +107,17 @@ impl News {
                 strikes,
                 lasts,
             } => {
-                let limit = matches!(fault, Some(Fault::RateLimited | Fault::Overloaded));
-                let longest = if limit { LONGEST_HOLD } else { LONGEST_FLOOR };
+                let is_rate_limit = matches!(fault, Some(Fault::RateLimited | Fault::Overloaded));
+                let max = if is_rate_limit {
+                    LONGEST_HOLD
+                } else {
+                    LONGEST_FLOOR
+                };
                 Self::Tripped {
                     blocked,
                     fault,
                     strikes,
-                    lasts: lasts.min(longest),
+                    lasts: lasts.min(max),
                 }
             }
             Self::Limited { lasts } => Self::Limited {
@@ -126,7 +127,6 @@ impl News {
         }
     }
 
-    /// The same, but over after `left`, where it would last longer.
     pub fn shortened_to(self, left: Duration) -> Self {
         match self {
             Self::Tripped {
@@ -147,13 +147,13 @@ impl News {
         }
     }
 
-    /// What is left of it after `time`; nothing where it is over.
-    pub fn left_after(self, time: Duration) -> Option<Self> {
-        let left = self.lasts().saturating_sub(time);
+    /// Returns the event as it remains after `elapsed`, or `None` if it is over.
+    pub fn left_after(self, elapsed: Duration) -> Option<Self> {
+        let left = self.lasts().saturating_sub(elapsed);
         (!left.is_zero()).then(|| self.shortened_to(left))
     }
 
-    /// How long it means anything; zero for what is over when it is said.
+    /// Returns how long the event is valid; zero for events that only matter at once.
     pub fn lasts(&self) -> Duration {
         match self {
             Self::Tripped { lasts, .. } | Self::Limited { lasts } => *lasts,
@@ -162,7 +162,6 @@ impl News {
     }
 }
 
-/// Faults that came as an answer of the provider's own.
 fn is_the_providers_word(fault: Fault) -> bool {
     match fault {
         Fault::Unauthorized
@@ -204,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_provider_says_holds_for_all_and_what_the_network_does_is_a_hint() {
+    fn only_faults_reported_by_the_provider_are_authoritative() {
         let shared: Vec<_> = Fault::ALL
             .into_iter()
             .filter(|fault| tripped(Some(*fault), s(1)).is_shared())
             .collect();
-        let said = [
+        let expected = [
             Fault::RateLimited,
             Fault::ServerError,
             Fault::Overloaded,
@@ -217,16 +216,16 @@ mod tests {
             Fault::QuotaSpent,
             Fault::Misconfigured,
         ];
-        assert_eq!(shared, said);
+        assert_eq!(shared, expected);
         assert!(
             !tripped(None, s(1)).is_shared(),
-            "slow from here may be the way there"
+            "a slow first token may be a slow network"
         );
         assert!(News::Well.is_shared() && News::Limited { lasts: s(1) }.is_shared());
     }
 
     #[test]
-    fn only_ones_own_changes_are_told() {
+    fn only_own_transitions_become_events() {
         use ProviderState::{Blocked, Closed, HalfOpen, Open};
         let fault = Some(Fault::Timeout);
         let change = |from, to, cause| Transition {
@@ -236,39 +235,39 @@ mod tests {
             fault,
             cause,
         };
-        let told = |from, to, cause| News::of(&change(from, to, cause), 3, s(100));
+        let event = |from, to, cause| News::of(&change(from, to, cause), 3, s(100));
         let open = News::Tripped {
             blocked: false,
             fault,
             strikes: 3,
             lasts: s(10),
         };
-        assert_eq!(told(Closed, Open, Some(Cause::Run)), Some(open));
-        assert_eq!(told(HalfOpen, Open, Some(Cause::Probe)), Some(open));
+        assert_eq!(event(Closed, Open, Some(Cause::Run)), Some(open));
+        assert_eq!(event(HalfOpen, Open, Some(Cause::Probe)), Some(open));
         let blocked = News::Tripped {
             blocked: true,
             fault,
             strikes: 3,
             lasts: s(10),
         };
-        assert_eq!(told(Closed, Blocked, Some(Cause::Key)), Some(blocked));
-        assert_eq!(told(HalfOpen, Closed, None), Some(News::Well));
+        assert_eq!(event(Closed, Blocked, Some(Cause::Key)), Some(blocked));
+        assert_eq!(event(HalfOpen, Closed, None), Some(News::Well));
         assert_eq!(
-            told(Open, HalfOpen, Some(Cause::Run)),
+            event(Open, HalfOpen, Some(Cause::Run)),
             None,
-            "being tried is no news"
+            "being probed is no event"
         );
         for to in [Closed, Open, Blocked] {
             assert_eq!(
-                told(HalfOpen, to, Some(Cause::Told)),
+                event(HalfOpen, to, Some(Cause::Told)),
                 None,
-                "else it would go round for ever"
+                "an event must not circulate"
             );
         }
     }
 
     #[test]
-    fn nothing_is_believed_for_longer_than_it_can_be_meant() {
+    fn clamped_limits_the_duration() {
         let year = s(365 * 24 * 3_600);
         assert_eq!(
             News::Limited { lasts: year }.within_reason().lasts(),
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_is_no_news() {
+    fn expired_events_are_dropped() {
         let trip = tripped(Some(Fault::ServerError), s(10));
         assert_eq!(
             trip.left_after(s(4)),

@@ -1,4 +1,5 @@
-//! The leave to make one call to a provider. It is settled exactly once; dropping it unsettled says that the call was abandoned.
+//! The permission for one call to a provider. Its outcome is reported exactly once; a permit that
+//! is dropped reports an abandoned call.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use super::breaker::{Ticket, Verdict};
 use super::places::Place;
 use crate::chat::Usage;
 
-/// One admitted call. Holds one of the provider's places until it is dropped, whatever becomes of the actor.
+/// One admitted call. It holds a concurrency permit of the provider until it is dropped, whatever
+/// happens to the actor.
 #[derive(Debug)]
 pub struct Permit {
     ticket: Option<Ticket>,
@@ -20,29 +22,26 @@ pub struct Permit {
     notes: Notes,
 }
 
-/// What is known of a call besides its verdict. It travels with the verdict, also where that is that the call was abandoned: what a visitor
-/// stopped is paid all the same.
+/// Measurements of a call. They are reported with every outcome: the tokens of an abandoned call
+/// cost money too.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Notes {
-    /// The tokens that it used.
     pub(super) usage: Option<Usage>,
-    /// How good its answer looks, 0 to 1.
     pub(super) quality: Option<f64>,
 }
 
 impl Permit {
     pub(super) fn new(ticket: Ticket, actor: Whereabouts<ProviderActor>, place: Place) -> Self {
-        let (ticket, place) = (Some(ticket), Some(place));
         Self {
-            ticket,
+            ticket: Some(ticket),
             actor,
             begun: Instant::now(),
-            place,
+            place: Some(place),
             notes: Notes::default(),
         }
     }
 
-    /// Tells the breaker the first of an attempt's two verdicts: how long the first token took.
+    /// Reports how long the first token took. This is the first of an attempt's two outcomes.
     pub fn first_token(&self, after: Duration) {
         if let (Some(ticket), Some(actor)) = (self.ticket, &*self.actor.borrow()) {
             actor.do_send(Observe {
@@ -52,40 +51,41 @@ impl Permit {
         }
     }
 
-    /// Nothing had come after `waited`, when the call was given up for a faster one: its latency is known to be no less. No verdict.
+    /// Reports that no token had arrived after `waited`, when the call was abandoned for a faster
+    /// one. A lower bound of the latency, not an outcome.
     pub fn overtaken(&self, waited: Duration) {
         if let Some(actor) = &*self.actor.borrow() {
             actor.do_send(Overtaken { waited });
         }
     }
 
-    /// Notes the tokens that the call used; told when it is settled or dropped.
+    /// Stores the usage, which is reported with the outcome.
     pub fn used(&mut self, usage: Usage) {
         self.notes.usage = Some(usage);
     }
 
-    /// Notes how good its answer looks, 0 to 1; told when it is settled or dropped.
+    /// Stores the quality of the answer, 0 to 1, which is reported with the outcome.
     pub fn scored(&mut self, score: f64) {
         self.notes.quality = Some(score);
     }
 
-    /// Tells the breaker how the attempt ended.
-    pub fn settle(mut self, verdict: Verdict) {
-        self.tell(verdict);
+    pub fn settle(mut self, outcome: Verdict) {
+        self.tell(outcome);
     }
 
-    /// At most one message a permit, so `do_send`, which knows no bound, is bounded by the permits.
-    fn tell(&mut self, verdict: Verdict) {
+    /// Sends at most one message per permit: `do_send` is not bounded, but permits are.
+    fn tell(&mut self, outcome: Verdict) {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
-        // First the place, so that the actor counts it as free when it hears of the end.
+        // Release the slot first, so that the actor counts it as free when it handles the message.
         drop(self.place.take());
-        // A rebuilt actor starts from the published state; a verdict lost in between costs one count, never a place.
+        // A rebuilt actor starts from the published status. An outcome that is lost in between
+        // costs one count, never a slot.
         if let Some(actor) = &*self.actor.borrow() {
             actor.do_send(Settle {
                 ticket,
-                verdict,
+                verdict: outcome,
                 took: self.begun.elapsed(),
                 notes: self.notes,
             });

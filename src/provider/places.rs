@@ -1,54 +1,53 @@
-//! Places: how many calls to a provider, or turns, are under way. They outlive whoever hands them out, and how many there may be can change at any
-//! time, also to fewer than are taken (which a semaphore's permits cannot).
+//! A concurrency limit whose maximum can change at run time.
+//!
+//! `tokio::sync::Semaphore` does not fit: a reload may set the maximum below the number of permits
+//! already held, and the permits must outlive the actor that issued them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// How many are under way.
 #[derive(Debug, Default)]
 pub struct Places {
-    taken: AtomicUsize,
-    none: Notify,
+    in_use: AtomicUsize,
+    idle: Notify,
 }
 
-/// A place that is taken; free again when it is dropped.
+/// A held slot. Dropping it releases the slot.
 #[derive(Debug)]
 pub struct Place(Arc<Places>);
 
 impl Places {
-    /// One more place, where fewer than `most` are taken.
-    pub fn take(self: &Arc<Self>, most: usize) -> Option<Place> {
-        let more = |taken: usize| (taken < most).then(|| taken + 1);
-        let took = self
-            .taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        took.is_ok().then(|| Place(Arc::clone(self)))
+    /// Acquires a permit if fewer than `max` are held.
+    pub fn take(self: &Arc<Self>, max: usize) -> Option<Place> {
+        let increment = |in_use: usize| (in_use < max).then(|| in_use + 1);
+        let acquired = self
+            .in_use
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, increment);
+        acquired.is_ok().then(|| Place(Arc::clone(self)))
     }
 
-    /// How many are taken.
     pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Acquire)
+        self.in_use.load(Ordering::Acquire)
     }
 
-    /// Waits until none is taken.
     pub async fn none_taken(&self) {
         loop {
-            // Made before the look, it hears of what comes after.
-            let none = self.none.notified();
+            // Register before the check, so that no wake-up in between is lost.
+            let notified = self.idle.notified();
             if self.taken() == 0 {
                 return;
             }
-            none.await;
+            notified.await;
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.0.taken.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_waiters();
+        if self.0.in_use.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
         }
     }
 }
@@ -62,30 +61,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_may_change_to_fewer_than_are_taken() {
-        let places = Arc::new(Places::default());
-        let mut taken: Vec<_> = (0..4).map_while(|_| places.take(3)).collect();
-        assert_eq!((taken.len(), places.taken()), (3, 3));
-        assert!(places.take(1).is_none());
-        taken.truncate(1);
-        assert!(places.take(1).is_none(), "one is taken still");
-        assert!(places.take(2).is_some(), "and given back at once");
-        taken.clear();
-        assert_eq!(places.taken(), 0);
+    fn max_may_drop_below_the_held_permits() {
+        let limit = Arc::new(Places::default());
+        let mut held: Vec<_> = (0..4).map_while(|_| limit.take(3)).collect();
+        assert_eq!((held.len(), limit.taken()), (3, 3));
+        assert!(limit.take(1).is_none());
+        held.truncate(1);
+        assert!(limit.take(1).is_none(), "one is still held");
+        assert!(limit.take(2).is_some(), "dropped at once");
+        held.clear();
+        assert_eq!(limit.taken(), 0);
     }
 
     #[tokio::test]
-    async fn who_waits_is_told_when_none_is_taken() {
-        let places = Arc::new(Places::default());
-        places.none_taken().await;
-        let (one, other) = (places.take(2), places.take(2));
-        let mut waiting = pin!(places.none_taken());
+    async fn wait_idle_waits_for_the_last_permit() {
+        let limit = Arc::new(Places::default());
+        limit.none_taken().await;
+        let first = limit.take(2);
+        let second = limit.take(2);
+        let mut waiting = pin!(limit.none_taken());
         assert!((&mut waiting).now_or_never().is_none());
-        drop(one);
+        drop(first);
         assert!((&mut waiting).now_or_never().is_none());
-        drop(other);
-        let again = places.take(2);
-        assert!((&mut waiting).now_or_never().is_none(), "it is taken again");
+        drop(second);
+        let again = limit.take(2);
+        assert!(
+            (&mut waiting).now_or_never().is_none(),
+            "a permit is held again"
+        );
         drop(again);
         waiting.await;
     }

@@ -1,57 +1,49 @@
-//! What a provider's answers cost, and what is left of its day. Pure: the moment is an argument.
+//! The cost of a provider's answers, and its daily budget. Pure: the time is an argument.
 //!
-//! A day is one of UTC. Whose budget is spent is passed over until the next one; what is under way at that moment is still paid, so a day
-//! may cost more than its budget by the answers that ran at its end. Tokens that a provider does not report are estimated, and the sum says so.
+//! Days are UTC. A provider with a spent budget is skipped until the next day. Running answers are
+//! still paid for, so a day may exceed its budget by the answers that ran when it was spent. Usage
+//! that a provider does not report is estimated, and the sum is marked as an estimate.
 
 use std::cmp::Ordering;
 
 use crate::chat::{At, Usage};
 
-/// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
-/// Prices and limit of one provider.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
-    /// USD per million tokens, in and out; without them nothing is known to cost anything.
+    /// USD per million input and output tokens. Without prices, no cost is known.
     pub prices: Option<(f64, f64)>,
-    /// USD a day; none for no limit.
+    /// `None` means no limit.
     pub daily_budget_usd: Option<f64>,
 }
 
-/// What these tokens cost at these prices (USD per million, in and out).
+/// Returns the cost in USD at these prices per million input and output tokens.
 pub fn cost((input, output): (f64, f64), usage: Usage) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "no answer has 2^53 tokens")]
     let cost = usage.input_tokens as f64 * input + usage.output_tokens as f64 * output;
     cost / 1_000_000.0
 }
 
-/// What was used since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Used {
-    /// Tokens read.
     pub input_tokens: u64,
-    /// Tokens written.
     pub output_tokens: u64,
-    /// What they cost, as far as prices are known.
+    /// As far as prices are known.
     pub cost_usd: f64,
-    /// Whether some of it is an estimate.
     pub estimated: bool,
 }
 
-/// What one day cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
-    /// The day, counted from 1970.
+    /// Days since 1970-01-01 UTC.
     pub day: u64,
-    /// USD.
     pub usd: f64,
-    /// Whether some of it is an estimate.
     pub estimated: bool,
 }
 
 impl Spent {
-    /// Counts a cost to the day of `now`; another day's is forgotten.
+    /// Adds a cost to the day of `now`. The spend of any other day is discarded.
     pub fn add(&mut self, usd: f64, estimated: bool, now: At) {
         if self.day != day_of(now) {
             *self = Self {
@@ -64,7 +56,7 @@ impl Spent {
         self.estimated |= estimated;
     }
 
-    /// This and what others spent on the same day; of different days the later one.
+    /// Adds the spend of other instances on the same day. Of different days the later one wins.
     pub fn with(self, others: Self) -> Self {
         match self.day.cmp(&others.day) {
             Ordering::Greater => self,
@@ -77,19 +69,19 @@ impl Spent {
         }
     }
 
-    /// When a provider with this budget may be asked again; none where it may be now.
+    /// Returns when a provider with this budget may be called again, or `None` if it may be now.
     pub fn until(&self, budget: Option<f64>, now: At) -> Option<At> {
         let today = if self.day == day_of(now) {
             self.usd
         } else {
             0.0
         };
-        let spent = budget.is_some_and(|budget| today >= budget);
-        spent.then(|| At(day_of(now).saturating_add(1).saturating_mul(DAY_MS)))
+        let is_spent = budget.is_some_and(|budget| today >= budget);
+        is_spent.then(|| At(day_of(now).saturating_add(1).saturating_mul(DAY_MS)))
     }
 }
 
-/// The day of UTC that `now` is in, counted from 1970.
+/// Returns the UTC day of `now`, in days since 1970-01-01.
 pub fn day_of(now: At) -> u64 {
     now.0 / DAY_MS
 }
@@ -101,7 +93,7 @@ mod tests {
     const NOON: At = At(20_000 * DAY_MS + DAY_MS / 2);
     const MIDNIGHT: At = At(20_001 * DAY_MS);
 
-    fn used(input_tokens: u64, output_tokens: u64) -> Usage {
+    fn usage(input_tokens: u64, output_tokens: u64) -> Usage {
         Usage {
             input_tokens,
             output_tokens,
@@ -110,12 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn prices_are_for_a_million() {
+    fn prices_are_per_million_tokens() {
         for (prices, usage, usd) in [
-            ((0.15, 0.60), used(1_000_000, 1_000_000), 0.75),
-            ((3.0, 15.0), used(1_000, 200), 0.006),
-            ((0.0, 0.0), used(u64::MAX, u64::MAX), 0.0),
-            ((3.0, 15.0), used(0, 0), 0.0),
+            ((0.15, 0.60), usage(1_000_000, 1_000_000), 0.75),
+            ((3.0, 15.0), usage(1_000, 200), 0.006),
+            ((0.0, 0.0), usage(u64::MAX, u64::MAX), 0.0),
+            ((3.0, 15.0), usage(0, 0), 0.0),
         ] {
             assert!(
                 (cost(prices, usage) - usd).abs() < 1e-12,
@@ -125,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_budget_is_spent_until_midnight() {
+    fn spent_budget_resets_at_midnight() {
         let mut spent = Spent::default();
         let budget = Some(1.0);
         assert_eq!(spent.until(budget, NOON), None);
@@ -135,11 +127,11 @@ mod tests {
         assert_eq!(spent.until(budget, NOON), Some(MIDNIGHT));
         assert_eq!(spent.until(budget, At(MIDNIGHT.0 - 1)), Some(MIDNIGHT));
         assert_eq!(spent.until(budget, MIDNIGHT), None, "a new day");
-        assert_eq!(spent.until(None, NOON), None, "no budget is never spent");
+        assert_eq!(spent.until(None, NOON), None, "no budget");
     }
 
     #[test]
-    fn a_new_day_begins_with_nothing() {
+    fn a_new_day_starts_at_zero() {
         let mut spent = Spent::default();
         spent.add(5.0, true, NOON);
         assert_eq!(
@@ -159,13 +151,13 @@ mod tests {
                 estimated: false
             }
         );
-        // A clock that is set back counts the day anew, rather than for ever to one that is not yet.
+        // A clock set back starts its day anew, instead of adding to a day in the future for ever.
         spent.add(0.25, false, NOON);
         assert_eq!(spent.until(Some(1.0), NOON), None);
     }
 
     #[test]
-    fn one_estimate_makes_the_sum_an_estimate() {
+    fn one_estimate_marks_the_sum_as_an_estimate() {
         let mut spent = Spent::default();
         for (estimated, sum) in [(false, false), (true, true), (false, true)] {
             spent.add(0.1, estimated, NOON);
@@ -174,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn others_costs_of_the_same_day_count_too() {
+    fn spend_of_other_instances_counts_for_the_same_day() {
         let day = |day, usd| Spent {
             day,
             usd,
@@ -197,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn no_moment_panics() {
+    fn extreme_times_do_not_panic() {
         let mut spent = Spent::default();
         spent.add(f64::MAX, false, At(u64::MAX));
         assert!(spent.until(Some(1.0), At(u64::MAX)).is_some());

@@ -1,44 +1,40 @@
-//! Exact counts over a sliding window of time: so many calls, so many of them bad. Pure.
+//! Exact counts of calls and failures over a sliding time window. Pure.
 //!
-//! Ten buckets, each a tenth of the window, and no moving average: an average lets a burst of good calls hide an outage that
-//! follows it. A count leaves with its bucket, so that what is summed up is never older than the window and never leaves out
-//! what is younger than nine tenths of it.
+//! Ten buckets of a tenth of the window each. A moving average does not fit, because a burst of
+//! successes would hide an outage that follows it. Counts expire by bucket, so a sum covers at
+//! least nine tenths of the window and at most all of it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Into how many parts a window is cut: it moves on by a tenth at a time.
 const BUCKETS: u128 = 10;
 
-/// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// All of them.
     pub all: u32,
-    /// Those that were bad.
     pub bad: u32,
 }
 
 impl Tally {
-    /// Are there at least `min` (one, where it is zero), and is the share of bad ones at least `rate` (0 to 1)?
+    /// Returns `true` if `total` is at least `min` (or 1) and the share of failures is at least
+    /// `rate` (0 to 1).
     ///
-    /// Divides instead of multiplying: 3 of 10 is then exactly the 0.3 that a configuration says.
+    /// Divides instead of multiplying, so that 3 of 10 is exactly a configured 0.3.
     pub fn reaches(self, rate: f64, min: u32) -> bool {
         self.all >= min.max(1) && f64::from(self.bad) / f64::from(self.all) >= rate
     }
 }
 
-/// Counts of the last `length` of time. At most ten buckets of memory.
+/// The counts of the last `length` of time, in at most ten buckets.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// Nanoseconds a bucket spans; never zero.
+    /// Nanoseconds per bucket; never zero.
     width: u128,
-    /// Buckets that were written to, oldest first, each with its number since time zero.
+    /// The non-empty buckets, oldest first, each with its number since time zero.
     buckets: VecDeque<(u128, Tally)>,
 }
 
 impl Window {
-    /// An empty window of this length.
     pub fn new(length: Duration) -> Self {
         Self {
             width: (length.as_nanos() / BUCKETS).max(1),
@@ -46,7 +42,7 @@ impl Window {
         }
     }
 
-    /// Counts one at `now`. A `now` earlier than the last counts as the last.
+    /// Counts one call at `now`. A `now` before the last call counts as the time of the last call.
     pub fn record(&mut self, now: Duration, bad: bool) {
         let last = self.buckets.back().map_or(0, |(number, _)| *number);
         let current = self.number(now).max(last);
@@ -65,13 +61,12 @@ impl Window {
         }
     }
 
-    /// What was counted within the window that ends at `now`.
     pub fn tally(&self, now: Duration) -> Tally {
         let current = self.number(now);
-        let within = |number: u128| current.saturating_sub(number) < BUCKETS;
+        let is_recent = |number: u128| current.saturating_sub(number) < BUCKETS;
         self.buckets
             .iter()
-            .filter(|(number, _)| within(*number))
+            .filter(|(number, _)| is_recent(*number))
             .fold(Tally::default(), |sum, (_, tally)| Tally {
                 all: sum.all.saturating_add(tally.all),
                 bad: sum.bad.saturating_add(tally.bad),
@@ -95,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_leave_when_the_window_has_passed_and_not_before() {
+    fn counts_expire_with_their_window() {
         let mut window = Window::new(LENGTH);
         window.record(at(999), true);
         window.record(at(1_000), false);
@@ -111,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_needs_its_minimum_and_is_exact() {
+    fn rate_needs_its_minimum_and_is_exact() {
         for (all, bad, rate, min, reached) in [
             (10, 5, 0.5, 10, true),
             (10, 4, 0.5, 10, false),
@@ -130,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_ten_buckets() {
+    fn a_window_has_at_most_ten_buckets() {
         let mut window = Window::new(LENGTH);
         for ms in 0..100_000 {
             window.record(at(ms), false);
@@ -140,23 +135,25 @@ mod tests {
     }
 
     #[test]
-    fn no_length_and_no_time_panics() {
+    fn extreme_lengths_and_times_do_not_panic() {
         for length in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
             let mut window = Window::new(length);
             for now in [Duration::ZERO, Duration::MAX, Duration::ZERO] {
                 window.record(now, true);
             }
-            // The first is gone; the last, out of order, counts as late as the one before.
+            // The first call has expired; the last one is out of order and counts as late as the
+            // one before.
             assert_eq!(window.tally(Duration::MAX).bad, 2);
         }
     }
 
     proptest! {
-        /// Against a list of all that was ever counted.
+        /// Compares with a list of all calls.
         #[test]
-        fn counts_what_a_list_counts(steps in prop::collection::vec((0u64..4_000, any::<bool>()), 0..60)) {
+        fn matches_a_list_of_calls(steps in prop::collection::vec((0u64..4_000, any::<bool>()), 0..60)) {
             let mut window = Window::new(LENGTH);
-            let (mut list, mut now) = (Vec::new(), 0);
+            let mut list = Vec::new();
+            let mut now = 0;
             for (step, bad) in steps {
                 now += step;
                 window.record(at(now), bad);

@@ -1,4 +1,4 @@
-//! The RouterActor: who is asked next, and whether anyone is, also in mid-answer.
+//! The RouterActor: selects the provider of each attempt and decides on fail-over in mid-answer.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -18,123 +18,107 @@ use crate::provider::permit::Permit;
 use crate::provider::places::Place;
 use crate::supervised::{Crash, Guard};
 
-/// How long an answer of another actor is waited for; then its provider counts as busy.
+/// The time for a ProviderActor to answer; after that its provider counts as busy.
 pub const ACTOR_LIMIT: Duration = Duration::from_millis(50);
 
-/// How long those who did not answer in time are waited for, all together, where nobody else can be asked: a visitor would rather wait for a
-/// busy machine, or an actor that is being rebuilt, than get a lesser answer while a provider is well.
+/// The total time for a second round over the providers that did not answer in time, when no other
+/// provider admitted the call. A visitor would rather wait for a busy machine, or for an actor that
+/// is being rebuilt, than get a fallback answer while a provider is healthy.
 pub const LAST_LIMIT: Duration = Duration::from_millis(500);
 
-/// Questions that may wait to be heard. Each has a place ([`Pick::waits`]), because a mailbox alone has no bound: it takes one more message of every
-/// new clone of its address, however full it is.
+/// The limit of selections that wait in the mailbox. Callers hold a permit per selection
+/// ([`SelectProvider::queue_permit`]), because a mailbox alone is not bounded: each new clone of
+/// its address may add one more message, however full it is.
 pub const MAILBOX: usize = 1024;
 
-/// Picks who is asked next, knowing how the turn's attempts so far failed.
 #[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "Route")]
 pub struct Pick {
-    /// The attempts so far, in order; none for a new turn.
     pub failed: Arc<[Failed]>,
-    /// Ask this provider first.
     pub first: Option<Arc<str>>,
-    /// And nobody else.
+    /// Exclude every provider other than `preferred`.
     pub only_first: bool,
-    /// The wait that the last answer asked for is over.
+    /// The delay of the last [`Selection::RetryAfter`] has elapsed.
     pub waited: bool,
-    /// How many of the attempts were made before the history was halved: whom it was too long for then may be asked again. 0 where
-    /// it was not.
+    /// The number of failed attempts made before the history was truncated; 0 if it was not. The
+    /// providers whose context was too small for these may be tried again.
     pub before_halving: usize,
-    /// What must fit whom it is asked of.
     pub load: Load,
-    /// Who served the conversation last.
     pub served_by: Option<Arc<str>>,
-    /// Attempts that were given up because another was faster: they failed nobody, and were made all the same.
+    /// Attempts abandoned because a hedge was faster. They are not failures, but count towards
+    /// `max_attempts`.
     pub given_up: u32,
-    /// This provider is being asked and says nothing yet: another one beside it, where the retry budget agrees.
+    /// Select a hedge beside this provider, which has not sent its first token yet. Takes one call
+    /// from the retry budget.
     pub hedge: Option<Arc<str>>,
-    /// It is for a late answer, which nobody waits for: each of its attempts is an extra call and within half the retry budget.
+    /// No visitor waits for the answer. Each attempt is an extra call, and background attempts get
+    /// at most half of the retry budget.
     pub late: bool,
-    /// Its place among the questions that wait, free again when it is heard.
+    /// A permit for a place in the mailbox, released when the router handles the message.
     pub waits: Option<Arc<Place>>,
 }
 
-/// Asks how many extra calls (retries, hedges) the retry budget would pay for now; for showing.
+/// Returns the number of extra calls that the retry budget would allow now. For display.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "f64")]
 pub struct Balance;
 
-/// Where a turn goes.
 pub enum Route {
-    /// To this provider.
     Go(Lease),
-    /// To the same provider again, after this long: wait, then pick again with `waited`.
+    /// Wait this long, then select again with `backoff_elapsed` to retry the same provider.
     Wait(Duration),
-    /// Nowhere: the ladder.
+    /// No provider can be called: use the fallback chain.
     Nobody {
-        /// When the first of them may be asked again, in time from now.
+        /// The shortest time after which one of them can be called, if known.
         retry_after: Option<Duration>,
     },
 }
 
-/// Leave to make one attempt.
 pub struct Lease {
-    /// To be settled with how it ended.
     pub permit: Permit,
-    /// Whom to ask.
     pub backend: Arc<Backend>,
-    /// The attempt's number in its turn, from 1.
+    /// The number of the attempt within its turn, from 1.
     pub attempt: u32,
 }
 
-/// What a RouterActor is made of, and made of again after a panic.
+/// The parts of a RouterActor. They outlive a panic, and the rebuilt actor gets them again.
 #[derive(Clone)]
 pub struct Seed {
-    /// The providers and the measures, as they are at each question.
     pub table: Published,
-    /// The clocks.
     pub clock: Clock,
-    /// A random number in 0..1.
     pub chance: fn() -> f64,
 }
 
-/// What is to be done with a [`Pick`].
 enum Decision {
-    /// Ask these for leave, in this order.
     Ask(Vec<Arc<Backend>>),
-    /// Wait, then ask the same one.
     Wait(Duration),
-    /// There is nobody.
     Nobody,
 }
 
-/// Owns the order of providers and the retry budget.
 pub struct RouterActor {
     seed: Seed,
-    /// What it goes by until the next question.
     table: Arc<Table>,
     budget: Budget,
-    /// Whose turn it is under `round_robin`, as a place in the backends.
+    /// Index of the provider that is first for the next turn under `round_robin`.
     turn_of: usize,
     _guard: Guard,
 }
 
-/// A backend as the order sees it, by its last published vitals.
+/// Returns the ranking inputs of a provider, from its last published status.
 pub fn candidate(backend: &Backend) -> Candidate {
-    let vitals = backend.vitals.borrow();
+    let status = backend.vitals.borrow();
     Candidate {
         name: Arc::clone(&backend.name),
         context_tokens: backend.context_tokens,
         weight: backend.weight,
         prices: backend.prices,
-        first_token_ms: vitals.first_token.map(|latency| latency.p50),
-        asked: vitals.in_flight > 0,
+        first_token_ms: status.first_token.map(|latency| latency.p50),
+        asked: status.in_flight > 0,
     }
 }
 
 impl RouterActor {
-    /// A new actor, with a fresh retry budget.
-    pub fn new(seed: Seed, guard: Guard) -> Self {
-        let mut seed = seed;
+    pub fn new(mut seed: Seed, guard: Guard) -> Self {
         let table = Arc::clone(&seed.table.borrow_and_update());
         let budget = Budget::new(table.settings.retry.budget);
         Self {
@@ -146,7 +130,6 @@ impl RouterActor {
         }
     }
 
-    /// Goes by what is published now.
     fn look(&mut self) {
         if self.seed.table.has_changed().unwrap_or_default() {
             self.table = Arc::clone(&self.seed.table.borrow_and_update());
@@ -154,32 +137,36 @@ impl RouterActor {
         }
     }
 
-    /// Whether the same provider is asked once more, and after what wait.
+    /// Returns the delay before a retry, or `None` if the retry budget does not allow one.
     fn again(
         &mut self,
-        wait: Option<Duration>,
+        delay: Option<Duration>,
         last: &Backend,
         failed: &[Failed],
     ) -> Option<Duration> {
         if !self.budget.withdraw(self.seed.clock.now()) {
             return None;
         }
-        let here = failed
+        let attempts_here = failed
             .iter()
-            .filter(|one| one.provider == last.name)
+            .filter(|attempt| attempt.provider == last.name)
             .count();
-        let retry = u32::try_from(here).unwrap_or(u32::MAX).saturating_sub(1);
+        let retry = u32::try_from(attempts_here)
+            .unwrap_or(u32::MAX)
+            .saturating_sub(1);
         let backoff = Backoff {
             base: last.retry.base,
             max: last.retry.max,
         };
-        Some(wait.unwrap_or_else(|| backoff.wait(retry, (self.seed.chance)())))
+        Some(delay.unwrap_or_else(|| backoff.wait(retry, (self.seed.chance)())))
     }
 
-    /// Those to ask, best first, or the wait before the same one is asked again.
     fn decide(&mut self, pick: &Pick) -> Decision {
-        let backend = |name: &Arc<str>| self.table.backend(name).cloned();
-        let last = pick.failed.last().and_then(|one| backend(&one.provider));
+        let provider = |name: &Arc<str>| self.table.backend(name).cloned();
+        let last = pick
+            .failed
+            .last()
+            .and_then(|attempt| provider(&attempt.provider));
         let (tried, more_room_than) = ruled_out(pick);
         let wish = Wish {
             first: pick.first.clone(),
@@ -188,9 +175,11 @@ impl RouterActor {
             load: pick.load,
             served_by: pick.served_by.clone(),
         };
-        let others = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
+        let last_name = pick.failed.last().map(|attempt| &attempt.provider);
+        let others = self.ordered(&wish, &tried, last_name);
         if pick.waited {
-            // The others stand behind it: its breaker may have opened during the wait.
+            // The breaker of the last provider may have opened during the delay, so the others
+            // follow as alternatives.
             return Decision::Ask(last.into_iter().chain(others).collect());
         }
         if pick.failed.is_empty() && pick.first.is_none() {
@@ -211,19 +200,20 @@ impl RouterActor {
         match plan::next(&pick.failed, others.len(), rules) {
             Next::Nobody => Decision::Nobody,
             Next::Other => Decision::Ask(others),
-            Next::Again(wait) => {
-                match last.and_then(|last| self.again(wait, &last, &pick.failed)) {
-                    Some(wait) => Decision::Wait(wait),
+            Next::Again(delay) => {
+                match last.and_then(|last| self.again(delay, &last, &pick.failed)) {
+                    Some(delay) => Decision::Wait(delay),
                     None => Decision::Ask(others),
                 }
             }
         }
     }
 
-    /// Those to ask beside the one that is silent; nobody where no attempt is left, or the retry budget is spent.
+    /// Returns the candidates for a hedge beside `silent`. Empty if no attempt is left or the retry
+    /// budget is spent.
     fn beside(&mut self, silent: &Arc<str>, pick: &Pick) -> Vec<Arc<Backend>> {
-        let made = pick.failed.len() + pick.given_up as usize + 1;
-        if pick.only_first || made >= self.table.settings.routing.max_attempts as usize {
+        let attempts = pick.failed.len() + pick.given_up as usize + 1;
+        if pick.only_first || attempts >= self.table.settings.routing.max_attempts as usize {
             return Vec::new();
         }
         let (mut tried, more_room_than) = ruled_out(pick);
@@ -240,7 +230,7 @@ impl RouterActor {
         order
     }
 
-    /// The next attempt of a late answer, as long as the budget agrees.
+    /// Selects the provider of a background attempt, if the retry budget allows it.
     fn route_late(&mut self, pick: &Pick, attempt: u32) -> ResponseFuture<Route> {
         let (tried, more_room_than) = ruled_out(pick);
         let wish = Wish {
@@ -248,85 +238,97 @@ impl RouterActor {
             load: pick.load,
             ..Wish::default()
         };
-        let order = self.ordered(&wish, &tried, pick.failed.last().map(|one| &one.provider));
-        // Who was asked before is not asked again: there is time for another turn later.
+        let last_name = pick.failed.last().map(|attempt| &attempt.provider);
+        let order = self.ordered(&wish, &tried, last_name);
+        // No retries at the same provider: there is time for another attempt later.
         let rules = plan::Rules {
             max_attempts: self.table.settings.routing.max_attempts,
             same_provider: 0,
             max_retry_after: Duration::ZERO,
         };
-        let may = pick.hedge.is_none() && !order.is_empty();
-        let other = plan::next(&pick.failed, order.len(), rules) == Next::Other;
-        if may && other && self.budget.withdraw_late(self.seed.clock.now()) {
+        let has_candidates = pick.hedge.is_none() && !order.is_empty();
+        let may_try_next = plan::next(&pick.failed, order.len(), rules) == Next::Other;
+        // Withdraw last, and only for an attempt that will be made.
+        if has_candidates && may_try_next && self.budget.withdraw_late(self.seed.clock.now()) {
             return Box::pin(admit(order, attempt, self.seed.clock));
         }
         Box::pin(ready(Route::Nobody { retry_after: None }))
     }
 
-    /// The backends in the strategy's order. `after` is whom the turn asked last.
+    /// Returns the providers in the strategy's order. Under `round_robin` the one behind
+    /// `last_tried` is first.
     fn ordered(
         &self,
         wish: &Wish,
         tried: &[Arc<str>],
-        after: Option<&Arc<str>>,
+        last_tried: Option<&Arc<str>>,
     ) -> Vec<Arc<Backend>> {
         let candidates: Vec<_> = self
             .table
             .backends
             .iter()
-            .map(|one| candidate(one))
+            .map(|provider| candidate(provider))
             .collect();
-        let after = after.and_then(|name| candidates.iter().position(|one| one.name == *name));
+        let last_index = last_tried.and_then(|name| {
+            candidates
+                .iter()
+                .position(|candidate| candidate.name == *name)
+        });
         let by = Order {
             strategy: self.table.settings.routing.strategy,
             chance: (self.seed.chance)(),
-            turn_of: after.map_or(self.turn_of, |place| place + 1),
+            turn_of: last_index.map_or(self.turn_of, |index| index + 1),
         };
         let order = rank::order(&candidates, by, wish, tried);
         order
             .into_iter()
-            .filter_map(|place| self.table.backends.get(place).cloned())
+            .filter_map(|index| self.table.backends.get(index).cloned())
             .collect()
     }
 
-    /// The next turn is the next one's: after the first that can be asked, so that who comes behind one that is down gets no double share.
+    /// Moves `round_robin` past the first available provider, so that the provider behind one that
+    /// is down gets no double share.
     fn pass_on(&mut self, order: &[Arc<Backend>]) {
         let now = self.seed.clock.wall();
-        let asked = order
+        let first_available = order
             .iter()
-            .find(|one| one.vitals.borrow().can_be_asked(now))
+            .find(|provider| provider.vitals.borrow().can_be_asked(now))
             .or(order.first());
-        let place = asked.and_then(|asked| {
+        let index = first_available.and_then(|available| {
             self.table
                 .backends
                 .iter()
-                .position(|one| Arc::ptr_eq(one, asked))
+                .position(|provider| Arc::ptr_eq(provider, available))
         });
-        self.turn_of = place.map_or(self.turn_of, |place| place + 1);
+        self.turn_of = index.map_or(self.turn_of, |index| index + 1);
     }
 }
 
-/// Whom the turn has asked already and may not ask again, and whose room was not enough.
+/// Returns the providers that this turn must not call again, and those whose context was too small.
 fn ruled_out(pick: &Pick) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
     let (before, since) = pick
         .failed
         .split_at_checked(pick.before_halving)
         .unwrap_or((&pick.failed, &[]));
-    let forgiven = |one: &&Failed| one.failure.fault.class() == Class::MoreRoom;
-    let tried = before.iter().filter(|one| !forgiven(one)).chain(since);
+    let may_retry = |attempt: &&Failed| attempt.failure.fault.class() == Class::MoreRoom;
+    let tried = before
+        .iter()
+        .filter(|attempt| !may_retry(attempt))
+        .chain(since);
     (
-        tried.map(|one| Arc::clone(&one.provider)).collect(),
+        tried.map(|attempt| Arc::clone(&attempt.provider)).collect(),
         plan::outgrown(since),
     )
 }
 
-/// Asks for leave, one provider after the other; those who did not answer in time once more, where nobody else gave it.
+/// Asks the providers in order for a permit. Those whose actor did not answer in time are asked
+/// again at the end, if no other provider gave one.
 async fn admit(backends: Vec<Arc<Backend>>, attempt: u32, clock: Clock) -> Route {
     let mut earliest: Option<Duration> = None;
-    let mut unheard = Vec::new();
+    let mut unanswered = Vec::new();
     for backend in backends {
         let Some(actor) = backend.actor.borrow().clone() else {
-            unheard.push(backend);
+            unanswered.push(backend);
             continue;
         };
         match tokio::time::timeout(ACTOR_LIMIT, actor.send(Admit)).await {
@@ -340,13 +342,13 @@ async fn admit(backends: Vec<Arc<Backend>>, attempt: u32, clock: Clock) -> Route
             Ok(Ok(Err(Refusal { retry_at, .. }))) => {
                 earliest = earliest.into_iter().chain(retry_at).min()
             }
-            // Its actor is gone for a moment, or behind: the provider counts as busy.
-            Ok(Err(_)) | Err(_) => unheard.push(backend),
+            // The actor is being rebuilt or is behind: the provider counts as busy.
+            Ok(Err(_)) | Err(_) => unanswered.push(backend),
         }
     }
-    let share = LAST_LIMIT / u32::try_from(unheard.len()).unwrap_or(u32::MAX).max(1);
-    for backend in unheard {
-        match tokio::time::timeout(share, heard(&backend)).await {
+    let timeout = LAST_LIMIT / u32::try_from(unanswered.len()).unwrap_or(u32::MAX).max(1);
+    for backend in unanswered {
+        match tokio::time::timeout(timeout, heard(&backend)).await {
             Ok(Ok(permit)) => {
                 return Route::Go(Lease {
                     permit,
@@ -365,17 +367,19 @@ async fn admit(backends: Vec<Arc<Backend>>, attempt: u32, clock: Clock) -> Route
     }
 }
 
-/// What a provider's actor says, be it this one or, where it is being rebuilt, the next.
+/// Waits for the answer of a provider's actor, or of its successor if it is being rebuilt.
 async fn heard(backend: &Backend) -> Result<Permit, Refusal> {
-    let mut place = backend.actor.clone();
+    let mut address = backend.actor.clone();
     loop {
-        let actor = place.borrow_and_update().clone();
+        let actor = address.borrow_and_update().clone();
         if let Some(actor) = actor
             && let Ok(answer) = actor.send(Admit).await
         {
             return answer;
         }
-        if place.changed().await.is_err() {
+        if address.changed().await.is_err() {
+            // The provider was removed, so no actor will follow. The caller's timeout ends the
+            // wait.
             std::future::pending::<()>().await;
         }
     }
@@ -393,22 +397,26 @@ impl Handler<Pick> for RouterActor {
     type Result = ResponseFuture<Route>;
 
     fn handle(&mut self, pick: Pick, _: &mut Self::Context) -> Self::Result {
+        // The configuration is current for each selection, not for each turn.
         self.look();
-        let failed = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX);
-        let attempt = failed.saturating_add(pick.given_up).saturating_add(1);
+        let failed_attempts = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX);
+        let attempt = failed_attempts
+            .saturating_add(pick.given_up)
+            .saturating_add(1);
         if pick.late {
             return self.route_late(&pick, attempt);
         }
         if let Some(silent) = &pick.hedge {
-            let beside = self.beside(silent, &pick);
-            return Box::pin(admit(beside, attempt.saturating_add(1), self.seed.clock));
+            let hedges = self.beside(silent, &pick);
+            return Box::pin(admit(hedges, attempt.saturating_add(1), self.seed.clock));
         }
+        // A turn deposits once, with its first attempt.
         if attempt == 1 {
             self.budget.deposit(self.seed.clock.now());
         }
         match self.decide(&pick) {
             Decision::Ask(backends) => Box::pin(admit(backends, attempt, self.seed.clock)),
-            Decision::Wait(wait) => Box::pin(ready(Route::Wait(wait))),
+            Decision::Wait(delay) => Box::pin(ready(Route::Wait(delay))),
             Decision::Nobody => Box::pin(ready(Route::Nobody { retry_after: None })),
         }
     }
@@ -425,7 +433,7 @@ impl Handler<Balance> for RouterActor {
 impl Handler<Crash> for RouterActor {
     type Result = ();
 
-    #[allow(clippy::panic, reason = "what it is for")]
+    #[allow(clippy::panic, reason = "the purpose of the message")]
     fn handle(&mut self, _: Crash, _: &mut Self::Context) {
         panic!("crashed on command");
     }

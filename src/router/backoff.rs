@@ -1,19 +1,19 @@
-//! How long to wait before another try: exponential, with full jitter. Pure.
+//! The delay before a retry: exponential backoff with full jitter. Pure.
 //!
-//! Full jitter, anything from nothing to the doubled wait, spreads tries that failed together further than any narrower one
-//! (Marc Brooker, "Exponential Backoff And Jitter", and "Timeouts, retries and backoff with jitter" in the Amazon Builders'
-//! Library).
+//! Full jitter draws from zero up to the doubled delay, which spreads retries that failed together
+//! further than any narrower range (Marc Brooker, "Exponential Backoff And Jitter", and "Timeouts,
+//! retries and backoff with jitter" in the Amazon Builders' Library).
 
 use std::time::Duration;
 
 use crate::provider::jitter;
 
-/// The waits between tries at one provider.
+/// Delays between attempts at one provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// The longest wait before the first retry; it doubles with each one after.
+    /// The longest delay before the first retry; doubles with each further retry.
     pub base: Duration,
-    /// What it does not grow beyond.
+    /// The cap of the doubling.
     pub max: Duration,
 }
 
@@ -27,11 +27,10 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait before retry number `retry`, counted from 0: `chance` (0 to 1) of `base` doubled `retry` times, at most of
-    /// `max`.
-    pub fn wait(&self, retry: u32, chance: f64) -> Duration {
+    /// Returns the delay before retry number `retry`, counted from 0. `random` is in 0..1.
+    pub fn wait(&self, retry: u32, random: f64) -> Duration {
         let doubled = self.base.saturating_mul(2_u32.saturating_pow(retry));
-        jitter::between(Duration::ZERO, doubled.min(self.max), chance)
+        jitter::between(Duration::ZERO, doubled.min(self.max), random)
     }
 }
 
@@ -41,7 +40,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn doubles_up_to_its_max() {
+    fn delay_doubles_up_to_max() {
         let backoff = Backoff::default();
         for (retry, longest) in [
             (0, 200),
@@ -68,7 +67,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_never_longer_than_max_and_grows_with_chance(
+        fn delay_never_exceeds_max_and_grows_with_random(
             base: Duration,
             max: Duration,
             retry: u32,

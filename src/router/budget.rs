@@ -1,38 +1,40 @@
-//! The retry budget: extra calls (retries at the same provider, hedges, late answers) may be a share of the turns, so that an
-//! outage is not made worse by those who suffer from it. Pure.
+//! The retry budget: extra calls (retries at the same provider, hedges, background attempts) are
+//! limited to a share of the turns, so that retries do not make an outage worse. Pure.
 //!
-//! After the retry budgets of Finagle (`com.twitter.finagle.service.RetryBudget`) and tower (`retry::budget`): every turn
-//! deposits a part of an extra call, a few are free, and both deposits and withdrawals are forgotten after a minute. So at
-//! every moment the extra calls of the last minute are at most ten and the share of that minute's turns. A wealth of quiet hours
-//! cannot be spent in one bad minute. Going to a provider not yet tried is no extra call: it asks no budget.
+//! After the retry budgets of Finagle (`com.twitter.finagle.service.RetryBudget`) and tower
+//! (`retry::budget`): every turn deposits a part of an extra call, a few are free, and both
+//! deposits and withdrawals are forgotten after a minute. So at every moment the extra calls of the
+//! last minute are at most ten plus the share of that minute's turns. Credit saved in quiet hours
+//! cannot be spent in one bad minute. A call to an untried provider is no extra call and needs no
+//! budget.
 
 use std::time::Duration;
 
 use crate::provider::window::Window;
 
-/// How long deposits and withdrawals are remembered.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// Extra calls that need no deposit, in every [`MEMORY`]: who has few visitors may retry too.
+/// Extra calls per [`BUDGET_WINDOW`] that need no deposit, so that services with few visitors retry
+/// too.
 const FREE: u64 = 10;
 
-/// An extra call in the unit of account. Whole numbers, because sums of 0.2 are not exact in floating point.
+/// One extra call in accounting units. Whole numbers, because sums of 0.2 are not exact in `f64`.
 const CALL: u64 = 1_000;
 
-/// Whether another extra call is affordable.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// What a turn deposits, in thousandths of a call.
     share: u64,
     turns: Window,
     spent: Window,
-    /// Of the spent ones, those for late answers.
+    /// Also counted in `withdrawals`.
     late: Window,
 }
 
 impl Budget {
-    /// A budget of `share` extra calls per turn: 0.2 allows one for five turns. Counted in thousandths, at most 1,000 calls a
-    /// turn; less than 0 or not a number is 0, which leaves the free ones.
+    /// Creates a budget of `share` extra calls per turn: 0.2 allows one call per five turns.
+    ///
+    /// `share` is rounded to thousandths and clamped to 0..=1,000. NaN counts as 0, which leaves
+    /// the free calls.
     pub fn new(share: f64) -> Self {
         Self {
             share: thousandths(share),
@@ -42,39 +44,41 @@ impl Budget {
         }
     }
 
-    /// Changes the share, for turns already counted too.
+    /// Changes the share, also for deposits already made.
     pub fn set_share(&mut self, share: f64) {
         self.share = thousandths(share);
     }
 
-    /// A turn began.
+    /// Adds one turn's share of an extra call.
     pub fn deposit(&mut self, now: Duration) {
         self.turns.record(now, false);
     }
 
-    /// Takes one extra call, if there is one to take.
+    /// Takes one extra call. Returns `false` if the balance is less than one.
     pub fn withdraw(&mut self, now: Duration) -> bool {
         let (credit, debit) = self.account(now);
-        let affordable = credit >= debit + CALL;
-        if affordable {
+        let is_affordable = credit >= debit + CALL;
+        if is_affordable {
             self.spent.record(now, false);
         }
-        affordable
+        is_affordable
     }
 
-    /// Takes one extra call for a late answer, if there is one to take: these may be half of all that could be made, so that visitors who
-    /// wait find the other half.
+    /// Takes one extra call for a background attempt.
+    ///
+    /// These get at most half of all extra calls, so that waiting visitors find the other half.
     pub fn withdraw_late(&mut self, now: Duration) -> bool {
         let (credit, _) = self.account(now);
-        let late = u64::from(self.late.tally(now).all);
-        let affordable = credit >= 2 * (late + 1) * CALL && self.withdraw(now);
-        if affordable {
+        let background = u64::from(self.late.tally(now).all);
+        let is_affordable = credit >= 2 * (background + 1) * CALL && self.withdraw(now);
+        if is_affordable {
             self.late.record(now, false);
         }
-        affordable
+        is_affordable
     }
 
-    /// Extra calls that could be made now: 0 or more, with a fraction. For showing.
+    /// Returns the extra calls that are available now, with a fraction; never negative. For
+    /// display.
     pub fn balance(&self, now: Duration) -> f64 {
         let (credit, debit) = self.account(now);
         credit.saturating_sub(debit) as f64 / CALL as f64
@@ -88,7 +92,7 @@ impl Budget {
 }
 
 fn thousandths(share: f64) -> u64 {
-    // What is not a number stays so when clamped, and is cast to 0.
+    // NaN passes through `clamp`, and the cast makes it 0.
     (share.clamp(0.0, 1_000.0) * CALL as f64).round() as u64
 }
 
@@ -101,22 +105,22 @@ mod tests {
         Duration::from_secs(s)
     }
 
-    fn taken(budget: &mut Budget, now: Duration) -> usize {
+    fn withdraw_all(budget: &mut Budget, now: Duration) -> usize {
         (0..10_000).take_while(|_| budget.withdraw(now)).count()
     }
 
     #[test]
-    fn ten_a_minute_are_free() {
+    fn ten_calls_a_minute_are_free() {
         let mut budget = Budget::new(0.2);
-        assert_eq!(taken(&mut budget, at(0)), 10);
-        assert_eq!(taken(&mut budget, at(53)), 0);
-        assert_eq!(taken(&mut budget, at(60)), 10);
+        assert_eq!(withdraw_all(&mut budget, at(0)), 10);
+        assert_eq!(withdraw_all(&mut budget, at(53)), 0);
+        assert_eq!(withdraw_all(&mut budget, at(60)), 10);
     }
 
     #[test]
-    fn five_turns_pay_for_one() {
+    fn five_turns_pay_for_one_call() {
         let mut budget = Budget::new(0.2);
-        assert_eq!(taken(&mut budget, at(0)), 10);
+        assert_eq!(withdraw_all(&mut budget, at(0)), 10);
         for turn in 1..=15 {
             budget.deposit(at(1));
             assert_eq!(budget.withdraw(at(1)), turn % 5 == 0, "turn {turn}");
@@ -124,19 +128,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_forgotten_after_a_minute() {
+    fn saved_credit_expires_after_a_minute() {
         let mut budget = Budget::new(1.0);
         (0..1_000).for_each(|_| budget.deposit(at(0)));
         assert_eq!(budget.balance(at(53)), 1_010.0);
-        assert_eq!(taken(&mut budget, at(3_600)), 10);
+        assert_eq!(withdraw_all(&mut budget, at(3_600)), 10);
     }
 
     #[test]
-    fn a_share_that_is_none_leaves_the_free_ones() {
+    fn share_of_zero_or_nan_leaves_the_free_calls() {
         for share in [0.0, -1.0, f64::NAN, f64::NEG_INFINITY] {
             let mut budget = Budget::new(share);
             (0..100).for_each(|_| budget.deposit(at(0)));
-            assert_eq!(taken(&mut budget, at(0)), 10, "share {share}");
+            assert_eq!(withdraw_all(&mut budget, at(0)), 10, "share {share}");
         }
         let mut budget = Budget::new(f64::INFINITY);
         budget.deposit(at(0));
@@ -144,64 +148,64 @@ mod tests {
     }
 
     #[test]
-    fn late_answers_take_half_and_no_more() {
-        let late = |budget: &mut Budget, now| {
+    fn background_attempts_take_at_most_half() {
+        let withdraw_all_background = |budget: &mut Budget, now| {
             (0..10_000)
                 .take_while(|_| budget.withdraw_late(now))
                 .count()
         };
         let mut budget = Budget::new(0.2);
-        assert_eq!(late(&mut budget, at(0)), 5);
+        assert_eq!(withdraw_all_background(&mut budget, at(0)), 5);
         assert_eq!(
-            taken(&mut budget, at(0)),
+            withdraw_all(&mut budget, at(0)),
             5,
-            "the other half is there for who waits"
+            "the other half is left for waiting visitors"
         );
-        assert_eq!(late(&mut budget, at(60)), 5);
+        assert_eq!(withdraw_all_background(&mut budget, at(60)), 5);
         (0..50).for_each(|_| budget.deposit(at(61)));
-        assert_eq!(late(&mut budget, at(61)), 5);
-        assert_eq!(taken(&mut budget, at(61)), 10);
-        // What others have taken is not there.
-        assert_eq!(
-            (taken(&mut budget, at(180)), late(&mut budget, at(180))),
-            (10, 0)
-        );
+        assert_eq!(withdraw_all_background(&mut budget, at(61)), 5);
+        assert_eq!(withdraw_all(&mut budget, at(61)), 10);
+        // Withdrawals for visitors reduce the share of background attempts.
+        assert_eq!(withdraw_all(&mut budget, at(180)), 10);
+        assert_eq!(withdraw_all_background(&mut budget, at(180)), 0);
     }
 
     #[test]
-    fn a_new_share_counts_at_once() {
+    fn new_share_applies_to_earlier_deposits() {
         let mut budget = Budget::new(0.0);
         (0..10).for_each(|_| budget.deposit(at(0)));
         budget.set_share(0.5);
-        assert_eq!(taken(&mut budget, at(0)), 15);
+        assert_eq!(withdraw_all(&mut budget, at(0)), 15);
     }
 
     proptest! {
-        /// The extra calls of the last minute are at most ten and the share of its turns, whenever one was made; and one is
-        /// refused only where one more would break that.
+        /// A call is granted if and only if the extra calls of the last minute then stay within ten
+        /// plus the share of its turns.
         #[test]
-        fn is_exact(
+        fn withdraw_is_exact(
             share in 0u32..=20,
             steps in prop::collection::vec((0u64..20, any::<bool>()), 0..200),
         ) {
             let mut budget = Budget::new(f64::from(share) / 10.0);
-            let (mut turns, mut extra, mut now) = (Vec::new(), Vec::new(), 0);
-            for (step, deposit) in steps {
+            let mut turns = Vec::new();
+            let mut extra_calls = Vec::new();
+            let mut now = 0;
+            for (step, is_deposit) in steps {
                 now += step;
-                let recent = |then: &&u64| now / 6 - **then / 6 < 10;
-                if deposit {
+                let is_recent = |then: &&u64| now / 6 - **then / 6 < 10;
+                if is_deposit {
                     budget.deposit(at(now));
                     turns.push(now);
                     continue;
                 }
-                let allowed = 100 + turns.iter().filter(recent).count() * share as usize;
-                let made = extra.iter().filter(recent).count() * 10;
+                let allowed = 100 + turns.iter().filter(is_recent).count() * share as usize;
+                let used = extra_calls.iter().filter(is_recent).count() * 10;
                 let before = budget.balance(at(now));
-                prop_assert_eq!(before, allowed.saturating_sub(made) as f64 / 10.0);
-                let taken = budget.withdraw(at(now));
-                prop_assert_eq!(taken, made + 10 <= allowed);
-                if taken {
-                    extra.push(now);
+                prop_assert_eq!(before, allowed.saturating_sub(used) as f64 / 10.0);
+                let granted = budget.withdraw(at(now));
+                prop_assert_eq!(granted, used + 10 <= allowed);
+                if granted {
+                    extra_calls.push(now);
                 }
             }
         }

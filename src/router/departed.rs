@@ -1,4 +1,5 @@
-//! Providers that are not configured any more: what they are still asked ends after that, costs what it costs, and is counted.
+//! Providers that were removed from the configuration. Their running calls still finish, cost
+//! money and are counted.
 
 use std::sync::Arc;
 
@@ -6,30 +7,37 @@ use tokio::sync::watch;
 
 use crate::provider::backend::{Backend, Vitals};
 
-/// So many are remembered; the one that went first is forgotten first.
+/// Entries that are retained; the oldest is dropped first.
 pub const REMEMBERED: usize = 16;
 
-/// A provider that went.
 #[derive(Clone, Debug)]
 pub struct Gone {
-    /// Its name.
     pub name: Arc<str>,
-    /// Whether its prices are known.
     pub priced: bool,
-    /// What it came to, also by what ended after it went.
+    /// Keeps changing until its last call has ended.
     pub vitals: watch::Receiver<Vitals>,
 }
 
-/// Those that are gone when `now` stand where `before` stood, and `gone` were gone already; the one that went last at the end. One that is back
-/// under the same name begins at nothing, and is forgotten here.
-pub fn departed(gone: &[Gone], before: &[Arc<Backend>], now: &[Arc<Backend>]) -> Arc<[Gone]> {
-    let went = before.iter().map(|one| Gone {
-        name: Arc::clone(&one.name),
-        priced: one.prices.is_some(),
-        vitals: one.vitals.clone(),
+/// Returns the removed providers after a reload, the most recently removed one last.
+///
+/// A provider that is configured again under its old name starts from zero and is not listed.
+pub fn departed(
+    removed: &[Gone],
+    previous: &[Arc<Backend>],
+    current: &[Arc<Backend>],
+) -> Arc<[Gone]> {
+    let newly_removed = previous.iter().map(|provider| Gone {
+        name: Arc::clone(&provider.name),
+        priced: provider.prices.is_some(),
+        vitals: provider.vitals.clone(),
     });
-    let away = |gone: &Gone| now.iter().all(|one| one.name != gone.name);
-    let all: Vec<_> = gone.iter().cloned().chain(went).filter(away).collect();
-    let beyond = all.len().saturating_sub(REMEMBERED);
-    all.into_iter().skip(beyond).collect()
+    let is_absent = |gone: &Gone| current.iter().all(|provider| provider.name != gone.name);
+    let removed: Vec<_> = removed
+        .iter()
+        .cloned()
+        .chain(newly_removed)
+        .filter(is_absent)
+        .collect();
+    let excess = removed.len().saturating_sub(REMEMBERED);
+    removed.into_iter().skip(excess).collect()
 }

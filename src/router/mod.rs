@@ -1,4 +1,4 @@
-//! Who is asked next, how soon, and whether another try is affordable.
+//! Selection of the next provider, the delay before a retry, and the budget for extra calls.
 
 pub mod actor;
 pub mod backoff;

@@ -1,8 +1,10 @@
-//! In which order providers are asked. Pure: chance and whose turn it is are arguments.
+//! The order in which providers are tried. Pure: random numbers and the round-robin position are
+//! arguments.
 //!
-//! A strategy orders them all; those to whom a turn may not go are left out; then the provider that a conversation stays with, and before
-//! it the one that the visitor named, come to the front. The order says who is asked for leave first; a provider that is down, full or
-//! over its budget refuses, and the next one is asked.
+//! The strategy sorts all providers; then those that the turn excludes are dropped, and the
+//! conversation's sticky provider and the visitor's preferred provider move to the front. A
+//! provider that is down, full or over its budget refuses admission later, and the next one is
+//! tried.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -10,127 +12,137 @@ use std::sync::Arc;
 use crate::chat::Load;
 use crate::settings::Strategy;
 
-/// What the order depends on, one a provider, in order of preference.
+/// The ranking inputs of one provider. Slices of candidates are in the operator's order of
+/// preference.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Its name.
     pub name: Arc<str>,
-    /// The room of its context in tokens; 0 where that is not known.
+    /// The size of the context in tokens; 0 if unknown.
     pub context_tokens: u32,
-    /// Its share of turns under the weighted strategy; 0 counts as 1.
+    /// Share of turns under the `weighted` strategy; 0 counts as 1.
     pub weight: u32,
-    /// USD per million tokens, in and out; none where they are not known.
+    /// USD per million input and output tokens; `None` if unknown.
     pub prices: Option<(f64, f64)>,
-    /// The median of its recent first tokens, in milliseconds; none where it was not asked lately.
+    /// The median of recent first-token latencies; `None` if it was not called recently.
     pub first_token_ms: Option<u64>,
-    /// Whether a call to it is under way.
     pub asked: bool,
 }
 
-/// What a turn asks of the order.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
-    /// Ask this one first.
     pub first: Option<Arc<str>>,
-    /// And nobody else.
+    /// Exclude every provider other than `preferred`.
     pub only_first: bool,
-    /// Only who has more room than each of these, as far as theirs is known, or unknown room.
+    /// Exclude providers whose known context is not larger than that of each of these.
     pub more_room_than: Vec<Arc<str>>,
-    /// Only who has room for this, or unknown room.
+    /// Exclude providers whose known context is too small for this.
     pub load: Load,
-    /// Who served the conversation last.
     pub served_by: Option<Arc<str>>,
 }
 
-/// By what the order is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
-    /// The operator's choice.
     pub strategy: Strategy,
-    /// A random number in 0..1, for the weighted strategy.
+    /// A random number in 0..1, used by `weighted`.
     pub chance: f64,
-    /// Whose turn it is, as a place in the candidates, for `round_robin`; places beyond the last begin again.
+    /// Index of the candidate that is first under `round_robin`; wraps around.
     pub turn_of: usize,
 }
 
-/// How many tokens go in for one that comes out: chats send their history along. It is the blend that price comparisons of models use.
+/// Input tokens per output token in a typical chat, which sends its history along. Price
+/// comparisons of models use the same blend.
 const IN_FOR_ONE_OUT: f64 = 3.0;
 
-/// The places, in `candidates`, of those to ask, best first, without those in `tried`.
+/// Returns indexes into `candidates`, the best provider first, without the `tried` ones.
 pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>]) -> Vec<usize> {
-    let outgrown = candidates
+    let largest_outgrown = candidates
         .iter()
-        .filter(|one| wish.more_room_than.contains(&one.name));
-    let room = outgrown
-        .map(|one| one.context_tokens)
+        .filter(|candidate| wish.more_room_than.contains(&candidate.name))
+        .map(|candidate| candidate.context_tokens)
         .max()
         .unwrap_or_default();
-    let roomier = |one: &Candidate| one.context_tokens == 0 || one.context_tokens > room;
-    let fits = |one: &Candidate| roomier(one) && wish.load.fits(one.context_tokens);
-    let is = |name: &Option<Arc<str>>, one: &Candidate| name.as_ref() == Some(&one.name);
-    let may = |one: &Candidate| {
-        fits(one) && !tried.contains(&one.name) && (!wish.only_first || is(&wish.first, one))
+    let is_larger = |candidate: &Candidate| {
+        candidate.context_tokens == 0 || candidate.context_tokens > largest_outgrown
     };
-    let mut left: Vec<(usize, &Candidate)> = candidates
+    let is_named =
+        |name: &Option<Arc<str>>, candidate: &Candidate| name.as_ref() == Some(&candidate.name);
+    let is_allowed = |candidate: &Candidate| {
+        is_larger(candidate)
+            && wish.load.fits(candidate.context_tokens)
+            && !tried.contains(&candidate.name)
+            && (!wish.only_first || is_named(&wish.first, candidate))
+    };
+    let mut allowed: Vec<(usize, &Candidate)> = candidates
         .iter()
         .enumerate()
-        .filter(|(_, one)| may(one))
+        .filter(|(_, candidate)| is_allowed(candidate))
         .collect();
-    // All sorts are stable: where the strategy sees no difference, the order of preference stays.
+    // All sorts are stable: ties keep the order of preference.
     match by.strategy {
         Strategy::Priority => {}
-        Strategy::Weighted => left = drawn(left, by.chance),
+        Strategy::Weighted => allowed = drawn(allowed, by.chance),
         Strategy::RoundRobin => {
-            let all = candidates.len().max(1);
-            left.sort_by_key(|(place, _)| (place + all - by.turn_of % all) % all);
+            let count = candidates.len().max(1);
+            allowed.sort_by_key(|(index, _)| (index + count - by.turn_of % count) % count);
         }
-        Strategy::Fastest => left.sort_by_key(|(_, one)| speed(one)),
+        Strategy::Fastest => allowed.sort_by_key(|(_, candidate)| speed(candidate)),
         Strategy::Cheapest => {
-            left.sort_by(|(_, one), (_, other)| blended(one).total_cmp(&blended(other)))
+            allowed.sort_by(|(_, left), (_, right)| blended(left).total_cmp(&blended(right)))
         }
     }
-    let stays = matches!(by.strategy, Strategy::Weighted | Strategy::Fastest);
-    left.sort_by_key(|(_, one)| Reverse((is(&wish.first, one), stays && is(&wish.served_by, one))));
-    left.into_iter().map(|(place, _)| place).collect()
+    // Stickiness applies where chance or speed alone would move the conversation.
+    let is_sticky = matches!(by.strategy, Strategy::Weighted | Strategy::Fastest);
+    allowed.sort_by_key(|(_, candidate)| {
+        Reverse((
+            is_named(&wish.first, candidate),
+            is_sticky && is_named(&wish.served_by, candidate),
+        ))
+    });
+    allowed.into_iter().map(|(index, _)| index).collect()
 }
 
-/// Draws one after the other, each by its weight among those that are left.
+/// Orders the candidates by drawing one after another, each with a probability proportional to its
+/// weight among the remaining ones.
 ///
-/// One random number is enough: where it lies within the share of the one that was drawn is as random as it was before.
-fn drawn(mut left: Vec<(usize, &Candidate)>, chance: f64) -> Vec<(usize, &Candidate)> {
-    let weight = |(_, one): &(usize, &Candidate)| f64::from(one.weight.max(1));
-    let mut chance = if chance > 0.0 { chance.min(1.0) } else { 0.0 };
-    let mut drawn = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let mut point = chance * left.iter().map(weight).sum::<f64>();
+/// One random number suffices: its position within the share of the drawn candidate is again
+/// uniform in 0..1.
+fn drawn(mut remaining: Vec<(usize, &Candidate)>, random: f64) -> Vec<(usize, &Candidate)> {
+    let weight = |(_, candidate): &(usize, &Candidate)| f64::from(candidate.weight.max(1));
+    let mut random = if random > 0.0 { random.min(1.0) } else { 0.0 };
+    let mut drawn = Vec::with_capacity(remaining.len());
+    while !remaining.is_empty() {
+        let mut point = random * remaining.iter().map(weight).sum::<f64>();
         let mut found = 0;
-        for (at, one) in left.iter().enumerate() {
-            // What rounding leaves beyond the last one belongs to the last one.
-            found = at;
-            if point < weight(one) {
+        for (index, candidate) in remaining.iter().enumerate() {
+            // A rounding error beyond the last candidate counts as the last candidate.
+            found = index;
+            if point < weight(candidate) {
                 break;
             }
-            point -= weight(one);
+            point -= weight(candidate);
         }
-        let one = left.remove(found);
-        chance = (point / weight(&one)).clamp(0.0, 1.0);
-        drawn.push(one);
+        let candidate = remaining.remove(found);
+        random = (point / weight(&candidate)).clamp(0.0, 1.0);
+        drawn.push(candidate);
     }
     drawn
 }
 
-/// Smaller is faster. Who is not known is tried, before all others but by one turn at a time, so that a slow one does not get a crowd.
-fn speed(one: &Candidate) -> (u8, u64) {
-    match one.first_token_ms {
-        None if !one.asked => (0, 0),
+/// The sort key of the `fastest` strategy.
+///
+/// A provider of unknown speed comes first so that it gets measured, but only while no call to it
+/// is in flight: a slow one must not receive a crowd.
+fn speed(candidate: &Candidate) -> (u8, u64) {
+    match candidate.first_token_ms {
+        None if !candidate.asked => (0, 0),
         Some(ms) => (1, ms),
         None => (2, 0),
     }
 }
 
-/// What a million tokens cost in a chat's usual blend; beyond all prices where they are not known.
-fn blended(one: &Candidate) -> f64 {
-    let cost = one
+/// The price of a million tokens in a typical chat; infinite if prices are unknown.
+fn blended(candidate: &Candidate) -> f64 {
+    let cost = candidate
         .prices
         .map(|(input, output)| IN_FOR_ONE_OUT * input + output);
     cost.filter(|cost| !cost.is_nan()).unwrap_or(f64::INFINITY)

@@ -1,8 +1,9 @@
-//! What the service goes by at a moment: its settings and its providers, as one value that never changes.
+//! The runtime configuration: the settings and the providers of one moment, as an immutable
+//! snapshot.
 //!
-//! A reload publishes another table in the place of the one there was, whole. Who begins something (a turn, a session, a request) looks at the
-//! table once and goes by it to its end; the router looks at each question anew, so that no call is begun to a provider that is gone. A provider that is
-//! not in the table any more finishes what it was asked.
+//! A reload publishes a new snapshot as a whole. Turns, sessions and requests take a snapshot when
+//! they start and keep it to their end. The router reads the current one for each selection, so
+//! that no new call goes to a removed provider. A removed provider finishes its running calls.
 
 use std::sync::Arc;
 
@@ -12,19 +13,17 @@ use super::departed::{Gone, departed};
 use crate::provider::backend::Backend;
 use crate::settings::Settings;
 
-/// The settings and the providers. Immutable.
 #[derive(Clone)]
 pub struct Table {
-    /// The configuration. What needs a restart is in it as the service was started with it.
+    /// Settings that need a restart keep the values of the start.
     pub settings: Arc<Settings>,
-    /// The backends in order of preference; no two have the same name.
+    /// The providers in order of preference; names are unique.
     pub backends: Arc<[Arc<Backend>]>,
-    /// The providers that went last; none of them is among the backends, so who counts both counts each once.
+    /// The most recently removed providers. No provider is in both lists.
     pub departed: Arc<[Gone]>,
 }
 
 impl Table {
-    /// The first one.
     pub fn first(settings: Arc<Settings>, backends: Arc<[Arc<Backend>]>) -> Self {
         Self {
             settings,
@@ -33,23 +32,20 @@ impl Table {
         }
     }
 
-    /// The one that takes the place of this.
     pub fn next(&self, settings: Arc<Settings>, backends: Arc<[Arc<Backend>]>) -> Self {
-        let departed = departed(&self.departed, &self.backends, &backends);
+        let removed = departed(&self.departed, &self.backends, &backends);
         Self {
             settings,
             backends,
-            departed,
+            departed: removed,
         }
     }
 
-    /// The backend of this name.
     pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| &*backend.name == name)
     }
 }
 
-/// Where the table is published.
 pub type Published = watch::Receiver<Arc<Table>>;
 
 #[cfg(test)]
@@ -59,56 +55,61 @@ mod tests {
     use crate::router::departed::REMEMBERED;
 
     #[actix_rt::test]
-    async fn at_every_moment_each_provider_is_there_or_gone_and_not_both() {
+    async fn each_provider_is_either_configured_or_removed() {
         const NAMES: [&str; 20] = [
             "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q",
             "r", "s", "t",
         ];
         let stands = NAMES.map(|name| Stand::alone(Plan::new(name)));
-        let of = |places: &[usize]| -> Arc<[Arc<Backend>]> {
+        let providers_at = |indexes: &[usize]| -> Arc<[Arc<Backend>]> {
             stands
                 .iter()
                 .enumerate()
-                .filter(|(place, _)| places.contains(place))
-                .map(|(_, one)| Arc::clone(&one.backend))
+                .filter(|(index, _)| indexes.contains(index))
+                .map(|(_, stand)| Arc::clone(&stand.backend))
                 .collect()
         };
         let settings = Arc::new(Settings::default());
         let names = |table: &Table| {
-            let there: Vec<_> = table
+            let configured: String = table
                 .backends
                 .iter()
-                .map(|one| one.name.to_string())
+                .map(|provider| provider.name.to_string())
                 .collect();
-            let gone: Vec<_> = table
+            let removed: String = table
                 .departed
                 .iter()
-                .map(|one| one.name.to_string())
+                .map(|provider| provider.name.to_string())
                 .collect();
-            (there.join(""), gone.join(""))
+            (configured, removed)
         };
-        let mut table = Table::first(Arc::clone(&settings), of(&[0, 1]));
-        let mut after = |places: &[usize]| {
-            table = table.next(Arc::clone(&settings), of(places));
+        let mut table = Table::first(Arc::clone(&settings), providers_at(&[0, 1]));
+        let mut reload = |indexes: &[usize]| {
+            table = table.next(Arc::clone(&settings), providers_at(indexes));
             names(&table)
         };
-        let told = |there: &str, gone: &str| (there.to_owned(), gone.to_owned());
-        assert_eq!(after(&[0, 1]), told("ab", ""));
-        assert_eq!(after(&[1]), told("b", "a"));
-        assert_eq!(after(&[1]), told("b", "a"), "it goes once");
-        assert_eq!(after(&[2]), told("c", "ab"));
+        let expected =
+            |configured: &str, removed: &str| (configured.to_owned(), removed.to_owned());
+        assert_eq!(reload(&[0, 1]), expected("ab", ""));
+        assert_eq!(reload(&[1]), expected("b", "a"));
+        assert_eq!(reload(&[1]), expected("b", "a"), "removed once");
+        assert_eq!(reload(&[2]), expected("c", "ab"));
         assert_eq!(
-            after(&[0, 2]),
-            told("ac", "b"),
-            "one that is back is not gone"
+            reload(&[0, 2]),
+            expected("ac", "b"),
+            "a provider that is configured again is not removed"
         );
-        assert_eq!(after(&[2]), told("c", "ba"), "it went again, last");
-        for place in 3..NAMES.len() {
-            after(&[place]);
-        }
-        let (there, gone) = after(&[]);
         assert_eq!(
-            (there.as_str(), gone.len(), gone.as_str()),
+            reload(&[2]),
+            expected("c", "ba"),
+            "removed again, so it is last"
+        );
+        for index in 3..NAMES.len() {
+            reload(&[index]);
+        }
+        let (configured, removed) = reload(&[]);
+        assert_eq!(
+            (configured.as_str(), removed.len(), removed.as_str()),
             ("", REMEMBERED, "efghijklmnopqrst")
         );
     }

@@ -1,21 +1,21 @@
-//! What a reload makes of an actor: it goes by other settings, or it is not needed any more.
+//! Reconfiguration and removal of a provider by a reload.
 
 use actix::{ActorContext as _, Context, Handler, Message};
 
 use super::{ProviderActor, Seed};
 
-/// Go by this seed from now on. Its vitals, its places, its clock and its store are the actor's own still.
+/// Replaces the parts. The status, the concurrency limit, the clock and the store stay the actor's
+/// own.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Change {
-    /// What it is made of now.
     pub seed: Seed,
-    /// Whether it is another provider than it was: another key, address or model. Then nothing of what was learned holds: its breaker is closed, and
-    /// the next turn tries it. Else the breaker stays as it is, and only goes by other rules.
+    /// The provider has another key, address or model, so nothing that was learned still holds: the
+    /// breaker closes, and the next turn calls it. Otherwise the breaker keeps its state.
     pub anew: bool,
 }
 
-/// Take no more calls, and end when those that are under way have ended. Nobody rebuilds it then.
+/// Stops taking calls, and stops the actor after its last running call. It is not rebuilt.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Retire;
@@ -27,9 +27,11 @@ impl Handler<Change> for ProviderActor {
         self.seed = seed;
         self.breaker.set_rules(self.seed.rules.clone());
         if anew {
-            (self.first_tokens, self.totals, self.vitals.quality) = Default::default();
+            self.first_tokens = Default::default();
+            self.totals = Default::default();
+            self.vitals.quality = None;
             self.hold_known = self.seed.clock.now();
-            // Others are not told: they may still ask as this one did before.
+            // Not published: other instances may still use the old key or address.
             if self.forget().is_some() {
                 self.keep_nothing();
             }
@@ -50,10 +52,10 @@ impl Handler<Retire> for ProviderActor {
 }
 
 impl ProviderActor {
-    /// Ends a retired actor whose last call is settled: each permit tells its end once, whatever that is.
+    /// Stops a retired actor after its last outcome. Each permit reports exactly one.
     pub(super) fn leave(&self, ctx: &mut Context<Self>) {
         if self.retired && self.unsettled == 0 && self.seed.places.taken() == 0 {
-            tracing::info!(provider = %self.seed.name, "a provider that is not configured any more is gone");
+            tracing::info!(provider = %self.seed.name, "removed provider stopped");
             ctx.stop();
         }
     }

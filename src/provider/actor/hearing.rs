@@ -1,4 +1,4 @@
-//! What the actor hears from other instances, and what it says to them.
+//! Events from other instances, and events that this instance publishes.
 
 use std::time::Duration;
 
@@ -11,44 +11,45 @@ use crate::provider::jitter;
 use crate::provider::news::News;
 use crate::provider::spending::Spent;
 
-/// A hold that grows by less is not told again: calls that were under way when it began add a moment each.
+/// A rate limit that grows by less is not published again. Calls that were running when it began
+/// each extend it by a moment.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
-/// Another instance's news of this provider.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Hear(pub News);
 
-/// What the day cost so far by the calls of other instances.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct SpentElsewhere(pub Spent);
 
 impl ProviderActor {
-    /// Says what others should know: a change of the breaker's, or a rate limit that this instance ran into. An outage drill is this instance's
-    /// alone: what it opens, and closes again, is no news of the provider.
+    /// Publishes a change of the breaker, or a rate limit that this instance ran into.
+    ///
+    /// Nothing is published while an outage drill may affect the breaker: a drill concerns only
+    /// this instance.
     pub(super) fn tell(&mut self, transition: Option<&Transition>, view: &View, now: Duration) {
         if self.seed.drills.shadows() {
             return;
         }
-        let mut news = transition.and_then(|change| News::of(change, view.strikes, now));
-        let hold = view
+        let mut event = transition.and_then(|transition| News::of(transition, view.strikes, now));
+        let rate_limit_end = view
             .retry_at
             .filter(|_| view.state == ProviderState::Closed);
         if let Some(until) =
-            hold.filter(|until| *until > self.hold_known.saturating_add(WORTH_TELLING))
+            rate_limit_end.filter(|until| *until > self.hold_known.saturating_add(WORTH_TELLING))
         {
             self.hold_known = until;
-            news = Some(News::Limited {
+            event = Some(News::Limited {
                 lasts: until.saturating_sub(now),
             });
         }
-        if news.is_some() {
-            self.seed.voice.send_replace(news);
+        if event.is_some() {
+            self.seed.voice.send_replace(event);
         }
     }
 
-    /// A moment later than that of the one who told, so that not everyone it told comes back at once.
+    /// Returns a random delay on top of a peer's duration, so that instances do not resume at once.
     pub(super) fn spread(&self) -> Duration {
         jitter::between(
             Duration::ZERO,
@@ -61,13 +62,13 @@ impl ProviderActor {
 impl Handler<Hear> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, Hear(news): Hear, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Hear(event): Hear, ctx: &mut Context<Self>) {
         let now = self.seed.clock.now();
-        let news = news.within_reason();
+        let event = event.within_reason();
         let until = now
-            .saturating_add(news.lasts())
+            .saturating_add(event.lasts())
             .saturating_add(self.spread());
-        match news {
+        match event {
             News::Limited { .. } => self.hold_known = self.hold_known.max(until),
             News::Reset => {
                 self.vitals.reason = None;
@@ -75,7 +76,7 @@ impl Handler<Hear> for ProviderActor {
             }
             News::Tripped { .. } | News::Well => {}
         }
-        let transition = news.apply(&mut self.breaker, until, now);
+        let transition = event.apply(&mut self.breaker, until, now);
         self.after(transition, ctx);
     }
 }
@@ -83,15 +84,15 @@ impl Handler<Hear> for ProviderActor {
 impl Handler<SpentElsewhere> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, SpentElsewhere(spent): SpentElsewhere, ctx: &mut Context<Self>) {
-        // What was known of this day stays known: a counter that was lost, and begins anew, gives no second budget.
-        if spent.day > self.vitals.spent_elsewhere.day
-            || spent.usd > self.vitals.spent_elsewhere.usd
+    fn handle(&mut self, SpentElsewhere(spend): SpentElsewhere, ctx: &mut Context<Self>) {
+        // Never lower the spend of a day: a lost counter that starts again grants no second budget.
+        if spend.day > self.vitals.spent_elsewhere.day
+            || spend.usd > self.vitals.spent_elsewhere.usd
         {
-            let before = self.spent_until();
-            self.vitals.spent_elsewhere = spent;
-            if before.is_none() && self.spent_until().is_some() {
-                tracing::warn!(provider = %self.seed.name, "the day's budget is spent, by all instances together");
+            let was_spent = self.spent_until().is_some();
+            self.vitals.spent_elsewhere = spend;
+            if !was_spent && self.spent_until().is_some() {
+                tracing::warn!(provider = %self.seed.name, "daily budget spent by all instances together");
             }
             self.after(None, ctx);
         }

@@ -1,6 +1,6 @@
-//! What the actor writes down: what answers cost, and what the store is to remember of it and of the breaker.
+//! Accounting of usage, cost and quality, and what the actor saves in the store.
 //!
-//! All of it beside everything else: a store that fails costs the memory of it, nothing more.
+//! Saving runs in the background. If the store fails, only the saved copy is lost.
 
 use std::sync::Arc;
 
@@ -9,11 +9,10 @@ use crate::chat::{Fault, ProviderState, Usage};
 use crate::provider::spending;
 use crate::store::{BreakerRecord, SpentRecord};
 
-/// Each new score moves the running quality by this share: about the last twenty answers count.
+/// The weight of a new score in the moving average of the quality: about twenty answers count.
 const NEWEST: f64 = 0.05;
 
 impl ProviderActor {
-    /// Counts what a call used.
     pub(super) fn spend(&mut self, usage: Usage) {
         let used = &mut self.vitals.used;
         used.input_tokens = used.input_tokens.saturating_add(usage.input_tokens);
@@ -24,20 +23,21 @@ impl ProviderActor {
         };
         let usd = spending::cost(prices, usage);
         used.cost_usd += usd;
-        let (wall, budget) = (self.seed.clock.wall(), self.seed.terms.daily_budget_usd);
+        let wall = self.seed.clock.wall();
+        let budget = self.seed.terms.daily_budget_usd;
         self.vitals.spent.add(usd, usage.estimated, wall);
         if budget.is_none() || usd <= 0.0 {
             return;
         }
+        // Log once, when the budget becomes spent.
         if self.vitals.budget_until.is_none_or(|until| until <= wall)
             && self.vitals.spent.until(budget, wall).is_some()
         {
-            tracing::warn!(provider = %self.seed.name, "the day's budget is spent; passed over until midnight UTC");
+            tracing::warn!(provider = %self.seed.name, "daily budget spent, provider skipped until midnight UTC");
         }
         self.keep_spent();
     }
 
-    /// Takes note of how good an answer looks.
     pub(super) fn score(&mut self, score: f64) {
         let quality = self.vitals.quality.get_or_insert(score);
         *quality += (score - *quality) * NEWEST;
@@ -51,21 +51,22 @@ impl ProviderActor {
             usd: spent.usd,
             estimated: spent.estimated,
         };
-        let (store, name) = (Arc::clone(&self.seed.store), Arc::clone(&self.seed.name));
+        let store = Arc::clone(&self.seed.store);
+        let name = Arc::clone(&self.seed.name);
         actix::spawn(async move {
             if let Err(error) = store.write_spent(record).await {
-                tracing::warn!(provider = %name, %error, "the day's cost not kept");
+                tracing::warn!(provider = %name, %error, "failed to save daily spend");
             }
         });
     }
 
-    /// Forgets the breaker's state: its provider is not configured any more.
+    /// Deletes the saved breaker state of a removed or replaced provider.
     pub(super) fn keep_nothing(&self) {
         self.write_breaker(None);
     }
 
-    /// Writes the breaker's state. What an outage drill opened must not be open after a restart, which ends the drill; that it closed may always be
-    /// kept.
+    /// Saves the breaker's state. A state other than closed that may be the effect of an outage
+    /// drill is not saved, because a restart ends the drill.
     pub(super) fn keep(&self) {
         if self.retired {
             return;
@@ -89,10 +90,11 @@ impl ProviderActor {
     }
 
     fn write_breaker(&self, record: Option<BreakerRecord>) {
-        let (store, name) = (Arc::clone(&self.seed.store), Arc::clone(&self.seed.name));
+        let store = Arc::clone(&self.seed.store);
+        let name = Arc::clone(&self.seed.name);
         actix::spawn(async move {
             if let Err(error) = store.write_breaker(name.to_string(), record).await {
-                tracing::warn!(provider = %name, %error, "breaker state not kept");
+                tracing::warn!(provider = %name, %error, "failed to save breaker state");
             }
         });
     }

@@ -1,30 +1,32 @@
-//! A moment to come, as it is told to people: the same one for as long as it is the same.
+//! The wall-clock time of a monotonic moment, kept stable while the moment does not change.
 
 use std::time::Duration;
 
 use crate::chat::At;
 
-/// So far a clock that was set may lead what was told astray. Less is told apart by nobody, and the two clocks are never read at one time.
+/// A difference up to this keeps the published time. Both clocks are never read at the same
+/// instant, and nobody notices less.
 const ASTRAY: Duration = Duration::from_secs(1);
 
-/// A moment of the clock that intervals run on, and what was told of it by the wall clock.
+/// A monotonic moment and the wall-clock time published for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shown(Option<(Duration, At)>);
 
 impl Shown {
-    /// This was told of that moment.
-    pub(super) fn of(moment: Duration, told: At) -> Self {
-        Self(Some((moment, told)))
+    pub(super) fn of(moment: Duration, published: At) -> Self {
+        Self(Some((moment, published)))
     }
 
-    /// What is to be told of `moment`, which the wall clock's reading of now makes `wall`.
+    /// Returns the time to publish for `moment`. `wall` is its wall-clock time by the present
+    /// clocks.
     pub(super) fn tell(&mut self, moment: Duration, wall: At) -> At {
-        let known = self.0.filter(|(known, told)| {
-            *known == moment && told.since(wall).max(wall.since(*told)) <= ASTRAY
+        let known = self.0.filter(|(known, published)| {
+            let drift = published.since(wall).max(wall.since(*published));
+            *known == moment && drift <= ASTRAY
         });
-        let told = known.map_or(wall, |(_, told)| told);
-        *self = Self::of(moment, told);
-        told
+        let published = known.map_or(wall, |(_, published)| published);
+        *self = Self::of(moment, published);
+        published
     }
 }
 
@@ -33,10 +35,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_moment_is_told_the_same_until_a_clock_is_set() {
-        let mut shown = Shown::default();
-        let (first, second) = (Duration::from_secs(10), Duration::from_secs(11));
-        let told = [
+    fn published_time_is_stable_until_a_clock_is_set() {
+        let mut stable = Shown::default();
+        let first = Duration::from_secs(10);
+        let second = Duration::from_secs(11);
+        let steps = [
             (first, 5_000, 5_000),
             (first, 5_001, 5_000),
             (first, 4_999, 5_000),
@@ -48,8 +51,12 @@ mod tests {
             (first, 3_600_000, 3_600_000),
             (first, 0, 0),
         ];
-        for (moment, wall, told) in told {
-            assert_eq!(shown.tell(moment, At(wall)), At(told), "{moment:?}, {wall}");
+        for (moment, wall, expected) in steps {
+            assert_eq!(
+                stable.tell(moment, At(wall)),
+                At(expected),
+                "{moment:?}, {wall}"
+            );
         }
         assert_eq!(Shown::of(first, At(5)).tell(first, At(9)), At(5));
     }

@@ -1,4 +1,4 @@
-//! The actor with a scripted backend, on a paused clock.
+//! The actor with a scripted provider, on a paused clock.
 
 mod admitting;
 mod changing;
@@ -31,12 +31,12 @@ fn failed(fault: Fault) -> Verdict {
     }
 }
 
-async fn call(stand: &Stand, verdict: Verdict) {
-    stand.admit().await.unwrap().settle(verdict);
+async fn call(stand: &Stand, outcome: Verdict) {
+    stand.admit().await.unwrap().settle(outcome);
     settled().await;
 }
 
-/// Opened by five failures, for ten seconds.
+/// Starts an actor and opens its breaker with five failures, for ten seconds.
 async fn opened(plan: Plan) -> Stand {
     let stand = Stand::alone(plan);
     for _ in 0..5 {
@@ -46,10 +46,10 @@ async fn opened(plan: Plan) -> Stand {
     stand
 }
 
-fn probed(stand: &Stand) -> usize {
+fn probe_count(stand: &Stand) -> usize {
     stand.upstream.probes().len()
 }
 
-fn refusal(admitted: Result<Permit, Refusal>) -> Refusal {
+fn rejection(admitted: Result<Permit, Refusal>) -> Refusal {
     admitted.unwrap_err()
 }

@@ -1,29 +1,30 @@
-//! The closed breaker: what it counts, and when that is too much.
+//! The closed state: what it counts, and when it trips.
 //!
-//! An attempt has two verdicts, and each is counted once, in a record of its own:
+//! An attempt has two outcomes, each counted once, in its own statistics:
 //!
-//! - its beginning, among the calls: a first token is a call that went well, a failure before it one that went badly;
-//! - its end, among the streams: an answer that came whole, or one that broke after its first token.
+//! - its start, among the calls: a first token is a success, a failure before it a failed call;
+//! - its end, among the streams: a complete answer, or one that broke after its first token.
 //!
-//! So an answer that broke is no failed call: to the run and the rate of calls it was one that went well. It would otherwise count
-//! twice, and its first token would hide it from the run anyway. Broken answers have the stricter limits: three in a row.
+//! So a broken answer is no failed call; its start was a success. Otherwise it would count twice,
+//! and its first token would hide it from the consecutive failures anyway. Broken answers have the
+//! stricter limit: three in a row.
 //!
-//! Only a verdict that makes a record worse can trip on it; a good call never does, whatever slid out of the window meanwhile.
+//! Only an outcome that worsens the statistics can trip the breaker. A success never does, whatever
+//! expired from the window meanwhile.
 
 use std::time::Duration;
 
 use super::{Cause, Rules, slow::Slow};
 use crate::provider::window::Window;
 
-/// Answers in a row that break after they started, and open the breaker.
 const BROKEN_IN_A_ROW: u32 = 3;
 
-/// What a closed breaker knows.
 #[derive(Clone, Debug)]
 pub(super) struct Closed {
-    /// No admissions before: a rate limit is waited out.
+    /// No call is admitted before, because a rate limit is being waited out.
     pub(super) held_until: Duration,
-    /// Until then one hard failure is enough to open it, unless a first token comes before: others are in trouble.
+    /// Until then, or until a first token, one hard failure opens the breaker: a peer is in
+    /// trouble.
     pub(super) wary_until: Duration,
     calls: Record,
     streams: Record,
@@ -31,7 +32,6 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    /// With nothing counted.
     pub(super) fn new(rules: &Rules) -> Self {
         Self {
             held_until: Duration::ZERO,
@@ -42,7 +42,7 @@ impl Closed {
         }
     }
 
-    /// Counts afresh, by these rules; a hold stays, and so does a warning.
+    /// Resets the counts for a new configuration. A rate limit and a warning stay.
     pub(super) fn recount(&mut self, rules: &Rules) {
         let Self {
             held_until,
@@ -56,7 +56,6 @@ impl Closed {
         };
     }
 
-    /// A first token came after `latency`.
     pub(super) fn first_token(
         &mut self,
         latency: Duration,
@@ -68,21 +67,20 @@ impl Closed {
         self.slow.record(latency, now, rules).then_some(Cause::Slow)
     }
 
-    /// An answer ended, whole.
     pub(super) fn whole(&mut self, now: Duration) {
         self.streams.went_well(now);
     }
 
-    /// A call failed, after its first token (`started`) or before. One that is not `hard` counts to the rate alone.
+    /// Records a failure. A failure that is not `is_hard` counts towards the rate only.
     pub(super) fn failed(
         &mut self,
-        hard: bool,
+        is_hard: bool,
         started: bool,
         now: Duration,
         rules: &Rules,
     ) -> Option<Cause> {
-        let wary = now < self.wary_until;
-        let (record, in_a_row, rate) = if started {
+        let is_warned = now < self.wary_until;
+        let (stats, max_consecutive, max_rate) = if started {
             (
                 &mut self.streams,
                 BROKEN_IN_A_ROW,
@@ -95,12 +93,12 @@ impl Closed {
                 rules.failure_rate,
             )
         };
-        record.went_badly(now, hard);
-        let cause = if hard && record.run >= in_a_row {
+        stats.went_badly(now, is_hard);
+        let cause = if is_hard && stats.run >= max_consecutive {
             Cause::Run
-        } else if hard && !started && wary {
+        } else if is_hard && !started && is_warned {
             Cause::Warned
-        } else if record.window.tally(now).reaches(rate, rules.min_calls) {
+        } else if stats.window.tally(now).reaches(max_rate, rules.min_calls) {
             Cause::Rate
         } else {
             return None;
@@ -109,7 +107,6 @@ impl Closed {
     }
 }
 
-/// A run of bad ones, and the rate of them.
 #[derive(Clone, Debug)]
 struct Record {
     run: u32,
@@ -129,9 +126,9 @@ impl Record {
         self.window.record(now, false);
     }
 
-    /// One that is not hard leaves the run as it is: it is no proof of health either.
-    fn went_badly(&mut self, now: Duration, hard: bool) {
-        self.run = self.run.saturating_add(u32::from(hard));
+    /// A soft failure leaves the consecutive failures as they are: it is no sign of health either.
+    fn went_badly(&mut self, now: Duration, is_hard: bool) {
+        self.run = self.run.saturating_add(u32::from(is_hard));
         self.window.record(now, true);
     }
 }

@@ -1,16 +1,22 @@
-//! The circuit breaker of one provider (Michael Nygard, "Release It!"). Pure: time since the start of the process and chance (0 to
-//! 1) are arguments.
+//! The circuit breaker of one provider (Michael Nygard, "Release It!"). Pure: time since process
+//! start and random numbers (0 to 1) are arguments.
 //!
-//! `Closed` lets everyone through and counts. `Open` lets nobody through for a time that doubles with each failed probe. `HalfOpen`
-//! lets probes through, a few at once: enough good ones close it, a bad one opens it again. `Blocked` is for a refused key or a
-//! spent quota: a rare probe, no doubling, until one goes well. A rate limit being waited out is none of these: the breaker stays
-//! closed and admits nobody until then.
+//! - `Closed` admits all calls and counts them.
+//! - `Open` admits none, for a time that doubles with each failed probe.
+//! - `HalfOpen` admits a few probes at once. Enough good ones close it, a bad one opens it again.
+//! - `Blocked` follows a refused key or a spent quota: rare probes without doubling, until one is
+//!   good.
 //!
-//! Every ticket carries the generation of the state it was given in (the idea of sony/gobreaker); a verdict of an older one changes
-//! no state. A verdict that says nothing of the provider's health (the caller's own fault, an abandoned call) counts nothing.
+//! While a rate limit is waited out, the breaker stays closed but admits nothing.
 //!
-//! It promises: at most `probes` probes in flight at every moment, those of earlier trials included; never closed without a good
-//! probe or [`Breaker::reset`]; always a moment from which it can be tried. It does not limit calls, retry, or know of `disabled`.
+//! Every ticket carries the generation of its state (as in sony/gobreaker); an outcome of an older
+//! generation changes no state. Outcomes that say nothing about the provider's health (a fault of
+//! the caller, an abandoned call) are not counted.
+//!
+//! Guarantees: at most `probes` probes run at any time, including those of earlier probations; the
+//! breaker never closes without a good probe, a peer's good probe or [`Breaker::reset`]; there is
+//! always a time from which it can be probed. It does not limit concurrency, retry, or know of
+//! disabled providers.
 
 mod closed;
 mod rules;
@@ -30,10 +36,9 @@ use state::{State, Why};
 pub use terms::{Cause, Refusal, Saved, Ticket, Transition, Verdict, View, Who};
 use trial::{Found, Places, Trial};
 
-/// A blocked provider is tried by one probe at a time, and one good one closes it.
+/// A blocked provider gets one probe at a time, and one good probe closes the breaker.
 const BLOCKED_PROBES: u32 = 1;
 
-/// A breaker.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     rules: Rules,
@@ -45,7 +50,6 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// A closed breaker that knows nothing yet.
     pub fn new(rules: Rules) -> Self {
         Self {
             state: State::Closed(Box::new(Closed::new(&rules))),
@@ -57,7 +61,7 @@ impl Breaker {
         }
     }
 
-    /// A breaker that was not closed when it was last seen: it is open, half-open or blocked, never closed.
+    /// Continues from a snapshot. The breaker is open, half-open or blocked, never closed.
     pub fn restored(rules: Rules, now: Duration, saved: Saved) -> Self {
         let mut breaker = Self::new(rules);
         breaker.adopt(saved, now);
@@ -65,8 +69,8 @@ impl Breaker {
         breaker
     }
 
-    /// A closed breaker that admits nobody before `until`: a rate limit was being waited out when it was last seen. Waits for no longer
-    /// than [`LONGEST_HOLD`].
+    /// Creates a closed breaker that admits nothing before `until`, to continue a rate limit. The
+    /// wait is at most [`MAX_RATE_LIMIT_WAIT`].
     pub fn held(rules: Rules, now: Duration, until: Duration) -> Self {
         let mut breaker = Self::new(rules);
         if let State::Closed(closed) = &mut breaker.state {
@@ -75,26 +79,30 @@ impl Breaker {
         breaker
     }
 
-    /// Goes by other rules from now on. Its state and a wait under way stay; counts begin anew if the window's length changed.
-    /// For another key, model or address call [`Breaker::reset`]: then what is known no longer holds.
+    /// Replaces the configuration. The state and a running wait stay; the counts start anew if the
+    /// length of the window changed.
+    ///
+    /// For another key, model or address call [`Breaker::reset`], because nothing known still
+    /// holds.
     pub fn set_rules(&mut self, rules: Rules) {
-        let recount = rules.window != self.rules.window;
+        let window_changed = rules.window != self.rules.window;
         self.rules = rules;
         if let State::Closed(closed) = &mut self.state
-            && recount
+            && window_changed
         {
             closed.recount(&self.rules);
         }
     }
 
-    /// Closed, with everything forgotten; tickets given before are of an older generation now.
+    /// Closes the breaker and discards its counts. Earlier tickets become stale.
     pub fn reset(&mut self, now: Duration) -> Option<Transition> {
         let was_closed = matches!(self.state, State::Closed(_));
         let transition = self.close(now);
         (!was_closed).then_some(transition)
     }
 
-    /// Half-open, if its open time has ended. Whoever wants to hear of that calls it at [`Breaker::due`]; the others need not.
+    /// Makes the breaker half-open if its open time is over. To report that change in time, call
+    /// this at [`Breaker::next_probe_at`].
     pub fn tick(&mut self, now: Duration) -> Option<Transition> {
         match self.state {
             State::Open {
@@ -102,10 +110,10 @@ impl Breaker {
                 strikes,
                 why,
             } if until <= now => {
-                let trial = Trial::from(until);
+                let probation = Trial::from(until);
                 Some(self.enter(
                     State::HalfOpen {
-                        trial,
+                        trial: probation,
                         strikes,
                         why,
                     },
@@ -116,22 +124,25 @@ impl Breaker {
         }
     }
 
-    /// Leave to call the provider, or why not. Where `recovery_probe` is on, the owner's probe is admitted once the open time has
-    /// ended, and visitors only while it is closed; where it is off, a visitor is the probe and the owner has none.
-    pub fn admit(&mut self, now: Duration, who: Who) -> Result<Ticket, Refusal> {
+    /// Admits or rejects a call.
+    ///
+    /// If `recovery_probe` is set, visitors are admitted only while closed, and the actor's own
+    /// probe once the open time is over. If not, a visitor's call is the probe, and the actor has
+    /// none.
+    pub fn admit(&mut self, now: Duration, origin: Who) -> Result<Ticket, Refusal> {
         self.tick(now);
         self.places.expire(now);
-        let admitted = match &self.state {
-            State::Closed(closed) => who == Who::Visitor && closed.held_until <= now,
+        let is_admitted = match &self.state {
+            State::Closed(closed) => origin == Who::Visitor && closed.held_until <= now,
             State::Open { .. } => false,
             State::HalfOpen { trial, .. } => {
-                trial.lets_in(who, self.rules.probes(), &self.places, now, &self.rules)
+                trial.lets_in(origin, self.rules.probes(), &self.places, now, &self.rules)
             }
             State::Blocked { trial, .. } => {
-                trial.lets_in(who, BLOCKED_PROBES, &self.places, now, &self.rules)
+                trial.lets_in(origin, BLOCKED_PROBES, &self.places, now, &self.rules)
             }
         };
-        if !admitted {
+        if !is_admitted {
             let View {
                 state, retry_at, ..
             } = self.view(now);
@@ -142,52 +153,54 @@ impl Breaker {
             id: self.issued,
         };
         self.issued = self.issued.wrapping_add(1);
+        // Only probes occupy slots; calls while closed are limited by the ProviderActor.
         if !matches!(self.state, State::Closed(_)) {
             let lease_ends = now.saturating_add(self.rules.probe_lease);
-            self.places.take(ticket, who, lease_ends);
+            self.places.take(ticket, origin, lease_ends);
         }
         Ok(ticket)
     }
 
-    /// The first verdict on a call: its first token came, after `latency`. To be told once, before the call is settled.
+    /// Records the latency of the first token: the first outcome of a call, to be reported before
+    /// the last one, at most once.
     pub fn first_token(
         &mut self,
         ticket: Ticket,
         latency: Duration,
         now: Duration,
-        chance: f64,
+        random: f64,
     ) -> Option<Transition> {
         match &mut self.state {
             State::Closed(closed) if ticket.generation == self.generation => {
                 let cause = closed.first_token(latency, now, &self.rules)?;
                 let held_until = closed.held_until;
                 let why = Why { fault: None, cause };
-                Some(self.open(0, why, held_until, now, chance))
+                Some(self.open(0, why, held_until, now, random))
             }
             _ => None,
         }
     }
 
-    /// The last verdict on a call. To be told once. Ask [`Breaker::due`] again afterwards, also where nothing changed: a place may
-    /// be free.
+    /// Records the end of a call, at most once. Call [`Breaker::next_probe_at`] afterwards even if
+    /// nothing changed, because a slot may have become free.
     pub fn settle(
         &mut self,
         ticket: Ticket,
-        verdict: Verdict,
+        outcome: Verdict,
         now: Duration,
-        chance: f64,
+        random: f64,
     ) -> Option<Transition> {
-        let probe = self.places.give_back(ticket, now);
+        let probe_origin = self.places.give_back(ticket, now);
         if ticket.generation != self.generation {
             return None;
         }
         match &mut self.state {
-            State::Closed(closed) => match verdict {
+            State::Closed(closed) => match outcome {
                 Verdict::Failed {
                     fault,
                     started,
                     retry_after,
-                } => self.failed(fault, started, retry_after, now, chance),
+                } => self.failed(fault, started, retry_after, now, random),
                 Verdict::Whole => {
                     closed.whole(now);
                     None
@@ -196,34 +209,35 @@ impl Breaker {
             },
             State::Open { .. } => None,
             State::HalfOpen { trial, strikes, .. } => {
-                let strikes = strikes.saturating_add(1);
-                match trial.hear(probe?, verdict, now, self.rules.open_for)? {
-                    Found::Well(so_many) => {
-                        (so_many >= self.rules.probes()).then(|| self.close(now))
+                let failed_probes = strikes.saturating_add(1);
+                match trial.hear(probe_origin?, outcome, now, self.rules.open_for)? {
+                    Found::Well(successes) => {
+                        (successes >= self.rules.probes()).then(|| self.close(now))
                     }
-                    Found::Unwell(fault, asked) if fault.weight() == Weight::Block => {
-                        Some(self.block(fault, asked, now, chance))
+                    Found::Unwell(fault, retry_after) if fault.weight() == Weight::Block => {
+                        Some(self.block(fault, retry_after, now, random))
                     }
-                    Found::Unwell(fault, asked) => {
-                        let floor = self.rules.floor(fault, asked, chance);
+                    Found::Unwell(fault, retry_after) => {
+                        let min_open = self.rules.floor(fault, retry_after, random);
                         let why = Why {
                             fault: Some(fault),
                             cause: Cause::Probe,
                         };
-                        Some(self.open(strikes, why, now.saturating_add(floor), now, chance))
+                        let not_before = now.saturating_add(min_open);
+                        Some(self.open(failed_probes, why, not_before, now, random))
                     }
                 }
             }
             State::Blocked { trial, why } => {
-                match trial.hear(probe?, verdict, now, self.rules.blocked_for)? {
+                match trial.hear(probe_origin?, outcome, now, self.rules.blocked_for)? {
                     Found::Well(_) => Some(self.close(now)),
-                    // Whatever else it fails with, that does not say that the key is good again.
-                    Found::Unwell(fault, asked) => {
+                    // Any other fault does not prove that the key or quota is good again.
+                    Found::Unwell(fault, retry_after) => {
                         if fault.weight() == Weight::Block {
                             why.fault = Some(fault);
                         }
                         trial.not_before =
-                            now.saturating_add(self.rules.blocked_time(fault, asked, chance));
+                            now.saturating_add(self.rules.blocked_time(fault, retry_after, random));
                         None
                     }
                 }
@@ -231,36 +245,35 @@ impl Breaker {
         }
     }
 
-    /// A call failed while closed.
     fn failed(
         &mut self,
         fault: Fault,
         started: bool,
-        asked: Option<Duration>,
+        retry_after: Option<Duration>,
         now: Duration,
-        chance: f64,
+        random: f64,
     ) -> Option<Transition> {
         let State::Closed(closed) = &mut self.state else {
             return None;
         };
-        let hard = match fault.weight() {
+        let is_hard = match fault.weight() {
             Weight::Hard => true,
             Weight::RateOnly => false,
-            Weight::Block => return Some(self.block(fault, asked, now, chance)),
+            Weight::Block => return Some(self.block(fault, retry_after, now, random)),
             Weight::Nothing => return None,
         };
         if rules::is_limit(fault) {
-            let hold = now.saturating_add(rules::asked(fault, asked));
-            closed.held_until = closed.held_until.max(hold);
+            let until = now.saturating_add(rules::asked(fault, retry_after));
+            closed.held_until = closed.held_until.max(until);
         }
-        let cause = closed.failed(hard, started, now, &self.rules)?;
-        let floor = now.saturating_add(self.rules.floor(fault, asked, chance));
-        let not_before = closed.held_until.max(floor);
+        let cause = closed.failed(is_hard, started, now, &self.rules)?;
+        let min_open = now.saturating_add(self.rules.floor(fault, retry_after, random));
+        let not_before = closed.held_until.max(min_open);
         let why = Why {
             fault: Some(fault),
             cause,
         };
-        Some(self.open(0, why, not_before, now, chance))
+        Some(self.open(0, why, not_before, now, random))
     }
 }
 

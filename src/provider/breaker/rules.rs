@@ -1,47 +1,47 @@
-//! What a breaker goes by: its limits, and the lengths of its waits.
+//! The breaker's configuration, and the durations that follow from it.
 
 use std::time::Duration;
 
 use crate::chat::Fault;
 use crate::provider::jitter;
 
-/// The longest that a provider's own `Retry-After` is waited for after a rate limit or an overload. Longer ones exist (86,400 s
-/// and 114 h were seen); beyond a day it is cheaper to ask than to believe.
+/// The longest `Retry-After` that is respected after a rate limit or an overload. Longer ones exist
+/// (86,400 s and 114 h were seen); after a day it is cheaper to try than to believe.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The longest that any other fault's `Retry-After` keeps a breaker open or blocked: a server in trouble guesses, and a probe
-/// costs one token.
+/// The longest `Retry-After` of any other fault that keeps a breaker open or blocked: a failing
+/// server guesses, and a probe costs one token.
 pub const LONGEST_FLOOR: Duration = Duration::from_secs(5 * 60);
 
-/// The limits of one breaker. A limit of zero counts as one; a rate that is not a number never trips.
+/// The limits of one breaker. A limit of zero counts as one; a rate that is NaN never trips.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// Hard failures in a row, before any text, that open it.
+    /// Consecutive hard failures without text that open the breaker.
     pub consecutive_failures: u32,
-    /// Share (0 to 1) of calls that failed before any text that opens it.
+    /// Share (0 to 1) of calls failing without text that opens the breaker.
     pub failure_rate: f64,
-    /// The least number of calls, first tokens or ended streams in the window before a rate of theirs means anything.
+    /// The minimum of calls, first tokens or ended streams in the window for their rate to count.
     pub min_calls: u32,
-    /// Over how long rates are counted, and first tokens compared.
+    /// The period over which rates are counted and first tokens are compared.
     pub window: Duration,
-    /// First tokens that take this many times the median of the window before are slow.
+    /// First tokens are slow from this multiple of the median of the previous window.
     pub slow_factor: f64,
-    /// Share (0 to 1) of slow first tokens that opens it.
+    /// Share (0 to 1) of slow first tokens that opens the breaker.
     pub slow_rate: f64,
-    /// Share (0 to 1) of started answers that broke that opens it.
+    /// Share (0 to 1) of started answers breaking off that opens the breaker.
     pub stream_failure_rate: f64,
-    /// How long it stays open at first; doubles with each failed probe.
+    /// The first open time; doubles with each failed probe.
     pub open_for: Duration,
-    /// The longest it stays open.
+    /// The longest open time.
     pub open_max: Duration,
-    /// Time between probes while the key or the quota is refused.
+    /// The time between probes while blocked.
     pub blocked_for: Duration,
-    /// Probes let through at once while half-open, and the good ones needed to close it.
+    /// Concurrent probes while half-open, and the good probes needed to close.
     pub probes: u32,
-    /// Whether the owner's own one-token completion is the probe (and no visitor is), or a visitor's turn.
+    /// The ProviderActor's own one-token completion is the probe. If `false`, a visitor's turn is.
     pub recovery_probe: bool,
-    /// After how long a probe that was never settled gives its place back. Longer than an attempt may take, or a probe may
-    /// still be under way when the next is let through.
+    /// A probe without an outcome releases its slot after this time. Must exceed the longest
+    /// attempt, or the next probe may start while one is still running.
     pub probe_lease: Duration,
 }
 
@@ -66,65 +66,70 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// How long it stays open after `strikes` failed probes: doubled that often up to `open_max`, then anything from a fifth
-    /// less to a fifth more, but never beyond `open_max`.
+    /// Returns the open time after `failed_probes` failed probes: doubled each time up to
+    /// `open_max`, then plus or minus up to a fifth, but never above `open_max`.
     ///
-    /// The draw is over what is left below `open_max` instead of being cut there, or else half of all breakers would
-    /// probe at the same moment once they have reached it.
-    pub(super) fn open_time(&self, strikes: u32, chance: f64) -> Duration {
-        let doubled = self.open_for.saturating_mul(2_u32.saturating_pow(strikes));
+    /// The jitter is drawn within `open_max` instead of being cut off there. Otherwise half of all
+    /// breakers that reached it would probe at the same moment.
+    pub(super) fn open_time(&self, failed_probes: u32, random: f64) -> Duration {
+        let doubled = self
+            .open_for
+            .saturating_mul(2_u32.saturating_pow(failed_probes));
         let middle = doubled.min(self.open_max);
         let fifth = middle / 5;
         jitter::between(
             middle - fifth,
             middle.saturating_add(fifth).min(self.open_max),
-            chance,
+            random,
         )
     }
 
-    /// The least time to leave the provider alone when it said so itself: what it asked for, clamped, and up to a fifth of
-    /// `open_for` more, because everyone it told comes back at that moment. Zero where it asked for nothing.
+    /// Returns the minimum open time that the provider asked for: its clamped `Retry-After` plus up
+    /// to a fifth of `open_for`, because all its clients come back at that moment. Zero if it did
+    /// not ask.
     pub(super) fn floor(
         &self,
         fault: Fault,
         retry_after: Option<Duration>,
-        chance: f64,
+        random: f64,
     ) -> Duration {
         match asked(fault, retry_after) {
             Duration::ZERO => Duration::ZERO,
-            asked => {
-                asked.saturating_add(jitter::between(Duration::ZERO, self.open_for / 5, chance))
+            retry_after => {
+                let jitter = jitter::between(Duration::ZERO, self.open_for / 5, random);
+                retry_after.saturating_add(jitter)
             }
         }
     }
 
-    /// How long to leave a blocked provider alone: `blocked_for`, and longer only where it asks for that itself.
+    /// Returns the time between probes while blocked: `blocked_for`, or longer if the provider
+    /// asks.
     pub(super) fn blocked_time(
         &self,
         fault: Fault,
         retry_after: Option<Duration>,
-        chance: f64,
+        random: f64,
     ) -> Duration {
-        self.floor(fault, retry_after, chance).max(self.blocked_for)
+        self.floor(fault, retry_after, random).max(self.blocked_for)
     }
 
-    /// Probes at once; never none.
+    /// Returns `probes`, but at least 1.
     pub(super) fn probes(&self) -> u32 {
         self.probes.max(1)
     }
 }
 
-/// What a provider asks for, within reason.
+/// Limits a `Retry-After` to a plausible value, depending on the fault.
 pub(super) fn asked(fault: Fault, retry_after: Option<Duration>) -> Duration {
-    let longest = if is_limit(fault) {
+    let max = if is_limit(fault) {
         LONGEST_HOLD
     } else {
         LONGEST_FLOOR
     };
-    retry_after.unwrap_or_default().min(longest)
+    retry_after.unwrap_or_default().min(max)
 }
 
-/// Does the fault tell of a provider at work that wants less of it?
+/// Returns `true` for faults of a working provider that wants fewer calls.
 pub(super) fn is_limit(fault: Fault) -> bool {
     matches!(fault, Fault::RateLimited | Fault::Overloaded)
 }

@@ -1,4 +1,4 @@
-//! The states, how one follows another, and how they look from outside.
+//! The states, the transitions between them, and their public view.
 
 use std::time::Duration;
 
@@ -26,7 +26,6 @@ pub(super) enum State {
     },
 }
 
-/// What it is in for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Why {
     pub(super) fault: Option<Fault>,
@@ -34,10 +33,11 @@ pub(super) struct Why {
 }
 
 impl Breaker {
-    /// When the owner should next call [`Breaker::tick`] and, where `recovery_probe` is on, [`Breaker::admit`] as a probe; never
-    /// in the past. None where nothing is to be done: closed, or a visitor will be the probe.
+    /// Returns when the owner should next call [`Breaker::tick`] and, if `recovery_probe` is set,
+    /// [`Breaker::admit`] with a probe. Never in the past. `None` if nothing is due: the breaker is
+    /// closed, or a visitor's call will be the probe.
     ///
-    /// `now` itself means at once; after that, and once a probe was refused, it is later or none.
+    /// `now` means at once. After a probe was admitted or rejected, the result is later or `None`.
     pub fn due(&self, now: Duration) -> Option<Duration> {
         match &self.state {
             State::Closed(_) => None,
@@ -51,7 +51,8 @@ impl Breaker {
         }
     }
 
-    /// The breaker as it is at `now`: half-open as soon as its open time has ended, whether or not anyone has asked.
+    /// Returns the state at `now`: half-open as soon as the open time is over, also before any
+    /// call.
     pub fn view(&self, now: Duration) -> View {
         let (retry_at, strikes, why) = match &self.state {
             State::Closed(closed) => (closed.held_until, 0, None),
@@ -65,6 +66,7 @@ impl Breaker {
                 strikes,
                 why,
             } => (trial.not_before, *strikes, Some(why)),
+            // A blocked breaker does not count failed probes.
             State::Blocked { trial, why } => (trial.not_before, 0, Some(why)),
         };
         let (state, since) = match self.state {
@@ -92,19 +94,19 @@ impl Breaker {
 
     pub(super) fn open(
         &mut self,
-        strikes: u32,
+        failed_probes: u32,
         why: Why,
         not_before: Duration,
         now: Duration,
-        chance: f64,
+        random: f64,
     ) -> Transition {
         let until = now
-            .saturating_add(self.rules.open_time(strikes, chance))
+            .saturating_add(self.rules.open_time(failed_probes, random))
             .max(not_before);
         self.enter(
             State::Open {
                 until,
-                strikes,
+                strikes: failed_probes,
                 why,
             },
             now,
@@ -114,25 +116,33 @@ impl Breaker {
     pub(super) fn block(
         &mut self,
         fault: Fault,
-        asked: Option<Duration>,
+        retry_after: Option<Duration>,
         now: Duration,
-        chance: f64,
+        random: f64,
     ) -> Transition {
-        let pause = self.rules.blocked_time(fault, asked, chance);
-        let trial = Trial::from(now.saturating_add(pause));
+        let delay = self.rules.blocked_time(fault, retry_after, random);
+        let probation = Trial::from(now.saturating_add(delay));
         let why = Why {
             fault: Some(fault),
             cause: Cause::Key,
         };
-        self.enter(State::Blocked { trial, why }, now)
+        self.enter(
+            State::Blocked {
+                trial: probation,
+                why,
+            },
+            now,
+        )
     }
 
     pub(super) fn close(&mut self, now: Duration) -> Transition {
         self.enter(State::Closed(Box::new(Closed::new(&self.rules))), now)
     }
 
-    /// The one place where the state changes. Generations begin at the present nanosecond, so that tickets of a breaker that was
-    /// lost with its owner are of an older one than any state that its successor enters.
+    /// Enters a state. All transitions go through this function.
+    ///
+    /// Generations start at the present nanosecond, so that the tickets of a breaker that was lost
+    /// with its actor are older than every state of its successor.
     pub(super) fn enter(&mut self, state: State, now: Duration) -> Transition {
         let from = self.name();
         self.state = state;

@@ -1,12 +1,13 @@
-//! What a breaker makes of what others say: another instance, which has dealings of its own with the same provider, or this one before
-//! its restart.
+//! Input from outside this breaker's own calls: events of other instances, and the state from
+//! before a restart.
 //!
-//! - That the provider itself refuses (a key, a quota, a model, too many calls) is so for everyone who asks it in the same name: it is
-//!   taken over ([`Breaker::adopt`], [`Breaker::hold`]).
-//! - That it cannot be reached may be so from there alone. It is a hint ([`Breaker::beware`]): the first hard failure of our own opens the
-//!   breaker, instead of a run of them. Once, for as long as a window, and until one first token comes.
-//! - That a probe of another's went well closes this one too ([`Breaker::relieve`]), with the same caution: what was in the way may
-//!   have been this side of the network.
+//! - A refusal by the provider itself (key, quota, model, rate limit) holds for every instance with
+//!   the same account and is taken over ([`Breaker::open_from_peer`], [`Breaker::hold_until`]).
+//! - A provider that a peer cannot reach may be unreachable from there alone. That is a hint
+//!   ([`Breaker::expect_failure`]): the first hard failure opens the breaker, instead of several in
+//!   a row. It counts once, for the length of a window, and until a first token arrives.
+//! - A peer's good probe closes this breaker too ([`Breaker::close_from_peer`]), with the same
+//!   caution, because the fault may have been on this side of the network.
 
 use std::time::Duration;
 
@@ -15,8 +16,11 @@ use super::trial::Trial;
 use super::{Breaker, Cause, LONGEST_HOLD, Saved, Ticket, Transition};
 
 impl Breaker {
-    /// Believes another that the provider is unwell. Only a closed breaker does; any other knows better. Waits for no
-    /// longer than [`LONGEST_HOLD`], and for no less than it was asked to wait before.
+    /// Opens or blocks a closed breaker, as a peer did. Any other state is better informed and
+    /// stays.
+    ///
+    /// The wait is at most [`MAX_RATE_LIMIT_WAIT`], and not shorter than a rate limit already being
+    /// waited out.
     pub fn adopt(&mut self, saved: Saved, now: Duration) -> Option<Transition> {
         let State::Closed(closed) = &self.state else {
             return None;
@@ -34,23 +38,24 @@ impl Breaker {
             fault,
             cause: Cause::Told,
         };
-        let trial = Trial::from(until);
-        Some(if blocked {
-            self.enter(State::Blocked { trial, why }, now)
+        let probation = Trial::from(until);
+        let state = if blocked {
+            State::Blocked {
+                trial: probation,
+                why,
+            }
         } else {
-            self.enter(
-                State::Open {
-                    until,
-                    strikes,
-                    why,
-                },
-                now,
-            )
-        })
+            State::Open {
+                until,
+                strikes,
+                why,
+            }
+        };
+        Some(self.enter(state, now))
     }
 
-    /// Waits out a rate limit that another was told of. Only a closed breaker does; for no longer than [`LONGEST_HOLD`], and never for
-    /// less than it waits already.
+    /// Waits out a peer's rate limit while closed, for at most [`MAX_RATE_LIMIT_WAIT`]. Never
+    /// shortens the present wait.
     pub fn hold(&mut self, until: Duration, now: Duration) {
         if let State::Closed(closed) = &mut self.state {
             let until = until.min(now.saturating_add(LONGEST_HOLD));
@@ -58,7 +63,7 @@ impl Breaker {
         }
     }
 
-    /// Hears that another cannot reach the provider. Only a closed breaker minds.
+    /// Notes that a peer cannot reach the provider. Only a closed breaker reacts.
     pub fn beware(&mut self, now: Duration) {
         let until = now.saturating_add(self.rules.window);
         if let State::Closed(closed) = &mut self.state {
@@ -66,7 +71,8 @@ impl Breaker {
         }
     }
 
-    /// Hears that another's probe went well: closed, but wary. A closed breaker has nothing to hear, and waits out what it waits out.
+    /// Closes the breaker after a peer's good probe, but lets one failure open it again. A closed
+    /// breaker keeps waiting out its rate limit.
     pub fn relieve(&mut self, now: Duration) -> Option<Transition> {
         if matches!(self.state, State::Closed(_)) {
             return None;
@@ -79,8 +85,11 @@ impl Breaker {
         })
     }
 
-    /// How long after a probe of its own others need not probe. It went badly: until a little before this one tries again, so that it is not
-    /// always the same that probes, whose network may be the trouble. It went well: until they have all heard so.
+    /// Returns how long peers need not probe after a probe of this instance.
+    ///
+    /// After a failed probe: until shortly before this instance probes again, so that it is not
+    /// always the same one that probes, whose network may be at fault. After a good probe: until
+    /// all have received the event.
     pub fn rest_of_others(&self, now: Duration) -> Duration {
         match self.due(now) {
             Some(due) => due
@@ -90,8 +99,8 @@ impl Breaker {
         }
     }
 
-    /// Puts off a probe that was admitted and not sent, because another's is under way: its place is free again, and the next one is not
-    /// before `until`, nor sooner than it would be anyway. Of an older generation it changes no state.
+    /// Postpones an admitted probe that was not sent, because a peer is probing. Releases its slot;
+    /// the next probe is not before `until`. A ticket of an older generation changes no state.
     pub fn postpone(&mut self, ticket: Ticket, until: Duration, now: Duration) {
         self.places.give_back(ticket, now);
         if ticket.generation != self.generation {

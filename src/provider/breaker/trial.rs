@@ -1,43 +1,43 @@
-//! The trial of a provider that failed: who may probe it, how many at once, and what came of it.
+//! The probing of a failed provider: which calls may probe it, how many at once, and the result.
 
 use std::time::Duration;
 
 use super::{Rules, Ticket, Verdict, Who};
 use crate::chat::{Fault, Weight};
 
-/// Probes under way, of this trial and of earlier ones: a slow probe that the breaker no longer heeds is still a call to a provider
-/// that may be in trouble, so it keeps its place until it ends.
+/// The slots of running probes, including probes of an earlier probation. A slow probe whose
+/// outcome no longer counts is still a call to a provider that may be in trouble, so it keeps its
+/// slot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places(Vec<Place>);
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
     ticket: Ticket,
-    who: Who,
+    origin: Who,
     lease_ends: Duration,
 }
 
 impl Places {
-    /// Gives a place to a probe until `lease_ends`.
-    pub(super) fn take(&mut self, ticket: Ticket, who: Who, lease_ends: Duration) {
+    pub(super) fn take(&mut self, ticket: Ticket, origin: Who, lease_ends: Duration) {
         self.0.push(Place {
             ticket,
-            who,
+            origin,
             lease_ends,
         });
     }
 
-    /// Takes the place back: whose it was, if its lease had not ended.
+    /// Releases a slot. Returns the origin of its probe, or `None` if the slot had expired.
     pub(super) fn give_back(&mut self, ticket: Ticket, now: Duration) -> Option<Who> {
         self.expire(now);
-        let found = self.0.iter().find(|place| place.ticket == ticket)?.who;
-        self.0.retain(|place| place.ticket != ticket);
-        Some(found)
+        let origin = self.0.iter().find(|slot| slot.ticket == ticket)?.origin;
+        self.0.retain(|slot| slot.ticket != ticket);
+        Some(origin)
     }
 
-    /// Takes back the places whose lease has ended.
+    /// Releases the slots of probes that never reported an outcome.
     pub(super) fn expire(&mut self, now: Duration) {
-        self.0.retain(|place| place.lease_ends > now);
+        self.0.retain(|slot| slot.lease_ends > now);
     }
 
     fn taken(&self, now: Duration) -> usize {
@@ -47,33 +47,31 @@ impl Places {
     fn leases(&self, now: Duration) -> impl Iterator<Item = Duration> {
         self.0
             .iter()
-            .map(|place| place.lease_ends)
-            .filter(move |ends| *ends > now)
+            .map(|slot| slot.lease_ends)
+            .filter(move |expiry| *expiry > now)
     }
 }
 
-/// A trial under way.
+/// The state of probing while half-open or blocked.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
-    /// No probe before.
+    /// No probe is admitted before.
     pub(super) not_before: Duration,
-    /// Probes that went well so far.
     successes: u32,
-    /// Whether the owner's own probe ended without telling anything, its request being refused as wrong. Then visitors
-    /// are the probes in its place: it would only take theirs, and the breaker could stay half-open for ever.
+    /// The provider rejected the actor's own probe as a wrong request, which says nothing about its
+    /// health. Then visitors' calls are the probes; otherwise the breaker could stay half-open for
+    /// ever.
     unsure: bool,
 }
 
-/// What a probe tells.
 pub(super) enum Found {
-    /// That the provider is well, and that so many probes have told so now.
+    /// The number of good probes so far.
     Well(u32),
-    /// That it is not.
+    /// The fault and its `Retry-After`.
     Unwell(Fault, Option<Duration>),
 }
 
 impl Trial {
-    /// A trial that begins at this moment.
     pub(super) fn from(not_before: Duration) -> Self {
         Self {
             not_before,
@@ -82,23 +80,25 @@ impl Trial {
         }
     }
 
-    /// Is there a place for this one, where `needed` good probes end the trial?
+    /// Returns `true` if a call of this origin may probe now. `needed` is the number of good probes
+    /// that end the probation.
     pub(super) fn lets_in(
         &self,
-        who: Who,
+        origin: Who,
         needed: u32,
         places: &Places,
         now: Duration,
         rules: &Rules,
     ) -> bool {
-        let may = match who {
+        let may_probe = match origin {
             Who::Visitor => self.unsure || !rules.recovery_probe,
             Who::Probe => rules.recovery_probe && !self.unsure,
         };
-        may && now >= self.not_before && places.taken(now) < self.room(needed)
+        may_probe && now >= self.not_before && places.taken(now) < self.room(needed)
     }
 
-    /// When the owner should next try a probe; never in the past.
+    /// Returns when the actor should next try a probe; never in the past. `None` if the probes are
+    /// visitors' calls.
     pub(super) fn due(
         &self,
         needed: u32,
@@ -115,22 +115,23 @@ impl Trial {
         }
     }
 
-    /// As many at once as could still be needed, no more; always one, should the rules have changed meanwhile.
+    /// Returns the maximum of concurrent probes: as many as are still needed, and at least one in
+    /// case the configuration has changed meanwhile.
     fn room(&self, needed: u32) -> usize {
-        let room = needed.saturating_sub(self.successes).max(1);
-        usize::try_from(room).unwrap_or(usize::MAX)
+        let slots = needed.saturating_sub(self.successes).max(1);
+        usize::try_from(slots).unwrap_or(usize::MAX)
     }
 
-    /// Hears how a probe ended. Where it tells nothing, its place is free again: to the next visitor at once, but after `pause`
-    /// where it was the owner's own, which would be sent again without end.
+    /// Handles the outcome of a probe. An inconclusive one releases its slot: at once for the next
+    /// visitor, but after `pause` for the actor's own probe, which would be sent again without end.
     pub(super) fn hear(
         &mut self,
-        who: Who,
-        verdict: Verdict,
+        origin: Who,
+        outcome: Verdict,
         now: Duration,
         pause: Duration,
     ) -> Option<Found> {
-        match verdict {
+        match outcome {
             Verdict::Whole => {
                 self.successes = self.successes.saturating_add(1);
                 return Some(Found::Well(self.successes));
@@ -140,10 +141,10 @@ impl Trial {
             } if fault.weight() != Weight::Nothing => {
                 return Some(Found::Unwell(fault, retry_after));
             }
-            Verdict::Failed { .. } => self.unsure |= who == Who::Probe,
+            Verdict::Failed { .. } => self.unsure |= origin == Who::Probe,
             Verdict::Abandoned => {}
         }
-        if who == Who::Probe {
+        if origin == Who::Probe {
             self.not_before = now.saturating_add(pause);
         }
         None

@@ -1,49 +1,43 @@
-//! What a drill's fault does to one call at one moment. Pure: chance is an argument.
+//! The effect of a drill's fault on one call at one moment. Pure: random numbers are arguments.
 
 use std::time::Duration;
 
 use crate::settings::Fault;
 
-/// Tokens of a new answer that are let through before `stall`, `cut` and `garbage` break it.
+/// Tokens of a new answer that pass before `stall`, `cut` and `garbage` take effect.
 pub const TOKENS: u32 = 10;
 
-/// The least time between two tokens under `slow`, and before the first.
+/// Under `slow`, the minimum time between two tokens and before the first one.
 pub const SLOW: Duration = Duration::from_secs(1);
 
-/// How a call that is made under a fault is met, before anything of it is sent.
+/// The fate of a new call under a fault, before anything is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Met {
-    /// The connection is refused.
     Refused,
-    /// An error answer with this status.
     Status(u16),
-    /// Nothing comes, not even headers.
+    /// Nothing arrives, not even headers.
     Silence,
-    /// The provider answers; what becomes of the answer is for [`next`].
+    /// The provider answers; [`stream_fault`] decides on the answer.
     Answered,
 }
 
-/// What an answer does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It goes on.
     GoOn,
-    /// It goes on, a second after its last token.
+    /// The next token follows a second after the last one.
     Slowly,
-    /// Nothing more comes, on an open connection.
+    /// Nothing more arrives on the open connection.
     Silence,
-    /// The connection is reset.
     Reset,
-    /// Broken JSON, then the end of the body.
+    /// Broken JSON arrives, then the body ends.
     Garbage,
 }
 
-/// Whether a drill of this share of calls befalls one with this chance (0 up to 1).
-pub fn befalls(share: f64, chance: f64) -> bool {
-    chance < share
+/// Returns `true` if a drill with this `share` of calls affects a call that drew `random` (0..1).
+pub fn befalls(share: f64, random: f64) -> bool {
+    random < share
 }
 
-/// How a new call is met.
 pub const fn met(fault: Fault) -> Met {
     match fault {
         Fault::Down => Met::Refused,
@@ -54,15 +48,17 @@ pub const fn met(fault: Fault) -> Met {
     }
 }
 
-/// What an answer under this fault does next, having told so many tokens. None: it was under way when the drill began, or has no more tokens to
-/// tell; then the fault acts at once.
-pub fn next(fault: Fault, told: Option<u32>) -> Next {
-    let early = told.is_some_and(|told| told < TOKENS);
+/// Returns the fate of an answer that has sent `tokens` tokens.
+///
+/// `None` means that the answer was running when the drill started, or has no more tokens to send:
+/// the fault takes effect at once.
+pub fn next(fault: Fault, tokens: Option<u32>) -> Next {
+    let is_early = tokens.is_some_and(|tokens| tokens < TOKENS);
     match fault {
         Fault::Slow => Next::Slowly,
         Fault::Down | Fault::RateLimit | Fault::Unauthorized => Next::Reset,
         Fault::Timeout => Next::Silence,
-        Fault::Stall | Fault::Cut | Fault::Garbage if early => Next::GoOn,
+        Fault::Stall | Fault::Cut | Fault::Garbage if is_early => Next::GoOn,
         Fault::Stall => Next::Silence,
         Fault::Cut => Next::Reset,
         Fault::Garbage => Next::Garbage,
@@ -75,7 +71,7 @@ mod tests {
     use crate::settings::Choice as _;
 
     #[test]
-    fn each_fault_does_what_the_contract_says() {
+    fn each_fault_has_its_contracted_effect() {
         for (fault, new, early, late) in [
             (Fault::Down, Met::Refused, Next::Reset, Next::Reset),
             (Fault::RateLimit, Met::Status(429), Next::Reset, Next::Reset),
@@ -94,28 +90,29 @@ mod tests {
             assert_eq!(met(fault), new, "{fault}");
             assert_eq!(next(fault, Some(TOKENS - 1)), early, "{fault}, nine tokens");
             assert_eq!(next(fault, Some(TOKENS)), late, "{fault}, ten tokens");
-            assert_eq!(next(fault, None), late, "{fault}, under way");
+            assert_eq!(next(fault, None), late, "{fault}, already running");
         }
         assert_eq!(Fault::ALL.len(), 8);
     }
 
     #[test]
-    fn a_share_befalls_that_share() {
-        // A linear congruential generator with a fixed seed (Knuth's MMIX), so that every run draws the same.
+    fn selects_matches_the_share() {
+        // A linear congruential generator (Knuth's MMIX) with a fixed seed, so that every run draws
+        // the same numbers.
         let mut seed = 7_u64;
-        let mut chance = || {
+        let mut random = || {
             seed = seed
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             f64::from(u32::try_from(seed >> 33).unwrap()) / f64::from(1_u32 << 31)
         };
-        for (share, least, most) in [
+        for (share, min, max) in [
             (1.0, 10_000, 10_000),
             (0.5, 4_850, 5_150),
             (0.1, 900, 1_100),
         ] {
-            let hit = (0..10_000).filter(|_| befalls(share, chance())).count();
-            assert!((least..=most).contains(&hit), "{hit} of 10,000 at {share}");
+            let hit = (0..10_000).filter(|_| befalls(share, random())).count();
+            assert!((min..=max).contains(&hit), "{hit} of 10,000 at {share}");
         }
         assert!(
             befalls(1.0, 0.999_999_999) && !befalls(0.5, 0.5) && befalls(f64::MIN_POSITIVE, 0.0)

@@ -1,30 +1,29 @@
-//! Cuts what the guard hands on into whole events, and reads one. Pure.
+//! Splits a guarded body into complete events, and parses them. Pure.
 
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
-/// What ends an event.
 const BLANK: &[u8] = b"\n\n";
 
-/// Bytes of a guarded body that are held back until their event is whole: at most what the guard lets one event have, and one chunk.
+/// Bytes of a guarded body, held back until their event is complete. Holds at most the guard's
+/// limit for one event plus one chunk.
 #[derive(Debug, Default)]
 pub struct Events {
     held: BytesMut,
-    /// So much of it is known to hold no end.
+    /// The bytes up to here contain no end of an event.
     looked: usize,
 }
 
 impl Events {
-    /// Takes more of the body.
     pub fn push(&mut self, chunk: &[u8]) {
         self.held.extend_from_slice(chunk);
     }
 
-    /// The next whole event, with the blank line that ends it.
+    /// Returns the next complete event, including the blank line at its end.
     pub fn whole(&mut self) -> Option<Bytes> {
         let rest = self.held.get(self.looked..).unwrap_or_default();
-        let Some(at) = rest.windows(BLANK.len()).position(|two| two == BLANK) else {
+        let Some(at) = rest.windows(BLANK.len()).position(|pair| pair == BLANK) else {
             self.looked = self.held.len().saturating_sub(BLANK.len() - 1);
             return None;
         };
@@ -33,14 +32,13 @@ impl Events {
         Some(self.held.split_to(end).freeze())
     }
 
-    /// All that is held, whole or not.
+    /// Returns all held bytes, even an incomplete event.
     pub fn rest(&mut self) -> Option<Bytes> {
         self.looked = 0;
         (!self.held.is_empty()).then(|| self.held.split().freeze())
     }
 }
 
-/// An event's name and data, as a reader is told them.
 pub fn read(event: &[u8]) -> (Cow<'_, str>, String) {
     let text = String::from_utf8_lossy(event);
     let fields = |name: &str| {
@@ -63,17 +61,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_cut_gives_the_same_events() {
+    fn any_split_gives_the_same_events() {
         let body = b"event: a\ndata: 1\ndata: 2\n\ndata: 3\n\ndata: half";
         for at in 0..=body.len() {
             let (head, tail) = body.split_at(at);
             let mut events = Events::default();
-            let mut all = Vec::new();
+            let mut whole_events = Vec::new();
             for part in [head, tail] {
                 events.push(part);
-                all.extend(std::iter::from_fn(|| events.whole()));
+                whole_events.extend(std::iter::from_fn(|| events.whole()));
             }
-            let read: Vec<_> = all.iter().map(|event| read(event)).collect();
+            let read: Vec<_> = whole_events.iter().map(|event| read(event)).collect();
             let expected = [
                 ("a".into(), "1\n2".to_owned()),
                 ("message".into(), "3".to_owned()),

@@ -1,8 +1,10 @@
-//! Outage drills: a fault that is put between a provider's dialect and its socket for a while, so that the real breaker, plan and pages are seen at
-//! work. Who begins and ends one is above; here is the switch of each provider, and what it does to calls.
+//! Outage drills: faults injected between a provider's dialect and its socket, so that the real
+//! breaker, retry policy and pages show how they react. `ops::drills` starts and stops drills; this
+//! module has each provider's switch and the effect on calls.
 //!
-//! A drill ends by itself, whoever began it, also where nobody is left to end it: every call looks at the time. It is armed by nothing that comes
-//! over the wire of a call. The calls that it befalls are visitors', the service's own probes and its health checks alike.
+//! A drill ends by itself even if nobody stops it, because every call checks the time. Nothing sent
+//! with a call can start a drill. Visitors' calls, recovery probes and health checks are affected
+//! alike.
 
 mod effect;
 mod events;

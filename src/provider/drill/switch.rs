@@ -1,4 +1,4 @@
-//! One provider's fault switch, and how a call sees it.
+//! The fault switch of a provider, and a call's view of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,36 +11,29 @@ use super::effect::{self, Met, Next};
 use crate::chat::{At, DrillView};
 use crate::settings::Fault;
 
-/// What a drill is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms {
-    /// What befalls the provider.
     pub fault: Fault,
-    /// The share of calls that it befalls, above 0 and up to 1.
+    /// The share of calls that are affected, above 0 and up to 1.
     pub share: f64,
-    /// For how long.
     pub lasts: Duration,
 }
 
-/// A drill that was begun.
 #[derive(Debug)]
 pub struct Drill {
-    /// What it does.
     pub terms: Terms,
-    /// When it began.
     pub from: At,
-    /// When it ends by itself.
     pub until: At,
-    /// The same on the monotonic clock: this one counts.
+    /// `ends_at` on the monotonic clock, which decides.
     pub ends: Instant,
-    /// Tells it from every other of this process.
+    /// Unique within the process.
     number: u64,
     calls: AtomicU64,
     befallen: AtomicU64,
 }
 
 impl Drill {
-    /// How many calls were made under it or were under way when it began, and how many of these it befell.
+    /// Returns the number of calls made or running during the drill, and of those affected by it.
     pub fn calls(&self) -> (u64, u64) {
         (
             self.calls.load(Ordering::Relaxed),
@@ -48,7 +41,6 @@ impl Drill {
         )
     }
 
-    /// As everyone is told of it.
     pub fn view(&self, provider: &Arc<str>) -> DrillView {
         DrillView {
             provider: Arc::clone(provider),
@@ -64,18 +56,17 @@ impl Drill {
     }
 }
 
-/// Puts a provider's calls under a drill. Belongs to the backend, so it outlives the actor; one drill at a time.
+/// Injects faults into a provider's calls, one drill at a time. Belongs to the provider, so it
+/// outlives the actor.
 #[derive(Debug)]
 pub struct Switch {
     drill: watch::Sender<Option<Arc<Drill>>>,
-    /// From the beginning of a drill until what it left is lifted.
+    /// Set from the start of a drill until the breaker is reset after it.
     shadow: AtomicBool,
-    /// A random number in 0..1.
     chance: fn() -> f64,
 }
 
 impl Switch {
-    /// One with no drill, that draws the calls of a share by this chance.
     pub fn new(chance: fn() -> f64) -> Self {
         Self {
             drill: watch::Sender::new(None),
@@ -84,10 +75,10 @@ impl Switch {
         }
     }
 
-    /// Begins a drill now.
+    /// Starts a drill now.
     ///
     /// # Errors
-    /// The one that runs.
+    /// Returns the running drill if there is one.
     pub fn begin(&self, terms: Terms, now: At) -> Result<Arc<Drill>, Arc<Drill>> {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let drill = Arc::new(Drill {
@@ -99,45 +90,44 @@ impl Switch {
             calls: AtomicU64::new(0),
             befallen: AtomicU64::new(0),
         });
-        let mut known = None;
+        let mut running = None;
         self.drill.send_if_modified(|present| {
-            known = present.clone().filter(|one| !one.is_over());
-            if known.is_none() {
+            running = present.clone().filter(|drill| !drill.is_over());
+            if running.is_none() {
                 self.shadow.store(true, Ordering::SeqCst);
                 *present = Some(Arc::clone(&drill));
             }
-            known.is_none()
+            running.is_none()
         });
-        known.map_or(Ok(drill), Err)
+        running.map_or(Ok(drill), Err)
     }
 
-    /// Ends the drill, if it is this one that runs.
+    /// Stops the drill, unless another one has replaced it.
     pub fn end(&self, drill: &Drill) {
         self.drill.send_if_modified(|present| {
-            let runs = present
+            let is_this = present
                 .as_ref()
-                .is_some_and(|one| one.number == drill.number);
-            runs.then(|| present.take()).is_some()
+                .is_some_and(|running| running.number == drill.number);
+            is_this.then(|| present.take()).is_some()
         });
     }
 
-    /// What the drill left is lifted: what the breaker becomes from now on is the provider's own doing.
+    /// To be called after the reset that follows a drill: the breaker's state is real again.
     pub fn lifted(&self) {
         self.shadow
             .store(self.running().is_some(), Ordering::SeqCst);
     }
 
-    /// The drill that runs.
     pub fn running(&self) -> Option<Arc<Drill>> {
         self.drill.borrow().clone().filter(|drill| !drill.is_over())
     }
 
-    /// Whether the breaker's state may be a drill's doing: then it is nothing to remember, or to tell other instances.
+    /// Returns `true` if the breaker's state may be the effect of a drill. Then it is neither saved
+    /// nor published.
     pub fn shadows(&self) -> bool {
         self.shadow.load(Ordering::SeqCst)
     }
 
-    /// A call that is made now.
     pub(super) fn call(&self) -> Call {
         let mut call = Call {
             drill: self.drill.subscribe(),
@@ -154,30 +144,27 @@ impl Switch {
     }
 }
 
-/// A call, as far as drills go.
 pub(super) struct Call {
     drill: watch::Receiver<Option<Arc<Drill>>>,
     chance: fn() -> f64,
-    /// The number of the last drill that it was drawn for.
+    /// The number of the last drill for which the call has drawn.
     known: u64,
-    /// The drill that befalls it.
     under: Option<Under>,
     told: u32,
 }
 
 struct Under {
     drill: Arc<Drill>,
-    /// Whether the call was made under it.
     born: bool,
 }
 
 impl Call {
-    /// Whether a drill befalls it now.
     pub(super) fn is_befallen(&self) -> bool {
         self.under.is_some()
     }
 
-    /// Whether a drill began or ended that it has not seen: then [`Call::changed`] is there at once.
+    /// Returns `true` if a drill started or ended since the last [`TrackedCall::changed`], which
+    /// then returns at once.
     pub(super) fn is_out_of_date(&self) -> bool {
         let over = self
             .under
@@ -186,46 +173,45 @@ impl Call {
         over || self.drill.has_changed().unwrap_or_default()
     }
 
-    /// How it is met; none where no drill befalls it.
+    /// Returns the fate of the new call, or `None` if no drill affects it.
     pub(super) fn met(&self) -> Option<Met> {
         self.under
             .as_ref()
             .map(|under| effect::met(under.drill.terms.fault))
     }
 
-    /// What its answer does next. `last`: no more tokens are to come.
-    pub(super) fn next(&self, last: bool) -> Next {
+    /// Returns the fate of its answer from here on. `is_last`: no more tokens follow.
+    pub(super) fn next(&self, is_last: bool) -> Next {
         self.under.as_ref().map_or(Next::GoOn, |under| {
             effect::next(
                 under.drill.terms.fault,
-                Some(self.told).filter(|_| under.born && !last),
+                Some(self.told).filter(|_| under.born && !is_last),
             )
         })
     }
 
-    /// It told so many more tokens.
     pub(super) fn tell(&mut self, tokens: u32) {
         self.told = self.told.saturating_add(tokens);
     }
 
-    /// Waits until a drill begins or ends, this call's own at its time. Cancel-safe.
+    /// Waits until a drill starts or ends, or the call's own drill runs out. Cancel-safe.
     pub(super) async fn changed(&mut self) {
         match &self.under {
             None => {
                 if self.drill.changed().await.is_err() {
-                    // Nobody is left to begin one.
+                    // The switch is gone, so no drill can start.
                     std::future::pending::<()>().await;
                 }
             }
             Some(under) => {
-                // At its time it is over, whether or not anyone ends it.
+                // The drill is over at its deadline, even if nobody stops it.
                 drop(tokio::time::timeout_at(under.drill.ends, self.drill.changed()).await);
             }
         }
         self.look();
     }
 
-    /// Sees which drill runs. One that it has not seen yet draws whether it befalls this call.
+    /// Looks up the running drill. For a drill not seen before, draws whether it affects this call.
     fn look(&mut self) {
         let drill = self
             .drill
@@ -240,11 +226,11 @@ impl Call {
             return;
         }
         self.known = drill.number;
-        let befallen = effect::befalls(drill.terms.share, (self.chance)());
+        let is_affected = effect::befalls(drill.terms.share, (self.chance)());
         drill.calls.fetch_add(1, Ordering::Relaxed);
         drill
             .befallen
-            .fetch_add(u64::from(befallen), Ordering::Relaxed);
-        self.under = befallen.then_some(Under { drill, born: false });
+            .fetch_add(u64::from(is_affected), Ordering::Relaxed);
+        self.under = is_affected.then_some(Under { drill, born: false });
     }
 }

@@ -1,4 +1,5 @@
-//! A provider without sockets under its switch, on a paused clock: every fault, for a new call and for an answer under way.
+//! A provider without sockets behind its fault switch, on a paused clock: every fault, for new
+//! calls and for running answers.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use launchdarkly_sdk_transport::{ByteStream, HttpTransport, ResponseFuture, Tran
 use tokio::time::Instant;
 
 use super::*;
-use crate::chat::{At, Failure, Fault as Failed};
+use crate::chat::{At, Failure, Fault as FaultKind};
 use crate::provider::dialect::{self, Dialect, Kind, Model, Prefill, Refused};
 use crate::provider::paused::pass;
 use crate::settings::{Choice as _, Fault};
@@ -20,7 +21,7 @@ const PACE: Duration = Duration::from_millis(100);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn speaks(kind: Kind) -> Arc<dyn Dialect> {
+fn dialect_of(kind: Kind) -> Arc<dyn Dialect> {
     let model = Model {
         base_url: "http://x".into(),
         model: "m".into(),
@@ -34,16 +35,16 @@ fn speaks(kind: Kind) -> Arc<dyn Dialect> {
     dialect::of(kind, model).into()
 }
 
-/// A guarded answer: so many tokens of OpenAI's, one each [`PACE`], then its end.
+/// Sends a guarded OpenAI answer: `tokens` tokens, one every [`PACE`], then its end.
 #[derive(Clone)]
-struct Paced {
+struct PacedTransport {
     tokens: usize,
-    asked: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
-impl HttpTransport for Paced {
+impl HttpTransport for PacedTransport {
     fn request(&self, _: http::Request<Option<Bytes>>) -> ResponseFuture {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let head = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n".to_owned();
         let token = |n: usize| {
             format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{n} \"}}}}]}}\n\n")
@@ -58,9 +59,8 @@ impl HttpTransport for Paced {
             pass(PACE).await;
             Ok(Bytes::from(part))
         });
-        // Its futures may not be shared between threads; the transport's streams may.
-        let body = std::sync::Mutex::new(body.boxed());
-        let mut body = body;
+        // `ByteStream` requires `Sync`, which this stream is not.
+        let mut body = std::sync::Mutex::new(body.boxed());
         let body: ByteStream = Box::pin(stream::poll_fn(move |cx| {
             body.get_mut().unwrap().poll_next_unpin(cx)
         }));
@@ -68,31 +68,29 @@ impl HttpTransport for Paced {
     }
 }
 
-struct Stage {
+struct Bench {
     switch: Arc<Switch>,
-    provider: Paced,
+    provider: PacedTransport,
 }
 
-/// How a call came out.
 #[derive(Debug, PartialEq)]
-enum Came {
-    /// An error answer.
+enum CallResult {
     Status(u16),
-    /// So many tokens, then the failure; none: it was whole.
-    Tokens(usize, Option<Failed>),
-    /// So many tokens, then broken JSON.
+    /// The tokens received, then the failure; `None` if the answer was complete.
+    Tokens(usize, Option<FaultKind>),
+    /// The tokens received, then broken JSON.
     Garbage(usize),
-    /// So many tokens, then nothing for a minute.
+    /// The tokens received, then nothing for a minute.
     Silence(usize),
 }
 
-impl Stage {
-    fn of(tokens: usize) -> Self {
+impl Bench {
+    fn new(tokens: usize) -> Self {
         Self {
             switch: Arc::new(Switch::new(|| 0.5)),
-            provider: Paced {
+            provider: PacedTransport {
                 tokens,
-                asked: Arc::default(),
+                requests: Arc::default(),
             },
         }
     }
@@ -118,199 +116,221 @@ impl Stage {
         )
     }
 
-    /// Makes a call; `at` is told each number of tokens as it is reached, the head of the answer being none.
-    async fn call(&self, at: impl Fn(usize)) -> Came {
+    /// Makes a call. `at` is called with each number of tokens when it is reached; 0 for the head.
+    async fn call(&self, at: impl Fn(usize)) -> CallResult {
         let transport = Drilled::new(
             self.provider.clone(),
             Arc::clone(&self.switch),
-            Some(speaks(Kind::Openai)),
+            Some(dialect_of(Kind::Openai)),
         );
         let request = http::Request::post("http://x/").body(None).unwrap();
         let answer = match tokio::time::timeout(SECOND * 60, transport.request(request)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Came::Tokens(0, Some(failed(&error))),
-            Err(_) => return Came::Silence(0),
+            Ok(Err(error)) => return CallResult::Tokens(0, Some(failed(&error))),
+            Err(_) => return CallResult::Silence(0),
         };
         if !answer.status().is_success() {
-            return Came::Status(answer.status().as_u16());
+            return CallResult::Status(answer.status().as_u16());
         }
         let mut body = pin!(answer.into_body());
-        let (mut text, mut told) = (String::new(), 0);
+        let mut text = String::new();
+        let mut seen = 0;
         at(0);
         loop {
             let tokens = text.matches("\"content\"").count();
-            if tokens > told {
-                told = tokens;
-                at(told);
+            if tokens > seen {
+                seen = tokens;
+                at(seen);
             }
             match tokio::time::timeout(SECOND * 60, body.next()).await {
                 Ok(Some(Ok(part))) => text += std::str::from_utf8(&part).unwrap(),
-                Ok(Some(Err(error))) => return Came::Tokens(tokens, Some(failed(&error))),
-                Ok(None) if text.contains("outage") => return Came::Garbage(tokens),
+                Ok(Some(Err(error))) => return CallResult::Tokens(tokens, Some(failed(&error))),
+                Ok(None) if text.contains("outage") => return CallResult::Garbage(tokens),
                 Ok(None) => {
                     assert!(
                         text.ends_with("data: [DONE]\n\n"),
-                        "cut without a word: {text}"
+                        "ended without its end mark: {text}"
                     );
-                    return Came::Tokens(tokens, None);
+                    return CallResult::Tokens(tokens, None);
                 }
-                Err(_) => return Came::Silence(tokens),
+                Err(_) => return CallResult::Silence(tokens),
             }
         }
     }
 }
 
-fn failed(error: &TransportError) -> Failed {
+fn failed(error: &TransportError) -> FaultKind {
     error.inner().downcast_ref::<Failure>().unwrap().fault
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_drill_nothing_changes() {
-    let stage = Stage::of(20);
-    let begun = Instant::now();
-    assert_eq!(stage.call(|_| {}).await, Came::Tokens(20, None));
-    assert_eq!(begun.elapsed().as_millis(), 22 * PACE.as_millis());
+async fn answer_is_unchanged_without_a_drill() {
+    let bench = Bench::new(20);
+    let started = Instant::now();
+    assert_eq!(bench.call(|_| {}).await, CallResult::Tokens(20, None));
+    assert_eq!(started.elapsed().as_millis(), 22 * PACE.as_millis());
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_fault_befalls_a_new_call() {
-    for (fault, expected, asked) in [
-        (Fault::Down, Came::Tokens(0, Some(Failed::Unreachable)), 0),
-        (Fault::RateLimit, Came::Status(429), 0),
-        (Fault::Unauthorized, Came::Status(401), 0),
-        (Fault::Timeout, Came::Silence(0), 0),
-        (Fault::Stall, Came::Silence(10), 1),
-        (Fault::Cut, Came::Tokens(10, Some(Failed::Reset)), 1),
-        (Fault::Garbage, Came::Garbage(10), 1),
-        (Fault::Slow, Came::Tokens(20, None), 1),
+async fn every_fault_affects_a_new_call() {
+    for (fault, expected, requests) in [
+        (
+            Fault::Down,
+            CallResult::Tokens(0, Some(FaultKind::Unreachable)),
+            0,
+        ),
+        (Fault::RateLimit, CallResult::Status(429), 0),
+        (Fault::Unauthorized, CallResult::Status(401), 0),
+        (Fault::Timeout, CallResult::Silence(0), 0),
+        (Fault::Stall, CallResult::Silence(10), 1),
+        (
+            Fault::Cut,
+            CallResult::Tokens(10, Some(FaultKind::Reset)),
+            1,
+        ),
+        (Fault::Garbage, CallResult::Garbage(10), 1),
+        (Fault::Slow, CallResult::Tokens(20, None), 1),
     ] {
-        let stage = Stage::of(20);
-        let drill = stage.begin(fault);
-        let begun = Instant::now();
-        assert_eq!(stage.call(|_| {}).await, expected, "{fault}");
+        let bench = Bench::new(20);
+        let drill = bench.begin(fault);
+        let started = Instant::now();
+        assert_eq!(bench.call(|_| {}).await, expected, "{fault}");
         assert_eq!(
-            stage.provider.asked.load(Ordering::Relaxed),
-            asked,
-            "{fault}: what is refused is not sent"
+            bench.provider.requests.load(Ordering::Relaxed),
+            requests,
+            "{fault}: a refused call is not sent"
         );
         assert_eq!(drill.calls(), (1, 1), "{fault}");
         if fault == Fault::Slow {
-            assert_eq!(begun.elapsed().as_secs(), 20, "a token a second");
+            assert_eq!(started.elapsed().as_secs(), 20, "a token a second");
         }
     }
     assert_eq!(Fault::ALL.len(), 8);
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_fault_befalls_an_answer_under_way() {
+async fn every_fault_affects_a_running_answer() {
     for (fault, expected) in [
-        (Fault::Down, Came::Tokens(3, Some(Failed::Reset))),
-        (Fault::RateLimit, Came::Tokens(3, Some(Failed::Reset))),
-        (Fault::Unauthorized, Came::Tokens(3, Some(Failed::Reset))),
-        (Fault::Timeout, Came::Silence(3)),
-        (Fault::Stall, Came::Silence(3)),
-        (Fault::Cut, Came::Tokens(3, Some(Failed::Reset))),
-        (Fault::Garbage, Came::Garbage(3)),
-        (Fault::Slow, Came::Tokens(20, None)),
+        (Fault::Down, CallResult::Tokens(3, Some(FaultKind::Reset))),
+        (
+            Fault::RateLimit,
+            CallResult::Tokens(3, Some(FaultKind::Reset)),
+        ),
+        (
+            Fault::Unauthorized,
+            CallResult::Tokens(3, Some(FaultKind::Reset)),
+        ),
+        (Fault::Timeout, CallResult::Silence(3)),
+        (Fault::Stall, CallResult::Silence(3)),
+        (Fault::Cut, CallResult::Tokens(3, Some(FaultKind::Reset))),
+        (Fault::Garbage, CallResult::Garbage(3)),
+        (Fault::Slow, CallResult::Tokens(20, None)),
     ] {
-        let stage = Stage::of(20);
-        let begun = Instant::now();
-        let came = stage.call(|told| {
-            if told == 3 {
-                stage.begin(fault);
+        let bench = Bench::new(20);
+        let started = Instant::now();
+        let result = bench.call(|tokens| {
+            if tokens == 3 {
+                bench.begin(fault);
             }
         });
-        assert_eq!(came.await, expected, "{fault}");
+        assert_eq!(result.await, expected, "{fault}");
         if fault == Fault::Slow {
             assert!(
-                begun.elapsed().as_secs() >= 17,
-                "each of the rest after a second: {:?}",
-                begun.elapsed()
+                started.elapsed().as_secs() >= 17,
+                "the rest at a token a second: {:?}",
+                started.elapsed()
             );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_answer_is_broken_before_its_end() {
+async fn short_answer_breaks_before_its_end() {
     for (fault, expected) in [
-        (Fault::Stall, Came::Silence(1)),
-        (Fault::Cut, Came::Tokens(1, Some(Failed::Reset))),
-        (Fault::Garbage, Came::Garbage(1)),
-        (Fault::Slow, Came::Tokens(1, None)),
+        (Fault::Stall, CallResult::Silence(1)),
+        (Fault::Cut, CallResult::Tokens(1, Some(FaultKind::Reset))),
+        (Fault::Garbage, CallResult::Garbage(1)),
+        (Fault::Slow, CallResult::Tokens(1, None)),
     ] {
-        let stage = Stage::of(1);
-        stage.begin(fault);
-        assert_eq!(stage.call(|_| {}).await, expected, "{fault}");
+        let bench = Bench::new(1);
+        bench.begin(fault);
+        assert_eq!(bench.call(|_| {}).await, expected, "{fault}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_held_back_goes_on_when_the_drill_ends() {
+async fn held_answer_continues_when_the_drill_ends() {
     for fault in [Fault::Timeout, Fault::Stall, Fault::Slow] {
-        // By its time alone, with nobody there to end it.
-        let stage = Stage::of(20);
-        stage.begin_for(fault, 1.0, SECOND * 5).unwrap();
-        let begun = Instant::now();
-        assert_eq!(stage.call(|_| {}).await, Came::Tokens(20, None), "{fault}");
-        let took = begun.elapsed();
+        // The drill runs out, and nobody stops it.
+        let bench = Bench::new(20);
+        bench.begin_for(fault, 1.0, SECOND * 5).unwrap();
+        let started = Instant::now();
+        assert_eq!(
+            bench.call(|_| {}).await,
+            CallResult::Tokens(20, None),
+            "{fault}"
+        );
+        let took = started.elapsed();
         assert!(
             (SECOND * 5..SECOND * 8).contains(&took),
             "{fault}: {took:?}"
         );
-        assert!(stage.switch.running().is_none());
-        // By an order.
-        let stage = Stage::of(20);
-        let drill = stage.begin(fault);
+        assert!(bench.switch.running().is_none());
+        // The drill is stopped.
+        let bench = Bench::new(20);
+        let drill = bench.begin(fault);
         let ended = async {
             pass(SECOND * 5).await;
-            stage.switch.end(&drill);
+            bench.switch.end(&drill);
         };
-        let ((), came) = tokio::join!(ended, stage.call(|_| {}));
-        assert_eq!(came, Came::Tokens(20, None), "{fault}");
+        let ((), result) = tokio::join!(ended, bench.call(|_| {}));
+        assert_eq!(result, CallResult::Tokens(20, None), "{fault}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_at_a_time_and_only_that_one_is_ended() {
-    let stage = Stage::of(3);
-    let first = stage.begin_for(Fault::Down, 1.0, SECOND).unwrap();
-    let known = stage.begin_for(Fault::Cut, 1.0, SECOND).unwrap_err();
-    assert_eq!((known.terms.fault, known.until), (Fault::Down, At(2_000)));
+async fn one_drill_runs_at_a_time_and_stop_only_affects_its_own() {
+    let bench = Bench::new(3);
+    let first = bench.begin_for(Fault::Down, 1.0, SECOND).unwrap();
+    let running = bench.begin_for(Fault::Cut, 1.0, SECOND).unwrap_err();
+    assert_eq!(
+        (running.terms.fault, running.until),
+        (Fault::Down, At(2_000))
+    );
     tokio::time::advance(SECOND).await;
     assert!(
-        stage.switch.running().is_none() && stage.switch.shadows(),
-        "over, but not lifted"
+        bench.switch.running().is_none() && bench.switch.shadows(),
+        "over, but not yet recovered"
     );
-    let second = stage.begin_for(Fault::Cut, 1.0, SECOND).unwrap();
-    // Whoever ends the first one late does not end the second.
-    stage.switch.end(&first);
-    stage.switch.lifted();
-    assert!(stage.switch.running().is_some() && stage.switch.shadows());
-    stage.switch.end(&second);
-    stage.switch.lifted();
-    assert!(stage.switch.running().is_none() && !stage.switch.shadows());
-    assert_eq!(stage.call(|_| {}).await, Came::Tokens(3, None));
+    let second = bench.begin_for(Fault::Cut, 1.0, SECOND).unwrap();
+    // Stopping the first one late does not stop the second.
+    bench.switch.end(&first);
+    bench.switch.lifted();
+    assert!(bench.switch.running().is_some() && bench.switch.shadows());
+    bench.switch.end(&second);
+    bench.switch.lifted();
+    assert!(bench.switch.running().is_none() && !bench.switch.shadows());
+    assert_eq!(bench.call(|_| {}).await, CallResult::Tokens(3, None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_drawn_once_a_drill() {
-    // The chance is 0.5 each time: a share of a half befalls nobody, a little more befalls everyone.
-    let stage = Stage::of(20);
-    let drill = stage.begin_for(Fault::Cut, 0.5, SECOND * 600).unwrap();
-    assert_eq!(stage.call(|_| {}).await, Came::Tokens(20, None));
+async fn call_draws_once_per_drill() {
+    // Every draw is 0.5: a share of 0.5 affects no call, a larger one affects every call.
+    let bench = Bench::new(20);
+    let drill = bench.begin_for(Fault::Cut, 0.5, SECOND * 600).unwrap();
+    assert_eq!(bench.call(|_| {}).await, CallResult::Tokens(20, None));
     assert_eq!(drill.calls(), (1, 0));
-    stage.switch.end(&drill);
-    let drill = stage.begin_for(Fault::Cut, 0.51, SECOND * 600).unwrap();
+    bench.switch.end(&drill);
+    let drill = bench.begin_for(Fault::Cut, 0.51, SECOND * 600).unwrap();
     assert_eq!(
-        stage.call(|_| {}).await,
-        Came::Tokens(10, Some(Failed::Reset))
+        bench.call(|_| {}).await,
+        CallResult::Tokens(10, Some(FaultKind::Reset))
     );
     assert_eq!(drill.calls(), (1, 1));
 }
 
 #[test]
-fn every_dialect_understands_what_is_staged() {
+fn every_dialect_understands_the_injected_faults() {
     let garbage = "{\"outage\": {\"drill";
     let body = br#"{"error":{"message":"An outage drill."}}"#;
     for kind in [
@@ -320,10 +340,10 @@ fn every_dialect_understands_what_is_staged() {
         Kind::Azure,
         Kind::Ollama,
     ] {
-        let dialect = speaks(kind);
+        let dialect = dialect_of(kind);
         let read = dialect.reader().event("message", garbage, &mut Vec::new());
-        assert_eq!(read.unwrap_err().fault, Failed::Malformed, "{kind:?}");
-        let judged = |status| {
+        assert_eq!(read.unwrap_err().fault, FaultKind::Malformed, "{kind:?}");
+        let classify = |status| {
             let header =
                 |name: &str| (name == "retry-after" && status == 429).then(|| "30".to_owned());
             dialect.refused(&Refused {
@@ -333,12 +353,12 @@ fn every_dialect_understands_what_is_staged() {
                 now: At(0),
             })
         };
-        let limited = judged(429);
+        let limited = classify(429);
         assert_eq!(
             (limited.fault, limited.retry_after),
-            (Failed::RateLimited, Some(SECOND * 30)),
+            (FaultKind::RateLimited, Some(SECOND * 30)),
             "{kind:?}"
         );
-        assert_eq!(judged(401).fault, Failed::Unauthorized, "{kind:?}");
+        assert_eq!(classify(401).fault, FaultKind::Unauthorized, "{kind:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! A transport whose calls a drill can befall. Its faults are told as the real transport tells them, so that nothing above knows the difference.
+//! A transport that injects the faults of a drill. They look like failures of the real transport,
+//! so that nothing above can tell the difference.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,23 +17,22 @@ use crate::chat::{Failure, Fault};
 use crate::provider::dialect::{Dialect, Reader};
 use crate::provider::upstream::Step;
 
-/// What `rate_limit` asks for, in seconds.
+/// The `Retry-After` of `rate_limit`, in seconds.
 const WAIT_S: &str = "30";
 
-/// Broken JSON, as an event of its own.
+/// Broken JSON, as a separate event.
 const GARBAGE: &[u8] = b"\n\ndata: {\"outage\": {\"drill\n\n";
 
-/// A transport under a provider's switch.
 #[derive(Clone)]
 pub struct Drilled<T> {
     transport: T,
     switch: Arc<Switch>,
-    /// Tells what of an answer is a token. None: its body is not looked at.
+    /// Recognises tokens in an answer. `None` passes bodies through unchanged.
     dialect: Option<Arc<dyn Dialect>>,
 }
 
 impl<T> Drilled<T> {
-    /// Puts a transport under this switch. Good answers must come guarded, as whole lines; where they are in this dialect, its tokens count.
+    /// Wraps a transport. Successful bodies must be guarded, that is consist of complete lines.
     pub fn new(transport: T, switch: Arc<Switch>, dialect: Option<Arc<dyn Dialect>>) -> Self {
         Self {
             transport,
@@ -51,7 +51,7 @@ impl<T: HttpTransport> HttpTransport for Drilled<T> {
         } = self.clone();
         Box::pin(async move {
             let mut call = switch.call();
-            // The connections of this provider are as they were when the drill ends: what was held back until then is sent.
+            // Hold the request back while the fault lasts: if the drill ends, it is sent as usual.
             while let Some(met) = call.met() {
                 match met {
                     Met::Refused => return Err(failed(Fault::Unreachable)),
@@ -62,7 +62,7 @@ impl<T: HttpTransport> HttpTransport for Drilled<T> {
             }
             let mut answer = pin!(transport.request(request));
             let answer = loop {
-                // What is born under a fault has ten tokens before it; the head is none.
+                // The head of an answer is no token, so `stall`, `cut` and `garbage` let it pass.
                 match call.next(false) {
                     Next::GoOn | Next::Slowly => tokio::select! {
                         biased;
@@ -103,24 +103,21 @@ fn refusal(status: u16) -> Result<http::Response<ByteStream>, TransportError> {
     answer.body(body).map_err(|_| failed(Fault::Reset))
 }
 
-/// The body of a good answer.
 struct Body {
-    /// None once the connection is let go.
+    /// `None` once the connection is closed.
     inner: Option<ByteStream>,
     call: Call,
-    /// What came while the call was befallen, and was not handed on yet.
+    /// Bytes that arrived while the call was affected and were not passed on yet.
     events: Events,
     reader: Box<dyn Reader + Send>,
-    /// When the last token was handed on under `slow`.
+    /// The time of the last token passed on under `slow`.
     last: Option<Instant>,
 }
 
-/// What came next.
 enum Came {
     Event(Bytes),
     /// The end, or an error.
     End(Option<TransportError>),
-    /// A drill began or ended.
     Change,
 }
 
@@ -140,7 +137,7 @@ impl Body {
             let part = body.part().await?;
             Some((part, body))
         });
-        // Never locked: the type of such streams asks for what can be shared between threads.
+        // Never contended: `ByteStream` requires `Sync`, which the inner stream is not.
         let mut parts = Mutex::new(parts.boxed());
         Box::pin(stream::poll_fn(move |cx| {
             parts
@@ -150,7 +147,7 @@ impl Body {
         }))
     }
 
-    /// The next part of the body; none at its end.
+    /// Returns the next part of the body, or `None` at its end.
     async fn part(&mut self) -> Option<Result<Bytes, TransportError>> {
         loop {
             match self.call.next(false) {
@@ -178,19 +175,20 @@ impl Body {
         }
     }
 
-    /// An event under a fault that lets it through, at its pace; but for the last one, before which the fault acts: the answer would be whole.
+    /// Passes on an event at the pace of the fault. Before the last event the fault takes effect
+    /// first, because the answer would be complete with it.
     async fn befallen(&mut self, event: Bytes) -> Result<Bytes, TransportError> {
         let (name, data) = events::read(&event);
         let mut steps = Vec::new();
-        // A reader that begins in mid-answer may understand nothing: then every event is a token.
+        // A decoder that starts in mid-answer may fail: then every event counts as a token.
         let read = self.reader.event(&name, &data, &mut steps);
-        let tokens = steps
-            .iter()
-            .filter(|step| matches!(step, Step::Text(_) | Step::Thinking))
-            .count();
         let tokens = if read.is_err() {
             1
         } else {
+            let tokens = steps
+                .iter()
+                .filter(|step| matches!(step, Step::Text(_) | Step::Thinking))
+                .count();
             u32::try_from(tokens).unwrap_or(u32::MAX)
         };
         while read.is_ok() && self.reader.ended() {
@@ -215,7 +213,8 @@ impl Body {
         Ok(event)
     }
 
-    /// The end of a body whose call is befallen: what is to break it does so now, or the answer would be whole.
+    /// Handles the end of an affected body: a fault still to come takes effect now, because the
+    /// answer would be complete otherwise.
     async fn last_words(&mut self) -> Option<Result<Bytes, TransportError>> {
         self.inner = None;
         loop {
@@ -238,13 +237,11 @@ impl Body {
         Bytes::from_static(GARBAGE)
     }
 
-    /// Closes the provider's connection; nothing follows.
     fn let_go(&mut self) {
         self.inner = None;
         self.events = Events::default();
     }
 
-    /// The next whole event.
     async fn event(&mut self) -> Came {
         loop {
             if let Some(event) = self.events.whole() {
@@ -257,7 +254,6 @@ impl Body {
         }
     }
 
-    /// The next bytes.
     async fn chunk(&mut self) -> Came {
         let Some(inner) = &mut self.inner else {
             return Came::End(None);
@@ -266,7 +262,7 @@ impl Body {
             self.call.changed().await;
             return Came::Change;
         }
-        // The bytes first: mostly they are there, and no drill is to be waited for.
+        // Bytes first: usually they are ready, and no drill is running.
         tokio::select! {
             biased;
             chunk = inner.next() => match chunk {

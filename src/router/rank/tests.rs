@@ -1,8 +1,8 @@
-//! Who is asked first, second and last, under every strategy.
+//! The order of providers under every strategy.
 
 use super::*;
 use crate::settings::Choice as _;
-// Not all of its prelude: its own `Strategy` would hide ours.
+// Not the whole prelude: its `Strategy` would hide ours.
 use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
 const PRIORITY: Order = Order {
@@ -29,11 +29,11 @@ fn named(names: &[&str]) -> Vec<Arc<str>> {
 fn ordered(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[&str]) -> String {
     order(candidates, by, wish, &named(tried))
         .iter()
-        .map(|place| &*candidates[*place].name)
+        .map(|index| &*candidates[*index].name)
         .collect()
 }
 
-fn by_room(wish: &Wish, tried: &[&str]) -> String {
+fn order_by_context(wish: &Wish, tried: &[&str]) -> String {
     let sizes = [("a", 100), ("b", 0), ("c", 50), ("d", 200)];
     let candidates = sizes.map(|(name, context_tokens)| Candidate {
         context_tokens,
@@ -43,28 +43,28 @@ fn by_room(wish: &Wish, tried: &[&str]) -> String {
 }
 
 #[test]
-fn follows_preference_without_the_tried() {
-    assert_eq!(by_room(&Wish::default(), &[]), "abcd");
-    assert_eq!(by_room(&Wish::default(), &["a", "c"]), "bd");
+fn priority_follows_preference_without_the_tried() {
+    assert_eq!(order_by_context(&Wish::default(), &[]), "abcd");
+    assert_eq!(order_by_context(&Wish::default(), &["a", "c"]), "bd");
 }
 
 #[test]
-fn a_wish_comes_first_or_alone() {
+fn preferred_provider_comes_first_or_alone() {
     let mut wish = Wish {
         first: Some("c".into()),
         ..Wish::default()
     };
-    assert_eq!(by_room(&wish, &[]), "cabd");
-    assert_eq!(by_room(&wish, &["c"]), "abd");
+    assert_eq!(order_by_context(&wish, &[]), "cabd");
+    assert_eq!(order_by_context(&wish, &["c"]), "abd");
     wish.only_first = true;
-    assert_eq!(by_room(&wish, &[]), "c");
-    assert_eq!(by_room(&wish, &["c"]), "");
+    assert_eq!(order_by_context(&wish, &[]), "c");
+    assert_eq!(order_by_context(&wish, &["c"]), "");
     wish.first = Some("unknown".into());
-    assert_eq!(by_room(&wish, &[]), "");
+    assert_eq!(order_by_context(&wish, &[]), "");
 }
 
 #[test]
-fn who_has_too_little_room_is_passed_over() {
+fn providers_with_too_small_a_context_are_excluded() {
     let loaded = |prompt| Wish {
         load: Load { prompt, answer: 20 },
         ..Wish::default()
@@ -77,32 +77,32 @@ fn who_has_too_little_room_is_passed_over() {
         (180, "bd"),
         (181, "b"),
     ] {
-        assert_eq!(by_room(&loaded(prompt), &[]), order, "{prompt}");
+        assert_eq!(order_by_context(&loaded(prompt), &[]), order, "{prompt}");
     }
     let wish = Wish {
         first: Some("c".into()),
         only_first: true,
         ..loaded(31)
     };
-    assert_eq!(by_room(&wish, &[]), "");
+    assert_eq!(order_by_context(&wish, &[]), "");
 }
 
 #[test]
-fn who_needs_more_room_gets_more_or_unknown_room() {
+fn larger_or_unknown_context_follows_an_outgrown_one() {
     let outgrown = |names: &[&str]| Wish {
         more_room_than: named(names),
         ..Wish::default()
     };
-    assert_eq!(by_room(&outgrown(&["a"]), &["a"]), "bd");
-    assert_eq!(by_room(&outgrown(&["b"]), &["b"]), "acd");
-    assert_eq!(by_room(&outgrown(&["a", "b"]), &["a", "b"]), "d");
-    assert_eq!(by_room(&outgrown(&["d", "c"]), &["d", "c"]), "b");
+    assert_eq!(order_by_context(&outgrown(&["a"]), &["a"]), "bd");
+    assert_eq!(order_by_context(&outgrown(&["b"]), &["b"]), "acd");
+    assert_eq!(order_by_context(&outgrown(&["a", "b"]), &["a", "b"]), "d");
+    assert_eq!(order_by_context(&outgrown(&["d", "c"]), &["d", "c"]), "b");
 }
 
 #[test]
-fn they_take_turns() {
-    let all = ["a", "b", "c"].map(candidate);
-    let turn = |turn_of| Order {
+fn round_robin_rotates_the_order() {
+    let candidates = ["a", "b", "c"].map(candidate);
+    let rotated = |turn_of| Order {
         strategy: Strategy::RoundRobin,
         turn_of,
         ..PRIORITY
@@ -116,20 +116,20 @@ fn they_take_turns() {
         (2, &["b"], "ca"),
         (usize::MAX, &[], "abc"),
     ] {
-        let found = ordered(&all, turn(turn_of), &Wish::default(), tried);
+        let found = ordered(&candidates, rotated(turn_of), &Wish::default(), tried);
         assert_eq!(found, expected, "{turn_of} without {tried:?}");
     }
 }
 
 #[test]
-fn the_fastest_is_first_and_the_unknown_are_tried_by_one_at_a_time() {
-    let all = [
+fn fastest_tries_unknown_providers_one_call_at_a_time() {
+    let candidates = [
         ("a", Some(900), false),
         ("b", None, false),
         ("c", Some(200), true),
         ("d", None, true),
     ];
-    let all = all.map(|(name, first_token_ms, asked)| Candidate {
+    let candidates = candidates.map(|(name, first_token_ms, asked)| Candidate {
         first_token_ms,
         asked,
         ..candidate(name)
@@ -138,19 +138,22 @@ fn the_fastest_is_first_and_the_unknown_are_tried_by_one_at_a_time() {
         strategy: Strategy::Fastest,
         ..PRIORITY
     };
-    assert_eq!(ordered(&all, fastest, &Wish::default(), &[]), "bcad");
-    assert_eq!(ordered(&all, fastest, &Wish::default(), &["b", "c"]), "ad");
+    assert_eq!(ordered(&candidates, fastest, &Wish::default(), &[]), "bcad");
+    assert_eq!(
+        ordered(&candidates, fastest, &Wish::default(), &["b", "c"]),
+        "ad"
+    );
 }
 
 #[test]
-fn the_cheapest_is_first_and_who_says_no_price_last() {
+fn cheapest_puts_unknown_prices_last() {
     let prices = [
         ("a", None),
         ("b", Some((0.15, 0.6))),
         ("c", Some((0.0, 0.0))),
         ("d", Some((1.0, 0.1))),
     ];
-    let mut all = prices
+    let mut candidates = prices
         .map(|(name, prices)| Candidate {
             prices,
             ..candidate(name)
@@ -160,31 +163,39 @@ fn the_cheapest_is_first_and_who_says_no_price_last() {
         strategy: Strategy::Cheapest,
         ..PRIORITY
     };
-    assert_eq!(ordered(&all, cheapest, &Wish::default(), &[]), "cbda");
-    all[1].prices = Some((f64::NAN, 1.0));
-    assert_eq!(ordered(&all, cheapest, &Wish::default(), &[]), "cdab");
+    assert_eq!(
+        ordered(&candidates, cheapest, &Wish::default(), &[]),
+        "cbda"
+    );
+    candidates[1].prices = Some((f64::NAN, 1.0));
+    assert_eq!(
+        ordered(&candidates, cheapest, &Wish::default(), &[]),
+        "cdab"
+    );
 }
 
 #[test]
-fn chance_is_spread_by_weight_over_every_place() {
-    let all = [("a", 6), ("b", 3), ("c", 0)].map(|(name, weight)| Candidate {
+fn weighted_draws_every_order_with_its_probability() {
+    let candidates = [("a", 6), ("b", 3), ("c", 0)].map(|(name, weight)| Candidate {
         weight,
         ..candidate(name)
     });
-    let mut seen = std::collections::BTreeMap::<String, u32>::new();
-    // Evenly spread numbers stand for all: each order must come as often as its draws are likely.
+    let mut counts = std::collections::BTreeMap::<String, u32>::new();
+    // Evenly spread numbers stand for all random numbers, so each order occurs exactly as often as
+    // it is likely.
+
     for step in 0..1_000 {
         let by = Order {
             strategy: Strategy::Weighted,
             chance: (f64::from(step) + 0.5) / 1_000.0,
             turn_of: 0,
         };
-        *seen
-            .entry(ordered(&all, by, &Wish::default(), &[]))
+        *counts
+            .entry(ordered(&candidates, by, &Wish::default(), &[]))
             .or_default() += 1;
     }
     // 6/10 · 3/4, 6/10 · 1/4, 3/10 · 6/7, 3/10 · 1/7, 1/10 · 6/9, 1/10 · 3/9.
-    let likely = [
+    let expected_counts = [
         ("abc", 450),
         ("acb", 150),
         ("bac", 257),
@@ -192,21 +203,21 @@ fn chance_is_spread_by_weight_over_every_place() {
         ("cab", 67),
         ("cba", 33),
     ];
-    for (order, often) in likely {
-        let found = seen.get(order).copied().unwrap_or(0);
+    for (order, expected) in expected_counts {
+        let found = counts.get(order).copied().unwrap_or(0);
         assert!(
-            found.abs_diff(often) <= 1,
-            "{order}: {found} of 1000, not {often}"
+            found.abs_diff(expected) <= 1,
+            "{order}: {found} of 1000, not {expected}"
         );
     }
 }
 
 #[test]
-fn a_conversation_stays_only_where_speed_or_chance_would_move_it() {
-    let mut all = ["a", "b", "c"].map(candidate);
-    for (one, ms) in all.iter_mut().zip([1, 2, 3]) {
-        one.first_token_ms = Some(ms);
-        one.prices = Some((1.0, 1.0));
+fn conversation_sticks_only_where_speed_or_chance_would_move_it() {
+    let mut candidates = ["a", "b", "c"].map(candidate);
+    for (candidate, ms) in candidates.iter_mut().zip([1, 2, 3]) {
+        candidate.first_token_ms = Some(ms);
+        candidate.prices = Some((1.0, 1.0));
     }
     let wish = Wish {
         served_by: Some("c".into()),
@@ -217,27 +228,27 @@ fn a_conversation_stays_only_where_speed_or_chance_would_move_it() {
             strategy: *strategy,
             ..PRIORITY
         };
-        let stays = matches!(strategy, Strategy::Weighted | Strategy::Fastest);
-        let expected = if stays { "cab" } else { "abc" };
-        assert_eq!(ordered(&all, by, &wish, &[]), expected, "{strategy}");
-        assert_eq!(ordered(&all, by, &wish, &["c"]), "ab", "{strategy}");
-        let named = Wish {
+        let is_sticky = matches!(strategy, Strategy::Weighted | Strategy::Fastest);
+        let expected = if is_sticky { "cab" } else { "abc" };
+        assert_eq!(ordered(&candidates, by, &wish, &[]), expected, "{strategy}");
+        assert_eq!(ordered(&candidates, by, &wish, &["c"]), "ab", "{strategy}");
+        let preferred = Wish {
             first: Some("b".into()),
             ..wish.clone()
         };
-        let expected = if stays { "bca" } else { "bac" };
+        let expected = if is_sticky { "bca" } else { "bac" };
         assert_eq!(
-            ordered(&all, by, &named, &[]),
+            ordered(&candidates, by, &preferred, &[]),
             expected,
-            "what is named comes before, {strategy}"
+            "the preferred provider comes before the sticky one, {strategy}"
         );
     }
 }
 
 proptest! {
-    /// Whatever the numbers: everyone who may be asked is, once, and nobody else.
+    /// Whatever the numbers: the order contains each untried provider once, and no other.
     #[test]
-    fn every_order_is_whole(
+    fn every_order_is_a_permutation_of_the_untried(
         parts in prop::collection::vec(
             (
                 0u32..3,
@@ -254,20 +265,20 @@ proptest! {
         tried in prop::collection::btree_set(0usize..6, 0..3),
         served_by in prop::option::of(0usize..6),
     ) {
-        let name = |place: usize| Arc::<str>::from(format!("p{place}"));
+        let name = |index: usize| Arc::<str>::from(format!("p{index}"));
         let candidates: Vec<Candidate> = parts
             .into_iter()
             .enumerate()
-            .map(|(place, (context_tokens, weight, prices, first_token_ms, asked))| Candidate {
-                name: name(place), context_tokens, weight, prices, first_token_ms, asked,
+            .map(|(index, (context_tokens, weight, prices, first_token_ms, asked))| Candidate {
+                name: name(index), context_tokens, weight, prices, first_token_ms, asked,
             })
             .collect();
         let by = Order { strategy, chance, turn_of };
         let wish = Wish { served_by: served_by.map(name), ..Wish::default() };
-        let gone: Vec<_> = tried.iter().copied().map(name).collect();
-        let mut found = order(&candidates, by, &wish, &gone);
+        let tried_names: Vec<_> = tried.iter().copied().map(name).collect();
+        let mut found = order(&candidates, by, &wish, &tried_names);
         found.sort_unstable();
-        let expected: Vec<_> = (0..candidates.len()).filter(|place| !tried.contains(place)).collect();
+        let expected: Vec<_> = (0..candidates.len()).filter(|index| !tried.contains(index)).collect();
         prop_assert_eq!(found, expected);
     }
 }

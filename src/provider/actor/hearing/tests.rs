@@ -1,4 +1,4 @@
-//! What one instance says of its provider, what it makes of what others say, and who probes.
+//! Events that an instance publishes, events of its peers, and probe leases.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -32,17 +32,17 @@ fn failed(fault: Fault, retry_after: Option<Duration>) -> Verdict {
     }
 }
 
-async fn call(stand: &Stand, verdict: Verdict) {
-    stand.admit().await.unwrap().settle(verdict);
+async fn call(stand: &Stand, outcome: Verdict) {
+    stand.admit().await.unwrap().settle(outcome);
     settled().await;
 }
 
-/// What it said last.
-fn said(stand: &Stand) -> Option<News> {
+/// Returns the event that was published last.
+fn published(stand: &Stand) -> Option<News> {
     *stand.backend.voice.borrow()
 }
 
-async fn hears(stand: &Stand, news: News) {
+async fn receive(stand: &Stand, news: News) {
     stand.actor().send(Hear(news)).await.unwrap();
 }
 
@@ -56,7 +56,7 @@ fn tripped(blocked: bool, fault: Fault) -> News {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn it_says_what_others_should_know_and_nothing_else() {
+async fn transitions_are_published_and_single_failures_are_not() {
     let stand = Stand::alone(Plan::new("a"));
     stand
         .upstream
@@ -66,7 +66,7 @@ async fn it_says_what_others_should_know_and_nothing_else() {
     for _ in 0..4 {
         call(&stand, failed(Fault::Timeout, None)).await;
     }
-    assert_eq!(said(&stand), None);
+    assert_eq!(published(&stand), None);
     call(&stand, failed(Fault::Timeout, None)).await;
     let trip = News::Tripped {
         blocked: false,
@@ -74,7 +74,7 @@ async fn it_says_what_others_should_know_and_nothing_else() {
         strikes: 0,
         lasts: s(10),
     };
-    assert_eq!(said(&stand), Some(trip));
+    assert_eq!(published(&stand), Some(trip));
     pass(s(11)).await;
     let again = News::Tripped {
         blocked: false,
@@ -82,33 +82,33 @@ async fn it_says_what_others_should_know_and_nothing_else() {
         strikes: 1,
         lasts: s(20),
     };
-    assert_eq!(said(&stand), Some(again), "the probe failed");
+    assert_eq!(published(&stand), Some(again), "the probe failed");
     pass(s(21)).await;
-    assert_eq!(said(&stand), Some(News::Well));
+    assert_eq!(published(&stand), Some(News::Well));
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_rate_limit_is_said_once_and_a_reset_too() {
+async fn rate_limit_is_published_once_and_so_is_a_reset() {
     let stand = Stand::alone(Plan::new("a"));
     let under_way = [stand.admit().await.unwrap(), stand.admit().await.unwrap()];
     call(&stand, failed(Fault::RateLimited, Some(s(30)))).await;
-    assert_eq!(said(&stand), Some(News::Limited { lasts: s(30) }));
-    let mut voice = stand.backend.voice.clone();
-    voice.borrow_and_update();
+    assert_eq!(published(&stand), Some(News::Limited { lasts: s(30) }));
+    let mut events = stand.backend.voice.clone();
+    events.borrow_and_update();
     for permit in under_way {
         permit.settle(failed(Fault::RateLimited, Some(s(30))));
     }
     settled().await;
     assert!(
-        !voice.has_changed().unwrap(),
-        "what was under way says the same"
+        !events.has_changed().unwrap(),
+        "running calls report the same rate limit"
     );
     stand.actor().send(Reset).await.unwrap();
-    assert_eq!(said(&stand), Some(News::Reset));
+    assert_eq!(published(&stand), Some(News::Reset));
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_others_say_is_taken_over_and_not_said_again() {
+async fn peer_events_are_applied_and_not_published_again() {
     for (fault, blocked, state) in [
         (Fault::Unauthorized, true, ProviderState::Blocked),
         (Fault::QuotaSpent, true, ProviderState::Blocked),
@@ -120,23 +120,27 @@ async fn what_others_say_is_taken_over_and_not_said_again() {
         (Fault::Reset, false, ProviderState::Closed),
     ] {
         let stand = Stand::alone(Plan::new("a"));
-        hears(&stand, tripped(blocked, fault)).await;
-        let vitals = stand.vitals().await;
-        assert_eq!((vitals.state, said(&stand)), (state, None), "{fault:?}");
+        receive(&stand, tripped(blocked, fault)).await;
+        let status = stand.vitals().await;
+        assert_eq!(
+            (status.state, published(&stand)),
+            (state, None),
+            "{fault:?}"
+        );
         assert_eq!(stand.admit().await.is_ok(), state == ProviderState::Closed);
         if state == ProviderState::Closed {
             call(&stand, failed(Fault::Reset, None)).await;
             assert_eq!(
                 stand.vitals().await.state,
                 ProviderState::Open,
-                "warned, by {fault:?}"
+                "warned by {fault:?}"
             );
             continue;
         }
-        assert_eq!(vitals.reason, Some(fault));
-        hears(&stand, News::Well).await;
+        assert_eq!(status.reason, Some(fault));
+        receive(&stand, News::Well).await;
         assert_eq!(
-            (stand.vitals().await.state, said(&stand)),
+            (stand.vitals().await.state, published(&stand)),
             (ProviderState::Closed, None)
         );
         assert_eq!(
@@ -147,15 +151,15 @@ async fn what_others_say_is_taken_over_and_not_said_again() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_rate_limit_of_others_is_waited_out_and_not_said_again() {
+async fn rate_limit_of_a_peer_is_waited_out_and_not_published_again() {
     let stand = Stand::alone(Plan::new("a"));
-    hears(&stand, News::Limited { lasts: s(30) }).await;
+    receive(&stand, News::Limited { lasts: s(30) }).await;
     assert!(stand.vitals().await.retry_at.is_some() && stand.admit().await.is_err());
-    assert_eq!(said(&stand), None);
-    // Up to a fifth of the open time later, so that not all come at once.
+    assert_eq!(published(&stand), None);
+    // Up to a fifth of the open time later, so that not all instances resume at once.
     pass(s(32)).await;
     assert!(stand.admit().await.is_ok());
-    hears(
+    receive(
         &stand,
         News::Limited {
             lasts: Duration::MAX,
@@ -163,14 +167,14 @@ async fn a_rate_limit_of_others_is_waited_out_and_not_said_again() {
     )
     .await;
     pass(s(24 * 3_600 + 2)).await;
-    assert!(stand.admit().await.is_ok(), "a day is the longest");
-    hears(&stand, News::Limited { lasts: s(600) }).await;
-    hears(&stand, News::Reset).await;
+    assert!(stand.admit().await.is_ok(), "clamped to a day");
+    receive(&stand, News::Limited { lasts: s(600) }).await;
+    receive(&stand, News::Reset).await;
     assert!(stand.admit().await.is_ok());
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_the_others_spent_counts_to_the_budget_and_never_less() {
+async fn peer_spend_counts_towards_the_budget_and_never_decreases() {
     let terms = Terms {
         prices: Some((1.0, 2.0)),
         daily_budget_usd: Some(1.0),
@@ -187,50 +191,54 @@ async fn what_the_others_spent_counts_to_the_budget_and_never_less() {
             estimated: false,
         })
     };
-    for (told, admitted) in [
+    for (message, admitted) in [
         (others(today, 0.75), true),
         (others(today - 1, 5.0), true),
         (others(today, 1.0), false),
         (others(today, 0.1), false),
         (others(today + 1, 0.1), true),
     ] {
-        stand.actor().send(told).await.unwrap();
-        assert_eq!(stand.admit().await.is_ok(), admitted, "{told:?}");
+        stand.actor().send(message).await.unwrap();
+        assert_eq!(stand.admit().await.is_ok(), admitted, "{message:?}");
     }
 }
 
-/// Gives leave by a list, and notes the rests.
+/// Answers from a list of delays, and records the released leases.
 #[derive(Default)]
-struct Listed {
+struct ScriptedCoordinator {
     waits: Mutex<VecDeque<Option<Duration>>>,
     rests: Arc<Mutex<Vec<Duration>>>,
 }
 
-struct Note(Arc<Mutex<Vec<Duration>>>);
+struct RecordedLease(Arc<Mutex<Vec<Duration>>>);
 
-impl Held for Note {
+impl Held for RecordedLease {
     fn give_back(self: Box<Self>, rest: Duration) {
         self.0.lock().unwrap().push(rest);
     }
 }
 
-impl Probing for Listed {
+impl Probing for ScriptedCoordinator {
     fn ask(&self, _: Duration) -> BoxFuture<'static, Leave> {
-        let wait = self.waits.lock().unwrap().pop_front().flatten();
-        let leave = wait.map_or_else(
-            || Leave::Go(Box::new(Note(Arc::clone(&self.rests)))),
+        let delay = self.waits.lock().unwrap().pop_front().flatten();
+        let result = delay.map_or_else(
+            || Leave::Go(Box::new(RecordedLease(Arc::clone(&self.rests)))),
             Leave::Wait,
         );
-        Box::pin(std::future::ready(leave))
+        Box::pin(std::future::ready(result))
     }
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn it_probes_only_with_leave_and_says_how_long_others_need_not() {
-    let fleet = Arc::new(Listed::default());
-    fleet.waits.lock().unwrap().extend([Some(s(7)), None, None]);
+async fn probe_needs_a_lease_and_releases_it_with_a_delay_for_peers() {
+    let coordinator = Arc::new(ScriptedCoordinator::default());
+    coordinator
+        .waits
+        .lock()
+        .unwrap()
+        .extend([Some(s(7)), None, None]);
     let stand = Stand::alone(Plan {
-        probing: Some(fleet.clone()),
+        probing: Some(coordinator.clone()),
         ..Plan::new("a")
     });
     stand
@@ -240,15 +248,15 @@ async fn it_probes_only_with_leave_and_says_how_long_others_need_not() {
         call(&stand, failed(Fault::ServerError, None)).await;
     }
     pass(s(12)).await;
-    assert_eq!(stand.upstream.probes().len(), 0, "another is probing");
+    assert_eq!(stand.upstream.probes().len(), 0, "a peer is probing");
     assert_eq!(stand.vitals().await.state, ProviderState::HalfOpen);
     pass(s(8)).await;
     assert_eq!(stand.upstream.probes().len(), 1);
-    let rests = || fleet.rests.lock().unwrap().clone();
+    let rests = || coordinator.rests.lock().unwrap().clone();
     assert_eq!(
         rests(),
         [s(18)],
-        "a fifth of ten seconds before it tries again itself"
+        "a fifth of ten seconds before its own next probe"
     );
     pass(s(21)).await;
     assert_eq!(stand.vitals().await.state, ProviderState::Closed);
@@ -259,11 +267,11 @@ async fn it_probes_only_with_leave_and_says_how_long_others_need_not() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_blocked_one_that_may_not_probe_waits_its_turn_and_hears_the_outcome() {
-    let fleet = Arc::new(Listed::default());
-    fleet.waits.lock().unwrap().extend([Some(s(55)); 3]);
+async fn blocked_provider_without_a_lease_waits_for_the_peers_result() {
+    let coordinator = Arc::new(ScriptedCoordinator::default());
+    coordinator.waits.lock().unwrap().extend([Some(s(55)); 3]);
     let stand = Stand::alone(Plan {
-        probing: Some(fleet),
+        probing: Some(coordinator),
         ..Plan::new("a")
     });
     call(&stand, failed(Fault::Unauthorized, None)).await;
@@ -272,14 +280,14 @@ async fn a_blocked_one_that_may_not_probe_waits_its_turn_and_hears_the_outcome()
         (stand.upstream.probes().len(), stand.vitals().await.state),
         (0, ProviderState::Blocked)
     );
-    hears(&stand, News::Well).await;
+    receive(&stand, News::Well).await;
     assert!(stand.admit().await.is_ok());
     pass(s(600)).await;
     assert_eq!(stand.upstream.probes().len(), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn of_an_outage_drill_it_says_nothing() {
+async fn outage_drill_publishes_nothing() {
     let stand = Stand::alone(Plan::new("a"));
     let terms = drill::Terms {
         fault: settings::Fault::Down,
@@ -295,22 +303,22 @@ async fn of_an_outage_drill_it_says_nothing() {
         call(&stand, failed(Fault::Timeout, None)).await;
     }
     assert_eq!(
-        (stand.vitals().await.state, said(&stand)),
+        (stand.vitals().await.state, published(&stand)),
         (ProviderState::Open, None)
     );
     stand.backend.drills.end(&drill);
     stand.actor().send(DrillOver).await.unwrap();
     stand.backend.drills.lifted();
     assert_eq!(
-        (stand.vitals().await.state, said(&stand)),
+        (stand.vitals().await.state, published(&stand)),
         (ProviderState::Closed, None),
-        "nor resets theirs"
+        "peers are not reset"
     );
     for _ in 0..5 {
         call(&stand, failed(Fault::Timeout, None)).await;
     }
     assert!(
-        matches!(said(&stand), Some(News::Tripped { .. })),
-        "what is real is told again"
+        matches!(published(&stand), Some(News::Tripped { .. })),
+        "real failures are published again"
     );
 }

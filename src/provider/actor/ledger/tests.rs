@@ -1,4 +1,4 @@
-//! What answers cost, and the day's budget.
+//! Cost, the daily budget, and quality.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A dollar for a million tokens in, two for a million out; a thousandth of a dollar a day.
+/// 1 USD per million input tokens, 2 per million output tokens, and a budget of 0.001 USD a day.
 fn plan() -> Plan {
     Plan {
         terms: Terms {
@@ -35,7 +35,7 @@ fn tokens(input_tokens: u64, output_tokens: u64) -> Usage {
     }
 }
 
-/// One call that used so much.
+/// Makes one call with this usage.
 async fn call(stand: &Stand, usage: Usage) -> Result<(), Refusal> {
     let mut permit = stand.admit().await?;
     permit.used(usage);
@@ -44,36 +44,36 @@ async fn call(stand: &Stand, usage: Usage) -> Result<(), Refusal> {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_spent_budget_refuses_before_the_call_until_midnight() {
+async fn spent_budget_rejects_calls_until_midnight() {
     let stand = Stand::alone(plan());
     assert_eq!(call(&stand, tokens(100, 400)).await, Ok(()), "0.0009");
     assert_eq!(stand.vitals().await.budget_until, None);
     assert_eq!(
         call(&stand, tokens(0, 50)).await,
         Ok(()),
-        "that makes it whole"
+        "reaches the budget"
     );
-    let vitals = stand.vitals().await;
-    let refusal = stand.admit().await.unwrap_err();
-    let until = vitals.budget_until.unwrap();
+    let status = stand.vitals().await;
+    let rejection = stand.admit().await.unwrap_err();
+    let until = status.budget_until.unwrap();
     assert_eq!(until.0 % (24 * 60 * 60 * 1_000), 0, "midnight");
-    assert!(!refusal.busy && refusal.retry_at.is_some_and(|at| at <= s(24 * 60 * 60)));
-    // It is well all the same; it is not asked.
+    assert!(!rejection.busy && rejection.retry_at.is_some_and(|at| at <= s(24 * 60 * 60)));
+    // It stays healthy, but is not available.
     let now = Clock::start().wall();
     assert_eq!(
-        (vitals.state, vitals.healthy(now), vitals.can_be_asked(now)),
+        (status.state, status.healthy(now), status.can_be_asked(now)),
         (ProviderState::Closed, true, false)
     );
     assert_eq!(
-        (vitals.why(now), vitals.waits_until()),
+        (status.why(now), status.waits_until()),
         (Some("budget_spent"), Some(until))
     );
-    assert!(vitals.can_be_asked(until), "the next day");
-    assert_eq!(stand.free(), stand.places(), "no place is lost");
+    assert!(status.can_be_asked(until), "the next day");
+    assert_eq!(stand.free(), stand.places(), "no slot is lost");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn without_a_budget_or_prices_everything_is_let_through() {
+async fn without_budget_or_prices_all_calls_are_admitted() {
     for terms in [
         Terms {
             prices: Some((1.0, 2.0)),
@@ -105,7 +105,7 @@ async fn without_a_budget_or_prices_everything_is_let_through() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_is_given_up_is_paid() {
+async fn abandoned_calls_are_paid() {
     let stand = Stand::alone(plan());
     let mut permit = stand.admit().await.unwrap();
     permit.used(Usage {
@@ -113,20 +113,20 @@ async fn what_is_given_up_is_paid() {
         ..tokens(1_000, 0)
     });
     drop(permit);
-    let vitals = stand.vitals().await;
+    let status = stand.vitals().await;
     assert!(
-        vitals.spent.estimated && vitals.used.estimated,
-        "and it says that it is an estimate"
+        status.spent.estimated && status.used.estimated,
+        "marked as an estimate"
     );
     assert_eq!(
-        (vitals.successes, vitals.failures, vitals.checked_at),
+        (status.successes, status.failures, status.checked_at),
         (0, 0, None)
     );
     assert!(stand.admit().await.is_err());
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_day_survives_the_actor_and_the_process() {
+async fn daily_spend_survives_a_panic_and_a_restart() {
     let store = Arc::new(MemoryStore::default());
     let mut stand = Stand::start(plan(), Clock::start(), Arc::clone(&store) as _);
     call(&stand, tokens(1_000, 0)).await.unwrap();
@@ -169,11 +169,11 @@ async fn a_day_survives_the_actor_and_the_process() {
         },
         ..plan()
     });
-    assert!(next.admit().await.is_ok(), "but not on the next day");
+    assert!(next.admit().await.is_ok(), "not on the next day");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn whose_budget_is_spent_is_not_probed_either() {
+async fn provider_with_a_spent_budget_is_not_probed() {
     let rules = Rules {
         consecutive_failures: 1,
         ..Rules::default()
@@ -203,7 +203,7 @@ async fn whose_budget_is_spent_is_not_probed_either() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_probe_costs_too() {
+async fn probe_costs_count() {
     let stand = Stand::alone(Plan {
         rules: Rules {
             consecutive_failures: 1,
@@ -218,15 +218,15 @@ async fn a_probe_costs_too() {
         retry_after: None,
     });
     pass(s(15)).await;
-    let vitals = stand.vitals().await;
+    let status = stand.vitals().await;
     assert_eq!(
-        (vitals.state, vitals.spent.usd, vitals.spent.estimated),
+        (status.state, status.spent.usd, status.spent.estimated),
         (ProviderState::Closed, 0.000_003, true)
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn quality_is_a_running_mean() {
+async fn quality_is_a_moving_average() {
     let stand = Stand::alone(plan());
     for (score, quality) in [(1.0, 1.0), (0.0, 0.95), (0.0, 0.9025)] {
         let mut permit = stand.admit().await.unwrap();

@@ -1,4 +1,4 @@
-//! Looking into a provider that nobody asks.
+//! Health checks of a provider without calls.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn now() -> At {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_listing_is_made_every_interval_and_nothing_else() {
+async fn models_are_listed_every_interval() {
     let stand = Stand::alone(checked_by(ProbeKind::Models));
     assert_eq!(stand.vitals().await.checked_at, None);
     for minutes in 1..=5 {
@@ -40,9 +40,9 @@ async fn a_listing_is_made_every_interval_and_nothing_else() {
             (minutes, minutes as u64)
         );
     }
-    let vitals = stand.vitals().await;
-    assert!(vitals.checked_at.is_some() && vitals.healthy(now()));
-    assert_eq!((vitals.checks_failed, vitals.used.cost_usd), (0, 0.0));
+    let status = stand.vitals().await;
+    assert!(status.checked_at.is_some() && status.healthy(now()));
+    assert_eq!((status.checks_failed, status.used.cost_usd), (0, 0.0));
     assert_eq!(
         (stand.upstream.probes().len(), stand.upstream.calls().len()),
         (0, 0)
@@ -50,7 +50,7 @@ async fn a_listing_is_made_every_interval_and_nothing_else() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn nothing_is_asked_where_it_is_off() {
+async fn probe_off_sends_nothing() {
     let stand = Stand::alone(checked_by(ProbeKind::Off));
     pass(s(3_600)).await;
     assert_eq!(
@@ -67,8 +67,8 @@ async fn nothing_is_asked_where_it_is_off() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_listing_that_fails_is_shown_and_moves_no_breaker() {
-    for (fault, why) in [
+async fn failed_listing_is_shown_and_does_not_move_the_breaker() {
+    for (fault, reason) in [
         (Fault::Unauthorized, "refused"),
         (Fault::QuotaSpent, "refused"),
         (Fault::Misconfigured, "refused"),
@@ -77,24 +77,24 @@ async fn a_listing_that_fails_is_shown_and_moves_no_breaker() {
         let stand = Stand::alone(checked_by(ProbeKind::Models));
         stand.upstream.follow_when_listed([fails(fault)]);
         pass(s(30 * 60)).await;
-        let vitals = stand.vitals().await;
+        let status = stand.vitals().await;
         assert_eq!(
-            (vitals.state, vitals.checks_failed),
-            (ProviderState::Closed, vitals.checks),
+            (status.state, status.checks_failed),
+            (ProviderState::Closed, status.checks),
             "{fault:?}"
         );
         assert_eq!(
-            (vitals.healthy(now()), vitals.can_be_asked(now())),
+            (status.healthy(now()), status.can_be_asked(now())),
             (false, true),
             "{fault:?}"
         );
-        assert_eq!(vitals.why(now()), Some(why));
-        assert!(stand.admit().await.is_ok(), "visitors are let through");
+        assert_eq!(status.why(now()), Some(reason));
+        assert!(stand.admit().await.is_ok(), "visitors are admitted");
     }
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_check_that_hangs_ends_in_time_and_the_next_one_comes() {
+async fn hanging_check_times_out_and_the_next_one_follows() {
     let stand = Stand::alone(checked_by(ProbeKind::Models));
     stand.upstream.follow_when_listed([silent(), says("")]);
     pass(s(61)).await;
@@ -103,35 +103,36 @@ async fn a_check_that_hangs_ends_in_time_and_the_next_one_comes() {
         (1, 0)
     );
     pass(s(1)).await;
-    let vitals = stand.vitals().await;
+    let status = stand.vitals().await;
     assert_eq!(
-        (vitals.checks_failed, vitals.why(now())),
+        (status.checks_failed, status.why(now())),
         (1, Some("timeout"))
     );
     pass(s(60)).await;
     assert!(
         stand.vitals().await.healthy(now()),
-        "the next one went well"
+        "the next check succeeded"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_result_is_believed_until_it_expires() {
+async fn failed_check_counts_until_it_expires() {
     let mut plan = checked_by(ProbeKind::Models);
     plan.health.expire = s(300);
     let stand = Stand::alone(plan);
     stand.upstream.follow_when_listed([fails(Fault::Reset)]);
     pass(s(60)).await;
-    let (vitals, now) = (stand.vitals().await, now());
+    let status = stand.vitals().await;
+    let now = now();
     assert!(
-        !vitals.healthy(now)
-            && !vitals.healthy(now.plus(s(290)))
-            && vitals.healthy(now.plus(s(301)))
+        !status.healthy(now)
+            && !status.healthy(now.plus(s(290)))
+            && status.healthy(now.plus(s(301)))
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_whole_answer_lifts_what_a_check_found_and_so_does_a_reset() {
+async fn complete_answer_or_reset_clears_a_failed_check() {
     let stand = Stand::alone(checked_by(ProbeKind::Models));
     stand.upstream.follow_when_listed([fails(Fault::Reset)]);
     for reset in [false, true] {
@@ -147,7 +148,7 @@ async fn a_whole_answer_lifts_what_a_check_found_and_so_does_a_reset() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn while_the_breaker_is_open_the_recovery_probe_is_the_check() {
+async fn recovery_probe_is_the_check_while_open() {
     let rules = Rules {
         consecutive_failures: 1,
         ..Rules::default()
@@ -165,26 +166,23 @@ async fn while_the_breaker_is_open_the_recovery_probe_is_the_check() {
     });
     pass(s(600)).await;
     assert_eq!(stand.upstream.listings(), 0);
-    let vitals = stand.vitals().await;
+    let status = stand.vitals().await;
     assert_eq!(
-        (vitals.checks, vitals.checks_failed),
-        (stand.upstream.probes().len() as u64, vitals.checks)
+        (status.checks, status.checks_failed),
+        (stand.upstream.probes().len() as u64, status.checks)
     );
     stand.upstream.follow_when_probed([says("x")]);
     pass(s(30)).await;
     assert!(stand.vitals().await.healthy(now()));
     pass(s(120)).await;
-    assert!(
-        stand.upstream.listings() > 0,
-        "closed again, it is listed again"
-    );
+    assert!(stand.upstream.listings() > 0, "listings resume once closed");
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn nothing_is_sent_while_a_rate_limit_is_waited_out() {
+async fn no_check_is_sent_during_a_rate_limit() {
     let stand = Stand::alone(checked_by(ProbeKind::Models));
     let permit = stand.admit().await.unwrap();
-    // On the wall clock, which is not paused: it does not end within the test.
+    // By the wall clock, which is not paused, so that it does not end within the test.
     let retry_after = Some(s(20 * 60 * 60));
     permit.settle(Verdict::Failed {
         fault: Fault::RateLimited,
@@ -199,38 +197,38 @@ async fn nothing_is_sent_while_a_rate_limit_is_waited_out() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_completion_proves_the_model_and_is_paid() {
+async fn completion_check_counts_as_health_and_costs() {
     let stand = Stand::alone(checked_by(ProbeKind::Completion));
     stand
         .upstream
         .follow_when_probed([says("x"), fails(Fault::Reset), vec![Act::Think]]);
     for (healthy, spent) in [(true, 3e-6), (false, 3e-6), (true, 6e-6)] {
         pass(s(60)).await;
-        let vitals = stand.vitals().await;
+        let status = stand.vitals().await;
         assert_eq!(
-            (vitals.healthy(now()), vitals.state),
+            (status.healthy(now()), status.state),
             (healthy, ProviderState::Closed)
         );
         assert!(
-            (vitals.spent.usd - spent).abs() < 1e-12,
+            (status.spent.usd - spent).abs() < 1e-12,
             "{}",
-            vitals.spent.usd
+            status.spent.usd
         );
     }
     assert_eq!(
         (stand.upstream.probes().len(), stand.upstream.listings()),
         (3, 0)
     );
-    let vitals = stand.vitals().await;
+    let status = stand.vitals().await;
     assert_eq!(
-        (vitals.successes, vitals.failures, vitals.first_token),
+        (status.successes, status.failures, status.first_token),
         (0, 0, None),
-        "no visitor's turn"
+        "no visitor's call"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn latencies_are_forgotten_with_nobody_asking() {
+async fn latencies_expire_without_calls() {
     let stand = Stand::alone(checked_by(ProbeKind::Off));
     let permit = stand.admit().await.unwrap();
     permit.first_token(s(2));
@@ -241,7 +239,7 @@ async fn latencies_are_forgotten_with_nobody_asking() {
             .first_token
             .map(|recent| recent.p50 / 100),
         Some(20),
-        "known at once"
+        "published at once"
     );
     permit.settle(Verdict::Whole);
     pass(s(5 * 60)).await;
@@ -254,7 +252,7 @@ async fn latencies_are_forgotten_with_nobody_asking() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn checks_go_on_after_a_panic() {
+async fn checks_continue_after_a_panic() {
     let mut stand = Stand::alone(checked_by(ProbeKind::Models));
     pass(s(60)).await;
     stand.crash().await;

@@ -1,12 +1,12 @@
-//! What a reload makes of an actor.
+//! Reconfiguration and removal by a reload.
 
 use super::super::changing::Retire;
 use super::*;
 
-fn anything(_: &mut Seed) {}
+fn unchanged(_: &mut Seed) {}
 
 #[actix_rt::test(system = "Paused")]
-async fn another_key_closes_the_breaker_at_once_and_old_verdicts_say_nothing_of_it() {
+async fn new_key_closes_the_breaker_and_old_outcomes_do_not_count() {
     for fault in [Fault::Unauthorized, Fault::RateLimited, Fault::Unreachable] {
         let mut stand = Stand::alone(Plan::new("a"));
         let old = stand.admit().await.unwrap();
@@ -21,56 +21,53 @@ async fn another_key_closes_the_breaker_at_once_and_old_verdicts_say_nothing_of_
             }
         }
         assert!(stand.admit().await.is_err(), "{fault:?}");
-        stand.change(true, anything);
-        let vitals = stand.vitals().await;
+        stand.change(true, unchanged);
+        let status = stand.vitals().await;
         assert_eq!(
-            (vitals.state, vitals.retry_at),
+            (status.state, status.retry_at),
             (ProviderState::Closed, None),
             "{fault:?}"
         );
-        assert!(
-            vitals.failures > 0,
-            "what was counted since the start is counted still"
-        );
+        assert!(status.failures > 0, "counts since the start continue");
         old.settle(failed(Fault::Unauthorized));
         assert_eq!(
             stand.vitals().await.state,
             ProviderState::Closed,
-            "an old key's refusal"
+            "a refusal of the old key"
         );
         assert!(stand.admit().await.is_ok());
-        // It is blocked again by the new one's own.
+        // A refusal of the new key blocks it.
         call(&stand, failed(Fault::Unauthorized)).await;
         assert_eq!(stand.vitals().await.state, ProviderState::Blocked);
     }
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn other_measures_leave_the_breaker_as_it_is() {
+async fn new_settings_keep_the_breaker_state() {
     let mut stand = opened(Plan::new("a")).await;
-    // By the clock that stands still here; the vitals tell the time of the wall, which does not.
+    // By the paused clock; the status has wall-clock times, which go on.
     let until = async |stand: &Stand| {
         (
             stand.vitals().await.state,
-            refusal(stand.admit().await).retry_at,
+            rejection(stand.admit().await).retry_at,
         )
     };
     let before = until(&stand).await;
     assert!(before.1.is_some());
     stand.change(false, |seed| seed.rules.open_for = s(1));
     assert_eq!(until(&stand).await, before);
-    // And what it counted.
+    // The counts are kept too.
     let mut stand = Stand::alone(Plan::new("b"));
     for _ in 0..4 {
         call(&stand, failed(Fault::ServerError)).await;
     }
-    stand.change(false, anything);
+    stand.change(false, unchanged);
     call(&stand, failed(Fault::ServerError)).await;
     assert_eq!(stand.vitals().await.state, ProviderState::Open);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn fewer_places_than_are_taken_are_waited_for() {
+async fn lower_concurrency_limit_waits_for_running_calls() {
     let mut stand = Stand::alone(Plan {
         max_concurrent: 3,
         ..Plan::new("a")
@@ -85,7 +82,7 @@ async fn fewer_places_than_are_taken_are_waited_for() {
     stand.change(false, |seed| seed.max_concurrent = 1);
     settled().await;
     under_way.truncate(1);
-    assert!(refusal(stand.admit().await).busy);
+    assert!(rejection(stand.admit().await).busy);
     assert_eq!(stand.vitals().await.in_flight, 1);
     under_way.clear();
     assert!(stand.admit().await.is_ok());
@@ -95,7 +92,7 @@ async fn fewer_places_than_are_taken_are_waited_for() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_an_old_address_says_of_its_health_is_not_the_new_ones() {
+async fn health_check_of_the_old_address_does_not_count() {
     let check = HealthSettings {
         probe: crate::settings::ProbeKind::Models,
         ..HealthSettings::default()
@@ -105,44 +102,44 @@ async fn what_an_old_address_says_of_its_health_is_not_the_new_ones() {
         ..Plan::new("a")
     });
     stand.upstream.follow_when_listed([silent()]);
-    // The check is under way when it changes.
+    // The check is running during the change.
     pass(s(61)).await;
     let other = Arc::new(crate::provider::scripted::Scripted::default());
     stand.change(true, |seed| seed.upstream = other);
     pass(s(5)).await;
-    let vitals = stand.vitals().await;
-    assert_eq!((vitals.check, vitals.checks), (None, 0));
+    let status = stand.vitals().await;
+    assert_eq!((status.check, status.checks), (None, 0));
     pass(s(65)).await;
     assert_eq!(
         stand.vitals().await.checks,
         1,
-        "one chain of checks goes on"
+        "only one schedule of checks continues"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_retired_one_finishes_what_it_was_asked_and_ends() {
+async fn retired_actor_finishes_its_calls_and_stops() {
     let store = Arc::new(MemoryStore::default());
     let clock = crate::provider::backend::Clock::start();
     let mut stand = Stand::start(Plan::new("a"), clock, Arc::clone(&store) as _);
-    let (first, second) = (stand.admit().await.unwrap(), stand.admit().await.unwrap());
+    let first = stand.admit().await.unwrap();
+    let mut last = stand.admit().await.unwrap();
     call(&stand, failed(Fault::Unauthorized)).await;
     assert_eq!(store.breakers().await.unwrap().len(), 1);
     let actor = stand.actor();
     actor.do_send(Retire);
-    assert!(stand.admit().await.is_err(), "it takes no more");
+    assert!(stand.admit().await.is_err(), "it takes no more calls");
     assert_eq!(
         store.breakers().await.unwrap(),
         [],
-        "nothing is remembered of it"
+        "its saved state is deleted"
     );
-    let probes = probed(&stand);
+    let probes = probe_count(&stand);
     pass(s(300)).await;
-    assert_eq!(probed(&stand), probes, "nor is it probed");
+    assert_eq!(probe_count(&stand), probes, "it is not probed");
     first.settle(Verdict::Whole);
     settled().await;
-    assert!(actor.connected(), "one is under way");
-    let mut last = second;
+    assert!(actor.connected(), "one call is running");
     last.used(crate::chat::Usage {
         input_tokens: 1_000_000,
         output_tokens: 0,
@@ -151,10 +148,7 @@ async fn a_retired_one_finishes_what_it_was_asked_and_ends() {
     drop(last);
     stand.ended().await;
     let spent = stand.backend.vitals.borrow().spent.usd;
-    assert!(
-        (spent - 1.0).abs() < 1e-9,
-        "what the last one cost is counted: {spent}"
-    );
+    assert!((spent - 1.0).abs() < 1e-9, "the last call is paid: {spent}");
     assert_eq!(store.breakers().await.unwrap(), []);
 
     let mut idle = Stand::alone(Plan::new("b"));

@@ -1,9 +1,9 @@
-//! What outlives a panic of the actor, and a restart of the service.
+//! State that survives a panic of the actor or a restart of the service.
 
 use super::*;
 
 #[actix_rt::test(system = "Paused")]
-async fn a_rebuilt_actor_goes_on_where_the_old_one_was() {
+async fn rebuilt_actor_continues_from_the_published_status() {
     for fault in [Fault::ServerError, Fault::Unauthorized] {
         let mut stand = Stand::alone(Plan::new("a"));
         stand.upstream.follow_when_probed([fails(fault)]);
@@ -34,7 +34,7 @@ async fn a_rebuilt_actor_goes_on_where_the_old_one_was() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_panic_loses_no_place_and_no_rate_limit() {
+async fn panic_loses_no_permit_and_no_rate_limit() {
     let mut stand = Stand::alone(Plan {
         max_concurrent: 2,
         ..Plan::new("a")
@@ -49,11 +49,11 @@ async fn a_panic_loses_no_place_and_no_rate_limit() {
     stand.crash().await;
     stand.rebuild();
     assert_eq!((stand.vitals().await.in_flight, stand.free()), (1, 1));
-    assert!(stand.admit().await.is_err(), "it asked to be left alone");
+    assert!(stand.admit().await.is_err(), "the rate limit still holds");
     pass(s(20)).await;
     let other = stand.admit().await.unwrap();
     assert_eq!(
-        refusal(stand.admit().await),
+        rejection(stand.admit().await),
         Refusal {
             busy: true,
             retry_at: None
@@ -65,7 +65,7 @@ async fn a_panic_loses_no_place_and_no_rate_limit() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_permit_dropped_while_nobody_is_there_gives_its_place_back() {
+async fn permit_dropped_while_the_actor_is_down_releases_its_slot() {
     let mut stand = Stand::alone(Plan::new("a"));
     let permit = stand.admit().await.unwrap();
     stand.crash().await;
@@ -78,7 +78,7 @@ async fn a_permit_dropped_while_nobody_is_there_gives_its_place_back() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_verdict_of_the_time_before_changes_no_state() {
+async fn outcome_of_a_permit_from_before_a_panic_changes_no_state() {
     let mut stand = opened(Plan {
         max_concurrent: 9,
         ..Plan::new("a")
@@ -96,12 +96,12 @@ async fn a_verdict_of_the_time_before_changes_no_state() {
     for permit in old {
         permit.settle(Verdict::Whole);
     }
-    let vitals = stand.vitals().await;
-    assert_eq!((vitals.state, vitals.in_flight), (ProviderState::Open, 0));
+    let status = stand.vitals().await;
+    assert_eq!((status.state, status.in_flight), (ProviderState::Open, 0));
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_probe_that_panics_does_not_end_recovery() {
+async fn panicking_probe_does_not_end_recovery() {
     let stand = opened(Plan::new("a")).await;
     stand
         .upstream
@@ -114,20 +114,20 @@ async fn a_probe_that_panics_does_not_end_recovery() {
     assert_eq!(stand.vitals().await.state, ProviderState::Closed);
 }
 
-async fn kept(store: &MemoryStore) -> Option<BreakerRecord> {
+async fn saved_breaker(store: &MemoryStore) -> Option<BreakerRecord> {
     settled().await;
     store.breakers().await.unwrap().pop()
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_breaker_is_kept_over_a_restart_of_the_service() {
+async fn breaker_state_is_saved_and_deleted() {
     let store = Arc::new(MemoryStore::default());
     let stand = Stand::start(Plan::new("a"), Clock::start(), store.clone());
-    assert_eq!(kept(&store).await, None);
+    assert_eq!(saved_breaker(&store).await, None);
     for _ in 0..5 {
         call(&stand, failed(Fault::ServerError)).await;
     }
-    let open = kept(&store).await.unwrap();
+    let open = saved_breaker(&store).await.unwrap();
     assert_eq!(
         (&*open.provider, open.blocked, open.strikes, &*open.reason),
         ("a", false, 0, "server_error")
@@ -138,11 +138,11 @@ async fn the_breaker_is_kept_over_a_restart_of_the_service() {
         .upstream
         .follow_when_probed([fails(Fault::Timeout), says("pong")]);
     pass(s(10)).await;
-    assert_eq!(kept(&store).await.unwrap().strikes, 1);
+    assert_eq!(saved_breaker(&store).await.unwrap().strikes, 1);
     pass(s(20)).await;
-    assert_eq!(kept(&store).await, None, "closed");
+    assert_eq!(saved_breaker(&store).await, None, "closed");
     call(&stand, failed(Fault::QuotaSpent)).await;
-    let blocked = kept(&store).await.unwrap();
+    let blocked = saved_breaker(&store).await.unwrap();
     assert_eq!(
         (blocked.blocked, &*blocked.reason, blocked.fault),
         (true, "refused", Some(Fault::QuotaSpent))
@@ -150,39 +150,39 @@ async fn the_breaker_is_kept_over_a_restart_of_the_service() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn what_was_open_comes_back_open_or_half_open() {
+async fn restored_status_starts_open_half_open_or_blocked() {
     let wall = Clock::start().wall();
-    let begins = |state, until: At| Vitals {
+    let restored = |state, until: At| Vitals {
         state,
         retry_at: Some(until),
         strikes: 1,
         ..Vitals::default()
     };
-    let plan = |vitals| Plan {
-        vitals,
+    let plan = |status| Plan {
+        vitals: status,
         ..Plan::new("a")
     };
 
-    let later = Stand::alone(plan(begins(ProviderState::Open, wall.plus(s(7)))));
+    let later = Stand::alone(plan(restored(ProviderState::Open, wall.plus(s(7)))));
     assert_eq!(later.vitals().await.state, ProviderState::Open);
     assert!(later.admit().await.is_err());
     pass(s(8)).await;
     assert_eq!(
-        (later.vitals().await.state, probed(&later)),
+        (later.vitals().await.state, probe_count(&later)),
         (ProviderState::Closed, 1)
     );
 
-    let past = Stand::alone(plan(begins(ProviderState::Open, At(5))));
+    let past = Stand::alone(plan(restored(ProviderState::Open, At(5))));
     past.upstream.follow_when_probed([fails(Fault::Reset)]);
     settled().await;
     assert_eq!(
-        (past.vitals().await.state, probed(&past)),
+        (past.vitals().await.state, probe_count(&past)),
         (ProviderState::Open, 1),
         "probed at once"
     );
     assert_eq!(past.vitals().await.strikes, 2);
 
-    let blocked = Stand::alone(plan(begins(ProviderState::Blocked, wall.plus(s(30)))));
+    let blocked = Stand::alone(plan(restored(ProviderState::Blocked, wall.plus(s(30)))));
     assert_eq!(blocked.vitals().await.state, ProviderState::Blocked);
     pass(s(31)).await;
     assert_eq!(blocked.vitals().await.state, ProviderState::Closed);

@@ -1,17 +1,17 @@
-//! How a provider that failed is found well again.
+//! Recovery of a failed provider.
 
 use super::*;
 
 #[actix_rt::test(system = "Paused")]
-async fn recovery_is_found_with_nobody_asking() {
+async fn probe_finds_recovery_without_any_call() {
     let stand = opened(Plan::new("a")).await;
-    let mut vitals = stand.backend.vitals.clone();
-    let begun = Instant::now();
-    vitals
-        .wait_for(|vitals| vitals.state == ProviderState::Closed)
+    let mut status = stand.backend.vitals.clone();
+    let started = Instant::now();
+    status
+        .wait_for(|status| status.state == ProviderState::Closed)
         .await
         .unwrap();
-    assert_eq!(begun.elapsed(), s(10));
+    assert_eq!(started.elapsed(), s(10));
     let probes = stand.upstream.probes();
     assert_eq!(
         (
@@ -22,23 +22,27 @@ async fn recovery_is_found_with_nobody_asking() {
         (1, 1, 1)
     );
     assert!(stand.admit().await.is_ok());
-    assert_eq!(stand.vitals().await.successes, 0, "a probe is no visitor");
+    assert_eq!(
+        stand.vitals().await.successes,
+        0,
+        "a probe is no visitor's call"
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn the_open_time_doubles_to_its_cap_with_each_failed_probe() {
+async fn open_time_doubles_up_to_its_max_with_each_failed_probe() {
     let stand = opened(Plan::new("a")).await;
     stand
         .upstream
         .follow_when_probed([fails(Fault::Unreachable)]);
-    let begun = Instant::now();
+    let started = Instant::now();
     pass(s(119)).await;
     let probes = stand.upstream.probes();
     let at: Vec<_> = probes
         .iter()
-        .map(|probe| (probe.at - begun).as_millis())
+        .map(|probe| (probe.at - started).as_millis())
         .collect();
-    // 10 s, then 20 s, then the cap: between 20 and 25 s, in the middle as chance says.
+    // 10 s, then 20 s, then the middle of the jitter below `open_max`, which is 20 to 25 s.
     assert_eq!(at, [10_000, 30_000, 52_500, 75_000, 97_500]);
     assert_eq!(stand.vitals().await.reason, Some(Fault::Unreachable));
     stand.upstream.follow_when_probed([says("pong")]);
@@ -47,7 +51,7 @@ async fn the_open_time_doubles_to_its_cap_with_each_failed_probe() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_probe_has_a_limit_of_time() {
+async fn probe_times_out() {
     let stand = opened(Plan {
         probe_limit: s(5),
         ..Plan::new("a")
@@ -60,7 +64,7 @@ async fn a_probe_has_a_limit_of_time() {
         (during.state, during.retry_at),
         (ProviderState::HalfOpen, None)
     );
-    assert!(stand.admit().await.is_err(), "a visitor is no guinea pig");
+    assert!(stand.admit().await.is_err(), "visitors do not probe");
     pass(s(3)).await;
     let after = stand.vitals().await;
     assert_eq!(
@@ -72,7 +76,7 @@ async fn a_probe_has_a_limit_of_time() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn thinking_proves_life_and_usage_alone_does_not() {
+async fn thinking_proves_recovery_and_usage_alone_does_not() {
     let stand = opened(Plan::new("a")).await;
     let used = vec![Act::Used(1, 1), Act::Used(1, 1)];
     let thinks = vec![Act::Used(1, 0), Act::Think, Act::Hang];
@@ -84,7 +88,7 @@ async fn thinking_proves_life_and_usage_alone_does_not() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_blocked_one_is_probed_rarely_and_comes_back() {
+async fn blocked_provider_is_probed_rarely_and_recovers() {
     let stand = Stand::alone(Plan::new("a"));
     stand.upstream.follow_when_probed([
         fails(Fault::Unauthorized),
@@ -93,18 +97,18 @@ async fn a_blocked_one_is_probed_rarely_and_comes_back() {
     ]);
     call(&stand, failed(Fault::Unauthorized)).await;
     assert_eq!(stand.vitals().await.state, ProviderState::Blocked);
-    let begun = Instant::now();
+    let started = Instant::now();
     pass(s(179)).await;
-    let vitals = stand.vitals().await;
+    let status = stand.vitals().await;
     assert_eq!(
-        (vitals.state, vitals.reason),
+        (status.state, status.reason),
         (ProviderState::Blocked, Some(Fault::Unauthorized))
     );
     let at: Vec<_> = stand
         .upstream
         .probes()
         .iter()
-        .map(|probe| (probe.at - begun).as_secs())
+        .map(|probe| (probe.at - started).as_secs())
         .collect();
     assert_eq!(at, [60, 120]);
     pass(s(1)).await;
@@ -112,7 +116,7 @@ async fn a_blocked_one_is_probed_rarely_and_comes_back() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_probe_waits_out_a_retry_after() {
+async fn probe_waits_out_a_retry_after() {
     let stand = Stand::alone(Plan::new("a"));
     stand
         .upstream
@@ -121,20 +125,20 @@ async fn a_probe_waits_out_a_retry_after() {
         call(&stand, failed(Fault::RateLimited)).await;
     }
     assert_eq!(stand.vitals().await.state, ProviderState::Open);
-    let begun = Instant::now();
+    let started = Instant::now();
     pass(s(200)).await;
     let at: Vec<_> = stand
         .upstream
         .probes()
         .iter()
-        .map(|probe| (probe.at - begun).as_secs())
+        .map(|probe| (probe.at - started).as_secs())
         .collect();
-    // The tenth part of open_for more, as chance says, because everyone who was told comes back then.
+    // Plus the middle of the jitter, a tenth of `open_for`.
     assert_eq!(at, [10, 111]);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn a_refused_probe_lets_visitors_try() {
+async fn rejected_probe_lets_visitors_probe() {
     let stand = opened(Plan::new("a")).await;
     stand
         .upstream
@@ -147,7 +151,7 @@ async fn a_refused_probe_lets_visitors_try() {
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn where_visitors_probe_one_is_let_in_and_an_abandoned_one_gives_its_place_back() {
+async fn one_visitor_probes_and_an_abandoned_call_releases_its_slot() {
     let rules = Rules {
         recovery_probe: false,
         ..Rules::default()
@@ -161,7 +165,7 @@ async fn where_visitors_probe_one_is_let_in_and_an_abandoned_one_gives_its_place
     assert_eq!(
         stand.vitals().await.state,
         ProviderState::HalfOpen,
-        "also without a probe it says so"
+        "published without a probe"
     );
     let probe = stand.admit().await.unwrap();
     assert!(stand.admit().await.is_err());
@@ -169,11 +173,11 @@ async fn where_visitors_probe_one_is_let_in_and_an_abandoned_one_gives_its_place
     let probe = stand.admit().await.unwrap();
     probe.settle(Verdict::Whole);
     assert_eq!(stand.vitals().await.state, ProviderState::Closed);
-    assert_eq!(probed(&stand), 0);
+    assert_eq!(probe_count(&stand), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn no_stampede_meets_a_provider_that_comes_back() {
+async fn recovering_provider_gets_one_probe_at_a_time() {
     let stand = opened(Plan::new("a")).await;
     stand
         .upstream
@@ -186,19 +190,19 @@ async fn no_stampede_meets_a_provider_that_comes_back() {
             stand.vitals().await.state == ProviderState::Closed
         );
     }
-    assert_eq!((probed(&stand), stand.upstream.most_probes()), (1, 1));
+    assert_eq!((probe_count(&stand), stand.upstream.most_probes()), (1, 1));
     assert!(stand.admit().await.is_ok());
 }
 
 #[actix_rt::test(system = "Paused")]
-async fn when_it_is_tried_again_is_told_the_same_for_as_long_as_it_is() {
+async fn published_retry_time_is_stable() {
     let mut stand = opened(Plan::new("a")).await;
-    let told = stand.vitals().await.retry_at;
-    assert!(told.is_some());
+    let published = stand.vitals().await.retry_at;
+    assert!(published.is_some());
     for step in 0..3 {
-        // The wall clock is the machine's; it is looked at again once it shows another millisecond.
-        let begun = stand.clock().wall();
-        while stand.clock().wall() < begun.plus(ms(3)) {
+        // The wall clock is not paused: wait until it has advanced by a few milliseconds.
+        let started = stand.clock().wall();
+        while stand.clock().wall() < started.plus(ms(3)) {
             settled().await;
         }
         if step == 2 {
@@ -207,6 +211,6 @@ async fn when_it_is_tried_again_is_told_the_same_for_as_long_as_it_is() {
         } else {
             stand.actor().send(Enable(true)).await.unwrap();
         }
-        assert_eq!(stand.vitals().await.retry_at, told, "{step}");
+        assert_eq!(stand.vitals().await.retry_at, published, "{step}");
     }
 }

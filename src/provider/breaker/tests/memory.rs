@@ -1,59 +1,61 @@
-//! What a breaker remembers, what it forgets, and whom it believes.
+//! Snapshots, stale tickets, resets and new configurations.
 
 use super::*;
 
 #[test]
-fn verdicts_of_an_older_generation_change_nothing() {
+fn outcomes_of_an_older_generation_change_nothing() {
     let later: [fn(&mut Bench); 6] = [
-        |bench| bench.opens_by_five(),
+        |bench| bench.open_by_five_failures(),
         |bench| {
-            bench.opens_by_five();
+            bench.open_by_five_failures();
             bench.pass(s(10));
             bench.breaker.tick(bench.now);
         },
         |bench| {
-            bench.opens_by_five();
+            bench.open_by_five_failures();
             bench.pass(s(10));
             bench.probe(Verdict::Whole);
         },
         |bench| assert!(bench.visit(failed(Fault::Unauthorized)).is_some()),
         |bench| assert!(bench.breaker.reset(bench.now).is_none()),
         |bench| {
-            // Rebuilt from what was kept, with the tickets of the one before still in flight.
-            bench.opens_by_five();
+            // Rebuilt from a snapshot, with tickets of the previous breaker still in flight.
+            bench.open_by_five_failures();
             let saved = bench.view().saved().unwrap();
             bench.breaker = Breaker::restored(Rules::default(), bench.now, saved);
         },
     ];
-    let verdicts = [
+    let outcomes = [
         Verdict::Whole,
         Verdict::Abandoned,
         failed(Fault::Reset),
-        broke(Fault::Reset),
+        broken_stream(Fault::Reset),
         failed(Fault::Unauthorized),
-        failed_asking(Fault::RateLimited, Some(s(600))),
+        failed_with_retry_after(Fault::RateLimited, Some(s(600))),
     ];
     for (number, later) in later.into_iter().enumerate() {
         let mut bench = Bench::new(Rules::default());
         let old: Vec<_> = (0..60).map(|_| bench.ticket(Who::Visitor)).collect();
         later(&mut bench);
         let before = bench.view();
-        for (ticket, verdict) in old.into_iter().zip(verdicts.into_iter().cycle()) {
+        for (ticket, outcome) in old.into_iter().zip(outcomes.into_iter().cycle()) {
             assert_eq!(
-                bench.breaker.first_token(ticket, s(90), bench.now, EVEN),
+                bench
+                    .breaker
+                    .first_token(ticket, s(90), bench.now, NO_JITTER),
                 None
             );
-            assert_eq!(bench.settle(ticket, verdict), None);
+            assert_eq!(bench.settle(ticket, outcome), None);
         }
         assert_eq!(bench.view(), before, "scene {number}");
         if before.state == ProviderState::Closed {
-            bench.opens_by_five();
+            bench.open_by_five_failures();
         }
     }
 }
 
 #[test]
-fn what_was_saved_comes_back_open_or_half_open_and_never_closed() {
+fn snapshot_is_restored_open_half_open_or_blocked() {
     let now = s(1_000);
     for (strikes, until, blocked, state, waits) in [
         (0, 1_005, false, ProviderState::Open, Some(5)),
@@ -73,18 +75,18 @@ fn what_was_saved_comes_back_open_or_half_open_and_never_closed() {
         let breaker = Breaker::restored(Rules::default(), now, saved);
         let mut bench = Bench { breaker, now };
         assert_eq!(
-            (bench.state(), bench.waits()),
+            (bench.state(), bench.remaining_wait()),
             (state, waits.map(s)),
             "{saved:?}"
         );
         assert_eq!(bench.view().cause, Some(Cause::Told));
         assert_eq!(bench.view().fault, Some(Fault::QuotaSpent));
-        assert!(bench.refused(Who::Visitor));
+        assert!(bench.rejects(Who::Visitor));
         bench.pass(s(waits.unwrap_or(0)));
-        let kept = bench.view().saved().unwrap();
-        assert_eq!((kept.blocked, kept.fault), (blocked, saved.fault));
+        let again = bench.view().saved().unwrap();
+        assert_eq!((again.blocked, again.fault), (blocked, saved.fault));
         if !blocked {
-            assert_eq!(kept.strikes, strikes);
+            assert_eq!(again.strikes, strikes);
             bench.probe(failed(Fault::Reset)).unwrap();
             assert_eq!(bench.view().strikes, strikes + 1);
         }
@@ -93,7 +95,7 @@ fn what_was_saved_comes_back_open_or_half_open_and_never_closed() {
 }
 
 #[test]
-fn only_a_closed_breaker_believes_others() {
+fn only_a_closed_breaker_opens_from_a_peer() {
     let saved = |now| Saved {
         strikes: 1,
         until: now + s(7),
@@ -102,9 +104,9 @@ fn only_a_closed_breaker_believes_others() {
     };
     let mut bench = Bench::new(Rules::default());
     let under_way = bench.ticket(Who::Visitor);
-    let told = bench.breaker.adopt(saved(bench.now), bench.now).unwrap();
+    let transition = bench.breaker.adopt(saved(bench.now), bench.now).unwrap();
     assert_eq!(
-        (told.to, told.retry_at),
+        (transition.to, transition.retry_at),
         (ProviderState::Open, Some(bench.now + s(7)))
     );
     assert_eq!(bench.settle(under_way, Verdict::Whole), None);
@@ -120,7 +122,7 @@ fn only_a_closed_breaker_believes_others() {
 }
 
 #[test]
-fn a_reset_closes_it_and_forgets() {
+fn reset_closes_and_discards_counts() {
     for mut bench in [
         Bench::opened(Rules::default()),
         Bench::half_open(Rules::default()),
@@ -128,7 +130,7 @@ fn a_reset_closes_it_and_forgets() {
     ] {
         let to = bench.breaker.reset(bench.now).unwrap().to;
         assert_eq!(to, ProviderState::Closed);
-        assert!(!bench.refused(Who::Visitor));
+        assert!(!bench.rejects(Who::Visitor));
         assert_eq!(
             bench.view(),
             View {
@@ -138,24 +140,24 @@ fn a_reset_closes_it_and_forgets() {
         );
     }
     let mut held = Bench::new(Rules::default());
-    held.visit(failed_asking(Fault::RateLimited, Some(s(30))));
-    (0..4).for_each(|_| assert!(held.refused(Who::Visitor)));
+    held.visit(failed_with_retry_after(Fault::RateLimited, Some(s(30))));
+    (0..4).for_each(|_| assert!(held.rejects(Who::Visitor)));
     assert_eq!(held.breaker.reset(held.now), None, "it was closed");
-    held.opens_by_five();
+    held.open_by_five_failures();
 }
 
 #[test]
-fn new_rules_hold_at_once_and_keep_the_state() {
+fn new_configuration_applies_at_once_and_keeps_the_state() {
     let mut bench = Bench::opened(Rules::default());
     bench.breaker.set_rules(Rules {
         open_for: s(3),
         probes: 2,
-        ..visitors_probe()
+        ..probed_by_visitors()
     });
-    assert_eq!(bench.waits(), Some(s(10)));
+    assert_eq!(bench.remaining_wait(), Some(s(10)));
     bench.pass(s(10));
     assert_eq!(bench.visit(Verdict::Whole), None);
-    // One good probe of two, and now one is enough: the next decides.
+    // One good probe of two, and now one suffices: the next probe decides.
     bench.breaker.set_rules(Rules::default());
     assert_eq!(bench.breaker.due(bench.now), Some(bench.now));
     assert_eq!(
@@ -169,23 +171,23 @@ fn new_rules_hold_at_once_and_keep_the_state() {
         consecutive_failures: 3,
         ..Rules::default()
     });
-    let limit = failed_asking(Fault::RateLimited, Some(s(2)));
+    let limit = failed_with_retry_after(Fault::RateLimited, Some(s(2)));
     assert_eq!(
         bench.visit(limit),
         None,
-        "four are too many, but a limit does not count to them"
+        "four failures exceed the new limit, but a rate limit does not trip on them"
     );
     bench.breaker.set_rules(Rules {
         window: s(30),
         ..Rules::default()
     });
-    assert_eq!(bench.waits(), Some(s(2)), "a hold stays");
+    assert_eq!(bench.remaining_wait(), Some(s(2)), "the rate limit stays");
     bench.pass(s(2));
-    bench.opens_by_five();
+    bench.open_by_five_failures();
 }
 
 #[test]
-fn a_rate_limit_is_waited_out_after_its_breaker_was_lost() {
+fn rate_limit_survives_a_lost_breaker() {
     let now = s(1_000);
     let mut breaker = Breaker::held(Rules::default(), now, now + s(20));
     assert_eq!(breaker.view(now).state, ProviderState::Closed);
@@ -205,8 +207,8 @@ fn a_rate_limit_is_waited_out_after_its_breaker_was_lost() {
 }
 
 #[test]
-fn tickets_of_a_lost_breaker_mean_nothing_to_its_successor() {
-    // The old one has been through as many states as the new one will have been.
+fn tickets_of_a_lost_breaker_are_stale_for_its_successor() {
+    // Both breakers go through the same number of states.
     let mut bench = Bench::half_open(Rules::default());
     let saved = bench.view().saved().unwrap();
     bench.probe(Verdict::Whole).unwrap();
@@ -217,5 +219,5 @@ fn tickets_of_a_lost_breaker_mean_nothing_to_its_successor() {
     for ticket in old {
         assert_eq!(bench.settle(ticket, failed(Fault::Reset)), None);
     }
-    bench.opens_by_five();
+    bench.open_by_five_failures();
 }

@@ -1,4 +1,4 @@
-//! A sentence of the rules, a table or a scene that holds it.
+//! Tests of the breaker, each with a table or a scene per rule.
 
 mod memory;
 mod model;
@@ -13,18 +13,18 @@ use std::time::Duration;
 use super::*;
 use crate::chat::ProviderState;
 
-/// The middle of every draw: waits are as long as they are said to be.
-const EVEN: f64 = 0.5;
+/// The middle of every draw, so that durations have no jitter.
+const NO_JITTER: f64 = 0.5;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 fn failed(fault: Fault) -> Verdict {
-    failed_asking(fault, None)
+    failed_with_retry_after(fault, None)
 }
 
-fn failed_asking(fault: Fault, retry_after: Option<Duration>) -> Verdict {
+fn failed_with_retry_after(fault: Fault, retry_after: Option<Duration>) -> Verdict {
     Verdict::Failed {
         fault,
         started: false,
@@ -32,7 +32,7 @@ fn failed_asking(fault: Fault, retry_after: Option<Duration>) -> Verdict {
     }
 }
 
-fn broke(fault: Fault) -> Verdict {
+fn broken_stream(fault: Fault) -> Verdict {
     Verdict::Failed {
         fault,
         started: true,
@@ -46,7 +46,6 @@ fn faults(weight: Weight) -> impl Iterator<Item = Fault> {
         .filter(move |fault| fault.weight() == weight)
 }
 
-/// A breaker and its time.
 struct Bench {
     breaker: Breaker,
     now: Duration,
@@ -60,14 +59,14 @@ impl Bench {
         }
     }
 
-    /// One that five failures have opened, for ten seconds.
+    /// Opened by five failures, for ten seconds.
     fn opened(rules: Rules) -> Self {
         let mut bench = Self::new(rules);
-        bench.opens_by_five();
+        bench.open_by_five_failures();
         bench
     }
 
-    /// One whose open time has ended.
+    /// After the end of the open time.
     fn half_open(rules: Rules) -> Self {
         let mut bench = Self::opened(rules);
         bench.pass(s(10));
@@ -80,7 +79,7 @@ impl Bench {
         bench
     }
 
-    fn opens_by_five(&mut self) {
+    fn open_by_five_failures(&mut self) {
         (0..4).for_each(|_| assert_eq!(self.visit(failed(Fault::ServerError)), None));
         self.visit(failed(Fault::ServerError)).unwrap();
     }
@@ -89,40 +88,41 @@ impl Bench {
         self.now += time;
     }
 
-    fn ticket(&mut self, who: Who) -> Ticket {
-        self.breaker.admit(self.now, who).unwrap()
+    fn ticket(&mut self, origin: Who) -> Ticket {
+        self.breaker.admit(self.now, origin).unwrap()
     }
 
-    fn refused(&mut self, who: Who) -> bool {
-        self.breaker.admit(self.now, who).is_err()
+    fn rejects(&mut self, origin: Who) -> bool {
+        self.breaker.admit(self.now, origin).is_err()
     }
 
-    fn settle(&mut self, ticket: Ticket, verdict: Verdict) -> Option<Transition> {
-        self.breaker.settle(ticket, verdict, self.now, EVEN)
+    fn settle(&mut self, ticket: Ticket, outcome: Verdict) -> Option<Transition> {
+        self.breaker.settle(ticket, outcome, self.now, NO_JITTER)
     }
 
-    /// A visitor's call that ends so, with a first token before where that belongs to it.
-    fn visit(&mut self, verdict: Verdict) -> Option<Transition> {
-        self.call(Who::Visitor, verdict)
+    /// Makes a visitor's call with this outcome, including a first token if it implies one.
+    fn visit(&mut self, outcome: Verdict) -> Option<Transition> {
+        self.call(Who::Visitor, outcome)
     }
 
-    fn probe(&mut self, verdict: Verdict) -> Option<Transition> {
-        self.call(Who::Probe, verdict)
+    fn probe(&mut self, outcome: Verdict) -> Option<Transition> {
+        self.call(Who::Probe, outcome)
     }
 
-    fn call(&mut self, who: Who, verdict: Verdict) -> Option<Transition> {
-        let ticket = self.ticket(who);
+    fn call(&mut self, origin: Who, outcome: Verdict) -> Option<Transition> {
+        let ticket = self.ticket(origin);
         if matches!(
-            verdict,
+            outcome,
             Verdict::Whole | Verdict::Failed { started: true, .. }
         ) {
             let latency = Duration::from_millis(300);
             assert_eq!(
-                self.breaker.first_token(ticket, latency, self.now, EVEN),
+                self.breaker
+                    .first_token(ticket, latency, self.now, NO_JITTER),
                 None
             );
         }
-        self.settle(ticket, verdict)
+        self.settle(ticket, outcome)
     }
 
     fn state(&self) -> ProviderState {
@@ -133,12 +133,12 @@ impl Bench {
         self.breaker.view(self.now)
     }
 
-    fn waits(&self) -> Option<Duration> {
+    fn remaining_wait(&self) -> Option<Duration> {
         self.view().retry_at.map(|at| at - self.now)
     }
 }
 
-fn visitors_probe() -> Rules {
+fn probed_by_visitors() -> Rules {
     Rules {
         recovery_probe: false,
         ..Rules::default()

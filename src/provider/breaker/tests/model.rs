@@ -1,4 +1,4 @@
-//! A small model of the breaker, that keeps a list of all that happened and counts it anew each time.
+//! A small model of the breaker, which keeps a log of all events and counts it anew each time.
 
 use super::*;
 
@@ -12,36 +12,34 @@ enum Event {
 
 type Log = Vec<(Duration, Event)>;
 
-/// What should be.
 pub(super) struct Model {
     rules: Rules,
     pub(super) phase: ProviderState,
-    /// Of this phase: its number, its events, when it is tried again, good probes, whether our own could not tell.
+    /// The number of the present phase; the fields down to `unsure` are reset with each phase.
     pub(super) number: usize,
     log: Log,
     pub(super) retry_at: Duration,
     good: u32,
     unsure: bool,
     pub(super) strikes: u32,
-    /// Probes in flight: which call, who, until when.
+    /// Probes in flight: the call, its origin, and the expiry of its slot.
     probes: Vec<(usize, Who, Duration)>,
 }
 
-/// A call in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     pub(super) id: usize,
-    /// The number of the phase it was admitted in.
+    /// The number of the phase in which it was admitted.
     pub(super) phase: usize,
 }
 
-/// What the model expects of a verdict.
+/// The expected effect of an outcome.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Expected {
     Nothing,
-    /// Opens for a time between these two.
+    /// Opens for a time between these bounds.
     Opens(Cause, Duration, Duration),
-    /// Blocks, or stays so, for a time between these two.
+    /// Blocks, or stays blocked, for a time between these bounds.
     Blocks(Duration, Duration),
     Closes,
 }
@@ -77,19 +75,19 @@ impl Model {
         }
     }
 
-    pub(super) fn admits(&mut self, who: Who, now: Duration, id: usize) -> bool {
+    pub(super) fn admits(&mut self, origin: Who, now: Duration, id: usize) -> bool {
         self.tick(now);
         let needed = match self.phase {
-            ProviderState::Closed => return who == Who::Visitor && now >= self.retry_at,
+            ProviderState::Closed => return origin == Who::Visitor && now >= self.retry_at,
             ProviderState::HalfOpen => self.rules.probes - self.good,
             ProviderState::Blocked => 1,
             _ => return false,
         };
         let own = self.rules.recovery_probe;
-        let may = (who == Who::Probe) == (own && !self.unsure);
-        let admitted = may && now >= self.retry_at && self.probes.len() < needed as usize;
+        let may_probe = (origin == Who::Probe) == (own && !self.unsure);
+        let admitted = may_probe && now >= self.retry_at && self.probes.len() < needed as usize;
         if admitted {
-            self.probes.push((id, who, now + self.rules.probe_lease));
+            self.probes.push((id, origin, now + self.rules.probe_lease));
         }
         admitted
     }
@@ -102,7 +100,7 @@ impl Model {
         self.judge(None, now)
     }
 
-    pub(super) fn settle(&mut self, call: Call, verdict: Verdict, now: Duration) -> Expected {
+    pub(super) fn settle(&mut self, call: Call, outcome: Verdict, now: Duration) -> Expected {
         self.probes.retain(|probe| probe.2 > now);
         let probe = self.probes.iter().find(|probe| probe.0 == call.id).copied();
         self.probes.retain(|probe| probe.0 != call.id);
@@ -113,15 +111,16 @@ impl Model {
         if !closed && probe.is_none() {
             return Expected::Nothing;
         }
-        let (fault, started, asked) = match verdict {
+        let (fault, started, asked) = match outcome {
             Verdict::Whole if closed => {
                 self.log.push((now, Event::Whole));
                 return Expected::Nothing;
             }
             Verdict::Whole => {
                 self.good += 1;
-                let enough = self.phase == ProviderState::Blocked || self.good == self.rules.probes;
-                return if enough {
+                let is_enough =
+                    self.phase == ProviderState::Blocked || self.good == self.rules.probes;
+                return if is_enough {
                     Expected::Closes
                 } else {
                     Expected::Nothing
@@ -136,7 +135,7 @@ impl Model {
             }
             _ => {
                 if probe.is_some_and(|probe| probe.1 == Who::Probe) {
-                    self.unsure |= verdict != Verdict::Abandoned;
+                    self.unsure |= outcome != Verdict::Abandoned;
                     let blocked = self.phase == ProviderState::Blocked;
                     self.retry_at = now
                         + if blocked {
@@ -150,10 +149,10 @@ impl Model {
         };
         let limit = matches!(fault, Fault::RateLimited | Fault::Overloaded);
         let asked = asked.min(s(if limit { 86_400 } else { 300 }));
-        let more = self.rules.open_for / 5;
+        let jitter = self.rules.open_for / 5;
         if self.phase == ProviderState::Blocked || fault.weight() == Weight::Block {
             let pause = self.rules.blocked_for;
-            return Expected::Blocks(pause.max(asked), pause.max(asked + more));
+            return Expected::Blocks(pause.max(asked), pause.max(asked + jitter));
         }
         if closed {
             let hard = fault.weight() == Weight::Hard;
@@ -178,7 +177,7 @@ impl Model {
         let mut middle = self.rules.open_for;
         (0..strikes).for_each(|_| middle = (middle * 2).min(s(1_000)));
         let middle = middle.min(self.rules.open_max);
-        let more = if asked.is_zero() {
+        let jitter = if asked.is_zero() {
             s(0)
         } else {
             self.rules.open_for / 5
@@ -187,20 +186,20 @@ impl Model {
         let held = self
             .retry_at
             .saturating_sub(if closed { now } else { self.retry_at });
-        let least = (middle * 4 / 5).max(asked).max(held);
-        let most = (middle * 6 / 5)
+        let min = (middle * 4 / 5).max(asked).max(held);
+        let max = (middle * 6 / 5)
             .min(self.rules.open_max)
-            .max(asked + more)
+            .max(asked + jitter)
             .max(held);
-        Expected::Opens(cause, least, most)
+        Expected::Opens(cause, min, max)
     }
 
-    /// Was the last event of the log one too many?
+    /// Returns the effect of the last event of the log.
     fn judge(&self, asked: Option<Duration>, now: Duration) -> Expected {
         let rules = &self.rules;
         let run = |counts: fn(&Event) -> Option<(bool, bool)>| {
-            let verdicts = self.log.iter().rev().filter_map(|(_, event)| counts(event));
-            verdicts
+            let outcomes = self.log.iter().rev().filter_map(|(_, event)| counts(event));
+            outcomes
                 .take_while(|(bad, _)| *bad)
                 .filter(|(_, hard)| *hard)
                 .count()
@@ -232,22 +231,24 @@ impl Model {
     }
 
     fn slow(&self, now: Duration) -> bool {
-        let enough = self.rules.min_calls as usize;
-        let (mut usual, mut batch, mut compared) = (None, Vec::new(), Vec::new());
+        let is_enough = self.rules.min_calls as usize;
+        let mut baseline = None;
+        let mut batch = Vec::new();
+        let mut compared = Vec::new();
         for (at, event) in &self.log {
             let Event::Token(latency) = *event else {
                 continue;
             };
-            if batch.len() >= enough
+            if batch.len() >= is_enough
                 && *at - batch.first().map_or(s(0), |(at, _)| *at) >= self.rules.window
             {
                 let mut latencies: Vec<Duration> =
                     batch.drain(..).map(|(_, latency)| latency).collect();
                 latencies.sort();
-                usual = Some(latencies[latencies.len() / 2]);
+                baseline = Some(latencies[latencies.len() / 2]);
             }
-            let slow = usual.is_some_and(|usual| latency >= s(1).max(usual * 5));
-            if usual.is_some() {
+            let slow = baseline.is_some_and(|baseline| latency >= s(1).max(baseline * 5));
+            if baseline.is_some() {
                 compared.push((*at, slow));
             }
             if !slow {
@@ -267,7 +268,7 @@ impl Model {
         bucket(now) - bucket(at) < 10
     }
 
-    /// In tenths, as whole numbers.
+    /// Compares in whole tenths, to avoid rounding.
     fn reaches(&self, bad: &[bool], rate: f64) -> bool {
         let share = bad.iter().filter(|bad| **bad).count() * 10;
         bad.len() >= self.rules.min_calls as usize
@@ -275,7 +276,7 @@ impl Model {
     }
 }
 
-/// To the record of calls: whether bad, whether hard.
+/// The event in the statistics of calls: (is it bad, is it hard).
 fn call(event: &Event) -> Option<(bool, bool)> {
     match event {
         Event::Token(_) => Some((false, false)),
@@ -284,7 +285,7 @@ fn call(event: &Event) -> Option<(bool, bool)> {
     }
 }
 
-/// The same to the record of streams.
+/// The event in the statistics of streams: (is it bad, is it hard).
 fn stream(event: &Event) -> Option<(bool, bool)> {
     match event {
         Event::Whole => Some((false, false)),

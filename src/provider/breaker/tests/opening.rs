@@ -1,9 +1,9 @@
-//! What opens it, what blocks it, what holds it, and for how long.
+//! Opening, blocking and rate limits: their conditions and durations.
 
 use super::*;
 
 #[test]
-fn five_hard_failures_in_a_row_open_it() {
+fn five_consecutive_hard_failures_open_the_breaker() {
     for fault in faults(Weight::Hard) {
         let mut bench = Bench::new(Rules::default());
         (0..4).for_each(|_| assert_eq!(bench.visit(failed(fault)), None));
@@ -19,7 +19,7 @@ fn five_hard_failures_in_a_row_open_it() {
 }
 
 #[test]
-fn a_first_token_ends_the_run() {
+fn first_token_resets_consecutive_failures() {
     let mut bench = Bench::new(Rules {
         min_calls: 1_000,
         ..Rules::default()
@@ -27,12 +27,14 @@ fn a_first_token_ends_the_run() {
     for _ in 0..20 {
         (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
         let under_way = bench.ticket(Who::Visitor);
-        bench.breaker.first_token(under_way, s(0), bench.now, EVEN);
+        bench
+            .breaker
+            .first_token(under_way, s(0), bench.now, NO_JITTER);
     }
 }
 
 #[test]
-fn a_rate_limit_neither_lengthens_the_run_nor_ends_it() {
+fn rate_limit_does_not_change_consecutive_failures() {
     let mut bench = Bench::new(Rules {
         min_calls: 1_000,
         ..Rules::default()
@@ -47,8 +49,8 @@ fn a_rate_limit_neither_lengthens_the_run_nor_ends_it() {
 }
 
 #[test]
-fn half_of_ten_in_the_window_open_it() {
-    // (good ones, seconds, then failures one by one, the one that opens it)
+fn half_of_ten_calls_failing_in_the_window_open_the_breaker() {
+    // (successes, seconds of pause, number of the failure that opens the breaker)
     for (good, pause, opens_at) in [
         (5, 0, Some(5)),
         (6, 0, Some(6)),
@@ -69,42 +71,43 @@ fn half_of_ten_in_the_window_open_it() {
                 let transition = bench.visit(failed(fault));
                 transition.is_some_and(|to| to.cause == Some(Cause::Rate))
             });
-            assert_eq!(opened, opens_at, "{good} good ones, {pause} s, {fault}");
+            assert_eq!(opened, opens_at, "{good} successes, {pause} s, {fault}");
         }
     }
 }
 
 #[test]
-fn good_and_bad_in_turns_open_it() {
+fn alternating_successes_and_failures_open_the_breaker() {
     let mut bench = Bench::new(Rules::default());
     let calls = [Verdict::Whole, failed(Fault::ServerError)]
         .into_iter()
         .cycle();
     let opened = calls
         .take(20)
-        .position(|verdict| bench.visit(verdict).is_some());
+        .position(|outcome| bench.visit(outcome).is_some());
     assert_eq!(opened, Some(9));
 }
 
 #[test]
-fn what_says_nothing_of_health_counts_nothing() {
-    let nothing: Vec<_> = faults(Weight::Nothing)
+fn outcomes_that_say_nothing_about_health_are_not_counted() {
+    let neutral: Vec<_> = faults(Weight::Nothing)
         .map(failed)
         .chain([Verdict::Abandoned])
         .collect();
     let mut bench = Bench::new(Rules::default());
-    let all = || nothing.iter().copied().cycle().take(100);
-    all().for_each(|verdict| assert_eq!(bench.visit(verdict), None));
-    // Neither do they end a run or thin a rate.
+    let hundred = || neutral.iter().copied().cycle().take(100);
+    hundred().for_each(|outcome| assert_eq!(bench.visit(outcome), None));
+    // Nor do they reset consecutive failures or lower the rate.
     (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
-    all().for_each(|verdict| assert_eq!(bench.visit(verdict), None));
+    hundred().for_each(|outcome| assert_eq!(bench.visit(outcome), None));
     assert!(bench.visit(failed(Fault::Reset)).is_some());
 }
 
 #[test]
-fn answers_that_break_have_limits_of_their_own() {
-    let (whole, broken) = (Verdict::Whole, broke(Fault::Truncated));
-    let limited = broke(Fault::RateLimited);
+fn broken_streams_have_their_own_limits() {
+    let whole = Verdict::Whole;
+    let broken = broken_stream(Fault::Truncated);
+    let limited = broken_stream(Fault::RateLimited);
     for (ends, opens) in [
         (vec![broken, broken, broken], true),
         (vec![broken, broken, whole, broken, broken], false),
@@ -115,12 +118,12 @@ fn answers_that_break_have_limits_of_their_own() {
                 broken,
                 Verdict::Abandoned,
                 broken,
-                broke(Fault::Diverged),
+                broken_stream(Fault::Diverged),
                 broken,
             ],
             true,
         ),
-        // Three of ten, and fewer than ten.
+        // Three of ten, and three of fewer than ten.
         (
             [vec![whole; 6], vec![broken, broken, whole, broken]].concat(),
             true,
@@ -142,45 +145,54 @@ fn answers_that_break_have_limits_of_their_own() {
 }
 
 #[test]
-fn an_answer_that_broke_is_a_call_that_went_well() {
+fn broken_stream_counts_as_a_successful_call() {
     let rules = Rules {
         stream_failure_rate: 2.0,
         ..Rules::default()
     };
     let mut bench = Bench::new(rules);
-    // Two in a row break, ever again: the streams' run ends with a whole one, and the calls have no failure at all.
+    // Two consecutive broken streams, again and again: a complete answer resets their count, and no
+    // call counts as failed.
     for _ in 0..50 {
-        for end in [broke(Fault::Reset), broke(Fault::Reset), Verdict::Whole] {
+        for end in [
+            broken_stream(Fault::Reset),
+            broken_stream(Fault::Reset),
+            Verdict::Whole,
+        ] {
             assert_eq!(bench.visit(end), None);
         }
     }
     (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
-    assert_eq!(bench.visit(broke(Fault::Reset)), None);
+    assert_eq!(bench.visit(broken_stream(Fault::Reset)), None);
     (0..4).for_each(|_| assert_eq!(bench.visit(failed(Fault::Reset)), None));
 }
 
 #[test]
-fn a_refused_key_and_a_spent_quota_block_at_once() {
+fn refused_key_and_spent_quota_block_at_once() {
     for fault in faults(Weight::Block) {
-        for verdict in [failed(fault), broke(fault)] {
+        for outcome in [failed(fault), broken_stream(fault)] {
             let mut bench = Bench::new(Rules::default());
-            let transition = bench.visit(verdict).unwrap();
+            let transition = bench.visit(outcome).unwrap();
             assert_eq!(
                 (transition.to, transition.fault),
                 (ProviderState::Blocked, Some(fault))
             );
             assert_eq!(transition.cause, Some(Cause::Key));
-            assert_eq!(bench.waits(), Some(s(60)));
+            assert_eq!(bench.remaining_wait(), Some(s(60)));
         }
     }
 }
 
-/// Calls twice a second, each with a first token after so long, until one opens it; at most for so long.
+/// Makes two calls a second with this first-token latency, until one opens the breaker or `time` is
+/// over.
 fn first_tokens(bench: &mut Bench, latency: Duration, time: Duration) -> Option<Transition> {
     let end = bench.now + time;
     while bench.now < end {
         let ticket = bench.ticket(Who::Visitor);
-        if let Some(transition) = bench.breaker.first_token(ticket, latency, bench.now, EVEN) {
+        if let Some(transition) = bench
+            .breaker
+            .first_token(ticket, latency, bench.now, NO_JITTER)
+        {
             return Some(transition);
         }
         bench.settle(ticket, Verdict::Whole);
@@ -190,9 +202,10 @@ fn first_tokens(bench: &mut Bench, latency: Duration, time: Duration) -> Option<
 }
 
 #[test]
-fn slow_first_tokens_open_it_and_once_closed_again_are_what_is_usual() {
+fn slow_first_tokens_open_the_breaker_and_are_the_baseline_after_recovery() {
     let mut bench = Bench::new(Rules::default());
-    let (fast, slow) = (Duration::from_millis(300), s(3));
+    let fast = Duration::from_millis(300);
+    let slow = s(3);
     assert_eq!(first_tokens(&mut bench, fast, s(120)), None);
     let transition = first_tokens(&mut bench, slow, s(60)).unwrap();
     assert_eq!(
@@ -210,28 +223,32 @@ fn slow_first_tokens_open_it_and_once_closed_again_are_what_is_usual() {
 }
 
 #[test]
-fn open_time_doubles_to_its_max_within_a_fifth() {
+fn open_time_doubles_up_to_its_max_with_a_fifth_of_jitter() {
     let rules = Rules::default();
     let ms = Duration::from_millis;
-    for (strikes, least, even, most) in [
+    for (strikes, min, middle, max) in [
         (0, 8_000, 10_000, 12_000),
         (1, 16_000, 20_000, 24_000),
         (2, 20_000, 22_500, 25_000),
         (3, 20_000, 22_500, 25_000),
         (u32::MAX, 20_000, 22_500, 25_000),
     ] {
-        for (chance, expected) in [(0.0, least), (EVEN, even), (1.0, most)] {
-            let time = rules.open_time(strikes, chance);
-            assert_eq!(time, ms(expected), "{strikes} strikes, chance {chance}");
+        for (random, expected) in [(0.0, min), (NO_JITTER, middle), (1.0, max)] {
+            let time = rules.open_time(strikes, random);
+            assert_eq!(
+                time,
+                ms(expected),
+                "{strikes} failed probes, random {random}"
+            );
         }
     }
 }
 
 #[test]
-fn a_retry_after_is_a_floor_of_the_open_time() {
-    // (fault of the failed probe, Retry-After in seconds, open time in milliseconds, at an even chance: one strike, so 20 s
-    // by itself, and a second more on what was asked for)
-    for (fault, asked, time) in [
+fn retry_after_is_the_minimum_open_time() {
+    // (fault of the failed probe, Retry-After in seconds, open time in milliseconds). One failed
+    // probe alone means 20 s; a longer Retry-After gets one more second.
+    for (fault, retry_after, time) in [
         (Fault::ServerError, None, 20_000),
         (Fault::ServerError, Some(0), 20_000),
         (Fault::ServerError, Some(5), 20_000),
@@ -242,89 +259,106 @@ fn a_retry_after_is_a_floor_of_the_open_time() {
         (Fault::Overloaded, Some(600), 601_000),
     ] {
         let mut bench = Bench::half_open(Rules::default());
-        bench.probe(failed_asking(fault, asked.map(s))).unwrap();
+        bench
+            .probe(failed_with_retry_after(fault, retry_after.map(s)))
+            .unwrap();
         assert_eq!(
-            bench.waits(),
+            bench.remaining_wait(),
             Some(Duration::from_millis(time)),
-            "{fault}, {asked:?}"
+            "{fault}, {retry_after:?}"
         );
     }
 }
 
 #[test]
-fn a_rate_limit_is_waited_out_while_closed() {
+fn rate_limit_is_waited_out_while_closed() {
     for fault in [Fault::RateLimited, Fault::Overloaded] {
-        for (asked, held) in [
+        for (retry_after, wait) in [
             (None, None),
             (Some(0), None),
             (Some(30), Some(30)),
             (Some(1_000_000_000), Some(86_400)),
         ] {
             let mut bench = Bench::new(Rules::default());
-            assert_eq!(bench.visit(failed_asking(fault, asked.map(s))), None);
-            assert_eq!(bench.state(), ProviderState::Closed);
-            assert_eq!(bench.waits(), held.map(s), "{fault}, {asked:?}");
-            let refusal = bench.breaker.admit(bench.now, Who::Visitor).err();
             assert_eq!(
-                refusal.and_then(|no| no.retry_at),
-                held.map(|held| bench.now + s(held))
+                bench.visit(failed_with_retry_after(fault, retry_after.map(s))),
+                None
             );
-            bench.pass(s(held.unwrap_or(0)));
-            assert!(!bench.refused(Who::Visitor));
-            assert_eq!(bench.waits(), None);
+            assert_eq!(bench.state(), ProviderState::Closed);
+            assert_eq!(
+                bench.remaining_wait(),
+                wait.map(s),
+                "{fault}, {retry_after:?}"
+            );
+            let rejection = bench.breaker.admit(bench.now, Who::Visitor).err();
+            assert_eq!(
+                rejection.and_then(|rejection| rejection.retry_at),
+                wait.map(|wait| bench.now + s(wait))
+            );
+            bench.pass(s(wait.unwrap_or(0)));
+            assert!(!bench.rejects(Who::Visitor));
+            assert_eq!(bench.remaining_wait(), None);
         }
     }
     let mut bench = Bench::new(Rules::default());
-    bench.visit(failed_asking(Fault::ServerError, Some(s(30))));
-    assert!(!bench.refused(Who::Visitor), "only limits are waited out");
+    bench.visit(failed_with_retry_after(Fault::ServerError, Some(s(30))));
+    assert!(
+        !bench.rejects(Who::Visitor),
+        "only rate limits are waited out"
+    );
 }
 
 #[test]
-fn the_longest_wait_asked_for_counts_and_good_ends_do_not_shorten_it() {
+fn longest_retry_after_counts_and_successes_do_not_shorten_it() {
     let mut bench = Bench::new(Rules::default());
     let tickets = [(); 4].map(|()| bench.ticket(Who::Visitor));
-    let limits = [30, 40, 10].map(|asked| failed_asking(Fault::RateLimited, Some(s(asked))));
-    for (ticket, verdict) in tickets
+    let limits = [30, 40, 10]
+        .map(|retry_after| failed_with_retry_after(Fault::RateLimited, Some(s(retry_after))));
+    for (ticket, outcome) in tickets
         .into_iter()
         .zip(limits.into_iter().chain([Verdict::Whole]))
     {
-        assert_eq!(bench.settle(ticket, verdict), None);
+        assert_eq!(bench.settle(ticket, outcome), None);
     }
-    assert_eq!(bench.waits(), Some(s(40)));
+    assert_eq!(bench.remaining_wait(), Some(s(40)));
 }
 
 #[test]
-fn a_hold_lasts_when_the_breaker_opens_under_it() {
+fn rate_limit_still_holds_after_consecutive_failures_open_the_breaker() {
     let mut bench = Bench::new(Rules::default());
     let tickets = [(); 5].map(|()| bench.ticket(Who::Visitor));
-    bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
+    bench.visit(failed_with_retry_after(Fault::RateLimited, Some(s(40))));
     let last = tickets
         .map(|ticket| bench.settle(ticket, failed(Fault::Reset)))
         .into_iter()
         .last();
     assert_eq!(last.flatten().unwrap().to, ProviderState::Open);
-    assert_eq!(bench.waits(), Some(s(40)));
+    assert_eq!(bench.remaining_wait(), Some(s(40)));
 }
 
 #[test]
-fn a_hold_lasts_when_slow_first_tokens_open_it() {
+fn rate_limit_still_holds_after_slow_first_tokens_open_the_breaker() {
     let mut bench = Bench::new(Rules::default());
     assert_eq!(
         first_tokens(&mut bench, Duration::from_millis(300), s(60)),
         None
     );
     let slow: Vec<_> = (0..40).map(|_| bench.ticket(Who::Visitor)).collect();
-    bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
-    let first_token = |ticket: &Ticket| bench.breaker.first_token(*ticket, s(3), bench.now, EVEN);
+    bench.visit(failed_with_retry_after(Fault::RateLimited, Some(s(40))));
+    let first_token = |ticket: &Ticket| {
+        bench
+            .breaker
+            .first_token(*ticket, s(3), bench.now, NO_JITTER)
+    };
     let opened = slow.iter().find_map(first_token).unwrap();
     assert_eq!(
-        (opened.cause, bench.waits()),
+        (opened.cause, bench.remaining_wait()),
         (Some(Cause::Slow), Some(s(40)))
     );
 }
 
 #[test]
-fn limits_that_make_no_sense_do_no_harm() {
+fn extreme_configuration_does_not_panic() {
     let rules = Rules {
         consecutive_failures: 0,
         failure_rate: f64::NAN,

@@ -1,4 +1,4 @@
-//! Who probes, how many at once, and what closes it.
+//! Probes: which calls probe, how many at once, and what closes the breaker.
 
 use super::*;
 
@@ -15,47 +15,43 @@ fn probed_by(recovery_probe: bool) -> Rules {
 }
 
 #[test]
-fn closed_admits_visitors_and_no_probe() {
+fn closed_breaker_admits_visitors_and_no_probe() {
     for (recovery_probe, ..) in PROBED_BY {
         let mut bench = Bench::new(probed_by(recovery_probe));
-        assert!(!bench.refused(Who::Visitor));
-        assert!(bench.refused(Who::Probe));
+        assert!(!bench.rejects(Who::Visitor));
+        assert!(bench.rejects(Who::Probe));
         assert_eq!(bench.breaker.due(bench.now), None);
     }
 }
 
 #[test]
-fn open_admits_nobody_and_half_open_only_its_prober() {
+fn open_breaker_admits_nothing_and_half_open_only_probes() {
     for (recovery_probe, prober, other) in PROBED_BY {
         let mut bench = Bench::opened(probed_by(recovery_probe));
         let until = bench.now + s(10);
         bench.pass(s(10) - Duration::from_nanos(1));
-        for who in [Who::Visitor, Who::Probe] {
-            let refusal = Refusal {
+        for origin in [Who::Visitor, Who::Probe] {
+            let rejection = Refusal {
                 state: ProviderState::Open,
                 retry_at: Some(until),
             };
-            assert_eq!(bench.breaker.admit(bench.now, who), Err(refusal));
+            assert_eq!(bench.breaker.admit(bench.now, origin), Err(rejection));
         }
         assert_eq!(bench.breaker.due(bench.now), Some(until));
         bench.now = until;
-        assert_eq!(
-            bench.state(),
-            ProviderState::HalfOpen,
-            "before anyone has asked"
-        );
-        let refusal = Refusal {
+        assert_eq!(bench.state(), ProviderState::HalfOpen, "before any call");
+        let rejection = Refusal {
             state: ProviderState::HalfOpen,
             retry_at: None,
         };
-        assert_eq!(bench.breaker.admit(bench.now, other), Err(refusal));
+        assert_eq!(bench.breaker.admit(bench.now, other), Err(rejection));
         bench.ticket(prober);
-        assert!(bench.refused(prober), "one at once");
+        assert!(bench.rejects(prober), "one at once");
     }
 }
 
 #[test]
-fn the_end_of_the_open_time_is_told_once() {
+fn tick_reports_the_end_of_the_open_time_once() {
     let mut bench = Bench::opened(Rules::default());
     assert_eq!(bench.breaker.tick(bench.now), None);
     bench.pass(s(11));
@@ -70,7 +66,7 @@ fn the_end_of_the_open_time_is_told_once() {
 }
 
 #[test]
-fn a_good_probe_closes_it_with_nothing_counted() {
+fn good_probe_closes_with_fresh_counts() {
     for (recovery_probe, prober, _) in PROBED_BY {
         let mut bench = Bench::half_open(probed_by(recovery_probe));
         let expected = Transition {
@@ -81,18 +77,18 @@ fn a_good_probe_closes_it_with_nothing_counted() {
             cause: None,
         };
         assert_eq!(bench.call(prober, Verdict::Whole), Some(expected));
-        bench.opens_by_five();
+        bench.open_by_five_failures();
         assert_eq!(bench.view().strikes, 0);
-        assert_eq!(bench.waits(), Some(s(10)));
+        assert_eq!(bench.remaining_wait(), Some(s(10)));
     }
 }
 
 #[test]
-fn a_bad_probe_opens_it_again_for_longer() {
+fn failed_probe_opens_again_for_longer() {
     for fault in faults(Weight::Hard).chain(faults(Weight::RateOnly)) {
-        for verdict in [failed(fault), broke(fault)] {
+        for outcome in [failed(fault), broken_stream(fault)] {
             let mut bench = Bench::half_open(Rules::default());
-            let transition = bench.probe(verdict).unwrap();
+            let transition = bench.probe(outcome).unwrap();
             assert_eq!(
                 (transition.from, transition.to),
                 (ProviderState::HalfOpen, ProviderState::Open)
@@ -101,16 +97,19 @@ fn a_bad_probe_opens_it_again_for_longer() {
                 (transition.fault, transition.cause),
                 (Some(fault), Some(Cause::Probe))
             );
-            assert_eq!((bench.view().strikes, bench.waits()), (1, Some(s(20))));
+            assert_eq!(
+                (bench.view().strikes, bench.remaining_wait()),
+                (1, Some(s(20)))
+            );
             bench.pass(s(20));
-            bench.probe(verdict).unwrap();
+            bench.probe(outcome).unwrap();
             assert_eq!(bench.view().strikes, 2);
         }
     }
 }
 
 #[test]
-fn a_probe_with_a_refused_key_blocks_it() {
+fn probe_with_a_refused_key_blocks() {
     let mut bench = Bench::half_open(Rules::default());
     assert_eq!(
         bench.probe(failed(Fault::QuotaSpent)).unwrap().to,
@@ -119,12 +118,12 @@ fn a_probe_with_a_refused_key_blocks_it() {
 }
 
 #[test]
-fn three_probes_at_once_and_three_good_ones_close_it() {
+fn three_concurrent_probes_and_three_good_ones_close() {
     let mut bench = Bench::half_open(three_probes());
     let [first, second, third] = [(); 3].map(|()| bench.ticket(Who::Probe));
-    assert!(bench.refused(Who::Probe));
+    assert!(bench.rejects(Who::Probe));
     assert_eq!(bench.settle(first, Verdict::Whole), None);
-    assert!(bench.refused(Who::Probe), "no more than could close it");
+    assert!(bench.rejects(Who::Probe), "no more than are still needed");
     assert_eq!(bench.settle(second, Verdict::Abandoned), None);
     bench.pass(s(10));
     let again = bench.ticket(Who::Probe);
@@ -136,17 +135,17 @@ fn three_probes_at_once_and_three_good_ones_close_it() {
 }
 
 #[test]
-fn a_slow_probe_keeps_its_place_in_the_next_trial() {
+fn slow_probe_keeps_its_slot_in_the_next_probation() {
     let mut bench = Bench::half_open(three_probes());
     let [bad, slow, slower] = [(); 3].map(|()| bench.ticket(Who::Probe));
     bench.settle(bad, failed(Fault::Reset)).unwrap();
     bench.pass(s(20));
     bench.ticket(Who::Probe);
-    assert!(bench.refused(Who::Probe), "three are in flight");
+    assert!(bench.rejects(Who::Probe), "three are in flight");
     assert_eq!(bench.settle(slow, Verdict::Whole), None);
     bench.ticket(Who::Probe);
-    assert!(bench.refused(Who::Probe));
-    // The lease of the one that was never settled ends; it is too late for its verdict.
+    assert!(bench.rejects(Who::Probe));
+    // The slot of the probe without an outcome expires, and its late outcome is ignored.
     bench.pass(s(80));
     bench.ticket(Who::Probe);
     assert_eq!(bench.settle(slower, failed(Fault::Reset)), None);
@@ -154,26 +153,27 @@ fn a_slow_probe_keeps_its_place_in_the_next_trial() {
 }
 
 #[test]
-fn an_abandoned_probe_gives_its_place_back() {
+fn abandoned_probe_releases_its_slot() {
     for (recovery_probe, prober, _) in PROBED_BY {
         let mut bench = Bench::half_open(probed_by(recovery_probe));
         assert_eq!(bench.call(prober, Verdict::Abandoned), None);
         assert_eq!(bench.state(), ProviderState::HalfOpen);
-        // A visitor who left says nothing of the next; an owner who drops its probes is not to send them without a pause.
+        // An abandoned visitor's call says nothing about the next one, but an owner that drops its
+        // probes must not send them without a pause.
         let pause = recovery_probe.then_some(s(10));
         assert_eq!(
-            (bench.waits(), bench.refused(prober)),
+            (bench.remaining_wait(), bench.rejects(prober)),
             (pause, pause.is_some())
         );
         bench.pass(pause.unwrap_or_default());
         if recovery_probe {
-            assert!(!bench.refused(prober));
+            assert!(!bench.rejects(prober));
         }
     }
 }
 
 #[test]
-fn a_lost_probe_gives_its_place_back_when_its_lease_ends() {
+fn lost_probe_releases_its_slot_on_expiry() {
     for (recovery_probe, prober, _) in PROBED_BY {
         let mut bench = Bench::half_open(probed_by(recovery_probe));
         let lost = bench.ticket(prober);
@@ -182,7 +182,7 @@ fn a_lost_probe_gives_its_place_back_when_its_lease_ends() {
             recovery_probe.then_some(bench.now + s(100))
         );
         bench.pass(s(100) - Duration::from_nanos(1));
-        assert!(bench.refused(prober));
+        assert!(bench.rejects(prober));
         bench.pass(Duration::from_nanos(1));
         assert_eq!(
             bench.breaker.due(bench.now),
@@ -198,7 +198,7 @@ fn a_lost_probe_gives_its_place_back_when_its_lease_ends() {
 }
 
 #[test]
-fn where_our_probe_cannot_tell_visitors_do() {
+fn visitors_probe_after_an_inconclusive_own_probe() {
     for fault in faults(Weight::Nothing) {
         for mut bench in [
             Bench::half_open(Rules::default()),
@@ -207,21 +207,21 @@ fn where_our_probe_cannot_tell_visitors_do() {
             bench.pass(s(60));
             let state = bench.state();
             assert_eq!(bench.probe(failed(fault)), None);
-            assert_eq!(bench.state(), state, "says nothing of its health");
+            assert_eq!(bench.state(), state, "says nothing about its health");
             let pause = if state == ProviderState::Blocked {
                 s(60)
             } else {
                 s(10)
             };
-            assert_eq!(bench.waits(), Some(pause));
+            assert_eq!(bench.remaining_wait(), Some(pause));
             assert_eq!(
                 bench.breaker.due(bench.now),
                 None,
-                "ours would only be in their way"
+                "the own probe would only take their slot"
             );
-            assert!(bench.refused(Who::Visitor));
+            assert!(bench.rejects(Who::Visitor));
             bench.pass(pause);
-            assert!(bench.refused(Who::Probe));
+            assert!(bench.rejects(Who::Probe));
             assert_eq!(bench.visit(failed(fault)), None);
             assert_eq!(
                 bench.visit(Verdict::Whole).unwrap().to,
@@ -232,7 +232,7 @@ fn where_our_probe_cannot_tell_visitors_do() {
 }
 
 #[test]
-fn blocked_is_probed_now_and_then_and_a_good_probe_closes_it() {
+fn blocked_breaker_is_probed_rarely_and_a_good_probe_closes_it() {
     for (recovery_probe, prober, other) in PROBED_BY {
         let mut bench = Bench::blocked(Rules {
             probes: 3,
@@ -244,20 +244,20 @@ fn blocked_is_probed_now_and_then_and_a_good_probe_closes_it() {
             Fault::ServerError,
             Fault::RateLimited,
         ] {
-            assert!(bench.refused(prober));
+            assert!(bench.rejects(prober));
             assert_eq!(
                 bench.breaker.due(bench.now),
                 recovery_probe.then_some(bench.now + s(60))
             );
             bench.pass(s(60));
-            assert!(bench.refused(other));
+            assert!(bench.rejects(other));
             assert_eq!(
                 bench.call(prober, failed(fault)),
                 None,
                 "no change, no alert"
             );
             assert_eq!(
-                (bench.state(), bench.waits()),
+                (bench.state(), bench.remaining_wait()),
                 (ProviderState::Blocked, Some(s(60)))
             );
         }
@@ -265,8 +265,8 @@ fn blocked_is_probed_now_and_then_and_a_good_probe_closes_it() {
         bench.pass(s(60));
         let only = bench.ticket(prober);
         assert!(
-            bench.refused(prober),
-            "one at once, however many half-open has"
+            bench.rejects(prober),
+            "one at a time, even if half-open allows more"
         );
         assert_eq!(
             bench.settle(only, Verdict::Whole).unwrap().to,
@@ -276,12 +276,12 @@ fn blocked_is_probed_now_and_then_and_a_good_probe_closes_it() {
 }
 
 #[test]
-fn blocked_waits_longer_where_the_provider_asks_for_it() {
+fn blocked_breaker_respects_a_longer_retry_after() {
     for (asked, waits) in [(30, 60), (120, 121), (1_000_000_000, 301)] {
         let mut bench = Bench::new(Rules::default());
         bench
-            .visit(failed_asking(Fault::QuotaSpent, Some(s(asked))))
+            .visit(failed_with_retry_after(Fault::QuotaSpent, Some(s(asked))))
             .unwrap();
-        assert_eq!(bench.waits(), Some(s(waits)), "{asked}");
+        assert_eq!(bench.remaining_wait(), Some(s(waits)), "{asked}");
     }
 }

@@ -1,12 +1,12 @@
-//! Random sequences of calls: the breaker against the model, and what must hold whatever the model says.
+//! Random sequences of calls: the breaker compared with the model, and general invariants.
 
 use proptest::prelude::*;
 
 use super::model::{Call, Expected, Model};
-use super::steps::{Step, any_rules, ms, steps};
+use super::steps::{Step, any_config, ms, steps};
 use super::*;
 
-/// A breaker and its model, side by side.
+/// A breaker and its model.
 struct Pair {
     rules: Rules,
     breaker: Breaker,
@@ -21,7 +21,7 @@ struct Flight {
     call: Call,
     ticket: Ticket,
     started: bool,
-    /// For a probe, until when it holds its place.
+    /// The expiry of a probe's slot.
     lease_ends: Option<Duration>,
 }
 
@@ -41,7 +41,7 @@ impl Pair {
         self.breaker.view(self.now).state
     }
 
-    fn step(&mut self, step: Step, chance: f64) {
+    fn step(&mut self, step: Step, random: f64) {
         let before = self.breaker.view(self.now);
         match step {
             Step::Pass(time) => self.now += time,
@@ -54,7 +54,7 @@ impl Pair {
                 self.model.enters(ProviderState::Closed, Duration::ZERO);
                 self.model.strikes = 0;
             }
-            Step::Admit(who) => self.admit(who),
+            Step::Admit(origin) => self.admit(origin),
             Step::FirstToken(which, latency) => {
                 let Some(flight) = which
                     .checked_rem(self.flying.len())
@@ -68,29 +68,29 @@ impl Pair {
                 let Flight { call, ticket, .. } = *flight;
                 let stale = call.phase != self.model.number;
                 let expected = self.model.first_token(call, latency, self.now);
-                let transition = self.breaker.first_token(ticket, latency, self.now, chance);
+                let transition = self.breaker.first_token(ticket, latency, self.now, random);
                 self.compare(expected, transition);
                 assert!(!stale || self.breaker.view(self.now) == before);
             }
-            Step::Settle(which, verdict) => {
+            Step::Settle(which, outcome) => {
                 let Some(at) = which.checked_rem(self.flying.len()) else {
                     return;
                 };
                 let flight = self.flying.swap_remove(at);
-                self.settle(flight, verdict, chance, before);
+                self.settle(flight, outcome, random, before);
             }
         }
         self.check();
     }
 
-    fn admit(&mut self, who: Who) {
+    fn admit(&mut self, origin: Who) {
         let id = self.admitted;
-        let expected = self.model.admits(who, self.now, id);
-        let ticket = self.breaker.admit(self.now, who);
+        let expected = self.model.admits(origin, self.now, id);
+        let ticket = self.breaker.admit(self.now, origin);
         assert_eq!(
             ticket.is_ok(),
             expected,
-            "{who:?} at {:?}, {:?}",
+            "{origin:?} at {:?}, {:?}",
             self.now,
             self.breaker
         );
@@ -109,15 +109,15 @@ impl Pair {
                     lease_ends: probe.then_some(self.now + self.rules.probe_lease),
                 });
             }
-            Err(refusal) => assert_eq!(
-                (refusal.state, refusal.retry_at),
+            Err(rejection) => assert_eq!(
+                (rejection.state, rejection.retry_at),
                 (view.state, view.retry_at)
             ),
         }
     }
 
-    fn settle(&mut self, flight: Flight, verdict: Verdict, chance: f64, before: View) {
-        let verdict = match verdict {
+    fn settle(&mut self, flight: Flight, outcome: Verdict, random: f64, before: View) {
+        let outcome = match outcome {
             Verdict::Failed {
                 fault, retry_after, ..
             } => Verdict::Failed {
@@ -128,33 +128,33 @@ impl Pair {
             other => other,
         };
         let stale = flight.call.phase != self.model.number;
-        let expected = self.model.settle(flight.call, verdict, self.now);
+        let expected = self.model.settle(flight.call, outcome, self.now);
         let transition = self
             .breaker
-            .settle(flight.ticket, verdict, self.now, chance);
+            .settle(flight.ticket, outcome, self.now, random);
         self.compare(expected, transition);
         assert!(
             !stale || self.breaker.view(self.now) == before,
-            "a stale ticket changed something"
+            "a stale ticket changed the view"
         );
         if transition.is_some_and(|to| to.to == ProviderState::Closed) {
             assert!(
-                flight.lease_ends.is_some() && verdict == Verdict::Whole,
+                flight.lease_ends.is_some() && outcome == Verdict::Whole,
                 "closed without a good probe"
             );
         }
     }
 
-    /// Does what happened fit what was expected? If so, the model takes over the moment that chance has drawn.
+    /// Compares the transition with the expected one, and takes over the randomly drawn time.
     fn compare(&mut self, expected: Expected, transition: Option<Transition>) {
         let view = self.breaker.view(self.now);
         let at = view.retry_at.unwrap_or(self.now);
-        let hair = Duration::from_micros(1);
-        let within = |least: Duration, most: Duration| {
+        let tolerance = Duration::from_micros(1);
+        let within = |min: Duration, max: Duration| {
             let wait = at - self.now;
             assert!(
-                wait + hair >= least && wait <= most + hair,
-                "waits {wait:?}, not {least:?} to {most:?}"
+                wait + tolerance >= min && wait <= max + tolerance,
+                "waits {wait:?}, not {min:?} to {max:?}"
             );
         };
         let to = transition.map(|transition| transition.to);
@@ -167,13 +167,13 @@ impl Pair {
         }
         match expected {
             Expected::Nothing => assert_eq!(to, None),
-            Expected::Opens(cause, least, most) => {
+            Expected::Opens(cause, min, max) => {
                 assert_eq!((to, view.cause), (Some(ProviderState::Open), Some(cause)));
-                within(least, most);
+                within(min, max);
                 self.model.enters(ProviderState::Open, at);
             }
-            Expected::Blocks(least, most) => {
-                within(least, most);
+            Expected::Blocks(min, max) => {
+                within(min, max);
                 if self.model.phase == ProviderState::Blocked {
                     assert_eq!(to, None);
                     self.model.retry_at = at;
@@ -190,7 +190,7 @@ impl Pair {
         }
     }
 
-    /// What holds at every moment.
+    /// Checks the invariants that hold at every moment.
     fn check(&mut self) {
         let now = self.now;
         let view = self.breaker.view(now);
@@ -219,7 +219,7 @@ impl Pair {
             "too many probes in flight"
         );
 
-        // The owner's timer does not spin: who has done all it can do is told of a later moment, or of none.
+        // The owner's timer must not spin: once all probes are admitted, the next is later or none.
         if view.state != ProviderState::Closed {
             let mut breaker = self.breaker.clone();
             while breaker.admit(now, Who::Probe).is_ok() {}
@@ -227,14 +227,14 @@ impl Pair {
         }
     }
 
-    /// From here on the provider is well, and its owner does what it is told. Admits a visitor in the end.
+    /// Assumes a healthy provider and an owner that probes when due, until a visitor is admitted.
     fn recovers(&mut self) {
         for _ in 0..40 {
             if self.state() == ProviderState::Closed {
                 assert!(self.breaker.admit(self.now, Who::Visitor).is_ok());
                 return;
             }
-            let who = if let Some(due) = self.breaker.due(self.now) {
+            let origin = if let Some(due) = self.breaker.due(self.now) {
                 assert!(due >= self.now);
                 self.now = due;
                 Who::Probe
@@ -242,12 +242,13 @@ impl Pair {
                 Who::Visitor
             };
             self.breaker.tick(self.now);
-            match self.breaker.admit(self.now, who) {
+            match self.breaker.admit(self.now, origin) {
                 Ok(ticket) => {
-                    self.breaker.settle(ticket, Verdict::Whole, self.now, EVEN);
+                    self.breaker
+                        .settle(ticket, Verdict::Whole, self.now, NO_JITTER);
                 }
-                // Another visitor comes when it was said to be worth it, or some time later.
-                Err(refusal) => self.now = refusal.retry_at.unwrap_or(self.now + s(10)),
+                // Another visitor comes at `retry_at`, or some time later.
+                Err(rejection) => self.now = rejection.retry_at.unwrap_or(self.now + s(10)),
             }
         }
         panic!("stuck: {:?}", self.breaker);
@@ -258,18 +259,19 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn does_what_the_model_does(rules in any_rules(), steps in steps(), chances in prop::collection::vec(0.0..=1.0, 1..20)) {
+    fn breaker_matches_the_model(rules in any_config(), steps in steps(), randoms in prop::collection::vec(0.0..=1.0, 1..20)) {
         let mut pair = Pair::new(rules);
-        for (step, chance) in steps.into_iter().zip(chances.into_iter().cycle()) {
-            pair.step(step, chance);
+        for (step, random) in steps.into_iter().zip(randoms.into_iter().cycle()) {
+            pair.step(step, random);
         }
     }
 
-    /// Whatever happened, with calls still in flight: when all waits are over, time having jumped or not, it is tried and closes.
+    /// After any sequence, with calls still in flight and with or without a jump in time, the
+    /// breaker is probed once all waits are over, and closes.
     #[test]
-    fn is_never_stuck(rules in any_rules(), steps in steps(), jump in prop::sample::select(vec![0, 3_600, 90_000])) {
+    fn is_never_stuck(rules in any_config(), steps in steps(), jump in prop::sample::select(vec![0, 3_600, 90_000])) {
         let mut pair = Pair::new(rules);
-        steps.into_iter().for_each(|step| pair.step(step, EVEN));
+        steps.into_iter().for_each(|step| pair.step(step, NO_JITTER));
         pair.now += s(jump);
         let latest = pair.now + LONGEST_HOLD + s(3_600);
         let view = pair.breaker.view(pair.now);
@@ -280,10 +282,11 @@ proptest! {
         prop_assert!(pair.now <= latest);
     }
 
-    /// Calls that go well, or end through no fault of the provider, in any order and at any rate, never move it.
+    /// Successful calls, and calls that end through no fault of the provider, never open the
+    /// breaker.
     #[test]
     fn without_failures_it_never_opens(
-        rules in any_rules(),
+        rules in any_config(),
         calls in prop::collection::vec((0u64..5_000, 0u64..1_000, 0usize..3), 0..300),
     ) {
         let mut breaker = Breaker::new(rules);
@@ -291,16 +294,17 @@ proptest! {
         for (time, latency, end) in calls {
             now += ms(time);
             let ticket = breaker.admit(now, Who::Visitor).unwrap();
-            prop_assert_eq!(breaker.first_token(ticket, ms(latency), now, EVEN), None);
-            let verdict = [Verdict::Whole, Verdict::Abandoned, broke(Fault::Diverged)][end];
-            prop_assert_eq!(breaker.settle(ticket, verdict, now, EVEN), None);
+            prop_assert_eq!(breaker.first_token(ticket, ms(latency), now, NO_JITTER), None);
+            let outcome = [Verdict::Whole, Verdict::Abandoned, broken_stream(Fault::Diverged)][end];
+            prop_assert_eq!(breaker.settle(ticket, outcome, now, NO_JITTER), None);
         }
     }
 
-    /// Open time without a word from the provider: within a fifth of what it should be, and never beyond its max.
+    /// Without a `Retry-After`, the open time is within a fifth of its middle and never above its
+    /// max.
     #[test]
-    fn open_time_keeps_its_bounds(rules in any_rules(), strikes in 0u32..40, chance in 0.0..=1.0) {
-        let time = rules.open_time(strikes, chance).as_secs_f64();
+    fn open_time_stays_within_its_bounds(rules in any_config(), strikes in 0u32..40, random in 0.0..=1.0) {
+        let time = rules.open_time(strikes, random).as_secs_f64();
         let middle = (rules.open_for.as_secs_f64() * 2f64.powi(strikes as i32)).min(rules.open_max.as_secs_f64());
         prop_assert!(time >= 0.8 * middle - 1e-6 && time <= 1.2 * middle + 1e-6);
         prop_assert!(time <= rules.open_max.as_secs_f64());

@@ -1,10 +1,10 @@
-//! What is done to breakers in random sequences.
+//! Random steps for the sequence tests.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What is done to a breaker next. Numbers choose among the calls in flight.
+/// One step. Indexes choose among the calls in flight, modulo their number.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     Pass(Duration),
@@ -30,35 +30,35 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => Just(None),
         1 => prop::sample::select(vec![0, 5, 40, 1_000_000_000]).prop_map(|asked| Some(s(asked))),
     ];
-    let verdict = prop_oneof![
+    let outcome = prop_oneof![
         6 => Just(Verdict::Whole),
         2 => Just(Verdict::Abandoned),
-        6 => (fault, asked).prop_map(|(fault, asked)| failed_asking(fault, asked)),
+        6 => (fault, asked).prop_map(|(fault, asked)| failed_with_retry_after(fault, asked)),
     ];
-    let who = prop_oneof![2 => Just(Who::Visitor), 1 => Just(Who::Probe)];
+    let origin = prop_oneof![2 => Just(Who::Visitor), 1 => Just(Who::Probe)];
     let step = prop_oneof![
         10 => (0u64..1_500).prop_map(|time| Step::Pass(ms(time))),
         2 => (0u64..30_000).prop_map(|time| Step::Pass(ms(time))),
         1 => prop::sample::select(vec![0, 100, 3_600]).prop_map(|time| Step::Pass(s(time))),
-        30 => who.prop_map(Step::Admit),
+        30 => origin.prop_map(Step::Admit),
         12 => (any::<usize>(), prop::sample::select(vec![50, 300, 900, 1_000, 4_000]))
             .prop_map(|(call, latency)| Step::FirstToken(call, ms(latency))),
-        24 => (any::<usize>(), verdict).prop_map(|(call, verdict)| Step::Settle(call, verdict)),
+        24 => (any::<usize>(), outcome).prop_map(|(call, outcome)| Step::Settle(call, outcome)),
         2 => Just(Step::Tick),
     ];
-    // A reset is rare: it would hide all else.
+    // Resets are rare, because they would hide everything else.
     let step = prop_oneof![400 => step, 1 => Just(Step::Reset)];
     let steps = prop::collection::vec(step, 0..400);
     (prop_oneof![Just(Vec::new()), slowing_down()], steps)
         .prop_map(|(first, then)| [first, then].concat())
 }
 
-/// Calls that are fast at first and slow later on, with some of the other kind among them.
+/// Calls that are mostly fast at first and mostly slow later.
 fn slowing_down() -> impl Strategy<Value = Vec<Step>> {
     let call = (100u64..2_000, 0u32..10);
     let calls = || prop::collection::vec(call.clone(), 10..80);
-    let turn = |(time, one_in_ten): (u64, u32), usual, other| {
-        let latency = if one_in_ten == 0 { other } else { usual };
+    let turn = |(time, one_in_ten): (u64, u32), usual, exception| {
+        let latency = if one_in_ten == 0 { exception } else { usual };
         let first_token = Step::FirstToken(0, latency);
         [
             Step::Pass(ms(time)),
@@ -74,7 +74,7 @@ fn slowing_down() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-pub(super) fn any_rules() -> impl Strategy<Value = Rules> {
+pub(super) fn any_config() -> impl Strategy<Value = Rules> {
     let rates = prop::sample::select(vec![0.3, 0.5, 0.8, 1.0]);
     let counts = (1u32..=6, 1u32..=12, 1u32..=3, any::<bool>());
     let times = (

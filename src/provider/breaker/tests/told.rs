@@ -1,4 +1,4 @@
-//! What a breaker makes of what others say.
+//! Events of other instances.
 
 use proptest::prelude::*;
 
@@ -14,13 +14,13 @@ fn blocked_until(until: Duration) -> Saved {
 }
 
 #[test]
-fn a_warned_breaker_opens_at_the_first_hard_failure_once() {
+fn warned_breaker_opens_at_the_first_hard_failure_once() {
     let mut bench = Bench::new(Rules::default());
     bench.breaker.beware(bench.now);
     assert_eq!(
         bench.visit(failed(Fault::RateLimited)),
         None,
-        "a limit is the provider at work"
+        "a rate limit is not a hard failure"
     );
     assert_eq!(bench.visit(failed(Fault::BadRequest)), None);
     let opened = bench.visit(failed(Fault::Timeout)).unwrap();
@@ -30,27 +30,27 @@ fn a_warned_breaker_opens_at_the_first_hard_failure_once() {
     );
     bench.pass(s(10));
     bench.probe(Verdict::Whole).unwrap();
-    bench.opens_by_five();
+    bench.open_by_five_failures();
 }
 
 #[test]
-fn a_warning_is_over_with_a_first_token_and_with_its_time() {
+fn warning_ends_with_a_first_token_or_after_a_window() {
     let mut bench = Bench::new(Rules::default());
     bench.breaker.beware(bench.now);
     bench.visit(Verdict::Whole);
-    bench.opens_by_five();
+    bench.open_by_five_failures();
     let mut bench = Bench::new(Rules::default());
     bench.breaker.beware(bench.now);
     bench.pass(s(60));
-    bench.opens_by_five();
-    // An answer that breaks is no failed call.
+    bench.open_by_five_failures();
+    // A broken stream is no failed call.
     let mut bench = Bench::new(Rules::default());
     bench.breaker.beware(bench.now);
-    assert_eq!(bench.visit(broke(Fault::Reset)), None);
+    assert_eq!(bench.visit(broken_stream(Fault::Reset)), None);
 }
 
 #[test]
-fn whoever_is_not_closed_knows_better_than_a_warning() {
+fn peer_events_do_not_change_a_breaker_that_is_not_closed() {
     for mut bench in [
         Bench::opened(Rules::default()),
         Bench::half_open(Rules::default()),
@@ -70,37 +70,37 @@ fn whoever_is_not_closed_knows_better_than_a_warning() {
 }
 
 #[test]
-fn a_hold_that_others_tell_is_waited_out_and_bounded() {
+fn rate_limit_of_a_peer_is_waited_out_and_clamped() {
     let mut bench = Bench::new(Rules::default());
     bench.breaker.hold(bench.now + s(30), bench.now);
     assert_eq!(
-        (bench.state(), bench.waits()),
+        (bench.state(), bench.remaining_wait()),
         (ProviderState::Closed, Some(s(30)))
     );
-    assert!(bench.refused(Who::Visitor));
+    assert!(bench.rejects(Who::Visitor));
     bench.breaker.hold(bench.now + s(5), bench.now);
-    assert_eq!(bench.waits(), Some(s(30)), "never shorter");
+    assert_eq!(bench.remaining_wait(), Some(s(30)), "never shorter");
     bench.breaker.hold(Duration::MAX, bench.now);
-    assert_eq!(bench.waits(), Some(LONGEST_HOLD));
+    assert_eq!(bench.remaining_wait(), Some(LONGEST_HOLD));
 }
 
 #[test]
-fn what_it_was_asked_to_wait_itself_is_waited_also_when_others_tell_less() {
+fn peer_event_does_not_shorten_an_own_rate_limit() {
     let mut bench = Bench::new(Rules::default());
-    bench.visit(failed_asking(Fault::RateLimited, Some(s(40))));
-    let adopted = bench
+    bench.visit(failed_with_retry_after(Fault::RateLimited, Some(s(40))));
+    let transition = bench
         .breaker
         .adopt(blocked_until(bench.now + s(5)), bench.now)
         .unwrap();
     assert_eq!(
-        (adopted.to, adopted.cause),
+        (transition.to, transition.cause),
         (ProviderState::Blocked, Some(Cause::Told))
     );
-    assert_eq!(bench.waits(), Some(s(40)));
+    assert_eq!(bench.remaining_wait(), Some(s(40)));
 }
 
 #[test]
-fn anothers_good_probe_closes_it_and_one_failure_opens_it_again() {
+fn good_probe_of_a_peer_closes_and_one_failure_opens_again() {
     for mut bench in [
         Bench::opened(Rules::default()),
         Bench::half_open(Rules::default()),
@@ -118,29 +118,25 @@ fn anothers_good_probe_closes_it_and_one_failure_opens_it_again() {
     let mut bench = Bench::new(Rules::default());
     bench.breaker.hold(bench.now + s(30), bench.now);
     assert_eq!(bench.breaker.relieve(bench.now), None);
-    assert_eq!(
-        bench.waits(),
-        Some(s(30)),
-        "a rate limit is waited out all the same"
-    );
+    assert_eq!(bench.remaining_wait(), Some(s(30)), "the rate limit stays");
 }
 
 #[test]
-fn a_probe_that_is_put_off_gives_its_place_back_and_comes_later() {
+fn postponed_probe_releases_its_slot_and_comes_later() {
     for mut bench in [
         Bench::half_open(Rules::default()),
         Bench::blocked(Rules::default()),
     ] {
         bench.pass(s(60));
         let ticket = bench.ticket(Who::Probe);
-        assert!(bench.refused(Who::Probe));
+        assert!(bench.rejects(Who::Probe));
         bench.breaker.postpone(ticket, bench.now + s(7), bench.now);
-        assert_eq!(bench.waits(), Some(s(7)));
-        assert!(bench.refused(Who::Probe));
+        assert_eq!(bench.remaining_wait(), Some(s(7)));
+        assert!(bench.rejects(Who::Probe));
         bench.pass(s(7));
         bench.probe(Verdict::Whole).unwrap();
     }
-    // Of an older generation it says nothing.
+    // A ticket of an older generation changes nothing.
     let mut bench = Bench::half_open(Rules::default());
     let ticket = bench.ticket(Who::Probe);
     bench.breaker.relieve(bench.now);
@@ -150,15 +146,15 @@ fn a_probe_that_is_put_off_gives_its_place_back_and_comes_later() {
 }
 
 proptest! {
-    /// Whatever others say, and in whatever order: a provider that is well is asked again within a day, and nothing panics.
+    /// After any sequence of peer events a healthy provider is called again within a day.
     #[test]
-    fn nothing_that_others_say_shuts_a_provider_for_good(
-        words in prop::collection::vec((0u8..5, 0u64..200_000, 0u64..100), 0..40),
+    fn peer_events_never_shut_out_a_provider_for_good(
+        events in prop::collection::vec((0u8..5, 0u64..200_000, 0u64..100), 0..40),
     ) {
         let mut bench = Bench::new(Rules::default());
-        for (word, lasts, pause) in words {
+        for (event, lasts, pause) in events {
             let until = bench.now + s(lasts);
-            match word {
+            match event {
                 0 => drop(bench.breaker.adopt(blocked_until(until), bench.now)),
                 1 => bench.breaker.hold(until, bench.now),
                 2 => bench.breaker.beware(bench.now),
@@ -171,7 +167,7 @@ proptest! {
         }
         bench.pass(LONGEST_HOLD);
         if bench.state() == ProviderState::Closed {
-            prop_assert!(!bench.refused(Who::Visitor));
+            prop_assert!(!bench.rejects(Who::Visitor));
         } else {
             bench.probe(Verdict::Whole).unwrap();
             prop_assert_eq!(bench.state(), ProviderState::Closed);
