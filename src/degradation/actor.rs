@@ -1,7 +1,8 @@
-//! The DegradationActor: has the operator's rules read, and publishes the ladder made of them.
+//! The `DegradationActor`: loads the operator's reply rules and publishes the fallback chain.
 //!
-//! It answers nobody itself: turns walk the published ladder, which is there before the actor starts and stays when the actor
-//! is gone. Rules that cannot be read change nothing; what is wrong with them is published beside the ladder.
+//! The actor answers no visitor. Turns use the published chain, which exists before the actor
+//! starts and outlives it. Unreadable rules leave the chain as it is; their problems are published
+//! beside it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +24,12 @@ use super::rules;
 use super::shelf::Shelf;
 use super::watching::Watching;
 
-/// How long the rules may take to read: a disk that hangs must not hang the actor.
+/// Timeout for reading the rules, so that a hanging disk does not block the actor.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where the ladder is published, with what is wrong with the rules. Outlives the actor: a rebuilt one gets a clone, and
-/// receivers notice nothing.
+/// The watch channels of the fallback chain and its problems.
+///
+/// Clones share the channels. A rebuilt actor gets a clone, so receivers stay connected.
 #[derive(Clone, Debug)]
 pub struct Published {
     ladder: watch::Sender<Arc<Ladder>>,
@@ -37,7 +39,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// The built-in replies over this fixed text, until an actor has read the operator's rules; so nobody ever waits.
+    /// Starts with the built-in replies and this fixed text, so that an answer exists at once.
     pub fn new(fallback: &str) -> Self {
         let ladder = Ladder::new(Replies::built_in(), fallback);
         Self {
@@ -48,17 +50,16 @@ impl Published {
         }
     }
 
-    /// The ladder as it now is. A turn clones the `Arc` out and walks it.
+    /// The current chain. A turn clones the `Arc` and keeps that chain to its end.
     pub fn ladder(&self) -> watch::Receiver<Arc<Ladder>> {
         self.ladder.subscribe()
     }
 
-    /// What was wrong with the rules when they were last read; empty while all is well.
+    /// The problems of the last attempt to read the reply rules. Empty if it succeeded.
     pub fn problems(&self) -> watch::Receiver<Arc<[Problem]>> {
         self.problems.subscribe()
     }
 
-    /// All that is wrong, as it now is.
     pub fn health(&self) -> Health {
         Health::new(
             self.problems(),
@@ -67,14 +68,13 @@ impl Published {
         )
     }
 
-    /// Publishes what came of reading the knowledge folder.
     pub(super) fn learn(&self, news: News) {
         let passages = news.index.as_ref().map(|index| index.len());
         tracing::info!(passages, problems = news.problems.len(), "knowledge read");
         for problem in &news.problems {
             tracing::warn!(%problem, "knowledge left out");
         }
-        // Said before what is left answers.
+        // Problems first: whoever sees the new index also sees what it lacks.
         self.knowledge.send_replace(news.problems.into());
         if let Some(index) = news.index {
             self.ladder.send_modify(|ladder| {
@@ -83,19 +83,19 @@ impl Published {
         }
     }
 
-    /// Publishes what a self-check found broken.
+    /// Publishes the failures of a self-check and logs them if they changed.
     pub(super) fn report(&self, broken: Vec<String>) {
         self.broken.send_if_modified(|before| {
-            let news = **before != *broken;
-            for what in broken.iter().filter(|_| news) {
-                tracing::error!(what, "self-check");
+            let is_changed = **before != *broken;
+            for failure in broken.iter().filter(|_| is_changed) {
+                tracing::error!(failure, "self-check failed");
             }
             *before = broken.into();
-            news
+            is_changed
         });
     }
 
-    /// Publishes what came of reading the rules: a ladder in the old one's place, or the problems beside it.
+    /// Publishes a new chain, with the knowledge of the old one; or the problems, if there are any.
     fn take(&self, read: Result<Ladder, Problems>) -> Result<(), Problems> {
         match read {
             Ok(ladder) => {
@@ -108,11 +108,7 @@ impl Published {
             }
             Err(problems) => {
                 let first = problems.0.first().map(tracing::field::display);
-                tracing::warn!(
-                    problems = problems.0.len(),
-                    first,
-                    "reply rules not taken over"
-                );
+                tracing::warn!(problems = problems.0.len(), first, "reply rules rejected");
                 self.problems.send_replace(problems.0.as_slice().into());
                 Err(problems)
             }
@@ -120,12 +116,12 @@ impl Published {
     }
 }
 
-/// How what answers without a provider is looked after.
+/// Settings of the periodic self-check.
 #[derive(Clone)]
 pub struct Checks {
-    /// The saved answers; none: they are not looked at.
+    /// `None` skips the check of the answer cache.
     pub shelf: Option<Arc<Shelf>>,
-    /// How often. A new ladder is looked at besides.
+    /// A new chain is checked at once, in addition to this interval.
     pub every: Duration,
 }
 
@@ -139,23 +135,21 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// How often, where nobody says otherwise.
     pub const EVERY: Duration = Duration::from_secs(60);
 }
 
-/// Has the rules read: at its start, and whenever it is told to.
+/// Reads the rules at its start and on every `ReloadFallback`.
 pub struct DegradationActor {
-    /// What to read at the start.
     first: Option<DegradationSettings>,
     pub(super) published: Published,
     pub(super) watching: Watching,
     pub(super) checks: Checks,
-    /// Dropped with the actor, however that ends: so its supervisor hears of it.
+    /// Dropped with the actor, also after a panic, which notifies the supervisor.
     _guard: Box<dyn Send>,
 }
 
 impl DegradationActor {
-    /// An actor that reads what `settings` name when it starts and publishes to `published`. `guard` is dropped when the actor is.
+    /// Creates an actor that reads what `settings` name when it starts.
     pub fn new(
         settings: DegradationSettings,
         published: Published,
@@ -170,7 +164,6 @@ impl DegradationActor {
         }
     }
 
-    /// The same, which looks after all of this.
     pub fn checking(self, checks: Checks) -> Self {
         Self { checks, ..self }
     }
@@ -185,22 +178,23 @@ impl Actor for DegradationActor {
         };
         self.watch(settings.knowledge.clone(), ctx);
         self.watch_on(ctx);
-        // Waited for before any message is: a `Reload` that is already in the mailbox is newer.
+        // Blocks the mailbox: a `ReloadFallback` in it is newer and must be handled afterwards.
         let first = read(settings).into_actor(self);
         ctx.wait(first.map(|read, actor, ctx| {
-            // Not fatal, and said where problems are said.
+            // Not fatal: the problems are published.
             let _ = actor.published.take(read);
             actor.check(ctx);
         }));
     }
 }
 
-/// Read what these settings name and publish it, one `Reload` after the other. The answer comes within 5 s for each; the knowledge
-/// folder is read beside that and takes the time that it takes.
+/// Reads the rules that these settings name and publishes them. Reloads run one after the other.
+///
+/// The reply comes within 5 s. The knowledge folder is read in the background, without a limit.
 ///
 /// # Errors
 ///
-/// Every problem of the rules; the ladder is then as it was, and so is the folder that is watched.
+/// Every problem of the rules. The chain and the watched folder are then unchanged.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Problems>")]
 pub struct Reload(pub DegradationSettings);
@@ -214,7 +208,7 @@ impl Handler<Reload> for DegradationActor {
         AtomicResponse::new(Box::pin(reading.map(|read, actor, ctx| {
             actor.published.take(read)?;
             actor.check(ctx);
-            // With bad rules the folder is left as it is too.
+            // Only reached with good rules: otherwise the watched folder stays.
             actor.watch(knowledge, ctx);
             Ok(())
         })))
@@ -224,16 +218,17 @@ impl Handler<Reload> for DegradationActor {
 impl Handler<Crash> for DegradationActor {
     type Result = ();
 
-    #[allow(clippy::panic, reason = "what it is for")]
+    #[allow(clippy::panic, reason = "simulates a crash in tests")]
     fn handle(&mut self, _: Crash, _: &mut Self::Context) {
         panic!("crashed on command");
     }
 }
 
-/// Reads off the actor's thread, within the limit. A read that hangs keeps its blocking thread until the disk lets go.
+/// Reads on a blocking thread, with a timeout. A read that hangs keeps its thread until the disk
+/// responds.
 async fn read(settings: DegradationSettings) -> Result<Ladder, Problems> {
-    let theirs = settings.clone();
-    let reading = tokio::task::spawn_blocking(move || rules::read(&theirs));
+    let for_reader = settings.clone();
+    let reading = tokio::task::spawn_blocking(move || rules::read(&for_reader));
     let what = match tokio::time::timeout(READ_LIMIT, reading).await {
         Ok(Ok(read)) => return read,
         Ok(Err(_)) => "cannot be read: the reader failed".to_owned(),

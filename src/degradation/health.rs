@@ -1,4 +1,4 @@
-//! What is wrong with the answers that no provider gives, in sentences for the status.
+//! The problems of the fallback answers, as messages for the status.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use tokio::sync::watch;
 
 use crate::settings::Problem;
 
-/// The most documents that are named one by one; the log names them all.
+/// Documents with problems that are listed one by one; the log lists all of them.
 const NAMED: usize = 10;
 
-/// A view of what is wrong, as it now is.
+/// The current problems.
 #[derive(Clone, Debug)]
 pub struct Health {
     rules: watch::Receiver<Arc<[Problem]>>,
@@ -18,7 +18,6 @@ pub struct Health {
 }
 
 impl Health {
-    /// Of the rules' problems, those of the knowledge folder, and what the last self-check found.
     pub(super) fn new(
         rules: watch::Receiver<Arc<[Problem]>>,
         knowledge: watch::Receiver<Arc<[Problem]>>,
@@ -31,29 +30,29 @@ impl Health {
         }
     }
 
-    /// All of it, without paths; empty while all is well.
+    /// All problems in English, without paths.
     pub fn sentences(&self) -> Vec<String> {
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         if !self.rules.borrow().is_empty() {
-            told.push(
+            messages.push(
                 "The reply rules have problems and were not taken over; the log names them."
                     .to_owned(),
             );
         }
         let knowledge = Arc::clone(&self.knowledge.borrow());
-        told.extend(
+        messages.extend(
             knowledge
                 .iter()
                 .take(NAMED)
                 .map(|problem| format!("Knowledge: {problem}.")),
         );
         if let Some(more) = knowledge.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            told.push(format!(
+            messages.push(format!(
                 "Knowledge: {more} more problems; the log names them."
             ));
         }
-        told.extend(self.broken.borrow().iter().cloned());
-        told
+        messages.extend(self.broken.borrow().iter().cloned());
+        messages
     }
 }
 

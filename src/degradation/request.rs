@@ -1,6 +1,8 @@
-//! What a message asks for, where that is not information: the key points of a text that it carries, or some other work.
+//! Detects what a message asks for: the key points of a text in it, other generative work, or
+//! information.
 //!
-//! Pure. A small set of rules for English, German, Spanish and French, made to rather miss a request than to see one where none is.
+//! Pure. A small set of patterns for English, German, Spanish and French, tuned to miss a request
+//! rather than to see one that is not there.
 
 use std::sync::LazyLock;
 
@@ -8,36 +10,34 @@ use regex::Regex;
 
 use super::summary::sentences::sentences;
 
-/// What a message asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// The key points of a text that stands in the message.
+    /// The key points of a text in the message.
     Summary {
         /// The message without that text.
-        wish: &'a str,
-        /// The text.
+        instruction: &'a str,
         text: &'a str,
     },
-    /// Work that only a model can do: to write, to translate.
+    /// Work that needs a model, such as writing or translating.
     Work,
-    /// Anything else.
     Question,
 }
 
-/// The longest wish beside a text, in bytes.
+/// The longest instruction beside a text, in bytes.
 const WISH: usize = 240;
 
-/// A text to sum up is at least so long, in characters, or has so many sentences; with less, there is nothing to sum up.
+/// A text to summarise has at least so many characters, or at least so many sentences.
 const CHARS: usize = 200;
 const SENTENCES: usize = 3;
 
-/// What may stand before the wish itself.
+/// Polite words before the instruction.
 const COURTESY: &str = r"(?xi) ^\W* (?: (?: hi|hello|hey|hallo|guten\stag|hola|buenos\sd[ií]as|bonjour|salut|please|kindly|bitte
     |por\sfavor|s['’]il\s(?:te|vous)\spla[iî]t|ok(?:ay)?|(?:can|could|would|will)\syou|i(?:\swould|['’]d)?\s(?:want|need|like)\syou\sto
     |help\sme(?:\sto)?|just|quickly|briefly|i\s(?:want|need)|kannst\sdu|k[oö]nn(?:t?en\ssie|test\sdu)|w[uü]rden\ssie|mir|kurz
     |puedes?|podr[ií]as?|me|brevemente|necesito|peux-tu|tu\speux|pouvez-vous|pourr(?:iez-vous|ais-tu)|bri[eè]vement ) [\s,!.:]+ )* ";
 
-/// Verbs that say it all; or a noun after a verb that asks for it, or with nothing after it but what it is of.
+/// A verb that suffices alone; or a noun after a verb that asks for it, or at the end of the
+/// instruction or before "of" and the like.
 const SUMMARY: &str = r"(?: summari[sz]e\b | sum\b.{0,60}\bup\b | condense\b | tl;?\s?dr\b
     | fass(?:e|t|en\ssie)?\b.{0,100}\bzusammen\b | (?:\S+\s){0,8}zusammen(?:zu)?fassen\b
     | resum(?:ir|en|irme|eme|ame|elo|irlo)\b | resum[ea]\s(?:est|el\b|la\b|l[oa]s\b|lo\b|en\b|brevemente|por\sfavor)
@@ -59,7 +59,7 @@ const WORK: &str = r"(?: (?:write|draft|compose|translate|generate|rewrite|rephr
     | (?:escrib[ea]|redact[ae]|traduc[ei]\w*|calcul[ae]|invent[ae])\b
     | (?:[eé]cri(?:s|vez)|r[eé]dige[rz]?|tradui(?:s|sez|re)|calcule[rz]?|invente[rz]?|racontez?)\b )";
 
-/// What points at a text: without it, a wish in the midst of a paragraph may be about anything.
+/// Words that refer to a text. Without one, an instruction in running text may be about anything.
 const POINTING: &str = r"(?i)\b(?: this|that|these|it|following|above|below|text|article|e-?mail|message|passage|paragraph|document|report
     |notes|transcript|story|letter|dies\w*|folgend\w*|obig\w*|textes?|artikels?|est[eao]s?|siguientes?|anterior|texto|art[ií]culo|correo
     |cet?|cette|ces|suivante?|ci-dessus|ci-dessous|texte|ceci|cela)\b";
@@ -68,7 +68,7 @@ struct Rules {
     summary: Regex,
     work: Regex,
     pointing: Regex,
-    /// What is meant is not in the message.
+    /// Matches references to something that is not in the message.
     elsewhere: Regex,
     cut: Regex,
 }
@@ -83,15 +83,15 @@ static RULES: LazyLock<Result<Rules, regex::Error>> = LazyLock::new(|| {
     })
 });
 
-/// Reads a message.
+/// Detects the intent of a message.
 pub fn read(message: &str) -> Request<'_> {
-    // That the rules compile is a test's business; without them, everything is a question.
+    // A test ensures that the patterns compile. Without them, everything is a question.
     let Ok(rules) = &*RULES else {
         return Request::Question;
     };
     let message = message.trim();
-    if let Some((wish, text)) = rules.before(message).or_else(|| rules.after(message)) {
-        return Request::Summary { wish, text };
+    if let Some((instruction, text)) = rules.before(message).or_else(|| rules.after(message)) {
+        return Request::Summary { instruction, text };
     }
     let head = message
         .get(..message.floor_char_boundary(WISH))
@@ -104,37 +104,39 @@ pub fn read(message: &str) -> Request<'_> {
 }
 
 impl Rules {
-    /// The wish, then the text.
+    /// Splits a message into instruction and following text.
     fn before<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
         let head = message.get(..message.floor_char_boundary(WISH))?;
         self.cut.find_iter(head).find_map(|cut| {
-            let (wish, text) = message.split_at(cut.end());
-            let apart = cut.as_str().contains([':', '\n']);
-            self.both(wish, text, apart)
-                .then_some((wish.trim(), text.trim()))
+            let (instruction, text) = message.split_at(cut.end());
+            let is_separate = cut.as_str().contains([':', '\n']);
+            self.both(instruction, text, is_separate)
+                .then_some((instruction.trim(), text.trim()))
         })
     }
 
-    /// The text, then the wish.
+    /// Splits a message into instruction and preceding text, and returns the instruction first.
     fn after<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
         let start = message.ceil_char_boundary(message.len().saturating_sub(WISH));
         let tail = message.get(start..)?;
         self.cut.find_iter(tail).find_map(|cut| {
-            let (text, wish) = message.split_at(start + cut.end());
-            let apart = cut.as_str().contains('\n');
-            self.both(wish, text, apart)
-                .then_some((wish.trim(), text.trim()))
+            let (text, instruction) = message.split_at(start + cut.end());
+            let is_separate = cut.as_str().contains('\n');
+            self.both(instruction, text, is_separate)
+                .then_some((instruction.trim(), text.trim()))
         })
     }
 
-    fn both(&self, wish: &str, text: &str, apart: bool) -> bool {
+    /// `is_separate`: a colon or a line break stands between instruction and text.
+    fn both(&self, instruction: &str, text: &str, is_separate: bool) -> bool {
         let elsewhere = self
             .elsewhere
-            .find_iter(wish)
+            .find_iter(instruction)
+            // "in your own words" does not refer to something of ours.
             .any(|found| !found.as_str().ends_with("own"));
-        self.summary.is_match(wish)
+        self.summary.is_match(instruction)
             && !elsewhere
-            && (apart || self.pointing.is_match(wish))
+            && (is_separate || self.pointing.is_match(instruction))
             && (text.trim().chars().nth(CHARS - 1).is_some()
                 || sentences(text).nth(SENTENCES - 1).is_some())
     }

@@ -1,5 +1,5 @@
-//! What the DegradationActor does by the clock: it looks whether the knowledge folder has changed, and walks
-//! the ladder to see that it holds, also whenever there is a new one. Both off its thread; at most one of each is under way.
+//! The periodic jobs of the `DegradationActor`: it scans the knowledge folder for changes, and
+//! checks the chain. Both run off its thread, and at most one of each runs at a time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,35 +11,34 @@ use super::actor::DegradationActor;
 use super::knowledge::folder::{Folder, News};
 use super::selfcheck;
 
-/// How often the folder's names, sizes and times are looked at.
+/// Interval between comparisons of the folder's names, sizes and times.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// A look at the folder that takes longer is said.
+/// A scan that takes longer is reported in the status.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// What is watched, and what is under way.
 #[derive(Debug, Default)]
 pub(super) struct Watching {
     root: Option<PathBuf>,
-    /// Here between two looks.
+    /// `None` while a scan has it.
     folder: Option<Folder>,
-    /// Since when a look is under way. A disk that hangs holds one, and no more.
+    /// Start of the running scan. A hanging disk blocks one scan and prevents further ones.
     looking: Option<Instant>,
-    /// Whether all is to be read again once that look is over.
+    /// The folder must be read again after the running scan.
     again: bool,
     checking: bool,
-    /// Whether there is another ladder than the one that is being walked.
+    /// The chain was replaced during the running check.
     check_again: bool,
 }
 
 impl DegradationActor {
-    /// Reads this folder now, changed or not, and watches it from now on; without one, forgets what was read.
+    /// Reads this folder now, changed or not, and watches it. `None` removes the knowledge.
     pub(super) fn watch(&mut self, root: Option<PathBuf>, ctx: &mut Context<Self>) {
         let watching = &mut self.watching;
-        let had = watching.root.is_some();
+        let had_root = watching.root.is_some();
         watching.root = root;
         watching.again = true;
-        if watching.root.is_none() && had {
+        if watching.root.is_none() && had_root {
             self.published.learn(News {
                 index: Some(Arc::default()),
                 problems: Vec::new(),
@@ -48,7 +47,6 @@ impl DegradationActor {
         self.look(ctx);
     }
 
-    /// Looks and checks again and again.
     pub(super) fn watch_on(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(LOOK, Self::look);
         ctx.run_interval(self.checks.every, Self::check);
@@ -59,20 +57,21 @@ impl DegradationActor {
         let Some(root) = watching.root.clone().filter(|_| watching.looking.is_none()) else {
             return;
         };
-        let kept = watching
+        // A folder of an earlier root is dropped.
+        let current = watching
             .folder
             .take()
             .filter(|folder| folder.root() == root);
-        let mut folder = kept.unwrap_or_else(|| Folder::new(root));
+        let mut folder = current.unwrap_or_else(|| Folder::new(root));
         if std::mem::take(&mut watching.again) {
             folder.forget();
         }
         watching.looking = Some(Instant::now());
         let look = tokio::task::spawn_blocking(move || (folder.look(), folder)).into_actor(self);
-        ctx.spawn(look.map(|looked, actor, ctx| {
+        ctx.spawn(look.map(|result, actor, ctx| {
             let watching = &mut actor.watching;
             watching.looking = None;
-            match looked {
+            match result {
                 Ok((news, folder)) if watching.root.as_deref() == Some(folder.root()) => {
                     watching.folder = Some(folder);
                     if let Some(news) = news {
@@ -80,9 +79,10 @@ impl DegradationActor {
                         actor.check(ctx);
                     }
                 }
+                // The root has changed meanwhile; the folder of the old one is dropped.
                 Ok(_) => {}
-                // The next look begins anew.
-                Err(_) => tracing::error!("reading the knowledge failed"),
+                // The next scan starts without a folder.
+                Err(_) => tracing::error!("knowledge scan panicked"),
             }
             if actor.watching.again {
                 actor.look(ctx);
@@ -90,7 +90,7 @@ impl DegradationActor {
         }));
     }
 
-    /// Walks the ladder as it now is, and looks at the saved answers; while that is under way, once more afterwards.
+    /// Checks the current chain and the answer cache. If a check runs already, repeats it after.
     pub(super) fn check(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.watching.checking, true) {
             self.watching.check_again = true;
