@@ -25,7 +25,7 @@ use super::shelf::Shelf;
 use super::watching::Watching;
 
 /// Timeout for reading the rules, so that a hanging disk does not block the actor.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The watch channels of the fallback chain and its problems.
 ///
@@ -229,10 +229,10 @@ impl Handler<Crash> for DegradationActor {
 async fn read(settings: DegradationSettings) -> Result<Ladder, Problems> {
     let for_reader = settings.clone();
     let reading = tokio::task::spawn_blocking(move || rules::read(&for_reader));
-    let what = match tokio::time::timeout(READ_LIMIT, reading).await {
+    let what = match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(read)) => return read,
         Ok(Err(_)) => "cannot be read: the reader failed".to_owned(),
-        Err(_) => format!("not read within {READ_LIMIT:?}"),
+        Err(_) => format!("not read within {READ_TIMEOUT:?}"),
     };
     Err(rules::problem(&settings, what))
 }
@@ -254,10 +254,10 @@ mod tests {
     fn rules(folder: &TempDir, file: &str) -> DegradationSettings {
         let path = folder.path().join("replies.toml");
         fs::write(&path, file).unwrap();
-        of(&path)
+        settings_with(&path)
     }
 
-    fn of(path: &Path) -> DegradationSettings {
+    fn settings_with(path: &Path) -> DegradationSettings {
         DegradationSettings {
             replies: Some(path.to_owned()),
             fallback: "Later.".to_owned(),
@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    async fn changed<T>(view: &mut watch::Receiver<T>) {
+    async fn wait_for_change<T>(view: &mut watch::Receiver<T>) {
         let limit = Duration::from_secs(10);
         tokio::time::timeout(limit, view.changed())
             .await
@@ -273,35 +273,38 @@ mod tests {
             .unwrap();
     }
 
-    fn said(published: &Published, question: &str) -> String {
+    fn fallback_for(published: &Published, question: &str) -> String {
         let ladder = Arc::clone(&published.ladder().borrow());
         ladder.answer(question).text.to_string()
     }
 
     #[actix::test]
-    async fn there_is_an_answer_before_the_actor_and_a_better_one_after() {
+    async fn built_in_replies_answer_until_the_actor_has_read_the_rules() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let before = published.ladder().borrow().answer("what is the price?");
         assert_eq!(before.source, Source::Template);
-        assert_eq!(said(&published, "xyzzy"), "Later.");
+        assert_eq!(fallback_for(&published, "xyzzy"), "Later.");
         let mut view = published.ladder();
         let _actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
-        changed(&mut view).await;
-        assert_eq!(said(&published, "what is the price?"), "See /pricing.");
+        wait_for_change(&mut view).await;
+        assert_eq!(
+            fallback_for(&published, "what is the price?"),
+            "See /pricing."
+        );
     }
 
     #[actix::test]
-    async fn rules_that_are_bad_at_the_start_are_said_and_the_built_in_ones_answer() {
+    async fn invalid_rules_at_the_start_are_reported_and_the_built_in_replies_answer() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let mut problems = published.problems();
-        let missing = of(&folder.path().join("missing.toml"));
+        let missing = settings_with(&folder.path().join("missing.toml"));
         let actor = DegradationActor::new(missing, published.clone(), ()).start();
-        changed(&mut problems).await;
+        wait_for_change(&mut problems).await;
         let what = problems.borrow_and_update().first().unwrap().to_string();
         assert!(what.starts_with("missing.toml: cannot be read"), "{what}");
-        assert_eq!(said(&published, "thanks"), "You are welcome!");
+        assert_eq!(fallback_for(&published, "thanks"), "You are welcome!");
         assert_eq!(
             actor.send(Reload(rules(&folder, GOOD))).await.unwrap(),
             Ok(())
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_reload_takes_good_rules_over_and_leaves_all_as_it_was_for_bad_ones() {
+    async fn reload_applies_valid_rules_and_rejects_invalid_ones() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
@@ -319,15 +322,15 @@ mod tests {
             actor.send(Reload(rules(&folder, other))).await.unwrap(),
             Ok(())
         );
-        assert_eq!(said(&published, "price"), "New.");
-        assert_eq!(said(&published, "xyzzy"), "Soon.");
+        assert_eq!(fallback_for(&published, "price"), "New.");
+        assert_eq!(fallback_for(&published, "xyzzy"), "Soon.");
 
         let bad = rules(&folder, "[[reply]]\nmatch = []\ntext = ''");
         let problems = actor.send(Reload(bad)).await.unwrap().unwrap_err();
         let lines: Vec<_> = problems.0.iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [Some(2), Some(3)]);
         assert_eq!(**published.problems().borrow(), *problems.0);
-        assert_eq!(said(&published, "price"), "New.");
+        assert_eq!(fallback_for(&published, "price"), "New.");
 
         assert_eq!(
             actor
@@ -337,11 +340,11 @@ mod tests {
             Ok(())
         );
         assert!(published.problems().borrow().is_empty());
-        assert_eq!(said(&published, "thanks"), "You are welcome!");
+        assert_eq!(fallback_for(&published, "thanks"), "You are welcome!");
     }
 
     #[actix::test]
-    async fn the_last_of_many_reloads_counts() {
+    async fn last_of_many_reloads_wins() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let actor =
@@ -349,36 +352,36 @@ mod tests {
         let answers = (0..20).map(|n| {
             let path = folder.path().join(format!("{n}.toml"));
             fs::write(&path, format!("fallback = '{n}'")).unwrap();
-            actor.send(Reload(of(&path)))
+            actor.send(Reload(settings_with(&path)))
         });
         for answer in answers.collect::<Vec<_>>() {
             assert_eq!(answer.await.unwrap(), Ok(()));
         }
-        assert_eq!(said(&published, "xyzzy"), "19");
+        assert_eq!(fallback_for(&published, "xyzzy"), "19");
     }
 
     #[actix::test]
-    async fn the_guard_falls_with_the_actor_and_a_rebuilt_one_publishes_to_the_same_place() {
+    async fn crash_drops_the_guard_and_a_rebuilt_actor_publishes_to_the_same_channels() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let mut view = published.ladder();
-        let (guard, fallen) = oneshot::channel::<()>();
+        let (guard, dropped) = oneshot::channel::<()>();
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), guard).start();
-        changed(&mut view).await;
+        wait_for_change(&mut view).await;
         actor.do_send(Crash);
         let limit = Duration::from_secs(10);
-        assert!(tokio::time::timeout(limit, fallen).await.unwrap().is_err());
-        assert_eq!(said(&published, "price"), "See /pricing.");
+        assert!(tokio::time::timeout(limit, dropped).await.unwrap().is_err());
+        assert_eq!(fallback_for(&published, "price"), "See /pricing.");
 
-        // The file went bad meanwhile: what the first actor read stays.
+        // The file is invalid now: the rules that the first actor read stay.
         let mut problems = published.problems();
         let bad = rules(&folder, "?");
         let rebuilt = DegradationActor::new(bad, published.clone(), ()).start();
-        changed(&mut problems).await;
-        assert_eq!(said(&published, "price"), "See /pricing.");
+        wait_for_change(&mut problems).await;
+        assert_eq!(fallback_for(&published, "price"), "See /pricing.");
         let good = rules(&folder, "[[reply]]\nmatch = ['price']\ntext = 'New.'");
         assert_eq!(rebuilt.send(Reload(good)).await.unwrap(), Ok(()));
-        changed(&mut view).await;
+        wait_for_change(&mut view).await;
         assert_eq!(view.borrow().answer("price").text.as_ref(), "New.");
     }
 }

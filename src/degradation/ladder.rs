@@ -93,7 +93,6 @@ impl Ladder {
         }
     }
 
-    /// Replaces the knowledge.
     pub fn with_knowledge(self, knowledge: Arc<Index>) -> Self {
         Self { knowledge, ..self }
     }

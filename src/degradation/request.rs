@@ -24,21 +24,21 @@ pub enum Request<'a> {
 }
 
 /// The longest instruction beside a text, in bytes.
-const WISH: usize = 240;
+const MAX_INSTRUCTION_BYTES: usize = 240;
 
 /// A text to summarise has at least so many characters, or at least so many sentences.
-const CHARS: usize = 200;
-const SENTENCES: usize = 3;
+const MIN_TEXT_CHARS: usize = 200;
+const MIN_TEXT_SENTENCES: usize = 3;
 
 /// Polite words before the instruction.
-const COURTESY: &str = r"(?xi) ^\W* (?: (?: hi|hello|hey|hallo|guten\stag|hola|buenos\sd[ií]as|bonjour|salut|please|kindly|bitte
+const COURTESY_PREFIX: &str = r"(?xi) ^\W* (?: (?: hi|hello|hey|hallo|guten\stag|hola|buenos\sd[ií]as|bonjour|salut|please|kindly|bitte
     |por\sfavor|s['’]il\s(?:te|vous)\spla[iî]t|ok(?:ay)?|(?:can|could|would|will)\syou|i(?:\swould|['’]d)?\s(?:want|need|like)\syou\sto
     |help\sme(?:\sto)?|just|quickly|briefly|i\s(?:want|need)|kannst\sdu|k[oö]nn(?:t?en\ssie|test\sdu)|w[uü]rden\ssie|mir|kurz
     |puedes?|podr[ií]as?|me|brevemente|necesito|peux-tu|tu\speux|pouvez-vous|pourr(?:iez-vous|ais-tu)|bri[eè]vement ) [\s,!.:]+ )* ";
 
 /// A verb that suffices alone; or a noun after a verb that asks for it, or at the end of the
 /// instruction or before "of" and the like.
-const SUMMARY: &str = r"(?: summari[sz]e\b | sum\b.{0,60}\bup\b | condense\b | tl;?\s?dr\b
+const SUMMARY_PATTERN: &str = r"(?: summari[sz]e\b | sum\b.{0,60}\bup\b | condense\b | tl;?\s?dr\b
     | fass(?:e|t|en\ssie)?\b.{0,100}\bzusammen\b | (?:\S+\s){0,8}zusammen(?:zu)?fassen\b
     | resum(?:ir|en|irme|eme|ame|elo|irlo)\b | resum[ea]\s(?:est|el\b|la\b|l[oa]s\b|lo\b|en\b|brevemente|por\sfavor)
     | r[eé]sum(?:er|ez|e)(?:[\s-]moi)?\b
@@ -48,19 +48,19 @@ const SUMMARY: &str = r"(?: summari[sz]e\b | sum\b.{0,60}\bup\b | condense\b | t
       |fais|faites|faire|donne|donnez|donner|[eé]cris|[eé]crivez|r[eé]dige|r[eé]digez|quels\ssont)(?:[\s-](?:me|moi|us|mir|uns))?\s NOUN
     | NOUN (?: \W*$ | \W*(?:of|please|for|von|vom|des|dieses|bitte|de|del|por|du)\b ) )";
 
-const NOUN: &str = r"(?:an?\s|the\s|eine\s|die\s|un\s|el\s|los\s|une\s|le\s|les\s)? (?:\w+\s){0,2} (?: summary | gist
+const SUMMARY_NOUN: &str = r"(?:an?\s|the\s|eine\s|die\s|un\s|el\s|los\s|une\s|le\s|les\s)? (?:\w+\s){0,2} (?: summary | gist
     | (?:key|main)\s(?:points?|ideas?|takeaways?|sentences) | zusammenfassung | kernaussagen | hauptpunkte
     | wichtigsten\s(?:punkte|aussagen|s[aä]tze) | resumen | puntos\s(?:clave|principales)
     | r[eé]sum[eé] | synth[eè]se | points\s(?:cl[eé]s|essentiels|principaux) )\b";
 
-const WORK: &str = r"(?: (?:write|draft|compose|translate|generate|rewrite|rephrase|paraphrase|proofread|calculate|invent|imagine
+const GENERATE_PATTERN: &str = r"(?: (?:write|draft|compose|translate|generate|rewrite|rephrase|paraphrase|proofread|calculate|invent|imagine
     |brainstorm|implement|debug)\b | fix\s(?:the|this|my)\s(?:bug|code)\b | plan\s(?:an?|my)\b | tell\sme\san?\s(?:joke|story)\b
     | (?:schreib|[uü]bersetz|verfass|formulier|berechn|erfind)\w*\b
     | (?:escrib[ea]|redact[ae]|traduc[ei]\w*|calcul[ae]|invent[ae])\b
     | (?:[eé]cri(?:s|vez)|r[eé]dige[rz]?|tradui(?:s|sez|re)|calcule[rz]?|invente[rz]?|racontez?)\b )";
 
 /// Words that refer to a text. Without one, an instruction in running text may be about anything.
-const POINTING: &str = r"(?i)\b(?: this|that|these|it|following|above|below|text|article|e-?mail|message|passage|paragraph|document|report
+const REFERENCE_WORDS: &str = r"(?i)\b(?: this|that|these|it|following|above|below|text|article|e-?mail|message|passage|paragraph|document|report
     |notes|transcript|story|letter|dies\w*|folgend\w*|obig\w*|textes?|artikels?|est[eao]s?|siguientes?|anterior|texto|art[ií]culo|correo
     |cet?|cette|ces|suivante?|ci-dessus|ci-dessous|texte|ceci|cela)\b";
 
@@ -75,9 +75,12 @@ struct Rules {
 
 static RULES: LazyLock<Result<Rules, regex::Error>> = LazyLock::new(|| {
     Ok(Rules {
-        summary: Regex::new(&format!("{COURTESY}{}", SUMMARY.replace("NOUN", NOUN)))?,
-        work: Regex::new(&format!("{COURTESY}{WORK}"))?,
-        pointing: Regex::new(&POINTING.replace("(?i)", "(?xi)"))?,
+        summary: Regex::new(&format!(
+            "{COURTESY_PREFIX}{}",
+            SUMMARY_PATTERN.replace("NOUN", SUMMARY_NOUN)
+        ))?,
+        work: Regex::new(&format!("{COURTESY_PREFIX}{GENERATE_PATTERN}"))?,
+        pointing: Regex::new(&REFERENCE_WORDS.replace("(?i)", "(?xi)"))?,
         elsewhere: Regex::new(r"(?i)\byour\b(?: own)?|\b(?:eure|ihre)[nrs]?\b|\bvos\b|\bvotre\b")?,
         cut: Regex::new(r"[:\n]|[.!?]+[\s]")?,
     })
@@ -94,7 +97,7 @@ pub fn read(message: &str) -> Request<'_> {
         return Request::Summary { instruction, text };
     }
     let head = message
-        .get(..message.floor_char_boundary(WISH))
+        .get(..message.floor_char_boundary(MAX_INSTRUCTION_BYTES))
         .unwrap_or_default();
     if rules.work.is_match(head) {
         Request::Work
@@ -106,7 +109,7 @@ pub fn read(message: &str) -> Request<'_> {
 impl Rules {
     /// Splits a message into instruction and following text.
     fn before<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
-        let head = message.get(..message.floor_char_boundary(WISH))?;
+        let head = message.get(..message.floor_char_boundary(MAX_INSTRUCTION_BYTES))?;
         self.cut.find_iter(head).find_map(|cut| {
             let (instruction, text) = message.split_at(cut.end());
             let is_separate = cut.as_str().contains([':', '\n']);
@@ -117,7 +120,7 @@ impl Rules {
 
     /// Splits a message into instruction and preceding text, and returns the instruction first.
     fn after<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
-        let start = message.ceil_char_boundary(message.len().saturating_sub(WISH));
+        let start = message.ceil_char_boundary(message.len().saturating_sub(MAX_INSTRUCTION_BYTES));
         let tail = message.get(start..)?;
         self.cut.find_iter(tail).find_map(|cut| {
             let (text, instruction) = message.split_at(start + cut.end());
@@ -137,8 +140,8 @@ impl Rules {
         self.summary.is_match(instruction)
             && !elsewhere
             && (is_separate || self.pointing.is_match(instruction))
-            && (text.trim().chars().nth(CHARS - 1).is_some()
-                || sentences(text).nth(SENTENCES - 1).is_some())
+            && (text.trim().chars().nth(MIN_TEXT_CHARS - 1).is_some()
+                || sentences(text).nth(MIN_TEXT_SENTENCES - 1).is_some())
     }
 }
 

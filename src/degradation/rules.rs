@@ -9,7 +9,7 @@ use crate::settings::{DegradationSettings, Problem, Problems};
 use super::ladder::Ladder;
 use super::replies::Replies;
 
-const FILE_BYTES: usize = 1024 * 1024;
+const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// Builds the chain that the settings describe. Blocks while it reads the replies file, if any.
 ///
@@ -50,13 +50,13 @@ fn text_of(path: &Path) -> Result<String, String> {
         return Err("not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
-    let limit = u64::try_from(FILE_BYTES).map_or(u64::MAX, |bytes| bytes + 1);
+    let limit = u64::try_from(MAX_FILE_BYTES).map_or(u64::MAX, |bytes| bytes + 1);
     let file = File::open(path).map_err(unreadable)?;
     file.take(limit)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    if bytes.len() > FILE_BYTES {
-        return Err(format!("larger than {FILE_BYTES} bytes"));
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(format!("larger than {MAX_FILE_BYTES} bytes"));
     }
     String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
 }
@@ -91,7 +91,7 @@ mod tests {
         );
         fs::write(&file, b"# \xff").unwrap();
         assert_eq!(problem(&file), "mine.toml: not UTF-8 text");
-        fs::write(&file, "#".repeat(FILE_BYTES + 1)).unwrap();
+        fs::write(&file, "#".repeat(MAX_FILE_BYTES + 1)).unwrap();
         assert_eq!(problem(&file), "mine.toml: larger than 1048576 bytes");
         let name = folder.path().file_name().unwrap().to_string_lossy();
         assert_eq!(
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn file_of_the_maximum_size_is_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "#".repeat(FILE_BYTES)).unwrap();
+        fs::write(file.path(), "#".repeat(MAX_FILE_BYTES)).unwrap();
         let settings = DegradationSettings {
             replies: Some(file.path().to_owned()),
             ..DegradationSettings::default()

@@ -11,12 +11,12 @@ use super::ladder::{Degraded, Heard, Ladder, Rung};
 use super::shelf::{READ_LIMIT, Shelf, Unread};
 
 /// Maximum time for an answer without a provider.
-const LIMIT: Duration = Duration::from_millis(100);
+const ANSWER_DEADLINE: Duration = Duration::from_millis(100);
 
 /// Attempts before an answer counts as slow, since the machine may just be busy.
-const TRIES: usize = 3;
+const MAX_TRIES: usize = 3;
 
-const TEXT: &str = "Please summarize this text:\n\nThe harbour was dug in 1827. A canal links the harbour with the sea. \
+const SUMMARY_REQUEST: &str = "Please summarize this text:\n\nThe harbour was dug in 1827. A canal links the harbour with the sea. \
     Today the harbour handles steel, cars and grain.";
 
 /// A question that hardly anything matches, one of the usual maximum length, one with a text.
@@ -24,7 +24,7 @@ fn questions() -> [String; 3] {
     [
         "Does anybody hear this?".to_owned(),
         "Is this one long? ".repeat(400),
-        TEXT.to_owned(),
+        SUMMARY_REQUEST.to_owned(),
     ]
 }
 
@@ -33,7 +33,7 @@ fn questions() -> [String; 3] {
 /// `None` if it can be read in time. Waits for a hanging store up to the timeout of the probe.
 pub(super) async fn cache(shelf: &Shelf) -> Option<String> {
     let mut last = Err(Unread::Hangs);
-    for _ in 0..TRIES {
+    for _ in 0..MAX_TRIES {
         last = shelf.look().await;
         match last {
             Ok(took) if took <= READ_LIMIT => return None,
@@ -63,7 +63,7 @@ pub(super) fn walk(ladder: &Ladder) -> Vec<String> {
     }
     if !holds(|| {
         ladder
-            .answer_from(Rung::Extractive, Heard::of(TEXT))
+            .answer_from(Rung::Extractive, Heard::of(SUMMARY_REQUEST))
             .is_some()
     }) {
         broken.push("Self-check: a text is not summed up.".to_owned());
@@ -101,7 +101,7 @@ fn broken_by(
     question: &str,
 ) -> Option<String> {
     let mut best = Duration::MAX;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_TRIES {
         let started = Instant::now();
         match catch_unwind(AssertUnwindSafe(|| answer(question))) {
             Err(_) => return Some("Self-check: answering without a provider failed.".to_owned()),
@@ -110,11 +110,11 @@ fn broken_by(
             }
             Ok(_) => best = best.min(started.elapsed()),
         }
-        if best <= LIMIT {
+        if best <= ANSWER_DEADLINE {
             return None;
         }
     }
-    let limit = LIMIT.as_millis();
+    let limit = ANSWER_DEADLINE.as_millis();
     let most = slowest(question);
     Some(format!(
         "Self-check: an answer without a provider took more than {limit} ms; most of it went to {most}."
@@ -180,7 +180,7 @@ mod tests {
         let failed = failures(|_| panic!("on purpose"));
         assert_eq!(failed, ["Self-check: answering without a provider failed."]);
         let slow = failures(|_| {
-            let until = Instant::now() + LIMIT;
+            let until = Instant::now() + ANSWER_DEADLINE;
             while Instant::now() <= until {}
             fallback("late")
         });
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(slow, [expected]);
         let once = std::cell::Cell::new(true);
         let slow_once = failures(|_| {
-            let until = Instant::now() + LIMIT;
+            let until = Instant::now() + ANSWER_DEADLINE;
             while once.get() && Instant::now() <= until {}
             once.set(false);
             fallback("later in time")

@@ -11,13 +11,13 @@ use super::words::{self, Language};
 use sentences::sentences;
 
 /// Sentences that are compared; the rest of a longer text is ignored. Time grows with the square.
-const COMPARED: usize = 150;
+const MAX_COMPARED: usize = 150;
 
 /// The most sentences of a summary, which also has at most a third of those of the text.
-const KEPT: usize = 5;
+const MAX_SENTENCES: usize = 5;
 
 /// A longer sentence is cut, in bytes.
-const QUOTED: usize = 500;
+const MAX_QUOTED_BYTES: usize = 500;
 
 /// Returns the key sentences of a text, one a line, under a heading in the language of the
 /// instruction, or else of the text. `None` if the text has no sentence.
@@ -25,9 +25,9 @@ pub fn of(instruction: &str, text: &str) -> Option<String> {
     let mut seen = HashSet::new();
     let candidates: Vec<&str> = sentences(text)
         .filter(|sentence| seen.insert(*sentence))
-        .take(COMPARED)
+        .take(MAX_COMPARED)
         .collect();
-    let count = candidates.len().div_ceil(3).min(KEPT);
+    let count = candidates.len().div_ceil(3).min(MAX_SENTENCES);
     let terms: Vec<Vec<String>> = candidates
         .iter()
         .map(|sentence| words::telling(sentence))
@@ -54,10 +54,10 @@ fn heading(instruction: &str, text: &str) -> &'static str {
 /// Formats a sentence as one line of a list.
 fn quoted(sentence: &str) -> String {
     let line = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() <= QUOTED {
+    if line.len() <= MAX_QUOTED_BYTES {
         return format!("- {line}");
     }
-    let (head, _) = line.split_at(line.floor_char_boundary(QUOTED));
+    let (head, _) = line.split_at(line.floor_char_boundary(MAX_QUOTED_BYTES));
     format!("- {head}…")
 }
 
@@ -118,7 +118,7 @@ mod tests {
         let many: String = (0..2_000)
             .map(|n| format!("Sentence {n} on ships. "))
             .collect();
-        assert_eq!(of("", &many).unwrap().lines().count(), 2 + KEPT);
+        assert_eq!(of("", &many).unwrap().lines().count(), 2 + MAX_SENTENCES);
         assert_eq!(of("", &"The same. ".repeat(50)).unwrap().lines().count(), 3);
     }
 }

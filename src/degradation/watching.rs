@@ -12,10 +12,10 @@ use super::knowledge::folder::{Folder, News};
 use super::selfcheck;
 
 /// Interval between comparisons of the folder's names, sizes and times.
-const LOOK: Duration = Duration::from_secs(2);
+const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A scan that takes longer is reported in the status.
-const LOOK_LIMIT: Duration = Duration::from_secs(60);
+const SLOW_SCAN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct Watching {
@@ -48,7 +48,7 @@ impl DegradationActor {
     }
 
     pub(super) fn watch_on(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(LOOK, Self::look);
+        ctx.run_interval(SCAN_INTERVAL, Self::look);
         ctx.run_interval(self.checks.every, Self::check);
     }
 
@@ -111,7 +111,7 @@ impl DegradationActor {
             if actor
                 .watching
                 .looking
-                .is_some_and(|since| since.elapsed() > LOOK_LIMIT)
+                .is_some_and(|since| since.elapsed() > SLOW_SCAN)
             {
                 let what =
                     "Knowledge: the folder does not answer; what was read before still does.";

@@ -154,11 +154,11 @@ const ENDINGS: [&str; 33] = [
 ];
 
 /// The minimum length of a stem, one less after `SAFE_ENDINGS`, which are rarely part of a stem.
-const STEM: usize = 4;
-const SURE: [&str; 3] = ["s", "ing", "ment"];
+const MIN_STEM_LEN: usize = 4;
+const SAFE_ENDINGS: [&str; 3] = ["s", "ing", "ment"];
 
 /// The most endings that are removed from a word.
-const ROUNDS: usize = 3;
+const MAX_ENDINGS: usize = 3;
 
 /// A light stemmer, which only removes endings, in the manner of Savoy, "Light stemming approaches
 /// for the French, Portuguese, German and Hungarian languages" (2006), but for four languages.
@@ -166,13 +166,13 @@ fn stem(mut word: String) -> String {
     if !word.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return word;
     }
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ENDINGS {
         let mut endings = ENDINGS.iter().filter(|ending| word.ends_with(**ending));
         let leaves_a_stem = |ending: &&&str| {
-            let min = if SURE.contains(*ending) {
-                STEM - 1
+            let min = if SAFE_ENDINGS.contains(*ending) {
+                MIN_STEM_LEN - 1
             } else {
-                STEM
+                MIN_STEM_LEN
             };
             word.len() >= ending.len() + min
         };
@@ -183,7 +183,7 @@ fn stem(mut word: String) -> String {
     }
     let mut last = word.bytes().rev();
     // A doubled consonant before the ending: shipp(ing), cancell(ed).
-    if word.len() > STEM && last.next() == last.next() {
+    if word.len() > MIN_STEM_LEN && last.next() == last.next() {
         word.pop();
     }
     word

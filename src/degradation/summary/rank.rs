@@ -7,7 +7,7 @@ use std::collections::HashMap;
 const DAMPING: f32 = 0.85;
 
 /// The scores converge within about twenty iterations.
-const ROUNDS: usize = 30;
+const ITERATIONS: usize = 30;
 
 /// Returns the positions of the best sentences, in ascending order. `None` if no two sentences
 /// share a word.
@@ -75,14 +75,14 @@ fn similarity(shared: usize, left: usize, right: usize) -> f32 {
     shared as f32 / (((left + 1) as f32).ln() + ((right + 1) as f32).ln())
 }
 
-/// Weighted PageRank.
+/// Weighted PageRank over the similarity graph.
 fn scores(edges: &[Vec<(usize, f32)>]) -> Vec<f32> {
     let totals: Vec<f32> = edges
         .iter()
         .map(|out| out.iter().map(|(_, weight)| weight).sum())
         .collect();
     let mut scores = vec![1.0; edges.len()];
-    for _ in 0..ROUNDS {
+    for _ in 0..ITERATIONS {
         let mut next = vec![1.0 - DAMPING; edges.len()];
         for ((out, total), score) in edges.iter().zip(&totals).zip(&scores) {
             for (to, weight) in out {
