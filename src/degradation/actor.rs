@@ -41,9 +41,9 @@ pub struct Published {
 impl Published {
     /// Starts with the built-in replies and this fixed text, so that an answer exists at once.
     pub fn new(fallback: &str) -> Self {
-        let ladder = Ladder::new(Replies::built_in(), fallback);
+        let chain = Ladder::new(Replies::built_in(), fallback);
         Self {
-            ladder: watch::Sender::new(Arc::new(ladder)),
+            ladder: watch::Sender::new(Arc::new(chain)),
             problems: watch::Sender::new(Arc::default()),
             knowledge: watch::Sender::new(Arc::default()),
             broken: watch::Sender::new(Arc::default()),
@@ -68,18 +68,17 @@ impl Published {
         )
     }
 
-    pub(super) fn learn(&self, news: News) {
-        let passages = news.index.as_ref().map(|index| index.len());
-        tracing::info!(passages, problems = news.problems.len(), "knowledge read");
-        for problem in &news.problems {
-            tracing::warn!(%problem, "knowledge left out");
+    pub(super) fn learn(&self, change: News) {
+        let passages = change.index.as_ref().map(|index| index.len());
+        tracing::info!(passages, problems = change.problems.len(), "knowledge read");
+        for problem in &change.problems {
+            tracing::warn!(%problem, "knowledge document skipped");
         }
         // Problems first: whoever sees the new index also sees what it lacks.
-        self.knowledge.send_replace(news.problems.into());
-        if let Some(index) = news.index {
-            self.ladder.send_modify(|ladder| {
-                *ladder = Arc::new(Ladder::clone(ladder).with_knowledge(index))
-            });
+        self.knowledge.send_replace(change.problems.into());
+        if let Some(index) = change.index {
+            self.ladder
+                .send_modify(|chain| *chain = Arc::new(Ladder::clone(chain).with_knowledge(index)));
         }
     }
 
@@ -98,10 +97,10 @@ impl Published {
     /// Publishes a new chain, with the knowledge of the old one; or the problems, if there are any.
     fn take(&self, read: Result<Ladder, Problems>) -> Result<(), Problems> {
         match read {
-            Ok(ladder) => {
+            Ok(chain) => {
                 let knowledge = Arc::clone(self.ladder.borrow().knowledge());
                 self.ladder
-                    .send_replace(Arc::new(ladder.with_knowledge(knowledge)));
+                    .send_replace(Arc::new(chain.with_knowledge(knowledge)));
                 self.problems.send_replace(Arc::default());
                 tracing::info!("reply rules read");
                 Ok(())
@@ -274,8 +273,8 @@ mod tests {
     }
 
     fn fallback_for(published: &Published, question: &str) -> String {
-        let ladder = Arc::clone(&published.ladder().borrow());
-        ladder.answer(question).text.to_string()
+        let chain = Arc::clone(&published.ladder().borrow());
+        chain.answer(question).text.to_string()
     }
 
     #[actix::test]

@@ -115,13 +115,13 @@ impl Ladder {
         let message = Heard::of(question);
         Rung::ALL
             .into_iter()
-            .find_map(|rung| self.answer_from(rung, message))
+            .find_map(|step| self.answer_from(step, message))
             .unwrap_or_else(|| self.fixed())
     }
 
     /// Answers with this step only. `None` if it has no answer.
-    pub fn answer_from(&self, rung: Rung, message: Heard<'_>) -> Option<Degraded> {
-        match rung {
+    pub fn answer_from(&self, step: Rung, message: Heard<'_>) -> Option<Degraded> {
+        match step {
             Rung::Template => self.template(message),
             Rung::Extractive => self.extract(message),
         }
@@ -168,16 +168,16 @@ mod tests {
 
     #[test]
     fn template_is_preferred_to_the_fixed_text() {
-        let ladder = ladder(
+        let chain = ladder(
             "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'",
             "Later.",
         );
-        let answer = ladder.answer("What is the PRICE?");
+        let answer = chain.answer("What is the PRICE?");
         assert_eq!(
             (answer.source, &*answer.text),
             (Source::Template, "See /pricing.")
         );
-        let answer = ladder.answer("Who are you?");
+        let answer = chain.answer("Who are you?");
         assert_eq!((answer.source, &*answer.text), (Source::Fallback, "Later."));
         assert_eq!(answer.age_s, None);
     }
@@ -199,8 +199,8 @@ mod tests {
         fn every_question_gets_an_answer_with_a_degraded_source(question in any::<String>(), fallback in any::<String>()) {
             static BUILT_IN: LazyLock<Replies> = LazyLock::new(Replies::built_in);
             for replies in [Replies::default(), BUILT_IN.clone()] {
-                let ladder = Ladder::new(replies, &fallback).with_knowledge(Arc::clone(ladder_with_knowledge("").knowledge()));
-                let answer = ladder.answer(&question);
+                let chain = Ladder::new(replies, &fallback).with_knowledge(Arc::clone(ladder_with_knowledge("").knowledge()));
+                let answer = chain.answer(&question);
                 prop_assert!(!answer.text.trim().is_empty());
                 prop_assert!(answer.source.degraded());
             }
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn longest_message_is_answered_within_100_ms() {
-        let ladder = Ladder::new(Replies::built_in(), "")
+        let chain = Ladder::new(Replies::built_in(), "")
             .with_knowledge(Arc::clone(ladder_with_knowledge("").knowledge()));
         let text: String = (0..)
             .map(|n| format!("Ship {n} lies in harbour {} with steel. ", n % 9))
@@ -277,7 +277,7 @@ mod tests {
             // The best of several runs: the machine may be busy.
             let time = || {
                 let started = std::time::Instant::now();
-                ladder.answer(&question);
+                chain.answer(&question);
                 started.elapsed()
             };
             let best = (0..5).map(|_| time()).min().unwrap();
@@ -296,7 +296,7 @@ mod tests {
                 "[[reply]]\npattern = '(?i)order\\s+(no|number)\\.?\\s*{n}\\b'\ntext = 'pattern {n}'\n"
             );
         }
-        let ladder = ladder(&file, "Later.");
+        let chain = ladder(&file, "Later.");
         let filler = "I would like to know more about this, please.";
         let questions = [
             format!("{filler} topic99?"),
@@ -306,7 +306,7 @@ mod tests {
         let started = std::time::Instant::now();
         let hits = (0..10_000)
             .zip(questions.iter().cycle())
-            .filter(|(_, question)| ladder.answer(question).source == Source::Template)
+            .filter(|(_, question)| chain.answer(question).source == Source::Template)
             .count();
         println!("10,000 answers from 200 rules: {:?}", started.elapsed());
         assert_eq!(hits, 6_667);

@@ -89,17 +89,18 @@ static RULES: LazyLock<Result<Rules, regex::Error>> = LazyLock::new(|| {
 /// Detects the intent of a message.
 pub fn read(message: &str) -> Request<'_> {
     // A test ensures that the patterns compile. Without them, everything is a question.
-    let Ok(rules) = &*RULES else {
+    let Ok(patterns) = &*RULES else {
         return Request::Question;
     };
     let message = message.trim();
-    if let Some((instruction, text)) = rules.before(message).or_else(|| rules.after(message)) {
+    if let Some((instruction, text)) = patterns.before(message).or_else(|| patterns.after(message))
+    {
         return Request::Summary { instruction, text };
     }
     let head = message
         .get(..message.floor_char_boundary(MAX_INSTRUCTION_BYTES))
         .unwrap_or_default();
-    if rules.work.is_match(head) {
+    if patterns.work.is_match(head) {
         Request::Work
     } else {
         Request::Question
@@ -132,13 +133,13 @@ impl Rules {
 
     /// `is_separate`: a colon or a line break stands between instruction and text.
     fn both(&self, instruction: &str, text: &str, is_separate: bool) -> bool {
-        let elsewhere = self
+        let refers_elsewhere = self
             .elsewhere
             .find_iter(instruction)
             // "in your own words" does not refer to something of ours.
             .any(|found| !found.as_str().ends_with("own"));
         self.summary.is_match(instruction)
-            && !elsewhere
+            && !refers_elsewhere
             && (is_separate || self.pointing.is_match(instruction))
             && (text.trim().chars().nth(MIN_TEXT_CHARS - 1).is_some()
                 || sentences(text).nth(MIN_TEXT_SENTENCES - 1).is_some())

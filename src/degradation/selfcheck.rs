@@ -31,10 +31,10 @@ fn questions() -> [String; 3] {
 /// Reads the answer cache and returns a message for the status if it fails.
 ///
 /// `None` if it can be read in time. Waits for a hanging store up to the timeout of the probe.
-pub(super) async fn cache(shelf: &Shelf) -> Option<String> {
+pub(super) async fn cache(answer_cache: &Shelf) -> Option<String> {
     let mut last = Err(Unread::Hangs);
     for _ in 0..MAX_TRIES {
-        last = shelf.look().await;
+        last = answer_cache.look().await;
         match last {
             Ok(took) if took <= READ_LIMIT => return None,
             // A second read would hang as well.
@@ -53,26 +53,26 @@ pub(super) async fn cache(shelf: &Shelf) -> Option<String> {
 }
 
 /// The failures of the chain, as messages for the status. Blocks while the questions are answered.
-pub(super) fn walk(ladder: &Ladder) -> Vec<String> {
-    let mut broken = Vec::new();
-    if !holds(|| ladder.replies().find_themselves()) {
-        broken.push("Self-check: the template replies do not find their own words.".to_owned());
+pub(super) fn walk(chain: &Ladder) -> Vec<String> {
+    let mut failures = Vec::new();
+    if !holds(|| chain.replies().find_themselves()) {
+        failures.push("Self-check: the template replies do not find their own words.".to_owned());
     }
-    if !holds(|| ladder.knowledge().finds_itself()) {
-        broken.push("Self-check: the knowledge does not find its own passages.".to_owned());
+    if !holds(|| chain.knowledge().finds_itself()) {
+        failures.push("Self-check: the knowledge does not find its own passages.".to_owned());
     }
     if !holds(|| {
-        ladder
+        chain
             .answer_from(Rung::Extractive, Heard::of(SUMMARY_REQUEST))
             .is_some()
     }) {
-        broken.push("Self-check: a text is not summed up.".to_owned());
+        failures.push("Self-check: a text is not summed up.".to_owned());
     }
-    broken.extend(answers(
-        |question| ladder.answer(question),
-        |question| slowest(ladder, question),
+    failures.extend(answers(
+        |question| chain.answer(question),
+        |question| slowest(chain, question),
     ));
-    broken
+    failures
 }
 
 /// Runs a check; a panic counts as a failure.
@@ -86,13 +86,13 @@ fn answers(
     slowest: impl Fn(&str) -> &'static str,
 ) -> Vec<String> {
     let questions = questions();
-    let mut broken: Vec<_> = questions
+    let mut failures: Vec<_> = questions
         .iter()
         .filter_map(|question| broken_by(&answer, &slowest, question))
         .collect();
-    broken.sort();
-    broken.dedup();
-    broken
+    failures.sort();
+    failures.dedup();
+    failures
 }
 
 fn broken_by(
@@ -105,7 +105,7 @@ fn broken_by(
         let started = Instant::now();
         match catch_unwind(AssertUnwindSafe(|| answer(question))) {
             Err(_) => return Some("Self-check: answering without a provider failed.".to_owned()),
-            Ok(said) if said.text.trim().is_empty() => {
+            Ok(reply) if reply.text.trim().is_empty() => {
                 return Some("Self-check: an answer without a provider was blank.".to_owned());
             }
             Ok(_) => best = best.min(started.elapsed()),
@@ -122,14 +122,14 @@ fn broken_by(
 }
 
 /// Names the step that takes the most time for this question.
-fn slowest(ladder: &Ladder, question: &str) -> &'static str {
+fn slowest(chain: &Ladder, question: &str) -> &'static str {
     let message = Heard::of(question);
-    let took = |rung: Rung| {
+    let took = |step: Rung| {
         let started = Instant::now();
-        let _ = catch_unwind(AssertUnwindSafe(|| ladder.answer_from(rung, message)));
+        let _ = catch_unwind(AssertUnwindSafe(|| chain.answer_from(step, message)));
         started.elapsed()
     };
-    match Rung::ALL.into_iter().max_by_key(|rung| took(*rung)) {
+    match Rung::ALL.into_iter().max_by_key(|step| took(*step)) {
         Some(Rung::Template) => "the template replies; look for a pattern that repeats much",
         Some(Rung::Extractive) | None => "the knowledge or the summary of a text",
     }
@@ -160,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn intact_ladder_passes() {
+    fn intact_chain_passes() {
         assert_eq!(walk(&Ladder::of_last_resort()), [""; 0]);
         let index = Index::of(passages::cut(
             "a.md",
             "# The\nand\n# Tea\nPour the tea after four minutes.",
         ));
-        let ladder = Ladder::new(Replies::built_in(), "").with_knowledge(Arc::new(index));
-        assert_eq!(walk(&ladder), [""; 0]);
+        let chain = Ladder::new(Replies::built_in(), "").with_knowledge(Arc::new(index));
+        assert_eq!(walk(&chain), [""; 0]);
     }
 
     #[test]
@@ -200,12 +200,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unreadable_answer_cache_is_reported() {
         let store = Arc::new(Flaky::default());
-        let shelf = Shelf::new(
+        let answer_cache = Shelf::new(
             Arc::clone(&store) as _,
             CacheSettings::default(),
             "Be kind.".into(),
         );
-        assert_eq!(cache(&shelf).await, None);
+        assert_eq!(cache(&answer_cache).await, None);
         for (trouble, expected) in [
             (Trouble::Fails, "Self-check: saved answers cannot be read; "),
             (
@@ -214,12 +214,12 @@ mod tests {
             ),
         ] {
             store.set(trouble);
-            let message = cache(&shelf).await.unwrap_or_default();
+            let message = cache(&answer_cache).await.unwrap_or_default();
             assert!(message.starts_with(expected), "{message}");
             store.set(Trouble::None);
             // By then the hanging read has returned.
             tokio::time::advance(Duration::from_secs(10)).await;
-            while cache(&shelf).await.is_some() {
+            while cache(&answer_cache).await.is_some() {
                 tokio::task::yield_now().await;
             }
         }

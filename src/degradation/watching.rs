@@ -34,11 +34,11 @@ pub(super) struct Watching {
 impl DegradationActor {
     /// Reads this folder now, changed or not, and watches it. `None` removes the knowledge.
     pub(super) fn watch(&mut self, root: Option<PathBuf>, ctx: &mut Context<Self>) {
-        let watching = &mut self.watching;
-        let had_root = watching.root.is_some();
-        watching.root = root;
-        watching.again = true;
-        if watching.root.is_none() && had_root {
+        let jobs = &mut self.watching;
+        let had_root = jobs.root.is_some();
+        jobs.root = root;
+        jobs.again = true;
+        if jobs.root.is_none() && had_root {
             self.published.learn(News {
                 index: Some(Arc::default()),
                 problems: Vec::new(),
@@ -53,29 +53,26 @@ impl DegradationActor {
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
-        let watching = &mut self.watching;
-        let Some(root) = watching.root.clone().filter(|_| watching.looking.is_none()) else {
+        let jobs = &mut self.watching;
+        let Some(root) = jobs.root.clone().filter(|_| jobs.looking.is_none()) else {
             return;
         };
         // A folder of an earlier root is dropped.
-        let current = watching
-            .folder
-            .take()
-            .filter(|folder| folder.root() == root);
+        let current = jobs.folder.take().filter(|folder| folder.root() == root);
         let mut folder = current.unwrap_or_else(|| Folder::new(root));
-        if std::mem::take(&mut watching.again) {
+        if std::mem::take(&mut jobs.again) {
             folder.forget();
         }
-        watching.looking = Some(Instant::now());
+        jobs.looking = Some(Instant::now());
         let look = tokio::task::spawn_blocking(move || (folder.look(), folder)).into_actor(self);
         ctx.spawn(look.map(|result, actor, ctx| {
-            let watching = &mut actor.watching;
-            watching.looking = None;
+            let jobs = &mut actor.watching;
+            jobs.looking = None;
             match result {
-                Ok((news, folder)) if watching.root.as_deref() == Some(folder.root()) => {
-                    watching.folder = Some(folder);
-                    if let Some(news) = news {
-                        actor.published.learn(news);
+                Ok((change, folder)) if jobs.root.as_deref() == Some(folder.root()) => {
+                    jobs.folder = Some(folder);
+                    if let Some(change) = change {
+                        actor.published.learn(change);
                         actor.check(ctx);
                     }
                 }
@@ -96,28 +93,28 @@ impl DegradationActor {
             self.watching.check_again = true;
             return;
         }
-        let ladder = Arc::clone(&self.published.ladder().borrow());
-        let shelf = self.checks.shelf.clone();
+        let chain = Arc::clone(&self.published.ladder().borrow());
+        let cache = self.checks.shelf.clone();
         let check = async move {
-            let walked = tokio::task::spawn_blocking(move || selfcheck::walk(&ladder)).await;
-            let mut broken = walked.unwrap_or_else(|_| vec!["Self-check: it failed.".to_owned()]);
-            if let Some(shelf) = shelf {
-                broken.extend(selfcheck::cache(&shelf).await);
+            let result = tokio::task::spawn_blocking(move || selfcheck::walk(&chain)).await;
+            let mut failures = result.unwrap_or_else(|_| vec!["Self-check: it failed.".to_owned()]);
+            if let Some(cache) = cache {
+                failures.extend(selfcheck::cache(&cache).await);
             }
-            broken
+            failures
         };
-        ctx.spawn(check.into_actor(self).map(|mut broken, actor, ctx| {
+        ctx.spawn(check.into_actor(self).map(|mut failures, actor, ctx| {
             actor.watching.checking = false;
             if actor
                 .watching
                 .looking
                 .is_some_and(|since| since.elapsed() > SLOW_SCAN)
             {
-                let what =
+                let message =
                     "Knowledge: the folder does not answer; what was read before still does.";
-                broken.push(what.to_owned());
+                failures.push(message.to_owned());
             }
-            actor.published.report(broken);
+            actor.published.report(failures);
             if std::mem::take(&mut actor.watching.check_again) {
                 actor.check(ctx);
             }

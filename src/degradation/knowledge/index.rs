@@ -57,7 +57,7 @@ pub struct Index {
     /// The detected language of each passage.
     languages: Vec<Option<Language>>,
     /// By the hash of the term. A collision of two terms at worst spoils a rank.
-    places: HashMap<u32, Vec<Place>>,
+    postings: HashMap<u32, Vec<Place>>,
     embedder: Embedder<u32, Parted>,
 }
 
@@ -69,7 +69,7 @@ impl Default for Index {
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Index")
+        f.debug_struct("PassageIndex")
             .field("passages", &self.passages.len())
             .finish_non_exhaustive()
     }
@@ -83,20 +83,20 @@ impl Index {
         #[allow(clippy::cast_precision_loss, reason = "a mean")]
         let mean = words as f32 / passages.len().max(1) as f32;
         let embedder = EmbedderBuilder::<u32, Parted>::with_avgdl(mean).build();
-        let mut places: HashMap<u32, Vec<Place>> = HashMap::new();
+        let mut postings: HashMap<u32, Vec<Place>> = HashMap::new();
         for (passage, text) in (0_u32..).zip(&texts) {
             for word in embedder.embed(text).0 {
-                let places = places.entry(word.index).or_default();
+                let postings = postings.entry(word.index).or_default();
                 // The embedder repeats a term for each occurrence, each time with the full weight.
-                if places.last().is_none_or(|last| last.passage != passage) {
-                    places.push(Place {
+                if postings.last().is_none_or(|last| last.passage != passage) {
+                    postings.push(Place {
                         passage,
                         weight: word.value,
                     });
                 }
             }
         }
-        places.values_mut().for_each(Vec::shrink_to_fit);
+        postings.values_mut().for_each(Vec::shrink_to_fit);
         let languages = passages
             .iter()
             .map(|passage| words::language(&passage.text))
@@ -104,7 +104,7 @@ impl Index {
         Self {
             passages,
             languages,
-            places,
+            postings,
             embedder,
         }
     }
@@ -126,29 +126,29 @@ impl Index {
     pub fn find(&self, question: &str) -> Option<&Passage> {
         let (question, _) = question.split_at(question.floor_char_boundary(MAX_QUESTION_BYTES));
         let terms = self.terms(question)?;
-        let total_idf: f32 = terms.iter().map(|(_, rarity)| rarity).sum();
+        let total_idf: f32 = terms.iter().map(|(_, idf)| idf).sum();
         let mut scores = vec![Found::default(); self.passages.len()];
-        for (term, rarity) in &terms {
-            for place in self.places.get(term).into_iter().flatten() {
-                if let Some(score) = usize::try_from(place.passage)
+        for (term, idf) in &terms {
+            for posting in self.postings.get(term).into_iter().flatten() {
+                if let Some(score) = usize::try_from(posting.passage)
                     .ok()
                     .and_then(|at| scores.get_mut(at))
                 {
-                    score.score += rarity * place.weight;
-                    score.held += rarity;
+                    score.bm25 += idf * posting.weight;
+                    score.coverage += idf;
                 }
             }
         }
         let language = words::language(question);
         for (score, passage_language) in scores.iter_mut().zip(&self.languages) {
             if language.is_some() && passage_language.is_some() && language != *passage_language {
-                score.score *= OTHER_LANGUAGE_FACTOR;
+                score.bm25 *= OTHER_LANGUAGE_FACTOR;
             }
         }
         let best = scores
             .iter()
             .zip(&self.passages)
-            .filter(|(score, _)| score.held >= MIN_COVERAGE * total_idf);
+            .filter(|(score, _)| score.coverage >= MIN_COVERAGE * total_idf);
         // Reversed, because `max_by` returns the last maximum: the earliest passage wins a tie.
         best.rev()
             .max_by(|(a, _), (b, _)| a.rank().total_cmp(&b.rank()))
@@ -186,31 +186,31 @@ impl Index {
         is_valid.then(|| {
             terms
                 .into_iter()
-                .map(|term| (term, self.rarity(term)))
+                .map(|term| (term, self.idf(term)))
                 .collect()
         })
     }
 
     /// The inverse document frequency of BM25.
     #[allow(clippy::cast_precision_loss, reason = "a weight")]
-    fn rarity(&self, term: u32) -> f32 {
+    fn idf(&self, term: u32) -> f32 {
         let total = self.passages.len() as f32;
-        let with = self.places.get(&term).map_or(0, Vec::len) as f32;
+        let with = self.postings.get(&term).map_or(0, Vec::len) as f32;
         (1.0 + (total - with + 0.5) / (with + 0.5)).ln()
     }
 }
 
 #[derive(Clone, Default)]
 struct Found {
-    score: f32,
+    bm25: f32,
     /// The summed IDF of the question's terms that occur in the passage.
-    held: f32,
+    coverage: f32,
 }
 
 impl Found {
     /// Favours coverage: BM25 alone prefers a short passage with one term to a long one with all.
     fn rank(&self) -> f32 {
-        self.score * self.held
+        self.bm25 * self.coverage
     }
 }
 
@@ -227,17 +227,17 @@ fn parted(passage: &Passage) -> String {
 impl Index {
     /// The memory used, in bytes, without the allocator's overhead.
     pub(super) fn bytes(&self) -> usize {
-        let places: usize = self
-            .places
+        let postings: usize = self
+            .postings
             .values()
-            .map(|places| places.capacity() * size_of::<Place>())
+            .map(|postings| postings.capacity() * size_of::<Place>())
             .sum();
-        let entries = self.places.capacity() * (size_of::<(u32, Vec<Place>)>() + 1);
+        let entries = self.postings.capacity() * (size_of::<(u32, Vec<Place>)>() + 1);
         let texts: usize = self
             .passages
             .iter()
             .map(|passage| passage.text.len() + size_of::<Passage>())
             .sum();
-        places + entries + texts
+        postings + entries + texts
     }
 }

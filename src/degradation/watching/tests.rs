@@ -48,7 +48,7 @@ impl Stand {
         let limit = Duration::from_secs(20);
         let reached = self
             .view
-            .wait_for(|ladder| ladder.knowledge().len() == passages);
+            .wait_for(|chain| chain.knowledge().len() == passages);
         assert!(
             tokio::time::timeout(limit, reached).await.is_ok(),
             "never {passages} passages"
