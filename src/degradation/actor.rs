@@ -1,7 +1,8 @@
-//! The DegradationActor: has the operator's rules read, and publishes the ladder made of them.
+//! The `DegradationActor`: loads the operator's reply rules and publishes the fallback chain.
 //!
-//! It answers nobody itself: turns walk the published ladder, which is there before the actor starts and stays when the actor
-//! is gone. Rules that cannot be read change nothing; what is wrong with them is published beside the ladder.
+//! The actor answers no visitor. Turns use the published chain, which exists before the actor
+//! starts and outlives it. Unreadable rules leave the chain as it is; their problems are published
+//! beside it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +24,12 @@ use super::rules;
 use super::shelf::Shelf;
 use super::watching::Watching;
 
-/// How long the rules may take to read: a disk that hangs must not hang the actor.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+/// Timeout for reading the rules, so that a hanging disk does not block the actor.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the ladder is published, with what is wrong with the rules. Outlives the actor: a rebuilt one gets a clone, and
-/// receivers notice nothing.
+/// The watch channels of the fallback chain and its problems.
+///
+/// Clones share the channels. A rebuilt actor gets a clone, so receivers stay connected.
 #[derive(Clone, Debug)]
 pub struct Published {
     ladder: watch::Sender<Arc<Ladder>>,
@@ -37,28 +39,27 @@ pub struct Published {
 }
 
 impl Published {
-    /// The built-in replies over this fixed text, until an actor has read the operator's rules; so nobody ever waits.
+    /// Starts with the built-in replies and this fixed text, so that an answer exists at once.
     pub fn new(fallback: &str) -> Self {
-        let ladder = Ladder::new(Replies::built_in(), fallback);
+        let chain = Ladder::new(Replies::built_in(), fallback);
         Self {
-            ladder: watch::Sender::new(Arc::new(ladder)),
+            ladder: watch::Sender::new(Arc::new(chain)),
             problems: watch::Sender::new(Arc::default()),
             knowledge: watch::Sender::new(Arc::default()),
             broken: watch::Sender::new(Arc::default()),
         }
     }
 
-    /// The ladder as it now is. A turn clones the `Arc` out and walks it.
+    /// The current chain. A turn clones the `Arc` and keeps that chain to its end.
     pub fn ladder(&self) -> watch::Receiver<Arc<Ladder>> {
         self.ladder.subscribe()
     }
 
-    /// What was wrong with the rules when they were last read; empty while all is well.
+    /// The problems of the last attempt to read the reply rules. Empty if it succeeded.
     pub fn problems(&self) -> watch::Receiver<Arc<[Problem]>> {
         self.problems.subscribe()
     }
 
-    /// All that is wrong, as it now is.
     pub fn health(&self) -> Health {
         Health::new(
             self.problems(),
@@ -67,52 +68,46 @@ impl Published {
         )
     }
 
-    /// Publishes what came of reading the knowledge folder.
-    pub(super) fn learn(&self, news: News) {
-        let passages = news.index.as_ref().map(|index| index.len());
-        tracing::info!(passages, problems = news.problems.len(), "knowledge read");
-        for problem in &news.problems {
-            tracing::warn!(%problem, "knowledge left out");
+    pub(super) fn learn(&self, change: News) {
+        let passages = change.index.as_ref().map(|index| index.len());
+        tracing::info!(passages, problems = change.problems.len(), "knowledge read");
+        for problem in &change.problems {
+            tracing::warn!(%problem, "knowledge document skipped");
         }
-        // Said before what is left answers.
-        self.knowledge.send_replace(news.problems.into());
-        if let Some(index) = news.index {
-            self.ladder.send_modify(|ladder| {
-                *ladder = Arc::new(Ladder::clone(ladder).with_knowledge(index))
-            });
+        // Problems first: whoever sees the new index also sees what it lacks.
+        self.knowledge.send_replace(change.problems.into());
+        if let Some(index) = change.index {
+            self.ladder
+                .send_modify(|chain| *chain = Arc::new(Ladder::clone(chain).with_knowledge(index)));
         }
     }
 
-    /// Publishes what a self-check found broken.
+    /// Publishes the failures of a self-check and logs them if they changed.
     pub(super) fn report(&self, broken: Vec<String>) {
         self.broken.send_if_modified(|before| {
-            let news = **before != *broken;
-            for what in broken.iter().filter(|_| news) {
-                tracing::error!(what, "self-check");
+            let is_changed = **before != *broken;
+            for failure in broken.iter().filter(|_| is_changed) {
+                tracing::error!(failure, "self-check failed");
             }
             *before = broken.into();
-            news
+            is_changed
         });
     }
 
-    /// Publishes what came of reading the rules: a ladder in the old one's place, or the problems beside it.
+    /// Publishes a new chain, with the knowledge of the old one; or the problems, if there are any.
     fn take(&self, read: Result<Ladder, Problems>) -> Result<(), Problems> {
         match read {
-            Ok(ladder) => {
+            Ok(chain) => {
                 let knowledge = Arc::clone(self.ladder.borrow().knowledge());
                 self.ladder
-                    .send_replace(Arc::new(ladder.with_knowledge(knowledge)));
+                    .send_replace(Arc::new(chain.with_knowledge(knowledge)));
                 self.problems.send_replace(Arc::default());
                 tracing::info!("reply rules read");
                 Ok(())
             }
             Err(problems) => {
                 let first = problems.0.first().map(tracing::field::display);
-                tracing::warn!(
-                    problems = problems.0.len(),
-                    first,
-                    "reply rules not taken over"
-                );
+                tracing::warn!(problems = problems.0.len(), first, "reply rules rejected");
                 self.problems.send_replace(problems.0.as_slice().into());
                 Err(problems)
             }
@@ -120,12 +115,12 @@ impl Published {
     }
 }
 
-/// How what answers without a provider is looked after.
+/// Settings of the periodic self-check.
 #[derive(Clone)]
 pub struct Checks {
-    /// The saved answers; none: they are not looked at.
+    /// `None` skips the check of the answer cache.
     pub shelf: Option<Arc<Shelf>>,
-    /// How often. A new ladder is looked at besides.
+    /// A new chain is checked at once, in addition to this interval.
     pub every: Duration,
 }
 
@@ -139,23 +134,21 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// How often, where nobody says otherwise.
     pub const EVERY: Duration = Duration::from_secs(60);
 }
 
-/// Has the rules read: at its start, and whenever it is told to.
+/// Reads the rules at its start and on every `ReloadFallback`.
 pub struct DegradationActor {
-    /// What to read at the start.
     first: Option<DegradationSettings>,
     pub(super) published: Published,
     pub(super) watching: Watching,
     pub(super) checks: Checks,
-    /// Dropped with the actor, however that ends: so its supervisor hears of it.
+    /// Dropped with the actor, also after a panic, which notifies the supervisor.
     _guard: Box<dyn Send>,
 }
 
 impl DegradationActor {
-    /// An actor that reads what `settings` name when it starts and publishes to `published`. `guard` is dropped when the actor is.
+    /// Creates an actor that reads what `settings` name when it starts.
     pub fn new(
         settings: DegradationSettings,
         published: Published,
@@ -170,7 +163,6 @@ impl DegradationActor {
         }
     }
 
-    /// The same, which looks after all of this.
     pub fn checking(self, checks: Checks) -> Self {
         Self { checks, ..self }
     }
@@ -185,22 +177,23 @@ impl Actor for DegradationActor {
         };
         self.watch(settings.knowledge.clone(), ctx);
         self.watch_on(ctx);
-        // Waited for before any message is: a `Reload` that is already in the mailbox is newer.
+        // Blocks the mailbox: a `ReloadFallback` in it is newer and must be handled afterwards.
         let first = read(settings).into_actor(self);
         ctx.wait(first.map(|read, actor, ctx| {
-            // Not fatal, and said where problems are said.
+            // Not fatal: the problems are published.
             let _ = actor.published.take(read);
             actor.check(ctx);
         }));
     }
 }
 
-/// Read what these settings name and publish it, one `Reload` after the other. The answer comes within 5 s for each; the knowledge
-/// folder is read beside that and takes the time that it takes.
+/// Reads the rules that these settings name and publishes them. Reloads run one after the other.
+///
+/// The reply comes within 5 s. The knowledge folder is read in the background, without a limit.
 ///
 /// # Errors
 ///
-/// Every problem of the rules; the ladder is then as it was, and so is the folder that is watched.
+/// Every problem of the rules. The chain and the watched folder are then unchanged.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Problems>")]
 pub struct Reload(pub DegradationSettings);
@@ -214,7 +207,7 @@ impl Handler<Reload> for DegradationActor {
         AtomicResponse::new(Box::pin(reading.map(|read, actor, ctx| {
             actor.published.take(read)?;
             actor.check(ctx);
-            // With bad rules the folder is left as it is too.
+            // Only reached with good rules: otherwise the watched folder stays.
             actor.watch(knowledge, ctx);
             Ok(())
         })))
@@ -224,20 +217,21 @@ impl Handler<Reload> for DegradationActor {
 impl Handler<Crash> for DegradationActor {
     type Result = ();
 
-    #[allow(clippy::panic, reason = "what it is for")]
+    #[allow(clippy::panic, reason = "simulates a crash in tests")]
     fn handle(&mut self, _: Crash, _: &mut Self::Context) {
         panic!("crashed on command");
     }
 }
 
-/// Reads off the actor's thread, within the limit. A read that hangs keeps its blocking thread until the disk lets go.
+/// Reads on a blocking thread, with a timeout. A read that hangs keeps its thread until the disk
+/// responds.
 async fn read(settings: DegradationSettings) -> Result<Ladder, Problems> {
-    let theirs = settings.clone();
-    let reading = tokio::task::spawn_blocking(move || rules::read(&theirs));
-    let what = match tokio::time::timeout(READ_LIMIT, reading).await {
+    let for_reader = settings.clone();
+    let reading = tokio::task::spawn_blocking(move || rules::read(&for_reader));
+    let what = match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(read)) => return read,
         Ok(Err(_)) => "cannot be read: the reader failed".to_owned(),
-        Err(_) => format!("not read within {READ_LIMIT:?}"),
+        Err(_) => format!("not read within {READ_TIMEOUT:?}"),
     };
     Err(rules::problem(&settings, what))
 }
@@ -259,10 +253,10 @@ mod tests {
     fn rules(folder: &TempDir, file: &str) -> DegradationSettings {
         let path = folder.path().join("replies.toml");
         fs::write(&path, file).unwrap();
-        of(&path)
+        settings_with(&path)
     }
 
-    fn of(path: &Path) -> DegradationSettings {
+    fn settings_with(path: &Path) -> DegradationSettings {
         DegradationSettings {
             replies: Some(path.to_owned()),
             fallback: "Later.".to_owned(),
@@ -270,7 +264,7 @@ mod tests {
         }
     }
 
-    async fn changed<T>(view: &mut watch::Receiver<T>) {
+    async fn wait_for_change<T>(view: &mut watch::Receiver<T>) {
         let limit = Duration::from_secs(10);
         tokio::time::timeout(limit, view.changed())
             .await
@@ -278,35 +272,38 @@ mod tests {
             .unwrap();
     }
 
-    fn said(published: &Published, question: &str) -> String {
-        let ladder = Arc::clone(&published.ladder().borrow());
-        ladder.answer(question).text.to_string()
+    fn fallback_for(published: &Published, question: &str) -> String {
+        let chain = Arc::clone(&published.ladder().borrow());
+        chain.answer(question).text.to_string()
     }
 
     #[actix::test]
-    async fn there_is_an_answer_before_the_actor_and_a_better_one_after() {
+    async fn built_in_replies_answer_until_the_actor_has_read_the_rules() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let before = published.ladder().borrow().answer("what is the price?");
         assert_eq!(before.source, Source::Template);
-        assert_eq!(said(&published, "xyzzy"), "Later.");
+        assert_eq!(fallback_for(&published, "xyzzy"), "Later.");
         let mut view = published.ladder();
         let _actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
-        changed(&mut view).await;
-        assert_eq!(said(&published, "what is the price?"), "See /pricing.");
+        wait_for_change(&mut view).await;
+        assert_eq!(
+            fallback_for(&published, "what is the price?"),
+            "See /pricing."
+        );
     }
 
     #[actix::test]
-    async fn rules_that_are_bad_at_the_start_are_said_and_the_built_in_ones_answer() {
+    async fn invalid_rules_at_the_start_are_reported_and_the_built_in_replies_answer() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let mut problems = published.problems();
-        let missing = of(&folder.path().join("missing.toml"));
+        let missing = settings_with(&folder.path().join("missing.toml"));
         let actor = DegradationActor::new(missing, published.clone(), ()).start();
-        changed(&mut problems).await;
+        wait_for_change(&mut problems).await;
         let what = problems.borrow_and_update().first().unwrap().to_string();
         assert!(what.starts_with("missing.toml: cannot be read"), "{what}");
-        assert_eq!(said(&published, "thanks"), "You are welcome!");
+        assert_eq!(fallback_for(&published, "thanks"), "You are welcome!");
         assert_eq!(
             actor.send(Reload(rules(&folder, GOOD))).await.unwrap(),
             Ok(())
@@ -315,7 +312,7 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_reload_takes_good_rules_over_and_leaves_all_as_it_was_for_bad_ones() {
+    async fn reload_applies_valid_rules_and_rejects_invalid_ones() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
@@ -324,15 +321,15 @@ mod tests {
             actor.send(Reload(rules(&folder, other))).await.unwrap(),
             Ok(())
         );
-        assert_eq!(said(&published, "price"), "New.");
-        assert_eq!(said(&published, "xyzzy"), "Soon.");
+        assert_eq!(fallback_for(&published, "price"), "New.");
+        assert_eq!(fallback_for(&published, "xyzzy"), "Soon.");
 
         let bad = rules(&folder, "[[reply]]\nmatch = []\ntext = ''");
         let problems = actor.send(Reload(bad)).await.unwrap().unwrap_err();
         let lines: Vec<_> = problems.0.iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [Some(2), Some(3)]);
         assert_eq!(**published.problems().borrow(), *problems.0);
-        assert_eq!(said(&published, "price"), "New.");
+        assert_eq!(fallback_for(&published, "price"), "New.");
 
         assert_eq!(
             actor
@@ -342,11 +339,11 @@ mod tests {
             Ok(())
         );
         assert!(published.problems().borrow().is_empty());
-        assert_eq!(said(&published, "thanks"), "You are welcome!");
+        assert_eq!(fallback_for(&published, "thanks"), "You are welcome!");
     }
 
     #[actix::test]
-    async fn the_last_of_many_reloads_counts() {
+    async fn last_of_many_reloads_wins() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let actor =
@@ -354,36 +351,36 @@ mod tests {
         let answers = (0..20).map(|n| {
             let path = folder.path().join(format!("{n}.toml"));
             fs::write(&path, format!("fallback = '{n}'")).unwrap();
-            actor.send(Reload(of(&path)))
+            actor.send(Reload(settings_with(&path)))
         });
         for answer in answers.collect::<Vec<_>>() {
             assert_eq!(answer.await.unwrap(), Ok(()));
         }
-        assert_eq!(said(&published, "xyzzy"), "19");
+        assert_eq!(fallback_for(&published, "xyzzy"), "19");
     }
 
     #[actix::test]
-    async fn the_guard_falls_with_the_actor_and_a_rebuilt_one_publishes_to_the_same_place() {
+    async fn crash_drops_the_guard_and_a_rebuilt_actor_publishes_to_the_same_channels() {
         let folder = tempfile::tempdir().unwrap();
         let published = Published::new("Later.");
         let mut view = published.ladder();
-        let (guard, fallen) = oneshot::channel::<()>();
+        let (guard, dropped) = oneshot::channel::<()>();
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), guard).start();
-        changed(&mut view).await;
+        wait_for_change(&mut view).await;
         actor.do_send(Crash);
         let limit = Duration::from_secs(10);
-        assert!(tokio::time::timeout(limit, fallen).await.unwrap().is_err());
-        assert_eq!(said(&published, "price"), "See /pricing.");
+        assert!(tokio::time::timeout(limit, dropped).await.unwrap().is_err());
+        assert_eq!(fallback_for(&published, "price"), "See /pricing.");
 
-        // The file went bad meanwhile: what the first actor read stays.
+        // The file is invalid now: the rules that the first actor read stay.
         let mut problems = published.problems();
         let bad = rules(&folder, "?");
         let rebuilt = DegradationActor::new(bad, published.clone(), ()).start();
-        changed(&mut problems).await;
-        assert_eq!(said(&published, "price"), "See /pricing.");
+        wait_for_change(&mut problems).await;
+        assert_eq!(fallback_for(&published, "price"), "See /pricing.");
         let good = rules(&folder, "[[reply]]\nmatch = ['price']\ntext = 'New.'");
         assert_eq!(rebuilt.send(Reload(good)).await.unwrap(), Ok(()));
-        changed(&mut view).await;
+        wait_for_change(&mut view).await;
         assert_eq!(view.borrow().answer("price").text.as_ref(), "New.");
     }
 }

@@ -1,7 +1,7 @@
-//! One case for all text that is compared. Pure.
+//! Case folding for text that is compared. Pure.
 
-/// The text in one case: down, up, down is the nearest to full case folding that the standard library has. It makes one of ß, ẞ and SS, of σ
-/// and ς, and is its own.
+/// Folds case by lowering, raising and lowering it again: the nearest to full Unicode case folding
+/// in the standard library. It unifies ß, ẞ and SS as well as σ and ς, and is idempotent.
 pub fn folded(text: &str) -> impl Iterator<Item = char> {
     text.chars()
         .flat_map(char::to_lowercase)
@@ -14,7 +14,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_character_folded_is_its_own() {
+    fn folding_is_idempotent_for_every_character() {
         for c in '\0'..=char::MAX {
             let once: String = folded(c.encode_utf8(&mut [0; 4])).collect();
             assert_eq!(folded(&once).collect::<String>(), once, "{c}");
@@ -22,14 +22,14 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_in_case_alone_is_one() {
-        for (one, other) in [
+    fn texts_that_differ_only_in_case_fold_to_the_same() {
+        for (left, right) in [
             ("Straße", "STRASSE"),
             ("STRAẞE", "Strasse"),
             ("ΟΔΟΣ", "οδος"),
             ("Οδος", "οδοσ"),
         ] {
-            assert!(folded(one).eq(folded(other)), "{one} and {other}");
+            assert!(folded(left).eq(folded(right)), "{left} and {right}");
         }
     }
 }

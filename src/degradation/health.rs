@@ -1,4 +1,4 @@
-//! What is wrong with the answers that no provider gives, in sentences for the status.
+//! The problems of the fallback answers, as messages for the status.
 
 use std::sync::Arc;
 
@@ -6,54 +6,57 @@ use tokio::sync::watch;
 
 use crate::settings::Problem;
 
-/// The most documents that are named one by one; the log names them all.
-const NAMED: usize = 10;
+/// Documents with problems that are listed one by one; the log lists all of them.
+const MAX_LISTED_PROBLEMS: usize = 10;
 
-/// A view of what is wrong, as it now is.
+/// A live view of the problems of the fallback answers.
 #[derive(Clone, Debug)]
 pub struct Health {
-    rules: watch::Receiver<Arc<[Problem]>>,
-    knowledge: watch::Receiver<Arc<[Problem]>>,
-    broken: watch::Receiver<Arc<[String]>>,
+    reply_problems: watch::Receiver<Arc<[Problem]>>,
+    knowledge_problems: watch::Receiver<Arc<[Problem]>>,
+    failed_checks: watch::Receiver<Arc<[String]>>,
 }
 
 impl Health {
-    /// Of the rules' problems, those of the knowledge folder, and what the last self-check found.
     pub(super) fn new(
-        rules: watch::Receiver<Arc<[Problem]>>,
-        knowledge: watch::Receiver<Arc<[Problem]>>,
-        broken: watch::Receiver<Arc<[String]>>,
+        reply_problems: watch::Receiver<Arc<[Problem]>>,
+        knowledge_problems: watch::Receiver<Arc<[Problem]>>,
+        failed_checks: watch::Receiver<Arc<[String]>>,
     ) -> Self {
         Self {
-            rules,
-            knowledge,
-            broken,
+            reply_problems,
+            knowledge_problems,
+            failed_checks,
         }
     }
 
-    /// All of it, without paths; empty while all is well.
+    /// All problems in English, without paths.
     pub fn sentences(&self) -> Vec<String> {
-        let mut told = Vec::new();
-        if !self.rules.borrow().is_empty() {
-            told.push(
+        let mut messages = Vec::new();
+        if !self.reply_problems.borrow().is_empty() {
+            messages.push(
                 "The reply rules have problems and were not taken over; the log names them."
                     .to_owned(),
             );
         }
-        let knowledge = Arc::clone(&self.knowledge.borrow());
-        told.extend(
+        let knowledge = Arc::clone(&self.knowledge_problems.borrow());
+        messages.extend(
             knowledge
                 .iter()
-                .take(NAMED)
+                .take(MAX_LISTED_PROBLEMS)
                 .map(|problem| format!("Knowledge: {problem}.")),
         );
-        if let Some(more) = knowledge.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            told.push(format!(
+        if let Some(more) = knowledge
+            .len()
+            .checked_sub(MAX_LISTED_PROBLEMS)
+            .filter(|more| *more > 0)
+        {
+            messages.push(format!(
                 "Knowledge: {more} more problems; the log names them."
             ));
         }
-        told.extend(self.broken.borrow().iter().cloned());
-        told
+        messages.extend(self.failed_checks.borrow().iter().cloned());
+        messages
     }
 }
 
@@ -62,7 +65,9 @@ impl Health {
     /// Waits until the knowledge has so many problems.
     pub(super) async fn changed_knowledge(&mut self, problems: usize) {
         let limit = std::time::Duration::from_secs(20);
-        let there = self.knowledge.wait_for(|found| found.len() == problems);
+        let there = self
+            .knowledge_problems
+            .wait_for(|found| found.len() == problems);
         assert!(
             tokio::time::timeout(limit, there).await.is_ok(),
             "never {problems} problems"

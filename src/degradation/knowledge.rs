@@ -1,7 +1,7 @@
 //! Passages of the operator's own documents, which answer while no provider can.
 //!
-//! In reading order: [`passages`] (a document cut into pieces), [`index`] (which piece answers a question), [`folder`] (reading the
-//! folder, again and again).
+//! In reading order: [`passages`] (splits a document), [`index`] (finds the passage that answers a
+//! question), [`folder`] (scans the folder for changes).
 
 pub mod folder;
 pub mod index;
@@ -9,7 +9,7 @@ pub mod passages;
 
 use index::Index;
 
-/// The answer that a passage makes, with its title and file; none where no passage holds enough of the question.
+/// Returns the best passage with its title and file. `None` if no passage covers the question.
 pub fn answer(index: &Index, question: &str) -> Option<String> {
     let passage = index.find(question)?;
     let stem = passage

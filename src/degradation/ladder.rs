@@ -1,6 +1,7 @@
-//! The ladder: the ways to answer without a provider, best first, the last of which always answers.
+//! The fallback chain: the ways to answer without a provider, best first. The last one always
+//! answers.
 //!
-//! Pure and immutable: a reload makes a new ladder beside the old one, so an answer under way keeps the one it began with.
+//! Pure and immutable: a reload builds a new chain, and a running answer keeps the old one.
 
 use std::sync::Arc;
 
@@ -13,14 +14,14 @@ use super::replies::Replies;
 use super::request::{self, Request};
 use super::summary;
 
-/// An answer that no provider gave.
+/// An answer given without a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Degraded {
-    /// Which rung it stands on; [`Source::degraded`] holds for it.
+    /// The step that gave it; [`Source::degraded`] is `true` for it.
     pub source: Source,
-    /// The answer, whole; never blank.
+    /// Never blank.
     pub text: Arc<str>,
-    /// The age of a saved answer, in seconds; none for what was never saved.
+    /// The age of a cached answer, in seconds. `None` if it does not come from the cache.
     pub age_s: Option<u64>,
 }
 
@@ -34,21 +35,20 @@ impl Degraded {
     }
 }
 
-/// A rung: what an answer is made of. Below them all lies the fixed text.
+/// A step of the chain. The fixed text follows after the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rung {
-    /// The template replies.
     Template,
-    /// What can be quoted: a passage of the knowledge, the key sentences of a text that the message carries.
+    /// Quotes: a passage of the knowledge, or the key sentences of a text in the message.
     Extractive,
 }
 
 impl Rung {
-    /// All of them, best first. This is the one place where their order stands.
+    /// All steps, best first.
     pub const ALL: [Self; 2] = [Self::Template, Self::Extractive];
 }
 
-/// A message, and what it asks for.
+/// A message and its intent, detected once for all steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Heard<'q> {
     question: &'q str,
@@ -56,7 +56,6 @@ pub struct Heard<'q> {
 }
 
 impl<'q> Heard<'q> {
-    /// Reads a message, once for all rungs.
     pub fn of(question: &'q str) -> Self {
         Self {
             question,
@@ -65,7 +64,10 @@ impl<'q> Heard<'q> {
     }
 }
 
-/// All that can answer without a provider. Cannot fail, waits for nobody, takes time linear in the question and the knowledge.
+/// The ways to answer without a provider.
+///
+/// Answering cannot fail, waits for nothing and takes time linear in the question and the
+/// knowledge.
 #[derive(Clone, Debug)]
 pub struct Ladder {
     replies: Replies,
@@ -74,14 +76,16 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// A ladder of these replies. The replies' own fallback goes before `fallback`, and that, unless it is blank, before
+    /// Creates a chain without knowledge.
+    ///
+    /// The fixed text is the first that is not blank: the fallback of `replies`, `fallback`,
     /// [`DegradationSettings::FALLBACK`].
     pub fn new(replies: Replies, fallback: &str) -> Self {
-        let said = Some(fallback.trim()).filter(|text| !text.is_empty());
+        let configured = Some(fallback.trim()).filter(|text| !text.is_empty());
         let fallback = replies
             .fallback()
             .cloned()
-            .unwrap_or_else(|| said.unwrap_or(DegradationSettings::FALLBACK).into());
+            .unwrap_or_else(|| configured.unwrap_or(DegradationSettings::FALLBACK).into());
         Self {
             replies,
             knowledge: Arc::default(),
@@ -89,58 +93,55 @@ impl Ladder {
         }
     }
 
-    /// The same with these passages in place of its own.
     pub fn with_knowledge(self, knowledge: Arc<Index>) -> Self {
         Self { knowledge, ..self }
     }
 
-    /// The passages that answer.
     pub fn knowledge(&self) -> &Arc<Index> {
         &self.knowledge
     }
 
-    /// The fixed text alone: needs no file and no settings.
+    /// The fixed text only, which needs neither file nor settings.
     pub fn of_last_resort() -> Self {
         Self::new(Replies::default(), "")
     }
 
-    /// The template replies.
     pub fn replies(&self) -> &Replies {
         &self.replies
     }
 
-    /// Answers, from the best rung that can.
+    /// Answers with the first step that can.
     pub fn answer(&self, question: &str) -> Degraded {
-        let heard = Heard::of(question);
+        let message = Heard::of(question);
         Rung::ALL
             .into_iter()
-            .find_map(|rung| self.answer_from(rung, heard))
+            .find_map(|step| self.answer_from(step, message))
             .unwrap_or_else(|| self.fixed())
     }
 
-    /// The answer of this rung alone; none where it has none.
-    pub fn answer_from(&self, rung: Rung, heard: Heard<'_>) -> Option<Degraded> {
-        match rung {
-            Rung::Template => self.template(heard),
-            Rung::Extractive => self.extract(heard),
+    /// Answers with this step only. `None` if it has no answer.
+    pub fn answer_from(&self, step: Rung, message: Heard<'_>) -> Option<Degraded> {
+        match step {
+            Rung::Template => self.template(message),
+            Rung::Extractive => self.extract(message),
         }
     }
 
-    fn template(&self, Heard { question, request }: Heard<'_>) -> Option<Degraded> {
-        // Of a message that carries a text the wish is the question: a reply about prices is no answer to a text that has one in it.
-        let asked = if let Request::Summary { wish, .. } = request {
-            wish
-        } else {
-            question
+    fn template(&self, message: Heard<'_>) -> Option<Degraded> {
+        // Beside a text to summarise, only the instruction is matched: a price somewhere in the
+        // text does not make it a question about prices.
+        let asked = match message.request {
+            Request::Summary { instruction, .. } => instruction,
+            _ => message.question,
         };
         let text = self.replies.find(asked)?;
         Some(Degraded::of(Source::Template, text))
     }
 
-    fn extract(&self, Heard { question, request }: Heard<'_>) -> Option<Degraded> {
-        let text = match request {
-            Request::Summary { wish, text } => summary::of(wish, text)?,
-            Request::Question => knowledge::answer(&self.knowledge, question)?,
+    fn extract(&self, message: Heard<'_>) -> Option<Degraded> {
+        let text = match message.request {
+            Request::Summary { instruction, text } => summary::of(instruction, text)?,
+            Request::Question => knowledge::answer(&self.knowledge, message.question)?,
             Request::Work => return None,
         };
         Some(Degraded::of(Source::Extractive, &text.into()))
@@ -166,27 +167,27 @@ mod tests {
     }
 
     #[test]
-    fn a_template_goes_before_the_fixed_text() {
-        let ladder = ladder(
+    fn template_is_preferred_to_the_fixed_text() {
+        let chain = ladder(
             "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'",
             "Later.",
         );
-        let answer = ladder.answer("What is the PRICE?");
+        let answer = chain.answer("What is the PRICE?");
         assert_eq!(
             (answer.source, &*answer.text),
             (Source::Template, "See /pricing.")
         );
-        let answer = ladder.answer("Who are you?");
+        let answer = chain.answer("Who are you?");
         assert_eq!((answer.source, &*answer.text), (Source::Fallback, "Later."));
         assert_eq!(answer.age_s, None);
     }
 
     #[test]
-    fn the_nearest_fallback_that_says_something_is_said() {
-        let said = |file, settings| ladder(file, settings).answer("x").text.to_string();
-        assert_eq!(said("fallback = 'file'", "settings"), "file");
-        assert_eq!(said("", "settings"), "settings");
-        assert_eq!(said("", " \n"), DegradationSettings::FALLBACK);
+    fn first_fallback_that_is_not_blank_is_used() {
+        let fallback = |file, settings| ladder(file, settings).answer("x").text.to_string();
+        assert_eq!(fallback("fallback = 'file'", "settings"), "file");
+        assert_eq!(fallback("", "settings"), "settings");
+        assert_eq!(fallback("", " \n"), DegradationSettings::FALLBACK);
         assert_eq!(
             &*Ladder::of_last_resort().answer("x").text,
             DegradationSettings::FALLBACK
@@ -195,11 +196,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_question_gets_a_labelled_answer(question in any::<String>(), fallback in any::<String>()) {
+        fn every_question_gets_an_answer_with_a_degraded_source(question in any::<String>(), fallback in any::<String>()) {
             static BUILT_IN: LazyLock<Replies> = LazyLock::new(Replies::built_in);
             for replies in [Replies::default(), BUILT_IN.clone()] {
-                let ladder = Ladder::new(replies, &fallback).with_knowledge(Arc::clone(knowing("").knowledge()));
-                let answer = ladder.answer(&question);
+                let chain = Ladder::new(replies, &fallback).with_knowledge(Arc::clone(ladder_with_knowledge("").knowledge()));
+                let answer = chain.answer(&question);
                 prop_assert!(!answer.text.trim().is_empty());
                 prop_assert!(answer.source.degraded());
             }
@@ -209,14 +210,15 @@ mod tests {
     const RETURNS: &str = "# Returns\nSend unused items back within 30 days.\n# Care\nDust the shade with a dry cloth.";
     const HARBOUR: &str = "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";
 
-    fn knowing(file: &str) -> Ladder {
+    fn ladder_with_knowledge(file: &str) -> Ladder {
         ladder(file, "Later.")
             .with_knowledge(Arc::new(Index::of(passages::cut("shop/faq.md", RETURNS))))
     }
 
     #[test]
-    fn a_passage_goes_before_the_fixed_text_and_names_its_source() {
-        let answer = knowing("").answer("Within how many days can I send items back?");
+    fn passage_is_preferred_to_the_fixed_text_and_names_its_source() {
+        let answer =
+            ladder_with_knowledge("").answer("Within how many days can I send items back?");
         let expected = "Send unused items back within 30 days.\n\n— Returns (shop/faq.md)";
         assert_eq!(
             (answer.source, &*answer.text),
@@ -228,12 +230,12 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                knowing("").answer(question).source,
+                ladder_with_knowledge("").answer(question).source,
                 Source::Fallback,
                 "{question}"
             );
         }
-        let templates = knowing("[[reply]]\nmatch = ['items']\ntext = 'See /items.'");
+        let templates = ladder_with_knowledge("[[reply]]\nmatch = ['items']\ntext = 'See /items.'");
         assert_eq!(
             templates.answer("Can I send items back?").source,
             Source::Template
@@ -241,10 +243,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_summed_up_unless_a_template_is_for_the_wish() {
+    fn text_is_summarised_unless_a_template_matches_the_instruction() {
         let question = format!("Summarise this: {HARBOUR}");
         for file in ["", "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'"] {
-            let answer = knowing(file).answer(&question);
+            let answer = ladder_with_knowledge(file).answer(&question);
             assert_eq!(answer.source, Source::Extractive);
             assert!(
                 answer.text.ends_with("\n\n- The harbour was dug in 1827."),
@@ -252,14 +254,15 @@ mod tests {
                 answer.text
             );
         }
-        let wish = knowing("[[reply]]\nmatch = ['summarise']\ntext = 'Not now.'");
-        assert_eq!(wish.answer(&question).source, Source::Template);
+        let instruction =
+            ladder_with_knowledge("[[reply]]\nmatch = ['summarise']\ntext = 'Not now.'");
+        assert_eq!(instruction.answer(&question).source, Source::Template);
     }
 
     #[test]
-    fn the_longest_message_is_answered_within_a_tenth_of_a_second() {
-        let ladder = Ladder::new(Replies::built_in(), "")
-            .with_knowledge(Arc::clone(knowing("").knowledge()));
+    fn longest_message_is_answered_within_100_ms() {
+        let chain = Ladder::new(Replies::built_in(), "")
+            .with_knowledge(Arc::clone(ladder_with_knowledge("").knowledge()));
         let text: String = (0..)
             .map(|n| format!("Ship {n} lies in harbour {} with steel. ", n % 9))
             .take(220)
@@ -271,10 +274,10 @@ mod tests {
             "a. ".repeat(2_666),
             "\u{e4}b ".repeat(2_666),
         ] {
-            // The best of some: others may be at work on the same machine.
+            // The best of several runs: the machine may be busy.
             let time = || {
                 let started = std::time::Instant::now();
-                ladder.answer(&question);
+                chain.answer(&question);
                 started.elapsed()
             };
             let best = (0..5).map(|_| time()).min().unwrap();
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_answers_from_two_hundred_rules() {
+    fn ten_thousand_questions_are_answered_from_two_hundred_rules() {
         let mut file = String::new();
         for n in 0..100 {
             file +=
@@ -293,7 +296,7 @@ mod tests {
                 "[[reply]]\npattern = '(?i)order\\s+(no|number)\\.?\\s*{n}\\b'\ntext = 'pattern {n}'\n"
             );
         }
-        let ladder = ladder(&file, "Later.");
+        let chain = ladder(&file, "Later.");
         let filler = "I would like to know more about this, please.";
         let questions = [
             format!("{filler} topic99?"),
@@ -303,7 +306,7 @@ mod tests {
         let started = std::time::Instant::now();
         let hits = (0..10_000)
             .zip(questions.iter().cycle())
-            .filter(|(_, question)| ladder.answer(question).source == Source::Template)
+            .filter(|(_, question)| chain.answer(question).source == Source::Template)
             .count();
         println!("10,000 answers from 200 rules: {:?}", started.elapsed());
         assert_eq!(hits, 6_667);

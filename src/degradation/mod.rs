@@ -1,10 +1,13 @@
-//! What is said when no provider can answer: less than an AI's answer, labelled as such, and never nothing.
+//! The answers given when no provider can answer. There is always one, and it is labelled as such.
 //!
-//! In reading order: [`cache`] (what is decided about saved answers) and [`shelf`] (where they are); [`ladder`] (who may answer, best first),
-//! [`replies`] (template answers), [`request`] (what a message asks for), [`knowledge`] (passages of the operator's documents), [`summary`] (key
-//! sentences), [`words`] (what these two go by), `case` (one case for what is compared), [`rules`] (reading the replies file), [`actor`] (publishes the ladder), `watching` and
-//! `selfcheck` (what it does by the clock), [`health`] (what is wrong with all that). Turns walk a published ladder on their own thread: no
-//! mailbox stands between a visitor and an answer, and no reload can take the answer away.
+//! In reading order: [`cache`] (the caching policy), [`shelf`] (the answer cache), [`ladder`] (the
+//! fallback chain), [`replies`] (template replies), [`request`] (intent detection), [`knowledge`]
+//! (passages of the operator's documents), [`summary`] (key sentences), [`words`] (content words),
+//! `case` (case folding), [`rules`] (loads the replies file), [`actor`] (publishes the chain),
+//! `watching` and `selfcheck` (its periodic jobs), [`health`] (messages for the status).
+//!
+//! Turns read the published chain on their own thread. No mailbox delays a fallback answer, and no
+//! failed reload takes it away.
 
 pub mod actor;
 pub mod cache;

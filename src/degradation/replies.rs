@@ -1,6 +1,6 @@
-//! The template replies: which prepared text answers which question.
+//! Template replies: selects a prepared text for a question.
 //!
-//! Pure. Says nothing of where a file lies and never reads one.
+//! Pure: reads no file and knows no path.
 
 mod file;
 
@@ -13,137 +13,138 @@ use regex::Regex;
 use crate::degradation::case;
 use crate::settings::Problems;
 
-/// How much of a question is looked at, in bytes; the rest is passed over.
-const EXAMINED_BYTES: usize = 16 * 1024;
+/// Longer questions are only examined up to this length, in bytes.
+const MAX_QUESTION_BYTES: usize = 16 * 1024;
 
-/// How many words are asked for when the replies are looked after: it is to take no time to speak of.
-const ASKED_OF_ITSELF: usize = 20;
+/// Phrases that the self-test looks up; few, so that it takes next to no time.
+const MAX_SELF_TEST_PHRASES: usize = 20;
 
-/// The replies that come with the program.
-const BUILT_IN: &str = include_str!("../../templates/replies.toml");
+/// The replies file compiled into the program.
+const BUILT_IN_FILE: &str = include_str!("../../templates/replies.toml");
 
-/// A word: letters, digits, the marks on them. All else, the underscore too, parts words (the classes are those of UTS 18,
-/// annex C, less connecting punctuation).
-static WORD: LazyLock<Result<Regex, regex::Error>> = LazyLock::new(|| Regex::new(r"[\w--\p{Pc}]+"));
+/// A word: letters, digits and their marks. Everything else, including the underscore, separates
+/// words. The classes are those of UTS 18, annex C, without connecting punctuation.
+static WORD_PATTERN: LazyLock<Result<Regex, regex::Error>> =
+    LazyLock::new(|| Regex::new(r"[\w--\p{Pc}]+"));
 
-/// A replies file, read and checked.
+/// A parsed and checked replies file.
 ///
-/// The first reply in file order that matches wins. A reply matches if one of its words stands in the question, or if its
-/// pattern is found there:
-/// - Words are compared whole and in any case; punctuation counts as space on both sides, so `e-mail` is found in "E mail"
-///   and `opening hours` in "Opening-hours?". A language written without spaces needs a pattern. Composed and decomposed
-///   accents are different.
-/// - Patterns are those of the `regex` crate, which takes linear time for every pattern and every question.
+/// The first matching reply in file order wins. A reply matches if the question contains one of its
+/// words or matches its pattern:
+/// - Words are compared as a whole and ignoring case. Punctuation counts as a space on both sides,
+///   so `e-mail` matches "E mail", and `opening hours` matches "Opening-hours?". A language written
+///   without spaces needs a pattern. Composed and decomposed accents are different.
+/// - Patterns are those of the `regex` crate, which takes linear time for every pattern and every
+///   question.
 ///
-/// Of a question the first 16 KiB are looked at.
+/// Only the first 16 KiB of a question are examined.
 #[derive(Clone, Debug, Default)]
 pub struct Replies {
     texts: Vec<Arc<str>>,
-    /// Folded words with one space between, each with the first reply that it belongs to.
+    /// Normalised words or phrases, with one space between words, and the first reply of each.
     words: HashMap<String, usize>,
-    /// The most words that an entry of `words` has.
+    /// The number of words of the longest phrase.
     longest: usize,
-    /// In file order.
+    /// Reply number and pattern, in file order.
     patterns: Vec<(usize, Regex)>,
     fallback: Option<Arc<str>>,
 }
 
 impl Replies {
-    /// Reads the text of a replies file:
+    /// Parses the text of a replies file:
     ///
     /// ```toml
-    /// fallback = "..."                  # optional: what is said when nothing matches
+    /// fallback = "..."                  # optional: the answer if nothing matches
     /// [[reply]]
     /// match = ["pricing", "price"]      # any of these words (or one alone), whole, any case, or:
     /// pattern = "(?i)opening hours"     # a regular expression
     /// text = "Our services start at $999. See /pricing."
     /// ```
     ///
-    /// At most 1,000 replies, 100 entries of `match` with up to 8 words each, 16 KiB a text, 512 KiB a compiled pattern.
+    /// At most 1,000 replies, 100 entries of `match` with up to 8 words each, 16 KiB a text,
+    /// 512 KiB a compiled pattern.
     ///
     /// # Errors
     ///
-    /// Every problem, in the order of the file, which they call `file_name`.
+    /// Every problem, in file order, under `file_name`.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Problems> {
         file::read(file_name, text)
     }
 
-    /// The replies that come with the program: true of any site, with no fallback of their own.
+    /// The built-in replies, which suit any site and have no fallback.
     pub fn built_in() -> Self {
-        // That they parse is a test's business; were they ever broken, the fixed text would still answer.
-        Self::parse("built-in replies", BUILT_IN).unwrap_or_default()
+        // A test ensures that they parse. If they did not, the fixed text would still answer.
+        Self::parse("built-in replies", BUILT_IN_FILE).unwrap_or_default()
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.texts.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 
-    /// The file's own fallback text; never blank.
+    /// The fallback text of the file, never blank.
     pub fn fallback(&self) -> Option<&Arc<str>> {
         self.fallback.as_ref()
     }
 
-    /// The text of the first reply that matches; never blank.
+    /// The text of the first matching reply, never blank.
     pub fn find(&self, question: &str) -> Option<&Arc<str>> {
-        let (question, _) = question.split_at(question.floor_char_boundary(EXAMINED_BYTES));
+        let (question, _) = question.split_at(question.floor_char_boundary(MAX_QUESTION_BYTES));
         let by_word = self.by_word(question);
-        let before = by_word.unwrap_or(usize::MAX);
+        let limit = by_word.unwrap_or(usize::MAX);
         let by_pattern = self
             .patterns
             .iter()
-            .take_while(|(reply, _)| *reply < before)
+            .take_while(|(reply, _)| *reply < limit)
             .find(|(_, pattern)| pattern.is_match(question))
             .map(|(reply, _)| *reply);
         self.texts.get(by_pattern.or(by_word)?)
     }
 
-    /// Whether the words that call for a reply, asked for, find one: always, unless the replies are broken.
+    /// Returns `true` if the replies find some of their own words, as they do unless broken.
     pub fn find_themselves(&self) -> bool {
         self.words
             .keys()
-            .take(ASKED_OF_ITSELF)
-            .all(|words| self.find(words).is_some())
+            .take(MAX_SELF_TEST_PHRASES)
+            .all(|phrase| self.find(phrase).is_some())
     }
 
-    /// The first reply that one of the question's words, or runs of words, belongs to.
+    /// The first reply that a word or a sequence of words of the question belongs to.
     fn by_word(&self, question: &str) -> Option<usize> {
         if self.words.is_empty() {
             return None;
         }
-        let (folded, places) = fold(question);
-        let runs = places.iter().enumerate().flat_map(|(n, first)| {
-            let lasts = places.iter().skip(n).take(self.longest);
-            lasts.filter_map(|last| folded.get(first.start..last.end))
+        let (normalized, positions) = fold(question);
+        let runs = positions.iter().enumerate().flat_map(|(n, first)| {
+            let lasts = positions.iter().skip(n).take(self.longest);
+            lasts.filter_map(|last| normalized.get(first.start..last.end))
         });
         runs.filter_map(|run| self.words.get(run)).min().copied()
     }
 
-    /// Adds a word or run of words for a reply; an earlier reply keeps what it has.
-    fn add_words(&mut self, folded: String, words: usize, reply: usize) {
+    /// Adds a phrase of `words` words. A phrase of an earlier reply stays with that reply.
+    fn add_words(&mut self, normalized: String, words: usize, reply: usize) {
         self.longest = self.longest.max(words);
-        self.words.entry(folded).or_insert(reply);
+        self.words.entry(normalized).or_insert(reply);
     }
 }
 
-/// The words of a text with one space between and in one case, and where each of them stands in that.
+/// Returns the case-folded words of a text, joined by one space, and their byte ranges in that.
 fn fold(text: &str) -> (String, Vec<Range<usize>>) {
-    let mut folded = String::with_capacity(text.len());
-    let mut places = Vec::new();
-    for word in WORD.iter().flat_map(|word| word.find_iter(text)) {
-        if !folded.is_empty() {
-            folded.push(' ');
+    let mut normalized = String::with_capacity(text.len());
+    let mut positions = Vec::new();
+    for word in WORD_PATTERN.iter().flat_map(|word| word.find_iter(text)) {
+        if !normalized.is_empty() {
+            normalized.push(' ');
         }
-        let start = folded.len();
-        folded.extend(case::folded(word.as_str()));
-        places.push(start..folded.len());
+        let start = normalized.len();
+        normalized.extend(case::folded(word.as_str()));
+        positions.push(start..normalized.len());
     }
-    (folded, places)
+    (normalized, positions)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! What a message asks for, where that is not information: the key points of a text that it carries, or some other work.
+//! Detects what a message asks for: the key points of a text in it, other generative work, or
+//! information.
 //!
-//! Pure. A small set of rules for English, German, Spanish and French, made to rather miss a request than to see one where none is.
+//! Pure. A small set of patterns for English, German, Spanish and French, tuned to miss a request
+//! rather than to see one that is not there.
 
 use std::sync::LazyLock;
 
@@ -8,37 +10,35 @@ use regex::Regex;
 
 use super::summary::sentences::sentences;
 
-/// What a message asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// The key points of a text that stands in the message.
+    /// The key points of a text in the message.
     Summary {
         /// The message without that text.
-        wish: &'a str,
-        /// The text.
+        instruction: &'a str,
         text: &'a str,
     },
-    /// Work that only a model can do: to write, to translate.
+    /// Work that needs a model, such as writing or translating.
     Work,
-    /// Anything else.
     Question,
 }
 
-/// The longest wish beside a text, in bytes.
-const WISH: usize = 240;
+/// The longest instruction beside a text, in bytes.
+const MAX_INSTRUCTION_BYTES: usize = 240;
 
-/// A text to sum up is at least so long, in characters, or has so many sentences; with less, there is nothing to sum up.
-const CHARS: usize = 200;
-const SENTENCES: usize = 3;
+/// A text to summarise has at least so many characters, or at least so many sentences.
+const MIN_TEXT_CHARS: usize = 200;
+const MIN_TEXT_SENTENCES: usize = 3;
 
-/// What may stand before the wish itself.
-const COURTESY: &str = r"(?xi) ^\W* (?: (?: hi|hello|hey|hallo|guten\stag|hola|buenos\sd[ií]as|bonjour|salut|please|kindly|bitte
+/// Polite words before the instruction.
+const COURTESY_PREFIX: &str = r"(?xi) ^\W* (?: (?: hi|hello|hey|hallo|guten\stag|hola|buenos\sd[ií]as|bonjour|salut|please|kindly|bitte
     |por\sfavor|s['’]il\s(?:te|vous)\spla[iî]t|ok(?:ay)?|(?:can|could|would|will)\syou|i(?:\swould|['’]d)?\s(?:want|need|like)\syou\sto
     |help\sme(?:\sto)?|just|quickly|briefly|i\s(?:want|need)|kannst\sdu|k[oö]nn(?:t?en\ssie|test\sdu)|w[uü]rden\ssie|mir|kurz
     |puedes?|podr[ií]as?|me|brevemente|necesito|peux-tu|tu\speux|pouvez-vous|pourr(?:iez-vous|ais-tu)|bri[eè]vement ) [\s,!.:]+ )* ";
 
-/// Verbs that say it all; or a noun after a verb that asks for it, or with nothing after it but what it is of.
-const SUMMARY: &str = r"(?: summari[sz]e\b | sum\b.{0,60}\bup\b | condense\b | tl;?\s?dr\b
+/// A verb that suffices alone; or a noun after a verb that asks for it, or at the end of the
+/// instruction or before "of" and the like.
+const SUMMARY_PATTERN: &str = r"(?: summari[sz]e\b | sum\b.{0,60}\bup\b | condense\b | tl;?\s?dr\b
     | fass(?:e|t|en\ssie)?\b.{0,100}\bzusammen\b | (?:\S+\s){0,8}zusammen(?:zu)?fassen\b
     | resum(?:ir|en|irme|eme|ame|elo|irlo)\b | resum[ea]\s(?:est|el\b|la\b|l[oa]s\b|lo\b|en\b|brevemente|por\sfavor)
     | r[eé]sum(?:er|ez|e)(?:[\s-]moi)?\b
@@ -48,19 +48,19 @@ const SUMMARY: &str = r"(?: summari[sz]e\b | sum\b.{0,60}\bup\b | condense\b | t
       |fais|faites|faire|donne|donnez|donner|[eé]cris|[eé]crivez|r[eé]dige|r[eé]digez|quels\ssont)(?:[\s-](?:me|moi|us|mir|uns))?\s NOUN
     | NOUN (?: \W*$ | \W*(?:of|please|for|von|vom|des|dieses|bitte|de|del|por|du)\b ) )";
 
-const NOUN: &str = r"(?:an?\s|the\s|eine\s|die\s|un\s|el\s|los\s|une\s|le\s|les\s)? (?:\w+\s){0,2} (?: summary | gist
+const SUMMARY_NOUN: &str = r"(?:an?\s|the\s|eine\s|die\s|un\s|el\s|los\s|une\s|le\s|les\s)? (?:\w+\s){0,2} (?: summary | gist
     | (?:key|main)\s(?:points?|ideas?|takeaways?|sentences) | zusammenfassung | kernaussagen | hauptpunkte
     | wichtigsten\s(?:punkte|aussagen|s[aä]tze) | resumen | puntos\s(?:clave|principales)
     | r[eé]sum[eé] | synth[eè]se | points\s(?:cl[eé]s|essentiels|principaux) )\b";
 
-const WORK: &str = r"(?: (?:write|draft|compose|translate|generate|rewrite|rephrase|paraphrase|proofread|calculate|invent|imagine
+const GENERATE_PATTERN: &str = r"(?: (?:write|draft|compose|translate|generate|rewrite|rephrase|paraphrase|proofread|calculate|invent|imagine
     |brainstorm|implement|debug)\b | fix\s(?:the|this|my)\s(?:bug|code)\b | plan\s(?:an?|my)\b | tell\sme\san?\s(?:joke|story)\b
     | (?:schreib|[uü]bersetz|verfass|formulier|berechn|erfind)\w*\b
     | (?:escrib[ea]|redact[ae]|traduc[ei]\w*|calcul[ae]|invent[ae])\b
     | (?:[eé]cri(?:s|vez)|r[eé]dige[rz]?|tradui(?:s|sez|re)|calcule[rz]?|invente[rz]?|racontez?)\b )";
 
-/// What points at a text: without it, a wish in the midst of a paragraph may be about anything.
-const POINTING: &str = r"(?i)\b(?: this|that|these|it|following|above|below|text|article|e-?mail|message|passage|paragraph|document|report
+/// Words that refer to a text. Without one, an instruction in running text may be about anything.
+const REFERENCE_WORDS: &str = r"(?i)\b(?: this|that|these|it|following|above|below|text|article|e-?mail|message|passage|paragraph|document|report
     |notes|transcript|story|letter|dies\w*|folgend\w*|obig\w*|textes?|artikels?|est[eao]s?|siguientes?|anterior|texto|art[ií]culo|correo
     |cet?|cette|ces|suivante?|ci-dessus|ci-dessous|texte|ceci|cela)\b";
 
@@ -68,35 +68,39 @@ struct Rules {
     summary: Regex,
     work: Regex,
     pointing: Regex,
-    /// What is meant is not in the message.
+    /// Matches references to something that is not in the message.
     elsewhere: Regex,
     cut: Regex,
 }
 
 static RULES: LazyLock<Result<Rules, regex::Error>> = LazyLock::new(|| {
     Ok(Rules {
-        summary: Regex::new(&format!("{COURTESY}{}", SUMMARY.replace("NOUN", NOUN)))?,
-        work: Regex::new(&format!("{COURTESY}{WORK}"))?,
-        pointing: Regex::new(&POINTING.replace("(?i)", "(?xi)"))?,
+        summary: Regex::new(&format!(
+            "{COURTESY_PREFIX}{}",
+            SUMMARY_PATTERN.replace("NOUN", SUMMARY_NOUN)
+        ))?,
+        work: Regex::new(&format!("{COURTESY_PREFIX}{GENERATE_PATTERN}"))?,
+        pointing: Regex::new(&REFERENCE_WORDS.replace("(?i)", "(?xi)"))?,
         elsewhere: Regex::new(r"(?i)\byour\b(?: own)?|\b(?:eure|ihre)[nrs]?\b|\bvos\b|\bvotre\b")?,
         cut: Regex::new(r"[:\n]|[.!?]+[\s]")?,
     })
 });
 
-/// Reads a message.
+/// Detects the intent of a message.
 pub fn read(message: &str) -> Request<'_> {
-    // That the rules compile is a test's business; without them, everything is a question.
-    let Ok(rules) = &*RULES else {
+    // A test ensures that the patterns compile. Without them, everything is a question.
+    let Ok(patterns) = &*RULES else {
         return Request::Question;
     };
     let message = message.trim();
-    if let Some((wish, text)) = rules.before(message).or_else(|| rules.after(message)) {
-        return Request::Summary { wish, text };
+    if let Some((instruction, text)) = patterns.before(message).or_else(|| patterns.after(message))
+    {
+        return Request::Summary { instruction, text };
     }
     let head = message
-        .get(..message.floor_char_boundary(WISH))
+        .get(..message.floor_char_boundary(MAX_INSTRUCTION_BYTES))
         .unwrap_or_default();
-    if rules.work.is_match(head) {
+    if patterns.work.is_match(head) {
         Request::Work
     } else {
         Request::Question
@@ -104,39 +108,41 @@ pub fn read(message: &str) -> Request<'_> {
 }
 
 impl Rules {
-    /// The wish, then the text.
+    /// Splits a message into instruction and following text.
     fn before<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
-        let head = message.get(..message.floor_char_boundary(WISH))?;
+        let head = message.get(..message.floor_char_boundary(MAX_INSTRUCTION_BYTES))?;
         self.cut.find_iter(head).find_map(|cut| {
-            let (wish, text) = message.split_at(cut.end());
-            let apart = cut.as_str().contains([':', '\n']);
-            self.both(wish, text, apart)
-                .then_some((wish.trim(), text.trim()))
+            let (instruction, text) = message.split_at(cut.end());
+            let is_separate = cut.as_str().contains([':', '\n']);
+            self.both(instruction, text, is_separate)
+                .then_some((instruction.trim(), text.trim()))
         })
     }
 
-    /// The text, then the wish.
+    /// Splits a message into instruction and preceding text, and returns the instruction first.
     fn after<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
-        let start = message.ceil_char_boundary(message.len().saturating_sub(WISH));
+        let start = message.ceil_char_boundary(message.len().saturating_sub(MAX_INSTRUCTION_BYTES));
         let tail = message.get(start..)?;
         self.cut.find_iter(tail).find_map(|cut| {
-            let (text, wish) = message.split_at(start + cut.end());
-            let apart = cut.as_str().contains('\n');
-            self.both(wish, text, apart)
-                .then_some((wish.trim(), text.trim()))
+            let (text, instruction) = message.split_at(start + cut.end());
+            let is_separate = cut.as_str().contains('\n');
+            self.both(instruction, text, is_separate)
+                .then_some((instruction.trim(), text.trim()))
         })
     }
 
-    fn both(&self, wish: &str, text: &str, apart: bool) -> bool {
-        let elsewhere = self
+    /// `is_separate`: a colon or a line break stands between instruction and text.
+    fn both(&self, instruction: &str, text: &str, is_separate: bool) -> bool {
+        let refers_elsewhere = self
             .elsewhere
-            .find_iter(wish)
+            .find_iter(instruction)
+            // "in your own words" does not refer to something of ours.
             .any(|found| !found.as_str().ends_with("own"));
-        self.summary.is_match(wish)
-            && !elsewhere
-            && (apart || self.pointing.is_match(wish))
-            && (text.trim().chars().nth(CHARS - 1).is_some()
-                || sentences(text).nth(SENTENCES - 1).is_some())
+        self.summary.is_match(instruction)
+            && !refers_elsewhere
+            && (is_separate || self.pointing.is_match(instruction))
+            && (text.trim().chars().nth(MIN_TEXT_CHARS - 1).is_some()
+                || sentences(text).nth(MIN_TEXT_SENTENCES - 1).is_some())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading the operator's rules: the file that the settings name, within limits.
+//! Loads the replies file that the settings name, within limits.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -9,15 +9,14 @@ use crate::settings::{DegradationSettings, Problem, Problems};
 use super::ladder::Ladder;
 use super::replies::Replies;
 
-/// The largest replies file, in bytes.
-const FILE_BYTES: usize = 1024 * 1024;
+const MAX_FILE_BYTES: usize = 1024 * 1024;
 
-/// Builds the ladder that the settings ask for. Blocks while it reads the replies file, if one is named.
+/// Builds the chain that the settings describe. Blocks while it reads the replies file, if any.
 ///
 /// # Errors
 ///
-/// Every problem of the file, which must be a regular one of at most 1 MiB. They call it by its name, without its folder,
-/// since they are shown to more than the operator.
+/// Every problem of the file, which must be a regular file of at most 1 MiB. They name the file
+/// without its folder, because visitors of the status page may see them.
 pub fn read(settings: &DegradationSettings) -> Result<Ladder, Problems> {
     let replies = match &settings.replies {
         None => Replies::built_in(),
@@ -29,7 +28,7 @@ pub fn read(settings: &DegradationSettings) -> Result<Ladder, Problems> {
     Ok(Ladder::new(replies, &settings.fallback))
 }
 
-/// A problem of the rules as a whole.
+/// A problem of the replies file as a whole.
 pub(super) fn problem(settings: &DegradationSettings, what: String) -> Problems {
     Problems(vec![Problem {
         file: settings.replies.as_deref().map(name_of).unwrap_or_default(),
@@ -46,18 +45,18 @@ fn name_of(path: &Path) -> String {
 
 fn text_of(path: &Path) -> Result<String, String> {
     let unreadable = |error| format!("cannot be read: {error}");
-    // Asked before it is opened: to open a pipe is to wait for its writer.
+    // Checked before it is opened: opening a named pipe waits for its writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
-    let limit = u64::try_from(FILE_BYTES).map_or(u64::MAX, |bytes| bytes + 1);
+    let limit = u64::try_from(MAX_FILE_BYTES).map_or(u64::MAX, |bytes| bytes + 1);
     let file = File::open(path).map_err(unreadable)?;
     file.take(limit)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    if bytes.len() > FILE_BYTES {
-        return Err(format!("larger than {FILE_BYTES} bytes"));
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(format!("larger than {MAX_FILE_BYTES} bytes"));
     }
     String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
 }
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_will_not_do_is_named_without_its_folder() {
+    fn invalid_file_is_reported_without_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mine.toml");
         assert!(
@@ -92,7 +91,7 @@ mod tests {
         );
         fs::write(&file, b"# \xff").unwrap();
         assert_eq!(problem(&file), "mine.toml: not UTF-8 text");
-        fs::write(&file, "#".repeat(FILE_BYTES + 1)).unwrap();
+        fs::write(&file, "#".repeat(MAX_FILE_BYTES + 1)).unwrap();
         assert_eq!(problem(&file), "mine.toml: larger than 1048576 bytes");
         let name = folder.path().file_name().unwrap().to_string_lossy();
         assert_eq!(
@@ -102,9 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_as_large_as_allowed_is_read() {
+    fn file_of_the_maximum_size_is_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "#".repeat(FILE_BYTES)).unwrap();
+        fs::write(file.path(), "#".repeat(MAX_FILE_BYTES)).unwrap();
         let settings = DegradationSettings {
             replies: Some(file.path().to_owned()),
             ..DegradationSettings::default()

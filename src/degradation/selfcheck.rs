@@ -1,8 +1,8 @@
-//! Walks the way down without an outage: does it answer, in time, and from every rung that should?
+//! Checks without an outage that the fallback answers work, in time, from every step.
 //!
-//! Each rung is asked for something that it must have an answer to, in the way a turn asks it: what the cache holds is read from the store within
-//! the limit that a turn gives it; the words of the replies must find a reply, the knowledge a passage of its own, a text its key sentences. Then
-//! the whole ladder is asked, and timed.
+//! The answer cache is read within the timeout of a turn. Each step gets a message that it must be
+//! able to answer: the words of the replies, the beginning of a passage, a text to summarise. Then
+//! the whole chain is asked and timed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -10,33 +10,34 @@ use std::time::{Duration, Instant};
 use super::ladder::{Degraded, Heard, Ladder, Rung};
 use super::shelf::{READ_LIMIT, Shelf, Unread};
 
-/// How long an answer without a provider may take.
-const LIMIT: Duration = Duration::from_millis(100);
+/// Maximum time for an answer without a provider.
+const ANSWER_DEADLINE: Duration = Duration::from_millis(100);
 
-/// How often what is slow is tried again: a busy machine is no broken rung.
-const TRIES: usize = 3;
+/// Attempts before an answer counts as slow, since the machine may just be busy.
+const MAX_TRIES: usize = 3;
 
-/// A message that carries a text, which has key sentences.
-const TEXT: &str = "Please summarize this text:\n\nThe harbour was dug in 1827. A canal links the harbour with the sea. \
+const SUMMARY_REQUEST: &str = "Please summarize this text:\n\nThe harbour was dug in 1827. A canal links the harbour with the sea. \
     Today the harbour handles steel, cars and grain.";
 
-/// One that hardly anything matches, one that is as long as messages usually may be, one that asks for work on a text.
+/// A question that hardly anything matches, one of the usual maximum length, one with a text.
 fn questions() -> [String; 3] {
     [
         "Does anybody hear this?".to_owned(),
         "Is this one long? ".repeat(400),
-        TEXT.to_owned(),
+        SUMMARY_REQUEST.to_owned(),
     ]
 }
 
-/// Why saved answers cannot be told, in a sentence for the status; none where they can. Takes as long as a hanging store is waited for at most.
-pub(super) async fn cache(shelf: &Shelf) -> Option<String> {
+/// Reads the answer cache and returns a message for the status if it fails.
+///
+/// `None` if it can be read in time. Waits for a hanging store up to the timeout of the probe.
+pub(super) async fn cache(answer_cache: &Shelf) -> Option<String> {
     let mut last = Err(Unread::Hangs);
-    for _ in 0..TRIES {
-        last = shelf.look().await;
+    for _ in 0..MAX_TRIES {
+        last = answer_cache.look().await;
         match last {
             Ok(took) if took <= READ_LIMIT => return None,
-            // Another would hang beside it.
+            // A second read would hang as well.
             Err(Unread::Hangs) => break,
             Ok(_) | Err(Unread::Failed) => {}
         }
@@ -51,47 +52,47 @@ pub(super) async fn cache(shelf: &Shelf) -> Option<String> {
     ))
 }
 
-/// What is broken of the ladder, in sentences for the status. Blocks as long as the answers take.
-pub(super) fn walk(ladder: &Ladder) -> Vec<String> {
-    let mut broken = Vec::new();
-    if !holds(|| ladder.replies().find_themselves()) {
-        broken.push("Self-check: the template replies do not find their own words.".to_owned());
+/// The failures of the chain, as messages for the status. Blocks while the questions are answered.
+pub(super) fn walk(chain: &Ladder) -> Vec<String> {
+    let mut failures = Vec::new();
+    if !holds(|| chain.replies().find_themselves()) {
+        failures.push("Self-check: the template replies do not find their own words.".to_owned());
     }
-    if !holds(|| ladder.knowledge().finds_itself()) {
-        broken.push("Self-check: the knowledge does not find its own passages.".to_owned());
+    if !holds(|| chain.knowledge().finds_itself()) {
+        failures.push("Self-check: the knowledge does not find its own passages.".to_owned());
     }
     if !holds(|| {
-        ladder
-            .answer_from(Rung::Extractive, Heard::of(TEXT))
+        chain
+            .answer_from(Rung::Extractive, Heard::of(SUMMARY_REQUEST))
             .is_some()
     }) {
-        broken.push("Self-check: a text is not summed up.".to_owned());
+        failures.push("Self-check: a text is not summed up.".to_owned());
     }
-    broken.extend(answers(
-        |question| ladder.answer(question),
-        |question| slowest(ladder, question),
+    failures.extend(answers(
+        |question| chain.answer(question),
+        |question| slowest(chain, question),
     ));
-    broken
+    failures
 }
 
-/// Whether it is so; where it panics, it is not.
-fn holds(so: impl Fn() -> bool) -> bool {
-    catch_unwind(AssertUnwindSafe(so)).unwrap_or_default()
+/// Runs a check; a panic counts as a failure.
+fn holds(check: impl Fn() -> bool) -> bool {
+    catch_unwind(AssertUnwindSafe(check)).unwrap_or_default()
 }
 
-/// What is broken of the answers to all questions. `slowest` says what makes one slow.
+/// The failures over all sample questions. `slowest` names the step that takes the most time.
 fn answers(
     answer: impl Fn(&str) -> Degraded,
     slowest: impl Fn(&str) -> &'static str,
 ) -> Vec<String> {
     let questions = questions();
-    let mut broken: Vec<_> = questions
+    let mut failures: Vec<_> = questions
         .iter()
         .filter_map(|question| broken_by(&answer, &slowest, question))
         .collect();
-    broken.sort();
-    broken.dedup();
-    broken
+    failures.sort();
+    failures.dedup();
+    failures
 }
 
 fn broken_by(
@@ -100,34 +101,35 @@ fn broken_by(
     question: &str,
 ) -> Option<String> {
     let mut best = Duration::MAX;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_TRIES {
         let started = Instant::now();
         match catch_unwind(AssertUnwindSafe(|| answer(question))) {
             Err(_) => return Some("Self-check: answering without a provider failed.".to_owned()),
-            Ok(said) if said.text.trim().is_empty() => {
+            Ok(reply) if reply.text.trim().is_empty() => {
                 return Some("Self-check: an answer without a provider was blank.".to_owned());
             }
             Ok(_) => best = best.min(started.elapsed()),
         }
-        if best <= LIMIT {
+        if best <= ANSWER_DEADLINE {
             return None;
         }
     }
-    let (limit, most) = (LIMIT.as_millis(), slowest(question));
+    let limit = ANSWER_DEADLINE.as_millis();
+    let most = slowest(question);
     Some(format!(
         "Self-check: an answer without a provider took more than {limit} ms; most of it went to {most}."
     ))
 }
 
-/// Which rung takes the most time for this question.
-fn slowest(ladder: &Ladder, question: &str) -> &'static str {
-    let heard = Heard::of(question);
-    let took = |rung: Rung| {
+/// Names the step that takes the most time for this question.
+fn slowest(chain: &Ladder, question: &str) -> &'static str {
+    let message = Heard::of(question);
+    let took = |step: Rung| {
         let started = Instant::now();
-        let _ = catch_unwind(AssertUnwindSafe(|| ladder.answer_from(rung, heard)));
+        let _ = catch_unwind(AssertUnwindSafe(|| chain.answer_from(step, message)));
         started.elapsed()
     };
-    match Rung::ALL.into_iter().max_by_key(|rung| took(*rung)) {
+    match Rung::ALL.into_iter().max_by_key(|step| took(*step)) {
         Some(Rung::Template) => "the template replies; look for a pattern that repeats much",
         Some(Rung::Extractive) | None => "the knowledge or the summary of a text",
     }
@@ -145,7 +147,7 @@ mod tests {
     use crate::settings::CacheSettings;
     use crate::store::flaky::{Flaky, Trouble};
 
-    fn said(text: &str) -> Degraded {
+    fn fallback(text: &str) -> Degraded {
         Degraded {
             source: Source::Fallback,
             text: text.into(),
@@ -153,57 +155,57 @@ mod tests {
         }
     }
 
-    fn told(answer: impl Fn(&str) -> Degraded) -> Vec<String> {
+    fn failures(answer: impl Fn(&str) -> Degraded) -> Vec<String> {
         answers(answer, |_| "a test")
     }
 
     #[test]
-    fn a_whole_ladder_passes() {
+    fn intact_chain_passes() {
         assert_eq!(walk(&Ladder::of_last_resort()), [""; 0]);
         let index = Index::of(passages::cut(
             "a.md",
             "# The\nand\n# Tea\nPour the tea after four minutes.",
         ));
-        let ladder = Ladder::new(Replies::built_in(), "").with_knowledge(Arc::new(index));
-        assert_eq!(walk(&ladder), [""; 0]);
+        let chain = Ladder::new(Replies::built_in(), "").with_knowledge(Arc::new(index));
+        assert_eq!(walk(&chain), [""; 0]);
     }
 
     #[test]
-    fn a_broken_rung_is_told() {
-        let blank = told(|_| said(" \n"));
+    fn blank_failed_and_slow_answers_are_reported() {
+        let blank = failures(|_| fallback(" \n"));
         assert_eq!(
             blank,
             ["Self-check: an answer without a provider was blank."]
         );
-        let failed = told(|_| panic!("on purpose"));
+        let failed = failures(|_| panic!("on purpose"));
         assert_eq!(failed, ["Self-check: answering without a provider failed."]);
-        let slow = told(|_| {
-            let until = Instant::now() + LIMIT;
+        let slow = failures(|_| {
+            let until = Instant::now() + ANSWER_DEADLINE;
             while Instant::now() <= until {}
-            said("late")
+            fallback("late")
         });
         let expected = "Self-check: an answer without a provider took more than 100 ms; most of it went to a test.";
         assert_eq!(slow, [expected]);
         let once = std::cell::Cell::new(true);
-        let slow_once = told(|_| {
-            let until = Instant::now() + LIMIT;
+        let slow_once = failures(|_| {
+            let until = Instant::now() + ANSWER_DEADLINE;
             while once.get() && Instant::now() <= until {}
             once.set(false);
-            said("later in time")
+            fallback("later in time")
         });
         assert_eq!(slow_once, [""; 0]);
         assert!(!holds(|| panic!("on purpose")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn saved_answers_that_cannot_be_read_are_told() {
+    async fn unreadable_answer_cache_is_reported() {
         let store = Arc::new(Flaky::default());
-        let shelf = Shelf::new(
+        let answer_cache = Shelf::new(
             Arc::clone(&store) as _,
             CacheSettings::default(),
             "Be kind.".into(),
         );
-        assert_eq!(cache(&shelf).await, None);
+        assert_eq!(cache(&answer_cache).await, None);
         for (trouble, expected) in [
             (Trouble::Fails, "Self-check: saved answers cannot be read; "),
             (
@@ -212,12 +214,12 @@ mod tests {
             ),
         ] {
             store.set(trouble);
-            let told = cache(&shelf).await.unwrap_or_default();
-            assert!(told.starts_with(expected), "{told}");
+            let message = cache(&answer_cache).await.unwrap_or_default();
+            assert!(message.starts_with(expected), "{message}");
             store.set(Trouble::None);
-            // What hung has come back by then.
+            // By then the hanging read has returned.
             tokio::time::advance(Duration::from_secs(10)).await;
-            while cache(&shelf).await.is_some() {
+            while cache(&answer_cache).await.is_some() {
                 tokio::task::yield_now().await;
             }
         }

@@ -1,6 +1,6 @@
-//! The key sentences of a text: what can be said of it without understanding it.
+//! Extractive summaries: the key sentences of a text, quoted in their order.
 //!
-//! Pure. Nothing is written, sentences are chosen and quoted in their order.
+//! Pure. Sentences are selected, never written.
 
 mod rank;
 pub mod sentences;
@@ -10,37 +10,40 @@ use std::collections::HashSet;
 use super::words::{self, Language};
 use sentences::sentences;
 
-/// How many sentences are compared with each other; of a longer text the first. The time goes with the square of it.
-const COMPARED: usize = 150;
+/// Sentences that are compared; the rest of a longer text is ignored. Time grows with the square.
+const MAX_COMPARED: usize = 150;
 
-/// The most sentences of a summary, which takes a third of the text at most.
-const KEPT: usize = 5;
+/// The most sentences of a summary, which also has at most a third of those of the text.
+const MAX_SENTENCES: usize = 5;
 
-/// The longest sentence that is quoted whole, in bytes.
-const QUOTED: usize = 500;
+/// A longer sentence is cut, in bytes.
+const MAX_QUOTED_BYTES: usize = 500;
 
-/// The key sentences of a text, one a line under a line that says what they are, in the language of the wish, else the text's. None for a
-/// text without a sentence.
-pub fn of(wish: &str, text: &str) -> Option<String> {
+/// Returns the key sentences of a text, one a line, under a heading in the language of the
+/// instruction, or else of the text. `None` if the text has no sentence.
+pub fn of(instruction: &str, text: &str) -> Option<String> {
     let mut seen = HashSet::new();
-    let all: Vec<&str> = sentences(text)
-        .filter(|one| seen.insert(*one))
-        .take(COMPARED)
+    let candidates: Vec<&str> = sentences(text)
+        .filter(|sentence| seen.insert(*sentence))
+        .take(MAX_COMPARED)
         .collect();
-    let count = all.len().div_ceil(3).min(KEPT);
-    let told: Vec<Vec<String>> = all.iter().map(|one| words::telling(one)).collect();
-    // Where no sentence has to do with another, the first ones: a text mostly begins with what it is about.
-    let best = rank::best(&told, count).unwrap_or_else(|| (0..count).collect());
+    let count = candidates.len().div_ceil(3).min(MAX_SENTENCES);
+    let terms: Vec<Vec<String>> = candidates
+        .iter()
+        .map(|sentence| words::telling(sentence))
+        .collect();
+    // Without common words the first sentences: a text mostly starts with what it is about.
+    let best = rank::best(&terms, count).unwrap_or_else(|| (0..count).collect());
     let chosen: Vec<String> = best
         .iter()
-        .filter_map(|at| all.get(*at))
-        .map(|one| quoted(one))
+        .filter_map(|position| candidates.get(*position))
+        .map(|sentence| quoted(sentence))
         .collect();
-    (!chosen.is_empty()).then(|| format!("{}\n\n{}", heading(wish, text), chosen.join("\n")))
+    (!chosen.is_empty()).then(|| format!("{}\n\n{}", heading(instruction, text), chosen.join("\n")))
 }
 
-fn heading(wish: &str, text: &str) -> &'static str {
-    match words::language(wish).or_else(|| words::language(text)) {
+fn heading(instruction: &str, text: &str) -> &'static str {
+    match words::language(instruction).or_else(|| words::language(text)) {
         Some(Language::German) => "Schlüsselsätze Ihres Textes, ohne KI ausgewählt:",
         Some(Language::Spanish) => "Frases clave de su texto, elegidas sin IA:",
         Some(Language::French) => "Phrases clés de votre texte, choisies sans IA :",
@@ -48,13 +51,13 @@ fn heading(wish: &str, text: &str) -> &'static str {
     }
 }
 
-/// A sentence on one line of a list.
+/// Formats a sentence as one line of a list.
 fn quoted(sentence: &str) -> String {
     let line = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() <= QUOTED {
+    if line.len() <= MAX_QUOTED_BYTES {
         return format!("- {line}");
     }
-    let (head, _) = line.split_at(line.floor_char_boundary(QUOTED));
+    let (head, _) = line.split_at(line.floor_char_boundary(MAX_QUOTED_BYTES));
     format!("- {head}…")
 }
 
@@ -67,7 +70,7 @@ mod tests {
         Somebody sells waffles.";
 
     #[test]
-    fn the_sentences_that_share_most_with_the_others_are_quoted_in_their_order() {
+    fn sentences_that_share_most_words_are_quoted_in_their_order() {
         let summary = of("Summarise this:", TEXT).unwrap();
         let lines: Vec<_> = summary.lines().collect();
         assert_eq!(
@@ -82,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_in_common_the_first_sentences_are_quoted() {
+    fn first_sentences_are_quoted_if_none_share_a_word() {
         let summary = of(
             "TL;DR",
             "Cats purr. Rivers flow. Clocks tick. Bread smells.",
@@ -95,27 +98,27 @@ mod tests {
     }
 
     #[test]
-    fn the_heading_is_in_the_language_of_the_wish() {
-        for (wish, begins) in [
+    fn heading_is_in_the_language_of_the_instruction() {
+        for (instruction, begins) in [
             ("Fass das bitte zusammen:", "Schlüssel"),
             ("Resume este texto:", "Frases"),
             ("Peux-tu résumer ce texte ?", "Phrases"),
             ("tl;dr", "Key"),
         ] {
-            let summary = of(wish, TEXT).unwrap();
+            let summary = of(instruction, TEXT).unwrap();
             assert!(summary.starts_with(begins), "{summary}");
         }
         assert_eq!(of("Summarise:", " \n"), None);
     }
 
     #[test]
-    fn every_text_has_a_bounded_summary() {
+    fn summary_length_is_bounded() {
         let long = of("", &"word ".repeat(2_000)).unwrap();
         assert!(long.ends_with('…') && long.len() < 600);
         let many: String = (0..2_000)
             .map(|n| format!("Sentence {n} on ships. "))
             .collect();
-        assert_eq!(of("", &many).unwrap().lines().count(), 2 + KEPT);
+        assert_eq!(of("", &many).unwrap().lines().count(), 2 + MAX_SENTENCES);
         assert_eq!(of("", &"The same. ".repeat(50)).unwrap().lines().count(), 3);
     }
 }

@@ -1,5 +1,5 @@
-//! What the DegradationActor does by the clock: it looks whether the knowledge folder has changed, and walks
-//! the ladder to see that it holds, also whenever there is a new one. Both off its thread; at most one of each is under way.
+//! The periodic jobs of the `DegradationActor`: it scans the knowledge folder for changes, and
+//! checks the chain. Both run off its thread, and at most one of each runs at a time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,35 +11,34 @@ use super::actor::DegradationActor;
 use super::knowledge::folder::{Folder, News};
 use super::selfcheck;
 
-/// How often the folder's names, sizes and times are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+/// Interval between comparisons of the folder's names, sizes and times.
+const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A look at the folder that takes longer is said.
-const LOOK_LIMIT: Duration = Duration::from_secs(60);
+/// A scan that takes longer is reported in the status.
+const SLOW_SCAN: Duration = Duration::from_secs(60);
 
-/// What is watched, and what is under way.
 #[derive(Debug, Default)]
 pub(super) struct Watching {
     root: Option<PathBuf>,
-    /// Here between two looks.
+    /// `None` while a scan has it.
     folder: Option<Folder>,
-    /// Since when a look is under way. A disk that hangs holds one, and no more.
+    /// Start of the running scan. A hanging disk blocks one scan and prevents further ones.
     looking: Option<Instant>,
-    /// Whether all is to be read again once that look is over.
+    /// The folder must be read again after the running scan.
     again: bool,
     checking: bool,
-    /// Whether there is another ladder than the one that is being walked.
+    /// The chain was replaced during the running check.
     check_again: bool,
 }
 
 impl DegradationActor {
-    /// Reads this folder now, changed or not, and watches it from now on; without one, forgets what was read.
+    /// Reads this folder now, changed or not, and watches it. `None` removes the knowledge.
     pub(super) fn watch(&mut self, root: Option<PathBuf>, ctx: &mut Context<Self>) {
-        let watching = &mut self.watching;
-        let had = watching.root.is_some();
-        watching.root = root;
-        watching.again = true;
-        if watching.root.is_none() && had {
+        let jobs = &mut self.watching;
+        let had_root = jobs.root.is_some();
+        jobs.root = root;
+        jobs.again = true;
+        if jobs.root.is_none() && had_root {
             self.published.learn(News {
                 index: Some(Arc::default()),
                 problems: Vec::new(),
@@ -48,41 +47,39 @@ impl DegradationActor {
         self.look(ctx);
     }
 
-    /// Looks and checks again and again.
     pub(super) fn watch_on(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(LOOK, Self::look);
+        ctx.run_interval(SCAN_INTERVAL, Self::look);
         ctx.run_interval(self.checks.every, Self::check);
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
-        let watching = &mut self.watching;
-        let Some(root) = watching.root.clone().filter(|_| watching.looking.is_none()) else {
+        let jobs = &mut self.watching;
+        let Some(root) = jobs.root.clone().filter(|_| jobs.looking.is_none()) else {
             return;
         };
-        let kept = watching
-            .folder
-            .take()
-            .filter(|folder| folder.root() == root);
-        let mut folder = kept.unwrap_or_else(|| Folder::new(root));
-        if std::mem::take(&mut watching.again) {
+        // A folder of an earlier root is dropped.
+        let current = jobs.folder.take().filter(|folder| folder.root() == root);
+        let mut folder = current.unwrap_or_else(|| Folder::new(root));
+        if std::mem::take(&mut jobs.again) {
             folder.forget();
         }
-        watching.looking = Some(Instant::now());
+        jobs.looking = Some(Instant::now());
         let look = tokio::task::spawn_blocking(move || (folder.look(), folder)).into_actor(self);
-        ctx.spawn(look.map(|looked, actor, ctx| {
-            let watching = &mut actor.watching;
-            watching.looking = None;
-            match looked {
-                Ok((news, folder)) if watching.root.as_deref() == Some(folder.root()) => {
-                    watching.folder = Some(folder);
-                    if let Some(news) = news {
-                        actor.published.learn(news);
+        ctx.spawn(look.map(|result, actor, ctx| {
+            let jobs = &mut actor.watching;
+            jobs.looking = None;
+            match result {
+                Ok((change, folder)) if jobs.root.as_deref() == Some(folder.root()) => {
+                    jobs.folder = Some(folder);
+                    if let Some(change) = change {
+                        actor.published.learn(change);
                         actor.check(ctx);
                     }
                 }
+                // The root has changed meanwhile; the folder of the old one is dropped.
                 Ok(_) => {}
-                // The next look begins anew.
-                Err(_) => tracing::error!("reading the knowledge failed"),
+                // The next scan starts without a folder.
+                Err(_) => tracing::error!("knowledge scan panicked"),
             }
             if actor.watching.again {
                 actor.look(ctx);
@@ -90,34 +87,34 @@ impl DegradationActor {
         }));
     }
 
-    /// Walks the ladder as it now is, and looks at the saved answers; while that is under way, once more afterwards.
+    /// Checks the current chain and the answer cache. If a check runs already, repeats it after.
     pub(super) fn check(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.watching.checking, true) {
             self.watching.check_again = true;
             return;
         }
-        let ladder = Arc::clone(&self.published.ladder().borrow());
-        let shelf = self.checks.shelf.clone();
+        let chain = Arc::clone(&self.published.ladder().borrow());
+        let cache = self.checks.shelf.clone();
         let check = async move {
-            let walked = tokio::task::spawn_blocking(move || selfcheck::walk(&ladder)).await;
-            let mut broken = walked.unwrap_or_else(|_| vec!["Self-check: it failed.".to_owned()]);
-            if let Some(shelf) = shelf {
-                broken.extend(selfcheck::cache(&shelf).await);
+            let result = tokio::task::spawn_blocking(move || selfcheck::walk(&chain)).await;
+            let mut failures = result.unwrap_or_else(|_| vec!["Self-check: it failed.".to_owned()]);
+            if let Some(cache) = cache {
+                failures.extend(selfcheck::cache(&cache).await);
             }
-            broken
+            failures
         };
-        ctx.spawn(check.into_actor(self).map(|mut broken, actor, ctx| {
+        ctx.spawn(check.into_actor(self).map(|mut failures, actor, ctx| {
             actor.watching.checking = false;
             if actor
                 .watching
                 .looking
-                .is_some_and(|since| since.elapsed() > LOOK_LIMIT)
+                .is_some_and(|since| since.elapsed() > SLOW_SCAN)
             {
-                let what =
+                let message =
                     "Knowledge: the folder does not answer; what was read before still does.";
-                broken.push(what.to_owned());
+                failures.push(message.to_owned());
             }
-            actor.published.report(broken);
+            actor.published.report(failures);
             if std::mem::take(&mut actor.watching.check_again) {
                 actor.check(ctx);
             }

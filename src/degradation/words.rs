@@ -1,59 +1,55 @@
-//! What words a text is about: folded, without those that say nothing, cut to their stems.
+//! Extracts content words: folded, without stop words, reduced to their stems.
 //!
-//! Pure. Knows no language and needs to know none, since a folder of texts may hold several and a short question does not tell its
-//! own: accents are dropped, the commonest endings of English, German, Spanish and French are cut off both sides, and the words that
-//! say nothing in any of them are passed over. Scripts without spaces go by pairs of characters. What this cannot do: compounds are
-//! not taken apart, and `oe` is not `ö`.
+//! Pure. A folder may mix languages and a short question does not reveal its own, so all languages
+//! are treated alike: accents are dropped, the commonest endings of English, German, Spanish and
+//! French are removed, and stop words of any of them are skipped. Scripts without spaces are split
+//! into pairs of characters. Compounds are not split, and `oe` does not match `ö`.
 
 mod silent;
 
-/// The words of a text that tell what it is about, in order, as often as they occur.
+/// The content words of a text, in order, with repetitions.
 pub fn telling(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut words = Vec::new();
     for word in split(text) {
         if unspaced(word) {
-            pairs(word, &mut found);
+            pairs(word, &mut words);
             continue;
         }
         let folded = fold(word);
-        let short =
+        let is_short =
             folded.chars().count() < 2 && folded.bytes().all(|byte| byte.is_ascii_alphabetic());
-        if !short && !silent::is(&folded) {
-            found.push(stem(folded));
+        if !is_short && !silent::is(&folded) {
+            words.push(stem(folded));
         }
     }
-    found
+    words
 }
 
-/// A language that is told by its silent words.
+/// A language that is recognised by its stop words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// English.
     English,
-    /// German.
     German,
-    /// Spanish.
     Spanish,
-    /// French.
     French,
 }
 
-/// The language whose silent words a text has most of; none where two have as many, or none has any.
+/// The language with the most stop words in a text. `None` on a tie and if there are none.
 pub fn language(text: &str) -> Option<Language> {
     let mut counts = [0_usize; 4];
     for word in split(text) {
-        for (count, is) in counts.iter_mut().zip(silent::languages(&fold(word))) {
-            *count += usize::from(is);
+        for (count, is_in) in counts.iter_mut().zip(silent::languages(&fold(word))) {
+            *count += usize::from(is_in);
         }
     }
-    let all = [
+    let languages = [
         Language::English,
         Language::German,
         Language::Spanish,
         Language::French,
     ];
     let most = counts.iter().max().filter(|most| **most > 0)?;
-    let mut leading = all
+    let mut leading = languages
         .into_iter()
         .zip(&counts)
         .filter(|(_, count)| *count == most);
@@ -63,7 +59,8 @@ pub fn language(text: &str) -> Option<Language> {
         .map(|(language, _)| language)
 }
 
-/// Runs of letters, digits and marks; where the script changes between spaced and unspaced, a new run begins.
+/// Splits a text into runs of letters, digits and marks, and where a run changes between scripts
+/// with and without spaces.
 fn split(text: &str) -> impl Iterator<Item = &str> {
     let runs = text
         .split(|c: char| !c.is_alphanumeric() && !is_mark(c))
@@ -80,12 +77,12 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A mark that stands over or under the letter before it.
+/// Combining marks, which follow the letter that they belong to.
 fn is_mark(c: char) -> bool {
     ('\u{300}'..='\u{36f}').contains(&c)
 }
 
-/// Thai, Kana, Han, Hangul: no spaces between words, or words of many parts.
+/// Thai, Kana, Han and Hangul: no spaces between words, or words of many parts.
 fn is_unspaced(c: char) -> bool {
     matches!(c, '\u{e00}'..='\u{eff}' | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}'
         | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
@@ -95,21 +92,21 @@ fn unspaced(word: &str) -> bool {
     word.chars().next().is_some_and(is_unspaced)
 }
 
-/// Overlapping pairs: the usual index of scripts without spaces.
-fn pairs(word: &str, found: &mut Vec<String>) {
+/// Adds the overlapping pairs of characters, or a single character as it is.
+fn pairs(word: &str, words: &mut Vec<String>) {
     let mut before = None;
     for c in word.chars() {
         if let Some(before) = before {
-            found.push([before, c].iter().collect());
+            words.push([before, c].iter().collect());
         }
         before = Some(c);
     }
     if word.chars().nth(1).is_none() {
-        found.push(word.to_owned());
+        words.push(word.to_owned());
     }
 }
 
-/// Lower case, without the accents of Latin letters, be they one character or two.
+/// Lower case, without the accents of Latin letters, whether precomposed or combining.
 pub(super) fn fold(word: &str) -> String {
     let mut folded = String::with_capacity(word.len());
     for c in word
@@ -149,44 +146,44 @@ fn plain(c: char) -> Option<&'static str> {
     })
 }
 
-/// Endings that say number, case, gender or tense; the longest first.
+/// Endings that express number, case, gender or tense. Longer ones precede their own suffixes.
 const ENDINGS: [&str; 33] = [
     "aciones", "ations", "ungen", "ement", "acion", "ation", "mente", "iendo", "ando", "ings",
     "ment", "ung", "ing", "ers", "ern", "ies", "ado", "ada", "ed", "en", "em", "er", "es", "os",
     "as", "ar", "ir", "ez", "e", "o", "a", "y", "s",
 ];
 
-/// What is left of a word at least; a letter less after endings that are hardly ever part of a stem.
-const STEM: usize = 4;
-const SURE: [&str; 3] = ["s", "ing", "ment"];
+/// The minimum length of a stem, one less after `SAFE_ENDINGS`, which are rarely part of a stem.
+const MIN_STEM_LEN: usize = 4;
+const SAFE_ENDINGS: [&str; 3] = ["s", "ing", "ment"];
 
-/// How many endings a word may lose.
-const ROUNDS: usize = 3;
+/// The most endings that are removed from a word.
+const MAX_ENDINGS: usize = 3;
 
-/// A light stemmer: cuts endings and nothing else, in the manner of Savoy, "Light stemming approaches for the French, Portuguese,
-/// German and Hungarian languages" (2006), but for four languages at once.
+/// A light stemmer, which only removes endings, in the manner of Savoy, "Light stemming approaches
+/// for the French, Portuguese, German and Hungarian languages" (2006), but for four languages.
 fn stem(mut word: String) -> String {
     if !word.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return word;
     }
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ENDINGS {
         let mut endings = ENDINGS.iter().filter(|ending| word.ends_with(**ending));
-        let left = |ending: &&&str| {
-            let least = if SURE.contains(*ending) {
-                STEM - 1
+        let leaves_a_stem = |ending: &&&str| {
+            let min = if SAFE_ENDINGS.contains(*ending) {
+                MIN_STEM_LEN - 1
             } else {
-                STEM
+                MIN_STEM_LEN
             };
-            word.len() >= ending.len() + least
+            word.len() >= ending.len() + min
         };
-        let Some(ending) = endings.find(left) else {
+        let Some(ending) = endings.find(leaves_a_stem) else {
             break;
         };
         word.truncate(word.len() - ending.len());
     }
     let mut last = word.bytes().rev();
-    // shipp(ing), cancell(ed)
-    if word.len() > STEM && last.next() == last.next() {
+    // A doubled consonant before the ending: shipp(ing), cancell(ed).
+    if word.len() > MIN_STEM_LEN && last.next() == last.next() {
         word.pop();
     }
     word
@@ -197,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_of_a_word_are_one() {
+    fn inflected_forms_have_the_same_stem() {
         for forms in [
             "refund refunds refunded refunding",
             "ship ships shipped shipping shipment shipments",
@@ -224,19 +221,19 @@ mod tests {
     }
 
     #[test]
-    fn different_words_stay_different() {
-        for (one, other) in [
+    fn different_words_have_different_stems() {
+        for (left, right) in [
             ("order", "ordinary"),
             ("shop", "ship"),
             ("card", "care"),
             ("day", "dairy"),
         ] {
-            assert_ne!(telling(one), telling(other));
+            assert_ne!(telling(left), telling(right));
         }
     }
 
     #[test]
-    fn what_says_nothing_is_passed_over() {
+    fn stop_words_are_skipped() {
         for text in [
             "What is it, please?",
             "Können Sie mir das bitte sagen?",
@@ -253,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_language_is_told_by_what_says_nothing() {
+    fn language_is_detected_by_stop_words() {
         for (text, expected) in [
             ("How long is the warranty?", Some(Language::English)),
             ("Wie lange habe ich Garantie?", Some(Language::German)),
@@ -270,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_without_spaces_go_by_pairs() {
+    fn scripts_without_spaces_are_split_into_pairs() {
         assert_eq!(telling("返品はX1"), ["返品", "品は", "x1"]);
         assert_eq!(telling("茶"), ["茶"]);
         assert_eq!(telling("Оплата заказа"), ["оплата", "заказа"]);

@@ -1,7 +1,7 @@
-//! Reads the knowledge folder, and reads it again when something in it has changed.
+//! Reads the knowledge folder, and reads it again when it has changed.
 //!
-//! A file that will not do is named and left out, and nothing else is. A folder that cannot be read changes nothing: what was read before
-//! goes on answering. Blocks on the disk.
+//! An invalid file is reported and skipped. If the folder itself cannot be read, the passages of
+//! the last scan remain. Blocks on the disk.
 
 mod listing;
 
@@ -17,7 +17,7 @@ use crate::settings::Problem;
 pub use listing::Limits;
 use listing::{Entry, Listing};
 
-/// The knowledge folder, as it was when it was last looked at.
+/// The knowledge folder and the result of its last scan.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
@@ -32,17 +32,16 @@ enum Seen {
     Files(Vec<Entry>),
 }
 
-/// What came of a look at the folder in which something had changed.
+/// The result of a scan that found a change.
 #[derive(Debug)]
 pub struct News {
-    /// What answers from now on; none: what did before.
+    /// `None` if the folder cannot be read: the current index stays.
     pub index: Option<Arc<Index>>,
-    /// All that is wrong with the folder. They name files as they are called within it.
+    /// All problems of the folder. Files are named relative to it.
     pub problems: Vec<Problem>,
 }
 
 impl Folder {
-    /// A folder that was not looked at yet.
     pub fn new(root: PathBuf) -> Self {
         Self {
             root,
@@ -51,24 +50,24 @@ impl Folder {
         }
     }
 
-    /// Where it is.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Has the next look read everything, changed or not.
+    /// Makes the next scan read all files, changed or not.
     pub fn forget(&mut self) {
         self.seen = Seen::Nothing;
     }
 
-    /// Compares names, sizes, times and rights with what was there; reads all files where anything differs, else gives nothing.
+    /// Compares names, sizes, times and permissions with the last scan, and reads all files if any
+    /// differs. `None` if nothing has changed.
     pub fn look(&mut self) -> Option<News> {
         match listing::list(&self.root, &self.limits) {
             Err(what) => {
                 let lost = Seen::Lost(what.clone());
-                let news = self.seen != lost;
+                let is_changed = self.seen != lost;
                 self.seen = lost;
-                news.then(|| News {
+                is_changed.then(|| News {
                     index: None,
                     problems: vec![self.of_folder(what)],
                 })
@@ -77,9 +76,9 @@ impl Folder {
                 if matches!(&self.seen, Seen::Files(seen) if *seen == entries) {
                     return None;
                 }
-                let news = self.read(&entries, problems);
+                let change = self.read(&entries, problems);
                 self.seen = Seen::Files(entries);
-                Some(news)
+                Some(change)
             }
         }
     }
@@ -89,41 +88,41 @@ impl Folder {
             .into_iter()
             .map(|what| self.of_folder(what))
             .collect();
-        let mut found: Vec<Passage> = Vec::new();
+        let mut found_passages: Vec<Passage> = Vec::new();
         let mut bytes = 0;
         for entry in entries {
-            let wrong = |what: String| Problem {
+            let file_problem = |what: String| Problem {
                 file: entry.name.clone(),
                 line: None,
                 key: String::new(),
                 what,
             };
             match text_of(entry, self.limits.file_bytes) {
-                Err(what) => problems.push(wrong(what)),
+                Err(what) => problems.push(file_problem(what)),
                 Ok(text) if bytes + text.len() > self.limits.bytes => {
                     let what = format!("the folder holds more than {} bytes", self.limits.bytes);
-                    problems.push(wrong(what));
+                    problems.push(file_problem(what));
                 }
                 Ok(text) => {
                     bytes += text.len();
-                    found.extend(passages::cut(&entry.name, &text));
+                    found_passages.extend(passages::cut(&entry.name, &text));
                 }
             }
         }
-        let most = self.limits.passages;
-        if let Some(first) = found.get(most) {
+        let max = self.limits.passages;
+        if let Some(first) = found_passages.get(max) {
             let what = format!(
-                "the folder holds more than {most} passages; those from {} on are left out",
+                "the folder holds more than {max} passages; those from {} on are left out",
                 first.file
             );
             problems.push(self.of_folder(what));
-            found.truncate(most);
+            found_passages.truncate(max);
         }
-        if found.is_empty() {
+        if found_passages.is_empty() {
             problems.push(self.of_folder("holds no text that could answer".to_owned()));
         }
         News {
-            index: Some(Arc::new(Index::of(found))),
+            index: Some(Arc::new(Index::of(found_passages))),
             problems,
         }
     }
@@ -143,9 +142,10 @@ fn text_of(entry: &Entry, limit: usize) -> Result<String, String> {
     let path = entry.path.as_ref().map_err(Clone::clone)?;
     let unreadable = |error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
-    let most = u64::try_from(limit).map_or(u64::MAX, |bytes| bytes + 1);
+    // One byte more than allowed shows that the file is too large.
+    let read_limit = u64::try_from(limit).map_or(u64::MAX, |bytes| bytes + 1);
     File::open(path)
-        .and_then(|file| file.take(most).read_to_end(&mut bytes))
+        .and_then(|file| file.take(read_limit).read_to_end(&mut bytes))
         .map_err(unreadable)?;
     if bytes.len() > limit {
         return Err(format!("larger than {limit} bytes"));

@@ -1,8 +1,9 @@
 //! Finds the passage that answers a question, if one does.
 //!
-//! Pure. Passages are ranked by BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009), whose
-//! term weights are those of the `bm25` crate. Rank alone always finds something, so the best is given only where it holds enough of
-//! what the question is about: to say nothing is better than to answer beside the point.
+//! Pure. Passages are ranked by BM25 (Robertson and Zaragoza, "The Probabilistic Relevance
+//! Framework: BM25 and Beyond", 2009), with the term weights of the `bm25` crate. A ranking always
+//! has a first place, so the best passage only counts if it covers enough of the question: no
+//! answer is better than one beside the point.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,23 +13,23 @@ use bm25::{Embedder, EmbedderBuilder, Tokenizer};
 use super::passages::Passage;
 use crate::degradation::words::{self, Language};
 
-/// Words of a title count as if they stood so often in the text.
+/// Words of a title count as this many occurrences in the text.
 const TITLE_WEIGHT: usize = 2;
 
-/// Questions about more things than this are not answered by a passage: no passage holds enough of them.
-const TERMS: usize = 32;
+/// Questions with more content words find no passage, since none would cover enough of them.
+const MAX_QUERY_TERMS: usize = 32;
 
-/// How much of a question is looked at, in bytes; the rest is passed over.
-const EXAMINED_BYTES: usize = 16 * 1024;
+/// Longer questions are only examined up to this length, in bytes.
+const MAX_QUESTION_BYTES: usize = 16 * 1024;
 
-/// How much of a question a passage must hold: the share of its words, weighted by how rare they are in the folder. A word that
-/// stands nowhere in the folder weighs most. Set where the labelled questions of the tests part.
-const FLOOR: f32 = 0.65;
+/// The share of a question's words that a passage must contain, weighted by their IDF in the
+/// folder. A word that occurs nowhere in the folder weighs most. Tuned on the labelled questions.
+const MIN_COVERAGE: f32 = 0.65;
 
-/// What the rank of a passage in another language than the question's is multiplied with.
-const FOREIGN: f32 = 0.5;
+/// Factor on the score of a passage in another language than the question.
+const OTHER_LANGUAGE_FACTOR: f32 = 0.5;
 
-/// Words that were parted already.
+/// A tokenizer for text that consists of terms separated by spaces.
 #[derive(Default)]
 struct Parted;
 
@@ -41,20 +42,22 @@ impl Tokenizer for Parted {
     }
 }
 
-/// Where a word stands, and how much it weighs there.
+/// An occurrence of a term in a passage.
 struct Place {
     passage: u32,
     weight: f32,
 }
 
-/// Passages and their words. Takes about three times the text's size in memory; a query takes time linear in the number of places
-/// of its words.
+/// An inverted index of passages.
+///
+/// Takes about three times the memory of the text. A query takes time linear in the number of
+/// postings of its terms.
 pub struct Index {
     passages: Vec<Passage>,
-    /// As many as passages.
+    /// The detected language of each passage.
     languages: Vec<Option<Language>>,
-    /// By the word's hash: a clash of two words costs a wrong rank at worst.
-    places: HashMap<u32, Vec<Place>>,
+    /// By the hash of the term. A collision of two terms at worst spoils a rank.
+    postings: HashMap<u32, Vec<Place>>,
     embedder: Embedder<u32, Parted>,
 }
 
@@ -66,34 +69,34 @@ impl Default for Index {
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Index")
+        f.debug_struct("PassageIndex")
             .field("passages", &self.passages.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Index {
-    /// Reads the passages once. Of more than `u32::MAX` the rest is left out.
+    /// Indexes these passages; those beyond `u32::MAX` are ignored.
     pub fn of(passages: Vec<Passage>) -> Self {
-        let parted: Vec<String> = passages.iter().map(parted).collect();
-        let words: usize = parted.iter().map(|text| text.split(' ').count()).sum();
+        let texts: Vec<String> = passages.iter().map(parted).collect();
+        let words: usize = texts.iter().map(|text| text.split(' ').count()).sum();
         #[allow(clippy::cast_precision_loss, reason = "a mean")]
         let mean = words as f32 / passages.len().max(1) as f32;
         let embedder = EmbedderBuilder::<u32, Parted>::with_avgdl(mean).build();
-        let mut places: HashMap<u32, Vec<Place>> = HashMap::new();
-        for (passage, text) in (0_u32..).zip(&parted) {
+        let mut postings: HashMap<u32, Vec<Place>> = HashMap::new();
+        for (passage, text) in (0_u32..).zip(&texts) {
             for word in embedder.embed(text).0 {
-                let places = places.entry(word.index).or_default();
-                // A word comes as often as it stands there, each time with its whole weight.
-                if places.last().is_none_or(|last| last.passage != passage) {
-                    places.push(Place {
+                let postings = postings.entry(word.index).or_default();
+                // The embedder repeats a term for each occurrence, each time with the full weight.
+                if postings.last().is_none_or(|last| last.passage != passage) {
+                    postings.push(Place {
                         passage,
                         weight: word.value,
                     });
                 }
             }
         }
-        places.values_mut().for_each(Vec::shrink_to_fit);
+        postings.values_mut().for_each(Vec::shrink_to_fit);
         let languages = passages
             .iter()
             .map(|passage| words::language(&passage.text))
@@ -101,75 +104,73 @@ impl Index {
         Self {
             passages,
             languages,
-            places,
+            postings,
             embedder,
         }
     }
 
-    /// How many passages there are.
     pub fn len(&self) -> usize {
         self.passages.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.passages.is_empty()
     }
 
-    /// The passages, in the order of the documents.
+    /// In the order of the documents.
     pub fn passages(&self) -> &[Passage] {
         &self.passages
     }
 
-    /// The passage that answers best; none where none holds enough of the question.
+    /// The passage that answers best. `None` if none covers enough of the question.
     pub fn find(&self, question: &str) -> Option<&Passage> {
-        let (question, _) = question.split_at(question.floor_char_boundary(EXAMINED_BYTES));
+        let (question, _) = question.split_at(question.floor_char_boundary(MAX_QUESTION_BYTES));
         let terms = self.terms(question)?;
-        let asked: f32 = terms.iter().map(|(_, rarity)| rarity).sum();
-        let mut found = vec![Found::default(); self.passages.len()];
-        for (term, rarity) in &terms {
-            for place in self.places.get(term).into_iter().flatten() {
-                if let Some(found) = usize::try_from(place.passage)
+        let total_idf: f32 = terms.iter().map(|(_, idf)| idf).sum();
+        let mut scores = vec![Found::default(); self.passages.len()];
+        for (term, idf) in &terms {
+            for posting in self.postings.get(term).into_iter().flatten() {
+                if let Some(score) = usize::try_from(posting.passage)
                     .ok()
-                    .and_then(|at| found.get_mut(at))
+                    .and_then(|at| scores.get_mut(at))
                 {
-                    found.score += rarity * place.weight;
-                    found.held += rarity;
+                    score.bm25 += idf * posting.weight;
+                    score.coverage += idf;
                 }
             }
         }
         let language = words::language(question);
-        for (found, theirs) in found.iter_mut().zip(&self.languages) {
-            if language.is_some() && theirs.is_some() && language != *theirs {
-                found.score *= FOREIGN;
+        for (score, passage_language) in scores.iter_mut().zip(&self.languages) {
+            if language.is_some() && passage_language.is_some() && language != *passage_language {
+                score.bm25 *= OTHER_LANGUAGE_FACTOR;
             }
         }
-        let best = found
+        let best = scores
             .iter()
             .zip(&self.passages)
-            .filter(|(found, _)| found.held >= FLOOR * asked);
-        // Of equals the first, so that the same question has the same answer.
+            .filter(|(score, _)| score.coverage >= MIN_COVERAGE * total_idf);
+        // Reversed, because `max_by` returns the last maximum: the earliest passage wins a tie.
         best.rev()
             .max_by(|(a, _), (b, _)| a.rank().total_cmp(&b.rank()))
             .map(|(_, passage)| passage)
     }
 
-    /// Whether the beginning of a passage, asked for, finds a passage: always, unless the index is broken.
+    /// Returns `true` if a passage finds an answer to its own beginning, as it does unless broken.
     pub fn finds_itself(&self) -> bool {
-        let mut asked = self.passages.iter().map(|passage| {
+        let mut questions = self.passages.iter().map(|passage| {
             passage
                 .text
                 .split_whitespace()
-                .take(TERMS / 2)
+                .take(MAX_QUERY_TERMS / 2)
                 .collect::<Vec<_>>()
                 .join(" ")
         });
-        asked
+        questions
             .find(|question| self.terms(question).is_some())
             .is_none_or(|question| self.find(&question).is_some())
     }
 
-    /// What a question is about, each word once, with how rare it is here (the idf of BM25); none where it is nothing or too much.
+    /// The distinct terms of a question with their IDF. `None` if there are none or too many.
     fn terms(&self, question: &str) -> Option<Vec<(u32, f32)>> {
         let words = words::telling(question);
         let mut terms: Vec<u32> = self
@@ -181,34 +182,35 @@ impl Index {
             .collect();
         terms.sort_unstable();
         terms.dedup();
-        let few = !self.is_empty() && (1..=TERMS).contains(&terms.len());
-        few.then(|| {
+        let is_valid = !self.is_empty() && (1..=MAX_QUERY_TERMS).contains(&terms.len());
+        is_valid.then(|| {
             terms
                 .into_iter()
-                .map(|term| (term, self.rarity(term)))
+                .map(|term| (term, self.idf(term)))
                 .collect()
         })
     }
 
+    /// The inverse document frequency of BM25.
     #[allow(clippy::cast_precision_loss, reason = "a weight")]
-    fn rarity(&self, term: u32) -> f32 {
-        let all = self.passages.len() as f32;
-        let with = self.places.get(&term).map_or(0, Vec::len) as f32;
-        (1.0 + (all - with + 0.5) / (with + 0.5)).ln()
+    fn idf(&self, term: u32) -> f32 {
+        let total = self.passages.len() as f32;
+        let with = self.postings.get(&term).map_or(0, Vec::len) as f32;
+        (1.0 + (total - with + 0.5) / (with + 0.5)).ln()
     }
 }
 
 #[derive(Clone, Default)]
 struct Found {
-    score: f32,
-    /// Of the question's weight, how much stands here.
-    held: f32,
+    bm25: f32,
+    /// The summed IDF of the question's terms that occur in the passage.
+    coverage: f32,
 }
 
 impl Found {
-    /// BM25 prefers a short passage that says one word to a long one that says all; what a question asks for is all.
+    /// Favours coverage: BM25 alone prefers a short passage with one term to a long one with all.
     fn rank(&self) -> f32 {
-        self.score * self.held
+        self.bm25 * self.coverage
     }
 }
 
@@ -223,19 +225,19 @@ fn parted(passage: &Passage) -> String {
 
 #[cfg(test)]
 impl Index {
-    /// What it takes in memory, in bytes, counted without the allocator's own.
+    /// The memory used, in bytes, without the allocator's overhead.
     pub(super) fn bytes(&self) -> usize {
-        let places: usize = self
-            .places
+        let postings: usize = self
+            .postings
             .values()
-            .map(|places| places.capacity() * size_of::<Place>())
+            .map(|postings| postings.capacity() * size_of::<Place>())
             .sum();
-        let entries = self.places.capacity() * (size_of::<(u32, Vec<Place>)>() + 1);
+        let entries = self.postings.capacity() * (size_of::<(u32, Vec<Place>)>() + 1);
         let texts: usize = self
             .passages
             .iter()
-            .map(|one| one.text.len() + size_of::<Passage>())
+            .map(|passage| passage.text.len() + size_of::<Passage>())
             .sum();
-        places + entries + texts
+        postings + entries + texts
     }
 }

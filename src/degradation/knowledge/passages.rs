@@ -1,31 +1,30 @@
-//! Cuts a document into passages: pieces that can be read alone, each with the headings that it stands under.
+//! Splits a document into passages: pieces that make sense on their own, with their headings.
 //!
-//! Pure. A passage is one paragraph, or several short ones of the same section. Code fences stay whole where they fit; front matter is
-//! left out, but for its title.
+//! Pure. A passage is one paragraph, or several short ones of a section. Code fences are not split
+//! unless they are too long. Front matter is dropped, except for the title.
 
 use std::sync::Arc;
 
-/// A paragraph joins the passage before it while both are no longer than this, in bytes.
-const JOINED: usize = 600;
+/// A paragraph joins the previous passage if both together are no longer than this, in bytes.
+const MAX_JOINED_BYTES: usize = 600;
 
-/// The longest passage, in bytes; a longer paragraph is cut at the end of a sentence, a word, or anywhere.
-pub const LONGEST: usize = 1200;
+/// The longest passage, in bytes. A longer paragraph is split after a sentence, else after a word,
+/// else anywhere.
+pub const MAX_PASSAGE_BYTES: usize = 1200;
 
-/// The longest title, in bytes.
-const TITLE: usize = 200;
+const MAX_TITLE_BYTES: usize = 200;
 
-/// A piece of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passage {
-    /// The headings that it stands under, the widest first; else the document's title, else its file's stem.
+    /// The headings above it, outermost first; else the document's title, else the file's stem.
     pub title: Arc<str>,
     /// The document's file, relative to the knowledge folder.
     pub file: Arc<str>,
-    /// At most [`LONGEST`] bytes, not blank.
+    /// Not blank, and at most `MAX_PASSAGE_BYTES` bytes.
     pub text: Box<str>,
 }
 
-/// The passages of a document, in its order. `file` is its name within the folder; one that ends in `.md` is taken for Markdown.
+/// Returns the passages of a document in order. A `file` that ends in `.md` is parsed as Markdown.
 pub fn cut(file: &str, text: &str) -> Vec<Passage> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (front, body) = front_matter(text);
@@ -44,7 +43,7 @@ pub fn cut(file: &str, text: &str) -> Vec<Passage> {
     cutter.done
 }
 
-/// What stands between `---` lines at the very beginning, of which the title is kept; and the rest.
+/// Splits off a block between `---` or `+++` lines at the start. Returns its title and the rest.
 fn front_matter(text: &str) -> (Option<String>, &str) {
     let Some((first, rest)) = text.split_once('\n') else {
         return (None, text);
@@ -67,7 +66,7 @@ fn front_matter(text: &str) -> (Option<String>, &str) {
             }
         }
     }
-    // Never closed: a rule, not front matter.
+    // Never closed: a separator, not front matter.
     (None, text)
 }
 
@@ -75,11 +74,10 @@ struct Cutter {
     file: Arc<str>,
     root: String,
     markdown: bool,
-    /// Level and text, from the widest to the nearest.
+    /// Level and text, outermost first.
     headings: Vec<(usize, String)>,
-    /// The paragraph that is being read.
     block: String,
-    /// The paragraphs that make the next passage.
+    /// The paragraphs of the next passage.
     passage: String,
     done: Vec<Passage>,
 }
@@ -88,19 +86,19 @@ impl Cutter {
     fn read(&mut self, body: &str) {
         let mut fence: Option<&str> = None;
         for line in body.lines() {
-            let bare = line.trim();
+            let trimmed = line.trim();
             if let Some(mark) = fence {
                 self.line(line);
-                if bare.starts_with(mark) && bare.trim_start_matches(mark).is_empty() {
+                if trimmed.starts_with(mark) && trimmed.trim_start_matches(mark).is_empty() {
                     fence = None;
                     self.end_block();
                 }
-            } else if self.markdown && (bare.starts_with("```") || bare.starts_with("~~~")) {
-                fence = bare.get(..3);
+            } else if self.markdown && (trimmed.starts_with("```") || trimmed.starts_with("~~~")) {
+                fence = trimmed.get(..3);
                 self.line(line);
-            } else if bare.is_empty() || (self.block.is_empty() && is_rule(bare)) {
+            } else if trimmed.is_empty() || (self.block.is_empty() && is_rule(trimmed)) {
                 self.end_block();
-            } else if let Some((level, heading)) = self.heading(bare) {
+            } else if let Some((level, heading)) = self.heading(trimmed) {
                 self.end_passage();
                 self.headings.retain(|(above, _)| *above < level);
                 self.headings.push((level, heading));
@@ -116,7 +114,7 @@ impl Cutter {
         self.block.push('\n');
     }
 
-    /// A heading that this line is (`# …`), or that it makes of the one line before it (`===`, `---`).
+    /// Parses a `# …` heading, or makes the single line before a `===` or `---` line a heading.
     fn heading(&mut self, line: &str) -> Option<(usize, String)> {
         if !self.markdown {
             return None;
@@ -141,17 +139,17 @@ impl Cutter {
         Some((level, heading))
     }
 
-    /// The paragraph is whole: it joins the passage, or begins one.
+    /// Adds the paragraph to the passage, or starts a new passage with it.
     fn end_block(&mut self) {
         let block = std::mem::take(&mut self.block);
         let mut rest = block.trim_matches(['\n', '\r']).trim_end();
         if rest.trim().is_empty() {
             return;
         }
-        if !self.passage.is_empty() && self.passage.len() + rest.len() > JOINED {
+        if !self.passage.is_empty() && self.passage.len() + rest.len() > MAX_JOINED_BYTES {
             self.finish();
         }
-        while rest.len() > LONGEST {
+        while rest.len() > MAX_PASSAGE_BYTES {
             let (head, tail) = rest.split_at(place_to_cut(rest));
             self.passage = head.trim().to_owned();
             self.finish();
@@ -182,18 +180,18 @@ impl Cutter {
     }
 
     fn title(&self) -> Arc<str> {
-        let named = self
+        let headings = self
             .headings
             .iter()
             .map(|(_, heading)| heading.as_str())
-            .filter(|one| !one.is_empty());
-        let path = named.collect::<Vec<_>>().join(" › ");
+            .filter(|heading| !heading.is_empty());
+        let path = headings.collect::<Vec<_>>().join(" › ");
         let mut title = if path.is_empty() {
             self.root.clone()
         } else {
             path
         };
-        title.truncate(title.floor_char_boundary(TITLE));
+        title.truncate(title.floor_char_boundary(MAX_TITLE_BYTES));
         match self.done.last() {
             Some(last) if *last.title == *title => Arc::clone(&last.title),
             _ => title.into(),
@@ -201,7 +199,7 @@ impl Cutter {
     }
 }
 
-/// A line between paragraphs: `---`, `***`, `___`, `===`.
+/// Returns `true` for a line between paragraphs: `---`, `***`, `___`, `===`.
 fn is_rule(line: &str) -> bool {
     line.len() >= 3
         && ["-", "*", "_", "="]
@@ -209,21 +207,22 @@ fn is_rule(line: &str) -> bool {
             .any(|mark| line.trim_start_matches(mark).is_empty())
 }
 
-/// Where to cut a text that is longer than [`LONGEST`]: after the last sentence that fits, else the last word, else the last character.
+/// The offset at which to split a text that is too long: after the last sentence that fits, else
+/// the last word, else the last character. A split in the first quarter is not worth it.
 fn place_to_cut(text: &str) -> usize {
-    let fits = text.floor_char_boundary(LONGEST);
+    let fits = text.floor_char_boundary(MAX_PASSAGE_BYTES);
     let head = text.get(..fits).unwrap_or_default();
-    let ends = |marks: &[&str]| {
+    let last_end = |marks: &[&str]| {
         marks
             .iter()
             .filter_map(|mark| head.rfind(mark).map(|at| at + mark.len()))
             .max()
     };
-    let sentence = ends(&[". ", "! ", "? ", ".\n", "!\n", "?\n", "。", "！", "？"]);
-    let enough = |at: &usize| *at > LONGEST / 4;
+    let sentence = last_end(&[". ", "! ", "? ", ".\n", "!\n", "?\n", "。", "！", "？"]);
+    let is_far_enough = |at: &usize| *at > MAX_PASSAGE_BYTES / 4;
     sentence
-        .filter(enough)
-        .or_else(|| ends(&["\n", " "]).filter(enough))
+        .filter(is_far_enough)
+        .or_else(|| last_end(&["\n", " "]).filter(is_far_enough))
         .unwrap_or(fits)
 }
 
@@ -233,10 +232,10 @@ mod tests {
 
     use super::*;
 
-    fn told(file: &str, text: &str) -> Vec<(String, String)> {
+    fn split_texts(file: &str, text: &str) -> Vec<(String, String)> {
         cut(file, text)
             .into_iter()
-            .map(|one| (one.title.to_string(), one.text.into_string()))
+            .map(|passage| (passage.title.to_string(), passage.text.into_string()))
             .collect()
     }
 
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_passage_stands_under_its_headings() {
+    fn passage_title_lists_its_headings() {
         let text = "Before.\n\n# Shop\n\n## Returns ##\nSend it back.\n\n### Refunds\n\nIn 14 days.\n\n## Repair\nBring it.\n#hashtag";
         let expected = [
             pair("shop", "Before."),
@@ -253,45 +252,47 @@ mod tests {
             pair("Shop › Returns › Refunds", "In 14 days."),
             pair("Shop › Repair", "Bring it.\n#hashtag"),
         ];
-        assert_eq!(told("faq/shop.md", text), expected);
+        assert_eq!(split_texts("faq/shop.md", text), expected);
         assert_eq!(
-            cut("faq/shop.md", text).first().map(|one| &*one.file),
+            cut("faq/shop.md", text)
+                .first()
+                .map(|passage| &*passage.file),
             Some("faq/shop.md")
         );
         assert_eq!(
-            told("a.md", "Title\n=====\nOne.\n\nTwo\n---\nThree."),
+            split_texts("a.md", "Title\n=====\nOne.\n\nTwo\n---\nThree."),
             [pair("Title", "One."), pair("Title › Two", "Three.")]
         );
     }
 
     #[test]
-    fn in_plain_text_a_mark_is_a_mark() {
+    fn plain_text_is_not_parsed_as_markdown() {
         assert_eq!(
-            told("notes.txt", "# One\n\n```\nTwo"),
+            split_texts("notes.txt", "# One\n\n```\nTwo"),
             [pair("notes", "# One\n\n```\nTwo")]
         );
-        assert_eq!(told("notes.txt", "\u{feff} \r\n\r\n"), []);
+        assert_eq!(split_texts("notes.txt", "\u{feff} \r\n\r\n"), []);
     }
 
     #[test]
-    fn front_matter_is_left_out_but_for_its_title() {
+    fn front_matter_is_dropped_except_for_its_title() {
         let text = "---\ntitle: \"All of it\"\nsecret: x\n---\nText.";
-        assert_eq!(told("a.md", text), [pair("All of it", "Text.")]);
+        assert_eq!(split_texts("a.md", text), [pair("All of it", "Text.")]);
         assert_eq!(
-            told("a.md", "+++\ntitle = 'T'\n+++\nText."),
+            split_texts("a.md", "+++\ntitle = 'T'\n+++\nText."),
             [pair("T", "Text.")]
         );
         assert_eq!(
-            told("a.md", "---\nnever closed"),
+            split_texts("a.md", "---\nnever closed"),
             [pair("a", "never closed")]
         );
     }
 
     #[test]
-    fn a_code_fence_is_neither_cut_nor_read() {
+    fn code_fence_is_neither_split_nor_parsed() {
         let text = "Run:\n\n```sh\n# no heading\n\nx=1\n```\nAfter.\n\n# Real\n~~~\n```\n~~~\n";
         assert_eq!(
-            told("a.md", text),
+            split_texts("a.md", text),
             [
                 pair("a", "Run:\n\n```sh\n# no heading\n\nx=1\n```\n\nAfter."),
                 pair("Real", "~~~\n```\n~~~")
@@ -300,13 +301,16 @@ mod tests {
     }
 
     #[test]
-    fn short_paragraphs_share_a_passage_and_long_ones_are_cut_at_sentences() {
+    fn short_paragraphs_share_a_passage_and_long_ones_are_split_after_sentences() {
         let long = "One sentence of it. ".repeat(100);
-        let passages = told("a.txt", &format!("A.\n\nB.\n\n{long}"));
+        let passages = split_texts("a.txt", &format!("A.\n\nB.\n\n{long}"));
         assert_eq!(passages.first(), Some(&pair("a", "A.\n\nB.")));
         assert!(passages.len() > 2);
         for (_, text) in &passages {
-            assert!(text.len() <= LONGEST && text.ends_with('.'), "{text}");
+            assert!(
+                text.len() <= MAX_PASSAGE_BYTES && text.ends_with('.'),
+                "{text}"
+            );
         }
         let joined: String = passages
             .iter()
@@ -318,11 +322,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_is_cut_into_bounded_passages(text in "(#{0,3} ?|-{0,3}|`{0,3}|\n|[a-zäß.。 ]{0,80}|\\PC{0,400}){0,40}") {
+        fn every_text_is_split_into_bounded_passages(text in "(#{0,3} ?|-{0,3}|`{0,3}|\n|[a-zäß.。 ]{0,80}|\\PC{0,400}){0,40}") {
             for file in ["a.md", "b.txt"] {
                 for passage in cut(file, &text) {
                     prop_assert!(!passage.text.trim().is_empty());
-                    prop_assert!(passage.text.len() <= LONGEST, "{}", passage.text.len());
+                    prop_assert!(passage.text.len() <= MAX_PASSAGE_BYTES, "{}", passage.text.len());
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Reading a replies file: every problem at once, each with its line, its key and what would be right.
+//! Parses a replies file and reports every problem at once, with line, key and what is expected.
 
 use std::sync::Arc;
 
@@ -9,20 +9,18 @@ use crate::settings::{Problems, Table, read_toml, wrong};
 
 use super::{Replies, fold};
 
-/// The most replies of a file.
-const REPLIES: usize = 1_000;
-/// The longest text, in bytes: an answer, not a document.
-const TEXT_BYTES: usize = 16 * 1024;
-/// The most entries of one `match`.
-const ENTRIES: usize = 100;
-/// The most words of one entry of `match`.
-const ENTRY_WORDS: usize = 8;
-/// The largest compiled pattern, in bytes: room for several Unicode classes, none for `\w{1,1000}`.
-const PATTERN_BYTES: usize = 512 * 1024;
-/// The largest cache of one pattern in one thread, in bytes. Past it the regex crate goes on without, slower, still linear.
-const PATTERN_CACHE_BYTES: usize = 128 * 1024;
+const MAX_REPLIES: usize = 1_000;
+/// The longest text, in bytes.
+const MAX_TEXT_BYTES: usize = 16 * 1024;
+/// The most entries of a `match`.
+const MAX_ENTRIES: usize = 100;
+const MAX_ENTRY_WORDS: usize = 8;
+/// The largest compiled pattern, in bytes: fits several Unicode classes, but not `\w{1,1000}`.
+const MAX_PATTERN_BYTES: usize = 512 * 1024;
+/// The largest lazy DFA cache of a pattern, in bytes. Beyond it the regex crate uses a slower
+/// engine, which is still linear.
+const MAX_DFA_CACHE_BYTES: usize = 128 * 1024;
 
-/// Reads and checks; see [`Replies::parse`].
 pub(super) fn read(file_name: &str, text: &str) -> Result<Replies, Problems> {
     read_toml(file_name, text, |root| {
         let mut replies = Replies::default();
@@ -34,17 +32,17 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Replies, Problems> {
             reply(table, &mut replies);
             count += 1;
         });
-        if count > REPLIES {
+        if count > MAX_REPLIES {
             root.problem(
                 "reply",
-                format!("{count} of them; at most {REPLIES} may stand here"),
+                format!("{count} of them; at most {MAX_REPLIES} may stand here"),
             );
         }
         replies
     })
 }
 
-/// Reads one reply and adds it.
+/// Parses one reply and adds it. A text is pushed even if it is invalid, to keep the numbers right.
 fn reply(table: &mut Table<'_, '_, '_>, replies: &mut Replies) {
     let number = replies.texts.len();
     let mut entries = Vec::new();
@@ -61,9 +59,9 @@ fn reply(table: &mut Table<'_, '_, '_>, replies: &mut Replies) {
             "list the words that call for this reply, or give a pattern",
         );
     }
-    if entries.len() > ENTRIES {
+    if entries.len() > MAX_ENTRIES {
         let what = format!(
-            "{} entries; at most {ENTRIES} may stand here",
+            "{} entries; at most {MAX_ENTRIES} may stand here",
             entries.len()
         );
         table.problem("match", what);
@@ -72,34 +70,34 @@ fn reply(table: &mut Table<'_, '_, '_>, replies: &mut Replies) {
     let mut text = Arc::default();
     table.read("text", &mut text, said);
     replies.texts.push(text);
-    for (folded, words) in entries {
-        replies.add_words(folded, words, number);
+    for (phrase, words) in entries {
+        replies.add_words(phrase, words, number);
     }
 }
 
-/// A text for visitors.
+/// Parses a text for visitors.
 fn said(value: &DeValue<'_>) -> Result<Arc<str>, String> {
     match value.as_str().map(str::trim) {
         None => Err(wrong(value, "text in quotes")),
         Some("") => Err("empty; say what the visitor reads".to_owned()),
-        Some(text) if text.len() > TEXT_BYTES => Err(format!(
-            "{} bytes; a text may have at most {TEXT_BYTES}",
+        Some(text) if text.len() > MAX_TEXT_BYTES => Err(format!(
+            "{} bytes; a text may have at most {MAX_TEXT_BYTES}",
             text.len()
         )),
         Some(text) => Ok(text.into()),
     }
 }
 
-/// An entry of `match`: its words folded, and how many they are.
+/// Parses an entry of `match`: the normalised phrase and its number of words.
 fn entry(value: &DeValue<'_>) -> Result<(String, usize), String> {
     let text = value.as_str();
     let text = text.ok_or_else(|| wrong(value, "text in quotes"))?;
-    let (folded, places) = fold(text);
-    match places.len() {
+    let (phrase, positions) = fold(text);
+    match positions.len() {
         0 => Err("no letter and no digit in it; name a word, or use pattern".to_owned()),
-        words @ 1..=ENTRY_WORDS => Ok((folded, words)),
+        words @ 1..=MAX_ENTRY_WORDS => Ok((phrase, words)),
         words => Err(format!(
-            "{words} words; it may have at most {ENTRY_WORDS}, or use pattern"
+            "{words} words; it may have at most {MAX_ENTRY_WORDS}, or use pattern"
         )),
     }
 }
@@ -109,8 +107,8 @@ fn pattern(value: &DeValue<'_>) -> Result<Regex, String> {
         return Err(wrong(value, "a regular expression in quotes"));
     };
     let built = RegexBuilder::new(text)
-        .size_limit(PATTERN_BYTES)
-        .dfa_size_limit(PATTERN_CACHE_BYTES)
+        .size_limit(MAX_PATTERN_BYTES)
+        .dfa_size_limit(MAX_DFA_CACHE_BYTES)
         .build();
     match built {
         Ok(pattern) if pattern.is_match("") => {
@@ -118,7 +116,7 @@ fn pattern(value: &DeValue<'_>) -> Result<Regex, String> {
         }
         Ok(pattern) => Ok(pattern),
         Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "more than {PATTERN_BYTES} bytes when compiled; shorten its repetitions"
+            "more than {MAX_PATTERN_BYTES} bytes when compiled; shorten its repetitions"
         )),
         Err(error) => Err(format!(
             "no regular expression: {}",
@@ -127,7 +125,7 @@ fn pattern(value: &DeValue<'_>) -> Result<Regex, String> {
     }
 }
 
-/// The last line of the regex crate's report; those above it draw the pattern.
+/// The last line of the regex crate's report. The lines above it draw the pattern.
 fn reason(report: &str) -> &str {
     let last = report.lines().last().unwrap_or(report);
     last.trim().trim_start_matches("error: ")

@@ -1,4 +1,4 @@
-//! What matches and what does not; what is reported of a bad file.
+//! Matching, and the problems of invalid files.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -9,9 +9,9 @@ fn parse(file: &str) -> Replies {
     Replies::parse("replies.toml", file).unwrap()
 }
 
-/// One reply with these lines, which says "yes".
-fn one(how: &str) -> Replies {
-    parse(&format!("[[reply]]\n{how}\ntext = 'yes'"))
+/// A single reply with these conditions and the text "yes".
+fn single_reply(conditions: &str) -> Replies {
+    parse(&format!("[[reply]]\n{conditions}\ntext = 'yes'"))
 }
 
 fn problems(file: &str) -> Vec<String> {
@@ -20,7 +20,7 @@ fn problems(file: &str) -> Vec<String> {
 }
 
 #[test]
-fn words_match_whole_and_in_any_case() {
+fn words_match_as_a_whole_and_ignoring_case() {
     for (words, question, found) in [
         ("'price'", "What is the price?", true),
         ("'price'", "PRICE", true),
@@ -46,27 +46,29 @@ fn words_match_whole_and_in_any_case() {
         ("'price'", "", false),
         ("'a b c d e f g h'", "x a b c d e f g h", true),
     ] {
-        let answer = one(&format!("match = [{words}]")).find(question).is_some();
+        let answer = single_reply(&format!("match = [{words}]"))
+            .find(question)
+            .is_some();
         assert_eq!(answer, found, "{words} in {question:?}");
     }
 }
 
 #[test]
-fn a_pattern_is_found_anywhere() {
-    let replies = one("pattern = '(?i)opening\\s+hours'");
+fn pattern_matches_anywhere() {
+    let replies = single_reply("pattern = '(?i)opening\\s+hours'");
     assert!(replies.find("your OPENING  hours?").is_some());
     assert!(replies.find("hours").is_none());
 }
 
 #[test]
-fn a_reply_with_both_matches_by_either() {
-    let replies = one("match = ['cost']\npattern = '\\d+ dollars'");
+fn reply_with_words_and_pattern_matches_by_either() {
+    let replies = single_reply("match = ['cost']\npattern = '\\d+ dollars'");
     assert!(replies.find("the cost").is_some() && replies.find("5 dollars").is_some());
     assert!(replies.find("dollars").is_none());
 }
 
 #[test]
-fn the_first_reply_in_the_file_wins_whatever_its_kind() {
+fn first_matching_reply_wins_whatever_its_kind() {
     let replies = parse(
         "[[reply]]\nmatch = ['a']\ntext = '1'\n[[reply]]\npattern = 'b'\ntext = '2'\n\
          [[reply]]\nmatch = ['a', 'b', 'c']\ntext = '3'\n[[reply]]\npattern = 'c'\ntext = '4'\n",
@@ -82,15 +84,15 @@ fn the_first_reply_in_the_file_wins_whatever_its_kind() {
 }
 
 #[test]
-fn only_the_beginning_of_a_question_is_looked_at() {
-    let replies = one("match = ['price']");
-    let far = |bytes: usize| format!("{} price", "é ".repeat(bytes / 3));
-    assert!(replies.find(&far(EXAMINED_BYTES - 100)).is_some());
-    assert!(replies.find(&far(EXAMINED_BYTES + 100)).is_none());
+fn only_the_beginning_of_a_question_is_examined() {
+    let replies = single_reply("match = ['price']");
+    let price_at = |bytes: usize| format!("{} price", "é ".repeat(bytes / 3));
+    assert!(replies.find(&price_at(MAX_QUESTION_BYTES - 100)).is_some());
+    assert!(replies.find(&price_at(MAX_QUESTION_BYTES + 100)).is_none());
 }
 
 #[test]
-fn texts_lose_the_white_space_around_them() {
+fn texts_are_trimmed() {
     let replies =
         parse("fallback = ' later '\n[[reply]]\nmatch = ['a']\ntext = \"\"\"\n two\nlines\n\"\"\"");
     assert_eq!(replies.find("a").map(|text| &**text), Some("two\nlines"));
@@ -99,7 +101,7 @@ fn texts_lose_the_white_space_around_them() {
 }
 
 #[test]
-fn all_problems_are_told_with_their_lines() {
+fn all_problems_are_reported_with_their_lines() {
     let file = "fallbak = 'x'\n\
         [[reply]]\nmatch = []\n\
         [[reply]]\npattern = '(a'\ntext = 5\nlang = 'de'\n\
@@ -143,7 +145,7 @@ fn all_problems_are_told_with_their_lines() {
 }
 
 #[test]
-fn what_is_no_such_document_is_told() {
+fn wrong_structure_is_reported() {
     for (file, what) in [
         (
             "[reply]\nmatch = ['a']",
@@ -166,7 +168,7 @@ fn what_is_no_such_document_is_told() {
     ] {
         let found = problems(file);
         assert!(
-            matches!(&*found, [one] if one.starts_with(what)),
+            matches!(&*found, [problem] if problem.starts_with(what)),
             "{file}: {found:?}"
         );
     }
@@ -174,16 +176,16 @@ fn what_is_no_such_document_is_told() {
 
 #[test]
 fn sizes_are_bounded() {
-    let many = |n| "[[reply]]\nmatch = ['a']\ntext = 'b'\n".repeat(n);
-    assert_eq!(parse(&many(1_000)).len(), 1_000);
+    let file_with = |n| "[[reply]]\nmatch = ['a']\ntext = 'b'\n".repeat(n);
+    assert_eq!(parse(&file_with(1_000)).len(), 1_000);
     assert_eq!(
-        problems(&many(1_001)),
+        problems(&file_with(1_001)),
         ["r.toml:1: reply: 1001 of them; at most 1000 may stand here"]
     );
-    let long = |n| format!("[[reply]]\nmatch = ['a']\ntext = '{}'", "x".repeat(n));
-    assert_eq!(parse(&long(16 * 1024)).len(), 1);
+    let file_with_text = |n| format!("[[reply]]\nmatch = ['a']\ntext = '{}'", "x".repeat(n));
+    assert_eq!(parse(&file_with_text(16 * 1024)).len(), 1);
     assert_eq!(
-        problems(&long(16 * 1024 + 1)),
+        problems(&file_with_text(16 * 1024 + 1)),
         ["r.toml:3: reply[0].text: 16385 bytes; a text may have at most 16384"]
     );
     let entries = format!("[[reply]]\nmatch = [{}]\ntext = 'b'", "'a',".repeat(101));
@@ -194,11 +196,11 @@ fn sizes_are_bounded() {
 }
 
 #[test]
-fn the_built_in_replies_read_and_answer_what_visitors_ask() {
-    let replies = Replies::parse("templates/replies.toml", BUILT_IN).unwrap();
+fn built_in_replies_parse_and_answer_common_questions() {
+    let replies = Replies::parse("templates/replies.toml", BUILT_IN_FILE).unwrap();
     assert_eq!(replies.len(), Replies::built_in().len());
     assert_eq!(replies.fallback(), None);
-    for (question, said) in [
+    for (question, expected) in [
         ("Hi!", Some("Hello!")),
         ("Good morning, everyone", Some("Hello!")),
         ("Hello, what does it cost?", Some("prices")),
@@ -220,9 +222,9 @@ fn the_built_in_replies_read_and_answer_what_visitors_ask() {
         ("?", None),
     ] {
         let answer = replies.find(question);
-        match said {
-            Some(said) => assert!(
-                answer.is_some_and(|text| text.contains(said)),
+        match expected {
+            Some(expected) => assert!(
+                answer.is_some_and(|text| text.contains(expected)),
                 "{question}: {answer:?}"
             ),
             None => assert_eq!(answer, None, "{question}"),
@@ -231,12 +233,12 @@ fn the_built_in_replies_read_and_answer_what_visitors_ask() {
 }
 
 #[test]
-fn every_word_that_calls_for_a_reply_finds_it_in_the_form_that_is_kept() {
-    // No script with case stands behind these.
+fn normalization_is_idempotent() {
+    // Scripts with case end before this code point.
     for c in '\0'..='\u{2FFFF}' {
         for word in [format!("{c}"), format!("a{c}b")] {
-            let (once, places) = fold(&word);
-            assert_eq!(fold(&once), (once.clone(), places), "{word}");
+            let (once, positions) = fold(&word);
+            assert_eq!(fold(&once), (once.clone(), positions), "{word}");
         }
     }
     assert!(parse("[[reply]]\nmatch = ['STRAẞE']\ntext = 'yes'").find_themselves());
@@ -244,7 +246,7 @@ fn every_word_that_calls_for_a_reply_finds_it_in_the_form_that_is_kept() {
 
 proptest! {
     #[test]
-    fn no_file_and_no_question_panics(file in "(\\[\\[reply\\]\\]|match|pattern|text| = |'|\"|\\[|\\]|\n|,|é|.){0,40}", question in any::<String>()) {
+    fn no_file_and_no_question_causes_a_panic(file in "(\\[\\[reply\\]\\]|match|pattern|text| = |'|\"|\\[|\\]|\n|,|é|.){0,40}", question in any::<String>()) {
         match Replies::parse("r.toml", &file) {
             Ok(replies) => if let Some(text) = replies.find(&question) {
                 prop_assert!(!text.trim().is_empty());
@@ -261,12 +263,12 @@ proptest! {
     }
 
     #[test]
-    fn a_word_is_found_wherever_it_stands(before in any::<String>(), word in "\\w{1,20}", after in any::<String>()) {
-        let (_, places) = fold(&word);
-        prop_assume!(places.len() == 1);
+    fn word_is_found_anywhere_in_a_question(before in any::<String>(), word in "\\w{1,20}", after in any::<String>()) {
+        let (_, positions) = fold(&word);
+        prop_assume!(positions.len() == 1);
         let replies = parse(&format!("[[reply]]\nmatch = ['{word}']\ntext = 'yes'"));
         let question = format!("{before} {word} {after}");
-        prop_assume!(question.len() <= EXAMINED_BYTES);
+        prop_assume!(question.len() <= MAX_QUESTION_BYTES);
         prop_assert!(replies.find(&question).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Messages that ask for a text's key points, and messages that do not, in four languages.
+//! Labelled messages in four languages, with and without a request for a summary.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const TEXT: &str = "The harbour was dug in 1827. A canal links it with the sea. 
 const LONG: &str = "The harbour was dug in 1827 and has grown ever since, because a canal links it with the sea; today it handles steel, cars \
     and grain, and its canal is being widened so that larger ships may reach it all year round without waiting for the tide.";
 
-/// `@` stands for the text.
+/// `@` is replaced by the text.
 const SUMMARIES: [&str; 32] = [
     "Summarize this: @",
     "Summarise the following text:\n\n@",
@@ -70,28 +70,28 @@ const OTHERS: [&str; 24] = [
 ];
 
 #[test]
-fn texts_to_sum_up_are_told_from_others() {
+fn summary_requests_are_told_from_other_messages() {
     let mut wrong = Vec::new();
     for text in [TEXT, LONG] {
         for message in SUMMARIES {
-            let whole = message.replace('@', text);
-            let carried = match read(&whole) {
+            let filled = message.replace('@', text);
+            let carried = match read(&filled) {
                 Request::Summary { text, .. } => Some(text),
                 _ => None,
             };
             if carried != Some(text) {
-                wrong.push((whole.clone(), carried.map(str::to_owned)));
+                wrong.push((filled.clone(), carried.map(str::to_owned)));
             }
         }
         for message in OTHERS {
-            let whole = message.replace('@', text);
-            if matches!(read(&whole), Request::Summary { .. }) {
-                wrong.push((whole, Some("seen as one".to_owned())));
+            let filled = message.replace('@', text);
+            if matches!(read(&filled), Request::Summary { .. }) {
+                wrong.push((filled, Some("seen as one".to_owned())));
             }
         }
     }
-    let all = 2 * (SUMMARIES.len() + OTHERS.len());
-    println!("{} of {all} right", all - wrong.len());
+    let total = 2 * (SUMMARIES.len() + OTHERS.len());
+    println!("{} of {total} right", total - wrong.len());
     assert!(wrong.is_empty(), "{wrong:#?}");
     let figure = format!(
         "The rules recognise {} labelled messages in four languages correctly",
@@ -104,7 +104,7 @@ fn texts_to_sum_up_are_told_from_others() {
 }
 
 #[test]
-fn work_is_told_from_questions() {
+fn generative_work_is_told_from_questions() {
     for message in [
         "Write me a poem",
         "Please translate this",

@@ -1,8 +1,9 @@
-//! Where sentences begin and end, in running text and in lists.
+//! Splits running text and lists into sentences.
 //!
-//! Pure. By marks, not by grammar: an abbreviation that is not known ends a sentence.
+//! Pure. It goes by punctuation, not by grammar: an unknown abbreviation ends a sentence.
 
-/// The sentences of a text, trimmed, in order. A paragraph ends one, and so does a line that begins like one of a list.
+/// The sentences of a text, trimmed, in order. The end of a paragraph and the start of a list item
+/// end a sentence too.
 pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     let parts = std::iter::from_fn(move || {
@@ -13,13 +14,13 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
         rest = after;
         Some(sentence)
     });
-    let bare = |part: &'_ str| -> bool { part.chars().any(char::is_alphanumeric) };
+    let has_word = |part: &'_ str| -> bool { part.chars().any(char::is_alphanumeric) };
     parts
         .map(|part| part.trim().trim_start_matches(['-', '*', '•']).trim_start())
-        .filter(move |part| bare(part))
+        .filter(move |part| has_word(part))
 }
 
-/// Just after the first sentence.
+/// The byte offset just after the first sentence.
 fn end_of_first(text: &str) -> usize {
     let mut chars = text.char_indices().peekable();
     let mut started = false;
@@ -30,7 +31,7 @@ fn end_of_first(text: &str) -> usize {
             '。' | '！' | '？' => return after,
             '\n' if started && ends_line(text.get(after..).unwrap_or_default()) => return after,
             '.' | '!' | '?' | '…' => {
-                // Marks and closing quotes in a row belong to it.
+                // Further marks and closing quotes belong to the sentence.
                 let mut end = after;
                 while let Some((at, c)) = chars.next_if(|(_, c)| {
                     matches!(
@@ -55,13 +56,14 @@ fn end_of_first(text: &str) -> usize {
     text.len()
 }
 
-/// Whether what follows a line break begins anew: a blank line, or an item of a list.
+/// Returns `true` if the text after a line break starts with a blank line or a list item.
 fn ends_line(next: &str) -> bool {
     let line = next.split('\n').next().unwrap_or_default().trim_start();
     line.is_empty() || ["- ", "* ", "• "].iter().any(|mark| line.starts_with(mark))
 }
 
-/// Whether a full stop after this belongs to its last word: a letter, a day or an ordinal, a title.
+/// Returns `true` if a full stop after this text belongs to its last word: an initial, a day or
+/// ordinal, a title.
 fn is_abbreviation(before: &str) -> bool {
     const KNOWN: [&str; 30] = [
         "mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "no", "nr", "ca", "bzw", "usw", "vgl",
@@ -86,12 +88,12 @@ mod tests {
 
     use super::*;
 
-    fn told(text: &str) -> Vec<&str> {
+    fn collect(text: &str) -> Vec<&str> {
         sentences(text).collect()
     }
 
     #[test]
-    fn marks_end_sentences_and_abbreviations_do_not() {
+    fn punctuation_ends_a_sentence_and_abbreviations_do_not() {
         for (text, expected) in [
             (
                 "One. Two! Three? Four",
@@ -122,15 +124,15 @@ mod tests {
             ("今日は。元気？", &["今日は。", "元気？"]),
             (" ... \n\n !", &[]),
         ] {
-            assert_eq!(told(text), expected, "{text}");
+            assert_eq!(collect(text), expected, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_word_is_lost(text in any::<String>()) {
+        fn splitting_loses_no_word(text in any::<String>()) {
             let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
-            prop_assert_eq!(told(&text).into_iter().map(letters).sum::<usize>(), letters(&text));
+            prop_assert_eq!(collect(&text).into_iter().map(letters).sum::<usize>(), letters(&text));
         }
     }
 }

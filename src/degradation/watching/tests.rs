@@ -1,4 +1,4 @@
-//! The actor over a real folder.
+//! The actor with a real folder.
 
 use std::fs;
 use std::path::Path;
@@ -44,13 +44,13 @@ impl Stand {
         }
     }
 
-    async fn until(&mut self, passages: usize) {
+    async fn wait_for_passages(&mut self, passages: usize) {
         let limit = Duration::from_secs(20);
-        let there = self
+        let reached = self
             .view
-            .wait_for(|ladder| ladder.knowledge().len() == passages);
+            .wait_for(|chain| chain.knowledge().len() == passages);
         assert!(
-            tokio::time::timeout(limit, there).await.is_ok(),
+            tokio::time::timeout(limit, reached).await.is_ok(),
             "never {passages} passages"
         );
     }
@@ -68,24 +68,24 @@ const TEA: (&str, &str) = ("tea.md", "# Tea\nPour the tea after four minutes.");
 const MILK: (&str, &str) = ("milk.txt", "The milk stands in the fridge.");
 
 #[actix::test]
-async fn a_file_that_is_added_answers_and_one_that_is_taken_away_does_not() {
+async fn added_file_answers_and_removed_file_does_not() {
     let mut stand = Stand::new(&[TEA]);
-    stand.until(1).await;
+    stand.wait_for_passages(1).await;
     assert_eq!(stand.source("When do I pour the tea?"), Source::Extractive);
     assert_eq!(stand.source("Where is the milk?"), Source::Fallback);
     fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
-    stand.until(2).await;
+    stand.wait_for_passages(2).await;
     assert_eq!(stand.source("Where is the milk?"), Source::Extractive);
     fs::remove_file(stand.folder.path().join(TEA.0)).unwrap();
-    stand.until(1).await;
+    stand.wait_for_passages(1).await;
     assert_eq!(stand.source("When do I pour the tea?"), Source::Fallback);
     assert_eq!(stand.problems(), [""; 0]);
 }
 
 #[actix::test]
-async fn a_reload_keeps_the_knowledge_changes_the_folder_and_lets_go_of_it() {
+async fn reload_keeps_changes_or_removes_the_knowledge() {
     let mut stand = Stand::new(&[TEA]);
-    stand.until(1).await;
+    stand.wait_for_passages(1).await;
     let other = tempfile::tempdir().unwrap();
     fs::write(
         other.path().join("a.md"),
@@ -101,7 +101,7 @@ async fn a_reload_keeps_the_knowledge_changes_the_folder_and_lets_go_of_it() {
         Ok(())
     );
     assert_ne!(stand.view.borrow().knowledge().len(), 0, "no gap");
-    stand.until(2).await;
+    stand.wait_for_passages(2).await;
     assert_eq!(
         stand.actor.send(Reload(settings(None))).await.unwrap(),
         Ok(())
@@ -111,10 +111,10 @@ async fn a_reload_keeps_the_knowledge_changes_the_folder_and_lets_go_of_it() {
 }
 
 #[actix::test]
-async fn what_is_wrong_is_said_while_it_lasts() {
+async fn problems_are_reported_while_they_last() {
     let mut stand = Stand::new(&[TEA]);
     fs::write(stand.folder.path().join("bad.md"), b"\xff").unwrap();
-    stand.until(1).await;
+    stand.wait_for_passages(1).await;
     let mut problems = stand.published.health();
     problems.changed_knowledge(1).await;
     assert_eq!(stand.problems(), ["Knowledge: bad.md: not UTF-8 text."]);
@@ -137,9 +137,9 @@ async fn what_is_wrong_is_said_while_it_lasts() {
 }
 
 #[actix::test]
-async fn a_rebuilt_actor_finds_the_knowledge_where_it_was() {
+async fn rebuilt_actor_keeps_the_knowledge() {
     let mut stand = Stand::new(&[TEA]);
-    stand.until(1).await;
+    stand.wait_for_passages(1).await;
     let rebuilt = DegradationActor::new(
         settings(Some(stand.folder.path())),
         stand.published.clone(),
@@ -149,5 +149,5 @@ async fn a_rebuilt_actor_finds_the_knowledge_where_it_was() {
     stand.actor = rebuilt;
     assert_eq!(stand.source("When do I pour the tea?"), Source::Extractive);
     fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
-    stand.until(2).await;
+    stand.wait_for_passages(2).await;
 }

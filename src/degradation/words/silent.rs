@@ -1,10 +1,11 @@
-//! Words that say nothing of what a text is about: articles, pronouns, the verbs around a question, courtesies.
+//! Stop words: articles, pronouns, the verbs around a question, courtesies.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-/// Folded: lower case, without accents. A word that is silent in one language and tells in another is not here, but for the shortest.
-const SILENT: [&str; 4] = [
+/// English, German, Spanish, French; lower case, without accents. Apart from the shortest, a stop
+/// word of one language that carries meaning in another is left out.
+const STOP_WORDS: [&str; 4] = [
     "a about after again all also am an and any anyone anything are as at be because been before being but by can \
      could did do does doing don done each either else even ever every few for find found from get gets getting give go going got had has \
      have having hello help her here hey hi him his hm how however i if im in into is isn it its just kindly know \
@@ -36,15 +37,17 @@ const SILENT: [&str; 4] = [
      ta tes toi ton tous tout toute toutes tres trouve trouver tu un une va vais vers veux voudrais votre vos vous y",
 ];
 
-static SETS: LazyLock<[HashSet<&str>; 4]> =
-    LazyLock::new(|| SILENT.map(|words| words.split_whitespace().collect()));
+static STOP_WORD_SETS: LazyLock<[HashSet<&str>; 4]> =
+    LazyLock::new(|| STOP_WORDS.map(|words| words.split_whitespace().collect()));
 
-/// Whether a folded word is one of them.
 pub(super) fn is(folded: &str) -> bool {
-    SETS.iter().any(|words| words.contains(folded))
+    STOP_WORD_SETS.iter().any(|words| words.contains(folded))
 }
 
-/// In which languages it is one: English, German, Spanish, French.
+/// `true` for each language of which the folded word is a stop word: English, German, Spanish,
+/// French.
 pub(super) fn languages(folded: &str) -> [bool; 4] {
-    SETS.each_ref().map(|words| words.contains(folded))
+    STOP_WORD_SETS
+        .each_ref()
+        .map(|words| words.contains(folded))
 }

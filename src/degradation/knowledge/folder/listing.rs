@@ -1,24 +1,22 @@
-//! What lies in a folder: names, sizes, times, within limits. Opens no file.
+//! Lists the documents of a folder with sizes and times, within limits. Opens no file.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry, Metadata, Permissions};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// How much of a folder is read. What is beyond is left out, and said.
+/// Limits on a knowledge folder. Whatever exceeds them is skipped and reported.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The most files, in the order of their names.
+    /// Documents, in the order of their names.
     pub files: usize,
-    /// The largest file, in bytes.
     pub file_bytes: usize,
-    /// The most text in all, in bytes.
+    /// Text of all documents together.
     pub bytes: usize,
-    /// The most passages.
     pub passages: usize,
-    /// The most names that are looked at, of whatever kind.
+    /// Directory entries of any kind that are visited.
     pub names: usize,
-    /// How deep folders may lie within each other.
+    /// Levels of nested folders.
     pub depth: usize,
 }
 
@@ -36,12 +34,12 @@ impl Default for Limits {
     }
 }
 
-/// A document, by what can be known without opening it.
+/// A document and the metadata that is known without opening it.
 #[derive(Debug, PartialEq)]
 pub(super) struct Entry {
-    /// Relative to the folder, with `/`, fit to be shown.
+    /// Relative to the folder, with `/` as separator and safe to display.
     pub(super) name: String,
-    /// Where it really is, or why it is not read.
+    /// The resolved path, or the reason why the file is not read.
     pub(super) path: Result<PathBuf, String>,
     len: u64,
     modified: Option<SystemTime>,
@@ -51,14 +49,15 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Listing {
     pub(super) entries: Vec<Entry>,
-    /// What is wrong with the folder as a whole.
+    /// Problems of the folder as a whole.
     pub(super) problems: Vec<String>,
 }
 
-/// Lists the `.md` and `.txt` files of a folder and of those within it, in the order of their names; not what begins with a dot.
+/// Lists the `.md` and `.txt` files of a folder and its subfolders in the order of their names.
+/// Names that begin with a dot are skipped.
 ///
 /// # Errors
-/// The folder cannot be read, in words without its path.
+/// The reason why the folder cannot be read, without its path.
 pub(super) fn list(root: &Path, limits: &Limits) -> Result<Listing, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let root = fs::canonicalize(root).map_err(unreadable)?;
@@ -81,32 +80,32 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn folder(&mut self, path: &Path, within: &str, depth: usize) -> std::io::Result<()> {
-        let room = self.limits.names.saturating_sub(self.names);
-        let mut inside = fs::read_dir(path)?
-            .take(room + 1)
+        let remaining = self.limits.names.saturating_sub(self.names);
+        let mut children = fs::read_dir(path)?
+            .take(remaining + 1)
             .collect::<Result<Vec<_>, _>>()?;
-        if inside.len() > room {
+        if children.len() > remaining {
             self.say(format!(
                 "holds more than {} names; some were not looked at",
                 self.limits.names
             ));
-            inside.truncate(room);
+            children.truncate(remaining);
         }
-        self.names += inside.len();
-        inside.sort_by_key(DirEntry::file_name);
-        for entry in inside {
-            let name = entry.file_name();
+        self.names += children.len();
+        children.sort_by_key(DirEntry::file_name);
+        for child in children {
+            let name = child.file_name();
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
             let shown = format!("{within}{}", shown(&name));
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => self.folder_within(&entry.path(), &shown, depth + 1),
+            match child.file_type() {
+                Ok(kind) if kind.is_dir() => self.folder_within(&child.path(), &shown, depth + 1),
                 _ if !is_document(&name) => {}
                 Ok(kind) if kind.is_file() => {
-                    self.add(shown, Ok(entry.path()), entry.metadata().ok())
+                    self.add(shown, Ok(child.path()), child.metadata().ok())
                 }
-                Ok(kind) if kind.is_symlink() => self.link(shown, &entry.path()),
+                Ok(kind) if kind.is_symlink() => self.link(shown, &child.path()),
                 _ => self.add(shown, Err("not a regular file".to_owned()), None),
             }
         }
@@ -124,7 +123,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Links are followed within the folder (as clusters mount their files), never out of it, and never to folders.
+    /// Follows links to files within the folder (clusters mount files this way), never out of it
+    /// and never to folders.
     fn link(&mut self, name: String, path: &Path) {
         let (path, metadata) = match fs::canonicalize(path) {
             Err(error) => (Err(format!("cannot be read: {error}")), None),
@@ -166,13 +166,13 @@ impl Walk<'_> {
 }
 
 fn is_document(name: &OsStr) -> bool {
-    let ending = Path::new(name).extension();
-    ending.is_some_and(|ending| {
-        ending.eq_ignore_ascii_case("md") || ending.eq_ignore_ascii_case("txt")
+    let extension = Path::new(name).extension();
+    extension.is_some_and(|extension| {
+        extension.eq_ignore_ascii_case("md") || extension.eq_ignore_ascii_case("txt")
     })
 }
 
-/// A name as it may be shown: in the log, the status, an answer.
+/// Replaces control characters, so that a name is safe in the log, the status and answers.
 pub(super) fn shown(name: &OsStr) -> String {
     let name = name.to_string_lossy();
     name.chars()

@@ -1,4 +1,4 @@
-//! The folder on a real disk: what is read, what is named and left out, what is noticed.
+//! Scans of a folder on a real disk.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -7,12 +7,12 @@ use tempfile::TempDir;
 
 use super::*;
 
-struct Desk {
+struct TestFolder {
     top: TempDir,
     folder: Folder,
 }
 
-impl Desk {
+impl TestFolder {
     fn new() -> Self {
         let top = tempfile::tempdir().unwrap();
         fs::create_dir(top.path().join("docs")).unwrap();
@@ -29,30 +29,30 @@ impl Desk {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// The problems and the files that passages come from.
-    fn look(&mut self) -> (Vec<String>, Vec<String>) {
-        let news = self.folder.look().unwrap();
-        let problems: Vec<_> = news.problems.iter().map(ToString::to_string).collect();
-        let whole = problems.join("\n");
+    /// Scans and returns the problems and the files that passages come from.
+    fn scan(&mut self) -> (Vec<String>, Vec<String>) {
+        let change = self.folder.look().unwrap();
+        let problems: Vec<_> = change.problems.iter().map(ToString::to_string).collect();
+        let joined = problems.join("\n");
         assert!(
-            !whole.contains(&self.top.path().display().to_string()),
-            "{whole}"
+            !joined.contains(&self.top.path().display().to_string()),
+            "{joined}"
         );
-        let index = news.index.unwrap();
+        let index = change.index.unwrap();
         (
             problems,
             index
                 .passages()
                 .iter()
-                .map(|one| one.file.to_string())
+                .map(|passage| passage.file.to_string())
                 .collect(),
         )
     }
 }
 
 #[test]
-fn documents_are_read_and_nothing_else() {
-    let mut desk = Desk::new();
+fn only_documents_are_read() {
+    let mut desk = TestFolder::new();
     desk.write("b.MD", "# B\nb");
     desk.write("a.txt", "a");
     desk.write("sub/c.md", "c");
@@ -62,7 +62,7 @@ fn documents_are_read_and_nothing_else() {
     desk.write("empty.md", "");
     symlink(desk.path("a.txt"), desk.path("z.txt")).unwrap();
     assert_eq!(
-        desk.look(),
+        desk.scan(),
         (
             vec![],
             ["a.txt", "b.MD", "sub/c.md", "z.txt"]
@@ -73,8 +73,8 @@ fn documents_are_read_and_nothing_else() {
 }
 
 #[test]
-fn what_will_not_do_is_named_and_left_out() {
-    let mut desk = Desk::new();
+fn invalid_file_is_reported_and_skipped() {
+    let mut desk = TestFolder::new();
     fs::write(desk.top.path().join("secret.txt"), "secret").unwrap();
     fs::create_dir(desk.top.path().join("elsewhere")).unwrap();
     fs::write(desk.top.path().join("elsewhere/secret.md"), "secret").unwrap();
@@ -86,7 +86,7 @@ fn what_will_not_do_is_named_and_left_out() {
     desk.write("wide.txt", "a\0b\0");
     desk.write("large.md", "x".repeat(1024 * 1024 + 1));
     desk.write("ring\u{7}.md", b"\xff");
-    let (problems, files) = desk.look();
+    let (problems, files) = desk.scan();
     assert_eq!(files, ["good.md"]);
     assert_eq!(
         problems,
@@ -102,28 +102,28 @@ fn what_will_not_do_is_named_and_left_out() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_read_when_it_may() {
-    let mut desk = Desk::new();
+fn unreadable_file_is_read_once_it_is_permitted() {
+    let mut desk = TestFolder::new();
     desk.write("a.md", "a");
-    let rights =
+    let set_mode =
         |mode| fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(mode)).unwrap();
-    rights(0o000);
+    set_mode(0o000);
     if File::open(desk.path("a.md")).is_ok() {
-        // Who runs this may read everything.
+        // The tests run as root, who may read everything.
         return;
     }
-    let news = desk.folder.look().unwrap();
+    let change = desk.folder.look().unwrap();
     assert_eq!(
-        news.problems[0].to_string(),
+        change.problems[0].to_string(),
         "a.md: cannot be read: Permission denied (os error 13)"
     );
     fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(desk.look(), (vec![], vec!["a.md".to_owned()]));
+    assert_eq!(desk.scan(), (vec![], vec!["a.md".to_owned()]));
 }
 
 #[test]
-fn every_limit_has_its_consequence_and_is_said() {
-    let mut desk = Desk::new();
+fn exceeded_limits_are_reported() {
+    let mut desk = TestFolder::new();
     for name in ["a.md", "b.md", "c/d.md", "c/e/f.md"] {
         desk.write(name, "# One\n1\n# Two\n2");
     }
@@ -159,7 +159,7 @@ fn every_limit_has_its_consequence_and_is_said() {
         desk.folder.limits = Limits::default();
         set(&mut desk.folder.limits);
         desk.folder.forget();
-        let (problems, files) = desk.look();
+        let (problems, files) = desk.scan();
         assert_eq!(
             (problems.last().map(String::as_str), files.len()),
             (Some(problem), passages)
@@ -168,12 +168,12 @@ fn every_limit_has_its_consequence_and_is_said() {
 }
 
 #[test]
-fn changes_are_noticed_and_a_lost_folder_takes_nothing_away() {
-    let mut desk = Desk::new();
-    assert_eq!(desk.look().0, ["docs: holds no text that could answer"]);
+fn changes_are_noticed_and_unreadable_folder_removes_nothing() {
+    let mut desk = TestFolder::new();
+    assert_eq!(desk.scan().0, ["docs: holds no text that could answer"]);
     assert!(desk.folder.look().is_none());
     desk.write("a.md", "one");
-    assert_eq!(desk.look().1, ["a.md"]);
+    assert_eq!(desk.scan().1, ["a.md"]);
     assert!(desk.folder.look().is_none());
     desk.write("a.md", "another");
     assert_eq!(
@@ -181,22 +181,22 @@ fn changes_are_noticed_and_a_lost_folder_takes_nothing_away() {
         "another"
     );
     desk.write("b.md", "two");
-    assert_eq!(desk.look().1, ["a.md", "b.md"]);
+    assert_eq!(desk.scan().1, ["a.md", "b.md"]);
     fs::remove_file(desk.path("a.md")).unwrap();
-    assert_eq!(desk.look().1, ["b.md"]);
+    assert_eq!(desk.scan().1, ["b.md"]);
     fs::rename(desk.path("b.md"), desk.path("c.md")).unwrap();
-    assert_eq!(desk.look().1, ["c.md"]);
+    assert_eq!(desk.scan().1, ["c.md"]);
 
     fs::rename(desk.top.path().join("docs"), desk.top.path().join("away")).unwrap();
-    let news = desk.folder.look().unwrap();
-    assert!(news.index.is_none());
+    let change = desk.folder.look().unwrap();
+    assert!(change.index.is_none());
     assert_eq!(
-        news.problems[0].to_string(),
+        change.problems[0].to_string(),
         "docs: cannot be read: No such file or directory (os error 2)"
     );
-    assert!(desk.folder.look().is_none(), "said once");
+    assert!(desk.folder.look().is_none(), "reported once");
     fs::rename(desk.top.path().join("away"), desk.top.path().join("docs")).unwrap();
-    assert_eq!(desk.look(), (vec![], vec!["c.md".to_owned()]));
+    assert_eq!(desk.scan(), (vec![], vec!["c.md".to_owned()]));
     desk.folder.forget();
     assert!(desk.folder.look().is_some());
 }
