@@ -88,15 +88,14 @@ impl Shelf {
             settings,
             system_prompt,
         }));
-        let (all_known, drills, looks) = Default::default();
         Self {
             store,
             terms,
             kept,
-            all_known,
+            all_known: AtomicBool::default(),
             askers,
-            drills,
-            looks,
+            drills: Drills::default(),
+            looks: Looks::default(),
         }
     }
 
