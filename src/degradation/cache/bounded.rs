@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn used_after_cycles_through_the_keys_in_order_of_use() {
+    fn next_after_cycles_through_the_keys_in_order_of_use() {
         let mut map = Bounded::<()>::new(9);
         assert_eq!(map.used_after(0), None);
         for n in [1, 2, 3, 1] {

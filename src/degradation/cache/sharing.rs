@@ -36,18 +36,18 @@ pub fn is_tellable(record: &TurnRecord) -> bool {
 
 /// Returns `true` if a cached answer may be served to a different conversation.
 ///
-/// `asked` is the number of distinct conversations that asked the question, including the current
+/// `asker_count` is the number of distinct conversations that asked the question, including the current
 /// one.
-pub fn may_tell(answer: &CachedAnswer, asked: u32, settings: &CacheSettings) -> bool {
+pub fn may_tell(answer: &CachedAnswer, asker_count: u32, settings: &CacheSettings) -> bool {
     // Warmed answers belong to no conversation, so anybody may have them.
-    answer.conversation.is_none() || is_common(asked.max(answer.asked), settings)
+    answer.conversation.is_none() || is_common(asker_count.max(answer.asked), settings)
 }
 
 /// Returns `true` if enough conversations asked a question to share its answer.
-pub fn is_common(asked: u32, settings: &CacheSettings) -> bool {
+pub fn is_common(asker_count: u32, settings: &CacheSettings) -> bool {
     match settings.share {
         Share::Never => false,
-        Share::Repeated => asked >= settings.repeated_min,
+        Share::Repeated => asker_count >= settings.repeated_min,
         Share::Always => true,
     }
 }

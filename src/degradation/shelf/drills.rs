@@ -10,7 +10,7 @@ use super::Shelf;
 pub(super) struct Drills {
     running: AtomicU64,
     begun: AtomicU64,
-    /// The part of `begun` that are outage drills.
+    /// The interruptions that are outage drills.
     staged: AtomicU64,
 }
 
