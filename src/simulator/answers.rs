@@ -1,8 +1,8 @@
 //! The text of simulated answers: chosen by words of the question, in the style of the provider.
 //! Pure, and the same for the same question.
 //!
-//! Every answer says first that it is simulated. The styles have no words in common there, so that a
-//! reader sees where another provider starts anew.
+//! Every answer says first that it is simulated. The styles have no words in common there, so that
+//! a reader sees where another provider starts anew.
 
 use super::heard::{Begun, Heard};
 use super::themes::{MANNERS, all, theme};
@@ -30,17 +30,17 @@ pub(super) fn reply(chat: &Heard, voice: &str) -> String {
     }
 }
 
-/// Returns a complete answer to `question`, in Markdown: about 600 words if it asks for a long text,
-/// else about 100. It mentions `earlier`, the question before.
+/// Returns a complete answer to `question`, in Markdown: about 600 words if it asks for a long
+/// text, else about 100. It mentions `earlier`, the question before.
 pub(super) fn answer(question: &str, earlier: Option<&str>, voice: &str) -> String {
-    let manner = manner(voice);
-    let mut text = opener(manner).replace("{voice}", voice);
+    let style = manner(voice);
+    let mut text = opener(style).replace("{voice}", voice);
     if let Some(earlier) = earlier {
         text.push(' ');
-        text.push_str(&memory(manner).replace("{topic}", &topic(earlier)));
+        text.push_str(&memory(style).replace("{topic}", &topic(earlier)));
     }
     text.push_str("\n\n");
-    text.push_str(&body(question, manner));
+    text.push_str(&body(question, style));
     text
 }
 
@@ -63,11 +63,11 @@ fn carry_on(begun: &Begun, question: &str, voice: &str) -> String {
     text
 }
 
-fn body(question: &str, manner: usize) -> String {
+fn body(question: &str, style: usize) -> String {
     let words: Vec<String> = plain_words(question).map(str::to_lowercase).collect();
     let topic = topic(question);
     let own_theme = theme(&words);
-    let own_text = own_theme.text(manner).replace("{topic}", &topic);
+    let own_text = own_theme.text(style).replace("{topic}", &topic);
     let wants_long_text = words.iter().any(|word| {
         matches!(
             word.as_str(),
@@ -80,7 +80,7 @@ fn body(question: &str, manner: usize) -> String {
     // A long answer is all texts in this style, the matching theme first.
     let rest = all()
         .filter(|theme| !std::ptr::eq(*theme, own_theme))
-        .map(|theme| theme.text(manner).replace("{topic}", &topic));
+        .map(|theme| theme.text(style).replace("{topic}", &topic));
     std::iter::once(own_text)
         .chain(rest)
         .enumerate()
@@ -98,8 +98,8 @@ fn manner(voice: &str) -> usize {
         % MANNERS
 }
 
-fn opener(manner: usize) -> &'static str {
-    match manner {
+fn opener(style: usize) -> &'static str {
+    match style {
         0 => {
             "Hello from {voice}! This is a simulated answer from {voice}, put together by a few rules and not by a model."
         }
@@ -112,8 +112,8 @@ fn opener(manner: usize) -> &'static str {
     }
 }
 
-fn memory(manner: usize) -> &'static str {
-    match manner {
+fn memory(style: usize) -> &'static str {
+    match style {
         0 => "Before this you asked about {topic}, which I have kept in mind.",
         1 => "Your previous question concerned {topic}; this one is taken to follow from it.",
         _ => "A moment ago we were on {topic}, I have not forgotten.",

@@ -13,7 +13,7 @@ pub(super) struct Heard {
     pub limit: Option<usize>,
     /// The question to answer: the last one.
     pub question: String,
-    /// The question before it.
+    /// The visitor's message before `question`.
     pub earlier: Option<String>,
     /// The start of an answer by another provider, to be continued.
     pub begun: Option<Begun>,

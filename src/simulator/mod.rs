@@ -1,14 +1,14 @@
-//! The demo's providers: real HTTP servers on loopback that speak a provider's wire format and break
-//! on command.
+//! The demo's providers: real HTTP servers on loopback that speak a provider's wire format and
+//! break on command.
 //!
 //! They replace paid backends, so that the whole path of a turn (sockets, streams, timeouts,
 //! breakers) works without an API key. Answers say that they are simulated and are the same for the
-//! same question. Faults are real for the client: a refused connection is a closed listener, a reset
-//! is a TCP reset. Keys and model names are not checked.
+//! same question. Faults are real for the client: a refused connection is a closed listener, a
+//! reset is a TCP reset. Keys and model names are not checked.
 //!
 //! In reading order: [`fault`] (the faults and their effects), `speak` and its three wire formats
-//! (bytes of an answer), `answers` and `themes` (the text), `tell` (streaming an answer), `call` (one
-//! request), `server` (sockets).
+//! (bytes of an answer), `answers` and `themes` (the text), `tell` (streaming an answer), `call`
+//! (one request), `server` (sockets).
 
 mod answers;
 mod call;
@@ -55,7 +55,6 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// No delays; for tests.
     pub const INSTANT: Self = Self {
         first_token: Duration::ZERO,
         between_words: Duration::ZERO,
@@ -140,8 +139,8 @@ impl Simulator {
 
     /// Injects a fault for `duration`, or until `clear_fault`. Replaces the current fault.
     ///
-    /// Returns once it is in force: after `InjectedFault::Down`, connections are refused; running answers
-    /// are notified.
+    /// Returns once it is in force: after `InjectedFault::Down`, connections are refused; running
+    /// answers are notified.
     pub async fn break_with(&self, fault: Fault, duration: Option<Duration>) {
         // A duration that overflows means no end.
         let until = duration.and_then(|duration| Instant::now().checked_add(duration));

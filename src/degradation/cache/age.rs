@@ -1,4 +1,4 @@
-//! Freshness of cached answers.
+//! The freshness of cached answers, by their age.
 
 use std::time::Duration;
 

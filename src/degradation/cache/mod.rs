@@ -15,7 +15,7 @@ pub mod warming;
 
 use serde::Deserialize;
 
-/// How a message uses the answer cache.
+/// The use of the answer cache for a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheUse {
@@ -23,6 +23,6 @@ pub enum CacheUse {
     Use,
     /// Do not read the cache, but save the new answer.
     Refresh,
-    /// Neither read nor save.
+    /// Neither read the cache nor save the answer.
     Off,
 }

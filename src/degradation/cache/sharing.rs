@@ -36,8 +36,8 @@ pub fn is_tellable(record: &TurnRecord) -> bool {
 
 /// Returns `true` if a cached answer may be served to a different conversation.
 ///
-/// `asker_count` is the number of distinct conversations that asked the question, including the current
-/// one.
+/// `asker_count` is the number of distinct conversations that asked the question, including the
+/// current one.
 pub fn may_tell(answer: &CachedAnswer, asker_count: u32, settings: &CacheSettings) -> bool {
     // Warmed answers belong to no conversation, so anybody may have them.
     answer.conversation.is_none() || is_common(asker_count.max(answer.asked), settings)

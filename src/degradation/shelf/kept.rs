@@ -12,8 +12,8 @@ use super::lock;
 use crate::degradation::cache::bounded::Bounded;
 use crate::store::{CacheKey, CachedAnswer, Store, StoreError};
 
-/// The version of an entry when it was read. Each save makes a new one. `None` if the index does not
-/// know the key.
+/// The version of an entry when it was read. Each save makes a new one. `None` if the index does
+/// not know the key.
 pub(super) type Edition = Option<u64>;
 
 pub(super) type Written<'s> = BoxFuture<'s, Result<(), StoreError>>;

@@ -36,11 +36,12 @@ pub enum Unread {
 }
 
 impl Shelf {
-    /// Reads one saved answer and returns how long that took. Returns zero if the cache is disabled.
+    /// Reads one saved answer and returns how long that took. Returns zero if the cache is
+    /// disabled.
     ///
-    /// Each call reads the next entry in order of last use, so that no probe only hits an entry that
-    /// the store holds in memory. At most one probe is in flight: a disk that does not answer blocks
-    /// a single read.
+    /// Each call reads the next entry in order of last use, so that a probe does not always hit an
+    /// entry that the store holds in memory. At most one probe is in flight: a disk that does not
+    /// answer blocks a single read.
     ///
     /// # Errors
     /// `Timeout` if the read, an earlier probe or another read of the store hangs, `Failed` if the

@@ -14,7 +14,7 @@ use crate::degradation::cache::sharing;
 use crate::settings::Share;
 use crate::store::{CacheKey, CachedAnswer, StoreError};
 
-/// How long a caller waits for a change to be written.
+/// The maximum time a caller waits for a write. The write itself continues.
 const WRITE_LIMIT: Duration = Duration::from_millis(250);
 
 /// The number of answers removed in one call when the cache is cleared.

@@ -1,8 +1,8 @@
 //! Detection of personal data by its form, without understanding the text.
 //!
-//! It prefers false alarms to misses: what it detects is not shared with other visitors, which costs
-//! a call to a provider; what it misses could be shared. Both rates are measured on the labelled
-//! sentences of its tests.
+//! It prefers false alarms to misses: what it detects is not shared with other visitors, which
+//! costs a call to a provider; what it misses could be shared. Both rates are measured on the
+//! labelled sentences of its tests.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,8 @@ pub enum Personal {
     Mail,
     /// A link with a query, which often carries an identity or a key.
     Link,
-    /// A card number: 13 to 19 digits whose check digit is right (ISO/IEC 7812-1, the Luhn formula).
+    /// A card number: 13 to 19 digits whose check digit is right (ISO/IEC 7812-1, the Luhn
+    /// formula).
     Card,
     /// A bank account: an IBAN whose check digits are right (ISO 13616).
     Iban,
