@@ -34,13 +34,11 @@ pub use self::ahead::Renewal;
 pub use self::look::Unread;
 pub use self::place::{Asker, Place};
 
-/// The time limit of a cache lookup.
 pub const READ_LIMIT: Duration = Duration::from_millis(50);
 
 /// The time limit of listing the saved keys, and of removing one batch of them.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
-/// The saved answers of one store.
 pub struct Shelf {
     store: Arc<dyn Store>,
     terms: RwLock<Arc<Terms>>,
@@ -53,7 +51,6 @@ pub struct Shelf {
     looks: Looks,
 }
 
-/// The settings of the cache. A reload may replace them.
 struct Terms {
     settings: CacheSettings,
     /// Part of every key: answers given under another prompt are not found.
@@ -74,9 +71,9 @@ pub struct Found {
 /// The oldest answer that a lookup may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Saves a call to a provider: the answer may be past its TTL only while it is being refreshed.
+    /// To spare a call: the answer is within its TTL or the `revalidate` time after it.
     Fresh,
-    /// No provider can answer: the answer may be stale.
+    /// No provider can answer: the answer may be older, up to `stale_for`.
     Outage,
 }
 

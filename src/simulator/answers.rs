@@ -11,10 +11,8 @@ use super::themes::{MANNERS, all, theme};
 /// router's request asks for.
 const REPEATED: usize = 40;
 
-/// The maximum number of a question's words that an answer quotes.
 const TOPIC_WORDS: usize = 4;
 
-/// The maximum length of such a word, in characters.
 const TOPIC_CHARS: usize = 24;
 
 /// Words that say nothing about the subject of a question.

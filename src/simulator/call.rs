@@ -23,25 +23,20 @@ use super::tell::{changed, reset, tell};
 
 const MAX_BODY: usize = 1 << 20;
 
-/// The time limit for receiving a request body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// The state shared by all connections of a simulator.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub name: String,
     pub model: String,
     pub dialect: Speaks,
     pub pace: Pace,
-    /// The number of calls so far; the ids of calls are made from it.
     pub calls: AtomicU64,
 }
 
 type Reply = Response<BoxBody<Bytes, io::Error>>;
 
 impl Desk {
-    /// Handles one request.
-    ///
     /// # Errors
     /// If the connection must be reset instead, or the request ends early.
     pub(super) async fn serve(

@@ -33,7 +33,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every fault, in the order in which the page shows them.
     pub const ALL: [Self; 8] = [
         Self::Down,
         Self::RateLimit,
@@ -45,7 +44,6 @@ impl Fault {
         Self::Slow,
     ];
 
-    /// The name in requests and configuration, such as `rate_limit`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
@@ -94,9 +92,7 @@ impl FromStr for Fault {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Condition {
     pub fault: Option<Fault>,
-    /// The end of the fault. `None` if it has none.
     pub until: Option<Instant>,
-    /// The number of changes so far.
     pub since: u64,
 }
 
@@ -110,14 +106,12 @@ impl Condition {
     }
 }
 
-/// The next step of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Send the next word, at the usual speed.
     GoOn,
     /// Send the next word after at least a second.
     Slowly,
-    /// Send nothing more on the open connection.
     Silence,
     Reset,
     /// Send broken JSON, then end.

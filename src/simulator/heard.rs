@@ -9,19 +9,15 @@ pub(super) struct Heard {
     pub stream: bool,
     /// Report the usage at the end of a stream. Only OpenAI's format makes it optional.
     pub usage: bool,
-    /// The maximum number of words of the answer.
     pub limit: Option<usize>,
     /// The question to answer: the last one.
     pub question: String,
-    /// The visitor's message before `question`.
     pub earlier: Option<String>,
-    /// The start of an answer by another provider, to be continued.
     pub begun: Option<Begun>,
     /// The number of words in all messages, reported as the prompt's tokens.
     pub prompt_words: usize,
 }
 
-/// The start of an answer that another provider left unfinished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Begun {
     pub text: String,
@@ -120,7 +116,6 @@ fn said(message: &Value) -> Result<Said, String> {
     })
 }
 
-/// Reads a positive limit. Returns `None` for anything else.
 pub(super) fn limit(value: Option<&Value>) -> Option<usize> {
     value
         .and_then(Value::as_u64)

@@ -45,7 +45,6 @@ pub use speak::Speaks;
 use call::Desk;
 use fault::Condition;
 
-/// The speed at which a healthy simulator answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// From the end of the request to the first word.
@@ -119,7 +118,6 @@ impl Simulator {
         })
     }
 
-    /// The `base_url` of a provider that uses this simulator.
     pub fn base_url(&self) -> String {
         format!("http://{}{}", self.address, self.desk.dialect.base_path())
     }

@@ -24,7 +24,6 @@ const MAX_CONNECTIONS: usize = 256;
 /// commonly hold a connection for reuse, so that none is closed while a request arrives.
 const HEADER_TIME: Duration = Duration::from_secs(120);
 
-/// The delay after a failed accept or bind.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// A loopback port that stays reserved while nothing listens on it.
@@ -99,7 +98,7 @@ pub(super) async fn serve(
             listener = port
                 .listen()
                 .inspect_err(
-                    |error| tracing::warn!(simulator = %desk.name, %error, "simulator cannot listen yet"),
+                    |error| tracing::warn!(simulator = %desk.name, %error, "simulator failed to listen, retrying"),
                 )
                 .ok();
         }
@@ -110,7 +109,7 @@ pub(super) async fn serve(
                     connections.spawn(connection(stream, Arc::clone(&desk), conditions.subscribe()));
                 }
                 Err(error) => {
-                    tracing::warn!(simulator = %desk.name, %error, "simulator cannot accept");
+                    tracing::warn!(simulator = %desk.name, %error, "simulator failed to accept a connection");
                     sleep(RETRY).await;
                 }
             },

@@ -15,7 +15,6 @@ pub enum Speaks {
     Ollama,
 }
 
-/// An answer and the facts that its bytes need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Saying<'a> {
     /// The number of the call, from which ids are made.
@@ -58,10 +57,8 @@ impl Script {
     }
 }
 
-/// The reason for an error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The request is malformed. Carries the message.
     Invalid(String),
     NotFound,
     TooLarge,
@@ -116,7 +113,6 @@ impl Speaks {
         }
     }
 
-    /// The list with the simulator's one model.
     pub(super) fn list(self, model: &str) -> Value {
         match self {
             Self::OpenAi => speak_openai::list(model),
@@ -138,7 +134,6 @@ impl Speaks {
         request.map_err(Refusal::Invalid)
     }
 
-    /// Renders an answer as `chat` asks for it.
     pub(super) fn script(self, chat: &Heard, saying: &Saying<'_>) -> Script {
         match (self, chat.stream) {
             (Self::OpenAi, true) => speak_openai::stream(saying, chat.usage),

@@ -47,7 +47,6 @@ pub(super) fn tell(
     }
 }
 
-/// The error that resets a connection on purpose.
 pub(super) fn reset() -> io::Error {
     io::Error::from(io::ErrorKind::ConnectionReset)
 }

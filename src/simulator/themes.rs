@@ -4,7 +4,6 @@ pub(super) const MANNERS: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Theme {
-    /// A question with any of these lower-case words selects the theme.
     words: &'static [&'static str],
     /// Markdown, one text for each style, separated by lines of `---`. `{topic}` is replaced by the
     /// subject of the question.
@@ -97,7 +96,7 @@ const GENERAL: Theme = Theme {
     texts: include_str!("themes/general.md"),
 };
 
-/// Returns the theme for a question of these lower-case words.
+/// Returns the first theme with one of these words, which must be in lower case.
 pub(super) fn theme(words: &[String]) -> &'static Theme {
     SPECIAL
         .iter()
@@ -109,7 +108,6 @@ pub(super) fn theme(words: &[String]) -> &'static Theme {
         .unwrap_or(&GENERAL)
 }
 
-/// Returns every theme, the general one first.
 pub(super) fn all() -> impl Iterator<Item = &'static Theme> {
     std::iter::once(&GENERAL).chain(&SPECIAL)
 }

@@ -9,7 +9,6 @@ use crate::store::CacheKey;
 /// Hashed into every key. Raise it when answers saved by earlier versions must not be found.
 const VERSION: &str = "failsoft saved answer 1";
 
-/// The audience of a cached answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Every conversation that asks the same question, as far as `cache.share` allows.

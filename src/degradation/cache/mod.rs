@@ -23,6 +23,5 @@ pub enum CacheUse {
     Use,
     /// Do not read the cache, but save the new answer.
     Refresh,
-    /// Neither read the cache nor save the answer.
     Off,
 }

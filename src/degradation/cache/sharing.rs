@@ -43,7 +43,6 @@ pub fn may_tell(answer: &CachedAnswer, asker_count: u32, settings: &CacheSetting
     answer.conversation.is_none() || is_common(asker_count.max(answer.asked), settings)
 }
 
-/// Returns `true` if enough conversations asked a question to share its answer.
 pub fn is_common(asker_count: u32, settings: &CacheSettings) -> bool {
     match settings.share {
         Share::Never => false,

@@ -19,7 +19,7 @@ pub fn is_due(age: Option<Duration>, settings: &CacheSettings) -> bool {
     age.is_none_or(|age| age >= settings.warm_interval.min(latest))
 }
 
-/// Returns `true` within the configured hours of the day, in UTC.
+/// Returns `true` within `cache.warm_hours`, which are in UTC.
 pub fn is_time(now: At, settings: &CacheSettings) -> bool {
     const MINUTES_PER_DAY: u64 = 24 * 60;
     let minute = u16::try_from(now.0 / 60_000 % MINUTES_PER_DAY).unwrap_or_default();

@@ -18,7 +18,6 @@ pub struct Renewal {
 }
 
 impl Shelf {
-    /// Returns the job that refreshes an aging answer.
     pub fn renewal(&self, found: &Found) -> Renewal {
         Renewal {
             key: found.key,

@@ -48,7 +48,6 @@ impl Kept {
         self.lock().edition(key)
     }
 
-    /// The entry used next after use number `last`: see `LruMap::next_after`.
     pub(super) fn used_after(&self, last: u64) -> Option<(u64, CacheKey)> {
         self.lock().keys.used_after(last)
     }

@@ -12,7 +12,6 @@ use crate::degradation::cache::sharing;
 use crate::settings::{CacheSettings, Share};
 use crate::store::CacheKey;
 
-/// The place of one question in the cache.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub(super) conversation: ConversationId,
@@ -28,15 +27,12 @@ pub struct Place {
     pub(super) drills: Option<u64>,
 }
 
-/// The conversation that a question comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     pub conversation: ConversationId,
     /// The conversation belongs to no known visitor.
     pub anonymous: bool,
-    /// This is the first message of the conversation.
     pub first: bool,
-    /// The model sees nothing of the conversation but this question.
     pub alone: bool,
 }
 

@@ -17,7 +17,6 @@ use crate::store::{CacheKey, CachedAnswer, StoreError};
 /// The maximum time a caller waits for a write. The write itself continues.
 const WRITE_LIMIT: Duration = Duration::from_millis(250);
 
-/// The number of answers removed in one call when the cache is cleared.
 const AT_ONCE: usize = 1_000;
 
 impl Shelf {
@@ -41,7 +40,6 @@ impl Shelf {
         self.write(writes).await;
     }
 
-    /// Returns `true` if a turn's answer may be served to other conversations.
     pub fn is_tellable(&self, place: &Place, record: &TurnRecord) -> bool {
         let shares = self.terms().settings.share != Share::Never;
         shares && sharing::is_tellable(record) && self.drills.undisturbed_since(place.drills)

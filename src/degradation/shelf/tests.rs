@@ -387,7 +387,6 @@ async fn unknown_key_is_not_read_once_the_index_is_complete() {
 /// A word for each visitor that the other never uses.
 const CANARIES: [&str; 2] = ["blue heron", "grey otter"];
 
-/// A visitor's next message.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     visitor: usize,

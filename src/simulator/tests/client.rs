@@ -26,7 +26,6 @@ pub(super) const QUICK: Pace = Pace {
 };
 pub(super) const QUESTION: &str = "Tell me a story";
 
-/// A client that sees the bytes on the wire.
 pub(super) struct Wire {
     stream: TcpStream,
     pub(super) seen: Vec<u8>,

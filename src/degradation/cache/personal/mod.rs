@@ -10,7 +10,6 @@ use regex::Regex;
 
 use super::question::compose;
 
-/// The kinds of personal data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Personal {
     Mail,
@@ -47,7 +46,6 @@ static IBAN: Pattern = LazyLock::new(|| Regex::new(r"(?i)\b[a-z]{2}\d{2}(?: ?[a-
 
 static PHONE: Pattern = LazyLock::new(|| Regex::new(r"[+(]{0,2}\d[\d\s()./-]{4,}\d"));
 
-/// A local phone number of North America.
 static LOCAL: Pattern = LazyLock::new(|| Regex::new(r"\b\d{3}[-.]\d{4}\b"));
 
 static DIGITS: Pattern = LazyLock::new(|| Regex::new(r"\d{7}"));
