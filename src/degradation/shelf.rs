@@ -1,10 +1,11 @@
-//! Where saved answers are looked for and put: the store, with what is decided about them beside it.
+//! The answer cache: looks saved answers up in the store and saves new ones.
 //!
-//! A store that fails or is slow costs saved answers, never a turn: it is as if there were none.
+//! A store that fails or is slow costs cache hits, never a turn: the cache then behaves as if it
+//! were empty.
 //!
-//! In reading order: `place` (under which keys a question is looked for and saved), this file (what is found), `saving` (what comes and goes),
-//! `kept` (the keys, and the order of what the store is told), `ahead` (answers asked for by nobody), `drills` (when nothing is saved), `look` (how
-//! it is read, and whether it can be).
+//! In reading order: `place` (the keys of a question), this file (lookup), `saving` (insertion and
+//! removal), `kept` (the index of keys, and the order of store writes), `ahead` (refresh and
+//! warming), `drills` (pausing the cache), `look` (reads, and the health probe).
 
 mod ahead;
 mod drills;
@@ -33,57 +34,50 @@ pub use self::ahead::Renewal;
 pub use self::look::Unread;
 pub use self::place::{Asker, Place};
 
-/// How long an answer may be looked for.
 pub const READ_LIMIT: Duration = Duration::from_millis(50);
 
-/// How long the service's start waits for the keys of what is saved.
+/// The time limit of listing the saved keys, and of removing one batch of them.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
-/// Saved answers.
 pub struct Shelf {
     store: Arc<dyn Store>,
     terms: RwLock<Arc<Terms>>,
     kept: Kept,
-    /// Whether nothing is saved under other keys.
+    /// The index has every key of the store, so a key it lacks need not be read.
     all_known: AtomicBool,
-    /// Which conversations asked alike, up to as many as it takes.
+    /// Fingerprints of the conversations that asked a question, up to `cache.repeated_min` of them.
     askers: Mutex<Bounded<Vec<u64>>>,
     drills: Drills,
     looks: Looks,
 }
 
-/// How answers are saved and told; a reload may change it.
 struct Terms {
     settings: CacheSettings,
-    /// They are told under the same one only.
+    /// Part of every key: answers given under another prompt are not found.
     system_prompt: Arc<str>,
 }
 
-/// A saved answer that will do.
+/// A saved answer that is fresh enough for the caller.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// It.
     pub answer: CachedAnswer,
-    /// Where it lies.
     pub key: CacheKey,
     edition: Edition,
-    /// How old it is.
     pub old: Duration,
-    /// Whether it is to be renewed behind.
+    /// The answer is past its TTL: serve it, and refresh it in the background.
     pub renew: bool,
 }
 
-/// What a saved answer is wanted for.
+/// The oldest answer that a lookup may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// To ask no provider.
+    /// To spare a call: the answer is within its TTL or the `revalidate` time after it.
     Fresh,
-    /// No provider can answer.
+    /// No provider can answer: the answer may be older, up to `stale_for`.
     Outage,
 }
 
 impl Shelf {
-    /// Saved answers of this store, told as the settings say. They are told under the same system prompt only.
     pub fn new(store: Arc<dyn Store>, settings: CacheSettings, system_prompt: Arc<str>) -> Self {
         let kept = Kept::new(Arc::clone(&store), settings.max_entries);
         let askers = Mutex::new(Bounded::new(settings.max_entries));
@@ -91,15 +85,14 @@ impl Shelf {
             settings,
             system_prompt,
         }));
-        let (all_known, drills, looks) = Default::default();
         Self {
             store,
             terms,
             kept,
-            all_known,
+            all_known: AtomicBool::default(),
             askers,
-            drills,
-            looks,
+            drills: Drills::default(),
+            looks: Looks::default(),
         }
     }
 
@@ -107,46 +100,52 @@ impl Shelf {
         Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Goes by other settings, or another system prompt, from now on. Where answers are saved again after a time in which none were, it finds
-    /// out what there is.
+    /// Replaces the settings and the system prompt.
+    ///
+    /// Loads the index if this enables the cache.
     pub async fn set_terms(&self, settings: CacheSettings, system_prompt: Arc<str>) {
-        let (enabled, most) = (settings.enabled, settings.max_entries);
+        let enabled = settings.enabled;
+        let max_entries = settings.max_entries;
         let terms = Arc::new(Terms {
             settings,
             system_prompt,
         });
-        let before = std::mem::replace(
+        let previous = std::mem::replace(
             &mut *self.terms.write().unwrap_or_else(PoisonError::into_inner),
             terms,
         );
-        drop(lock(&self.askers).set_most(most));
-        self.kept.set_most(most);
-        if enabled && !before.settings.enabled {
+        drop(lock(&self.askers).set_most(max_entries));
+        self.kept.set_most(max_entries);
+        if enabled && !previous.settings.enabled {
             self.open().await;
         }
     }
 
-    /// Finds out what is saved already, and removes what is too much of it. To be awaited once, before the first question. Where nothing is to be
-    /// saved nothing is looked for.
+    /// Loads the index of saved answers and evicts down to `cache.max_entries`.
+    ///
+    /// Call once, before the first turn. Does nothing if the cache is disabled.
     pub async fn open(&self) {
         if !self.terms().settings.enabled {
             return;
         }
-        // Compiles its patterns, which is not for the first visitor to wait for.
+        // Compile the patterns now, so that the first visitor does not wait for it.
         personal::find("");
         match tokio::time::timeout(START_LIMIT, self.store.cached_keys()).await {
             Ok(Ok(keys)) => {
                 self.kept.found(keys);
+                // Other instances may write to a shared store, so a missing key proves nothing.
                 self.all_known
                     .store(!self.store.is_shared(), Ordering::Relaxed);
             }
-            Ok(Err(_)) | Err(_) => tracing::warn!("which answers are saved was not read"),
+            Ok(Err(_)) | Err(_) => tracing::warn!("failed to load the answer cache index"),
         }
     }
 
-    /// The youngest saved answer that will do. Within 50 ms: who is slower has none.
+    /// Returns the youngest acceptable answer, or `None` if the store takes longer than 50 ms.
     pub async fn find(&self, place: &Place, need: Need, now: At) -> Option<Found> {
         let terms = self.terms();
+        // The conversation's own answer may depend on its history. It serves as a fresh answer only
+        // if neither this question nor the saved one had any.
         let own = async {
             let found = self
                 .read(Some(place.own).filter(|_| place.alone || need == Need::Outage))
@@ -156,8 +155,8 @@ impl Shelf {
         };
         let shared = async {
             let found = self.read(place.shared).await?;
-            let told = sharing::may_tell(&found.answer, place.asked, &terms.settings);
-            Some(found).filter(|_| told)
+            let may_share = sharing::may_tell(&found.answer, place.asked, &terms.settings);
+            Some(found).filter(|_| may_share)
         };
         let (own, shared) = tokio::time::timeout(READ_LIMIT, join(own, shared))
             .await
@@ -170,11 +169,11 @@ impl Shelf {
              }| {
                 let old = now.since(answer.saved);
                 let age = age(old, &terms.settings);
-                let will_do = match need {
+                let is_acceptable = match need {
                     Need::Fresh => matches!(age, Age::Fresh | Age::Renewable),
                     Need::Outage => age != Age::Gone,
                 };
-                will_do.then_some(Found {
+                is_acceptable.then_some(Found {
                     answer,
                     key,
                     edition,
@@ -188,10 +187,10 @@ impl Shelf {
         Some(found)
     }
 
-    /// Notes that an answer was used, and how often it was asked for by then.
+    /// Marks an answer as used and saves its asker count if that has grown.
     fn told(&self, found: &Found, place: &Place) {
-        let more = Some(found.key) == place.shared && found.answer.asked < place.asked;
-        let changed = more.then(|| CachedAnswer {
+        let has_more_askers = Some(found.key) == place.shared && found.answer.asked < place.asked;
+        let changed = has_more_askers.then(|| CachedAnswer {
             asked: place.asked,
             ..found.answer.clone()
         });
@@ -199,8 +198,8 @@ impl Shelf {
     }
 }
 
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

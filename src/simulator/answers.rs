@@ -1,50 +1,49 @@
-//! What a simulator answers: a few themes by the words of the question, each in the voice of its provider. Pure, and
-//! the same for the same question.
+//! The text of simulated answers: chosen by words of the question, in the style of the provider.
+//! Pure, and the same for the same question.
 //!
-//! Every answer says at once that it is simulated, and does so in words that no other manner shares, so that a reader
-//! sees where another provider began anew.
+//! Every answer says first that it is simulated. The styles have no words in common there, so that
+//! a reader sees where another provider starts anew.
 
 use super::heard::{Begun, Heard};
 use super::themes::{MANNERS, all, theme};
 
-/// How many characters of a broken answer are repeated before it is carried on, as such requests ask for.
+/// The number of characters of a partial answer that are repeated when it is continued, as the
+/// router's request asks for.
 const REPEATED: usize = 40;
 
-/// The most words of a question that an answer takes up.
 const TOPIC_WORDS: usize = 4;
 
-/// The most characters of one of them.
 const TOPIC_CHARS: usize = 24;
 
-/// Words that say nothing about a question's subject.
+/// Words that say nothing about the subject of a question.
 const EMPTY_WORDS: &str = " a about am an and are as at be but by can could did do does explain for from give have how i in is \
     it its list long me my of on or please say should show so some story tell than that the their them then there these \
     they this to us was we were what when where which who whom why will with would write you your ";
 
-/// The answer to what was heard, in the voice of provider `voice`.
-pub(super) fn reply(heard: &Heard, voice: &str) -> String {
-    match &heard.begun {
-        Some(begun) => carry_on(begun, &heard.question, voice),
-        None => answer(&heard.question, heard.earlier.as_deref(), voice),
+/// Returns the answer to a request, in the style of provider `voice`.
+pub(super) fn reply(chat: &Heard, voice: &str) -> String {
+    match &chat.begun {
+        Some(begun) => carry_on(begun, &chat.question, voice),
+        None => answer(&chat.question, chat.earlier.as_deref(), voice),
     }
 }
 
-/// A whole answer to `question`, in Markdown; about 600 words if it asks for something long, else about 100.
-/// `earlier`, the question before it, is mentioned.
+/// Returns a complete answer to `question`, in Markdown: about 600 words if it asks for a long
+/// text, else about 100. It mentions `earlier`, the question before.
 pub(super) fn answer(question: &str, earlier: Option<&str>, voice: &str) -> String {
-    let manner = manner(voice);
-    let mut text = opener(manner).replace("{voice}", voice);
+    let style = manner(voice);
+    let mut text = opener(style).replace("{voice}", voice);
     if let Some(earlier) = earlier {
         text.push(' ');
-        text.push_str(&memory(manner).replace("{topic}", &topic(earlier)));
+        text.push_str(&memory(style).replace("{topic}", &topic(earlier)));
     }
     text.push_str("\n\n");
-    text.push_str(&body(question, manner));
+    text.push_str(&body(question, style));
     text
 }
 
-/// The rest of an answer that broke off elsewhere. Its sentence cannot be finished without thought, so the text says
-/// who takes over, and then answers.
+/// Continues an answer that broke off at another provider. A simulator cannot finish its sentence,
+/// so the text says which provider takes over and then answers.
 fn carry_on(begun: &Begun, question: &str, voice: &str) -> String {
     let mut text = String::new();
     if begun.repeat {
@@ -62,32 +61,33 @@ fn carry_on(begun: &Begun, question: &str, voice: &str) -> String {
     text
 }
 
-fn body(question: &str, manner: usize) -> String {
+fn body(question: &str, style: usize) -> String {
     let words: Vec<String> = plain_words(question).map(str::to_lowercase).collect();
     let topic = topic(question);
-    let own = theme(&words);
-    let own_text = own.text(manner).replace("{topic}", &topic);
-    if !words.iter().any(|word| {
+    let own_theme = theme(&words);
+    let own_text = own_theme.text(style).replace("{topic}", &topic);
+    let wants_long_text = words.iter().any(|word| {
         matches!(
             word.as_str(),
             "long" | "longer" | "essay" | "detailed" | "600"
         )
-    }) {
+    });
+    if !wants_long_text {
         return own_text;
     }
-    // Length is wanted, not thought: everything this voice has to say, its own theme first.
+    // A long answer is all texts in this style, the matching theme first.
     let rest = all()
-        .filter(|theme| !std::ptr::eq(*theme, own))
-        .map(|theme| theme.text(manner).replace("{topic}", &topic));
+        .filter(|theme| !std::ptr::eq(*theme, own_theme))
+        .map(|theme| theme.text(style).replace("{topic}", &topic));
     std::iter::once(own_text)
         .chain(rest)
         .enumerate()
-        .map(|(at, text)| format!("## Part {}\n\n{text}", at + 1))
+        .map(|(index, text)| format!("## Part {}\n\n{text}", index + 1))
         .collect::<Vec<_>>()
         .join("\n\n")
 }
 
-/// Which manner a provider speaks in: by its first letter, so that names that follow each other in the alphabet differ.
+/// Returns the style of a provider, by its first letter: names with consecutive letters differ.
 fn manner(voice: &str) -> usize {
     voice
         .bytes()
@@ -96,8 +96,8 @@ fn manner(voice: &str) -> usize {
         % MANNERS
 }
 
-fn opener(manner: usize) -> &'static str {
-    match manner {
+fn opener(style: usize) -> &'static str {
+    match style {
         0 => {
             "Hello from {voice}! This is a simulated answer from {voice}, put together by a few rules and not by a model."
         }
@@ -110,16 +110,16 @@ fn opener(manner: usize) -> &'static str {
     }
 }
 
-fn memory(manner: usize) -> &'static str {
-    match manner {
+fn memory(style: usize) -> &'static str {
+    match style {
         0 => "Before this you asked about {topic}, which I have kept in mind.",
         1 => "Your previous question concerned {topic}; this one is taken to follow from it.",
         _ => "A moment ago we were on {topic}, I have not forgotten.",
     }
 }
 
-/// What a question is about, as an answer can name it: its first words that mean something. Without punctuation, so that nothing
-/// in it is Markdown.
+/// Returns the first meaningful words of a question, without punctuation so that they contain no
+/// Markdown.
 fn topic(question: &str) -> String {
     let words: Vec<String> = plain_words(question)
         .filter(|word| !EMPTY_WORDS.contains(&format!(" {} ", word.to_lowercase())))
@@ -138,7 +138,7 @@ fn plain_words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// Parts a text into its words, each with the white space before it; together they are the text again.
+/// Splits a text into words, each with the white space before it. Joined they are the text again.
 pub(super) fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text;
@@ -162,7 +162,7 @@ mod tests {
     const VOICES: [&str; 3] = ["aurora", "borealis", "cascade"];
 
     #[test]
-    fn words_together_are_the_text() {
+    fn joined_words_are_the_text() {
         for text in [
             "",
             " ",
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn each_voice_is_honest_and_its_own_from_the_first_word() {
+    fn each_voice_says_it_is_simulated_in_its_own_words() {
         for question in [
             "Hello!",
             "Tell me a story about 1000 ships",
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_decides_the_theme() {
+    fn question_words_select_the_theme() {
         let table = [
             ("Hi there", "loopback"),
             ("hello, what does it cost?", "Starter"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_is_long() {
+    fn long_answer_is_long() {
         for voice in VOICES {
             let length = words(&answer("Write a long text about the sea", None, voice)).len();
             assert!((550..1000).contains(&length), "{length}");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_answer_is_carried_on_from_its_end() {
+    fn continuation_repeats_the_end_and_names_the_provider() {
         let text = "Ä first sentence that is longer than what gets repeated ```rust fn";
         let begun = Begun {
             text: text.to_owned(),

@@ -1,4 +1,4 @@
-//! One request to a simulator: which route, refused or answered.
+//! Handling of one request to a simulator.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,73 +21,70 @@ use super::heard::Heard;
 use super::speak::{Refusal, Saying, Script, Speaks, request_id};
 use super::tell::{changed, reset, tell};
 
-/// The largest request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
-/// The longest that a request body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// What every connection of a simulator knows.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub name: String,
     pub model: String,
     pub dialect: Speaks,
     pub pace: Pace,
-    /// Counts the calls, for their ids.
     pub calls: AtomicU64,
 }
 
 type Reply = Response<BoxBody<Bytes, io::Error>>;
 
 impl Desk {
-    /// Answers one request.
-    ///
     /// # Errors
-    /// When the connection is to be reset instead, or the request breaks off.
+    /// If the connection must be reset instead, or the request ends early.
     pub(super) async fn serve(
         &self,
         request: Request<Incoming>,
-        mut now: watch::Receiver<Condition>,
+        mut conditions: watch::Receiver<Condition>,
     ) -> io::Result<Reply> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let chat =
+        let is_chat =
             request.method() == Method::POST && request.uri().path() == self.dialect.chat_path();
-        let list =
+        let is_model_list =
             request.method() == Method::GET && request.uri().path() == self.dialect.list_path();
-        // Read whole even when it is refused: closing on unread bytes would reset the connection under the refusal.
+        // Read the whole body even if the request is rejected: closing a socket with unread bytes
+        // would reset the connection before the client sees the response.
         let body = match read(request.into_body()).await? {
             Ok(body) => body,
             Err(refusal) => return self.refuse(&refusal, call),
         };
-        let began = *now.borrow_and_update();
+        let began = *conditions.borrow_and_update();
         match began.fault {
             Some(Fault::Down) => return Err(reset()),
             Some(Fault::RateLimit) => return self.refuse(&Refusal::RateLimited, call),
             Some(Fault::Unauthorized) => return self.refuse(&Refusal::Unauthorized, call),
             Some(Fault::Timeout) => {
-                changed(&mut now).await;
+                changed(&mut conditions).await;
                 return Err(reset());
             }
-            _ if list => return self.reply(200, call, self.dialect.list(&self.model).to_string()),
-            _ if !chat => return self.refuse(&Refusal::NotFound, call),
+            _ if is_model_list => {
+                return self.reply(200, call, self.dialect.list(&self.model).to_string());
+            }
+            _ if !is_chat => return self.refuse(&Refusal::NotFound, call),
             _ => {}
         }
         let script = match self.dialect.hear(&body) {
-            Ok(heard) => self.script(&heard, call),
+            Ok(chat) => self.script(&chat, call),
             Err(refusal) => return self.refuse(&refusal, call),
         };
         let head = self
             .head(200, call)
             .header(CONTENT_TYPE, script.content_type);
-        head.body(tell(script, self.pace, began, now).boxed())
+        head.body(tell(script, self.pace, began, conditions).boxed())
             .map_err(io::Error::other)
     }
 
-    fn script(&self, heard: &Heard, call: u64) -> Script {
-        let answer = answers::reply(heard, &self.name);
+    fn script(&self, chat: &Heard, call: u64) -> Script {
+        let answer = answers::reply(chat, &self.name);
         let mut words = answers::words(&answer);
-        let limit = heard.limit.unwrap_or(usize::MAX);
+        let limit = chat.limit.unwrap_or(usize::MAX);
         let shortened = words.len() > limit;
         words.truncate(limit);
         let saying = Saying {
@@ -95,9 +92,9 @@ impl Desk {
             model: &self.model,
             words: &words,
             shortened,
-            prompt_words: heard.prompt_words,
+            prompt_words: chat.prompt_words,
         };
-        self.dialect.script(heard, &saying)
+        self.dialect.script(chat, &saying)
     }
 
     fn refuse(&self, refusal: &Refusal, call: u64) -> io::Result<Reply> {
@@ -131,7 +128,7 @@ impl Desk {
     }
 }
 
-/// Reads a body whole within its bounds. The outer error is a connection that is no good any more.
+/// Reads a body within the limits. The outer error means that the connection is unusable.
 async fn read(body: Incoming) -> io::Result<Result<Bytes, Refusal>> {
     match timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await? {
         Ok(body) => Ok(Ok(body.to_bytes())),

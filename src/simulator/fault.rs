@@ -1,38 +1,38 @@
-//! What can be broken, and what that means for one answer at one moment. Pure.
+//! The faults to inject, and their effect on an answer at one moment. Pure.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// Words of a new answer that are told before `stall`, `cut` and `garbage` break it.
+/// The number of words that a new answer sends before `stall`, `cut` and `garbage` break it.
 const BREAK_AFTER: usize = 10;
 
-/// The least time before each word under [`Fault::Slow`].
+/// The minimum time before each word under `InjectedFault::Slow`.
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 
-/// One way for a provider to fail. For new calls; for answers under way.
+/// One way for a provider to fail. Each variant names the effect on new calls, and the one on
+/// running answers if it differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// Connections are refused; reset.
+    /// New connections are refused; running answers are reset.
     Down,
-    /// 429 with `Retry-After: 30`; reset.
+    /// 429 with `Retry-After: 30`; running answers are reset.
     RateLimit,
-    /// 401; reset.
+    /// 401; running answers are reset.
     Unauthorized,
-    /// Silence after the request, not even headers; silence.
+    /// Silence after the request, without headers; running answers stall.
     Timeout,
-    /// Silence after ten words; silence.
+    /// Silence after ten words; running answers stall at once.
     Stall,
-    /// A TCP reset after ten words; a reset.
+    /// A TCP reset after ten words; running answers are reset at once.
     Cut,
-    /// Broken JSON after ten words, then the end of the body; the same at once.
+    /// Broken JSON after ten words, then the end of the body; running answers break at once.
     Garbage,
-    /// One word a second.
+    /// One word a second, in new and running answers.
     Slow,
 }
 
 impl Fault {
-    /// Every fault, in the order in which a page shows them.
     pub const ALL: [Self; 8] = [
         Self::Down,
         Self::RateLimit,
@@ -44,7 +44,6 @@ impl Fault {
         Self::Slow,
     ];
 
-    /// The name outside, as in `rate_limit`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
@@ -65,7 +64,6 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A name that no fault has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownFault;
 
@@ -89,19 +87,16 @@ impl FromStr for Fault {
     }
 }
 
-/// The state of a simulator, numbered so that an answer knows whether it is older than the fault.
+/// The fault of a simulator. It is numbered, so that an answer knows whether it started before the
+/// fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Condition {
-    /// What is broken.
     pub fault: Option<Fault>,
-    /// When it mends by itself.
     pub until: Option<Instant>,
-    /// Counts the changes.
     pub since: u64,
 }
 
 impl Condition {
-    /// The condition that follows this one.
     pub fn next(self, fault: Option<Fault>, until: Option<Instant>) -> Self {
         Self {
             fault,
@@ -111,33 +106,32 @@ impl Condition {
     }
 }
 
-/// What an answer does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// The next word, at its usual pace.
+    /// Send the next word, at the usual speed.
     GoOn,
-    /// The next word, a second later.
+    /// Send the next word after at least a second.
     Slowly,
-    /// Nothing more, on an open connection.
     Silence,
-    /// A TCP reset.
     Reset,
-    /// Broken JSON, then the end.
+    /// Send broken JSON, then end.
     Garbage,
 }
 
-/// What `now` does to an answer which was asked for under `began` and has told `told` of `total` words.
+/// Returns the next step of an answer that started under `began`, when `sent` of its `total` words
+/// are sent and the state is `now`.
 ///
-/// A fault that the answer was born under leaves it ten words, or all but the end if it is shorter than that: else
-/// the one-word answer to a probe would call a provider healthy whose every answer breaks. A younger fault acts at once.
-pub(super) fn effect(began: Condition, now: Condition, told: usize, total: usize) -> Effect {
-    let due = now.since != began.since || told >= BREAK_AFTER.min(total);
+/// A fault set before the answer started leaves it ten words, or all words of a shorter answer but
+/// not its end. Otherwise the one-word answer to a probe would make a provider look healthy whose
+/// every answer breaks. A fault set later acts at once.
+pub(super) fn effect(began: Condition, now: Condition, sent: usize, total: usize) -> Effect {
+    let is_due = now.since != began.since || sent >= BREAK_AFTER.min(total);
     match now.fault {
         None => Effect::GoOn,
         Some(Fault::Slow) => Effect::Slowly,
         Some(Fault::Down | Fault::RateLimit | Fault::Unauthorized) => Effect::Reset,
         Some(Fault::Timeout) => Effect::Silence,
-        Some(_) if !due => Effect::GoOn,
+        Some(_) if !is_due => Effect::GoOn,
         Some(Fault::Stall) => Effect::Silence,
         Some(Fault::Cut) => Effect::Reset,
         Some(Fault::Garbage) => Effect::Garbage,
@@ -149,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_go_both_ways() {
+    fn names_parse_back_to_their_faults() {
         for fault in Fault::ALL {
             assert_eq!(fault.to_string().parse(), Ok(fault));
             assert!(UnknownFault.to_string().contains(fault.as_str()));
@@ -159,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_spares_the_first_words_of_a_new_answer_only() {
-        let well = Condition::default();
+    fn fault_spares_the_first_words_of_new_answers_only() {
+        let healthy = Condition::default();
         let table = [
             (Fault::Down, Effect::Reset, Effect::Reset),
             (Fault::RateLimit, Effect::Reset, Effect::Reset),
@@ -172,7 +166,7 @@ mod tests {
             (Fault::Slow, Effect::Slowly, Effect::Slowly),
         ];
         for (fault, early, late) in table {
-            let broken = well.next(Some(fault), None);
+            let broken = healthy.next(Some(fault), None);
             assert_eq!(
                 effect(broken, broken, 9, 50),
                 early,
@@ -193,11 +187,11 @@ mod tests {
                 late,
                 "{fault}, new, after the only word"
             );
-            assert_eq!(effect(well, broken, 0, 50), late, "{fault}, under way");
+            assert_eq!(effect(healthy, broken, 0, 50), late, "{fault}, running");
             assert_eq!(
                 effect(broken, broken.next(None, None), 3, 50),
                 Effect::GoOn,
-                "{fault}, mended"
+                "{fault}, cleared"
             );
         }
     }

@@ -1,32 +1,28 @@
-//! What a request asks for, whatever its dialect. Pure.
+//! The parts of a chat request that all wire formats share. Pure.
 
 use serde_json::Value;
 
-/// A chat request, as far as a simulator cares.
+/// A chat request, reduced to what a simulator uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Heard {
-    /// Word by word, or one JSON answer.
+    /// Stream word by word instead of sending one JSON answer.
     pub stream: bool,
-    /// Should a stream tell its usage? Only OpenAI's dialect leaves the choice.
+    /// Report the usage at the end of a stream. Only OpenAI's format makes it optional.
     pub usage: bool,
-    /// The most words to answer with.
     pub limit: Option<usize>,
-    /// The last question, which is what gets answered.
+    /// The question to answer: the last one.
     pub question: String,
-    /// The question before it.
     pub earlier: Option<String>,
-    /// An answer begun elsewhere, which is to be carried on.
     pub begun: Option<Begun>,
-    /// Words in all messages; stands for the prompt's tokens.
+    /// The number of words in all messages, reported as the prompt's tokens.
     pub prompt_words: usize,
 }
 
-/// The beginning of an answer that another provider left unfinished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Begun {
-    /// What there is of it.
     pub text: String,
-    /// Asked in words to repeat its end first, and not just by an assistant's message at the end.
+    /// Repeat the last characters of `text` first. `false` if the request only ends in an assistant
+    /// message.
     pub repeat: bool,
 }
 
@@ -36,43 +32,45 @@ struct Said {
 }
 
 impl Heard {
-    /// Reads `messages` as all three dialects have them; the other fields are the dialect's to fill.
+    /// Parses `messages`, which all three formats share. The caller fills in the other fields.
     ///
     /// # Errors
-    /// What is wrong, in words for the error object.
+    /// A message for the error object.
     pub fn read(body: &Value) -> Result<Self, String> {
         let messages = body
             .get("messages")
             .and_then(Value::as_array)
             .ok_or("'messages' must be an array")?;
-        let said = messages.iter().map(said).collect::<Result<Vec<_>, _>>()?;
-        let questions: Vec<usize> = said
+        let messages = messages.iter().map(said).collect::<Result<Vec<_>, _>>()?;
+        let questions: Vec<usize> = messages
             .iter()
             .enumerate()
-            .filter(|(_, one)| one.role == "user")
-            .map(|(at, _)| at)
+            .filter(|(_, message)| message.role == "user")
+            .map(|(index, _)| index)
             .collect();
-        let text_at = |at: usize| said.get(at).map(|one| one.text.clone());
-        let begun_at = |at: usize| {
-            said.get(at)
-                .filter(|one| one.role == "assistant" && !one.text.is_empty())
-                .map(|one| one.text.clone())
+        let text_at = |index: usize| messages.get(index).map(|message| message.text.clone());
+        let answer_at = |index: usize| {
+            messages
+                .get(index)
+                .filter(|message| message.role == "assistant" && !message.text.is_empty())
+                .map(|message| message.text.clone())
         };
 
-        let mut back = questions.iter().rev().copied();
-        let last = back
+        let mut newest_first = questions.iter().rev().copied();
+        let last = newest_first
             .next()
             .ok_or("'messages' must contain a message of the user")?;
         let mut question_at = last;
         let mut begun = None;
-        if let Some(text) = begun_at(last + 1) {
+        // A partial answer either ends the request (prefill), or a request to continue follows it.
+        if let Some(text) = answer_at(last + 1) {
             begun = Some(Begun {
                 text,
                 repeat: false,
             });
         } else if text_at(last).is_some_and(|text| asks_to_carry_on(&text))
-            && let Some(text) = last.checked_sub(1).and_then(begun_at)
-            && let Some(before) = back.next()
+            && let Some(text) = last.checked_sub(1).and_then(answer_at)
+            && let Some(before) = newest_first.next()
         {
             question_at = before;
             begun = Some(Begun { text, repeat: true });
@@ -82,17 +80,17 @@ impl Heard {
             usage: true,
             limit: None,
             question: text_at(question_at).unwrap_or_default(),
-            earlier: back.next().and_then(text_at),
+            earlier: newest_first.next().and_then(text_at),
             begun,
-            prompt_words: said
+            prompt_words: messages
                 .iter()
-                .map(|one| one.text.split_whitespace().count())
+                .map(|message| message.text.split_whitespace().count())
                 .sum(),
         })
     }
 }
 
-/// The request to finish an answer that was cut off, which no visitor would word like that by chance.
+/// Recognizes the router's request to continue an answer, by words unlikely in a visitor's message.
 fn asks_to_carry_on(text: &str) -> bool {
     let text = text.to_lowercase();
     text.contains("cut off") && text.contains("repeat") || text.contains("last 40 characters")
@@ -118,7 +116,6 @@ fn said(message: &Value) -> Result<Said, String> {
     })
 }
 
-/// A limit as numbers come in JSON; anything but a positive one is none.
 pub(super) fn limit(value: Option<&Value>) -> Option<usize> {
     value
         .and_then(Value::as_u64)
@@ -137,22 +134,22 @@ mod tests {
     }
 
     #[test]
-    fn the_last_question_counts_and_the_one_before_is_known() {
-        let heard = read(&json!([
+    fn last_question_is_answered_and_the_previous_one_is_known() {
+        let chat = read(&json!([
             {"role": "system", "content": "be kind"},
             {"role": "user", "content": "first"},
             {"role": "assistant", "content": "an answer"},
             {"role": "user", "content": [{"type": "text", "text": "sec"}, {"type": "text", "text": "ond"}]},
         ]));
         assert_eq!(
-            (heard.question.as_str(), heard.earlier.as_deref()),
+            (chat.question.as_str(), chat.earlier.as_deref()),
             ("second", Some("first"))
         );
-        assert_eq!((heard.begun, heard.prompt_words), (None, 6));
+        assert_eq!((chat.begun, chat.prompt_words), (None, 6));
     }
 
     #[test]
-    fn an_answer_cut_off_is_to_be_carried_on() {
+    fn partial_answer_is_recognized_in_both_forms() {
         let mut messages = vec![
             json!({"role": "user", "content": "zero"}),
             json!({"role": "user", "content": "first"}),
@@ -185,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chat_is_said_so() {
+    fn malformed_chats_are_rejected() {
         for body in [
             json!({}),
             json!({"messages": "hi"}),

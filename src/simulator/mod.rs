@@ -1,12 +1,14 @@
-//! The demo's providers: real HTTP servers on loopback that speak a provider's dialect and break on command.
+//! The demo's providers: real HTTP servers on loopback that speak a provider's wire format and
+//! break on command.
 //!
-//! They stand in for paid backends, so that the whole path of a turn (sockets, streams, timeouts, breakers) can be
-//! seen at work without a key. They promise the wire format of their dialect, answers that are the same for the same
-//! question and that say they are simulated, and faults as a client really meets them: a refused connection is a
-//! closed listener, a reset is a TCP reset. They do not check keys or model names, and they do no thinking.
+//! They replace paid backends, so that the whole path of a turn (sockets, streams, timeouts,
+//! breakers) works without an API key. Answers say that they are simulated and are the same for the
+//! same question. Faults are real for the client: a refused connection is a closed listener, a
+//! reset is a TCP reset. Keys and model names are not checked.
 //!
-//! Reading order: [`fault`] (what breaks, and when), `speak` and its three dialects (bytes of an answer), `answers` and
-//! `themes` (the text), `tell` (an answer over time), `call` (one request), `server` (sockets).
+//! In reading order: [`fault`] (the faults and their effects), `speak` and its three wire formats
+//! (bytes of an answer), `answers` and `themes` (the text), `tell` (streaming an answer), `call`
+//! (one request), `server` (sockets).
 
 mod answers;
 mod call;
@@ -43,7 +45,6 @@ pub use speak::Speaks;
 use call::Desk;
 use fault::Condition;
 
-/// How fast a healthy simulator talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// From the end of the request to the first word.
@@ -53,7 +54,6 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// As fast as the sockets go; for tests.
     pub const INSTANT: Self = Self {
         first_token: Duration::ZERO,
         between_words: Duration::ZERO,
@@ -61,7 +61,7 @@ impl Pace {
 }
 
 impl Default for Pace {
-    /// The demo's pace: slow enough to break an answer by hand in its middle, fast enough not to bore.
+    /// Slow enough to break an answer by hand while it streams.
     fn default() -> Self {
         Self {
             first_token: Duration::from_millis(250),
@@ -70,23 +70,25 @@ impl Default for Pace {
     }
 }
 
-/// One running simulated provider. Dropping it closes its port, cuts its answers and ends its tasks.
+/// A running simulated provider. Dropping it closes its port, resets its connections and ends its
+/// tasks.
 #[derive(Debug)]
 pub struct Simulator {
     desk: Arc<Desk>,
     address: SocketAddr,
     conditions: Arc<watch::Sender<Condition>>,
-    /// The last condition that the server has carried out.
+    /// The revision of the last fault state that the server has applied.
     applied: watch::Receiver<u64>,
     server: JoinHandle<()>,
 }
 
 impl Simulator {
-    /// Binds a free port on 127.0.0.1 and serves `dialect` there, in the voice of `name`. Needs a tokio runtime with
-    /// I/O and time; its tasks live on the runtime of this call.
+    /// Binds a free port on 127.0.0.1 and serves `dialect` there. Answers call the provider `name`.
+    ///
+    /// Needs a Tokio runtime with I/O and time; its tasks run on the runtime of the caller.
     ///
     /// # Errors
-    /// When no port can be bound.
+    /// If no port can be bound.
     pub fn start(name: &str, dialect: Speaks, pace: Pace) -> io::Result<Self> {
         let port = server::Port::reserve()?;
         let listener = port.listen()?;
@@ -99,12 +101,12 @@ impl Simulator {
             pace,
             calls: AtomicU64::new(0),
         });
-        let (done, applied) = watch::channel(0);
+        let (applied_sender, applied) = watch::channel(0);
         let server = tokio::spawn(server::serve(
             port,
             listener,
             Arc::clone(&conditions),
-            done,
+            applied_sender,
             Arc::clone(&desk),
         ));
         Ok(Self {
@@ -116,41 +118,41 @@ impl Simulator {
         })
     }
 
-    /// What a provider's `base_url` has to be to reach this simulator.
     pub fn base_url(&self) -> String {
         format!("http://{}{}", self.address, self.desk.dialect.base_path())
     }
 
-    /// The one model it lists and names in its answers: `NAME-sim`. Requests may ask for any.
+    /// The one model that it lists and names in its answers: `NAME-sim`. Requests may name any.
     pub fn model(&self) -> &str {
         &self.desk.model
     }
 
-    /// The name it was started with, which is also how its answers call it.
     pub fn name(&self) -> &str {
         &self.desk.name
     }
 
-    /// The dialect it speaks.
     pub fn dialect(&self) -> Speaks {
         self.desk.dialect
     }
 
-    /// Breaks it, for `for_` or until [`Self::mend`]; a fault that is on already is replaced. Back when it is in
-    /// force: after [`Fault::Down`] a connection is refused, answers under way are told within the same instant.
-    pub async fn break_with(&self, fault: Fault, for_: Option<Duration>) {
-        // A time too long to add is as good as no end.
-        let until = for_.and_then(|time| Instant::now().checked_add(time));
+    /// Injects a fault for `duration`, or until `clear_fault`. Replaces the current fault.
+    ///
+    /// Returns once it is in force: after `InjectedFault::Down`, connections are refused; running
+    /// answers are notified.
+    pub async fn break_with(&self, fault: Fault, duration: Option<Duration>) {
+        // A duration that overflows means no end.
+        let until = duration.and_then(|duration| Instant::now().checked_add(duration));
         self.change(Some(fault), until).await;
     }
 
-    /// Ends the fault. Back when connections are accepted again, on the same port. Answers that had fallen silent
-    /// are cut, not resumed: they would come out of a hole no real provider comes out of.
+    /// Ends the fault. Returns once connections are accepted again, on the same port.
+    ///
+    /// Stalled answers are reset, not resumed: no real provider resumes after such a gap.
     pub async fn mend(&self) {
         self.change(None, None).await;
     }
 
-    /// The fault in force, if any; `None` again by itself when its time is over.
+    /// The current fault. `None` once its duration is over.
     pub fn fault(&self) -> Option<Fault> {
         self.conditions.borrow().fault
     }
@@ -161,7 +163,7 @@ impl Simulator {
             *condition = condition.next(fault, until);
             wanted = condition.since;
         });
-        // An error means that the server is gone, which only happens at shutdown: nothing is left to wait for.
+        // An error means that the server task has ended, at shutdown: there is nothing to wait for.
         let _ = self
             .applied
             .clone()

@@ -1,4 +1,4 @@
-//! The sockets of a simulator: a port that can really be closed, connections that can really be reset.
+//! The sockets of a simulator: a port that can be closed, and connections that can be reset.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,29 +17,28 @@ use tokio::time::{sleep, sleep_until};
 use super::call::Desk;
 use super::fault::{Condition, Fault};
 
-/// The most connections at once; more wait in the kernel's queue.
+/// The maximum number of connections. More wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 256;
 
-/// The longest wait for a request's headers, which includes the idle time before it: longer than clients commonly keep
-/// a connection for reuse, so that none is closed under a request.
+/// The timeout for a request's headers, including the idle time before it. Longer than clients
+/// commonly hold a connection for reuse, so that none is closed while a request arrives.
 const HEADER_TIME: Duration = Duration::from_secs(120);
 
-/// The wait after a failed accept or bind.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// A loopback port that stays ours while nothing listens on it.
+/// A loopback port that stays reserved while nothing listens on it.
 pub(super) struct Port {
     address: SocketAddr,
-    /// Bound, never listening: connections are refused, and nobody else is given the port. Linux alone lets a
-    /// listener be bound beside it; elsewhere the port is merely likely to be free still.
+    /// Bound but not listening: connections are refused, and no other process gets the port. Only
+    /// Linux allows a listener to bind beside it; elsewhere the port is merely likely to stay free.
     _held: Option<Socket>,
 }
 
 impl Port {
-    /// Takes a free port of 127.0.0.1.
+    /// Reserves a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is none.
     pub fn reserve() -> io::Result<Self> {
         let held = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = held
@@ -52,15 +51,14 @@ impl Port {
         })
     }
 
-    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Listens on it. Needs a tokio runtime.
+    /// Starts to listen on the port. Needs a Tokio runtime.
     ///
     /// # Errors
-    /// When the port cannot be bound.
+    /// If the port cannot be bound.
     pub fn listen(&self) -> io::Result<TcpListener> {
         let socket = bind(self.address)?;
         socket.listen(128)?;
@@ -69,7 +67,7 @@ impl Port {
     }
 }
 
-/// A bound socket; with SO_REUSEADDR, so that connections in TIME_WAIT do not keep the port from being opened again.
+/// Binds a socket, with SO_REUSEADDR so that connections in TIME_WAIT do not block the port.
 fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -77,8 +75,10 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts and serves connections until it is dropped, opens and closes the port as the condition wants it, and lifts
-/// a fault whose time is over. `applied` gets the number of each condition once the port is as it says.
+/// Accepts and serves connections until it is dropped.
+///
+/// Opens and closes the port as the fault state demands, and clears a fault whose time is over.
+/// `applied` gets the revision of each state once the port matches it.
 pub(super) async fn serve(
     port: Port,
     listener: TcpListener,
@@ -90,41 +90,41 @@ pub(super) async fn serve(
     let mut changes = conditions.subscribe();
     let mut connections = JoinSet::new();
     loop {
-        let now = *changes.borrow_and_update();
-        let down = now.fault == Some(Fault::Down);
-        if down {
+        let current = *changes.borrow_and_update();
+        let is_down = current.fault == Some(Fault::Down);
+        if is_down {
             listener = None;
         } else if listener.is_none() {
             listener = port
                 .listen()
                 .inspect_err(
-                    |error| tracing::warn!(simulator = %desk.name, %error, "simulator cannot listen yet"),
+                    |error| tracing::warn!(simulator = %desk.name, %error, "simulator failed to listen, retrying"),
                 )
                 .ok();
         }
-        applied.send_replace(now.since);
+        applied.send_replace(current.since);
         tokio::select! {
             accepted = accept(listener.as_ref()), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok(stream) => {
                     connections.spawn(connection(stream, Arc::clone(&desk), conditions.subscribe()));
                 }
                 Err(error) => {
-                    tracing::warn!(simulator = %desk.name, %error, "simulator cannot accept");
+                    tracing::warn!(simulator = %desk.name, %error, "simulator failed to accept a connection");
                     sleep(RETRY).await;
                 }
             },
             _ = changes.changed() => {}
-            () = expiry(now.until) => {
-                // Unless somebody was quicker and changed it.
+            () = expiry(current.until) => {
+                // Leave a state that was set meanwhile.
                 conditions.send_if_modified(|condition| {
-                    let over = condition.since == now.since;
-                    if over {
+                    let is_current = condition.since == current.since;
+                    if is_current {
                         *condition = condition.next(None, None);
                     }
-                    over
+                    is_current
                 });
             }
-            () = sleep(RETRY), if listener.is_none() && !down => {}
+            () = sleep(RETRY), if listener.is_none() && !is_down => {}
             Some(_) = connections.join_next() => {}
         }
     }
@@ -144,31 +144,36 @@ async fn expiry(until: Option<Instant>) {
     }
 }
 
-/// Serves one connection to its end, which is a reset where an answer broke or the simulator went down.
-async fn connection(stream: TcpStream, desk: Arc<Desk>, mut now: watch::Receiver<Condition>) {
-    // Words are small writes; without this they would wait for each other's acknowledgement.
+/// Serves one connection to its end. Resets it if an answer breaks or the simulator goes down.
+async fn connection(
+    stream: TcpStream,
+    desk: Arc<Desk>,
+    mut conditions: watch::Receiver<Condition>,
+) {
+    // Words are small writes: with Nagle's algorithm each would wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let conditions = now.clone();
+    let request_conditions = conditions.clone();
     let service = service_fn(move |request| {
-        let (desk, now) = (Arc::clone(&desk), conditions.clone());
-        async move { desk.serve(request, now).await }
+        let desk = Arc::clone(&desk);
+        let conditions = request_conditions.clone();
+        async move { desk.serve(request, conditions).await }
     });
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .serve_connection(TokioIo::new(stream), service);
-    let broken = tokio::select! {
+    let must_reset = tokio::select! {
         ended = &mut http => ended.is_err_and(|error| error.is_user()),
-        () = down(&mut now) => true,
+        () = down(&mut conditions) => true,
     };
-    if broken {
-        // A socket that lingers for no time is closed by a reset.
+    if must_reset {
+        // A socket with a linger time of zero is closed by a reset.
         let _ = http.into_parts().io.into_inner().set_zero_linger();
     }
 }
 
-async fn down(now: &mut watch::Receiver<Condition>) {
-    if now
+async fn down(conditions: &mut watch::Receiver<Condition>) {
+    if conditions
         .wait_for(|condition| condition.fault == Some(Fault::Down))
         .await
         .is_err()

@@ -1,11 +1,10 @@
-//! What the three dialects have in common: what a simulator hears and says, before it is put into bytes. Pure.
+//! The wire formats of the simulators, and the types they share. Pure.
 
 use serde_json::Value;
 
 use super::heard::Heard;
 use super::{speak_anthropic, speak_ollama, speak_openai};
 
-/// The wire format of a simulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Speaks {
     /// OpenAI chat completions: server-sent events, `[DONE]`.
@@ -16,69 +15,59 @@ pub enum Speaks {
     Ollama,
 }
 
-/// What an answer is made of, apart from its words.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Saying<'a> {
-    /// Number of the call; makes the ids.
+    /// The number of the call, from which ids are made.
     pub call: u64,
-    /// The model that the answer names.
     pub model: &'a str,
-    /// The answer; each word carries the white space before it.
+    /// The words of the answer, each with the white space before it.
     pub words: &'a [&'a str],
-    /// Were words left out to keep to the request's limit?
+    /// Words were dropped because of the request's limit.
     pub shortened: bool,
-    /// Words of the prompt.
     pub prompt_words: usize,
 }
 
-/// An answer in bytes, in the pieces in which it is told.
+/// The bytes of an answer, in the pieces in which they are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Script {
-    /// The Content-Type.
     pub content_type: &'static str,
-    /// Comes together with the first word.
+    /// Sent together with the first word.
     pub opening: String,
-    /// One a word; empty ones take their time and send nothing.
+    /// One piece for each word. An empty one takes its time and sends nothing.
     pub words: Vec<String>,
-    /// The rest, which proves the answer complete.
+    /// Sent last; proves the answer complete.
     pub closing: String,
-    /// Stands for the rest when the answer turns to garbage: never valid in the dialect.
+    /// Sent instead of the rest by the `garbage` fault: never valid in the format.
     pub garbage: String,
 }
 
 impl Script {
-    /// An answer in one piece, which takes as long as its words would.
+    /// An answer sent in one piece, after the time its words would take.
     pub fn whole(answer: &Value, words: usize) -> Self {
         let closing = answer.to_string();
-        let half = closing.chars().take(closing.len() / 2).collect();
+        let first_half = closing.chars().take(closing.len() / 2).collect();
         let words = vec![String::new(); words];
         Self {
             content_type: "application/json",
             opening: String::new(),
             words,
             closing,
-            garbage: half,
+            garbage: first_half,
         }
     }
 }
 
-/// Why a request gets an error and no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The request makes no sense; why.
     Invalid(String),
-    /// No such route.
     NotFound,
-    /// The body is too large.
     TooLarge,
-    /// [`super::Fault::RateLimit`].
     RateLimited,
-    /// [`super::Fault::Unauthorized`].
     Unauthorized,
 }
 
 impl Refusal {
-    /// The HTTP status, the same in all dialects.
+    /// The HTTP status, which all formats share.
     pub const fn status(&self) -> u16 {
         match self {
             Self::Invalid(_) => 400,
@@ -89,7 +78,6 @@ impl Refusal {
         }
     }
 
-    /// A sentence for the error object.
     pub fn message(&self) -> &str {
         match self {
             Self::Invalid(why) => why,
@@ -102,7 +90,7 @@ impl Refusal {
 }
 
 impl Speaks {
-    /// What the dialect's base URL has after the authority.
+    /// The path that a base URL of this format ends with.
     pub(super) const fn base_path(self) -> &'static str {
         match self {
             Self::OpenAi => "/v1",
@@ -110,7 +98,6 @@ impl Speaks {
         }
     }
 
-    /// Where chats are posted.
     pub(super) const fn chat_path(self) -> &'static str {
         match self {
             Self::OpenAi => "/v1/chat/completions",
@@ -119,7 +106,6 @@ impl Speaks {
         }
     }
 
-    /// Where the models are listed.
     pub(super) const fn list_path(self) -> &'static str {
         match self {
             Self::OpenAi | Self::Anthropic => "/v1/models",
@@ -127,7 +113,6 @@ impl Speaks {
         }
     }
 
-    /// The listing of the one model there is.
     pub(super) fn list(self, model: &str) -> Value {
         match self {
             Self::OpenAi => speak_openai::list(model),
@@ -136,25 +121,22 @@ impl Speaks {
         }
     }
 
-    /// Reads a chat request.
-    ///
     /// # Errors
-    /// [`Refusal::Invalid`] when it is not JSON or not a chat.
+    /// `InvalidRequest` if the body is not JSON or not a chat.
     pub(super) fn hear(self, body: &[u8]) -> Result<Heard, Refusal> {
         let body = serde_json::from_slice(body)
             .map_err(|error| Refusal::Invalid(format!("The body is not valid JSON: {error}.")))?;
-        let heard = match self {
+        let request = match self {
             Self::OpenAi => speak_openai::hear(&body),
             Self::Anthropic => speak_anthropic::hear(&body),
             Self::Ollama => speak_ollama::hear(&body),
         };
-        heard.map_err(Refusal::Invalid)
+        request.map_err(Refusal::Invalid)
     }
 
-    /// Puts an answer into bytes as `heard` asks for it.
-    pub(super) fn script(self, heard: &Heard, saying: &Saying<'_>) -> Script {
-        match (self, heard.stream) {
-            (Self::OpenAi, true) => speak_openai::stream(saying, heard.usage),
+    pub(super) fn script(self, chat: &Heard, saying: &Saying<'_>) -> Script {
+        match (self, chat.stream) {
+            (Self::OpenAi, true) => speak_openai::stream(saying, chat.usage),
             (Self::Anthropic, true) => speak_anthropic::stream(saying),
             (Self::Ollama, true) => speak_ollama::stream(saying),
             (Self::OpenAi, false) => {
@@ -169,7 +151,6 @@ impl Speaks {
         }
     }
 
-    /// The error object of the dialect.
     pub(super) fn error(self, refusal: &Refusal, call: u64) -> Value {
         match self {
             Self::OpenAi => speak_openai::error(refusal),
@@ -178,7 +159,7 @@ impl Speaks {
         }
     }
 
-    /// The response header that carries the dialect's request id, where it has one.
+    /// The name of the response header with the request id, if the format has one.
     pub(super) const fn id_header(self) -> Option<&'static str> {
         match self {
             Self::OpenAi => Some("x-request-id"),
@@ -188,7 +169,6 @@ impl Speaks {
     }
 }
 
-/// The id of a call's request, in headers and errors.
 pub(super) fn request_id(call: u64) -> String {
     format!("req_sim_{call}")
 }

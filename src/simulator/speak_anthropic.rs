@@ -63,8 +63,8 @@ pub(super) fn whole(saying: &Saying<'_>) -> Value {
 }
 
 pub(super) fn list(model: &str) -> Value {
-    let one = json!({"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"});
-    json!({"data": [one], "has_more": false, "first_id": model, "last_id": model})
+    let entry = json!({"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"});
+    json!({"data": [entry], "has_more": false, "first_id": model, "last_id": model})
 }
 
 pub(super) fn error(refusal: &Refusal, call: u64) -> Value {
@@ -103,7 +103,7 @@ fn stop_reason(saying: &Saying<'_>) -> &'static str {
     }
 }
 
-/// A frame whose `type` is its event's name.
+/// An event whose data has the event's name as its `type`.
 fn event(name: &str, mut data: Value) -> String {
     if let Some(object) = data.as_object_mut() {
         object.insert("type".to_owned(), json!(name));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_goes_from_message_start_to_message_stop() {
+    fn stream_runs_from_message_start_to_message_stop() {
         let saying = Saying {
             call: 7,
             model: "m",
@@ -140,13 +140,13 @@ mod tests {
             prompt_words: 4,
         };
         let script = stream(&saying);
-        let all = events(&[script.opening, script.words.concat(), script.closing].concat());
-        let names: Vec<_> = all
+        let events = events(&[script.opening, script.words.concat(), script.closing].concat());
+        let names: Vec<_> = events
             .iter()
             .map(|event| event["type"].as_str().unwrap())
             .collect();
         let delta = "content_block_delta";
-        let wanted = [
+        let expected = [
             "message_start",
             "content_block_start",
             "ping",
@@ -155,16 +155,16 @@ mod tests {
             "content_block_stop",
             "message_delta",
         ];
-        assert_eq!(names, [wanted.as_slice(), &["message_stop"]].concat());
-        assert_eq!(all[0]["message"]["usage"]["input_tokens"], 4);
-        assert_eq!(all[4]["delta"]["text"], " \"two\"");
-        assert_eq!(all[6]["delta"]["stop_reason"], "end_turn");
-        assert_eq!(all[6]["usage"]["output_tokens"], 2);
+        assert_eq!(names, [expected.as_slice(), &["message_stop"]].concat());
+        assert_eq!(events[0]["message"]["usage"]["input_tokens"], 4);
+        assert_eq!(events[4]["delta"]["text"], " \"two\"");
+        assert_eq!(events[6]["delta"]["stop_reason"], "end_turn");
+        assert_eq!(events[6]["usage"]["output_tokens"], 2);
         assert_eq!(whole(&saying)["content"][0]["text"], "One \"two\"");
     }
 
     #[test]
-    fn a_limit_is_demanded() {
+    fn missing_max_tokens_is_rejected() {
         let messages = json!([{"role": "user", "content": "hi"}]);
         assert!(
             hear(&json!({"messages": messages}))

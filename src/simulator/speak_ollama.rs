@@ -1,6 +1,6 @@
-//! Ollama chat: a JSON object a line, the last with `"done": true`. Pure.
+//! The chat format of Ollama: one JSON object per line, the last with `"done": true`. Pure.
 //!
-//! Every stamp is one fixed moment, so that the same question gives the same bytes.
+//! Every timestamp is the same moment, so that the same question gives the same bytes.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ const CREATED_AT: &str = "2026-01-01T00:00:00Z";
 
 pub(super) fn hear(body: &Value) -> Result<Heard, String> {
     Ok(Heard {
-        // Alone among the dialects, this one streams unless told not to.
+        // Unlike the other formats, this one streams by default.
         stream: body.get("stream").and_then(Value::as_bool).unwrap_or(true),
         limit: limit(body.pointer("/options/num_predict")),
         ..Heard::read(body)?
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_lines_and_the_last_is_done() {
+    fn stream_is_json_lines_and_the_last_is_done() {
         let saying = Saying {
             call: 7,
             model: "m",
@@ -99,10 +99,10 @@ mod tests {
     }
 
     #[test]
-    fn it_streams_unless_told_not_to() {
+    fn requests_stream_by_default() {
         let messages = json!([{"role": "user", "content": "hi"}]);
-        let heard = hear(&json!({"messages": messages, "options": {"num_predict": 1}})).unwrap();
-        assert_eq!((heard.stream, heard.limit), (true, Some(1)));
+        let chat = hear(&json!({"messages": messages, "options": {"num_predict": 1}})).unwrap();
+        assert_eq!((chat.stream, chat.limit), (true, Some(1)));
         assert!(
             !hear(&json!({"messages": messages, "stream": false}))
                 .unwrap()

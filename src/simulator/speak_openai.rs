@@ -1,6 +1,6 @@
-//! OpenAI chat completions: `data:` events of chunks, then `[DONE]`. Pure.
+//! The chat completions of OpenAI: `data:` events with chunks, then `[DONE]`. Pure.
 //!
-//! Every stamp is one fixed moment, so that the same question gives the same bytes.
+//! Every timestamp is the same moment, so that the same question gives the same bytes.
 
 use serde_json::{Value, json};
 
@@ -88,7 +88,8 @@ fn chunk(saying: &Saying<'_>, choices: &Value, usage: &Value) -> Value {
 }
 
 fn usage(saying: &Saying<'_>) -> Value {
-    let (prompt, answer) = (saying.prompt_words, saying.words.len());
+    let prompt = saying.prompt_words;
+    let answer = saying.words.len();
     json!({"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt.saturating_add(answer)})
 }
 
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_has_a_role_the_words_a_finish_and_an_end() {
+    fn stream_has_a_role_the_words_a_finish_reason_and_an_end() {
         let saying = Saying {
             call: 7,
             model: "m",
@@ -126,7 +127,7 @@ mod tests {
             events(&script.opening)[0]["choices"][0]["delta"]["role"],
             "assistant"
         );
-        let told: String = script
+        let text: String = script
             .words
             .iter()
             .map(|word| {
@@ -136,7 +137,7 @@ mod tests {
                     .to_owned()
             })
             .collect();
-        assert_eq!(told, "One \"two\"");
+        assert_eq!(text, "One \"two\"");
         let closing = events(script.closing.strip_suffix("data: [DONE]\n\n").unwrap());
         assert_eq!(closing[0]["choices"][0]["finish_reason"], "length");
         assert_eq!(closing[1]["choices"], json!([]));
@@ -149,12 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn either_name_of_the_limit_is_heard() {
+    fn both_names_of_the_limit_are_accepted() {
         let messages = json!([{"role": "user", "content": "hi"}]);
         for name in ["max_tokens", "max_completion_tokens"] {
-            let heard = hear(&json!({"messages": messages, "stream": true, name: 1})).unwrap();
+            let chat = hear(&json!({"messages": messages, "stream": true, name: 1})).unwrap();
             assert_eq!(
-                (heard.limit, heard.stream, heard.usage),
+                (chat.limit, chat.stream, chat.usage),
                 (Some(1), true, false)
             );
         }

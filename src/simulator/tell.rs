@@ -1,4 +1,4 @@
-//! An answer over time: its script, word by word, through whatever breaks on the way.
+//! Streaming of an answer: its pieces, word by word, and the faults on the way.
 
 use std::io;
 use std::pin::Pin;
@@ -14,30 +14,31 @@ use super::Pace;
 use super::fault::{Condition, Effect, SLOW, effect};
 use super::speak::Script;
 
-/// The body of a told answer. An error in it makes the server reset the connection.
+/// The body of a streamed answer. An error in it makes the server reset the connection.
 pub(super) struct Told {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     breaking: Option<io::Error>,
 }
 
-/// Starts to tell `script` to an answer that was asked for under `began`; ends when told, broken, or unheard.
+/// Starts to stream an answer that was requested under `began`. Ends when it is complete, broken or
+/// the client is gone.
 pub(super) fn tell(
     script: Script,
     pace: Pace,
     began: Condition,
-    now: watch::Receiver<Condition>,
+    conditions: watch::Receiver<Condition>,
 ) -> Told {
-    let (to, pieces) = mpsc::channel(1);
+    let (sender, pieces) = mpsc::channel(1);
     tokio::spawn(async move {
-        let mut teller = Teller {
+        let mut writer = Teller {
             pace,
             began,
-            now,
-            to: to.clone(),
+            now: conditions,
+            to: sender.clone(),
         };
         tokio::select! {
-            () = to.closed() => {}
-            () = teller.tell(script) => {}
+            () = sender.closed() => {}
+            () = writer.tell(script) => {}
         }
     });
     Told {
@@ -46,7 +47,6 @@ pub(super) fn tell(
     }
 }
 
-/// What a connection dies of when it is broken on purpose.
 pub(super) fn reset() -> io::Error {
     io::Error::from(io::ErrorKind::ConnectionReset)
 }
@@ -64,8 +64,8 @@ impl Body for Told {
         }
         match ready!(self.pieces.poll_recv(cx)) {
             Some(Err(error)) => {
-                // The connection flushes what it holds whenever the body has nothing for it. Without this pause the
-                // last words before the break would be lost with their buffer.
+                // The connection flushes its buffer whenever the body is pending. Without this
+                // pause the last words before the error would be lost with the buffer.
                 self.breaking = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -86,14 +86,14 @@ impl Teller {
     async fn tell(&mut self, script: Script) {
         let total = script.words.len();
         let mut opening = script.opening;
-        for (told, word) in script.words.into_iter().enumerate() {
-            let first = told == 0;
-            let wait = if first {
+        for (sent, word) in script.words.into_iter().enumerate() {
+            let is_first = sent == 0;
+            let wait = if is_first {
                 self.pace.first_token
             } else {
                 self.pace.between_words
             };
-            if !self.goes_on(told, total, wait, &script.garbage).await {
+            if !self.goes_on(sent, total, wait, &script.garbage).await {
                 return;
             }
             self.say(std::mem::take(&mut opening) + &word).await;
@@ -106,14 +106,15 @@ impl Teller {
         }
     }
 
-    /// Waits for the next piece's time, or carries out what is broken and says no.
-    async fn goes_on(&mut self, told: usize, total: usize, wait: Duration, garbage: &str) -> bool {
+    /// Waits until the next piece is due. If a fault breaks the answer, carries the fault out and
+    /// returns `false`.
+    async fn goes_on(&mut self, sent: usize, total: usize, wait: Duration, garbage: &str) -> bool {
         loop {
             let now = *self.now.borrow_and_update();
-            let wait = match effect(self.began, now, told, total) {
+            let wait = match effect(self.began, now, sent, total) {
                 Effect::GoOn => wait,
-                // The end is no word of its own.
-                Effect::Slowly if told == total => wait,
+                // The closing part is not a word: it needs no extra second.
+                Effect::Slowly if sent == total => wait,
                 Effect::Slowly => wait.max(SLOW),
                 Effect::Silence => {
                     changed(&mut self.now).await;
@@ -144,14 +145,14 @@ impl Teller {
     }
 
     async fn send(&self, piece: io::Result<Bytes>) {
-        // Nobody listens any more: `tell` notices by itself.
+        // If the client is gone, the task ends by itself: see `stream_reply`.
         let _ = self.to.send(piece).await;
     }
 }
 
-/// Waits for another condition; for ever where none can come, since the simulator is then going away.
-pub(super) async fn changed(now: &mut watch::Receiver<Condition>) {
-    if now.changed().await.is_err() {
+/// Waits for another fault state. Never returns once the simulator is shutting down.
+pub(super) async fn changed(conditions: &mut watch::Receiver<Condition>) {
+    if conditions.changed().await.is_err() {
         std::future::pending().await
     }
 }
@@ -163,16 +164,16 @@ mod tests {
     use std::task::Waker;
 
     #[test]
-    fn what_was_told_is_flushed_before_the_break() {
-        let (to, pieces) = mpsc::channel(2);
-        to.try_send(Ok(Bytes::from("last words"))).unwrap();
-        to.try_send(Err(reset())).unwrap();
-        let mut told = Told {
+    fn last_words_are_flushed_before_the_reset() {
+        let (sender, pieces) = mpsc::channel(2);
+        sender.try_send(Ok(Bytes::from("last words"))).unwrap();
+        sender.try_send(Err(reset())).unwrap();
+        let mut body = Told {
             pieces,
             breaking: None,
         };
         let mut cx = Context::from_waker(Waker::noop());
-        let mut poll = || Pin::new(&mut told).poll_frame(&mut cx);
+        let mut poll = || Pin::new(&mut body).poll_frame(&mut cx);
         assert!(matches!(poll(), Poll::Ready(Some(Ok(_)))));
         assert!(poll().is_pending());
         assert!(matches!(poll(), Poll::Ready(Some(Err(_)))));

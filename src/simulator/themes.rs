@@ -1,30 +1,27 @@
-//! What a simulator can talk about: the words that call for a theme, and its text in three manners. Pure.
+//! The subjects a simulator can talk about: keywords, and a text in each of three styles. Pure.
 
-/// How many manners of speaking there are.
 pub(super) const MANNERS: usize = 3;
 
-/// A subject.
 #[derive(Debug)]
 pub(super) struct Theme {
-    /// Any of these words in a question, in lower case, calls for it.
     words: &'static [&'static str],
-    /// Markdown, one text a manner, parted by lines of `---`; `{topic}` stands for what the question is about.
+    /// Markdown, one text for each style, separated by lines of `---`. `{topic}` is replaced by the
+    /// subject of the question.
     texts: &'static str,
 }
 
 impl Theme {
-    /// Its text in the given manner.
-    pub fn text(&self, manner: usize) -> &'static str {
+    pub fn text(&self, style: usize) -> &'static str {
         self.texts
             .split("\n---\n")
-            .nth(manner % MANNERS)
+            .nth(style % MANNERS)
             .unwrap_or_default()
             .trim()
     }
 }
 
-/// The special subjects, in the order in which they are looked for: a question about the code of a price list is
-/// about code.
+/// The special themes, in order of precedence: a question about the code of a price list is about
+/// code.
 const SPECIAL: [Theme; 7] = [
     Theme {
         words: &["failsoft", "breaker", "breakers", "failover"],
@@ -94,13 +91,12 @@ const SPECIAL: [Theme; 7] = [
     },
 ];
 
-/// For everything else.
 const GENERAL: Theme = Theme {
     words: &[],
     texts: include_str!("themes/general.md"),
 };
 
-/// The theme for a question of these words, in lower case.
+/// Returns the first theme with one of these words, which must be in lower case.
 pub(super) fn theme(words: &[String]) -> &'static Theme {
     SPECIAL
         .iter()
@@ -112,7 +108,6 @@ pub(super) fn theme(words: &[String]) -> &'static Theme {
         .unwrap_or(&GENERAL)
 }
 
-/// Every theme, the general one first.
 pub(super) fn all() -> impl Iterator<Item = &'static Theme> {
     std::iter::once(&GENERAL).chain(&SPECIAL)
 }
@@ -122,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_theme_has_a_text_of_good_length_for_every_manner() {
+    fn every_theme_has_a_text_of_suitable_length_for_every_style() {
         for theme in all() {
             let texts: Vec<_> = theme.texts.split("\n---\n").collect();
             assert_eq!(texts.len(), MANNERS, "{:?}", theme.words);

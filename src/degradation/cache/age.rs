@@ -1,29 +1,31 @@
-//! How old a saved answer may be, and for what.
+//! The freshness of cached answers, by their age.
 
 use std::time::Duration;
 
 use crate::settings::CacheSettings;
 
-/// What an answer of some age is good for.
+/// The states of a cached answer, in the words of RFC 5861.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// It answers without a provider.
+    /// Served without a call to a provider.
     Fresh,
-    /// It answers, and is renewed behind.
+    /// Served, and refreshed in the background.
     Renewable,
-    /// It answers where no provider can.
+    /// Served only if no provider can answer.
     Stale,
-    /// Nothing.
     Gone,
 }
 
-/// What an answer that is `old` is good for. All bounds are counted from when it was given; at a bound it is past it, so that zero is never.
-pub fn age(old: Duration, settings: &CacheSettings) -> Age {
-    if old < settings.ttl {
+/// Returns the freshness of an answer of this age.
+///
+/// All limits count from when the answer was given. At a limit it counts as exceeded, so a limit of
+/// zero disables its state.
+pub fn age(age: Duration, settings: &CacheSettings) -> Age {
+    if age < settings.ttl {
         Age::Fresh
-    } else if old < settings.ttl.saturating_add(settings.revalidate) {
+    } else if age < settings.ttl.saturating_add(settings.revalidate) {
         Age::Renewable
-    } else if old < settings.stale_for {
+    } else if age < settings.stale_for {
         Age::Stale
     } else {
         Age::Gone
@@ -45,9 +47,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_gets_old_step_by_step() {
+    fn freshness_decreases_at_each_limit() {
         let settings = settings(10, 5, 100);
-        for (old, expected) in [
+        for (seconds, expected) in [
             (0, Age::Fresh),
             (9, Age::Fresh),
             (10, Age::Renewable),
@@ -56,12 +58,16 @@ mod tests {
             (99, Age::Stale),
             (100, Age::Gone),
         ] {
-            assert_eq!(age(Duration::from_secs(old), &settings), expected, "{old}");
+            assert_eq!(
+                age(Duration::from_secs(seconds), &settings),
+                expected,
+                "{seconds}"
+            );
         }
     }
 
     #[test]
-    fn what_is_not_wanted_is_left_out() {
+    fn limit_of_zero_disables_its_state() {
         assert_eq!(age(Duration::from_secs(10), &settings(10, 0, 0)), Age::Gone);
         assert_eq!(age(Duration::ZERO, &settings(0, 0, 9)), Age::Stale);
         assert_eq!(age(Duration::MAX, &settings(10, 0, 100)), Age::Gone);

@@ -1,21 +1,21 @@
-//! A map of so many entries at most: the one that was used least recently goes first.
+//! A map with a maximum number of entries, which evicts the least recently used one.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::store::CacheKey;
 
-/// Something for each of at most so many keys.
+/// A map from cache keys with least-recently-used eviction.
 #[derive(Debug)]
 pub struct Bounded<V> {
     most: usize,
     held: HashMap<CacheKey, (u64, V)>,
-    /// The keys by when they were last used, as a count of uses.
+    /// The keys by the number of their last use.
     order: BTreeMap<u64, CacheKey>,
     uses: u64,
 }
 
 impl<V: Default> Bounded<V> {
-    /// An empty map for `most` keys, at least one.
+    /// Creates a map for at most `most` keys, but at least one.
     pub fn new(most: usize) -> Self {
         Self {
             most: most.max(1),
@@ -25,72 +25,71 @@ impl<V: Default> Bounded<V> {
         }
     }
 
-    /// What is held for this key, made where there is nothing yet; with the key that had to go for it.
+    /// Returns the value of a key, inserting the default if there is none, and the key evicted for
+    /// it.
     pub fn used(&mut self, key: CacheKey) -> (&mut V, Option<CacheKey>) {
-        let full = self.held.len() >= self.most && !self.held.contains_key(&key);
-        let gone = if full {
+        let is_full = self.held.len() >= self.most && !self.held.contains_key(&key);
+        let evicted = if is_full {
             self.order.pop_first().map(|(_, key)| key)
         } else {
             None
         };
-        if let Some(gone) = &gone {
-            self.held.remove(gone);
+        if let Some(evicted) = &evicted {
+            self.held.remove(evicted);
         }
         self.uses += 1;
-        let (when, value) = self.held.entry(key).or_default();
-        self.order.remove(when);
+        let (last_use, value) = self.held.entry(key).or_default();
+        self.order.remove(last_use);
         self.order.insert(self.uses, key);
-        *when = self.uses;
-        (value, gone)
+        *last_use = self.uses;
+        (value, evicted)
     }
 
-    /// The key that was used next after this use, and that use; after the last the first again. Asked with what it gave before, it goes round.
+    /// Returns the key used next after use number `last`, and the number of that use.
+    ///
+    /// After the most recently used key it starts over, so repeated calls visit every key.
     pub fn used_after(&self, last: u64) -> Option<(u64, CacheKey)> {
         let next = self
             .order
             .range(last.saturating_add(1)..)
             .next()
             .or_else(|| self.order.iter().next());
-        next.map(|(when, key)| (*when, *key))
+        next.map(|(last_use, key)| (*last_use, *key))
     }
 
-    /// From now on so many keys at most, at least one; gives those that have to go for that.
+    /// Sets the capacity, at least one. Returns the evicted keys.
     pub fn set_most(&mut self, most: usize) -> Vec<CacheKey> {
         self.most = most.max(1);
-        let mut gone = Vec::new();
+        let mut evicted = Vec::new();
         while self.held.len() > self.most
             && let Some((_, key)) = self.order.pop_first()
         {
             self.held.remove(&key);
-            gone.push(key);
+            evicted.push(key);
         }
-        gone
+        evicted
     }
 
-    /// What is held for this key; that is no use of it.
+    /// Returns the value of a key. This does not count as a use.
     pub fn get(&self, key: &CacheKey) -> Option<&V> {
         self.held.get(key).map(|(_, value)| value)
     }
 
-    /// Forgets all keys.
     pub fn clear(&mut self) {
         self.held.clear();
         self.order.clear();
     }
 
-    /// Forgets this key.
     pub fn remove(&mut self, key: &CacheKey) {
-        if let Some((when, _)) = self.held.remove(key) {
-            self.order.remove(&when);
+        if let Some((last_use, _)) = self.held.remove(key) {
+            self.order.remove(&last_use);
         }
     }
 
-    /// How many keys are held.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_goes_first() {
+    fn full_map_evicts_the_least_recently_used_key() {
         let mut map = Bounded::<u32>::new(3);
         for n in [1, 2, 3] {
             assert_eq!(map.used(key(n)).1, None);
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_leaves_room_and_nothing_behind() {
+    fn removed_key_frees_its_slot_and_its_order_entry() {
         let mut map = Bounded::<()>::new(2);
         for n in [1, 2] {
             map.used(key(n));
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_bound_lets_the_oldest_go_at_once() {
+    fn smaller_capacity_evicts_the_oldest_keys() {
         let mut map = Bounded::<()>::new(3);
         for n in [1, 2, 3] {
             map.used(key(n));
@@ -148,23 +147,23 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_one_at_least() {
+    fn capacity_of_zero_holds_one_key() {
         let mut map = Bounded::<()>::new(0);
         assert_eq!(map.used(key(1)).1, None);
         assert_eq!(map.used(key(2)).1, Some(key(1)));
     }
 
     #[test]
-    fn it_is_gone_round_in_the_order_of_use() {
-        let mut held = Bounded::<()>::new(9);
-        assert_eq!(held.used_after(0), None);
+    fn next_after_cycles_through_the_keys_in_order_of_use() {
+        let mut map = Bounded::<()>::new(9);
+        assert_eq!(map.used_after(0), None);
         for n in [1, 2, 3, 1] {
-            held.used(key(n));
+            map.used(key(n));
         }
         let mut last = 0;
         let mut next = || {
-            let (when, key) = held.used_after(last).unwrap();
-            last = when;
+            let (last_use, key) = map.used_after(last).unwrap();
+            last = last_use;
             key
         };
         assert_eq!(

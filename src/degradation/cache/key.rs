@@ -1,4 +1,4 @@
-//! What an answer depends on, as a key.
+//! The cache key: a hash of everything an answer depends on.
 
 use sha2::{Digest, Sha256};
 
@@ -6,21 +6,21 @@ use super::question::normal;
 use crate::chat::ConversationId;
 use crate::store::CacheKey;
 
-/// What is hashed, and how. It goes up when an answer of before must not be found any more.
+/// Hashed into every key. Raise it when answers saved by earlier versions must not be found.
 const VERSION: &str = "failsoft saved answer 1";
 
-/// For whom an answer is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// For whoever asks alike, as far as sharing goes.
+    /// Every conversation that asks the same question, as far as `cache.share` allows.
     Shared,
-    /// For one conversation.
     Own(ConversationId),
 }
 
-/// The key of the answer to `question` under this system prompt; none for a question without a word.
+/// Returns the key of the answer to `question` under this system prompt, or `None` if the question
+/// has no words.
 ///
-/// It is the whole hash over all parts, each with its length before it: no part can reach into the next one, and nothing is cut off.
+/// The hash covers all parts completely, each with its length before it, so that no two different
+/// lists of parts give the same input.
 pub fn key(scope: Scope, system_prompt: &str, question: &str) -> Option<CacheKey> {
     let question = normal(question)?;
     let conversation = match scope {
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_counts() {
+    fn every_part_changes_the_key() {
         let mut keys = HashSet::new();
         for scope in [Scope::Shared, own(1), own(2)] {
             for system in ["", "Be kind.", "Be kind. "] {
@@ -68,11 +68,11 @@ mod tests {
     }
 
     #[test]
-    fn no_part_reaches_into_the_next() {
+    fn parts_split_differently_have_different_keys() {
         let cuts = [["ab", "c"], ["a", "bc"], ["", "abc"], ["abc", ""]];
         let keys: HashSet<_> = cuts.iter().map(|parts| whole(parts)).collect();
         assert_eq!(keys.len(), cuts.len());
-        // A question is never cut: the last character of a long one counts.
+        // Questions are not truncated: the last character of a long one counts.
         let long = "x".repeat(100_000);
         assert_ne!(
             key(own(1), "", &format!("{long}a")),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stays_the_same_over_versions_of_the_program() {
+    fn key_is_stable_across_releases() {
         let known = key(Scope::Shared, "Be kind.", "What is Rust?")
             .unwrap()
             .to_string();

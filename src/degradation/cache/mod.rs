@@ -1,8 +1,9 @@
-//! What is decided about saved answers: which question is the same question, what may be told to whom, and how old is too old. Pure.
+//! The rules of the answer cache: which questions are equal, which answers may be shared, and how
+//! long they are served. Pure.
 //!
-//! In reading order: [`question`] (one form for questions that are asked alike), [`key`] (what an answer depends on, as a hash), [`age`]
-//! (fresh, stale or gone), [`personal`] (what must not be told to another visitor), [`sharing`] (who may be told what), [`bounded`] (the least
-//! recently used goes first), [`warming`] (when questions are answered ahead of time). The shelf beside this folder does what is decided here.
+//! In reading order: [`question`] (normalization), [`key`] (the hash of what an answer depends on),
+//! [`age`] (freshness), [`personal`] (detection of personal data), [`sharing`] (who may get an
+//! answer), [`bounded`] (the LRU map), [`warming`] (when questions are answered ahead of time).
 
 pub mod age;
 pub mod bounded;
@@ -14,15 +15,13 @@ pub mod warming;
 
 use serde::Deserialize;
 
-/// How saved answers are used for a message.
+/// The use of the answer cache for a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheUse {
-    /// As configured.
     #[default]
     Use,
-    /// Ask anew and save the answer.
+    /// Do not read the cache, but save the new answer.
     Refresh,
-    /// Neither read nor write.
     Off,
 }

@@ -1,20 +1,21 @@
-//! One form for questions that are asked alike.
+//! Normalization of questions, so that equal questions have equal keys.
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
 use crate::degradation::case::folded;
 
-/// What ends a sentence and may be left out: of several scripts, after compatibility composition.
+/// Punctuation that is removed at the end of a question. Covers several scripts, after NFKC.
 const FINAL: &[char] = &[
     '.', '?', '!', ',', ';', ':', '。', '、', '؟', '؛', '۔', '।', '…', '·',
 ];
 
-/// The question without what makes no difference: compatibility forms (NFKC: wide digits, ligatures, composed accents), case, the amount of
-/// white space, and final punctuation. None where nothing is left.
+/// Normalizes a question: NFKC (wide digits, ligatures, composed accents), case folding, single
+/// spaces, no final punctuation. Returns `None` if nothing is left.
 ///
-/// Some differences that make one are lost with them (`2⁵` and `25`, `US` and `us`): the price of hearing one question in `ＨＥＬＬＯ` and `hello`.
+/// This also unifies some questions that differ, such as `2⁵` and `25`, or `US` and `us`. It is the
+/// price of treating `ＨＥＬＬＯ` and `hello` as one.
 pub fn normal(question: &str) -> Option<String> {
-    // Folding can undo the composition, so it is composed again (Unicode standard, 3.13, D147).
+    // Case folding can undo the composition, so compose again (Unicode standard, 3.13, D147).
     let folded = compose(&folded(&compose(question)).collect::<String>());
     let spaced = folded
         .split(|c: char| c.is_whitespace() || c.is_control())
@@ -28,7 +29,6 @@ pub fn normal(question: &str) -> Option<String> {
     (!normal.is_empty()).then_some(normal)
 }
 
-/// The text in Unicode's form NFKC.
 pub(super) fn compose(text: &str) -> String {
     ComposingNormalizerBorrowed::new_nfkc()
         .normalize(text)
@@ -43,8 +43,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_alike_has_one_form() {
-        for (one, other) in [
+    fn equal_questions_have_one_form() {
+        for (left, right) in [
             ("What is Rust?", "  what   IS\trust "),
             ("What is Rust?", "What is Rust?!"),
             ("What is Rust", "What is Rust ..."),
@@ -57,13 +57,13 @@ mod tests {
             ("它是什么？", "它是什么"),
             ("line\r\none", "line one"),
         ] {
-            assert_eq!(normal(one), normal(other), "{one} and {other}");
+            assert_eq!(normal(left), normal(right), "{left} and {right}");
         }
     }
 
     #[test]
-    fn what_differs_stays_different() {
-        for (one, other) in [
+    fn different_questions_have_different_forms() {
+        for (left, right) in [
             ("What is C?", "What is C++?"),
             ("What is C?", "What is C#?"),
             ("Is it 1.5?", "Is it 15?"),
@@ -72,7 +72,7 @@ mod tests {
             ("Is 5 > 3?", "Is 5 < 3?"),
             ("Price?", "Price in $?"),
         ] {
-            assert_ne!(normal(one), normal(other), "{one} and {other}");
+            assert_ne!(normal(left), normal(right), "{left} and {right}");
         }
         assert_eq!(
             [normal(""), normal(" \n\u{0}"), normal("?!… ")],
@@ -81,8 +81,8 @@ mod tests {
     }
 
     #[test]
-    fn a_normal_form_of_any_character_is_its_own() {
-        // No script with case, and no form of compatibility, stands behind these.
+    fn normalizing_any_character_twice_changes_nothing() {
+        // Planes 3 and above have no cased scripts and no compatibility forms.
         for c in '\0'..='\u{2FFFF}' {
             if let Some(normal_form) = normal(&format!("a{c}b")) {
                 assert_eq!(normal(&normal_form).unwrap(), normal_form, "{c}");
@@ -92,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_normal_form_is_its_own(question in any::<String>()) {
+        fn normalizing_twice_changes_nothing(question in any::<String>()) {
             if let Some(normal_form) = normal(&question) {
                 prop_assert_eq!(normal(&normal_form), Some(normal_form));
             }

@@ -1,30 +1,32 @@
-//! Who may be told what: an answer that was given to one visitor and is told to another must be nobody's own.
+//! Rules for sharing answers: an answer served to another visitor must contain nothing personal.
 
 use super::personal;
 use crate::chat::{Finish, Source, TurnRecord, TurnState};
 use crate::settings::{CacheSettings, Share};
 use crate::store::CachedAnswer;
 
-/// The longest answer that is kept, in bytes.
+/// The longest answer that is cached, in bytes.
 pub const ANSWER_BYTES: usize = 64 * 1024;
 
-/// Whether a question may be answered with what another visitor was told, and its answer told to another: only the first message of an anonymous
-/// conversation, since all later ones have a history, and only one that says nothing of who asks.
+/// Returns `true` if a question may share its answer with other conversations.
+///
+/// It must be the first message of an anonymous conversation, since later ones have a history, and
+/// must contain no personal data.
 pub fn is_open(question: &str, first: bool, anonymous: bool) -> bool {
     first && anonymous && personal::find(question).is_none()
 }
 
-/// Whether a turn's answer may be kept at all: whole, given by a provider, not too long.
+/// Returns `true` if a turn's answer may be cached: complete, from a provider, not too long.
 pub fn is_whole(record: &TurnRecord) -> bool {
-    let whole = record.state == TurnState::Done && record.finish == Some(Finish::Stop);
+    let is_complete = record.state == TurnState::Done && record.finish == Some(Finish::Stop);
     let text = record.text.trim();
-    whole
+    is_complete
         && record.source == Some(Source::Ai)
         && !text.is_empty()
         && record.text.len() <= ANSWER_BYTES
 }
 
-/// Whether the answer to an open question may be told to others: given in one go by one provider, and nothing personal in it.
+/// Returns `true` if a turn's answer may be shared: given by one attempt, without personal data.
 pub fn is_tellable(record: &TurnRecord) -> bool {
     is_whole(record)
         && record.attempts == 1
@@ -32,17 +34,19 @@ pub fn is_tellable(record: &TurnRecord) -> bool {
         && personal::find(&record.text).is_none()
 }
 
-/// Whether a saved answer may be told to who asks alike, that one included among the `asked` conversations counted so far.
-pub fn may_tell(answer: &CachedAnswer, asked: u32, settings: &CacheSettings) -> bool {
-    // What was asked for ahead of time is nobody's.
-    answer.conversation.is_none() || is_common(asked.max(answer.asked), settings)
+/// Returns `true` if a cached answer may be served to a different conversation.
+///
+/// `asker_count` is the number of distinct conversations that asked the question, including the
+/// current one.
+pub fn may_tell(answer: &CachedAnswer, asker_count: u32, settings: &CacheSettings) -> bool {
+    // Warmed answers belong to no conversation, so anybody may have them.
+    answer.conversation.is_none() || is_common(asker_count.max(answer.asked), settings)
 }
 
-/// Whether a question that came from so many conversations is one that many ask.
-pub fn is_common(asked: u32, settings: &CacheSettings) -> bool {
+pub fn is_common(asker_count: u32, settings: &CacheSettings) -> bool {
     match settings.share {
         Share::Never => false,
-        Share::Repeated => asked >= settings.repeated_min,
+        Share::Repeated => asker_count >= settings.repeated_min,
         Share::Always => true,
     }
 }
@@ -66,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_nobodys_own_is_open() {
+    fn only_anonymous_first_messages_without_personal_data_are_shareable() {
         assert!(is_open("What are your hours?", true, true));
         assert!(
             !is_open("What are your hours?", false, true),
@@ -74,16 +78,16 @@ mod tests {
         );
         assert!(
             !is_open("What are your hours?", true, false),
-            "a signed-in visitor's"
+            "from a signed-in visitor"
         );
         assert!(!is_open("Write to ann@example.com", true, true));
     }
 
     #[test]
-    fn only_a_whole_answer_is_kept_and_only_one_in_one_go_is_told() {
+    fn incomplete_answers_are_not_cached_and_multi_attempt_answers_are_not_shared() {
         assert!(is_whole(&answered()) && is_tellable(&answered()));
         type Spoil = fn(&mut TurnRecord);
-        let not_kept: [Spoil; 9] = [
+        let not_cacheable: [Spoil; 9] = [
             |record| record.finish = Some(Finish::Length),
             |record| record.finish = Some(Finish::ContentFilter),
             |record| record.finish = Some(Finish::Stopped),
@@ -94,12 +98,12 @@ mod tests {
             |record| record.text = " \n".into(),
             |record| record.text = "x".repeat(ANSWER_BYTES + 1),
         ];
-        for spoil in not_kept {
+        for spoil in not_cacheable {
             let mut record = answered();
             spoil(&mut record);
             assert!(!is_whole(&record) && !is_tellable(&record), "{record:?}");
         }
-        let kept_not_told: [Spoil; 3] = [
+        let cached_but_not_shared: [Spoil; 3] = [
             |record| record.attempts = 2,
             |record| {
                 record.drafts = vec![Draft {
@@ -110,7 +114,7 @@ mod tests {
             },
             |record| record.text = "Ask Ann, +49 30 1234567.".into(),
         ];
-        for spoil in kept_not_told {
+        for spoil in cached_but_not_shared {
             let mut record = answered();
             spoil(&mut record);
             assert!(is_whole(&record) && !is_tellable(&record), "{record:?}");
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn how_often_it_must_be_asked_is_for_the_operator_to_say() {
+    fn share_setting_decides_how_many_askers_are_needed() {
         let settings = |share| CacheSettings {
             share,
             repeated_min: 3,
@@ -132,7 +136,7 @@ mod tests {
             first: true,
             asked,
         };
-        for (share, asked, noted, told) in [
+        for (share, asked, saved_count, may_share) in [
             (Share::Never, 9, 9, false),
             (Share::Repeated, 2, 2, false),
             (Share::Repeated, 3, 1, true),
@@ -140,15 +144,15 @@ mod tests {
             (Share::Always, 1, 1, true),
         ] {
             assert_eq!(
-                may_tell(&saved(noted), asked, &settings(share)),
-                told,
-                "{share:?} {asked} {noted}"
+                may_tell(&saved(saved_count), asked, &settings(share)),
+                may_share,
+                "{share:?} {asked} {saved_count}"
             );
         }
-        let ahead = CachedAnswer {
+        let warmed = CachedAnswer {
             conversation: None,
             ..saved(0)
         };
-        assert!(may_tell(&ahead, 1, &settings(Share::Never)));
+        assert!(may_tell(&warmed, 1, &settings(Share::Never)));
     }
 }

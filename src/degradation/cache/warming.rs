@@ -1,25 +1,28 @@
-//! When questions are answered ahead of time.
+//! The schedule of cache warming.
 
 use std::time::Duration;
 
 use crate::chat::At;
 use crate::settings::CacheSettings;
 
-/// Whether a question is to be asked, whose answer is so old, or was never given: after `warm_interval`, and before the answer is of no use any
-/// more, with a tenth of that time to spare.
-pub fn is_due(old: Option<Duration>, settings: &CacheSettings) -> bool {
-    let useful = settings
+/// Returns `true` if a question should be asked again. `age` is that of its saved answer, `None` if
+/// there is none.
+///
+/// That is after `warm_interval`, or earlier if the answer would expire: it is refreshed with a
+/// tenth of its lifetime to spare.
+pub fn is_due(age: Option<Duration>, settings: &CacheSettings) -> bool {
+    let lifetime = settings
         .ttl
         .saturating_add(settings.revalidate)
         .max(settings.stale_for);
-    let spared = useful.saturating_sub(useful / 10);
-    old.is_none_or(|old| old >= settings.warm_interval.min(spared))
+    let latest = lifetime.saturating_sub(lifetime / 10);
+    age.is_none_or(|age| age >= settings.warm_interval.min(latest))
 }
 
-/// Whether this is a time of the day for it.
+/// Returns `true` within `cache.warm_hours`, which are in UTC.
 pub fn is_time(now: At, settings: &CacheSettings) -> bool {
-    const DAY: u64 = 24 * 60;
-    let minute = u16::try_from(now.0 / 60_000 % DAY).unwrap_or_default();
+    const MINUTES_PER_DAY: u64 = 24 * 60;
+    let minute = u16::try_from(now.0 / 60_000 % MINUTES_PER_DAY).unwrap_or_default();
     settings
         .warm_hours
         .is_none_or(|hours| hours.contains(minute))
@@ -31,26 +34,26 @@ mod tests {
     use crate::settings::Hours;
 
     #[test]
-    fn a_question_is_due_before_its_answer_is_of_no_use() {
+    fn question_is_due_before_its_answer_expires() {
         let minutes = |n: u64| Duration::from_secs(n * 60);
-        let usual = CacheSettings::default();
-        let brief = CacheSettings {
+        let default = CacheSettings::default();
+        let short_lived = CacheSettings {
             stale_for: Duration::ZERO,
             ..CacheSettings::default()
         };
-        for (settings, old, due) in [
-            (&usual, None, true),
-            (&usual, Some(minutes(359)), false),
-            (&usual, Some(minutes(360)), true),
-            (&brief, Some(minutes(53)), false),
-            (&brief, Some(minutes(54)), true),
+        for (settings, age, due) in [
+            (&default, None, true),
+            (&default, Some(minutes(359)), false),
+            (&default, Some(minutes(360)), true),
+            (&short_lived, Some(minutes(53)), false),
+            (&short_lived, Some(minutes(54)), true),
         ] {
-            assert_eq!(is_due(old, settings), due, "{old:?}");
+            assert_eq!(is_due(age, settings), due, "{age:?}");
         }
     }
 
     #[test]
-    fn the_hours_are_those_of_the_day_in_utc() {
+    fn warm_hours_are_in_utc() {
         let night = CacheSettings {
             warm_hours: Some(Hours { from: 120, to: 300 }),
             ..CacheSettings::default()

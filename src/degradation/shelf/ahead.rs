@@ -1,4 +1,4 @@
-//! Answers that are asked for by nobody: in the place of one that grows old, or ahead of time.
+//! Answers that are generated in the background: refreshed when they age, or warmed ahead of time.
 
 use tokio::time::timeout;
 
@@ -8,18 +8,16 @@ use crate::degradation::cache::key::{Scope, key};
 use crate::degradation::cache::{sharing, warming};
 use crate::store::{CacheKey, CachedAnswer};
 
-/// An answer that is asked for by nobody: in the place of an old one, or ahead of time.
+/// A background question whose answer will be saved under `key`.
 #[derive(Clone, Debug)]
 pub struct Renewal {
-    /// Where it will lie.
     pub key: CacheKey,
-    /// What it takes the place of; of that stays whose it is.
+    /// The answer to replace. The new one keeps its conversation and its asker count.
     pub before: CachedAnswer,
     drills: Option<u64>,
 }
 
 impl Shelf {
-    /// What is to be asked to renew an answer.
     pub fn renewal(&self, found: &Found) -> Renewal {
         Renewal {
             key: found.key,
@@ -28,17 +26,17 @@ impl Shelf {
         }
     }
 
-    /// What is to be asked ahead of time for this question, if it is due.
+    /// Returns the job that warms a configured question, or `None` if it is not due.
     pub async fn ahead(&self, question: &str, now: At) -> Option<Renewal> {
         self.asked_ahead(question, now, false).await
     }
 
-    /// The same, due or not.
+    /// Returns the job that warms a configured question, due or not.
     pub async fn at_once(&self, question: &str, now: At) -> Option<Renewal> {
         self.asked_ahead(question, now, true).await
     }
 
-    async fn asked_ahead(&self, question: &str, now: At, at_once: bool) -> Option<Renewal> {
+    async fn asked_ahead(&self, question: &str, now: At, force: bool) -> Option<Renewal> {
         let terms = self.terms();
         let key = key(Scope::Shared, &terms.system_prompt, question)
             .filter(|_| terms.settings.enabled)?;
@@ -46,10 +44,10 @@ impl Shelf {
             .await
             .ok()?
             .ok()?;
-        // A visitor's is not told to all.
+        // A visitor's answer may not be shared with everybody: replace it.
         let saved = saved.filter(|answer| answer.conversation.is_none());
-        let old = saved.as_ref().map(|answer| now.since(answer.saved));
-        let nobodys = CachedAnswer {
+        let age = saved.as_ref().map(|answer| now.since(answer.saved));
+        let unowned = CachedAnswer {
             text: String::new(),
             saved: now,
             conversation: None,
@@ -57,22 +55,23 @@ impl Shelf {
             first: true,
             asked: 0,
         };
-        let before = saved.unwrap_or(nobodys);
-        (at_once || warming::is_due(old, &terms.settings)).then(|| Renewal {
+        let before = saved.unwrap_or(unowned);
+        (force || warming::is_due(age, &terms.settings)).then(|| Renewal {
             key,
             before,
             drills: self.drills.undisturbed(),
         })
     }
 
-    /// Saves a renewed answer, if it may be, and returns when it can be found.
+    /// Saves a refreshed answer if it is shareable. Returns once it can be found.
     pub async fn keep_renewed(&self, renewal: &Renewal, record: &TurnRecord, now: At) {
-        let may = sharing::is_tellable(record) && self.drills.undisturbed_since(renewal.drills);
+        let may_save =
+            sharing::is_tellable(record) && self.drills.undisturbed_since(renewal.drills);
         let answer = CachedAnswer {
             text: record.text.clone(),
             saved: now,
             ..renewal.before.clone()
         };
-        self.write(may.then_some((renewal.key, answer))).await;
+        self.write(may_save.then_some((renewal.key, answer))).await;
     }
 }

@@ -1,38 +1,40 @@
-//! What keeps answers from being saved: an outage drill, or an order after which nothing of before is to be found.
+//! Pausing the cache: answers given during an outage drill, or before an administrator's `clear`,
+//! must not be saved.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Shelf;
 
-/// How many run, and how many have begun.
+/// Counters that tell whether a turn overlapped with a drill or a `clear`.
 #[derive(Default)]
 pub(super) struct Drills {
     running: AtomicU64,
     begun: AtomicU64,
-    /// Of those, outage drills.
+    /// The interruptions that are outage drills.
     staged: AtomicU64,
 }
 
 impl Shelf {
-    /// How many outage drills have begun; none while one runs. Where it is the same twice, none ran in between.
+    /// Returns the number of drills started so far, or `None` while one runs.
+    ///
+    /// Two equal numbers mean that no drill ran in between.
     pub fn drills(&self) -> Option<u64> {
         let drills = &self.drills;
-        // In this order: one that begins in between is seen by its number.
-        let none_runs = drills.running.load(Ordering::SeqCst) == 0;
-        none_runs.then(|| drills.staged.load(Ordering::SeqCst))
+        // Read in this order: a drill that starts in between changes the number.
+        let is_idle = drills.running.load(Ordering::SeqCst) == 0;
+        is_idle.then(|| drills.staged.load(Ordering::SeqCst))
     }
 
-    /// What is being answered at this moment is not saved.
+    /// Keeps the answers of turns that are running now from being saved.
     pub fn disturb(&self) {
         self.drills.pass();
     }
 
-    /// An outage drill begins: what is answered from now on is not saved, until it ends.
+    /// Stops saving answers until the outage drill ends.
     pub fn drill_begins(&self) {
         self.drills.begin();
     }
 
-    /// An outage drill ends.
     pub fn drill_ends(&self) {
         self.drills.end();
     }
@@ -49,19 +51,19 @@ impl Drills {
         self.running.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// One that is over at once.
+    /// Counts an interruption without a duration, such as a `clear`.
     pub(super) fn pass(&self) {
         self.begun.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How many have begun; none while one runs.
+    /// Returns the number of interruptions so far, or `None` while a drill runs.
     pub(super) fn undisturbed(&self) -> Option<u64> {
-        // In this order: one that begins in between is seen by its number.
-        let none_runs = self.running.load(Ordering::SeqCst) == 0;
-        none_runs.then(|| self.begun.load(Ordering::SeqCst))
+        // Read in this order: a drill that starts in between changes the number.
+        let is_idle = self.running.load(Ordering::SeqCst) == 0;
+        is_idle.then(|| self.begun.load(Ordering::SeqCst))
     }
 
-    /// Whether none ran then, nor since.
+    /// Returns `true` if no interruption has happened since `then`, and none went on at that time.
     pub(super) fn undisturbed_since(&self, then: Option<u64>) -> bool {
         then.is_some() && then == self.undisturbed()
     }

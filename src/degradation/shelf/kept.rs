@@ -1,7 +1,8 @@
-//! Which answers are saved, and in what order they were used.
+//! The index of saved answers: their keys in order of last use.
 //!
-//! The one owner of that: what is known of the keys here changes under the same lock under which the store is told of it, so that the store
-//! hears of all changes in the order in which they were decided. So what is saved is known here, and is at no moment more than there may be.
+//! The index changes under the same lock under which the write is handed to the store, so the store
+//! gets all changes in the order of the index. The number of saved answers never exceeds the
+//! capacity.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,26 +12,23 @@ use super::lock;
 use crate::degradation::cache::bounded::Bounded;
 use crate::store::{CacheKey, CachedAnswer, Store, StoreError};
 
-/// What was saved under a key when it was looked at: another number once something else was, none while nothing is known to be.
+/// The version of an entry when it was read. Each save makes a new one. `None` if the index does
+/// not know the key.
 pub(super) type Edition = Option<u64>;
 
-/// A change that is on its way to the store.
 pub(super) type Written<'s> = BoxFuture<'s, Result<(), StoreError>>;
 
-/// The keys of the saved answers.
 pub(super) struct Kept {
     store: Arc<dyn Store>,
     held: Mutex<Held>,
 }
 
 struct Held {
-    /// Each key with its edition.
     keys: Bounded<u64>,
     editions: u64,
 }
 
 impl Kept {
-    /// None yet, of so many at most.
     pub(super) fn new(store: Arc<dyn Store>, most: usize) -> Self {
         Self {
             store,
@@ -45,24 +43,22 @@ impl Kept {
         lock(&self.held)
     }
 
-    /// To be asked before what is saved under this key is read, by who changes it by what was read.
+    /// Returns the version of an entry. Ask before reading it, if the result is to change it.
     pub(super) fn edition(&self, key: &CacheKey) -> Edition {
         self.lock().edition(key)
     }
 
-    /// The key that was used next after this use, and that use: see [`Bounded::used_after`].
     pub(super) fn used_after(&self, last: u64) -> Option<(u64, CacheKey)> {
         self.lock().keys.used_after(last)
     }
 
-    /// From now on so many at most.
     pub(super) fn set_most(&self, most: usize) {
         let mut held = self.lock();
         let gone = held.keys.set_most(most);
         self.leave(gone);
     }
 
-    /// These are saved, the last one used last. What is too much goes.
+    /// Adds keys found in the store, in order of last use, and evicts those beyond the capacity.
     pub(super) fn found(&self, keys: Vec<CacheKey>) {
         let mut held = self.lock();
         let gone = keys
@@ -72,7 +68,7 @@ impl Kept {
         self.leave(gone);
     }
 
-    /// Saves an answer; what has to go for it goes before.
+    /// Saves an answer, after evicting the least recently used one if there is no space.
     pub(super) fn save(&self, key: CacheKey, answer: CachedAnswer) -> Written<'_> {
         let mut held = self.lock();
         let edition = held.next();
@@ -80,7 +76,8 @@ impl Kept {
         self.store.write_cached(key, answer)
     }
 
-    /// An answer that was read was used, and is to be `changed` where it is given; nothing happens where another was saved since.
+    /// Marks an answer as used and saves `changed`, if given. Does nothing if the entry has changed
+    /// since it was read.
     pub(super) fn used(&self, key: CacheKey, read: Edition, changed: Option<CachedAnswer>) {
         let mut held = self.lock();
         if held.edition(&key) == read {
@@ -91,7 +88,7 @@ impl Kept {
         }
     }
 
-    /// Removes an answer that was read; none where another was saved since.
+    /// Removes an entry. Returns `None` if it has changed since it was read.
     pub(super) fn remove(&self, key: CacheKey, read: Edition) -> Option<Written<'_>> {
         let mut held = self.lock();
         if held.edition(&key) != read {
@@ -101,14 +98,13 @@ impl Kept {
         Some(self.store.remove_cached(vec![key]))
     }
 
-    /// Removes what is saved under these keys.
     pub(super) fn remove_all(&self, keys: &[CacheKey]) -> Written<'_> {
         let mut held = self.lock();
         keys.iter().for_each(|key| held.keys.remove(key));
         self.store.remove_cached(keys.to_vec())
     }
 
-    /// These are on their way out. To be called under the lock.
+    /// Removes evicted entries from the store. The caller holds the lock.
     fn leave(&self, gone: Vec<CacheKey>) {
         if !gone.is_empty() {
             drop(self.store.remove_cached(gone));
@@ -126,7 +122,7 @@ impl Held {
         self.editions
     }
 
-    /// Notes the use of a key, and its edition where it is another; gives the key that has to go for it.
+    /// Marks a key as used and sets its version if given. Returns the key evicted for it.
     fn used(&mut self, key: CacheKey, edition: Option<u64>) -> Option<CacheKey> {
         let known = self.edition(&key);
         let edition = edition.or(known).unwrap_or_else(|| self.next());

@@ -1,4 +1,4 @@
-//! How saved answers are read; and a look whether they can be, in the way of a turn.
+//! Reads of saved answers, and the probe that checks whether they can be read.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,64 +11,66 @@ use super::Shelf;
 use super::kept::Edition;
 use crate::store::{CacheKey, CachedAnswer};
 
-/// How long a look may take before it counts as one that hangs.
+/// The time after which a probe counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Looked for where nothing is saved.
+/// A key that no question hashes to. The probe reads it while the cache is empty.
 const NOBODYS: CacheKey = CacheKey([0; 32]);
 
-/// The look that is under way: taken for as long as the store is asked, also where nobody waits for that any more. In it the use of what was
-/// looked at.
+/// Held while a probe waits for the store, even after its caller has given up.
+///
+/// The value is the use number of the entry probed last.
 pub(super) type Looks = Arc<Mutex<u64>>;
 
-/// A saved answer as it was read.
 pub(super) struct Saved {
     pub(super) key: CacheKey,
-    /// For who changes it by what was read.
+    /// The version before the read, for changes that depend on it.
     pub(super) edition: Edition,
     pub(super) answer: CachedAnswer,
 }
 
-/// Why no saved answer was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// The store does not answer.
     Hangs,
-    /// It says that it cannot.
     Failed,
 }
 
 impl Shelf {
-    /// Reads one saved answer, each time the next in the order of their last use, as one alone would come to lie in memory; where none is saved, it
-    /// looks for one. Gives how long that took, which is nothing where nothing is to be saved. While an earlier look hangs, or another read of the
-    /// store, no other is begun: a disk that does not answer holds one look, and no more.
+    /// Reads one saved answer and returns how long that took. Returns zero if the cache is
+    /// disabled.
+    ///
+    /// Each call reads the next entry in order of last use, so that a probe does not always hit an
+    /// entry that the store holds in memory. At most one probe is in flight: a disk that does not
+    /// answer blocks a single read.
     ///
     /// # Errors
-    /// Why not.
+    /// `Timeout` if the read, an earlier probe or another read of the store hangs, `Failed` if the
+    /// store reports an error.
     pub async fn look(&self) -> Result<Duration, Unread> {
         if !self.terms().settings.enabled {
             return Ok(Duration::ZERO);
         }
-        let looking = Arc::clone(&self.looks).try_lock_owned();
-        let Some(mut last) = looking.ok().filter(|_| !self.store.hangs()) else {
+        let probe_lock = Arc::clone(&self.looks).try_lock_owned();
+        let Some(mut last) = probe_lock.ok().filter(|_| !self.store.hangs()) else {
             return Err(Unread::Hangs);
         };
         let (used, key) = self.kept.used_after(*last).unwrap_or((0, NOBODYS));
         *last = used;
-        let (store, begun) = (Arc::clone(&self.store), Instant::now());
+        let store = Arc::clone(&self.store);
+        let started_at = Instant::now();
         let read = tokio::spawn(async move {
             let read = store.cached(key).await;
             drop(last);
             read.is_ok()
         });
         match timeout(PATIENCE, read).await {
-            Ok(Ok(true)) => Ok(begun.elapsed()),
+            Ok(Ok(true)) => Ok(started_at.elapsed()),
             Ok(Ok(false) | Err(_)) => Err(Unread::Failed),
             Err(_) => Err(Unread::Hangs),
         }
     }
 
-    /// What is saved under this key. Where it is known that nothing is, the store is not asked.
+    /// Reads one entry. Skips the store if the index is complete and lacks the key.
     pub(super) async fn read(&self, key: Option<CacheKey>) -> Option<Saved> {
         let key = key?;
         let edition = self.kept.edition(&key);

@@ -1,7 +1,7 @@
-//! A question's place on the shelf: under which keys it is looked for and saved, and how many asked it.
+//! The cache slot of a question: its keys, and the number of conversations that asked it.
 //!
-//! From how many conversations a question came is counted here, in memory, by the hash of the question and a part of the hash of the
-//! conversation; no question's text is kept for it. What an answer had reached is saved with it.
+//! Askers are counted in memory, by the hash of the question and a part of the hash of the
+//! conversation; no text is held for it. The count an answer has reached is saved with it.
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,36 +12,33 @@ use crate::degradation::cache::sharing;
 use crate::settings::{CacheSettings, Share};
 use crate::store::CacheKey;
 
-/// A question's place on the shelf.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub(super) conversation: ConversationId,
     pub(super) own: CacheKey,
-    /// Where others find the answer, or theirs is found; none where it is nobody else's business.
+    /// The key under which the answer is shared between conversations. `None` if the question must
+    /// not be shared.
     pub(super) shared: Option<CacheKey>,
-    /// Whether the model sees nothing of the conversation but the question.
+    /// The model sees nothing of the conversation but this question.
     pub(super) alone: bool,
-    /// From how many conversations the question came so far, this one included.
+    /// The number of distinct conversations that asked this question, including the current one.
     pub(super) asked: u32,
-    /// How many drills had begun; none while one ran.
+    /// The number of interruptions so far, or `None` if a drill ran.
     pub(super) drills: Option<u64>,
 }
 
-/// Who asks, and with what before.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
-    /// The conversation.
     pub conversation: ConversationId,
-    /// Whether it belongs to no known visitor.
+    /// The conversation belongs to no known visitor.
     pub anonymous: bool,
-    /// Whether it is known to be the conversation's first message.
     pub first: bool,
-    /// Whether it is known that the model sees nothing but the question.
     pub alone: bool,
 }
 
 impl Shelf {
-    /// The question's place, and that it was asked; none for a question without a word, or where nothing is to be saved.
+    /// Returns the slot of a question and counts its asker. `None` if the question has no words or
+    /// the cache is disabled.
     pub fn place(&self, question: &str, asker: Asker) -> Option<Place> {
         let Asker {
             conversation,
@@ -54,8 +51,8 @@ impl Shelf {
             return None;
         }
         let own = key(Scope::Own(conversation), &terms.system_prompt, question)?;
-        let open = sharing::is_open(question, first, anonymous);
-        let shared = if open {
+        let is_shareable = sharing::is_open(question, first, anonymous);
+        let shared = if is_shareable {
             key(Scope::Shared, &terms.system_prompt, question)
         } else {
             None
@@ -73,22 +70,23 @@ impl Shelf {
         })
     }
 
-    /// From how many conversations this came, this one included; counted up to as many as it takes.
+    /// Counts the asker and returns the number of distinct conversations so far, including this
+    /// one. The count stops at `cache.repeated_min`.
     fn asked(&self, key: CacheKey, conversation: ConversationId, settings: &CacheSettings) -> u32 {
         if settings.share != Share::Repeated {
             return 1;
         }
         let asker = fingerprint(conversation);
-        let most = usize::try_from(settings.repeated_min).unwrap_or(usize::MAX);
+        let max_counted = usize::try_from(settings.repeated_min).unwrap_or(usize::MAX);
         let mut askers = lock(&self.askers);
         let (known, _) = askers.used(key);
-        if known.len() < most && !known.contains(&asker) {
+        if known.len() < max_counted && !known.contains(&asker) {
             known.push(asker);
         }
         u32::try_from(known.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether many ask this, so that one answer will do for those who ask now.
+    /// Returns the key for request coalescing, or `None` if the question is not popular enough.
     pub fn common(&self, place: &Place) -> Option<CacheKey> {
         place
             .shared
@@ -96,7 +94,8 @@ impl Shelf {
     }
 }
 
-/// A part of the conversation's hash: enough to tell some thousand apart, and no key to the conversation.
+/// A part of the conversation's hash: enough to distinguish thousands, and useless for finding the
+/// conversation.
 fn fingerprint(conversation: ConversationId) -> u64 {
     let hash = Sha256::digest(conversation.to_string());
     hash.first_chunk()

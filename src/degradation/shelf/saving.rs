@@ -1,4 +1,4 @@
-//! How answers come onto the shelf, and how they leave it before their time.
+//! Insertion and removal of cached answers.
 
 use std::time::Duration;
 
@@ -14,14 +14,13 @@ use crate::degradation::cache::sharing;
 use crate::settings::Share;
 use crate::store::{CacheKey, CachedAnswer, StoreError};
 
-/// How long a change is waited for, by who waits.
+/// The maximum time a caller waits for a write. The write itself continues.
 const WRITE_LIMIT: Duration = Duration::from_millis(250);
 
-/// Answers that are removed at once, of all.
 const AT_ONCE: usize = 1_000;
 
 impl Shelf {
-    /// Saves a turn's answer, if it may be, and returns when it can be found.
+    /// Saves a turn's answer if it is cacheable. Returns once it can be found.
     pub async fn keep(&self, place: &Place, record: &TurnRecord, now: At) {
         let mut writes = Vec::new();
         if sharing::is_whole(record) && self.drills.undisturbed_since(place.drills) {
@@ -41,7 +40,6 @@ impl Shelf {
         self.write(writes).await;
     }
 
-    /// Whether a turn's answer may be told to the others who ask alike.
     pub fn is_tellable(&self, place: &Place, record: &TurnRecord) -> bool {
         let shares = self.terms().settings.share != Share::Never;
         shares && sharing::is_tellable(record) && self.drills.undisturbed_since(place.drills)
@@ -54,11 +52,11 @@ impl Shelf {
                 .map(|(key, answer)| self.kept.save(key, answer)),
         );
         if timeout(WRITE_LIMIT, written).await.is_err() {
-            tracing::debug!("an answer is saved late");
+            tracing::debug!("cached answer not saved in time, continuing in the background");
         }
     }
 
-    /// A visitor was not helped by this answer: it is told to nobody any more.
+    /// Removes an answer that a visitor reported as unhelpful, so that nobody gets it again.
     pub async fn evict(&self, conversation: ConversationId, record: &TurnRecord) {
         let terms = self.terms();
         for scope in [Scope::Own(conversation), Scope::Shared] {
@@ -77,21 +75,23 @@ impl Shelf {
         }
     }
 
-    /// Removes all saved answers, and forgets who asked what; what is being answered at this moment is not saved either. Gives how many there were.
+    /// Removes all saved answers and resets the asker counts. Returns the number of answers.
+    ///
+    /// Answers of turns that are running now are not saved either.
     ///
     /// # Errors
-    /// The store does not do it, or does not say that it did: some may be left.
+    /// The store failed or did not confirm in time: some answers may be left.
     pub async fn clear(&self) -> Result<usize, StoreError> {
         self.disturb();
-        let late = |_| StoreError::Broken("no answer in time".into());
+        let timed_out = |_| StoreError::Broken("no answer in time".into());
         let keys = timeout(START_LIMIT, self.store.cached_keys())
             .await
-            .map_err(late)??;
-        for some in keys.chunks(AT_ONCE) {
-            // These alone: what is saved meanwhile stays.
-            timeout(START_LIMIT, self.kept.remove_all(some))
+            .map_err(timed_out)??;
+        for batch in keys.chunks(AT_ONCE) {
+            // Remove only the listed keys: answers saved meanwhile stay.
+            timeout(START_LIMIT, self.kept.remove_all(batch))
                 .await
-                .map_err(late)??;
+                .map_err(timed_out)??;
         }
         lock(&self.askers).clear();
         Ok(keys.len())

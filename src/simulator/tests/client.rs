@@ -1,4 +1,4 @@
-//! A client that sees what is on the wire, and what the tests share.
+//! A raw HTTP client, and what the tests share.
 
 use std::io;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use super::super::{Pace, Simulator, Speaks};
 
 pub(super) const ALL: [Speaks; 3] = [Speaks::OpenAi, Speaks::Anthropic, Speaks::Ollama];
-/// Longer than anything that happens, shorter than patience.
+/// Longer than any step takes; a test that waits so long fails.
 pub(super) const SOON: Duration = Duration::from_secs(10);
-/// Much longer than the pace, so that nothing within it is silence.
+/// Much longer than the typing speed: no byte in this time means silence.
 pub(super) const SILENCE: Duration = Duration::from_millis(150);
-/// One word, then nothing more before the test is over: what happens then is the fault's doing.
+/// One word, then nothing more during the test: what follows is the effect of the fault.
 pub(super) const ONE_WORD: Pace = Pace {
     first_token: Duration::ZERO,
     between_words: Duration::from_secs(3600),
@@ -26,7 +26,6 @@ pub(super) const QUICK: Pace = Pace {
 };
 pub(super) const QUESTION: &str = "Tell me a story";
 
-/// A client that sees what is on the wire.
 pub(super) struct Wire {
     stream: TcpStream,
     pub(super) seen: Vec<u8>,
@@ -67,17 +66,17 @@ impl Wire {
             .unwrap();
     }
 
-    /// One read: how many bytes, 0 at a clean end.
-    pub(super) async fn more(&mut self) -> io::Result<usize> {
+    /// Reads once. Returns the number of bytes, 0 at a clean end.
+    pub(super) async fn read_some(&mut self) -> io::Result<usize> {
         timeout(SOON, self.stream.read_buf(&mut self.seen))
             .await
             .expect("the wire is silent")
     }
 
-    pub(super) async fn until(&mut self, mark: &str) {
+    pub(super) async fn read_until(&mut self, mark: &str) {
         while !self.text().contains(mark) {
             assert_ne!(
-                self.more().await.unwrap(),
+                self.read_some().await.unwrap(),
                 0,
                 "ended before {mark}: {}",
                 self.text()
@@ -85,23 +84,23 @@ impl Wire {
         }
     }
 
-    /// Reads to the end: fine when it is clean.
-    pub(super) async fn end(&mut self) -> io::Result<()> {
-        while self.more().await? > 0 {}
+    /// Reads to the end. An error means that it was not clean.
+    pub(super) async fn read_to_end(&mut self) -> io::Result<()> {
+        while self.read_some().await? > 0 {}
         Ok(())
     }
 
-    pub(super) async fn is_reset(&mut self) {
+    pub(super) async fn assert_reset(&mut self) {
         assert_eq!(
-            self.end().await.unwrap_err().kind(),
+            self.read_to_end().await.unwrap_err().kind(),
             io::ErrorKind::ConnectionReset,
             "{}",
             self.text()
         );
     }
 
-    /// Reads what is still to come, until nothing comes.
-    pub(super) async fn falls_silent(&mut self) {
+    /// Reads until nothing more arrives, and fails if the connection ends.
+    pub(super) async fn assert_silent(&mut self) {
         while let Ok(read) = timeout(SILENCE, self.stream.read_buf(&mut self.seen)).await {
             assert_ne!(read.unwrap(), 0, "ended: {}", self.text());
         }
@@ -131,8 +130,8 @@ impl Wire {
         serde_json::from_str(&self.body()).unwrap()
     }
 
-    /// The words of a stream so far. What is not JSON is left out, and so told apart.
-    pub(super) fn told(&self, dialect: Speaks) -> Vec<String> {
+    /// The words of the stream so far, without lines that are not JSON.
+    pub(super) fn words(&self, dialect: Speaks) -> Vec<String> {
         let pointer = match dialect {
             Speaks::OpenAi => "/choices/0/delta/content",
             Speaks::Anthropic => "/delta/text",

@@ -11,7 +11,7 @@ use super::super::{Fault, Pace, Speaks};
 use super::client::*;
 
 #[tokio::test]
-async fn refusals_have_the_shape_of_the_dialect() {
+async fn rejections_have_the_shape_of_the_wire_format() {
     let table = [
         (
             Speaks::OpenAi,
@@ -61,7 +61,7 @@ async fn refusals_have_the_shape_of_the_dialect() {
         simulator.break_with(fault, None).await;
         let list = Wire::request(&simulator, "GET", dialect.list_path(), "").await;
         for mut wire in [Wire::ask(&simulator).await, list] {
-            wire.end().await.unwrap();
+            wire.read_to_end().await.unwrap();
             assert!(
                 wire.text().starts_with(&format!("HTTP/1.1 {status} ")),
                 "{}",
@@ -92,13 +92,13 @@ async fn new_answers_break_after_ten_words() {
 
         simulator.break_with(Fault::Cut, None).await;
         let mut wire = Wire::ask(&simulator).await;
-        wire.is_reset().await;
-        assert_eq!(wire.told(dialect).len(), 10);
+        wire.assert_reset().await;
+        assert_eq!(wire.words(dialect).len(), 10);
 
         simulator.break_with(Fault::Garbage, None).await;
         let mut wire = Wire::ask(&simulator).await;
-        wire.end().await.unwrap();
-        assert_eq!(wire.told(dialect).len(), 10);
+        wire.read_to_end().await.unwrap();
+        assert_eq!(wire.words(dialect).len(), 10);
         assert!(!wire.body().contains(end_mark(dialect)));
         let last = wire.body().trim_end().lines().last().unwrap().to_owned();
         assert!(
@@ -108,40 +108,40 @@ async fn new_answers_break_after_ten_words() {
 
         simulator.break_with(Fault::Stall, None).await;
         let mut wire = Wire::ask(&simulator).await;
-        wire.falls_silent().await;
-        assert_eq!(wire.told(dialect).len(), 10);
+        wire.assert_silent().await;
+        assert_eq!(wire.words(dialect).len(), 10);
         simulator.mend().await;
-        wire.is_reset().await;
-        assert_eq!(wire.told(dialect).len(), 10);
+        wire.assert_reset().await;
+        assert_eq!(wire.words(dialect).len(), 10);
     }
 }
 
 #[tokio::test]
-async fn an_answer_shorter_than_ten_words_breaks_before_its_end() {
+async fn answer_shorter_than_ten_words_breaks_before_its_end() {
     let simulator = start(Speaks::Anthropic, Pace::INSTANT);
     simulator.break_with(Fault::Cut, None).await;
     for stream in [true, false] {
         let body = chat(Speaks::Anthropic, stream, 1).to_string();
         let mut wire = Wire::request(&simulator, "POST", "/v1/messages", &body).await;
-        wire.is_reset().await;
+        wire.assert_reset().await;
         assert!(!wire.text().contains("max_tokens"), "{}", wire.text());
     }
 }
 
 #[tokio::test]
-async fn a_timeout_is_silence_until_it_is_mended() {
+async fn timeout_is_silence_until_the_fault_is_cleared() {
     let simulator = start(Speaks::OpenAi, Pace::INSTANT);
     simulator.break_with(Fault::Timeout, None).await;
     let mut wire = Wire::ask(&simulator).await;
-    wire.falls_silent().await;
+    wire.assert_silent().await;
     assert_eq!(wire.text(), "", "not even headers");
     simulator.mend().await;
-    wire.is_reset().await;
+    wire.assert_reset().await;
     assert_eq!(wire.text(), "");
 }
 
 #[tokio::test]
-async fn answers_under_way_break_at_once() {
+async fn running_answers_break_at_once() {
     for dialect in ALL {
         for fault in [
             Fault::Down,
@@ -152,66 +152,64 @@ async fn answers_under_way_break_at_once() {
         ] {
             let simulator = start(dialect, ONE_WORD);
             let mut wire = Wire::ask(&simulator).await;
-            wire.until("Hello").await;
+            wire.read_until("Hello").await;
             simulator.break_with(fault, None).await;
             if fault == Fault::Garbage {
-                wire.end().await.unwrap();
+                wire.read_to_end().await.unwrap();
                 assert!(!wire.body().contains(end_mark(dialect)));
             } else {
-                wire.is_reset().await;
+                wire.assert_reset().await;
             }
-            assert_eq!(wire.told(dialect), ["Hello"], "{dialect:?} {fault}");
+            assert_eq!(wire.words(dialect), ["Hello"], "{dialect:?} {fault}");
         }
     }
 }
 
 #[tokio::test]
-async fn answers_under_way_fall_silent_for_good() {
+async fn running_answers_stall_and_are_reset_when_the_fault_is_cleared() {
     for fault in [Fault::Timeout, Fault::Stall] {
         let simulator = start(Speaks::OpenAi, QUICK);
         let mut wire = Wire::ask(&simulator).await;
-        wire.until("Hello").await;
+        wire.read_until("Hello").await;
         simulator.break_with(fault, None).await;
-        wire.falls_silent().await;
+        wire.assert_silent().await;
         assert!(!wire.text().contains("[DONE]"));
         simulator.mend().await;
-        wire.is_reset().await;
+        wire.assert_reset().await;
     }
 }
 
 #[tokio::test]
-async fn slow_is_a_word_a_second_and_mending_quickens_it() {
+async fn slow_sends_one_word_per_second_until_cleared() {
     let simulator = start(Speaks::Ollama, QUICK);
-    let mut under_way = Wire::ask(&simulator).await;
-    under_way.until("Hello").await;
+    let mut running = Wire::ask(&simulator).await;
+    running.read_until("Hello").await;
     simulator.break_with(Fault::Slow, None).await;
-    let asked = Instant::now();
+    let asked_at = Instant::now();
     let mut new = Wire::ask(&simulator).await;
-    new.until("Hello").await;
-    assert!(asked.elapsed() >= Duration::from_secs(1));
-    under_way.falls_silent().await;
-    assert!(!under_way.text().contains("\"done\":true"));
+    new.read_until("Hello").await;
+    assert!(asked_at.elapsed() >= Duration::from_secs(1));
+    running.assert_silent().await;
+    assert!(!running.text().contains("\"done\":true"));
     simulator.mend().await;
-    for mut wire in [under_way, new] {
-        wire.end().await.unwrap();
+    for mut wire in [running, new] {
+        wire.read_to_end().await.unwrap();
         assert!(wire.text().contains("\"done\":true"));
     }
 }
 
 #[tokio::test]
-async fn down_refuses_and_mending_opens_the_same_port() {
+async fn down_refuses_connections_and_clearing_reopens_the_same_port() {
     let simulator = start(Speaks::OpenAi, Pace::INSTANT);
-    let (url, mut idle) = (
-        simulator.base_url(),
-        Wire::connect(&simulator).await.unwrap(),
-    );
+    let url = simulator.base_url();
+    let mut idle = Wire::connect(&simulator).await.unwrap();
     for _ in 0..3 {
         idle.seen.clear();
         idle.send("GET", "/v1/models", "", "keep-alive").await;
-        idle.until("}]").await;
+        idle.read_until("}]").await;
         simulator.break_with(Fault::Down, None).await;
         assert_eq!(simulator.fault(), Some(Fault::Down));
-        idle.is_reset().await;
+        idle.assert_reset().await;
         let refused = Wire::connect(&simulator).await.err().unwrap();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         simulator.mend().await;
@@ -224,7 +222,7 @@ async fn down_refuses_and_mending_opens_the_same_port() {
 }
 
 #[tokio::test]
-async fn a_fault_ends_by_itself() {
+async fn fault_ends_after_its_duration() {
     let simulator = start(Speaks::OpenAi, Pace::INSTANT);
     let mut conditions = simulator.conditions.subscribe();
     for fault in [Fault::Down, Fault::Stall] {
@@ -241,30 +239,30 @@ async fn a_fault_ends_by_itself() {
         .unwrap();
     }
     let mut wire = Wire::ask(&simulator).await;
-    wire.end().await.unwrap();
+    wire.read_to_end().await.unwrap();
     assert!(wire.text().contains("[DONE]"));
 }
 
 #[tokio::test]
-async fn a_later_fault_is_not_ended_by_an_earlier_ones_time() {
+async fn end_of_an_earlier_fault_does_not_clear_a_later_one() {
     let simulator = start(Speaks::OpenAi, Pace::INSTANT);
     simulator
         .break_with(Fault::Slow, Some(Duration::from_millis(20)))
         .await;
     simulator.break_with(Fault::Timeout, None).await;
     let mut wire = Wire::ask(&simulator).await;
-    wire.falls_silent().await;
+    wire.assert_silent().await;
     assert_eq!(simulator.fault(), Some(Fault::Timeout));
 }
 
 #[tokio::test]
-async fn a_dropped_simulator_cuts_its_answers_and_leaves_the_port() {
+async fn dropped_simulator_cuts_its_answers_and_closes_the_port() {
     let simulator = start(Speaks::OpenAi, ONE_WORD);
     let address = simulator.address;
     let mut wire = Wire::ask(&simulator).await;
-    wire.until("Hello").await;
+    wire.read_until("Hello").await;
     drop(simulator);
-    let _ = wire.end().await;
+    let _ = wire.read_to_end().await;
     assert!(!wire.text().contains("[DONE]") && !wire.text().contains("\r\n0\r\n\r\n"));
     assert_eq!(
         TcpStream::connect(address).await.unwrap_err().kind(),
@@ -273,7 +271,7 @@ async fn a_dropped_simulator_cuts_its_answers_and_leaves_the_port() {
 }
 
 #[tokio::test]
-async fn who_stops_listening_ends_the_answer() {
+async fn disconnected_client_ends_the_answer() {
     let simulator = start(Speaks::OpenAi, ONE_WORD);
     let tasks = || {
         tokio::runtime::Handle::current()
@@ -282,7 +280,7 @@ async fn who_stops_listening_ends_the_answer() {
     };
     let before = tasks();
     let mut wire = Wire::ask(&simulator).await;
-    wire.until("Hello").await;
+    wire.read_until("Hello").await;
     assert!(tasks() > before);
     drop(wire);
     timeout(SOON, async {

@@ -1,17 +1,17 @@
-//! A simulator that is well.
+//! Simulators without a fault.
 
 use super::super::{Pace, Speaks, answers};
 use super::client::*;
 
 #[tokio::test]
-async fn a_healthy_answer_is_told_whole() {
+async fn healthy_answer_is_complete() {
     for dialect in ALL {
         let simulator = start(dialect, Pace::INSTANT);
         let mut wire = Wire::ask(&simulator).await;
-        wire.end().await.unwrap();
+        wire.read_to_end().await.unwrap();
         assert!(wire.text().starts_with("HTTP/1.1 200 OK\r\n"));
         assert_eq!(
-            wire.told(dialect).concat(),
+            wire.words(dialect).concat(),
             answers::answer(QUESTION, None, "aurora")
         );
         assert!(wire.body().contains(end_mark(dialect)), "{dialect:?}");
@@ -19,7 +19,7 @@ async fn a_healthy_answer_is_told_whole() {
 }
 
 #[tokio::test]
-async fn words_come_one_by_one_and_the_connection_serves_again() {
+async fn words_arrive_one_by_one_and_the_connection_is_reused() {
     let simulator = start(Speaks::Ollama, Pace::INSTANT);
     let mut wire = Wire::connect(&simulator).await.unwrap();
     for _ in 0..3 {
@@ -31,18 +31,18 @@ async fn words_come_one_by_one_and_the_connection_serves_again() {
             "keep-alive",
         )
         .await;
-        wire.until("\r\n0\r\n\r\n").await;
-        assert_eq!(wire.told(Speaks::Ollama).len(), 5);
+        wire.read_until("\r\n0\r\n\r\n").await;
+        assert_eq!(wire.words(Speaks::Ollama).len(), 5);
         assert!(wire.body().contains("\"done_reason\":\"length\""));
     }
     let simulator = start(Speaks::Ollama, ONE_WORD);
     let mut wire = Wire::ask(&simulator).await;
-    wire.until("}\n\r\n").await;
-    assert_eq!(wire.told(Speaks::Ollama), ["Hello"]);
+    wire.read_until("}\n\r\n").await;
+    assert_eq!(wire.words(Speaks::Ollama), ["Hello"]);
 }
 
 #[tokio::test]
-async fn a_probe_gets_one_word_and_length() {
+async fn probe_gets_one_word_and_finish_reason_length() {
     for (dialect, length) in [
         (Speaks::OpenAi, "\"finish_reason\":\"length\""),
         (Speaks::Anthropic, "\"stop_reason\":\"max_tokens\""),
@@ -52,7 +52,7 @@ async fn a_probe_gets_one_word_and_length() {
             let simulator = start(dialect, Pace::INSTANT);
             let body = chat(dialect, stream, 1).to_string();
             let mut wire = Wire::request(&simulator, "POST", dialect.chat_path(), &body).await;
-            wire.end().await.unwrap();
+            wire.read_to_end().await.unwrap();
             assert!(
                 wire.body().contains(length) && wire.body().contains("Hello"),
                 "{}",
@@ -64,11 +64,11 @@ async fn a_probe_gets_one_word_and_length() {
 }
 
 #[tokio::test]
-async fn models_are_listed_and_other_requests_refused() {
+async fn models_are_listed_and_other_requests_are_rejected() {
     for dialect in ALL {
         let simulator = start(dialect, Pace::INSTANT);
         let mut list = Wire::request(&simulator, "GET", dialect.list_path(), "").await;
-        list.end().await.unwrap();
+        list.read_to_end().await.unwrap();
         assert!(list.json().to_string().contains(simulator.model()));
         let large = "x".repeat((1 << 20) + 1);
         let refused = [
@@ -80,8 +80,8 @@ async fn models_are_listed_and_other_requests_refused() {
         ];
         for (method, path, body, status) in refused {
             let mut wire = Wire::request(&simulator, method, path, body).await;
-            wire.until("\r\n\r\n").await;
-            wire.until("}").await;
+            wire.read_until("\r\n\r\n").await;
+            wire.read_until("}").await;
             assert!(
                 wire.text().starts_with(&format!("HTTP/1.1 {status} ")),
                 "{}",

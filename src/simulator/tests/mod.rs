@@ -1,4 +1,4 @@
-//! Simulators over real sockets.
+//! Tests of simulators over real sockets.
 
 mod client;
 mod faults;

@@ -1,7 +1,8 @@
-//! What in a text may point to a person. It looks at forms, understands nothing, and errs towards seeing too much: what it sees is not told to
-//! other visitors, which costs a call to a provider; what it misses could be told.
+//! Detection of personal data by its form, without understanding the text.
 //!
-//! How much it misses, and how often it cries wolf, is measured on the labelled sentences of its tests.
+//! It prefers false alarms to misses: what it detects is not shared with other visitors, which
+//! costs a call to a provider; what it misses could be shared. Both rates are measured on the
+//! labelled sentences of its tests.
 
 use std::sync::LazyLock;
 
@@ -9,28 +10,27 @@ use regex::Regex;
 
 use super::question::compose;
 
-/// What was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Personal {
-    /// A mail address.
     Mail,
     /// A link with a query, which often carries an identity or a key.
     Link,
-    /// A card number: 13 to 19 digits whose check digit is right (ISO/IEC 7812-1, the Luhn formula).
+    /// A card number: 13 to 19 digits whose check digit is right (ISO/IEC 7812-1, the Luhn
+    /// formula).
     Card,
     /// A bank account: an IBAN whose check digits are right (ISO 13616).
     Iban,
     /// A phone number, or an IP address with as many digits.
     Phone,
-    /// A long run of digits: of a customer, an order, a document.
+    /// A run of at least seven digits, such as the number of a customer, an order or a document.
     Digits,
-    /// A long run of letters and digits: a key, a token, an identifier.
+    /// A long run of letters and digits, such as a key, a token or an identifier.
     Token,
-    /// Somebody says how they are called.
+    /// A statement of the speaker's name.
     Name,
 }
 
-/// A pattern of this file; that it compiles is a test's business.
+/// A pattern that compiles on first use. A test checks that each does.
 type Pattern = LazyLock<Result<Regex, regex::Error>>;
 
 static MAIL: Pattern = LazyLock::new(|| {
@@ -46,14 +46,13 @@ static IBAN: Pattern = LazyLock::new(|| Regex::new(r"(?i)\b[a-z]{2}\d{2}(?: ?[a-
 
 static PHONE: Pattern = LazyLock::new(|| Regex::new(r"[+(]{0,2}\d[\d\s()./-]{4,}\d"));
 
-/// A local number of North America.
 static LOCAL: Pattern = LazyLock::new(|| Regex::new(r"\b\d{3}[-.]\d{4}\b"));
 
 static DIGITS: Pattern = LazyLock::new(|| Regex::new(r"\d{7}"));
 
 static TOKEN: Pattern = LazyLock::new(|| Regex::new(r"[A-Za-z0-9_-]{20,}"));
 
-/// "My name is" in the languages of the pages' visitors, as far as the form alone tells.
+/// "My name is" in many languages, as far as the form alone shows it.
 static NAME: Pattern = LazyLock::new(|| {
     Regex::new(concat!(
         r"(?i)\b(?:my (?:full |last |first )?name(?:'s| is)|i am called|i'm called|call me|mein name ist|ich hei(?:ß|ss)e|ich bin (?:der|die) ",
@@ -65,42 +64,43 @@ static NAME: Pattern = LazyLock::new(|| {
     ))
 });
 
-/// What in this text may point to a person, if anything. Takes time linear in the text.
+/// Returns the first kind of personal data found in a text. Takes time linear in its length.
 pub fn find(text: &str) -> Option<Personal> {
-    // Wide digits and the wide at-sign are those of the keyboard.
+    // NFKC turns wide digits and the wide at-sign into the plain ones.
     let text = &compose(text);
-    let sees = |pattern: &Pattern| pattern.as_ref().is_ok_and(|pattern| pattern.is_match(text));
-    let any = |pattern: &'static Pattern, is: fn(&str) -> bool| {
+    let matches = |pattern: &Pattern| pattern.as_ref().is_ok_and(|regex| regex.is_match(text));
+    let any = |pattern: &'static Pattern, is_valid: fn(&str) -> bool| {
         pattern
             .iter()
-            .flat_map(|pattern| pattern.find_iter(text))
-            .any(|found| is(found.as_str()))
+            .flat_map(|regex| regex.find_iter(text))
+            .any(|found| is_valid(found.as_str()))
     };
-    let seen = [
-        (Personal::Mail, sees(&MAIL)),
-        (Personal::Link, sees(&LINK)),
+    let checks = [
+        (Personal::Mail, matches(&MAIL)),
+        (Personal::Link, matches(&LINK)),
         (Personal::Iban, any(&IBAN, has_iban)),
         (Personal::Card, any(&CARD, has_card)),
         (Personal::Token, any(&TOKEN, is_token)),
-        (Personal::Phone, any(&PHONE, is_phone) || sees(&LOCAL)),
-        (Personal::Digits, sees(&DIGITS)),
-        (Personal::Name, sees(&NAME)),
+        (Personal::Phone, any(&PHONE, is_phone) || matches(&LOCAL)),
+        (Personal::Digits, matches(&DIGITS)),
+        (Personal::Name, matches(&NAME)),
     ];
-    seen.into_iter()
-        .find_map(|(what, seen)| seen.then_some(what))
+    checks
+        .into_iter()
+        .find_map(|(kind, is_found)| is_found.then_some(kind))
 }
 
 fn digits(text: &str) -> Vec<u32> {
     text.chars().filter_map(|c| c.to_digit(10)).collect()
 }
 
-/// Whether a card number stands in this run of digits.
+/// Returns `true` if a part of this run of digits is a valid card number.
 fn has_card(found: &str) -> bool {
     let digits = digits(found);
     (13..=19).any(|length| digits.windows(length).any(luhn))
 }
 
-/// Whether the last digit is the check digit of the others.
+/// Checks the last digit by the Luhn formula.
 fn luhn(digits: &[u32]) -> bool {
     let doubled = |(n, digit): (usize, &u32)| match (n % 2, digit * 2) {
         (0, _) => *digit,
@@ -110,13 +110,14 @@ fn luhn(digits: &[u32]) -> bool {
     digits.iter().rev().enumerate().map(doubled).sum::<u32>() % 10 == 0
 }
 
-/// Whether an IBAN begins here; what follows it may look like more of it.
+/// Returns `true` if the text starts with a valid IBAN. The match may extend beyond its end.
 fn has_iban(found: &str) -> bool {
     let plain: Vec<char> = found.chars().filter(|c| *c != ' ').collect();
     (15..=34).filter_map(|length| plain.get(..length)).any(iban)
 }
 
-/// Whether the check digits are right: the number with its first four characters at the end, letters as 10 to 35, is 1 modulo 97.
+/// Checks the digits of an IBAN: with its first four characters moved to the end and letters read
+/// as 10 to 35, the number modulo 97 is 1.
 fn iban(plain: &[char]) -> bool {
     let (head, tail) = plain.split_at(plain.len().min(4));
     let rest = tail.iter().chain(head).try_fold(0, |rest: u32, c| {
@@ -126,15 +127,16 @@ fn iban(plain: &[char]) -> bool {
     rest == Some(1)
 }
 
-/// Whether this run of digits and separators is as long as phone numbers are, and no date.
+/// Returns `true` if a run of digits and separators is as long as a phone number and not a date.
 fn is_phone(found: &str) -> bool {
     let digits = digits(found).len();
-    let international = found.trim_start_matches('(').starts_with('+') || found.starts_with("00");
-    let least = if international { 7 } else { 9 };
-    (least..=17).contains(&digits) && !is_date(found)
+    let is_international =
+        found.trim_start_matches('(').starts_with('+') || found.starts_with("00");
+    let min_digits = if is_international { 7 } else { 9 };
+    (min_digits..=17).contains(&digits) && !is_date(found)
 }
 
-/// Whether it begins as a date does: `2026-01-31`, `31.01.2026`, with perhaps an hour after it.
+/// Returns `true` for a date such as `2026-01-31` or `31.01.2026`, optionally followed by an hour.
 fn is_date(found: &str) -> bool {
     static DATE: Pattern = LazyLock::new(|| {
         Regex::new(
@@ -144,7 +146,7 @@ fn is_date(found: &str) -> bool {
     DATE.as_ref().is_ok_and(|date| date.is_match(found))
 }
 
-/// Whether a long run has both letters and digits; long words and lines have not.
+/// Returns `true` if a long run has both letters and digits, which long words and rules have not.
 fn is_token(found: &str) -> bool {
     let digits = found.bytes().filter(u8::is_ascii_digit).count();
     digits >= 3 && found.bytes().any(|byte| byte.is_ascii_alphabetic())

@@ -1,8 +1,8 @@
-//! Sentences with a label, and how well they are told apart.
+//! Labelled sentences, and how well the detection does on them.
 
 use super::*;
 
-/// What points to a person, and what is seen there; none: it is missed.
+/// Sentences with personal data, and what is detected in them. `None` is a miss.
 const PERSONAL: &[(&str, Option<Personal>)] = &[
     (
         "Write to ann.smith@example.com please",
@@ -66,7 +66,7 @@ const PERSONAL: &[(&str, Option<Personal>)] = &[
     ("제 이름은 민수예요", Some(Personal::Name)),
     ("اسمي أحمد", Some(Personal::Name)),
     ("मेरा नाम राहुल है", Some(Personal::Name)),
-    // A name, an address, a date or an illness by itself has no form.
+    // A name, an address, a date or an illness alone has no recognizable form.
     ("I am John Smith and I need help", None),
     ("Deliver it to 12 High Street, Leeds", None),
     ("I was born on 3 May 1980", None),
@@ -75,8 +75,8 @@ const PERSONAL: &[(&str, Option<Personal>)] = &[
     ("ann at example dot com", None),
 ];
 
-/// What anybody could ask or be told, and what is seen there nevertheless; none: it is let through.
-const COMMON: &[(&str, Option<Personal>)] = &[
+/// Sentences without personal data, and what is detected in them. `Some` is a false alarm.
+const IMPERSONAL: &[(&str, Option<Personal>)] = &[
     ("What are your opening hours?", None),
     ("How do I reset my password?", None),
     ("What does it cost, $999.99 or $1,299.00?", None),
@@ -109,7 +109,7 @@ const COMMON: &[(&str, Option<Personal>)] = &[
     ("Antidisestablishmentarianism_and_other_long_words", None),
     ("Train from 10:15 to 12:45 on track 7", None),
     ("A4 is 210 x 297 mm, A3 is 297 x 420 mm", None),
-    // Forms that are the same.
+    // These have the form of personal data.
     ("How long is 1000000 seconds?", Some(Personal::Digits)),
     ("Our hotline: +49 30 1234567", Some(Personal::Phone)),
     ("Mail support@example.com", Some(Personal::Mail)),
@@ -121,30 +121,32 @@ const COMMON: &[(&str, Option<Personal>)] = &[
 ];
 
 #[test]
-fn what_points_to_a_person_is_told_from_what_does_not() {
+fn detection_on_labelled_sentences_matches_the_documented_rates() {
     let check = |set: &[(&str, Option<Personal>)]| {
-        let other: Vec<_> = set
+        let wrong: Vec<_> = set
             .iter()
             .filter(|(text, expected)| find(text) != *expected)
             .collect();
-        assert!(other.is_empty(), "seen otherwise: {other:#?}");
-        set.iter().filter(|(_, seen)| seen.is_some()).count()
+        assert!(wrong.is_empty(), "detected otherwise: {wrong:#?}");
+        set.iter().filter(|(_, found)| found.is_some()).count()
     };
-    let (seen, alarms) = (check(PERSONAL), check(COMMON));
-    let (missed, let_through) = (PERSONAL.len() - seen, COMMON.len() - alarms);
+    let detected = check(PERSONAL);
+    let false_alarms = check(IMPERSONAL);
+    let missed = PERSONAL.len() - detected;
+    let passed = IMPERSONAL.len() - false_alarms;
     let figures = format!(
-        "of {} labelled sentences that point to a person it sees {seen}, and of {} that do not it takes {alarms} for personal",
+        "of {} labelled sentences that point to a person it sees {detected}, and of {} that do not it takes {false_alarms} for personal",
         PERSONAL.len(),
-        COMMON.len()
+        IMPERSONAL.len()
     );
-    println!("{figures}; {missed} missed, {let_through} let through");
-    // What is promised is what is measured.
-    let readme = include_str!("../../../../docs/configuration.md")
+    println!("{figures}; {missed} missed, {passed} passed");
+    // The documentation states the measured figures.
+    let configuration_guide = include_str!("../../../../docs/configuration.md")
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
     assert!(
-        readme.contains(&figures),
+        configuration_guide.contains(&figures),
         "docs/configuration.md does not say: {figures}"
     );
     assert!(
@@ -153,14 +155,14 @@ fn what_points_to_a_person_is_told_from_what_does_not() {
         PERSONAL.len()
     );
     assert!(
-        alarms * 100 <= COMMON.len() * 25,
-        "{alarms} false alarms of {}",
-        COMMON.len()
+        false_alarms * 100 <= IMPERSONAL.len() * 25,
+        "{false_alarms} false alarms of {}",
+        IMPERSONAL.len()
     );
 }
 
 #[test]
-fn check_digits_count() {
+fn numbers_with_wrong_check_digits_are_ignored() {
     assert!(luhn(&digits("4111111111111111")) && !luhn(&digits("4111111111111112")));
     assert!(has_card("4111 1111 1111 1111") && !has_card("411111111111"));
     assert!(has_iban("DE89370400440532013000") && !has_iban("DE88370400440532013000"));
@@ -176,8 +178,8 @@ fn every_pattern_compiles() {
 }
 
 #[test]
-fn long_texts_take_no_longer_than_they_are() {
-    let began = std::time::Instant::now();
+fn detection_time_is_linear_in_the_length() {
+    let started_at = std::time::Instant::now();
     for text in [
         "1 ".repeat(32 * 1024),
         "a".repeat(64 * 1024),
@@ -186,6 +188,6 @@ fn long_texts_take_no_longer_than_they_are() {
     ] {
         find(&text);
     }
-    println!("four texts of 64 KiB: {:?}", began.elapsed());
-    assert!(began.elapsed() < std::time::Duration::from_secs(10));
+    println!("four texts of 64 KiB: {:?}", started_at.elapsed());
+    assert!(started_at.elapsed() < std::time::Duration::from_secs(10));
 }

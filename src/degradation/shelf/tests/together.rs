@@ -1,64 +1,70 @@
-//! Many at once: what is saved can be found, and is never more than there may be.
+//! Concurrent changes: every saved answer can be found, and their number stays within the limit.
 
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
 
-const MOST: usize = 4;
+const MAX_ENTRIES: usize = 4;
 const VISITORS: u64 = 12;
 const ROUNDS: u64 = 3_000;
 
-/// Saves, finds and evicts, as chance has it, the answers of more visitors than there is room for.
-async fn visit(shelf: &Shelf, mut chance: u64) {
+/// Randomly saves, reads and removes the answers of more visitors than the cache has space for.
+async fn visit(cache: &Shelf, mut random: u64) {
     for _ in 0..ROUNDS {
         // Marsaglia's xorshift.
-        chance ^= chance << 13;
-        chance ^= chance >> 7;
-        chance ^= chance << 17;
-        let asker = first(chance % VISITORS);
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let asker = first_message(random % VISITORS);
         let record = answered("Hours?", "Always.");
-        let place = shelf.place("Hours?", asker).unwrap();
-        match chance >> 40 & 3 {
-            0 => shelf.evict(asker.conversation, &record).await,
-            1 => drop(shelf.find(&place, Need::Fresh, NOW).await),
-            _ => shelf.keep(&place, &record, NOW).await,
+        let place = cache.place("Hours?", asker).unwrap();
+        match random >> 40 & 3 {
+            0 => cache.evict(asker.conversation, &record).await,
+            1 => drop(cache.find(&place, Need::Fresh, NOW).await),
+            _ => cache.keep(&place, &record, NOW).await,
         }
     }
 }
 
 #[test]
-fn what_is_saved_is_found_and_is_never_too_much() {
-    let few = CacheSettings {
-        max_entries: MOST,
+fn concurrent_changes_keep_the_index_and_the_store_equal() {
+    let small = CacheSettings {
+        max_entries: MAX_ENTRIES,
         ..settings(Share::Never)
     };
-    let (store, shelf) = shelf(few);
-    wait(shelf.open());
-    let busy = AtomicUsize::new(4);
+    let (store, cache) = new_cache(small);
+    block_on(cache.open());
+    let running = AtomicUsize::new(4);
     std::thread::scope(|scope| {
         for seed in 1..=4_u64 {
-            let (shelf, busy) = (&shelf, &busy);
+            let cache = &cache;
+            let running = &running;
             scope.spawn(move || {
-                wait(visit(shelf, seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-                busy.fetch_sub(1, Ordering::SeqCst);
+                block_on(visit(cache, seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+                running.fetch_sub(1, Ordering::SeqCst);
             });
         }
-        while busy.load(Ordering::SeqCst) > 0 {
-            let saved = wait(store.cached_keys()).unwrap().len();
-            assert!(saved <= MOST, "{saved} are saved");
+        while running.load(Ordering::SeqCst) > 0 {
+            let saved = block_on(store.cached_keys()).unwrap().len();
+            assert!(saved <= MAX_ENTRIES, "{saved} are saved");
         }
     });
-    let saved = wait(store.cached_keys()).unwrap();
-    let mut seen = 0;
+    let saved = block_on(store.cached_keys()).unwrap();
+    let mut found = 0;
     for visitor in 0..VISITORS {
-        let told = wait(found(&shelf, first(visitor), "Hours?", Need::Fresh));
-        seen += usize::from(told.is_some());
+        let hit = block_on(lookup(
+            &cache,
+            first_message(visitor),
+            "Hours?",
+            Need::Fresh,
+        ));
+        found += usize::from(hit.is_some());
     }
-    assert_eq!(seen, saved.len(), "what is saved is found");
-    assert!(seen > 0);
+    assert_eq!(found, saved.len(), "every saved answer is found");
+    assert!(found > 0);
 }
 
-fn wait<T>(future: impl Future<Output = T>) -> T {
+fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
